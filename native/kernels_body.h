@@ -1,0 +1,120 @@
+// Bodies of the kernels over a vector type V; included once by each instruction set's file, which
+// must define V before. Everything is in an anonymous namespace and uses nothing of the standard
+// library, so that no function compiled for a wide set can be linked into narrow code.
+//
+// V: Float, Mask (of kLanes rows), and static load, store, set1, fma, add, sub, mul, sqrt, max, gt,
+//    ge, eq, less_ids, both, either, any, blend, blend_ids, load_ids, set1_ids, store_ids.
+
+namespace {
+
+using saec::CentroidRun;
+using saec::kTile;
+using saec::TileState;
+
+constexpr float kInfinity = __builtin_inff();
+
+// How far the nearest centroid can be at most, given the best score: sqrt(|x|^2 - 2 s + error).
+inline void update_reach(TileState& state, size_t lane) {
+  const auto squared = V::sub(V::load(state.norm + lane),
+                              V::mul(V::set1(2.0f), V::load(state.best + lane)));
+  const auto safe = V::add(V::max(squared, V::set1(0.0f)), V::load(state.slack + lane));
+  V::store(state.reach + lane, V::sqrt(safe));
+}
+
+// Take over scores that beat the best, or equal it with a lower index.
+inline bool improve(TileState& state, size_t lane, V::Float score, int32_t id) {
+  const auto best = V::load(state.best + lane);
+  const auto ids = V::load_ids(state.best_id + lane);
+  const auto wins = V::either(V::gt(score, best),
+                              V::both(V::eq(score, best), V::less_ids(V::set1_ids(id), ids)));
+  if (!V::any(wins)) return false;
+  V::store(state.best + lane, V::blend(wins, best, score));
+  V::store_ids(state.best_id + lane, V::blend_ids(wins, ids, V::set1_ids(id)));
+  return true;
+}
+
+// Kept out of line: it runs seldom once the best is good, and the loop around it needs the registers.
+template <size_t U>
+[[gnu::noinline]] bool settle_scores(const CentroidRun& run, size_t first, const V::Float* scores,
+                                     size_t lane, TileState& state) {
+  bool improved = false;
+  for (size_t u = 0; u < U; ++u) improved |= improve(state, lane, scores[u], run.ids[first + u]);
+  return improved;
+}
+
+// U centroids against P vectors of rows: U * P sums in registers.
+template <size_t U, size_t P>
+inline bool scan_strip(const float* rows, size_t lane, size_t dim, const CentroidRun& run,
+                       TileState& state) {
+  bool improved = false;
+  for (size_t c = 0; c < run.count; c += U) {
+    const float* centroids = run.coordinates + c * dim;
+    V::Float sums[P][U];
+#pragma GCC unroll 8
+    for (size_t u = 0; u < U; ++u)
+#pragma GCC unroll 2
+      for (size_t p = 0; p < P; ++p) sums[p][u] = V::set1(run.bias[c + u]);
+    for (size_t d = 0; d < dim; ++d) {
+      V::Float row[P];
+#pragma GCC unroll 2
+      for (size_t p = 0; p < P; ++p) row[p] = V::load(rows + d * kTile + lane + p * V::kLanes);
+#pragma GCC unroll 8
+      for (size_t u = 0; u < U; ++u) {
+        const auto coordinate = V::set1(centroids[u * dim + d]);
+#pragma GCC unroll 2
+        for (size_t p = 0; p < P; ++p) sums[p][u] = V::fma(row[p], coordinate, sums[p][u]);
+      }
+    }
+#pragma GCC unroll 2
+    for (size_t p = 0; p < P; ++p) {
+      auto highest = sums[p][0];
+#pragma GCC unroll 8
+      for (size_t u = 1; u < U; ++u) highest = V::max(highest, sums[p][u]);
+      const size_t at = lane + p * V::kLanes;
+      if (!V::any(V::ge(highest, V::load(state.best + at)))) continue;
+      V::Float saved[U];
+#pragma GCC unroll 8
+      for (size_t u = 0; u < U; ++u) saved[u] = sums[p][u];
+      improved |= settle_scores<U>(run, c, saved, at, state);
+    }
+  }
+  return improved;
+}
+
+template <size_t U, size_t P>
+void scan(const float* rows, size_t dim, const CentroidRun& run, TileState& state) {
+  for (size_t lane = 0; lane < kTile; lane += P * V::kLanes) {
+    if (!scan_strip<U, P>(rows, lane, dim, run, state)) continue;
+    for (size_t p = 0; p < P; ++p) update_reach(state, lane + p * V::kLanes);
+  }
+}
+
+void bounds(const float* rows, size_t dim, const float* centres, const float* bias,
+            const float* radii, size_t leaves, const TileState& state, float* out) {
+  constexpr size_t U = 4;
+  for (size_t lane = 0; lane < kTile; lane += V::kLanes) {
+    const auto norm = V::sub(V::load(state.norm + lane), V::load(state.slack + lane));
+    for (size_t first = 0; first < leaves; first += U) {  // leaves are padded to kUnroll
+      V::Float scores[U];
+      for (size_t u = 0; u < U; ++u) scores[u] = V::set1(bias[first + u]);
+      for (size_t d = 0; d < dim; ++d) {
+        const auto row = V::load(rows + d * kTile + lane);
+        for (size_t u = 0; u < U; ++u)
+          scores[u] = V::fma(row, V::set1(centres[(first + u) * dim + d]), scores[u]);
+      }
+      for (size_t u = 0; u < U; ++u) {
+        const auto squared = V::sub(norm, V::mul(V::set1(2.0f), scores[u]));
+        const auto distance = V::sqrt(V::max(squared, V::set1(0.0f)));
+        V::store(out + (first + u) * kTile + lane, V::sub(distance, V::set1(radii[first + u])));
+      }
+    }
+  }
+}
+
+bool any_within(const float* bounds, const TileState& state) {
+  for (size_t lane = 0; lane < kTile; lane += V::kLanes)
+    if (V::any(V::ge(V::load(state.reach + lane), V::load(bounds + lane)))) return true;
+  return false;
+}
+
+}  // namespace

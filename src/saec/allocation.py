@@ -1,0 +1,128 @@
+"""Split a budget over fields: where does the next bit lower distortion most?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from saec.errors import BudgetError
+
+__all__ = ["Option", "allocate"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to store a field.
+
+    Args:
+        bits: what it takes, everything needed to decode included.
+        distortion: what it loses, in a unit that all fields share; finite.
+        choice: whatever the caller needs to carry it out.
+    """
+
+    bits: int
+    distortion: float
+    choice: Any
+
+
+def allocate(
+    options: Sequence[Sequence[Option]], budget_bits: int, names: Sequence[str]
+) -> list[Option]:
+    """Choose one option per field so that total distortion is small within ``budget_bits``.
+
+    Minimises distortion + lambda * bits for the least lambda that the budget admits (Shoham and
+    Gersho, Efficient bit allocation for an arbitrary set of quantizers, IEEE Trans. ASSP 36,
+    1988). No bisection is needed: as lambda falls, each field walks down the lower convex hull of
+    its options, so all fields' hull segments, steepest first, give the exact sequence of optima.
+    What is left of the budget is filled greedily, with options off the hull too.
+
+    A larger budget never gives more distortion. (The fill takes steps of falling slope; when a
+    larger budget makes it take another step, that step is longer than all the smaller budget had
+    left, and at least as steep.)
+
+    Args:
+        options: for each field, at least one option, in any order.
+        budget_bits: bits that all chosen options may take together.
+        names: the fields' names, for the error.
+
+    Returns:
+        One option per field, in order.
+
+    Raises:
+        BudgetError: even the cheapest options exceed the budget; gives the smallest possible total.
+    """
+    assert len(options) == len(names) and all(options), "every field needs a name and an option"
+    hulls = [_lower_hull(field) for field in options]
+    spent = sum(hull[0].bits for hull in hulls)
+    if spent > budget_bits:
+        raise _unmet(budget_bits, spent, hulls, names)
+    chosen = [hull[0] for hull in hulls]
+    for field, option in _steepest_first(hulls):
+        step = option.bits - chosen[field].bits
+        if spent + step > budget_bits:
+            break
+        chosen[field] = option
+        spent += step
+    return _fill(chosen, options, budget_bits - spent)
+
+
+def _lower_hull(options: Sequence[Option]) -> list[Option]:
+    """The corners of the lower convex hull, cheapest first, distortion falling."""
+    hull: list[Option] = []
+    for option in sorted(options, key=lambda o: (o.bits, o.distortion)):
+        if hull and option.distortion >= hull[-1].distortion:
+            continue
+        while len(hull) > 1 and _slope(hull[-1], option) >= _slope(hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(option)
+    return hull
+
+
+def _slope(a: Option, b: Option) -> float:
+    """Distortion saved per bit between two options, ``b`` taking more bits."""
+    return (a.distortion - b.distortion) / (b.bits - a.bits)
+
+
+def _steepest_first(hulls: Sequence[Sequence[Option]]) -> list[tuple[int, Option]]:
+    """The ends of all hull segments with their fields; a field's own segments stay in order."""
+    segments = [
+        (_slope(a, b), field, b)
+        for field, hull in enumerate(hulls)
+        for a, b in zip(hull, hull[1:], strict=False)
+    ]
+    segments.sort(key=lambda segment: -segment[0])
+    return [(field, option) for _, field, option in segments]
+
+
+def _fill(chosen: list[Option], options: Sequence[Sequence[Option]], left: int) -> list[Option]:
+    """Spend ``left`` bits: again and again the option that fits and saves most per bit."""
+    chosen = list(chosen)
+    candidates = [(field, option) for field, all_ in enumerate(options) for option in all_]
+    owner = np.array([field for field, _ in candidates])
+    bits = np.array([option.bits for _, option in candidates], np.int64)
+    distortion = np.array([option.distortion for _, option in candidates])
+    while True:
+        step = bits - np.array([option.bits for option in chosen], np.int64)[owner]
+        saved = np.array([option.distortion for option in chosen])[owner] - distortion
+        usable = (step <= left) & (saved > 0)
+        if not usable.any():
+            return chosen
+        # An option that takes no more bits and loses less comes before all others.
+        slope = np.where(step > 0, saved / np.maximum(step, 1), np.inf)
+        best = int(np.argmax(np.where(usable, slope, -np.inf)))
+        chosen[owner[best]] = candidates[best][1]
+        left -= int(step[best])
+
+
+def _unmet(
+    budget_bits: int, smallest: int, hulls: Sequence[Sequence[Option]], names: Sequence[str]
+) -> BudgetError:
+    largest = max(range(len(hulls)), key=lambda field: hulls[field][0].bits)
+    return BudgetError(
+        f"a budget of {budget_bits} bits ({budget_bits // 8} bytes) cannot be met: the smallest "
+        f"possible is {smallest} bits ({-(-smallest // 8)} bytes), "
+        f"of which {names[largest]!r} takes {hulls[largest][0].bits} bits"
+    )

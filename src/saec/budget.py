@@ -1,0 +1,107 @@
+"""How much a compressed model may take: a ratio, a number of bytes, or bits per feature."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Integral, Real
+
+from saec.errors import BudgetError
+
+__all__ = ["BitsPerFeature", "Budget", "MaxBytes", "Ratio", "parse_size"]
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*((?:[kmgt]i?)?b)?\s*", re.ASCII | re.IGNORECASE)
+_UNITS: dict[str, int] = {
+    "": 1,
+    "b": 1,
+    **{f"{prefix}b": 1000 ** (i + 1) for i, prefix in enumerate("kmgt")},
+    **{f"{prefix}ib": 1024 ** (i + 1) for i, prefix in enumerate("kmgt")},
+}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A compression ratio: the artifact takes at most ``1 / value`` of the tables' bytes.
+
+    Raises:
+        BudgetError: ``value`` is not a finite number of at least 1.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.value) or self.value < 1:
+            raise BudgetError(f"a ratio must be a number of at least 1, not {self.value!r}")
+
+    def max_bytes(self, original_bytes: int, features: int) -> int:
+        """Bytes allowed for tables of ``original_bytes`` with ``features`` rows in all."""
+        return math.floor(original_bytes / self.value)
+
+
+@dataclass(frozen=True)
+class MaxBytes:
+    """A size: a number of bytes, or text like ``"161MB"`` (decimal) or ``"2GiB"`` (binary).
+
+    Raises:
+        BudgetError: the size is below 1 byte or cannot be read.
+    """
+
+    value: int | str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", parse_size(self.value))
+
+    def max_bytes(self, original_bytes: int, features: int) -> int:
+        """Bytes allowed; the same for all tables."""
+        return int(self.value)
+
+
+@dataclass(frozen=True)
+class BitsPerFeature:
+    """Bits that each feature may take on average, everything needed to decode it included.
+
+    Raises:
+        BudgetError: ``value`` is not a finite number above 0.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.value) or self.value <= 0:
+            raise BudgetError(f"bits per feature must be a number above 0, not {self.value!r}")
+
+    def max_bytes(self, original_bytes: int, features: int) -> int:
+        """Bytes allowed for ``features`` rows in all."""
+        return math.floor(features * self.value / 8)
+
+
+Budget = Ratio | MaxBytes | BitsPerFeature
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes of a size given as a number or as text: ``161000000``, ``"161MB"``, ``"1.5 GiB"``.
+
+    kB, MB, GB, TB are powers of 1000; KiB, MiB, GiB, TiB powers of 1024; case does not matter.
+
+    Raises:
+        BudgetError: the size is below 1 byte or cannot be read.
+    """
+    if isinstance(size, str):
+        match = _SIZE.fullmatch(size)
+        if match is None:
+            raise BudgetError(f"cannot read {size!r} as a size; write it like 161MB, 2GiB or 4096")
+        number, unit = match.groups()
+        nbytes = math.floor(Fraction(number) * _UNITS[(unit or "").lower()])
+    elif isinstance(size, Integral) and not isinstance(size, bool):
+        nbytes = int(size)
+    else:
+        raise BudgetError(f"a size must be a whole number of bytes or text, not {size!r}")
+    if nbytes < 1:
+        raise BudgetError(f"a size must be at least 1 byte, not {size!r}")
+    return nbytes
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

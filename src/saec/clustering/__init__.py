@@ -1,0 +1,1 @@
+"""Weighted k-means over points that may live anywhere."""

@@ -1,0 +1,91 @@
+"""Lloyd's algorithm, weighted, over any points."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.clustering.points import ArrayPoints, Points, Step
+from saec.clustering.seeding import Seeding, draw_distant, seed_centroids
+
+__all__ = ["Clustering", "kmeans"]
+
+logger = logging.getLogger(__name__)
+
+_RESEED_ROWS = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class Clustering:
+    """What k-means found.
+
+    centroids: (k, dim) float32; distortion: weighted squared error before the last update of the
+    centroids, one number per iteration; converged: whether it stopped before the last iteration.
+    """
+
+    centroids: NDArray[np.float32]
+    distortion: tuple[float, ...]
+    converged: bool
+
+
+def kmeans(
+    points: Points,
+    clusters: int,
+    *,
+    rng: np.random.Generator,
+    iterations: int = 20,
+    tolerance: float = 1e-4,
+    seeding: Seeding = "k-means++",
+    advance: Callable[[], None] = lambda: None,
+) -> Clustering:
+    """Cluster ``points`` into up to ``clusters`` clusters.
+
+    Stops early when the distortion falls by less than ``tolerance`` of itself. Fewer clusters come
+    back, with a logged warning, if there are fewer different rows. ``advance`` is called once per
+    iteration. Deterministic for a given ``rng``, whatever the number of threads.
+    """
+    centroids = seed_centroids(points, clusters, seeding, rng)
+    if len(centroids) < clusters:
+        logger.warning(
+            "%d clusters asked for, but only %d different rows have weight: using %d",
+            clusters,
+            len(centroids),
+            len(centroids),
+        )
+    history: list[float] = []
+    for _ in range(iterations):
+        step = points.step(centroids)
+        history.append(float(step.distortion.sum()))
+        centroids = _update(points, centroids, step, rng)
+        advance()
+        if len(history) > 1 and history[-2] - history[-1] <= tolerance * history[-2]:
+            return Clustering(centroids, tuple(history), True)
+    return Clustering(centroids, tuple(history), False)
+
+
+def _update(
+    points: Points, centroids: NDArray[np.float32], step: Step, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Means of the clusters; clusters without weight move to rows that are far from all others."""
+    empty = np.flatnonzero(step.weights <= 0)
+    updated = centroids.copy()
+    used = step.weights > 0
+    updated[used] = (step.sums[used] / step.weights[used, None]).astype(np.float32)
+    if len(empty) and step.distortion.sum() > 0:
+        rows, weights = points.sample(_RESEED_ROWS, rng)
+        apart = weights * _squared_distances(rows, updated[used])
+        far = draw_distant(rows, apart, len(empty), rng) if apart.sum() > 0 else rows[:0]
+        updated[empty[: len(far)]] = far
+    return updated
+
+
+def _squared_distances(
+    rows: NDArray[np.float32], centroids: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    nearest = ArrayPoints(rows).assign(centroids)
+    squared: NDArray[np.float64] = ((rows.astype(np.float64) - centroids[nearest]) ** 2).sum(axis=1)
+    return squared

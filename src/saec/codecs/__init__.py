@@ -1,0 +1,1 @@
+"""Ways to code a table; each is a frozen dataclass of its options."""

@@ -1,0 +1,28 @@
+"""What compression asks of a codec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from saec.allocation import Option
+from saec.compressed import CompressedField
+from saec.table import Field
+
+__all__ = ["Advance", "Codec"]
+
+Advance = Callable[[float], None]
+
+
+class Codec(Protocol):
+    """A frozen dataclass of options that can price a field and code it."""
+
+    def options(self, field: Field, rng: np.random.Generator) -> Sequence[Option]:
+        """What may be chosen for ``field``: bits as stored, expected distortion, the choice."""
+
+    def encode(
+        self, field: Field, choice: object, rng: np.random.Generator, advance: Advance
+    ) -> CompressedField:
+        """Code ``field`` as chosen; ``advance`` gets shares of the work that add up to 1."""

@@ -1,0 +1,74 @@
+"""Every error that saec raises on purpose; each names the value, the limit and the place."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__all__ = [
+    "ArtifactError",
+    "BudgetError",
+    "CheckpointError",
+    "DataError",
+    "FieldError",
+    "IdError",
+    "ModuleError",
+    "OptionError",
+    "OptionalDependencyError",
+    "SaecError",
+    "require",
+]
+
+
+class SaecError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class FieldError(SaecError, ValueError):
+    """A field's weights, frequencies or name cannot be used."""
+
+
+class IdError(SaecError, IndexError):
+    """A feature id lies outside its vocabulary."""
+
+
+class BudgetError(SaecError, ValueError):
+    """A budget is malformed or cannot be met."""
+
+
+class OptionError(SaecError, ValueError):
+    """An option of a codec lies outside its range."""
+
+
+class ArtifactError(SaecError, ValueError):
+    """A saved artifact is corrupt, truncated or of another format."""
+
+
+class CheckpointError(SaecError, ValueError):
+    """A checkpoint cannot be read or holds no embedding tables."""
+
+
+class DataError(SaecError, ValueError):
+    """A training log or data set is missing, malformed or empty."""
+
+
+class ModuleError(SaecError, TypeError):
+    """A PyTorch module uses something that compressed tables cannot honour."""
+
+
+class OptionalDependencyError(SaecError, ImportError):
+    """A package of an optional extra is not installed."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import ``module``, or name the pip line of the ``extra`` that brings it.
+
+    Raises:
+        OptionalDependencyError: the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise OptionalDependencyError(
+            f"{module} is not installed; run: pip install 'saec[{extra}]'"
+        ) from error

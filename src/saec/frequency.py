@@ -1,0 +1,277 @@
+"""Count how often each feature occurs: in arrays, in batches, or in the columns of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from saec.errors import DataError, IdError, require
+from saec.progress import bar, track
+
+__all__ = ["count_batches", "count_columns", "count_ids", "unseen_frequency"]
+
+Counts = NDArray[np.int64]
+
+# Rows decoded at a time; with it, and not with the file, memory grows.
+BATCH_ROWS = 1 << 16
+CSV_BLOCK_BYTES = 1 << 20
+# Parquet pages are read through a buffer of this size instead of whole column chunks.
+PAGE_BUFFER_BYTES = 1 << 20
+
+# Ids beyond this are hashes, not places in a table: counting by them would take 17 GB and more.
+MAX_UNBOUNDED_ID = (1 << 31) - 1
+
+
+def count_ids(ids: ArrayLike, vocab_size: int) -> Counts:
+    """Count feature ids.
+
+    Args:
+        ids: integers of any dtype and shape, each in ``[0, vocab_size)``.
+        vocab_size: number of features.
+
+    Returns:
+        ``(vocab_size,)`` int64 counts.
+
+    Raises:
+        IdError: an id is out of range (the first one is named), or ids are no integers.
+    """
+    counter = _Counter("ids", vocab_size)
+    counter.add(np.asarray(ids))
+    return counter.counts
+
+
+def count_batches(
+    batches: Iterable[Mapping[str, ArrayLike]],
+    vocab_sizes: Mapping[str, int] | None = None,
+    progress: bool = True,
+) -> dict[str, Counts]:
+    """Count feature ids over an iterable of batches ``{field: ids}``.
+
+    Args:
+        batches: ids of each field, integers of any dtype and shape. A batch may lack fields.
+        vocab_sizes: the fields to count and the number of their features; what else a batch holds
+            (labels, dense inputs) is passed over. None counts all, up to the largest id seen.
+        progress: show a bar.
+
+    Returns:
+        ``{field: (vocab_size,) int64}``.
+
+    Raises:
+        IdError: an id is out of range, or ids are no integers.
+        DataError: a field of ``vocab_sizes`` occurs in no batch, or there are no batches.
+    """
+    counters = {name: _Counter(name, size) for name, size in (vocab_sizes or {}).items()}
+    seen: dict[str, None] = {}
+    for batch in track(batches, description="counting ids", show=progress):
+        for name, ids in batch.items():
+            seen[name] = None
+            if vocab_sizes is None and name not in counters:
+                counters[name] = _Counter(name, None)
+            if name in counters:
+                counters[name].add(np.asarray(ids))
+    missing = ", ".join(repr(name) for name in counters if name not in seen)
+    if missing or not seen:
+        found = ", ".join(map(repr, seen)) or "nothing"
+        raise DataError(f"no batch holds {missing or 'a field'}; the batches hold {found}")
+    return {name: counter.counts for name, counter in counters.items()}
+
+
+def count_columns(
+    paths: str | Path | Sequence[str | Path],
+    columns: Mapping[str, str],
+    vocab_sizes: Mapping[str, int] | None = None,
+    progress: bool = True,
+) -> dict[str, Counts]:
+    """Count feature ids in columns of Parquet or CSV files, a block of rows at a time.
+
+    Columns hold integers, or lists of integers, of which every element counts. Null is no feature.
+
+    Args:
+        paths: a file, a directory (searched through), a pattern with ``*``, or several of these.
+            Parquet ends in ``.parquet``, CSV in ``.csv`` or ``.csv.gz``.
+        columns: the column that holds each field's ids, by field name.
+        vocab_sizes: number of features by field name; None counts up to the largest id seen.
+        progress: show a bar of rows.
+
+    Returns:
+        ``{field: (vocab_size,) int64}``.
+
+    Raises:
+        DataError: no such file, an unreadable file, a missing column or one of another type.
+        IdError: an id is out of range.
+        OptionalDependencyError: pyarrow is not installed.
+    """
+    files = _files([paths] if isinstance(paths, str | Path) else paths)
+    if not columns:
+        raise DataError("no columns were given to count")
+    if vocab_sizes is not None and set(vocab_sizes) != set(columns):
+        odd = ", ".join(map(repr, sorted(set(vocab_sizes) ^ set(columns))))
+        raise DataError(f"columns and vocab_sizes must name the same fields; they differ in {odd}")
+    counters = {
+        name: _Counter(name, None if vocab_sizes is None else vocab_sizes[name]) for name in columns
+    }
+    wanted = list(dict.fromkeys(columns.values()))
+    with bar("counting ids", _total_rows(files), progress) as rows:
+        for file in files:
+            for block in _blocks(file, wanted):
+                for name, column in columns.items():
+                    counters[name].add(_integers(file, column, block.column(column)))
+                rows.advance(block.num_rows)
+    return {name: counter.counts for name, counter in counters.items()}
+
+
+def unseen_frequency(counts: ArrayLike) -> float:
+    """Expected occurrences of features never seen, in a log as long as the one counted.
+
+    Good and Turing: unseen features together have probability n1 / N, n1 being the number of
+    features seen exactly once (I. J. Good, The population frequencies of species and the estimation
+    of population parameters, Biometrika 40, 1953). So n1 is the frequency of the row that all
+    of them share; at least 1, because that row must be able to serve.
+    """
+    return max(1.0, float(np.count_nonzero(np.asarray(counts) == 1)))
+
+
+class _Counter:
+    """Counts of one field; grows with the ids if the size of the vocabulary is not known."""
+
+    def __init__(self, name: str, vocab_size: int | None) -> None:
+        if vocab_size is not None and vocab_size < 1:
+            raise IdError(f"{name!r} has a vocabulary of {vocab_size}; it must be at least 1")
+        self._name = name
+        self._fixed = vocab_size is not None
+        self._limit = MAX_UNBOUNDED_ID + 1 if vocab_size is None else vocab_size
+        self._counts = np.zeros(vocab_size or 0, np.int64)
+        self._size = vocab_size or 0
+
+    @property
+    def counts(self) -> Counts:
+        return self._counts[: self._size]
+
+    def add(self, ids: NDArray[Any]) -> None:
+        if ids.size == 0:
+            return
+        if ids.dtype.kind not in "iu":
+            raise IdError(f"{self._name!r}: ids must be integers, not {ids.dtype}")
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self._limit:
+            self._refuse(ids)
+        self._grow(high + 1)
+        # Not bincount: it would pass over the whole vocabulary for each small block of ids.
+        np.add.at(self._counts, ids.astype(np.intp, copy=False), 1)
+
+    def _grow(self, size: int) -> None:
+        if size > len(self._counts):
+            larger = np.zeros(max(size, 2 * len(self._counts)), np.int64)
+            larger[: self._size] = self.counts
+            self._counts = larger
+        self._size = max(self._size, size)
+
+    def _refuse(self, ids: NDArray[Any]) -> None:
+        bad = int(ids[(ids < 0) | (ids >= self._limit)].flat[0])
+        if self._fixed or bad < 0:
+            valid = f"0 to {self._limit - 1}" if self._fixed else "0 or more"
+            raise IdError(f"{self._name!r}: id {bad} is out of range; ids go from {valid}")
+        raise IdError(
+            f"{self._name!r}: id {bad} is above {MAX_UNBOUNDED_ID}; give a vocab_size, or map "
+            "hashed values to 0, 1, 2, ... first"
+        )
+
+
+def _files(paths: Sequence[str | Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        found = _expand(Path(path))
+        if not found:
+            raise DataError(f"{path}: no such file, or no Parquet or CSV file in it")
+        files += found
+    return files
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if _kind(file) is not None)
+    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+
+
+def _kind(path: Path) -> str | None:
+    if path.suffix == ".parquet":
+        return "parquet"
+    return "csv" if path.name.endswith((".csv", ".csv.gz")) else None
+
+
+def _total_rows(files: Sequence[Path]) -> int | None:
+    if any(_kind(file) != "parquet" for file in files):
+        return None
+    total = 0
+    for file in files:
+        with _open_parquet(file) as opened:
+            total += opened.metadata.num_rows
+    return total
+
+
+def _blocks(path: Path, columns: list[str]) -> Iterator[Any]:
+    """Record batches of at most some tens of thousands of rows."""
+    arrow = require("pyarrow", "data")
+    kind = _kind(path)
+    if kind is None:
+        raise DataError(f"{path}: neither .parquet nor .csv")
+    blocks = _parquet_blocks if kind == "parquet" else _csv_blocks
+    try:
+        yield from blocks(path, columns)
+    except (arrow.ArrowException, OSError, KeyError) as error:
+        raise DataError(f"{path}: {_first_line(error)}") from error
+
+
+def _open_parquet(path: Path) -> Any:
+    parquet = require("pyarrow.parquet", "data")
+    arrow = require("pyarrow", "data")
+    try:
+        # Not pyarrow.dataset: it decodes whole row groups, which may be as large as the file.
+        return parquet.ParquetFile(path, buffer_size=PAGE_BUFFER_BYTES, pre_buffer=False)
+    except (arrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: {_first_line(error)}") from error
+
+
+def _parquet_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
+    with _open_parquet(path) as file:
+        present = file.schema_arrow.names
+        for column in columns:
+            if column not in present:
+                raise DataError(f"{path}: no column {column!r}; there are {', '.join(present)}")
+        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
+
+
+def _csv_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
+    csv = require("pyarrow.csv", "data")
+    arrow = require("pyarrow", "data")
+    # Types are given, not guessed: the first block may hold nothing but nulls.
+    types = dict.fromkeys(columns, arrow.int64())
+    with csv.open_csv(
+        path,
+        read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
+        convert_options=csv.ConvertOptions(include_columns=columns, column_types=types),
+    ) as reader:
+        yield from reader
+
+
+def _integers(path: Path, column: str, values: Any) -> NDArray[Any]:
+    types = require("pyarrow", "data").types
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    while any(is_list(values.type) for is_list in lists):
+        values = values.flatten()
+    if not types.is_integer(values.type):
+        raise DataError(
+            f"{path}: column {column!r} holds {values.type}, not integer ids or lists of them"
+        )
+    result: NDArray[Any] = values.drop_null().to_numpy()
+    return result
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip("'\"").split("\n", 1)[0]

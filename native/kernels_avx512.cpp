@@ -53,6 +53,18 @@ inline __m512i threshold(const TileState& state, size_t lane, float step) {
   return _mm512_cvttps_epi32(least);
 }
 
+// Take over scores that beat the best, or equal it with a lower index.
+inline bool improve(TileState& state, size_t lane, V::Float score, int32_t id) {
+  const auto best = V::load(state.best + lane);
+  const auto ids = V::load_ids(state.best_id + lane);
+  const auto wins = V::either(V::gt(score, best),
+                              V::both(V::eq(score, best), V::less_ids(V::set1_ids(id), ids)));
+  if (!V::any(wins)) return false;
+  V::store(state.best + lane, V::blend(wins, best, score));
+  V::store_ids(state.best_id + lane, V::blend_ids(wins, ids, V::set1_ids(id)));
+  return true;
+}
+
 inline __m512 score_of(const float* rows, size_t lane, size_t dim, const float* centroid,
                          float bias) {
   __m512 score = V::set1(bias);

@@ -21,25 +21,22 @@ inline void update_reach(TileState& state, size_t lane) {
   V::store(state.reach + lane, V::sqrt(safe));
 }
 
-// Take over scores that beat the best, or equal it with a lower index.
-inline bool improve(TileState& state, size_t lane, V::Float score, int32_t id) {
-  const auto best = V::load(state.best + lane);
-  const auto ids = V::load_ids(state.best_id + lane);
-  const auto wins = V::either(V::gt(score, best),
-                              V::both(V::eq(score, best), V::less_ids(V::set1_ids(id), ids)));
-  if (!V::any(wins)) return false;
-  V::store(state.best + lane, V::blend(wins, best, score));
-  V::store_ids(state.best_id + lane, V::blend_ids(wins, ids, V::set1_ids(id)));
-  return true;
-}
-
 // Kept out of line: it runs seldom once the best is good, and the loop around it needs the registers.
 template <size_t U>
-[[gnu::noinline]] bool settle_scores(const CentroidRun& run, size_t first, const V::Float* scores,
+[[gnu::noinline]] void settle_scores(const CentroidRun& run, size_t first, const V::Float* scores,
                                      size_t lane, TileState& state) {
-  bool improved = false;
-  for (size_t u = 0; u < U; ++u) improved |= improve(state, lane, scores[u], run.ids[first + u]);
-  return improved;
+  auto best = V::load(state.best + lane);
+  auto ids = V::load_ids(state.best_id + lane);
+#pragma GCC unroll 8
+  for (size_t u = 0; u < U; ++u) {
+    const auto id = V::set1_ids(run.ids[first + u]);
+    const auto wins = V::either(V::gt(scores[u], best),
+                                V::both(V::eq(scores[u], best), V::less_ids(id, ids)));
+    best = V::blend(wins, best, scores[u]);
+    ids = V::blend_ids(wins, ids, id);
+  }
+  V::store(state.best + lane, best);
+  V::store_ids(state.best_id + lane, ids);
 }
 
 // U centroids against P vectors of rows: U * P sums in registers.
@@ -75,7 +72,8 @@ inline bool scan_strip(const float* rows, size_t lane, size_t dim, const Centroi
       V::Float saved[U];
 #pragma GCC unroll 8
       for (size_t u = 0; u < U; ++u) saved[u] = sums[p][u];
-      improved |= settle_scores<U>(run, c, saved, at, state);
+      settle_scores<U>(run, c, saved, at, state);
+      improved = true;
     }
   }
   return improved;

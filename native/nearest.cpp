@@ -50,6 +50,16 @@ std::vector<float> choose_origin(const float* centroids, size_t count, size_t di
   return origin;
 }
 
+// Row numbers in ascending order of their keys, equal keys in order of the rows.
+std::vector<int32_t> sorted_by(const std::vector<int32_t>& keys, size_t limit) {
+  std::vector<size_t> next(limit + 1);
+  for (int32_t key : keys) ++next[key + 1];
+  std::partial_sum(next.begin(), next.end(), next.begin());
+  std::vector<int32_t> order(keys.size());
+  for (size_t i = 0; i < keys.size(); ++i) order[next[keys[i]]++] = static_cast<int32_t>(i);
+  return order;
+}
+
 float squared_norm(const float* vector, size_t dim) {
   double norm = 0;
   for (size_t d = 0; d < dim; ++d) norm += static_cast<double>(vector[d]) * vector[d];
@@ -59,9 +69,11 @@ float squared_norm(const float* vector, size_t dim) {
 }  // namespace
 
 struct NearestCentroid::Scratch {
+  Scratch(size_t dim, size_t quads, size_t leaves)
+      : tile(kTile * dim), bounds(kTile * leaves), bytes(kTile * quads * 4) {}
   std::vector<float> tile, bounds;
   std::vector<uint8_t> bytes;
-  TileState state;
+  TileState state{};
 };
 
 const Kernels* choose_kernels(const char* name) {
@@ -98,6 +110,7 @@ void NearestCentroid::build_leaves(const std::vector<float>& centred) {
   centre_bias_.assign(padded_leaves_, -kInfinity);
   radii_.assign(padded_leaves_, 0.0f);
   centre_ids_.assign(padded_leaves_, kNoCentroid);
+  places_.resize(count_);
   leaf_starts_.push_back(0);
   for (size_t leaf = 0; leaf < leaves_; ++leaf) {
     const size_t first = tree.starts[leaf], last = tree.starts[leaf + 1];
@@ -113,6 +126,7 @@ void NearestCentroid::build_leaves(const std::vector<float>& centred) {
       const float norm = squared_norm(centroid, dim_);
       bias_[place] = -0.5f * norm;
       ids_[place] = tree.order[i];
+      places_[tree.order[i]] = static_cast<int32_t>(place);
       largest_norm_ = std::max(largest_norm_, norm);
       for (size_t d = 0; d < dim_; ++d) mean[d] += centroid[d] / static_cast<double>(last - first);
     }
@@ -256,54 +270,81 @@ bool NearestCentroid::prepare_bytes(size_t size, Scratch& scratch) const {
   return margins < 0.25f * reaches;
 }
 
-void NearestCentroid::search_tile(const float* rows, const int32_t* members, size_t size,
-                                  int32_t home, const std::vector<float>& radii, Scratch& scratch,
-                                  int32_t* nearest) const {
+// Which of the home leaf's centroids is nearest to each row: where it goes among its neighbours.
+void NearestCentroid::home_centroids(const float* rows, const std::vector<int32_t>& order,
+                                     int threads, const std::vector<int32_t>& home,
+                                     std::vector<int32_t>& place) const {
+#pragma omp parallel num_threads(threads)
+  {
+    Scratch scratch(dim_, quads_, padded_leaves_);
+#pragma omp for schedule(dynamic, 16)
+    for (size_t first = 0; first < order.size(); first += kTile) {
+      const size_t size = std::min(kTile, order.size() - first);
+      load_tile(rows, order.data() + first, size, scratch);
+      kernels_.scan(scratch.tile.data(), dim_, leaf_run(home[order[first]]), scratch.state);
+      for (size_t r = 0; r < size; ++r) {
+        const int32_t nearest = scratch.state.best_id[r];
+        place[order[first + r]] = nearest == kNoCentroid ? 0 : places_[nearest];
+      }
+    }
+  }
+}
+
+void NearestCentroid::load_tile(const float* rows, const int32_t* members, size_t size,
+                                Scratch& scratch) const {
   for (size_t r = 0; r < size; ++r)
     load(rows + static_cast<size_t>(members[r]) * dim_, r, scratch.tile.data());
   prepare_rows(size, scratch);
+}
+
+void NearestCentroid::search_tile(int32_t home, const std::vector<float>& radii, size_t size,
+                                  Scratch& scratch) const {
   TileState& state = scratch.state;
   kernels_.scan(scratch.tile.data(), dim_, leaf_run(home), state);
-  if (leaves_ > 1) {
-    kernels_.bounds(scratch.tile.data(), dim_, centres_.data(), centre_bias_.data(), radii.data(),
-                    padded_leaves_, state, scratch.bounds.data());
-    const bool use_bytes = prepare_bytes(size, scratch);
-    for (size_t i = 1; i < leaves_; ++i) {
-      const size_t leaf = visits_[static_cast<size_t>(home) * leaves_ + i];
-      if (!kernels_.any_within(scratch.bounds.data() + leaf * kTile, state)) continue;
-      if (use_bytes)
-        kernels_.scan_bytes(scratch.tile.data(), scratch.bytes.data(), dim_, step_, leaf_run(leaf),
-                            state);
-      else
-        kernels_.scan(scratch.tile.data(), dim_, leaf_run(leaf), state);
-    }
+  if (leaves_ == 1) return;
+  kernels_.bounds(scratch.tile.data(), dim_, centres_.data(), centre_bias_.data(), radii.data(),
+                  padded_leaves_, state, scratch.bounds.data());
+  bool prepared = false, use_bytes = false;
+  for (size_t i = 1; i < leaves_; ++i) {
+    const size_t leaf = visits_[static_cast<size_t>(home) * leaves_ + i];
+    if (!kernels_.any_within(scratch.bounds.data() + leaf * kTile, state)) continue;
+    if (!prepared) use_bytes = prepare_bytes(size, scratch);
+    prepared = true;
+    if (use_bytes)
+      kernels_.scan_bytes(scratch.tile.data(), scratch.bytes.data(), dim_, step_, leaf_run(leaf),
+                          state);
+    else
+      kernels_.scan(scratch.tile.data(), dim_, leaf_run(leaf), state);
   }
-  for (size_t r = 0; r < size; ++r)
-    nearest[members[r]] = state.best_id[r] == kNoCentroid ? 0 : state.best_id[r];
 }
 
 void NearestCentroid::search(const float* rows, size_t count, float radius_share, int threads,
                              int32_t* nearest) const {
-  std::vector<int32_t> home(count, 0), members(count);
-  if (leaves_ > 1) home_leaves(rows, count, threads, home.data());
-  // Rows of the same leaf share tiles, and so the leaves that they look into.
-  std::vector<size_t> starts(leaves_ + 1);
-  for (int32_t leaf : home) ++starts[leaf + 1];
-  std::partial_sum(starts.begin(), starts.end(), starts.begin());
-  std::vector<size_t> next(starts.begin(), starts.end() - 1);
-  for (size_t i = 0; i < count; ++i) members[next[home[i]]++] = static_cast<int32_t>(i);
+  std::vector<int32_t> order(count), home(count, 0), place(count, 0);
+  std::iota(order.begin(), order.end(), 0);
+  if (leaves_ > 1) {
+    // Rows that share a tile should look into the same leaves: sort them by the leaf whose centre is
+    // nearest, then by the nearest centroid in it.
+    home_leaves(rows, count, threads, home.data());
+    order = sorted_by(home, leaves_);
+    home_centroids(rows, order, threads, home, place);
+    order = sorted_by(place, ids_.size());
+  }
   std::vector<float> radii(radii_);
   for (float& radius : radii) radius *= radius_share;
 #pragma omp parallel num_threads(threads)
   {
-    Scratch scratch;
-    scratch.tile.resize(kTile * dim_);
-    scratch.bounds.resize(padded_leaves_ * kTile);
-    scratch.bytes.resize(quads_ * kTile * 4);
+    Scratch scratch(dim_, quads_, padded_leaves_);
 #pragma omp for schedule(dynamic, 16)
-    for (size_t first = 0; first < count; first += kTile)
-      search_tile(rows, members.data() + first, std::min(kTile, count - first),
-                  home[members[first]], radii, scratch, nearest);
+    for (size_t first = 0; first < count; first += kTile) {
+      const size_t size = std::min(kTile, count - first);
+      load_tile(rows, order.data() + first, size, scratch);
+      search_tile(home[order[first]], radii, size, scratch);
+      for (size_t r = 0; r < size; ++r) {
+        const int32_t id = scratch.state.best_id[r];
+        nearest[order[first + r]] = id == kNoCentroid ? 0 : id;
+      }
+    }
   }
 }
 

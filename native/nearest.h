@@ -36,8 +36,11 @@ class NearestCentroid {
   void build_visits();
   void load(const float* row, size_t lane, float* tile) const;
   void home_leaves(const float* rows, size_t count, int threads, int32_t* home) const;
-  void search_tile(const float* rows, const int32_t* members, size_t size, int32_t home,
-                   const std::vector<float>& radii, Scratch& scratch, int32_t* nearest) const;
+  void home_centroids(const float* rows, const std::vector<int32_t>& order, int threads,
+                      const std::vector<int32_t>& home, std::vector<int32_t>& place) const;
+  void load_tile(const float* rows, const int32_t* members, size_t size, Scratch& scratch) const;
+  void search_tile(int32_t home, const std::vector<float>& radii, size_t size,
+                   Scratch& scratch) const;
   void prepare_rows(size_t size, Scratch& scratch) const;
   bool prepare_bytes(size_t size, Scratch& scratch) const;
 
@@ -50,6 +53,7 @@ class NearestCentroid {
   std::vector<size_t> leaf_starts_;  // in padded centroids
   std::vector<float> coordinates_, bias_;
   std::vector<int32_t> ids_;
+  std::vector<int32_t> places_;  // of each centroid in the order of the leaves
   std::vector<int8_t> quantised_;
   std::vector<int32_t> quantised_bias_;
   std::vector<float> centres_, centre_bias_, radii_;  // leaves, padded to kUnroll

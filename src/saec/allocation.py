@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,8 @@ def allocate(
     Raises:
         BudgetError: even the cheapest options exceed the budget; gives the smallest possible total.
     """
-    assert len(options) == len(names) and all(options), "every field needs a name and an option"
+    assert len(options) == len(names), "every field needs a name"
+    assert all(options), "every field needs an option"
     hulls = [_lower_hull(field) for field in options]
     spent = sum(hull[0].bits for hull in hulls)
     if spent > budget_bits:
@@ -89,9 +91,7 @@ def _slope(a: Option, b: Option) -> float:
 def _steepest_first(hulls: Sequence[Sequence[Option]]) -> list[tuple[int, Option]]:
     """The ends of all hull segments with their fields; a field's own segments stay in order."""
     segments = [
-        (_slope(a, b), field, b)
-        for field, hull in enumerate(hulls)
-        for a, b in zip(hull, hull[1:], strict=False)
+        (_slope(a, b), field, b) for field, hull in enumerate(hulls) for a, b in pairwise(hull)
     ]
     segments.sort(key=lambda segment: -segment[0])
     return [(field, option) for _, field, option in segments]

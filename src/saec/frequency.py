@@ -18,7 +18,7 @@ Counts = NDArray[np.int64]
 
 # Rows decoded at a time; with it, and not with the file, memory grows.
 BATCH_ROWS = 1 << 16
-CSV_BLOCK_BYTES = 1 << 20
+CSV_BLOCK_BYTES = 1 << 18  # many blocks are read ahead
 # Parquet pages are read through a buffer of this size instead of whole column chunks.
 PAGE_BUFFER_BYTES = 1 << 20
 

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.clustering.points import ArrayPoints, Points, Step
-from saec.clustering.seeding import Seeding, draw_distant, seed_centroids
+from saec.clustering.points import Points, Step
+from saec.clustering.seeding import (
+    Seeding,
+    draw_distant,
+    seed_centroids,
+    squared_distances,
+)
 
 __all__ = ["Clustering", "kmeans"]
 
@@ -77,15 +82,8 @@ def _update(
     updated[used] = (step.sums[used] / step.weights[used, None]).astype(np.float32)
     if len(empty) and step.distortion.sum() > 0:
         rows, weights = points.sample(_RESEED_ROWS, rng)
-        apart = weights * _squared_distances(rows, updated[used])
+        apart = weights * squared_distances(rows, updated[used])
         far = draw_distant(rows, apart, len(empty), rng) if apart.sum() > 0 else rows[:0]
         updated[empty[: len(far)]] = far
     return updated
 
-
-def _squared_distances(
-    rows: NDArray[np.float32], centroids: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    nearest = ArrayPoints(rows).assign(centroids)
-    squared: NDArray[np.float64] = ((rows.astype(np.float64) - centroids[nearest]) ** 2).sum(axis=1)
-    return squared

@@ -17,7 +17,7 @@ from saec import _native
 
 __all__ = ["ArrayPoints", "Points", "Step"]
 
-_BLOCK_VALUES = 1 << 21  # float32 values handed to the native core at once: 8 MB
+_BLOCK_VALUES = 1 << 22  # float32 values handed to the native core at once: 16 MB
 
 
 @dataclass(frozen=True, eq=False)

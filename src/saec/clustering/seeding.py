@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec import _native
-from saec.clustering.points import Points
+from saec.clustering.points import ArrayPoints, Points
 
-__all__ = ["Seeding", "draw_distant", "seed_centroids"]
+__all__ = ["Seeding", "draw_distant", "seed_centroids", "squared_distances"]
 
 Seeding = Literal["k-means++", "random"]
 
 # k-means++ looks at this many rows per cluster; more changed the distortion by less than 0.1 %.
 _ROWS_PER_SEED = 16
 _LEAST_ROWS = 4096
+_ONE_BY_ONE = 64
 
 
 def seed_centroids(
@@ -44,10 +45,48 @@ def draw_distant(
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Draw up to ``count`` of ``rows`` by weight x squared distance to those drawn before."""
-    chosen = np.zeros(count, dtype=np.int64)
-    drawn = _native.draw_seeds(rows, weights, rng.random(count), chosen)
-    return rows[chosen[:drawn]]
+    """Draw up to ``count`` different ``rows`` by weight x squared distance to those drawn before.
+
+    The first :data:`_ONE_BY_ONE` are exactly k-means++. After that as many are drawn at once as
+    there are already, all by their distances to those (the idea of k-means||, Bahmani et al. 2012):
+    the distances change little meanwhile, and twenty thousand seeds take a second, not minutes.
+    """
+    chosen = np.zeros(min(count, _ONE_BY_ONE), dtype=np.int64)
+    drawn = _native.draw_seeds(rows, weights, rng.random(len(chosen)), chosen)
+    seeds = rows[chosen[:drawn]]
+    if drawn < len(chosen) or drawn == count:
+        return seeds
+    squared = squared_distances(rows, seeds)
+    while len(seeds) < count:
+        new = _draw_by_mass(weights * squared, min(len(seeds), count - len(seeds)), rng)
+        if not len(new):
+            break
+        _, first = np.unique(rows[new], axis=0, return_index=True)
+        added = rows[new[np.sort(first)]]
+        squared = np.minimum(squared, squared_distances(rows, added))
+        seeds = np.concatenate([seeds, added])
+    return seeds
+
+
+def squared_distances(
+    rows: NDArray[np.float32], centroids: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Squared distance of each row (n, dim) to its nearest centroid, (n,) float64."""
+    nearest = ArrayPoints(rows).assign(centroids)
+    difference = rows - centroids[nearest]
+    return np.einsum("nd,nd->n", difference, difference, dtype=np.float64)
+
+
+def _draw_by_mass(
+    mass: NDArray[np.float64], count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Up to ``count`` different positions, without replacement, in proportion to ``mass``."""
+    possible = np.flatnonzero(mass > 0)
+    # Exponential clocks (Efraimidis and Spirakis 2006): the first to ring are the sample.
+    clocks = rng.exponential(size=len(possible)) / mass[possible]
+    if len(possible) > count:
+        possible = possible[np.argpartition(clocks, count)[:count]]
+    return np.sort(possible)
 
 
 def _draw_different(

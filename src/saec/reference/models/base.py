@@ -90,10 +90,12 @@ def mlp(inputs: int, hidden: tuple[int, ...], outputs: int | None = None) -> nn.
 
 
 def _table(size: int, dim: int) -> nn.Embedding:
-    weights = torch.empty(size, dim).normal_(std=INITIAL_STD)
-    weights[0] = 0.0
     # Sparse gradients: a batch touches thousands of rows, a table has millions.
-    return nn.Embedding.from_pretrained(weights, freeze=False, sparse=True)
+    table = nn.Embedding(size, dim, sparse=True)
+    with torch.no_grad():
+        table.weight.mul_(INITIAL_STD)  # PyTorch has drawn standard normal numbers
+        table.weight[0] = 0.0
+    return table
 
 
 def _check(vocab_sizes: Mapping[str, int], dim: int) -> None:

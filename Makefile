@@ -1,0 +1,72 @@
+# Two commands do everything from a fresh clone: make demo, make test.
+# Needed beforehand: python3 (3.11 or newer, with venv), a C++20 compiler and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+INSTALL := $(PIP) install --constraint constraints.txt
+
+# Read in place, the Python sources need no new installation; these do.
+BUILT_FROM := $(wildcard native/*) CMakeLists.txt pyproject.toml constraints.txt
+
+# The tools are in the environment already: no download per build, and the build directory is kept.
+EDITABLE := $(INSTALL) --no-build-isolation --editable
+
+.PHONY: help test demo lint sanitize clean
+
+help:
+	@echo "make test      set up, lint, check types, run all tests"
+	@echo "make demo      set up, train, compress and evaluate on a simulated click log"
+	@echo "make lint      ruff and mypy alone"
+	@echo "make sanitize  the native core's tests under address and undefined-behaviour sanitizers"
+	@echo "make clean     remove the environment and everything built"
+
+test: lint
+	$(BIN)/python -m pytest
+
+demo: $(VENV)/.demo
+	$(BIN)/saec demo
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("saec needs Python 3.11 or newer, not " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+# PyTorch comes first and pinned, before anything that could pull another build of it.
+$(VENV)/.tools: constraints.txt | $(BIN)/pip
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) scikit-build-core nanobind cmake ninja
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.tools $(BUILT_FROM)
+	$(EDITABLE) '.[cli,reference,report]'
+	@touch $@
+
+# All that the demo needs is part of it.
+$(VENV)/.dev: $(VENV)/.tools $(BUILT_FROM)
+	$(EDITABLE) '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+# A second, instrumented installation, which -S keeps from being hidden by the editable one. The
+# C++ library is loaded first, or the sanitizer would not see its exceptions. Python leaks by design.
+SANITIZED := build/sanitize
+SANITIZE_TESTS ?= tests/native
+PRELOAD = $(shell g++ -print-file-name=libasan.so) $(shell g++ -print-file-name=libstdc++.so)
+PACKAGES = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+
+sanitize: $(VENV)/.dev
+	$(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED)/site \
+	    --config-settings build-dir=$(SANITIZED)/cmake \
+	    --config-settings cmake.build-type=RelWithDebInfo \
+	    --config-settings cmake.define.SAEC_SANITIZE=ON .
+	LD_PRELOAD="$(PRELOAD)" PYTHONPATH="$(SANITIZED)/site:$(PACKAGES)" PYTHONMALLOC=malloc \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	    $(BIN)/python -S -m pytest -p no:cacheprovider $(SANITIZE_TESTS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,16 @@
+"""The reference pipeline: logs, click models, training and evaluation on them.
+
+It shows what compression costs, on public click logs and on a simulated one, and needs the extra
+``saec[reference]``.
+"""
+
+from saec.errors import require
+
+# Every module here reads logs; say what to install instead of failing in the middle of an import.
+require("polars", "reference")
+
+from saec.reference.datasets import ColumnSpec, load, tasks  # noqa: E402
+from saec.reference.log import Log, encode  # noqa: E402
+from saec.reference.simulated import best_reachable, simulate  # noqa: E402
+
+__all__ = ["ColumnSpec", "Log", "best_reachable", "encode", "load", "simulate", "tasks"]

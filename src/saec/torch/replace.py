@@ -1,0 +1,240 @@
+"""Compressed tables into a model, tuned codebooks out of it, and the way back to plain modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from saec.codebook import Codebook
+from saec.compressed import ClusteredField, Compressed, CompressedField, RawField
+from saec.errors import ModuleError
+from saec.torch.modules import (
+    CompressedEmbedding,
+    CompressedEmbeddingBag,
+    CompressedTable,
+    Segment,
+)
+from saec.torch.tables import EmbeddingModule, Ranges, Table, named_tables
+
+__all__ = ["decode_embeddings_", "replace_embeddings_", "sync_codebooks_"]
+
+_CompressedModule = CompressedEmbedding | CompressedEmbeddingBag
+
+
+def replace_embeddings_(
+    model: nn.Module, result: Compressed, ranges: Ranges | None = None
+) -> nn.Module:
+    """Put compressed tables in the place of the embedding modules that they were made from.
+
+    Every occurrence of a module gets the same new one; modules that share a weight get modules
+    that share codes and codebook. Training flag, device, dtype and ``requires_grad`` are kept. The
+    row at ``padding_idx`` comes from the model, exact. A table that ``result`` holds uncompressed
+    stays a plain module, with the rows of ``result``. Parameters change, so make optimizers after.
+
+    Args:
+        model: the model that was compressed, or a new one of the same architecture.
+        result: compressed tables by the names that :func:`saec.torch.fields` gave them.
+        ranges: the ranges that were given to :func:`saec.torch.fields`.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        ModuleError: names, shapes or modules do not fit; nothing was replaced then.
+        ArtifactError: a code lies beyond its codebook; nothing was replaced then.
+    """
+    tables = named_tables(model, set(result), ranges or {})
+    for table in tables:
+        _check_shapes(table, result)
+    raw = [table for table in tables if _is_raw(table, result)]
+    replacements: dict[nn.Module, nn.Module] = {}
+    for table in tables:
+        if table not in raw:
+            replacements |= _compressed_modules(table, result)
+    for table in raw:
+        _restore(table, result)
+    _swap(model, replacements)
+    return model
+
+
+def decode_embeddings_(model: nn.Module) -> nn.Module:
+    """Turn compressed modules back into plain ones that hold the decoded tables.
+
+    Options, training flag, device, dtype, ``requires_grad`` and sharing are those of the modules
+    that :func:`replace_embeddings_` replaced. Returns ``model``.
+
+    Raises:
+        ModuleError: the model is itself a compressed module.
+    """
+    if isinstance(model, _CompressedModule):
+        raise ModuleError("the model is itself a compressed module; wrap it in another module")
+    weights: dict[CompressedTable, nn.Parameter] = {}
+    replacements: dict[nn.Module, nn.Module] = {}
+    for module in model.modules():
+        if isinstance(module, _CompressedModule):
+            if module.table not in weights:
+                learns = module.table.codebook.requires_grad
+                weights[module.table] = nn.Parameter(module.decode(), requires_grad=learns)
+            replacements[module] = _plain_module(module, weights[module.table])
+    _swap(model, replacements)
+    return model
+
+
+def sync_codebooks_(model: nn.Module, result: Compressed) -> Compressed:
+    """Take the model's codebooks, as training left them, into a result that can be saved.
+
+    Codebooks are rounded to the dtypes of ``result``, and the model's are set to the rounded
+    values: a float32 model and the saved artifact agree bit for bit. Rows at ``padding_idx`` stay
+    in the model; an artifact does not hold them. Fields that ``result`` holds uncompressed, in a
+    table of their own, are returned as they are.
+
+    Args:
+        model: holds the tables of ``result``, put there by :func:`replace_embeddings_`.
+        result: what was put there; it is not changed.
+
+    Returns:
+        The same fields and codes with the model's codebooks.
+
+    Raises:
+        ModuleError: a field of ``result`` is not in the model, has other codes there, or a codebook
+            holds values that are not finite; nothing was changed then.
+    """
+    found = {
+        segment.name: (module, segment)
+        for module in model.modules()
+        if isinstance(module, CompressedTable)
+        for segment in module.segments
+    }
+    synced: dict[str, CompressedField] = {}
+    for name, field in result.items():
+        if name in found:
+            _check_codes(field, *found[name])
+            synced[name] = _tuned(field, _rows(*found[name]))
+        elif isinstance(field, RawField):
+            synced[name] = field
+        else:
+            raise ModuleError(f"the model holds no compressed table of field {name!r}")
+    for name, (table, segment) in found.items():
+        if name in synced:
+            _set_rows(table, segment, _centroids(synced[name]))
+    return Compressed(list(synced.values()))
+
+
+def _check_shapes(table: Table, result: Compressed) -> None:
+    dim = table.weight.shape[1]
+    for part in table.parts:
+        field = result[part.name]
+        rows = part.last - part.first
+        if (field.vocab_size, field.dim) != (rows, dim):
+            raise ModuleError(
+                f"field {part.name!r} is {rows} x {dim} in the model, but "
+                f"{field.vocab_size} x {field.dim} in the compressed result"
+            )
+
+
+def _is_raw(table: Table, result: Compressed) -> bool:
+    return all(isinstance(result[part.name], RawField) for part in table.parts)
+
+
+def _restore(table: Table, result: Compressed) -> None:
+    """Copy uncompressed rows into a plain table: the model may be a new one."""
+    with torch.no_grad():
+        for part in table.parts:
+            rows = torch.from_numpy(result[part.name].decode())
+            table.weight[part.first : part.last].copy_(rows)
+
+
+def _compressed_modules(table: Table, result: Compressed) -> dict[nn.Module, nn.Module]:
+    """The replacement of each of the table's modules; they share one :class:`CompressedTable`."""
+    padding = [module.padding_idx for module in table.modules.values()]
+    pads = {row: table.weight.detach()[row] for row in padding if row is not None}
+    fields = [result[part.name] for part in table.parts]
+    shared = CompressedTable.from_fields(fields, pads, like=table.weight.detach())
+    shared.codebook.requires_grad_(table.weight.requires_grad)
+    return {module: _compressed_module(module, shared) for module in table.modules.values()}
+
+
+def _compressed_module(module: EmbeddingModule, table: CompressedTable) -> nn.Module:
+    new: nn.Module
+    if isinstance(module, nn.Embedding):
+        new = CompressedEmbedding(table, module.padding_idx, module.sparse)
+    else:
+        new = CompressedEmbeddingBag(
+            table, module.mode, module.padding_idx, module.sparse, module.include_last_offset
+        )
+    return new.train(module.training)
+
+
+def _plain_module(module: _CompressedModule, weight: nn.Parameter) -> nn.Module:
+    plain: nn.Embedding | nn.EmbeddingBag
+    rows, dim = weight.shape
+    if isinstance(module, CompressedEmbedding):
+        plain = nn.Embedding(
+            rows, dim, module.padding_idx, sparse=module.sparse, _weight=weight.detach()
+        )
+    else:
+        plain = nn.EmbeddingBag(
+            rows,
+            dim,
+            _weight=weight.detach(),
+            mode=module.mode,
+            sparse=module.sparse,
+            include_last_offset=module.include_last_offset,
+            padding_idx=module.padding_idx,
+        )
+    plain.weight = weight  # one object for all modules of the table
+    return plain.train(module.training)
+
+
+def _swap(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is not None and child in replacements:
+                parent._modules[name] = replacements[child]
+
+
+def _check_codes(field: CompressedField, table: CompressedTable, segment: Segment) -> None:
+    bits, codes, clusters = 0, b"", field.vocab_size
+    if isinstance(field, ClusteredField):
+        bits, codes = field.codes.bits, field.codes.data.tobytes()
+        clusters = field.codebook.clusters
+    held = table.codes[segment.first_byte : segment.first_byte + len(codes)].cpu().numpy()
+    here = (segment.rows, segment.code_bits, segment.centroids, table.codebook.shape[1])
+    if here != (field.vocab_size, bits, clusters, field.dim) or held.tobytes() != codes:
+        raise ModuleError(f"field {field.name!r} has other codes in the model than in the result")
+
+
+def _rows(table: CompressedTable, segment: Segment) -> NDArray[np.float32]:
+    rows = table.codebook.detach()[_span(segment)]
+    array: NDArray[np.float32] = rows.float().cpu().numpy()
+    if not np.isfinite(array).all():
+        raise ModuleError(f"field {segment.name!r}: the codebook holds values that are not finite")
+    return array
+
+
+def _set_rows(table: CompressedTable, segment: Segment, rows: NDArray[np.float32]) -> None:
+    with torch.no_grad():
+        table.codebook[_span(segment)] = torch.tensor(rows).to(table.codebook)
+
+
+def _span(segment: Segment) -> slice:
+    return slice(segment.first_centroid, segment.first_centroid + segment.centroids)
+
+
+def _tuned(field: CompressedField, rows: NDArray[np.float32]) -> CompressedField:
+    # Untouched values keep their rounding: int8 would choose another scale the second time.
+    if np.array_equal(_centroids(field), rows):
+        return field
+    if isinstance(field, ClusteredField):
+        codebook = Codebook.round(rows, field.codebook.dtype)
+        return ClusteredField(field.name, field.codes, codebook, field.dtype)
+    return RawField(field.name, rows.astype(np.dtype(field.dtype)))
+
+
+def _centroids(field: CompressedField) -> NDArray[np.float32]:
+    return field.codebook.values if isinstance(field, ClusteredField) else field.decode()

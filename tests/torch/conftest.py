@@ -1,0 +1,104 @@
+"""Compressed fields made by hand and a small click model, as factories for several files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from saec.codebook import Codebook, CodebookDtype
+from saec.codes import PackedCodes
+from saec.compressed import ClusteredField, Compressed, RawField
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tables this small only wait for threads, and on a busy machine for seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def clustered() -> Make:
+    """Makes fields with random codes that use all bits, and the last centroid."""
+
+    def make(
+        name: str,
+        rows: int,
+        dim: int = 4,
+        bits: int = 3,
+        dtype: CodebookDtype = "float32",
+        seed: int = 0,
+    ) -> ClusteredField:
+        rng = np.random.default_rng([seed, rows, bits])
+        clusters = min(1 << bits, 5000)
+        codes = rng.integers(0, clusters, rows)
+        codes[-1] = clusters - 1
+        centroids = rng.standard_normal((clusters, dim)).astype(np.float32)
+        packed = PackedCodes.pack(codes, bits)
+        return ClusteredField(name, packed, Codebook.round(centroids, dtype), "float32")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def raw() -> Make:
+    """Makes uncompressed fields."""
+
+    def make(name: str, rows: int, dim: int = 4) -> RawField:
+        rng = np.random.default_rng(rows)
+        return RawField(name, rng.standard_normal((rows, dim), np.float32))
+
+    return make
+
+
+class ClickModel(nn.Module):
+    """Two fields, one pooled; logits (n,)."""
+
+    def __init__(self, dim: int = 4, **options: Any) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.user = nn.Embedding(30, dim, **options)
+        self.tags = nn.EmbeddingBag(12, dim, mode="sum")
+        self.hidden = nn.Sequential(nn.Linear(2 * dim, 8), nn.BatchNorm1d(8), nn.ReLU())
+        self.dropout = nn.Dropout(0.5)
+        self.out = nn.Linear(8, 1)
+
+    def forward(self, user: Tensor, tags: Tensor) -> Tensor:
+        features = torch.cat([self.user(user), self.tags(tags)], dim=1)
+        logits: Tensor = 2 * self.out(self.dropout(self.hidden(features))).squeeze(1)
+        return logits
+
+
+@pytest.fixture(scope="session")
+def click_model() -> Make:
+    """Makes click models, all with the same weights."""
+    return ClickModel
+
+
+@pytest.fixture(scope="session")
+def click_result(clustered: Make) -> Make:
+    """Makes compressed tables for the click model."""
+    return lambda: Compressed([clustered("user", 30, bits=3), clustered("tags", 12, bits=2)])
+
+
+@pytest.fixture(scope="session")
+def click_inputs() -> Make:
+    """Makes ids for the click model."""
+
+    def make(rows: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return (
+            torch.randint(0, 30, (rows,), generator=generator),
+            torch.randint(0, 12, (rows, 3), generator=generator),
+        )
+
+    return make

@@ -25,7 +25,8 @@ FLOORS = [
 ]
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 
-# What a unit may import when it is imported; anything heavier goes through errors.require.
+# What a unit may import when it is imported; anything heavier goes through errors.require. A
+# sub-package that is an extra of its own requires that in its __init__ and then imports plainly.
 CORE = {"numpy", "ml_dtypes"}
 PACKAGES = {
     "progress": {"rich"},
@@ -34,7 +35,7 @@ PACKAGES = {
     "checkpoint": CORE | {"safetensors"},
     "torch": CORE | {"torch"},
     "baselines": CORE | {"torch"},
-    "reference": CORE | {"torch"},
+    "reference": CORE | {"torch", "polars"},
     "report": CORE,
     "cli": {"typer", "rich"},
 }

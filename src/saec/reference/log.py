@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from saec.errors import DataError
 from saec.frequency import unseen_frequency
 
-__all__ = ["SPLITS", "UNSEEN", "Column", "Log", "encode"]
+__all__ = ["SPLITS", "TEST", "TRAIN", "UNSEEN", "VALIDATION", "Column", "Log", "encode"]
 
 # Place in this tuple = value in Log.split.
 SPLITS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = np.int8(0), np.int8(1), np.int8(2)
 
 UNSEEN = "<unseen>"
 MISSING = "<missing>"
@@ -113,7 +114,7 @@ def encode(
         raise DataError(f"log {name!r}: there are no fields")
     checked = _checked_labels(labels, name)
     parts = _checked_split(split, len(checked), name)
-    encoder = _Encoder(parts == 0, vocabularies)
+    encoder = _Encoder(parts == TRAIN, vocabularies)
     ids = np.empty((len(checked), len(columns)), np.int32)
     frequencies, values = {}, {}
     for place, (field, column) in enumerate(columns.items()):
@@ -269,7 +270,7 @@ def _checked_split(split: ArrayLike, rows: int, name: str) -> NDArray[np.int8]:
         raise DataError(
             f"log {name!r}: the split of row {row} is {array[row]}; it must be 0, 1 or 2"
         )
-    if not (array == 0).any():
+    if not (array == TRAIN).any():
         raise DataError(f"log {name!r}: none of the {rows} rows is for training")
     return array.astype(np.int8)
 

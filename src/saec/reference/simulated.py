@@ -14,17 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import DataError
-from saec.reference.datasets.source import TEST, TRAIN, VALIDATION
-from saec.reference.log import Column, Log, encode
+from saec.reference.log import TEST, TRAIN, VALIDATION, Column, Log, encode
 
 __all__ = ["CROSSES", "Simulation", "best_reachable", "simulate", "simulation"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-ROWS_PER_USER = 8
-ROWS_PER_ITEM = 25
-CITIES = 400
+ROWS_PER_USER = 15
+ROWS_PER_ITEM = 40
+CITIES = 200
 CATEGORIES = 40
 DEVICES = 12
 HOURS = 24
@@ -33,28 +32,28 @@ CROSSES = {"user|category": ("user", "category"), "item|city": ("item", "city")}
 
 # Field to number of groups and spread of the effects of their centres.
 GROUPS = {
-    "user": (40, 0.8),
-    "item": (40, 0.8),
-    "category": (8, 0.4),
-    "city": (10, 0.3),
-    "device": (3, 0.3),
-    "hour": (4, 0.2),
-    "user|category": (20, 0.5),
-    "item|city": (20, 0.5),
+    "user": (40, 0.7),
+    "item": (40, 0.9),
+    "category": (8, 0.5),
+    "city": (10, 0.4),
+    "device": (3, 0.4),
+    "hour": (4, 0.3),
+    "user|category": (20, 0.3),
+    "item|city": (20, 0.3),
 }
 INTERACTIONS = (("user", "item"), ("user", "category"), ("city", "item"), ("hour", "item"))
 FACTORS = 3
-FACTOR_SPREAD = 0.5
+FACTOR_SPREAD = 0.4
 NOISE = 0.2  # of a feature around its group, relative to the spread of the centres
 DAILY_DRIFT = 0.08
 
 # Zipf exponents and shares of behaviour; together they set the tails.
-USER_EXPONENT = 0.7
-ITEM_EXPONENT = 0.9
+USER_EXPONENT = 0.9
+ITEM_EXPONENT = 1.0
 OTHER_EXPONENT = 1.0
-OLD_SHARE = 0.6  # users and items there from the first day; the others come evenly later
+OLD_SHARE = 0.7  # users and items there from the first day; the others come evenly later
 FAVOURITES = 3
-FAVOURITE_SHARE = 0.7
+FAVOURITE_SHARE = 0.85
 HABIT_SHARE = 0.9  # at home, on one's own device
 
 LOGIT_SPREAD = 1.3
@@ -279,7 +278,8 @@ def _zipf(values: int, count: int, rng: np.random.Generator) -> Ints:
 def _draw(weights: Floats, count: int, rng: np.random.Generator) -> Ints:
     sums = np.cumsum(weights)
     at = sums[-1] * rng.random(count)
-    return np.minimum(np.searchsorted(sums, at, side="right"), len(weights) - 1)
+    places: Ints = np.searchsorted(sums, at, side="right")
+    return np.minimum(places, len(weights) - 1)
 
 
 def _truth(

@@ -58,9 +58,11 @@ def load(
             for ``columns``, ``rows`` and ``days`` for ``simulated``.
 
     Raises:
-        DataError: no such task, an option that it does not have or lacks, a file that is missing,
-            unreadable, empty or malformed.
+        DataError: no such task, an option that it does not have or lacks, a negative seed, a
+            file that is missing, unreadable, empty or malformed.
     """
+    if seed < 0:
+        raise DataError(f"seed is {seed}; it must not be negative")
     if task == "simulated":
         if path is not None:
             raise DataError(f"task 'simulated' reads no file, but path is {str(path)!r}")

@@ -12,18 +12,16 @@ from numpy.typing import NDArray
 
 from saec.errors import DataError
 from saec.reference.datasets.source import (
-    TEST,
     TEST_SHARE,
-    TRAIN,
-    VALIDATION,
     VALIDATION_SHARE,
     Rows,
     binary_labels,
+    complete,
     random_split,
     read_table,
     split_off_validation,
 )
-from saec.reference.log import SPLITS, Column
+from saec.reference.log import SPLITS, TEST, TRAIN, VALIDATION, Column
 
 __all__ = ["ColumnSpec", "columns"]
 
@@ -112,9 +110,7 @@ def _split_by_time(times: pl.Series) -> NDArray[np.int8]:
 
 def _times(path: Path, column: pl.Series) -> pl.Series:
     """``column`` as something that sorts by time."""
-    if column.has_nulls():
-        raise DataError(f"{path}: {column.name!r} of row {column.is_null().arg_max()} is missing")
-    if column.dtype != pl.String:
+    if complete(path, column).dtype != pl.String:
         return column
     numbers = column.cast(pl.Float64, strict=False)
     if not numbers.has_nulls():

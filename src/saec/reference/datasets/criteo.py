@@ -12,6 +12,7 @@ from saec.reference.datasets.source import (
     binary_labels,
     check_max_rows,
     check_separators,
+    not_empty,
     numbers,
     random_split,
     read_table,
@@ -59,7 +60,7 @@ def criteo(path: Path, seed: int, *, max_rows: int | None = None) -> Rows:
 def _read_text(path: Path, rows: int | None) -> pl.DataFrame:
     check_separators(path, "\t", len(COLUMNS), rows)
     with reading(path):
-        return pl.read_csv(
+        frame = pl.read_csv(
             path,
             separator="\t",
             has_header=False,
@@ -67,6 +68,7 @@ def _read_text(path: Path, rows: int | None) -> pl.DataFrame:
             schema=dict.fromkeys(COLUMNS, pl.String),
             n_rows=rows,
         )
+    return not_empty(path, frame)
 
 
 def _bucket(counts: pl.Series) -> pl.Series:

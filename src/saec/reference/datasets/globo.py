@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 
 from saec.errors import DataError
 from saec.reference.datasets.source import (
-    TEST,
-    TRAIN,
     Rows,
+    complete,
     numbers,
     random_negatives,
     random_split,
     read_table,
     split_off_validation,
 )
-from saec.reference.log import Column
+from saec.reference.log import TEST, TRAIN, Column
 
 __all__ = ["globo", "globo_days"]
 
@@ -88,7 +87,7 @@ def globo_days(path: Path, seed: int, *, days: int) -> Rows:
 def _clicks(path: Path) -> pl.DataFrame:
     """All clicks by time, with the article before in the session, the hour and the day from 1."""
     frame = read_table(path, REQUIRED)
-    frame = frame.select(numbers(path, frame[name]) for name in REQUIRED)
+    frame = frame.select(complete(path, numbers(path, frame[name])) for name in REQUIRED)
     time = pl.from_epoch("click_timestamp", "ms")
     return frame.sort("click_timestamp", maintain_order=True).with_columns(
         pl.col("click_article_id").shift(1).over("session_id").alias("prev"),
@@ -120,4 +119,4 @@ def _examples(
         "prev|article": (prev, article),
         "user|article//200": (kept["user_id"].to_numpy().repeat(2), article // ARTICLE_GROUP),
     }
-    return kept, np.tile(np.float32([1, 0]), len(at)), columns
+    return kept, np.tile(np.array([1, 0], np.float32), len(at)), columns

@@ -13,6 +13,7 @@ import polars as pl
 from saec.errors import DataError
 from saec.reference.datasets.source import (
     Rows,
+    complete,
     existing,
     numbers,
     random_split,
@@ -61,9 +62,7 @@ def movielens(path: Path, seed: int) -> Rows:
     """
     frame = _ratings(path)
     columns: dict[str, Column] = {name: frame[name] for name in FIELDS if name in frame.columns}
-    rating = numbers(path, frame["rating"], pl.Float64)
-    if rating.has_nulls():
-        raise DataError(f"{path}: the rating of row {rating.is_null().arg_max()} is missing")
+    rating = complete(path, numbers(path, frame["rating"], pl.Float64))
     labels = (rating >= LIKED).to_numpy().astype(np.float32)
     return Rows(columns, labels, random_split(len(labels), np.random.default_rng(seed)))
 
@@ -124,7 +123,7 @@ def _join(left: pl.DataFrame, right: pl.DataFrame, key: str, file: Path) -> pl.D
     """Add the columns of ``right``; a key that it lacks or repeats is an error."""
     repeated = right[key].is_duplicated()
     if repeated.any():
-        raise DataError(f"{file}: {key} {right[key][repeated.arg_max()]} occurs twice")
+        raise DataError(f"{file}: {key} {right[key].filter(repeated)[0]} occurs twice")
     unknown = left.join(right, on=key, how="anti")
     if unknown.height:
         raise DataError(f"{file}: no {key} {unknown[key][0]}, which has ratings")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from saec.errors import DataError
 from saec.reference.datasets.source import (
     Rows,
+    complete,
     numbers,
     random_negatives,
     random_split,
@@ -55,7 +56,7 @@ def online_retail(path: Path, seed: int) -> Rows:
     columns = _columns(lines, at.repeat(2), np.stack([at, place], axis=1).ravel())
     _, invoice = np.unique(lines["invoice"].to_numpy()[at], return_inverse=True)
     split = random_split(int(invoice.max()) + 1, split_rng)[invoice]
-    return Rows(columns, np.tile(np.float32([1, 0]), len(at)), split.repeat(2))
+    return Rows(columns, np.tile(np.array([1, 0], np.float32), len(at)), split.repeat(2))
 
 
 def _lines(path: Path) -> pl.DataFrame:
@@ -63,7 +64,7 @@ def _lines(path: Path) -> pl.DataFrame:
     frame = read_table(path, REQUIRED)
     frame = frame.with_columns(
         numbers(path, frame["Quantity"]),
-        _times(path, frame["InvoiceDate"]),
+        complete(path, _times(path, frame["InvoiceDate"])),
     )
     bought = frame.filter(pl.col("Quantity") >= 1, pl.col("CustomerID").is_not_null())
     return (

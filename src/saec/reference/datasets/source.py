@@ -13,17 +13,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from saec.errors import DataError
-from saec.reference.log import Column
+from saec.reference.log import TEST, TRAIN, VALIDATION, Column
 
 __all__ = [
-    "TEST",
-    "TRAIN",
-    "VALIDATION",
     "Rows",
     "binary_labels",
     "check_max_rows",
     "check_separators",
+    "complete",
     "existing",
+    "not_empty",
     "numbers",
     "random_negatives",
     "random_split",
@@ -34,7 +33,6 @@ __all__ = [
     "split_off_validation",
 ]
 
-TRAIN, VALIDATION, TEST = np.int8(0), np.int8(1), np.int8(2)
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1
 
@@ -90,7 +88,7 @@ def read_table(
     columns = _present(path, found, required, optional)
     with reading(path):
         frame = pl.read_parquet(path, columns=columns, n_rows=rows)
-    return _not_empty(path, frame)
+    return not_empty(path, frame)
 
 
 def read_csv(
@@ -114,7 +112,7 @@ def read_csv(
         frame = pl.read_csv(
             path, columns=columns, infer_schema=False, n_rows=rows, encoding="utf8-lossy"
         )
-    return _not_empty(path, frame)
+    return not_empty(path, frame)
 
 
 def read_lines(path: Path, separator: str, names: Sequence[str]) -> pl.DataFrame:
@@ -174,6 +172,18 @@ def numbers(path: Path, column: pl.Series, dtype: type[pl.DataType] = pl.Int64) 
     return result
 
 
+def complete(path: Path, column: pl.Series) -> pl.Series:
+    """``column``, if no value is missing.
+
+    Raises:
+        DataError: one is; its row is given.
+    """
+    if column.has_nulls():
+        row = column.is_null().arg_max()
+        raise DataError(f"{path}: {column.name!r} of row {row} is missing")
+    return column
+
+
 def binary_labels(path: Path, column: pl.Series) -> NDArray[np.float32]:
     """Labels ``(rows,)`` float32 out of a column of 0 and 1.
 
@@ -219,9 +229,24 @@ def random_negatives(
     return rng.integers(low, high, endpoint=True)
 
 
+def not_empty(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
+    """``frame``, if it has rows.
+
+    Raises:
+        DataError: it has none.
+    """
+    if frame.height == 0:
+        raise DataError(f"{path}: there are no rows")
+    return frame
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while a file is read into a DataError that names it."""
+    """Turn what goes wrong while a file is read into an error that names it.
+
+    Raises:
+        DataError: the file is missing, or reading it failed.
+    """
     existing(path)
     try:
         yield
@@ -236,15 +261,10 @@ def _present(
     missing = [name for name in required if name not in found]
     if missing:
         raise DataError(
-            f"{path}: no column {', '.join(map(repr, missing))}; there are {', '.join(found)}"
+            f"{path}: no column {', '.join(map(repr, missing))}; "
+            f"there are {', '.join(map(repr, found))}"
         )
     return list(dict.fromkeys([*required, *(name for name in optional if name in found)]))
-
-
-def _not_empty(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
-    if frame.height == 0:
-        raise DataError(f"{path}: there are no rows")
-    return frame
 
 
 def _check_counts(path: Path, separators: pl.Series, fields: int, separator: str) -> None:

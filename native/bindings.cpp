@@ -1,10 +1,11 @@
 // The one place where C++ meets Python. Callers in Python have checked shapes and ids; what is
-// checked here protects memory.
+// checked here protects memory. Buffers to write to are never converted: a copy would be written.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -30,7 +31,14 @@ void expect(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
 
-int thread_count(int threads) { return threads > 0 ? threads : omp_get_max_threads(); }
+// Unless the caller says how many: no more threads than have something to do, because waiting for each
+// other takes longer than small work, on a busy machine much longer. work: multiply-adds, about.
+int thread_count(int threads, size_t work) {
+  constexpr size_t kWorth = size_t{1} << 20;
+  if (threads > 0) return threads;
+  return static_cast<int>(
+      std::min(static_cast<size_t>(omp_get_max_threads()), 1 + work / kWorth));
+}
 
 void expect_packed(const Vector<uint8_t>& data, size_t count, unsigned bits) {
   expect(bits >= 1 && bits <= 32, "code_bits must lie in 1..32");
@@ -65,10 +73,11 @@ NB_MODULE(_native, module) {
             expect(nearest.shape(0) == rows.shape(0), "rows and nearest differ in length");
             expect(rows.shape(0) < (size_t{1} << 31), "too many rows in one block");
             nb::gil_scoped_release release;
-            self.search(rows.data(), rows.shape(0), radius_share, thread_count(threads),
+            const size_t work = rows.shape(0) * self.count() * self.dim();
+            self.search(rows.data(), rows.shape(0), radius_share, thread_count(threads, work),
                         nearest.data());
           },
-          nb::arg("rows"), nb::arg("nearest"), nb::arg("radius_share") = 1.0f,
+          nb::arg("rows"), nb::arg("nearest").noconvert(), nb::arg("radius_share") = 1.0f,
           nb::arg("threads") = 0);
 
   module.def(
@@ -86,10 +95,12 @@ NB_MODULE(_native, module) {
                  "assignment outside the clusters");
         nb::gil_scoped_release release;
         saec::accumulate(rows.data(), weights.data(), nearest.data(), count, centroids.data(), dim,
-                         sums.data(), totals.data(), distortion.data(), thread_count(threads));
+                         sums.data(), totals.data(), distortion.data(),
+                         thread_count(threads, count * dim));
       },
       nb::arg("rows"), nb::arg("weights"), nb::arg("nearest"), nb::arg("centroids"),
-      nb::arg("sums"), nb::arg("totals"), nb::arg("distortion"), nb::arg("threads") = 0);
+      nb::arg("sums").noconvert(), nb::arg("totals").noconvert(),
+      nb::arg("distortion").noconvert(), nb::arg("threads") = 0);
 
   module.def(
       "draw_seeds",
@@ -102,7 +113,8 @@ NB_MODULE(_native, module) {
         saec::PlusPlusSeeding seeding(rows.data(), weights.data(), rows.shape(0), rows.shape(1));
         return seeding.draw(uniforms.data(), chosen.shape(0), chosen.data());
       },
-      nb::arg("rows"), nb::arg("weights"), nb::arg("uniforms"), nb::arg("chosen"));
+      nb::arg("rows"), nb::arg("weights"), nb::arg("uniforms"),
+      nb::arg("chosen").noconvert());
 
   module.def("packed_bytes", &saec::packed_bytes, nb::arg("count"), nb::arg("bits"));
 
@@ -116,7 +128,7 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release release;
         saec::pack_codes(codes.data(), codes.shape(0), bits, data.data());
       },
-      nb::arg("codes"), nb::arg("bits"), nb::arg("data"));
+      nb::arg("codes"), nb::arg("bits"), nb::arg("data").noconvert());
 
   module.def(
       "unpack_codes",
@@ -125,7 +137,7 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release release;
         saec::unpack_codes(data.data(), bits, codes.shape(0), codes.data());
       },
-      nb::arg("data"), nb::arg("bits"), nb::arg("codes"));
+      nb::arg("data"), nb::arg("bits"), nb::arg("codes").noconvert());
 
   module.def(
       "gather_codes",
@@ -138,7 +150,8 @@ NB_MODULE(_native, module) {
         nb::gil_scoped_release release;
         saec::gather_codes(data.data(), bits, ids.data(), ids.shape(0), codes.data());
       },
-      nb::arg("data"), nb::arg("bits"), nb::arg("count"), nb::arg("ids"), nb::arg("codes"));
+      nb::arg("data"), nb::arg("bits"), nb::arg("count"), nb::arg("ids"),
+      nb::arg("codes").noconvert());
 
   module.def(
       "first_outside",

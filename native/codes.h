@@ -5,13 +5,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <stdexcept>
 
 namespace saec {
 
 // Bytes that follow the last code, so that eight bytes can be read wherever a code starts.
 constexpr size_t kCodePadding = 7;
 
+// Throws where a bit's number would not fit size_t: wrapped round, a short buffer would look long enough.
 inline size_t packed_bytes(size_t count, unsigned bits) {
+  if (count > (std::numeric_limits<size_t>::max() - 7) / std::max(bits, 1u))
+    throw std::length_error("too many codes to be addressed");
   return (count * bits + 7) / 8 + kCodePadding;
 }
 

@@ -15,6 +15,7 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int32_t kNoCentroid = std::numeric_limits<int32_t>::max();
+constexpr size_t kByteDims = 1024;  // 128^2 * 1024 = 2^24
 
 size_t round_up(size_t value, size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -45,7 +46,8 @@ std::vector<float> choose_origin(const float* centroids, size_t count, size_t di
       continue;
     }
     const double grid = std::exp2(std::ceil(std::log2(spread)));
-    origin[d] = static_cast<float>(std::nearbyint(middle / grid) * grid);
+    const double limit = std::numeric_limits<float>::max();
+    origin[d] = static_cast<float>(std::clamp(std::nearbyint(middle / grid) * grid, -limit, limit));
   }
   return origin;
 }
@@ -148,7 +150,7 @@ void NearestCentroid::build_leaves(const std::vector<float>& centred) {
 
 void NearestCentroid::build_visits() {
   visits_.resize(leaves_ * leaves_);
-#pragma omp parallel for schedule(dynamic, 8)
+#pragma omp parallel for schedule(dynamic, 8) if (leaves_ > 64)
   for (size_t leaf = 0; leaf < leaves_; ++leaf) {
     std::vector<double> distance(leaves_);
     for (size_t other = 0; other < leaves_; ++other)
@@ -166,7 +168,9 @@ void NearestCentroid::build_visits() {
 void NearestCentroid::build_bytes() {
   float largest = 0;
   for (float x : coordinates_) largest = std::max(largest, std::abs(x));
-  if (largest == 0 || !std::isfinite(1.0f / largest)) return;  // step_ stays 0: bytes are not used
+  // Otherwise step_ stays 0 and bytes are not used: a step's inverse overflows, or the squared norm of
+  // a row of bytes is no longer exact in float32.
+  if (!std::isfinite(128.0f / largest) || dim_ > kByteDims) return;
   step_ = largest / 127.0f;
   const size_t places = ids_.size();
   quantised_.assign(places * quads_ * 4, 0);

@@ -39,7 +39,8 @@ class TreeBuilder {
       const int32_t row = tree_.order[i];
       double projection = 0;
       for (size_t d = 0; d < dim_; ++d) projection += direction[d] * rows_[row * dim_ + d];
-      projections_[row] = static_cast<float>(projection);
+      // NaN has no order, and nth_element would run off the end.
+      projections_[row] = std::isnan(projection) ? 0.0f : static_cast<float>(projection);
     }
     // Whole leaves on the left, so that only the last leaf of all is not full.
     const size_t leaves = (last - first + leaf_ - 1) / leaf_;
@@ -55,7 +56,7 @@ class TreeBuilder {
 
   // Power iteration on the covariance of at most kSample rows; its quality matters only for speed.
   std::vector<double> principal_direction(size_t first, size_t last) const {
-    constexpr size_t kSample = 512, kSteps = 5;
+    constexpr size_t kSample = 128, kSteps = 4;
     const size_t stride = (last - first + kSample - 1) / kSample;
     std::vector<double> mean(dim_), square(dim_), direction(dim_), next(dim_);
     size_t sampled = 0;

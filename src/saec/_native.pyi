@@ -1,4 +1,3 @@
-
 from numpy import float32, float64, int32, int64, uint8, uint32
 from numpy.typing import NDArray
 

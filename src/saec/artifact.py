@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from saec.errors import ArtifactError
 
-__all__ = ["FORMAT", "Entry", "file_bytes", "read", "write"]
+__all__ = ["FORMAT", "Entry", "entry_bytes", "file_bytes", "read", "write"]
 
 FORMAT = 1
 
@@ -36,6 +36,13 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
+# What a file takes before its first field, and a bound on what the number of a field and the place of
+# a tensor may take on top of those of a file's first.
+EMPTY_BYTES = 64
+_INDEX_BYTES = 5
+_FAR = 10**12
+
+
 @dataclass(frozen=True, eq=False)
 class Entry:
     """One field: a JSON-able description and its tensors by role."""
@@ -48,6 +55,17 @@ def file_bytes(entries: Sequence[Entry]) -> int:
     """Size in bytes of the file that :func:`write` makes of ``entries``."""
     ordered = _ordered(entries)
     return len(_header(entries, ordered)) + sum(tensor.nbytes for _, tensor in ordered)
+
+
+def entry_bytes(entry: Entry) -> int:
+    """Bytes that ``entry`` adds to a file at most, its part of the header included.
+
+    A field's part of the header is its description and its tensors' places; the places are counted
+    with as many digits as any file could need.
+    """
+    alone = _header([entry], [(key, tensor) for key, tensor in _ordered([entry])], _FAR)
+    tensors = sum(tensor.nbytes for tensor in entry.tensors.values())
+    return len(alone) - EMPTY_BYTES + tensors + _INDEX_BYTES * len(entry.tensors)
 
 
 def write(path: str | os.PathLike[str], entries: Sequence[Entry]) -> None:
@@ -93,14 +111,18 @@ def read(path: str | os.PathLike[str]) -> list[Entry]:
     mapped = np.memmap(file, dtype=np.uint8, mode="r")
     start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
     entries = [Entry(description, {}) for description in described]
+    tensors: dict[str, Any] = {str(place): entry.tensors for place, entry in enumerate(entries)}
     for key, info in header.items():
         index, _, role = key.partition(".")
-        if not index.isdecimal() or int(index) >= len(entries) or info["dtype"] not in _DTYPES:
+        if index not in tensors or info["dtype"] not in _DTYPES:
             raise ArtifactError(f"{file}: unexpected tensor {key!r} of dtype {info['dtype']}")
         first, last = (start + offset for offset in info["data_offsets"])
-        tensor = mapped[first:last].view(_DTYPES[info["dtype"]]).reshape(info["shape"])
+        try:
+            tensor = mapped[first:last].view(_DTYPES[info["dtype"]]).reshape(info["shape"])
+        except (ValueError, OverflowError) as error:  # an empty tensor may have any lengths
+            raise ArtifactError(f"{file}: tensor {key!r} is damaged: {error}") from error
         # A file by another writer may hold tensors at odd places; the native core wants them even.
-        entries[int(index)].tensors[role] = np.require(tensor, requirements="A")  # type: ignore[index]
+        tensors[index][role] = np.require(tensor, requirements="A")
     return entries
 
 
@@ -113,10 +135,13 @@ def _ordered(entries: Sequence[Entry]) -> list[tuple[str, NDArray[Any]]]:
     return sorted(named, key=lambda item: -item[1].dtype.itemsize)
 
 
-def _header(entries: Sequence[Entry], ordered: Sequence[tuple[str, NDArray[Any]]]) -> bytes:
+def _header(
+    entries: Sequence[Entry], ordered: Sequence[tuple[str, NDArray[Any]]], offset: int = 0
+) -> bytes:
     described = {"format": FORMAT, "fields": [dict(entry.description) for entry in entries]}
-    header: dict[str, Any] = {"__metadata__": {"saec": json.dumps(described)}}
-    offset = 0
+    header: dict[str, Any] = {
+        "__metadata__": {"saec": json.dumps(described, separators=(",", ":"))}
+    }
     for key, tensor in ordered:
         header[key] = {
             "dtype": _NAMES[tensor.dtype],
@@ -144,13 +169,13 @@ def _checked_header(file: Path) -> dict[str, Any]:
 
 
 def _description(file: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
-    text = header.pop("__metadata__", {}).get("saec")
+    text = (header.pop("__metadata__", None) or {}).get("saec")
     if text is None:
         raise ArtifactError(f"{file} is a safetensors file, but no saec artifact")
     try:
         described = json.loads(text)
         version, fields = described["format"], described["fields"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{file}: its description is damaged: {error!r}") from error
     if version != FORMAT:
         raise ArtifactError(f"{file} has format {version}; this saec reads format {FORMAT}")

@@ -1,4 +1,8 @@
-"""Centroids as they are stored: float32, float16, or int8 with a scale and an offset per axis."""
+"""Centroids as they are stored: float32, float16, or int8 with a scale and an offset per axis.
+
+The axes are the table's own, or, where centroids vary along few directions, the leading principal
+axes of the centroids: a centroid then is mean + sum_a value_a * axis_a, with fewer values than dim.
+"""
 
 from __future__ import annotations
 
@@ -18,51 +22,90 @@ CodebookDtype = Literal["float32", "float16", "int8"]
 _INT8_STEPS = 254  # -127 .. 127
 
 
-def codebook_bytes(clusters: int, dim: int, dtype: CodebookDtype) -> int:
-    """Bytes that a codebook of ``clusters`` x ``dim`` takes in an artifact."""
-    scales = 8 * dim if dtype == "int8" else 0
-    return clusters * dim * np.dtype(dtype).itemsize + scales
+def codebook_bytes(clusters: int, dim: int, dtype: CodebookDtype, rank: int | None = None) -> int:
+    """Bytes that a codebook of ``clusters`` x ``dim`` takes in an artifact.
+
+    ``rank`` is the number of principal axes kept; None, or ``dim``, keeps the table's own axes.
+    """
+    own = rank is None or rank == dim
+    width = dim if rank is None else rank
+    axes = 0 if own else (width + 1) * dim * np.dtype(np.float16).itemsize
+    grid = 8 * width if dtype == "int8" else 0
+    return clusters * width * np.dtype(dtype).itemsize + grid + axes
 
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """``stored`` (k, dim) in its dtype; int8 has ``scale`` and ``offset``, each (dim,) float32."""
+    """``clusters`` centroids of width ``dim``.
+
+    stored: (clusters, rank) coordinates in float32, float16 or int8; grid: for int8, (2, rank)
+    float32 with the scale and the offset of each axis; axes: (rank + 1, dim) float16, the principal
+    axes and the mean, or None if the coordinates are the table's own.
+    """
 
     stored: NDArray[np.generic]
-    scale: NDArray[np.float32] | None = None
-    offset: NDArray[np.float32] | None = None
+    grid: NDArray[np.float32] | None = None
+    axes: NDArray[np.float16] | None = None
 
     def __post_init__(self) -> None:
         if self.stored.ndim != 2 or 0 in self.stored.shape:
-            raise ArtifactError(f"a codebook has shape (clusters, dim), not {self.stored.shape}")
+            raise ArtifactError(f"a codebook has shape (clusters, rank), not {self.stored.shape}")
         if self.stored.dtype.name not in get_args(CodebookDtype):
             raise ArtifactError(
                 f"a codebook is {' or '.join(get_args(CodebookDtype))}, not {self.stored.dtype}"
             )
-        for vector in (self.scale, self.offset):
-            wanted = (self.stored.shape[1],) if self.stored.dtype == np.int8 else None
-            shape = None if vector is None else vector.shape
-            if shape != wanted:
-                raise ArtifactError(f"scale and offset have shape {wanted}, not {shape}")
+        self._check_grid()
+        self._check_axes()
+
+    def _check_grid(self) -> None:
+        wanted = (2, self.rank) if self.stored.dtype == np.int8 else None
+        shape = None if self.grid is None else self.grid.shape
+        if shape != wanted or (self.grid is not None and self.grid.dtype != np.float32):
+            raise ArtifactError(
+                f"the grid of a {self.stored.dtype} codebook is {wanted}, not {shape}"
+            )
+        if self.grid is not None and not np.isfinite(self.grid).all():
+            raise ArtifactError("the grid of a codebook holds values that are not finite")
+
+    def _check_axes(self) -> None:
+        if self.axes is None:
+            return
+        rows, dim = self.axes.shape if self.axes.ndim == 2 else (0, 0)
+        if rows != self.rank + 1 or not self.rank < dim or self.axes.dtype != np.float16:
+            raise ArtifactError(
+                f"axes for rank {self.rank} are ({self.rank + 1}, dim) float16 with dim above the "
+                f"rank, not {self.axes.dtype} {self.axes.shape}"
+            )
+        if not np.isfinite(self.axes).all():
+            raise ArtifactError("the axes of a codebook hold values that are not finite")
 
     @classmethod
-    def round(cls, centroids: NDArray[np.float32], dtype: CodebookDtype) -> Codebook:
+    def round(
+        cls,
+        centroids: NDArray[np.float32],
+        dtype: CodebookDtype,
+        rank: int | None = None,
+        weights: NDArray[np.float64] | None = None,
+    ) -> Codebook:
         """Round ``centroids`` (k, dim) float32 to ``dtype``.
 
         Values beyond float16's range are clipped to it. int8 spreads its 255 steps over the range
-        of each axis: value = offset + scale * step.
+        of each axis: value = scale * step + offset; values beyond half of float32's range are
+        clipped to that, so that no rounding overflows.
+
+        Args:
+            centroids: (k, dim).
+            dtype: of the stored coordinates.
+            rank: number of principal axes to keep; None, or dim, keeps the table's own.
+            weights: (k,) how much each centroid counts in finding the axes; None for alike.
         """
-        if dtype == "int8":
-            low, high = centroids.min(axis=0), centroids.max(axis=0)
-            offset = (low.astype(np.float64) + high) / 2
-            scale = (high.astype(np.float64) - low) / _INT8_STEPS
-            # A constant axis, or one whose step underflows float32, is its offset alone.
-            scale = np.where(scale < np.finfo(np.float32).tiny, 1.0, scale).astype(np.float32)
-            offset = offset.astype(np.float32)
-            steps = np.rint((centroids - offset) / scale.astype(np.float64))
-            return cls(np.clip(steps, -127, 127).astype(np.int8), scale, offset)
-        limit = np.finfo(dtype).max
-        return cls(np.clip(centroids, -limit, limit).astype(dtype))
+        if rank is None or rank == centroids.shape[1]:
+            return cls(*_round_coordinates(centroids, dtype))
+        axes = _principal_axes(centroids, rank, weights)
+        directions, mean = axes[:-1].astype(np.float64), axes[-1].astype(np.float64)
+        # Least squares, since the axes as stored are not exactly orthonormal.
+        coordinates = (centroids - mean) @ np.linalg.pinv(directions)
+        return cls(*_round_coordinates(coordinates.astype(np.float32), dtype), axes)
 
     @property
     def clusters(self) -> int:
@@ -70,9 +113,14 @@ class Codebook:
         return self.stored.shape[0]
 
     @property
+    def rank(self) -> int:
+        """Number of coordinates stored for a centroid."""
+        return self.stored.shape[1]
+
+    @property
     def dim(self) -> int:
         """Width of a centroid."""
-        return self.stored.shape[1]
+        return self.rank if self.axes is None else int(self.axes.shape[1])
 
     @property
     def dtype(self) -> CodebookDtype:
@@ -83,15 +131,56 @@ class Codebook:
     @property
     def nbytes(self) -> int:
         """Bytes in an artifact."""
-        return codebook_bytes(self.clusters, self.dim, self.dtype)
+        return codebook_bytes(self.clusters, self.dim, self.dtype, self.rank)
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
         """The centroids that decoding uses, (k, dim) float32. Encoding must use these, too."""
-        if self.scale is None or self.offset is None:
-            return np.ascontiguousarray(self.stored, dtype=np.float32)
-        return self.stored.astype(np.float32) * self.scale + self.offset
+        coordinates = np.ascontiguousarray(self.stored, dtype=np.float32)
+        if self.grid is not None:
+            coordinates = coordinates * self.grid[0] + self.grid[1]
+        if self.axes is None:
+            return coordinates
+        # In float64, so that the order in which a machine adds does not show in the float32 result.
+        axes = self.axes.astype(np.float64)
+        values: NDArray[np.float32] = (coordinates @ axes[:-1] + axes[-1]).astype(np.float32)
+        return values
 
     def keep(self, rows: NDArray[np.integer]) -> Codebook:
         """The codebook with the centroids ``rows`` only, in that order."""
-        return Codebook(self.stored[rows], self.scale, self.offset)
+        return Codebook(self.stored[rows], self.grid, self.axes)
+
+
+def _round_coordinates(
+    values: NDArray[np.float32], dtype: CodebookDtype
+) -> tuple[NDArray[np.generic], NDArray[np.float32] | None]:
+    if dtype != "int8":
+        limit = np.finfo(dtype).max
+        return np.clip(values, -limit, limit).astype(dtype), None
+    limit = np.finfo(np.float32).max / 2
+    values = np.clip(values, -limit, limit)
+    low, high = values.min(axis=0), values.max(axis=0)
+    offset = (low.astype(np.float64) + high) / 2
+    scale = (high.astype(np.float64) - low) / _INT8_STEPS
+    # A constant axis, or one whose step underflows float32, is its offset alone.
+    scale = np.where(scale < np.finfo(np.float32).tiny, 1.0, scale)
+    grid = np.stack([scale, offset]).astype(np.float32)
+    steps = np.rint((values - grid[1]) / grid[0].astype(np.float64))
+    return np.clip(steps, -127, 127).astype(np.int8), grid
+
+
+def _principal_axes(
+    centroids: NDArray[np.float32], rank: int, weights: NDArray[np.float64] | None
+) -> NDArray[np.float16]:
+    """The ``rank`` leading axes of the weighted centroids and, last, their mean."""
+    if weights is None or not weights.any():
+        weights = np.ones(len(centroids))
+    mean = np.average(centroids, axis=0, weights=weights)
+    centred = centroids - mean
+    covariance = (centred * (weights / weights.sum())[:, None]).T @ centred
+    _, vectors = np.linalg.eigh(covariance)  # ascending
+    limit = np.finfo(np.float16).max
+    axes: NDArray[np.float16] = np.clip(
+        np.vstack([vectors[:, ::-1][:, :rank].T, mean]), -limit, limit
+    ).astype(np.float16)
+    return axes

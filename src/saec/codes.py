@@ -36,14 +36,13 @@ def check_ids(ids: ArrayLike, vocab_size: int, place: str) -> NDArray[np.int64]:
         raise IdError(f"{place}: ids must be integers, not {array.dtype}")
     if array.dtype == np.uint64 and int(array.max()) >= 2**63:
         raise IdError(f"{place}: id {int(array.max())} is outside [0, {vocab_size})")
-    flat = np.ascontiguousarray(array, dtype=np.int64)
-    bad = _native.first_outside(flat.reshape(-1), vocab_size)
+    flat = np.ascontiguousarray(array, dtype=np.int64).reshape(-1)
+    bad = _native.first_outside(flat, vocab_size)
     if bad < flat.size:
         raise IdError(
-            f"{place}: id {int(flat.reshape(-1)[bad])} at position {bad} is outside "
-            f"[0, {vocab_size})"
+            f"{place}: id {int(flat[bad])} at position {bad} is outside [0, {vocab_size})"
         )
-    return flat
+    return flat.reshape(array.shape)  # a single id has no shape; ascontiguousarray gives it one
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,7 @@ from saec.allocation import Option, allocate
 from saec.budget import Budget
 from saec.codecs.clusters import Clusters
 from saec.codecs.codec import Codec
-from saec.codes import packed_bytes
-from saec.compressed import ClusteredField, Compressed, CompressedField, RawField
+from saec.compressed import Compressed, CompressedField, RawField
 from saec.errors import BudgetError
 from saec.progress import bar, track
 from saec.table import Field, check_fields
@@ -74,7 +73,8 @@ def _rng(seed: int, field: Field, purpose: int) -> np.random.Generator:
 
 def _with_raw(field: Field, options: Sequence[Option]) -> list[Option]:
     """Options that are smaller than the table itself, and the table."""
-    raw = Option(8 * field.nbytes, 0.0, _RAW)
+    whole = RawField(field.name, field.weights)
+    raw = Option(8 * artifact.entry_bytes(whole.entry), 0.0, _RAW)
     return [*(option for option in options if option.bits < raw.bits), raw]
 
 
@@ -87,27 +87,11 @@ def _choose(
         return [field_options[0] for field_options in options]
     original = sum(field.nbytes for field in fields)
     limit = budget.max_bytes(original, sum(field.vocab_size for field in fields))
-    header = _largest_header(fields)
-    smallest = header + sum(min(o.bits for o in row) for row in options) // 8
+    smallest = artifact.EMPTY_BYTES + sum(min(o.bits for o in row) for row in options) // 8
     if smallest > limit:
         raise BudgetError(
             f"{budget} allows {limit} bytes; the smallest possible is {smallest} bytes, "
             f"ratio {original / smallest:.1f}"
         )
-    return allocate(options, 8 * (limit - header), [field.name for field in fields])
-
-
-def _largest_header(fields: Sequence[Field]) -> int:
-    """Bytes of the artifact's header at most: with all optional tensors and the longest numbers."""
-    entries = []
-    for field in fields:
-        codes = np.broadcast_to(np.uint8(0), packed_bytes(field.vocab_size, 32))
-        codebook = np.broadcast_to(np.float32(0), (field.vocab_size, field.dim))
-        vector = np.broadcast_to(np.float32(0), field.dim)
-        tensors = {"codes": codes, "codebook": codebook, "scale": vector, "offset": vector}
-        description = RawField(field.name, field.weights).description | {
-            "codec": ClusteredField.codec,
-            "code_bits": 32,
-        }
-        entries.append(artifact.Entry(description, tensors))
-    return artifact.file_bytes(entries) - sum(t.nbytes for e in entries for t in e.tensors.values())
+    left = 8 * (limit - artifact.EMPTY_BYTES)
+    return allocate(options, left, [field.name for field in fields])

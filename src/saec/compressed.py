@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saec import artifact
-from saec.codebook import Codebook
-from saec.codes import PackedCodes, check_ids
+from saec.codebook import Codebook, CodebookDtype
+from saec.codes import PackedCodes, bits_for, check_ids, packed_bytes
 from saec.errors import ArtifactError, FieldError, IdError
+from saec.table import WEIGHT_DTYPES
+from saec.table import Field
 
 __all__ = ["ClusteredField", "Compressed", "CompressedField", "Mode", "RawField", "load"]
 
@@ -29,6 +31,12 @@ class CompressedField(ABC):
     codec: ClassVar[str]
 
     def __init__(self, name: str, vocab_size: int, dim: int, dtype: str) -> None:
+        if not isinstance(name, str) or not name:
+            raise ArtifactError(f"a field's name is a string that is not empty, not {name!r}")
+        if vocab_size < 1:
+            raise ArtifactError(f"vocab_size {vocab_size} is below 1")
+        if dtype not in tuple(allowed.name for allowed in WEIGHT_DTYPES):
+            raise ArtifactError(f"a table cannot have been {dtype!r}")
         self.name = name
         self.vocab_size = vocab_size
         self.dim = dim
@@ -63,6 +71,11 @@ class CompressedField(ABC):
     def nbytes(self) -> int:
         """Bytes of the stored tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def entry(self) -> artifact.Entry:
+        """What the artifact holds of the field."""
+        return artifact.Entry(self.description, self.tensors)
 
     @property
     def original_nbytes(self) -> int:
@@ -131,19 +144,34 @@ class ClusteredField(CompressedField):
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """``codes`` and ``codebook``; ``scale`` and ``offset`` for an int8 codebook."""
+        """``codes``, ``codebook`` and what it needs: ``grid`` for int8, ``axes`` for few axes."""
         tensors: dict[str, NDArray[Any]] = {
             "codes": self.codes.data,
             "codebook": self.codebook.stored,
         }
-        if self.codebook.scale is not None and self.codebook.offset is not None:
-            tensors |= {"scale": self.codebook.scale, "offset": self.codebook.offset}
+        if self.codebook.grid is not None:
+            tensors["grid"] = self.codebook.grid
+        if self.codebook.axes is not None:
+            tensors["axes"] = self.codebook.axes
         return tensors
 
     @property
     def description(self) -> dict[str, Any]:
         """See :class:`CompressedField`; with the width of a code."""
         return super().description | {"code_bits": self.codes.bits}
+
+    @classmethod
+    def planned(
+        cls, field: Field, clusters: int, dtype: CodebookDtype, rank: int
+    ) -> ClusteredField:
+        """What coding ``field`` would give, with zeros that take no memory: for its size."""
+        bits = bits_for(clusters)
+        codes = np.broadcast_to(np.uint8(0), packed_bytes(field.vocab_size, bits))
+        stored = np.broadcast_to(np.zeros((), dtype), (clusters, rank))
+        grid = np.zeros((2, rank), np.float32) if dtype == "int8" else None
+        axes = np.zeros((rank + 1, field.dim), np.float16) if rank < field.dim else None
+        packed = PackedCodes(codes, field.vocab_size, bits)
+        return cls(field.name, packed, Codebook(stored, grid, axes), field.weights.dtype.name)
 
     def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         return self.codebook.values[self.checked_codes(ids)]
@@ -163,7 +191,7 @@ class ClusteredField(CompressedField):
     def _from_entry(cls, entry: artifact.Entry) -> Self:
         described, tensors = entry.description, entry.tensors
         codes = PackedCodes(tensors["codes"], described["vocab_size"], described["code_bits"])
-        codebook = Codebook(tensors["codebook"], tensors.get("scale"), tensors.get("offset"))
+        codebook = Codebook(tensors["codebook"], tensors.get("grid"), tensors.get("axes"))
         return cls(described["name"], codes, codebook, described["dtype"])
 
 
@@ -238,7 +266,7 @@ class Compressed(Mapping[str, CompressedField]):
         artifact.write(path, self._entries())
 
     def _entries(self) -> list[artifact.Entry]:
-        return [artifact.Entry(field.description, field.tensors) for field in self.values()]
+        return [field.entry for field in self.values()]
 
     def __repr__(self) -> str:
         return (

@@ -15,7 +15,7 @@ from saec.errors import DataError
 from saec.reference.evaluate import evaluate
 from saec.reference.log import Log
 from saec.reference.models import MODELS, build
-from saec.reference.train import INITIAL_ACCUMULATOR, _evaluation_points, train
+from saec.reference.train import INITIAL_ACCUMULATOR, _evaluation_points, _shuffled, train
 
 
 def make_log(ids: NDArray[np.int32], labels: NDArray[np.float32], split: NDArray[np.int8]) -> Log:
@@ -153,6 +153,31 @@ def test_evaluation_points(
     rows: int, batch_size: int, evaluations: int, expected: list[int]
 ) -> None:
     assert _evaluation_points(rows, batch_size, evaluations) == expected
+
+
+def test_rows_are_shuffled_two_by_two() -> None:
+    rows = np.arange(100, 111)
+    order = _shuffled(rows, np.random.default_rng(0))
+    pairs = [tuple(pair) for pair in order[:10].reshape(5, 2)]
+    assert sorted(pairs) == [(100, 101), (102, 103), (104, 105), (106, 107), (108, 109)]
+    assert pairs != sorted(pairs)
+    assert order[10] == 110
+    np.testing.assert_array_equal(rows, np.arange(100, 111))
+    assert _shuffled(rows[:1], np.random.default_rng(0)).tolist() == [100]
+
+
+def test_the_labels_of_rare_users_are_not_learned_from_their_pairs() -> None:
+    """One click and one negative per user, and nothing to tell them apart."""
+    users = 2000
+    ids = np.stack([np.arange(2 * users) // 2 + 1, np.ones(2 * users)], axis=1).astype(np.int32)
+    labels = np.tile(np.array([1, 0], np.float32), users)
+    log = make_log(ids, labels, np.repeat(np.array([0, 1], np.int8), [3000, 1000]))
+    model = build("deepfm", log.vocab_sizes, dim=4)
+    before = model.embeddings["a"].weight[1:1501].norm(dim=1).mean().item()
+    train(model, log, batch_size=100, max_epochs=1, patience=100, progress=False)
+    after = model.embeddings["a"].weight[1:1501].norm(dim=1).mean().item()
+    # Both rows of a user are in one batch, so that their gradients cancel.
+    assert after == pytest.approx(before, rel=0.2)
 
 
 def test_the_seed_decides_the_result() -> None:

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 __all__ = ["head_rows"]
 
 
-def head_rows(
-    frequencies: NDArray[np.float64], share: float, at_least: int
-) -> NDArray[np.int64]:
+def head_rows(frequencies: NDArray[np.float64], share: float, at_least: int) -> NDArray[np.int64]:
     """Rows of the smallest head, in ascending order.
 
     Args:
@@ -29,5 +27,5 @@ def head_rows(
     seen = int(np.count_nonzero(frequencies))
     # The first prefix that reaches the share; rounding of the sums must not push it past all.
     wanted = int(np.searchsorted(covered, share * covered[-1] * (1 - 1e-12))) + 1
-    size = min(max(wanted, at_least), seen)
+    size = seen if share >= 1 else min(max(wanted, at_least), seen)
     return np.sort(order[:size])

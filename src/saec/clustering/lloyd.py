@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from saec.clustering.points import Points, Step
 from saec.clustering.seeding import (
     Seeding,
-    draw_distant,
+    draw_by_mass,
     seed_centroids,
     squared_distances,
 )
@@ -21,18 +21,20 @@ __all__ = ["Clustering", "kmeans"]
 
 logger = logging.getLogger(__name__)
 
-_RESEED_ROWS = 65_536
+_ROWS_PER_EMPTY = 8  # looked at to find a place for a cluster without rows
+_LEAST_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
     """What k-means found.
 
-    centroids: (k, dim) float32; distortion: weighted squared error before the last update of the
+    centroids: (k, dim) float32; weights: (k,) float64, of the rows behind each; distortion: weighted squared error before the last update of the
     centroids, one number per iteration; converged: whether it stopped before the last iteration.
     """
 
     centroids: NDArray[np.float32]
+    weights: NDArray[np.float64]
     distortion: tuple[float, ...]
     converged: bool
 
@@ -68,8 +70,8 @@ def kmeans(
         centroids = _update(points, centroids, step, rng)
         advance()
         if len(history) > 1 and history[-2] - history[-1] <= tolerance * history[-2]:
-            return Clustering(centroids, tuple(history), True)
-    return Clustering(centroids, tuple(history), False)
+            return Clustering(centroids, step.weights, tuple(history), True)
+    return Clustering(centroids, step.weights, tuple(history), False)
 
 
 def _update(
@@ -81,9 +83,8 @@ def _update(
     used = step.weights > 0
     updated[used] = (step.sums[used] / step.weights[used, None]).astype(np.float32)
     if len(empty) and step.distortion.sum() > 0:
-        rows, weights = points.sample(_RESEED_ROWS, rng)
-        apart = weights * squared_distances(rows, updated[used])
-        far = draw_distant(rows, apart, len(empty), rng) if apart.sum() > 0 else rows[:0]
-        updated[empty[: len(far)]] = far
+        rows, weights = points.sample(max(_LEAST_ROWS, _ROWS_PER_EMPTY * len(empty)), rng)
+        # Drawn by squared distance, as in k-means++, but all at once.
+        far = draw_by_mass(weights * squared_distances(rows, updated[used]), len(empty), rng)
+        updated[empty[: len(far)]] = rows[far]
     return updated
-

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from saec import _native
 from saec.clustering.points import ArrayPoints, Points
 
-__all__ = ["Seeding", "draw_distant", "seed_centroids", "squared_distances"]
+__all__ = ["Seeding", "draw_by_mass", "draw_distant", "seed_centroids", "squared_distances"]
 
 Seeding = Literal["k-means++", "random"]
 
 # k-means++ looks at this many rows per cluster; more changed the distortion by less than 0.1 %.
 _ROWS_PER_SEED = 16
 _LEAST_ROWS = 4096
-_ONE_BY_ONE = 64
+_ONE_BY_ONE = 32
 
 
 def seed_centroids(
@@ -58,13 +58,18 @@ def draw_distant(
         return seeds
     squared = squared_distances(rows, seeds)
     while len(seeds) < count:
-        new = _draw_by_mass(weights * squared, min(len(seeds), count - len(seeds)), rng)
+        new = draw_by_mass(weights * squared, min(len(seeds), count - len(seeds)), rng)
         if not len(new):
             break
-        _, first = np.unique(rows[new], axis=0, return_index=True)
-        added = rows[new[np.sort(first)]]
-        squared = np.minimum(squared, squared_distances(rows, added))
-        seeds = np.concatenate([seeds, added])
+        squared[new] = 0
+        # Equal rows may be drawn together, and one that equals a seed may, rounded, look nearer to
+        # another seed and be drawn again.
+        found = np.concatenate([seeds, rows[new]])
+        _, first = np.unique(found, axis=0, return_index=True)
+        added = found[np.sort(first)[len(seeds) :]]
+        if len(added):
+            squared = np.minimum(squared, squared_distances(rows, added))
+            seeds = np.concatenate([seeds, added])
     return seeds
 
 
@@ -77,7 +82,7 @@ def squared_distances(
     return np.einsum("nd,nd->n", difference, difference, dtype=np.float64)
 
 
-def _draw_by_mass(
+def draw_by_mass(
     mass: NDArray[np.float64], count: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Up to ``count`` different positions, without replacement, in proportion to ``mass``."""

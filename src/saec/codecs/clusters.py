@@ -13,22 +13,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.allocation import Option
+from saec.artifact import entry_bytes
 from saec.clustering.headtail import head_rows
-from saec.clustering.lloyd import kmeans
+from saec.clustering.lloyd import Clustering, kmeans
 from saec.clustering.points import ArrayPoints
 from saec.clustering.seeding import Seeding
 from saec.codebook import Codebook, CodebookDtype, codebook_bytes
 from saec.codecs.codec import Advance
-from saec.codecs.curve import measure_curve
-from saec.codes import PackedCodes, bits_for, packed_bytes
+from saec.codecs.curve import measure_curves
+from saec.codes import PackedCodes, bits_for
 from saec.compressed import ClusteredField, CompressedField
 from saec.errors import OptionError
 from saec.table import Field
 
-__all__ = ["Clusters"]
+__all__ = ["Choice", "Clusters"]
 
-_CURVE_ITERATIONS = 3  # of k-means, for a point of the curve: it needs slopes, not the last per cent
+_CURVE_ITERATIONS = (
+    3  # of k-means, for a point of the curve: it needs slopes, not the last per cent
+)
+_LEAST_OF_SHARE = 64  # clusters: a few dozen genres or hours are no heavy tail
 _FINENESS = 4  # numbers of clusters on offer per doubling
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What allocation chose for a field: its clusters, and the axes kept of their centroids."""
+
+    clusters: int
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -36,8 +48,8 @@ class Clusters:
     """Weighted k-means per field, learned from the head and assigned to all.
 
     Args:
-        clusters: per field, a number (int) or a share of its features (float below 1); None lets the
-            budget decide.
+        clusters: per field, a number (int), or a share of its features but at least 64 (float below
+            1); None lets the budget decide.
         head_share: clusters are learned from the fewest features that cover this share of all
             occurrences; 1 learns from every feature seen in training.
         rows_per_cluster: the head holds at least this many features per cluster.
@@ -45,7 +57,8 @@ class Clusters:
         iterations: of k-means at most.
         tolerance: stop once an iteration lowers the distortion by less than this share.
         seeding: "k-means++" or "random".
-        codebook: dtype of stored centroids, "float32", "float16" or "int8" (a scale per axis).
+        codebook: dtype of stored centroids, "float32", "float16" or "int8" (a scale per axis). The
+            budget also decides how many principal axes of the centroids are kept.
         radius_share: 1 finds the nearest centroid of every feature; less looks into fewer groups of
             centroids and is faster (see :class:`~saec.clustering.points.ArrayPoints`).
 
@@ -58,7 +71,7 @@ class Clusters:
     clusters: int | float | None = None
     head_share: float = 0.5
     rows_per_cluster: float = 8.0
-    weighting: float = 0.5
+    weighting: float = 1.0
     iterations: int = 10
     tolerance: float = 1e-3
     seeding: Seeding = "k-means++"
@@ -79,30 +92,30 @@ class Clusters:
         _expect("radius_share", self.radius_share, 0 <= self.radius_share <= 1)
 
     def options(self, field: Field, rng: np.random.Generator) -> Sequence[Option]:
-        """Numbers of clusters on offer for ``field``; see :class:`~saec.codecs.codec.Codec`."""
+        """Numbers of clusters and axes on offer; see :class:`~saec.codecs.codec.Codec`."""
         if self.clusters is not None:
-            clusters = self._fixed_clusters(field)
-            return [Option(self._bits(field, clusters), 0.0, clusters)]
-        # More clusters than this and the table itself is smaller.
-        most = max(1, field.nbytes // codebook_bytes(1, field.dim, self.codebook))
-        offers = _offers(min(most, field.vocab_size))
+            choice = Choice(self._fixed_clusters(field), field.dim)
+            return [Option(self._bits(field, choice), 0.0, choice)]
+        offers = _offers(field.vocab_size)
 
-        def learn(clusters: int) -> NDArray[np.float32]:
+        def learn(clusters: int) -> Clustering:
             return self._learn(field, clusters, _CURVE_ITERATIONS, rng, lambda _: None)
 
-        curve = measure_curve(field, learn, int(offers[-1]), rng)
+        curves = measure_curves(field, learn, self._store, _ranks(field.dim), int(offers[-1]), rng)
         return [
-            Option(self._bits(field, int(clusters)), float(distortion), int(clusters))
+            Option(self._bits(field, choice), float(distortion), choice)
+            for rank, curve in curves.items()
             for clusters, distortion in zip(offers, curve.at(offers), strict=True)
+            for choice in [Choice(int(clusters), rank)]
         ]
 
     def encode(
         self, field: Field, choice: object, rng: np.random.Generator, advance: Advance
     ) -> CompressedField:
-        """Learn ``choice`` clusters and code every row; see :class:`~saec.codecs.codec.Codec`."""
-        assert isinstance(choice, int)
-        centroids = self._learn(field, choice, self.iterations, rng, advance)
-        codebook = Codebook.round(centroids, self.codebook)
+        """Learn the clusters of a :class:`Choice` and code every row with them."""
+        assert isinstance(choice, Choice)
+        clustering = self._learn(field, choice.clusters, self.iterations, rng, advance)
+        codebook = self._store(clustering, choice.rank)
         points = ArrayPoints(field.weights, radius_share=self.radius_share)
         codes = points.assign(codebook.values)  # nearest as stored, not as learned
         used, codes = _drop_unused(codes, codebook.clusters)
@@ -111,14 +124,18 @@ class Clusters:
         return ClusteredField(field.name, packed, codebook.keep(used), field.weights.dtype.name)
 
     def _fixed_clusters(self, field: Field) -> int:
-        if isinstance(self.clusters, float):
-            return max(1, round(self.clusters * field.vocab_size))
-        assert self.clusters is not None
-        return min(self.clusters, field.vocab_size)
+        clusters = self.clusters
+        if isinstance(clusters, float):
+            clusters = max(_LEAST_OF_SHARE, round(clusters * field.vocab_size))
+        assert clusters is not None
+        return min(clusters, field.vocab_size)
 
-    def _bits(self, field: Field, clusters: int) -> int:
-        codes = packed_bytes(field.vocab_size, bits_for(clusters))
-        return 8 * (codes + codebook_bytes(clusters, field.dim, self.codebook))
+    def _bits(self, field: Field, choice: Choice) -> int:
+        planned = ClusteredField.planned(field, choice.clusters, self.codebook, choice.rank)
+        return 8 * entry_bytes(planned.entry)
+
+    def _store(self, clustering: Clustering, rank: int) -> Codebook:
+        return Codebook.round(clustering.centroids, self.codebook, rank, clustering.weights)
 
     def _learn(
         self,
@@ -127,7 +144,7 @@ class Clusters:
         iterations: int,
         rng: np.random.Generator,
         advance: Advance,
-    ) -> NDArray[np.float32]:
+    ) -> Clustering:
         points = self._head(field, clusters)
         return kmeans(
             points,
@@ -137,12 +154,13 @@ class Clusters:
             tolerance=self.tolerance,
             seeding=self.seeding,
             advance=lambda: advance(0.5 / iterations),
-        ).centroids
+        )
 
     def _head(self, field: Field, clusters: int) -> ArrayPoints:
         at_least = int(np.ceil(self.rows_per_cluster * clusters))
         head = head_rows(field.frequencies, self.head_share, at_least)
-        weights = field.frequencies**self.weighting
+        # As shares of the largest, or a power of them might leave the range of numbers.
+        weights = (field.frequencies / field.frequencies.max()) ** self.weighting
         points = ArrayPoints(field.weights, weights, radius_share=self.radius_share)
         return points if len(head) == field.vocab_size else points.take(head)
 
@@ -150,6 +168,11 @@ class Clusters:
 def _expect(option: str, value: object, holds: bool) -> None:
     if not holds:
         raise OptionError(f"{option} cannot be {value!r}")
+
+
+def _ranks(dim: int) -> list[int]:
+    """Numbers of axes on offer: the table's own, and down to an eighth of them."""
+    return sorted({dim} | {max(1, dim * sixteenths // 16) for sixteenths in (2, 4, 5, 6, 8, 12)})
 
 
 def _offers(most: int) -> NDArray[np.int64]:

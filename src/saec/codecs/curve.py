@@ -8,16 +8,18 @@ the number of clusters (Zador 1982: D ~ k^(-2/dim), with the effective dimension
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.clustering.lloyd import Clustering
 from saec.clustering.points import ArrayPoints
+from saec.codebook import Codebook
 from saec.table import Field
 
-__all__ = ["DistortionCurve", "measure_curve"]
+__all__ = ["DistortionCurve", "measure_curves"]
 
 _LARGEST = 4096  # clusters; beyond, the last slope goes on
 _JUDGED = 1 << 15  # most frequent rows judged, and as many of the others
@@ -44,26 +46,42 @@ class DistortionCurve:
         return np.exp(inside)
 
 
-def measure_curve(
+def measure_curves(
     field: Field,
-    learn: Callable[[int], NDArray[np.float32]],
+    learn: Callable[[int], Clustering],
+    store: Callable[[Clustering, int], Codebook],
+    ranks: Sequence[int],
     most: int,
     rng: np.random.Generator,
-) -> DistortionCurve:
-    """Measure the curve of ``field`` up to ``most`` clusters with ``learn(clusters) -> centroids``."""
-    rows, weights = _judged_rows(field, rng)
-    points = ArrayPoints(rows, weights)
-    counts, distortion = [], []
+) -> dict[int, DistortionCurve]:
+    """Measure a curve of ``field`` up to ``most`` clusters for each rank of the codebook.
+
+    Args:
+        field: the table.
+        learn: clusters -> clustering.
+        store: (clustering, rank) -> codebook as it would be stored; that is what is judged.
+        ranks: numbers of axes kept.
+        most: clusters at most.
+        rng: draws the rows judged.
+    """
+    points = ArrayPoints(*_judged_rows(field, rng))
+    counts: list[int] = []
+    distortion: dict[int, list[float]] = {rank: [] for rank in ranks}
     clusters = 1
     while clusters <= min(most, _LARGEST):
-        centroids = learn(clusters)
+        clustering = learn(clusters)
         counts.append(clusters)
-        distortion.append(float(points.step(centroids).distortion.sum()))
-        if len(centroids) < clusters:
+        for rank in ranks:
+            values = store(clustering, rank).values
+            distortion[rank].append(float(points.step(values).distortion.sum()))
+        if len(clustering.centroids) < clusters:
             break  # no more different rows
         clusters *= 4 if clusters > 1 else 2
     # Noise of short runs must not make more clusters look worse.
-    return DistortionCurve(np.array(counts), np.minimum.accumulate(distortion))
+    return {
+        rank: DistortionCurve(np.array(counts), np.minimum.accumulate(distortion[rank]))
+        for rank in ranks
+    }
 
 
 def _judged_rows(

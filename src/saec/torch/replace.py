@@ -231,7 +231,7 @@ def _tuned(field: CompressedField, rows: NDArray[np.float32]) -> CompressedField
     if np.array_equal(_centroids(field), rows):
         return field
     if isinstance(field, ClusteredField):
-        codebook = Codebook.round(rows, field.codebook.dtype)
+        codebook = Codebook.round(rows, field.codebook.dtype, field.codebook.rank)
         return ClusteredField(field.name, field.codes, codebook, field.dtype)
     return RawField(field.name, rows.astype(np.dtype(field.dtype)))
 

@@ -1,0 +1,75 @@
+"""k-means of faiss (Johnson, Douze, Jégou, Billion-scale similarity search with GPUs, 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from saec.allocation import Option
+from saec.codebook import Codebook, codebook_bytes
+from saec.codecs.codec import Advance
+from saec.codes import PackedCodes, bits_for, packed_bytes
+from saec.compressed import ClusteredField
+from saec.errors import OptionError, require
+from saec.table import Field
+
+__all__ = ["FaissKMeans"]
+
+_SHARE = 0.01  # clusters per feature
+_LEAST = 64  # clusters
+_NO_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class FaissKMeans:
+    """``faiss.Kmeans`` on all rows, unweighted, with float32 centroids.
+
+    A field gets a cluster for every 100 features, at least 64, as ``Clusters(clusters=0.01)``: one
+    size, whatever the budget.
+
+    Args:
+        iterations: of k-means, all of which faiss makes.
+
+    Raises:
+        OptionError: ``iterations`` is below 1.
+        OptionalDependencyError: faiss is not installed.
+    """
+
+    iterations: int = 20
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise OptionError(f"iterations cannot be {self.iterations!r}")
+        require("faiss", "bench")  # now, not after an hour of training
+
+    def options(self, field: Field, rng: np.random.Generator) -> Sequence[Option]:
+        """The only size on offer; see :class:`~saec.codecs.codec.Codec`."""
+        clusters = min(field.vocab_size, max(_LEAST, round(_SHARE * field.vocab_size)))
+        codes = packed_bytes(field.vocab_size, bits_for(clusters))
+        return [Option(8 * (codes + codebook_bytes(clusters, field.dim, "float32")), 0.0, clusters)]
+
+    def encode(
+        self, field: Field, choice: object, rng: np.random.Generator, advance: Advance
+    ) -> ClusteredField:
+        """Learn ``choice`` clusters and code every row; see :class:`~saec.codecs.codec.Codec`."""
+        assert isinstance(choice, int)
+        rows = np.ascontiguousarray(field.weights, dtype=np.float32)
+        kmeans = require("faiss", "bench").Kmeans(
+            field.dim,
+            choice,
+            niter=self.iterations,
+            seed=int(rng.integers(2**31)),
+            # By default it learns from a sample of 256 rows per centroid, and prints if there are
+            # fewer than 39.
+            max_points_per_centroid=_NO_LIMIT,
+            min_points_per_centroid=1,
+        )
+        kmeans.train(rows)
+        _, nearest = kmeans.assign(rows)
+        used, codes = np.unique(nearest, return_inverse=True)
+        codebook = Codebook.round(kmeans.centroids[used], "float32")
+        advance(1.0)
+        packed = PackedCodes.pack(codes, bits_for(len(used)))
+        return ClusteredField(field.name, packed, codebook, field.weights.dtype.name)

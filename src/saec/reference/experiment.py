@@ -1,0 +1,221 @@
+"""Experiments: train a click model once, compress it by several methods, see what that costs.
+
+The protocol is that of docs/results.md: the uncompressed model is trained to its best validation
+log loss, every compressed one is evaluated on the same test rows, and no choice looks at those.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saec.baselines import BASELINES
+from saec.budget import Ratio
+from saec.codecs.clusters import Clusters
+from saec.codecs.codec import Codec
+from saec.errors import DataError, OptionError
+from saec.progress import bar
+from saec.reference.datasets import load, tasks
+from saec.reference.machine import machine
+from saec.reference.models import MODELS
+from saec.reference.trial import Job, Trial
+from saec.table import Field
+
+__all__ = ["DEMO_RATIOS", "METHODS", "bench", "demo", "write_json"]
+
+OnRow = Callable[[dict[str, Any]], None]
+
+# What the paper compares its clustering with: all rows, all iterations, exact search.
+_FULL_KMEANS = Clusters(
+    clusters=0.01,
+    head_share=1.0,
+    weighting=0.0,
+    iterations=20,
+    tolerance=0.0,
+    codebook="float32",
+    radius_share=1.0,
+)
+
+METHODS: dict[str, Callable[[], Codec]] = {
+    "saec": Clusters,
+    "kmeans": lambda: _FULL_KMEANS,
+    "kmeans-weighted": lambda: replace(_FULL_KMEANS, weighting=1.0),
+    **BASELINES,
+}
+
+DEMO_RATIOS = (20.0, 40.0, 80.0, 160.0)
+
+
+def bench(
+    task: str,
+    path: str | None,
+    *,
+    model: str = "deepfm",
+    dim: int = 16,
+    methods: Sequence[str],
+    ratios: Sequence[float],
+    seeds: Sequence[int],
+    finetune: bool = True,
+    progress: bool = True,
+    on_row: OnRow | None = None,
+) -> dict[str, Any]:
+    """Measure what compression costs on a task.
+
+    For every seed, the log is split, a model trained on it, and its tables compressed by every
+    method at every ratio. A method that has one size only ignores the ratios.
+
+    Args:
+        task: one of :func:`saec.reference.tasks`.
+        path: its data; None for ``simulated``.
+        model: a key of :data:`saec.reference.models.MODELS`.
+        dim: width of the tables.
+        methods: keys of :data:`METHODS`.
+        ratios: compression ratios to aim at, each at least 1.
+        seeds: of the split, the model, its training and the clustering.
+        finetune: measure every compressed model again after its codebooks were trained on the
+            predictions of the uncompressed one (distillation).
+        progress: show bars on stderr for work over two seconds.
+        on_row: gets every row once it is measured.
+
+    Returns:
+        What :func:`write_json` writes: ``command``, ``machine``, and ``rows``, one dictionary for
+        each model measured. Sizes are in bytes, times in seconds, log losses in nats.
+
+    Raises:
+        DataError: an unknown task or model, a log that cannot be read or trained on.
+        OptionError: an unknown method, or no methods, ratios or seeds.
+        BudgetError: a ratio below 1, or one that a method cannot reach; no compressed model of that
+            seed has been evaluated then.
+        OptionalDependencyError: a method's package is not installed.
+    """
+    jobs = _jobs(task, model, methods, ratios, seeds)
+    results: dict[str, Any] = {
+        "command": _command(task, path, model, dim, methods, ratios, seeds, finetune),
+        "machine": machine(),
+        "rows": [],
+    }
+    for seed in seeds:
+        with bar(f"loading {task}", None, progress):
+            log = load(task, path, seed)
+        trial = Trial.start(log, model, dim, seed, progress)
+        for row in trial.rows(jobs, finetune):
+            results["rows"].append(row)
+            if on_row is not None:
+                on_row(row)
+    return results
+
+
+def demo(
+    directory: Path, *, seed: int = 0, progress: bool = True, on_row: OnRow | None = None
+) -> dict[str, Any]:
+    """Train on the simulated log, compress by the paper's method at several ratios, evaluate.
+
+    Args:
+        directory: made if need be; gets ``results.json``.
+        seed: everything but the times follows from it.
+        progress: show bars on stderr for work over two seconds.
+        on_row: gets every row once it is measured.
+
+    Returns:
+        The results as written; see :func:`bench`.
+
+    Raises:
+        DataError: the directory or the file in it cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the directory {directory}: {error.strerror}") from error
+    results = bench(
+        "simulated",
+        None,
+        methods=["saec"],
+        ratios=DEMO_RATIOS,
+        seeds=[seed],
+        progress=progress,
+        on_row=on_row,
+    )
+    results["command"] = f"saec demo --seed {seed}"
+    write_json(directory / "results.json", results)
+    return results
+
+
+def write_json(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None:
+    """Write ``results`` as JSON, whole or not at all.
+
+    Raises:
+        DataError: the file cannot be written; what was there before is as it was.
+    """
+    target = Path(path)
+    text = json.dumps(results, indent=1, allow_nan=False) + "\n"
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise DataError(f"cannot write {target}: {error.strerror}") from error
+        raise
+
+
+def _jobs(
+    task: str, model: str, methods: Sequence[str], ratios: Sequence[float], seeds: Sequence[int]
+) -> list[Job]:
+    """All compressions of a seed; everything is checked here, before hours are spent."""
+    if task not in tasks():
+        raise DataError(f"no task {task!r}; there are {', '.join(tasks())}")
+    if model not in MODELS:
+        raise DataError(f"no model is called {model!r}; there are {', '.join(sorted(MODELS))}")
+    for what, given in (("methods", methods), ("ratios", ratios), ("seeds", seeds)):
+        if len(given) == 0:
+            raise OptionError(f"bench needs {what}: none were given")
+    for ratio in ratios:
+        Ratio(ratio)
+    jobs = []
+    for method in methods:
+        if method not in METHODS:
+            raise OptionError(f"no method {method!r}; there are {', '.join(METHODS)}")
+        codec = METHODS[method]()
+        targets = [None] if _has_one_size(codec) else ratios
+        jobs += [Job(method, codec, target) for target in targets]
+    return jobs
+
+
+def _has_one_size(codec: Codec) -> bool:
+    """Whether a codec leaves a budget nothing to choose, seen on a small table."""
+    rows = np.random.default_rng(0).standard_normal((256, 2)).astype(np.float32)
+    return len(codec.options(Field("any", rows, np.ones(256)), np.random.default_rng(0))) == 1
+
+
+def _command(
+    task: str,
+    path: str | None,
+    model: str,
+    dim: int,
+    methods: Sequence[str],
+    ratios: Sequence[float],
+    seeds: Sequence[int],
+    finetune: bool,
+) -> str:
+    """The command line that measures the same."""
+    words = ["saec", "bench", task]
+    words += ["--path", path] if path is not None else []
+    words += ["--model", model, "--dim", str(dim)]
+    words += ["--methods", ",".join(methods)]
+    words += ["--ratios", ",".join(f"{ratio:g}" for ratio in ratios)]
+    words += ["--seeds", ",".join(map(str, seeds))]
+    words += [] if finetune else ["--no-finetune"]
+    return shlex.join(words)

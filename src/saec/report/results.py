@@ -1,0 +1,235 @@
+"""Results files, checked once, and their rows summarised over seeds."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from saec.errors import DataError
+
+__all__ = ["Experiment", "Measured", "Spread", "check_results", "read_results", "summarise"]
+
+Row = dict[str, Any]
+
+_NUMBERS = (
+    "ratio",
+    "nbytes",
+    "original_nbytes",
+    "base_auc",
+    "base_logloss",
+    "auc",
+    "logloss",
+    "compress_seconds",
+)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over seeds and their standard deviation (n - 1), which one seed does not have."""
+
+    mean: float
+    deviation: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Mean and standard deviation of ``values``, at least one."""
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return cls(statistics.fmean(values), deviation)
+
+    def __str__(self) -> str:
+        """With sign and five digits, as changes of AUC and log loss are written."""
+        after = "" if self.deviation is None else f" ± {self.deviation:.5f}"
+        return f"{self.mean:+.5f}{after}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method at one size, over seeds; sizes in bytes, times in seconds, log loss in nats."""
+
+    method: str
+    finetuned: bool
+    seeds: int
+    ratio: float
+    nbytes: float
+    auc: float
+    auc_change: Spread
+    logloss: float
+    logloss_change: Spread
+    compress_seconds: float
+
+    @property
+    def label(self) -> str:
+        """The method's name, and whether it was fine-tuned."""
+        return f"{self.method}, fine-tuned" if self.finetuned else self.method
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that was measured on one task with one model; means over seeds.
+
+    ``best_auc`` and ``best_logloss`` are what the true click probabilities reach; None where these
+    are not known.
+    """
+
+    task: str
+    model: str
+    dim: int | None
+    base_auc: float
+    base_logloss: float
+    original_nbytes: float
+    best_auc: float | None
+    best_logloss: float | None
+    measured: tuple[Measured, ...]
+
+    @property
+    def title(self) -> str:
+        """Task, model and width of the tables."""
+        return f"{self.task}, {self.model}" + ("" if self.dim is None else f", dim {self.dim}")
+
+
+def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read and check a results file.
+
+    Raises:
+        DataError: it is missing, no JSON, or no results file; names what is missing or wrong.
+    """
+    try:
+        results = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON, or damaged: {error}") from error
+    try:
+        return check_results(results)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def check_results(results: object) -> dict[str, Any]:
+    """Return ``results`` after checking all that a report uses.
+
+    Raises:
+        DataError: something is missing or of the wrong type; names it.
+    """
+    if not isinstance(results, dict):
+        raise DataError(f"results are a JSON object, not a {type(results).__name__}")
+    for name, kind in (("command", str), ("machine", dict), ("rows", list)):
+        if name not in results:
+            raise DataError(f"no results: {name!r} is missing")
+        if not isinstance(results[name], kind):
+            raise DataError(f"{name!r} is a {type(results[name]).__name__}, not a {kind.__name__}")
+    if not results["rows"]:
+        raise DataError("'rows' is empty")
+    for number, row in enumerate(results["rows"]):
+        _check_row(row, f"row {number}")
+    return results
+
+
+def summarise(results: dict[str, Any]) -> list[Experiment]:
+    """Experiments in a results file, each with its methods' means and spread over seeds.
+
+    Raises:
+        DataError: as :func:`check_results`.
+    """
+    rows = check_results(results)["rows"]
+    return [_experiment(group) for group in _grouped(rows, _experiment_key)]
+
+
+def _check_row(row: object, place: str) -> None:
+    if not isinstance(row, dict):
+        raise DataError(f"{place} is a {type(row).__name__}, not an object")
+    for name in ("task", "model", "method", "seed", "target_ratio", "finetuned", *_NUMBERS):
+        if name not in row:
+            raise DataError(f"{place}: {name!r} is missing")
+    for name in ("task", "model", "method"):
+        _expect(_is_text(row[name]), place, name, row[name], "text")
+    _expect(isinstance(row["finetuned"], bool), place, "finetuned", row["finetuned"], "a boolean")
+    for name in (*_NUMBERS, "seed"):
+        _expect(_is_number(row[name]), place, name, row[name], "a finite number")
+    for name in ("target_ratio", "dim", "best_auc", "best_logloss"):
+        value = row.get(name)
+        _expect(value is None or _is_number(value), place, name, value, "a finite number or null")
+    _expect(row["ratio"] > 0, place, "ratio", row["ratio"], "above 0")
+
+
+def _expect(holds: bool, place: str, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise DataError(f"{place}: {name!r} is {value!r}, not {wanted}")
+
+
+def _is_text(value: object) -> bool:
+    # JSON can spell half a character, which no font can draw.
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # false for NaN, too
+
+
+def _grouped(rows: Iterable[Row], key: Callable[[Row], tuple[Any, ...]]) -> list[list[Row]]:
+    """Rows of equal keys, in the order in which these first occur."""
+    places: dict[tuple[Any, ...], int] = {}
+    ordered = sorted(rows, key=lambda row: places.setdefault(key(row), len(places)))
+    return [list(group) for _, group in groupby(ordered, key)]
+
+
+def _experiment_key(row: Row) -> tuple[Any, ...]:
+    return row["task"], row["model"], row.get("dim")
+
+
+def _measured_key(row: Row) -> tuple[Any, ...]:
+    return row["method"], row["finetuned"], row["target_ratio"]
+
+
+def _experiment(rows: list[Row]) -> Experiment:
+    task, model, dim = _experiment_key(rows[0])
+    # A seed's base stands in each of its rows, and seeds may have different numbers of rows.
+    bases = list({row["seed"]: row for row in rows}.values())
+    measured = [_measured(group) for group in _grouped(rows, _measured_key)]
+    return Experiment(
+        task=task,
+        model=model,
+        dim=dim,
+        base_auc=_mean(bases, "base_auc"),
+        base_logloss=_mean(bases, "base_logloss"),
+        original_nbytes=_mean(bases, "original_nbytes"),
+        best_auc=_mean_if_known(bases, "best_auc"),
+        best_logloss=_mean_if_known(bases, "best_logloss"),
+        measured=tuple(measured),
+    )
+
+
+def _measured(rows: list[Row]) -> Measured:
+    return Measured(
+        method=rows[0]["method"],
+        finetuned=rows[0]["finetuned"],
+        seeds=len({row["seed"] for row in rows}),
+        ratio=_mean(rows, "ratio"),
+        nbytes=_mean(rows, "nbytes"),
+        auc=_mean(rows, "auc"),
+        auc_change=Spread.of([row["auc"] - row["base_auc"] for row in rows]),
+        logloss=_mean(rows, "logloss"),
+        logloss_change=Spread.of([row["logloss"] - row["base_logloss"] for row in rows]),
+        compress_seconds=_mean(rows, "compress_seconds"),
+    )
+
+
+def _mean(rows: list[Row], name: str) -> float:
+    return statistics.fmean(row[name] for row in rows)
+
+
+def _mean_if_known(rows: list[Row], name: str) -> float | None:
+    if any(row.get(name) is None for row in rows):
+        return None
+    return _mean(rows, name)

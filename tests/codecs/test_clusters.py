@@ -1,0 +1,221 @@
+"""The clusters codec: options, its promises to allocation, and the head from which it learns."""
+
+from __future__ import annotations
+
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from saec.codebook import Codebook
+from saec.codecs.clusters import Clusters
+from saec.compressed import ClusteredField
+from saec.errors import OptionError
+from saec.table import Field
+
+
+def table(rng: np.random.Generator, count: int = 600, dim: int = 4) -> NDArray[np.float32]:
+    return rng.standard_normal((count, dim)).astype(np.float32)
+
+
+def zipf(count: int) -> NDArray[np.float64]:
+    return np.ceil(1000 / np.arange(1, count + 1))
+
+
+def encode(field: Field, codec: Clusters, seed: int = 0) -> ClusteredField:
+    """With the first option, the only one if the number of clusters is fixed."""
+    generator = np.random.default_rng(seed)
+    option = codec.options(field, generator)[0]
+    coded = codec.encode(field, option.choice, generator, lambda _: None)
+    assert isinstance(coded, ClusteredField)
+    assert 8 * coded.nbytes <= option.bits
+    return coded
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("clusters", 0),
+        ("clusters", -3),
+        ("clusters", 2**31),
+        ("clusters", 0.0),
+        ("clusters", 1.0),
+        ("clusters", float("nan")),
+        ("head_share", -0.1),
+        ("head_share", 1.1),
+        ("head_share", float("nan")),
+        ("rows_per_cluster", 0.5),
+        ("weighting", -1),
+        ("weighting", 2.5),
+        ("iterations", 0),
+        ("tolerance", -1e-9),
+        ("seeding", "kmeans++"),
+        ("codebook", "float64"),
+        ("radius_share", -0.1),
+        ("radius_share", 1.5),
+    ],
+)
+def test_options_out_of_range(option: str, value: object) -> None:
+    with pytest.raises(OptionError, match=re.escape(f"{option} cannot be {value!r}")):
+        Clusters(**{option: value})  # type: ignore[arg-type]
+
+
+def test_by_hand() -> None:
+    # Four points with weights 3, 1, 1, 3: the means are (0.125, 0) and (0.875, 1).
+    rows = np.array([[0, 0], [0.5, 0], [0.5, 1], [1, 1]], np.float32)
+    field = Field("x", rows, np.array([3, 1, 1, 3]))
+    coded = encode(field, Clusters(clusters=2, head_share=1, weighting=1, codebook="float32"))
+    decoded = [[0.125, 0], [0.125, 0], [0.875, 1], [0.875, 1]]
+    assert coded.decode().tolist() == decoded
+    # Counted alike, they are (0.25, 0) and (0.75, 1).
+    coded = encode(field, Clusters(clusters=2, head_share=1, weighting=0, codebook="float32"))
+    assert coded.decode().tolist() == [[0.25, 0], [0.25, 0], [0.75, 1], [0.75, 1]]
+    # With frequency ** 2 they are (0.05, 0) and (0.95, 1).
+    coded = encode(field, Clusters(clusters=2, head_share=1, weighting=2, codebook="float32"))
+    np.testing.assert_allclose(coded.decode()[[0, 3]], [[0.05, 0], [0.95, 1]], rtol=1e-6)
+
+
+def test_clusters_are_learned_from_the_head_and_assigned_to_all() -> None:
+    # The head is 0 and 10; 4 and 100 are seen too seldom to move a centroid.
+    field = Field("x", np.array([[0], [10], [4], [100]], np.float32), np.array([50, 50, 1, 1]))
+    head = Clusters(clusters=2, head_share=0.9, rows_per_cluster=1, codebook="float32")
+    assert encode(field, head).decode().ravel().tolist() == [0, 10, 0, 10]
+    all_rows = Clusters(clusters=2, head_share=1, weighting=0, codebook="float32")
+    assert encode(field, all_rows).decode()[3] == 100
+
+
+def test_rows_per_cluster_widens_the_head() -> None:
+    field = Field("x", np.array([[0], [10], [4], [100]], np.float32), np.array([50, 50, 1, 1]))
+    codec = Clusters(
+        clusters=1, head_share=0, rows_per_cluster=3, weighting=0, codebook="float32"
+    )
+    assert encode(field, codec).decode()[0] == pytest.approx(14 / 3)
+
+
+def test_features_never_seen_are_coded_but_teach_nothing() -> None:
+    field = Field("x", np.array([[0], [10], [1000]], np.float32), np.array([1, 1, 0]))
+    codec = Clusters(clusters=2, head_share=1, weighting=0, codebook="float32")
+    assert encode(field, codec).decode().ravel().tolist() == [0, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("clusters", "vocab_size", "expected"),
+    [(5, 600, 5), (5, 3, 3), (0.25, 600, 150), (0.01, 600, 64), (0.01, 40, 40)],
+)
+def test_number_of_clusters(
+    clusters: float, vocab_size: int, expected: int, rng: np.random.Generator
+) -> None:
+    field = Field("x", table(rng, vocab_size), np.ones(vocab_size))
+    coded = encode(field, Clusters(clusters=clusters, codebook="float32"))
+    assert coded.codebook.clusters == expected
+
+
+@pytest.mark.parametrize("codebook", ["float32", "float16", "int8"])
+def test_every_row_has_its_nearest_stored_centroid(codebook: str, rng: np.random.Generator) -> None:
+    field = Field("x", table(rng), zipf(600))
+    codec = Clusters(clusters=50, codebook=codebook, radius_share=1)  # type: ignore[arg-type]
+    coded = encode(field, codec)
+    values = coded.codebook.values
+    squared = ((field.weights[:, None] - values.astype(np.float64)) ** 2).sum(axis=2)
+    chosen = squared[np.arange(600), coded.codes.unpack()]
+    assert np.allclose(chosen, squared.min(axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_clusters_without_rows_are_not_stored() -> None:
+    # Coarse int8 steps make the two lowest centroids one.
+    field = Field("x", np.array([[0], [1e-4], [100]], np.float32), np.ones(3))
+    coded = encode(field, Clusters(clusters=3, head_share=1, codebook="int8"))
+    assert coded.codebook.clusters == 2
+    assert coded.codes.bits == 1
+    np.testing.assert_allclose(coded.decode().ravel(), [0, 0, 100], atol=1e-3)
+
+
+def test_duplicates_take_one_cluster() -> None:
+    field = Field("x", np.array([[1], [2]] * 20, np.float32), np.ones(40))
+    coded = encode(field, Clusters(clusters=30, codebook="float32"))
+    assert coded.codebook.clusters == 2
+    assert np.array_equal(coded.decode(), field.weights)
+
+
+def test_options_fall_and_hold(rng: np.random.Generator) -> None:
+    field = Field("x", table(rng), zipf(600))
+    codec = Clusters()
+    options = codec.options(field, np.random.default_rng(0))
+    by_rank: dict[int, list[tuple[int, float]]] = {}
+    for option in options:
+        by_rank.setdefault(option.choice.rank, []).append((option.bits, option.distortion))
+    assert max(by_rank) == 4
+    for pairs in by_rank.values():
+        bits, distortion = zip(*pairs, strict=True)
+        assert list(bits) == sorted(bits)
+        assert all(b <= a for a, b in zip(distortion, distortion[1:], strict=False))
+    assert all(np.isfinite(option.distortion) for option in options)
+    for option in options[:: len(options) // 7]:
+        coded = codec.encode(field, option.choice, np.random.default_rng(1), lambda _: None)
+        assert 8 * coded.nbytes <= option.bits
+
+
+def test_expected_distortion_is_about_what_comes_out(rng: np.random.Generator) -> None:
+    field = Field("x", table(rng, 3000), zipf(3000))
+    codec = Clusters()
+    for option in codec.options(field, np.random.default_rng(0))[::9]:
+        coded = codec.encode(field, option.choice, np.random.default_rng(1), lambda _: None)
+        lost = ((coded.decode() - field.weights) ** 2).sum(axis=1) @ field.frequencies
+        assert lost == pytest.approx(option.distortion, rel=0.35)
+
+
+def test_advance_adds_up_to_one(rng: np.random.Generator) -> None:
+    field = Field("x", table(rng), zipf(600))
+    codec = Clusters(clusters=40, iterations=5, tolerance=0)
+    shares: list[float] = []
+    choice = codec.options(field, rng)[0].choice
+    codec.encode(field, choice, rng, shares.append)
+    assert sum(shares) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_narrow_floats_equal_their_float32(dtype: object, rng: np.random.Generator) -> None:
+    narrow = table(rng).astype(dtype)
+    a, b = (
+        encode(Field("x", rows, zipf(600)), Clusters(clusters=70))
+        for rows in (narrow, narrow.astype(np.float32))
+    )
+    assert np.array_equal(a.decode(), b.decode())
+    assert a.dtype == np.dtype(dtype).name
+
+
+def test_scale_of_the_frequencies_does_not_matter(rng: np.random.Generator) -> None:
+    # Far out, their squares under- or overflow.
+    rows = table(rng, 300)
+    expected = encode(Field("x", rows, zipf(300)), Clusters(clusters=9, weighting=2))
+    for scale in (2.0**-600, 2.0**600):
+        found = encode(Field("x", rows, scale * zipf(300)), Clusters(clusters=9, weighting=2))
+        assert np.array_equal(found.decode(), expected.decode())
+
+
+def test_radius_share_costs_little(rng: np.random.Generator) -> None:
+    field = Field("x", table(rng, 3000, 8), np.ones(3000))
+    lost = {}
+    for share in (0.5, 1.0):
+        coded = encode(field, Clusters(clusters=400, radius_share=share))
+        lost[share] = ((coded.decode() - field.weights) ** 2).sum()
+    assert lost[1.0] < lost[0.5] * 1.02
+    assert lost[0.5] < lost[1.0] * 1.15
+
+
+def test_more_clusters_than_the_table_is_worth_are_still_few_bytes(
+    rng: np.random.Generator,
+) -> None:
+    # At int8 a quarter of the bytes hold a centroid for every row, so as many are on offer.
+    field = Field("x", table(rng, 600, 8), np.ones(600))
+    offered = {option.choice.clusters for option in Clusters().options(field, rng)}
+    assert max(offered) == 600
+
+
+def test_codebook_of_the_stored_dtype(rng: np.random.Generator) -> None:
+    field = Field("x", table(rng), zipf(600))
+    coded = encode(field, Clusters(clusters=20, codebook="float16"))
+    assert isinstance(coded.codebook, Codebook)
+    assert coded.codebook.stored.dtype == np.float16

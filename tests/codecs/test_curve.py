@@ -1,0 +1,110 @@
+"""Distortion curves: between and beyond the measured points, and the rows that are judged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from saec.clustering.lloyd import Clustering
+from saec.codebook import Codebook
+from saec.codecs import curve
+from saec.codecs.curve import DistortionCurve, measure_curves
+from saec.table import Field
+
+
+def at(clusters: list[int], distortion: list[float], wanted: list[int]) -> list[float]:
+    known = DistortionCurve(np.array(clusters), np.array(distortion, np.float64))
+    return known.at(np.array(wanted)).tolist()
+
+
+def test_a_power_of_the_number_of_clusters_by_hand() -> None:
+    # D = 100 / k, known at 1, 4 and 16.
+    found = at([1, 4, 16], [100, 25, 6.25], [1, 2, 4, 8, 16, 64])
+    assert found == pytest.approx([100, 50, 25, 12.5, 6.25, 100 / 64])
+
+
+def test_beyond_the_last_point_the_last_slope_goes_on() -> None:
+    assert at([1, 2, 4], [8, 8, 4], [8, 16]) == pytest.approx([2, 1])
+    assert at([1, 4], [5, 5], [16]) == pytest.approx([5])
+
+
+def test_one_point() -> None:
+    assert at([1], [3], [1, 2, 50]) == pytest.approx([3, 3, 3])
+
+
+def test_no_distortion() -> None:
+    assert at([1, 2], [0, 0], [1, 2, 8]) == pytest.approx([0, 0, 0], abs=1e-300)
+    high, *rest = at([1, 4], [1, 0], [1, 4, 16])
+    assert high == pytest.approx(1)
+    assert rest == pytest.approx([0, 0], abs=1e-300)
+
+
+# Rows 0, 0, 10, 10 seen 1, 1, 1, 3 times. One cluster at 5: 6 * 25; two: 0.
+FIELD = Field("x", np.array([[0], [0], [10], [10]], np.float32), np.array([1, 1, 1, 3]))
+CENTROIDS = {1: [[5]], 2: [[0], [10]]}
+
+
+def learn(clusters: int) -> Clustering:
+    centroids = np.array(CENTROIDS[min(clusters, 2)], np.float32)
+    return Clustering(centroids, np.ones(len(centroids)), (), True)
+
+
+def store(clustering: Clustering, rank: int) -> Codebook:
+    return Codebook.round(clustering.centroids, "float32", rank)
+
+
+def test_measured_by_hand(rng: np.random.Generator) -> None:
+    measured = measure_curves(FIELD, learn, store, [1], 1, rng)[1]
+    assert measured.clusters.tolist() == [1]
+    assert measured.distortion.tolist() == [150]
+    measured = measure_curves(FIELD, learn, store, [1], 4, rng)[1]
+    assert measured.clusters.tolist() == [1, 2]
+    assert measured.distortion.tolist() == [150, 0]
+
+
+def test_stops_where_rows_run_out(rng: np.random.Generator) -> None:
+    measured = measure_curves(FIELD, learn, store, [1], 4000, rng)[1]
+    assert measured.clusters.tolist() == [1, 2, 8], "only two clusters came back for eight"
+
+
+def test_stored_codebooks_are_judged(rng: np.random.Generator) -> None:
+    # Rows (0, 1) and (2, 0): what the one axis kept cannot tell is lost, once for each row.
+    field = Field("x", np.array([[1, 0], [-1, 0], [0, 3], [0, -3]], np.float32), np.ones(4))
+    centroids = field.weights[[2, 3]]
+
+    def two(clusters: int) -> Clustering:
+        return Clustering(centroids[:clusters], np.ones(clusters), (), True)
+
+    curves = measure_curves(field, two, store, [1, 2], 2, rng)
+    assert set(curves) == {1, 2}
+    assert curves[1].distortion[1] == pytest.approx(2 * (1 + 9), rel=1e-2)
+    assert curves[2].distortion[1] == 2 * (1 + 9)
+
+
+def test_noise_never_makes_more_clusters_look_worse(rng: np.random.Generator) -> None:
+    def worse(clusters: int) -> Clustering:
+        return Clustering(
+            np.full((clusters, 1), clusters - 1, np.float32), np.ones(clusters), (), True
+        )
+
+    measured = measure_curves(FIELD, worse, store, [1], 3, rng)[1]
+    # One cluster at 0: 4 * 100; two at 1: 2 * 1 + 4 * 81.
+    assert measured.distortion.tolist() == [400, 326]
+    flat = Field("x", np.zeros((4, 1), np.float32), np.ones(4))
+    assert measure_curves(flat, worse, store, [1], 3, rng)[1].distortion.tolist() == [0, 0]
+
+
+def test_a_sample_stands_for_the_rare_rows(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curve, "_JUDGED", 100)
+    frequencies = np.r_[np.ones(900), np.full(100, 50.0)]
+    rows = np.r_[np.full(900, 3.0), np.full(100, 1.0)].astype(np.float32)[:, None]
+    field = Field("x", rows, frequencies)
+
+    def zero(clusters: int) -> Clustering:
+        return Clustering(np.zeros((clusters, 1), np.float32), np.ones(clusters), (), True)
+
+    # 900 rare rows of distance 3, 100 frequent ones of distance 1, all of those judged.
+    measured = measure_curves(field, zero, store, [1], 1, rng)[1]
+    assert measured.distortion.tolist() == pytest.approx([900 * 9 + 100 * 50])

@@ -1,0 +1,149 @@
+"""Packed codes against Python's big integers, and everything that would leave the buffers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from saec import _native
+
+PADDING = 7
+WIDTHS = range(1, 33)
+
+
+def packed_by_bigint(codes: list[int], bits: int) -> bytes:
+    number = sum(code << (i * bits) for i, code in enumerate(codes))
+    return number.to_bytes((len(codes) * bits + 7) // 8 + PADDING, "little")
+
+
+def pack(codes: list[int], bits: int) -> NDArray[np.uint8]:
+    data = np.zeros(_native.packed_bytes(len(codes), bits), np.uint8)
+    _native.pack_codes(np.array(codes, np.uint32), bits, data)
+    return data
+
+
+def unpack(data: NDArray[np.uint8], bits: int, count: int) -> list[int]:
+    codes = np.empty(count, np.uint32)
+    _native.unpack_codes(data, bits, codes)
+    return codes.tolist()
+
+
+def gather(data: NDArray[np.uint8], bits: int, count: int, ids: list[int]) -> list[int]:
+    codes = np.empty(len(ids), np.uint32)
+    _native.gather_codes(data, bits, count, np.array(ids, np.int64), codes)
+    return codes.tolist()
+
+
+def test_by_hand() -> None:
+    # 5, 3, 6 of three bits: 110 011 101, lowest bit first, is 1 10011101.
+    assert pack([5, 3, 6], 3).tolist() == [0b10011101, 0b1, 0, 0, 0, 0, 0, 0, 0]
+    assert pack([0x1234, 0xFFFF], 16).tolist() == [0x34, 0x12, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0]
+    assert pack([], 5).tolist() == [0] * PADDING
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_every_width_against_big_integers(bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    for count in (0, 1, 2, 7, 8, 9, 63, 64, 65):
+        codes = rng.integers(0, 2**bits, count, dtype=np.uint64).tolist()
+        data = pack(codes, bits)
+        assert data.tobytes() == packed_by_bigint(codes, bits)
+        assert unpack(data, bits, count) == codes
+        backwards = list(range(count))[::-1]
+        assert gather(data, bits, count, backwards) == codes[::-1]
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_largest_codes(bits: int) -> None:
+    largest = 2**bits - 1
+    assert unpack(pack([largest] * 11, bits), bits, 11) == [largest] * 11
+    assert unpack(pack([0, largest, 0], bits), bits, 3) == [0, largest, 0]
+
+
+@given(data=st.data(), bits=st.integers(1, 32))
+def test_any_codes(data: st.DataObject, bits: int) -> None:
+    codes = data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=1, max_size=50))
+    ids = data.draw(st.lists(st.integers(0, len(codes) - 1), max_size=20))
+    packed = pack(codes, bits)
+    assert packed.tobytes() == packed_by_bigint(codes, bits)
+    assert unpack(packed, bits, len(codes)) == codes
+    assert gather(packed, bits, len(codes), ids) == [codes[i] for i in ids]
+
+
+@pytest.mark.parametrize("bits", [0, 33, 64])
+def test_width_outside_its_range(bits: int) -> None:
+    data, codes = np.zeros(99, np.uint8), np.zeros(2, np.uint32)
+    with pytest.raises(ValueError, match=r"code_bits must lie in 1\.\.32"):
+        _native.pack_codes(codes, bits, data)
+    with pytest.raises(ValueError, match=r"code_bits must lie in 1\.\.32"):
+        _native.unpack_codes(data, bits, codes)
+    with pytest.raises(ValueError, match=r"code_bits must lie in 1\.\.32"):
+        gather(data, bits, 2, [0, 1])
+
+
+@pytest.mark.parametrize("bits", [1, 7, 31])
+def test_code_that_needs_more_bits(bits: int) -> None:
+    with pytest.raises(ValueError, match="a code needs more bits"):
+        pack([0, 2**bits], bits)
+
+
+@pytest.mark.parametrize("bits", [1, 8, 32])
+def test_buffers_one_byte_short(bits: int) -> None:
+    short = np.zeros(_native.packed_bytes(10, bits) - 1, np.uint8)
+    with pytest.raises(ValueError, match="data is too short"):
+        _native.pack_codes(np.zeros(10, np.uint32), bits, short)
+    with pytest.raises(ValueError, match="packed codes are too short"):
+        unpack(short, bits, 10)
+    with pytest.raises(ValueError, match="packed codes are too short"):
+        gather(short, bits, 10, [0])
+
+
+@pytest.mark.parametrize("bits", [1, 8, 32])
+def test_counts_whose_bits_cannot_be_numbered(bits: int) -> None:
+    # 2^61 codes of 8 bits are 2^64 bits: wrapped round, no bytes at all.
+    for count in (2**64 // bits, 2**64 // bits + 1, 2**64 - 1):
+        if count < 2**64:
+            with pytest.raises(ValueError, match="too many codes to be addressed"):
+                _native.packed_bytes(count, bits)
+            with pytest.raises(ValueError, match="too many codes to be addressed"):
+                gather(np.zeros(PADDING, np.uint8), bits, count, [2**40])
+    assert _native.packed_bytes((2**64 - 8) // bits, bits) > 2**60
+
+
+@pytest.mark.parametrize("bad", [-1, 10, 2**62, -(2**63)])
+def test_ids_out_of_range(bad: int) -> None:
+    with pytest.raises(ValueError, match="id out of range"):
+        gather(pack([1] * 10, 5), 5, 10, [0, bad, 3])
+
+
+def test_lengths_must_agree() -> None:
+    with pytest.raises(ValueError, match="ids and codes differ in length"):
+        _native.gather_codes(
+            pack([1], 3), 3, 1, np.zeros(2, np.int64), np.zeros(1, np.uint32)
+        )
+
+
+def test_what_is_written_to_is_never_converted() -> None:
+    data, codes, ids = pack([1, 2], 8), np.zeros(2, np.uint32), np.zeros(2, np.int64)
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _native.pack_codes(codes, 8, data.astype(np.int8))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _native.unpack_codes(data, 8, codes.astype(np.int32))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        _native.gather_codes(data, 8, 2, ids, np.zeros(4, np.uint32)[::2])
+
+
+@pytest.mark.parametrize("count", [0, 1, 4095, 4096, 4097, 3 * 4096 + 5])
+def test_first_outside(count: int) -> None:
+    ids = np.full(count, 9, np.int64)
+    assert _native.first_outside(ids, 10) == count
+    assert _native.first_outside(ids, 0) == 0
+    for place in {0, count // 2, count - 1} & set(range(count)):
+        for bad in (10, -1, 2**63 - 1, -(2**63)):
+            wrong = ids.copy()
+            wrong[place] = bad
+            wrong[place + 1 :: 2] = -5  # further ones do not matter
+            assert _native.first_outside(wrong, 10) == place

@@ -167,10 +167,14 @@ void NearestCentroid::build_visits() {
 
 void NearestCentroid::build_bytes() {
   float largest = 0;
-  for (float x : coordinates_) largest = std::max(largest, std::abs(x));
+  bool finite = true;
+  for (float x : coordinates_) {
+    largest = std::max(largest, std::abs(x));
+    finite &= std::isfinite(x);
+  }
   // Otherwise step_ stays 0 and bytes are not used: a step's inverse overflows, or the squared norm of
   // a row of bytes is no longer exact in float32.
-  if (!std::isfinite(128.0f / largest) || dim_ > kByteDims) return;
+  if (!finite || !std::isfinite(128.0f / largest) || dim_ > kByteDims) return;
   step_ = largest / 127.0f;
   const size_t places = ids_.size();
   quantised_.assign(places * quads_ * 4, 0);

@@ -1,4 +1,4 @@
-"""The file: literal bytes, sizes, one malformed file per error, mapping, and writing whole or not."""
+"""The file: literal bytes, sizes, one malformed file per error, mapping, whole writes or none."""
 
 from __future__ import annotations
 

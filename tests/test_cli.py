@@ -405,13 +405,18 @@ def test_bench_and_report(clicks: Path, tmp_path: Path, run: Run) -> None:
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 
 
-def test_the_commands_of_the_docs_run(folder: Path) -> None:
+def test_the_commands_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table, counts = torch.randn(3000, 16), 3000 / np.arange(1, 3001)
+    torch.save({"user.weight": table, "item.weight": table, "mlp.weight": table[:8]}, "model.pt")
+    np.savez("counts.npz", user=counts, item=counts)
     blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     # The others take minutes, data sets or their results.
     quick = [line for line in lines if re.search(r"saec (compress|info|lookup) ", line)]
     assert len(quick) == len(lines) - 3 == 6
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
     for line in quick:
         subprocess.run(line, shell=True, check=True, env=environment, capture_output=True)
-    assert np.load("rows.npy").shape == (3, DIM)
+    assert np.load("rows.npy").shape == (3, 16)

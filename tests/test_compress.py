@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import ml_dtypes
@@ -49,7 +51,7 @@ def grouped(
 def make_fields() -> list[Field]:
     rng = np.random.default_rng(0)
     return [
-        Field("user", grouped(rng, 3000, 8), zipf(3000)),
+        Field("user", grouped(rng, 2000, 8), zipf(2000)),
         Field("item", grouped(rng, 600, 4).astype(np.float16), zipf(600)[::-1]),
         Field("gender", grouped(rng, 3, 8), [7, 5, 0]),
         Field("bias", grouped(rng, 200, 1), zipf(200)),
@@ -71,6 +73,12 @@ def run(
     return compress(fields, budget, codec, seed=seed, progress=False)
 
 
+@cache
+def at_ratio(ratio: float) -> Compressed:
+    """The usual fields; used by several tests."""
+    return run(Ratio(ratio))
+
+
 def distortion(result: Compressed, fields: Sequence[Field] = FIELDS) -> float:
     total = 0.0
     for field in fields:
@@ -89,17 +97,7 @@ def same(a: Compressed, b: Compressed) -> bool:
 
 @pytest.mark.parametrize(
     "budget",
-    [
-        Ratio(1),
-        Ratio(2.5),
-        Ratio(4),
-        Ratio(10),
-        Ratio(20),
-        MaxBytes(20_000),
-        MaxBytes("9kB"),
-        BitsPerFeature(30),
-        BitsPerFeature(16.5),
-    ],
+    [Ratio(4), Ratio(10), Ratio(18), MaxBytes("9kB"), BitsPerFeature(30), BitsPerFeature(16.5)],
     ids=str,
 )
 def test_budget_is_kept_and_spent(budget: Budget, tmp_path: Path) -> None:
@@ -130,27 +128,36 @@ def test_smallest_possible_budget(budget: Budget, codec: Clusters) -> None:
 
 
 def test_more_budget_loses_less() -> None:
-    lost = [distortion(run(Ratio(ratio))) for ratio in (25, 18, 12, 8, 5, 3, 1.5)]
-    for less, more in zip(lost, lost[1:], strict=False):
+    lost = [distortion(at_ratio(ratio)) for ratio in (18, 12, 8, 5, 3, 1.5)]
+    for less, more in pairwise(lost):
         # The curve is an estimate, so that small steps may go wrong a little.
         assert more < 1.02 * less
     assert lost[-1] < 0.05 * lost[0]
 
 
+def test_nothing_fits_between_a_byte_per_value_and_the_table() -> None:
+    # All rows as int8 centroids take a third; the tables and a header more than their bytes.
+    result = at_ratio(1.5)
+    assert 2 < result.compression_ratio < 4
+    assert run(MaxBytes(ORIGINAL + 2000)).nbytes > ORIGINAL
+    assert distortion(run(MaxBytes(ORIGINAL + 2000))) == 0
+
+
 def test_bits_go_where_they_lower_the_distortion() -> None:
     rng = np.random.default_rng(1)
-    rows = grouped(rng, 2000, 8)
-    wide = Field("wide", rows, np.ones(2000))
-    narrow = Field("narrow", rows / 100, np.ones(2000))
-    seldom = Field("seldom", rows, np.full(2000, 1e-4))
-    result = run(Ratio(20), fields=[wide, narrow, seldom])
+    rows = grouped(rng, 1000, 8)
+    wide = Field("wide", rows, np.ones(1000))
+    narrow = Field("narrow", rows / 100, np.ones(1000))
+    seldom = Field("seldom", rows, np.full(1000, 1e-4))
+    result = run(Ratio(15), fields=[wide, narrow, seldom])
     for other in ("narrow", "seldom"):
         assert result["wide"].nbytes > 2 * result[other].nbytes
 
 
 def test_allocation_beats_a_share_of_the_rows_for_all() -> None:
     fixed = run(codec=Clusters(clusters=0.03))
-    allocated = run(MaxBytes(fixed.nbytes))
+    # Budgets count a field's part of the header as the longest possible, 60 bytes more than it is.
+    allocated = run(MaxBytes(fixed.nbytes + 60 * len(FIELDS)))
     assert distortion(allocated) < distortion(fixed)
 
 
@@ -175,7 +182,7 @@ def test_raw_fields_keep_their_dtype(dtype: object, tmp_path: Path) -> None:
 
 
 def test_order_of_fields_does_not_matter() -> None:
-    forward, backward = run(Ratio(12)), run(Ratio(12), fields=FIELDS[::-1])
+    forward, backward = at_ratio(12), run(Ratio(12), fields=FIELDS[::-1])
     assert list(backward) == [field.name for field in FIELDS[::-1]]
     assert same(forward, backward)
 
@@ -188,14 +195,14 @@ def test_other_fields_do_not_matter() -> None:
 
 
 def test_the_seed_decides() -> None:
-    assert same(run(Ratio(12), seed=1), run(Ratio(12), seed=1))
-    assert not same(run(Ratio(12), seed=1), run(Ratio(12), seed=2))
+    assert same(run(Ratio(12)), at_ratio(12))
+    assert not same(run(Ratio(12), seed=1), at_ratio(12))
 
 
 def test_strides_and_maps_equal_the_array(tmp_path: Path) -> None:
     rows = FIELDS[0].weights
     np.save(tmp_path / "rows.npy", rows)
-    spaced = np.zeros((6000, 16), np.float32)
+    spaced = np.zeros((4000, 16), np.float32)
     spaced[::-2, ::2] = rows
     expected = run(Ratio(12), fields=FIELDS[:1])
     for other in (
@@ -209,8 +216,7 @@ def test_strides_and_maps_equal_the_array(tmp_path: Path) -> None:
 
 def test_inputs_are_not_changed() -> None:
     fields = make_fields()
-    for budget in (Ratio(2), Ratio(15)):
-        run(budget, fields=fields)
+    run(Ratio(12), fields=fields)
     for field, fresh in zip(fields, make_fields(), strict=True):
         assert np.array_equal(field.weights, fresh.weights)
         assert np.array_equal(field.frequencies, fresh.frequencies)
@@ -237,7 +243,7 @@ def test_number_of_threads_does_not_matter(tmp_path: Path) -> None:
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
 
-@pytest.mark.parametrize(("count", "dim"), [(1, 1), (2, 1), (300, 1), (1, 512), (40, 512)])
+@pytest.mark.parametrize(("count", "dim"), [(1, 1), (2, 1), (300, 1), (1, 512), (9, 512)])
 def test_narrow_wide_and_short_tables(count: int, dim: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(dim)
     field = Field("x", grouped(rng, count, dim), zipf(count))
@@ -256,10 +262,10 @@ def test_rows_all_alike_cost_a_bit_each() -> None:
     assert result["x"].nbytes < 1000 + 7 + 4 * 4 + 8 * 4 + 1
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "\u4e2d\u6587\n\"\\", "\U0001f600"])
+@pytest.mark.parametrize("name", ["x" * 5000, '\u4e2d\u6587\n"\\', "\U0001f600"])
 def test_names_of_any_length_are_in_the_budget(name: str, tmp_path: Path) -> None:
     field = Field(name, FIELDS[0].weights, FIELDS[0].frequencies)
-    limit = 4000 + 2 * 5000
+    limit = 12_000
     result = run(MaxBytes(limit), fields=[field])
     result.save(tmp_path / "a.saec")
     assert (tmp_path / "a.saec").stat().st_size == result.nbytes <= limit
@@ -268,10 +274,11 @@ def test_names_of_any_length_are_in_the_budget(name: str, tmp_path: Path) -> Non
 
 def test_many_fields(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    fields = [Field(f"f{i}", grouped(rng, 300, 2), zipf(300)) for i in range(60)]
-    result = run(Ratio(2), fields=fields)
+    fields = [Field(f"f{i}", grouped(rng, 80, 2), zipf(80)) for i in range(120)]
+    limit = 120 * 500
+    result = run(MaxBytes(limit), fields=fields)
     result.save(tmp_path / "a.saec")
-    assert (tmp_path / "a.saec").stat().st_size == result.nbytes <= 60 * 2400 / 2
+    assert (tmp_path / "a.saec").stat().st_size == result.nbytes <= limit
     assert list(load(tmp_path / "a.saec")) == [field.name for field in fields]
 
 
@@ -309,11 +316,8 @@ def test_any_tables(data: st.DataObject, tmp_path_factory: pytest.TempPathFactor
 
 def test_what_is_refused() -> None:
     with pytest.raises(BudgetError, match="does not fix the number of clusters needs a budget"):
-        run()
+        run(fields=FIELDS[:1])
     with pytest.raises(FieldError, match="no fields were given"):
         run(Ratio(2), fields=[])
     with pytest.raises(FieldError, match="two fields are named 'user'"):
         run(Ratio(2), fields=[FIELDS[0], FIELDS[0]])
-    small = Field("x", np.ones((2, 1), np.float32), [1, 1])
-    with pytest.raises(BudgetError, match="does not fix the number of clusters needs a budget"):
-        run(fields=[small])

@@ -21,7 +21,7 @@ FLOORS = [
     {"torch", "baselines"},
     {"reference"},
     {"report"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 

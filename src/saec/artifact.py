@@ -36,8 +36,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-# What a file takes before its first field, and a bound on what the number of a field and the place of
-# a tensor may take on top of those of a file's first.
+# What a file takes before its first field, and a bound on what the number of a field and the place
+# of a tensor may take on top of those of a file's first.
 EMPTY_BYTES = 64
 _INDEX_BYTES = 5
 _FAR = 10**12

@@ -104,18 +104,19 @@ class Codebook:
         axes = _principal_axes(centroids, rank, weights)
         directions, mean = axes[:-1].astype(np.float64), axes[-1].astype(np.float64)
         # Least squares, since the axes as stored are not exactly orthonormal.
-        coordinates = (centroids - mean) @ np.linalg.pinv(directions)
+        against = directions @ (centroids - mean).T
+        coordinates = np.linalg.solve(directions @ directions.T, against).T
         return cls(*_round_coordinates(coordinates.astype(np.float32), dtype), axes)
 
     @property
     def clusters(self) -> int:
         """Number of centroids."""
-        return self.stored.shape[0]
+        return int(self.stored.shape[0])
 
     @property
     def rank(self) -> int:
         """Number of coordinates stored for a centroid."""
-        return self.stored.shape[1]
+        return int(self.stored.shape[1])
 
     @property
     def dim(self) -> int:

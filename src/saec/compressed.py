@@ -15,8 +15,7 @@ from saec import artifact
 from saec.codebook import Codebook, CodebookDtype
 from saec.codes import PackedCodes, bits_for, check_ids, packed_bytes
 from saec.errors import ArtifactError, FieldError, IdError
-from saec.table import WEIGHT_DTYPES
-from saec.table import Field
+from saec.table import WEIGHT_DTYPES, Field
 
 __all__ = ["ClusteredField", "Compressed", "CompressedField", "Mode", "RawField", "load"]
 

@@ -62,9 +62,7 @@ def test_one_feature() -> None:
     st.integers(0, 100),
     st.integers(1, 50),
 )
-def test_covers_the_share_and_no_more(
-    frequencies: list[int], per_cent: int, at_least: int
-) -> None:
+def test_covers_the_share_and_no_more(frequencies: list[int], per_cent: int, at_least: int) -> None:
     counts = np.array(frequencies)
     rows = head_rows(counts.astype(np.float64), per_cent / 100, at_least)
     seen = np.count_nonzero(counts)

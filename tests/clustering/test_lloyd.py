@@ -18,7 +18,7 @@ Sample = tuple[NDArray[np.float32], NDArray[np.float64]]
 
 
 class StartAt(ArrayPoints):
-    """Points whose first sample is the given rows, so that k-means starts there; keeps its steps."""
+    """Points whose first sample is the given rows: k-means starts there. Keeps its steps."""
 
     def __init__(self, rows: object, weights: object, start: object) -> None:
         super().__init__(np.array(rows, np.float32), np.array(weights, np.float64))
@@ -224,15 +224,11 @@ def test_the_loop_does_not_care_where_rows_are(rng: np.random.Generator) -> None
     rows = rng.integers(-50, 50, (900, 3)).astype(np.float32)
     weights = rng.integers(1, 9, 900).astype(np.float64)
     whole = run(ArrayPoints(rows, weights), 70)
-    halves = Halves(
-        ArrayPoints(rows[:400], weights[:400]), ArrayPoints(rows[400:], weights[400:])
-    )
+    halves = Halves(ArrayPoints(rows[:400], weights[:400]), ArrayPoints(rows[400:], weights[400:]))
     split = run(halves, 70)
     assert np.array_equal(whole.centroids, split.centroids)
     np.testing.assert_allclose(whole.distortion, split.distortion, rtol=1e-12)
-    assert np.array_equal(
-        ArrayPoints(rows).assign(whole.centroids), halves.assign(split.centroids)
-    )
+    assert np.array_equal(ArrayPoints(rows).assign(whole.centroids), halves.assign(split.centroids))
 
 
 def test_inputs_are_not_changed(rng: np.random.Generator) -> None:

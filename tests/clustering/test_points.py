@@ -69,7 +69,9 @@ def test_blocks_change_nothing(
     assert np.array_equal(ArrayPoints(rows).assign(rows[:80]), assigned)
 
 
-def test_a_row_wider_than_a_block(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_wider_than_a_block(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(points, "_BLOCK_VALUES", 3)
     rows = table(rng, 9)
     assert ArrayPoints(rows).assign(rows).tolist() == list(range(9))

@@ -114,7 +114,7 @@ def test_as_many_different_seeds_as_there_are(
 
 
 def test_k_means_plus_plus_is_better_than_random(rng: np.random.Generator) -> None:
-    # Thirty groups far apart, each a fifth smaller than the one before: random seeds miss the small.
+    # Thirty groups far apart, each a fifth smaller than the last: random seeds miss small ones.
     centres = 100 * rng.standard_normal((30, 4))
     group = np.minimum(rng.geometric(0.2, 3000), 30) - 1
     rows = (centres[group] + rng.standard_normal((3000, 4))).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import ml_dtypes
 import numpy as np
@@ -88,9 +89,7 @@ def test_clusters_are_learned_from_the_head_and_assigned_to_all() -> None:
 
 def test_rows_per_cluster_widens_the_head() -> None:
     field = Field("x", np.array([[0], [10], [4], [100]], np.float32), np.array([50, 50, 1, 1]))
-    codec = Clusters(
-        clusters=1, head_share=0, rows_per_cluster=3, weighting=0, codebook="float32"
-    )
+    codec = Clusters(clusters=1, head_share=0, rows_per_cluster=3, weighting=0, codebook="float32")
     assert encode(field, codec).decode()[0] == pytest.approx(14 / 3)
 
 
@@ -150,7 +149,7 @@ def test_options_fall_and_hold(rng: np.random.Generator) -> None:
     for pairs in by_rank.values():
         bits, distortion = zip(*pairs, strict=True)
         assert list(bits) == sorted(bits)
-        assert all(b <= a for a, b in zip(distortion, distortion[1:], strict=False))
+        assert all(b <= a for a, b in pairwise(distortion))
     assert all(np.isfinite(option.distortion) for option in options)
     for option in options[:: len(options) // 7]:
         coded = codec.encode(field, option.choice, np.random.default_rng(1), lambda _: None)
@@ -158,8 +157,8 @@ def test_options_fall_and_hold(rng: np.random.Generator) -> None:
 
 
 def test_expected_distortion_is_about_what_comes_out(rng: np.random.Generator) -> None:
-    field = Field("x", table(rng, 3000), zipf(3000))
-    codec = Clusters()
+    field = Field("x", table(rng, 2000), zipf(2000))
+    codec = Clusters(radius_share=1)
     for option in codec.options(field, np.random.default_rng(0))[::9]:
         coded = codec.encode(field, option.choice, np.random.default_rng(1), lambda _: None)
         lost = ((coded.decode() - field.weights) ** 2).sum(axis=1) @ field.frequencies

@@ -121,9 +121,7 @@ def test_ids_out_of_range(bad: int) -> None:
 
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match="ids and codes differ in length"):
-        _native.gather_codes(
-            pack([1], 3), 3, 1, np.zeros(2, np.int64), np.zeros(1, np.uint32)
-        )
+        _native.gather_codes(pack([1], 3), 3, 1, np.zeros(2, np.int64), np.zeros(1, np.uint32))
 
 
 def test_what_is_written_to_is_never_converted() -> None:

@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 from saec import _native
 
 
-def draw(
-    rows: object, weights: object, uniforms: list[float] | NDArray[np.float64]
-) -> list[int]:
+def draw(rows: object, weights: object, uniforms: list[float] | NDArray[np.float64]) -> list[int]:
     table = np.asarray(rows, dtype=np.float32)
     table = table if table.ndim == 2 else table[:, None]
     chosen = np.full(len(uniforms), -1, dtype=np.int64)
@@ -78,7 +76,16 @@ def test_ends_of_the_range(uniform: float) -> None:
 
 @pytest.mark.parametrize(
     ("count", "dim", "drawn_before"),
-    [(4, 1, 0), (4, 1, 1), (4, 1, 2), (65, 2, 1), (65, 2, 6), (300, 3, 0), (300, 3, 2), (300, 3, 6)],
+    [
+        (4, 1, 0),
+        (4, 1, 1),
+        (4, 1, 2),
+        (65, 2, 1),
+        (65, 2, 6),
+        (300, 3, 0),
+        (300, 3, 2),
+        (300, 3, 6),
+    ],
 )
 def test_every_row_has_its_share(count: int, dim: int, drawn_before: int) -> None:
     # As the last uniform number runs over an even grid, each row is drawn as often as its mass

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from saec.allocation import Option
-from saec.codebook import Codebook, codebook_bytes
+from saec.artifact import entry_bytes
+from saec.codebook import Codebook
 from saec.codecs.codec import Advance
-from saec.codes import PackedCodes, bits_for, packed_bytes
+from saec.codes import PackedCodes, bits_for
 from saec.compressed import ClusteredField
 from saec.errors import OptionError, require
 from saec.table import Field
@@ -47,8 +48,8 @@ class FaissKMeans:
     def options(self, field: Field, rng: np.random.Generator) -> Sequence[Option]:
         """The only size on offer; see :class:`~saec.codecs.codec.Codec`."""
         clusters = min(field.vocab_size, max(_LEAST, round(_SHARE * field.vocab_size)))
-        codes = packed_bytes(field.vocab_size, bits_for(clusters))
-        return [Option(8 * (codes + codebook_bytes(clusters, field.dim, "float32")), 0.0, clusters)]
+        planned = ClusteredField.planned(field, clusters, "float32", field.dim)
+        return [Option(8 * entry_bytes(planned.entry), 0.0, clusters)]
 
     def encode(
         self, field: Field, choice: object, rng: np.random.Generator, advance: Advance

@@ -29,8 +29,9 @@ _LEAST_ROWS = 4096
 class Clustering:
     """What k-means found.
 
-    centroids: (k, dim) float32; weights: (k,) float64, of the rows behind each; distortion: weighted squared error before the last update of the
-    centroids, one number per iteration; converged: whether it stopped before the last iteration.
+    centroids: (k, dim) float32; weights: (k,) float64, of the rows behind each; distortion:
+    weighted squared error before each update of the centroids; converged: whether it stopped
+    before the last iteration.
     """
 
     centroids: NDArray[np.float32]

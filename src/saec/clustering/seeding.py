@@ -79,7 +79,8 @@ def squared_distances(
     """Squared distance of each row (n, dim) to its nearest centroid, (n,) float64."""
     nearest = ArrayPoints(rows).assign(centroids)
     difference = rows - centroids[nearest]
-    return np.einsum("nd,nd->n", difference, difference, dtype=np.float64)
+    squared: NDArray[np.float64] = np.einsum("nd,nd->n", difference, difference, dtype=np.float64)
+    return squared
 
 
 def draw_by_mass(

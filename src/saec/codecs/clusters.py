@@ -1,4 +1,4 @@
-"""The paper's codec: clusters of similar features within a field, a centroid each, a code per feature.
+"""The paper's codec: clusters of similar features of a field, a centroid each, a code per feature.
 
 Source: Wu, Xu, Zhang, Chen, Wang, "Saec: Similarity-Aware Embedding Compression in Recommendation
 Systems", arXiv 1903.00103 (APSys 2020).
@@ -18,7 +18,7 @@ from saec.clustering.headtail import head_rows
 from saec.clustering.lloyd import Clustering, kmeans
 from saec.clustering.points import ArrayPoints
 from saec.clustering.seeding import Seeding
-from saec.codebook import Codebook, CodebookDtype, codebook_bytes
+from saec.codebook import Codebook, CodebookDtype
 from saec.codecs.codec import Advance
 from saec.codecs.curve import measure_curves
 from saec.codes import PackedCodes, bits_for
@@ -69,7 +69,7 @@ class Clusters:
     """
 
     clusters: int | float | None = None
-    head_share: float = 0.5
+    head_share: float = 0.2
     rows_per_cluster: float = 8.0
     weighting: float = 1.0
     iterations: int = 10
@@ -176,7 +176,7 @@ def _ranks(dim: int) -> list[int]:
 
 
 def _offers(most: int) -> NDArray[np.int64]:
-    """Numbers of clusters 1 .. most, about :data:`_FINENESS` per doubling, and each power of two."""
+    """Numbers of clusters from 1 to ``most``, :data:`_FINENESS` per doubling."""
     steps = np.arange(int(_FINENESS * np.log2(most)) + 1)
     return np.unique(np.append(np.rint(2.0 ** (steps / _FINENESS)), most).astype(np.int64))
 

@@ -1,9 +1,9 @@
 """Distortion of a field as a function of its number of clusters, measured at a few numbers.
 
-Allocation needs to know what one more bit would buy in every field before anything is coded. A short
-k-means on the head at a few numbers of clusters, judged on rows of the whole vocabulary, gives points
-of the curve; between them it is a straight line in logarithms, since distortion falls as a power of
-the number of clusters (Zador 1982: D ~ k^(-2/dim), with the effective dimension of the rows).
+Allocation needs to know what one more bit would buy in every field before anything is coded. A
+short k-means on the head at a few numbers of clusters, judged on rows of the whole vocabulary,
+gives points of the curve; between them it is a straight line in logarithms, since distortion falls
+as a power of the number of clusters (Zador 1982: D ~ k^(-2/dim), with the rows' effective dim).
 """
 
 from __future__ import annotations

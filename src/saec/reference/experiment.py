@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +26,11 @@ from saec.progress import bar
 from saec.reference.datasets import load, tasks
 from saec.reference.machine import machine
 from saec.reference.models import MODELS
+from saec.reference.simulated import simulate
 from saec.reference.trial import Job, Trial
 from saec.table import Field
 
-__all__ = ["DEMO_RATIOS", "METHODS", "bench", "demo", "write_json"]
+__all__ = ["METHODS", "bench", "demo", "write_json"]
 
 OnRow = Callable[[dict[str, Any]], None]
 
@@ -51,6 +52,8 @@ METHODS: dict[str, Callable[[], Codec]] = {
     **BASELINES,
 }
 
+DEMO_ROWS = 400_000
+DEMO_DIM = 16
 DEMO_RATIOS = (20.0, 40.0, 80.0, 160.0)
 
 
@@ -91,7 +94,7 @@ def bench(
 
     Raises:
         DataError: an unknown task or model, a log that cannot be read or trained on.
-        OptionError: an unknown method, or no methods, ratios or seeds.
+        OptionError: an unknown method, no methods, ratios or seeds, or a negative seed.
         BudgetError: a ratio below 1, or one that a method cannot reach; no compressed model of that
             seed has been evaluated then.
         OptionalDependencyError: a method's package is not installed.
@@ -106,10 +109,7 @@ def bench(
         with bar(f"loading {task}", None, progress):
             log = load(task, path, seed)
         trial = Trial.start(log, model, dim, seed, progress)
-        for row in trial.rows(jobs, finetune):
-            results["rows"].append(row)
-            if on_row is not None:
-                on_row(row)
+        results["rows"] += _told(trial.rows(jobs, finetune), on_row)
     return results
 
 
@@ -129,22 +129,24 @@ def demo(
 
     Raises:
         DataError: the directory or the file in it cannot be written.
+        OptionError: the seed is negative.
     """
+    if seed < 0:
+        raise OptionError(f"seed {seed}: a seed must not be negative")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make the directory {directory}: {error.strerror}") from error
-    results = bench(
-        "simulated",
-        None,
-        methods=["saec"],
-        ratios=DEMO_RATIOS,
-        seeds=[seed],
-        progress=progress,
-        on_row=on_row,
-    )
-    results["command"] = f"saec demo --seed {seed}"
-    write_json(directory / "results.json", results)
+    target = directory / "results.json"
+    if target.is_dir():
+        raise DataError(f"cannot write {target}: it is a directory")
+    results: dict[str, Any] = {"command": f"saec demo --seed {seed}", "machine": machine()}
+    with bar("simulating a click log", None, progress):
+        log = simulate(DEMO_ROWS, seed=seed)
+    trial = Trial.start(log, "deepfm", DEMO_DIM, seed, progress)
+    jobs = [Job("saec", Clusters(), ratio) for ratio in DEMO_RATIOS]
+    results["rows"] = _told(trial.rows(jobs, tune=True), on_row)
+    write_json(target, results)
     return results
 
 
@@ -184,6 +186,8 @@ def _jobs(
             raise OptionError(f"bench needs {what}: none were given")
     for ratio in ratios:
         Ratio(ratio)
+    if min(seeds) < 0:
+        raise OptionError(f"seed {min(seeds)}: seeds must not be negative")
     jobs = []
     for method in methods:
         if method not in METHODS:
@@ -198,6 +202,15 @@ def _has_one_size(codec: Codec) -> bool:
     """Whether a codec leaves a budget nothing to choose, seen on a small table."""
     rows = np.random.default_rng(0).standard_normal((256, 2)).astype(np.float32)
     return len(codec.options(Field("any", rows, np.ones(256)), np.random.default_rng(0))) == 1
+
+
+def _told(rows: Iterable[dict[str, Any]], on_row: OnRow | None) -> list[dict[str, Any]]:
+    told = []
+    for row in rows:
+        told.append(row)
+        if on_row is not None:
+            on_row(row)
+    return told
 
 
 def _command(

@@ -20,7 +20,7 @@ class RowAdagrad(torch.optim.Optimizer):
     """e_i <- e_i - lr * g_i / sqrt(s_i), where s_i sums the mean squares of the row's gradients.
 
     Args:
-        tables: (n, dim) parameters of ``nn.Embedding(sparse=True)``.
+        tables: (n, dim) parameters, as of ``nn.Embedding(sparse=True)``; dense gradients work, too.
         lr: step length of a row's first update, per value.
         initial_accumulator: what s_i starts from.
     """
@@ -45,7 +45,8 @@ class RowAdagrad(torch.optim.Optimizer):
 
 def _update(table: Tensor, sums: Tensor, rate: float) -> None:
     assert table.grad is not None
-    gradient = table.grad.coalesce()
+    sparse = table.grad if table.grad.is_sparse else table.grad.to_sparse(1)
+    gradient = sparse.coalesce()
     rows, values = gradient.indices()[0], gradient.values()
     total = sums[rows] + values.square().mean(dim=1)
     sums[rows] = total

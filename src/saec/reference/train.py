@@ -26,10 +26,14 @@ __all__ = ["Evaluation", "TrainResult", "train"]
 logger = logging.getLogger(__name__)
 
 # What Adagrad's sums of squared gradients start from. A rare feature's share in the mean over a
-# batch is tiny: from 0 (PyTorch's default) its first step is as long as anyone's, from 0.1 it never
-# moves. Chosen with the learning rates and the batch size by validation log loss on MovieLens and
-# Globo, where starts ten times smaller or larger, and SparseAdam, were worse at their best rates.
+# batch is tiny: from 0 its first step is as long as anyone's, from 0.1 (PyTorch's choice for dense
+# layers) it never moves. This start lies between.
 INITIAL_ACCUMULATOR = 4e-8
+
+# Learning rate and decay of the tables, chosen by validation rows: small dense vocabularies want
+# short steps and more decay than heavy tails, whose rows are seen once or twice.
+TABLE_SETTINGS = {"ml-1m": (0.02, 0.02)}
+DEFAULT_TABLE_SETTINGS = (0.1, 1e-3)
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ def train(
     *,
     batch_size: int = 2048,
     learning_rate: float = 3e-3,
-    table_learning_rate: float = 0.05,
-    table_decay: float = 1e-3,
+    table_learning_rate: float | None = None,
+    table_decay: float | None = None,
     max_epochs: int = 10,
     evaluations_per_epoch: int = 4,
     patience: int = 4,
@@ -86,7 +90,7 @@ def train(
 ) -> TrainResult:
     """Train in place on the log's training rows; leave the state with the best validation loss.
 
-    The tables are updated by row-wise Adagrad on sparse gradients, everything else by Adam, on the mean
+    The tables are updated by row-wise Adagrad on sparse gradients, all else by Adam, on the mean
     binary cross-entropy. Click models overfit within a few epochs, often in the second, so the
     validation rows are scored several times per epoch.
 
@@ -95,8 +99,9 @@ def train(
         log: needs training rows, and validation rows of both classes.
         batch_size: examples per step.
         learning_rate: Adam's, for all but the tables.
-        table_learning_rate: row-wise Adagrad's, for the tables.
-        table_decay: weight of the squared length of the vectors looked up, summed over the fields.
+        table_learning_rate: row-wise Adagrad's, for the tables; None takes the task's own.
+        table_decay: weight of the squared length of the vectors looked up, summed over the fields;
+            None takes the task's own.
         max_epochs: upper limit of passes over the training rows.
         evaluations_per_epoch: how often the validation rows are scored, evenly spread.
         patience: evaluations in a row without a lower log loss after which training stops.
@@ -109,10 +114,13 @@ def train(
             training rows, validation rows that cannot be scored, or a NaN prediction, which means
             that training diverged.
     """
+    rate, decay = TABLE_SETTINGS.get(log.name, DEFAULT_TABLE_SETTINGS)
+    rate = rate if table_learning_rate is None else table_learning_rate
+    decay = decay if table_decay is None else table_decay
     settings = {
         "batch_size": batch_size,
         "learning_rate": learning_rate,
-        "table_learning_rate": table_learning_rate,
+        "table_learning_rate": rate,
         "max_epochs": max_epochs,
         "evaluations_per_epoch": evaluations_per_epoch,
         "patience": patience,
@@ -125,9 +133,7 @@ def train(
     mode = model.training
     model.train()
     with bar("training", max_epochs * len(rows), progress) as shown:
-        steps = _Steps(
-            model, log, batch_size, learning_rate, table_learning_rate, table_decay, shown
-        )
+        steps = _Steps(model, log, batch_size, learning_rate, rate, decay, shown)
         for epochs, part in _parts(rows, stops, max_epochs, rng):
             steps.run(part)
             now = Evaluation(epochs, evaluate(model, log, "validation", progress=False))

@@ -77,9 +77,7 @@ class Trial:
 
     def rows(self, jobs: Sequence[Job], tune: bool) -> Iterator[dict[str, Any]]:
         """Measure every job. All are compressed first: a ratio out of reach shows early."""
-        tables = fields(
-            self.model, {_TABLES + name: counts for name, counts in self.log.frequencies.items()}
-        )
+        tables = self.tables()
         done = [(job, *self.compress(job, tables)) for job in jobs]
         tuning = Tuning(self) if tune else None
         for job, result, seconds in done:
@@ -90,13 +88,22 @@ class Trial:
                 "compress_seconds": seconds,
             }
             with self.holding(result):
-                yield described | self.measured(result, tuned=False)
+                plain = self.measured(result)
+                yield described | plain | {"finetuned": False}
                 if tuning is None:
                     continue
                 start = time.perf_counter()
-                tuned = tuning.run(result)
+                tuned = self.measured(tuning.run(result))
                 took = {"finetune_seconds": time.perf_counter() - start}
-                yield described | self.measured(tuned, tuned=True) | took
+                # Rounding may have taken back more than training gave.
+                if tuned["validation_logloss"] > plain["validation_logloss"]:
+                    tuned = plain
+                yield described | tuned | took | {"finetuned": True}
+
+    def tables(self) -> list[Field]:
+        """The model's own, which it must hold now."""
+        counts = self.log.frequencies
+        return fields(self.model, {_TABLES + name: counts[name] for name in self.log.field_names})
 
     def compress(self, job: Job, tables: Sequence[Field]) -> tuple[Compressed, float]:
         """The job's result and the seconds that it took."""
@@ -116,10 +123,9 @@ class Trial:
             for name, module in own.items():
                 self.model.embeddings[name] = module
 
-    def measured(self, result: Compressed, *, tuned: bool) -> dict[str, Any]:
+    def measured(self, result: Compressed) -> dict[str, Any]:
         """Size and quality of the model, which holds ``result``."""
         return {
-            "finetuned": tuned,
             "ratio": result.compression_ratio,
             "nbytes": result.nbytes,
             "original_nbytes": result.original_nbytes,

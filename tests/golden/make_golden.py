@@ -1,0 +1,51 @@
+"""Write golden.saec: every kind of tensor that format 1 knows, with numbers chosen by hand.
+
+Run it only when the format gets a new number: old files must stay readable, bit for bit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from saec.codebook import Codebook
+from saec.codes import PackedCodes
+from saec.compressed import ClusteredField, Compressed, RawField
+
+GOLDEN = Path(__file__).with_name("golden.saec")
+
+
+def clustered(name: str, codes: list[int], bits: int, codebook: Codebook) -> ClusteredField:
+    return ClusteredField(name, PackedCodes.pack(np.array(codes), bits), codebook, "float32")
+
+
+def golden() -> Compressed:
+    """Five fields with codes of 1, 2, 3 and 12 bits and all codebooks, and three raw ones."""
+    thirds = np.array([[1, -2], [0.5, 4], [3, 0.125]], np.float32)
+    grid = np.array([[0.5, 0.25, 2], [1, 0, -1]], np.float32)
+    steps = np.array([[-127, 0, 1], [127, 4, 2], [0, -8, 3], [2, 2, 4], [4, 6, -5]], np.int8)
+    axes = np.array([[0.5, 0.5, -1, 0], [0, 2, 0, 1], [10, 20, 30, 40]], np.float16)
+    spread = np.array([[2, 1], [-4, 0.5]], np.float32)
+    bytes_on_axes = Codebook(
+        np.array([[4], [-2]], np.int8),
+        np.array([[0.5], [1]], np.float32),
+        np.array([[1, -1], [0.25, 0.75]], np.float16),
+    )
+    return Compressed(
+        [
+            clustered("user", [2, 0, 1, 1, 0], 2, Codebook(thirds)),
+            clustered("item", [1, 0, 0, 1, 1, 0, 1, 1, 1], 1, Codebook(thirds.astype(np.float16))),
+            clustered("city", [4, 3, 2, 1, 0, 4, 2], 3, Codebook(steps, grid)),
+            clustered("user|item", [0, 1, 0], 12, Codebook(spread, None, axes)),
+            clustered("country", [1, 0], 1, bytes_on_axes),
+            RawField("gender", np.array([[1, 2], [3, 4]], np.float32)),
+            RawField("hour", np.array([[0.5], [-0.5], [65504]], np.float16)),
+            RawField("gr\u00f6\u00dfe", np.array([[1.5, -3]], ml_dtypes.bfloat16)),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    golden().save(GOLDEN)

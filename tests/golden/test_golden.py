@@ -1,0 +1,78 @@
+"""The golden file: its bytes, and its numbers as the decoder in docs/format.md reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_golden import GOLDEN, golden
+
+import saec
+
+FORMAT = Path(__file__).resolve().parents[2] / "docs" / "format.md"
+
+ROWS = {
+    "user": [[3, 0.125], [1, -2], [0.5, 4], [0.5, 4], [1, -2]],
+    "item": [
+        [0.5, 4],
+        [1, -2],
+        [1, -2],
+        [0.5, 4],
+        [0.5, 4],
+        [1, -2],
+        [0.5, 4],
+        [0.5, 4],
+        [0.5, 4],
+    ],
+    # value = step * (0.5, 0.25, 2) + (1, 0, -1)
+    "city": [
+        [3, 1.5, -11],
+        [2, 0.5, 7],
+        [1, -2, 5],
+        [64.5, 1, 3],
+        [-62.5, 0, 1],
+        [3, 1.5, -11],
+        [1, -2, 5],
+    ],
+    # (10, 20, 30, 40) + 2 * (0.5, 0.5, -1, 0) + 1 * (0, 2, 0, 1), and with -4 and 0.5
+    "user|item": [[11, 23, 28, 41], [8, 19, 34, 40.5], [11, 23, 28, 41]],
+    # coordinates 4 * 0.5 + 1 and -2 * 0.5 + 1 times (1, -1), plus (0.25, 0.75)
+    "country": [[0.25, 0.75], [3.25, -2.25]],
+    "gender": [[1, 2], [3, 4]],
+    "hour": [[0.5], [-0.5], [65504]],
+    "gr\u00f6\u00dfe": [[1.5, -3]],
+}
+
+
+@pytest.fixture(scope="module")
+def read() -> Callable[[Path], dict[str, np.ndarray]]:
+    """The documented decoder, up to where it is called; it imports numpy and json alone."""
+    [block] = re.findall(r"```python\n(import json\n.*?)\ntables = ", FORMAT.read_text(), re.DOTALL)
+    assert re.findall(r"^(?:import|from) .*", block, re.MULTILINE) == [
+        "import json",
+        "import numpy as np",
+    ]
+    namespace: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {}
+    exec(compile(block, str(FORMAT), "exec"), namespace)
+    return namespace["read"]
+
+
+def test_documented_decoder_gives_literal_numbers(
+    read: Callable[[Path], dict[str, np.ndarray]],
+) -> None:
+    tables = read(GOLDEN)
+    assert {name: rows.tolist() for name, rows in tables.items()} == ROWS
+    assert all(rows.dtype == np.float32 for rows in tables.values())
+
+
+def test_saec_gives_the_same_numbers() -> None:
+    loaded = saec.load(GOLDEN)
+    assert {name: field.decode().tolist() for name, field in loaded.items()} == ROWS
+
+
+def test_the_file_is_written_as_ever(tmp_path: Path) -> None:
+    golden().save(tmp_path / "now.saec")
+    assert (tmp_path / "now.saec").read_bytes() == GOLDEN.read_bytes()

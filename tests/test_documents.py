@@ -1,0 +1,78 @@
+"""Every Python block of README.md and docs/*.md runs, in order, one namespace per file.
+
+A block is left out only where an HTML comment directly before it says why: <!-- not run: reason -->
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+BLOCK = re.compile(
+    r"^(?P<mark><!-- not run: \S[^\n]*? -->\n+)?(?P<fence>```+)python\n(?P<code>.*?)^(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def blocks(text: str) -> Iterator[tuple[int, str]]:
+    """Line number and source of each block that is to be run."""
+    for match in BLOCK.finditer(text):
+        if match["mark"] is None:
+            yield text.count("\n", 0, match.start("code")) + 1, match["code"]
+
+
+def run(text: str, name: str) -> dict[str, object]:
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for line, code in blocks(text):
+        # Line numbers in tracebacks are those of the document.
+        exec(compile("\n" * (line - 1) + code, name, "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = path.read_text()
+    run(text, str(path))
+    fences = len(re.findall(r"^\s*```+ *(?:python|py)\b", text, re.MULTILINE))
+    assert fences == len(BLOCK.findall(text)), "a block that this test does not see"
+
+
+def test_the_documents_are_found() -> None:
+    names = {path.name for path in DOCUMENTS}
+    assert {"README.md", "format.md", "pytorch.md"} <= names
+    assert list(blocks((ROOT / "docs" / "format.md").read_text()))
+
+
+SAMPLE = """
+```python
+a = 1
+```
+```sh
+nothing
+```
+<!-- not run: takes a day -->
+```python
+a = 1 / 0
+```
+<!-- another comment -->
+```python
+b = a + 1
+```
+"""
+
+
+def test_the_test_itself() -> None:
+    assert [line for line, _ in blocks(SAMPLE)] == [3, 14]
+    assert run(SAMPLE, "sample")["b"] == 2
+    with pytest.raises(ZeroDivisionError):
+        run(SAMPLE.replace("not run: takes a day", "not run:"), "sample")
+    with pytest.raises(NameError, match="'a' is not defined") as caught:
+        run(SAMPLE.replace("a = 1\n", ""), "sample")
+    assert caught.traceback[-1].lineno + 1 == 13

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saec import artifact
 from saec.allocation import Option, allocate
@@ -58,12 +60,17 @@ def compress(
     with bar("coding fields", len(checked), progress) as shown:
         for field, option in zip(checked, choices, strict=True):
             if option.choice == _RAW:
-                compressed.append(RawField(field.name, field.weights))
+                compressed.append(RawField(field.name, _kept(field)))
                 shown.advance(1)
             else:
                 rng = _rng(seed, field, 1)
                 compressed.append(chosen_codec.encode(field, option.choice, rng, shown.advance))
     return Compressed(compressed)
+
+
+def _kept(field: Field) -> NDArray[Any]:
+    """The table as it is now: a model may go on training, but nobody writes through a mapped file."""
+    return field.weights if isinstance(field.weights, np.memmap) else field.weights.copy()
 
 
 def _rng(seed: int, field: Field, purpose: int) -> np.random.Generator:

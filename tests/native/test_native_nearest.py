@@ -14,6 +14,7 @@ from saec._native import NearestCentroid
 
 Floats = NDArray[np.float32]
 
+EVERYTHING = 1e9  # a radius share
 TILE = 32  # rows of a tile; sets of up to 64 centroids are one leaf
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -145,6 +146,12 @@ def inputs(seed: int) -> Iterator[tuple[str, Floats, Floats]]:
         yield f"rows are centroids {dim}", c[:n].copy(), c
         yield f"clustered {dim}", matrix(near), matrix(tight)
         yield f"heavy tails {dim}", matrix(tails[0]), matrix(tails[1])
+        # Rows about as far from all: the winner is a matter of the last bits.
+        sphere = c / np.linalg.norm(c, axis=1, keepdims=True)
+        yield f"sphere {dim}", 1e-6 * x, matrix(np.r_[sphere, -sphere])
+        yield f"far sphere {dim}", x + np.float32(1000), matrix(sphere)
+        edge = np.r_[-3 + np.zeros((8, dim)), 3 + 1e-6 * rng.standard_normal((k, dim))]
+        yield f"edge {dim}", np.abs(300 * x) + np.float32(9), matrix(edge)
         yield f"flat {dim}", x * np.float32([1] + [0] * (dim - 1)), c
         yield f"offset {dim}", x + np.float32(1e4), c + np.float32(1e4)
 
@@ -160,6 +167,8 @@ def test_floats_against_brute_force(name: str) -> None:
     check_nearest(found[0], rows, centroids)
     for other in found[1:]:
         assert np.array_equal(found[0], other), "instruction sets round alike"
+    # With leaves as large as all space nothing is ruled out; then the same centroids must win.
+    assert np.array_equal(found[0], search(rows, centroids, "scalar", EVERYTHING))
     assert np.array_equal(rows, copies[0])
     assert np.array_equal(centroids, copies[1])
 

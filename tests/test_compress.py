@@ -51,7 +51,7 @@ def grouped(
 def make_fields() -> list[Field]:
     rng = np.random.default_rng(0)
     return [
-        Field("user", grouped(rng, 2000, 8), zipf(2000)),
+        Field("user", grouped(rng, 1500, 8), zipf(1500)),
         Field("item", grouped(rng, 600, 4).astype(np.float16), zipf(600)[::-1]),
         Field("gender", grouped(rng, 3, 8), [7, 5, 0]),
         Field("bias", grouped(rng, 200, 1), zipf(200)),
@@ -111,8 +111,15 @@ def test_budget_is_kept_and_spent(budget: Budget, tmp_path: Path) -> None:
     assert same(load(tmp_path / "a.saec"), result)
 
 
-@pytest.mark.parametrize("budget", [Ratio(500), MaxBytes(100), BitsPerFeature(0.1)], ids=str)
-@pytest.mark.parametrize("codec", [Clusters(), Clusters(clusters=100)])
+@pytest.mark.parametrize(
+    ("budget", "codec"),
+    [
+        (Ratio(500), Clusters()),
+        (MaxBytes(100), Clusters(clusters=100)),
+        (BitsPerFeature(0.1), Clusters(clusters=0.2)),
+    ],
+    ids=str,
+)
 def test_smallest_possible_budget(budget: Budget, codec: Clusters) -> None:
     limit = budget.max_bytes(ORIGINAL, FEATURES)
     message = re.escape(f"{budget} allows {limit} bytes; the smallest possible is ")
@@ -128,7 +135,7 @@ def test_smallest_possible_budget(budget: Budget, codec: Clusters) -> None:
 
 
 def test_more_budget_loses_less() -> None:
-    lost = [distortion(at_ratio(ratio)) for ratio in (18, 12, 8, 5, 3, 1.5)]
+    lost = [distortion(at_ratio(ratio)) for ratio in (18, 12, 6, 1.5)]
     for less, more in pairwise(lost):
         # The curve is an estimate, so that small steps may go wrong a little.
         assert more < 1.02 * less
@@ -202,7 +209,7 @@ def test_the_seed_decides() -> None:
 def test_strides_and_maps_equal_the_array(tmp_path: Path) -> None:
     rows = FIELDS[0].weights
     np.save(tmp_path / "rows.npy", rows)
-    spaced = np.zeros((4000, 16), np.float32)
+    spaced = np.zeros((3000, 16), np.float32)
     spaced[::-2, ::2] = rows
     expected = run(Ratio(12), fields=FIELDS[:1])
     for other in (
@@ -243,7 +250,7 @@ def test_number_of_threads_does_not_matter(tmp_path: Path) -> None:
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
 
-@pytest.mark.parametrize(("count", "dim"), [(1, 1), (2, 1), (300, 1), (1, 512), (9, 512)])
+@pytest.mark.parametrize(("count", "dim"), [(1, 1), (2, 1), (300, 1), (1, 512)])
 def test_narrow_wide_and_short_tables(count: int, dim: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(dim)
     field = Field("x", grouped(rng, count, dim), zipf(count))
@@ -253,6 +260,13 @@ def test_narrow_wide_and_short_tables(count: int, dim: int, tmp_path: Path) -> N
     fixed.save(tmp_path / "a.saec")
     assert load(tmp_path / "a.saec")["x"].decode().shape == (count, dim)
     assert fixed["x"].nbytes <= field.nbytes
+
+
+def test_wide_table() -> None:
+    field = Field("x", grouped(np.random.default_rng(0), 300, 512, 4), zipf(300))
+    decoded = run(codec=Clusters(clusters=16), fields=[field])["x"].decode()
+    # Rows lie 0.3 around four centroids in every direction.
+    assert ((decoded - field.weights) ** 2).mean() == pytest.approx(0.09, rel=0.1)
 
 
 def test_rows_all_alike_cost_a_bit_each() -> None:

@@ -101,12 +101,23 @@ class Codebook:
         """
         if rank is None or rank == centroids.shape[1]:
             return cls(*_round_coordinates(centroids, dtype))
-        axes = _principal_axes(centroids, rank, weights)
+        return cls._on_axes(centroids, dtype, _principal_axes(centroids, rank, weights))
+
+    @classmethod
+    def _on_axes(
+        cls, centroids: NDArray[np.float32], dtype: CodebookDtype, axes: NDArray[np.float16]
+    ) -> Codebook:
         directions, mean = axes[:-1].astype(np.float64), axes[-1].astype(np.float64)
         # Least squares, since the axes as stored are not exactly orthonormal.
         against = directions @ (centroids - mean).T
         coordinates = np.linalg.solve(directions @ directions.T, against).T
         return cls(*_round_coordinates(coordinates.astype(np.float32), dtype), axes)
+
+    def moved(self, centroids: NDArray[np.float32]) -> Codebook:
+        """Round other ``centroids`` (k, dim) to the same dtype, on the same axes."""
+        if self.axes is None:
+            return Codebook.round(centroids, self.dtype)
+        return Codebook._on_axes(centroids, self.dtype, self.axes)
 
     @property
     def clusters(self) -> int:

@@ -69,7 +69,7 @@ def compress(
 
 
 def _kept(field: Field) -> NDArray[Any]:
-    """The table as it is now: a model may go on training, but nobody writes through a mapped file."""
+    """The table as it is now: a model may go on training; a mapped file is left where it is."""
     return field.weights if isinstance(field.weights, np.memmap) else field.weights.copy()
 
 

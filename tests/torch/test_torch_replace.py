@@ -30,14 +30,14 @@ Make = Callable[..., Any]
 def test_the_whole_way_from_a_model_to_a_file_and_into_a_new_model(
     click_inputs: Make, click_model: Make, tmp_path: Path
 ) -> None:
-    model = click_model().eval()
+    model = click_model(64).eval()  # wide enough for codes to be smaller
     counts = {"user": np.arange(30, 0, -1), "tags": np.ones(12)}
     result = saec.compress(fields(model, counts), codec=saec.Clusters(clusters=4), progress=False)
     assert replace_embeddings_(model, result) is model
     assert isinstance(model.user, CompressedEmbedding)
     assert isinstance(model.tags, CompressedEmbeddingBag)
     result.save(tmp_path / "model.saec")
-    fresh = click_model().eval()
+    fresh = click_model(64).eval()
     replace_embeddings_(fresh, saec.load(tmp_path / "model.saec"))
     inputs = click_inputs()
     assert torch.equal(fresh(*inputs), model(*inputs))

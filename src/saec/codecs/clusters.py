@@ -76,7 +76,7 @@ class Clusters:
     tolerance: float = 1e-3
     seeding: Seeding = "k-means++"
     codebook: CodebookDtype = "int8"
-    radius_share: float = 0.5
+    radius_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.clusters is not None:

@@ -106,7 +106,7 @@ def finetune(
     if teacher is not None and not isinstance(teacher, nn.Module) and len(teacher) != count:
         raise DataError(f"{count} batches, but a teacher's logits for {len(teacher)}")
     codebooks = [table.codebook for table in tables]
-    run = _Run(model, codebooks, validation, loss_fn or _log_loss, learning_rate)
+    run = _Run(model, tables, validation, loss_fn or _log_loss, learning_rate)
     modules = [model, teacher] if isinstance(teacher, nn.Module) else [model]
     due = {round(count * (part + 1) / evaluations) for part in range(evaluations)} - {0}
     with (
@@ -123,16 +123,18 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
-        codebooks: list[nn.Parameter],
+        tables: list[CompressedTable],
         validation: Batches,
         loss_fn: Loss,
         learning_rate: float,
     ) -> None:
         self.model = model
-        self.codebooks = codebooks
+        self.tables = tables
+        self.codebooks = [table.codebook for table in tables]
         self.validation = validation
         self.loss_fn = loss_fn
-        self.optimizer = torch.optim.Adam(codebooks, lr=learning_rate)
+        self.optimizer = torch.optim.Adam(self.codebooks, lr=learning_rate)
+        self._start = [codebook.detach().clone() for codebook in self.codebooks]
         self.losses: list[float] = []
         self.steps: list[int] = []
         self.best = 0
@@ -190,6 +192,8 @@ class _Run:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        for table, start in zip(self.tables, self._start, strict=True):
+            table.keep_to_axes_(start)
 
     @torch.no_grad()
     def _logits(self, teacher: nn.Module | Sequence[Tensor], inputs: Any, index: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +29,7 @@ class Segment:
 
     Their codes of ``code_bits`` bits start at byte ``first_byte``; code 0 is the codebook's row
     ``first_centroid``. With ``code_bits`` 0 the codebook holds the rows themselves, in order.
+    ``axes`` (rank, dim) are the only directions in which its centroids may move; None for all.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Segment:
     first_byte: int
     first_centroid: int
     centroids: int
+    axes: NDArray[np.float16] | None = field(default=None, compare=False, repr=False)
 
     @property
     def columns(self) -> list[int]:
@@ -95,20 +97,33 @@ class CompressedTable(nn.Module):
         codes: list[NDArray[np.uint8]] = []
         centroids: list[NDArray[np.float32]] = []
         row = byte = centroid = 0
-        for field in compressed:
-            bits, data, values = _stored(field)
+        for part in compressed:
+            bits, data, values, axes = _stored(part)
             start = byte if bits else 0  # rows without codes read bytes, too, and ignore them
             segments.append(
-                Segment(field.name, row, field.vocab_size, bits, start, centroid, len(values))
+                Segment(part.name, row, part.vocab_size, bits, start, centroid, len(values), axes)
             )
             codes.append(data)
             centroids.append(values)
-            row, byte, centroid = row + field.vocab_size, byte + len(data), centroid + len(values)
+            row, byte, centroid = row + part.vocab_size, byte + len(data), centroid + len(values)
         codebook = torch.from_numpy(np.concatenate(centroids)).to(like.device, like.dtype)
         if pads:
             codebook = torch.cat([codebook, torch.stack(list(pads.values()))])
         packed = torch.from_numpy(np.concatenate(codes)).to(like.device)
         return cls(segments, packed, codebook, tuple(pads))
+
+    @torch.no_grad()
+    def keep_to_axes_(self, start: Tensor) -> None:
+        """Take back what moved the codebook from ``start`` off the axes that are stored with it."""
+        for segment in self.segments:
+            if segment.axes is None:
+                continue
+            axes = torch.from_numpy(segment.axes.astype(np.float32)).to(start)
+            rows = slice(segment.first_centroid, segment.first_centroid + segment.centroids)
+            moved = self.codebook[rows] - start[rows]
+            # float32 at least: half precision cannot invert.
+            onto = torch.linalg.pinv(axes.float()) @ axes.float()
+            self.codebook[rows] = start[rows] + (moved.float() @ onto).to(start)
 
     @property
     def vocab_size(self) -> int:
@@ -286,12 +301,17 @@ class CompressedEmbeddingBag(_CompressedModule):
         return f"{super().extra_repr()}, mode={self.mode}"
 
 
-def _stored(field: CompressedField) -> tuple[int, NDArray[np.uint8], NDArray[np.float32]]:
-    """Width of the codes (0: none), packed codes and codebook of a field."""
+_Stored = tuple[int, NDArray[np.uint8], NDArray[np.float32], NDArray[np.float16] | None]
+
+
+def _stored(field: CompressedField) -> _Stored:
+    """Width of the codes (0: none), packed codes, codebook and the directions it may move in."""
     if isinstance(field, RawField):
-        return 0, np.empty(0, dtype=np.uint8), field.weights.astype(np.float32)
+        return 0, np.empty(0, dtype=np.uint8), field.weights.astype(np.float32), None
     if isinstance(field, ClusteredField):
         # A damaged code must not reach the centroids of the next field.
         field.checked_codes(np.arange(field.vocab_size, dtype=np.int64))
-        return field.codes.bits, field.codes.data, field.codebook.values
+        codebook = field.codebook
+        axes = None if codebook.axes is None else codebook.axes[:-1]
+        return field.codes.bits, field.codes.data, codebook.values, axes
     raise ModuleError(f"field {field.name!r}: codec {field.codec!r} has no PyTorch module")

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from saec.codebook import Codebook
 from saec.compressed import ClusteredField, Compressed, CompressedField, RawField
 from saec.errors import ModuleError
 from saec.torch.modules import (
@@ -231,7 +230,7 @@ def _tuned(field: CompressedField, rows: NDArray[np.float32]) -> CompressedField
     if np.array_equal(_centroids(field), rows):
         return field
     if isinstance(field, ClusteredField):
-        codebook = Codebook.round(rows, field.codebook.dtype, field.codebook.rank)
+        codebook = field.codebook.moved(rows)
         return ClusteredField(field.name, field.codes, codebook, field.dtype)
     return RawField(field.name, rows.astype(np.dtype(field.dtype)))
 

@@ -41,10 +41,10 @@ FAST = saec.Clusters(
     clusters=0.01,
     head_share=0.0,
     rows_per_cluster=4,
-    iterations=4,
+    iterations=3,
     seeding="random",
     codebook="float32",
-    radius_share=0.1,
+    radius_share=0.0,
 )
 METHODS = {
     "faiss, all rows": FaissKMeans(),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from saec.errors import ArtifactError
+from saec.files import whole_file
 
 __all__ = ["FORMAT", "Entry", "entry_bytes", "file_bytes", "read", "write"]
 
@@ -74,28 +74,11 @@ def write(path: str | os.PathLike[str], entries: Sequence[Entry]) -> None:
     Raises:
         ArtifactError: the file cannot be written; ``path`` is as it was.
     """
-    target = Path(path)
     ordered = _ordered(entries)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise ArtifactError(f"cannot write {target}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_header(entries, ordered))
-            for _, tensor in ordered:
-                file.write(np.ascontiguousarray(tensor).view(np.uint8).data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())  # mkstemp makes private files
-        Path(name).replace(target)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise ArtifactError(f"cannot write {target}: {error.strerror}") from error
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_directory(target.parent)
+    with whole_file(path, ArtifactError) as file:
+        file.write(_header(entries, ordered))
+        for _, tensor in ordered:
+            file.write(np.ascontiguousarray(tensor).view(np.uint8).data)
 
 
 def read(path: str | os.PathLike[str]) -> list[Entry]:
@@ -182,17 +165,3 @@ def _description(file: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(fields, list) or not all(isinstance(field, dict) for field in fields):
         raise ArtifactError(f"{file}: its description names no fields")
     return fields
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)  # the rename itself must survive a power cut
-    finally:
-        os.close(handle)

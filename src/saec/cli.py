@@ -292,7 +292,7 @@ def _ids(words: Iterable[str], field: CompressedField) -> list[int]:
 def _save_rows(out: Path, rows: NDArray[np.float32]) -> None:
     import numpy as np
 
-    from saec.report.files import whole_file
+    from saec.files import whole_file
 
     with whole_file(out) as stream:
         np.save(stream, rows)

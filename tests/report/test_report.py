@@ -13,9 +13,9 @@ import matplotlib
 import pytest
 
 from saec.errors import DataError
+from saec.files import whole_file
 from saec.report import Spread, read_results, render, summarise, write_report
 from saec.report.curves import COLOURS
-from saec.report.files import whole_file
 from saec.report.terminal import results_table
 
 Row = dict[str, Any]

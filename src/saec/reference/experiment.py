@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from saec.budget import Ratio
 from saec.codecs.clusters import Clusters
 from saec.codecs.codec import Codec
 from saec.errors import DataError, OptionError
+from saec.files import whole_file
 from saec.progress import bar
 from saec.reference.datasets import load, tasks
 from saec.reference.machine import machine
@@ -156,21 +156,9 @@ def write_json(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None
     Raises:
         DataError: the file cannot be written; what was there before is as it was.
     """
-    target = Path(path)
     text = json.dumps(results, indent=1, allow_nan=False) + "\n"
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):
-            raise DataError(f"cannot write {target}: {error.strerror}") from error
-        raise
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def _jobs(

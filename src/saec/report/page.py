@@ -8,8 +8,8 @@ from importlib.resources import files
 from typing import Any
 
 from saec.errors import require
+from saec.files import whole_file
 from saec.report.curves import curve
-from saec.report.files import whole_file
 from saec.report.results import Experiment, check_results, read_results, summarise
 
 __all__ = ["render", "write_report"]

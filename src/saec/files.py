@@ -8,17 +8,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from saec.errors import DataError
+from saec.errors import DataError, SaecError
 
 __all__ = ["whole_file"]
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def whole_file(
+    path: str | os.PathLike[str], failure: type[SaecError] = DataError
+) -> Iterator[BinaryIO]:
     """A stream into a sibling temporary file, which takes the place of ``path`` at the end.
 
     Raises:
-        DataError: the file cannot be written; ``path`` is as it was.
+        SaecError: of the kind ``failure``: the file cannot be written; ``path`` is as it was.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -32,5 +34,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
-            raise DataError(f"cannot write {target}: {error.strerror}") from error
+            raise failure(f"cannot write {target}: {error.strerror}") from error
         raise
+    _sync_directory(target.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)  # the rename itself must survive a power cut
+    finally:
+        os.close(handle)

@@ -14,7 +14,7 @@ __all__ = ["Seeding", "draw_by_mass", "draw_distant", "seed_centroids", "squared
 
 Seeding = Literal["k-means++", "random"]
 
-# k-means++ looks at this many rows per cluster; more changed the distortion by less than 0.1 %.
+# Seeds are drawn from a sample of this many rows per cluster: enough to choose among.
 _ROWS_PER_SEED = 16
 _LEAST_ROWS = 4096
 _ONE_BY_ONE = 32

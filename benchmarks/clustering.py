@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +23,13 @@ import saec
 from saec.baselines import FaissKMeans
 from saec.reference import load
 from saec.reference.evaluate import evaluate
-from saec.reference.experiment import write_json
+from saec.reference.experiment import FULL_KMEANS, write_json
 from saec.reference.machine import machine
 from saec.reference.models import build
 from saec.reference.train import train
 
-FULL = saec.Clusters(
-    clusters=0.01,
-    head_share=1.0,
-    weighting=0.0,
-    iterations=20,
-    tolerance=0.0,
-    seeding="random",
-    codebook="float32",
-    radius_share=1.0,
-)
+# Both kinds of full k-means start from random rows, as faiss does.
+FULL = replace(FULL_KMEANS, seeding="random")
 FAST = saec.Clusters(
     clusters=0.01,
     head_share=0.0,
@@ -50,7 +43,7 @@ METHODS = {
     "faiss, all rows": FaissKMeans(),
     "saec, all rows": FULL,
     "saec, fast": FAST,
-    "saec, fast, exact search": saec.Clusters(**{**vars(FAST), "radius_share": 1.0}),
+    "saec, fast, exact search": replace(FAST, radius_share=1.0),
 }
 
 

@@ -63,7 +63,7 @@ def entry_bytes(entry: Entry) -> int:
     A field's part of the header is its description and its tensors' places; the places are counted
     with as many digits as any file could need.
     """
-    alone = _header([entry], [(key, tensor) for key, tensor in _ordered([entry])], _FAR)
+    alone = _header([entry], _ordered([entry]), _FAR)
     tensors = sum(tensor.nbytes for tensor in entry.tensors.values())
     return len(alone) - EMPTY_BYTES + tensors + _INDEX_BYTES * len(entry.tensors)
 

@@ -30,12 +30,12 @@ from saec.reference.simulated import simulate
 from saec.reference.trial import Job, Trial
 from saec.table import Field
 
-__all__ = ["METHODS", "bench", "demo", "write_json"]
+__all__ = ["FULL_KMEANS", "METHODS", "bench", "demo", "write_json"]
 
 OnRow = Callable[[dict[str, Any]], None]
 
 # What the paper compares its clustering with: all rows, all iterations, exact search.
-_FULL_KMEANS = Clusters(
+FULL_KMEANS = Clusters(
     clusters=0.01,
     head_share=1.0,
     weighting=0.0,
@@ -47,8 +47,8 @@ _FULL_KMEANS = Clusters(
 
 METHODS: dict[str, Callable[[], Codec]] = {
     "saec": Clusters,
-    "kmeans": lambda: _FULL_KMEANS,
-    "kmeans-weighted": lambda: replace(_FULL_KMEANS, weighting=1.0),
+    "kmeans": lambda: FULL_KMEANS,
+    "kmeans-weighted": lambda: replace(FULL_KMEANS, weighting=1.0),
     **BASELINES,
 }
 

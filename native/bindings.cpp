@@ -3,15 +3,18 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 #include <omp.h>
 
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "accumulate.h"
 #include "codes.h"
 #include "nearest.h"
+#include "scalar.h"
 #include "seeding.h"
 
 namespace nb = nanobind;
@@ -40,9 +43,28 @@ int thread_count(int threads, size_t work) {
       std::min(static_cast<size_t>(omp_get_max_threads()), 1 + work / kWorth));
 }
 
-void expect_packed(const Vector<uint8_t>& data, size_t count, unsigned bits) {
-  expect(bits >= 1 && bits <= 32, "code_bits must lie in 1..32");
-  expect(data.shape(0) >= saec::packed_bytes(count, bits), "packed codes are too short");
+saec::RowLayout row_layout(const Vector<uint32_t>& widths) {
+  for (size_t j = 0; j < widths.shape(0); ++j)
+    expect(widths.data()[j] <= 32, "widths must lie in 0..32");
+  return saec::RowLayout(widths.data(), widths.shape(0));
+}
+
+void expect_borders(const Vector<int64_t>& borders, size_t count) {
+  expect(borders.shape(0) >= 2, "no borders");
+  expect(borders.data()[0] == 0, "borders start at 0");
+  for (size_t j = 1; j < borders.shape(0); ++j)
+    expect(borders.data()[j - 1] < borders.data()[j], "borders must ascend");
+  expect(static_cast<size_t>(borders.data()[borders.shape(0) - 1]) == count,
+         "borders end with the values");
+}
+
+saec::Scalars scalars_of(const Vector<float>& values, const Matrix<double>& sums, double centre) {
+  static_assert(sizeof(saec::Moments) == 3 * sizeof(double));
+  expect(values.shape(0) > 0, "no values");
+  expect(sums.shape(0) == values.shape(0) + 1 && sums.shape(1) == 3,
+         "values and sums differ in length");
+  return {values.data(), reinterpret_cast<const saec::Moments*>(sums.data()), values.shape(0),
+          centre};
 }
 
 const saec::Kernels& kernels_named(const std::string& name) {
@@ -116,42 +138,63 @@ NB_MODULE(_native, module) {
       nb::arg("rows"), nb::arg("weights"), nb::arg("uniforms"),
       nb::arg("chosen").noconvert());
 
-  module.def("packed_bytes", &saec::packed_bytes, nb::arg("count"), nb::arg("bits"));
+  module.def("packed_bytes", &saec::packed_bytes, nb::arg("count"), nb::arg("row_bits"));
 
   module.def(
       "pack_codes",
-      [](Vector<uint32_t> codes, unsigned bits, OutVector<uint8_t> data) {
-        expect(bits >= 1 && bits <= 32, "code_bits must lie in 1..32");
-        expect(data.shape(0) >= saec::packed_bytes(codes.shape(0), bits), "data is too short");
-        for (size_t i = 0; i < codes.shape(0); ++i)
-          expect((static_cast<uint64_t>(codes.data()[i]) >> bits) == 0, "a code needs more bits");
+      [](std::vector<Vector<uint32_t>> codes, Vector<uint32_t> widths, OutVector<uint8_t> data,
+         int threads) {
+        const saec::RowLayout layout = row_layout(widths);
+        expect(codes.size() == layout.parts, "codes and widths differ in length");
+        const size_t count = codes.empty() ? 0 : codes[0].shape(0);
+        expect(data.shape(0) >= saec::packed_bytes(count, layout.bits), "data is too short");
+        std::vector<const uint32_t*> parts;
+        for (size_t j = 0; j < layout.parts; ++j) {
+          expect(codes[j].shape(0) == count, "parts differ in length");
+          uint64_t used = 0;
+          for (size_t i = 0; i < count; ++i) used |= codes[j].data()[i];
+          expect((used >> widths.data()[j]) == 0, "a code needs more bits");
+          parts.push_back(codes[j].data());
+        }
         nb::gil_scoped_release release;
-        saec::pack_codes(codes.data(), codes.shape(0), bits, data.data());
+        saec::pack_codes(parts.data(), layout, count,
+                         thread_count(threads, count * layout.parts * 2), data.data());
       },
-      nb::arg("codes"), nb::arg("bits"), nb::arg("data").noconvert());
+      nb::arg("codes"), nb::arg("widths"), nb::arg("data").noconvert(), nb::arg("threads") = 0);
 
   module.def(
       "unpack_codes",
-      [](Vector<uint8_t> data, unsigned bits, OutVector<uint32_t> codes) {
-        expect_packed(data, codes.shape(0), bits);
+      [](Vector<uint8_t> data, Vector<uint32_t> widths, OutMatrix<uint32_t> codes, int threads) {
+        const saec::RowLayout layout = row_layout(widths);
+        const size_t count = codes.shape(0);
+        expect(codes.shape(1) == layout.parts, "codes and widths differ in length");
+        expect(data.shape(0) >= saec::packed_bytes(count, layout.bits),
+               "packed codes are too short");
         nb::gil_scoped_release release;
-        saec::unpack_codes(data.data(), bits, codes.shape(0), codes.data());
+        saec::gather_codes(data.data(), layout, [](size_t i) { return i; }, count,
+                           thread_count(threads, count * layout.parts * 2), codes.data());
       },
-      nb::arg("data"), nb::arg("bits"), nb::arg("codes").noconvert());
+      nb::arg("data"), nb::arg("widths"), nb::arg("codes").noconvert(), nb::arg("threads") = 0);
 
   module.def(
       "gather_codes",
-      [](Vector<uint8_t> data, unsigned bits, size_t count, Vector<int64_t> ids,
-         OutVector<uint32_t> codes) {
-        expect_packed(data, count, bits);
+      [](Vector<uint8_t> data, Vector<uint32_t> widths, size_t count, Vector<int64_t> ids,
+         OutMatrix<uint32_t> codes, int threads) {
+        const saec::RowLayout layout = row_layout(widths);
+        expect(codes.shape(1) == layout.parts, "codes and widths differ in length");
+        expect(data.shape(0) >= saec::packed_bytes(count, layout.bits),
+               "packed codes are too short");
         expect(ids.shape(0) == codes.shape(0), "ids and codes differ in length");
         expect(saec::first_outside(ids.data(), ids.shape(0), count) == ids.shape(0),
                "id out of range");
         nb::gil_scoped_release release;
-        saec::gather_codes(data.data(), bits, ids.data(), ids.shape(0), codes.data());
+        const auto row_of = [rows = ids.data()](size_t i) { return static_cast<size_t>(rows[i]); };
+        saec::gather_codes(data.data(), layout, row_of, ids.shape(0),
+                           thread_count(threads, ids.shape(0) * (4 + layout.parts * 2)),
+                           codes.data());
       },
-      nb::arg("data"), nb::arg("bits"), nb::arg("count"), nb::arg("ids"),
-      nb::arg("codes").noconvert());
+      nb::arg("data"), nb::arg("widths"), nb::arg("count"), nb::arg("ids"),
+      nb::arg("codes").noconvert(), nb::arg("threads") = 0);
 
   module.def(
       "first_outside",
@@ -159,4 +202,83 @@ NB_MODULE(_native, module) {
         return saec::first_outside(ids.data(), ids.shape(0), limit);
       },
       nb::arg("ids"), nb::arg("limit"));
+
+  module.def(
+      "sum_scalars",
+      [](Vector<float> values, Vector<double> weights, OutMatrix<double> sums) {
+        const size_t count = values.shape(0);
+        expect(count > 0, "no values");
+        expect(weights.shape(0) == count, "values and weights differ in length");
+        expect(sums.shape(0) == count + 1 && sums.shape(1) == 3, "values and sums differ in length");
+        nb::gil_scoped_release release;
+        return saec::sum_scalars(values.data(), weights.data(), count,
+                                 reinterpret_cast<saec::Moments*>(sums.data()));
+      },
+      nb::arg("values"), nb::arg("weights"), nb::arg("sums").noconvert());
+
+  module.def(
+      "split_scalars",
+      [](Vector<float> values, Matrix<double> sums, double centre, OutVector<int64_t> borders) {
+        const saec::Scalars scalars = scalars_of(values, sums, centre);
+        expect(borders.shape(0) >= 2, "no borders");
+        nb::gil_scoped_release release;
+        return saec::split_scalars(scalars, borders.shape(0) - 1, borders.data());
+      },
+      nb::arg("values"), nb::arg("sums"), nb::arg("centre"), nb::arg("borders").noconvert());
+
+  module.def(
+      "partition_scalars",
+      [](Vector<float> values, Matrix<double> sums, double centre, Vector<int64_t> borders,
+         Vector<int64_t> sizes, OutVector<int64_t> partitions) {
+        const saec::Scalars scalars = scalars_of(values, sums, centre);
+        expect_borders(borders, values.shape(0));
+        const size_t runs = borders.shape(0) - 1;
+        expect(sizes.shape(0) > 0, "no sizes");
+        size_t wanted = 0;
+        for (size_t s = 0; s < sizes.shape(0); ++s) {
+          const auto size = static_cast<size_t>(sizes.data()[s]);
+          expect(size >= 1 && size <= runs, "sizes must lie in 1..runs");
+          wanted += size + 1;
+        }
+        expect(partitions.shape(0) == wanted, "sizes and partitions differ in length");
+        nb::gil_scoped_release release;
+        saec::partition_scalars(scalars, borders.data(), runs, sizes.data(), sizes.shape(0),
+                                partitions.data());
+      },
+      nb::arg("values"), nb::arg("sums"), nb::arg("centre"), nb::arg("borders"), nb::arg("sizes"),
+      nb::arg("partitions").noconvert());
+
+  module.def(
+      "refine_scalars",
+      [](Vector<float> values, Matrix<double> sums, double centre, OutVector<int64_t> borders,
+         OutVector<double> centers) {
+        const saec::Scalars scalars = scalars_of(values, sums, centre);
+        expect_borders(Vector<int64_t>(borders), values.shape(0));
+        expect(centers.shape(0) + 1 == borders.shape(0), "borders and centers differ in length");
+        nb::gil_scoped_release release;
+        saec::refine_scalars(scalars, centers.shape(0), borders.data(), centers.data());
+      },
+      nb::arg("values"), nb::arg("sums"), nb::arg("centre"), nb::arg("borders").noconvert(),
+      nb::arg("centers").noconvert());
+
+  module.def(
+      "scalar_distortion",
+      [](Vector<float> values, Matrix<double> sums, double centre, Vector<double> centers) {
+        const saec::Scalars scalars = scalars_of(values, sums, centre);
+        return saec::scalar_distortion(scalars, centers.data(), centers.shape(0));
+      },
+      nb::arg("values"), nb::arg("sums"), nb::arg("centre"), nb::arg("centers"));
+
+  module.def(
+      "nearest_scalars",
+      [](Vector<float> values, Vector<float> centers, OutVector<uint32_t> nearest, int threads) {
+        const size_t clusters = centers.shape(0);
+        expect(clusters > 0 && clusters < (size_t{1} << 31), "no centers, or too many");
+        expect(nearest.shape(0) == values.shape(0), "values and nearest differ in length");
+        nb::gil_scoped_release release;
+        saec::nearest_scalars(values.data(), values.shape(0), centers.data(), clusters,
+                              thread_count(threads, values.shape(0) * 4), nearest.data());
+      },
+      nb::arg("values"), nb::arg("centers"), nb::arg("nearest").noconvert(),
+      nb::arg("threads") = 0);
 }

@@ -1,5 +1,7 @@
-// Codes of 1 to 32 bits, packed without gaps, lowest bit first.
+// Rows of codes of 0 to 32 bits, packed without gaps, lowest bit first.
 #pragma once
+
+#include <omp.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -10,32 +12,97 @@
 
 namespace saec {
 
-// Bytes that follow the last code, so that eight bytes can be read wherever a code starts.
+// Bytes that follow the last row, so that eight bytes can be read wherever a code starts.
 constexpr size_t kCodePadding = 7;
 
 // Throws where a bit's number would not fit size_t: wrapped round, a short buffer would look long enough.
-inline size_t packed_bytes(size_t count, unsigned bits) {
-  if (count > (std::numeric_limits<size_t>::max() - 7) / std::max(bits, 1u))
+inline size_t packed_bytes(size_t count, size_t row_bits) {
+  if (count > (std::numeric_limits<size_t>::max() - 7) / std::max(row_bits, size_t{1}))
     throw std::length_error("too many codes to be addressed");
-  return (count * bits + 7) / 8 + kCodePadding;
+  return (count * row_bits + 7) / 8 + kCodePadding;
 }
 
-inline uint32_t read_code(const uint8_t* data, size_t index, unsigned bits) {
-  const size_t bit = index * bits;
+// What a row is made of: its parts' codes one after the other, widths[j] bits each. A part of no bits
+// has code 0 and no place of its own.
+struct RowLayout {
+  const uint32_t* widths;
+  size_t parts;
+  size_t bits = 0;  // of a row
+
+  RowLayout(const uint32_t* part_widths, size_t part_count)
+      : widths(part_widths), parts(part_count) {
+    for (size_t j = 0; j < parts; ++j) bits += widths[j];
+  }
+};
+
+// Rows [first, last), first a multiple of 8. Writes the bytes of these rows and none besides: ranges
+// that start at such rows share no byte, so several threads may write at once.
+// codes[j]: IN the codes of part j, each below 2^widths[j]. data: OUT packed_bytes(last, layout.bits).
+inline void pack_range(const uint32_t* const* codes, const RowLayout& layout, size_t first,
+                       size_t last, uint8_t* data) {
+  uint8_t* out = data + first / 8 * layout.bits;
+  uint64_t held = 0;
+  unsigned filled = 0;  // bits of held; below 32 between codes
+  for (size_t i = first; i < last; ++i)
+    for (size_t j = 0; j < layout.parts; ++j) {
+      held |= static_cast<uint64_t>(codes[j][i]) << filled;
+      filled += layout.widths[j];
+      if (filled < 32) continue;
+      std::memcpy(out, &held, 4);
+      out += 4;
+      held >>= 32;
+      filled -= 32;
+    }
+  std::memcpy(out, &held, (filled + 7) / 8);
+}
+
+// data: OUT packed_bytes(count, layout.bits); its padding is not written to.
+inline void pack_codes(const uint32_t* const* codes, const RowLayout& layout, size_t count,
+                       int threads, uint8_t* data) {
+  const auto ranges = static_cast<size_t>(threads);
+  const size_t each = (count / ranges / 8 + 1) * 8;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (size_t range = 0; range < ranges; ++range)
+    pack_range(codes, layout, std::min(count, range * each), std::min(count, (range + 1) * each),
+               data);
+}
+
+inline uint64_t read_word(const uint8_t* data, size_t bit) {
   uint64_t word;
   std::memcpy(&word, data + bit / 8, sizeof word);
-  return static_cast<uint32_t>((word >> (bit % 8)) & ((uint64_t{1} << bits) - 1));
+  return word >> (bit % 8);
 }
 
-// codes: IN count, each below 2^bits. data: OUT packed_bytes(count, bits), zeroed by the caller.
-inline void pack_codes(const uint32_t* codes, size_t count, unsigned bits, uint8_t* data) {
-  for (size_t i = 0; i < count; ++i) {
-    const size_t bit = i * bits;
-    uint64_t word;
-    std::memcpy(&word, data + bit / 8, sizeof word);
-    word |= static_cast<uint64_t>(codes[i]) << (bit % 8);
-    std::memcpy(data + bit / 8, &word, sizeof word);
+inline uint32_t lowest_bits(uint64_t word, uint32_t width) {
+  return static_cast<uint32_t>(word & ((uint64_t{1} << width) - 1));
+}
+
+// codes: OUT layout.parts.
+inline void read_row(const uint8_t* data, const RowLayout& layout, size_t row, uint32_t* codes) {
+  constexpr size_t kWord = 57;  // bits that a word is sure to hold, wherever in a byte they start
+  size_t bit = row * layout.bits;
+  if (layout.bits >= 1 && layout.bits <= kWord) {
+    uint64_t word = read_word(data, bit);
+    for (size_t j = 0; j < layout.parts; ++j) {
+      codes[j] = lowest_bits(word, layout.widths[j]);
+      word >>= layout.widths[j];
+    }
+    return;
   }
+  for (size_t j = 0; j < layout.parts; ++j) {
+    const uint32_t width = layout.widths[j];  // a part of no bits may stand where a word does not fit
+    codes[j] = width ? lowest_bits(read_word(data, bit), width) : 0;
+    bit += width;
+  }
+}
+
+// row_of(i): the i-th row wanted. codes: OUT count x layout.parts.
+template <typename RowOf>
+void gather_codes(const uint8_t* data, const RowLayout& layout, RowOf row_of, size_t count,
+                  int threads, uint32_t* codes) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (size_t i = 0; i < count; ++i)
+    read_row(data, layout, row_of(i), codes + i * layout.parts);
 }
 
 // Position of the first id outside [0, limit), or count if there is none.
@@ -50,16 +117,6 @@ inline size_t first_outside(const int64_t* ids, size_t count, size_t limit) {
       if (static_cast<uint64_t>(ids[i]) >= limit) return i;
   }
   return count;
-}
-
-// codes: OUT count.
-inline void gather_codes(const uint8_t* data, unsigned bits, const int64_t* ids, size_t count,
-                         uint32_t* codes) {
-  for (size_t i = 0; i < count; ++i) codes[i] = read_code(data, static_cast<size_t>(ids[i]), bits);
-}
-
-inline void unpack_codes(const uint8_t* data, unsigned bits, size_t count, uint32_t* codes) {
-  for (size_t i = 0; i < count; ++i) codes[i] = read_code(data, i, bits);
 }
 
 }  // namespace saec

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saec.codes import PackedCodes, bits_for, check_ids, packed_bytes
+from saec.codes import PackedCodes, PackedRows, bits_for, check_ids, packed_bytes
 from saec.errors import ArtifactError, IdError
 
 
@@ -63,6 +63,82 @@ def test_bits_out_of_range(bits: int) -> None:
 def test_data_of_another_size(data: np.ndarray) -> None:
     with pytest.raises(ArtifactError, match="10 codes of 1 bits take 9 bytes, not"):
         PackedCodes(data, 10, 1)
+
+
+class TestPackedRows:
+    # Two rows of 3 and 2 bits: 5 and 1, then 2 and 3: 11 010 01 101, lowest bit first.
+    CODES = (np.array([5, 2]), np.array([1, 3]))
+
+    def test_by_hand(self) -> None:
+        rows = PackedRows.pack(self.CODES, [3, 2])
+        assert (rows.first_byte, rows.count, rows.widths) == (0, 2, (3, 2))
+        assert rows.data.tolist() == [0b01001101, 0b11, 0, 0, 0, 0, 0, 0, 0]
+        assert rows.unpack().tolist() == [[5, 1], [2, 3]]
+        assert rows.gather(np.array([1, 0, 1])).tolist() == [[2, 3], [5, 1], [2, 3]]
+
+    @given(
+        data=st.data(),
+        widths=st.lists(st.sampled_from([0, 1, 2, 7, 8, 13, 31, 32]), min_size=1, max_size=5),
+        count=st.integers(0, 40),
+    )
+    def test_equals_one_packed_array_per_part(
+        self, data: st.DataObject, widths: list[int], count: int
+    ) -> None:
+        rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+        codes = [rng.integers(0, 2**width, count, dtype=np.uint64) for width in widths]
+        rows = PackedRows.pack(codes, widths)
+        ids = rng.integers(0, count, 20) if count else np.zeros(0, np.int64)
+        assert rows.data.nbytes == packed_bytes(count, sum(widths))
+        for j, (part, width) in enumerate(zip(codes, widths, strict=True)):
+            alone = PackedCodes.pack(part, max(width, 1))
+            assert np.array_equal(rows.unpack()[:, j], alone.unpack())
+            assert np.array_equal(rows.gather(ids)[:, j], alone.gather(ids))
+
+    def test_several_back_to_back_in_one_buffer(self) -> None:
+        rng = np.random.default_rng(0)
+        shapes = [(5, (3, 2)), (9, ()), (64, (8, 4, 1)), (1000, (1,)), (3, (0,))]
+        tiers = [np.array([rng.integers(0, 2**w, n) for w in widths]) for n, widths in shapes]
+        starts = np.cumsum([0, *((n * sum(widths) + 7) // 8 for n, widths in shapes)]).tolist()
+        data = np.full(starts[-1] + 7, 0xFF, np.uint8)
+        for number in (2, 0, 3, 1, 4):  # in any order
+            PackedRows.pack_into(data, starts[number], tiers[number], shapes[number][1])
+        assert (data[-7:] == 0xFF).all()
+        for start, tier, (count, widths) in zip(starts, tiers, shapes, strict=False):
+            rows = PackedRows(data, start, count, widths)
+            assert np.array_equal(rows.unpack(), tier.reshape(-1, count).T)
+            last = rows.gather(np.array([count - 1]))
+            assert np.array_equal(last[0], tier[..., -1] if len(tier) else [])
+
+    def test_blocks_of_rows_give_the_whole(self) -> None:
+        codes = np.random.default_rng(0).integers(0, 8, (2, 21))
+        whole = PackedRows.pack(codes, [3, 4]).data
+        data = np.zeros_like(whole)
+        for first in (16, 0, 8):
+            PackedRows.pack_into(data, first * 7 // 8, codes[:, first : first + 8], [3, 4])
+        assert np.array_equal(data, whole)
+
+    @pytest.mark.parametrize("width", [-1, 33])
+    def test_width_out_of_range(self, width: int) -> None:
+        with pytest.raises(ArtifactError, match=re.escape(f"widths (3, {width}) are not all in")):
+            PackedRows(np.zeros(99, np.uint8), 0, 1, (3, width))
+
+    @pytest.mark.parametrize(
+        ("data", "first"),
+        [
+            (np.zeros(9, np.uint8), 1),
+            (np.zeros(8, np.uint8), 0),
+            (np.zeros(99, np.uint8), -1),
+            (np.zeros(99, np.int8), 0),
+            (np.zeros((9, 9), np.uint8), 0),
+        ],
+    )
+    def test_rows_that_do_not_fit(self, data: np.ndarray, first: int) -> None:
+        with pytest.raises(ArtifactError, match=f"2 rows of 5 bits from byte {first} on take"):
+            PackedRows(data, first, 2, (3, 2))
+
+    def test_writing_beyond_the_end(self) -> None:
+        with pytest.raises(ValueError, match="data is too short"):
+            PackedRows.pack_into(np.zeros(9, np.uint8), 1, self.CODES, [3, 2])
 
 
 class TestCheckIds:

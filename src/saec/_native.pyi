@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 from numpy import float32, float64, int32, int64, uint8, uint32
 from numpy.typing import NDArray
 
@@ -27,10 +29,55 @@ def draw_seeds(
     uniforms: NDArray[float64],
     chosen: NDArray[int64],
 ) -> int: ...
-def packed_bytes(count: int, bits: int) -> int: ...
-def pack_codes(codes: NDArray[uint32], bits: int, data: NDArray[uint8]) -> None: ...
-def unpack_codes(data: NDArray[uint8], bits: int, codes: NDArray[uint32]) -> None: ...
+def packed_bytes(count: int, row_bits: int) -> int: ...
+def pack_codes(
+    codes: Sequence[NDArray[uint32]],
+    widths: NDArray[uint32],
+    data: NDArray[uint8],
+    threads: int = 0,
+) -> None: ...
+def unpack_codes(
+    data: NDArray[uint8], widths: NDArray[uint32], codes: NDArray[uint32], threads: int = 0
+) -> None: ...
 def gather_codes(
-    data: NDArray[uint8], bits: int, count: int, ids: NDArray[int64], codes: NDArray[uint32]
+    data: NDArray[uint8],
+    widths: NDArray[uint32],
+    count: int,
+    ids: NDArray[int64],
+    codes: NDArray[uint32],
+    threads: int = 0,
 ) -> None: ...
 def first_outside(ids: NDArray[int64], limit: int) -> int: ...
+def sum_scalars(
+    values: NDArray[float32], weights: NDArray[float64], sums: NDArray[float64]
+) -> float: ...
+def split_scalars(
+    values: NDArray[float32], sums: NDArray[float64], centre: float, borders: NDArray[int64]
+) -> int: ...
+def partition_scalars(
+    values: NDArray[float32],
+    sums: NDArray[float64],
+    centre: float,
+    borders: NDArray[int64],
+    sizes: NDArray[int64],
+    partitions: NDArray[int64],
+) -> None: ...
+def refine_scalars(
+    values: NDArray[float32],
+    sums: NDArray[float64],
+    centre: float,
+    borders: NDArray[int64],
+    centers: NDArray[float64],
+) -> None: ...
+def scalar_distortion(
+    values: NDArray[float32],
+    sums: NDArray[float64],
+    centre: float,
+    centers: NDArray[float64],
+) -> float: ...
+def nearest_scalars(
+    values: NDArray[float32],
+    centers: NDArray[float32],
+    nearest: NDArray[uint32],
+    threads: int = 0,
+) -> None: ...

@@ -1,0 +1,148 @@
+"""Weighted k-means of scalars: sorted once, after which no step looks at every value again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec import _native
+from saec.errors import FieldError, OptionError
+
+__all__ = ["Scalars", "cluster_scalars", "nearest_scalars", "scalar_codebooks"]
+
+# Dynamic programming takes time in proportion to clusters x runs (x log runs), and finds the exact
+# optimum if every distinct value is a run. Below, not too few runs for the many clusters, not more
+# than are soon split for a few.
+_CELLS = 2**19
+_LEAST_RUNS = 2048
+_MOST_RUNS = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Scalars:
+    """Values in ascending order with running sums of their weights; made by :meth:`of`.
+
+    Attributes:
+        values: (n,) float32, ascending; those of weight zero are left out.
+        sums: (n + 1, 3) float64 running sums of weight, weight x value and weight x value squared,
+            zero at the weighted median.
+        centre: what values are counted from in ``sums``, the weighted median.
+    """
+
+    values: NDArray[np.float32]
+    sums: NDArray[np.float64]
+    centre: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32], weights: NDArray[np.float64]) -> Scalars:
+        """Sort ``values`` (n,) float32 with ``weights`` (n,) float64, finite and not negative.
+
+        Raises:
+            FieldError: lengths differ, a value is not finite or a weight negative or not finite.
+        """
+        if values.shape != weights.shape:
+            raise FieldError(f"values have shape {values.shape}, weights {weights.shape}")
+        if not (np.isfinite(weights.sum()) and weights.min(initial=0.0) >= 0):
+            raise FieldError("weights of scalars must be finite and not negative")
+        order = np.argsort(values)
+        order = order[weights[order] > 0]
+        values, weights = values[order], weights[order]
+        if not np.isfinite(values[[0, -1] if len(values) else []]).all():  # NaN is sorted last
+            raise FieldError("scalars must be finite")
+        sums = np.zeros((len(values) + 1, 3))
+        centre = _native.sum_scalars(values, weights, sums) if len(values) else 0.0
+        return cls(values, sums, centre)
+
+    @property
+    def count(self) -> int:
+        """Values whose weight is not zero."""
+        return len(self.values)
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of all weights."""
+        return float(self.sums[-1, 0] - self.sums[0, 0])
+
+    @property
+    def mean(self) -> float:
+        """Weighted mean; NaN if there is no weight."""
+        if not self.count:
+            return np.nan
+        weight, first, _ = self.sums[-1] - self.sums[0]
+        return float(self.centre + first / weight)
+
+    def distortion(self, centers: NDArray[np.floating]) -> float:
+        """Weighted squared error with every value at its nearest center, ties to the lower.
+
+        Args:
+            centers: (k,) ascending, at least one. Takes O(k log n).
+        """
+        if not len(centers):
+            raise OptionError("no centers")
+        if not self.count:
+            return 0.0
+        ascending = np.ascontiguousarray(centers, dtype=np.float64)
+        return _native.scalar_distortion(self.values, self.sums, self.centre, ascending)
+
+
+def cluster_scalars(scalars: Scalars, clusters: int) -> NDArray[np.float64]:
+    """Centers of least distortion, ascending and distinct: see :func:`scalar_codebooks`."""
+    return scalar_codebooks(scalars, [clusters])[0]
+
+
+def scalar_codebooks(scalars: Scalars, sizes: Sequence[int]) -> list[NDArray[np.float64]]:
+    """Centers of least distortion for every number of clusters in ``sizes``.
+
+    One dynamic program serves all sizes. With few distinct values it is exact; with many it
+    partitions some thousand runs of neighbours instead of values, and Lloyd's iterations over the
+    values move the borders inside the runs. Time grows with the largest size, and beyond 512
+    with its square.
+
+    Returns:
+        For each size the centers (k,) float64, ascending and distinct: k is the size, or the number
+        of distinct values of positive weight if that is less.
+
+    Raises:
+        OptionError: a size is below 1.
+    """
+    if min(sizes, default=1) < 1:
+        raise OptionError(f"{min(sizes)} clusters are asked for; there must be at least one")
+    if not scalars.count or not sizes:
+        return [np.empty(0) for _ in sizes]
+    borders = _split(scalars, max(sizes))
+    found = np.minimum(np.asarray(sizes, np.int64), len(borders) - 1)
+    partitions = np.empty(found.sum() + len(found), np.int64)
+    _native.partition_scalars(*_parts(scalars), borders, found, partitions)
+    ends = np.cumsum(found + 1)
+    return [_refine(scalars, partition) for partition in np.split(partitions, ends[:-1])]
+
+
+def nearest_scalars(
+    values: NDArray[np.float32], centers: NDArray[np.float32]
+) -> NDArray[np.uint32]:
+    """The nearest of ``centers`` (k,) ascending to each of ``values`` (n,), ties to the lower."""
+    nearest = np.empty(len(values), np.uint32)
+    _native.nearest_scalars(values, centers, nearest)
+    return nearest
+
+
+def _split(scalars: Scalars, clusters: int) -> NDArray[np.int64]:
+    """Borders (runs + 1,) of runs that clusters are put together from."""
+    limit = max(min(_CELLS // clusters, _MOST_RUNS), _LEAST_RUNS, 4 * clusters)
+    borders = np.empty(min(limit, scalars.count) + 1, np.int64)
+    runs = _native.split_scalars(*_parts(scalars), borders)
+    return borders[: runs + 1]
+
+
+def _refine(scalars: Scalars, borders: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Centers after Lloyd's iterations from ``borders`` (k + 1,), which are moved."""
+    centers = np.empty(len(borders) - 1)
+    _native.refine_scalars(*_parts(scalars), borders, centers)
+    return centers
+
+
+def _parts(scalars: Scalars) -> tuple[NDArray[np.float32], NDArray[np.float64], float]:
+    return scalars.values, scalars.sums, scalars.centre

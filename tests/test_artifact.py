@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saec import artifact
-from saec.artifact import Entry
+from saec.artifact import Entry, entry_bytes
 from saec.codebook import Codebook
 from saec.codes import PackedCodes
-from saec.compressed import ClusteredField, Compressed, CompressedField, RawField, load
+from saec.compressed import Compressed, load
 from saec.errors import ArtifactError, SaecError
+from saec.order import TierVectors
+from saec.stored.clustered import ClusteredField
+from saec.stored.field import CompressedField
+from saec.stored.raw import RawField
+from saec.stored.tiered import TieredField
+from saec.tiers import Layout
 
 Tensor = tuple[str, list[int], bytes]
 
@@ -36,6 +44,16 @@ def clustered(
     return ClusteredField(name, packed, Codebook.round(BOOK, dtype, rank), "float32")
 
 
+def tiered(name: str, dtype: type[np.floating[Any]], vectors: bool) -> TieredField:
+    """66 rows in two tiers with parts of every kind."""
+    layout = Layout.parse(66, ["2g 1j2", "1 - 0"])
+    codes = np.arange(layout.code_bytes, dtype=np.uint8)
+    values = np.linspace(-2, 2, layout.value_count).astype(np.float16)
+    axes = np.linspace(-1, 1, 8).reshape(4, 2).astype(dtype)
+    where = TierVectors.of(np.arange(66) % 33 == 5) if vectors else None
+    return TieredField(name, layout, codes, values, axes, where, "float16")
+
+
 def all_kinds() -> Compressed:
     return Compressed(
         [
@@ -43,6 +61,8 @@ def all_kinds() -> Compressed:
             clustered("b", "float16"),
             clustered("c", "int8"),
             clustered("d", "int8", 1),
+            tiered("tiers", np.float16, False),
+            tiered("vectors", np.float32, True),
             RawField("e", BOOK),
             RawField("f", BOOK.astype(np.float16)),
             RawField("g\u00e9\n\u4e2d", BOOK.astype(ml_dtypes.bfloat16)),
@@ -50,10 +70,18 @@ def all_kinds() -> Compressed:
     )
 
 
+def packed(description: object) -> Tensor:
+    data = zlib.compress(json.dumps(description).encode())
+    return "U8", [len(data)], data
+
+
 def build(description: object, tensors: dict[str, Tensor]) -> bytes:
-    """A file made by hand, without what is under test; metadata as text are taken as they are."""
-    text = description if isinstance(description, str) else json.dumps(description)
-    header: dict[str, object] = {"__metadata__": {"saec": text}}
+    """A file made by hand, without what is under test."""
+    return container({"saec": "2"}, tensors | {"description": packed(description)})
+
+
+def container(metadata: dict[str, str], tensors: dict[str, Tensor]) -> bytes:
+    header: dict[str, object] = {"__metadata__": metadata}
     offset = 0
     for key, (dtype, shape, data) in tensors.items():
         header[key] = {
@@ -69,7 +97,7 @@ def build(description: object, tensors: dict[str, Tensor]) -> bytes:
 
 
 def good() -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What :func:`build` needs for the fields user (clustered) and item (raw)."""
+    """Fields user (clustered) and item (raw), and their tensors, not joined yet."""
     user = {
         "name": "user",
         "codec": "clusters",
@@ -84,7 +112,24 @@ def good() -> tuple[dict[str, Any], dict[str, Tensor]]:
         "1.weights": ("F32", [3, 2], BOOK.tobytes()),
         "0.codes": ("U8", [9], bytes([0b01010010, 0b00, 0, 0, 0, 0, 0, 0, 0])),
     }
-    return {"format": 1, "fields": [user, item]}, tensors
+    return {"facts": {}, "fields": [user, item]}, tensors
+
+
+def join(description: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put the places of the fields' tensors into the description; return the joined tensors."""
+    joined: dict[str, Tensor] = {}
+    for key, (dtype, shape, data) in tensors.items():
+        index, role = key.split(".")
+        description["fields"][int(index)].setdefault("tensors", {})[role] = [dtype, *shape]
+        _, [count], before = joined.get(f"{role}.{dtype}", (dtype, [0], b""))
+        joined[f"{role}.{dtype}"] = (dtype, [count + math.prod(shape)], before + data)
+    return joined
+
+
+def good_file() -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """:func:`good`, joined."""
+    description, tensors = good()
+    return description, join(description, tensors)
 
 
 def use(result: Compressed) -> None:
@@ -98,20 +143,31 @@ def use(result: Compressed) -> None:
 
 
 def test_literal_bytes_of_a_tiny_file(tmp_path: Path) -> None:
-    Compressed([RawField("a", np.array([[1, 2]], np.float32))]).save(tmp_path / "a.saec")
+    first = RawField("a", np.array([[1, 2]], np.float32))
+    second = RawField("b", np.array([[3], [4]], np.float32))
+    Compressed([first, second], 0.25).save(tmp_path / "a.saec")
+    described = zlib.compress(
+        b'{"facts":{"predicted_loss_increase":0.25},'
+        b'"fields":[{"name":"a","codec":"raw","vocab_size":1,"dim":2,'
+        b'"dtype":"float32","tensors":{"weights":["F32",1,2]}},'
+        b'{"name":"b","codec":"raw","vocab_size":2,"dim":1,'
+        b'"dtype":"float32","tensors":{"weights":["F32",2,1]}}]}',
+        9,
+    )
+    count = len(described)
     header = (
-        b'{"__metadata__":{"saec":"{\\"format\\":1,\\"fields\\":[{\\"name\\":\\"a\\",'
-        b'\\"codec\\":\\"raw\\",\\"vocab_size\\":1,\\"dim\\":2,\\"dtype\\":\\"float32\\"}]}"},'
-        b'"0.weights":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}'
+        b'{"__metadata__":{"saec":"2"},'
+        b'"weights.F32":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},'
+        b'"description":{"dtype":"U8","shape":[%d],"data_offsets":[16,%d]}}' % (count, 16 + count)
     )
     header += b" " * (-len(header) % 8)
-    data = b"\x00\x00\x80\x3f\x00\x00\x00\x40"
-    expected = len(header).to_bytes(8, "little") + header + data
+    data = b"\x00\x00\x80\x3f\x00\x00\x00\x40\x00\x00\x40\x40\x00\x00\x80\x40"
+    expected = len(header).to_bytes(8, "little") + header + data + described
     assert (tmp_path / "a.saec").read_bytes() == expected
 
 
 def test_a_file_made_by_hand_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.saec").write_bytes(build(*good()))
+    (tmp_path / "a.saec").write_bytes(build(*good_file()))
     result = load(tmp_path / "a.saec")
     assert list(result) == ["user", "item"]
     assert np.array_equal(result["user"].decode(), BOOK[CODES])
@@ -119,10 +175,11 @@ def test_a_file_made_by_hand_is_read(tmp_path: Path) -> None:
 
 
 def test_round_trip_of_every_kind(tmp_path: Path) -> None:
-    saved = all_kinds()
+    saved = Compressed(list(all_kinds().values()), 1.25e-4)
     saved.save(tmp_path / "a.saec")
     loaded = load(tmp_path / "a.saec")
     assert list(loaded) == list(saved)
+    assert loaded.predicted_loss_increase == 1.25e-4
     for name, field in saved.items():
         other = loaded[name]
         assert other.description == field.description
@@ -144,6 +201,56 @@ def test_nbytes_is_the_size_on_disk(tmp_path: Path) -> None:
         assert load(str(tmp_path / "a.saec")).nbytes == result.nbytes
 
 
+@pytest.mark.parametrize(("first", "second"), [("user", "item"), ("x" * 300, "\u4e2d\u6587")])
+def test_spare_bytes_are_the_descriptions(first: str, second: str) -> None:
+    entries = [clustered(first).entry, RawField(second, BOOK).entry]
+    size = artifact.file_bytes(entries)
+    assert size < artifact.file_bytes(entries, spare=100) - 90 <= size + 20
+    assert artifact.file_bytes(entries, spare=10**6) - size - 10**6 in range(17)  # two numbers
+
+
+def test_bytes_of_an_entry() -> None:
+    # 9 bytes of codes, 3 of codebook, 8 of grid and 8 of axes; and its part of the description.
+    text = json.dumps(
+        {
+            "name": "f00",
+            "codec": "clusters",
+            "vocab_size": 5,
+            "dim": 2,
+            "dtype": "float32",
+            "code_bits": 2,
+            "tensors": {
+                "codes": ["U8", 9],
+                "codebook": ["I8", 3, 1],
+                "grid": ["F32", 2, 1],
+                "axes": ["F16", 2, 2],
+            },
+        },
+        separators=(",", ":"),
+    )
+    assert entry_bytes(clustered("f00", "int8", 1).entry) == 9 + 3 + 8 + 8 + len(text) // 5
+
+
+def several_of_one_kind(count: int) -> list[ClusteredField]:
+    """Fields as real ones are: of different sizes, on axes."""
+    rng = np.random.default_rng(0)
+    fields = []
+    for number in range(count):
+        book = Codebook.round(rng.standard_normal((50 + number, 16)).astype(np.float32), "int8", 6)
+        codes = PackedCodes.pack(rng.integers(50, size=900 + 77 * number), 6)
+        fields.append(ClusteredField(f"field {number}", codes, book, "float32"))
+    return fields
+
+
+def test_what_a_field_takes_beside_its_tensors() -> None:
+    fields = several_of_one_kind(11)
+    one, eleven = Compressed(fields[:1]), Compressed(fields)
+    tensors = [field.nbytes for field in fields]
+    assert one.nbytes - tensors[0] < 700  # one of each tensor is named in the header
+    assert eleven.nbytes - sum(tensors) - (one.nbytes - tensors[0]) < 10 * 50
+    assert sum(entry_bytes(field.entry) for field in fields) - sum(tensors) < 11 * 50
+
+
 def test_tensors_start_at_multiples_of_their_item_size(tmp_path: Path) -> None:
     all_kinds().save(tmp_path / "a.saec")
     for field in load(tmp_path / "a.saec").values():
@@ -153,8 +260,8 @@ def test_tensors_start_at_multiples_of_their_item_size(tmp_path: Path) -> None:
 
 
 def test_tensors_at_odd_places_are_read(tmp_path: Path) -> None:
-    description, tensors = good()
-    order = ["0.codes", "0.codebook", "1.weights"]
+    description, tensors = good_file()
+    order = ["codes.U8", "codebook.F32", "weights.F32"]
     (tmp_path / "a.saec").write_bytes(build(description, {key: tensors[key] for key in order}))
     result = load(tmp_path / "a.saec")
     assert np.array_equal(result["user"].decode(), BOOK[CODES])
@@ -188,22 +295,19 @@ def several(*changes: Change) -> Change:
     return lambda description, tensors: [change(description, tensors) for change in changes]
 
 
+def facts(**stated: object) -> Change:
+    return lambda description, _: description["facts"].update(stated)
+
+
 GRID = np.ones((2, 2), np.float32)
+LOSS = "predicted_loss_increase is a finite number of at least 0, not "
 INT8 = tensor("0.codebook", "I8", [3, 2], bytes(6))
 
 MALFORMED: dict[str, tuple[Change, str]] = {
-    "missing tensor": (drop("0.codes"), "damaged field 'user': 'codes'"),
+    "missing codes": (drop("0.codes"), "damaged field 'user': 'codes'"),
     "missing codebook": (drop("0.codebook"), "damaged field 'user': 'codebook'"),
-    "missing weights": (drop("1.weights"), "damaged field 'item': 'weights'"),
+    "missing weights": (drop("1.weights"), "field 'item': its description names no tensors"),
     "extra tensor": (tensor("0.more", "U8", [1], b"a"), "but its tensors say"),
-    "tensor of no field": (tensor("2.codes", "U8", [1], b"a"), "unexpected tensor '2.codes'"),
-    "tensor of a padded index": (tensor("00.codes", "U8", [1], b"a"), "tensor '00.codes'"),
-    "tensor of a huge index": (tensor("1" * 5000, "U8", [1], b"a"), "unexpected tensor '111"),
-    "tensor without a field": (tensor("codes", "U8", [1], b"a"), "unexpected tensor 'codes'"),
-    "tensor of another dtype": (
-        tensor("0.codes", "I64", [1], bytes(8)),
-        "unexpected tensor '0.codes' of dtype I64",
-    ),
     "codes as int8": (tensor("0.codes", "I8", [9], bytes(9)), "take 9 bytes, not int8 (9,)"),
     "codes too short": (tensor("0.codes", "U8", [8], bytes(8)), "take 9 bytes, not uint8 (8,)"),
     "codes too long": (tensor("0.codes", "U8", [10], bytes(10)), "take 9 bytes, not uint8 (10,)"),
@@ -257,7 +361,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {
         "a table cannot have been 'int8'",
     ),
     "weights of another dtype than said": (item(dtype="float16"), "but its tensors say"),
-    "unknown codec": (user(codec="axes"), "damaged field 'user': 'axes'"),
+    "unknown codec": (user(codec="squares"), "damaged field 'user': 'squares'"),
     "codec that is no text": (user(codec=["raw"]), "damaged field 'user'"),
     "no codec": (without("codec"), "damaged field 'user': 'codec'"),
     "no name": (without("name"), "damaged field 'without a name': 'name'"),
@@ -289,20 +393,16 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "no code_bits": (without("code_bits"), "damaged field 'user': 'code_bits'"),
     "extra key": (user(more=1), "but its tensors say"),
     "NaN in the description": (user(dim=float("nan")), "but its tensors say"),
-    "another format": (
-        lambda description, _: description.update(format=2),
-        "has format 2; this saec reads format 1",
-    ),
-    "no format": (lambda description, _: description.pop("format"), "KeyError('format')"),
-    "no fields": (lambda description, _: description.pop("fields"), "KeyError('fields')"),
-    "fields that are no list": (
-        lambda description, _: description.update(fields={}),
-        "its description names no fields",
-    ),
-    "field that is no object": (
-        lambda description, _: description.update(fields=[1]),
-        "its description names no fields",
-    ),
+    "fact that is unknown": (facts(colour=1), "unknown facts: ['colour']"),
+    "one fact too many": (facts(predicted_loss_increase=1, a=1), "unknown facts: ['a', 'predicted"),
+    "loss increase negative": (facts(predicted_loss_increase=-1e-9), LOSS + "-1e-09"),
+    "loss increase NaN": (facts(predicted_loss_increase=math.nan), LOSS + "nan"),
+    "loss increase infinite": (facts(predicted_loss_increase=math.inf), LOSS + "inf"),
+    "loss increase too large": (facts(predicted_loss_increase=10**400), LOSS + "1000"),
+    "loss increase as text": (facts(predicted_loss_increase="0"), LOSS + "'0'"),
+    "loss increase as truth": (facts(predicted_loss_increase=True), LOSS + "True"),
+    "loss increase as list": (facts(predicted_loss_increase=[0.1]), LOSS + "[0.1]"),
+    "loss increase null": (facts(predicted_loss_increase=None), LOSS + "None"),
 }
 
 
@@ -311,27 +411,202 @@ def test_malformed_file(name: str, tmp_path: Path) -> None:
     change, message = MALFORMED[name]
     description, tensors = good()
     change(description, tensors)
-    (tmp_path / "bad.saec").write_bytes(build(description, tensors))
+    joined = join(description, tensors)
+    (tmp_path / "bad.saec").write_bytes(build(description, joined))
     with pytest.raises(ArtifactError, match=re.escape(message)) as caught:
         load(tmp_path / "bad.saec")
-    assert str(tmp_path / "bad.saec") in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'bad.saec'}: ")
+
+
+def describe(**changes: object) -> Change:
+    return lambda description, _: description.update(changes)
+
+
+def place(role: str, *described: object) -> Change:
+    """Other words on where user's tensor is."""
+    return lambda description, _: description["fields"][0]["tensors"].update({role: described})
+
+
+def tensors_of_user(tensors: object) -> Change:
+    return user(tensors=tensors)
+
+
+EMPTY = tensor("more.U8", "U8", [0], b"")
+DEEP = json.loads("[" * 900 + "]" * 900)
+
+# Changes to what join makes.
+DAMAGED: dict[str, tuple[Change, str]] = {
+    "missing tensor": (drop("codes.U8"), "field 'user': there is no tensor 'codes.U8'"),
+    "tensor of no field": (tensor("more.U8", "U8", [1], b"a"), "explains 1 items of tensor 'more."),
+    "empty tensor of no field": (EMPTY, "no field explains 0 items of tensor 'more.U8'"),
+    "tensor that is no field's any more": (
+        lambda description, _: description["fields"].pop(),
+        "no field explains 6 items of tensor 'weights.F32'",
+    ),
+    "tensor without a dtype in its name": (tensor("codes", "U8", [1], b"a"), "tensor 'codes' of"),
+    "tensor of another dtype than its name": (
+        tensor("codes.U8", "I8", [9], bytes(9)),
+        "unexpected tensor 'codes.U8' of dtype I8",
+    ),
+    "tensor of a dtype unknown": (
+        tensor("codes.I64", "I64", [1], bytes(8)),
+        "unexpected tensor 'codes.I64' of dtype I64",
+    ),
+    "tensor in two dimensions": (
+        tensor("weights.F32", "F32", [3, 2], BOOK.tobytes()),
+        "unexpected tensor 'weights.F32' of dtype F32 and shape [3, 2]",
+    ),
+    "tensor without dimensions": (tensor("a.U8", "U8", [], b"a"), "tensor 'a.U8' of dtype U8 and"),
+    "tensor longer than its parts": (
+        tensor("codes.U8", "U8", [10], bytes(10)),
+        "no field explains 1 items of tensor 'codes.U8'",
+    ),
+    "tensor shorter than its parts": (
+        tensor("codes.U8", "U8", [8], bytes(8)),
+        "'codes' does not fit its tensor: 8 items are left for [9]",
+    ),
+    "part of a dtype that is not there": (place("codes", "I8", 9), "no tensor 'codes.I8'"),
+    "part of a dtype unknown": (place("codes", "U9", 9), "there is no tensor 'codes.U9'"),
+    "part of a role unknown": (place("more", "U8", 9), "there is no tensor 'more.U8'"),
+    "part without lengths": (place("codes", "U8"), "['U8'] is no dtype and shape of 'codes'"),
+    "part of three lengths": (place("codes", "U8", 9, 1, 1), "is no dtype and shape of 'codes'"),
+    "part without anything": (place("codes"), "[] is no dtype and shape of 'codes'"),
+    "part of negative length": (place("codes", "U8", -9), "['U8', -9] is no dtype and shape"),
+    "part of two negative lengths": (place("codebook", "F32", -3, -2), "is no dtype and shape"),
+    "part of length true": (place("codes", "U8", True), "['U8', True] is no dtype and shape"),
+    "part of length null": (place("codes", "U8", None), "['U8', None] is no dtype and shape"),
+    "part of broken length": (place("codes", "U8", 9.0), "['U8', 9.0] is no dtype and shape"),
+    "part of length as text": (place("codes", "U8", "9"), "['U8', '9'] is no dtype and shape"),
+    "part of length as list": (place("codes", "U8", [9]), "['U8', [9]] is no dtype and shape"),
+    "part nested deeply": (place("codes", "U8", DEEP), "is no dtype and shape of 'codes'"),
+    "part whose dtype is no text": (place("codes", ["U8"], 9), "[['U8'], 9] is no dtype and shape"),
+    "part of huge length": (place("codes", "U8", 2**70), "does not fit its tensor: 9 items are"),
+    "part whose size wraps round": (place("codebook", "F32", 2**62, 4), "6 items are left for"),
+    "empty part of huge length": (
+        place("codebook", "F32", 0, 2**63),
+        "field 'user': 'codebook' does not fit its tensor",
+    ),
+    "part that is an object": (
+        tensors_of_user({"codes": {"U8": 9}}),
+        "{'U8': 9} is no dtype and shape of 'codes'",
+    ),
+    "part that is text": (tensors_of_user({"codes": "U8"}), "'U8' is no dtype and shape"),
+    "part that is null": (tensors_of_user({"codes": None}), "None is no dtype and shape"),
+    "no tensors": (without("tensors"), "field 'user': its description names no tensors"),
+    "tensors that are a list": (tensors_of_user([]), "field 'user': its description names no"),
+    "tensors that are null": (tensors_of_user(None), "field 'user': its description names no"),
+    "tensors taken twice": (
+        lambda description, _: description["fields"].append(description["fields"][1]),
+        "field 'item': 'weights' does not fit its tensor: 0 items are left for [3, 2]",
+    ),
+    "dim nested deeply": (user(dim=DEEP), "but its tensors say"),
+    "dtype nested deeply": (user(dtype=DEEP), "damaged field 'user'"),
+    "name nested deeply": (user(name=DEEP), "damaged field [[[["),
+    "no facts": (lambda description, _: description.pop("facts"), "other parts than facts and"),
+    "facts that are a list": (describe(facts=[]), "its description states no facts"),
+    "facts that are null": (describe(facts=None), "its description states no facts"),
+    "more than facts and fields": (describe(more=1), "other parts than facts and fields"),
+    "no fields": (lambda description, _: description.pop("fields"), "other parts than facts and"),
+    "fields that are an object": (describe(fields={}), "its description names no fields"),
+    "field that is no object": (describe(fields=[1]), "its description names no fields"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_file(name: str, tmp_path: Path) -> None:
+    change, message = DAMAGED[name]
+    description, joined = good_file()
+    change(description, joined)
+    (tmp_path / "bad.saec").write_bytes(build(description, joined))
+    with pytest.raises(ArtifactError, match=re.escape(message)) as caught:
+        load(tmp_path / "bad.saec")
+    assert str(caught.value).startswith(f"{tmp_path / 'bad.saec'}: ")
+
+
+MIB = 1 << 20
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "its description is damaged: JSONDecodeError"),
-        ("{", "its description is damaged: JSONDecodeError"),
-        ("7", "its description is damaged: TypeError"),
-        ("[" * 100_000, "its description is damaged: RecursionError"),
-        ('{"format":' + "9" * 5000 + "}", "its description is damaged: ValueError"),
+        (b"", "its description is damaged: JSONDecodeError"),
+        (b"{", "its description is damaged: JSONDecodeError"),
+        (b"\xff{}", "its description is damaged: UnicodeDecodeError"),
+        (b"7", "its description has other parts than facts and fields"),
+        (b"[" * 100_000, "its description is damaged: RecursionError"),
+        (b'{"facts":' + b"9" * 5000 + b"}", "its description is damaged: ValueError"),
+        (b" " * 64 * MIB + b"{}", "not one zlib stream of up to 67108864 bytes"),
     ],
-    ids=["empty", "unclosed", "number", "deep", "long number"],
+    ids=["empty", "unclosed", "no text", "number", "deep", "long number", "long"],
 )
-def test_description_that_cannot_be_read(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "bad.saec").write_bytes(build(text, {}))
-    with pytest.raises(ArtifactError, match=re.escape(message)):
+def test_description_that_cannot_be_read(text: bytes, message: str, tmp_path: Path) -> None:
+    refused_description(zlib.compress(text), message, tmp_path)
+
+
+def refused_description(data: bytes, message: str, tmp_path: Path, dtype: str = "U8") -> None:
+    path = tmp_path / "bad.saec"
+    count = len(data) // (4 if dtype == "F32" else 1)
+    path.write_bytes(container({"saec": "2"}, {"description": (dtype, [count], data)}))
+    with pytest.raises(ArtifactError, match=re.escape(message)) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+EMPTY_STREAM = zlib.compress(b'{"facts":{},"fields":[]}')
+
+
+def preset(text: bytes) -> bytes:
+    """A zlib stream that needs a dictionary."""
+    packer = zlib.compressobj(zdict=b"fields")
+    return packer.compress(text) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "its bytes are not one zlib stream"),
+        (EMPTY_STREAM[:-1], "its bytes are not one zlib stream"),
+        (EMPTY_STREAM + b"\0", "its bytes are not one zlib stream"),
+        (EMPTY_STREAM * 2, "its bytes are not one zlib stream"),
+        (EMPTY_STREAM[:-1] + b"x", "its description is damaged: error('Error -3 while"),
+        (b'{"facts":{},"fields":[]}', "its description is damaged: error('Error -3 while"),
+        (preset(b'{"facts":{},"fields":[]}'), "its description is damaged: error('Error 2 while"),
+        (bytes(64 * MIB + 1), "it takes 67108865 bytes; at most 67108864 are read"),
+    ],
+    ids=["empty", "cut", "more", "twice", "checksum", "plain", "dictionary", "long"],
+)
+def test_description_that_is_no_zlib_stream(data: bytes, message: str, tmp_path: Path) -> None:
+    refused_description(data, message, tmp_path)
+
+
+def test_description_of_another_dtype(tmp_path: Path) -> None:
+    message = "unexpected tensor 'description' of dtype "
+    refused_description(bytes(16), message + "I8 and shape [16]", tmp_path, "I8")
+    refused_description(bytes(16), message + "F32 and shape [4]", tmp_path, "F32")
+
+
+def test_no_description(tmp_path: Path) -> None:
+    _, joined = good_file()
+    (tmp_path / "bad.saec").write_bytes(container({"saec": "2"}, joined))
+    with pytest.raises(ArtifactError, match=r"bad\.saec: it has no description"):
         load(tmp_path / "bad.saec")
+
+
+@pytest.mark.parametrize("version", ["1", "3", "", "2.0", '{"format": 1, "fields": []}', "9" * 999])
+def test_another_format(version: str, tmp_path: Path) -> None:
+    _, joined = good_file()
+    (tmp_path / "bad.saec").write_bytes(container({"saec": version}, joined))
+    message = f"this has format {artifact.shortly(version)}; this saec reads format 2"
+    with pytest.raises(ArtifactError, match=re.escape(message)) as caught:
+        load(tmp_path / "bad.saec")
+    assert len(str(caught.value)) < len(str(tmp_path)) + 200
+
+
+def test_a_description_too_long_to_be_read_is_not_written(tmp_path: Path) -> None:
+    message = "1 fields are too many, or their names too long"
+    with pytest.raises(ArtifactError, match=message):
+        Compressed([clustered("x" * 64 * MIB)]).save(tmp_path / "a.saec")
+    assert list(tmp_path.iterdir()) == []
 
 
 def raw_header(header: object, data: bytes = b"") -> bytes:
@@ -349,19 +624,13 @@ def raw_header(header: object, data: bytes = b"") -> bytes:
         ((10**9).to_bytes(8, "little") + b"{}", "is no saec artifact or is damaged"),
         (raw_header(b"{"), "is no saec artifact or is damaged"),
         (raw_header(b"\xff\xfe"), "is no saec artifact or is damaged"),
-        (raw_header({}), "is a safetensors file, but no saec artifact"),
-        (raw_header({"__metadata__": None}), "is a safetensors file, but no saec artifact"),
-        (raw_header({"__metadata__": {"x": "y"}}), "is a safetensors file, but no saec artifact"),
-        (raw_header({"__metadata__": {"saec": 1}}), "is no saec artifact or is damaged"),
+        (raw_header({}), "this is a safetensors file, but no saec artifact"),
+        (raw_header({"__metadata__": None}), "this is a safetensors file, but no saec artifact"),
         (
-            raw_header(
-                {
-                    "__metadata__": {"saec": '{"format":1,"fields":[{}]}'},
-                    "0.a": {"dtype": "U8", "shape": [0, 2**63], "data_offsets": [0, 0]},
-                }
-            ),
-            "tensor '0.a' is damaged",
+            raw_header({"__metadata__": {"x": "y"}}),
+            "this is a safetensors file, but no saec artifact",
         ),
+        (raw_header({"__metadata__": {"saec": 1}}), "is no saec artifact or is damaged"),
         (
             raw_header({"a": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]}}, b"short"),
             "is no saec artifact or is damaged",
@@ -401,7 +670,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
 def test_code_beyond_the_codebook(tmp_path: Path) -> None:
     description, tensors = good()
     tensors["0.codes"] = ("U8", [9], bytes([0b11, *[0] * 8]))
-    (tmp_path / "bad.saec").write_bytes(build(description, tensors))
+    (tmp_path / "bad.saec").write_bytes(build(description, join(description, tensors)))
     field = load(tmp_path / "bad.saec")["user"]
     assert field.lookup([1]).tolist() == [[1, 10]]
     with pytest.raises(ArtifactError, match="row 0 has code 3, but there are 3 centroids"):
@@ -432,6 +701,21 @@ def test_fuzzed_bytes(data: st.DataObject, tmp_path: Path) -> None:
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
+def test_fuzzed_text(data: st.DataObject, tmp_path: Path) -> None:
+    description, tensors = good_file()
+    text = bytearray(json.dumps(description).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
+    changed = zlib.compress(text)
+    path = tmp_path / "fuzzed.saec"
+    path.write_bytes(
+        container({"saec": "2"}, tensors | {"description": ("U8", [len(changed)], changed)})
+    )
+    load_and_use(path)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
 def test_fuzzed_description(data: st.DataObject, tmp_path: Path) -> None:
     anything = st.recursive(
         st.one_of(
@@ -441,13 +725,21 @@ def test_fuzzed_description(data: st.DataObject, tmp_path: Path) -> None:
             st.integers(),
             st.floats(),
             st.text(max_size=3),
-            st.sampled_from(["raw", "clusters", "float32", "float16", "int8"]),
+            st.sampled_from(["raw", "clusters", "float32", "float16", "int8", "F32", "U8"]),
         ),
         lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
         max_leaves=3,
     )
-    description, tensors = good()
-    places = [(part, key) for part in (description, *description["fields"]) for key in part]
+    description, tensors = good_file()
+    parts: list[Any] = [description, *description["fields"], {"predicted_loss_increase": 0.5}]
+    description["facts"] = parts[-1]
+    parts += [field["tensors"] for field in description["fields"]]
+    parts += [place for field in description["fields"] for place in field["tensors"].values()]
+    places = [
+        (part, key)
+        for part in parts
+        for key in (part if isinstance(part, dict) else range(len(part)))
+    ]
     for part, key in data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=2)):
         part[key] = data.draw(anything)
     if data.draw(st.booleans()):
@@ -483,24 +775,29 @@ print(peak() - before)
 def test_lookups_do_not_load_the_file(tmp_path: Path) -> None:
     # 100 MB of codes and 100 MB of weights, as holes in the file.
     rows = 25_000_000
-    description, tensors = good()
-    description["fields"][0].update(vocab_size=rows, code_bits=32)
-    description["fields"][1].update(vocab_size=rows // 2)
+    sizes = {"codebook.F32": 24, "weights.F32": 4 * rows, "codes.U8": 4 * rows + 7}
+    counts = {"codebook.F32": 6, "weights.F32": rows, "codes.U8": sizes["codes.U8"]}
+    description, _ = good_file()
+    user, item = description["fields"]
+    user.update(vocab_size=rows, code_bits=32)
+    user["tensors"]["codes"] = ["U8", sizes["codes.U8"]]
+    item.update(vocab_size=rows // 2, tensors={"weights": ["F32", rows // 2, 2]})
     small = tmp_path / "small.saec"
-    small.write_bytes(build(*good()))
-    sizes = {"0.codebook": 24, "1.weights": 4 * rows, "0.codes": 4 * rows + 7}
+    small.write_bytes(build(*good_file()))
+    _, _, described = packed(description)
+    sizes["description"] = counts["description"] = len(described)
     offsets = np.cumsum([0, *sizes.values()]).tolist()
-    shapes = {"0.codebook": [3, 2], "1.weights": [rows // 2, 2], "0.codes": [sizes["0.codes"]]}
-    header = {"__metadata__": {"saec": json.dumps(description)}}
+    header = {"__metadata__": {"saec": "2"}}
     for place, key in enumerate(sizes):
-        entry = {"dtype": tensors[key][0], "shape": shapes[key]}
+        entry = {"dtype": key.partition(".")[2] or "U8", "shape": [counts[key]]}
         header[key] = entry | {"data_offsets": offsets[place : place + 2]}  # type: ignore[assignment]
     text = json.dumps(header).encode()
     start = raw_header(text + b" " * (-len(text) % 8), BOOK.tobytes())
     large = tmp_path / "large.saec"
     with large.open("wb") as file:
         file.write(start)
-        file.truncate(len(start) - 24 + offsets[-1])
+        file.seek(len(start) - 24 + offsets[-2])
+        file.write(described)
     assert large.stat().st_size > 200_000_000
     command = [sys.executable, "-c", MAPPED, str(large), str(small)]
     grown = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -534,7 +831,8 @@ def test_path_that_cannot_be_written(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 import numpy as np
-from saec.compressed import Compressed, RawField
+from saec.compressed import Compressed
+from saec.stored.raw import RawField
 from saec.errors import ArtifactError
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 from saec import compressed
 from saec.codebook import Codebook
 from saec.codes import PackedCodes
-from saec.compressed import ClusteredField, Compressed, CompressedField, RawField
+from saec.compressed import Compressed, load
 from saec.errors import ArtifactError, FieldError, IdError
+from saec.stored.clustered import ClusteredField
+from saec.stored.field import CompressedField
+from saec.stored.raw import RawField
 
 # Centroids (1, 10), (2, 20), (3, 30); five features.
 CODES = [2, 0, 1, 1, 0]
@@ -81,7 +85,7 @@ def test_lookups_are_copies(field: CompressedField) -> None:
 
 @pytest.mark.parametrize("block", [1, 2, 4, 5])
 def test_decode_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compressed, "_DECODE_ROWS", block)
+    monkeypatch.setattr(field, "_DECODE_ROWS", block)
     assert np.array_equal(clustered().decode(), TABLE)
 
 
@@ -190,3 +194,21 @@ def test_mapping() -> None:
         both["city"]
     with pytest.raises(FieldError, match="field names are not unique"):
         Compressed([user, raw(name="user")])
+
+
+def test_the_predicted_loss_increase_is_carried(tmp_path: Path) -> None:
+    for loss in (None, 0, 2.5e-4, np.float64(1e300)):
+        result = Compressed([clustered(), raw()], loss)
+        result.save(tmp_path / "a.saec")
+        loaded = load(tmp_path / "a.saec").predicted_loss_increase
+        assert loaded == result.predicted_loss_increase == loss
+        assert loaded is None or type(loaded) is float
+        assert result.nbytes == (tmp_path / "a.saec").stat().st_size
+    assert Compressed([clustered()]).predicted_loss_increase is None
+
+
+@pytest.mark.parametrize("loss", [-1e-9, float("nan"), float("inf"), 10**400, True, "1", [1.0]])
+def test_a_predicted_loss_increase_that_cannot_be(loss: float) -> None:
+    message = "predicted_loss_increase is a finite number of at least 0, not "
+    with pytest.raises(ArtifactError, match=message):
+        Compressed([clustered()], loss)

@@ -1,4 +1,4 @@
-"""Write golden.saec: every kind of tensor that format 1 knows, with numbers chosen by hand.
+"""Write golden.saec: every kind of tensor that format 2 knows, with numbers chosen by hand.
 
 Run it only when the format gets a new number: old files must stay readable, bit for bit.
 """
@@ -11,8 +11,13 @@ import ml_dtypes
 import numpy as np
 
 from saec.codebook import Codebook
-from saec.codes import PackedCodes
-from saec.compressed import ClusteredField, Compressed, RawField
+from saec.codes import PackedCodes, PackedRows
+from saec.compressed import Compressed
+from saec.order import TierVectors
+from saec.stored.clustered import ClusteredField
+from saec.stored.raw import RawField
+from saec.stored.tiered import TieredField
+from saec.tiers import Layout
 
 GOLDEN = Path(__file__).with_name("golden.saec")
 
@@ -21,8 +26,22 @@ def clustered(name: str, codes: list[int], bits: int, codebook: Codebook) -> Clu
     return ClusteredField(name, PackedCodes.pack(np.array(codes), bits), codebook, "float32")
 
 
+def tiered(name: str, dtype: type[np.floating], vectors: TierVectors | None) -> TieredField:
+    """Rows 0 to 63: a grid on the first axis, a joint table on two; 64 and 65: a table on the
+    first, nothing on the second, one value on the third."""
+    layout = Layout.parse(66, ["2g 1j2", "1 - 0"])
+    row = np.arange(64)
+    tiers = [[row % 4, row // 4 % 2], [np.array([1, 0]), np.zeros(2, int), np.zeros(2, int)]]
+    codes = np.zeros(layout.code_bytes, np.uint8)
+    for tier, columns in enumerate(tiers):
+        PackedRows.pack_into(codes, layout.first_bytes[tier], columns, layout.widths(tier))
+    values = np.array([-1, 0.5, 1, 0.25, -2, 0.5, 3, -5, 0.125], np.float16)
+    axes = np.array([[1, 0, 0.5], [0, 2, 0], [0, 0, -4], [10, 20, 30]], dtype)
+    return TieredField(name, layout, codes, values, axes, vectors, "float32")
+
+
 def golden() -> Compressed:
-    """Five fields with codes of 1, 2, 3 and 12 bits and all codebooks, and three raw ones."""
+    """Five fields with codes of 1, 2, 3 and 12 bits and all codebooks, two in tiers, three raw."""
     thirds = np.array([[1, -2], [0.5, 4], [3, 0.125]], np.float32)
     grid = np.array([[0.5, 0.25, 2], [1, 0, -1]], np.float32)
     steps = np.array([[-127, 0, 1], [127, 4, 2], [0, -8, 3], [2, 2, 4], [4, 6, -5]], np.int8)
@@ -33,6 +52,8 @@ def golden() -> Compressed:
         np.array([[0.5], [1]], np.float32),
         np.array([[1, -1], [0.25, 0.75]], np.float16),
     )
+    tiers = np.zeros(66, np.int8)
+    tiers[[5, 40]] = 1
     return Compressed(
         [
             clustered("user", [2, 0, 1, 1, 0], 2, Codebook(thirds)),
@@ -40,10 +61,13 @@ def golden() -> Compressed:
             clustered("city", [4, 3, 2, 1, 0, 4, 2], 3, Codebook(steps, grid)),
             clustered("user|item", [0, 1, 0], 12, Codebook(spread, None, axes)),
             clustered("country", [1, 0], 1, bytes_on_axes),
+            tiered("movie", np.float16, None),
+            tiered("zip", np.float32, TierVectors.of(tiers)),
             RawField("gender", np.array([[1, 2], [3, 4]], np.float32)),
             RawField("hour", np.array([[0.5], [-0.5], [65504]], np.float16)),
             RawField("gr\u00f6\u00dfe", np.array([[1.5, -3]], ml_dtypes.bfloat16)),
-        ]
+        ],
+        predicted_loss_increase=0.0015,
     )
 
 

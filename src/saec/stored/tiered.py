@@ -1,0 +1,185 @@
+"""A table in tiers: codes of a row's coordinates on a few axes, wide for frequent rows."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from saec import artifact
+from saec.codes import PackedRows
+from saec.errors import ArtifactError
+from saec.order import TierVectors
+from saec.stored.field import CompressedField
+from saec.tiers import Layout, Part
+
+__all__ = ["TieredField", "part_coordinates"]
+
+_AXES_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
+
+
+class TieredField(CompressedField):
+    """e_i = mean + sum_a value_a[code_a(i)] * axis_a, with codes and values by tier.
+
+    Args:
+        name: the field's.
+        layout: the parts of each tier.
+        codes: (layout.code_bytes,) uint8, the tiers' packed rows one after the other.
+        values: (layout.value_count,) float16, what the codes stand for.
+        axes: (rank + 1, dim) float16 or float32, the axes and, last, the mean.
+        vectors: where a row is stored; None if ids are ranks.
+        dtype: of the table that was compressed.
+
+    Attributes:
+        permutation: (vocab_size,) int64, the old id of each new one, if compression renumbered the
+            features; None otherwise and after loading.
+
+    Raises:
+        ArtifactError: sizes do not fit each other, or values are not finite.
+    """
+
+    codec = "axes"
+
+    def __init__(
+        self,
+        name: str,
+        layout: Layout,
+        codes: NDArray[np.uint8],
+        values: NDArray[np.float16],
+        axes: NDArray[np.floating[Any]],
+        vectors: TierVectors | None,
+        dtype: str,
+    ) -> None:
+        if axes.ndim != 2 or axes.dtype not in _AXES_DTYPES or 0 in axes.shape:
+            raise ArtifactError(
+                f"axes are (rank + 1, dim) float16 or float32, not {axes.dtype} {axes.shape}"
+            )
+        super().__init__(name, layout.count, axes.shape[1], dtype)
+        self.layout = layout
+        self.codes = codes
+        self.values = values
+        self.axes = axes
+        self.vectors = vectors
+        self._check()
+
+    def _check(self) -> None:
+        wanted: dict[str, tuple[NDArray[Any], tuple[int, ...], DTypeLike]] = {
+            "codes": (self.codes, (self.layout.code_bytes,), np.uint8),
+            "values": (self.values, (self.layout.value_count,), np.float16),
+            "axes": (self.axes, (self.layout.rank + 1, self.dim), self.axes.dtype),
+        }
+        for role, (tensor, shape, dtype) in wanted.items():
+            if tensor.shape != shape or tensor.dtype != dtype:
+                raise ArtifactError(
+                    f"{role} are {np.dtype(dtype)} {shape}, not {tensor.dtype} {tensor.shape}"
+                )
+        for role, tensor in (("values", self.values), ("axes", self.axes)):
+            if not np.isfinite(tensor).all():
+                raise ArtifactError(f"{role} hold numbers that are not finite")
+
+    @property
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """``codes``, ``values``, ``axes`` and, where ids are no ranks, ``tiers``."""
+        tensors: dict[str, NDArray[Any]] = {
+            "codes": self.codes,
+            "values": self.values,
+            "axes": self.axes,
+        }
+        if self.vectors is not None:
+            tensors["tiers"] = self.vectors.data
+        return tensors
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """See :class:`CompressedField`; with the parts of every tier."""
+        return super().description | {"tiers": self.layout.texts}
+
+    def filled(
+        self, codes: NDArray[np.uint8], permutation: NDArray[np.int64] | None = None
+    ) -> TieredField:
+        """The same with other ``codes``, and a ``permutation``."""
+        field = TieredField(
+            self.name, self.layout, codes, self.values, self.axes, self.vectors, self.dtype
+        )
+        field.permutation = permutation
+        return field
+
+    def tuned(self, values: NDArray[np.float16], axes: NDArray[np.floating[Any]]) -> TieredField:
+        """The same codes with other ``values`` and ``axes``."""
+        field = TieredField(
+            self.name, self.layout, self.codes, values, axes, self.vectors, self.dtype
+        )
+        field.permutation = self.permutation
+        return field
+
+    def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        tiers, places = self._located(ids)
+        rows = np.repeat(self.axes[-1:].astype(np.float32), len(ids), axis=0)
+        for tier in np.unique(tiers).tolist():
+            chosen = np.flatnonzero(tiers == tier)
+            rows[chosen] = self._decoded(tier, places[chosen], rows[chosen])
+        return rows
+
+    def _located(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if self.vectors is not None:
+            try:
+                return self.vectors.locate(ids)
+            except ArtifactError as error:
+                raise ArtifactError(f"field {self.name!r}: {error}") from error
+        tiers = self.layout.tier_of(ids)
+        return tiers, ids - self.layout.bounds[tiers]
+
+    def _decoded(
+        self, tier: int, places: NDArray[np.int64], rows: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Add to ``rows`` axis after axis, in float32 and in this order: that is the format."""
+        codes = self._packed(tier).gather(places)
+        axes = self.axes.astype(np.float32)
+        axis = 0
+        parts = zip(self.layout.tiers[tier], self.layout.first_values[tier], strict=True)
+        for number, (part, first) in enumerate(parts):
+            values = self.values[first : first + part.values]
+            for coordinate in part_coordinates(part, values, codes[:, number]).T:
+                rows = rows + coordinate[:, None] * axes[axis]
+                axis += 1
+        return rows
+
+    def _packed(self, tier: int) -> PackedRows:
+        bounds = self.layout.bounds
+        return PackedRows(
+            self.codes,
+            self.layout.first_bytes[tier],
+            int(bounds[tier + 1] - bounds[tier]),
+            self.layout.widths(tier),
+        )
+
+    @classmethod
+    def _from_entry(cls, entry: artifact.Entry) -> Self:
+        described, tensors = entry.description, entry.tensors
+        layout = Layout.parse(described["vocab_size"], described["tiers"])
+        vectors = tensors.get("tiers")
+        return cls(
+            described["name"],
+            layout,
+            tensors["codes"],
+            tensors["values"],
+            tensors["axes"],
+            None if vectors is None else TierVectors(vectors, layout.count),
+            described["dtype"],
+        )
+
+
+def part_coordinates(
+    part: Part, values: NDArray[np.float16], codes: NDArray[np.uint32]
+) -> NDArray[np.float32]:
+    """Coordinates that ``codes`` (m,) of a part stand for, (m, part.axes) float32."""
+    if part.kind == "none":
+        return np.zeros((len(codes), 1), dtype=np.float32)
+    exact = values.astype(np.float32)
+    coordinates: NDArray[np.float32]
+    if part.kind == "grid":
+        coordinates = exact[0] + codes[:, None].astype(np.float32) * exact[1]
+    else:
+        coordinates = exact.reshape(-1, part.axes)[codes]
+    return coordinates

@@ -1,0 +1,373 @@
+"""Tables in tiers: decoded by hand, malformed, saved and loaded, and with vectors that lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from saec import artifact
+from saec.codes import PackedRows
+from saec.compressed import Compressed, load
+from saec.errors import ArtifactError, IdError
+from saec.order import TierVectors
+from saec.stored.tiered import TieredField, part_coordinates
+from saec.tiers import Layout, Part, tier_bounds
+
+AXES = np.array([[1, 0, 0.5], [0, 2, 0], [0, 0, -4], [10, 20, 30]], np.float16)
+GRID, JOINT, TABLE, ONE = [-1, 0.5], [1, 0.25, -2, 0.5], [3, -5], [0.125]
+VALUES = np.array([*GRID, *JOINT, *TABLE, *ONE], np.float16)
+
+
+def packed(layout: Layout, codes: list[list[list[int]]]) -> NDArray[np.uint8]:
+    """Codes by tier and part."""
+    data = np.zeros(layout.code_bytes, dtype=np.uint8)
+    for tier, parts in enumerate(codes):
+        columns = [np.array(part) for part in parts]
+        PackedRows.pack_into(data, layout.first_bytes[tier], columns, layout.widths(tier))
+    return data
+
+
+def two_tiers(vectors: TierVectors | None = None, **changes: Any) -> TieredField:
+    """66 rows of dim 3: 64 of a grid and a joint table, 2 of a table, nothing and one value."""
+    layout = Layout.parse(66, ["2g 1j2", "1 - 0"])
+    first = [[row % 4 for row in range(64)], [row // 4 % 2 for row in range(64)]]
+    second = [[1, 0], [0, 0], [0, 0]]
+    given = {
+        "name": "user",
+        "layout": layout,
+        "codes": packed(layout, [first, second]),
+        "values": VALUES,
+        "axes": AXES,
+        "vectors": vectors,
+        "dtype": "float32",
+    }
+    return TieredField(**(given | changes))
+
+
+BY_HAND = {
+    0: [9, 22, 28.5],  # mean - 1 a + (1 b + 0.25 c)
+    1: [9.5, 22, 28.75],  # mean - 0.5 a + ...
+    3: [10.5, 22, 29.25],
+    4: [9, 16, 27.5],  # mean - 1 a + (-2 b + 0.5 c)
+    7: [10.5, 16, 28.25],
+    63: [10.5, 16, 28.25],
+    64: [5, 20, 27],  # mean - 5 a + 0.125 c
+    65: [13, 20, 31],  # mean + 3 a + 0.125 c
+}
+
+
+def test_decoding_by_hand() -> None:
+    field = two_tiers()
+    assert (field.vocab_size, field.dim, field.codec) == (66, 3, "axes")
+    table = field.decode()
+    assert table.dtype == np.float32
+    for row, numbers in BY_HAND.items():
+        assert table[row].tolist() == numbers
+    assert np.array_equal(table[:64], np.tile(table[:8], (8, 1)))
+
+
+def test_one_lookup_over_both_tiers() -> None:
+    ids = [65, 0, 64, 7, 7, 64]
+    found = two_tiers().lookup(np.array(ids).reshape(2, 3))
+    assert found.shape == (2, 3, 3)
+    assert found.reshape(6, 3).tolist() == [BY_HAND[i] for i in ids]
+    assert two_tiers().lookup([]).shape == (0, 3)
+    assert two_tiers().lookup(3).tolist() == BY_HAND[3]
+    assert two_tiers().pool([0, 64, 65], [0, 1]).tolist() == [[9, 22, 28.5], [18, 40, 58]]
+
+
+def test_ids_outside() -> None:
+    for bad in (-1, 66, 2**40):
+        with pytest.raises(IdError, match=rf"field 'user': id {bad} .* outside \[0, 66\)"):
+            two_tiers().lookup([0, bad])
+
+
+def test_vectors_find_the_rows() -> None:
+    tiers = np.zeros(66, np.int8)
+    tiers[[5, 40]] = 1
+    field = two_tiers(TierVectors.of(tiers))
+    assert field.lookup([5, 40, 0, 6, 41]).tolist() == [
+        BY_HAND[64],
+        BY_HAND[65],
+        BY_HAND[0],
+        two_tiers().lookup(5).tolist(),
+        two_tiers().lookup(39).tolist(),
+    ]
+    assert sorted(field.decode().tolist()) == sorted(two_tiers().decode().tolist())
+
+
+def one_row(texts: list[str], codes: list[int], **parts: Any) -> NDArray[np.float32]:
+    layout = Layout.parse(1, texts)
+    data = packed(layout, [[[code] for code in codes]])
+    values = np.array(parts["values"], np.float16)
+    return TieredField("f", layout, data, values, parts["axes"], None, "float32").lookup(0)
+
+
+def test_axes_are_added_one_by_one_in_float32() -> None:
+    # 1 + 2**24 is 2**24 in float32; from right to left, or in float64, it would be 1.
+    axes = np.array([[2**24], [2**24], [1]], np.float32)
+    assert one_row(["0 0"], [0, 0], values=[1, -1], axes=axes).tolist() == [0]
+    assert one_row(["0j2"], [0], values=[1, -1], axes=axes).tolist() == [0]
+
+
+def test_grids_are_rounded_after_each_step() -> None:
+    layout = Layout.parse(1, ["12g"])
+    values = np.array([0.1, 0.3], np.float16)
+    field = TieredField(
+        "f", layout, packed(layout, [[[4095]]]), values, np.eye(2, 1, dtype=np.float32), None,
+        "float32",
+    )  # fmt: skip
+    offset, step = values.astype(np.float32)
+    assert field.lookup(0).tolist() == [np.float32(offset + np.float32(np.float32(4095) * step))]
+
+
+def test_a_tier_without_parts_is_the_mean() -> None:
+    assert one_row([""], [], values=[], axes=AXES[-1:]).tolist() == [10, 20, 30]
+
+
+def test_coordinates_of_parts() -> None:
+    codes = np.array([0, 3, 1], np.uint32)
+    none = part_coordinates(Part(), np.empty(0, np.float16), codes)
+    assert none.tolist() == [[0], [0], [0]]
+    table = part_coordinates(Part("table", 2), np.array([5, 6, 7, 8], np.float16), codes)
+    assert table.tolist() == [[5], [8], [6]]
+    grid = part_coordinates(Part("grid", 2), np.array([-1, 0.5], np.float16), codes)
+    assert grid.tolist() == [[-1], [0.5], [-0.5]]
+    joint = part_coordinates(Part("table", 2, 2), np.arange(8, dtype=np.float16), codes)
+    assert joint.tolist() == [[0, 1], [6, 7], [2, 3]]
+    for found in (none, table, grid, joint):
+        assert found.dtype == np.float32
+
+
+def test_what_is_stored() -> None:
+    plain, kept = two_tiers(), two_tiers(TierVectors.of(np.repeat([0, 1], [64, 2])))
+    assert {role: t.shape for role, t in plain.tensors.items()} == {
+        "codes": (24 + 1 + 7,),
+        "values": (9,),
+        "axes": (4, 3),
+    }
+    assert plain.nbytes == 32 + 18 + 24
+    assert kept.tensors["tiers"].shape == (68,)
+    assert kept.nbytes == plain.nbytes + 68
+    assert plain.description["tiers"] == ["2g 1j2", "1 - 0"]
+    assert plain.original_nbytes == 66 * 3 * 4
+
+
+def test_filled_and_tuned_change_what_they_say() -> None:
+    field = two_tiers()
+    order = np.arange(66)[::-1]
+    filled = field.filled(np.zeros_like(field.codes), order)
+    assert filled.permutation is order
+    assert filled.lookup(7).tolist() == BY_HAND[0]
+    tuned = filled.tuned(field.values * np.float16(2), field.axes)
+    assert tuned.permutation is order
+    assert tuned.lookup(0).tolist() == [8, 24, 27]
+    assert field.decode()[7].tolist() == BY_HAND[7]
+    assert field.permutation is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"codes": np.zeros(31, np.uint8)}, r"codes are uint8 \(32,\), not uint8 \(31,\)"),
+        ({"codes": np.zeros(33, np.uint8)}, r"codes are uint8 \(32,\), not uint8 \(33,\)"),
+        ({"codes": np.zeros(32, np.int8)}, r"codes are uint8 \(32,\), not int8 \(32,\)"),
+        ({"codes": np.zeros((32, 1), np.uint8)}, r"not uint8 \(32, 1\)"),
+        ({"values": VALUES[:-1]}, r"values are float16 \(9,\), not float16 \(8,\)"),
+        ({"values": VALUES[None]}, r"values are float16 \(9,\), not float16 \(1, 9\)"),
+        ({"values": VALUES.astype(np.float32)}, r"values are float16 \(9,\), not float32 \(9,\)"),
+        ({"values": np.full(9, np.nan, np.float16)}, "values hold numbers that are not finite"),
+        ({"axes": AXES[:3]}, r"axes are float16 \(4, 3\), not float16 \(3, 3\)"),
+        ({"axes": AXES[[0, 1, 2, 3, 3]]}, r"axes are float16 \(4, 3\), not float16 \(5, 3\)"),
+        ({"axes": AXES.ravel()}, r"axes are \(rank \+ 1, dim\) .*, not float16 \(12,\)"),
+        ({"axes": AXES[:, :0]}, r"not float16 \(4, 0\)"),
+        ({"axes": AXES[:0]}, r"not float16 \(0, 3\)"),
+        ({"axes": AXES.astype(np.float64)}, r"not float64 \(4, 3\)"),
+        ({"axes": AXES.astype(ml_dtypes.bfloat16)}, r"not bfloat16 \(4, 3\)"),
+        ({"axes": np.full((4, 3), np.inf, np.float16)}, "axes hold numbers that are not finite"),
+        ({"dtype": "float64"}, "a table cannot have been 'float64'"),
+        ({"name": ""}, "a field's name is a string"),
+    ],
+)
+def test_malformed(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        two_tiers(**changes)
+
+
+def fields() -> list[TieredField]:
+    tiers = np.zeros(66, np.int8)
+    tiers[[5, 40]] = 1
+    layout = Layout.parse(1, [""])
+    return [
+        two_tiers(),
+        two_tiers(TierVectors.of(tiers), name="kept", axes=AXES.astype(np.float32)),
+        TieredField("one", layout, np.zeros(7, np.uint8), VALUES[:0], AXES[-1:], None, "float16"),
+    ]
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    saved = Compressed(fields(), 0.25)
+    saved.save(tmp_path / "a.saec")
+    loaded = load(tmp_path / "a.saec")
+    assert (tmp_path / "a.saec").stat().st_size == saved.nbytes == loaded.nbytes
+    for name, field in saved.items():
+        other = loaded[name]
+        assert isinstance(other, TieredField)
+        assert other.description == field.description
+        assert np.array_equal(other.decode(), field.decode())
+        assert other.nbytes == field.nbytes
+        assert {role: t.dtype for role, t in other.tensors.items()} == {
+            role: t.dtype for role, t in field.tensors.items()
+        }
+    loaded.save(tmp_path / "b.saec")
+    assert (tmp_path / "b.saec").read_bytes() == (tmp_path / "a.saec").read_bytes()
+
+
+@pytest.mark.parametrize("fill", [0, 0x7F, 0xFF])
+def test_a_file_whose_vectors_lie(fill: int, tmp_path: Path) -> None:
+    lying = TierVectors(np.full(68, fill, np.uint8), 66)
+    Compressed([two_tiers(lying)]).save(tmp_path / "a.saec")
+    field = load(tmp_path / "a.saec")["user"]
+    with pytest.raises(ArtifactError, match="field 'user': tier vectors contradict themselves"):
+        field.lookup(np.arange(66))
+    with pytest.raises(ArtifactError, match="field 'user': tier vectors contradict themselves"):
+        field.decode()
+
+
+def write(path: Path, changes: dict[str, Any], tensors: dict[str, Any]) -> None:
+    """A file that says other things of :func:`two_tiers` than are true; None takes away."""
+    entry = two_tiers(TierVectors.of(np.repeat([0, 1], [64, 2]))).entry
+    described = {key: v for key, v in (dict(entry.description) | changes).items() if v is not None}
+    held = {role: t for role, t in (entry.tensors | tensors).items() if t is not None}
+    artifact.write(path, [artifact.Entry(described, held)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tiers": None}, "damaged field 'user': 'tiers'"),
+        ({"tiers": 5}, "damaged field 'user'"),
+        ({"tiers": "2g"}, "damaged field 'user': 'g' describes no part"),
+        ({"tiers": ["2g 1j2"]}, "66 rows make 2 tiers, not 1"),
+        ({"tiers": {"2g 1j2": 1, "1 - 0": 1}}, "but its tensors say"),
+        ({"tiers": ["2g  1j2", "1 - 0"]}, "but its tensors say"),
+        ({"tiers": ["2g\t1j2", "1 - 0"]}, "but its tensors say"),
+        ({"tiers": ["2g 1j2", "1 - 0 "]}, "but its tensors say"),
+        ({"tiers": ["02g 1j2", "1 - 0"]}, "'02g' describes no part of a tier"),
+        ({"tiers": ["2g 1j2", ["1 - 0"]]}, "a tier is described by text, not by \\['1 - 0'\\]"),
+        ({"tiers": ["2g 1j2", "1 - 1"]}, r"values are float16 \(10,\)"),
+        ({"tiers": ["3g 1j2", "1 - 0"]}, r"codes are uint8 \(40,\)"),
+        ({"tiers": ["2g 1j2", "1 -"]}, r"values are float16 \(8,\)"),
+        ({"tiers": ["2g 1j2", "1 - 0 -"]}, r"axes are float16 \(5, 3\)"),
+        ({"vocab_size": 74}, r"codes are uint8 \(33,\)"),
+        ({"vocab_size": 64}, "64 rows make 1 tiers, not 2"),
+        ({"vocab_size": 66.0}, "a field has one or more rows, not 66.0"),
+        ({"vocab_size": "66"}, "a field has one or more rows, not '66'"),
+        ({"vocab_size": 2**70}, "damaged field 'user'"),
+        ({"vocab_size": -66}, "a field has one or more rows, not -66"),
+        ({"dim": 4}, "but its tensors say"),
+        ({"dtype": "int8"}, "a table cannot have been 'int8'"),
+        ({"more": 1}, "but its tensors say"),
+    ],
+)
+def test_malformed_description(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write(tmp_path / "a.saec", changes, {})
+    with pytest.raises(ArtifactError, match=message):
+        load(tmp_path / "a.saec")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"codes": None}, "damaged field 'user': 'codes'"),
+        ({"values": None}, "damaged field 'user': 'values'"),
+        ({"axes": None}, "damaged field 'user': 'axes'"),
+        ({"more": np.zeros(1, np.uint8)}, "but its tensors say"),
+        ({"tiers": np.zeros(67, np.uint8)}, "tier vectors of 66 ids take 68 bytes, not uint8"),
+        ({"tiers": np.zeros(68, np.int8)}, "tier vectors of 66 ids take 68 bytes, not int8"),
+        ({"values": VALUES.view(np.int8)}, r"values are float16 \(9,\), not int8 \(18,\)"),
+    ],
+)
+def test_malformed_tensors(tensors: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write(tmp_path / "a.saec", {}, tensors)
+    with pytest.raises(ArtifactError, match=message):
+        load(tmp_path / "a.saec")
+
+
+PARTS = st.sampled_from(["-", "0", "1", "2g", "1j2", "0j2", "2g 1j2", "1 - 0", "3", "16", "1j99"])
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    tiers=st.lists(st.lists(PARTS, max_size=3).map(" ".join), max_size=3),
+    vocab_size=st.sampled_from([1, 64, 65, 66, 67, 255, 2**31, 2**63 - 1, 2**64]),
+    sizes=st.tuples(st.integers(0, 80), st.integers(0, 20), st.integers(0, 5)),
+    vectors=st.none() | st.sampled_from([0, 67, 68, 136]),
+    fill=st.integers(0, 255),
+)
+def test_any_description_is_used_or_refused(
+    tiers: list[str],
+    vocab_size: int,
+    sizes: tuple[int, int, int],
+    vectors: int | None,
+    fill: int,
+    tmp_path: Path,
+) -> None:
+    codes, values, axes = sizes
+    tensors = {
+        "codes": np.full(codes, fill, np.uint8),
+        "values": np.ones(values, np.float16),
+        "axes": np.ones((axes, 3), np.float16),
+        "tiers": None if vectors is None else np.full(vectors, fill, np.uint8),
+    }
+    write(tmp_path / "a.saec", {"tiers": tiers, "vocab_size": vocab_size}, tensors)
+    try:
+        field = load(tmp_path / "a.saec")["user"]
+        assert np.isfinite(field.lookup([0, vocab_size - 1, vocab_size // 2])).all()
+    except ArtifactError:
+        pass
+
+
+def slowly(field: TieredField, tiers: NDArray[np.int8]) -> NDArray[np.float32]:
+    """The table, row by row and code by code."""
+    rows = []
+    held = [0] * len(field.layout.tiers)
+    unpacked = [field._packed(tier).unpack() for tier in range(len(held))]
+    for tier in tiers.tolist():
+        row = field.axes[-1].astype(np.float32)
+        axis, value = 0, sum(part.values for parts in field.layout.tiers[:tier] for part in parts)
+        for part, code in zip(field.layout.tiers[tier], unpacked[tier][held[tier]], strict=True):
+            values = field.values[value : value + part.values]
+            for coordinate in part_coordinates(part, values, np.array([code]))[0]:
+                row = row + coordinate * field.axes[axis].astype(np.float32)
+                axis += 1
+            value += part.values
+        held[tier] += 1
+        rows.append(row)
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("axes_dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("rows", [1, 64, 300, 1300, 5000])
+def test_lookup_is_the_slow_path(rows: int, axes_dtype: type, rng: np.random.Generator) -> None:
+    bounds = tier_bounds(rows)
+    texts = ["5g 3 2", "4 2j2", "1", "", "2 - 1"][: len(bounds) - 1]
+    layout = Layout.parse(rows, texts)
+    codes = rng.integers(256, size=layout.code_bytes, dtype=np.uint8)
+    values = rng.standard_normal(layout.value_count).astype(np.float16)
+    axes = rng.standard_normal((layout.rank + 1, 5)).astype(axes_dtype)
+    in_order = np.repeat(np.arange(len(texts), dtype=np.int8), np.diff(bounds))
+    for tiers in (in_order, rng.permutation(in_order)):
+        vectors = None if tiers is in_order else TierVectors.of(tiers)
+        field = TieredField("f", layout, codes, values, axes, vectors, "float32")
+        expected = slowly(field, tiers)
+        assert np.array_equal(field.decode(), expected)
+        ids = rng.integers(rows, size=40)
+        assert np.array_equal(field.lookup(ids), expected[ids])

@@ -1,0 +1,134 @@
+"""Cuts, parts and the arithmetic of layouts, all by hand."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from saec.errors import ArtifactError
+from saec.tiers import Layout, Part, tier_bounds
+
+
+@pytest.mark.parametrize(
+    ("count", "bounds"),
+    [
+        (1, [0, 1]),
+        (64, [0, 64]),
+        (65, [0, 64, 65]),
+        (256, [0, 64, 256]),
+        (257, [0, 64, 256, 257]),
+        (1024, [0, 64, 256, 1024]),
+        (5000, [0, 64, 256, 1024, 4096, 5000]),
+    ],
+)
+def test_bounds(count: int, bounds: list[int]) -> None:
+    found = tier_bounds(count)
+    assert found.dtype == np.int64
+    assert found.tolist() == bounds
+
+
+PARTS = {
+    "-": (Part("none", 0, 1), 0),
+    "0": (Part("table", 0, 1), 1),
+    "1": (Part("table", 1, 1), 2),
+    "16": (Part("table", 16, 1), 65536),
+    "1g": (Part("grid", 1, 1), 2),
+    "12g": (Part("grid", 12, 1), 2),
+    "0j2": (Part("table", 0, 2), 2),
+    "6j3": (Part("table", 6, 3), 192),
+    "10j12": (Part("table", 10, 12), 12288),
+}
+
+
+@pytest.mark.parametrize("text", PARTS)
+def test_parts_and_their_texts(text: str) -> None:
+    part, values = PARTS[text]
+    assert str(part) == text
+    assert Part.parse(text) == part
+    assert part.values == values
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "--", "-1", "+1", "1.0", "a", "g", "j", "j2", "g1", "1x", "1 ", " 1", "1\n"),
+        *("00", "01", "01g", "1j02", "17", "17g", "17j2", "100", "999"),
+        *("0g", "1gg", "1g2", "1gj2", "1j2g", "1j", "1j0", "1j1", "1j-2", "1j100", "1jj2"),
+        *("\u0661", "\u00b2", "1\u00a0", "1_0", "0x1", "1G", "1J2"),
+    ],
+)
+def test_text_that_describes_no_part(text: str) -> None:
+    with pytest.raises(ArtifactError, match=re.escape(f"{text!r} describes no part of a tier")):
+        Part.parse(text)
+
+
+def hand_made() -> Layout:
+    """300 rows: 64, 192 and 44. Rows of 7 + 0 + 3 bits, of 2 bits, of none."""
+    return Layout.parse(300, ["7g - 3j2", "2 0", ""])
+
+
+def test_layout_by_hand() -> None:
+    layout = hand_made()
+    assert layout.tiers == (
+        (Part("grid", 7), Part(), Part("table", 3, 2)),
+        (Part("table", 2), Part("table", 0)),
+        (),
+    )
+    assert layout.rank == 4
+    assert [layout.widths(tier) for tier in range(3)] == [(7, 0, 3), (2, 0), ()]
+    assert layout.first_bytes == (0, 80, 128)  # 64 x 10 bits, 192 x 2 bits
+    assert layout.code_bytes == 128 + 7
+    # 2 values of the grid, none, 8 clusters x 2 axes; 4 and 1; nothing.
+    assert layout.value_count == 23
+    assert layout.first_values == ((0, 2, 2), (18, 22), ())
+    assert layout.texts == ["7g - 3j2", "2 0", ""]
+    assert Layout.parse(300, layout.texts) == layout
+
+
+def test_tiers_start_at_whole_bytes() -> None:
+    layout = Layout.parse(66, ["1", "3"])
+    assert layout.first_bytes == (0, 8)
+    assert layout.code_bytes == 8 + 1 + 7  # 2 rows of 3 bits
+    assert Layout.parse(1, ["5"]).code_bytes == 1 + 7
+    assert Layout.parse(1, [""]).code_bytes == 7
+    assert Layout.parse(1, [""]).rank == 0
+
+
+def test_tier_of_a_rank() -> None:
+    ranks = np.array([0, 63, 64, 255, 256, 299, 64, 0])
+    assert hand_made().tier_of(ranks).tolist() == [0, 0, 1, 1, 2, 2, 1, 0]
+    assert Layout.parse(64, ["1"]).tier_of(np.array([0, 63])).tolist() == [0, 0]
+    assert Layout.parse(65, ["1", "1"]).tier_of(np.array([63, 64])).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 256, 257, 1000, 5000])
+def test_tiers_of_all_ranks_have_the_sizes_of_the_cuts(count: int) -> None:
+    bounds = tier_bounds(count)
+    layout = Layout(count, tuple((Part("table", 1),) for _ in bounds[1:]))
+    tiers = layout.tier_of(np.arange(count))
+    assert np.bincount(tiers).tolist() == np.diff(bounds).tolist()
+    assert np.all(np.diff(tiers) >= 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "texts", "message"),
+    [
+        (300, ["1", "1"], "300 rows make 3 tiers, not 2"),
+        (64, ["1", "1"], "64 rows make 1 tiers, not 2"),
+        (64, [], "64 rows make 1 tiers, not 0"),
+        (64, [1], "a tier is described by text, not by 1"),
+        (64, [None], "a tier is described by text, not by None"),
+        (64, ["1 x"], "'x' describes no part of a tier"),
+        (0, [""], "a field has one or more rows, not 0"),
+        (-5, [""], "a field has one or more rows, not -5"),
+        (64.0, [""], "a field has one or more rows, not 64.0"),
+        (True, [""], "a field has one or more rows, not True"),
+        ("64", [""], "a field has one or more rows, not '64'"),
+        (None, [""], "a field has one or more rows, not None"),
+    ],
+)
+def test_layout_that_cannot_be(count: int, texts: list[str], message: str) -> None:
+    with pytest.raises(ArtifactError, match=re.escape(message)):
+        Layout.parse(count, texts)

@@ -12,6 +12,8 @@ __all__ = [
     "DataError",
     "FieldError",
     "IdError",
+    "MetricError",
+    "MetricWarning",
     "ModuleError",
     "OptionError",
     "OptionalDependencyError",
@@ -54,6 +56,14 @@ class DataError(SaecError, ValueError):
 
 class ModuleError(SaecError, TypeError):
     """A PyTorch module uses something that compressed tables cannot honour."""
+
+
+class MetricError(SaecError, ValueError):
+    """A loss metric cannot be measured or used."""
+
+
+class MetricWarning(UserWarning):
+    """A field has no loss metric of its own and falls back to Euclidean distance."""
 
 
 class OptionalDependencyError(SaecError, ImportError):

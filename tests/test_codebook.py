@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from saec.codebook import Codebook, CodebookDtype, codebook_bytes
 from saec.errors import ArtifactError
+from saec.metric import Metric
 
 DTYPES = get_args(CodebookDtype)
 FLOAT32 = np.finfo(np.float32)
@@ -75,12 +76,101 @@ def test_one_principal_axis_by_hand(dtype: CodebookDtype) -> None:
     assert book.nbytes == codebook_bytes(4, 2, dtype, 1) == sum(part.nbytes for part in stored)
 
 
+CROSS = np.array([[-2, 0], [2, 0], [0, -1], [0, 1]], np.float32)
+
+
 def test_weights_turn_the_principal_axis() -> None:
-    cross = np.array([[-2, 0], [2, 0], [0, -1], [0, 1]], np.float32)
     for weights, axis in (([1, 1, 1, 1], 0), ([1, 1, 9, 9], 1), ([0, 0, 0, 0], 0)):
-        book = Codebook.round(cross, "float32", 1, np.array(weights, np.float64))
+        book = Codebook.round(CROSS, "float32", 1, np.array(weights, np.float64))
         assert book.axes is not None
         assert np.abs(book.axes[0]).argmax() == axis
+
+
+def test_the_metric_turns_the_principal_axis() -> None:
+    for second, axis in ((1, 0), (100, 1)):
+        metric = Metric(np.diag([1.0, second]))
+        book = Codebook.round(CROSS, "float32", 1, metric=metric)
+        assert book.axes is not None
+        assert np.abs(book.axes[0]).tolist() == [1 - axis, axis], (
+            "of length one, whatever the metric"
+        )
+        np.testing.assert_allclose(book.values, CROSS * (np.arange(2) == axis))
+
+
+def test_least_squares_in_the_metric_by_hand() -> None:
+    # In the metric [[1, -1], [-1, 2]] most variance lies along (0, 1); what is nearest to (2, 0)
+    # there is the minimum of (2, -y) G (2, -y)' = 4 + 4 y + 2 y^2, at y = -1.
+    metric = Metric(np.array([[1.0, -1], [-1, 2]]))
+    centroids = np.array([[2, 0], [-2, 0], [0, 100], [0, -100]], np.float32)
+    book = Codebook.round(centroids, "float32", 1, metric=metric)
+    assert book.axes is not None
+    np.testing.assert_allclose(np.abs(book.axes[0]), [0, 1], atol=0.02)
+    error = book.values.astype(np.float64) - centroids
+    np.testing.assert_allclose(
+        error @ metric.matrix @ book.axes[0].astype(np.float64), 0, atol=1e-4
+    )
+    np.testing.assert_allclose(book.values[0], [0, -1], atol=0.05)
+
+
+def positive(rng: np.random.Generator, dim: int) -> Metric:
+    """With eigenvalues from 1 to 1000."""
+    turn, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
+    return Metric((turn * np.logspace(0, 3, dim)) @ turn.T)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_axes_in_a_metric_lose_the_least_there(rank: int, rng: np.random.Generator) -> None:
+    centroids, metric = rng.standard_normal((50, 6)).astype(np.float32), positive(rng, 6)
+    centred = (centroids - centroids.mean(axis=0)) @ metric.root
+    singular = np.linalg.svd(centred, compute_uv=False)
+    least = np.sqrt((singular[rank:] ** 2).sum())
+    found, plain = (
+        np.linalg.norm(
+            (Codebook.round(centroids, "float32", rank, metric=m).values - centroids) @ metric.root
+        )
+        for m in (metric, None)
+    )
+    assert least * (1 - 1e-3) <= found <= least * 1.02
+    assert plain > found * 1.05
+
+
+def test_the_identity_is_no_metric(rng: np.random.Generator) -> None:
+    centroids, weights = rng.standard_normal((50, 6)).astype(np.float32), rng.random(50)
+    for dtype in DTYPES:
+        books = [
+            Codebook.round(centroids, dtype, 3, weights, metric)
+            for metric in (None, Metric.euclidean(6))
+        ]
+        assert np.array_equal(books[0].values, books[1].values)
+
+
+@pytest.mark.parametrize("metric", [None, Metric(np.diag([1.0, 10, 100, 1000]))])
+def test_axes_found_once_are_those_of_each_rank(
+    metric: Metric | None, rng: np.random.Generator
+) -> None:
+    centroids, weights = rng.standard_normal((30, 4)).astype(np.float32), rng.random(30)
+    ranks = [3, 1, 4, 2]
+    books = Codebook.round_at(centroids, "int8", ranks, weights, metric)
+    assert [book.rank for book in books] == ranks
+    for rank, book in zip(ranks, books, strict=True):
+        alone = Codebook.round(centroids, "int8", rank, weights, metric)
+        assert np.array_equal(book.values, alone.values)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_moved_keeps_centroids_on_axes_of_any_metric(
+    dtype: CodebookDtype, rng: np.random.Generator
+) -> None:
+    centroids = rng.standard_normal((60, 6)).astype(np.float32)
+    book = Codebook.round(centroids, dtype, 3, metric=positive(rng, 6))
+    assert book.axes is not None
+    axes = book.axes.astype(np.float32)
+    wanted = rng.standard_normal((60, 3)).astype(np.float32) @ axes[:-1] + axes[-1]
+    moved = book.moved(wanted)
+    assert np.array_equal(moved.axes, book.axes)
+    # float16 keeps 11 bits and int8 255 steps of coordinates of up to 3 or so.
+    tolerance = {"float32": 1e-5, "float16": 0.01, "int8": 0.1}[dtype]
+    np.testing.assert_allclose(moved.values, wanted, atol=tolerance)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5])

@@ -1,7 +1,9 @@
-"""What every codec, ours and each baseline, must do on every kind of table."""
+"""What every codec, ours and each baseline, must do on every kind of table, in any metric."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import ml_dtypes
@@ -10,12 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 import saec
-from saec import Clusters, Field, Ratio
+from saec import Axes, Clusters, Field, Ratio
 from saec.artifact import entry_bytes
 from saec.baselines import BASELINES
 from saec.budget import Budget
 from saec.codecs.codec import Codec
-from saec.compressed import ClusteredField
+from saec.metric import Metric
+from saec.stored.clustered import ClusteredField
 
 CODECS: dict[str, Codec] = {
     "clusters": Clusters(),
@@ -23,11 +26,14 @@ CODECS: dict[str, Codec] = {
         clusters=0.01, head_share=1.0, weighting=0.0, codebook="float32", radius_share=1.0
     ),
     "clusters-half": Clusters(clusters=30, codebook="float16", seeding="random"),
+    "axes": Axes(),
     **{name: make() for name, make in BASELINES.items()},
 }
 
-# These find the nearest of all centroids; the others may take a near one.
-EXACT = [name for name in CODECS if name not in ("clusters", "clusters-half")]
+CLUSTERED = [name for name in CODECS if name.startswith("clusters") or name in BASELINES]
+
+# These find nearest centroids by Euclidean distance, whatever the metric.
+EUCLIDEAN = list(BASELINES)
 
 
 def table(rows: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
@@ -59,28 +65,58 @@ WEIGHTS: dict[str, NDArray[np.generic]] = {
     "huge and tiny": table(600, 8) * np.logspace(-12, 12, 600, dtype=np.float32)[:, None],
 }
 
-pytestmark = pytest.mark.parametrize("name", CODECS)
+every_codec = pytest.mark.parametrize("name", CODECS)
 every_table = pytest.mark.parametrize("kind", WEIGHTS)
+pytestmark = pytest.mark.parametrize("in_nats", [False, True])
 
 
+def matrix_for(weights: NDArray[np.generic]) -> NDArray[np.float64]:
+    """A metric as models have it: small, steep, and nothing at all in half of the directions."""
+    dim = weights.shape[1]
+    rng = np.random.default_rng([3, dim])
+    steepness = np.logspace(-2, -4, max(1, dim // 2))
+    directions = steepness[:, None] * rng.standard_normal((len(steepness), dim))
+    return directions.T @ directions
+
+
+def metric_for(weights: NDArray[np.generic], in_nats: bool) -> Metric | None:
+    return Metric.of(matrix_for(weights), "f", weights.shape[1]) if in_nats else None
+
+
+@cache
 def budget_for(codec: Codec, ratio: float) -> Budget | None:
     """None for a codec that has one size only."""
-    offers = codec.options(field("f", WEIGHTS["ordinary"]), np.random.default_rng(0))
+    offers = codec.options(field("f", WEIGHTS["ordinary"]), None, np.random.default_rng(0))
     return None if len(offers) == 1 else Ratio(ratio)
 
 
-def compress(name: str, kind: str, seed: int = 0) -> saec.Compressed:
+def compress_fields(
+    fields: Sequence[Field], name: str, in_nats: bool, seed: int = 0
+) -> saec.Compressed:
+    codec = CODECS[name]
+    metrics = {one.name: matrix_for(one.weights) for one in fields} if in_nats else None
+    return saec.compress(
+        fields, budget_for(codec, 6), codec, metrics=metrics, seed=seed, progress=False
+    )
+
+
+def compress(name: str, kind: str, in_nats: bool, seed: int = 0) -> saec.Compressed:
     """An ordinary table, which pays for the header, and one of the given kind."""
     fields = [field("ordinary", WEIGHTS["ordinary"]), field("odd", WEIGHTS[kind])]
-    codec = CODECS[name]
-    return saec.compress(fields, budget_for(codec, 6), codec, seed=seed, progress=False)
+    return compress_fields(fields, name, in_nats, seed)
 
 
+@cache
+def compressed_once(name: str, kind: str, in_nats: bool) -> saec.Compressed:
+    return compress(name, kind, in_nats)
+
+
+@every_codec
 @every_table
 def test_the_file_is_as_large_as_said_and_decodes_to_the_same(
-    name: str, kind: str, tmp_path: Path
+    name: str, kind: str, in_nats: bool, tmp_path: Path
 ) -> None:
-    result = compress(name, kind)
+    result = compressed_once(name, kind, in_nats)
     result.save(tmp_path / "a.saec")
     loaded = saec.load(tmp_path / "a.saec")
     assert (tmp_path / "a.saec").stat().st_size == result.nbytes == loaded.nbytes
@@ -92,46 +128,54 @@ def test_the_file_is_as_large_as_said_and_decodes_to_the_same(
         assert np.array_equal(loaded[key].lookup(ids), decoded[ids])
 
 
+@every_codec
 @every_table
-def test_the_result_is_of_the_table(name: str, kind: str) -> None:
+def test_the_result_is_of_the_table(name: str, kind: str, in_nats: bool) -> None:
     weights = WEIGHTS[kind]
-    odd = compress(name, kind)["odd"]
+    odd = compressed_once(name, kind, in_nats)["odd"]
     assert (odd.vocab_size, odd.dim) == weights.shape
     assert odd.dtype == weights.dtype.name
     assert odd.original_nbytes == weights.nbytes
 
 
+@every_codec
 @every_table
-def test_the_budget_is_kept_or_at_least_no_table_grows(name: str, kind: str) -> None:
-    result = compress(name, kind)
+def test_the_budget_is_kept_or_at_least_no_table_grows(name: str, kind: str, in_nats: bool) -> None:
+    result = compressed_once(name, kind, in_nats)
     if budget_for(CODECS[name], 6) is None:
         assert all(coded.nbytes <= coded.original_nbytes for coded in result.values())
     else:
         assert result.compression_ratio >= 6
 
 
+@every_codec
 @every_table
-def test_the_same_seed_gives_the_same_file(name: str, kind: str, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_file(
+    name: str, kind: str, in_nats: bool, tmp_path: Path
+) -> None:
     for copy in ("a", "b"):
-        compress(name, kind, seed=3).save(tmp_path / copy)
+        compress(name, kind, in_nats, seed=3).save(tmp_path / copy)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+@every_codec
 @every_table
-def test_inputs_are_not_changed(name: str, kind: str) -> None:
+def test_inputs_are_not_changed(name: str, kind: str, in_nats: bool) -> None:
     weights, frequencies = WEIGHTS[kind].copy(order="K"), np.arange(1.0, len(WEIGHTS[kind]) + 1)
     weights.flags.writeable = frequencies.flags.writeable = False
     codec, rng = CODECS[name], np.random.default_rng(0)
     one = Field("f", weights, frequencies)
-    codec.encode(one, codec.options(one, rng)[-1].choice, rng, lambda _: None)
+    metric = metric_for(weights, in_nats)
+    codec.encode(one, codec.options(one, metric, rng)[-1].choice, rng, lambda _: None)
     assert weights.tobytes() == WEIGHTS[kind].tobytes()
     assert np.array_equal(frequencies, np.arange(1.0, len(weights) + 1))
 
 
+@every_codec
 @every_table
-def test_what_is_on_offer_costs_no_more_than_its_price(name: str, kind: str) -> None:
+def test_what_is_on_offer_costs_no_more_than_its_price(name: str, kind: str, in_nats: bool) -> None:
     codec, one = CODECS[name], field("f", WEIGHTS[kind])
-    offers = codec.options(one, np.random.default_rng(0))
+    offers = codec.options(one, metric_for(one.weights, in_nats), np.random.default_rng(0))
     for option in {0: offers[0], 1: offers[len(offers) // 2], 2: offers[-1]}.values():
         done: list[float] = []
         coded = codec.encode(one, option.choice, np.random.default_rng(0), done.append)
@@ -139,30 +183,27 @@ def test_what_is_on_offer_costs_no_more_than_its_price(name: str, kind: str) -> 
         assert 0 < sum(done) <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("name", CLUSTERED)
 @every_table
-def test_rows_are_near_their_centroids(name: str, kind: str) -> None:
+def test_rows_are_near_their_centroids(name: str, kind: str, in_nats: bool) -> None:
     codec, one = CODECS[name], field("f", WEIGHTS[kind])
-    offers = codec.options(one, np.random.default_rng(0))
+    metric = metric_for(one.weights, in_nats)
+    offers = codec.options(one, metric, np.random.default_rng(0))
     coded = codec.encode(one, offers[-1].choice, np.random.default_rng(0), lambda _: None)
     assert isinstance(coded, ClusteredField)
+    root = np.eye(one.dim) if metric is None or name in EUCLIDEAN else metric.root
     rows, decoded = one.weights.astype(np.float64), coded.decode().astype(np.float64)
-    squares = ((rows[:, None] - coded.codebook.values.astype(np.float64)) ** 2).sum(axis=2)
-    error = ((rows - decoded) ** 2).sum(axis=1)
-    least = squares.min(axis=1)
-    rounding = 1e-5 * (rows**2).sum(axis=1) + 1e-12
-    if name in EXACT:
-        assert np.all(error <= least + rounding)
-    assert error.sum() <= 1.5 * (least + rounding).sum()
+    centroids = coded.codebook.values.astype(np.float64) @ root
+    least = (((rows @ root)[:, None] - centroids) ** 2).sum(axis=2).min(axis=1)
+    error = (((rows - decoded) @ root) ** 2).sum(axis=1)
+    rounding = np.linalg.norm(root, 2) ** 2 * (1e-5 * (rows**2).sum(axis=1) + 1e-12)
+    assert np.all(error <= (1 + 1e-9) * least + rounding)
 
 
-def test_other_fields_change_nothing(name: str) -> None:
+@every_codec
+def test_other_fields_change_nothing(name: str, in_nats: bool) -> None:
     if budget_for(CODECS[name], 6) is not None:
         pytest.skip("fields compete for this codec's budget")
-    alone = saec.compress([field("a", WEIGHTS["ordinary"])], None, CODECS[name], progress=False)
-    both = saec.compress(
-        [field("b", WEIGHTS["dim 1"]), field("a", WEIGHTS["ordinary"])],
-        None,
-        CODECS[name],
-        progress=False,
-    )
+    fields = [field("b", WEIGHTS["dim 1"]), field("a", WEIGHTS["ordinary"])]
+    alone, both = (compress_fields(some, name, in_nats) for some in (fields[1:], fields))
     assert np.array_equal(alone["a"].decode(), both["a"].decode())

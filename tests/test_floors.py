@@ -15,9 +15,9 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "saec"
 FLOORS = [
     {"_native", "errors"},
     {"table", "budget", "progress", "files"},
-    {"frequency", "allocation", "codes", "codebook", "clustering"},
-    {"artifact", "compressed", "codecs"},
-    {"compress", "checkpoint", "__init__"},
+    {"frequency", "metric", "allocation", "codes", "codebook", "clustering", "tiers", "order"},
+    {"artifact", "stored", "compressed", "codecs", "metric_file"},
+    {"compress", "forecast", "inspection", "checkpoint", "__init__"},
     {"torch", "baselines"},
     {"reference"},
     {"report"},
@@ -31,7 +31,9 @@ CORE = {"numpy", "ml_dtypes"}
 PACKAGES = {
     "progress": {"rich"},
     "artifact": CORE | {"safetensors"},
+    "stored": CORE | {"safetensors"},
     "compressed": CORE | {"safetensors"},
+    "metric_file": CORE | {"safetensors"},
     "checkpoint": CORE | {"safetensors"},
     "torch": CORE | {"torch"},
     "baselines": CORE | {"torch"},

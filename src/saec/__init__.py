@@ -1,9 +1,10 @@
 """Similarity-aware compression of embedding tables in recommendation models."""
 
-from saec.budget import BitsPerFeature, Budget, MaxBytes, Ratio
+from saec.budget import BitsPerFeature, Budget, LossIncrease, MaxBytes, Ratio
+from saec.codecs.axes import Axes
 from saec.codecs.clusters import Clusters
 from saec.compress import compress
-from saec.compressed import Compressed, CompressedField, load
+from saec.compressed import Compressed, load
 from saec.errors import (
     ArtifactError,
     BudgetError,
@@ -11,17 +12,25 @@ from saec.errors import (
     DataError,
     FieldError,
     IdError,
+    MetricError,
+    MetricWarning,
     ModuleError,
     OptionalDependencyError,
     OptionError,
     SaecError,
 )
+from saec.forecast import Forecast, forecast
+from saec.inspection import InspectedField, Inspection, inspect
+from saec.metric import LossMetrics
+from saec.metric_file import load_metrics, save_metrics
+from saec.stored.field import CompressedField
 from saec.table import Field
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArtifactError",
+    "Axes",
     "BitsPerFeature",
     "Budget",
     "BudgetError",
@@ -32,13 +41,24 @@ __all__ = [
     "DataError",
     "Field",
     "FieldError",
+    "Forecast",
     "IdError",
+    "InspectedField",
+    "Inspection",
+    "LossIncrease",
+    "LossMetrics",
     "MaxBytes",
+    "MetricError",
+    "MetricWarning",
     "ModuleError",
     "OptionError",
     "OptionalDependencyError",
     "Ratio",
     "SaecError",
     "compress",
+    "forecast",
+    "inspect",
     "load",
+    "load_metrics",
+    "save_metrics",
 ]

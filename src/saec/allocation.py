@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from saec.errors import BudgetError
 
-__all__ = ["Option", "allocate"]
+__all__ = ["Option", "Step", "allocate", "allocate_within", "frontier"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,8 @@ def allocate(
 
     Minimises distortion + lambda * bits for the least lambda that the budget admits (Shoham and
     Gersho, Efficient bit allocation for an arbitrary set of quantizers, IEEE Trans. ASSP 36,
-    1988). No bisection is needed: as lambda falls, each field walks down the lower convex hull of
-    its options, so all fields' hull segments, steepest first, give the exact sequence of optima.
-    What is left of the budget is filled greedily, with options off the hull too.
+    1988). No bisection is needed, see :func:`frontier`. What is left of the budget is filled
+    greedily, with options off the hull too.
 
     A larger budget never gives more distortion. (The fill takes steps of falling slope; when a
     larger budget makes it take another step, that step is longer than all the smaller budget had
@@ -61,14 +61,59 @@ def allocate(
     spent = sum(hull[0].bits for hull in hulls)
     if spent > budget_bits:
         raise _unmet(budget_bits, spent, hulls, names)
-    chosen = [hull[0] for hull in hulls]
-    for field, option in _steepest_first(hulls):
-        step = option.bits - chosen[field].bits
-        if spent + step > budget_bits:
+    for step in frontier(options):
+        if step.bits > budget_bits:
             break
+        chosen = step.chosen
+    return _fill(list(chosen), options, budget_bits - _bits(chosen))
+
+
+def allocate_within(options: Sequence[Sequence[Option]], distortion: float) -> list[Option]:
+    """Choose one option per field so that total distortion is at most ``distortion`` in few bits.
+
+    The first optimum of :func:`frontier` that is good enough; then fields take cheaper options as
+    long as the total allows it, those first that save most.
+
+    Args:
+        options: for each field, at least one option, one of them without distortion.
+        distortion: what all chosen options may lose together.
+    """
+    for step in frontier(options):
+        chosen = step.chosen
+        if step.distortion <= distortion:
+            break
+    return _thin(list(chosen), options, distortion - sum(option.distortion for option in chosen))
+
+
+@dataclass(frozen=True)
+class Step:
+    """An optimum: total bits and distortion, and one option per field."""
+
+    bits: int
+    distortion: float
+    chosen: tuple[Option, ...]
+
+
+def frontier(options: Sequence[Sequence[Option]]) -> Iterator[Step]:
+    """All optima of distortion + lambda * bits, from the fewest bits on.
+
+    As lambda falls, each field walks down the lower convex hull of its options, so all fields'
+    hull segments, steepest first, give the exact sequence.
+    """
+    hulls = [_lower_hull(field) for field in options]
+    chosen = [hull[0] for hull in hulls]
+    yield Step(_bits(chosen), _distortion(chosen), tuple(chosen))
+    for field, option in _steepest_first(hulls):
         chosen[field] = option
-        spent += step
-    return _fill(chosen, options, budget_bits - spent)
+        yield Step(_bits(chosen), _distortion(chosen), tuple(chosen))
+
+
+def _bits(chosen: Iterable[Option]) -> int:
+    return sum(option.bits for option in chosen)
+
+
+def _distortion(chosen: Iterable[Option]) -> float:
+    return math.fsum(option.distortion for option in chosen)
 
 
 def _lower_hull(options: Sequence[Option]) -> list[Option]:
@@ -115,6 +160,22 @@ def _fill(chosen: list[Option], options: Sequence[Sequence[Option]], left: int) 
         best = int(np.argmax(np.where(usable, slope, -np.inf)))
         chosen[owner[best]] = candidates[best][1]
         left -= int(step[best])
+
+
+def _thin(chosen: list[Option], options: Sequence[Sequence[Option]], slack: float) -> list[Option]:
+    """Give up to ``slack`` of distortion for bits: again and again the option that saves most."""
+    while True:
+        saving = [
+            (now.bits - option.bits, field, option)
+            for field, now in enumerate(chosen)
+            for option in options[field]
+            if option.bits < now.bits and option.distortion - now.distortion <= slack
+        ]
+        if not saving:
+            return chosen
+        _, field, option = max(saving, key=lambda item: item[0])
+        slack -= option.distortion - chosen[field].distortion
+        chosen[field] = option
 
 
 def _unmet(

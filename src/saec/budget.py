@@ -1,4 +1,4 @@
-"""How much a compressed model may take: a ratio, a number of bytes, or bits per feature."""
+"""How much a compressed model may take, or may lose: bytes, bits per feature, or nats of loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from numbers import Integral, Real
 
 from saec.errors import BudgetError
 
-__all__ = ["BitsPerFeature", "Budget", "MaxBytes", "Ratio", "parse_size"]
+__all__ = [
+    "BitsPerFeature",
+    "Budget",
+    "LossIncrease",
+    "MaxBytes",
+    "Ratio",
+    "SizeBudget",
+    "parse_size",
+]
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*((?:[kmgt]i?)?b)?\s*", re.ASCII | re.IGNORECASE)
 _UNITS: dict[str, int] = {
@@ -77,7 +85,24 @@ class BitsPerFeature:
         return math.floor(features * self.value / 8)
 
 
-Budget = Ratio | MaxBytes | BitsPerFeature
+@dataclass(frozen=True)
+class LossIncrease:
+    """What may be lost: the smallest artifact whose predicted increase of the mean log loss, in
+    nats, is at most ``value``. Needs the loss metric.
+
+    Raises:
+        BudgetError: ``value`` is not a finite number above 0.
+    """
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.value) or self.value <= 0:
+            raise BudgetError(f"a loss increase must be a number above 0, not {self.value!r}")
+
+
+SizeBudget = Ratio | MaxBytes | BitsPerFeature
+Budget = SizeBudget | LossIncrease
 
 
 def parse_size(size: int | str) -> int:

@@ -6,6 +6,7 @@ axes of the centroids: a centroid then is mean + sum_a value_a * axis_a, with fe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import ArtifactError
+from saec.metric import Metric
 
 __all__ = ["Codebook", "CodebookDtype", "codebook_bytes"]
 
@@ -86,6 +88,7 @@ class Codebook:
         dtype: CodebookDtype,
         rank: int | None = None,
         weights: NDArray[np.float64] | None = None,
+        metric: Metric | None = None,
     ) -> Codebook:
         """Round ``centroids`` (k, dim) float32 to ``dtype``.
 
@@ -98,26 +101,55 @@ class Codebook:
             dtype: of the stored coordinates.
             rank: number of principal axes to keep; None, or dim, keeps the table's own.
             weights: (k,) how much each centroid counts in finding the axes; None for alike.
+            metric: in which axes are principal and as little as possible is lost; None for
+                Euclidean distance.
         """
-        if rank is None or rank == centroids.shape[1]:
-            return cls(*_round_coordinates(centroids, dtype))
-        return cls._on_axes(centroids, dtype, _principal_axes(centroids, rank, weights))
+        width = centroids.shape[1] if rank is None else rank
+        return cls.round_at(centroids, dtype, [width], weights, metric)[0]
+
+    @classmethod
+    def round_at(
+        cls,
+        centroids: NDArray[np.float32],
+        dtype: CodebookDtype,
+        ranks: Sequence[int],
+        weights: NDArray[np.float64] | None = None,
+        metric: Metric | None = None,
+    ) -> list[Codebook]:
+        """:meth:`round` at each of ``ranks``; finds the axes once."""
+        dim = centroids.shape[1]
+        metric = metric or Metric.euclidean(dim)
+        most = max((rank for rank in ranks if rank < dim), default=0)
+        axes = _principal_axes(centroids, most, weights, metric) if most else None
+        return [
+            cls(*_round_coordinates(centroids, dtype))
+            if axes is None or rank == dim
+            else cls._on_axes(centroids, dtype, np.vstack([axes[:rank], axes[-1:]]), metric)
+            for rank in ranks
+        ]
 
     @classmethod
     def _on_axes(
-        cls, centroids: NDArray[np.float32], dtype: CodebookDtype, axes: NDArray[np.float16]
+        cls,
+        centroids: NDArray[np.float32],
+        dtype: CodebookDtype,
+        axes: NDArray[np.float16],
+        metric: Metric,
     ) -> Codebook:
-        directions, mean = axes[:-1].astype(np.float64), axes[-1].astype(np.float64)
-        # Least squares, since the axes as stored are not exactly orthonormal.
-        against = directions @ (centroids - mean).T
-        coordinates = np.linalg.solve(directions @ directions.T, against).T
+        directions = axes[:-1].astype(np.float64) @ metric.root
+        centred = (centroids - axes[-1].astype(np.float64)) @ metric.root
+        # Least squares, since the axes as stored are not exactly orthogonal.
+        coordinates = np.linalg.solve(directions @ directions.T, directions @ centred.T).T
         return cls(*_round_coordinates(coordinates.astype(np.float32), dtype), axes)
 
     def moved(self, centroids: NDArray[np.float32]) -> Codebook:
-        """Round other ``centroids`` (k, dim) to the same dtype, on the same axes."""
+        """Round other ``centroids`` (k, dim) to the same dtype, on the same axes.
+
+        Centroids off the axes go to the nearest point by Euclidean distance.
+        """
         if self.axes is None:
             return Codebook.round(centroids, self.dtype)
-        return Codebook._on_axes(centroids, self.dtype, self.axes)
+        return Codebook._on_axes(centroids, self.dtype, self.axes, Metric.euclidean(self.dim))
 
     @property
     def clusters(self) -> int:
@@ -182,17 +214,25 @@ def _round_coordinates(
 
 
 def _principal_axes(
-    centroids: NDArray[np.float32], rank: int, weights: NDArray[np.float64] | None
+    centroids: NDArray[np.float32],
+    rank: int,
+    weights: NDArray[np.float64] | None,
+    metric: Metric,
 ) -> NDArray[np.float16]:
-    """The ``rank`` leading axes of the weighted centroids and, last, their mean."""
+    """The ``rank`` leading axes of the weighted centroids and, last, their mean.
+
+    Axes are orthogonal in the metric, and of Euclidean length one so that float16 holds them.
+    """
     if weights is None or not weights.any():
         weights = np.ones(len(centroids))
     mean = np.average(centroids, axis=0, weights=weights)
-    centred = centroids - mean
+    centred = (centroids - mean) @ metric.root
     covariance = (centred * (weights / weights.sum())[:, None]).T @ centred
     _, vectors = np.linalg.eigh(covariance)  # ascending
+    directions = vectors[:, ::-1][:, :rank].T @ metric.inverse_root
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     limit = np.finfo(np.float16).max
-    axes: NDArray[np.float16] = np.clip(
-        np.vstack([vectors[:, ::-1][:, :rank].T, mean]), -limit, limit
-    ).astype(np.float16)
+    axes: NDArray[np.float16] = np.clip(np.vstack([directions, mean]), -limit, limit).astype(
+        np.float16
+    )
     return axes

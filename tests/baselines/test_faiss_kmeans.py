@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from saec import Field
+from saec import Field, compress
 from saec.baselines import BASELINES, FaissKMeans
-from saec.compressed import ClusteredField
 from saec.errors import OptionalDependencyError, OptionError
+from saec.stored.clustered import ClusteredField
 
 
 def encode(rows: NDArray[np.float32], clusters: int, seed: int = 0) -> ClusteredField:
@@ -50,8 +50,18 @@ def test_frequencies_do_not_count() -> None:
 )
 def test_a_cluster_for_every_hundred_features(features: int, clusters: int) -> None:
     field = Field("f", np.zeros((features, 1), np.float32), np.ones(features))
-    (option,) = FaissKMeans().options(field, np.random.default_rng(0))
+    (option,) = FaissKMeans().options(field, None, np.random.default_rng(0))
     assert option.choice == clusters
+
+
+def test_metrics_change_nothing() -> None:
+    rows = np.random.default_rng(0).standard_normal((300, 2)).astype(np.float32)
+    fields, metrics = [Field("f", rows, np.ones(300))], {"f": np.diag([100.0, 1])}
+    plain, other = (
+        compress(fields, None, FaissKMeans(), metrics=given, progress=False)
+        for given in (None, metrics)
+    )
+    assert np.array_equal(plain["f"].decode(), other["f"].decode())
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:

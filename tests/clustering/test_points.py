@@ -52,6 +52,44 @@ def test_assign_by_hand() -> None:
     assert ArrayPoints(np.full((1, 2), 0.5, np.float32)).assign(CENTROIDS).tolist() == [0]
 
 
+# Swaps the axes and doubles the second, so that rows @ TURN is not rows @ TURN.T.
+TURN = np.array([[0.0, 2], [1, 0]])
+
+
+def test_transform_by_hand() -> None:
+    # The four points become (0, 0), (0, 1), (1, 1), (1, 2).
+    turned = ArrayPoints(ROWS, WEIGHTS, transform=TURN)
+    assert turned.mapped(ROWS).tolist() == [[0, 0], [0, 1], [1, 1], [1, 2]]
+    centroids = np.array([[0, 0], [1, 2]], np.float32)
+    step = turned.step(centroids)
+    assert step.sums.tolist() == [[0, 1], [4, 7]]
+    assert step.weights.tolist() == [4, 4]
+    assert step.distortion.tolist() == [1, 1]
+    assert turned.assign(centroids).tolist() == [0, 0, 1, 1]
+    rows, weights = turned.sample(4, np.random.default_rng(0))
+    assert rows.tolist() == [[0, 0], [0, 1], [1, 1], [1, 2]]
+    assert weights.tolist() == [3, 1, 1, 3]
+    taken = turned.take(np.array([2, 3]))
+    assert taken.step(centroids).sums.tolist() == [[0, 0], [4, 7]]
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 200, 500])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_transformed_in_blocks_equals_transformed_before(
+    block_rows: int, dtype: object, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, weights, transform = table(rng).astype(dtype), rng.random(500), rng.random((5, 5))
+    there = (rows.astype(np.float64) @ transform).astype(np.float32)
+    expected = ArrayPoints(there, weights)
+    centroids = there[:80] + np.float32(0.01)
+    monkeypatch.setattr(points, "_BLOCK_VALUES", block_rows * 5)  # 200: two blocks and a half
+    found = ArrayPoints(rows, weights, transform=transform)
+    assert same(found.step(centroids), expected.step(centroids))
+    assert np.array_equal(found.assign(centroids), expected.assign(centroids))
+    a, b = (each.sample(40, np.random.default_rng(0))[0] for each in (found, expected))
+    assert np.array_equal(a, b)
+
+
 def test_count_and_dim() -> None:
     assert (ArrayPoints(ROWS).count, ArrayPoints(ROWS).dim) == (4, 2)
 

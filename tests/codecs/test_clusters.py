@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import ml_dtypes
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from saec.codebook import Codebook
 from saec.codecs.clusters import Clusters
-from saec.compressed import ClusteredField
 from saec.errors import OptionError
+from saec.metric import Metric
+from saec.stored.clustered import ClusteredField
 from saec.table import Field
 
 
@@ -25,10 +27,24 @@ def zipf(count: int) -> NDArray[np.float64]:
     return np.ceil(1000 / np.arange(1, count + 1))
 
 
-def encode(field: Field, codec: Clusters, seed: int = 0) -> ClusteredField:
+def steep(rng: np.random.Generator, dim: int = 4, scale: float = 1.0) -> Metric:
+    """With eigenvalues from scale to 1000 scale, in any directions."""
+    turn, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
+    return Metric((turn * (scale * np.logspace(0, 3, dim))) @ turn.T)
+
+
+def lost_nats(field: Field, coded: ClusteredField, metric: Metric) -> float:
+    error = coded.decode().astype(np.float64) - field.weights
+    each = np.einsum("nd,de,ne->n", error, metric.matrix, error) / 2
+    return float(each @ field.frequencies / field.frequencies.sum())
+
+
+def encode(
+    field: Field, codec: Clusters, metric: Metric | None = None, seed: int = 0
+) -> ClusteredField:
     """With the first option, the only one if the number of clusters is fixed."""
     generator = np.random.default_rng(seed)
-    option = codec.options(field, generator)[0]
+    option = codec.options(field, metric, generator)[0]
     coded = codec.encode(field, option.choice, generator, lambda _: None)
     assert isinstance(coded, ClusteredField)
     assert 8 * coded.nbytes <= option.bits
@@ -78,6 +94,91 @@ def test_by_hand() -> None:
     np.testing.assert_allclose(coded.decode()[[0, 3]], [[0.05, 0], [0.95, 1]], rtol=1e-6)
 
 
+# Corners of a rectangle of 1 by 2, which is one of 10 by 2 in the metric diag(100, 1).
+CORNERS = Field("x", np.array([[0, 0], [0, 2], [1, 0], [1, 2]], np.float32), np.ones(4))
+WIDE = Metric(np.diag([100.0, 1]))
+
+
+def test_the_metric_decides_who_is_near_by_hand() -> None:
+    codec = Clusters(clusters=2, head_share=1, codebook="float32")
+    apart, level = [[0, 1], [1, 1]], [[0.5, 0], [0.5, 2]]
+    found = encode(CORNERS, codec, WIDE).decode()
+    np.testing.assert_allclose(found, np.repeat(apart, 2, axis=0), atol=1e-6)
+    assert encode(CORNERS, codec).decode().tolist() == level * 2
+
+
+def test_nats_by_hand() -> None:
+    # One cluster is at (0.5, 1): all rows lose 1/2 (100 / 4 + 1). Two lose 1/2.
+    options = Clusters(codebook="float32").options(CORNERS, WIDE, np.random.default_rng(0))
+    nats = {(o.choice.clusters, o.choice.rank): o.distortion for o in options}
+    assert nats[1, 2] == pytest.approx(13)
+    assert nats[2, 2] == pytest.approx(0.5)
+    assert nats[2, 1] == pytest.approx(0.5)
+    options = Clusters(codebook="float32").options(CORNERS, None, np.random.default_rng(0))
+    assert options[-1].choice.rank == 2
+    assert {o.choice.clusters: o.distortion for o in options if o.choice.rank == 2}[
+        1
+    ] == pytest.approx(5)
+
+
+def test_the_identity_is_no_metric(rng: np.random.Generator) -> None:
+    field, codec = Field("x", table(rng), zipf(600)), Clusters()
+    plain, same = (
+        codec.options(field, metric, np.random.default_rng(0))
+        for metric in (None, Metric.euclidean(4))
+    )
+    assert [option.bits for option in plain] == [option.bits for option in same]
+    np.testing.assert_allclose(
+        [option.distortion for option in plain],
+        [option.distortion * 2 * field.frequencies.sum() for option in same],
+        rtol=1e-12,
+    )
+    for one, other in list(zip(plain, same, strict=True))[::10]:
+        a, b = (
+            codec.encode(field, option.choice, np.random.default_rng(1), lambda _: None)
+            for option in (one, other)
+        )
+        assert np.array_equal(a.decode(), b.decode())
+
+
+def test_a_metric_equals_a_table_taken_to_where_it_is_none(rng: np.random.Generator) -> None:
+    rows, codec = table(rng), Clusters(clusters=40, codebook="float32")
+    metric = steep(rng)
+    there = (rows @ metric.root).astype(np.float32)
+    found = encode(Field("x", rows, zipf(600)), codec, metric)
+    expected = encode(Field("x", there, zipf(600)), codec)
+    assert np.array_equal(found.codes.unpack(), expected.codes.unpack())
+    np.testing.assert_allclose(found.decode() @ metric.root, expected.decode(), atol=1e-4)
+
+
+@pytest.mark.parametrize("codec", [Clusters(clusters=30, codebook="float32"), Clusters()])
+def test_scale_of_the_metric_does_not_matter(codec: Clusters, rng: np.random.Generator) -> None:
+    field, metric = Field("x", table(rng), zipf(600)), steep(rng)
+    options = codec.options(field, metric, np.random.default_rng(0))
+    for scale in (2.0**-200, 2.0**200):
+        scaled = codec.options(field, Metric(scale * metric.matrix), np.random.default_rng(0))
+        for a, b in list(zip(options, scaled, strict=True))[::20]:
+            assert b.distortion == pytest.approx(scale * a.distortion, rel=1e-6)
+            one, other = (
+                codec.encode(field, option.choice, np.random.default_rng(1), lambda _: None)
+                for option in (a, b)
+            )
+            np.testing.assert_allclose(one.decode(), other.decode(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_metric_saves_nats(rng: np.random.Generator) -> None:
+    field, codec, metric = Field("x", table(rng), zipf(600)), Clusters(), steep(rng)
+    for number in (20, 60, -20):
+        option = codec.options(field, metric, np.random.default_rng(0))[number]
+        choices = option.choice, replace(option.choice, metric=None)
+        lost = []
+        for choice in choices:
+            coded = codec.encode(field, choice, np.random.default_rng(1), lambda _: None)
+            assert isinstance(coded, ClusteredField)
+            lost.append(lost_nats(field, coded, metric))
+        assert lost[0] < 0.8 * lost[1]
+
+
 def test_clusters_are_learned_from_the_head_and_assigned_to_all() -> None:
     # The head is 0 and 10; 4 and 100 are seen too seldom to move a centroid.
     field = Field("x", np.array([[0], [10], [4], [100]], np.float32), np.array([50, 50, 1, 1]))
@@ -111,13 +212,17 @@ def test_number_of_clusters(
     assert coded.codebook.clusters == expected
 
 
+@pytest.mark.parametrize("with_metric", [False, True])
 @pytest.mark.parametrize("codebook", ["float32", "float16", "int8"])
-def test_every_row_has_its_nearest_stored_centroid(codebook: str, rng: np.random.Generator) -> None:
+def test_every_row_has_its_nearest_stored_centroid(
+    codebook: str, with_metric: bool, rng: np.random.Generator
+) -> None:
     field = Field("x", table(rng), zipf(600))
+    metric = steep(rng) if with_metric else None
     codec = Clusters(clusters=50, codebook=codebook, radius_share=1)  # type: ignore[arg-type]
-    coded = encode(field, codec)
-    values = coded.codebook.values
-    squared = ((field.weights[:, None] - values.astype(np.float64)) ** 2).sum(axis=2)
+    coded = encode(field, codec, metric)
+    apart = field.weights[:, None] - coded.codebook.values.astype(np.float64)
+    squared = ((apart if metric is None else apart @ metric.root) ** 2).sum(axis=2)
     chosen = squared[np.arange(600), coded.codes.unpack()]
     assert np.allclose(chosen, squared.min(axis=1), rtol=1e-5, atol=1e-6)
 
@@ -141,7 +246,7 @@ def test_duplicates_take_one_cluster() -> None:
 def test_options_fall_and_hold(rng: np.random.Generator) -> None:
     field = Field("x", table(rng), zipf(600))
     codec = Clusters()
-    options = codec.options(field, np.random.default_rng(0))
+    options = codec.options(field, None, np.random.default_rng(0))
     by_rank: dict[int, list[tuple[int, float]]] = {}
     for option in options:
         by_rank.setdefault(option.choice.rank, []).append((option.bits, option.distortion))
@@ -156,10 +261,19 @@ def test_options_fall_and_hold(rng: np.random.Generator) -> None:
         assert 8 * coded.nbytes <= option.bits
 
 
+def test_expected_nats_are_about_what_comes_out(rng: np.random.Generator) -> None:
+    field, metric = Field("x", table(rng, 2000), zipf(2000)), steep(rng)
+    codec = Clusters(radius_share=1)
+    for option in codec.options(field, metric, np.random.default_rng(0))[::9]:
+        coded = codec.encode(field, option.choice, np.random.default_rng(1), lambda _: None)
+        assert isinstance(coded, ClusteredField)
+        assert lost_nats(field, coded, metric) == pytest.approx(option.distortion, rel=0.35)
+
+
 def test_expected_distortion_is_about_what_comes_out(rng: np.random.Generator) -> None:
     field = Field("x", table(rng, 2000), zipf(2000))
     codec = Clusters(radius_share=1)
-    for option in codec.options(field, np.random.default_rng(0))[::9]:
+    for option in codec.options(field, None, np.random.default_rng(0))[::9]:
         coded = codec.encode(field, option.choice, np.random.default_rng(1), lambda _: None)
         lost = ((coded.decode() - field.weights) ** 2).sum(axis=1) @ field.frequencies
         assert lost == pytest.approx(option.distortion, rel=0.35)
@@ -169,7 +283,7 @@ def test_advance_adds_up_to_one(rng: np.random.Generator) -> None:
     field = Field("x", table(rng), zipf(600))
     codec = Clusters(clusters=40, iterations=5, tolerance=0)
     shares: list[float] = []
-    choice = codec.options(field, rng)[0].choice
+    choice = codec.options(field, None, rng)[0].choice
     codec.encode(field, choice, rng, shares.append)
     assert sum(shares) == pytest.approx(1)
 
@@ -209,7 +323,7 @@ def test_more_clusters_than_the_table_is_worth_are_still_few_bytes(
 ) -> None:
     # At int8 a quarter of the bytes hold a centroid for every row, so as many are on offer.
     field = Field("x", table(rng, 600, 8), np.ones(600))
-    offered = {option.choice.clusters for option in Clusters().options(field, rng)}
+    offered = {option.choice.clusters for option in Clusters().options(field, None, rng)}
     assert max(offered) == 600
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -49,8 +51,8 @@ def learn(clusters: int) -> Clustering:
     return Clustering(centroids, np.ones(len(centroids)), (), True)
 
 
-def store(clustering: Clustering, rank: int) -> Codebook:
-    return Codebook.round(clustering.centroids, "float32", rank)
+def store(clustering: Clustering, ranks: Sequence[int]) -> list[Codebook]:
+    return Codebook.round_at(clustering.centroids, "float32", ranks)
 
 
 def test_measured_by_hand(rng: np.random.Generator) -> None:
@@ -60,6 +62,18 @@ def test_measured_by_hand(rng: np.random.Generator) -> None:
     measured = measure_curves(FIELD, learn, store, [1], 4, rng)[1]
     assert measured.clusters.tolist() == [1, 2]
     assert measured.distortion.tolist() == [150, 0]
+
+
+def test_judged_in_a_metric_by_hand(rng: np.random.Generator) -> None:
+    # Rows (1, 0) and (0, 1) are nearer to the centroid (0, 3), and all of it counts twice or once.
+    field = Field("x", np.array([[1, 0], [0, 1]], np.float32), np.array([1.0, 10]))
+
+    def one(clusters: int) -> Clustering:
+        return Clustering(np.array([[0, 3]], np.float32), np.ones(1), (), True)
+
+    for root, expected in ((None, 10 + 10 * 4), (np.diag([2.0, 1]), 13 + 10 * 4)):
+        measured = measure_curves(field, one, store, [2], 1, rng, root)[2]
+        assert measured.distortion.tolist() == [expected]
 
 
 def test_stops_where_rows_run_out(rng: np.random.Generator) -> None:

@@ -12,8 +12,9 @@ from saec.artifact import entry_bytes
 from saec.codebook import Codebook
 from saec.codecs.codec import Advance
 from saec.codes import PackedCodes, bits_for
-from saec.compressed import ClusteredField
 from saec.errors import OptionError, require
+from saec.metric import Metric
+from saec.stored.clustered import ClusteredField
 from saec.table import Field
 
 __all__ = ["FaissKMeans"]
@@ -45,11 +46,17 @@ class FaissKMeans:
             raise OptionError(f"iterations cannot be {self.iterations!r}")
         require("faiss", "bench")  # now, not after an hour of training
 
-    def options(self, field: Field, rng: np.random.Generator) -> Sequence[Option]:
-        """The only size on offer; see :class:`~saec.codecs.codec.Codec`."""
+    def options(
+        self, field: Field, metric: Metric | None, rng: np.random.Generator
+    ) -> Sequence[Option]:
+        """The only size on offer, in Euclidean distance whatever the metric."""
         clusters = min(field.vocab_size, max(_LEAST, round(_SHARE * field.vocab_size)))
-        planned = ClusteredField.planned(field, clusters, "float32", field.dim)
-        return [Option(8 * entry_bytes(planned.entry), 0.0, clusters)]
+        return [Option(8 * entry_bytes(self.plan(field, clusters).entry), 0.0, clusters)]
+
+    def plan(self, field: Field, choice: object) -> ClusteredField:
+        """A field of ``choice`` clusters; see :class:`~saec.codecs.codec.Codec`."""
+        assert isinstance(choice, int)
+        return ClusteredField.planned(field, choice, "float32", field.dim)
 
     def encode(
         self, field: Field, choice: object, rng: np.random.Generator, advance: Advance

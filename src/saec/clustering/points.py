@@ -62,6 +62,8 @@ class ArrayPoints:
     Args:
         rows: (n, dim) float32, float16 or bfloat16, of any strides.
         weights: (n,) float64, not negative; None for 1 each.
+        transform: (dim, dim) float64; the points are rows @ transform, as float32, and so are
+            samples and centroids. None for the rows themselves.
         radius_share: 1 finds the nearest centroid. Less looks into fewer groups of centroids, as if
             their radii were that much smaller: faster, and now and then only nearly nearest.
         threads: of the native core; 0 for all. The result does not depend on it.
@@ -72,11 +74,13 @@ class ArrayPoints:
         rows: NDArray[np.generic],
         weights: NDArray[np.float64] | None = None,
         *,
+        transform: NDArray[np.float64] | None = None,
         radius_share: float = 1.0,
         threads: int = 0,
     ) -> None:
         self._rows = rows
         self._weights = weights
+        self._transform = transform
         self._radius_share = radius_share
         self._threads = threads
 
@@ -96,9 +100,19 @@ class ArrayPoints:
         return ArrayPoints(
             self._rows[chosen],
             weights,
+            transform=self._transform,
             radius_share=self._radius_share,
             threads=self._threads,
         )
+
+    def mapped(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Other ``rows`` (m, dim) of the same table where the points are."""
+        if self._transform is None:
+            return np.ascontiguousarray(rows, dtype=np.float32)
+        # In float64, so that the order in which a machine adds, which changes with the number of
+        # rows, does not show in the float32 result.
+        mapped: NDArray[np.float32] = (rows.astype(np.float64) @ self._transform).astype(np.float32)
+        return mapped
 
     def sample(
         self, size: int, rng: np.random.Generator
@@ -109,7 +123,7 @@ class ArrayPoints:
         else:
             chosen = np.sort(rng.choice(self.count, size, replace=False, shuffle=False))
         weights = np.ones(len(chosen)) if self._weights is None else self._weights[chosen]
-        return np.ascontiguousarray(self._rows[chosen], dtype=np.float32), weights
+        return self.mapped(self._rows[chosen]), weights
 
     def step(self, centroids: NDArray[np.float32]) -> Step:
         """See :class:`Points`."""
@@ -138,7 +152,7 @@ class ArrayPoints:
         search = _native.NearestCentroid(centroids)
         size = max(1, _BLOCK_VALUES // self.dim)
         for start in range(0, self.count, size):
-            rows = np.ascontiguousarray(self._rows[start : start + size], dtype=np.float32)
+            rows = self.mapped(self._rows[start : start + size])
             nearest = np.empty(len(rows), dtype=np.int32)
             search.search(rows, nearest, self._radius_share, self._threads)
             if self._weights is None:

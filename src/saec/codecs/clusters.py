@@ -7,7 +7,8 @@ Systems", arXiv 1903.00103 (APSys 2020).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,10 @@ from saec.codebook import Codebook, CodebookDtype
 from saec.codecs.codec import Advance
 from saec.codecs.curve import measure_curves
 from saec.codes import PackedCodes, bits_for
-from saec.compressed import ClusteredField, CompressedField
 from saec.errors import OptionError
+from saec.metric import Metric
+from saec.stored.clustered import ClusteredField
+from saec.stored.field import CompressedField
 from saec.table import Field
 
 __all__ = ["Choice", "Clusters"]
@@ -37,15 +40,26 @@ _FINENESS = 4  # numbers of clusters on offer per doubling
 
 @dataclass(frozen=True)
 class Choice:
-    """What allocation chose for a field: its clusters, and the axes kept of their centroids."""
+    """What allocation chose for a field: its clusters, and the axes kept of their centroids.
+
+    The metric is that in which rows are near, None for Euclidean distance.
+    """
 
     clusters: int
     rank: int
+    metric: Metric | None
+
+    @property
+    def root(self) -> NDArray[np.float64] | None:
+        """(dim, dim), takes rows to where their Euclidean distance is that of the metric."""
+        return None if self.metric is None else self.metric.root
 
 
 @dataclass(frozen=True)
 class Clusters:
     """Weighted k-means per field, learned from the head and assigned to all.
+
+    Rows are near, and axes principal, in the loss metric if there is one.
 
     Args:
         clusters: per field, a number (int), or a share of its features but at least 64 (float below
@@ -91,33 +105,46 @@ class Clusters:
         _expect("codebook", self.codebook, self.codebook in ("float32", "float16", "int8"))
         _expect("radius_share", self.radius_share, 0 <= self.radius_share <= 1)
 
-    def options(self, field: Field, rng: np.random.Generator) -> Sequence[Option]:
+    def options(
+        self, field: Field, metric: Metric | None, rng: np.random.Generator
+    ) -> Sequence[Option]:
         """Numbers of clusters and axes on offer; see :class:`~saec.codecs.codec.Codec`."""
+        metric, nats = _of_size_one(field, metric)
         if self.clusters is not None:
-            choice = Choice(self._fixed_clusters(field), field.dim)
+            choice = Choice(self._fixed_clusters(field), field.dim, metric)
             return [Option(self._bits(field, choice), 0.0, choice)]
         offers = _offers(field.vocab_size)
+        whole = Choice(int(offers[-1]), field.dim, metric)
 
         def learn(clusters: int) -> Clustering:
-            return self._learn(field, clusters, _CURVE_ITERATIONS, rng, lambda _: None)
+            choice = replace(whole, clusters=clusters)
+            return self._learn(field, choice, _CURVE_ITERATIONS, rng, lambda _: None)
 
-        curves = measure_curves(field, learn, self._store, _ranks(field.dim), int(offers[-1]), rng)
+        store = partial(self._store, metric=metric)
+        curves = measure_curves(
+            field, learn, store, _ranks(field.dim), whole.clusters, rng, whole.root
+        )
         return [
-            Option(self._bits(field, choice), float(distortion), choice)
+            Option(self._bits(field, choice), float(distortion) * nats, choice)
             for rank, curve in curves.items()
             for clusters, distortion in zip(offers, curve.at(offers), strict=True)
-            for choice in [Choice(int(clusters), rank)]
+            for choice in [Choice(int(clusters), rank, metric)]
         ]
+
+    def plan(self, field: Field, choice: object) -> CompressedField:
+        """A field of the size of a :class:`Choice`; see :class:`~saec.codecs.codec.Codec`."""
+        assert isinstance(choice, Choice)
+        return ClusteredField.planned(field, choice.clusters, self.codebook, choice.rank)
 
     def encode(
         self, field: Field, choice: object, rng: np.random.Generator, advance: Advance
     ) -> CompressedField:
         """Learn the clusters of a :class:`Choice` and code every row with them."""
         assert isinstance(choice, Choice)
-        clustering = self._learn(field, choice.clusters, self.iterations, rng, advance)
-        codebook = self._store(clustering, choice.rank)
-        points = ArrayPoints(field.weights, radius_share=self.radius_share)
-        codes = points.assign(codebook.values)  # nearest as stored, not as learned
+        clustering = self._learn(field, choice, self.iterations, rng, advance)
+        (codebook,) = self._store(clustering, [choice.rank], choice.metric)
+        points = ArrayPoints(field.weights, transform=choice.root, radius_share=self.radius_share)
+        codes = points.assign(points.mapped(codebook.values))  # nearest as stored, not as learned
         used, codes = _drop_unused(codes, codebook.clusters)
         packed = PackedCodes.pack(codes, bits_for(len(used)))
         advance(0.5)
@@ -131,43 +158,62 @@ class Clusters:
         return min(clusters, field.vocab_size)
 
     def _bits(self, field: Field, choice: Choice) -> int:
-        planned = ClusteredField.planned(field, choice.clusters, self.codebook, choice.rank)
-        return 8 * entry_bytes(planned.entry)
+        return 8 * entry_bytes(self.plan(field, choice).entry)
 
-    def _store(self, clustering: Clustering, rank: int) -> Codebook:
-        return Codebook.round(clustering.centroids, self.codebook, rank, clustering.weights)
+    def _store(
+        self, clustering: Clustering, ranks: Sequence[int], metric: Metric | None
+    ) -> list[Codebook]:
+        return Codebook.round_at(
+            clustering.centroids, self.codebook, ranks, clustering.weights, metric
+        )
 
     def _learn(
         self,
         field: Field,
-        clusters: int,
+        choice: Choice,
         iterations: int,
         rng: np.random.Generator,
         advance: Advance,
     ) -> Clustering:
-        points = self._head(field, clusters)
-        return kmeans(
-            points,
-            clusters,
+        """Clusters near in the metric of ``choice``, with centroids in the table's own space."""
+        learned = kmeans(
+            self._head(field, choice),
+            choice.clusters,
             rng=rng,
             iterations=iterations,
             tolerance=self.tolerance,
             seeding=self.seeding,
             advance=lambda: advance(0.5 / iterations),
         )
+        if choice.metric is None:
+            return learned
+        centroids = (learned.centroids @ choice.metric.inverse_root).astype(np.float32)
+        return replace(learned, centroids=centroids)
 
-    def _head(self, field: Field, clusters: int) -> ArrayPoints:
-        at_least = int(np.ceil(self.rows_per_cluster * clusters))
+    def _head(self, field: Field, choice: Choice) -> ArrayPoints:
+        at_least = int(np.ceil(self.rows_per_cluster * choice.clusters))
         head = head_rows(field.frequencies, self.head_share, at_least)
         # As shares of the largest, or a power of them might leave the range of numbers.
         weights = (field.frequencies / field.frequencies.max()) ** self.weighting
-        points = ArrayPoints(field.weights, weights, radius_share=self.radius_share)
+        points = ArrayPoints(
+            field.weights, weights, transform=choice.root, radius_share=self.radius_share
+        )
         return points if len(head) == field.vocab_size else points.take(head)
 
 
 def _expect(option: str, value: object, holds: bool) -> None:
     if not holds:
         raise OptionError(f"{option} cannot be {value!r}")
+
+
+def _of_size_one(field: Field, metric: Metric | None) -> tuple[Metric | None, float]:
+    """The metric without its scale, which could take float32 squares out of range, and the nats
+    of one unit of the field's distortion in it; no metric, and 1.
+    """
+    if metric is None:
+        return None, 1.0
+    scale = float(np.trace(metric.matrix)) / metric.dim
+    return Metric(metric.matrix / scale), scale / (2 * float(field.frequencies.sum()))
 
 
 def _ranks(dim: int) -> list[int]:

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from saec.allocation import Option
-from saec.compressed import CompressedField
+from saec.metric import Metric
+from saec.stored.field import CompressedField
 from saec.table import Field
 
 __all__ = ["Advance", "Codec"]
@@ -19,8 +20,16 @@ Advance = Callable[[float], None]
 class Codec(Protocol):
     """A frozen dataclass of options that can price a field and code it."""
 
-    def options(self, field: Field, rng: np.random.Generator) -> Sequence[Option]:
-        """What may be chosen for ``field``: bits as stored, expected distortion, the choice."""
+    def options(
+        self, field: Field, metric: Metric | None, rng: np.random.Generator
+    ) -> Sequence[Option]:
+        """What may be chosen for ``field``: bits as stored, expected distortion, the choice.
+
+        Distortion is in nats with a ``metric``, and else the squared error weighted by frequency.
+        """
+
+    def plan(self, field: Field, choice: object) -> CompressedField:
+        """What coding ``field`` as chosen gives at most, without its numbers: for its size."""
 
     def encode(
         self, field: Field, choice: object, rng: np.random.Generator, advance: Advance

@@ -49,31 +49,33 @@ class DistortionCurve:
 def measure_curves(
     field: Field,
     learn: Callable[[int], Clustering],
-    store: Callable[[Clustering, int], Codebook],
+    store: Callable[[Clustering, Sequence[int]], Sequence[Codebook]],
     ranks: Sequence[int],
     most: int,
     rng: np.random.Generator,
+    root: NDArray[np.float64] | None = None,
 ) -> dict[int, DistortionCurve]:
     """Measure a curve of ``field`` up to ``most`` clusters for each rank of the codebook.
 
     Args:
         field: the table.
         learn: clusters -> clustering.
-        store: (clustering, rank) -> codebook as it would be stored; that is what is judged.
+        store: (clustering, ranks) -> codebooks as they would be stored; these are judged.
         ranks: numbers of axes kept.
         most: clusters at most.
         rng: draws the rows judged.
+        root: (dim, dim) of the metric in which they are judged; None for Euclidean distance.
     """
-    points = ArrayPoints(*_judged_rows(field, rng))
+    points = ArrayPoints(*_judged_rows(field, rng), transform=root)
     counts: list[int] = []
     distortion: dict[int, list[float]] = {rank: [] for rank in ranks}
     clusters = 1
     while clusters <= min(most, _LARGEST):
         clustering = learn(clusters)
         counts.append(clusters)
-        for rank in ranks:
-            values = store(clustering, rank).values
-            distortion[rank].append(float(points.step(values).distortion.sum()))
+        for rank, codebook in zip(ranks, store(clustering, ranks), strict=True):
+            step = points.step(points.mapped(codebook.values))
+            distortion[rank].append(float(step.distortion.sum()))
         if len(clustering.centroids) < clusters:
             break  # no more different rows
         clusters *= 4 if clusters > 1 else 2

@@ -1,0 +1,128 @@
+"""A field's frame: its mean and its principal axes in the loss metric, as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.metric import Metric
+from saec.table import Field
+
+__all__ = ["Frame", "moments"]
+
+_BLOCK_VALUES = 1 << 22  # values turned into float64 at a time: 32 MB
+_LEAST_VARIANCE = 1e-9  # of the first axis's, that another axis has
+# Squared error of a mean in float64, and how far float16 may move it, as a share of the variance.
+_MEAN_NOISE = 1e-24
+_MEAN_MOVED = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Rows are mean + coordinates @ axes; axes are orthogonal in the metric, most variance first.
+
+    Axes are scaled by the standard deviation along them, so that coordinates are of size one and
+    float16 serves both.
+
+    Args:
+        stored: (rank + 1, dim) float16 or float32, the axes and, last, the mean.
+        dual: (dim, rank) float64; (row - mean) @ dual are a row's coordinates, by least squares in
+            the metric against the axes as stored.
+        nats: (rank,) float64; ``nats[a]`` times the mean squared error of coordinate ``a`` is what
+            that error costs, in nats (DESIGN: 1/2 delta' G delta).
+        rest: nats that remain if every coordinate is exact: those of the axes that are left out,
+            and of what rounding of the mean and the axes takes out of their reach.
+    """
+
+    stored: NDArray[np.floating[Any]]
+    dual: NDArray[np.float64]
+    nats: NDArray[np.float64]
+    rest: float
+
+    @classmethod
+    def of(cls, field: Field, metric: Metric) -> Frame:
+        """The frame of ``field``, from one pass over its rows in blocks."""
+        mean, covariance = moments(field)
+        variances, vectors = np.linalg.eigh(metric.root @ covariance @ metric.root)
+        variances, vectors = variances[::-1], vectors[:, ::-1]
+        # Next to no variance is noise of rounding; dividing by it would amplify that.
+        noise = _MEAN_NOISE * float(np.square(metric.root @ mean).sum())
+        rank = int(np.count_nonzero(variances > max(_LEAST_VARIANCE * variances[0], noise)))
+        axes = (vectors[:, :rank] * np.sqrt(variances[:rank])).T @ metric.inverse_root
+        moved = _MEAN_MOVED * float(variances[:rank].sum())
+        stored = _rounded(axes, mean, metric, moved)
+        kept = stored[:-1].astype(np.float64) @ metric.root
+        gram = kept @ kept.T
+        dual = np.linalg.solve(gram, kept).T
+        # What no coordinates can give back, of the rows as they lie about the stored mean.
+        away = (mean - stored[-1]) @ metric.root
+        lost = np.eye(field.dim) - dual @ kept
+        about = metric.root @ covariance @ metric.root + np.outer(away, away)
+        rest = max(float(np.einsum("ij,ji->", lost, about)) / 2, 0.0)
+        # The last digits of what BLAS computes depend on the number of threads; codes may not.
+        steady = (metric.root @ dual).astype(np.float32).astype(np.float64)
+        return cls(stored, steady, np.diag(gram) / 2, rest)
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.stored) - 1
+
+    def coordinates(
+        self, weights: NDArray[Any], rows: NDArray[np.int64] | slice, axes: slice
+    ) -> NDArray[np.float32]:
+        """Coordinates of the chosen ``rows`` of a table on the chosen ``axes``, (m, axes)."""
+        dual = self.dual[:, axes]
+        mean = self.stored[-1].astype(np.float64)
+        count = len(rows) if isinstance(rows, np.ndarray) else rows.stop - rows.start
+        result = np.empty((count, dual.shape[1]), dtype=np.float32)
+        size = max(1, _BLOCK_VALUES // weights.shape[1])
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            if isinstance(rows, np.ndarray):
+                block = weights[rows[start:stop]]
+            else:
+                block = weights[rows.start + start : rows.start + stop]
+            result[start:stop] = (block.astype(np.float64) - mean) @ dual
+        return result
+
+
+def moments(field: Field) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and covariance of the rows, weighted by frequency."""
+    total = field.frequencies.sum()
+    mean = np.zeros(field.dim)
+    for rows, weights in _blocks(field):
+        mean += (weights / total) @ rows
+    covariance = np.zeros((field.dim, field.dim))
+    for rows, weights in _blocks(field):
+        centred = rows - mean
+        covariance += (centred * (weights / total)[:, None]).T @ centred
+    return mean, covariance
+
+
+def _blocks(field: Field) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    size = max(1, _BLOCK_VALUES // field.dim)
+    for start in range(0, field.vocab_size, size):
+        block = field.weights[start : start + size].astype(np.float64)
+        yield block, field.frequencies[start : start + size]
+
+
+def _rounded(
+    axes: NDArray[np.float64], mean: NDArray[np.float64], metric: Metric, moved: float
+) -> NDArray[np.floating[Any]]:
+    """Axes and mean as float16 where that keeps their digits, else as float32.
+
+    moved: squared distance in the metric by which the mean may move.
+    """
+    values = np.vstack([axes, mean])
+    narrow = np.finfo(np.float16)
+    if np.abs(values).max() <= narrow.max and np.all(np.abs(axes).max(axis=1) >= narrow.tiny):
+        half = values.astype(np.float16)
+        if np.square((mean - half[-1]) @ metric.root).sum() <= moved:
+            return half
+    limit = np.finfo(np.float32).max
+    return values.clip(-limit, limit).astype(np.float32)

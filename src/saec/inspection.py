@@ -1,0 +1,141 @@
+"""What a model's tables are like, and where the bytes would go, before anything is coded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from saec.budget import Ratio
+from saec.codecs.frame import moments
+from saec.compress import Priced
+from saec.metric import Metric
+from saec.table import Field
+
+__all__ = ["InspectedField", "Inspection", "inspect"]
+
+
+@dataclass(frozen=True)
+class InspectedField:
+    """A field and its share of the plan.
+
+    Args:
+        name: the field's.
+        vocab_size: rows of the table.
+        dim: width of the table.
+        nbytes: of the table, in its own dtype.
+        rows_once: share of the rows whose frequency is 1.
+        occurrences_once: share of all occurrences that these rows make.
+        directions: effective number of directions in which rows differ, (sum v)^2 / sum v^2 over
+            the variances v along the principal axes; 0 if all rows are equal.
+        planned_nbytes: about what the field would take.
+    """
+
+    name: str
+    vocab_size: int
+    dim: int
+    nbytes: int
+    rows_once: float
+    occurrences_once: float
+    directions: float
+    planned_nbytes: int
+
+    @property
+    def planned_bits_per_feature(self) -> float:
+        """Bits that a row would take on average."""
+        return 8 * self.planned_nbytes / self.vocab_size
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All fields, and the file that the plan would make.
+
+    Args:
+        fields: in the order in which they were given.
+        in_loss_metric: whether directions and plan follow the loss metric, not Euclidean distance.
+        planned_nbytes: bytes of the file, at most.
+        planned_loss_increase: nats; None without metrics.
+    """
+
+    fields: tuple[InspectedField, ...]
+    in_loss_metric: bool
+    planned_nbytes: int
+    planned_loss_increase: float | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables, in their own dtypes."""
+        return sum(field.nbytes for field in self.fields)
+
+    @property
+    def planned_ratio(self) -> float:
+        """Compression ratio of the plan."""
+        return self.nbytes / self.planned_nbytes
+
+
+def inspect(
+    fields: Iterable[Field],
+    metrics: Mapping[str, ArrayLike] | None = None,
+    ratio: float = 50.0,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+) -> Inspection:
+    """Look into tables: how heavy their tails are, how many directions they use, and what each
+    would get of the bytes at a compression ratio.
+
+    Args:
+        fields: tables with frequencies; names must be unique.
+        metrics: as of :func:`saec.torch.loss_metrics`; Euclidean distance if None.
+        ratio: that the plan is made for, as :func:`saec.compress` would with its own choice of a
+            codec.
+        seed: see :func:`saec.compress`.
+        progress: show a bar on stderr for work over two seconds.
+
+    Raises:
+        BudgetError: the ratio is below 1 or cannot be reached; names the largest that can.
+        FieldError: names are not unique, or there are no fields.
+        MetricError: a metric is missing or malformed.
+    """
+    budget = Ratio(ratio)
+    priced = Priced.of(fields, None, metrics, seed=seed, progress=progress)
+    chosen = priced.chosen(budget)
+    known = priced.metrics
+    return Inspection(
+        fields=tuple(
+            _inspected(field, None if known is None else known[field.name], option.bits)
+            for field, option in zip(priced.fields, chosen, strict=True)
+        ),
+        in_loss_metric=known is not None,
+        planned_nbytes=priced.file_bytes(chosen),
+        planned_loss_increase=(
+            None if known is None else sum(option.distortion for option in chosen)
+        ),
+    )
+
+
+def _inspected(field: Field, metric: Metric | None, bits: int) -> InspectedField:
+    once = field.frequencies == 1
+    return InspectedField(
+        name=field.name,
+        vocab_size=field.vocab_size,
+        dim=field.dim,
+        nbytes=field.nbytes,
+        rows_once=float(once.mean()),
+        occurrences_once=float(np.count_nonzero(once) / field.frequencies.sum()),
+        directions=_directions(field, Metric.euclidean(field.dim) if metric is None else metric),
+        planned_nbytes=-(-bits // 8),
+    )
+
+
+def _directions(field: Field, metric: Metric) -> float:
+    """The participation ratio of the variances: two traces give it without finding the axes."""
+    mean, covariance = moments(field)
+    spread = metric.root @ covariance @ metric.root
+    total = float(np.trace(spread))
+    # Of equal rows, rounding leaves a variance of its own.
+    if total <= 1e-24 * float(np.square(metric.root @ mean).sum()):
+        return 0.0
+    return total**2 / float(np.square(spread).sum())

@@ -1,0 +1,177 @@
+"""What a tier may spend: bits and nats by hand, and as coding gives them."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from saec.codecs.offers import Offer, TierOffers, TierRows, measure_tier, sampled_shares
+
+
+def measured(
+    coordinates: NDArray[np.float32],
+    nats: list[float],
+    shares: NDArray[np.float64] | None = None,
+    count: int | None = None,
+) -> TierOffers:
+    rows = np.asarray(coordinates, np.float32)
+    if shares is None:
+        shares = np.full(len(rows), 1 / len(rows))
+    tier = TierRows(rows, shares, len(rows) if count is None else count)
+    return measure_tier(tier, np.array(nats), np.random.default_rng(0))
+
+
+def texts(offers: tuple[Offer, ...]) -> list[str]:
+    return [str(offer.coder.part) for offer in offers]
+
+
+FOUR = np.array([[0], [1], [4], [5]], np.float32)
+GRIDS = [f"{bits}g" for bits in range(3, 13)]
+
+
+def test_four_rows_by_hand() -> None:
+    found = measured(FOUR, [2.0])
+    assert found.joint == {}
+    [offers] = found.scalar
+    assert texts(offers) == ["-", "0", "1", "2", *GRIDS]
+    nothing, mean, one, two, grid, *_ = offers
+    # 2 nats x (0 + 1 + 16 + 25) / 4; about the mean 2.5; about 0.5 and 4.5; exactly.
+    assert (nothing.bits, nothing.nats) == (0, 21)
+    assert (mean.bits, mean.nats) == (16, 8.5)
+    assert mean.coder.values.tolist() == [2.5]
+    assert (one.bits, one.nats) == (2 * 16 + 4, 0.5)
+    assert one.coder.values.tolist() == [0.5, 4.5]
+    assert (two.bits, two.nats) == (4 * 16 + 8, 0)
+    assert two.coder.values.tolist() == [0, 1, 4, 5]
+    # Steps of 5/7: 1 and 4 are 2/7 away from 5/7 and 30/7.
+    assert grid.bits == 2 * 16 + 4 * 3
+    assert grid.nats == pytest.approx(2 * 2 * (2 / 7) ** 2 / 4, rel=0.01)
+    assert grid.coder.values == pytest.approx([0, 5 / 7], rel=1e-3)
+
+
+def test_shares_by_hand() -> None:
+    [offers] = measured(FOUR, [1.0], np.array([0.4, 0.1, 0.0, 0.1])).scalar
+    nothing, mean, one, *_ = offers
+    assert nothing.nats == pytest.approx(0.1 + 0.1 * 25)
+    assert mean.coder.values == pytest.approx([1], rel=1e-3)  # 0.6 / 0.6
+    assert mean.nats == pytest.approx(0.4 + 0.1 * 16)
+    # 0 and 1 about 0.2; 5, and 4 that never occurs.
+    assert one.coder.values == pytest.approx([0.2, 5], rel=1e-3)
+    assert one.nats == pytest.approx(0.4 * 0.04 + 0.1 * 0.64, rel=1e-3)
+
+
+def test_a_sample_stands_for_its_tier() -> None:
+    shares = np.array([0.1, 0.2, 0.3, 0.2])
+    chosen = np.array([1, 3])
+    assert sampled_shares(shares, chosen) == pytest.approx([0.4, 0.4])
+    assert sampled_shares(np.zeros(4), chosen).tolist() == [0, 0]
+    [offers] = measured(FOUR, [2.0], count=1000).scalar
+    assert [offer.bits for offer in offers[:4]] == [0, 16, 32 + 1000, 64 + 2000]
+    assert offers[2].nats == 0.5
+    assert "8" in texts(offers)
+    [offers] = measured(FOUR, [2.0], count=10_000).scalar
+    assert not set(texts(offers)) & set(GRIDS)
+
+
+def corners() -> NDArray[np.float32]:
+    """Ten rows about each of (+-1, +-1), a 64th to the left or the right."""
+    signs = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], np.float32)
+    shift = np.where(np.arange(40) % 2, 1 / 64, -1 / 64)[:, None] * [1, 0]
+    return (np.repeat(signs, 10, axis=0) + shift).astype(np.float32)
+
+
+def test_a_joint_offer_by_hand() -> None:
+    found = measured(corners(), [3.0, 2.0])
+    assert list(found.joint) == [2]
+    [offer] = found.joint[2]  # 16 clusters would be more than the 8 different rows
+    assert str(offer.coder.part) == "2j2"
+    assert offer.bits == 4 * 2 * 16 + 40 * 2
+    assert offer.nats == pytest.approx(3 / 64**2, rel=1e-5)
+    table = offer.coder.values.reshape(4, 2).tolist()
+    assert sorted(table) == [[-1, -1], [-1, 1], [1, -1], [1, 1]]
+
+
+def test_no_joint_offers() -> None:
+    assert measured(corners(), [3.0, 0.01]).joint == {}  # the second axis hardly counts
+    assert measured(corners()[:31], [3.0, 2.0]).joint == {2: ()}  # 8 rows per cluster at least
+    assert measured(corners()[:, :1], [3.0]).joint == {}
+    assert measured(corners(), [3.0, 2.0], np.zeros(40)).joint == {}
+
+
+def test_a_tier_that_never_occurs_gets_nothing() -> None:
+    found = measured(corners(), [3.0, 2.0], np.zeros(40))
+    assert [texts(offers) for offers in found.scalar] == [["-"], ["-"]]
+
+
+def test_no_axes() -> None:
+    found = measured(np.empty((40, 0), np.float32), [])
+    assert (found.scalar, found.joint) == ((), {})
+
+
+def test_rows_beyond_float16() -> None:
+    # A row that hardly occurs may be a million standard deviations away.
+    rows = np.array([[-1e6], [0], [1], [2]], np.float32)
+    for share in (0.0, 1e-12):
+        [offers] = measured(rows, [1.0], np.array([share, 0.3, 0.3, 0.4])).scalar
+        for offer in offers:
+            assert np.isfinite(offer.coder.values).all()
+            assert np.isfinite(offer.nats)
+        assert (GRIDS[0] in texts(offers)) == (share == 0)  # else no grid reaches so far
+
+
+def coded_nats(
+    offer: Offer, first: int, rows: NDArray[np.float32], shares: NDArray[np.float64], nats: list
+) -> float:
+    """By assigning and decoding every row."""
+    span = slice(first, first + offer.coder.part.axes)
+    part = rows[:, span]
+    scale = np.sqrt(np.array(nats[span]) / nats[first])
+    error = offer.coder.decode(offer.coder.assign(part, scale)) - part.astype(np.float64)
+    return float(shares @ np.square(error) @ nats[span])
+
+
+def test_nats_are_those_of_coding(rng: np.random.Generator) -> None:
+    rows = (rng.standard_t(4, (600, 5))).astype(np.float32)
+    shares = rng.permutation(1 / np.arange(1, 601))
+    shares /= 2 * shares.sum()
+    nats = [5.0, 2.0, 1.0, 0.5, 0.3]
+    found = measured(rows, nats, shares)
+    assert list(found.joint) == [2, 3, 4]
+    checked = 0
+    for axis, offers in enumerate(found.scalar):
+        for offer in offers:
+            expected = coded_nats(offer, axis, rows, shares, nats)
+            assert offer.nats == pytest.approx(expected, rel=1e-4, abs=1e-9)
+            checked += 1
+        tables = [offer for offer in offers if offer.coder.part.kind == "table"]
+        left = [offer.nats for offer in tables]
+        assert left == sorted(left, reverse=True)
+    for axes, joint in found.joint.items():
+        assert [offer.coder.part.axes for offer in joint] == [axes] * len(joint)
+        assert [offer.coder.part.bits for offer in joint] == [2, 3, 4, 5, 6]
+        for offer in joint:
+            expected = coded_nats(offer, 0, rows, shares, nats)
+            assert offer.nats == pytest.approx(expected, rel=1e-3)
+            checked += 1
+    assert checked == 5 * (1 + 1 + 8 + 10) + 3 * 5
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_unit_of_nats_does_not_matter(scale: float) -> None:
+    plain, scaled = measured(corners(), [3.0, 2.0]), measured(corners(), [3 * scale, 2 * scale])
+    assert scaled.joint[2][0].nats == pytest.approx(plain.joint[2][0].nats * scale)
+    assert np.array_equal(scaled.joint[2][0].coder.values, plain.joint[2][0].coder.values)
+
+
+def test_rows_that_differ_by_rounding_only_are_not_clustered(
+    caplog: pytest.LogCaptureFixture, rng: np.random.Generator
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    places = rng.standard_normal((10, 3))[rng.integers(10, size=2000)]
+    noise = 1e-7 * rng.standard_normal((2000, 3))
+    found = measured((places + noise).astype(np.float32), [1.0, 0.9, 0.8])
+    assert {axes: texts(joint) for axes, joint in found.joint.items()} == {2: ["2j2"], 3: ["2j3"]}
+    assert not caplog.records

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from saec.codebook import Codebook, CodebookDtype
 from saec.codes import PackedCodes
-from saec.compressed import ClusteredField, Compressed, RawField
+from saec.compressed import Compressed
+from saec.order import TierVectors
+from saec.stored.clustered import ClusteredField
+from saec.stored.raw import RawField
+from saec.stored.tiered import TieredField
+from saec.tiers import Layout, tier_bounds
 
 Make = Callable[..., Any]
 
@@ -45,6 +50,35 @@ def clustered() -> Make:
         centroids = rng.standard_normal((clusters, dim)).astype(np.float32)
         packed = PackedCodes.pack(codes, bits)
         return ClusteredField(name, packed, Codebook.round(centroids, dtype), "float32")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiered() -> Make:
+    """Makes fields with random codes, values and axes; ``keep`` scatters their tiers."""
+
+    def make(
+        name: str,
+        rows: int,
+        dim: int = 4,
+        tiers: tuple[str, ...] = ("9g 6j2 2", "3 2g", "- 1g 4", ""),
+        keep: bool = False,
+        axes_dtype: str = "float16",
+        seed: int = 0,
+    ) -> TieredField:
+        rng = np.random.default_rng([seed, rows, keep])
+        layout = Layout.parse(rows, tiers[: len(tier_bounds(rows)) - 1])
+        own = rng.permutation(layout.tier_of(np.arange(rows)))
+        return TieredField(
+            name,
+            layout,
+            rng.integers(0, 256, layout.code_bytes).astype(np.uint8),
+            rng.standard_normal(layout.value_count).astype(np.float16) / 8,
+            rng.standard_normal((layout.rank + 1, dim)).astype(axes_dtype),
+            TierVectors.of(own) if keep else None,
+            "float32",
+        )
 
     return make
 

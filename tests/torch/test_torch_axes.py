@@ -8,7 +8,8 @@ from torch import nn
 
 from saec.codebook import Codebook
 from saec.codes import PackedCodes
-from saec.compressed import ClusteredField, Compressed
+from saec.compressed import Compressed
+from saec.stored.clustered import ClusteredField
 from saec.torch import finetune, replace_embeddings_, sync_codebooks_
 
 

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from saec.codebook import Codebook
+from saec.codes import PackedCodes
 from saec.compressed import Compressed
 from saec.errors import DataError, ModuleError, OptionError
-from saec.torch import decode_embeddings_, finetune, replace_embeddings_
+from saec.stored.clustered import ClusteredField
+from saec.stored.field import CompressedField
+from saec.stored.tiered import TieredField
+from saec.tiers import Layout
+from saec.torch import (
+    decode_embeddings_,
+    finetune,
+    finetune_on_unseen_rows,
+    predictions,
+    replace_embeddings_,
+    sync_codebooks_,
+)
 
 Batch = tuple[tuple[Tensor, Tensor], Tensor]
 
@@ -87,10 +102,9 @@ def test_labels_of_fresh_rows_teach_too(
     click_batches: Make, disagreement: Make, student: nn.Module, teacher: nn.Module
 ) -> None:
     before = disagreement()
-    result = finetune(
+    result = finetune_on_unseen_rows(
         student,
         click_batches(60, teacher, 1),
-        loss_fn=functional.binary_cross_entropy_with_logits,
         validation=click_batches(20, teacher, 2),
         learning_rate=0.02,
         epochs=4,
@@ -103,8 +117,12 @@ def test_logits_as_a_list_do_what_the_teacher_does(
     click_batches: Make, click_model: Make, click_result: Make, teacher: nn.Module
 ) -> None:
     batches, validation = click_batches(6, teacher, 1), click_batches(4, teacher, 2)
+    teacher.train()
+    logits = predictions(teacher, batches, progress=False)
+    assert teacher.training
+    teacher.eval()
     with torch.no_grad():
-        logits = [teacher(*inputs) for inputs, _ in batches]
+        assert torch.equal(logits[3], teacher(*batches[3][0]))
     results = []
     for given in (teacher, logits, [part.unsqueeze(1) for part in logits]):
         model = replace_embeddings_(click_model(), click_result())
@@ -114,6 +132,18 @@ def test_logits_as_a_list_do_what_the_teacher_does(
     assert results[0] == results[1] == results[2]
 
 
+def test_a_loss_asks_for_labels_of_unseen_rows(
+    click_batches: Make, click_model: Make, click_result: Make, teacher: nn.Module
+) -> None:
+    batches, validation = click_batches(6, teacher, 1), click_batches(4, teacher, 2)
+    loss_fn = functional.binary_cross_entropy_with_logits
+    models = [replace_embeddings_(click_model(), click_result()) for _ in range(2)]
+    one = finetune(models[0], batches, validation=validation, loss_fn=loss_fn)
+    other = finetune_on_unseen_rows(models[1], batches, loss_fn, validation=validation)
+    assert one == other
+    assert torch.equal(models[0].user.table.codebook, models[1].user.table.codebook)
+
+
 def test_one_step_by_hand(clustered: Make) -> None:
     """Adam's first step moves each value with a gradient by the learning rate, against its sign."""
     model = nn.Sequential(nn.Embedding(6, 1), nn.Flatten(0))
@@ -121,7 +151,7 @@ def test_one_step_by_hand(clustered: Make) -> None:
     codebook = model[0].table.codebook
     before = codebook.detach().clone()
     ids = torch.tensor([0, 1, 2, 3, 4, 5])
-    used = model[0].table(ids).unique()
+    used = model[0].table.codebook_rows(ids).unique()
     batch = (ids, torch.ones(6))
     result = finetune(
         model,
@@ -205,6 +235,116 @@ def test_it_never_gets_worse_and_stops_early(
     assert (result.best, result.improvement) == (0, 0.0)
     assert result.steps == (0, 2, 5, 8)
     assert all(map(torch.equal, codebooks, before))
+
+
+def test_divergence_is_no_improvement(
+    click_batches: Make, student: nn.Module, teacher: nn.Module
+) -> None:
+    def steep(outputs: Tensor, labels: Tensor) -> Tensor:
+        infinite = torch.sqrt((outputs - outputs.detach()).sum())  # 0, but its gradient is not
+        return functional.binary_cross_entropy_with_logits(outputs, labels) + infinite
+
+    before = student.user.table.codebook.detach().clone()
+    batches = click_batches(2, teacher, 1)
+    result = finetune_on_unseen_rows(student, batches, steep, validation=batches)
+    assert [math.isnan(loss) for loss in result.losses] == [False, True, True]
+    assert (result.best, result.improvement) == (0, 0.0)
+    assert torch.equal(student.user.table.codebook, before)
+
+
+def on_the_scale_of_2048(kind: str) -> CompressedField:
+    """One row of width one, stored in float16, whose numbers there are 2 apart."""
+    if kind == "clusters":
+        codebook = Codebook.round(np.array([[2048.0]], dtype=np.float32), "float16")
+        return ClusteredField("0", PackedCodes.pack(np.array([0]), 1), codebook, "float32")
+    layout = Layout.parse(1, ["0"])
+    axes = np.array([[1.0], [0.0]], dtype=np.float16)
+    values = np.array([2048.0], dtype=np.float16)
+    return TieredField("0", layout, np.zeros(7, np.uint8), values, axes, None, "float32")
+
+
+@pytest.mark.parametrize("kind", ["clusters", "axes"])
+def test_states_are_judged_as_they_would_be_stored(kind: str) -> None:
+    """Steps of a quarter: none shows before they have passed the middle of 2048 and 2050."""
+    model = nn.Sequential(nn.Embedding(1, 1), nn.Flatten(0))
+    result = Compressed([on_the_scale_of_2048(kind)])
+    replace_embeddings_(model, result)
+    if kind == "axes":
+        model[0].table.axes.register_hook(torch.zeros_like)
+        model[0].table.mean.register_hook(torch.zeros_like)
+    batch = (torch.tensor([0]), torch.tensor([0.0]))
+    tuned = finetune_on_unseen_rows(
+        model,
+        [batch] * 8,
+        lambda outputs, _: -outputs.mean(),
+        validation=[batch],
+        learning_rate=0.25,
+        evaluations=8,
+        patience=8,
+    )
+    assert tuned.losses == (-2048,) * 5 + (-2050,) * 4
+    assert tuned.best == 5
+    assert model(torch.tensor([0])).tolist() == [2050]
+    assert sync_codebooks_(model, result)["0"].decode() == 2050
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("rank", [None, 2])
+def test_saving_changes_nothing_of_what_was_chosen(
+    click_batches: Make,
+    click_model: Make,
+    clustered: Make,
+    teacher: nn.Module,
+    dtype: str,
+    rank: int | None,
+) -> None:
+    made = [clustered("user", 30, bits=3), clustered("tags", 12, bits=2)]
+    result = Compressed(
+        [
+            ClusteredField(
+                field.name,
+                field.codes,
+                Codebook.round(field.codebook.values, dtype, rank),
+                field.dtype,
+            )
+            for field in made
+        ]
+    )
+    model = replace_embeddings_(click_model(), result)
+    batches = click_batches(8, teacher, 1)
+    tuned = finetune(
+        model, batches, teacher=teacher, validation=click_batches(8, teacher, 2), learning_rate=0.05
+    )
+    assert tuned.best > 0
+    rows = model.user(torch.arange(30)).detach()
+    saved = sync_codebooks_(model, result)
+    assert torch.equal(model.user(torch.arange(30)), rows)
+    assert torch.equal(torch.from_numpy(saved["user"].decode()), rows)
+    assert saved["user"] is not result["user"]
+
+
+def test_batches_in_another_order_are_refused_to_a_teacher(
+    click_batches: Make, student: nn.Module, teacher: nn.Module
+) -> None:
+    batches = click_batches(4, teacher, 1)
+
+    class Shuffled:
+        """Another first batch each time."""
+
+        def __init__(self) -> None:
+            self.turn = 0
+
+        def __len__(self) -> int:
+            return len(batches)
+
+        def __iter__(self):
+            self.turn += 1
+            return iter(batches[self.turn % 4 :] + batches[: self.turn % 4])
+
+    with pytest.raises(DataError, match="batches come in another order the second time"):
+        finetune(student, Shuffled(), teacher=teacher, validation=batches)
+    result = finetune_on_unseen_rows(student, Shuffled(), validation=batches)
+    assert result.steps == (0, 1, 2, 3, 4)
 
 
 def test_an_interruption_leaves_the_best_so_far(

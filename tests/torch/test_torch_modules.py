@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from saec import artifact
 from saec.codebook import Codebook
 from saec.codes import PackedCodes
-from saec.compressed import ClusteredField, Compressed, CompressedField
+from saec.compressed import Compressed
 from saec.errors import ArtifactError, IdError, ModuleError
+from saec.stored.clustered import ClusteredField
+from saec.stored.field import CompressedField
 from saec.torch import CompressedEmbedding, CompressedEmbeddingBag, replace_embeddings_
 
 Make = Callable[..., Any]

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 import saec
-from saec.compressed import ClusteredField, Compressed, RawField
+from saec.compressed import Compressed
 from saec.errors import ModuleError
+from saec.stored.clustered import ClusteredField
+from saec.stored.raw import RawField
 from saec.torch import (
     CompressedEmbedding,
     CompressedEmbeddingBag,

@@ -1,15 +1,24 @@
 """Compressed embedding tables inside PyTorch models.
 
-``fields`` reads tables from a model, ``replace_embeddings_`` puts compressed ones in their place,
-``finetune`` trains their codebooks, ``sync_codebooks_`` takes the trained codebooks back into a
-result that can be saved, and ``decode_embeddings_`` returns to plain modules.
+``compress_`` does everything in one call. Step by step: ``fields`` reads tables from a model,
+``loss_metrics`` measures which directions of their rows matter to the loss, ``replace_embeddings_``
+puts compressed ones in their place, ``finetune`` trains what they hold besides their codes,
+``sync_codebooks_`` takes that back into a result that can be saved, and ``decode_embeddings_``
+returns to plain modules.
 """
 
 from saec.errors import require
 
 require("torch", "torch")
 
-from saec.torch.finetune import FineTuneResult, finetune  # noqa: E402
+from saec.torch.finetune import (  # noqa: E402
+    FineTuneResult,
+    finetune,
+    finetune_on_unseen_rows,
+    predictions,
+)
+from saec.torch.inplace import compress_, increase  # noqa: E402
+from saec.torch.metrics import loss_metrics  # noqa: E402
 from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag  # noqa: E402
 from saec.torch.replace import (  # noqa: E402
     decode_embeddings_,
@@ -22,9 +31,14 @@ __all__ = [
     "CompressedEmbedding",
     "CompressedEmbeddingBag",
     "FineTuneResult",
+    "compress_",
     "decode_embeddings_",
     "fields",
     "finetune",
+    "finetune_on_unseen_rows",
+    "increase",
+    "loss_metrics",
+    "predictions",
     "replace_embeddings_",
     "sync_codebooks_",
 ]

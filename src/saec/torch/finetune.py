@@ -1,8 +1,8 @@
-"""Train the codebooks of a compressed model; codes and network stay as they are."""
+"""Train what compressed tables learn; codes and network stay as they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,10 @@ from torch.nn import functional
 
 from saec.errors import DataError, ModuleError, OptionError
 from saec.progress import Bar, bar
-from saec.torch.modules import CompressedTable
+from saec.torch.base import LearnedTable
+from saec.torch.calls import Batches, Loss, call, evaluating, moved
 
-__all__ = ["Batches", "FineTuneResult", "finetune"]
-
-Batches = Iterable[tuple[Any, Any]]
-Loss = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["FineTuneResult", "finetune", "finetune_on_unseen_rows", "predictions"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +24,10 @@ class FineTuneResult:
     """What fine-tuning did.
 
     Attributes:
-        losses: mean validation loss before the first step and at each evaluation.
+        losses: mean validation loss before the first step and at each evaluation, of the tables as
+            an artifact would store them; not a number where training had diverged.
         steps: optimizer steps taken at each of them; ``steps[0]`` is 0.
-        best: index of the evaluation whose codebooks the model now holds.
+        best: index of the evaluation whose tables the model now holds.
     """
 
     losses: tuple[float, ...]
@@ -54,15 +53,17 @@ def finetune(
     patience: int = 4,
     progress: bool = True,
 ) -> FineTuneResult:
-    """Train the codebooks of a compressed model with Adam, and keep the best that validation saw.
+    """Let a compressed model learn the uncompressed one's predictions; keep the best state.
 
-    **Distillation** (``teacher``) is the safe way to use the rows that trained the model: the loss
-    is the binary cross-entropy against the sigmoid of the teacher's logits, labels are not looked
-    at. **Labels** (``loss_fn``) are only for rows that the embedding tables have never seen. A rare
-    feature's row has memorised the labels of its own few examples, so on those examples the tables
-    look far better than they are, and training on them teaches the model to trust what does not
-    generalise: in our experiments one such epoch cost 0.04 of AUC. For the same reason
-    ``validation`` must hold unseen rows.
+    Codebooks learn, and values, axes and means, by Adam. This is distillation, the safe way to use
+    the rows that trained the model: the loss is the binary cross-entropy against the sigmoid of the
+    teacher's logits, and labels are not looked at. They are, for rows that the tables have not
+    seen, in :func:`finetune_on_unseen_rows`, which is what ``loss_fn`` asks for.
+
+    Before each evaluation tables are rounded as an artifact would store them. The state that
+    validation likes best is kept, rounded; the one before the first step is among them. So the
+    model never gets worse on ``validation``, and :func:`saec.torch.sync_codebooks_` changes nothing
+    more.
 
     The model runs in eval mode (no dropout, frozen batch statistics). All flags and gradients are
     afterwards as they were. Batches are used in the given order; whoever shuffles, seeds.
@@ -72,12 +73,11 @@ def finetune(
             whatever ``loss_fn`` takes.
         batches: (inputs, labels) pairs that can be iterated more than once, such as a list or a
             DataLoader; inputs are a tensor or a tuple of arguments. Tensors are moved to the
-            device of the codebooks.
+            device of the tables.
         validation: the same, of rows that trained neither tables nor codebooks.
-        teacher: the uncompressed model, asked as the batches come; or its logits, one tensor for
-            each batch, for batches that come in the same order each time.
-        loss_fn: ``loss_fn(outputs, labels)``, the mean over a batch. It is also the validation
-            loss, which otherwise is the log loss of the logits.
+        teacher: the uncompressed model, or what :func:`predictions` gave of it, one tensor of
+            logits for each batch. Batches must come in the same order each time.
+        loss_fn: in place of a teacher, see :func:`finetune_on_unseen_rows`.
         learning_rate: Adam's.
         epochs: passes over ``batches``.
         evaluations: evaluations for each epoch, evenly spaced.
@@ -87,128 +87,208 @@ def finetune(
     Raises:
         ModuleError: the model has no compressed module.
         DataError: batches or validation are empty or cannot be iterated twice, or the teacher's
-            logits do not fit the batches.
+            logits do not fit the batches or these come in another order the second time.
         OptionError: not exactly one of ``teacher`` and ``loss_fn``, or a number out of range.
     """
     if (teacher is None) == (loss_fn is None):
         raise OptionError("give either a teacher or a loss_fn")
-    numbers = {"epochs": epochs, "evaluations": evaluations, "patience": patience}
-    for name, number in numbers.items():
-        if number < 1:
-            raise OptionError(f"{name} must be at least 1, not {number}")
-    if not learning_rate > 0:
-        raise OptionError(f"learning_rate must be positive, not {learning_rate}")
-    tables = [module for module in model.modules() if isinstance(module, CompressedTable)]
-    if not tables:
-        raise ModuleError("the model has no compressed modules to fine-tune")
-    count = _count(batches, "batches")
-    _count(validation, "validation")
-    if teacher is not None and not isinstance(teacher, nn.Module) and len(teacher) != count:
-        raise DataError(f"{count} batches, but a teacher's logits for {len(teacher)}")
-    codebooks = [table.codebook for table in tables]
-    run = _Run(model, tables, validation, loss_fn or _log_loss, learning_rate)
-    modules = [model, teacher] if isinstance(teacher, nn.Module) else [model]
-    due = {round(count * (part + 1) / evaluations) for part in range(evaluations)} - {0}
+    schedule = _Schedule(learning_rate, epochs, evaluations, patience, progress)
+    run = _Run(model, batches, validation, loss_fn or _log_loss, schedule)
+    if teacher is None:
+        return run.train(None)
+    _check_order(batches)
+    if isinstance(teacher, nn.Module):
+        teacher = predictions(teacher, batches, progress=progress)
+    if len(teacher) != run.count:
+        raise DataError(f"{run.count} batches, but a teacher's logits for {len(teacher)}")
+    return run.train(teacher)
+
+
+def finetune_on_unseen_rows(
+    model: nn.Module,
+    batches: Batches,
+    loss_fn: Loss | None = None,
+    *,
+    validation: Batches,
+    learning_rate: float = 3e-4,
+    epochs: int = 1,
+    evaluations: int = 4,
+    patience: int = 4,
+    progress: bool = True,
+) -> FineTuneResult:
+    """Train tables on the labels of rows that they have never seen; otherwise :func:`finetune`.
+
+    Only of such rows: a rare feature's row has memorised the labels of its own few examples, so on
+    those examples the tables look far better than they are, and training on them teaches the model
+    to trust what does not generalise. In our experiments one such epoch cost 0.04 of AUC. For the
+    same reason ``validation`` must hold unseen rows.
+
+    Args:
+        model: see :func:`finetune`, as for all that is not said here.
+        batches: (inputs, labels) pairs of rows that trained no table.
+        loss_fn: ``loss_fn(outputs, labels)``, the mean over a batch, in training and validation;
+            None for the log loss of logits.
+        validation: further unseen rows.
+        learning_rate: Adam's.
+        epochs: passes over ``batches``.
+        evaluations: evaluations for each epoch, evenly spaced.
+        patience: stop after so many evaluations in a row without improvement.
+        progress: show a progress bar.
+
+    Raises:
+        ModuleError, DataError, OptionError: see :func:`finetune`.
+    """
+    return finetune(
+        model,
+        batches,
+        validation=validation,
+        loss_fn=loss_fn or _log_loss,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        evaluations=evaluations,
+        patience=patience,
+        progress=progress,
+    )
+
+
+def predictions(model: nn.Module, batches: Batches, *, progress: bool = True) -> list[Tensor]:
+    """The model's outputs in eval mode, a tensor on the CPU for each of ``batches``.
+
+    With these as the teacher of :func:`finetune`, the model itself need not be kept in memory.
+
+    Args:
+        model: any module; tensors are moved to the device of its first parameter.
+        batches: see :func:`finetune`.
+        progress: show a progress bar.
+    """
+    device = next((parameter.device for parameter in model.parameters()), None)
+    outputs = []
     with (
-        _frozen_except(codebooks, modules),
-        bar("fine-tuning", epochs * count, progress) as shown,
+        evaluating(model),
+        bar("asking the teacher", _count(batches, "batches"), progress) as shown,
     ):
-        run.train(batches, teacher, epochs, due, patience, shown)
-    return FineTuneResult(tuple(run.losses), tuple(run.steps), run.best)
+        for inputs, _ in batches:
+            outputs.append(call(model, inputs, device).cpu())
+            shown.advance()
+    return outputs
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """When to evaluate and when to stop; see :func:`finetune`."""
+
+    learning_rate: float
+    epochs: int
+    evaluations: int
+    patience: int
+    progress: bool
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "evaluations", "patience"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise OptionError(f"learning_rate must be positive, not {self.learning_rate}")
+
+    def due(self, count: int) -> set[int]:
+        """After which of an epoch's ``count`` batches to evaluate, from 1 on."""
+        return {
+            round(count * (part + 1) / self.evaluations) for part in range(self.evaluations)
+        } - {0}
 
 
 class _Run:
-    """One fine-tuning: the codebooks, their best state and the validation losses so far."""
+    """One fine-tuning: tables, their best state and the validation losses so far."""
 
     def __init__(
         self,
         model: nn.Module,
-        tables: list[CompressedTable],
+        batches: Batches,
         validation: Batches,
         loss_fn: Loss,
-        learning_rate: float,
+        schedule: _Schedule,
     ) -> None:
+        self.tables = [module for module in model.modules() if isinstance(module, LearnedTable)]
+        if not self.tables:
+            raise ModuleError("the model has no compressed modules to fine-tune")
+        self.count = _count(batches, "batches")
+        _count(validation, "validation")
         self.model = model
-        self.tables = tables
-        self.codebooks = [table.codebook for table in tables]
+        self.batches = batches
         self.validation = validation
         self.loss_fn = loss_fn
-        self.optimizer = torch.optim.Adam(self.codebooks, lr=learning_rate)
-        self._start = [codebook.detach().clone() for codebook in self.codebooks]
+        self.schedule = schedule
+        self.learned = [value for table in self.tables for value in table.parameters()]
+        self.device = self.learned[0].device
+        self.optimizer = torch.optim.Adam(self.learned, lr=schedule.learning_rate)
         self.losses: list[float] = []
         self.steps: list[int] = []
         self.best = 0
-        self._kept: list[Tensor] = []
+        self._kept = [table.snapshot() for table in self.tables]
 
-    def train(
-        self,
-        batches: Batches,
-        teacher: nn.Module | Sequence[Tensor] | None,
-        epochs: int,
-        due: set[int],
-        patience: int,
-        shown: Bar,
-    ) -> None:
+    def train(self, targets: Sequence[Tensor] | None) -> FineTuneResult:
         """Train until the end or until patience is lost; end, or be interrupted, at the best."""
-        self.evaluate(0)
-        try:
-            step = 0
-            for _ in range(epochs):
-                for index, (inputs, labels) in enumerate(batches):
-                    self._step(inputs, labels, teacher, index)
-                    step += 1
-                    shown.advance()
-                    if index + 1 in due:
-                        self.evaluate(step)
-                        if len(self.losses) - 1 - self.best >= patience:
-                            return
-        finally:
-            with torch.no_grad():
-                for codebook, kept in zip(self.codebooks, self._kept, strict=True):
-                    codebook.copy_(kept)
+        total = self.schedule.epochs * self.count
+        with (
+            evaluating(self.model),
+            _only_learning(self.learned, self.model),
+            bar("fine-tuning", total, self.schedule.progress) as shown,
+        ):
+            try:
+                self._evaluate(0)
+                self._epochs(targets, shown)
+            finally:
+                for table, kept in zip(self.tables, self._kept, strict=True):
+                    table.restore_(kept)
+        return FineTuneResult(tuple(self.losses), tuple(self.steps), self.best)
 
-    @torch.no_grad()
-    def evaluate(self, step: int) -> None:
-        """Append the mean validation loss, and keep the codebooks if it is the best."""
-        total, examples = 0.0, 0
-        for inputs, labels in self.validation:
-            outputs, labels = self._call(self.model, inputs), self._moved(labels)
-            total += len(outputs) * float(self.loss_fn(outputs, labels))
-            examples += len(outputs)
-        self.losses.append(total / examples)
-        self.steps.append(step)
-        if step == 0 or self.losses[-1] < self.losses[self.best]:
-            self.best = len(self.losses) - 1
-            self._kept = [codebook.detach().clone() for codebook in self.codebooks]
+    def _epochs(self, targets: Sequence[Tensor] | None, shown: Bar) -> None:
+        due, step = self.schedule.due(self.count), 0
+        for _ in range(self.schedule.epochs):
+            for index, (inputs, labels) in enumerate(self.batches):
+                self._step(inputs, labels, targets, index)
+                step += 1
+                shown.advance()
+                if index + 1 in due:
+                    self._evaluate(step)
+                    if len(self.losses) - 1 - self.best >= self.schedule.patience:
+                        return
 
-    def _step(
-        self, inputs: Any, labels: Any, teacher: nn.Module | Sequence[Tensor] | None, index: int
-    ) -> None:
-        outputs = self._call(self.model, inputs)
-        if teacher is None:
-            loss = self.loss_fn(outputs, self._moved(labels))
-        else:
-            loss = _distillation(outputs, self._logits(teacher, inputs, index), index)
+    def _step(self, inputs: Any, labels: Any, targets: Sequence[Tensor] | None, index: int) -> None:
+        with torch.enable_grad():
+            outputs = call(self.model, inputs, self.device)
+            if targets is None:
+                loss = self.loss_fn(outputs, moved(labels, self.device))
+            else:
+                loss = _distillation(outputs, targets[index].to(outputs.device), index)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        for table, start in zip(self.tables, self._start, strict=True):
-            table.keep_to_axes_(start)
+        for table in self.tables:
+            table.settle_()
 
-    @torch.no_grad()
-    def _logits(self, teacher: nn.Module | Sequence[Tensor], inputs: Any, index: int) -> Tensor:
-        if isinstance(teacher, nn.Module):
-            return self._call(teacher, inputs)
-        logits: Tensor = self._moved(teacher[index])
-        return logits
+    def _evaluate(self, step: int) -> None:
+        """Append the validation loss of the rounded tables, and keep them if it is the best."""
+        before = [table.snapshot() for table in self.tables]
+        self.losses.append(self._rounded_loss())
+        self.steps.append(step)
+        if step == 0 or self.losses[-1] < self.losses[self.best]:
+            self.best = len(self.losses) - 1
+            self._kept = [table.snapshot() for table in self.tables]
+        for table, unrounded in zip(self.tables, before, strict=True):
+            table.restore_(unrounded)
 
-    def _call(self, model: nn.Module, inputs: Any) -> Tensor:
-        arguments = inputs if isinstance(inputs, tuple | list) else (inputs,)
-        outputs: Tensor = model(*(self._moved(argument) for argument in arguments))
-        return outputs
-
-    def _moved(self, value: Any) -> Any:
-        return value.to(self.codebooks[0].device) if isinstance(value, Tensor) else value
+    def _rounded_loss(self) -> float:
+        if not all(torch.isfinite(value).all() for value in self.learned):
+            return float("nan")
+        for table in self.tables:
+            table.round_()
+        total, examples = 0.0, 0
+        for inputs, labels in self.validation:
+            outputs, labels = call(self.model, inputs, self.device), moved(labels, self.device)
+            total += len(outputs) * float(self.loss_fn(outputs, labels))
+            examples += len(outputs)
+        return total / examples
 
 
 def _log_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -236,25 +316,34 @@ def _count(batches: Batches, name: str) -> int:
     return count
 
 
+def _check_order(batches: Batches) -> None:
+    """Refuse what is shuffled anew each time: predictions would be those of other rows."""
+    (once, _), (again, _) = next(iter(batches)), next(iter(batches))
+    pairs = zip(once, again, strict=True) if isinstance(once, tuple | list) else [(once, again)]
+    for one, other in pairs:
+        if not isinstance(one, Tensor):
+            continue
+        if one.shape != other.shape or not ((one == other) | (one != one)).all():
+            raise DataError(
+                "batches come in another order the second time; a teacher's logits need them in "
+                "the same order each time: shuffle once, before"
+            )
+
+
 @contextmanager
-def _frozen_except(codebooks: list[nn.Parameter], models: list[nn.Module]) -> Iterator[None]:
-    """Eval mode, and gradients for codebooks only; all flags and gradients restored at the end."""
-    training = {module: module.training for model in models for module in model.modules()}
-    learns = {parameter: parameter.requires_grad for parameter in models[0].parameters()}
-    gradients = [codebook.grad for codebook in codebooks]
+def _only_learning(learned: Sequence[nn.Parameter], model: nn.Module) -> Iterator[None]:
+    """Gradients for ``learned`` only; all flags and gradients at the end as they were."""
+    learns = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    gradients = [parameter.grad for parameter in learned]
     try:
-        for model in models:
-            model.eval()
         for parameter in learns:
             parameter.requires_grad_(False)
-        for codebook in codebooks:
-            codebook.requires_grad_(True)
-            codebook.grad = None
+        for parameter in learned:
+            parameter.requires_grad_(True)
+            parameter.grad = None
         yield
     finally:
-        for module, flag in training.items():
-            module.training = flag
         for parameter, flag in learns.items():
             parameter.requires_grad_(flag)
-        for codebook, gradient in zip(codebooks, gradients, strict=True):
-            codebook.grad = gradient
+        for parameter, gradient in zip(learned, gradients, strict=True):
+            parameter.grad = gradient

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from saec.compressed import ClusteredField, Compressed, CompressedField, RawField
+from saec.compressed import Compressed
 from saec.errors import ModuleError
-from saec.torch.modules import (
-    CompressedEmbedding,
-    CompressedEmbeddingBag,
-    CompressedTable,
-    Segment,
-)
+from saec.stored.field import CompressedField
+from saec.stored.raw import RawField
+from saec.torch.base import CompressedTable, LearnedTable
+from saec.torch.joint import compressed_table
+from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag
 from saec.torch.tables import EmbeddingModule, Ranges, Table, named_tables
 
 __all__ = ["decode_embeddings_", "replace_embeddings_", "sync_codebooks_"]
@@ -26,12 +22,16 @@ _CompressedModule = CompressedEmbedding | CompressedEmbeddingBag
 
 
 def replace_embeddings_(
-    model: nn.Module, result: Compressed, ranges: Ranges | None = None
+    model: nn.Module,
+    result: Compressed,
+    ranges: Ranges | None = None,
+    *,
+    renumbered: bool = False,
 ) -> nn.Module:
     """Put compressed tables in the place of the embedding modules that they were made from.
 
     Every occurrence of a module gets the same new one; modules that share a weight get modules
-    that share codes and codebook. Training flag, device, dtype and ``requires_grad`` are kept. The
+    that share one table. Training flag, device, dtype and ``requires_grad`` are kept. The
     row at ``padding_idx`` comes from the model, exact. A table that ``result`` holds uncompressed
     stays a plain module, with the rows of ``result``. Parameters change, so make optimizers after.
 
@@ -39,17 +39,23 @@ def replace_embeddings_(
         model: the model that was compressed, or a new one of the same architecture.
         result: compressed tables by the names that :func:`saec.torch.fields` gave them.
         ranges: the ranges that were given to :func:`saec.torch.fields`.
+        renumbered: the ids that the model will see are the new ones, where compression renumbered
+            features by frequency (a field's ``permutation``).
 
     Returns:
         ``model``.
 
     Raises:
-        ModuleError: names, shapes or modules do not fit; nothing was replaced then.
-        ArtifactError: a code lies beyond its codebook; nothing was replaced then.
+        ModuleError: names, shapes or modules do not fit, or a field was renumbered and
+            ``renumbered`` does not say so; nothing was replaced then.
+        ArtifactError: a code lies beyond its codebook, or tier vectors contradict themselves;
+            nothing was replaced then.
     """
     tables = named_tables(model, set(result), ranges or {})
     for table in tables:
         _check_shapes(table, result)
+    if not renumbered:
+        _check_ids(result)
     raw = [table for table in tables if _is_raw(table, result)]
     replacements: dict[nn.Module, nn.Module] = {}
     for table in tables:
@@ -77,7 +83,7 @@ def decode_embeddings_(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, _CompressedModule):
             if module.table not in weights:
-                learns = module.table.codebook.requires_grad
+                learns = any(value.requires_grad for value in module.table.parameters())
                 weights[module.table] = nn.Parameter(module.decode(), requires_grad=learns)
             replacements[module] = _plain_module(module, weights[module.table])
     _swap(model, replacements)
@@ -85,43 +91,53 @@ def decode_embeddings_(model: nn.Module) -> nn.Module:
 
 
 def sync_codebooks_(model: nn.Module, result: Compressed) -> Compressed:
-    """Take the model's codebooks, as training left them, into a result that can be saved.
+    """Take what the model's tables learned into a result that can be saved.
 
-    Codebooks are rounded to the dtypes of ``result``, and the model's are set to the rounded
-    values: a float32 model and the saved artifact agree bit for bit. Rows at ``padding_idx`` stay
-    in the model; an artifact does not hold them. Fields that ``result`` holds uncompressed, in a
-    table of their own, are returned as they are.
+    Codebooks, and values, axes and means, are rounded as ``result`` stores them, and the model's
+    are set to the rounded ones: a float32 model and the saved artifact agree bit for bit. Rows at
+    ``padding_idx`` stay in the model; an artifact does not hold them. Fields that ``result`` holds
+    uncompressed, in a table of their own, are returned as they are.
 
     Args:
         model: holds the tables of ``result``, put there by :func:`replace_embeddings_`.
         result: what was put there; it is not changed.
 
     Returns:
-        The same fields and codes with the model's codebooks.
+        The same fields and codes with what the model learned; no prediction of the loss, which
+        would be that of ``result``.
 
     Raises:
-        ModuleError: a field of ``result`` is not in the model, has other codes there, or a codebook
+        ModuleError: a field of ``result`` is not in the model, has other codes there, or its table
             holds values that are not finite; nothing was changed then.
     """
     found = {
-        segment.name: (module, segment)
+        name: module
         for module in model.modules()
-        if isinstance(module, CompressedTable)
-        for segment in module.segments
+        if isinstance(module, LearnedTable)
+        for name in module.names
     }
     synced: dict[str, CompressedField] = {}
     for name, field in result.items():
         if name in found:
-            _check_codes(field, *found[name])
-            synced[name] = _tuned(field, _rows(*found[name]))
+            synced[name] = found[name].tuned(field)
         elif isinstance(field, RawField):
             synced[name] = field
         else:
             raise ModuleError(f"the model holds no compressed table of field {name!r}")
-    for name, (table, segment) in found.items():
+    for name, table in found.items():
         if name in synced:
-            _set_rows(table, segment, _centroids(synced[name]))
+            table.take_(synced[name])
     return Compressed(list(synced.values()))
+
+
+def _check_ids(result: Compressed) -> None:
+    for name, field in result.items():
+        if field.permutation is not None:
+            raise ModuleError(
+                f"the features of field {name!r} were renumbered by frequency, and the model's ids "
+                "are the old ones: compress with order='keep', or renumber the log by the field's "
+                "permutation and pass renumbered=True"
+            )
 
 
 def _check_shapes(table: Table, result: Compressed) -> None:
@@ -153,8 +169,8 @@ def _compressed_modules(table: Table, result: Compressed) -> dict[nn.Module, nn.
     padding = [module.padding_idx for module in table.modules.values()]
     pads = {row: table.weight.detach()[row] for row in padding if row is not None}
     fields = [result[part.name] for part in table.parts]
-    shared = CompressedTable.from_fields(fields, pads, like=table.weight.detach())
-    shared.codebook.requires_grad_(table.weight.requires_grad)
+    shared = compressed_table(fields, pads, like=table.weight.detach())
+    shared.requires_grad_(table.weight.requires_grad)
     return {module: _compressed_module(module, shared) for module in table.modules.values()}
 
 
@@ -195,45 +211,3 @@ def _swap(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None
         for name, child in parent._modules.items():
             if child is not None and child in replacements:
                 parent._modules[name] = replacements[child]
-
-
-def _check_codes(field: CompressedField, table: CompressedTable, segment: Segment) -> None:
-    bits, codes, clusters = 0, b"", field.vocab_size
-    if isinstance(field, ClusteredField):
-        bits, codes = field.codes.bits, field.codes.data.tobytes()
-        clusters = field.codebook.clusters
-    held = table.codes[segment.first_byte : segment.first_byte + len(codes)].cpu().numpy()
-    here = (segment.rows, segment.code_bits, segment.centroids, table.codebook.shape[1])
-    if here != (field.vocab_size, bits, clusters, field.dim) or held.tobytes() != codes:
-        raise ModuleError(f"field {field.name!r} has other codes in the model than in the result")
-
-
-def _rows(table: CompressedTable, segment: Segment) -> NDArray[np.float32]:
-    rows = table.codebook.detach()[_span(segment)]
-    array: NDArray[np.float32] = rows.float().cpu().numpy()
-    if not np.isfinite(array).all():
-        raise ModuleError(f"field {segment.name!r}: the codebook holds values that are not finite")
-    return array
-
-
-def _set_rows(table: CompressedTable, segment: Segment, rows: NDArray[np.float32]) -> None:
-    with torch.no_grad():
-        table.codebook[_span(segment)] = torch.tensor(rows).to(table.codebook)
-
-
-def _span(segment: Segment) -> slice:
-    return slice(segment.first_centroid, segment.first_centroid + segment.centroids)
-
-
-def _tuned(field: CompressedField, rows: NDArray[np.float32]) -> CompressedField:
-    # Untouched values keep their rounding: int8 would choose another scale the second time.
-    if np.array_equal(_centroids(field), rows):
-        return field
-    if isinstance(field, ClusteredField):
-        codebook = field.codebook.moved(rows)
-        return ClusteredField(field.name, field.codes, codebook, field.dtype)
-    return RawField(field.name, rows.astype(np.dtype(field.dtype)))
-
-
-def _centroids(field: CompressedField) -> NDArray[np.float32]:
-    return field.codebook.values if isinstance(field, ClusteredField) else field.decode()

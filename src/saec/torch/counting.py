@@ -1,0 +1,84 @@
+"""How often each feature is looked up, seen at the embedding modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from saec.errors import DataError
+from saec.progress import track
+from saec.torch.calls import Batches, call, evaluating
+from saec.torch.metrics import all_tables
+from saec.torch.tables import EmbeddingModule, Ranges, Table
+
+__all__ = ["count_lookups"]
+
+
+def count_lookups(
+    model: nn.Module, batches: Batches, ranges: Ranges | None = None, *, progress: bool = True
+) -> dict[str, NDArray[np.float64]]:
+    """Count the lookups of every feature while ``batches`` pass through the model.
+
+    For a model whose log cannot be counted without it; :mod:`saec.frequency` counts a log itself.
+
+    Args:
+        model: see :func:`saec.torch.loss_metrics`.
+        batches: (inputs, labels) pairs, the training log.
+        ranges: joint tables, as for :func:`saec.torch.fields`.
+        progress: show a bar on stderr for work over two seconds.
+
+    Returns:
+        (vocab_size,) float64 by the field names of :func:`saec.torch.fields`, for all tables that
+        were looked up.
+
+    Raises:
+        DataError: the batches are empty.
+        ModuleError: a table cannot be compressed, or there is none.
+    """
+    tables = all_tables(model, None, ranges or {})
+    counts = {table.path: torch.zeros(table.weight.shape[0]).double() for table in tables}
+    device = tables[0].weight.device
+    empty = True
+    with _recording(tables, counts), evaluating(model):
+        for inputs, _ in track(batches, description="counting features", show=progress):
+            call(model, inputs, device)
+            empty = False
+    if empty:
+        raise DataError("batches are empty")
+    return {
+        part.name: counts[table.path][part.first : part.last].numpy()
+        for table in tables
+        for part in table.parts
+        if bool(counts[table.path][part.first : part.last].any())
+    }
+
+
+@contextmanager
+def _recording(tables: Sequence[Table], counts: dict[str, Tensor]) -> Iterator[None]:
+    """Hooks that count every id that the tables' modules are called with."""
+    handles = [
+        module.register_forward_pre_hook(_counter(module, counts[table.path]), with_kwargs=True)
+        for table in tables
+        for module in table.modules.values()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _counter(module: EmbeddingModule, counts: Tensor) -> Any:
+    def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = (args[0] if args else kwargs["input"]).reshape(-1).long().cpu()
+        if module.padding_idx is not None:
+            ids = ids[ids != module.padding_idx]
+        counts.add_(torch.bincount(ids, minlength=len(counts))[: len(counts)])
+
+    return count

@@ -1,0 +1,91 @@
+"""Where a row of a tiered table is stored, found in bit-vectors by plain torch operations."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from saec.order import TierVectors, _levels
+
+__all__ = ["Vectors"]
+
+_BLOCK_BITS = 512
+_WORD_BITS = 32
+_BLOCK_WORDS = 1 + _BLOCK_BITS // _WORD_BITS
+_CHECKED_ROWS = 1 << 16
+
+
+class Vectors(nn.Module):
+    """:class:`saec.order.TierVectors` as it is stored, for lookups in tensors.
+
+    Attributes:
+        blocks: buffer (blocks, 17) int32, the ones before each block and its bits.
+        below: buffer (512, 16) int32, for each position in a block the bits before it.
+
+    Raises:
+        ArtifactError: the vectors contradict themselves.
+    """
+
+    blocks: Tensor
+    below: Tensor
+
+    def __init__(self, vectors: TierVectors, device: torch.device) -> None:
+        super().__init__()
+        # A damaged vector must not reach the codes of another tier.
+        for start in range(0, vectors.count, _CHECKED_ROWS):
+            stop = min(start + _CHECKED_ROWS, vectors.count)
+            vectors.locate(np.arange(start, stop, dtype=np.int64))
+        self._levels = tuple((level.tier, level.blocks) for level in _levels(vectors.count))
+        blocks = np.array(vectors.data).view("<i4").reshape(-1, _BLOCK_WORDS)
+        self.register_buffer("blocks", torch.from_numpy(blocks).to(device))
+        self.register_buffer("below", _masks_below().to(device), persistent=False)
+
+    @property
+    def data(self) -> NDArray[np.uint8]:
+        """What is stored, (bytes,)."""
+        array: NDArray[np.uint8] = self.blocks.cpu().numpy().reshape(-1).view(np.uint8)
+        return array
+
+    def locate(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Tier of each id (m,) int64 and place in it, both (m,) int64."""
+        tiers = torch.full_like(ids, self._levels[-1][0])
+        places, left = ids, ids
+        found = torch.zeros_like(ids, dtype=torch.bool)
+        first = 0
+        for tier, blocks in self._levels[:-1]:
+            ones, inside = self._counted(first, left)
+            new = inside & ~found
+            tiers = torch.where(new, tier, tiers)
+            places = torch.where(new, ones, places)
+            found = found | inside
+            left = torch.where(found, 0, left - ones)
+            first += blocks
+        return tiers, torch.where(found, places, left)
+
+    def _counted(self, first_block: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Ones before each position of a vector, and whether there is one at it."""
+        blocks = self.blocks.index_select(0, first_block + (positions // _BLOCK_BITS))
+        inside = positions % _BLOCK_BITS
+        word = blocks.gather(1, 1 + inside[:, None] // _WORD_BITS)[:, 0]
+        at = (word >> (inside % _WORD_BITS)) & 1
+        before = blocks[:, 0].long() & 0xFFFFFFFF
+        ones = _popcount(blocks[:, 1:] & self.below.index_select(0, inside))
+        return before + ones, at.bool()
+
+
+def _masks_below() -> Tensor:
+    """For each position in a block the bits before it, (512, 16) int32."""
+    bits = np.tri(_BLOCK_BITS, k=-1, dtype=bool)
+    packed = np.packbits(bits, axis=1, bitorder="little")
+    return torch.from_numpy(packed.view("<i4"))
+
+
+def _popcount(blocks: Tensor) -> Tensor:
+    """Ones in each row of 16 words of 32 bits, (m, 16) int32 to (m,) int64."""
+    pairs = blocks - ((blocks >> 1) & 0x55555555)
+    fours = (pairs & 0x33333333) + ((pairs >> 2) & 0x33333333)
+    # Bytes of up to 8 ones each: sixteen of them still fit a byte.
+    ones = ((fours + (fours >> 4)) & 0x0F0F0F0F).sum(dim=1)
+    return (ones & 0xFF) + ((ones >> 8) & 0xFF) + ((ones >> 16) & 0xFF) + (ones >> 24)

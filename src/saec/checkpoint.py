@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -14,10 +15,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from saec.errors import CheckpointError, require
+from saec.metric import LossMetrics
+from saec.metric_file import load_metrics
+from saec.table import Field
 
-__all__ = ["read_frequencies", "read_tables"]
+__all__ = ["listed", "read_fields", "read_frequencies", "read_tables"]
 
 Arrays = dict[str, NDArray[Any]]
+Value = TypeVar("Value")
 
 TABLE_DTYPES = tuple(
     np.dtype(dtype) for dtype in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)
@@ -101,6 +106,97 @@ def read_frequencies(path: str | Path) -> Arrays:
     if not vectors:
         raise CheckpointError(f"{path}: no vector of frequencies; it holds {_describe(arrays)}")
     return vectors
+
+
+def read_fields(
+    checkpoint: str | Path,
+    frequencies: str | Path,
+    metrics: str | Path | None = None,
+    only: Sequence[str] = (),
+) -> tuple[list[Field], LossMetrics | None]:
+    """Read tables with their frequencies and, if their file is given, loss metrics.
+
+    A field is named by the path of the module that holds its table, as :mod:`saec.torch` names it:
+    a trailing ``.weight`` does not count. What a ``.npy`` file holds goes with the only other.
+
+    Args:
+        checkpoint: see :func:`read_tables`.
+        frequencies: see :func:`read_frequencies`.
+        metrics: see :func:`saec.load_metrics`.
+        only: names or patterns like ``embeddings.*`` of the tables to read; all, if empty.
+
+    Raises:
+        CheckpointError: a file is not as it should be, or one has no partner for what another
+            holds; tables that no pattern of ``only`` matches need none.
+        FieldError: table and frequencies do not fit each other.
+        MetricError: the metrics cannot be read.
+    """
+    checkpoint, frequencies = Path(checkpoint), Path(frequencies)
+    tables = _chosen(_by_field(read_tables(checkpoint)), only)
+    counts = _by_field(read_frequencies(frequencies))
+    nameless = checkpoint.suffix == ".npy"
+    if nameless or frequencies.suffix == ".npy":
+        counts = _renamed(counts, tables)
+    partners = _partners(tables, counts, only, "frequencies")
+    fields = [Field(name, table, partners[name]) for name, table in tables.items()]
+    if metrics is None:
+        return fields, None
+    loaded = load_metrics(metrics)
+    matrices, errors = _by_field(loaded), _by_field(loaded.relative_errors)
+    if nameless:
+        matrices, errors = _renamed(matrices, tables), _renamed(errors, tables)
+    matrices = _partners(tables, matrices, only, "metrics")
+    return fields, LossMetrics(matrices, loaded.examples, {name: errors[name] for name in matrices})
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Names for a message, not more than fit."""
+    all_names = list(names)
+    more = f" and {len(all_names) - most} more" if len(all_names) > most else ""
+    return (", ".join(all_names[:most]) or "none") + more
+
+
+def _partners(
+    tables: Arrays, others: Mapping[str, Value], only: Sequence[str], what: str
+) -> dict[str, Value]:
+    """Of ``others`` those that go with ``tables``; every one of both has its partner."""
+    bare = [name for name in tables if name not in others]
+    if bare:
+        raise CheckpointError(
+            f"no {what} for {listed(bare)}, but for {listed(others)}; "
+            "name the tables to compress with --only"
+        )
+    lost = [name for name in others if name not in tables and (not only or _matches(name, only))]
+    if lost:
+        raise CheckpointError(f"no tables for {what} {listed(lost)}, but {listed(tables)}")
+    return {name: others[name] for name in tables}
+
+
+def _by_field(values: Mapping[str, Value]) -> dict[str, Value]:
+    """By the path of the module that holds a weight."""
+    named = {name.removesuffix(".weight"): value for name, value in values.items()}
+    if len(named) < len(values):
+        twice = next(name for name in named if name in values and f"{name}.weight" in values)
+        raise CheckpointError(f"{twice} and {twice}.weight are the same field")
+    return named
+
+
+def _renamed(values: dict[str, Value], tables: Arrays) -> dict[str, Value]:
+    """By the name of the table, where there is one of each and one is only the file's."""
+    both = len(values) == len(tables) == 1
+    return dict(zip(tables, values.values(), strict=True)) if both else values
+
+
+def _chosen(tables: Arrays, only: Sequence[str]) -> Arrays:
+    """Those whose name matches one of ``only``; all, if that is empty."""
+    for pattern in only:
+        if not any(_matches(name, [pattern]) for name in tables):
+            raise CheckpointError(f"no table matches --only {pattern}; there are {listed(tables)}")
+    return {name: table for name, table in tables.items() if not only or _matches(name, only)}
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern.removesuffix(".weight")) for pattern in patterns)
 
 
 def _read(path: Path, readers: Mapping[str, Callable[[Path], Arrays]]) -> Arrays:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from saec.baselines import BASELINES
-from saec.budget import Ratio
+from saec.budget import LossIncrease, Ratio
+from saec.codecs.axes import Axes
 from saec.codecs.clusters import Clusters
 from saec.codecs.codec import Codec
 from saec.errors import DataError, OptionError
@@ -27,12 +28,17 @@ from saec.reference.datasets import load, tasks
 from saec.reference.machine import machine
 from saec.reference.models import MODELS
 from saec.reference.simulated import simulate
-from saec.reference.trial import Job, Trial
+from saec.reference.trial import Job, Method, Trial
 from saec.table import Field
 
 __all__ = ["FULL_KMEANS", "METHODS", "bench", "demo", "write_json"]
 
 OnRow = Callable[[dict[str, Any]], None]
+
+
+def _baseline(make: Callable[[], Codec]) -> Callable[[], Method]:
+    return lambda: Method(make())
+
 
 # What the paper compares its clustering with: all rows, all iterations, exact search.
 FULL_KMEANS = Clusters(
@@ -45,15 +51,22 @@ FULL_KMEANS = Clusters(
     radius_share=1.0,
 )
 
-METHODS: dict[str, Callable[[], Codec]] = {
-    "saec": Clusters,
-    "kmeans": lambda: FULL_KMEANS,
-    "kmeans-weighted": lambda: replace(FULL_KMEANS, weighting=1.0),
-    **BASELINES,
+# Makers, because a baseline needs its package only when it is used.
+METHODS: dict[str, Callable[[], Method]] = {
+    "saec": lambda: Method(Clusters()),
+    "saec-metric": lambda: Method(Clusters(), metric=True),
+    "axes": lambda: Method(Axes(), metric=True),
+    "kmeans": lambda: Method(FULL_KMEANS),
+    "kmeans-weighted": lambda: Method(replace(FULL_KMEANS, weighting=1.0)),
+    **{name: _baseline(make) for name, make in BASELINES.items()},
 }
+
+# What may follow a method's name after a plus.
+TUNINGS = ("finetune", "unseen")
 
 DEMO_ROWS = 400_000
 DEMO_DIM = 16
+DEMO_METHODS = ("saec", "saec-metric", "axes", "axes+finetune")
 DEMO_RATIOS = (20.0, 40.0, 80.0, 160.0)
 
 
@@ -65,8 +78,8 @@ def bench(
     dim: int = 16,
     methods: Sequence[str],
     ratios: Sequence[float],
+    loss_increases: Sequence[float] = (),
     seeds: Sequence[int],
-    finetune: bool = True,
     progress: bool = True,
     on_row: OnRow | None = None,
 ) -> dict[str, Any]:
@@ -80,11 +93,13 @@ def bench(
         path: its data; None for ``simulated``.
         model: a key of :data:`saec.reference.models.MODELS`.
         dim: width of the tables.
-        methods: keys of :data:`METHODS`.
+        methods: keys of :data:`METHODS`; with ``+finetune`` the compressed model is then trained on
+            the predictions of the uncompressed one (distillation), with ``+unseen`` after that also
+            on the labels of one half of the validation rows, while the other half chooses.
         ratios: compression ratios to aim at, each at least 1.
+        loss_increases: increases of the log loss to aim at, in nats, by methods with a metric;
+            validation rows calibrate them.
         seeds: of the split, the model, its training and the clustering.
-        finetune: measure every compressed model again after its codebooks were trained on the
-            predictions of the uncompressed one (distillation).
         progress: show bars on stderr for work over two seconds.
         on_row: gets every row once it is measured.
 
@@ -99,9 +114,9 @@ def bench(
             seed has been evaluated then.
         OptionalDependencyError: a method's package is not installed.
     """
-    jobs = _jobs(task, model, methods, ratios, seeds)
+    jobs = _jobs(task, model, methods, ratios, loss_increases, seeds)
     results: dict[str, Any] = {
-        "command": _command(task, path, model, dim, methods, ratios, seeds, finetune),
+        "command": _command(task, path, model, dim, methods, ratios, loss_increases, seeds),
         "machine": machine(),
         "rows": [],
     }
@@ -109,14 +124,14 @@ def bench(
         with bar(f"loading {task}", None, progress):
             log = load(task, path, seed)
         trial = Trial.start(log, model, dim, seed, progress)
-        results["rows"] += _told(trial.rows(jobs, finetune), on_row)
+        results["rows"] += _told(trial.rows(jobs), on_row)
     return results
 
 
 def demo(
     directory: Path, *, seed: int = 0, progress: bool = True, on_row: OnRow | None = None
 ) -> dict[str, Any]:
-    """Train on the simulated log, compress by the paper's method at several ratios, evaluate.
+    """Train on the simulated log, compress by several methods at several ratios, evaluate.
 
     Args:
         directory: made if need be; gets ``results.json``.
@@ -144,8 +159,10 @@ def demo(
     with bar("simulating a click log", None, progress):
         log = simulate(DEMO_ROWS, seed=seed)
     trial = Trial.start(log, "deepfm", DEMO_DIM, seed, progress)
-    jobs = [Job("saec", Clusters(), ratio) for ratio in DEMO_RATIOS]
-    results["rows"] = _told(trial.rows(jobs, tune=True), on_row)
+    jobs = [
+        Job(name, _method(name), Ratio(ratio)) for name in DEMO_METHODS for ratio in DEMO_RATIOS
+    ]
+    results["rows"] = _told(trial.rows(jobs), on_row)
     write_json(target, results)
     return results
 
@@ -162,34 +179,54 @@ def write_json(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None
 
 
 def _jobs(
-    task: str, model: str, methods: Sequence[str], ratios: Sequence[float], seeds: Sequence[int]
+    task: str,
+    model: str,
+    methods: Sequence[str],
+    ratios: Sequence[float],
+    loss_increases: Sequence[float],
+    seeds: Sequence[int],
 ) -> list[Job]:
     """All compressions of a seed; everything is checked here, before hours are spent."""
     if task not in tasks():
         raise DataError(f"no task {task!r}; there are {', '.join(tasks())}")
     if model not in MODELS:
         raise DataError(f"no model is called {model!r}; there are {', '.join(sorted(MODELS))}")
-    for what, given in (("methods", methods), ("ratios", ratios), ("seeds", seeds)):
+    budgets = [*map(Ratio, ratios), *map(LossIncrease, loss_increases)]
+    for what, given in (("methods", methods), ("ratios", budgets), ("seeds", seeds)):
         if len(given) == 0:
             raise OptionError(f"bench needs {what}: none were given")
-    for ratio in ratios:
-        Ratio(ratio)
     if min(seeds) < 0:
         raise OptionError(f"seed {min(seeds)}: seeds must not be negative")
     jobs = []
-    for method in methods:
-        if method not in METHODS:
-            raise OptionError(f"no method {method!r}; there are {', '.join(METHODS)}")
-        codec = METHODS[method]()
-        targets = [None] if _has_one_size(codec) else ratios
-        jobs += [Job(method, codec, target) for target in targets]
+    for name in methods:
+        method = _method(name)
+        sizes: list[Ratio | LossIncrease | None] = [None]
+        if not _has_one_size(method.codec):
+            sizes = list(budgets)
+        jobs += [
+            Job(name, method, budget)
+            for budget in sizes
+            if method.metric or not isinstance(budget, LossIncrease)
+        ]
     return jobs
+
+
+def _method(name: str) -> Method:
+    """A method by its name, which may end in what tunes the model afterwards."""
+    plain, _, tuning = name.partition("+")
+    if plain not in METHODS or (tuning not in TUNINGS if "+" in name else False):
+        raise OptionError(
+            f"no method {name!r}; there are {', '.join(METHODS)}, each of which may be followed by "
+            f"{' or '.join('+' + known for known in TUNINGS)}"
+        )
+    return replace(METHODS[plain](), tuning=tuning or None)
 
 
 def _has_one_size(codec: Codec) -> bool:
     """Whether a codec leaves a budget nothing to choose, seen on a small table."""
     rows = np.random.default_rng(0).standard_normal((256, 2)).astype(np.float32)
-    return len(codec.options(Field("any", rows, np.ones(256)), np.random.default_rng(0))) == 1
+    field = Field("any", rows, np.ones(256))
+    return len(codec.options(field, None, np.random.default_rng(0))) == 1
 
 
 def _told(rows: Iterable[dict[str, Any]], on_row: OnRow | None) -> list[dict[str, Any]]:
@@ -208,8 +245,8 @@ def _command(
     dim: int,
     methods: Sequence[str],
     ratios: Sequence[float],
+    loss_increases: Sequence[float],
     seeds: Sequence[int],
-    finetune: bool,
 ) -> str:
     """The command line that measures the same."""
     words = ["saec", "bench", task]
@@ -217,6 +254,7 @@ def _command(
     words += ["--model", model, "--dim", str(dim)]
     words += ["--methods", ",".join(methods)]
     words += ["--ratios", ",".join(f"{ratio:g}" for ratio in ratios)]
+    if loss_increases:
+        words += ["--loss-increases", ",".join(f"{value:g}" for value in loss_increases)]
     words += ["--seeds", ",".join(map(str, seeds))]
-    words += [] if finetune else ["--no-finetune"]
     return shlex.join(words)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,37 +14,65 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saec.budget import Ratio
+from saec.budget import LossIncrease, Ratio
 from saec.codecs.codec import Codec
-from saec.compress import compress
-from saec.compressed import ClusteredField, Compressed, CompressedField
-from saec.progress import track
-from saec.reference.evaluate import evaluate
+from saec.compress import Priced
+from saec.compressed import Compressed
+from saec.metric import LossMetrics
+from saec.reference.damage import damage_by_decile
+from saec.reference.evaluate import Score, predict, score
 from saec.reference.log import Log
 from saec.reference.models import ClickModel, build
 from saec.reference.simulated import best_reachable
 from saec.reference.train import train
+from saec.stored.clustered import ClusteredField
+from saec.stored.field import CompressedField
 from saec.table import Field
-from saec.torch import fields, finetune, replace_embeddings_, sync_codebooks_
+from saec.torch import (
+    compress_,
+    fields,
+    finetune,
+    finetune_on_unseen_rows,
+    loss_metrics,
+    predictions,
+    replace_embeddings_,
+    sync_codebooks_,
+)
 
-__all__ = ["Job", "Trial"]
+__all__ = ["Job", "Method", "Trial"]
 
 # Of fine-tuning, chosen by validation log loss on ml-1m and globo (docs/results.md).
 TUNING_BATCH = 4096
 TUNING_LEARNING_RATE = 3e-4
 TUNING_EPOCHS = 2
 TUNING_EVALUATIONS = 4
+UNSEEN_EPOCHS = 4
+
+METRIC_ROWS = 131_072  # of the training rows, more than the metric asks for
 
 _TABLES = "embeddings."  # where click models keep their tables, one per field
 
 
 @dataclass(frozen=True)
-class Job:
-    """One compression: a codec by its method's name, and the ratio to aim at if it takes one."""
+class Method:
+    """A codec, whether it gets the loss metric, and what is done to the compressed model.
 
-    method: str
+    tuning: None, ``"finetune"`` (distillation on the training rows) or ``"unseen"`` (after that,
+    labels of one half of the validation rows; the other half chooses).
+    """
+
     codec: Codec
-    ratio: float | None
+    metric: bool = False
+    tuning: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One compression: a method by its name, and the budget to keep if it takes one."""
+
+    name: str
+    method: Method
+    budget: Ratio | LossIncrease | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,56 +97,105 @@ class Trial:
             "seed": seed,
             "features": sum(log.vocab_sizes.values()),
             "test_rows": len(log.rows("test")),
-            **trial.scores("base_"),
+            **_named(trial.scores(trial.base), "base_"),
         }
         if log.truth is not None:
             facts["best_auc"], facts["best_logloss"] = best_reachable(log, log.rows("test"))
         trial.facts.update(facts)
         return trial
 
-    def rows(self, jobs: Sequence[Job], tune: bool) -> Iterator[dict[str, Any]]:
-        """Measure every job. All are compressed first: a ratio out of reach shows early."""
-        tables = self.tables()
-        done = [(job, *self.compress(job, tables)) for job in jobs]
-        tuning = Tuning(self) if tune else None
-        for job, result, seconds in done:
+    def rows(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+        """Measure every job. All are compressed first: a budget out of reach shows early."""
+        tuning = Tuning(self) if any(job.method.tuning for job in jobs) else None
+        made: dict[Job, tuple[Compressed, float]] = {}
+        for job in jobs:
+            if _untuned(job) not in made:
+                made[_untuned(job)] = self.compress(job)
+        for job in jobs:
+            result, seconds = made[_untuned(job)]
             described = {
                 **self.facts,
-                "method": job.method,
-                "target_ratio": job.ratio,
+                "method": job.name,
+                **_asked(job.budget),
                 "compress_seconds": seconds,
+                "finetuned": job.method.tuning is not None,
             }
             with self.holding(result):
-                plain = self.measured(result)
-                yield described | plain | {"finetuned": False}
-                if tuning is None:
-                    continue
-                start = time.perf_counter()
-                tuned = self.measured(tuning.run(result))
-                took = {"finetune_seconds": time.perf_counter() - start}
-                # Rounding may have taken back more than training gave.
-                if tuned["validation_logloss"] > plain["validation_logloss"]:
-                    tuned = plain
-                yield described | tuned | took | {"finetuned": True}
+                if tuning is not None and job.method.tuning is not None:
+                    start = time.perf_counter()
+                    result = tuning.run(result, job.method.tuning)
+                    described["finetune_seconds"] = time.perf_counter() - start
+                yield described | self.measured(result)
+
+    @cached_property
+    def base(self) -> dict[str, NDArray[np.float32]]:
+        """The uncompressed model's probabilities on validation and test rows."""
+        return self.probabilities()
+
+    @cached_property
+    def metrics(self) -> LossMetrics:
+        """Measured on training rows; their labels are not looked at."""
+        rows = np.random.default_rng(self.seed).permutation(self.log.rows("train"))[:METRIC_ROWS]
+        return loss_metrics(self.model, _Batches(self.log, rows), progress=self.progress)
 
     def tables(self) -> list[Field]:
         """The model's own, which it must hold now."""
-        counts = self.log.frequencies
-        return fields(self.model, {_TABLES + name: counts[name] for name in self.log.field_names})
+        return fields(self.model, self.frequencies)
 
-    def compress(self, job: Job, tables: Sequence[Field]) -> tuple[Compressed, float]:
-        """The job's result and the seconds that it took."""
-        budget = None if job.ratio is None else Ratio(job.ratio)
+    @property
+    def frequencies(self) -> dict[str, NDArray[np.float64]]:
+        """Counts of the training rows, by the names of the model's tables."""
+        return {_TABLES + name: self.log.frequencies[name] for name in self.log.field_names}
+
+    def compress(self, job: Job) -> tuple[Compressed, float]:
+        """The job's result and the seconds that it took, those of the metric included."""
         start = time.perf_counter()
-        result = compress(tables, budget, job.codec, seed=self.seed, progress=self.progress)
+        if isinstance(job.budget, LossIncrease):
+            with self.own_tables():  # compress_ changes the model
+                result = compress_(
+                    self.model,
+                    _Batches(self.log, self.log.rows("train")),
+                    budget=job.budget,
+                    frequencies=self.frequencies,
+                    calibration=_Batches(self.log, self.log.rows("validation")),
+                    codec=job.method.codec,
+                    seed=self.seed,
+                    progress=self.progress,
+                )
+        else:
+            priced, seconds = self._priced(replace(job.method, tuning=None))
+            start -= seconds  # of work that the method's other jobs share
+            result = priced.compress(job.budget)
         return result, time.perf_counter() - start
+
+    def _priced(self, method: Method) -> tuple[Priced, float]:
+        """A method's options for the model's tables, and the seconds that measuring them took."""
+        if method not in self._known:
+            start = time.perf_counter()
+            metrics = self.metrics if method.metric else None
+            priced = Priced.of(
+                self.tables(), method.codec, metrics, seed=self.seed, progress=self.progress
+            )
+            self._known[method] = priced, time.perf_counter() - start
+        priced, seconds = self._known[method]
+        return priced, seconds
+
+    @cached_property
+    def _known(self) -> dict[Method, tuple[Priced, float]]:
+        return {}
 
     @contextmanager
     def holding(self, result: Compressed) -> Iterator[None]:
         """Compressed tables in the model, and in the end its own ones again, untouched."""
+        with self.own_tables():
+            replace_embeddings_(self.model, result)
+            yield
+
+    @contextmanager
+    def own_tables(self) -> Iterator[None]:
+        """Whatever is put into the model meanwhile, in the end it holds its own tables again."""
         own = dict(self.model.embeddings.items())
         try:
-            replace_embeddings_(self.model, result)
             yield
         finally:
             for name, module in own.items():
@@ -125,61 +203,83 @@ class Trial:
 
     def measured(self, result: Compressed) -> dict[str, Any]:
         """Size and quality of the model, which holds ``result``."""
+        now = self.probabilities()
+        test = self.log.rows("test")
         return {
             "ratio": result.compression_ratio,
             "nbytes": result.nbytes,
             "original_nbytes": result.original_nbytes,
+            "field_bytes": {
+                name.removeprefix(_TABLES): field.nbytes for name, field in result.items()
+            },
             "clusters": {
                 name.removeprefix(_TABLES): _clusters(field) for name, field in result.items()
             },
-            **self.scores(),
+            "predicted_loss_increase": result.predicted_loss_increase,
+            "divergence": _divergence(self.base["validation"], now["validation"]),
+            **_named(self.scores(now), ""),
+            "deciles": damage_by_decile(self.log, test, self.base["test"], now["test"]),
         }
 
-    def scores(self, prefix: str = "") -> dict[str, float]:
-        """Quality on validation and test rows, by name."""
-        test = evaluate(self.model, self.log, "test", progress=self.progress)
-        validation = evaluate(self.model, self.log, "validation", progress=self.progress)
+    def probabilities(self) -> dict[str, NDArray[np.float32]]:
+        """Predictions on validation and test rows."""
         return {
-            f"{prefix}auc": test.auc,
-            f"{prefix}logloss": test.logloss,
-            f"{prefix}validation_auc": validation.auc,
-            f"{prefix}validation_logloss": validation.logloss,
+            part: predict(self.model, self.log.ids[self.log.rows(part)], progress=self.progress)
+            for part in ("validation", "test")
+        }
+
+    def scores(self, probabilities: dict[str, NDArray[np.float32]]) -> dict[str, Score]:
+        """Quality on validation and test rows."""
+        return {
+            part: score(self.log.labels[self.log.rows(part)], values)
+            for part, values in probabilities.items()
         }
 
 
 class Tuning:
-    """Distillation on the training rows: the uncompressed model's predictions are the targets.
+    """Fine-tuning of compressed models: the uncompressed one's predictions are the targets.
 
-    Its labels are not: tables have memorised those of rare features, see
-    :func:`saec.torch.finetune`.
+    Labels of the training rows are not: tables have memorised those of rare features, see
+    :func:`saec.torch.finetune_on_unseen_rows`.
     """
 
     def __init__(self, trial: Trial) -> None:
         """Ask the teacher: ``trial`` holds its own tables now."""
-        log, self._trial = trial.log, trial
-        order = np.random.default_rng(trial.seed).permutation(log.rows("train"))
-        self._batches = _Batches(log, order)
-        self._validation = _Batches(log, log.rows("validation"))
-        with torch.no_grad():
-            self._logits = [
-                trial.model(ids)
-                for ids, _ in track(
-                    self._batches, description="asking the teacher", show=trial.progress
-                )
-            ]
+        self._trial = trial
+        order = np.random.default_rng(trial.seed).permutation(trial.log.rows("train"))
+        self._batches = _Batches(trial.log, order)
+        self._logits = predictions(trial.model, self._batches, progress=trial.progress)
+        rows = trial.log.rows("validation")
+        # Neighbours, a click and its sampled negative, stay together.
+        half = len(rows) // 4 * 2
+        self._validation = _Batches(trial.log, rows)
+        self._unseen, self._judged = (
+            _Batches(trial.log, rows[:half]),
+            _Batches(trial.log, rows[half:]),
+        )
 
-    def run(self, result: Compressed) -> Compressed:
-        """Train the codebooks of the trial's model, which holds ``result``; return it as tuned."""
+    def run(self, result: Compressed, kind: str) -> Compressed:
+        """Train what the trial's model, which holds ``result``, has learned; return it as tuned."""
         finetune(
             self._trial.model,
             self._batches,
-            validation=self._validation,
+            validation=self._judged if kind == "unseen" else self._validation,
             teacher=self._logits,
             learning_rate=TUNING_LEARNING_RATE,
             epochs=TUNING_EPOCHS,
             evaluations=TUNING_EVALUATIONS,
             progress=self._trial.progress,
         )
+        if kind == "unseen":
+            finetune_on_unseen_rows(
+                self._trial.model,
+                self._unseen,
+                validation=self._judged,
+                learning_rate=TUNING_LEARNING_RATE,
+                epochs=UNSEEN_EPOCHS,
+                evaluations=TUNING_EVALUATIONS,
+                progress=self._trial.progress,
+            )
         return sync_codebooks_(self._trial.model, result)
 
 
@@ -201,3 +301,31 @@ class _Batches:
 def _clusters(field: CompressedField) -> int | None:
     """Their number, or None for a table kept as it is."""
     return field.codebook.clusters if isinstance(field, ClusteredField) else None
+
+
+def _untuned(job: Job) -> Job:
+    """The job whose result this one tunes, under one name for all of them."""
+    return replace(job, name="", method=replace(job.method, tuning=None))
+
+
+def _asked(budget: Ratio | LossIncrease | None) -> dict[str, float | None]:
+    return {
+        "target_ratio": budget.value if isinstance(budget, Ratio) else None,
+        "target_loss_increase": budget.value if isinstance(budget, LossIncrease) else None,
+    }
+
+
+def _named(scores: dict[str, Score], prefix: str) -> dict[str, float]:
+    """Quality by name; that on test rows is the plain one."""
+    return {
+        f"{prefix}{name}{measure}": getattr(scores[part], measure)
+        for part, name in (("test", ""), ("validation", "validation_"))
+        for measure in ("auc", "logloss")
+    }
+
+
+def _divergence(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+    """Mean KL(p || p') of two predictions, in nats."""
+    least = np.finfo(np.float64).eps
+    p, q = (np.clip(values.astype(np.float64), least, 1 - least) for values in (before, after))
+    return float(np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))

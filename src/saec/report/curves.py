@@ -5,22 +5,25 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from saec.errors import require
+from saec.errors import DataError, require
 from saec.report.results import Measured, Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLOURS", "curve"]
+__all__ = ["COLOURS", "curve", "forecast_curve"]
 
 # One per method. Each keeps a contrast of 3 or more to white and to the page's dark background.
 COLOURS = ("#3b82d6", "#d9691e", "#2b9b6b", "#a866d4", "#d8486f", "#8b8420", "#1f97a8", "#8c7a6b")
 
 _MARKERS = "osD^vPX*"
+
+_INCREASE = "predicted increase of log loss, nats"
+_LEAST_DRAWN = 1e-6
 
 # Stands for the page's text colour, which is not known here.
 _INK = "#123457"
@@ -62,6 +65,58 @@ def curve(
     Raises:
         OptionalDependencyError: matplotlib is not installed.
     """
+
+    def draw(axes: Axes) -> None:
+        _draw_lines(axes, measured, change)
+        _dress(axes, [point.ratio for point in measured], label, _plain)
+        axes.axhline(0.0, color=_INK, alpha=0.5, linewidth=1)
+
+    return _element(draw, label, name)
+
+
+def forecast_curve(points: Sequence[Mapping[str, float]], name: str) -> str:
+    """Draw the predicted increase of the log loss, with its band, against the compression ratio.
+
+    Both axes are logarithmic. Increases under a millionth of a nat, which nobody could measure,
+    are left out unless there are no others.
+
+    Args:
+        points: with ``ratio``, ``predicted_loss_increase``, ``low`` and ``high``.
+        name: as of :func:`curve`; the element may as well be a file of its own.
+
+    Raises:
+        DataError: nothing is expected to be lost at any ratio.
+        OptionalDependencyError: matplotlib is not installed.
+    """
+    heights = [point["predicted_loss_increase"] for point in points]
+    lost = [place for place, height in enumerate(heights) if height > 0]
+    if not lost:
+        raise DataError("no ratio is expected to cost anything; there is no curve to draw")
+    drawn = [place for place in lost if heights[place] >= _LEAST_DRAWN] or lost
+    chosen = [points[place] for place in drawn]
+
+    def draw(axes: Axes) -> None:
+        _draw_band(axes, chosen)
+        _dress(axes, [point["ratio"] for point in chosen], _INCREASE, "{:g}".format)
+
+    return _element(draw, _INCREASE, name)
+
+
+def _draw_band(axes: Axes, points: Sequence[Mapping[str, float]]) -> None:
+    ratios = [point["ratio"] for point in points]
+    means = [point["predicted_loss_increase"] for point in points]
+    floor = min(means) / 10  # a band that reaches down to 0 has no lower end here
+    low = [max(point["low"], floor) for point in points]
+    high = [point["high"] for point in points]
+    axes.set_yscale("log")
+    axes.set_ylim(min(low) / 1.25, max(high) * 1.25)
+    axes.fill_between(
+        ratios, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="nine cases of ten"
+    )
+    axes.plot(ratios, means, color=COLOURS[0], marker="o", markersize=3, label="predicted")
+
+
+def _element(draw: Callable[[Axes], None], label: str, name: str) -> str:
     matplotlib: Any = require("matplotlib", "report")
     from matplotlib.figure import Figure
 
@@ -69,9 +124,7 @@ def curve(
         matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
         matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": name})
         figure = Figure(figsize=(5.6, 3.9), layout="constrained")
-        axes = figure.subplots()
-        _draw_lines(axes, measured, change)
-        _dress(axes, [point.ratio for point in measured], label)
+        draw(figure.subplots())
         figure.legend(loc="outside upper left", ncols=2)
         text = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -109,16 +162,17 @@ def _draw_lines(
             axes.errorbar(ratios, means, yerr=spread, fmt="none", ecolor=colour, capsize=3)
 
 
-def _dress(axes: Axes, ratios: Sequence[float], label: str) -> None:
+def _dress(
+    axes: Axes, ratios: Sequence[float], label: str, written: Callable[[float], str]
+) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axes.axhline(0.0, color=_INK, alpha=0.5, linewidth=1)
     axes.set_xscale("log")
     axes.set_xlim(min(ratios) / 1.25, max(ratios) * 1.25)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
     axes.set_xlabel("compression ratio")
     axes.set_ylabel(label)
     axes.grid(visible=True)

@@ -67,7 +67,7 @@ class Measured:
     @property
     def label(self) -> str:
         """The method's name, and whether it was fine-tuned."""
-        return f"{self.method}, fine-tuned" if self.finetuned else self.method
+        return self.method.replace("+finetune", ", fine-tuned")
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _experiment_key(row: Row) -> tuple[Any, ...]:
 
 
 def _measured_key(row: Row) -> tuple[Any, ...]:
-    return row["method"], row["finetuned"], row["target_ratio"]
+    return row["method"], row["finetuned"], row["target_ratio"], row.get("target_loss_increase")
 
 
 def _experiment(rows: list[Row]) -> Experiment:

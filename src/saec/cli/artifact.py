@@ -1,0 +1,156 @@
+"""``saec info`` and ``saec lookup``: what is in an artifact."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from saec.cli.common import (
+    Artifact,
+    Quiet,
+    UsageError,
+    check_out,
+    cluster_count,
+    console,
+    hush,
+    plain_table,
+    predicted,
+    size_table,
+)
+from saec.errors import FieldError, IdError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from saec import Compressed, CompressedField
+    from saec.stored.tiered import TieredField
+
+
+def info(
+    artifact: Artifact,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what an artifact holds."""
+    import saec
+    from saec.artifact import FORMAT
+
+    hush(quiet)
+    result = saec.load(artifact)
+    if as_json:
+        described = {
+            "path": str(artifact),
+            "format": FORMAT,
+            **_sizes(result),
+            "predicted_loss_increase": result.predicted_loss_increase,
+            "fields": [_described(field) for field in result.values()],
+        }
+        typer.echo(json.dumps(described, indent=2))
+    else:
+        console().print(size_table(result))
+        _print_tiers(result)
+        typer.echo(f"{predicted(result)}format {FORMAT}")
+
+
+def lookup(
+    artifact: Artifact,
+    field: Annotated[str, typer.Argument(help="The field's name.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Row numbers; - reads stdin.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write a float32 .npy file instead.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Look up rows: a line each, values apart by spaces."""
+    import saec
+    from saec.checkpoint import listed
+
+    hush(quiet)
+    result = saec.load(artifact)
+    if field not in result:
+        raise FieldError(f"{artifact} has no field {field!r}; it has {listed(result)}")
+    if out is not None:
+        if as_json:
+            raise UsageError("give --json or --out, not both")
+        check_out(out, artifact)
+    numbers = _ids(ids, result[field])
+    rows = result[field].lookup(numbers)
+    if out is not None:
+        _save_rows(out, rows)
+        if not quiet:
+            typer.echo(f"wrote {out}: {len(rows)} x {rows.shape[1]} float32")
+    elif as_json:
+        # By way of text, for the shortest digits that give the same float32.
+        values = [[float(str(value)) for value in row] for row in rows]
+        typer.echo(json.dumps({"field": field, "ids": numbers, "rows": values}))
+    else:
+        typer.echo("".join(" ".join(map(str, row)) + "\n" for row in rows), nl=False)
+
+
+def _described(field: CompressedField) -> dict[str, Any]:
+    clusters = cluster_count(field)
+    return {
+        **field.description,
+        **({} if clusters is None else {"clusters": clusters}),
+        **_sizes(field),
+    }
+
+
+def _sizes(compressed: Compressed | CompressedField) -> dict[str, Any]:
+    return {
+        "nbytes": compressed.nbytes,
+        "original_nbytes": compressed.original_nbytes,
+        "compression_ratio": compressed.original_nbytes / compressed.nbytes,
+    }
+
+
+def _print_tiers(result: Compressed) -> None:
+    """A table of the tiers of all fields that have some."""
+    from saec.stored.tiered import TieredField
+
+    tiered = [field for field in result.values() if isinstance(field, TieredField)]
+    if tiered:
+        console().print()
+        console().print(_tier_table(tiered))
+
+
+def _tier_table(fields: Iterable[TieredField]) -> Table:
+    table = plain_table(("tier", "rows", "bits per\nrow"), "field")
+    table.add_column("axes", no_wrap=True)
+    for field in fields:
+        layout = field.layout
+        for tier, text in enumerate(layout.texts):
+            rows = int(layout.bounds[tier + 1] - layout.bounds[tier])
+            cells = (str(tier), f"{rows:,}", str(sum(layout.widths(tier))), text or "mean")
+            table.add_row("" if tier else field.name, *cells)
+    return table
+
+
+def _ids(words: Iterable[str], field: CompressedField) -> list[int]:
+    numbers = []
+    for word in words:
+        for text in sys.stdin.read().split() if word == "-" else [word]:
+            try:
+                numbers.append(int(text))
+            except ValueError as error:
+                raise IdError(f"an id is a whole number, not {text!r}") from error
+            if abs(numbers[-1]) >= 2**63:  # beyond what numpy can hold
+                raise IdError(f"field {field.name!r}: id {text} is outside [0, {field.vocab_size})")
+    return numbers
+
+
+def _save_rows(out: Path, rows: NDArray[np.float32]) -> None:
+    import numpy as np
+
+    from saec.files import whole_file
+
+    with whole_file(out) as stream:
+        np.save(stream, rows)

@@ -1,0 +1,156 @@
+"""What several verbs share: arguments, checks, tables."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from saec.errors import DataError, MetricWarning
+from saec.files import whole_file
+
+if TYPE_CHECKING:
+    from saec import Compressed, CompressedField
+
+
+class OrderName(StrEnum):
+    """What becomes of ids."""
+
+    KEEP = "keep"
+    FREQUENCY = "frequency"
+
+
+# Typer exports no base of its usage errors and has kept it in different places.
+UsageError = cast("type[Exception]", typer.BadParameter.__base__)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Artifact = Annotated[Path, typer.Argument(help="What compress or result.save wrote.")]
+Checkpoint = Annotated[
+    Path, typer.Argument(help="Tables: .safetensors, .npz, .npy, or a torch state_dict.")
+]
+Frequencies = Annotated[
+    Path,
+    typer.Option("--frequencies", help="How often each feature occurs: .npz, .safetensors, .npy."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Leave other tables out; a name or a pattern like 'embeddings.*'. Repeatable."
+    ),
+]
+_METRICS = typer.Option("--metrics", help="Loss metrics, as saec.save_metrics wrote them.")
+Metrics = Annotated[Path, _METRICS]
+MaybeMetrics = Annotated[Path | None, _METRICS]
+Order = Annotated[
+    OrderName | None,
+    typer.Option(
+        "--order", help="keep ids, or renumber them by frequency; keep unless told. Axes only."
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="The result depends on it.")]
+
+_SIZE_COLUMNS = ("before", "after", "bits per\nfeature", "ratio")
+
+
+def hush(quiet: bool) -> None:
+    """Warnings of the library go to stderr unless told otherwise."""
+    if quiet:
+        logging.getLogger("saec").setLevel(logging.ERROR)
+        warnings.simplefilter("ignore", MetricWarning)
+
+
+def check_out(out: Path, *inputs: Path | None) -> None:
+    """Before the work, not after it."""
+    if out.is_dir():
+        raise DataError(f"cannot write {out}: it is a directory")
+    if not out.parent.is_dir():
+        raise DataError(f"cannot write {out}: there is no directory {out.parent}")
+    for path in inputs:
+        if path is not None and out.exists() and path.exists() and out.samefile(path):
+            raise DataError(f"cannot write {out}: it is the input")
+
+
+def write_text(out: Path, text: str) -> None:
+    """A text file, whole or not at all."""
+    with whole_file(out) as stream:
+        stream.write(text.encode())
+
+
+def write_json(out: Path, value: Mapping[str, Any]) -> None:
+    """A JSON file, whole or not at all."""
+    write_text(out, json.dumps(value, indent=2) + "\n")
+
+
+def console() -> Console:
+    """Where tables go."""
+    # Names may hold brackets; in a pipe, rich would cut tables at 80 columns.
+    width = None if sys.stdout.isatty() else 160
+    return Console(width=width, markup=False, highlight=False, emoji=False)
+
+
+def plain_table(columns: Sequence[str], name: str | None = None) -> Table:
+    """A table of right-aligned ``columns``, after one of names if its heading is given."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    if name is not None:
+        table.add_column(name, overflow="fold", min_width=8)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def size_table(result: Compressed) -> Table:
+    """What became of each field, and the whole file."""
+    table = plain_table(("rows", "dim", "codec", "code\nbits", *_SIZE_COLUMNS), "field")
+    for name, field in result.items():
+        codec, code_bits = _codec_cells(field)
+        size = _size_cells(field, field.vocab_size)
+        table.add_row(name, f"{field.vocab_size:,}", str(field.dim), codec, code_bits, *size)
+    features = sum(field.vocab_size for field in result.values())
+    table.add_row("file", f"{features:,}", "", "", "", *_size_cells(result, features))
+    return table
+
+
+def predicted(result: Compressed) -> str:
+    """A line on the predicted increase of the loss; none, if nothing is known of it."""
+    loss = result.predicted_loss_increase
+    return "" if loss is None else f"predicted log-loss increase {loss:.2g} nats\n"
+
+
+def cluster_count(field: CompressedField) -> int | None:
+    """Their number, or None for a table stored in another way."""
+    from saec.stored.clustered import ClusteredField
+
+    return field.codebook.clusters if isinstance(field, ClusteredField) else None
+
+
+def _codec_cells(field: CompressedField) -> tuple[str, str]:
+    """Clusters or axes with their number, and the bits of a code, from most to least."""
+    from saec.stored.tiered import TieredField
+
+    if isinstance(field, TieredField):
+        bits = [sum(field.layout.widths(tier)) for tier in range(len(field.layout.tiers))]
+        between = f"{bits[0]}" if len(set(bits)) == 1 else f"{max(bits)} to {min(bits)}"
+        return f"{field.layout.rank} axes", between
+    clusters = cluster_count(field)
+    if clusters is None:
+        return field.codec, ""
+    return f"{clusters:,} {field.codec}", str(field.description["code_bits"])
+
+
+def _size_cells(compressed: Compressed | CompressedField, features: int) -> list[str]:
+    return [
+        decimal(compressed.original_nbytes),
+        decimal(compressed.nbytes),
+        f"{8 * compressed.nbytes / features:.2f}",
+        f"{compressed.original_nbytes / compressed.nbytes:.1f}",
+    ]

@@ -1,0 +1,143 @@
+"""``saec compress``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saec.cli.common import (
+    Checkpoint,
+    Frequencies,
+    MaybeMetrics,
+    Only,
+    Order,
+    OrderName,
+    Quiet,
+    Seed,
+    UsageError,
+    check_out,
+    console,
+    hush,
+    predicted,
+    size_table,
+)
+
+if TYPE_CHECKING:
+    from saec import Budget, Compressed
+    from saec.codecs.codec import Codec
+
+
+class CodecName(StrEnum):
+    """Ways to compress a table."""
+
+    AXES = "axes"
+    CLUSTERS = "clusters"
+
+
+class CodebookName(StrEnum):
+    """Dtypes that centroids can be stored in."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
+def compress(
+    checkpoint: Checkpoint,
+    frequencies: Frequencies,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The artifact to write.")],
+    metrics: MaybeMetrics = None,
+    ratio: Annotated[float | None, typer.Option(help="Original size / compressed size.")] = None,
+    max_bytes: Annotated[str | None, typer.Option(help="Size at most, like 161MB or 2GiB.")] = None,
+    bits_per_feature: Annotated[
+        float | None, typer.Option(help="Bits per row, all included.")
+    ] = None,
+    loss_increase: Annotated[
+        float | None, typer.Option(help="Nats of log loss at most, as predicted; needs metrics.")
+    ] = None,
+    only: Only = None,
+    codec: Annotated[
+        CodecName | None, typer.Option(help="axes with metrics, else clusters, unless told.")
+    ] = None,
+    codebook: Annotated[
+        CodebookName | None, typer.Option(help="How centroids are stored; int8 unless told.")
+    ] = None,
+    order: Order = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Compress the tables of a checkpoint to a budget."""
+    import saec
+    from saec.checkpoint import read_fields
+
+    hush(quiet)
+    budget = _budget(ratio, max_bytes, bits_per_feature, loss_increase)
+    if loss_increase is not None and metrics is None:
+        raise UsageError("--loss-increase needs --metrics")
+    chosen = _codec(codec, metrics is not None, codebook, order)
+    permutation = Path(f"{out}.permutation.safetensors")
+    renumbers = order is OrderName.FREQUENCY
+    for path in (out, permutation) if renumbers else (out,):
+        check_out(path, checkpoint, frequencies, metrics)
+    fields, known = read_fields(checkpoint, frequencies, metrics, only or [])
+    result = saec.compress(fields, budget, chosen, metrics=known, seed=seed, progress=not quiet)
+    if renumbers:
+        _write_permutation(permutation, result)  # first: the artifact is worth nothing without
+    result.save(out)
+    if not quiet:
+        console().print(size_table(result))
+        typer.echo(predicted(result), nl=False)
+        typer.echo(f"wrote {out}" + (f" and {permutation}" if renumbers else ""))
+
+
+def _budget(
+    ratio: float | None, max_bytes: str | None, bits: float | None, loss: float | None
+) -> Budget:
+    from saec import BitsPerFeature, LossIncrease, MaxBytes, Ratio
+
+    given: list[Budget] = []
+    if ratio is not None:
+        given.append(Ratio(ratio))
+    if max_bytes is not None:
+        given.append(MaxBytes(max_bytes))
+    if bits is not None:
+        given.append(BitsPerFeature(bits))
+    if loss is not None:
+        given.append(LossIncrease(loss))
+    if len(given) != 1:
+        raise UsageError("give one of --ratio, --max-bytes, --bits-per-feature and --loss-increase")
+    return given[0]
+
+
+def _codec(
+    name: CodecName | None, in_nats: bool, codebook: CodebookName | None, order: OrderName | None
+) -> Codec:
+    from saec import Axes, Clusters
+
+    if name is None:
+        name = CodecName.AXES if in_nats else CodecName.CLUSTERS
+    if name is CodecName.AXES:
+        if codebook is not None:
+            raise UsageError("--codebook goes with --codec clusters")
+        return Axes(order=(order or OrderName.KEEP).value)
+    if order is not None:
+        raise UsageError("--order goes with --codec axes")
+    return Clusters(codebook=(codebook or CodebookName.INT8).value)
+
+
+def _write_permutation(out: Path, result: Compressed) -> None:
+    """The old id of each new one, of every field: also of those whose ids stayed as they were."""
+    import numpy as np
+    import safetensors.numpy
+
+    from saec.files import whole_file
+
+    permutations = {
+        name: np.arange(field.vocab_size) if field.permutation is None else field.permutation
+        for name, field in result.items()
+    }
+    with whole_file(out) as stream:
+        stream.write(safetensors.numpy.save(permutations))

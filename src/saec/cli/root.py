@@ -1,0 +1,90 @@
+"""All verbs together, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, cast
+
+import typer
+
+from saec.cli.artifact import info, lookup
+from saec.cli.bench import bench, demo, report
+from saec.cli.common import UsageError
+from saec.cli.compress import compress
+from saec.cli.forecast import forecast, inspect
+from saec.errors import MetricWarning, SaecError
+
+__all__ = ["app", "main"]
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # as a shell reports it
+
+app = typer.Typer(
+    name="saec",
+    help="Make the embedding tables of recommendation models small.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(inspect)
+app.command()(forecast)
+app.command()(compress)
+app.command()(info)
+app.command(context_settings={"ignore_unknown_options": True})(lookup)  # -1 is an id, a bad one
+app.command()(bench)
+app.command()(demo)
+app.command()(report)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; ``arguments`` default to those of the process.
+
+    Returns:
+        The exit code: 0, 2 for bad input (one line on stderr), 130 if interrupted.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", MetricWarning)
+            warnings.showwarning = lambda message, *place: _say(f"warning: {message}")
+            code = app(arguments, prog_name="saec", standalone_mode=False)
+    except UsageError as error:
+        return _fail(cast("typer.BadParameter", error).format_message())
+    except SaecError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str) -> int:
+    _say(message)
+    return BAD_INPUT
+
+
+def _say(message: str) -> None:
+    line = " ".join(part.strip() for part in message.splitlines())
+    sys.stderr.write(f"saec: {line}\n")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from saec import __version__
+
+        typer.echo(f"saec {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())

@@ -1,0 +1,72 @@
+"""Small files in every format, and the command line to run on them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+import saec
+from saec.cli import main
+
+ROWS, DIM = 600, 4
+RNG = np.random.default_rng(7)
+USER = RNG.normal(size=(ROWS, DIM)).astype(np.float32)
+ITEM = RNG.normal(size=(ROWS // 2, DIM)).astype(np.float32)
+USER_COUNTS = 1000 // np.arange(1, ROWS + 1)
+ITEM_COUNTS = 1000 / np.arange(1, ROWS // 2 + 1)
+METRICS = {"user": np.diag([4e-3, 1e-3, 2e-4, 0]), "item": np.diag([0, 1e-3, 1e-3, 2e-3])}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    yield
+    logging.getLogger("saec").setLevel(logging.NOTSET)  # --quiet raises it
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line here: exit code, stdout, stderr."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with tables and frequencies in every kind of file."""
+    monkeypatch.chdir(tmp_path)
+    np.save("user.npy", USER)
+    np.savez("both.npz", user=USER, item=ITEM)
+    safetensors.numpy.save_file({"user": USER, "item": ITEM}, "both.safetensors")
+    state = {
+        "user.weight": torch.from_numpy(USER),
+        "item.weight": torch.from_numpy(ITEM),
+        "mlp.0.weight": torch.ones(3, 2 * DIM),
+        "mlp.0.bias": torch.ones(3),
+    }
+    torch.save(state, "model.pt")
+    np.save("counts.npy", USER_COUNTS)
+    np.savez("counts.npz", user=USER_COUNTS, item=ITEM_COUNTS)
+    metrics = saec.LossMetrics(METRICS, 5000, {"user": 0.02, "item": 0.03})
+    saec.save_metrics(metrics, "metrics.safetensors")
+    return tmp_path
+
+
+@pytest.fixture
+def artifact(folder: Path) -> Path:
+    """Two compressed fields, saved."""
+    fields = [saec.Field("user", USER, USER_COUNTS), saec.Field("item", ITEM, ITEM_COUNTS)]
+    path = folder / "both.saec"
+    saec.compress(fields, saec.Ratio(4), progress=False).save(path)
+    return path

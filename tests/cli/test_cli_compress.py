@@ -1,0 +1,164 @@
+"""``saec compress``, end to end on small files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+import saec
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "counts", "options", "names"),
+    [
+        ("user.npy", "counts.npy", [], ["user"]),
+        ("both.npz", "counts.npz", [], ["user", "item"]),
+        ("both.safetensors", "counts.npz", [], ["user", "item"]),
+        ("model.pt", "counts.npz", ["--only", "user", "--only", "item"], ["user", "item"]),
+        ("model.pt", "counts.npz", ["--only", "*er.weight"], ["user"]),
+        ("both.npz", "counts.npy", ["--only", "user"], ["user"]),
+    ],
+)
+def test_compress_every_kind_of_checkpoint(
+    folder: Path, run: Run, checkpoint: str, counts: str, options: list[str], names: list[str]
+) -> None:
+    code, out, err = run(
+        *("compress", checkpoint, "--frequencies", counts, "--ratio", 4, "-o", "small.saec"),
+        *options,
+    )
+    assert (code, err) == (0, "")
+    result = saec.load("small.saec")
+    assert sorted(result) == sorted(names)
+    assert result.compression_ratio >= 4
+    assert Path("small.saec").stat().st_size == result.nbytes
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [*result, "file", "wrote"]
+    assert f"{result.compression_ratio:.1f}" == lines[-2].split()[-1]
+
+
+def test_compress_gives_what_the_library_gives(folder: Path, run: Run, artifact: Path) -> None:
+    run("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 4, "-o", "small.saec")
+    assert Path("small.saec").read_bytes() == artifact.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("budget", "limit"),
+    [(["--max-bytes", "2.5kB"], 2500), (["--bits-per-feature", 20], 600 * 20 // 8)],
+)
+def test_compress_keeps_within_other_budgets(
+    folder: Path, run: Run, budget: list[object], limit: int
+) -> None:
+    words = ("compress", "user.npy", "--frequencies", "counts.npy", "-o", "small.saec")
+    assert run(*words, *budget, "--quiet") == (0, "", "")
+    assert limit / 2 < Path("small.saec").stat().st_size <= limit
+
+
+def test_compress_stores_the_codebook_as_told(folder: Path, run: Run) -> None:
+    words = ("compress", "user.npy", "--frequencies", "counts.npy", "--ratio", 4)
+    run(*words, "-o", "small.saec", "--codebook", "float16", "--seed", 3)
+    field = saec.load("small.saec")["user"]
+    assert field.tensors["codebook"].dtype == np.float16
+
+
+def test_a_compressed_state_dict_goes_into_its_model(folder: Path, run: Run) -> None:
+    import saec.torch
+
+    model = torch.nn.ModuleDict({"user": torch.nn.Embedding(600, 4)})
+    torch.save(model.state_dict(), "embeddings.pt")
+    words = ("compress", "embeddings.pt", "--frequencies", "counts.npy", "--ratio", 4)
+    assert run(*words, "-o", "small.saec")[0] == 0
+    result = saec.load("small.saec")
+    saec.torch.replace_embeddings_(model, result)
+    rows = model["user"](torch.arange(3)).detach().numpy()
+    assert np.array_equal(rows, result["user"].lookup([0, 1, 2]))
+
+
+def test_metrics_give_axes_and_a_prediction(folder: Path, run: Run) -> None:
+    words = ("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 8)
+    code, out, err = run(*words, "--metrics", "metrics.safetensors", "-o", "small.saec")
+    assert (code, err) == (0, "")
+    result = saec.load("small.saec")
+    assert {field.codec for field in result.values()} == {"axes"}
+    assert result.compression_ratio >= 8
+    loss = result.predicted_loss_increase
+    assert out.splitlines()[-2] == f"predicted log-loss increase {loss:.2g} nats"
+    fields = [
+        saec.Field(name, np.load("both.npz")[name], np.load("counts.npz")[name])
+        for name in ("user", "item")
+    ]
+    metrics = saec.load_metrics("metrics.safetensors")
+    saec.compress(fields, saec.Ratio(8), metrics=metrics, progress=False).save("library.saec")
+    assert Path("small.saec").read_bytes() == Path("library.saec").read_bytes()
+
+
+@pytest.mark.parametrize("limit", [1e-4, 1e-3])
+def test_compress_to_a_loss_increase(folder: Path, run: Run, limit: float) -> None:
+    words = ("compress", "model.pt", "--only", "*er", "--only", "item", "--frequencies")
+    budget = ("counts.npz", "--metrics", "metrics.safetensors", "--loss-increase", limit)
+    assert run(*words, *budget, "-o", "small.saec", "--quiet") == (0, "", "")
+    loss = saec.load("small.saec").predicted_loss_increase
+    assert loss is not None
+    assert 0.8 * limit < loss <= 1.001 * limit
+
+
+def test_only_leaves_metrics_out(folder: Path, run: Run) -> None:
+    words = ("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 4, "--only", "item")
+    code, _, err = run(*words, "--metrics", "metrics.safetensors", "-o", "small.saec")
+    assert (code, err) == (0, "")
+    assert list(saec.load("small.saec")) == ["item"]
+
+
+def test_a_nameless_table_takes_the_only_metric(folder: Path, run: Run) -> None:
+    metric = saec.LossMetrics({"embeddings.user": np.eye(4)}, 10, {"embeddings.user": 0.5})
+    saec.save_metrics(metric, "one.safetensors")
+    words = ("compress", "user.npy", "--frequencies", "counts.npy", "--ratio", 4)
+    assert run(*words, "--metrics", "one.safetensors", "-o", "small.saec", "-q") == (0, "", "")
+    assert saec.load("small.saec")["user"].codec == "axes"
+
+
+def test_codecs_by_name(folder: Path, run: Run) -> None:
+    words = ("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 4, "-o", "s.saec")
+    assert run(*words, "--codec", "axes", "-q") == (0, "", "")
+    assert saec.load("s.saec")["user"].codec == "axes"
+    assert saec.load("s.saec").predicted_loss_increase is None
+    metrics = ("--metrics", "metrics.safetensors")
+    assert run(*words, "--codec", "clusters", *metrics, "-q") == (0, "", "")
+    assert saec.load("s.saec")["user"].codec == "clusters"
+    assert saec.load("s.saec").predicted_loss_increase is not None
+
+
+def test_renumbering_writes_the_permutation(folder: Path, run: Run) -> None:
+    mixed = np.random.default_rng(0).permutation(np.load("counts.npy"))
+    np.savez("mixed.npz", user=mixed, item=np.load("counts.npz")["item"])
+    words = ("compress", "both.npz", "--frequencies", "mixed.npz", "--ratio", 8)
+    renumbered = ("--metrics", "metrics.safetensors", "--order", "frequency", "-o", "small.saec")
+    code, out, err = run(*words, *renumbered)
+    assert (code, err) == (0, "")
+    assert out.endswith("wrote small.saec and small.saec.permutation.safetensors\n")
+    old = safetensors.numpy.load_file("small.saec.permutation.safetensors")
+    assert {name: ids.dtype for name, ids in old.items()} == {"user": np.int64, "item": np.int64}
+    np.testing.assert_array_equal(old["item"], np.arange(300))  # in order already
+    assert np.all(np.diff(mixed[old["user"]]) <= 0)
+    table, user = np.load("user.npy"), saec.load("small.saec")["user"]
+    # Frequent rows, which the metric's first axes matter to, are nearly exact in their new places.
+    near = np.abs(user.lookup(np.arange(20)) - table[old["user"][:20]])[:, 0]
+    assert near.max() < 0.2 < np.abs(user.lookup(np.arange(20)) - table[:20])[:, 0].max()
+
+
+def test_a_field_that_no_example_used_is_a_line_on_stderr(folder: Path, run: Run) -> None:
+    matrices = {"user": np.eye(4), "item": np.zeros((4, 4))}
+    metrics = saec.LossMetrics(matrices, 10, {"user": 0.1, "item": np.inf})
+    saec.save_metrics(metrics, "zero.safetensors")
+    words = ("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 4, "-o", "s.saec")
+    code, _, err = run(*words, "--metrics", "zero.safetensors")
+    assert code == 0
+    assert err.startswith("saec: warning: field 'item': the metric is all zero")
+    assert err.count("\n") == 1
+    assert run(*words, "--metrics", "zero.safetensors", "--quiet") == (0, "", "")

@@ -1,0 +1,218 @@
+"""The forecast: by hand, and against what compression then predicts of its own result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import saec
+from saec import (
+    Axes,
+    BudgetError,
+    Clusters,
+    Field,
+    FieldError,
+    Forecast,
+    LossIncrease,
+    LossMetrics,
+    MetricError,
+    Ratio,
+    forecast,
+)
+
+
+def curve_of(ratios: list[float], losses: list[float]) -> Forecast:
+    heights = np.array(losses)
+    nbytes = np.round(1000 / np.array(ratios)).astype(np.int64)
+    return Forecast(np.array(ratios), nbytes, heights, heights / 2, heights * 2, {"user": nbytes})
+
+
+def steep(rng: np.random.Generator, dim: int, scale: float) -> NDArray[np.float64]:
+    """A metric that few directions matter to."""
+    gradients = rng.standard_normal((4, dim)) * np.geomspace(1.0, 0.05, 4)[:, None]
+    return scale * gradients.T @ gradients
+
+
+@pytest.fixture(scope="module")
+def fields() -> list[Field]:
+    """Two fields that are measured on all of their rows."""
+    rng = np.random.default_rng(3)
+    return [
+        Field(name, rng.standard_normal((rows, 8), dtype=np.float32), 1000 / np.arange(1, rows + 1))
+        for name, rows in (("user", 6000), ("item", 900))
+    ]
+
+
+@pytest.fixture(scope="module")
+def metrics() -> LossMetrics:
+    rng = np.random.default_rng(4)
+    matrices = {"user": steep(rng, 8, 1e-3), "item": steep(rng, 8, 4e-3)}
+    return LossMetrics(matrices, 10_000, {"user": 0.03, "item": 0.04})
+
+
+@pytest.fixture(scope="module")
+def curve(fields: list[Field], metrics: LossMetrics) -> Forecast:
+    return forecast(fields, metrics, progress=False)
+
+
+def test_between_points_by_hand() -> None:
+    curve = curve_of([100, 10, 1], [1e-2, 1e-4, 1e-6])
+    assert curve.loss_at(10) == pytest.approx(1e-4)
+    assert curve.loss_at(math.sqrt(1000)) == pytest.approx(1e-3)
+    assert curve.ratio_at(1e-3) == pytest.approx(math.sqrt(1000))
+    assert curve.ratio_at(1e-5) == pytest.approx(math.sqrt(10))
+
+
+def test_beyond_the_ends() -> None:
+    curve = curve_of([100, 10, 1], [1e-2, 1e-4, 0.0])
+    assert curve.ratio_at(0.5) == pytest.approx(100)  # as small as it gets
+    assert curve.ratio_at(1e-13) == pytest.approx(1)
+    with pytest.raises(BudgetError, match=r"ratio 101 is outside what can be reached, 1.00 to 100"):
+        curve.loss_at(101)
+    with pytest.raises(BudgetError, match=r"ratio 0\.9 is outside"):
+        curve.loss_at(0.9)
+    for wrong in (0.0, -1.0, math.nan):
+        with pytest.raises(BudgetError, match="a loss increase must be above 0, not"):
+            curve.ratio_at(wrong)
+
+
+def test_rows_and_text() -> None:
+    curve = curve_of([100, 10], [1e-2, 1e-4])
+    first, last = curve.rows()
+    assert first == {
+        "ratio": 100.0,
+        "nbytes": 10,
+        "predicted_loss_increase": 0.01,
+        "low": 0.005,
+        "high": 0.02,
+    }
+    assert last["nbytes"] == 100
+    assert "100.0" in repr(curve)
+    assert "+1.00e-02 (5.0e-03 to 2.0e-02)" in repr(curve)
+
+
+def test_two_fields_by_hand() -> None:
+    signs = np.tile([1.0, -1.0], 200)[:, None]
+    fields = [
+        Field("a", (signs * [1, 0]).astype(np.float32), np.full(400, 3)),
+        Field("b", (signs * [0, 2]).astype(np.float32), np.full(400, 5)),
+    ]
+    errors = {"a": 0.3, "b": 0.1}
+    metrics = LossMetrics({"a": np.diag([0.02, 0.02]), "b": np.diag([0, 0.01])}, 100, errors)
+    curve = forecast(fields, metrics, progress=False)
+    # Each row at the field's mean; the ridge is 1e-3 times the mean eigenvalue.
+    a, b = 0.5 * (0.02 + 2e-5) * 1**2, 0.5 * (0.01 + 5e-6) * 2**2
+    assert curve.loss_increases[0] == pytest.approx(a + b, rel=1e-3)
+    error = math.hypot(a * 0.3, b * 0.1)
+    assert curve.high[0] == pytest.approx(2 * (a + b) + 2 * error, rel=1e-3)
+    assert curve.low[0] == pytest.approx((a + b) / 2 - 2 * error, rel=1e-3)
+    # A bit per row tells the two rows of each field apart; there is nothing to gain beyond.
+    assert curve.loss_increases[-1] < 1e-9
+    for name in ("a", "b"):
+        assert 400 / 8 < curve.fields[name][-1] < 400 / 8 + 150
+
+
+def test_smaller_costs_more(curve: Forecast) -> None:
+    assert len(curve.ratios) > 30
+    assert np.all(np.diff(curve.ratios) < 0)
+    assert np.all(np.diff(curve.nbytes) > 0)
+    assert np.all(np.diff(curve.loss_increases) < 0)
+    assert np.all(curve.low <= curve.loss_increases)
+    assert np.all(curve.loss_increases[:-1] < curve.high[:-1])
+    parts = sum(curve.fields.values())
+    assert np.all(parts < curve.nbytes)
+    assert np.all(curve.nbytes < parts + 600)  # for the header
+    assert curve.loss_increases[-1] == 0  # the tables as they are
+    assert curve.nbytes[-1] > (6000 + 900) * 8 * 4
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 1000), st.lists(st.integers(100, 400), min_size=1, max_size=4))
+def test_curves_of_any_tables_fall(seed: int, sizes: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    fields, metrics = [], {}
+    for place, rows in enumerate(sizes):
+        name, dim = f"f{place}", int(rng.integers(1, 6))
+        weights = rng.standard_normal((rows, dim), dtype=np.float32)
+        fields.append(Field(name, weights, rng.zipf(1.5, rows)))
+        metrics[name] = steep(rng, dim, 1e-3)
+    curve = forecast(fields, metrics, progress=False)
+    assert np.all(np.diff(curve.nbytes) > 0)
+    assert np.all(np.diff(curve.loss_increases) < 0)
+    assert curve.loss_at(curve.ratios[0]) == pytest.approx(curve.loss_increases[0], abs=2e-12)
+
+
+def test_a_ratio_and_its_loss_are_inverse(curve: Forecast) -> None:
+    for ratio in np.geomspace(2, curve.ratios[0], 20):
+        assert curve.ratio_at(curve.loss_at(ratio)) == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(
+    ("codec", "tolerance"),
+    # What lies between the numbers of clusters that were measured is interpolated.
+    [(Axes(), 0.05), (Axes(order="frequency"), 0.05), (Clusters(), 0.2)],
+)
+def test_compression_predicts_the_same(
+    fields: list[Field], metrics: LossMetrics, codec: Axes | Clusters, tolerance: float
+) -> None:
+    curve = forecast(fields, metrics, codec, progress=False)
+    for ratio in (10, 20):
+        result = saec.compress(fields, Ratio(ratio), codec, metrics=metrics, progress=False)
+        assert result.predicted_loss_increase is not None
+        expected = curve.loss_at(result.compression_ratio)
+        assert result.predicted_loss_increase == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("limit", [3e-5, 3e-4, 1e-3])
+def test_a_budget_of_loss_is_kept_in_about_the_forecast_bytes(
+    fields: list[Field], metrics: LossMetrics, curve: Forecast, limit: float
+) -> None:
+    result = saec.compress(fields, LossIncrease(limit), metrics=metrics, progress=False)
+    assert result.predicted_loss_increase is not None
+    assert 0.9 * limit < result.predicted_loss_increase <= limit * (1 + 1e-3)
+    assert result.compression_ratio == pytest.approx(curve.ratio_at(limit), rel=0.1)
+
+
+def test_twice_the_metric_is_twice_the_loss(
+    fields: list[Field], metrics: LossMetrics, curve: Forecast
+) -> None:
+    twice = forecast(fields, {n: 2 * m for n, m in metrics.items()}, progress=False)
+    np.testing.assert_array_equal(twice.nbytes, curve.nbytes)
+    np.testing.assert_allclose(twice.loss_increases, 2 * curve.loss_increases, rtol=1e-6)
+
+
+def test_without_standard_errors_the_band_is_narrower(
+    fields: list[Field], metrics: LossMetrics, curve: Forecast
+) -> None:
+    plain = forecast(fields, dict(metrics), progress=False)
+    np.testing.assert_array_equal(plain.loss_increases, curve.loss_increases)
+    assert np.all(plain.high[:-1] < curve.high[:-1])
+    assert np.all(plain.low[:-1] > curve.low[:-1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"user": np.eye(8)}, "no metric for 'item'"),
+        ({"user": np.eye(8), "item": np.eye(3)}, "'item': the metric is 3 x 3"),
+        ({"user": np.eye(8), "item": -np.eye(8)}, "'item': the metric is not positive semi-def"),
+    ],
+)
+def test_metrics_that_do_not_fit(
+    fields: list[Field], wrong: Mapping[str, NDArray[np.float64]], message: str
+) -> None:
+    with pytest.raises(MetricError, match=message):
+        forecast(fields, wrong, progress=False)
+
+
+def test_what_has_no_curve(fields: list[Field], metrics: LossMetrics) -> None:
+    with pytest.raises(BudgetError, match="has one size only; there is no curve to forecast"):
+        forecast(fields, metrics, Clusters(clusters=8), progress=False)
+    with pytest.raises(FieldError, match="no fields were given"):
+        forecast([], {}, progress=False)

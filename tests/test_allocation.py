@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saec import allocation
-from saec.allocation import Option, allocate
+from saec.allocation import Option, allocate, allocate_within, frontier
 from saec.errors import BudgetError
 
 Fields = list[list[Option]]
@@ -154,3 +154,85 @@ def test_many_fields_with_many_options(rng: np.random.Generator) -> None:
     same_for_all = sum(field[10].distortion for field in fields)
     assert bits == budget  # all steps are of 64 bits, so nothing is left
     assert distortion < 0.8 * same_for_all
+
+
+def test_frontier_by_hand() -> None:
+    # Slopes 6 and 2 of user, 3 and 1 of item; (3, 8) is above item's hull.
+    steps = list(frontier([USER, ITEM]))
+    assert [(step.bits, step.distortion) for step in steps] == [
+        (1, 30),
+        (3, 18),
+        (5, 12),
+        (7, 8),
+        (9, 6),
+    ]
+    assert [tuple(o.choice for o in step.chosen) for step in steps] == [
+        (0, 1),
+        (2, 1),
+        (2, 3),
+        (4, 3),
+        (4, 5),
+    ]
+
+
+def test_the_end_of_a_frontier_is_exact() -> None:
+    # 0.1 + 0.2 - 0.1 - 0.2 is not zero.
+    fields = [options((0, 0.1), (8, 0)), options((0, 0.2), (9, 0)), options((0, 1e9), (1, 0))]
+    assert [step.distortion for step in frontier(fields)][1:] == [0.1 + 0.2, 0.1, 0]
+
+
+@given(small_fields())
+def test_frontier_is_the_lower_hull_of_all_combinations(fields: Fields) -> None:
+    corners = allocation._lower_hull([Option(b, d, None) for b, d in all_totals(fields)])
+    bits, distortion = [c.bits for c in corners], [c.distortion for c in corners]
+    steps = list(frontier(fields))
+    assert {(c.bits, c.distortion) for c in corners} <= {(s.bits, s.distortion) for s in steps}
+    for step in steps:  # of equal slopes, the points between corners too
+        assert total(step.chosen) == (step.bits, step.distortion)
+        assert step.distortion == pytest.approx(np.interp(step.bits, bits, distortion))
+    assert [step.bits for step in steps] == sorted({step.bits for step in steps})
+
+
+def test_within_a_distortion_by_hand() -> None:
+    # At 17 the first optimum is (2, 3) with 12; user's first option would add 12, item's 6.
+    chosen = {
+        limit: total(allocate_within([USER, ITEM], limit)) for limit in (6, 7, 12, 17, 18, 29, 30)
+    }
+    assert chosen == {
+        6: (9, 6),
+        7: (9, 6),
+        12: (5, 12),
+        17: (5, 12),
+        18: (3, 18),
+        29: (3, 18),
+        30: (1, 30),
+    }
+
+
+def test_within_a_distortion_uses_options_above_the_hull() -> None:
+    # The hull goes from (0, 10) straight to (10, 0); (4, 8) lies above it.
+    field = options((0, 10), (4, 8), (10, 0))
+    assert [allocate_within([field], d)[0].bits for d in (7.9, 8, 9.9, 10)] == [10, 4, 4, 0]
+
+
+def test_within_a_distortion_saves_most_bits_first() -> None:
+    # Options between the ends lie above the hulls, so the first optimum within 50 is (10, 10) with
+    # 0; of it, user can save 1 bit for 20 or item 4 bits for 50, but not both.
+    fields = [options((0, 100), (9, 20), (10, 0)), options((0, 100), (6, 50), (10, 0))]
+    assert [o.bits for o in allocate_within(fields, 50)] == [10, 6]
+    assert [o.bits for o in allocate_within(fields, 49)] == [9, 10]
+    assert [o.bits for o in allocate_within(fields, 70)] == [9, 6]
+
+
+@given(small_fields(), st.integers(0, 150))
+def test_within_a_distortion_against_all_combinations(fields: Fields, limit: int) -> None:
+    fields = [[*field, Option(31, 0.0, None)] for field in fields]
+    chosen = allocate_within(fields, limit)
+    bits, distortion = total(chosen)
+    first = next(step for step in frontier(fields) if step.distortion <= limit)
+    assert distortion <= limit
+    assert min(b for b, d in all_totals(fields) if d <= limit) <= bits <= first.bits
+    for now, field in zip(chosen, fields, strict=True):
+        for option in field:
+            if option.bits < now.bits:
+                assert distortion - now.distortion + option.distortion > limit

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from saec import compressed
 from saec.codebook import Codebook
 from saec.codes import PackedCodes
 from saec.compressed import Compressed, load
 from saec.errors import ArtifactError, FieldError, IdError
+from saec.stored import field as stored_field
 from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField
 from saec.stored.raw import RawField
@@ -85,7 +85,7 @@ def test_lookups_are_copies(field: CompressedField) -> None:
 
 @pytest.mark.parametrize("block", [1, 2, 4, 5])
 def test_decode_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(field, "_DECODE_ROWS", block)
+    monkeypatch.setattr(stored_field, "_DECODE_ROWS", block)
     assert np.array_equal(clustered().decode(), TABLE)
 
 
@@ -113,7 +113,7 @@ def pooled_by_loops(
     seed=st.integers(0, 2**32 - 1),
     mode=st.sampled_from(["sum", "mean", "max"]),
 )
-def test_pool_against_loops(lengths: list[int], seed: int, mode: compressed.Mode) -> None:
+def test_pool_against_loops(lengths: list[int], seed: int, mode: stored_field.Mode) -> None:
     rng = np.random.default_rng(seed)
     ids = rng.integers(5, size=sum(lengths))
     offsets = np.cumsum([0, *lengths[:-1]])

@@ -161,16 +161,18 @@ def test_what_is_stored() -> None:
 
 
 def test_filled_and_tuned_change_what_they_say() -> None:
-    field = two_tiers()
     order = np.arange(66)[::-1]
-    filled = field.filled(np.zeros_like(field.codes), order)
+    field = two_tiers(renumbered=True, permutation=order)
+    filled = field.filled(np.zeros_like(field.codes))
+    assert filled.renumbered
     assert filled.permutation is order
     assert filled.lookup(7).tolist() == BY_HAND[0]
     tuned = filled.tuned(field.values * np.float16(2), field.axes)
+    assert tuned.renumbered
     assert tuned.permutation is order
     assert tuned.lookup(0).tolist() == [8, 24, 27]
     assert field.decode()[7].tolist() == BY_HAND[7]
-    assert field.permutation is None
+    assert not two_tiers().tuned(VALUES, AXES).renumbered
 
 
 @pytest.mark.parametrize(
@@ -194,6 +196,7 @@ def test_filled_and_tuned_change_what_they_say() -> None:
         ({"axes": np.full((4, 3), np.inf, np.float16)}, "axes hold numbers that are not finite"),
         ({"dtype": "float64"}, "a table cannot have been 'float64'"),
         ({"name": ""}, "a field's name is a string"),
+        ({"renumbered": 1}, "renumbered is true or not given, not 1"),
     ],
 )
 def test_malformed(changes: dict[str, Any], message: str) -> None:
@@ -209,6 +212,7 @@ def fields() -> list[TieredField]:
         two_tiers(),
         two_tiers(TierVectors.of(tiers), name="kept", axes=AXES.astype(np.float32)),
         TieredField("one", layout, np.zeros(7, np.uint8), VALUES[:0], AXES[-1:], None, "float16"),
+        two_tiers(name="new", renumbered=True, permutation=np.arange(66)[::-1]),
     ]
 
 
@@ -221,6 +225,8 @@ def test_save_and_load(tmp_path: Path) -> None:
         other = loaded[name]
         assert isinstance(other, TieredField)
         assert other.description == field.description
+        assert other.renumbered == field.renumbered == (name == "new")
+        assert other.permutation is None
         assert np.array_equal(other.decode(), field.decode())
         assert other.nbytes == field.nbytes
         assert {role: t.dtype for role, t in other.tensors.items()} == {
@@ -275,6 +281,10 @@ def write(path: Path, changes: dict[str, Any], tensors: dict[str, Any]) -> None:
         ({"dim": 4}, "but its tensors say"),
         ({"dtype": "int8"}, "a table cannot have been 'int8'"),
         ({"more": 1}, "but its tensors say"),
+        ({"renumbered": True}, "renumbered features are in order of frequency, but have tiers"),
+        ({"renumbered": False}, "but its tensors say"),
+        ({"renumbered": 1}, "renumbered is true or not given, not 1"),
+        ({"renumbered": "yes"}, "renumbered is true or not given, not 'yes'"),
     ],
 )
 def test_malformed_description(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -64,8 +63,8 @@ def allocate(
     for step in frontier(options):
         if step.bits > budget_bits:
             break
-        chosen = step.chosen
-    return _fill(list(chosen), options, budget_bits - _bits(chosen))
+        best = step
+    return _fill(list(best.chosen), options, budget_bits - best.bits)
 
 
 def allocate_within(options: Sequence[Sequence[Option]], distortion: float) -> list[Option]:
@@ -78,11 +77,8 @@ def allocate_within(options: Sequence[Sequence[Option]], distortion: float) -> l
         options: for each field, at least one option, one of them without distortion.
         distortion: what all chosen options may lose together.
     """
-    for step in frontier(options):
-        chosen = step.chosen
-        if step.distortion <= distortion:
-            break
-    return _thin(list(chosen), options, distortion - sum(option.distortion for option in chosen))
+    step = next(step for step in frontier(options) if step.distortion <= distortion)
+    return _thin(list(step.chosen), options, distortion - step.distortion)
 
 
 @dataclass(frozen=True)
@@ -101,19 +97,18 @@ def frontier(options: Sequence[Sequence[Option]]) -> Iterator[Step]:
     hull segments, steepest first, give the exact sequence.
     """
     hulls = [_lower_hull(field) for field in options]
+    segments = _steepest_first(hulls)
+    # Added up from the end, where sums are smallest: what is left there may be 1e-9 of the start.
+    saved = [before.distortion - after.distortion for _, before, after in reversed(segments)]
+    least = sum(hull[-1].distortion for hull in hulls)
+    distortions = list(accumulate(saved, initial=least))
     chosen = [hull[0] for hull in hulls]
-    yield Step(_bits(chosen), _distortion(chosen), tuple(chosen))
-    for field, option in _steepest_first(hulls):
-        chosen[field] = option
-        yield Step(_bits(chosen), _distortion(chosen), tuple(chosen))
-
-
-def _bits(chosen: Iterable[Option]) -> int:
-    return sum(option.bits for option in chosen)
-
-
-def _distortion(chosen: Iterable[Option]) -> float:
-    return math.fsum(option.distortion for option in chosen)
+    bits = sum(option.bits for option in chosen)
+    yield Step(bits, distortions.pop(), tuple(chosen))
+    for field, before, after in segments:
+        chosen[field] = after
+        bits += after.bits - before.bits
+        yield Step(bits, distortions.pop(), tuple(chosen))
 
 
 def _lower_hull(options: Sequence[Option]) -> list[Option]:
@@ -133,18 +128,14 @@ def _slope(a: Option, b: Option) -> float:
     return (a.distortion - b.distortion) / (b.bits - a.bits)
 
 
-def _steepest_first(hulls: Sequence[Sequence[Option]]) -> list[tuple[int, Option]]:
-    """The ends of all hull segments with their fields; a field's own segments stay in order."""
-    segments = [
-        (_slope(a, b), field, b) for field, hull in enumerate(hulls) for a, b in pairwise(hull)
-    ]
-    segments.sort(key=lambda segment: -segment[0])
-    return [(field, option) for _, field, option in segments]
+def _steepest_first(hulls: Sequence[Sequence[Option]]) -> list[tuple[int, Option, Option]]:
+    """All hull segments: field, start and end; a field's own segments stay in order."""
+    segments = [(field, a, b) for field, hull in enumerate(hulls) for a, b in pairwise(hull)]
+    return sorted(segments, key=lambda segment: -_slope(*segment[1:]))
 
 
 def _fill(chosen: list[Option], options: Sequence[Sequence[Option]], left: int) -> list[Option]:
     """Spend ``left`` bits: again and again the option that fits and saves most per bit."""
-    chosen = list(chosen)
     candidates = [(field, option) for field, all_ in enumerate(options) for option in all_]
     owner = np.array([field for field, _ in candidates])
     bits = np.array([option.bits for _, option in candidates], np.int64)

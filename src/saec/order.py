@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from saec.errors import ArtifactError
 from saec.tiers import tier_bounds
 
-__all__ = ["Arrangement", "Order", "TierVectors", "arrange"]
+__all__ = ["BLOCK_BITS", "Arrangement", "Level", "Order", "TierVectors", "arrange", "levels_of"]
 
 Order = Literal["keep", "frequency"]
 ORDERS = get_args(Order)
@@ -24,8 +24,8 @@ ORDERS = get_args(Order)
 # Ids count as sorted if rows that stand too late hold less than this share of all occurrences.
 _MISPLACED = 0.01
 
-_BLOCK_BITS = 512
-_BLOCK = np.dtype([("before", "<u4"), ("words", "<u8", _BLOCK_BITS // 64)])
+BLOCK_BITS = 512
+_BLOCK = np.dtype([("before", "<u4"), ("words", "<u8", BLOCK_BITS // 64)])
 
 
 class TierVectors:
@@ -58,7 +58,7 @@ class TierVectors:
         """Store the tier of each id, (count,); tiers have the sizes that ranks would give them."""
         parts = []
         left = np.asarray(tiers)
-        for level in _levels(len(left))[:-1]:
+        for level in levels_of(len(left))[:-1]:
             inside = left == level.tier
             parts.append(_blocks_of(inside))
             left = left[~inside]
@@ -68,7 +68,7 @@ class TierVectors:
     @staticmethod
     def planned_bytes(count: int) -> int:
         """Bytes for ``count`` ids."""
-        return _BLOCK.itemsize * sum(level.blocks for level in _levels(count)[:-1])
+        return _BLOCK.itemsize * sum(level.blocks for level in levels_of(count)[:-1])
 
     def locate(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tier and place in it of checked ``ids`` (m,), both (m,) int64.
@@ -76,7 +76,7 @@ class TierVectors:
         Raises:
             ArtifactError: an id would be stored outside its tier, as in a damaged file.
         """
-        levels = _levels(self.count)
+        levels = levels_of(self.count)
         tiers = np.full(len(ids), levels[-1].tier, dtype=np.int64)
         places = ids.copy()
         searched = np.arange(len(ids))
@@ -131,7 +131,7 @@ def arrange(frequencies: NDArray[np.float64], order: Order) -> Arrangement:
     return Arrangement(members, TierVectors.of(tiers))
 
 
-class _Level(NamedTuple):
+class Level(NamedTuple):
     """A tier with its rows, and how many ids its bit-vector is over."""
 
     tier: int
@@ -140,15 +140,15 @@ class _Level(NamedTuple):
 
     @property
     def blocks(self) -> int:
-        return -(-self.ids // _BLOCK_BITS)
+        return -(-self.ids // BLOCK_BITS)
 
 
-def _levels(count: int) -> list[_Level]:
+def levels_of(count: int) -> list[Level]:
     """Tiers of ``count`` ids, the largest first; each is over the ids that those before leave."""
     sizes = np.diff(tier_bounds(count)).tolist()
     levels = []
     for tier in sorted(range(len(sizes)), key=lambda tier: -sizes[tier]):
-        levels.append(_Level(tier, sizes[tier], count))
+        levels.append(Level(tier, sizes[tier], count))
         count -= sizes[tier]
     return levels
 
@@ -162,11 +162,11 @@ def _check_places(places: NDArray[np.int64], rows: int) -> None:
 
 
 def _blocks_of(bits: NDArray[np.bool_]) -> NDArray[np.void]:
-    blocks = np.zeros(-(-len(bits) // _BLOCK_BITS), dtype=_BLOCK)
-    padded = np.zeros(len(blocks) * _BLOCK_BITS, dtype=bool)
+    blocks = np.zeros(-(-len(bits) // BLOCK_BITS), dtype=_BLOCK)
+    padded = np.zeros(len(blocks) * BLOCK_BITS, dtype=bool)
     padded[: len(bits)] = bits
     blocks["words"] = np.packbits(padded, bitorder="little").view("<u8").reshape(len(blocks), -1)
-    ones = padded.reshape(len(blocks), _BLOCK_BITS).sum(axis=1)
+    ones = padded.reshape(len(blocks), BLOCK_BITS).sum(axis=1)
     blocks["before"] = np.cumsum(ones) - ones
     return blocks
 
@@ -175,13 +175,13 @@ def _rank(
     blocks: NDArray[np.void], positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Ones before each position, and whether there is one at it."""
-    chosen = blocks[positions // _BLOCK_BITS]
-    word, bit = positions % _BLOCK_BITS // 64, (positions % 64).astype(np.uint64)
+    chosen = blocks[positions // BLOCK_BITS]
+    word, bit = positions % BLOCK_BITS // 64, (positions % 64).astype(np.uint64)
     at = np.take_along_axis(chosen["words"], word[:, None], axis=1)[:, 0] >> bit & np.uint64(1)
     # Bits of the words before count in full, those of the position's own word below it only.
     below = (np.uint64(1) << bit) - np.uint64(1)
-    full = np.arange(_BLOCK_BITS // 64)[None, :] < word[:, None]
-    own = np.arange(_BLOCK_BITS // 64)[None, :] == word[:, None]
+    full = np.arange(BLOCK_BITS // 64)[None, :] < word[:, None]
+    own = np.arange(BLOCK_BITS // 64)[None, :] == word[:, None]
     mask = np.where(full, ~np.uint64(0), np.where(own, below[:, None], np.uint64(0)))
     ones = np.bitwise_count(chosen["words"] & mask).sum(axis=1, dtype=np.int64)
     return chosen["before"].astype(np.int64) + ones, at.astype(bool)

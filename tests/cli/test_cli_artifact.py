@@ -109,6 +109,20 @@ def test_info_of_tiers_as_json(tiered: Path, run: Run) -> None:
     assert described["fields"][0]["tiers"] == result["user"].layout.texts
 
 
+def test_info_names_the_fields_that_take_new_ids(tiered: Path, run: Run) -> None:
+    assert "renumbered" not in run("info", tiered)[1]
+    assert "renumbered" not in json.loads(run("info", tiered, "--json")[1])["fields"][0]
+    mixed = np.random.default_rng(0).permutation(np.load("counts.npy"))
+    np.savez("mixed.npz", user=mixed, item=np.load("counts.npz")["item"])
+    words = ("compress", "both.npz", "--frequencies", "mixed.npz", "--ratio", 8, "--quiet")
+    options = ("--metrics", "metrics.safetensors", "--order", "frequency", "-o", "new.saec")
+    assert run(*words, *options) == (0, "", "")
+    assert "renumbered by frequency, takes new ids: user\n" in run("info", "new.saec")[1]
+    user, item = json.loads(run("info", "new.saec", "--json")[1])["fields"]
+    assert user["renumbered"] is True
+    assert "renumbered" not in item
+
+
 def test_info_of_a_tier_that_is_all_mean(folder: Path, run: Run) -> None:
     table = np.random.default_rng(0).standard_normal((5000, 2), dtype=np.float32)
     field = saec.Field("f", table, 1000 // np.arange(1, 5001) ** 2 + 1e-9)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,10 @@ import torch
 
 import saec
 import saec.torch
+from saec.budget import LossIncrease, Ratio
 from saec.errors import BudgetError, DataError, OptionError, SaecError
 from saec.reference import experiment, load, simulate
+from saec.reference import trial as trial_module
 from saec.reference.datasets.avazu import FIELDS
 from saec.reference.evaluate import evaluate, predict
 from saec.reference.experiment import METHODS, bench, demo, write_json
@@ -23,13 +28,15 @@ from saec.reference.log import TRAIN, VALIDATION
 from saec.reference.machine import machine
 from saec.reference.models import build
 from saec.reference.train import train
-from saec.reference.trial import Job, Trial, Tuning
+from saec.reference.trial import Job, Trial, Tuning, divergence
 from saec.report import read_results
+from saec.torch import CompressedEmbedding
 
 ROWS = 4000
 
-# Those of a method that has one size come first, so that a row's place tells nothing.
-METHOD_NAMES = ("kmeans", "saec", "faiss-kmeans")
+# One of a single size comes first, and what tunes a result not always after it, so that a row's
+# place tells nothing.
+METHOD_NAMES = ("kmeans+finetune", "saec", "saec+finetune", "axes+unseen", "axes", "faiss-kmeans")
 
 TIMES = ("compress_seconds", "finetune_seconds")
 
@@ -77,6 +84,7 @@ def results(clicks: Path, told: list[dict[str, Any]]) -> dict[str, Any]:
         dim=16,
         methods=METHOD_NAMES,
         ratios=[4, 6],
+        loss_increases=[0.01],
         seeds=[0, 1],
         progress=False,
         on_row=told.append,
@@ -89,19 +97,40 @@ def trial() -> Trial:
     return Trial.start(simulate(3000, 3, seed=1), "deepfm", 8, 1, progress=False)
 
 
+def job(name: str, budget: Ratio | LossIncrease | None) -> Job:
+    """A method by its name, as bench makes them."""
+    plain, _, tuning = name.partition("+")
+    return Job(name, dataclasses.replace(METHODS[plain](), tuning=tuning or None), budget)
+
+
 def quality(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in TIMES}
 
 
+def chosen(results: dict[str, Any], method: str, **values: object) -> list[dict[str, Any]]:
+    return [
+        row
+        for row in results["rows"]
+        if row["method"] == method and all(row[name] == value for name, value in values.items())
+    ]
+
+
 def test_the_order_of_the_rows(results: dict[str, Any], told: list[dict[str, Any]]) -> None:
     expected = [
-        (seed, method, target, tuned)
+        (seed, method, *target)
         for seed in (0, 1)
-        for method, target in (("kmeans", None), ("saec", 4), ("saec", 6), ("faiss-kmeans", None))
-        for tuned in (False, True)
+        for method, targets in (
+            ("kmeans+finetune", [(None, None)]),
+            ("saec", [(4, None), (6, None)]),  # has no metric and skips the loss increase
+            ("saec+finetune", [(4, None), (6, None)]),
+            ("axes+unseen", [(4, None), (6, None), (None, 0.01)]),
+            ("axes", [(4, None), (6, None), (None, 0.01)]),
+            ("faiss-kmeans", [(None, None)]),
+        )
+        for target in targets
     ]
     found = [
-        (row["seed"], row["method"], row["target_ratio"], row["finetuned"])
+        (row["seed"], row["method"], row["target_ratio"], row["target_loss_increase"])
         for row in results["rows"]
     ]
     assert found == expected
@@ -115,11 +144,41 @@ def test_what_a_row_holds(results: dict[str, Any]) -> None:
         assert row["original_nbytes"] == row["features"] * 16 * 4
         assert row["target_ratio"] is None or row["ratio"] >= row["target_ratio"]
         assert row["compress_seconds"] > 0
+        assert row["finetuned"] == ("+" in row["method"])
         assert ("finetune_seconds" in row) == row["finetuned"]
-        assert set(row["clusters"]) == {"hour", "weekday", *FIELDS}
-        assert row["clusters"]["device_ip"] > 1
+        assert 0 < row["divergence"] < 1
+        # A file has a header besides.
+        assert set(row["field_bytes"]) == set(row["clusters"]) == {"hour", "weekday", *FIELDS}
+        assert 0 < row["nbytes"] - sum(row["field_bytes"].values()) < 1500
+        clustered = not row["method"].startswith("axes")
+        assert (row["clusters"]["device_ip"] is not None) == clustered
         # Four features each, or one: no codebook would be smaller.
         assert row["clusters"]["weekday"] is None
+
+
+def test_only_a_metric_predicts_and_only_before_tuning(results: dict[str, Any]) -> None:
+    for row in results["rows"]:
+        predicted = row["predicted_loss_increase"]
+        assert (predicted is not None) == (row["method"] == "axes")
+        assert predicted is None or 0 < predicted < 0.1
+
+
+def test_a_loss_increase_is_met_on_the_rows_that_calibrate(results: dict[str, Any]) -> None:
+    for row in chosen(results, "axes", target_loss_increase=0.01):
+        on_validation = row["validation_logloss"] - row["base_validation_logloss"]
+        assert row["predicted_loss_increase"] == pytest.approx(max(on_validation, 0), abs=1e-6)
+        assert on_validation <= 0.01 * 1.05
+
+
+def test_deciles_add_up_to_the_whole(results: dict[str, Any]) -> None:
+    for row in results["rows"]:
+        assert sum(decile["rows"] for decile in row["deciles"]) == row["test_rows"]
+        assert [decile["least"] for decile in row["deciles"]] == sorted(
+            decile["least"] for decile in row["deciles"]
+        )
+        change = sum(decile["rows"] * decile["logloss_change"] for decile in row["deciles"])
+        increase = row["logloss"] - row["base_logloss"]
+        assert change / row["test_rows"] == pytest.approx(increase, abs=1e-9)
 
 
 def test_one_model_for_all_rows_of_a_seed(results: dict[str, Any]) -> None:
@@ -145,48 +204,44 @@ def test_the_figures_are_those_of_the_decoded_model(
         with torch.no_grad():
             rows = torch.from_numpy(result[f"embeddings.{name}"].decode())
             model.embeddings[name].weight.copy_(rows)
-    (row,) = (
-        row
-        for row in results["rows"]
-        if (row["seed"], row["target_ratio"], row["finetuned"]) == (1, 6, False)
-    )
+    (row,) = chosen(results, "saec", seed=1, target_ratio=6)
     score = evaluate(model, log, "test", progress=False)
     assert (row["auc"], row["logloss"]) == (score.auc, score.logloss)
     assert row["nbytes"] == (tmp_path / "a.saec").stat().st_size
 
 
 def test_fine_tuning_never_hurts_on_validation_rows(results: dict[str, Any]) -> None:
-    pairs = list(zip(results["rows"][::2], results["rows"][1::2], strict=True))
+    pairs = list(
+        zip(chosen(results, "saec"), chosen(results, "saec+finetune"), strict=True),
+    )
     for plain, tuned in pairs:
         assert tuned["validation_logloss"] <= plain["validation_logloss"]
         assert tuned["ratio"] == pytest.approx(plain["ratio"], rel=0.01)
+        assert tuned["compress_seconds"] == plain["compress_seconds"]  # one result for both
     assert any(tuned["validation_logloss"] < plain["validation_logloss"] for plain, tuned in pairs)
 
 
-def test_without_fine_tuning_and_again(clicks: Path, results: dict[str, Any]) -> None:
+def test_each_method_alone_and_again(clicks: Path, results: dict[str, Any]) -> None:
     again = bench(
         "avazu",
         str(clicks),
         dim=16,
-        methods=["kmeans"],
-        ratios=[2],
+        methods=["axes", "kmeans+finetune"],
+        ratios=[6],
         seeds=[1],
-        finetune=False,
         progress=False,
     )
-    (row,) = again["rows"]
-    (before,) = (
-        row
-        for row in results["rows"]
-        if (row["seed"], row["method"], row["finetuned"]) == (1, "kmeans", False)
-    )
-    assert quality(row) == quality(before)
+    axes, kmeans = again["rows"]
+    (before,) = chosen(results, "axes", seed=1, target_ratio=6)
+    assert quality(axes) == quality(before)
+    (before,) = chosen(results, "kmeans+finetune", seed=1)
+    assert quality(kmeans) == quality(before)
 
 
 def test_the_command_that_does_the_same(clicks: Path, results: dict[str, Any]) -> None:
     assert results["command"] == (
         f"saec bench avazu --path {clicks} --model deepfm --dim 16 "
-        "--methods kmeans,saec,faiss-kmeans --ratios 4,6 --seeds 0,1"
+        f"--methods {','.join(METHOD_NAMES)} --ratios 4,6 --loss-increases 0.01 --seeds 0,1"
     )
 
 
@@ -195,17 +250,38 @@ def test_the_file_is_one_that_the_report_reads(results: dict[str, Any], tmp_path
     assert read_results(tmp_path / "r.json") == results
 
 
-def test_compressed_tables_leave_the_model_as_it_was(trial: Trial) -> None:
+def test_the_model_is_afterwards_as_it_was(trial: Trial) -> None:
     modules = dict(trial.model.embeddings.items())
     state = {key: value.clone() for key, value in trial.model.state_dict().items()}
-    rows = list(trial.rows([Job("saec", saec.Clusters(), 4.0)], tune=True))
-    assert [row["finetuned"] for row in rows] == [False, True]
+    jobs = [job("saec+unseen", Ratio(4)), job("axes", LossIncrease(0.01)), job("axes", Ratio(4))]
+    rows = list(trial.rows(jobs))
+    assert [row["finetuned"] for row in rows] == [True, False, False]
     assert list(trial.model.embeddings) == list(modules)
     assert all(trial.model.embeddings[name] is module for name, module in modules.items())
     after = trial.model.state_dict()
     assert set(after) == set(state)
     assert all(torch.equal(after[key], value) for key, value in state.items())
     assert all(parameter.requires_grad for parameter in trial.model.parameters())
+
+
+def test_the_divergence_by_hand() -> None:
+    before, after = np.array([0.5, 0.25], np.float32), np.array([0.25, 0.25], np.float32)
+    # KL of the first, 1/2 ln(0.5 / 0.25) + 1/2 ln(0.5 / 0.75); none of the second.
+    assert divergence(before, after) == pytest.approx(math.log(4 / 3) / 4)
+    assert divergence(before, before) == 0
+
+
+def test_the_seconds_of_shared_work_count_once_for_each_job(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()  # a second passes whenever the clock is read
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+    fresh = dataclasses.replace(trial, progress=False)
+    first = fresh.compress(job("axes", Ratio(4)))[1]
+    # Two seconds that stand between readings for metric and options; coding adds its own.
+    assert fresh.compress(job("axes", Ratio(6)))[1] == first
+    assert fresh.compress(job("saec-metric", Ratio(6)))[1] == first
+    assert fresh.compress(job("saec", Ratio(6)))[1] == first - 1
 
 
 def test_the_truth_of_a_simulated_log_is_the_best(trial: Trial) -> None:
@@ -220,28 +296,64 @@ def test_fine_tuning_does_not_look_at_training_labels(trial: Trial) -> None:
     sides = predict(trial.model, log.ids, progress=False) > 0.2
     labels = np.where(log.split == VALIDATION, sides, log.labels)
     flipped = np.where(log.split == TRAIN, 1 - labels, labels)
-    result, _ = trial.compress(Job("saec", saec.Clusters(), 6.0), trial.tables())
+    result, _ = trial.compress(job("saec", Ratio(6)))
     users = []
     for seen in (labels, flipped):
         other = dataclasses.replace(log, labels=seen.astype(np.float32))
         one = dataclasses.replace(trial, log=other)
         tuning = Tuning(one)
         with one.holding(result):
-            users.append(tuning.run(result)["embeddings.user"].decode())
+            users.append(tuning.run(result, "finetune")["embeddings.user"].decode())
     assert np.array_equal(users[0], users[1])
     assert not np.array_equal(users[0], result["embeddings.user"].decode())
 
 
+def test_the_teacher_is_the_uncompressed_model(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(trial_module, "finetune", lambda *_, **given: asked.append(given))
+    # The model holds the first job's tables while its row waits to be taken.
+    for _ in trial.rows([job("saec", Ratio(6)), job("saec+finetune", Ratio(6))]):
+        assert any(isinstance(m, CompressedEmbedding) for m in trial.model.modules())
+    (given,) = asked
+    order = np.random.default_rng(trial.seed).permutation(trial.log.rows("train"))
+    expected = predict(trial.model, trial.log.ids[order], progress=False)
+    found = torch.sigmoid(torch.cat(given["teacher"])).numpy()
+    assert np.allclose(found, expected, atol=1e-6)
+
+
+def test_unseen_labels_are_those_of_one_half_of_the_validation_rows(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        trial_module,
+        "finetune_on_unseen_rows",
+        lambda _, batches, **given: asked.append((batches, given["validation"])),
+    )
+    list(trial.rows([job("saec+unseen", Ratio(6))]))
+    ((unseen, judged),) = asked
+    ids = trial.log.ids[trial.log.rows("validation")]
+    (learned, _), (judging, _) = (
+        [torch.cat(parts).numpy() for parts in zip(*batches, strict=True)]
+        for batches in (unseen, judged)
+    )
+    assert abs(len(learned) - len(judging)) <= 2
+    assert np.array_equal(np.concatenate([learned, judging]), ids)
+
+
 def test_a_ratio_out_of_reach_ends_before_anything_is_measured(trial: Trial) -> None:
-    jobs = [Job("saec", saec.Clusters(), 4.0), Job("saec", saec.Clusters(), 100_000.0)]
     with pytest.raises(BudgetError, match=r"smallest possible is \d+ bytes"):
-        next(trial.rows(jobs, tune=False))
+        next(trial.rows([job("saec", Ratio(4)), job("saec", Ratio(100_000))]))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_codec(method: str) -> None:
     field = saec.Field("f", np.eye(200, dtype=np.float32), np.ones(200))
-    assert METHODS[method]().options(field, np.random.default_rng(0))
+    made = METHODS[method]()
+    assert made.codec.options(field, None, np.random.default_rng(0))
+    assert made.tuning is None
 
 
 GOOD: dict[str, Any] = {"methods": ["saec"], "ratios": [10.0], "seeds": [0], "progress": False}
@@ -252,9 +364,19 @@ GOOD: dict[str, Any] = {"methods": ["saec"], "ratios": [10.0], "seeds": [0], "pr
     [
         ({"task": "ml-2m"}, DataError, "no task 'ml-2m'; there are simulated, ml-1m"),
         ({"model": "fm"}, DataError, "no model is called 'fm'; there are dcnv2, deepfm"),
-        ({"methods": ["pq"]}, OptionError, "no method 'pq'; there are saec, kmeans, kmeans-w"),
+        ({"methods": ["pq"]}, OptionError, "no method 'pq'; there are saec, saec-metric, axes, "),
+        ({"methods": ["axes+"]}, OptionError, r"no method 'axes\+'; .* \+finetune or \+unseen"),
+        ({"methods": ["axes+pq"]}, OptionError, r"no method 'axes\+pq'"),
+        ({"methods": ["axes+finetune+unseen"]}, OptionError, r"no method 'axes\+finetune\+uns"),
+        ({"methods": ["+finetune"]}, OptionError, r"no method '\+finetune'"),
         ({"methods": []}, OptionError, "bench needs methods: none were given"),
         ({"ratios": []}, OptionError, "bench needs ratios: none were given"),
+        (
+            {"methods": ["axes", "saec"], "ratios": [], "loss_increases": [1e-3]},
+            OptionError,
+            "method 'saec' has no loss metric: give it ratios",
+        ),
+        ({"loss_increases": [0.0]}, BudgetError, "loss increase must be"),
         ({"seeds": []}, OptionError, "bench needs seeds: none were given"),
         ({"seeds": [0, -1]}, OptionError, "seed -1: seeds must not be negative"),
         ({"ratios": [10, 0.5]}, BudgetError, "a ratio must be a number of at least 1, not 0.5"),
@@ -279,8 +401,12 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(target.read_text()) == results
     assert results["command"] == "saec demo --seed 3"
     assert told == results["rows"]
-    found = [(row["target_ratio"], row["finetuned"]) for row in told]
-    assert found == [(5.0, False), (5.0, True), (10.0, False), (10.0, True)]
+    found = [(row["method"], row["target_ratio"]) for row in told]
+    assert found == [
+        (method, ratio)
+        for method in ("saec", "saec-metric", "axes", "axes+finetune")
+        for ratio in (5.0, 10.0)
+    ]
     assert all(row["best_auc"] > row["base_auc"] > 0.5 for row in told)
 
 

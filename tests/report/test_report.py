@@ -15,7 +15,7 @@ import pytest
 from saec.errors import DataError
 from saec.files import whole_file
 from saec.report import Spread, read_results, render, summarise, write_report
-from saec.report.curves import COLOURS
+from saec.report.drawing import COLOURS
 from saec.report.terminal import results_table
 
 Row = dict[str, Any]
@@ -39,6 +39,20 @@ def row(seed: int = 0, **changes: Any) -> Row:
         "compress_seconds": 2.0,
         "finetuned": False,
     } | changes
+
+
+def deciles(*changes: float) -> list[dict[str, Any]]:
+    """As ``saec.reference.damage`` gives them; frequencies double from 0, 2, 4."""
+    return [
+        {
+            "least": float(2**place if place else 0),
+            "most": float(2 ** (place + 1) if place else 0),
+            "rows": 100,
+            "auc_change": None,
+            "logloss_change": change,
+        }
+        for place, change in enumerate(changes)
+    ]
 
 
 def results(*rows: Row) -> dict[str, Any]:
@@ -99,6 +113,8 @@ def test_rows_are_grouped_by_experiment_method_size_and_tuning() -> None:
         row(0, target_ratio=50.0),
         row(0, finetuned=True),
         row(0, method="kmeans", target_ratio=None),
+        row(0, target_ratio=None, target_loss_increase=1e-3),
+        row(0, target_ratio=None, target_loss_increase=3e-3),
         row(0, model="dlrm"),
         row(1),
     ]
@@ -109,8 +125,50 @@ def test_rows_are_grouped_by_experiment_method_size_and_tuning() -> None:
         ("saec", 1),
         ("saec, fine-tuned", 1),
         ("kmeans", 1),
+        ("saec", 1),
+        ("saec", 1),
     ]
     assert len(second.measured) == 1
+
+
+def test_names_of_what_was_tuned() -> None:
+    rows = [
+        row(method="axes"),
+        row(method="axes+finetune", finetuned=True),
+        row(method="axes+unseen", finetuned=True),
+        row(method="axes", finetuned=True),  # as earlier versions wrote it
+        row(method="c+more"),
+    ]
+    points = summarise(results(*rows))[0].measured
+    assert [(point.label, point.plain_method) for point in points] == [
+        ("axes", "axes"),
+        ("axes, fine-tuned", "axes"),
+        ("axes, fine-tuned on unseen rows", "axes"),
+        ("axes, fine-tuned", "axes"),
+        ("c+more", "c"),
+    ]
+
+
+def test_predictions_and_deciles_by_hand() -> None:
+    rows = [
+        row(0, predicted_loss_increase=0.01, deciles=deciles(0.1, 0.2)),
+        row(1, predicted_loss_increase=0.03, deciles=deciles(0.3, 0.2)),
+    ]
+    rows[1]["deciles"][1]["most"] = 8.0
+    (point,) = summarise(results(*rows))[0].measured
+    assert point.predicted == pytest.approx(0.02)
+    first, second = point.deciles
+    assert (first.least, first.most, second.least, second.most) == (0, 0, 2, 6)
+    assert first.logloss_change.mean == pytest.approx(0.2)
+    assert first.logloss_change.deviation == pytest.approx(0.02**0.5)
+    assert second.logloss_change == Spread(0.2, 0.0)
+
+
+def test_what_a_seed_lacks_is_not_made_up() -> None:
+    known = row(0, predicted_loss_increase=0.01, deciles=deciles(0.1, 0.2))
+    for other in (row(1), row(1, predicted_loss_increase=None, deciles=deciles(0.1))):
+        (point,) = summarise(results(known, other))[0].measured
+        assert (point.predicted, point.deciles) == (None, ())
 
 
 def test_a_seed_with_more_rows_counts_once_in_the_base() -> None:
@@ -168,6 +226,13 @@ def test_the_page_shows_every_figure(two_methods: dict[str, Any]) -> None:
     assert "Uncompressed: AUC 0.8000, log loss 0.5000, 1.0 MB of tables." in parsed.texts("p")
 
 
+def test_predictions_stand_beside_what_was_measured() -> None:
+    page = _Page(render(results(row(predicted_loss_increase=0.0123, method="axes"))))
+    headings = page.texts("th")
+    assert headings[6:8] == ["change of log loss", "predicted"]
+    assert page.texts("td")[6:8] == ["+0.01000", "+0.01230"]
+
+
 def test_the_best_reachable_is_said_if_known() -> None:
     known = results(row(best_auc=0.8123, best_logloss=0.4567))
     assert "can reach is known: AUC 0.8123, log loss 0.4567." in " ".join(
@@ -205,12 +270,82 @@ def test_the_spread_of_seeds_is_drawn() -> None:
     assert bars(row(0), row(1)) == 0  # no spread
     assert bars(row(0)) == 0
     assert bars(row(0), row(1, auc=0.78)) == 1
+    rare = [row(0, deciles=deciles(0.1, 0.2)), row(1, deciles=deciles(0.1, 0.3))]
+    assert 'id="decile-0-LineCollection' in render(results(*rare))
+
+
+def charts(page: str) -> list[str]:
+    """What all drawings on a page show, in words."""
+    return [str(attributes["aria-label"]) for tag, attributes in _Page(page).tags if tag == "svg"]
+
+
+CURVES = ["change of AUC against compression ratio", "change of log loss against compression ratio"]
+DECILES = "change of log loss by frequency of a row's rarest feature, by deciles of test rows"
+FORECAST = "measured increase, nats against predicted increase of log loss, nats"
+
+
+def test_charts_of_what_files_of_earlier_versions_lack(two_methods: dict[str, Any]) -> None:
+    assert charts(render(two_methods)) == CURVES
+    for entry in two_methods["rows"]:
+        entry["deciles"] = deciles(0.001, 0.002)
+    assert charts(render(two_methods)) == [*CURVES, DECILES]
+    for entry in two_methods["rows"]:
+        entry["predicted_loss_increase"] = 0.002
+    assert charts(render(two_methods)) == [*CURVES, DECILES, FORECAST]
+
+
+def test_deciles_are_compared_at_one_size() -> None:
+    rows = [
+        row(method=method, target_ratio=ratio, ratio=ratio + off, deciles=deciles(0.1, -0.2, 0.3))
+        for method, off in (("saec", 0.3), ("axes", -0.3))
+        for ratio in (10.0, 20.0, 40.0, 80.0)
+    ]
+    rows.append(row(method="kmeans", target_ratio=None, ratio=27.0, deciles=deciles(0, 0, 0)))
+    (svg,) = [svg for svg in svgs(render(results(*rows))) if DECILES in svg]
+    words = _Page(svg).texts("text")
+    # The geometric middle is 28.1, and kmeans nearest to it.
+    for name in ("saec, ratio 20.3", "axes, ratio 19.7", "kmeans, ratio 27.0"):
+        assert name in words
+    assert [word for word in words if word in ("0", "\u22644", "\u22648")][:3] == [
+        *("0", "\u22644", "\u22648")
+    ]
+
+
+def svgs(page: str) -> list[str]:
+    return re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+
+
+def test_large_frequencies_are_short() -> None:
+    rare = deciles(*[0.001] * 3)
+    for decile, most in zip(rare, (999.0, 12_345.0, 6_789_000.0), strict=True):
+        decile["most"] = most
+    words = _Page(render(results(row(deciles=rare)))).texts("text")
+    assert {"\u2264999", "\u226412.3k", "\u22646.79M"} <= set(words)
+
+
+def test_forecasts_that_a_logarithm_can_show() -> None:
+    shown = row(target_ratio=1.0, predicted_loss_increase=0.02)
+    none = [
+        row(target_ratio=2.0, predicted_loss_increase=None),
+        row(target_ratio=3.0, predicted_loss_increase=0.0),
+        row(target_ratio=4.0, predicted_loss_increase=0.01, logloss=0.49),
+    ]
+    assert FORECAST not in charts(render(results(shown, *none)))
+    other = row(target_ratio=5.0, predicted_loss_increase=0.001, method="axes")
+    page = render(results(shown, *none, other))
+    assert FORECAST in charts(page)
+    words = _Page(svgs(page)[-1]).texts("text")
+    assert {"saec", "axes", "as predicted", "0.01"} <= set(words)
+    assert not [word for word in words if "$" in word]
 
 
 def test_ids_in_a_page_are_unique(two_methods: dict[str, Any]) -> None:
-    ids = [
-        attributes["id"] for _, attributes in _Page(render(two_methods)).tags if "id" in attributes
-    ]
+    for place, entry in enumerate(two_methods["rows"]):
+        entry |= {"deciles": deciles(0.1, 0.2), "predicted_loss_increase": 0.001 * (place + 1)}
+    other = [entry | {"model": "dlrm"} for entry in two_methods["rows"]]
+    page = render(results(*two_methods["rows"], *other))
+    assert len(charts(page)) == 8
+    ids = [attributes["id"] for _, attributes in _Page(page).tags if "id" in attributes]
     assert len(ids) > 20
     assert len(set(ids)) == len(ids)
 
@@ -288,6 +423,16 @@ def without(name: str) -> Row:
         (results(row(finetuned=1)), "row 0: 'finetuned' is 1, not a boolean"),
         (results(row(method="\ud800")), "row 0: 'method' is .*, not text"),
         (results(row(task=None)), "row 0: 'task' is None, not text"),
+        (results(row(predicted_loss_increase="x")), "'predicted_loss_increase' is 'x', not a f"),
+        (results(row(target_loss_increase=[1])), r"'target_loss_increase' is \[1\], not a finite"),
+        (results(row(divergence=True)), "'divergence' is True, not a finite number or null"),
+        (results(row(deciles=None)), "row 0: 'deciles' is None, not a list"),
+        (results(row(deciles=[1])), "row 0, decile 0 is a int, not an object"),
+        (results(row(deciles=[*deciles(1.0), {}])), "row 0, decile 1: 'least' is missing"),
+        (
+            results(row(deciles=deciles(float("nan")))),
+            "row 0, decile 0: 'logloss_change' is nan, not a finite number",
+        ),
         (results(row(target_ratio="25")), "'target_ratio' is '25', not a finite number or null"),
     ],
 )
@@ -344,11 +489,22 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_the_table_for_a_terminal() -> None:
-    known = row(best_auc=0.81, best_logloss=0.49)
-    (experiment,) = summarise(results(known, known | {"seed": 1}))
+    known = row(best_auc=0.81, best_logloss=0.49, predicted_loss_increase=0.012)
+    unknown = row(method="kmeans+unseen", finetuned=True)
+    (experiment,) = summarise(results(known, known | {"seed": 1}, unknown))
     table = results_table(experiment)
     columns = [list(column.cells) for column in table.columns]
+    assert columns[0] == ["uncompressed", "saec", "kmeans, fine-tuned on unseen rows"]
+    assert columns[3] == ["0.8000", "0.7900", "0.7900"]
+    assert columns[4] == ["", "-0.01000 ± 0.00000", "-0.01000"]
+    assert columns[6] == ["", "+0.01000 ± 0.00000", "+0.01000"]
+    assert columns[7] == ["", "+0.01200", ""]
+    assert columns[9] == ["", "2", "1"]
+
+
+def test_the_best_reachable_in_a_terminal() -> None:
+    (experiment,) = summarise(results(row(best_auc=0.81, best_logloss=0.49)))
+    columns = [list(column.cells) for column in results_table(experiment).columns]
     assert columns[0] == ["uncompressed", "saec", "best reachable"]
     assert columns[3] == ["0.8000", "0.7900", "0.8100"]
-    assert columns[4] == ["", "-0.01000 ± 0.00000", ""]
-    assert columns[8] == ["", "2", ""]
+    assert columns[5] == ["0.5000", "0.5100", "0.4900"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -445,15 +446,23 @@ def test_every_part_of_a_joint_table_learns_and_is_saved(
     assert all(saved[part.name] is not part for part in parts)
 
 
-def test_renumbered_features_are_refused_unless_said(tiered: Make) -> None:
-    field = tiered("user", 300)
-    renumbered = field.filled(field.codes, np.arange(300)[::-1])
-    model = nn.ModuleDict({"user": nn.Embedding(300, 4)})
+@pytest.mark.parametrize("loaded", [False, True])
+def test_renumbered_features_are_refused_unless_said(loaded: bool, tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).permutation(1000 / np.arange(1, 3001))
+    model = nn.ModuleDict({"user": nn.Embedding(3000, 8)})
+    found = fields(model, {"user": counts})
+    result = saec.compress(found, saec.Ratio(8), Axes(order="frequency"), progress=False)
+    if loaded:
+        result.save(tmp_path / "new.saec")
+        result = saec.load(tmp_path / "new.saec")
     with pytest.raises(ModuleError, match="features of field 'user' were renumbered by frequency"):
-        replace_embeddings_(model, Compressed([renumbered]))
+        replace_embeddings_(model, result)
     assert type(model["user"]) is nn.Embedding
-    replace_embeddings_(model, Compressed([renumbered]), renumbered=True)
-    assert torch.equal(model["user"](torch.arange(300)), decoded(field))
+    replace_embeddings_(model, result, renumbered=True)
+    assert torch.equal(model["user"](torch.arange(3000)), decoded(result["user"]))
+    with torch.no_grad():
+        next(model["user"].parameters()).mul_(2)
+    assert sync_codebooks_(model, result)["user"].renumbered
 
 
 @pytest.mark.parametrize("sorted_ids", [False, True])

@@ -56,7 +56,7 @@ def info(
     else:
         console().print(size_table(result))
         _print_tiers(result)
-        typer.echo(f"{predicted(result)}format {FORMAT}")
+        typer.echo(f"{_renumbered(result)}{predicted(result)}format {FORMAT}")
 
 
 def lookup(
@@ -110,6 +110,12 @@ def _sizes(compressed: Compressed | CompressedField) -> dict[str, Any]:
         "original_nbytes": compressed.original_nbytes,
         "compression_ratio": compressed.original_nbytes / compressed.nbytes,
     }
+
+
+def _renumbered(result: Compressed) -> str:
+    """A line on the fields whose ids are new ones; none, if there are no such."""
+    names = [name for name, field in result.items() if field.renumbered]
+    return f"renumbered by frequency, takes new ids: {', '.join(names)}\n" if names else ""
 
 
 def _print_tiers(result: Compressed) -> None:

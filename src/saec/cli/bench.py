@@ -21,6 +21,9 @@ def bench(
     seeds: Annotated[str, typer.Option(help="Everything is done once for each.")] = "0,1,2",
     model: Annotated[str, typer.Option(help="The click model.")] = "deepfm",
     dim: Annotated[int, typer.Option(min=1, help="Width of the tables.")] = 16,
+    optimiser: Annotated[str, typer.Option(help="Of the tables: row-adagrad or adam.")] = (
+        "row-adagrad"
+    ),
     loss_increases: Annotated[
         str, typer.Option(help="Increases of the log loss to aim at, by methods with a metric.")
     ] = "",
@@ -38,6 +41,7 @@ def bench(
         path,
         model=model,
         dim=dim,
+        optimiser=optimiser,  # type: ignore[arg-type]
         methods=_split("--methods", methods, str),
         ratios=_split("--ratios", ratios, float),
         loss_increases=_split("--loss-increases", loss_increases, float),

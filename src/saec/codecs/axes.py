@@ -99,6 +99,8 @@ class Axes:
             np.concatenate([stored[: layout.rank], stored[-1:]]),
             choice.arrangement.vectors,
             field.weights.dtype.name,
+            renumbered=choice.arrangement.permutation is not None,
+            permutation=choice.arrangement.permutation,
         )
 
     def encode(
@@ -118,7 +120,7 @@ class Axes:
                 data, planned.layout.first_bytes[tier], codes, planned.layout.widths(tier)
             )
             advance(_count(rows) / field.vocab_size)
-        return planned.filled(data, choice.arrangement.permutation)
+        return planned.filled(data)
 
 
 def _measured(

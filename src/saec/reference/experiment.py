@@ -28,6 +28,7 @@ from saec.reference.datasets import load, tasks
 from saec.reference.machine import machine
 from saec.reference.models import MODELS
 from saec.reference.simulated import simulate
+from saec.reference.train import OPTIMISERS, Optimiser
 from saec.reference.trial import Job, Method, Trial
 from saec.table import Field
 
@@ -64,10 +65,10 @@ METHODS: dict[str, Callable[[], Method]] = {
 # What may follow a method's name after a plus.
 TUNINGS = ("finetune", "unseen")
 
-DEMO_ROWS = 400_000
+DEMO_ROWS = 200_000
 DEMO_DIM = 16
 DEMO_METHODS = ("saec", "saec-metric", "axes", "axes+finetune")
-DEMO_RATIOS = (20.0, 40.0, 80.0, 160.0)
+DEMO_RATIOS = (20.0, 50.0, 120.0, 300.0)
 
 
 def bench(
@@ -76,6 +77,7 @@ def bench(
     *,
     model: str = "deepfm",
     dim: int = 16,
+    optimiser: Optimiser = "row-adagrad",
     methods: Sequence[str],
     ratios: Sequence[float],
     loss_increases: Sequence[float] = (),
@@ -93,6 +95,7 @@ def bench(
         path: its data; None for ``simulated``.
         model: a key of :data:`saec.reference.models.MODELS`.
         dim: width of the tables.
+        optimiser: of the tables in training, see :func:`saec.reference.train.train`.
         methods: keys of :data:`METHODS`; with ``+finetune`` the compressed model is then trained on
             the predictions of the uncompressed one (distillation), with ``+unseen`` after that also
             on the labels of one half of the validation rows, while the other half chooses.
@@ -109,21 +112,24 @@ def bench(
 
     Raises:
         DataError: an unknown task or model, a log that cannot be read or trained on.
-        OptionError: an unknown method, no methods, ratios or seeds, or a negative seed.
+        OptionError: an unknown method, no methods, ratios or seeds, a negative seed, or only
+            increases of the log loss for a method without metric, which skips them otherwise.
         BudgetError: a ratio below 1, or one that a method cannot reach; no compressed model of that
             seed has been evaluated then.
         OptionalDependencyError: a method's package is not installed.
     """
-    jobs = _jobs(task, model, methods, ratios, loss_increases, seeds)
+    jobs = _jobs(task, model, optimiser, methods, ratios, loss_increases, seeds)
     results: dict[str, Any] = {
-        "command": _command(task, path, model, dim, methods, ratios, loss_increases, seeds),
+        "command": _command(
+            task, path, model, dim, optimiser, methods, ratios, loss_increases, seeds
+        ),
         "machine": machine(),
         "rows": [],
     }
     for seed in seeds:
         with bar(f"loading {task}", None, progress):
             log = load(task, path, seed)
-        trial = Trial.start(log, model, dim, seed, progress)
+        trial = Trial.start(log, model, dim, seed, progress, optimiser)
         results["rows"] += _told(trial.rows(jobs), on_row)
     return results
 
@@ -181,6 +187,7 @@ def write_json(path: str | os.PathLike[str], results: Mapping[str, Any]) -> None
 def _jobs(
     task: str,
     model: str,
+    optimiser: str,
     methods: Sequence[str],
     ratios: Sequence[float],
     loss_increases: Sequence[float],
@@ -189,9 +196,12 @@ def _jobs(
     """All compressions of a seed; everything is checked here, before hours are spent."""
     if task not in tasks():
         raise DataError(f"no task {task!r}; there are {', '.join(tasks())}")
+    if optimiser not in OPTIMISERS:
+        raise OptionError(f"no optimiser {optimiser!r}; there are {', '.join(OPTIMISERS)}")
     if model not in MODELS:
         raise DataError(f"no model is called {model!r}; there are {', '.join(sorted(MODELS))}")
-    budgets = [*map(Ratio, ratios), *map(LossIncrease, loss_increases)]
+    budgets: list[Ratio | LossIncrease] = [*map(Ratio, ratios)]
+    budgets += map(LossIncrease, loss_increases)
     for what, given in (("methods", methods), ("ratios", budgets), ("seeds", seeds)):
         if len(given) == 0:
             raise OptionError(f"bench needs {what}: none were given")
@@ -200,14 +210,13 @@ def _jobs(
     jobs = []
     for name in methods:
         method = _method(name)
-        sizes: list[Ratio | LossIncrease | None] = [None]
-        if not _has_one_size(method.codec):
-            sizes = list(budgets)
-        jobs += [
-            Job(name, method, budget)
-            for budget in sizes
-            if method.metric or not isinstance(budget, LossIncrease)
-        ]
+        if _has_one_size(method.codec):
+            jobs.append(Job(name, method, None))
+            continue
+        met = [size for size in budgets if method.metric or isinstance(size, Ratio)]
+        if not met:
+            raise OptionError(f"method {name!r} has no loss metric: give it ratios")
+        jobs += [Job(name, method, budget) for budget in met]
     return jobs
 
 
@@ -243,6 +252,7 @@ def _command(
     path: str | None,
     model: str,
     dim: int,
+    optimiser: str,
     methods: Sequence[str],
     ratios: Sequence[float],
     loss_increases: Sequence[float],
@@ -252,6 +262,7 @@ def _command(
     words = ["saec", "bench", task]
     words += ["--path", path] if path is not None else []
     words += ["--model", model, "--dim", str(dim)]
+    words += [] if optimiser == "row-adagrad" else ["--optimiser", optimiser]
     words += ["--methods", ",".join(methods)]
     words += ["--ratios", ",".join(f"{ratio:g}" for ratio in ratios)]
     if loss_increases:

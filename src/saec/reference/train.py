@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from saec.reference.log import Log
 from saec.reference.models import ClickModel
 from saec.reference.row_adagrad import RowAdagrad
 
-__all__ = ["Evaluation", "TrainResult", "train"]
+__all__ = ["OPTIMISERS", "Evaluation", "Optimiser", "TrainResult", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,13 @@ INITIAL_ACCUMULATOR = 4e-8
 # short steps and more decay than heavy tails, whose rows are seen once or twice.
 TABLE_SETTINGS = {"ml-1m": (0.02, 0.02)}
 DEFAULT_TABLE_SETTINGS = (0.1, 1e-3)
+
+# What most people would start from; rare rows hardly move by it, so that less is learned, and what
+# is learned compresses better (docs/results.md).
+ADAM_SETTINGS = (1e-3, 0.0)
+
+Optimiser = Literal["row-adagrad", "adam"]
+OPTIMISERS = get_args(Optimiser)
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ def train(
     model: ClickModel,
     log: Log,
     *,
+    optimiser: Optimiser = "row-adagrad",
     batch_size: int = 2048,
     learning_rate: float = 3e-3,
     table_learning_rate: float | None = None,
@@ -90,16 +99,17 @@ def train(
 ) -> TrainResult:
     """Train in place on the log's training rows; leave the state with the best validation loss.
 
-    The tables are updated by row-wise Adagrad on sparse gradients, all else by Adam, on the mean
-    binary cross-entropy. Click models overfit within a few epochs, often in the second, so the
-    validation rows are scored several times per epoch.
+    The tables are updated on sparse gradients, all else by Adam, on the mean binary cross-entropy.
+    Click models overfit within a few epochs, often in the second, so the validation rows are scored
+    several times per epoch.
 
     Args:
         model: of the same fields as the log.
         log: needs training rows, and validation rows of both classes.
+        optimiser: of the tables: ``"row-adagrad"``, or ``"adam"`` (PyTorch's SparseAdam).
         batch_size: examples per step.
         learning_rate: Adam's, for all but the tables.
-        table_learning_rate: row-wise Adagrad's, for the tables; None takes the task's own.
+        table_learning_rate: for the tables; None takes the task's or the optimiser's own.
         table_decay: weight of the squared length of the vectors looked up, summed over the fields;
             None takes the task's own.
         max_epochs: upper limit of passes over the training rows.
@@ -114,7 +124,11 @@ def train(
             training rows, validation rows that cannot be scored, or a NaN prediction, which means
             that training diverged.
     """
+    if optimiser not in OPTIMISERS:
+        raise DataError(f"no optimiser {optimiser!r}; there are {', '.join(OPTIMISERS)}")
     rate, decay = TABLE_SETTINGS.get(log.name, DEFAULT_TABLE_SETTINGS)
+    if optimiser == "adam":
+        rate, decay = ADAM_SETTINGS
     rate = rate if table_learning_rate is None else table_learning_rate
     decay = decay if table_decay is None else table_decay
     settings = {
@@ -133,7 +147,7 @@ def train(
     mode = model.training
     model.train()
     with bar("training", max_epochs * len(rows), progress) as shown:
-        steps = _Steps(model, log, batch_size, learning_rate, rate, decay, shown)
+        steps = _Steps(model, log, optimiser, batch_size, learning_rate, rate, decay, shown)
         for epochs, part in _parts(rows, stops, max_epochs, rng):
             steps.run(part)
             now = Evaluation(epochs, evaluate(model, log, "validation", progress=False))
@@ -154,6 +168,7 @@ class _Steps:
         self,
         model: ClickModel,
         log: Log,
+        optimiser: Optimiser,
         batch_size: int,
         learning_rate: float,
         table_learning_rate: float,
@@ -166,7 +181,9 @@ class _Steps:
         known = {id(parameter) for parameter in tables}
         network = [parameter for parameter in model.parameters() if id(parameter) not in known]
         self._optimisers: list[torch.optim.Optimizer] = [
-            RowAdagrad(tables, table_learning_rate, INITIAL_ACCUMULATOR),
+            torch.optim.SparseAdam(tables, lr=table_learning_rate)
+            if optimiser == "adam"
+            else RowAdagrad(tables, table_learning_rate, INITIAL_ACCUMULATOR),
             torch.optim.Adam(network, lr=learning_rate, fused=True),
         ]
         self.examples = 0

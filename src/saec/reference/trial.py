@@ -24,7 +24,7 @@ from saec.reference.evaluate import Score, predict, score
 from saec.reference.log import Log
 from saec.reference.models import ClickModel, build
 from saec.reference.simulated import best_reachable
-from saec.reference.train import train
+from saec.reference.train import Optimiser, train
 from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField
 from saec.table import Field
@@ -39,7 +39,7 @@ from saec.torch import (
     sync_codebooks_,
 )
 
-__all__ = ["Job", "Method", "Trial"]
+__all__ = ["Job", "Method", "Trial", "Tuning", "divergence"]
 
 # Of fine-tuning, chosen by validation log loss on ml-1m and globo (docs/results.md).
 TUNING_BATCH = 4096
@@ -86,14 +86,24 @@ class Trial:
     progress: bool
 
     @classmethod
-    def start(cls, log: Log, model: str, dim: int, seed: int, progress: bool) -> Trial:
+    def start(
+        cls,
+        log: Log,
+        model: str,
+        dim: int,
+        seed: int,
+        progress: bool,
+        optimiser: Optimiser = "row-adagrad",
+    ) -> Trial:
+        """Train a model; arguments as of :func:`saec.reference.experiment.bench`."""
         net = build(model, log.vocab_sizes, dim, seed)
-        train(net, log, seed=seed, progress=progress)
+        train(net, log, optimiser=optimiser, seed=seed, progress=progress)
         trial = cls(log, net, {}, seed, progress)
         facts = {
             "task": log.name,
             "model": model,
             "dim": dim,
+            "optimiser": optimiser,
             "seed": seed,
             "features": sum(log.vocab_sizes.values()),
             "test_rows": len(log.rows("test")),
@@ -133,10 +143,17 @@ class Trial:
         return self.probabilities()
 
     @cached_property
-    def metrics(self) -> LossMetrics:
-        """Measured on training rows; their labels are not looked at."""
+    def metrics(self) -> tuple[LossMetrics, float]:
+        """The loss metrics, and the seconds that measuring them took."""
+        start = time.perf_counter()
+        found = loss_metrics(self.model, self._metric_batches, progress=self.progress)
+        return found, time.perf_counter() - start
+
+    @property
+    def _metric_batches(self) -> _Batches:
+        """Training rows from all of the log; their labels are not looked at."""
         rows = np.random.default_rng(self.seed).permutation(self.log.rows("train"))[:METRIC_ROWS]
-        return loss_metrics(self.model, _Batches(self.log, rows), progress=self.progress)
+        return _Batches(self.log, rows)
 
     def tables(self) -> list[Field]:
         """The model's own, which it must hold now."""
@@ -154,7 +171,7 @@ class Trial:
             with self.own_tables():  # compress_ changes the model
                 result = compress_(
                     self.model,
-                    _Batches(self.log, self.log.rows("train")),
+                    self._metric_batches,
                     budget=job.budget,
                     frequencies=self.frequencies,
                     calibration=_Batches(self.log, self.log.rows("validation")),
@@ -164,19 +181,19 @@ class Trial:
                 )
         else:
             priced, seconds = self._priced(replace(job.method, tuning=None))
-            start -= seconds  # of work that the method's other jobs share
+            start = time.perf_counter() - seconds  # of work that other jobs share
             result = priced.compress(job.budget)
         return result, time.perf_counter() - start
 
     def _priced(self, method: Method) -> tuple[Priced, float]:
         """A method's options for the model's tables, and the seconds that measuring them took."""
         if method not in self._known:
+            metrics, seconds = self.metrics if method.metric else (None, 0.0)
             start = time.perf_counter()
-            metrics = self.metrics if method.metric else None
             priced = Priced.of(
                 self.tables(), method.codec, metrics, seed=self.seed, progress=self.progress
             )
-            self._known[method] = priced, time.perf_counter() - start
+            self._known[method] = priced, seconds + time.perf_counter() - start
         priced, seconds = self._known[method]
         return priced, seconds
 
@@ -216,7 +233,7 @@ class Trial:
                 name.removeprefix(_TABLES): _clusters(field) for name, field in result.items()
             },
             "predicted_loss_increase": result.predicted_loss_increase,
-            "divergence": _divergence(self.base["validation"], now["validation"]),
+            "divergence": divergence(self.base["validation"], now["validation"]),
             **_named(self.scores(now), ""),
             "deciles": damage_by_decile(self.log, test, self.base["test"], now["test"]),
         }
@@ -324,7 +341,7 @@ def _named(scores: dict[str, Score], prefix: str) -> dict[str, float]:
     }
 
 
-def _divergence(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+def divergence(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
     """Mean KL(p || p') of two predictions, in nats."""
     least = np.finfo(np.float64).eps
     p, q = (np.clip(values.astype(np.float64), least, 1 - least) for values in (before, after))

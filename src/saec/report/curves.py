@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from saec.errors import DataError, require
+from saec.errors import DataError
+from saec.report.drawing import COLOURS, INK, element, line, signed, styles
 from saec.report.results import Measured, Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLOURS", "curve", "forecast_curve"]
-
-# One per method. Each keeps a contrast of 3 or more to white and to the page's dark background.
-COLOURS = ("#3b82d6", "#d9691e", "#2b9b6b", "#a866d4", "#d8486f", "#8b8420", "#1f97a8", "#8c7a6b")
-
-_MARKERS = "osD^vPX*"
+__all__ = ["curve", "forecast_curve"]
 
 _INCREASE = "predicted increase of log loss, nats"
 _LEAST_DRAWN = 1e-6
-
-# Stands for the page's text colour, which is not known here.
-_INK = "#123457"
-
-_STYLE = {
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that all machines lay out alike
-    "font.size": 10.0,
-    "grid.alpha": 0.15,
-    "grid.color": _INK,
-    "legend.frameon": False,
-    "svg.fonttype": "none",  # text, not paths
-    "text.color": _INK,
-    "text.parse_math": False,  # a method's name may hold dollars
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-}
 
 
 def curve(
@@ -55,7 +27,7 @@ def curve(
     """Draw a change against the compression ratio, one line per method, as an ``<svg>`` element.
 
     Args:
-        measured: the points; fine-tuned ones get a dashed line.
+        measured: the points; fine-tuned ones get a broken line.
         change: the change of quality of a point, with its spread over seeds.
         label: of the y axis.
         name: makes the ids in the element unique in the page.
@@ -68,10 +40,10 @@ def curve(
 
     def draw(axes: Axes) -> None:
         _draw_lines(axes, measured, change)
-        _dress(axes, [point.ratio for point in measured], label, _plain)
-        axes.axhline(0.0, color=_INK, alpha=0.5, linewidth=1)
+        _dress(axes, [point.ratio for point in measured], label, signed)
+        axes.axhline(0.0, color=INK, alpha=0.5, linewidth=1)
 
-    return _element(draw, label, name)
+    return element(draw, f"{label} against compression ratio", name)
 
 
 def forecast_curve(points: Sequence[Mapping[str, float]], name: str) -> str:
@@ -99,7 +71,7 @@ def forecast_curve(points: Sequence[Mapping[str, float]], name: str) -> str:
         _draw_band(axes, chosen)
         _dress(axes, [point["ratio"] for point in chosen], _INCREASE, "{:g}".format)
 
-    return _element(draw, _INCREASE, name)
+    return element(draw, f"{_INCREASE} against compression ratio", name)
 
 
 def _draw_band(axes: Axes, points: Sequence[Mapping[str, float]]) -> None:
@@ -116,50 +88,14 @@ def _draw_band(axes: Axes, points: Sequence[Mapping[str, float]]) -> None:
     axes.plot(ratios, means, color=COLOURS[0], marker="o", markersize=3, label="predicted")
 
 
-def _element(draw: Callable[[Axes], None], label: str, name: str) -> str:
-    matplotlib: Any = require("matplotlib", "report")
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
-        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": name})
-        figure = Figure(figsize=(5.6, 3.9), layout="constrained")
-        draw(figure.subplots())
-        figure.legend(loc="outside upper left", ncols=2)
-        text = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        with warnings.catch_warnings():
-            # A browser finds the letters of all scripts, whatever this font lacks.
-            warnings.filterwarnings("ignore", "Glyph .* missing")
-            figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    return _inline(text.getvalue(), label, name)
-
-
 def _draw_lines(
     axes: Axes, measured: Sequence[Measured], change: Callable[[Measured], Spread]
 ) -> None:
-    methods = list(dict.fromkeys(point.method for point in measured))
-    ordered = sorted(measured, key=lambda p: (methods.index(p.method), p.finetuned, p.ratio))
-    for label, group in groupby(ordered, key=lambda point: point.label):
-        line = list(group)
-        place = methods.index(line[0].method)
-        tuned = line[0].finetuned
-        colour = COLOURS[place % len(COLOURS)]
-        ratios = [point.ratio for point in line]
-        means = [change(point).mean for point in line]
-        axes.plot(
-            ratios,
-            means,
-            color=colour,
-            marker=_MARKERS[place % len(_MARKERS)],
-            markersize=5,
-            markerfacecolor="none" if tuned else colour,
-            linestyle="--" if tuned else "-",
-            label=label,
+    for label, style in styles(measured).items():
+        own = sorted(
+            (point for point in measured if point.label == label), key=lambda point: point.ratio
         )
-        spread = [change(point).deviation or 0.0 for point in line]
-        if any(spread):
-            axes.errorbar(ratios, means, yerr=spread, fmt="none", ecolor=colour, capsize=3)
+        line(axes, [point.ratio for point in own], list(map(change, own)), label, style)
 
 
 def _dress(
@@ -176,19 +112,3 @@ def _dress(
     axes.set_xlabel("compression ratio")
     axes.set_ylabel(label)
     axes.grid(visible=True)
-
-
-def _plain(value: float) -> str:
-    """A change without exponent; with a sign, except zero."""
-    text = f"{value:+.7f}".rstrip("0").rstrip(".")
-    return "0" if text in ("+0", "-0") else text.replace("-", "\u2212")
-
-
-def _inline(document: str, label: str, name: str) -> str:
-    """The ``<svg>`` element of a document: as wide as its place, ids its own, the page's ink."""
-    element = document[document.index("<svg") :]
-    opening, rest = element.split(">", 1)
-    opening = re.sub(r' (width|height)="[^"]*"', "", opening)
-    opening += f' role="img" aria-label="{label} against compression ratio"'
-    element = f"{opening}>{rest}".replace(_INK, "currentColor")
-    return re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", element).strip()

@@ -9,6 +9,7 @@ from typing import Any
 
 from saec.errors import require
 from saec.files import whole_file
+from saec.report.charts import decile_chart, prediction_chart
 from saec.report.curves import curve
 from saec.report.results import Experiment, check_results, read_results, summarise
 
@@ -58,12 +59,16 @@ def write_report(results_path: str | os.PathLike[str], out: str | os.PathLike[st
         stream.write(page.encode(errors="replace"))  # see _is_text
 
 
-def _curves(experiment: Experiment, place: int) -> tuple[str, str]:
+def _curves(experiment: Experiment, place: int) -> Iterator[str]:
     measured = experiment.measured
-    return (
-        curve(measured, lambda point: point.auc_change, "change of AUC", f"auc-{place}"),
-        curve(measured, lambda point: point.logloss_change, "change of log loss", f"loss-{place}"),
-    )
+    yield curve(measured, lambda point: point.auc_change, "change of AUC", f"auc-{place}")
+    yield curve(measured, lambda point: point.logloss_change, "change of log loss", f"loss-{place}")
+    for more in (
+        decile_chart(measured, f"decile-{place}"),
+        prediction_chart(measured, f"predicted-{place}"),
+    ):
+        if more is not None:
+            yield more
 
 
 def _facts(machine: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,15 @@ from typing import Any
 
 from saec.errors import DataError
 
-__all__ = ["Experiment", "Measured", "Spread", "check_results", "read_results", "summarise"]
+__all__ = [
+    "Decile",
+    "Experiment",
+    "Measured",
+    "Spread",
+    "check_results",
+    "read_results",
+    "summarise",
+]
 
 Row = dict[str, Any]
 
@@ -28,6 +36,20 @@ _NUMBERS = (
     "logloss",
     "compress_seconds",
 )
+
+# Null where they mean nothing; files of earlier versions lack some of them.
+_NUMBERS_OR_NULL = (
+    "target_ratio",
+    "target_loss_increase",
+    "predicted_loss_increase",
+    "divergence",
+    "dim",
+    "best_auc",
+    "best_logloss",
+)
+
+# What may follow a method's name after a plus, in words.
+_TUNINGS = {"finetune": "fine-tuned", "unseen": "fine-tuned on unseen rows"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +72,24 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Decile:
+    """A tenth of the test rows by the frequency of their rarest feature; means over seeds.
+
+    ``least`` and ``most`` are these frequencies, 0 for a feature that training never saw.
+    """
+
+    least: float
+    most: float
+    logloss_change: Spread
+
+
+@dataclass(frozen=True)
 class Measured:
-    """One method at one size, over seeds; sizes in bytes, times in seconds, log loss in nats."""
+    """One method at one size, over seeds; sizes in bytes, times in seconds, log loss in nats.
+
+    ``predicted`` is the increase of the log loss as forecast before, None where nobody did.
+    ``deciles`` go from rare to frequent; there are none if a seed lacks them.
+    """
 
     method: str
     finetuned: bool
@@ -63,11 +101,21 @@ class Measured:
     logloss: float
     logloss_change: Spread
     compress_seconds: float
+    predicted: float | None
+    deciles: tuple[Decile, ...]
+
+    @property
+    def plain_method(self) -> str:
+        """The method without what tuned its result."""
+        return self.method.partition("+")[0]
 
     @property
     def label(self) -> str:
-        """The method's name, and whether it was fine-tuned."""
-        return self.method.replace("+finetune", ", fine-tuned")
+        """The method's name, and whether and on what it was fine-tuned."""
+        name, _, tuning = self.method.partition("+")
+        if not self.finetuned:
+            return self.method
+        return f"{name}, {_TUNINGS.get(tuning, _TUNINGS['finetune'])}"
 
 
 @dataclass(frozen=True)
@@ -155,10 +203,23 @@ def _check_row(row: object, place: str) -> None:
     _expect(isinstance(row["finetuned"], bool), place, "finetuned", row["finetuned"], "a boolean")
     for name in (*_NUMBERS, "seed"):
         _expect(_is_number(row[name]), place, name, row[name], "a finite number")
-    for name in ("target_ratio", "dim", "best_auc", "best_logloss"):
+    for name in _NUMBERS_OR_NULL:
         value = row.get(name)
         _expect(value is None or _is_number(value), place, name, value, "a finite number or null")
     _expect(row["ratio"] > 0, place, "ratio", row["ratio"], "above 0")
+    deciles = row.get("deciles", [])
+    _expect(isinstance(deciles, list), place, "deciles", deciles, "a list")
+    for number, decile in enumerate(deciles):
+        _check_decile(decile, f"{place}, decile {number}")
+
+
+def _check_decile(decile: object, place: str) -> None:
+    if not isinstance(decile, dict):
+        raise DataError(f"{place} is a {type(decile).__name__}, not an object")
+    for name in ("least", "most", "logloss_change"):
+        if name not in decile:
+            raise DataError(f"{place}: {name!r} is missing")
+        _expect(_is_number(decile[name]), place, name, decile[name], "a finite number")
 
 
 def _expect(holds: bool, place: str, name: str, value: object, wanted: str) -> None:
@@ -222,10 +283,26 @@ def _measured(rows: list[Row]) -> Measured:
         logloss=_mean(rows, "logloss"),
         logloss_change=Spread.of([row["logloss"] - row["base_logloss"] for row in rows]),
         compress_seconds=_mean(rows, "compress_seconds"),
+        predicted=_mean_if_known(rows, "predicted_loss_increase"),
+        deciles=_deciles([row.get("deciles", []) for row in rows]),
     )
 
 
-def _mean(rows: list[Row], name: str) -> float:
+def _deciles(seeds: list[list[Row]]) -> tuple[Decile, ...]:
+    """Means over seeds, place by place; none if seeds have different numbers of them."""
+    if len({len(deciles) for deciles in seeds}) > 1:
+        return ()
+    return tuple(
+        Decile(
+            least=_mean(same, "least"),
+            most=_mean(same, "most"),
+            logloss_change=Spread.of([decile["logloss_change"] for decile in same]),
+        )
+        for same in zip(*seeds, strict=True)
+    )
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
     return statistics.fmean(row[name] for row in rows)
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["results_table"]
 
-_NUMBERS = ("ratio", "size", "AUC", "dAUC", "log loss", "dlogloss", "seconds", "seeds")
+_NUMBERS = ("ratio", "size", "AUC", "dAUC", "log loss", "dlogloss", "predicted", "seconds", "seeds")
 
 
 def results_table(experiment: Experiment) -> Table:
@@ -47,6 +47,7 @@ def _cells(point: Measured) -> list[str]:
         str(point.auc_change),
         f"{point.logloss:.4f}",
         str(point.logloss_change),
+        "" if point.predicted is None else f"{point.predicted:+.5f}",
         f"{point.compress_seconds:.1f}",
         str(point.seeds),
     ]

@@ -26,7 +26,8 @@ class CompressedField(ABC):
 
     codec: ClassVar[str]
 
-    # (vocab_size,) the old id of each new one, where compression renumbered the features.
+    # Whether ids are new ones, and, until it is saved, the old id of each, (vocab_size,).
+    renumbered: bool = False
     permutation: NDArray[np.int64] | None = None
 
     def __init__(self, name: str, vocab_size: int, dim: int, dtype: str) -> None:

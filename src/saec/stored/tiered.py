@@ -30,10 +30,9 @@ class TieredField(CompressedField):
         axes: (rank + 1, dim) float16 or float32, the axes and, last, the mean.
         vectors: where a row is stored; None if ids are ranks.
         dtype: of the table that was compressed.
-
-    Attributes:
-        permutation: (vocab_size,) int64, the old id of each new one, if compression renumbered the
-            features; None otherwise and after loading.
+        renumbered: whether compression renumbered the features, so that ids are new ones.
+        permutation: (vocab_size,) int64, the old id of each new one, if it did; None otherwise and
+            after loading.
 
     Raises:
         ArtifactError: sizes do not fit each other, or values are not finite.
@@ -50,6 +49,8 @@ class TieredField(CompressedField):
         axes: NDArray[np.floating[Any]],
         vectors: TierVectors | None,
         dtype: str,
+        renumbered: bool = False,
+        permutation: NDArray[np.int64] | None = None,
     ) -> None:
         if axes.ndim != 2 or axes.dtype not in _AXES_DTYPES or 0 in axes.shape:
             raise ArtifactError(
@@ -61,6 +62,9 @@ class TieredField(CompressedField):
         self.values = values
         self.axes = axes
         self.vectors = vectors
+        assert permutation is None or renumbered, "a permutation renumbers"
+        self.renumbered = renumbered
+        self.permutation = permutation
         self._check()
 
     def _check(self) -> None:
@@ -74,6 +78,10 @@ class TieredField(CompressedField):
                 raise ArtifactError(
                     f"{role} are {np.dtype(dtype)} {shape}, not {tensor.dtype} {tensor.shape}"
                 )
+        if not isinstance(self.renumbered, bool):
+            raise ArtifactError(f"renumbered is true or not given, not {self.renumbered!r}")
+        if self.renumbered and self.vectors is not None:
+            raise ArtifactError("renumbered features are in order of frequency, but have tiers")
         for role, tensor in (("values", self.values), ("axes", self.axes)):
             if not np.isfinite(tensor).all():
                 raise ArtifactError(f"{role} hold numbers that are not finite")
@@ -92,26 +100,35 @@ class TieredField(CompressedField):
 
     @property
     def description(self) -> dict[str, Any]:
-        """See :class:`CompressedField`; with the parts of every tier."""
-        return super().description | {"tiers": self.layout.texts}
+        """See :class:`CompressedField`; with the parts of every tier, and if ids are new ones."""
+        renumbered = {"renumbered": True} if self.renumbered else {}
+        return super().description | {"tiers": self.layout.texts} | renumbered
 
-    def filled(
-        self, codes: NDArray[np.uint8], permutation: NDArray[np.int64] | None = None
-    ) -> TieredField:
-        """The same with other ``codes``, and a ``permutation``."""
-        field = TieredField(
-            self.name, self.layout, codes, self.values, self.axes, self.vectors, self.dtype
-        )
-        field.permutation = permutation
-        return field
+    def filled(self, codes: NDArray[np.uint8]) -> TieredField:
+        """The same with other ``codes``."""
+        return self._with(codes, self.values, self.axes)
 
     def tuned(self, values: NDArray[np.float16], axes: NDArray[np.floating[Any]]) -> TieredField:
         """The same codes with other ``values`` and ``axes``."""
-        field = TieredField(
-            self.name, self.layout, self.codes, values, axes, self.vectors, self.dtype
+        return self._with(self.codes, values, axes)
+
+    def _with(
+        self,
+        codes: NDArray[np.uint8],
+        values: NDArray[np.float16],
+        axes: NDArray[np.floating[Any]],
+    ) -> TieredField:
+        return TieredField(
+            self.name,
+            self.layout,
+            codes,
+            values,
+            axes,
+            self.vectors,
+            self.dtype,
+            self.renumbered,
+            self.permutation,
         )
-        field.permutation = self.permutation
-        return field
 
     def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         tiers, places = self._located(ids)
@@ -167,6 +184,7 @@ class TieredField(CompressedField):
             tensors["axes"],
             None if vectors is None else TierVectors(vectors, layout.count),
             described["dtype"],
+            described.get("renumbered", False),
         )
 
 

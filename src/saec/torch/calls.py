@@ -10,7 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Batches", "Loss", "call", "evaluating", "is_log_loss", "moved"]
+from saec.errors import DataError, ModuleError
+
+__all__ = [
+    "Batches",
+    "Loss",
+    "call",
+    "check_logits",
+    "check_order",
+    "check_repeatable",
+    "evaluating",
+    "is_log_loss",
+    "moved",
+    "outputs_of",
+]
 
 Batches = Iterable[tuple[Any, Any]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -25,6 +38,71 @@ def call(model: nn.Module, inputs: Any, device: torch.device | None) -> Any:
 def moved(value: Any, device: torch.device | None) -> Any:
     """``value`` on ``device`` if it is a tensor and a device is given."""
     return value.to(device) if isinstance(value, Tensor) and device is not None else value
+
+
+def outputs_of(model: nn.Module, inputs: Any, device: torch.device | None, index: int) -> Tensor:
+    """What the model gives for batch ``index``, with an entry or row for each example.
+
+    Raises:
+        ModuleError: it is no tensor.
+        DataError: it is empty, or a single number.
+    """
+    outputs = call(model, inputs, device)
+    if not isinstance(outputs, Tensor):
+        raise ModuleError(
+            f"the model must return a tensor, not {type(outputs).__name__}; wrap it in a "
+            "module that returns what the loss takes"
+        )
+    if outputs.ndim == 0 or len(outputs) == 0:
+        raise DataError(
+            f"batch {index}: outputs are {tuple(outputs.shape)}; they need one for each example"
+        )
+    return outputs
+
+
+def check_logits(outputs: Tensor, labels: Any, index: int) -> None:
+    """Refuse outputs that are not one logit for each example, and labels of another number.
+
+    Raises:
+        DataError: in these cases.
+    """
+    if outputs.numel() != len(outputs):
+        raise DataError(
+            f"batch {index}: the model gives outputs {tuple(outputs.shape)}, which are not one "
+            "logit for each example; give the loss_fn"
+        )
+    if isinstance(labels, Tensor) and labels.ndim and len(labels) != len(outputs):
+        raise DataError(
+            f"batch {index}: the model gives {len(outputs)} logits for {len(labels)} labels"
+        )
+
+
+def check_repeatable(batches: Batches, name: str) -> None:
+    """Refuse an iterator, of which a second pass would see nothing.
+
+    Raises:
+        DataError: in that case.
+    """
+    if isinstance(batches, Iterator):
+        raise DataError(f"{name} must be iterable more than once: a list, not an iterator")
+
+
+def check_order(batches: Batches) -> None:
+    """Refuse what is shuffled anew each time: predictions would be those of other rows.
+
+    Raises:
+        DataError: in that case.
+    """
+    (once, _), (again, _) = next(iter(batches)), next(iter(batches))
+    pairs = zip(once, again, strict=True) if isinstance(once, tuple | list) else [(once, again)]
+    for one, other in pairs:
+        if not isinstance(one, Tensor):
+            continue
+        if one.shape != other.shape or not ((one == other) | (one != one)).all():
+            raise DataError(
+                "batches come in another order the second time; predictions on them are compared, "
+                "which needs the same order each time: shuffle once, before"
+            )
 
 
 def is_log_loss(loss_fn: Loss | None) -> bool:

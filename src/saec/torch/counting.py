@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saec.errors import DataError
+from saec.errors import DataError, ModuleError
 from saec.progress import track
 from saec.torch.calls import Batches, call, evaluating
-from saec.torch.metrics import all_tables
-from saec.torch.tables import EmbeddingModule, Ranges, Table
+from saec.torch.tables import EmbeddingModule, Ranges, Table, named_tables
 
 __all__ = ["count_lookups"]
 
@@ -35,13 +34,15 @@ def count_lookups(
 
     Returns:
         (vocab_size,) float64 by the field names of :func:`saec.torch.fields`, for all tables that
-        were looked up.
+        were looked up; all fields of a joint table if one of them was.
 
     Raises:
         DataError: the batches are empty.
         ModuleError: a table cannot be compressed, or there is none.
     """
-    tables = all_tables(model, None, ranges or {})
+    tables = named_tables(model, None, ranges or {})
+    if not tables:
+        raise ModuleError("no embedding tables to count")
     counts = {table.path: torch.zeros(table.weight.shape[0]).double() for table in tables}
     device = tables[0].weight.device
     empty = True
@@ -54,8 +55,8 @@ def count_lookups(
     return {
         part.name: counts[table.path][part.first : part.last].numpy()
         for table in tables
+        if bool(counts[table.path].any())
         for part in table.parts
-        if bool(counts[table.path][part.first : part.last].any())
     }
 
 

@@ -14,7 +14,15 @@ from torch.nn import functional
 from saec.errors import DataError, ModuleError, OptionError
 from saec.progress import Bar, bar
 from saec.torch.base import LearnedTable
-from saec.torch.calls import Batches, Loss, call, evaluating, moved
+from saec.torch.calls import (
+    Batches,
+    Loss,
+    call,
+    check_order,
+    check_repeatable,
+    evaluating,
+    moved,
+)
 
 __all__ = ["FineTuneResult", "finetune", "finetune_on_unseen_rows", "predictions"]
 
@@ -96,7 +104,7 @@ def finetune(
     run = _Run(model, batches, validation, loss_fn or _log_loss, schedule)
     if teacher is None:
         return run.train(None)
-    _check_order(batches)
+    check_order(batches)
     if isinstance(teacher, nn.Module):
         teacher = predictions(teacher, batches, progress=progress)
     if len(teacher) != run.count:
@@ -305,8 +313,7 @@ def _distillation(outputs: Tensor, logits: Tensor, index: int) -> Tensor:
 
 
 def _count(batches: Batches, name: str) -> int:
-    if isinstance(batches, Iterator):
-        raise DataError(f"{name} must be iterable more than once: a list, not an iterator")
+    check_repeatable(batches, name)
     try:
         count = len(batches)  # type: ignore[arg-type]
     except TypeError:
@@ -314,20 +321,6 @@ def _count(batches: Batches, name: str) -> int:
     if count == 0:
         raise DataError(f"{name} are empty")
     return count
-
-
-def _check_order(batches: Batches) -> None:
-    """Refuse what is shuffled anew each time: predictions would be those of other rows."""
-    (once, _), (again, _) = next(iter(batches)), next(iter(batches))
-    pairs = zip(once, again, strict=True) if isinstance(once, tuple | list) else [(once, again)]
-    for one, other in pairs:
-        if not isinstance(one, Tensor):
-            continue
-        if one.shape != other.shape or not ((one == other) | (one != one)).all():
-            raise DataError(
-                "batches come in another order the second time; a teacher's logits need them in "
-                "the same order each time: shuffle once, before"
-            )
 
 
 @contextmanager

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from saec.budget import Budget, LossIncrease
+from saec.codecs.axes import Axes
 from saec.codecs.codec import Codec
 from saec.compress import Priced
 from saec.compressed import Compressed
-from saec.errors import BudgetError, DataError
-from saec.torch.calls import Batches, Loss, call, evaluating, is_log_loss, moved
+from saec.errors import BudgetError, DataError, MetricError, OptionError
+from saec.torch.calls import (
+    Batches,
+    Loss,
+    check_logits,
+    check_order,
+    check_repeatable,
+    evaluating,
+    is_log_loss,
+    moved,
+    outputs_of,
+)
 from saec.torch.counting import count_lookups
 from saec.torch.metrics import loss_metrics
-from saec.torch.replace import replace_embeddings_
+from saec.torch.replace import is_raw, replace_embeddings_
 from saec.torch.tables import Ranges, fields, named_tables
 
 __all__ = ["compress_", "increase"]
 
 # A forecast in nats is corrected by what the compressed model shows, until it is this close.
-_ROUNDS = 4
+_ROUNDS = 6
 _CLOSE = 0.05
 
 
@@ -58,10 +70,10 @@ def compress_(
             should be the training log, and can be iterated more than once.
         calibration: labelled batches of rows that the tables have not seen, for ``LossIncrease``;
             can be iterated more than once. If None, the compressed model's predictions are compared
-            with the uncompressed one's on ``batches``, which can be iterated more than once then;
-            that needs no labels, but takes what rare rows have learned by heart for knowledge, and
-            promises too much loss where they have.
-        codec: ``Axes()`` if None.
+            with the uncompressed one's on ``batches``, which can be iterated more than once then,
+            in the same order; that needs no labels, but takes what rare rows have learned by heart
+            for knowledge, and promises too much loss where they have.
+        codec: ``Axes()`` if None; one that renumbers features does not fit a model, whose ids stay.
         ranges: fields of joint tables; see :func:`saec.torch.fields`.
         seed: see :func:`saec.compress`.
         progress: show bars on stderr for work over two seconds.
@@ -72,26 +84,31 @@ def compress_(
 
     Raises:
         BudgetError: the budget is missing or cannot be met.
-        ModuleError, MetricError, FieldError, DataError: see the functions named above. The model is
-            as it was then.
+        OptionError: the codec renumbers features.
+        DataError: batches that are needed more than once are an iterator, or come in another order;
+            or see the functions named above.
+        ModuleError, MetricError, FieldError: see there. After any error the model is as it was.
     """
     if budget is None:
         raise BudgetError("compress_ needs a budget, such as saec.LossIncrease(1e-4)")
+    if isinstance(codec, Axes) and codec.order == "frequency":
+        raise OptionError(
+            "order='frequency' renumbers features, and the model's ids stay as they are: use "
+            "order='keep'"
+        )
+    if frequencies is None:
+        check_repeatable(batches, "batches")
+    target = None
+    if isinstance(budget, LossIncrease):
+        rows, labelled = (batches, False) if calibration is None else (calibration, True)
+        target = (budget.value, _Comparison(model, rows, loss_fn, ranges, labelled=labelled))
     if frequencies is None:
         frequencies = count_lookups(model, batches, ranges, progress=progress)
     tables = fields(model, frequencies, ranges)
     names = [field.name for field in tables]
     metrics = loss_metrics(model, batches, loss_fn, names=names, ranges=ranges, progress=progress)
     priced = Priced.of(tables, codec, metrics, seed=seed, progress=progress)
-    if isinstance(budget, LossIncrease):
-        known = (
-            _Comparison(model, batches, loss_fn, ranges, labelled=False)
-            if calibration is None
-            else _Comparison(model, calibration, loss_fn, ranges, labelled=True)
-        )
-        result = _calibrated(priced, budget.value, known)
-    else:
-        result = priced.compress(budget)
+    result = priced.compress(budget) if target is None else _calibrated(priced, *target)
     replace_embeddings_(model, result, ranges)
     return result
 
@@ -112,7 +129,9 @@ def increase(
     the increase that is to be expected if p is right. The model is afterwards as it was.
 
     Raises:
-        DataError: the batches are empty.
+        DataError: the batches are empty, an iterator, or without labels where these are needed; or
+            come in another order the second time where predictions are compared.
+        MetricError: a loss or a logit is not finite.
         ModuleError: ``result`` does not fit the model.
     """
     return _Comparison(model, batches, loss_fn, ranges, labelled=labelled).of(result)
@@ -154,35 +173,50 @@ class _Comparison:
         self._model, self._batches, self._ranges = model, batches, ranges
         self._loss_fn = None if is_log_loss(loss_fn) else loss_fn
         self._labelled = labelled
+        check_repeatable(batches, "batches to compare predictions on")
         with evaluating(model):
             self._before = list(self._outputs())
         if not self._before:
             raise DataError("no batches to compare predictions on")
+        if not self._has_losses:
+            check_order(batches)
 
     def of(self, result: Compressed) -> float:
         """The mean increase with ``result`` in place."""
         total, examples = 0.0, 0
-        losses = self._labelled or self._loss_fn is not None
         with _holding(self._model, result, self._ranges), evaluating(self._model):
             for before, after in zip(self._before, self._outputs(), strict=True):
-                total += float((after - before).sum()) if losses else _kl(before, after)
+                total += float((after - before).sum()) if self._has_losses else _kl(before, after)
                 examples += len(before)
         return total / examples
+
+    @property
+    def _has_losses(self) -> bool:
+        """Whether losses are compared, whose sum depends on no order; logits otherwise."""
+        return self._labelled or self._loss_fn is not None
 
     def _outputs(self) -> Iterator[Tensor]:
         """For each batch the logits, or the losses of its examples, (n,) float64."""
         device = next((parameter.device for parameter in self._model.parameters()), None)
-        for inputs, labels in self._batches:
-            outputs = call(self._model, inputs, device)
-            if self._loss_fn is not None:
-                loss = float(self._loss_fn(outputs, moved(labels, device)))
-                yield torch.full((len(outputs),), loss, dtype=torch.float64)
-                continue
-            logits = outputs.reshape(-1).double().cpu()
-            if self._labelled:
-                yield nn.functional.softplus(logits) - labels.reshape(-1).double().cpu() * logits
-            else:
-                yield logits
+        for index, (inputs, labels) in enumerate(self._batches):
+            outputs = outputs_of(self._model, inputs, device, index)
+            values = self._compared(outputs, labels, index)
+            if not bool(values.isfinite().all()):
+                what = "loss" if self._has_losses else "logit"
+                raise MetricError(f"batch {index}: a {what} to compare is not finite")
+            yield values
+
+    def _compared(self, outputs: Tensor, labels: Any, index: int) -> Tensor:
+        if self._loss_fn is not None:
+            loss = float(self._loss_fn(outputs, moved(labels, outputs.device)))
+            return torch.full((len(outputs),), loss, dtype=torch.float64)
+        check_logits(outputs, labels, index)
+        logits = outputs.reshape(-1).double().cpu()
+        if not self._labelled:
+            return logits
+        if not isinstance(labels, Tensor) or labels.numel() != len(logits):
+            raise DataError(f"batch {index}: {len(logits)} logits need as many labels")
+        return nn.functional.softplus(logits) - labels.reshape(-1).double().cpu() * logits
 
 
 def _kl(before: Tensor, after: Tensor) -> float:
@@ -197,6 +231,8 @@ def _holding(model: nn.Module, result: Compressed, ranges: Ranges | None) -> Ite
     """``result`` in the model, and in the end the model's own modules again."""
     tables = named_tables(model, set(result), ranges or {})
     own = {module for table in tables for module in table.modules.values()}
+    # Of a table that ``result`` holds uncompressed, the module stays and its rows are overwritten.
+    rows = [(t.weight, t.weight.detach().clone()) for t in tables if is_raw(t, result)]
     places = [
         (parent, name, child)
         for parent in model.modules()
@@ -209,3 +245,6 @@ def _holding(model: nn.Module, result: Compressed, ranges: Ranges | None) -> Ite
     finally:
         for parent, name, child in places:
             parent._modules[name] = child
+        with torch.no_grad():
+            for weight, values in rows:
+                weight.copy_(values)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from saec.errors import DataError, MetricError, ModuleError, OptionError
 from saec.metric import LossMetrics
 from saec.progress import bar
-from saec.torch.calls import Batches, Loss, call, is_log_loss, moved
+from saec.torch.calls import Batches, Loss, check_logits, is_log_loss, moved, outputs_of
 from saec.torch.lookups import Lookup, gradients_of, recording, single_precision, split_fields
-from saec.torch.tables import Ranges, Table, _find, named_tables
+from saec.torch.tables import Ranges, Table, named_tables
 
-__all__ = ["all_tables", "loss_metrics"]
+__all__ = ["loss_metrics"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,9 @@ def loss_metrics(
         raise OptionError(f"examples must be at least 1, not {examples}")
     if not tolerance >= 0:
         raise OptionError(f"tolerance must not be negative, not {tolerance}")
-    tables = all_tables(model, names, ranges or {})
+    tables = named_tables(model, None if names is None else set(names), ranges or {})
+    if not tables:
+        raise ModuleError("no embedding tables to measure")
     with _unchanged(model), bar("loss metric", examples, progress) as shown:
         run = _Run(model, tables, None if is_log_loss(loss_fn) else loss_fn)
         with recording(tables, run.lookups):
@@ -155,7 +157,7 @@ class _Run:
     def add(self, inputs: Any, labels: Any, index: int) -> int:
         """Add batch ``index``; returns its number of examples."""
         self.lookups.clear()
-        outputs = self._call(inputs, index)
+        outputs = outputs_of(self.model, inputs, self.device, index)
         loss = self._loss(outputs, moved(labels, self.device), index)
         if not math.isfinite(float(loss.detach())):
             raise MetricError(f"batch {index}: the loss is {float(loss.detach())}")
@@ -199,51 +201,16 @@ class _Run:
         for name, chosen in split_fields(lookup.table, ids):
             self.sums[name].add(gradients[chosen], units[chosen], lookup.count)
 
-    def _call(self, inputs: Any, index: int) -> Tensor:
-        outputs = call(self.model, inputs, self.device)
-        if not isinstance(outputs, Tensor):
-            raise ModuleError(
-                f"the model must return a tensor, not {type(outputs).__name__}; wrap it in a "
-                "module that returns what the loss takes"
-            )
-        if outputs.ndim == 0 or len(outputs) == 0:
-            raise DataError(
-                f"batch {index}: outputs are {tuple(outputs.shape)}; they need one for each example"
-            )
-        return outputs
-
     def _loss(self, outputs: Tensor, labels: Any, index: int) -> Tensor:
         """The sum of the examples' losses, so that each gradient is that of its own example."""
         if self.loss_fn is None:
-            _check_logits(outputs, labels, index)
+            check_logits(outputs, labels, index)
             return _spread(outputs.reshape(-1))
         loss = self.loss_fn(outputs, labels)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise DataError(f"batch {index}: loss_fn must give one number, not {found}")
         return single_precision(loss.reshape(())) * len(outputs)
-
-
-def all_tables(model: nn.Module, names: Iterable[str] | None, ranges: Ranges) -> list[Table]:
-    """The tables of the fields ``names``, or of all fields; at least one."""
-    if names is None:
-        names = [name for path in _find(model)[0] for name in ranges.get(path, {path: None})]
-    tables = named_tables(model, set(names), ranges)
-    if not tables:
-        raise ModuleError("no embedding tables to measure")
-    return tables
-
-
-def _check_logits(outputs: Tensor, labels: Any, index: int) -> None:
-    if outputs.numel() != len(outputs):
-        raise DataError(
-            f"batch {index}: the model gives outputs {tuple(outputs.shape)}, which are not one "
-            "logit for each example; give the loss_fn"
-        )
-    if isinstance(labels, Tensor) and labels.ndim and len(labels) != len(outputs):
-        raise DataError(
-            f"batch {index}: the model gives {len(outputs)} logits for {len(labels)} labels"
-        )
 
 
 def _spread(logits: Tensor) -> Tensor:

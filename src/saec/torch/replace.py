@@ -16,7 +16,7 @@ from saec.torch.joint import compressed_table
 from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag
 from saec.torch.tables import EmbeddingModule, Ranges, Table, named_tables
 
-__all__ = ["decode_embeddings_", "replace_embeddings_", "sync_codebooks_"]
+__all__ = ["decode_embeddings_", "is_raw", "replace_embeddings_", "sync_codebooks_"]
 
 _CompressedModule = CompressedEmbedding | CompressedEmbeddingBag
 
@@ -40,7 +40,7 @@ def replace_embeddings_(
         result: compressed tables by the names that :func:`saec.torch.fields` gave them.
         ranges: the ranges that were given to :func:`saec.torch.fields`.
         renumbered: the ids that the model will see are the new ones, where compression renumbered
-            features by frequency (a field's ``permutation``).
+            features by frequency (a field is ``renumbered``, also once it was saved and loaded).
 
     Returns:
         ``model``.
@@ -56,7 +56,7 @@ def replace_embeddings_(
         _check_shapes(table, result)
     if not renumbered:
         _check_ids(result)
-    raw = [table for table in tables if _is_raw(table, result)]
+    raw = [table for table in tables if is_raw(table, result)]
     replacements: dict[nn.Module, nn.Module] = {}
     for table in tables:
         if table not in raw:
@@ -103,8 +103,9 @@ def sync_codebooks_(model: nn.Module, result: Compressed) -> Compressed:
         result: what was put there; it is not changed.
 
     Returns:
-        The same fields and codes with what the model learned; no prediction of the loss, which
-        would be that of ``result``.
+        The same fields and codes with what the model learned. Its ``predicted_loss_increase`` is
+        None: ``result`` predicts the loss before training, and what training won back is known
+        only by measuring, as with :func:`saec.torch.increase`.
 
     Raises:
         ModuleError: a field of ``result`` is not in the model, has other codes there, or its table
@@ -132,11 +133,11 @@ def sync_codebooks_(model: nn.Module, result: Compressed) -> Compressed:
 
 def _check_ids(result: Compressed) -> None:
     for name, field in result.items():
-        if field.permutation is not None:
+        if field.renumbered:
             raise ModuleError(
                 f"the features of field {name!r} were renumbered by frequency, and the model's ids "
-                "are the old ones: compress with order='keep', or renumber the log by the field's "
-                "permutation and pass renumbered=True"
+                "are the old ones: compress with order='keep', or renumber the log by the "
+                "permutation that compression gave and pass renumbered=True"
             )
 
 
@@ -152,7 +153,8 @@ def _check_shapes(table: Table, result: Compressed) -> None:
             )
 
 
-def _is_raw(table: Table, result: Compressed) -> bool:
+def is_raw(table: Table, result: Compressed) -> bool:
+    """Whether ``result`` holds all fields of the table uncompressed: its modules stay then."""
     return all(isinstance(result[part.name], RawField) for part in table.parts)
 
 

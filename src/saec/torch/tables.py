@@ -87,8 +87,8 @@ def fields(
     ]
 
 
-def named_tables(model: nn.Module, names: set[str], ranges: Ranges) -> list[Table]:
-    """The tables that hold the fields ``names``, checked to be such that we can replace them.
+def named_tables(model: nn.Module, names: set[str] | None, ranges: Ranges) -> list[Table]:
+    """The tables of the fields ``names``, or all, checked to be such that we can replace them.
 
     Raises:
         ModuleError: see :func:`fields`.
@@ -106,6 +106,8 @@ def named_tables(model: nn.Module, names: set[str], ranges: Ranges) -> list[Tabl
                     f"{part.name!r}; give one of them another name in ranges"
                 )
             owners[part.name] = table
+    if names is None:
+        names = set(owners)
     for name in sorted(names):
         _check_known(name, owners, aliases, "field")
     chosen = [table for table in tables if any(part.name in names for part in table.parts)]

@@ -7,13 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saec.order import TierVectors, _levels
+from saec.order import BLOCK_BITS, TierVectors, levels_of
 
 __all__ = ["Vectors"]
 
-_BLOCK_BITS = 512
 _WORD_BITS = 32
-_BLOCK_WORDS = 1 + _BLOCK_BITS // _WORD_BITS
+_BLOCK_WORDS = 1 + BLOCK_BITS // _WORD_BITS
 _CHECKED_ROWS = 1 << 16
 
 
@@ -37,7 +36,7 @@ class Vectors(nn.Module):
         for start in range(0, vectors.count, _CHECKED_ROWS):
             stop = min(start + _CHECKED_ROWS, vectors.count)
             vectors.locate(np.arange(start, stop, dtype=np.int64))
-        self._levels = tuple((level.tier, level.blocks) for level in _levels(vectors.count))
+        self._levels = tuple((level.tier, level.blocks) for level in levels_of(vectors.count))
         blocks = np.array(vectors.data).view("<i4").reshape(-1, _BLOCK_WORDS)
         self.register_buffer("blocks", torch.from_numpy(blocks).to(device))
         self.register_buffer("below", _masks_below().to(device), persistent=False)
@@ -66,8 +65,8 @@ class Vectors(nn.Module):
 
     def _counted(self, first_block: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Ones before each position of a vector, and whether there is one at it."""
-        blocks = self.blocks.index_select(0, first_block + (positions // _BLOCK_BITS))
-        inside = positions % _BLOCK_BITS
+        blocks = self.blocks.index_select(0, first_block + (positions // BLOCK_BITS))
+        inside = positions % BLOCK_BITS
         word = blocks.gather(1, 1 + inside[:, None] // _WORD_BITS)[:, 0]
         at = (word >> (inside % _WORD_BITS)) & 1
         before = blocks[:, 0].long() & 0xFFFFFFFF
@@ -77,7 +76,7 @@ class Vectors(nn.Module):
 
 def _masks_below() -> Tensor:
     """For each position in a block the bits before it, (512, 16) int32."""
-    bits = np.tri(_BLOCK_BITS, k=-1, dtype=bool)
+    bits = np.tri(BLOCK_BITS, k=-1, dtype=bool)
     packed = np.packbits(bits, axis=1, bitorder="little")
     return torch.from_numpy(packed.view("<i4"))
 

@@ -110,8 +110,8 @@ def test_two_fields_by_hand() -> None:
     a, b = 0.5 * (0.02 + 2e-5) * 1**2, 0.5 * (0.01 + 5e-6) * 2**2
     assert curve.loss_increases[0] == pytest.approx(a + b, rel=1e-3)
     error = math.hypot(a * 0.3, b * 0.1)
-    assert curve.high[0] == pytest.approx(2 * (a + b) + 2 * error, rel=1e-3)
-    assert curve.low[0] == pytest.approx((a + b) / 2 - 2 * error, rel=1e-3)
+    assert curve.high[0] == pytest.approx(1.25 * (a + b) + 2 * error, rel=1e-3)
+    assert curve.low[0] == pytest.approx(max((a + b) / 5 - 2 * error, 0), rel=1e-3)
     # A bit per row tells the two rows of each field apart; there is nothing to gain beyond.
     assert curve.loss_increases[-1] < 1e-9
     for name in ("a", "b"):
@@ -216,3 +216,33 @@ def test_what_has_no_curve(fields: list[Field], metrics: LossMetrics) -> None:
         forecast(fields, metrics, Clusters(clusters=8), progress=False)
     with pytest.raises(FieldError, match="no fields were given"):
         forecast([], {}, progress=False)
+
+
+def test_measurements_bend_the_curve() -> None:
+    curve = Forecast(
+        ratios=np.array([100.0, 10.0, 1.0]),
+        nbytes=np.array([10, 100, 1000]),
+        loss_increases=np.array([0.1, 0.01, 0.001]),
+        low=np.zeros(3),
+        high=np.ones(3),
+        fields={},
+    )
+    bent = curve.corrected(np.array([100.0, 10.0]), np.array([0.05, 0.01]), np.array([0.01, 0.002]))
+    # Half came true at ratio 100, all of it at 10 and, as far as is known, below.
+    np.testing.assert_allclose(bent.loss_increases, [0.05, 0.01, 0.001])
+    np.testing.assert_allclose(bent.high, [0.07, 0.014, 0.0014])
+    np.testing.assert_allclose(bent.low, [0.03, 0.006, 0.0006])
+    assert bent.loss_at(100) == pytest.approx(0.05)
+
+
+def test_a_larger_ratio_never_costs_less_whatever_was_measured() -> None:
+    curve = Forecast(
+        ratios=np.array([100.0, 10.0]),
+        nbytes=np.array([10, 100]),
+        loss_increases=np.array([0.1, 0.01]),
+        low=np.zeros(2),
+        high=np.ones(2),
+        fields={},
+    )
+    bent = curve.corrected(np.array([100.0, 10.0]), np.array([-0.05, 0.008]), np.zeros(2))
+    np.testing.assert_allclose(bent.loss_increases, [0.008, 0.008])

@@ -482,3 +482,42 @@ def test_increase_holds_the_result_as_replacing_does(
     assert snapshot(own) == before
     replaced = replace_embeddings_(copy.deepcopy(model), result)
     assert grown == pytest.approx(divergence(model, replaced, log_rows), rel=1e-4)
+
+
+def test_a_forecast_corrected_by_unseen_rows(
+    model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
+) -> None:
+    # The model's logits are doubled: it is too sure of itself, and loses less than it believes.
+    class Doubled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.click = copy.deepcopy(model)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return 2 * self.click(ids)
+
+    sure = Doubled()
+    counts = {f"click.{name}": values for name, values in counts_of(log_rows).items()}
+    before = snapshot(sure)
+    curve = saec.torch.forecast(
+        sure, log_rows, calibration=unseen, frequencies=counts, progress=False
+    )
+    assert snapshot(sure) == before
+    metrics = saec.torch.loss_metrics(sure, log_rows, names=list(counts), progress=False)
+    fields = saec.torch.fields(sure, counts)
+    plain = saec.forecast(fields, metrics, progress=False)
+    ratio = plain.ratio_at(0.02)
+    result = saec.compress(fields, saec.Ratio(ratio), metrics=metrics, progress=False)
+    measured = increase(sure, result, unseen, labelled=True)
+    assert abs(curve.loss_at(ratio) - measured) < abs(plain.loss_at(ratio) - measured)
+    assert curve.loss_at(ratio) == pytest.approx(measured, rel=0.25)
+
+
+def test_a_forecast_of_next_to_nothing_cannot_be_corrected(
+    log_rows: list[Batch], unseen: list[Batch]
+) -> None:
+    flat = build("deepfm", SIZES, dim=8, seed=1)
+    with pytest.raises(DataError, match="too small to measure"):
+        saec.torch.forecast(
+            flat, log_rows, calibration=unseen, frequencies=counts_of(log_rows), progress=False
+        )

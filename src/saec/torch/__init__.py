@@ -11,13 +11,15 @@ from saec.errors import require
 
 require("torch", "torch")
 
+from saec.torch.comparison import increase  # noqa: E402
 from saec.torch.finetune import (  # noqa: E402
     FineTuneResult,
     finetune,
     finetune_on_unseen_rows,
     predictions,
 )
-from saec.torch.inplace import compress_, increase  # noqa: E402
+from saec.torch.forecast import forecast  # noqa: E402
+from saec.torch.inplace import compress_  # noqa: E402
 from saec.torch.metrics import loss_metrics  # noqa: E402
 from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag  # noqa: E402
 from saec.torch.replace import (  # noqa: E402
@@ -36,6 +38,7 @@ __all__ = [
     "fields",
     "finetune",
     "finetune_on_unseen_rows",
+    "forecast",
     "increase",
     "loss_metrics",
     "predictions",

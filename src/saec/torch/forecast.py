@@ -1,0 +1,81 @@
+"""The forecast of :mod:`saec.forecast`, corrected by what compressed models show on unseen rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import nn
+
+from saec.budget import LossIncrease
+from saec.codecs.codec import Codec
+from saec.errors import DataError
+from saec.forecast import Forecast, curve_of
+from saec.torch.calls import Batches, Loss, check_repeatable
+from saec.torch.comparison import Comparison
+from saec.torch.counting import count_lookups
+from saec.torch.inplace import priced_tables
+from saec.torch.tables import Ranges
+
+__all__ = ["forecast"]
+
+# Predicted increases at which compressed models are looked at, in nats.
+_LOOKED_AT = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+
+
+def forecast(
+    model: nn.Module,
+    batches: Batches,
+    loss_fn: Loss | None = None,
+    *,
+    calibration: Batches,
+    frequencies: Mapping[str, ArrayLike] | None = None,
+    codec: Codec | None = None,
+    ranges: Ranges | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Forecast:
+    """Forecast the increase of the loss for every size, corrected by a few measurements.
+
+    The second-order forecast takes the model's predictions for the truth. Where rows have learned
+    their labels by heart they are not, and what is lost was partly worth nothing: on our data this,
+    not the second order, is most of the error. So the tables are compressed to a few sizes, and the
+    labelled ``calibration`` rows tell what really was lost; between those sizes the share of the
+    forecast that came true is interpolated. The model is afterwards as it was.
+
+    Args:
+        model, batches, loss_fn, frequencies, codec, ranges, seed, progress: see
+            :func:`saec.torch.compress_`.
+        calibration: labelled batches of rows that the tables have not seen, which can be iterated
+            more than once.
+
+    Returns:
+        The curve, with two standard errors of the measurement as its range.
+
+    Raises:
+        BudgetError, DataError, FieldError, MetricError, ModuleError: see
+            :func:`saec.torch.compress_` and :func:`saec.forecast`.
+    """
+    if frequencies is None:
+        check_repeatable(batches, "batches")
+    known = Comparison(model, calibration, loss_fn, ranges, labelled=True)
+    if frequencies is None:
+        frequencies = count_lookups(model, batches, ranges, progress=progress)
+    priced, metrics = priced_tables(
+        model, batches, loss_fn, frequencies, codec, ranges, seed=seed, progress=progress
+    )
+    curve = curve_of(priced, metrics)
+    largest = float(curve.loss_increases[0])
+    wanted = [value for value in _LOOKED_AT if value < largest]
+    if not wanted:
+        raise DataError(
+            f"the largest loss increase that is predicted, {largest:.2g}, is too small to measure"
+        )
+    results = [priced.compress(LossIncrease(value)) for value in wanted]
+    found = [known.of(result) for result in results]
+    return curve.corrected(
+        np.array([result.compression_ratio for result in results]),
+        np.array([increase.mean for increase in found]),
+        np.array([increase.error for increase in found]),
+    )

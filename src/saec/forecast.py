@@ -25,8 +25,8 @@ _NO_LOSS = 1e-12  # nats that stand for none where there are logarithms
 _LEAST_SHARE = 0.02  # of a forecast that may come true; measurements below are noise
 
 # The second-order sum takes the model's predictions for the truth: where rows have learned their
-# labels by heart, what is lost was worth less. In eight of ten measurements the forecast was between
-# 1.1 and 4.6 times what came (docs/results.md, benchmarks/forecast.py).
+# labels by heart, what is lost was worth less. In eight of ten measurements the forecast was
+# between 1.1 and 4.6 times what came (docs/results.md, benchmarks/forecast.py).
 OVERSTATES = 5.0
 UNDERSTATES = 1.25
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from numpy.typing import ArrayLike
@@ -28,7 +29,7 @@ from saec.torch.tables import Ranges, fields
 __all__ = ["compress_", "priced_tables"]
 
 # A forecast in nats is corrected by what the compressed model shows, until it is this close.
-_ROUNDS = 6
+_ROUNDS = 8
 _CLOSE = 0.05
 
 
@@ -124,8 +125,13 @@ def priced_tables(
 
 
 def _calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:
-    """Compress until the measured increase is ``wanted``, by correcting what is asked for."""
-    asked, best = wanted, None
+    """Compress until the measured increase is ``wanted``, by correcting what is asked for.
+
+    The measured increase grows with what is asked for, but for noise: once too little and too much
+    have been asked for, the next try lies between the two.
+    """
+    asked, least, most = wanted, 0.0, math.inf
+    best = None
     for _ in range(_ROUNDS):
         result = priced.compress(LossIncrease(asked))
         measured = known.of(result).mean
@@ -134,8 +140,14 @@ def _calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:
             best = result
         if abs(measured - wanted) <= _CLOSE * wanted:
             break
+        if measured < wanted:
+            least = max(least, asked)
+        else:
+            most = min(most, asked)
         # A quarter to four times at once, should the measure be noise or the curve be steep.
         asked *= min(max(wanted / max(measured, 1e-12), 0.25), 4.0)
+        if least and not least < asked < most:
+            asked = math.sqrt(least * most) if most < math.inf else 4.0 * least
     if best is None:
         raise BudgetError(
             f"a loss increase of {wanted:g} was not met in {_ROUNDS} attempts: the last one "

@@ -28,7 +28,8 @@ __all__ = ["Priced", "compress", "loss_increase"]
 
 _RAW = "raw"  # the choice to keep a table as it is
 _COMPARED_ROWS = 1 << 18
-_CORRECTIONS = 4  # of an allocation, by the size of the file that it makes
+_CORRECTIONS = 12  # of an allocation, by the size of the file that it makes
+_SLACK_BITS = 8 * 2  # not worth another allocation
 
 # A packed description may get longer by as much when numbers in it change, above all the clusters
 # that remain in use: on the whole, and per field. Seen are 19 more than the tensors shrink by.
@@ -138,12 +139,14 @@ class Priced:
         return Compressed(compressed, sum(lost))
 
     def file_bytes(self, chosen: Sequence[Option]) -> int:
-        """Bytes at most of the file with the fields stored as ``chosen``."""
+        """Bytes at most of the file with the fields stored as ``chosen``, in whatever order."""
         entries = [
             RawField(field.name, field.weights).entry
             if option.choice == _RAW
             else self.codec.plan(field, option.choice).entry
-            for field, option in zip(self.fields, chosen, strict=True)
+            for field, option in sorted(
+                zip(self.fields, chosen, strict=True), key=lambda pair: pair[0].name
+            )
         ]
         facts = {} if self.metrics is None else LONGEST_FACTS
         spare = _SPARE_BYTES + _SPARE_BYTES_PER_FIELD * len(entries)
@@ -175,17 +178,39 @@ class Priced:
                 f"{budget} allows {limit} bytes; the smallest possible is {size} bytes, "
                 f"ratio {original / size:.1f}"
             )
-        # What fields share of the header, and what compressing it saves, is known only afterwards:
-        # the size of one allocation corrects the next.
-        shared = 8 * size - least
+        return self._filling(limit, 8 * limit - (8 * size - least), best)
+
+    def _filling(self, limit: int, asked: int, best: list[Option]) -> list[Option]:
+        """The largest allocation found whose file fits into ``limit`` bytes; ``best`` is one.
+
+        What fields share of the header, and what packing it saves, is known only afterwards: the
+        size of one file corrects the ``asked`` bits of the next allocation. A file that is too
+        large asks for more than its excess back each time, so that some allocation fits.
+        """
+        names = [field.name for field in self.fields]
+        most: int | None = None
+        margin = 8 * 8
         for _ in range(_CORRECTIONS):
-            chosen = allocate(self.options, max(least, 8 * limit - shared), names)
-            bits = sum(option.bits for option in chosen)
-            size = self.file_bytes(chosen)
-            if size <= limit and bits >= sum(option.bits for option in best):
+            if asked <= _bits(best):
+                break
+            chosen = allocate(self.options, asked, names)
+            excess = 8 * (self.file_bytes(chosen) - limit)
+            if excess > 0:
+                most = asked
+                asked = min(asked, _bits(chosen)) - excess - margin
+                margin *= 2
+                continue
+            if _bits(chosen) > _bits(best):
                 best = chosen
-            shared = 8 * size - bits if size <= limit else 8 * size - bits + 8
+            larger = asked - excess if most is None else min(asked - excess, (asked + most) // 2)
+            if larger - asked < _SLACK_BITS:
+                break
+            asked = larger
         return best
+
+
+def _bits(chosen: Sequence[Option]) -> int:
+    return sum(option.bits for option in chosen)
 
 
 def loss_increase(field: Field, coded: CompressedField, metric: Metric) -> float:

@@ -26,7 +26,7 @@ _LEAST_SHARE = 0.02  # of a forecast that may come true; measurements below are 
 
 # The second-order sum takes the model's predictions for the truth: where rows have learned their
 # labels by heart, what is lost was worth less. In eight of ten measurements the forecast was
-# between 1.1 and 4.6 times what came (docs/results.md, benchmarks/forecast.py).
+# between 1.05 and 4.1 times what came (docs/results.md, benchmarks/forecast.py).
 OVERSTATES = 5.0
 UNDERSTATES = 1.25
 

@@ -142,7 +142,7 @@ def forecast(
     """Forecast the increase of the log loss for every size that compression can reach.
 
     Each field's options are measured as :func:`saec.compress` measures them; nothing is coded. The
-    increase is the second-order sum of DESIGN 3, sum_f sum_i (w_i / sum w) 1/2 delta_i' G_f
+    increase is the second-order sum, sum_f sum_i (w_i / sum w) 1/2 delta_i' G_f
     delta_i. Its uncertainty joins the metric's standard error and how far such sums were off in
     experiments.
 

@@ -33,7 +33,7 @@ class Frame:
         dual: (dim, rank) float64; (row - mean) @ dual are a row's coordinates, by least squares in
             the metric against the axes as stored.
         nats: (rank,) float64; ``nats[a]`` times the mean squared error of coordinate ``a`` is what
-            that error costs, in nats (DESIGN: 1/2 delta' G delta).
+            that error costs, in nats (1/2 delta' G delta, docs/design.md).
         rest: nats that remain if every coordinate is exact: those of the axes that are left out,
             and of what rounding of the mean and the axes takes out of their reach.
     """

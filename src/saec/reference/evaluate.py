@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +14,7 @@ from saec.errors import DataError, IdError, require
 from saec.progress import track
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
+from saec.torch.calls import evaluating
 
 __all__ = ["Score", "Split", "check_labels", "evaluate", "predict", "score"]
 
@@ -77,7 +76,7 @@ def predict(
     out = np.empty(len(ids), dtype=np.float32)
     kind = np.int32 if ids.dtype == np.int32 else np.int64
     starts = range(0, len(ids), batch_size)
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model):
         for start in track(starts, description="predicting", show=progress):
             # A copy: logs may be read-only memory maps, which torch does not take.
             batch = torch.from_numpy(np.array(ids[start : start + batch_size], dtype=kind))
@@ -154,14 +153,3 @@ def _check_ids(model: nn.Module, ids: NDArray[Any]) -> None:
         for value in (int(column.min()), int(column.max())):
             if not 0 <= value < size:
                 raise IdError(f"id {value} of field {name!r} is outside its vocabulary of {size}")
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -673,7 +673,7 @@ def test_code_beyond_the_codebook(tmp_path: Path) -> None:
     (tmp_path / "bad.saec").write_bytes(build(description, join(description, tensors)))
     field = load(tmp_path / "bad.saec")["user"]
     assert field.lookup([1]).tolist() == [[1, 10]]
-    with pytest.raises(ArtifactError, match="row 0 has code 3, but there are 3 centroids"):
+    with pytest.raises(ArtifactError, match="row 0 has a code beyond the 3 centroids"):
         field.lookup([0])
 
 

@@ -164,7 +164,7 @@ def test_code_beyond_the_codebook() -> None:
     codes = PackedCodes.pack(np.array([0, 3, 1]), 2)
     field = ClusteredField("user", codes, Codebook.round(BOOK, "float32"), "float32")
     assert np.array_equal(field.lookup([0, 2]), BOOK[:2])
-    message = "field 'user': row 1 has code 3, but there are 3 centroids"
+    message = "field 'user': row 1 has a code beyond the 3 centroids"
     with pytest.raises(ArtifactError, match=message):
         field.lookup([0, 1])
     with pytest.raises(ArtifactError, match=message):

@@ -16,7 +16,7 @@ FLOORS = [
     {"_native", "errors"},
     {"table", "budget", "progress", "files"},
     {"frequency", "metric", "allocation", "codes", "codebook", "clustering", "tiers", "order"},
-    {"artifact", "stored", "compressed", "codecs", "metric_file"},
+    {"artifact", "lookup", "stored", "compressed", "codecs", "metric_file"},
     {"compress", "forecast", "inspection", "checkpoint", "__init__"},
     {"torch", "baselines"},
     {"reference"},

@@ -349,7 +349,11 @@ def slowly(field: TieredField, tiers: NDArray[np.int8]) -> NDArray[np.float32]:
     """The table, row by row and code by code."""
     rows = []
     held = [0] * len(field.layout.tiers)
-    unpacked = [field._packed(tier).unpack() for tier in range(len(held))]
+    counts = np.diff(field.layout.bounds).tolist()
+    unpacked = [
+        PackedRows(field.codes, first, count, field.layout.widths(tier)).unpack()
+        for tier, (first, count) in enumerate(zip(field.layout.first_bytes, counts, strict=True))
+    ]
     for tier in tiers.tolist():
         row = field.axes[-1].astype(np.float32)
         axis, value = 0, sum(part.values for parts in field.layout.tiers[:tier] for part in parts)

@@ -81,3 +81,45 @@ def nearest_scalars(
     nearest: NDArray[uint32],
     threads: int = 0,
 ) -> None: ...
+
+class LookupTable:
+    @property
+    def rows(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def stored_rows(self) -> int: ...
+
+class Snapshot:
+    def __init__(self, arrays: Sequence[NDArray[uint8]]) -> None: ...
+    def matches(self, addresses: Sequence[int]) -> bool: ...
+
+def table_of_tiers(
+    rows: int,
+    codes: NDArray[uint8],
+    tiers: NDArray[int64],
+    parts: NDArray[int64],
+    values: NDArray[float32],
+    axes: NDArray[float32],
+    vectors: NDArray[uint8],
+    levels: NDArray[int64],
+    pads: NDArray[int64],
+    pad_rows: NDArray[float32],
+) -> LookupTable: ...
+def table_of_runs(
+    rows: int,
+    codes: NDArray[uint8],
+    runs: NDArray[int64],
+    stored: NDArray[uint8],
+    element: int,
+    grid: NDArray[float32],
+    axes: NDArray[float64],
+    pads: NDArray[int64],
+    pad_rows: NDArray[int64],
+) -> LookupTable: ...
+def pool(
+    requests: Sequence[tuple[LookupTable, int, bool, int, int, int, int, int, int, int, int]],
+    out: int,
+    threads: int = 0,
+    isa: str = "auto",
+) -> tuple[int, int, int]: ...

@@ -150,6 +150,18 @@ class Layout:
         """Number of values of all tiers."""
         return sum(part.values for parts in self.tiers for part in parts)
 
+    @cached_property
+    def grids(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which of the values are steps of grids (value_count,), and the bits of each (grids,)."""
+        steps = np.zeros(self.value_count, dtype=bool)
+        bits = []
+        for parts, firsts in zip(self.tiers, self.first_values, strict=True):
+            for part, first in zip(parts, firsts, strict=True):
+                if part.kind == "grid":
+                    steps[first + 1] = True
+                    bits.append(part.bits)
+        return steps, np.array(bits, dtype=np.int64)
+
     def tier_of(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
         """The tier of each rank (m,) in [0, count), int64."""
         return np.searchsorted(self.bounds[1:-1], ranks, side="right")

@@ -148,10 +148,11 @@ def test_one_step_by_hand(clustered: Make) -> None:
     """Adam's first step moves each value with a gradient by the learning rate, against its sign."""
     model = nn.Sequential(nn.Embedding(6, 1), nn.Flatten(0))
     replace_embeddings_(model, Compressed([clustered("0", 6, 1, 1)]))
-    codebook = model[0].table.codebook
+    table = model[0].table
+    codebook = table.codebook
     before = codebook.detach().clone()
     ids = torch.tensor([0, 1, 2, 3, 4, 5])
-    used = model[0].table.codebook_rows(ids).unique()
+    used = table.reader.stored(ids, table.tensors).unique()
     batch = (ids, torch.ones(6))
     result = finetune(
         model,

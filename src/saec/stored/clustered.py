@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 from saec import artifact
 from saec.codebook import Codebook, CodebookDtype
 from saec.codes import PackedCodes, bits_for, packed_bytes
-from saec.errors import ArtifactError
+from saec.lookup import LookupTable, Run, run_table
 from saec.stored.field import CompressedField
 from saec.table import Field
 
 __all__ = ["ClusteredField"]
+
+# A codebook that takes less than this as float32 stays in a processor's cache, and is decoded once;
+# of a larger one in int8, four times as much stays there if it is read as it is stored.
+_NEAR_BYTES = 512 << 10
 
 
 class ClusteredField(CompressedField):
@@ -58,19 +62,18 @@ class ClusteredField(CompressedField):
         packed = PackedCodes(codes, field.vocab_size, bits)
         return cls(field.name, packed, Codebook(stored, grid, axes), field.weights.dtype.name)
 
-    def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self.codebook.values[self.checked_codes(ids)]
+    def _lookup_table(self) -> LookupTable:
+        runs, codes = [Run(0, self.codes.bits, 0, 0)], self.codes.data
+        book = self.codebook
+        if book.grid is None or 4 * book.clusters * book.dim <= _NEAR_BYTES:
+            return run_table(self.vocab_size, runs, codes, book.values)
+        axes = None if book.axes is None else book.axes.astype(np.float64)
+        stored = np.ascontiguousarray(book.stored)
+        return run_table(self.vocab_size, runs, codes, stored, book.grid, axes)
 
-    def checked_codes(self, ids: NDArray[np.int64]) -> NDArray[np.uint32]:
-        """Codes of checked ids; a code beyond the codebook means a damaged file."""
-        codes = self.codes.gather(ids)
-        if len(codes) and int(codes.max()) >= self.codebook.clusters:
-            bad = int(np.argmax(codes >= self.codebook.clusters))
-            raise ArtifactError(
-                f"field {self.name!r}: row {ids[bad]} has code {codes[bad]}, but there are "
-                f"{self.codebook.clusters} centroids"
-            )
-        return codes
+    def check_codes(self) -> None:
+        """Read all codes; raises ArtifactError if one lies beyond the codebook."""
+        self.decode()
 
     @classmethod
     def _from_entry(cls, entry: artifact.Entry) -> Self:

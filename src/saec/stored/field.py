@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, Self
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from saec import artifact
-from saec.codes import check_ids
-from saec.errors import ArtifactError, IdError
+from saec.errors import ArtifactError
+from saec.lookup import Bags, LookupTable, Mode, bags_of, gather, output_dtype, whole_ids
 from saec.table import WEIGHT_DTYPES
 
 __all__ = ["CompressedField", "Mode"]
-
-Mode = Literal["sum", "mean", "max"]
 
 _DECODE_ROWS = 1 << 16
 
@@ -48,8 +47,13 @@ class CompressedField(ABC):
         """What is stored, by role; see docs/format.md."""
 
     @abstractmethod
-    def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows of checked ids (m,), as (m, dim)."""
+    def _lookup_table(self) -> LookupTable:
+        """What the native core reads rows from."""
+
+    @cached_property
+    def lookup_table(self) -> LookupTable:
+        """What the native core reads rows from; made when the first row is wanted."""
+        return self._lookup_table()
 
     @classmethod
     @abstractmethod
@@ -82,14 +86,28 @@ class CompressedField(ABC):
         """Bytes of the table that was compressed, in its own dtype."""
         return self.vocab_size * self.dim * np.dtype(self.dtype).itemsize
 
-    def lookup(self, ids: ArrayLike) -> NDArray[np.float32]:
-        """Rows of ``ids``, any shape of integers, as ``ids.shape + (dim,)`` float32.
+    @property
+    def place(self) -> str:
+        """What errors call the field."""
+        return f"field {self.name!r}"
+
+    def lookup(
+        self, ids: ArrayLike, *, dtype: DTypeLike = np.float32, threads: int = 0
+    ) -> NDArray[Any]:
+        """Rows of ``ids``, any shape of integers, as ``ids.shape + (dim,)``.
+
+        Args:
+            ids: int32 or int64 are read in place.
+            dtype: float32, float16 or bfloat16.
+            threads: at most so many; 0 for as many as there are.
 
         Raises:
             IdError: an id lies outside [0, vocab_size).
+            ArtifactError: the file is damaged.
         """
-        checked = check_ids(ids, self.vocab_size, f"field {self.name!r}")
-        return self._rows(checked.reshape(-1)).reshape(*checked.shape, self.dim)
+        whole = whole_ids(ids, self.place)
+        rows = self._gathered(Bags(whole.reshape(-1)), dtype, threads)
+        return rows.reshape(*whole.shape, self.dim)
 
     def pool(
         self,
@@ -97,31 +115,40 @@ class CompressedField(ABC):
         offsets: ArrayLike,
         per_sample_weights: ArrayLike | None = None,
         mode: Mode = "sum",
-    ) -> NDArray[np.float32]:
-        """Reduce bags of rows, as ``torch.nn.EmbeddingBag`` does: (bags, dim) float32.
+        *,
+        dtype: DTypeLike = np.float32,
+        threads: int = 0,
+    ) -> NDArray[Any]:
+        """Reduce bags of rows, as ``torch.nn.EmbeddingBag`` does: (bags, dim).
 
         Args:
             ids: (m,) integers, bag after bag.
             offsets: (bags,) start of each bag, ascending from 0; an empty bag gives zeros.
             per_sample_weights: (m,) factors, for ``sum`` only.
             mode: ``sum``, ``mean`` or ``max``.
+            dtype: float32, float16 or bfloat16; sums are float32 and rounded at the end.
+            threads: at most so many; 0 for as many as there are.
 
         Raises:
             IdError: an id or an offset is out of range.
             ValueError: weights with another mode than sum, or of another length.
+            ArtifactError: the file is damaged.
         """
-        rows = self.lookup(np.asarray(ids).reshape(-1))
-        starts = _checked_offsets(offsets, len(rows), self.name)
-        if per_sample_weights is not None:
-            rows = rows * _checked_weights(per_sample_weights, len(rows), mode)[:, None]
-        return _reduce_bags(rows, starts, mode)
+        bags = bags_of(ids, offsets, per_sample_weights, mode, self.place)
+        return self._gathered(bags, dtype, threads)
+
+    def _gathered(self, bags: Bags, dtype: DTypeLike, threads: int) -> NDArray[Any]:
+        rows = np.empty((bags.count, self.dim), dtype=output_dtype(dtype))
+        gather([self.lookup_table], [bags], [self.place], rows, threads)
+        return rows
 
     def decode(self) -> NDArray[np.float32]:
         """The whole table, (vocab_size, dim) float32."""
         table = np.empty((self.vocab_size, self.dim), dtype=np.float32)
         for start in range(0, self.vocab_size, _DECODE_ROWS):
             stop = min(start + _DECODE_ROWS, self.vocab_size)
-            table[start:stop] = self._rows(np.arange(start, stop, dtype=np.int64))
+            block = Bags(np.arange(start, stop, dtype=np.int64))
+            gather([self.lookup_table], [block], [self.place], table[start:stop])
         return table
 
     def __repr__(self) -> str:
@@ -130,40 +157,3 @@ class CompressedField(ABC):
             f"{type(self).__name__}({self.name!r}, {self.vocab_size} x {self.dim}, "
             f"{self.nbytes} bytes, ratio {ratio:.1f})"
         )
-
-
-def _checked_offsets(offsets: ArrayLike, count: int, name: str) -> NDArray[np.int64]:
-    starts = np.asarray(offsets)
-    if starts.ndim != 1 or (starts.size and starts.dtype.kind not in "iu"):
-        raise IdError(f"field {name!r}: offsets must be a vector of integers")
-    starts = starts.astype(np.int64)
-    if starts.size and (starts[0] != 0 or np.any(np.diff(starts) < 0) or starts[-1] > count):
-        raise IdError(f"field {name!r}: offsets must ascend from 0 to at most {count}")
-    if not starts.size and count:
-        raise IdError(f"field {name!r}: {count} ids, but no bags")
-    return starts
-
-
-def _checked_weights(weights: ArrayLike, count: int, mode: Mode) -> NDArray[np.float32]:
-    factors = np.asarray(weights, dtype=np.float32)
-    if mode != "sum":
-        raise ValueError(f"per_sample_weights go with mode 'sum', not {mode!r}")
-    if factors.shape != (count,):
-        raise ValueError(f"{count} ids, but per_sample_weights of shape {factors.shape}")
-    return factors
-
-
-def _reduce_bags(
-    rows: NDArray[np.float32], starts: NDArray[np.int64], mode: Mode
-) -> NDArray[np.float32]:
-    if mode not in ("sum", "mean", "max"):
-        raise ValueError(f"mode is sum, mean or max, not {mode!r}")
-    pooled = np.zeros((len(starts), rows.shape[1]), dtype=np.float32)
-    lengths = np.diff(starts, append=len(rows))
-    full = lengths > 0  # reduceat would give an empty bag its neighbour's first row
-    if full.any():
-        reduce = np.maximum if mode == "max" else np.add
-        pooled[full] = reduce.reduceat(rows, starts[full], axis=0)
-    if mode == "mean":
-        pooled[full] /= lengths[full, None].astype(np.float32)
-    return pooled

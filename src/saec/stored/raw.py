@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from saec import artifact
 from saec.errors import ArtifactError
+from saec.lookup import LookupTable, Run, run_table
 from saec.stored.field import CompressedField
 
 __all__ = ["RawField"]
@@ -28,8 +29,10 @@ class RawField(CompressedField):
         """``weights``."""
         return {"weights": self.weights}
 
-    def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self.weights[ids].astype(np.float32)
+    def _lookup_table(self) -> LookupTable:
+        codes = np.zeros(0, dtype=np.uint8)
+        weights = np.ascontiguousarray(self.weights)
+        return run_table(self.vocab_size, [Run(0, 0, 0, 0)], codes, weights)
 
     @classmethod
     def _from_entry(cls, entry: artifact.Entry) -> Self:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from saec import artifact
-from saec.codes import PackedRows
 from saec.errors import ArtifactError
+from saec.lookup import LookupTable, tier_table
 from saec.order import TierVectors
 from saec.stored.field import CompressedField
 from saec.tiers import Layout, Part
@@ -130,46 +130,9 @@ class TieredField(CompressedField):
             self.permutation,
         )
 
-    def _rows(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        tiers, places = self._located(ids)
-        rows = np.repeat(self.axes[-1:].astype(np.float32), len(ids), axis=0)
-        for tier in np.unique(tiers).tolist():
-            chosen = np.flatnonzero(tiers == tier)
-            rows[chosen] = self._decoded(tier, places[chosen], rows[chosen])
-        return rows
-
-    def _located(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if self.vectors is not None:
-            try:
-                return self.vectors.locate(ids)
-            except ArtifactError as error:
-                raise ArtifactError(f"field {self.name!r}: {error}") from error
-        tiers = self.layout.tier_of(ids)
-        return tiers, ids - self.layout.bounds[tiers]
-
-    def _decoded(
-        self, tier: int, places: NDArray[np.int64], rows: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Add to ``rows`` axis after axis, in float32 and in this order: that is the format."""
-        codes = self._packed(tier).gather(places)
-        axes = self.axes.astype(np.float32)
-        axis = 0
-        parts = zip(self.layout.tiers[tier], self.layout.first_values[tier], strict=True)
-        for number, (part, first) in enumerate(parts):
-            values = self.values[first : first + part.values]
-            for coordinate in part_coordinates(part, values, codes[:, number]).T:
-                rows = rows + coordinate[:, None] * axes[axis]
-                axis += 1
-        return rows
-
-    def _packed(self, tier: int) -> PackedRows:
-        bounds = self.layout.bounds
-        return PackedRows(
-            self.codes,
-            self.layout.first_bytes[tier],
-            int(bounds[tier + 1] - bounds[tier]),
-            self.layout.widths(tier),
-        )
+    def _lookup_table(self) -> LookupTable:
+        values, axes = self.values.astype(np.float32), self.axes.astype(np.float32)
+        return tier_table(self.layout, self.codes, values, axes, self.vectors)
 
     @classmethod
     def _from_entry(cls, entry: artifact.Entry) -> Self:

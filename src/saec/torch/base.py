@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from saec.codes import check_ids
 from saec.errors import IdError
 from saec.stored.field import CompressedField
+from saec.torch.operator import DTYPES, Prepared, native_pool, pool
+from saec.torch.readers import Reader, plain
 
-__all__ = ["CompressedTable", "LearnedTable", "Snapshot", "words"]
+__all__ = ["CompressedTable", "LearnedTable", "Snapshot"]
 
 _DECODE_ROWS = 1 << 16
 _ID_DTYPES = (torch.int32, torch.int64)
@@ -27,23 +28,17 @@ class CompressedTable(nn.Module):
     Args:
         names: of the fields whose rows follow each other in the table.
         vocab_size: number of rows.
-        pads: rows (dim,) by id that lookups return instead of what is stored, exact.
 
     Attributes:
         layout: buffer int64, all that tells this table's codes from those of another.
-        pad_rows: buffer (pads, dim).
     """
 
     layout: Tensor
-    pad_rows: Tensor
 
-    def __init__(self, names: Sequence[str], vocab_size: int, pads: Mapping[int, Tensor]) -> None:
+    def __init__(self, names: Sequence[str], vocab_size: int) -> None:
         super().__init__()
         self.names = tuple(names)
         self.vocab_size = vocab_size
-        self.pads = tuple(pads)
-        if pads:
-            self.register_buffer("pad_rows", torch.stack(list(pads.values())))
 
     @property
     @abstractmethod
@@ -56,8 +51,27 @@ class CompressedTable(nn.Module):
         """What is stored, for ``print(model)``."""
 
     @abstractmethod
-    def stored_rows(self, ids: Tensor) -> Tensor:
-        """Rows (m, dim) of checked ids (m,) int64, before padding."""
+    def rows(self, ids: Tensor, padding_idx: int | None) -> Tensor:
+        """Rows (m, dim) of flat ids (m,), int32 or int64, with pads in their places.
+
+        Raises:
+            IdError: on a CPU and not while a graph is captured, an id is out of range.
+        """
+
+    @abstractmethod
+    def bags(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        per_sample_weights: Tensor | None,
+        mode: str,
+        padding_idx: int | None,
+    ) -> Tensor:
+        """Bags (bags, dim) of flat ids (m,), int32 or int64, that start at ``offsets``, int64.
+
+        Raises:
+            IdError: see :meth:`rows`; also of an offset.
+        """
 
     def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
         """Rows of ``ids`` (any shape, int32 or int64), ``ids.shape + (dim,)``.
@@ -68,11 +82,8 @@ class CompressedTable(nn.Module):
             IdError: ids are of another dtype or, on a CPU and not while a graph is captured, out
                 of range.
         """
-        flat = self.checked(ids)
-        rows = self.stored_rows(flat)
-        for pad, row in zip(self.pads, self.pad_rows if self.pads else (), strict=True):
-            rows = torch.where((flat == pad)[:, None], row, rows)
-        return rows.reshape(*ids.shape, self.dim)
+        self._check_dtype(ids)
+        return self.rows(ids.reshape(-1), padding_idx).reshape(*ids.shape, self.dim)
 
     def pool(
         self,
@@ -83,41 +94,28 @@ class CompressedTable(nn.Module):
         include_last_offset: bool,
         padding_idx: int | None,
     ) -> Tensor:
-        """Reduce bags of rows as ``nn.EmbeddingBag`` does; ``offsets`` are int64.
+        """Reduce bags of rows as ``nn.EmbeddingBag`` does.
 
         Raises:
-            IdError: see :meth:`forward`.
+            IdError: see :meth:`forward`; also of an offset.
+            ValueError: shapes or modes do not go together.
         """
-        rows = self(ids).reshape(-1, self.dim)
-        positions = torch.arange(rows.shape[0], device=rows.device).reshape(ids.shape)
-        if padding_idx is not None:
-            # A row of its own for padding in front, since no id of a position says "leave out".
-            rows = torch.cat([rows.new_zeros(1, self.dim), rows])
-            positions = torch.where(ids == padding_idx, 0, positions + 1)
-        return functional.embedding_bag(
-            positions,
-            rows,
-            offsets,
-            mode=mode,
-            per_sample_weights=per_sample_weights,
-            include_last_offset=include_last_offset,
-            padding_idx=None if padding_idx is None else 0,
-        )
+        self._check_dtype(ids)
+        _check_weights(ids, per_sample_weights, mode)
+        flat, starts = _flat_bags(ids, offsets, include_last_offset)
+        if per_sample_weights is not None:
+            per_sample_weights = per_sample_weights.reshape(-1)[: flat.shape[0]].contiguous()
+        return self.bags(flat, starts, per_sample_weights, mode, padding_idx)
 
     @torch.no_grad()
     def decode(self) -> Tensor:
         """The whole table, (vocab_size, dim)."""
         ids = torch.arange(self.vocab_size, device=self.layout.device)
-        return torch.cat([self(block) for block in torch.split(ids, _DECODE_ROWS)])
+        return torch.cat([self.rows(block, None) for block in torch.split(ids, _DECODE_ROWS)])
 
-    def checked(self, ids: Tensor) -> Tensor:
-        """Flat ids, int64; see :meth:`forward`."""
+    def _check_dtype(self, ids: Tensor) -> None:
         if ids.dtype not in _ID_DTYPES:
             raise IdError(f"{self._place}: ids must be int32 or int64, not {ids.dtype}")
-        # In a captured graph values are unknown: there the gather's own bounds check stands.
-        if type(ids) is Tensor and ids.device.type == "cpu" and not torch.compiler.is_compiling():
-            check_ids(ids.numpy(), self.vocab_size, self._place)
-        return ids.reshape(-1).long().contiguous()  # bucketize warns of strided input
 
     @property
     def _place(self) -> str:
@@ -164,6 +162,72 @@ class LearnedTable(CompressedTable):
 
     stored: tuple[Any, ...] = ()
 
+    def __init__(self, names: Sequence[str], vocab_size: int, reader: Reader) -> None:
+        super().__init__(names, vocab_size)
+        self.reader = reader
+        self.pads = reader.pads
+        self._spec = reader.spec
+        self._prepared = Prepared()
+
+    @property
+    @abstractmethod
+    def tensors(self) -> list[Tensor]:
+        """What the reader reads, in its order."""
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return self.reader.dim(self.tensors)
+
+    def rows(self, ids: Tensor, padding_idx: int | None) -> Tensor:
+        """See :class:`CompressedTable`."""
+        return self._read(ids, None, None, "sum", padding_idx)
+
+    def bags(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        per_sample_weights: Tensor | None,
+        mode: str,
+        padding_idx: int | None,
+    ) -> Tensor:
+        """See :class:`CompressedTable`."""
+        return self._read(ids, offsets, per_sample_weights, mode, padding_idx)
+
+    def _read(
+        self,
+        ids: Tensor,
+        offsets: Tensor | None,
+        weights: Tensor | None,
+        mode: str,
+        padding_idx: int | None,
+    ) -> Tensor:
+        tensors = self.tensors
+        skipped = -1 if padding_idx is None else padding_idx
+        eager = type(ids) is Tensor and not torch.compiler.is_compiling()
+        learns = torch.is_grad_enabled() and (
+            any(parameter.requires_grad for parameter in tensors[: self.reader.parameters])
+            or (weights is not None and weights.requires_grad)
+        )
+        native = ids.is_cpu and tensors[0].dtype in DTYPES
+        if eager and native and not learns:
+            # Without the dispatcher: at small batches it would take longer than the lookup.
+            table = self._prepared.table(self.reader, tensors)
+            factors = None if weights is None else weights.float()
+            left_out = -1 if offsets is None else skipped
+            dtype = tensors[0].dtype
+            return native_pool(
+                table, ids.contiguous(), offsets, factors, mode, left_out, dtype, self._place
+            )
+        if eager and learns:
+            # Parameters change from step to step: preparing a table for each would not pay.
+            if ids.is_cpu:
+                check_ids(ids.numpy(), self.vocab_size, self._place)
+            return plain(self.reader, ids, offsets, weights, tensors, mode, skipped)
+        flat = ids.contiguous()
+        rows: Tensor = pool(flat, offsets, weights, tensors, self._spec, mode, skipped)
+        return rows
+
     @abstractmethod
     def tuned(self, field: CompressedField) -> CompressedField:
         """``field`` with the table's present values, rounded as it stores them.
@@ -197,14 +261,36 @@ class LearnedTable(CompressedTable):
         self.stored = snapshot.stored
 
 
-def words(codes: Tensor, bits: Tensor, count: int) -> Tensor:
-    """Little-endian words that start at ``bits`` (m,) of ``codes`` (bytes,) uint8, (m,) int64.
+def _check_weights(ids: Tensor, weights: Tensor | None, mode: str) -> None:
+    if weights is None:
+        return
+    if mode != "sum":
+        raise ValueError(f"per_sample_weights go with mode 'sum', not {mode!r}")
+    if weights.shape != ids.shape:
+        raise ValueError(
+            f"ids have shape {tuple(ids.shape)}, per_sample_weights {tuple(weights.shape)}"
+        )
 
-    At least the first ``8 * count - 7`` bits of each are right.
-    """
-    starts = bits >> 3
-    # index_select, not indexing: it refuses negative positions instead of wrapping around.
-    found = codes.index_select(0, starts).long()
-    for byte in range(1, count):
-        found |= codes.index_select(0, starts + byte).long() << (8 * byte)
-    return found >> (bits & 7)
+
+def _flat_bags(
+    ids: Tensor, offsets: Tensor | None, include_last_offset: bool
+) -> tuple[Tensor, Tensor]:
+    """Ids (m,) and where bags start, (bags,) int64."""
+    if ids.dim() == 2:
+        if offsets is not None:
+            raise ValueError("a matrix of ids has a bag in each row, and no offsets")
+        count, width = ids.shape
+        starts = torch.arange(count, device=ids.device) * width
+        return ids.reshape(-1), starts
+    if ids.dim() != 1:
+        raise ValueError(f"ids are a vector or a matrix, not of shape {tuple(ids.shape)}")
+    if offsets is None or offsets.dim() != 1:
+        raise ValueError("a vector of ids needs a vector of offsets")
+    offsets = offsets.long().contiguous()
+    if not include_last_offset:
+        return ids, offsets
+    if offsets.shape[0] < 1:
+        raise ValueError("with include_last_offset there is at least one offset")
+    if ids.is_cpu and not torch.compiler.is_compiling():
+        ids = ids[: max(int(offsets[-1]), 0)]  # what follows is in no bag
+    return ids, offsets[:-1]

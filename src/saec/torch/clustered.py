@@ -1,8 +1,7 @@
-"""Rows of clustered and raw tables, straight from one codebook, in plain torch operations."""
+"""Clustered and raw tables on one codebook: what is stored, and how it learns."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from saec.codebook import Codebook
 from saec.errors import ModuleError
+from saec.lookup import Run
 from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField
 from saec.stored.raw import RawField
-from saec.torch.base import LearnedTable, words
+from saec.torch.base import LearnedTable
+from saec.torch.readers import RunReader
 
 __all__ = ["ClusteredTable"]
 
@@ -28,48 +28,34 @@ Stored = Codebook | np.dtype[Any]
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows ``first_row`` .. ``first_row + rows`` of a table: one field.
-
-    Their codes of ``code_bits`` bits start at byte ``first_byte``; code 0 is the codebook's row
-    ``first_centroid``. With ``code_bits`` 0 the codebook holds the rows themselves, in order.
-    """
+    """A field of the table: its run of rows, and its rows of the codebook."""
 
     name: str
-    first_row: int
+    run: Run
     rows: int
-    code_bits: int
-    first_byte: int
-    first_centroid: int
     centroids: int
 
     @property
     def span(self) -> slice:
         """Rows of the codebook."""
-        return slice(self.first_centroid, self.first_centroid + self.centroids)
-
-    @property
-    def columns(self) -> list[int]:
-        """Numbers that a lookup needs: first row, bits, first bit, mask, first centroid, is raw."""
-        mask = (1 << self.code_bits) - 1
-        first_bit = 8 * self.first_byte
-        raw = int(self.code_bits == 0)
-        return [self.first_row, self.code_bits, first_bit, mask, self.first_centroid, raw]
+        first = self.run.first_stored
+        return slice(first, first + self.centroids)
 
 
 class ClusteredTable(LearnedTable):
-    """Packed codes and one codebook; maps ids to codebook rows.
+    """Packed codes and one codebook, which after the centroids has one row for each of the pads.
 
-    After the centroids the codebook has one row for each of the pads.
+    How rows are read from them is told by :class:`saec.torch.readers.RunReader`.
 
     Args:
         fields: clustered or raw ones that follow each other in rows.
-        pads: see :class:`CompressedTable`.
+        pads: rows (dim,) by id that lookups return instead of what is stored, exact.
         like: tensor on the device and of the dtype that the table gets.
 
     Attributes:
         codebook: parameter (centroids, dim), the only thing that learns.
         codes: buffer (bytes,) uint8, the segments' packed codes one after the other.
-        layout: buffer (6, segments) int64, see :attr:`Segment.columns`.
+        layout: buffer (6, segments) int64, see :attr:`RunReader.columns`.
 
     Raises:
         ModuleError: a field of a codec that has no PyTorch module.
@@ -82,100 +68,31 @@ class ClusteredTable(LearnedTable):
     def __init__(
         self, fields: Sequence[CompressedField], pads: Mapping[int, Tensor], like: Tensor
     ) -> None:
-        super().__init__([field.name for field in fields], _rows(fields), {})
-        self.pads = tuple(pads)  # their rows are in the codebook
-        self.segments, data, centroids, stored = _packed(fields)
-        self.stored = stored
+        segments, data, centroids, stored = _packed(fields)
+        runs = tuple(segment.run for segment in segments)
+        names = [field.name for field in fields]
+        reader = RunReader(_rows(fields), runs, tuple(pads))
+        super().__init__(names, reader.count, reader)
+        self.segments, self.stored = segments, stored
         codebook = torch.from_numpy(centroids).to(like.device, like.dtype)
         if pads:
             codebook = torch.cat([codebook, torch.stack(list(pads.values()))])
         self.codebook = nn.Parameter(codebook)
         self.register_buffer("codes", torch.from_numpy(data).to(like.device))
-        columns = torch.tensor([segment.columns for segment in self.segments], device=like.device)
+        columns = torch.tensor(reader.columns, device=like.device)
         self.register_buffer("layout", columns.T.contiguous())
-        # The widest reach of a code over byte borders; starts are multiples of gcd(bits, 8).
-        self._bytes = max(
-            math.ceil((bits + 8 - math.gcd(bits, 8)) / 8)
-            for bits in (segment.code_bits for segment in self.segments)
-        )
 
     @property
-    def dim(self) -> int:
-        """Width of a row."""
-        return self.codebook.shape[1]
+    def tensors(self) -> list[Tensor]:
+        """See :class:`CompressedTable`."""
+        held, own = self._parameters, self._buffers
+        return [held["codebook"], own["codes"], own["layout"]]  # type: ignore[list-item]
 
     @property
     def summary(self) -> str:
         """Widths of codes and size of the codebook."""
-        bits = "+".join(str(segment.code_bits) for segment in self.segments)
+        bits = "+".join(str(segment.run.code_bits) for segment in self.segments)
         return f"code_bits={bits}, centroids={self.codebook.shape[0]}"
-
-    def forward(self, ids: Tensor, padding_idx: int | None = None) -> Tensor:
-        """See :class:`CompressedTable`."""
-        return functional.embedding(
-            self.codebook_rows(ids), self.codebook, self._pad_row(padding_idx)
-        )
-
-    def pool(
-        self,
-        ids: Tensor,
-        offsets: Tensor | None,
-        per_sample_weights: Tensor | None,
-        mode: str,
-        include_last_offset: bool,
-        padding_idx: int | None,
-    ) -> Tensor:
-        """See :class:`CompressedTable`; rows go from the codebook straight into their bags."""
-        return functional.embedding_bag(
-            self.codebook_rows(ids),
-            self.codebook,
-            offsets,
-            mode=mode,
-            per_sample_weights=per_sample_weights,
-            include_last_offset=include_last_offset,
-            padding_idx=self._pad_row(padding_idx),
-        )
-
-    def stored_rows(self, ids: Tensor) -> Tensor:
-        """See :class:`CompressedTable`."""
-        return functional.embedding(self._found(ids), self.codebook)
-
-    def codebook_rows(self, ids: Tensor) -> Tensor:
-        """Codebook rows of ``ids`` (any shape, int32 or int64), int64 of the same shape.
-
-        Raises:
-            IdError: see :meth:`CompressedTable.forward`.
-        """
-        flat = self.checked(ids)
-        rows = self._found(flat)
-        for index, pad in enumerate(self.pads):
-            rows = torch.where(flat == pad, self._first_pad + index, rows)
-        return rows.reshape(ids.shape)
-
-    def _found(self, ids: Tensor) -> Tensor:
-        coded = self.segments[0].code_bits > 0
-        return self._single(ids) if len(self.segments) == 1 and coded else self._joint(ids)
-
-    def _single(self, ids: Tensor) -> Tensor:
-        (segment,) = self.segments
-        mask = (1 << segment.code_bits) - 1
-        return words(self.codes, ids * segment.code_bits, self._bytes) & mask
-
-    def _joint(self, ids: Tensor) -> Tensor:
-        part = torch.bucketize(ids, self.layout[0, 1:], right=True)
-        first_row, code_bits, first_bit, mask, first_centroid, raw = (
-            column.index_select(0, part) for column in self.layout.unbind(0)
-        )
-        local = ids - first_row
-        codes = words(self.codes, first_bit + local * code_bits, self._bytes) & mask
-        return first_centroid + codes + local * raw
-
-    @property
-    def _first_pad(self) -> int:
-        return self.segments[-1].first_centroid + self.segments[-1].centroids
-
-    def _pad_row(self, padding_idx: int | None) -> int | None:
-        return None if padding_idx is None else self._first_pad + self.pads.index(padding_idx)
 
     def tuned(self, field: CompressedField) -> CompressedField:
         """See :class:`LearnedTable`."""
@@ -227,8 +144,9 @@ class ClusteredTable(LearnedTable):
         if isinstance(field, ClusteredField):
             bits, codes = field.codes.bits, field.codes.data.tobytes()
             clusters = field.codebook.clusters
-        held = self.codes[segment.first_byte : segment.first_byte + len(codes)].cpu().numpy()
-        here = (segment.rows, segment.code_bits, segment.centroids, self.dim)
+        first = segment.run.first_byte
+        held = self.codes[first : first + len(codes)].cpu().numpy()
+        here = (segment.rows, segment.run.code_bits, segment.centroids, self.dim)
         if here != (field.vocab_size, bits, clusters, field.dim) or held.tobytes() != codes:
             raise ModuleError(
                 f"field {field.name!r} has other codes in the model than in the result"
@@ -259,9 +177,8 @@ def _packed(
         bits, data = _codes(field)
         values = _centroids(field)
         start = byte if bits else 0  # rows without codes read bytes, too, and ignore them
-        segments.append(
-            Segment(field.name, row, field.vocab_size, bits, start, centroid, len(values))
-        )
+        run = Run(row, bits, start, centroid)
+        segments.append(Segment(field.name, run, field.vocab_size, len(values)))
         codes.append(data)
         centroids.append(values)
         row, byte, centroid = row + field.vocab_size, byte + len(data), centroid + len(values)
@@ -278,8 +195,7 @@ def _codes(field: CompressedField) -> tuple[int, NDArray[np.uint8]]:
     if isinstance(field, RawField):
         return 0, np.empty(0, dtype=np.uint8)
     if isinstance(field, ClusteredField):
-        # A damaged code must not reach the centroids of the next field.
-        field.checked_codes(np.arange(field.vocab_size, dtype=np.int64))
+        field.check_codes()  # a damaged one must not reach the centroids of the next field
         return field.codes.bits, field.codes.data
     raise ModuleError(f"field {field.name!r}: codec {field.codec!r} has no PyTorch module")
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from saec.codes import check_ids
 from saec.stored.field import CompressedField
 from saec.stored.tiered import TieredField
 from saec.torch.base import CompressedTable
 from saec.torch.clustered import ClusteredTable
+from saec.torch.readers import pool_rows
 from saec.torch.tiered import TieredTable
 
 __all__ = ["JointTable", "compressed_table"]
@@ -38,14 +40,19 @@ class JointTable(CompressedTable):
     Attributes:
         tables: one for each tiered field, and one for each run of other fields.
         layout: buffer (tables,) int64, their first rows.
+        pad_rows: buffer (pads, dim), or None.
     """
+
+    pad_rows: Tensor | None
 
     def __init__(
         self, fields: Sequence[CompressedField], pads: Mapping[int, Tensor], like: Tensor
     ) -> None:
         tables = [compressed_table(run, {}, like) for run in _runs(fields)]
         rows = [table.vocab_size for table in tables]
-        super().__init__([field.name for field in fields], sum(rows), pads)
+        super().__init__([field.name for field in fields], sum(rows))
+        self.pads = tuple(pads)
+        self.register_buffer("pad_rows", torch.stack(list(pads.values())) if pads else None)
         self.tables = nn.ModuleList(tables)
         self._firsts = [sum(rows[:index]) for index in range(len(rows))]
         self.register_buffer("layout", torch.tensor(self._firsts, device=like.device))
@@ -64,12 +71,28 @@ class JointTable(CompressedTable):
     def _parts(self) -> list[CompressedTable]:
         return list(self.tables)  # type: ignore[arg-type]
 
-    def stored_rows(self, ids: Tensor) -> Tensor:
+    def rows(self, ids: Tensor, padding_idx: int | None) -> Tensor:
         """See :class:`CompressedTable`."""
-        numbers = torch.bucketize(ids, self.layout[1:], right=True)
-        if torch.compiler.is_compiling():
-            return self._selected(ids, numbers)
-        return self._gathered(ids, numbers)
+        if type(ids) is Tensor and ids.is_cpu and not torch.compiler.is_compiling():
+            check_ids(ids.numpy(), self.vocab_size, self._place)
+        numbers = torch.bucketize(ids.contiguous(), self.layout[1:], right=True)
+        found = self._selected if torch.compiler.is_compiling() else self._gathered
+        rows = found(ids, numbers)
+        for pad, row in zip(self.pads, () if self.pad_rows is None else self.pad_rows, strict=True):
+            rows = torch.where((ids == pad)[:, None], row, rows)
+        return rows
+
+    def bags(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        per_sample_weights: Tensor | None,
+        mode: str,
+        padding_idx: int | None,
+    ) -> Tensor:
+        """See :class:`CompressedTable`."""
+        rows = self.rows(ids, padding_idx)
+        return pool_rows(rows, ids, offsets, per_sample_weights, mode, padding_idx)
 
     def _gathered(self, ids: Tensor, numbers: Tensor) -> Tensor:
         """Each table asked for its own ids."""
@@ -77,7 +100,7 @@ class JointTable(CompressedTable):
         for number, (first, table) in enumerate(zip(self._firsts, self._parts, strict=True)):
             own = (numbers == number).nonzero()[:, 0]
             chosen.append(own)
-            rows.append(table.stored_rows(ids[own] - first))
+            rows.append(table.rows(ids[own] - first, None))
         order = torch.cat(chosen)
         back = torch.empty_like(order).scatter_(
             0, order, torch.arange(len(order), device=order.device)
@@ -91,7 +114,7 @@ class JointTable(CompressedTable):
         for number, (first, table) in enumerate(zip(self._firsts, self._parts, strict=True)):
             # Ids before the first table and beyond the last one stay: its gather refuses them.
             low, high = 0 if number else None, table.vocab_size - 1 if number < last else None
-            found = table.stored_rows((ids - first).clamp(low, high))
+            found = table.rows((ids - first).clamp(low, high), None)
             own = (numbers == number)[:, None]
             rows = found if rows is None else torch.where(own, found, rows)
         assert rows is not None

@@ -81,7 +81,7 @@ class CompressedEmbeddingBag(_CompressedModule):
         """
         return self.table.pool(
             input,
-            None if offsets is None else offsets.long(),
+            offsets,
             per_sample_weights,
             self.mode,
             self.include_last_offset,

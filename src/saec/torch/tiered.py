@@ -1,4 +1,4 @@
-"""Rows of a table in tiers, decoded as they are looked up, in plain torch operations."""
+"""A table in tiers: what is stored, and how it learns."""
 
 from __future__ import annotations
 
@@ -14,24 +14,21 @@ from saec.errors import ModuleError
 from saec.stored.field import CompressedField
 from saec.stored.tiered import TieredField
 from saec.tiers import Layout
-from saec.torch.base import LearnedTable, words
+from saec.torch.base import LearnedTable
+from saec.torch.readers import TierReader, held_values
 from saec.torch.vectors import Vectors
 
 __all__ = ["TieredTable"]
-
-_TIER_COLUMNS = 3
-_CELL_COLUMNS = 5
 
 
 class TieredTable(LearnedTable):
     """Packed codes of one field, and the values, axes and mean that they stand for.
 
-    A grid is held as its offset, among the values, and its extent, 2**bits times its step: then all
-    of them are coordinates, which learn at one rate.
+    How rows are read from them is told by :class:`saec.torch.readers.TierReader`.
 
     Args:
         field: what is stored.
-        pads: see :class:`CompressedTable`.
+        pads: rows (dim,) by id that lookups return instead of what is stored, exact.
         like: tensor on the device and of the dtype that the table gets.
 
     Attributes:
@@ -41,6 +38,7 @@ class TieredTable(LearnedTable):
         mean: parameter (dim,).
         codes: buffer (bytes,) uint8.
         layout: buffer (tiers, 3 + 5 * rank) int64, see :func:`_columns`.
+        pad_rows: buffer (pads, dim).
         vectors: where each id's row is stored, or None if ids are ranks.
 
     Raises:
@@ -52,74 +50,37 @@ class TieredTable(LearnedTable):
     axes: nn.Parameter
     mean: nn.Parameter
     codes: Tensor
+    pad_rows: Tensor
     vectors: Vectors | None
 
     def __init__(self, field: TieredField, pads: Mapping[int, Tensor], like: Tensor) -> None:
-        super().__init__([field.name], field.vocab_size, pads)
+        super().__init__([field.name], field.vocab_size, TierReader(field.layout, tuple(pads)))
         self.parts = field.layout
         self.vectors = None if field.vectors is None else Vectors(field.vectors, like.device)
-        # The widest reach of a code over byte borders.
-        widths = [part.bits for parts in field.layout.tiers for part in parts]
-        self._bytes = (max(widths, default=0) + 14) // 8
         self._axes_dtype = field.axes.dtype
         for name, array in _held(field.layout, field.values, field.axes).items():
             setattr(self, name, nn.Parameter(torch.from_numpy(array).to(like.device, like.dtype)))
         self.register_buffer("codes", torch.from_numpy(np.array(field.codes)).to(like.device))
         self.register_buffer("layout", torch.tensor(_columns(field.layout), device=like.device))
+        rows = torch.stack(list(pads.values())) if pads else like.new_empty(0, field.dim)
+        self.register_buffer("pad_rows", rows, persistent=bool(pads))
 
     @property
-    def dim(self) -> int:
-        """Width of a row."""
-        return self.mean.shape[0]
+    def tensors(self) -> list[Tensor]:
+        """See :class:`CompressedTable`."""
+        # Not by attribute: a module looks for those in vain first, and lookups are short.
+        held: Mapping[str, Any] = self._parameters
+        own: Mapping[str, Any] = self._buffers
+        found = [held["values"], held["extents"], held["axes"], held["mean"]]
+        found += [own["codes"], own["layout"], own["pad_rows"]]
+        if self.vectors is not None:
+            found += [self.vectors.blocks, self.vectors.below]
+        return found
 
     @property
     def summary(self) -> str:
         """Sizes of what is stored."""
         return f"tiers={len(self.parts.tiers)}, axes={self.parts.rank}, bytes={len(self.codes)}"
-
-    def stored_rows(self, ids: Tensor) -> Tensor:
-        """Rows (m, dim) of checked ids (m,) int64.
-
-        Axis after axis is added, in float32 or wider and with every product rounded, so that
-        float32 rows equal those of :class:`TieredField` bit for bit.
-        """
-        dtype = torch.promote_types(self.mean.dtype, torch.float32)
-        axes = self.axes.to(dtype)
-        rows = self.mean.to(dtype).expand(ids.shape[0], -1)
-        if len(self.values):
-            coordinates = self._coordinates(*self._located(ids), dtype)
-            for axis, coordinate in zip(axes, coordinates.unbind(1), strict=True):
-                rows = rows + coordinate[:, None] * axis
-        return rows.contiguous().to(self.mean.dtype)  # a mean alone is one row expanded
-
-    def _coordinates(self, tiers: Tensor, places: Tensor, dtype: torch.dtype) -> Tensor:
-        """Coordinates (m, rank) of the rows at ``places`` of ``tiers``, both (m,)."""
-        first_bits, row_bits = self.layout[:, 1], self.layout[:, 2]
-        shifts, masks, firsts, strides, grids = self._cells.unbind(1)
-        starts = first_bits.index_select(0, tiers) + places * row_bits.index_select(0, tiers)
-        bits = starts[:, None] + shifts.index_select(0, tiers)
-        read = words(self.codes, bits.reshape(-1), self._bytes).reshape(bits.shape)
-        codes = read & masks.index_select(0, tiers)
-        at = firsts.clamp(min=0).index_select(0, tiers) + codes * strides.index_select(0, tiers)
-        found = self.values.to(dtype).index_select(0, at.reshape(-1)).reshape(at.shape)
-        if len(self.extents):
-            extents = self.extents.to(dtype)[(grids - 1).clamp(min=0)]
-            # A power of two divides without rounding.
-            steps = torch.where(grids > 0, extents / (masks + 1), 0)
-            found = found + codes * steps.index_select(0, tiers)
-        return torch.where((firsts < 0).index_select(0, tiers), 0, found)
-
-    @property
-    def _cells(self) -> Tensor:
-        return self.layout[:, _TIER_COLUMNS:].reshape(-1, _CELL_COLUMNS, self.axes.shape[0])
-
-    def _located(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Tier of each id and place in it, (m,) int64."""
-        if self.vectors is not None:
-            return self.vectors.locate(ids)
-        bounds = self.layout[:, 0].contiguous()
-        tiers = torch.bucketize(ids, bounds[1:], right=True)
-        return tiers, ids - bounds.index_select(0, tiers)
 
     def tuned(self, field: CompressedField) -> CompressedField:
         """See :class:`LearnedTable`."""
@@ -165,10 +126,7 @@ class TieredTable(LearnedTable):
 
     def _rounded(self) -> tuple[NDArray[np.float16], NDArray[np.floating[Any]]]:
         """Values and axes, with the mean, as a :class:`TieredField` stores them."""
-        steps, bits = _grids(self.parts)
-        values = np.empty(self.parts.value_count, dtype=np.float32)
-        values[~steps] = _array(self.values)
-        values[steps] = np.ldexp(_array(self.extents), -bits)
+        values = held_values(self.parts, _array(self.values), _array(self.extents))
         axes = np.concatenate([_array(self.axes), _array(self.mean)[None]])
         return _clipped(values, np.dtype(np.float16)), _clipped(axes, self._axes_dtype)
 
@@ -219,23 +177,11 @@ def _cells(layout: Layout, tier: int, grids: int) -> Iterator[_Cell]:
         shift += part.bits
 
 
-def _grids(layout: Layout) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Which of the stored values are steps (values,), and the bits of each grid (grids,)."""
-    steps = np.zeros(layout.value_count, dtype=bool)
-    bits = []
-    for parts, firsts in zip(layout.tiers, layout.first_values, strict=True):
-        for part, first in zip(parts, firsts, strict=False):
-            if part.kind == "grid":
-                steps[first + 1] = True
-                bits.append(part.bits)
-    return steps, np.array(bits, dtype=np.int64)
-
-
 def _held(
     layout: Layout, values: NDArray[np.float16], axes: NDArray[np.floating[Any]]
 ) -> dict[str, NDArray[np.float32]]:
     """The parameters that stand for stored values and axes."""
-    steps, bits = _grids(layout)
+    steps, bits = layout.grids
     exact, directions = values.astype(np.float32), axes.astype(np.float32)
     return {
         "values": exact[~steps],

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from saec.order import BLOCK_BITS, TierVectors, levels_of
 
-__all__ = ["Vectors"]
+__all__ = ["Vectors", "locate"]
 
 _WORD_BITS = 32
 _BLOCK_WORDS = 1 + BLOCK_BITS // _WORD_BITS
@@ -36,7 +36,6 @@ class Vectors(nn.Module):
         for start in range(0, vectors.count, _CHECKED_ROWS):
             stop = min(start + _CHECKED_ROWS, vectors.count)
             vectors.locate(np.arange(start, stop, dtype=np.int64))
-        self._levels = tuple((level.tier, level.blocks) for level in levels_of(vectors.count))
         blocks = np.array(vectors.data).view("<i4").reshape(-1, _BLOCK_WORDS)
         self.register_buffer("blocks", torch.from_numpy(blocks).to(device))
         self.register_buffer("below", _masks_below().to(device), persistent=False)
@@ -47,31 +46,39 @@ class Vectors(nn.Module):
         array: NDArray[np.uint8] = self.blocks.cpu().numpy().reshape(-1).view(np.uint8)
         return array
 
-    def locate(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Tier of each id (m,) int64 and place in it, both (m,) int64."""
-        tiers = torch.full_like(ids, self._levels[-1][0])
-        places, left = ids, ids
-        found = torch.zeros_like(ids, dtype=torch.bool)
-        first = 0
-        for tier, blocks in self._levels[:-1]:
-            ones, inside = self._counted(first, left)
-            new = inside & ~found
-            tiers = torch.where(new, tier, tiers)
-            places = torch.where(new, ones, places)
-            found = found | inside
-            left = torch.where(found, 0, left - ones)
-            first += blocks
-        return tiers, torch.where(found, places, left)
 
-    def _counted(self, first_block: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Ones before each position of a vector, and whether there is one at it."""
-        blocks = self.blocks.index_select(0, first_block + (positions // BLOCK_BITS))
-        inside = positions % BLOCK_BITS
-        word = blocks.gather(1, 1 + inside[:, None] // _WORD_BITS)[:, 0]
-        at = (word >> (inside % _WORD_BITS)) & 1
-        before = blocks[:, 0].long() & 0xFFFFFFFF
-        ones = _popcount(blocks[:, 1:] & self.below.index_select(0, inside))
-        return before + ones, at.bool()
+def locate(ids: Tensor, count: int, blocks: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+    """Tier of each id (m,) int64 of ``count`` and place in it, both (m,) int64.
+
+    ``blocks`` and ``below`` are those of :class:`Vectors`.
+    """
+    *levels, last = levels_of(count)
+    tiers = torch.full_like(ids, last.tier)
+    places, left = ids, ids
+    found = torch.zeros_like(ids, dtype=torch.bool)
+    first = 0
+    for level in levels:
+        ones, inside = _counted(blocks, below, first, left)
+        new = inside & ~found
+        tiers = torch.where(new, level.tier, tiers)
+        places = torch.where(new, ones, places)
+        found = found | inside
+        left = torch.where(found, 0, left - ones)
+        first += level.blocks
+    return tiers, torch.where(found, places, left)
+
+
+def _counted(
+    blocks: Tensor, below: Tensor, first_block: int, positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Ones before each position of a vector, and whether there is one at it."""
+    chosen = blocks.index_select(0, first_block + (positions // BLOCK_BITS))
+    inside = positions % BLOCK_BITS
+    word = chosen.gather(1, 1 + inside[:, None] // _WORD_BITS)[:, 0]
+    at = (word >> (inside % _WORD_BITS)) & 1
+    before = chosen[:, 0].long() & 0xFFFFFFFF
+    ones = _popcount(chosen[:, 1:] & below.index_select(0, inside))
+    return before + ones, at.bool()
 
 
 def _masks_below() -> Tensor:

@@ -1,0 +1,140 @@
+"""Synthetic ids and compressed tables for timing lookups: what is read is real, the numbers random.
+
+Codes are stored as compression stores them, in a saved artifact that is memory-mapped again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import saec
+from saec.codebook import Codebook
+from saec.codes import PackedCodes, bits_for
+from saec.order import TierVectors
+from saec.stored.clustered import ClusteredField
+from saec.stored.field import CompressedField
+from saec.stored.tiered import TieredField
+from saec.tiers import Layout, Part, tier_bounds
+
+__all__ = [
+    "DISTRIBUTIONS",
+    "clustered",
+    "draw_ids",
+    "float_table",
+    "peak_bytes",
+    "scattered",
+    "stored",
+    "tiered",
+]
+
+Ids = NDArray[np.int64]
+
+DISTRIBUTIONS = ("uniform", "zipf")
+ZIPF_EXPONENT = 1.05
+
+# Tiers such as compression by axes chooses for the heavy-tailed fields of globo at a ratio at which
+# the log loss stays what it was: fine grids for the head, three bits and fewer for the tail.
+TIERS = (
+    "8g 6g 7g 6g 6g 5g 5g 5g 4g 4g 4g 4g 4g 3g 3g 3g",
+    "7g 6g 7g 5g 5g 5g 5g 4g 4g 4g 3 3 3g 2 2 2",
+    "6g 6g 6g 5g 5g 4 4 3 3 3 3 2 2 2 2 1",
+    "6 5 5 4 4 4 3 3 3 3 2 2 2 1 1 1",
+    "5 5 4 4 4 3 3 2 2 2 1 1 1",
+    "10j3 3 3 2 1 1 1 - 0",
+    "6j6 0 - - - 0 - 0",
+    "6j3 0 0",
+    "4j2 0",
+    "3 - 0",
+    "3",
+)
+
+_BLOCK_ROWS = 1 << 16
+
+
+def draw_ids(rng: np.random.Generator, distribution: str, rows: int, shape: tuple[int, ...]) -> Ids:
+    """Ids in [0, rows) in order of frequency: uniform, or P(id) ~ (id + 1) ** -1.05."""
+    if distribution == "uniform":
+        return rng.integers(0, rows, shape)
+    cumulative = np.cumsum(np.arange(1, rows + 1, dtype=np.float64) ** -ZIPF_EXPONENT)
+    return np.searchsorted(cumulative, rng.random(shape) * cumulative[-1], side="right")
+
+
+def float_table(rng: np.random.Generator, rows: int, dim: int) -> Tensor:
+    """A float32 table in memory that PyTorch allocated, as for any model."""
+    table = torch.empty(rows, dim)
+    block = torch.from_numpy(rng.standard_normal((_BLOCK_ROWS, dim), dtype=np.float32))
+    for part in torch.split(table, _BLOCK_ROWS):
+        part.copy_(block[: len(part)])
+    return table
+
+
+def clustered(rng: np.random.Generator, rows: int, dim: int, clusters: int) -> ClusteredField:
+    """A table as ``saec.Clusters`` stores it by default: an int8 codebook on the table's axes."""
+    codes = rng.integers(0, clusters, rows, dtype=np.uint32)
+    centroids = rng.standard_normal((clusters, dim), dtype=np.float32)
+    packed = PackedCodes.pack(codes, bits_for(clusters))
+    return ClusteredField("table", packed, Codebook.round(centroids, "int8"), "float32")
+
+
+def tiered(rng: np.random.Generator, rows: int, dim: int, places: Ids | None = None) -> TieredField:
+    """A table as ``saec.Axes`` stores it, on at most ``dim`` axes.
+
+    ``places``: the id of each rank, as of :func:`scattered`; None if ids are ranks.
+    """
+    bounds = tier_bounds(rows)
+    texts = TIERS + TIERS[-1:] * len(bounds)
+    layout = Layout(rows, tuple(_parts(text, dim) for text in texts[: len(bounds) - 1]))
+    axes = rng.standard_normal((layout.rank + 1, dim)).astype(np.float16)
+    vectors = None
+    if places is not None:
+        tiers = np.empty(rows, dtype=np.int8)
+        for tier, (first, last) in enumerate(pairwise(bounds.tolist())):
+            tiers[places[first:last]] = tier
+        vectors = TierVectors.of(tiers)
+    return TieredField(
+        "table",
+        layout,
+        # Every code of every width is in use, so random bytes are random codes.
+        np.frombuffer(rng.bytes(layout.code_bytes), dtype=np.uint8),
+        rng.standard_normal(layout.value_count).astype(np.float16),
+        axes,
+        vectors,
+        "float32",
+    )
+
+
+def scattered(rng: np.random.Generator, rows: int) -> Ids:
+    """The id of each rank where the owner's ids say nothing about frequency, (rows,)."""
+    return rng.permutation(rows)
+
+
+def stored(field: CompressedField, path: Path) -> CompressedField:
+    """The field as a lookup service has it: saved, and memory-mapped."""
+    saec.Compressed([field]).save(path)
+    return saec.load(path)[field.name]
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process so far (Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
+
+
+def _parts(text: str, dim: int) -> tuple[Part, ...]:
+    return tuple(_fitting(map(Part.parse, text.split()), dim))
+
+
+def _fitting(parts: Iterable[Part], axes: int) -> Iterable[Part]:
+    """The first parts, as far as there are axes."""
+    for part in parts:
+        if part.axes > axes:
+            return
+        axes -= part.axes
+        yield part

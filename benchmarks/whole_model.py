@@ -1,0 +1,191 @@
+"""DeepFM with compressed tables against the uncompressed one: examples per second, peak memory.
+
+    python benchmarks/whole_model.py --json whole_model.json
+    python benchmarks/whole_model.py --task globo --path globo.parquet --ratio 147
+
+The model is trained first (about half a minute) and its tables are compressed by axes to --ratio,
+and by clusters to that ratio, or where they cannot reach it, to a hundredth as many clusters as
+features. The three models then answer the same test rows in turn. Memory is that of processes of
+their own, which load one model and serve it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lookup_tables import peak_bytes
+from timing import interleave, medians
+from torch import Tensor, nn
+
+import saec
+from saec.reference import load
+from saec.reference.experiment import write_json
+from saec.reference.machine import machine
+from saec.reference.models import ClickModel, build
+from saec.reference.trial import Trial
+from saec.stored.field import CompressedField
+from saec.stored.raw import RawField
+from saec.torch.joint import compressed_table
+from saec.torch.modules import CompressedEmbedding
+
+MODELS = ("uncompressed", "axes", "clusters")
+
+# Calls in a row that make one timing, by examples per call.
+CALLS = {1: 500, 128: 100, 4096: 5}
+
+TABLES = "embeddings."
+
+
+def prepare(options: argparse.Namespace, folder: Path) -> None:
+    """Train and compress; leave the models and the test rows in ``folder``."""
+    trial = Trial.start(load(options.task, options.path, 0), "deepfm", 16, 0, False)
+    metrics, _ = trial.metrics
+    tables, ratio = trial.tables(), saec.Ratio(options.ratio)
+    saec.compress(tables, ratio, metrics=metrics, progress=False).save(folder / "axes")
+    try:
+        clusters = saec.compress(tables, ratio, saec.Clusters(), progress=False)
+    except saec.BudgetError:
+        clusters = saec.compress(tables, None, saec.Clusters(clusters=0.01), progress=False)
+    clusters.save(folder / "clusters")
+    state = trial.model.state_dict()
+    rows = {name: state.pop(name) for name in list(state) if name.startswith(TABLES)}
+    torch.save({name.split(".")[1]: weight for name, weight in rows.items()}, folder / MODELS[0])
+    torch.save(state, folder / "network")
+    np.save(folder / "ids.npy", trial.log.ids[trial.log.rows("test")])
+
+
+def opened(name: str, folder: Path) -> ClickModel:
+    """A model as a server would load it: no table is made that it does not serve from."""
+    modules = plain_modules(folder) if name == MODELS[0] else compressed_modules(name, folder)
+    model = build("deepfm", dict.fromkeys(modules, 1))
+    model.embeddings.update(modules)
+    found = model.load_state_dict(torch.load(folder / "network"), strict=False)
+    assert not found.unexpected_keys, found
+    assert all(name.startswith(TABLES) for name in found.missing_keys), found
+    return model.eval()
+
+
+def plain_modules(folder: Path) -> dict[str, nn.Module]:
+    tables = torch.load(folder / MODELS[0])
+    return {name: nn.Embedding.from_pretrained(weight) for name, weight in tables.items()}
+
+
+def compressed_modules(name: str, folder: Path) -> dict[str, nn.Module]:
+    result = saec.load(folder / name)
+    return {field.removeprefix(TABLES): module_of(stored) for field, stored in result.items()}
+
+
+def module_of(field: CompressedField) -> nn.Module:
+    """What :func:`saec.torch.replace_embeddings_` would put into a model that has its tables."""
+    if isinstance(field, RawField):
+        return nn.Embedding.from_pretrained(torch.from_numpy(field.decode()))
+    return CompressedEmbedding(compressed_table([field], {}, like=torch.empty(0)))
+
+
+def mean_change(model: ClickModel, plain: ClickModel, ids: Tensor) -> float:
+    """Of the predicted probabilities: whether it is the same model at all."""
+    with torch.inference_mode():
+        changes = [
+            (model(batch).sigmoid() - plain(batch).sigmoid()).abs()
+            for batch in torch.split(ids, max(CALLS))
+        ]
+    return float(torch.cat(changes).mean())
+
+
+def answer(model: ClickModel, batches: Iterator[Tensor], calls: int) -> None:
+    for _ in range(calls):
+        model(next(batches))
+
+
+def batches_of(ids: Tensor, size: int) -> Iterator[Tensor]:
+    """Whole batches, in order, from the first again after the last."""
+    for start in cycle(range(0, len(ids) - size + 1, size)):
+        yield ids[start : start + size]
+
+
+def speeds(models: Mapping[str, ClickModel], ids: Tensor, repeats: int) -> list[dict[str, Any]]:
+    rows = []
+    for size, calls in CALLS.items():
+        runs = {
+            name: partial(answer, model, batches_of(ids, size), calls)
+            for name, model in models.items()
+        }
+        with torch.inference_mode():
+            middle = medians(interleave(runs, repeats))
+        for name, seconds in middle.items():
+            row = {
+                "model": name,
+                "batch": size,
+                "threads": torch.get_num_threads(),
+                "examples_per_second": size * calls / seconds,
+                "times_uncompressed": middle["uncompressed"] / seconds,
+            }
+            print(row, flush=True)
+            rows.append(row)
+    return rows
+
+
+def serve(name: str, folder: Path) -> None:
+    """Load one model, answer all test rows, and print the peak memory of this process."""
+    idle = peak_bytes()
+    model, ids = opened(name, folder), torch.from_numpy(np.load(folder / "ids.npy"))
+    with torch.inference_mode():
+        for size in CALLS:
+            answer(model, batches_of(ids, size), CALLS[size])
+        for batch in torch.split(ids, max(CALLS)):
+            model(batch)
+    print(json.dumps({"imports_bytes": idle, "peak_bytes": peak_bytes()}))
+
+
+def memory(name: str, folder: Path) -> dict[str, Any]:
+    """Peak memory of a process that serves one model, and that of its imports alone."""
+    command = [sys.executable, __file__, "--serve", name, "--folder", str(folder)]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return {"file_bytes": (folder / name).stat().st_size} | json.loads(printed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", default="simulated")
+    parser.add_argument("--path")
+    parser.add_argument("--ratio", type=float, default=100.0)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--serve", choices=MODELS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve is not None:
+        serve(options.serve, options.folder)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(options, folder)
+        memories = {model: memory(model, folder) for model in MODELS}
+        models = {model: opened(model, folder) for model in MODELS}
+        ids = torch.from_numpy(np.load(folder / "ids.npy"))
+        for model, facts in memories.items():
+            facts["mean_change"] = mean_change(models[model], models[MODELS[0]], ids)
+            print(model, facts, flush=True)
+        rows = []
+        for threads in options.threads:
+            torch.set_num_threads(threads)
+            rows += speeds(models, ids, options.repeats)
+    if options.json is not None:
+        asked = {"task": options.task, "ratio": options.ratio, "machine": machine()}
+        write_json(options.json, asked | {"models": memories, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

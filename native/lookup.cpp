@@ -1,0 +1,277 @@
+#include "lookup.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <system_error>
+#include <thread>
+
+#include "codes.h"
+
+namespace saec {
+
+namespace {
+
+// Rows of the first tiers are stored decoded as long as they take no more than this: at dim 16 the
+// 4,096 most frequent ones, which have long codes and are wanted most often.
+constexpr size_t kHotBytes = 1 << 20;
+
+// A group of bits chooses among so many bytes of stored rows.
+constexpr size_t kGroupBytes = 64 << 10;
+
+uint64_t ones(uint32_t bits) { return (uint64_t{1} << bits) - 1; }
+
+// Tiers' parts, decoded exactly as the format says: in float32, axis after axis.
+class TierDecoder {
+ public:
+  TierDecoder(const std::vector<TierPart>& parts, const float* mean, Table& table)
+      : parts_(parts), mean_(mean), table_(table) {}
+
+  uint32_t row_bits(const TierPart* first, const TierPart* last) const {
+    uint32_t bits = 0;
+    for (const TierPart* part = first; part < last; ++part) bits += part->bits;
+    return bits;
+  }
+
+  // row: OUT dim, the mean and what parts [first, last) with their codes at the given bit of data
+  // add to it.
+  void decode(const TierPart* first, const TierPart* last, const uint8_t* data, uint64_t bit,
+              float* row) const {
+    std::copy_n(mean_, table_.dim, row);
+    add_parts(first, last, 0, data, bit, row);
+  }
+
+  // The same without the mean, for parts that follow `axis` axes.
+  void add_parts(const TierPart* first, const TierPart* last, size_t axis, const uint8_t* data,
+                 uint64_t bit, float* row) const {
+    for (const TierPart* part = first; part < last; ++part) {
+      const uint32_t code = part->bits ? lowest_bits(read_word(data, bit), part->bits) : 0;
+      for (uint32_t j = 0; j < part->axes; ++j, ++axis)
+        if (part->kind != TierPart::kNone) add(coordinate(*part, code, j), axis, row);
+      bit += part->bits;
+    }
+  }
+
+  // Cells of parts [first, last), which follow `axis` axes and `shift` bits.
+  void append_cells(const TierPart* first, const TierPart* last, uint32_t axis, uint32_t shift) {
+    for (const TierPart* part = first; part < last; ++part) {
+      const bool grid = part->kind == TierPart::kGrid;
+      for (uint32_t j = 0; j < part->axes && part->kind != TierPart::kNone; ++j)
+        table_.cells.push_back({axis + j, shift, static_cast<uint32_t>(ones(part->bits)),
+                                grid ? 0 : part->axes, part->first + j,
+                                grid ? table_.values[part->first + 1] : 0.0f});
+      axis += part->axes;
+      shift += part->bits;
+    }
+  }
+
+ private:
+  float coordinate(const TierPart& part, uint32_t code, uint32_t axis) const {
+    const float* values = table_.values.data() + part.first;
+    if (part.kind == TierPart::kTable) return values[size_t{code} * part.axes + axis];
+    const float step = static_cast<float>(code) * values[1];
+    return values[0] + step;
+  }
+
+  void add(float coordinate, size_t axis, float* row) const {
+    const float* direction = table_.axes.data() + axis * table_.dim;
+    for (size_t j = 0; j < table_.dim; ++j) row[j] += coordinate * direction[j];
+  }
+
+  const std::vector<TierPart>& parts_;
+  const float* mean_;
+  Table& table_;
+};
+
+// Parts from first on whose codes choose among the stored rows of one group.
+struct Span {
+  const TierPart *first, *last;
+  uint32_t bits = 0, axes = 0;
+};
+
+Span next_span(const TierPart* first, const TierPart* end, size_t dim) {
+  Span span{first, first};
+  for (; span.last < end; ++span.last) {
+    const uint32_t bits = span.bits + span.last->bits;
+    if ((dim * sizeof(float)) << bits > kGroupBytes && bits > 0) break;
+    span.bits = bits;
+    span.axes += span.last->axes;
+  }
+  return span;
+}
+
+// One stored row for each code of so many bits. fill: code's bytes, OUT row of zeros.
+template <typename Fill>
+void append_rows(uint32_t bits, size_t dim, std::vector<float>& own, Fill fill) {
+  const size_t stored = own.size() / dim;
+  own.resize((stored + (size_t{1} << bits)) * dim);
+  for (uint64_t code = 0; code < uint64_t{1} << bits; ++code) {
+    uint8_t data[16] = {};  // with what a reader may overshoot
+    std::memcpy(data, &code, sizeof code);
+    fill(data, own.data() + (stored + code) * dim);
+  }
+}
+
+// The parts after `lead` up to `end`, or nothing if one of them has more codes than a group may.
+void append_groups(const TierDecoder& decoder, const Span& lead, const TierPart* end, Table& table,
+                   std::vector<float>& own) {
+  for (const TierPart* part = lead.last; part < end; ++part)
+    if (next_span(part, part + 1, table.dim).last == part) return;
+  uint32_t axis = lead.axes, shift = lead.bits;
+  for (const TierPart* first = lead.last; first < end;) {
+    const Span span = next_span(first, end, table.dim);
+    table.groups.push_back({ones(span.bits), own.size() / table.dim, shift});
+    append_rows(span.bits, table.dim, own, [&](const uint8_t* code, float* row) {
+      decoder.add_parts(span.first, span.last, axis, code, 0, row);
+    });
+    axis += span.axes;
+    shift += span.bits;
+    first = span.last;
+  }
+}
+
+}  // namespace
+
+void prepare_tiers(const std::vector<uint64_t>& first_ranks,
+                   const std::vector<uint64_t>& first_bytes, const std::vector<TierPart>& parts,
+                   const float* mean, Table& table, std::vector<float>& own) {
+  const size_t dim = table.dim;
+  TierDecoder decoder(parts, mean, table);
+  const TierPart* part = parts.data();
+  const TierPart* const end = part + parts.size();
+  own.clear();
+  bool hot = true;
+  for (size_t tier = 0; tier < first_ranks.size(); ++tier) {
+    const TierPart* first = part;
+    while (part < end && part->tier == tier) ++part;
+    const uint64_t next = tier + 1 < first_ranks.size() ? first_ranks[tier + 1] : table.rows;
+    const uint64_t first_bit = 8 * first_bytes[tier];
+    const uint32_t row_bits = decoder.row_bits(first, part);
+    hot = hot && next * dim * sizeof(float) <= kHotBytes;
+    Run run{first_ranks[tier], 0, 0, 0, 0, 0, static_cast<uint32_t>(table.cells.size()), 0, 0, 0};
+    const size_t stored = own.size() / dim;
+    if (hot) {  // its stored rows are its rows, each at its rank
+      run.own = ~uint64_t{0};
+      own.resize(next * dim);
+      for (uint64_t rank = run.first; rank < next; ++rank)
+        decoder.decode(first, part, table.codes, first_bit + (rank - run.first) * row_bits,
+                       own.data() + rank * dim);
+    } else {
+      const Span lead = next_span(first, part, dim);
+      run.row_bits = row_bits;
+      run.bias = row_bits ? first_bit - run.first * row_bits : 0;
+      run.mask = ones(lead.bits);
+      run.lead = stored;
+      append_rows(lead.bits, dim, own, [&](const uint8_t* code, float* row) {
+        decoder.decode(lead.first, lead.last, code, 0, row);
+      });
+      decoder.append_cells(lead.last, part, lead.axes, lead.bits);
+      run.cells = static_cast<uint32_t>(table.cells.size()) - run.first_cell;
+      run.first_group = static_cast<uint32_t>(table.groups.size());
+      if (run.cells > 0) append_groups(decoder, lead, part, table, own);
+      run.groups = static_cast<uint32_t>(table.groups.size()) - run.first_group;
+      table.any_codes |= row_bits > 0;
+      table.any_long |= run.cells > 0;
+    }
+    table.runs.push_back(run);
+  }
+  table.geometric = true;
+  table.any_beyond = false;  // every code has a stored row, by construction
+  table.element = Element::kFloat32;
+  table.width = dim;
+  table.stored = own.data();
+  table.stored_rows = own.size() / dim;
+}
+
+const LookupKernels* choose_lookup(const char* name) {
+  const bool any = std::strcmp(name, "auto") == 0;
+#if defined(__x86_64__)
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512cd");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+  if ((any || std::strcmp(name, "avx512") == 0) && avx512 && kAvx512Lookup.pool)
+    return &kAvx512Lookup;
+  if ((any || std::strcmp(name, "avx2") == 0) && avx2 && kAvx2Lookup.pool) return &kAvx2Lookup;
+#endif
+  return any || std::strcmp(name, "scalar") == 0 ? &kScalarLookup : nullptr;
+}
+
+namespace {
+
+// Bag of a request at or after which `ids` ids have passed.
+size_t bag_at(const Request& request, size_t ids) {
+  if (!request.offsets) return std::min(ids, request.bags);
+  const int64_t* end = request.offsets + request.bags;
+  return static_cast<size_t>(
+      std::lower_bound(request.offsets, end, static_cast<int64_t>(ids)) - request.offsets);
+}
+
+// The part of all requests, joined, that lies between two numbers of ids.
+Failure pool_part(const std::vector<Request>& requests, Element out, size_t first, size_t last,
+                  bool is_last, const LookupKernels& kernels) {
+  size_t before = 0;
+  for (size_t number = 0; number < requests.size(); ++number) {
+    const Request& request = requests[number];
+    // A bag belongs to the part in which it starts; the last part has the empty ones at the end.
+    const size_t from = first > before ? bag_at(request, first - before) : 0;
+    const size_t to = is_last         ? request.bags
+                      : last > before ? bag_at(request, last - before)
+                                      : 0;
+    if (from < to) {
+      Failure failure = kernels.pool(request, from, to, out);
+      failure.request = number;
+      if (failure.fault != Fault::kNone) return failure;
+    }
+    before += request.count;
+  }
+  return {};
+}
+
+// Offsets must ascend from 0 to at most the number of ids. Gives the first that does not, or bags.
+size_t first_bad_offset(const Request& request) {
+  const int64_t* offsets = request.offsets;
+  if (!offsets || request.bags == 0) return request.bags;
+  bool bad = offsets[0] != 0 || offsets[request.bags - 1] > static_cast<int64_t>(request.count);
+  for (size_t i = 1; i < request.bags; ++i) bad |= offsets[i] < offsets[i - 1];
+  if (!bad) return request.bags;
+  for (size_t i = 0; i < request.bags; ++i)
+    if (offsets[i] < (i ? offsets[i - 1] : 0) || offsets[i] > static_cast<int64_t>(request.count))
+      return i;
+  return 0;
+}
+
+}  // namespace
+
+Failure pool(const std::vector<Request>& requests, Element out, int threads,
+             const LookupKernels& kernels) {
+  size_t total = 0;
+  for (size_t number = 0; number < requests.size(); ++number) {
+    const size_t bad = first_bad_offset(requests[number]);
+    if (bad < requests[number].bags) return {Fault::kOffset, number, bad};
+    total += requests[number].count;
+  }
+  const auto parts = static_cast<size_t>(std::max(threads, 1));
+  std::vector<Failure> failures(parts);
+  const auto work = [&](size_t part) {
+    failures[part] = pool_part(requests, out, total * part / parts, total * (part + 1) / parts,
+                               part + 1 == parts, kernels);
+  };
+  // Threads of our own, for one call: a pool that waits busily would take the processor from the
+  // layers that follow, and would not survive a fork.
+  std::vector<std::thread> others;
+  for (size_t part = 1; part < parts; ++part) {
+    try {
+      others.emplace_back(work, part);
+    } catch (const std::system_error&) {
+      work(part);  // no thread to be had
+    }
+  }
+  work(0);
+  for (std::thread& other : others) other.join();
+  for (const Failure& failure : failures)
+    if (failure.fault != Fault::kNone) return failure;
+  return {};
+}
+
+}  // namespace saec

@@ -1,0 +1,224 @@
+// Bags of rows, compiled once per instruction set. What is in here has no linkage: code of one set
+// must not stand in for that of another.
+#pragma once
+
+#include <vector>
+
+#include "lookup_finder.h"
+
+namespace {
+
+// sums: IN of int8 rows, width of them. row: OUT dim. scratch: dim doubles.
+inline void unframe(const Table& table, const float* __restrict sums, float weight,
+                    double* __restrict scratch, float* __restrict row) {
+  const Frame& frame = table.frame;
+  const size_t rank = table.width, dim = table.dim;
+  const float *__restrict scale = frame.scale.data(), *__restrict offset = frame.offset.data();
+  if (frame.axes.empty()) {
+    for (size_t j = 0; j < dim; ++j) row[j] = sums[j] * scale[j] + weight * offset[j];
+    return;
+  }
+  const double* __restrict axis = frame.axes.data();
+  std::fill_n(scratch, dim, 0.0);
+  for (size_t a = 0; a < rank; ++a, axis += dim) {
+    const double coordinate = sums[a] * scale[a] + weight * offset[a];
+    for (size_t j = 0; j < dim; ++j) scratch[j] += coordinate * axis[j];
+  }
+  for (size_t j = 0; j < dim; ++j) row[j] = static_cast<float>(scratch[j] + weight * axis[j]);
+}
+
+inline void store_row(const float* row, size_t dim, Element element, uint8_t* out) {
+  if (element == Element::kFloat32) {
+    std::memcpy(out, row, dim * sizeof(float));
+  } else if (element == Element::kFloat16) {
+    auto* to = reinterpret_cast<_Float16*>(out);
+    for (size_t j = 0; j < dim; ++j) to[j] = static_cast<_Float16>(row[j]);
+  } else {
+    auto* to = reinterpret_cast<Bfloat16*>(out);
+    for (size_t j = 0; j < dim; ++j) to[j] = to_bfloat16(row[j]);
+  }
+}
+
+// Adds rows into one bag after the other.
+class Bags {
+ public:
+  Bags(const Request& request, Element out, Finder& finder)
+      : request_(request),
+        table_(*request.table),
+        finder_(finder),
+        kernels_(row_kernels(table_.element, table_.width)),
+        out_(out),
+        framed_(!table_.frame.scale.empty()),
+        direct_(out == Element::kFloat32 && !framed_),
+        sums_(table_.width),
+        row_(table_.dim),
+        doubles_(table_.dim) {}
+
+  // Rows of ids from first on, up to last, into a bag; false if an id or code is bad.
+  bool pool(size_t bag, size_t first, size_t last) {
+    uint8_t* out = request_.out + bag * request_.stride;
+    float* row = direct_ ? reinterpret_cast<float*>(out) : row_.data();
+    const bool done = request_.mode == Mode::kMax || request_.skipped >= 0
+                          ? pool_singly(first, last, row)
+                          : pool_sum(first, last, row);
+    if (!done) return false;
+    if (!direct_) store_row(row, table_.dim, out_, out);
+    return true;
+  }
+
+  // Each id by itself, as float32 and without a frame: straight into place.
+  bool copy(size_t first, size_t last) {
+    for (size_t at = first; at < last;) {
+      const size_t count = piece(at, last);
+      if (!finder_.reach(at + count)) return false;
+      uint8_t* out = request_.out + at * request_.stride;
+      kernels_.copy(table_.stored, table_.width, finder_.rows(at, count), out, request_.stride);
+      for (size_t i; (i = finder_.next_long(at + count)) < at + count; finder_.pass_long())
+        add_cells(i, 1, reinterpret_cast<float*>(request_.out + i * request_.stride));
+      at += count;
+    }
+    return true;
+  }
+
+ private:
+  size_t piece(size_t at, size_t last) const {
+    return std::min({last - at, kPiece, finder_.together(at)});
+  }
+
+  bool pool_sum(size_t first, size_t last, float* row) {
+    float* sums = framed_ ? sums_.data() : row;
+    float weight = 0;
+    if (first == last) std::fill_n(sums, table_.width, 0.0f);
+    for (size_t at = first; at < last;) {
+      const size_t count = piece(at, last);
+      if (!finder_.reach(at + count)) return false;
+      weight += add(at, count, at == first ? nullptr : sums, sums);
+      at += count;
+    }
+    complete(sums, weight, row);
+    if (request_.mode == Mode::kMean && last > first) divide(row, last - first);
+    return true;
+  }
+
+  // For what cannot be added up: the largest of each number, or some ids left out.
+  bool pool_singly(size_t first, size_t last, float* row) {
+    size_t counted = 0;
+    std::vector<float> one(table_.dim);
+    std::fill_n(row, table_.dim, 0.0f);
+    for (size_t at = first; at < last; ++at) {
+      if (!finder_.reach(at + 1)) return false;
+      if (request_.skipped >= 0 && finder_.id(at) == static_cast<uint64_t>(request_.skipped)) {
+        if (finder_.next_long(at + 1) == at) finder_.pass_long();
+        continue;
+      }
+      float* sums = framed_ ? sums_.data() : one.data();
+      complete(sums, add(at, 1, nullptr, sums), one.data());
+      const bool largest = request_.mode == Mode::kMax && counted > 0;
+      for (size_t j = 0; j < table_.dim; ++j)
+        row[j] = !largest               ? row[j] + one[j]
+                 : one[j] > row[j]      ? one[j]
+                                        : row[j];
+      ++counted;
+    }
+    if (request_.mode == Mode::kMean && counted > 0) divide(row, counted);
+    return true;
+  }
+
+  // Gives the sum of weights.
+  float add(size_t at, size_t count, const float* from, float* sums) {
+    const float* weights = request_.weights ? request_.weights + at : nullptr;
+    const auto kernel = weights ? kernels_.add_weighted : kernels_.add;
+    if (finder_.next_long(at + count) < at + count) {
+      const size_t all = list_groups(at, count);
+      kernel(table_.stored, table_.width, {listed_, nullptr, all}, listed_weights_, from, sums);
+      for (size_t i = 0; i < unlisted_; ++i)
+        add_cells(unlisted_at_[i], weights ? request_.weights[unlisted_at_[i]] : 1, sums);
+    } else {
+      kernel(table_.stored, table_.width, finder_.rows(at, count), weights, from, sums);
+    }
+    if (!weights) return static_cast<float>(count);
+    float weight = 0;
+    for (size_t i = 0; i < count; ++i) weight += weights[i];
+    return weight;
+  }
+
+  // Lists the stored rows of a piece, and of its rows of long codes all groups; gives their number.
+  size_t list_groups(size_t at, size_t count) {
+    std::copy_n(finder_.rows(at, count).rows, count, listed_);
+    if (request_.weights) std::copy_n(request_.weights + at, count, listed_weights_);
+    unlisted_ = 0;
+    size_t all = count;
+    for (size_t i; (i = finder_.next_long(at + count)) < at + count; finder_.pass_long()) {
+      const Run& run = finder_.run(i);
+      const Group* groups = table_.groups.data() + run.first_group;
+      if (run.groups == 0 || all + run.groups > kListed) {
+        unlisted_at_[unlisted_++] = i;
+        continue;
+      }
+      for (size_t j = 0; j < run.groups; ++j, ++all) {
+        const uint64_t word = read_word(table_.codes, finder_.bits(i) + groups[j].shift);
+        listed_[all] = groups[j].first + (word & groups[j].mask);
+        if (request_.weights) listed_weights_[all] = request_.weights[i];
+      }
+    }
+    return all;
+  }
+
+  // Adds coordinate * axis for each axis beyond a row's stored row, in order: the row's last bit is
+  // as the format says.
+  void add_cells(size_t position, float weight, float* row) {
+    const Run& run = finder_.run(position);
+    const uint64_t bits = finder_.bits(position);
+    const Cell* cells = table_.cells.data() + run.first_cell;
+    for (size_t i = 0; i < run.cells; ++i) {
+      const Cell& cell = cells[i];
+      const uint64_t word = read_word(table_.codes, bits + cell.shift);
+      const uint32_t code = static_cast<uint32_t>(word) & cell.mask;
+      const float step = static_cast<float>(code) * cell.step;
+      const float coordinate = table_.values[cell.first + uint64_t{code} * cell.stride] + step;
+      const float* axis = table_.axes.data() + cell.axis * table_.dim;
+      kernels_.axis(axis, table_.dim, weight * coordinate, row);
+    }
+  }
+
+  // Turns sums into a row.
+  void complete(float* sums, float weight, float* row) {
+    if (framed_) unframe(table_, sums, weight, doubles_.data(), row);
+  }
+
+  void divide(float* row, size_t count) const {
+    for (size_t j = 0; j < table_.dim; ++j) row[j] /= static_cast<float>(count);
+  }
+
+  const Request& request_;
+  const Table& table_;
+  Finder& finder_;
+  const RowKernels kernels_;
+  const Element out_;
+  const bool framed_, direct_;
+  size_t unlisted_ = 0;
+  uint64_t listed_[kListed];
+  float listed_weights_[kListed];
+  size_t unlisted_at_[kPiece];
+  std::vector<float> sums_, row_;
+  std::vector<double> doubles_;
+};
+
+Failure pool_range(const Request& request, size_t first, size_t last, Element out) {
+  const auto start_of = [&](size_t bag) {
+    if (!request.offsets) return bag;
+    return bag < request.bags ? static_cast<size_t>(request.offsets[bag]) : request.count;
+  };
+  Finder finder(request, start_of(first), start_of(last));
+  Bags bags(request, out, finder);
+  const bool plain = !request.offsets && !request.weights && out == Element::kFloat32 &&
+                     request.table->frame.scale.empty() && request.skipped < 0;
+  bool done = true;
+  if (plain) done = bags.copy(first, last);
+  else
+    for (size_t bag = first; bag < last && done; ++bag)
+      done = bags.pool(bag, start_of(bag), start_of(bag + 1));
+  return done ? Failure{} : finder.failure();
+}
+
+}  // namespace

@@ -1,0 +1,356 @@
+// From ids to stored rows.
+//
+// Ids go through two stages in chunks, some chunks apart, so that memory is on its way while others
+// are worked on: find (rank, run, bit position) and decode (read the code, choose the stored row; fetch
+// codes that were found). No branch depends on an id.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "codes.h"
+#include "lookup_rows.h"
+
+#if defined(__AVX512F__) && defined(__AVX512CD__)
+#define SAEC_VECTOR_TIERS 1
+#endif
+
+namespace {
+
+constexpr size_t kChunk = 64;      // ids that go through a stage together
+constexpr size_t kAhead = 2;       // chunks between find and decode
+constexpr size_t kRing = 512;      // ids that are kept at a time
+constexpr size_t kPiece = 128;     // ids that are added at a time
+constexpr size_t kListed = 1024;   // stored rows that a piece may have, with those of long codes
+constexpr size_t kNextRow = 32;    // ids between the fetching of a stored row and its use
+static_assert(kPiece + kNextRow + (kAhead + 2) * kChunk <= kRing && kRing % kChunk == 0);
+
+// Where memory is larger than this, it is fetched ahead; smaller ones stay in the caches.
+constexpr uint64_t kFarCodes = 5 << 20;
+constexpr uint64_t kFarRows = 512 << 10;
+
+// Reads ids and finds their stored rows, some ahead of where they are wanted. What belongs to the id
+// at a position stands at that position modulo kRing.
+class Finder {
+ public:
+  Finder(const Request& request, size_t first, size_t last)
+      : request_(request), table_(*request.table), last_(last), found_(first), decoded_(first) {
+    offset_ = first % kChunk;  // chunks never wrap around the ring
+    far_codes_ = table_.code_bytes > kFarCodes;
+    const size_t size = table_.element == Element::kInt8      ? 1
+                        : table_.element == Element::kFloat32 ? 4
+                                                              : 2;
+    far_rows_ = table_.stored_rows * table_.width * size > kFarRows;
+#ifdef SAEC_VECTOR_TIERS
+    vector_tiers_ = table_.geometric && table_.runs.size() <= kVectorTiers;
+    if (vector_tiers_) load_tiers();
+#endif
+    std::fill_n(rows_, far_rows_ ? kRing + kChunk : 0, 0);  // else of no use, if fetched ahead
+  }
+
+  bool failed() const { return failure_.fault != Fault::kNone; }
+  const Failure& failure() const { return failure_; }
+
+  // Make rows() right for positions below the given one; false if an id or code is bad.
+  bool reach(size_t position) {
+    while (decoded_ < std::min(position + kNextRow, last_)) {
+      if (found_ < last_) find();
+      if (failed()) return false;
+      if (found_ - decoded_ >= kAhead * kChunk || found_ == last_) decode();
+      if (failed()) return false;
+    }
+    return true;
+  }
+
+  // As many positions from this one on lie side by side in the ring.
+  size_t together(size_t position) const { return kRing - at(position); }
+
+  RowList rows(size_t position, size_t count) const {
+    const uint64_t* next = far_rows_ ? rows_ + at(position) + kNextRow : nullptr;
+    return {rows_ + at(position), next, count};
+  }
+
+  // Position of the next row with further coordinates, if it is below `end`; else `end`.
+  size_t next_long(size_t end) const {
+    return long_first_ < long_last_ ? std::min<size_t>(longs_[long_first_], end) : end;
+  }
+  void pass_long() { ++long_first_; }
+
+  const Run& run(size_t position) const { return table_.runs[runs_[at(position)]]; }
+  uint64_t bits(size_t position) const { return bits_[at(position)]; }
+  uint64_t id(size_t position) const {
+    const auto* ids = request_.ids;
+    return request_.wide
+               ? static_cast<uint64_t>(static_cast<const int64_t*>(ids)[position])
+               : static_cast<uint64_t>(int64_t{static_cast<const int32_t*>(ids)[position]});
+  }
+
+ private:
+  size_t at(size_t position) const { return (position - offset_) % kRing; }
+
+  void find() {
+    const size_t slot = at(found_);
+    const size_t count = std::min(kChunk, last_ - found_);
+    uint64_t* ranks = ranks_ + slot;
+    const bool outside =
+        request_.wide
+            ? read_ids(static_cast<const int64_t*>(request_.ids) + found_, count, ranks)
+            : read_ids(static_cast<const int32_t*>(request_.ids) + found_, count, ranks);
+    if (outside) return fail_at_id(count, ranks);
+    if (!table_.levels.empty()) rank_ids(count, ranks);
+    if (table_.any_codes || table_.runs.size() > 1) place(slot);
+    found_ += count;
+  }
+
+  template <typename Id>
+  bool read_ids(const Id* ids, size_t count, uint64_t* ranks) const {
+    uint64_t outside = 0;
+    // Whole chunks are worked on: what follows the last id is rank 0.
+    if (count < kChunk) std::fill_n(ranks, kChunk, 0);
+    for (size_t i = 0; i < count; ++i) {
+      const auto id = static_cast<uint64_t>(static_cast<int64_t>(ids[i]));
+      ranks[i] = id;
+      outside |= id >= table_.rows;
+    }
+    return outside;
+  }
+
+  void place(size_t slot) {
+#ifdef SAEC_VECTOR_TIERS
+    if (vector_tiers_) return place_vector(slot);
+#endif
+    if (table_.geometric)
+      place_by(slot, [](uint64_t rank) { return (std::bit_width(rank | 31) - 5) >> 1; });
+    else if (table_.runs.size() == 1)
+      place_by(slot, [](uint64_t) { return 0; });
+    else
+      place_by(slot, [this](uint64_t rank) { return run_of(rank); });
+  }
+
+  template <typename RunOf>
+  void place_by(size_t slot, RunOf run_of) {
+    const Run* runs = table_.runs.data();
+    const uint64_t* ranks = ranks_ + slot;
+    uint64_t* bits = bits_ + slot;
+    uint32_t* numbers = runs_ + slot;
+    for (size_t i = 0; i < kChunk; ++i) {
+      const auto number = static_cast<uint32_t>(run_of(ranks[i]));
+      bits[i] = ranks[i] * runs[number].row_bits + runs[number].bias;
+      numbers[i] = number;
+    }
+  }
+
+  // The last run that starts at rank or before; halving without a branch.
+  uint32_t run_of(uint64_t rank) const {
+    const Run* base = table_.runs.data();
+    for (size_t left = table_.runs.size(); left > 1;) {
+      const size_t half = left / 2;
+      base += base[half].first <= rank ? half : 0;
+      left -= half;
+    }
+    return static_cast<uint32_t>(base - table_.runs.data());
+  }
+
+  void decode() {
+    const size_t slot = at(decoded_);
+    const size_t count = std::min(kChunk, last_ - decoded_);
+    if (table_.any_codes) read_codes(slot);
+    else own_rows(slot);
+    for (size_t pad = 0; pad < table_.pads.size(); ++pad)
+      for (size_t i = 0; i < count; ++i)
+        if (id(decoded_ + i) == table_.pads[pad]) rows_[slot + i] = table_.pad_rows[pad];
+    if (table_.any_beyond) check_rows(slot, count);
+    if (table_.any_long) list_longs(slot, count);
+    // What is fetched ahead beyond the end of the ring is found at its start.
+    if (slot == 0) std::copy_n(rows_, kChunk, rows_ + kRing);
+    decoded_ += count;
+  }
+
+  void read_codes(size_t slot) {
+#ifdef SAEC_VECTOR_TIERS
+    if (vector_tiers_ && !far_codes_) return read_codes_vector(slot);
+#endif
+    const Run* runs = table_.runs.data();
+    const uint8_t* codes = table_.codes;
+    const uint64_t *ranks = ranks_ + slot, *bits = bits_ + slot;
+    const uint64_t* later = bits_ + (slot + (kAhead - 1) * kChunk) % kRing;
+    const uint32_t* numbers = runs_ + slot;
+    uint64_t* rows = rows_ + slot;
+    const bool far = far_codes_;
+    for (size_t i = 0; i < kChunk; ++i) {
+      if (far) prefetch(codes + later[i] / 8);
+      const Run& run = runs[numbers[i]];
+      rows[i] = run.lead + (read_word(codes, bits[i]) & run.mask) + (ranks[i] & run.own);
+    }
+  }
+
+  void own_rows(size_t slot) {
+    if (table_.runs.size() == 1) {
+      const Run& run = table_.runs[0];
+      for (size_t i = slot; i < slot + kChunk; ++i) rows_[i] = run.lead + (ranks_[i] & run.own);
+    } else {
+      for (size_t i = slot; i < slot + kChunk; ++i) {
+        const Run& run = table_.runs[runs_[i]];
+        rows_[i] = run.lead + (ranks_[i] & run.own);
+      }
+    }
+  }
+
+  void list_longs(size_t slot, size_t count) {
+    if (long_first_ >= kRing) {  // what is left moves to the front
+      std::copy(longs_ + long_first_, longs_ + long_last_, longs_);
+      long_last_ -= long_first_;
+      long_first_ = 0;
+    }
+#ifdef SAEC_VECTOR_TIERS
+    if (vector_tiers_) return list_longs_vector(slot, count);
+#endif
+    const Run* runs = table_.runs.data();
+    uint64_t* longs = longs_ + long_last_;
+    size_t listed = 0;
+    for (size_t i = 0; i < count; ++i) {
+      longs[listed] = decoded_ + i;
+      listed += runs[runs_[slot + i]].cells > 0;
+    }
+    long_last_ += listed;
+  }
+
+  // Ids to ranks by the tiers' bit-vectors.
+  void rank_ids(size_t count, uint64_t* ranks) {
+    for (size_t i = 0; i < count; ++i) {
+      const uint64_t rank = rank_of(ranks[i]);
+      if (rank >= table_.rows) return fail(Fault::kPlace, found_ + i);
+      ranks[i] = rank;
+    }
+  }
+
+  uint64_t rank_of(uint64_t position) const {
+    constexpr uint64_t kBlockBits = 512, kBlockBytes = 68, kNowhere = ~uint64_t{0};
+    for (const Level& level : table_.levels) {
+      const uint8_t* block = level.blocks + position / kBlockBits * kBlockBytes;
+      uint32_t before;
+      std::memcpy(&before, block, sizeof before);
+      uint64_t words[kBlockBits / 64];
+      std::memcpy(words, block + sizeof before, sizeof words);
+      const size_t bit = position % kBlockBits, own = bit / 64;
+      uint64_t ones = before;
+      for (size_t word = 0; word < kBlockBits / 64; ++word) {
+        const uint64_t mask = word < own   ? ~uint64_t{0}
+                              : word > own ? 0
+                                           : (uint64_t{1} << bit % 64) - 1;
+        ones += static_cast<uint64_t>(std::popcount(words[word] & mask));
+      }
+      if (words[own] >> bit % 64 & 1) return ones < level.rows ? level.first_rank + ones : kNowhere;
+      if (ones > position) return kNowhere;
+      position -= ones;
+    }
+    return position < table_.last_rows ? table_.last_first_rank + position : kNowhere;
+  }
+
+  void check_rows(size_t slot, size_t count) {
+    uint64_t outside = 0;
+    for (size_t i = slot; i < slot + count; ++i) outside |= rows_[i] >= table_.stored_rows;
+    if (!outside) return;
+    for (size_t i = 0; i < count; ++i)
+      if (rows_[slot + i] >= table_.stored_rows) return fail(Fault::kCode, decoded_ + i);
+  }
+
+  void fail_at_id(size_t count, const uint64_t* ranks) {
+    for (size_t i = 0; i < count; ++i)
+      if (ranks[i] >= table_.rows) return fail(Fault::kId, found_ + i);
+  }
+
+  void fail(Fault fault, size_t position) {
+    if (!failed()) failure_ = {fault, 0, position};
+  }
+
+#ifdef SAEC_VECTOR_TIERS
+  static constexpr size_t kVectorTiers = 16;  // what two registers hold
+
+  struct Column {
+    __m512i low, high;
+    __m512i at(__m512i runs) const { return _mm512_permutex2var_epi64(low, runs, high); }
+  };
+
+  void load_tiers() {
+    alignas(64) uint64_t columns[5][kVectorTiers] = {};
+    for (size_t i = 0; i < table_.runs.size(); ++i) {
+      const Run& run = table_.runs[i];
+      const uint64_t numbers[5] = {run.row_bits, run.bias, run.mask, run.lead, run.own};
+      for (size_t j = 0; j < 5; ++j) columns[j][i] = numbers[j];
+      long_runs_ |= static_cast<uint32_t>(run.cells > 0) << i;
+    }
+    Column* const to[5] = {&row_bits_, &bias_, &mask_, &lead_, &own_};
+    for (size_t j = 0; j < 5; ++j)
+      *to[j] = {_mm512_load_si512(columns[j]), _mm512_load_si512(columns[j] + 8)};
+  }
+
+  void place_vector(size_t slot) {
+    for (size_t i = slot; i < slot + kChunk; i += 8) {
+      const __m512i rank = _mm512_load_si512(ranks_ + i);
+      const __m512i zeros = _mm512_lzcnt_epi64(_mm512_or_si512(rank, _mm512_set1_epi64(31)));
+      const __m512i run = _mm512_srli_epi64(_mm512_sub_epi64(_mm512_set1_epi64(59), zeros), 1);
+      // Sixteen tiers have ranks below 2^36: two products of 32 bits make the low 64.
+      const __m512i width = row_bits_.at(run);
+      const __m512i low = _mm512_mul_epu32(rank, width);
+      const __m512i high = _mm512_mul_epu32(_mm512_srli_epi64(rank, 32), width);
+      const __m512i bits = _mm512_add_epi64(low, _mm512_slli_epi64(high, 32));
+      _mm512_store_si512(bits_ + i, _mm512_add_epi64(bits, bias_.at(run)));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(runs_ + i), _mm512_cvtepi64_epi32(run));
+    }
+  }
+
+  void read_codes_vector(size_t slot) {
+    for (size_t i = slot; i < slot + kChunk; i += 8) {
+      const __m512i bits = _mm512_load_si512(bits_ + i);
+      const __m512i run = _mm512_cvtepu32_epi64(
+          _mm256_load_si256(reinterpret_cast<const __m256i*>(runs_ + i)));
+      const __m512i words =
+          _mm512_i64gather_epi64(_mm512_srli_epi64(bits, 3), table_.codes, 1);
+      const __m512i shifted =
+          _mm512_srlv_epi64(words, _mm512_and_si512(bits, _mm512_set1_epi64(7)));
+      const __m512i own = _mm512_and_si512(_mm512_load_si512(ranks_ + i), own_.at(run));
+      const __m512i code = _mm512_and_si512(shifted, mask_.at(run));
+      _mm512_store_si512(rows_ + i,
+                         _mm512_add_epi64(_mm512_add_epi64(code, lead_.at(run)), own));
+    }
+  }
+
+  void list_longs_vector(size_t slot, size_t count) {
+    const __m512i flags = _mm512_set1_epi64(long_runs_), one = _mm512_set1_epi64(1);
+    const __m512i steps = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+    uint64_t* longs = longs_ + long_last_;
+    for (size_t i = 0; i < count; i += 8) {
+      const __m512i runs = _mm512_cvtepu32_epi64(
+          _mm256_load_si256(reinterpret_cast<const __m256i*>(runs_ + slot + i)));
+      uint32_t found = _mm512_test_epi64_mask(_mm512_srlv_epi64(flags, runs), one);
+      if (count - i < 8) found &= (1u << (count - i)) - 1;
+      const __m512i positions =
+          _mm512_add_epi64(_mm512_set1_epi64(static_cast<int64_t>(decoded_ + i)), steps);
+      _mm512_storeu_si512(longs, _mm512_maskz_compress_epi64(static_cast<__mmask8>(found), positions));
+      longs += std::popcount(found);
+    }
+    long_last_ = static_cast<size_t>(longs - longs_);
+  }
+
+  uint32_t long_runs_ = 0;
+  bool vector_tiers_;
+  Column row_bits_, bias_, mask_, lead_, own_;
+#endif
+
+  const Request& request_;
+  const Table& table_;
+  const size_t last_;
+  size_t found_, decoded_, offset_;
+  size_t long_first_ = 0, long_last_ = 0;
+  bool far_codes_, far_rows_;
+  Failure failure_;
+  alignas(64) uint64_t ranks_[kRing];
+  alignas(64) uint64_t bits_[kRing];
+  alignas(64) uint64_t rows_[kRing + kChunk];
+  alignas(64) uint32_t runs_[kRing];
+  uint64_t longs_[2 * kRing + 8];
+};
+
+}  // namespace

@@ -1,0 +1,192 @@
+"""Lookup and pooling as one operator, which ``torch.compile`` and ``torch.export`` see whole.
+
+On a CPU it runs the native core, on a GPU one kernel by Triton where that is installed, and plain
+tensor operations otherwise. Gradients go through plain operations again: what a batch's rows were
+need not be kept until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from saec import _native
+from saec.lookup import MODES, LookupTable, fail
+from saec.torch import triton_lookup as gpu
+from saec.torch.readers import Reader, plain, reader_of
+
+__all__ = ["DTYPES", "Prepared", "native_pool", "pool"]
+
+# Dtypes of tables that the core reads, by its numbers for them.
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+
+
+class Prepared:
+    """The native table of some tensors, made again when their numbers are no longer the same."""
+
+    def __init__(self) -> None:
+        self._table: LookupTable | None = None
+        self._addresses: list[int] = []
+        self._snapshot: _native.Snapshot | None = None
+
+    def table(self, reader: Reader, tensors: Sequence[Tensor]) -> LookupTable:
+        """What the core reads of ``tensors``, which are on a CPU."""
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        # Addresses alone do not tell: optimizers write in place.
+        if (
+            self._table is None
+            or addresses != self._addresses
+            or not self._snapshot.matches(self._copied)  # type: ignore[union-attr]
+        ):
+            self._prepare(reader, tensors, addresses)
+        assert self._table is not None
+        return self._table
+
+    def _prepare(self, reader: Reader, tensors: Sequence[Tensor], addresses: list[int]) -> None:
+        copied = [tensor.detach() for tensor in reader.copied(tensors)]
+        self._snapshot = _native.Snapshot([_bytes(tensor) for tensor in copied])
+        self._copied = [tensor.data_ptr() for tensor in copied]
+        self._table = reader.table(tensors)
+        self._addresses = addresses
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Prepared:
+        return Prepared()
+
+    def __reduce__(self) -> tuple[type[Prepared], tuple[()]]:
+        return Prepared, ()
+
+
+def native_pool(
+    table: LookupTable,
+    ids: Tensor,
+    offsets: Tensor | None,
+    weights: Tensor | None,
+    mode: str,
+    skipped: int,
+    dtype: torch.dtype,
+    place: str,
+) -> Tensor:
+    """Rows (m, dim) of flat contiguous ids, or bags (bags, dim) if there are int64 offsets.
+
+    Raises:
+        IdError: an id or an offset is out of range.
+        ArtifactError: a code or a tier vector is damaged.
+    """
+    count = ids.shape[0]
+    bags = count if offsets is None else offsets.shape[0]
+    out = torch.empty((bags, table.dim), dtype=dtype)
+    request = (
+        table,
+        ids.data_ptr(),
+        ids.dtype == torch.int64,
+        count,
+        0 if offsets is None else offsets.data_ptr(),
+        bags,
+        0 if weights is None else weights.data_ptr(),
+        MODES.index(mode),
+        skipped,
+        out.data_ptr(),
+        table.dim * out.itemsize,
+    )
+    failure = _native.pool([request], DTYPES[dtype], torch.get_num_threads())
+    if failure[0]:
+        fail(failure, ids, table, place)
+    return out
+
+
+@torch.library.custom_op("saec::pool", mutates_args=())
+def pool(
+    ids: Tensor,
+    offsets: Tensor | None,
+    weights: Tensor | None,
+    tensors: Sequence[Tensor],
+    reader: str,
+    mode: str,
+    skipped: int,
+) -> Tensor:
+    """Rows (m, dim) of ids (m,), or bags (bags, dim) if there are offsets.
+
+    Args:
+        ids: (m,) int32 or int64, contiguous.
+        offsets: (bags,) int64, where each bag starts, or None.
+        weights: (m,) of the table's dtype, for sums, or None.
+        tensors: of the table, in the order that its reader names.
+        reader: the reader's ``spec``.
+        mode: sum, mean or max.
+        skipped: id that is left out of bags, or, without bags, gets no gradient; or -1.
+
+    Raises:
+        IdError: on a CPU, an id or an offset is out of range.
+    """
+    found = reader_of(reader)
+    if gpu.available(tensors[0]):
+        return found.fused(ids, offsets, weights, tensors, mode, skipped)
+    if ids.device.type == "cpu" and tensors[0].dtype in DTYPES:
+        factors = None if weights is None else weights.float()
+        table = _prepared(tensors[found.parameters]).table(found, tensors)
+        dtype = tensors[0].dtype
+        left_out = -1 if offsets is None else skipped
+        return native_pool(table, ids, offsets, factors, mode, left_out, dtype, "table")
+    return plain(found, ids, offsets, weights, tensors, mode, skipped).contiguous()
+
+
+@pool.register_fake
+def _pool_shape(
+    ids: Tensor,
+    offsets: Tensor | None,
+    weights: Tensor | None,
+    tensors: Sequence[Tensor],
+    reader: str,
+    mode: str,
+    skipped: int,
+) -> Tensor:
+    rows = ids.shape[0] if offsets is None else offsets.shape[0]
+    return tensors[0].new_empty((rows, reader_of(reader).dim(tensors)))
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ids, offsets, weights, tensors, ctx.reader, ctx.mode, ctx.skipped = inputs
+    ctx.count = len(tensors)
+    ctx.optional = (offsets is not None, weights is not None)
+    ctx.save_for_backward(ids, *(t for t in (offsets, weights) if t is not None), *tensors)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    ids, *rest = ctx.saved_tensors
+    offsets = rest.pop(0) if ctx.optional[0] else None
+    weights = rest.pop(0) if ctx.optional[1] else None
+    found = reader_of(ctx.reader)
+    with torch.enable_grad():
+        learning = [tensor.detach().requires_grad_() for tensor in rest[: found.parameters]]
+        factors = None if weights is None else weights.detach().requires_grad_()
+        held = [*learning, *rest[found.parameters :]]
+        out = plain(found, ids, offsets, factors, held, ctx.mode, ctx.skipped)
+        wanted = learning if factors is None else [*learning, factors]
+        gradients = list(torch.autograd.grad(out, wanted, gradient, allow_unused=True))
+    of_weights = None if weights is None else gradients.pop()
+    of_tensors = [*gradients, *[None] * (ctx.count - len(gradients))]
+    return None, None, of_weights, of_tensors, None, None, None
+
+
+pool.register_autograd(_backward, setup_context=_setup)
+
+_kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _prepared(codes: Tensor) -> Prepared:
+    """What was prepared for the table that holds these codes, as long as they live."""
+    if codes not in _kept:
+        _kept[codes] = Prepared()
+    prepared: Prepared = _kept[codes]
+    return prepared
+
+
+def _bytes(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    if not tensor.numel():
+        return np.zeros(0, dtype=np.uint8)
+    return tensor.reshape(-1).contiguous().view(torch.uint8).numpy()

@@ -1,0 +1,40 @@
+"""Triton's kernels, checked in processes of their own: an interpreter cannot be switched off."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from saec.torch.triton_lookup import available
+
+CHECKS = Path(__file__).with_name("triton_checks.py")
+INSTALLED = importlib.util.find_spec("triton") is not None
+
+
+@pytest.mark.skipif(not INSTALLED, reason="triton is not installed")
+@pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "compiled"])
+def test_in_a_process_of_its_own(interpret: bool, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS],
+        env=os.environ | {"TRITON_INTERPRET": str(int(interpret)), "TRITON_CACHE_DIR": tmp_path},
+        cwd=CHECKS.parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_available_on_a_cpu_to_the_interpreter_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert not available(torch.zeros(1))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert available(torch.zeros(1)) == INSTALLED
+    assert not available(torch.zeros(1, dtype=torch.float64))

@@ -212,3 +212,47 @@ def test_a_predicted_loss_increase_that_cannot_be(loss: float) -> None:
     message = "predicted_loss_increase is a finite number of at least 0, not "
     with pytest.raises(ArtifactError, match=message):
         Compressed([clustered()], loss)
+
+
+def test_a_batch_of_several_fields() -> None:
+    tables = Compressed([clustered(), raw(np.float16)])
+    user, gender = (tables[name] for name in tables)
+    ids = {gender.name: [0, 4, 4], user.name: np.array([1, 0, 3], np.int32)}
+    rows = tables.lookup(ids)
+    assert rows.shape == (3, gender.dim + user.dim)
+    assert np.array_equal(rows[:, : gender.dim], gender.lookup([0, 4, 4]))
+    assert np.array_equal(rows[:, gender.dim :], user.lookup([1, 0, 3]))
+    assert tables.lookup(ids, dtype=np.float16).dtype == np.float16
+
+    starts = {user.name: [0, 1], gender.name: [0, 0]}
+    bags = tables.pool(ids, starts, mode="mean")
+    assert np.array_equal(bags[:, : gender.dim], gender.pool([0, 4, 4], [0, 0], mode="mean"))
+    assert np.array_equal(bags[:, gender.dim :], user.pool([1, 0, 3], [0, 1], mode="mean"))
+    weighted = tables.pool(ids, starts, {user.name: [2, 0, 1]})
+    assert np.array_equal(weighted[:, : gender.dim], gender.pool([0, 4, 4], [0, 0]))
+    assert np.array_equal(weighted[:, gender.dim :], user.pool([1, 0, 3], [0, 1], [2, 0, 1]))
+
+
+def test_bad_batches() -> None:
+    tables = Compressed([clustered(), raw(np.float16)])
+    one, two = tables
+    with pytest.raises(
+        FieldError, match=rf"as many rows in each field, not {{'{one}': 1, '{two}': 2}}"
+    ):
+        tables.lookup({one: [0], two: [0, 1]})
+    with pytest.raises(FieldError, match="as many rows in each field, not {}"):
+        tables.lookup({})
+    with pytest.raises(FieldError, match="there is no field 'zip'; there are"):
+        tables.lookup({"zip": [0]})
+    with pytest.raises(
+        FieldError, match=rf"field '{one}': ids have shape \(1, 1\), not \(batch,\)"
+    ):
+        tables.lookup({one: [[0]]})
+    with pytest.raises(IdError, match=rf"field '{two}': id 9 at position 1 is outside"):
+        tables.lookup({one: [0, 1], two: [0, 9]})
+    with pytest.raises(FieldError, match=f"field '{two}' has no offsets, or no ids"):
+        tables.pool({one: [0], two: [0]}, {one: [0]})
+    with pytest.raises(FieldError, match=f"field '{two}' has no offsets, or no ids"):
+        tables.pool({one: [0]}, {one: [0]}, {two: [1]})
+    with pytest.raises(IdError, match=rf"field '{two}': offsets must ascend from 0 to at most 1"):
+        tables.pool({one: [0], two: [0]}, {one: [0], two: [1]})

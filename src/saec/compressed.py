@@ -7,8 +7,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
 from saec import artifact
 from saec.errors import ArtifactError, FieldError
+from saec.lookup import Bags, Mode, bags_of, gather, output_dtype, whole_ids
 from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField
 from saec.stored.raw import RawField
@@ -70,6 +74,86 @@ class Compressed(Mapping[str, CompressedField]):
     def compression_ratio(self) -> float:
         """Original bytes / compressed bytes."""
         return self.original_nbytes / self.nbytes
+
+    def lookup(
+        self, ids: Mapping[str, ArrayLike], *, dtype: DTypeLike = np.float32, threads: int = 0
+    ) -> NDArray[Any]:
+        """Rows of a batch, of several fields in one call: (batch, sum of their dims).
+
+        Args:
+            ids: (batch,) integers by field name; rows stand side by side in the order given.
+            dtype: float32, float16 or bfloat16.
+            threads: at most so many; 0 for as many as there are.
+
+        Raises:
+            FieldError: no fields, one that is unknown, or batches of different lengths.
+            IdError: an id lies outside its field.
+            ArtifactError: the file is damaged.
+        """
+        bags = {name: Bags(whole_ids(some, self._place(name))) for name, some in ids.items()}
+        for name, field in bags.items():
+            if field.ids.ndim != 1:
+                raise FieldError(f"field {name!r}: ids have shape {field.ids.shape}, not (batch,)")
+        return self._gathered(bags, dtype, threads)
+
+    def pool(
+        self,
+        ids: Mapping[str, ArrayLike],
+        offsets: Mapping[str, ArrayLike],
+        per_sample_weights: Mapping[str, ArrayLike] | None = None,
+        mode: Mode = "sum",
+        *,
+        dtype: DTypeLike = np.float32,
+        threads: int = 0,
+    ) -> NDArray[Any]:
+        """Reduced bags of a batch, of several fields in one call: (batch, sum of their dims).
+
+        Args:
+            ids: (m,) integers by field name, each field with an m of its own; reduced rows stand
+                side by side in the order given.
+            offsets: (batch,) by field name; see :meth:`CompressedField.pool`, also for the rest.
+            per_sample_weights: (m,) by field name; fields that are left out count each id once.
+            mode: ``sum``, ``mean`` or ``max``.
+            dtype: float32, float16 or bfloat16.
+            threads: at most so many; 0 for as many as there are.
+
+        Raises:
+            FieldError: no fields, one that is unknown or has no offsets, or batches of different
+                lengths.
+            IdError: an id or an offset is out of range.
+            ValueError: weights with another mode than sum, or of another length.
+            ArtifactError: the file is damaged.
+        """
+        weights = per_sample_weights or {}
+        for name in (*ids, *weights):
+            if name not in offsets or name not in ids:
+                raise FieldError(f"field {name!r} has no offsets, or no ids")
+        bags = {
+            name: bags_of(some, offsets[name], weights.get(name), mode, self._place(name))
+            for name, some in ids.items()
+        }
+        return self._gathered(bags, dtype, threads)
+
+    def _place(self, name: str) -> str:
+        if name not in self._fields:
+            raise FieldError(f"there is no field {name!r}; there are {sorted(self._fields)}")
+        return self._fields[name].place
+
+    def _gathered(self, bags: Mapping[str, Bags], dtype: DTypeLike, threads: int) -> NDArray[Any]:
+        counts = {name: field.count for name, field in bags.items()}
+        if len(set(counts.values())) != 1:
+            raise FieldError(f"a batch has as many rows in each field, not {counts}")
+        fields = [self._fields[name] for name in bags]
+        width = sum(field.dim for field in fields)
+        rows = np.empty((next(iter(counts.values())), width), dtype=output_dtype(dtype))
+        gather(
+            [field.lookup_table for field in fields],
+            list(bags.values()),
+            [field.place for field in fields],
+            rows,
+            threads,
+        )
+        return rows
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact, whole or not at all (docs/format.md).

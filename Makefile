@@ -13,13 +13,14 @@ BUILT_FROM := $(wildcard native/*) CMakeLists.txt pyproject.toml constraints.txt
 # The tools are in the environment already: no download per build, and the build directory is kept.
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
-.PHONY: help test demo lint sanitize clean
+.PHONY: help test demo lint sanitize sanitize-threads clean
 
 help:
 	@echo "make test      set up, lint, check types, run all tests"
 	@echo "make demo      set up, train, compress and evaluate on a simulated click log"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make sanitize  the native core's tests under address and undefined-behaviour sanitizers"
+	@echo "make sanitize-threads  its lookups by several threads under the thread sanitizer"
 	@echo "make clean     remove the environment and everything built"
 
 test: lint
@@ -52,21 +53,35 @@ $(VENV)/.dev: $(VENV)/.tools $(BUILT_FROM)
 	$(EDITABLE) '.[dev]'
 	@touch $@ $(VENV)/.demo
 
+comma := ,
+
 # A second, instrumented installation, which -S keeps from being hidden by the editable one. The
 # C++ library is loaded first, or the sanitizer would not see its exceptions. Python leaks by design.
-SANITIZED := build/sanitize
+SANITIZED = build/$@
 SANITIZE_TESTS ?= tests/native
-PRELOAD = $(shell g++ -print-file-name=libasan.so) $(shell g++ -print-file-name=libstdc++.so)
+PRELOAD = $(shell g++ -print-file-name=$(1)) $(shell g++ -print-file-name=libstdc++.so)
 PACKAGES = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+INSTRUMENTED = $(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED)/site \
+    --config-settings build-dir=$(SANITIZED)/cmake \
+    --config-settings cmake.build-type=RelWithDebInfo \
+    --config-settings cmake.define.SAEC_SANITIZE=$(1) .
+SANITIZED_PATH = PYTHONPATH="$(SANITIZED)/site:$(PACKAGES)" PYTHONMALLOC=malloc
+# Captured, a report would be lost with the process that it ends.
+SANITIZED_PYTEST = $(BIN)/python -S -m pytest -p no:cacheprovider --capture=no
 
 sanitize: $(VENV)/.dev
-	$(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED)/site \
-	    --config-settings build-dir=$(SANITIZED)/cmake \
-	    --config-settings cmake.build-type=RelWithDebInfo \
-	    --config-settings cmake.define.SAEC_SANITIZE=ON .
-	LD_PRELOAD="$(PRELOAD)" PYTHONPATH="$(SANITIZED)/site:$(PACKAGES)" PYTHONMALLOC=malloc \
+	$(call INSTRUMENTED,address$(comma)undefined)
+	LD_PRELOAD="$(call PRELOAD,libasan.so)" $(SANITIZED_PATH) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	    $(BIN)/python -S -m pytest -p no:cacheprovider $(SANITIZE_TESTS)
+	    $(SANITIZED_PYTEST) $(SANITIZE_TESTS)
+
+# Lookups start threads of their own; the barriers of OpenMP, which the rest uses, would all be
+# reported. The sanitizer wants memory where it is without randomised addresses.
+sanitize-threads: $(VENV)/.dev
+	$(call INSTRUMENTED,thread)
+	setarch --addr-no-randomize env LD_PRELOAD="$(call PRELOAD,libtsan.so)" $(SANITIZED_PATH) \
+	    TSAN_OPTIONS=halt_on_error=1 \
+	    $(SANITIZED_PYTEST) tests/native/test_native_lookup_threads.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

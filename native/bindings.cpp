@@ -246,28 +246,42 @@ BoundTable* table_of_runs(int64_t rows, const Vector<uint8_t>& codes, const Matr
   return bound.release();
 }
 
-// What some numbers in memory were, to see whether they still are.
-class Snapshot {
+// Where some numbers are and, for some of them, what they were, to see whether they still are.
+class Watch {
  public:
-  explicit Snapshot(const std::vector<Vector<uint8_t>>& arrays) {
-    for (const Vector<uint8_t>& array : arrays)
-      held_.emplace_back(array.data(), array.data() + array.shape(0));
+  // sizes: bytes at each address that are remembered; 0 where the place alone matters.
+  Watch(std::vector<uintptr_t> addresses, const std::vector<size_t>& sizes)
+      : addresses_(std::move(addresses)) {
+    expect(addresses_.size() == sizes.size(), "addresses and sizes differ in length");
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      const auto* first = reinterpret_cast<const uint8_t*>(addresses_[i]);
+      held_.emplace_back(first, first + sizes[i]);
+    }
   }
 
-  // addresses: IN of as many bytes each as the snapshot was taken of.
-  bool matches(const std::vector<uintptr_t>& addresses) const {
-    expect(addresses.size() == held_.size(), "another number of arrays");
+  bool holds(const std::vector<uintptr_t>& addresses) const {
+    if (addresses != addresses_) return false;
     for (size_t i = 0; i < held_.size(); ++i)
       if (!held_[i].empty() &&
-          std::memcmp(held_[i].data(), reinterpret_cast<const void*>(addresses[i]),
+          std::memcmp(held_[i].data(), reinterpret_cast<const void*>(addresses_[i]),
                       held_[i].size()) != 0)
         return false;
     return true;
   }
 
  private:
+  std::vector<uintptr_t> addresses_;
   std::vector<std::vector<uint8_t>> held_;
 };
+
+// At most so many (0: as many as there are), and no more than are worth starting.
+int lookup_threads(int threads, size_t ids) {
+  constexpr size_t kWorth = size_t{1} << 13;
+  const auto most = static_cast<size_t>(threads > 0 ? threads : omp_get_max_threads());
+  return static_cast<int>(std::min(most, 1 + ids / kWorth));
+}
+
+constexpr size_t kBrief = 64;  // ids
 
 using RequestTuple = std::tuple<const BoundTable*, uintptr_t, bool, size_t, uintptr_t, size_t,
                                 uintptr_t, int, int64_t, uintptr_t, size_t>;
@@ -285,7 +299,8 @@ saec::Request request_of(const RequestTuple& given) {
           static_cast<saec::Mode>(mode),
           skipped,
           reinterpret_cast<uint8_t*>(out),
-          stride};
+          stride,
+          1};
 }
 
 const saec::Kernels& kernels_named(const std::string& name) {
@@ -509,9 +524,10 @@ NB_MODULE(_native, module) {
       .def_prop_ro("rows", [](const BoundTable& self) { return self.table.rows; })
       .def_prop_ro("dim", [](const BoundTable& self) { return self.table.dim; })
       .def_prop_ro("stored_rows", [](const BoundTable& self) { return self.table.stored_rows; });
-  nb::class_<Snapshot>(module, "Snapshot")
-      .def(nb::init<const std::vector<Vector<uint8_t>>&>(), nb::arg("arrays"))
-      .def("matches", &Snapshot::matches, nb::arg("addresses"));
+  nb::class_<Watch>(module, "Watch")
+      .def(nb::init<std::vector<uintptr_t>, const std::vector<size_t>&>(), nb::arg("addresses"),
+           nb::arg("sizes"))
+      .def("holds", &Watch::holds, nb::arg("addresses"));
   module.def("table_of_tiers", &table_of_tiers, nb::arg("rows"), nb::arg("codes"),
              nb::arg("tiers"), nb::arg("parts"), nb::arg("values"), nb::arg("axes"),
              nb::arg("vectors"), nb::arg("levels"), nb::arg("pads"), nb::arg("pad_rows"),
@@ -519,6 +535,26 @@ NB_MODULE(_native, module) {
   module.def("table_of_runs", &table_of_runs, nb::arg("rows"), nb::arg("codes"), nb::arg("runs"),
              nb::arg("stored"), nb::arg("element"), nb::arg("grid"), nb::arg("axes"),
              nb::arg("pads"), nb::arg("pad_rows"), nb::rv_policy::take_ownership);
+  // Rows of one field; 0, or what was wrong.
+  module.def(
+      "lookup",
+      [](const BoundTable& bound, uintptr_t ids, bool wide, ptrdiff_t id_stride, size_t count,
+         uintptr_t out, int element, int threads) {
+        const saec::LookupKernels* kernels = saec::choose_lookup("auto");
+        const auto type = static_cast<saec::Element>(element);
+        saec::Request request = request_of(
+            {&bound, ids, wide, count, 0, count, 0, 0, -1, out,
+             bound.table.dim * (type == saec::Element::kFloat32 ? 4 : 2)});
+        request.id_stride = id_stride;
+        const int used = lookup_threads(threads, count);
+        if (used == 1 && count < kBrief)  // handing the interpreter over takes as long
+          return static_cast<int>(kernels->pool(request, 0, count, type).fault);
+        nb::gil_scoped_release release;
+        return static_cast<int>(saec::pool({request}, type, used, *kernels).fault);
+      },
+      nb::arg("table"), nb::arg("ids"), nb::arg("wide"), nb::arg("id_stride"), nb::arg("count"),
+      nb::arg("out"),
+      nb::arg("element"), nb::arg("threads"));
   module.def(
       "pool",
       [](const std::vector<RequestTuple>& given, int out, int threads, const std::string& isa) {
@@ -531,9 +567,7 @@ NB_MODULE(_native, module) {
           requests.push_back(request_of(tuple));
           total += requests.back().count;
         }
-        constexpr size_t kWorth = size_t{1} << 13;  // ids for which a thread is worth starting
-        const size_t most = threads > 0 ? threads : omp_get_max_threads();
-        const auto used = static_cast<int>(std::min(most, 1 + total / kWorth));
+        const int used = lookup_threads(threads, total);
         nb::gil_scoped_release release;
         const saec::Failure failure =
             saec::pool(requests, static_cast<saec::Element>(out), used, *kernels);

@@ -12,9 +12,12 @@ namespace saec {
 
 namespace {
 
-// Rows of the first tiers are stored decoded as long as they take no more than this: at dim 16 the
-// 4,096 most frequent ones, which have long codes and are wanted most often.
-constexpr size_t kHotBytes = 1 << 20;
+// Rows of the first tiers, which have long codes and are wanted most often, are stored decoded: whole
+// tiers, as long as they take no more than this or, for large tables, than a share of the table in
+// float32. At dim 16 these are the 4,096 most frequent rows, of a million and more 16,384.
+constexpr uint64_t kHotBytes = 256 << 10;
+constexpr uint64_t kMostHotBytes = 1 << 20;
+constexpr uint64_t kHotShare = 64;
 
 // A group of bits chooses among so many bytes of stored rows.
 constexpr size_t kGroupBytes = 64 << 10;
@@ -140,6 +143,9 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
   const TierPart* part = parts.data();
   const TierPart* const end = part + parts.size();
   own.clear();
+  const uint64_t table_bytes = table.rows * dim * sizeof(float);
+  const uint64_t hot_rows = std::max(kHotBytes, std::min(kMostHotBytes, table_bytes / kHotShare)) /
+                            (dim * sizeof(float));
   bool hot = true;
   for (size_t tier = 0; tier < first_ranks.size(); ++tier) {
     const TierPart* first = part;
@@ -147,7 +153,7 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
     const uint64_t next = tier + 1 < first_ranks.size() ? first_ranks[tier + 1] : table.rows;
     const uint64_t first_bit = 8 * first_bytes[tier];
     const uint32_t row_bits = decoder.row_bits(first, part);
-    hot = hot && next * dim * sizeof(float) <= kHotBytes;
+    hot = hot && next <= hot_rows;
     Run run{first_ranks[tier], 0, 0, 0, 0, 0, static_cast<uint32_t>(table.cells.size()), 0, 0, 0};
     const size_t stored = own.size() / dim;
     if (hot) {  // its stored rows are its rows, each at its rank

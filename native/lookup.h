@@ -90,7 +90,7 @@ struct Table {
 // One field of a batch.
 struct Request {
   const Table* table;
-  const void* ids;  // IN count
+  const void* ids;  // IN count, id_stride numbers apart
   bool wide;        // ids are int64, else int32
   size_t count;
   const int64_t* offsets;  // IN bags, where each starts; null: each id is a bag
@@ -100,6 +100,7 @@ struct Request {
   int64_t skipped;  // id that is left out of bags, or -1
   uint8_t* out;     // OUT bags rows of dim elements, stride bytes apart
   size_t stride;
+  ptrdiff_t id_stride = 1;
 };
 
 // What was wrong with an id or an offset: the first bad one found in a field of the batch.

@@ -168,17 +168,8 @@ class Bags {
   // as the format says.
   void add_cells(size_t position, float weight, float* row) {
     const Run& run = finder_.run(position);
-    const uint64_t bits = finder_.bits(position);
-    const Cell* cells = table_.cells.data() + run.first_cell;
-    for (size_t i = 0; i < run.cells; ++i) {
-      const Cell& cell = cells[i];
-      const uint64_t word = read_word(table_.codes, bits + cell.shift);
-      const uint32_t code = static_cast<uint32_t>(word) & cell.mask;
-      const float step = static_cast<float>(code) * cell.step;
-      const float coordinate = table_.values[cell.first + uint64_t{code} * cell.stride] + step;
-      const float* axis = table_.axes.data() + cell.axis * table_.dim;
-      kernels_.axis(axis, table_.dim, weight * coordinate, row);
-    }
+    kernels_.cells(table_, table_.cells.data() + run.first_cell, run.cells,
+                   finder_.bits(position), weight, row);
   }
 
   // Turns sums into a row.

@@ -80,10 +80,10 @@ class Finder {
   const Run& run(size_t position) const { return table_.runs[runs_[at(position)]]; }
   uint64_t bits(size_t position) const { return bits_[at(position)]; }
   uint64_t id(size_t position) const {
-    const auto* ids = request_.ids;
+    const ptrdiff_t place = static_cast<ptrdiff_t>(position) * request_.id_stride;
     return request_.wide
-               ? static_cast<uint64_t>(static_cast<const int64_t*>(ids)[position])
-               : static_cast<uint64_t>(int64_t{static_cast<const int32_t*>(ids)[position]});
+               ? static_cast<uint64_t>(static_cast<const int64_t*>(request_.ids)[place])
+               : static_cast<uint64_t>(int64_t{static_cast<const int32_t*>(request_.ids)[place]});
   }
 
  private:
@@ -93,10 +93,8 @@ class Finder {
     const size_t slot = at(found_);
     const size_t count = std::min(kChunk, last_ - found_);
     uint64_t* ranks = ranks_ + slot;
-    const bool outside =
-        request_.wide
-            ? read_ids(static_cast<const int64_t*>(request_.ids) + found_, count, ranks)
-            : read_ids(static_cast<const int32_t*>(request_.ids) + found_, count, ranks);
+    const bool outside = request_.wide ? read_ids<int64_t>(count, ranks)
+                                       : read_ids<int32_t>(count, ranks);
     if (outside) return fail_at_id(count, ranks);
     if (!table_.levels.empty()) rank_ids(count, ranks);
     if (table_.any_codes || table_.runs.size() > 1) place(slot);
@@ -104,15 +102,21 @@ class Finder {
   }
 
   template <typename Id>
-  bool read_ids(const Id* ids, size_t count, uint64_t* ranks) const {
-    uint64_t outside = 0;
+  bool read_ids(size_t count, uint64_t* ranks) const {
+    const ptrdiff_t stride = request_.id_stride;
+    const Id* ids = static_cast<const Id*>(request_.ids) + static_cast<ptrdiff_t>(found_) * stride;
     // Whole chunks are worked on: what follows the last id is rank 0.
     if (count < kChunk) std::fill_n(ranks, kChunk, 0);
-    for (size_t i = 0; i < count; ++i) {
-      const auto id = static_cast<uint64_t>(static_cast<int64_t>(ids[i]));
-      ranks[i] = id;
-      outside |= id >= table_.rows;
-    }
+    const uint64_t rows = table_.rows;
+    uint64_t outside = 0;
+    const auto take = [&](size_t i, Id id) {
+      ranks[i] = static_cast<uint64_t>(static_cast<int64_t>(id));
+      outside |= ranks[i] >= rows;
+    };
+    if (stride == 1)
+      for (size_t i = 0; i < count; ++i) take(i, ids[i]);
+    else
+      for (size_t i = 0; i < count; ++i) take(i, ids[static_cast<ptrdiff_t>(i) * stride]);
     return outside;
   }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "codes.h"
 #include "lookup.h"
 
 #ifdef __AVX2__
@@ -161,31 +162,49 @@ void copy_rows(const void* stored, size_t width, const RowList& list, uint8_t* o
 using AddRows = void (*)(const void*, size_t, const RowList&, const float*, const float*, float*);
 using CopyRows = void (*)(const void*, size_t, const RowList&, uint8_t*, size_t);
 
-using AddAxis = void (*)(const float*, size_t, float, float*);
+// row[j] += weight * coordinate * axis[j] for each cell, in order, every product and sum rounded.
+// bits: where the row's codes start.
+using AddCells = void (*)(const Table&, const Cell*, size_t, uint64_t, float, float*);
 
-// row[j] += coordinate * axis[j], both rounded.
+inline float coordinate_of(const Table& table, const Cell& cell, uint64_t bits) {
+  const uint64_t word = read_word(table.codes, bits + cell.shift);
+  const uint32_t code = static_cast<uint32_t>(word) & cell.mask;
+  const float step = static_cast<float>(code) * cell.step;
+  return table.values[cell.first + uint64_t{code} * cell.stride] + step;
+}
+
 template <size_t D>
-void add_axis(const float* axis, size_t dim, float coordinate, float* row) {
+void add_cells(const Table& table, const Cell* cells, size_t count, uint64_t bits, float weight,
+               float* row) {
+  const float* axes = table.axes.data();
   if constexpr (D > 0) {
     constexpr size_t N = std::min(D, kLanes);
-    for (size_t j = 0; j < D; j += N) {
-      const Floats<N> sum = load_lanes<N>(row + j) + coordinate * load_lanes<N>(axis + j);
-      std::memcpy(row + j, &sum, sizeof sum);
+    Floats<N> sums[D / N];
+    std::memcpy(sums, row, sizeof sums);
+    for (size_t i = 0; i < count; ++i) {
+      const float coordinate = weight * coordinate_of(table, cells[i], bits);
+      for (size_t j = 0; j < D / N; ++j)
+        sums[j] += coordinate * load_lanes<N>(axes + cells[i].axis * D + j * N);
     }
+    std::memcpy(row, sums, sizeof sums);
   } else {
-    for (size_t j = 0; j < dim; ++j) row[j] += coordinate * axis[j];
+    for (size_t i = 0; i < count; ++i) {
+      const float coordinate = weight * coordinate_of(table, cells[i], bits);
+      const float* axis = axes + cells[i].axis * table.dim;
+      for (size_t j = 0; j < table.dim; ++j) row[j] += coordinate * axis[j];
+    }
   }
 }
 
 struct RowKernels {
   AddRows add, add_weighted;
   CopyRows copy;
-  AddAxis axis;
+  AddCells cells;
 };
 
 template <typename E, size_t D>
 constexpr RowKernels kRows = {add_rows<E, D, false>, add_rows<E, D, true>, copy_rows<E, D>,
-                              add_axis<D>};
+                              add_cells<D>};
 
 template <typename E>
 RowKernels row_kernels(size_t width) {

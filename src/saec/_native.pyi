@@ -90,9 +90,9 @@ class LookupTable:
     @property
     def stored_rows(self) -> int: ...
 
-class Snapshot:
-    def __init__(self, arrays: Sequence[NDArray[uint8]]) -> None: ...
-    def matches(self, addresses: Sequence[int]) -> bool: ...
+class Watch:
+    def __init__(self, addresses: Sequence[int], sizes: Sequence[int]) -> None: ...
+    def holds(self, addresses: Sequence[int]) -> bool: ...
 
 def table_of_tiers(
     rows: int,
@@ -117,6 +117,16 @@ def table_of_runs(
     pads: NDArray[int64],
     pad_rows: NDArray[int64],
 ) -> LookupTable: ...
+def lookup(
+    table: LookupTable,
+    ids: int,
+    wide: bool,
+    id_stride: int,
+    count: int,
+    out: int,
+    element: int,
+    threads: int,
+) -> int: ...
 def pool(
     requests: Sequence[tuple[LookupTable, int, bool, int, int, int, int, int, int, int, int]],
     out: int,

@@ -28,7 +28,8 @@ from lookup_reference import (
 )
 from numpy.typing import NDArray
 
-from saec.lookup import Run
+from saec import _native
+from saec.lookup import ELEMENTS, Run
 
 DIMS = (1, 3, 8, 16, 17, 32, 64, 128, 200)
 
@@ -85,6 +86,58 @@ def test_a_grid_by_hand() -> None:
     axes = np.array([[1, 1], [0, 2], [0, 100]], np.float64)
     slow = Runs(2, [Run(0, 1, 0, 0)], codes, stored, grid, axes)
     assert everywhere(Ask(slow, np.arange(2))).tolist() == [[254.5, 100.5], [2.5, 98.5]]
+
+
+def rows_by_lookup(slow: Slow, ids: NDArray[np.integer], threads: int = 1) -> Floats:
+    """The shorter way into the core, for one field without bags; ids may be apart in memory."""
+    out = np.full((len(ids) + 1, slow.dim), -7, np.float32)
+    stride = ids.strides[0] // ids.itemsize
+    places = ids.ctypes.data, ids.itemsize == 8, stride, len(ids), out.ctypes.data
+    assert _native.lookup(slow.table, *places, 0, threads) == 0
+    assert (out[-1] == -7).all()
+    return out[:-1]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 700, 20_000])
+def test_lookup_of_ids_apart(count: int, dtype: type) -> None:
+    rng = np.random.default_rng(count)
+    for slow in (
+        TWO_TIERS,
+        cold_tiers(64, COLD[1], True),
+        some_runs(rng, [3, 0], BOOK.repeat(99, 0)),
+    ):
+        pool = rng.integers(0, slow.count, 50)
+        ids = rng.choice(pool, 3 * count).astype(dtype)
+        for part in (ids[:count], ids[::3], ids[::-3], ids[1::2][:count], ids[:1].repeat(count)):
+            expected = decoded(slow, part)
+            for threads in (1, 3):
+                assert rows_by_lookup(slow, part, threads).tobytes() == expected.tobytes()
+        broadcast = np.broadcast_to(np.array(pool[0], dtype), count)
+        assert rows_by_lookup(slow, broadcast).tobytes() == decoded(slow, broadcast).tobytes()
+
+
+@pytest.mark.parametrize("stride", [1, 2, -1, -3])
+def test_lookup_of_ids_out_of_range(stride: int) -> None:
+    out = np.empty((200, 3), np.float32)
+    for dtype in (np.int32, np.int64):
+        for bad in (-1, 66):
+            for position in (0, 63, 64, 199):
+                ids = np.full(600, bad, dtype)[::stride][:200]
+                ids[:] = 65
+                places = ids.ctypes.data, dtype == np.int64, stride, 200, out.ctypes.data, 0, 1
+                assert _native.lookup(TWO_TIERS.table, *places) == 0
+                ids[position] = bad
+                assert _native.lookup(TWO_TIERS.table, *places) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16])
+def test_lookup_of_other_types_of_rows(dtype: np.dtype) -> None:
+    ids = np.arange(66)
+    out = np.empty((66, 3), dtype)
+    places = ids.ctypes.data, True, 1, 66, out.ctypes.data
+    assert _native.lookup(TWO_TIERS.table, *places, ELEMENTS.index(out.dtype), 1) == 0
+    assert out.tobytes() == rounded(decoded(TWO_TIERS, ids), out.dtype)
 
 
 def packed(codes: NDArray[np.integer], width: int) -> NDArray[np.uint8]:
@@ -198,6 +251,14 @@ def test_tiers(cold: tuple[str, str], dim: int) -> None:
 @pytest.mark.parametrize("cold", COLD, ids="|".join)
 def test_tiers_with_vectors(cold: tuple[str, str], dim: int) -> None:
     check(cold_tiers(dim, cold, shuffled=True))
+
+
+@pytest.mark.parametrize("last", ["6 2 0", "8 0 0", "6 2 0 0j2 0"])
+def test_parts_of_no_bits_at_the_end_of_the_codes(last: str) -> None:
+    # The last row ends with a byte: eight bytes from there would be one more than there are.
+    slow = random_tiers(1024 + 800, ["3", "", "5", last], 200)
+    check_rows(slow, np.array([1823, 1024, 1823]))
+    check_bags(Ask(slow, np.array([1823, 1816, 1823]), np.array([0, 1])))
 
 
 @given(

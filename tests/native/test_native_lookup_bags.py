@@ -1,4 +1,4 @@
-"""Bags of rows straight from packed codes: where they are cut, weights, and several fields at once."""
+"""Bags of rows straight from packed codes: where they are cut, weights, several fields at once."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_weights_of_single_ids(slow: Slow) -> None:
     weights = np.random.default_rng(0).standard_normal(300).astype(np.float32)
     check_bags(Ask(slow, ids, weights=weights))
     ones = np.ones(300, np.float32)
-    plain = everywhere(Ask(slow, ids, np.arange(300)))
+    plain = everywhere(Ask(slow, ids))
     assert everywhere(Ask(slow, ids, weights=ones)).tobytes() == plain.tobytes()
 
 

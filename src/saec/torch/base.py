@@ -31,6 +31,7 @@ class CompressedTable(nn.Module):
 
     Attributes:
         layout: buffer int64, all that tells this table's codes from those of another.
+        prepared: the shortest way to rows, as long as nothing changes.
     """
 
     layout: Tensor
@@ -39,6 +40,7 @@ class CompressedTable(nn.Module):
         super().__init__()
         self.names = tuple(names)
         self.vocab_size = vocab_size
+        self.prepared = Prepared()
 
     @property
     @abstractmethod
@@ -167,7 +169,7 @@ class LearnedTable(CompressedTable):
         self.reader = reader
         self.pads = reader.pads
         self._spec = reader.spec
-        self._prepared = Prepared()
+        self.prepared = Prepared(self._parameters.values())
 
     @property
     @abstractmethod
@@ -178,6 +180,22 @@ class LearnedTable(CompressedTable):
     def dim(self) -> int:
         """Width of a row."""
         return self.reader.dim(self.tensors)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "prepared"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.prepared = Prepared(self._parameters.values())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.prepared.forget()
+        return result
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*arguments, **options)
+        self.prepared.forget()
 
     def rows(self, ids: Tensor, padding_idx: int | None) -> Tensor:
         """See :class:`CompressedTable`."""
@@ -211,8 +229,7 @@ class LearnedTable(CompressedTable):
         )
         native = ids.is_cpu and tensors[0].dtype in DTYPES
         if eager and native and not learns:
-            # Without the dispatcher: at small batches it would take longer than the lookup.
-            table = self._prepared.table(self.reader, tensors)
+            table = self.prepared.table(self.reader, tensors)
             factors = None if weights is None else weights.float()
             left_out = -1 if offsets is None else skipped
             dtype = tensors[0].dtype

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from saec.torch.base import CompressedTable
 
@@ -46,8 +50,19 @@ class CompressedEmbedding(_CompressedModule):
         Raises:
             IdError: see :meth:`CompressedTable.forward`.
         """
-        rows: Tensor = self.table(input, self.padding_idx)
-        return rows
+        table: Any = self._modules["table"]  # found sooner than as an attribute
+        if (
+            type(input) is Tensor
+            and input.is_cpu
+            and not torch.is_grad_enabled()
+            and not is_compiling()
+        ):
+            # Without the dispatcher: for a few ids it would take longer than they.
+            rows: Tensor | None = table.prepared.rows(input)
+            if rows is not None:
+                return rows
+        found: Tensor = table(input, self.padding_idx)
+        return found
 
 
 class CompressedEmbeddingBag(_CompressedModule):

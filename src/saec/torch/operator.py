@@ -7,10 +7,9 @@ need not be kept until then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -22,43 +21,70 @@ from saec.torch.readers import Reader, plain, reader_of
 
 __all__ = ["DTYPES", "Prepared", "native_pool", "pool"]
 
+_lookup = _native.lookup
+_BRIEF = 8192  # ids for which no second thread is started
+
 # Dtypes of tables that the core reads, by its numbers for them.
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
 class Prepared:
-    """The native table of some tensors, made again when their numbers are no longer the same."""
+    """The native table of some tensors, made again when what learns is no longer the same.
 
-    def __init__(self) -> None:
+    Codes and all else are taken to stay, unless :meth:`forget` says otherwise.
+
+    Args:
+        parameters: of the table, as they are at any time, in the order that its reader names.
+    """
+
+    def __init__(self, parameters: Collection[Tensor | None] = ()) -> None:
+        self._parameters = parameters
+        self.forget()
+
+    def forget(self) -> None:
+        """Make the table anew next time, whatever has changed."""
         self._table: LookupTable | None = None
-        self._addresses: list[int] = []
-        self._snapshot: _native.Snapshot | None = None
+        self._watch: _native.Watch | None = None
+        self._dtype = torch.float32
+        self._element = 0
 
     def table(self, reader: Reader, tensors: Sequence[Tensor]) -> LookupTable:
         """What the core reads of ``tensors``, which are on a CPU."""
-        addresses = [tensor.data_ptr() for tensor in tensors]
         # Addresses alone do not tell: optimizers write in place.
-        if (
-            self._table is None
-            or addresses != self._addresses
-            or not self._snapshot.matches(self._copied)  # type: ignore[union-attr]
-        ):
-            self._prepare(reader, tensors, addresses)
+        parameters = tensors[: reader.parameters]
+        addresses = [tensor.data_ptr() for tensor in parameters]
+        if self._watch is None or not self._watch.holds(addresses):
+            self._table = reader.table(tensors)
+            sizes = [tensor.nbytes if reader.copies else 0 for tensor in parameters]
+            self._watch = _native.Watch(addresses, sizes)
+            self._dtype = tensors[0].dtype
+            self._element = DTYPES[self._dtype]
         assert self._table is not None
         return self._table
 
-    def _prepare(self, reader: Reader, tensors: Sequence[Tensor], addresses: list[int]) -> None:
-        copied = [tensor.detach() for tensor in reader.copied(tensors)]
-        self._snapshot = _native.Snapshot([_bytes(tensor) for tensor in copied])
-        self._copied = [tensor.data_ptr() for tensor in copied]
-        self._table = reader.table(tensors)
-        self._addresses = addresses
+    def rows(self, ids: Tensor) -> Tensor | None:
+        """Rows of ids on a CPU, ``ids.shape + (dim,)``, in as short a time as can be.
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Prepared:
-        return Prepared()
-
-    def __reduce__(self) -> tuple[type[Prepared], tuple[()]]:
-        return Prepared, ()
+        None if there is no table, what it was made of has changed, or ids are not as they should
+        be: then the long way has all answers.
+        """
+        table, wide = self._table, ids.dtype is torch.int64
+        if table is None or not (wide or ids.dtype is torch.int32):
+            return None
+        if not self._watch.holds([tensor.data_ptr() for tensor in self._parameters]):  # type: ignore[union-attr]
+            return None
+        stride = 1
+        if not ids.is_contiguous():
+            if ids.dim() != 1:
+                return None
+            stride = ids.stride(0)
+        rows = torch.empty(*ids.shape, table.dim, dtype=self._dtype)
+        count, element = ids.numel(), self._element
+        threads = 1 if count < _BRIEF else torch.get_num_threads()
+        fault = _lookup(
+            table, ids.data_ptr(), wide, stride, count, rows.data_ptr(), element, threads
+        )
+        return None if fault else rows
 
 
 def native_pool(
@@ -184,9 +210,3 @@ def _prepared(codes: Tensor) -> Prepared:
         _kept[codes] = Prepared()
     prepared: Prepared = _kept[codes]
     return prepared
-
-
-def _bytes(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    if not tensor.numel():
-        return np.zeros(0, dtype=np.uint8)
-    return tensor.reshape(-1).contiguous().view(torch.uint8).numpy()

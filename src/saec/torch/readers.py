@@ -51,6 +51,9 @@ class Reader(ABC):
     """
 
     parameters: ClassVar[int]
+    copies: ClassVar[
+        bool
+    ]  # whether table() copies the numbers of parameters, or reads them in place
     pads: tuple[int, ...]
 
     @property
@@ -71,11 +74,7 @@ class Reader(ABC):
 
     @abstractmethod
     def table(self, tensors: Tensors) -> LookupTable:
-        """What the native core reads from tensors on a CPU, as long as :meth:`key` stays."""
-
-    @abstractmethod
-    def copied(self, tensors: Tensors) -> list[Tensor]:
-        """The tensors that :meth:`table` copied numbers from; of the others it reads the memory."""
+        """What the native core reads from tensors on a CPU."""
 
     @abstractmethod
     def fused(
@@ -118,6 +117,7 @@ class RunReader(Reader):
     pads: tuple[int, ...]
 
     parameters: ClassVar[int] = 1
+    copies: ClassVar[bool] = False
 
     @property
     def spec(self) -> str:
@@ -207,10 +207,6 @@ class RunReader(Reader):
         pads = {pad: first + number for number, pad in enumerate(self.pads)}
         return run_table(self.count, self.runs, codes.numpy(), _array(book), pads=pads)
 
-    def copied(self, tensors: Tensors) -> list[Tensor]:
-        """See :class:`Reader`."""
-        return []
-
     def fused(
         self,
         ids: Tensor,
@@ -247,6 +243,7 @@ class TierReader(Reader):
     pads: tuple[int, ...]
 
     parameters: ClassVar[int] = 4
+    copies: ClassVar[bool] = True
 
     @property
     def spec(self) -> str:
@@ -318,10 +315,6 @@ class TierReader(Reader):
         where = None if blocks is None else TierVectors(blocks, self.layout.count)
         rows = dict(zip(self.pads, _floats(pads), strict=True))
         return tier_table(self.layout, codes.numpy(), held, directions, where, rows)
-
-    def copied(self, tensors: Tensors) -> list[Tensor]:
-        """See :class:`Reader`."""
-        return [*tensors[:4], tensors[6]]
 
     def fused(
         self,

@@ -54,7 +54,8 @@ class TieredTable(LearnedTable):
     vectors: Vectors | None
 
     def __init__(self, field: TieredField, pads: Mapping[int, Tensor], like: Tensor) -> None:
-        super().__init__([field.name], field.vocab_size, TierReader(field.layout, tuple(pads)))
+        reader = TierReader(field.layout, tuple(pads))
+        super().__init__([field.name], field.vocab_size, reader)
         self.parts = field.layout
         self.vectors = None if field.vectors is None else Vectors(field.vectors, like.device)
         self._axes_dtype = field.axes.dtype

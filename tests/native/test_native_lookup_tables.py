@@ -1,0 +1,169 @@
+"""Tables that lookups refuse to make, because they would read elsewhere."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from saec import _native
+from saec.lookup import LookupTable
+
+
+def ints(*rows: list[int]) -> NDArray[np.int64]:
+    return np.array(rows, np.int64)
+
+
+def floats(*shape: int) -> NDArray[np.float32]:
+    return np.zeros(shape, np.float32)
+
+
+def table_of_runs(**changes: Any) -> LookupTable:
+    """Ten rows: four of two bits each, six of their own."""
+    given: dict[str, Any] = {
+        "rows": 10,
+        "codes": np.zeros(8, np.uint8),
+        "runs": ints([0, 2, 0, 0, 0], [4, 0, 0, 2, 1]),
+        "stored": np.zeros((8, 12), np.uint8),
+        "element": 0,
+        "grid": floats(0, 3),
+        "axes": np.zeros((0, 1)),
+        "pads": np.zeros(0, np.int64),
+        "pad_rows": np.zeros(0, np.int64),
+    }
+    return _native.table_of_runs(**(given | changes))
+
+
+LONGER = {"codes": np.zeros(10, np.uint8)}
+INT8 = {"element": 3, "grid": floats(2, 12)}
+
+
+def test_runs_that_fit() -> None:
+    table = table_of_runs()
+    assert (table.rows, table.dim, table.stored_rows) == (10, 3, 8)
+    assert table_of_runs(element=1).dim == 6
+    assert table_of_runs(**INT8).dim == 12
+    assert table_of_runs(**INT8, axes=np.zeros((13, 20))).dim == 20
+    assert table_of_runs(pads=np.array([3]), pad_rows=np.array([7])).rows == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"runs": np.zeros((1, 4), np.int64)}, "runs have 5 columns"),
+        ({"runs": np.zeros((0, 5), np.int64)}, "runs have 5 columns"),
+        ({"element": 4}, "no such element"),
+        ({"element": -1}, "no such element"),
+        ({"rows": -1}, "a count or place is negative"),
+        ({"rows": 0}, "runs must ascend from 0"),
+        ({"rows": 4}, "runs must ascend from 0"),
+        ({"runs": ints([1, 2, 0, 0, 0])}, "runs must ascend from 0"),
+        ({"runs": ints([0, 2, 0, 0, 0], [0, 2, 0, 0, 0])}, "runs must ascend from 0"),
+        ({"runs": ints([0, 33, 0, 0, 0])}, "not a run"),
+        ({"runs": ints([0, 2, 3, 0, 0])}, "not a run"),
+        (LONGER | {"runs": ints([0, 2, 0, 0, 1])}, "not a run"),  # coded, and of their own
+        ({"runs": ints([0, -1, 0, 0, 0])}, "a count or place is negative"),
+        ({"runs": ints([0, 2, -8, 0, 0])}, "a count or place is negative"),
+        (LONGER | {"runs": ints([0, 2, 0, -1, 0])}, "a count or place is negative"),
+        ({"codes": np.zeros(7, np.uint8)}, "codes are too short"),
+        ({"runs": ints([0, 2, 8, 0, 0], [4, 0, 0, 2, 1])}, "codes are too short"),
+        ({"runs": ints([0, 2, 2**62, 0, 0])}, "codes are too short"),
+        ({"rows": 2**62, "runs": ints([0, 32, 0, 0, 0])}, "too many codes to be addressed"),
+        ({"stored": np.zeros((8, 11), np.uint8)}, "stored rows are cut short"),
+        ({"stored": np.zeros((8, 0), np.uint8)}, "stored rows are cut short"),
+        ({"element": 3}, "int8 rows, and no others, have a grid"),
+        ({"grid": floats(2, 3)}, "int8 rows, and no others, have a grid"),
+        ({"element": 3, "grid": floats(2, 11)}, "the grid differs in width"),
+        ({"axes": np.zeros((4, 9))}, "int8 rows, and no others, have axes"),
+        (INT8 | {"axes": np.zeros((12, 9))}, "int8 rows, and no others, have axes"),
+        (INT8 | {"axes": np.zeros((13, 0))}, "int8 rows, and no others, have axes"),
+        ({"pads": np.array([1])}, "pads and their rows differ in length"),
+        ({"pads": np.array([1]), "pad_rows": np.array([8])}, "no stored row for a pad"),
+        ({"pads": np.array([1]), "pad_rows": np.array([-1])}, "a count or place is negative"),
+        ({"pads": np.array([-1]), "pad_rows": np.array([0])}, "a count or place is negative"),
+    ],
+)
+def test_runs_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        table_of_runs(**changes)
+
+
+TABLE, GRID = 1, 2
+
+
+def table_of_tiers(**changes: Any) -> LookupTable:
+    """70 rows: 64 of a grid and a table of two axes, six of a value for all."""
+    given: dict[str, Any] = {
+        "rows": 70,
+        "codes": np.zeros(64 * 5 // 8 + 7, np.uint8),
+        "tiers": ints([0, 0], [64, 40]),
+        "parts": ints([0, GRID, 3, 1, 0], [0, TABLE, 2, 2, 2], [1, TABLE, 0, 1, 10]),
+        "values": floats(11),
+        "axes": floats(4, 5),
+        "vectors": np.zeros(0, np.uint8),
+        "levels": np.zeros((0, 1), np.int64),
+        "pads": np.zeros(0, np.int64),
+        "pad_rows": floats(0, 5),
+    }
+    return _native.table_of_tiers(**(given | changes))
+
+
+LEVELS = {"levels": ints([0], [1]), "vectors": np.zeros(68, np.uint8)}
+
+
+def test_tiers_that_fit() -> None:
+    table = table_of_tiers()
+    assert (table.rows, table.dim) == (70, 5)
+    assert table_of_tiers(**LEVELS).rows == 70
+    padded = table_of_tiers(pads=np.array([1, 2]), pad_rows=floats(2, 5))
+    assert padded.stored_rows == table.stored_rows + 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tiers": np.zeros((2, 3), np.int64)}, "tiers have 2 columns, parts 5"),
+        ({"parts": np.zeros((2, 4), np.int64)}, "tiers have 2 columns, parts 5"),
+        ({"tiers": np.zeros((0, 2), np.int64)}, "no tiers, or no mean"),
+        ({"axes": floats(0, 5)}, "no tiers, or no mean"),
+        ({"axes": floats(4, 0)}, "no tiers, or no mean"),
+        ({"levels": np.zeros((0, 2), np.int64)}, "levels have 1 column"),
+        ({"rows": -1}, "a count or place is negative"),
+        ({"rows": 64}, "a tier has no rows"),
+        ({"rows": 257}, "a tier is missing"),
+        ({"tiers": ints([0, 0]), "parts": ints([0, 0, 0, 1, 0])}, "a tier is missing"),
+        ({"tiers": ints([0, 0], [65, 40])}, "not a tier's first rank"),
+        ({"tiers": ints([64, 0], [256, 40])}, "not a tier's first rank"),
+        ({"tiers": ints([0, 0], [64, -1])}, "a count or place is negative"),
+        ({"parts": ints([1, 0, 0, 1, 0], [0, 0, 0, 1, 0])}, "parts are out of order"),
+        ({"parts": ints([2, 0, 0, 1, 0])}, "parts are out of order"),
+        ({"parts": ints([-1, 0, 0, 1, 0])}, "parts are out of order"),
+        ({"parts": ints([0, 0, 17, 1, 0])}, "not a part"),
+        ({"parts": ints([0, 3, 1, 1, 0])}, "not a part"),
+        ({"parts": ints([0, 0, 1, 1 << 16, 0])}, "not a part"),
+        ({"parts": ints([0, 0, -1, 1, 0])}, "not a part"),
+        ({"parts": ints([0, GRID, 3, 2, 0])}, "not a part"),  # would have values beyond its two
+        ({"values": floats(10)}, "values are too short"),
+        ({"parts": ints([0, TABLE, 2, 3, 0])}, "values are too short"),
+        ({"parts": ints([0, GRID, 2, 1, 10])}, "values are too short"),
+        ({"parts": ints([0, TABLE, 0, 1, -1])}, "a count or place is negative"),
+        ({"axes": floats(3, 5)}, "parts cover more axes than there are"),
+        ({"parts": ints([0, 0, 0, 4, 0])}, "parts cover more axes than there are"),
+        ({"codes": np.zeros(46, np.uint8)}, "codes are too short"),
+        ({"tiers": ints([0, 1], [64, 40])}, "codes are too short"),
+        (LEVELS | {"levels": ints([0], [2])}, "no such tier"),
+        (LEVELS | {"levels": ints([-1], [1])}, "a count or place is negative"),
+        (LEVELS | {"levels": ints([0], [0])}, "a tier is listed twice"),
+        (LEVELS | {"levels": ints([0])}, "tiers are missing"),
+        (LEVELS | {"vectors": np.zeros(67, np.uint8)}, "tier vectors are too short"),
+        ({"pads": np.array([1])}, "pads and their rows differ in length"),
+        ({"pads": np.array([1]), "pad_rows": floats(1, 4)}, "pads and rows differ in dim"),
+        ({"pads": np.array([-1]), "pad_rows": floats(1, 5)}, "a count or place is negative"),
+    ],
+)
+def test_tiers_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        table_of_tiers(**changes)

@@ -1,0 +1,216 @@
+"""The operator that graphs see, and the short way to rows: both against plain operations."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from saec.errors import IdError
+from saec.order import TierVectors
+from saec.stored.field import CompressedField
+from saec.stored.raw import RawField
+from saec.stored.tiered import TieredField
+from saec.tiers import Layout, tier_bounds
+from saec.torch.base import LearnedTable
+from saec.torch.clustered import ClusteredTable
+from saec.torch.joint import compressed_table
+from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag
+from saec.torch.operator import pool
+from saec.torch.readers import plain, reader_of
+
+ROWS = 20_000
+
+
+def tiered(dim: int = 16, keep: bool = False) -> TieredField:
+    """Tiers of every kind: decoded ones, codes of one group, and of several."""
+    rng = np.random.default_rng(3)
+    texts = ["7g 5 - 3", "6 2j2 1", "5g 4", "2 0", "7j3 4 3 2", "3 1 5 4g 6", "2"]
+    layout = Layout.parse(ROWS, texts[: len(tier_bounds(ROWS)) - 1])
+    codes = rng.integers(256, size=layout.code_bytes, dtype=np.uint8)
+    values = rng.standard_normal(layout.value_count).astype(np.float16)
+    axes = rng.standard_normal((layout.rank + 1, dim)).astype(np.float16)
+    tiers = np.repeat(np.arange(len(layout.tiers), dtype=np.int8), np.diff(layout.bounds))
+    vectors = TierVectors.of(rng.permutation(tiers)) if keep else None
+    return TieredField("user", layout, codes, values, axes, vectors, "float32")
+
+
+KINDS = ["tiers", "vectors", "clusters", "mixed runs", "pads"]
+
+
+@pytest.fixture(params=KINDS)
+def table(
+    request: pytest.FixtureRequest, clustered: Callable[..., CompressedField]
+) -> LearnedTable:
+    kind, like, pads = request.param, torch.zeros(1), {}
+    fields: list[CompressedField] = [tiered(16, keep=kind == "vectors")]
+    if kind == "clusters":
+        fields = [clustered("user", ROWS, 16, 9)]
+    elif kind == "mixed runs":
+        rows = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
+        fields = [clustered("a", 3000, 16, 5), RawField("b", rows), clustered("c", 900, 16, 3)]
+    elif kind == "pads":
+        pads = {0: torch.ones(16), 700: torch.zeros(16)}
+    made = compressed_table(fields, pads, like)
+    assert isinstance(made, LearnedTable)
+    return made
+
+
+def some_ids(table: LearnedTable, count: int = 3000) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(1).integers(table.vocab_size, size=count))
+
+
+def reference(
+    table: LearnedTable, ids: Tensor, offsets: Tensor | None = None, mode: str = "sum"
+) -> Tensor:
+    return plain(table.reader, ids, offsets, None, table.tensors, mode, -1)
+
+
+def test_the_reader_is_told_by_its_spec(table: LearnedTable) -> None:
+    assert reader_of(table.reader.spec) == table.reader
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_rows_are_those_of_plain_operations(table: LearnedTable, dtype: torch.dtype) -> None:
+    ids = some_ids(table).to(dtype)
+    module = CompressedEmbedding(table)
+    expected = reference(table, ids).detach()
+    with torch.no_grad():
+        for _ in range(2):  # the long way first, then the short one
+            assert torch.equal(module(ids), expected)
+        assert torch.equal(module(ids.reshape(30, 100)), expected.reshape(30, 100, 16))
+        spread = torch.stack([ids, ids.flip(0)], dim=1)
+        assert torch.equal(module(spread[:, 0]), expected)
+        assert torch.equal(module(spread[:, 1].expand(2, -1)), expected.flip(0).expand(2, -1, -1))
+        assert torch.equal(module(ids[5]), expected[5])
+        assert module(ids[:0]).shape == (0, 16)
+    assert torch.equal(module(ids).detach(), expected)  # with gradients
+    assert torch.equal(pool(ids, None, None, table.tensors, table.reader.spec, "sum", -1), expected)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_are_those_of_plain_operations(table: LearnedTable, mode: str) -> None:
+    ids = some_ids(table)
+    offsets = torch.tensor([0, 0, 5, 70, 70, 1000, 2999])
+    module = CompressedEmbeddingBag(table, mode)
+    expected = reference(table, ids, offsets, mode).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(module(ids, offsets), expected, rtol=1e-5, atol=1e-4)
+        rows = module(ids.reshape(1000, 3))
+    exact = reference(table, ids, torch.arange(0, 3000, 3), mode).detach()
+    torch.testing.assert_close(rows, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_what_learns_is_read_as_it_is_now(table: LearnedTable) -> None:
+    ids, module = some_ids(table), CompressedEmbedding(table)
+    with torch.no_grad():
+        before = module(ids)
+        for parameter in table.parameters():
+            parameter += 1  # counted by autograd
+        after = module(ids)
+        assert torch.equal(after, reference(table, ids))
+        for parameter in table.parameters():
+            parameter.data.mul_(2)  # not counted
+        assert torch.equal(module(ids), reference(table, ids))
+        for parameter in table.parameters():
+            parameter.data = parameter.data.clone() - 3  # elsewhere
+        assert torch.equal(module(ids), reference(table, ids))
+    assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes(table: LearnedTable, dtype: torch.dtype) -> None:
+    ids, module = some_ids(table), CompressedEmbedding(table)
+    with torch.no_grad():
+        module(ids)
+        module.to(dtype)
+        rows = module(ids)
+        assert rows.dtype == dtype
+        # Half precision is rounded at the end, or by plain operations as they go.
+        tolerance = 2 * torch.finfo(dtype).eps * rows.abs().max().item()
+        assert (rows.double() - reference(table, ids).double()).abs().max() <= tolerance
+        assert torch.equal(module(ids), rows)
+
+
+def test_copies_have_tables_of_their_own(table: LearnedTable) -> None:
+    ids, module = some_ids(table), CompressedEmbedding(table)
+    with torch.no_grad():
+        expected = module(ids)
+        for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+            assert torch.equal(other(ids), expected)
+            for parameter in other.parameters():
+                parameter.zero_()
+            assert torch.equal(other(ids), reference(other.table, ids))
+        assert torch.equal(module(ids), expected)
+
+
+def test_loaded_states_are_seen(table: LearnedTable) -> None:
+    ids, module = some_ids(table), CompressedEmbedding(table)
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        expected = module(ids)
+        for tensor in other.parameters():
+            tensor.zero_()
+        other(ids)
+        for assign in (False, True):
+            other.load_state_dict(module.state_dict(), assign=assign)
+            assert torch.equal(other(ids), expected)
+
+
+def test_bad_ids_are_refused_on_the_short_way(table: LearnedTable) -> None:
+    module = CompressedEmbedding(table)
+    ids = some_ids(table, 10)
+    with torch.no_grad():
+        module(ids)
+        for bad in (-1, table.vocab_size):
+            ids[7] = bad
+            with pytest.raises(IdError, match=f"id {bad} at position 7 is outside"):
+                module(ids)
+        with pytest.raises(IdError, match=r"ids must be int32 or int64, not torch.int16"):
+            module(ids.short())
+        bags = CompressedEmbeddingBag(table, "sum")
+        with pytest.raises(IdError, match="offsets must ascend from 0 to at most 7"):
+            bags(ids[:7], torch.tensor([0, 5, 4]))
+
+
+def test_the_operator_keeps_the_rules(clustered: Callable[..., CompressedField]) -> None:
+    """Schema, shapes of fake tensors, gradients, compilation: by PyTorch's own test."""
+    tables = [ClusteredTable([clustered("a", 50, 3, 3)], {}, torch.zeros(1))]
+    tables.append(compressed_table([tiered(3)], {}, torch.zeros(1)))  # type: ignore[arg-type]
+    for table in tables:
+        ids, offsets = torch.tensor([3, 0, 49, 3]), torch.tensor([0, 1, 1])
+        weights = torch.tensor([1.0, -2, 0.5, 3], requires_grad=True)
+        for starts, factors in ((None, None), (offsets, None), (offsets, weights)):
+            inputs = (ids, starts, factors, table.tensors, table.reader.spec, "sum", -1)
+            torch.library.opcheck(pool, inputs, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_compiled_bags(table: LearnedTable) -> None:
+    ids = some_ids(table, 60)
+    offsets = torch.tensor([0, 7, 7, 50])
+    module = CompressedEmbeddingBag(table, "sum")
+    weights = torch.linspace(-1, 1, 60, requires_grad=True)
+    wanted = [*table.parameters(), weights]
+    upstream = torch.randn(4, 16)
+
+    def gradients(call: Callable[..., Tensor]) -> list[Tensor]:
+        return list(torch.autograd.grad(call(ids, offsets, weights), wanted, upstream))
+
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for got, expected in zip(gradients(compiled), gradients(module), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_exported_program_reads_a_saved_model(table: LearnedTable, tmp_path) -> None:
+    model = nn.Sequential(CompressedEmbedding(table)).requires_grad_(False)
+    ids = some_ids(table, 12)
+    program = torch.export.export(model, (ids,))
+    assert [str(node.target) for node in program.graph.nodes].count("saec.pool.default") == 1
+    torch.export.save(program, tmp_path / "model.pt2")
+    again = torch.export.load(tmp_path / "model.pt2").module()
+    assert torch.equal(again(ids), model(ids))

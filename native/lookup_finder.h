@@ -18,8 +18,8 @@
 
 namespace {
 
-constexpr size_t kChunk = 64;      // ids that go through a stage together
-constexpr size_t kAhead = 2;       // chunks between find and decode
+constexpr size_t kChunk = 32;      // ids that go through a stage together
+constexpr size_t kAhead = 6;       // chunks between find and decode
 constexpr size_t kRing = 512;      // ids that are kept at a time
 constexpr size_t kPiece = 128;     // ids that are added at a time
 constexpr size_t kListed = 1024;   // stored rows that a piece may have, with those of long codes
@@ -28,7 +28,7 @@ static_assert(kPiece + kNextRow + (kAhead + 2) * kChunk <= kRing && kRing % kChu
 
 // Where memory is larger than this, it is fetched ahead; smaller ones stay in the caches.
 constexpr uint64_t kFarCodes = 5 << 20;
-constexpr uint64_t kFarRows = 512 << 10;
+constexpr uint64_t kFarRows = 2 << 20;
 
 // Reads ids and finds their stored rows, some ahead of where they are wanted. What belongs to the id
 // at a position stands at that position modulo kRing.
@@ -45,7 +45,12 @@ class Finder {
 #ifdef SAEC_VECTOR_TIERS
     vector_tiers_ = table_.geometric && table_.runs.size() <= kVectorTiers;
     if (vector_tiers_) load_tiers();
+    fused_ = vector_tiers_ && table_.any_codes && !far_codes_ && table_.levels.empty() &&
+             table_.pads.empty() && request_.id_stride == 1;
 #endif
+    identical_ = request_.wide && request_.id_stride == 1 && !table_.any_codes &&
+                 table_.runs.size() == 1 && table_.runs[0].own && table_.runs[0].lead == 0 &&
+                 table_.levels.empty() && table_.pads.empty();
     std::fill_n(rows_, far_rows_ ? kRing + kChunk : 0, 0);  // else of no use, if fetched ahead
   }
 
@@ -55,6 +60,16 @@ class Finder {
   // Make rows() right for positions below the given one; false if an id or code is bad.
   bool reach(size_t position) {
     while (decoded_ < std::min(position + kNextRow, last_)) {
+      if (identical_) {
+        if (!check_ids()) return false;
+        continue;
+      }
+#ifdef SAEC_VECTOR_TIERS
+      if (fused_) {
+        if (!find_and_decode()) return false;
+        continue;
+      }
+#endif
       if (found_ < last_) find();
       if (failed()) return false;
       if (found_ - decoded_ >= kAhead * kChunk || found_ == last_) decode();
@@ -64,9 +79,16 @@ class Finder {
   }
 
   // As many positions from this one on lie side by side in the ring.
-  size_t together(size_t position) const { return kRing - at(position); }
+  size_t together(size_t position) const {
+    return identical_ ? last_ - position : kRing - at(position);
+  }
 
   RowList rows(size_t position, size_t count) const {
+    if (identical_) {
+      const auto* ids = static_cast<const uint64_t*>(request_.ids) + position;
+      const bool ahead = far_rows_ && position + count + kNextRow <= last_;
+      return {ids, ahead ? ids + kNextRow : nullptr, count};
+    }
     const uint64_t* next = far_rows_ ? rows_ + at(position) + kNextRow : nullptr;
     return {rows_ + at(position), next, count};
   }
@@ -77,8 +99,14 @@ class Finder {
   }
   void pass_long() { ++long_first_; }
 
-  const Run& run(size_t position) const { return table_.runs[runs_[at(position)]]; }
-  uint64_t bits(size_t position) const { return bits_[at(position)]; }
+  const Run& run(size_t position) const {
+    return table_.runs[fused_ ? tier_of(id(position)) : runs_[at(position)]];
+  }
+  uint64_t bits(size_t position) const {
+    if (!fused_) return bits_[at(position)];
+    const Run& own = run(position);
+    return id(position) * own.row_bits + own.bias;
+  }
   uint64_t id(size_t position) const {
     const ptrdiff_t place = static_cast<ptrdiff_t>(position) * request_.id_stride;
     return request_.wide
@@ -89,6 +117,11 @@ class Finder {
  private:
   size_t at(size_t position) const { return (position - offset_) % kRing; }
 
+  // Cut at 64, 256, 1024, ...: by the length of the rank in bits.
+  static uint32_t tier_of(uint64_t rank) {
+    return static_cast<uint32_t>(std::bit_width(rank | 31) - 5) >> 1;
+  }
+
   void find() {
     const size_t slot = at(found_);
     const size_t count = std::min(kChunk, last_ - found_);
@@ -97,7 +130,7 @@ class Finder {
                                        : read_ids<int32_t>(count, ranks);
     if (outside) return fail_at_id(count, ranks);
     if (!table_.levels.empty()) rank_ids(count, ranks);
-    if (table_.any_codes || table_.runs.size() > 1) place(slot);
+    if (table_.runs.size() > 1 || table_.any_long) place(slot);
     found_ += count;
   }
 
@@ -125,7 +158,7 @@ class Finder {
     if (vector_tiers_) return place_vector(slot);
 #endif
     if (table_.geometric)
-      place_by(slot, [](uint64_t rank) { return (std::bit_width(rank | 31) - 5) >> 1; });
+      place_by(slot, tier_of);
     else if (table_.runs.size() == 1)
       place_by(slot, [](uint64_t) { return 0; });
     else
@@ -159,7 +192,8 @@ class Finder {
   void decode() {
     const size_t slot = at(decoded_);
     const size_t count = std::min(kChunk, last_ - decoded_);
-    if (table_.any_codes) read_codes(slot);
+    if (table_.any_codes && (table_.runs.size() > 1 || table_.any_long)) read_codes(slot);
+    else if (table_.any_codes) read_single_run(slot);
     else own_rows(slot);
     for (size_t pad = 0; pad < table_.pads.size(); ++pad)
       for (size_t i = 0; i < count; ++i)
@@ -189,6 +223,21 @@ class Finder {
     }
   }
 
+  // Where all rows are coded alike nothing needs to be kept of a row but its rank.
+  void read_single_run(size_t slot) {
+    const Run run = table_.runs[0];
+    const uint8_t* codes = table_.codes;
+    const uint64_t* ranks = ranks_ + slot;
+    const uint64_t* later = ranks_ + (slot + (kAhead - 1) * kChunk) % kRing;
+    uint64_t* rows = rows_ + slot;
+    const bool far = far_codes_;
+    for (size_t i = 0; i < kChunk; ++i) {
+      if (far) prefetch(codes + (later[i] * run.row_bits + run.bias) / 8);
+      const uint64_t bits = read_word(codes, ranks[i] * run.row_bits + run.bias);
+      rows[i] = run.lead + (bits & run.mask) + (ranks[i] & run.own);
+    }
+  }
+
   void own_rows(size_t slot) {
     if (table_.runs.size() == 1) {
       const Run& run = table_.runs[0];
@@ -202,11 +251,7 @@ class Finder {
   }
 
   void list_longs(size_t slot, size_t count) {
-    if (long_first_ >= kRing) {  // what is left moves to the front
-      std::copy(longs_ + long_first_, longs_ + long_last_, longs_);
-      long_last_ -= long_first_;
-      long_first_ = 0;
-    }
+    make_room_for_longs();
 #ifdef SAEC_VECTOR_TIERS
     if (vector_tiers_) return list_longs_vector(slot, count);
 #endif
@@ -218,6 +263,13 @@ class Finder {
       listed += runs[runs_[slot + i]].cells > 0;
     }
     long_last_ += listed;
+  }
+
+  void make_room_for_longs() {
+    if (long_first_ < kRing) return;
+    std::copy(longs_ + long_first_, longs_ + long_last_, longs_);
+    long_last_ -= long_first_;
+    long_first_ = 0;
   }
 
   // Ids to ranks by the tiers' bit-vectors.
@@ -260,6 +312,25 @@ class Finder {
       if (rows_[slot + i] >= table_.stored_rows) return fail(Fault::kCode, decoded_ + i);
   }
 
+  bool check_ids() {
+    const size_t count = std::min(kChunk, last_ - decoded_);
+    const auto* ids = static_cast<const uint64_t*>(request_.ids) + decoded_;
+    uint64_t outside = 0;
+    for (size_t i = 0; i < count; ++i) outside |= ids[i] >= table_.rows;
+    if (outside) return fail_at_id_among(count);
+    decoded_ += count;
+    return true;
+  }
+
+  bool fail_at_id_among(size_t count) {
+    for (size_t i = 0; i < count; ++i)
+      if (id(decoded_ + i) >= table_.rows) {
+        fail(Fault::kId, decoded_ + i);
+        break;
+      }
+    return false;
+  }
+
   void fail_at_id(size_t count, const uint64_t* ranks) {
     for (size_t i = 0; i < count; ++i)
       if (ranks[i] >= table_.rows) return fail(Fault::kId, found_ + i);
@@ -290,52 +361,95 @@ class Finder {
       *to[j] = {_mm512_load_si512(columns[j]), _mm512_load_si512(columns[j] + 8)};
   }
 
+  static __m512i tiers_of(__m512i ranks) {
+    const __m512i zeros = _mm512_lzcnt_epi64(_mm512_or_si512(ranks, _mm512_set1_epi64(31)));
+    return _mm512_srli_epi64(_mm512_sub_epi64(_mm512_set1_epi64(59), zeros), 1);
+  }
+
+  // Sixteen tiers have ranks below 2^36: two products of 32 bits make the low 64.
+  __m512i bits_of(__m512i ranks, __m512i runs) const {
+    const __m512i width = row_bits_.at(runs);
+    const __m512i low = _mm512_mul_epu32(ranks, width);
+    const __m512i high = _mm512_mul_epu32(_mm512_srli_epi64(ranks, 32), width);
+    return _mm512_add_epi64(_mm512_add_epi64(low, _mm512_slli_epi64(high, 32)), bias_.at(runs));
+  }
+
+  __m512i stored_rows(__m512i ranks, __m512i runs, __m512i bits) const {
+    const __m512i words = _mm512_i64gather_epi64(_mm512_srli_epi64(bits, 3), table_.codes, 1);
+    const __m512i shifted = _mm512_srlv_epi64(words, _mm512_and_si512(bits, _mm512_set1_epi64(7)));
+    const __m512i code = _mm512_and_si512(shifted, mask_.at(runs));
+    const __m512i own = _mm512_and_si512(ranks, own_.at(runs));
+    return _mm512_add_epi64(_mm512_add_epi64(code, lead_.at(runs)), own);
+  }
+
   void place_vector(size_t slot) {
     for (size_t i = slot; i < slot + kChunk; i += 8) {
-      const __m512i rank = _mm512_load_si512(ranks_ + i);
-      const __m512i zeros = _mm512_lzcnt_epi64(_mm512_or_si512(rank, _mm512_set1_epi64(31)));
-      const __m512i run = _mm512_srli_epi64(_mm512_sub_epi64(_mm512_set1_epi64(59), zeros), 1);
-      // Sixteen tiers have ranks below 2^36: two products of 32 bits make the low 64.
-      const __m512i width = row_bits_.at(run);
-      const __m512i low = _mm512_mul_epu32(rank, width);
-      const __m512i high = _mm512_mul_epu32(_mm512_srli_epi64(rank, 32), width);
-      const __m512i bits = _mm512_add_epi64(low, _mm512_slli_epi64(high, 32));
-      _mm512_store_si512(bits_ + i, _mm512_add_epi64(bits, bias_.at(run)));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(runs_ + i), _mm512_cvtepi64_epi32(run));
+      const __m512i ranks = _mm512_load_si512(ranks_ + i), runs = tiers_of(ranks);
+      _mm512_store_si512(bits_ + i, bits_of(ranks, runs));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(runs_ + i), _mm512_cvtepi64_epi32(runs));
     }
   }
 
   void read_codes_vector(size_t slot) {
     for (size_t i = slot; i < slot + kChunk; i += 8) {
-      const __m512i bits = _mm512_load_si512(bits_ + i);
-      const __m512i run = _mm512_cvtepu32_epi64(
+      const __m512i runs = _mm512_cvtepu32_epi64(
           _mm256_load_si256(reinterpret_cast<const __m256i*>(runs_ + i)));
-      const __m512i words =
-          _mm512_i64gather_epi64(_mm512_srli_epi64(bits, 3), table_.codes, 1);
-      const __m512i shifted =
-          _mm512_srlv_epi64(words, _mm512_and_si512(bits, _mm512_set1_epi64(7)));
-      const __m512i own = _mm512_and_si512(_mm512_load_si512(ranks_ + i), own_.at(run));
-      const __m512i code = _mm512_and_si512(shifted, mask_.at(run));
-      _mm512_store_si512(rows_ + i,
-                         _mm512_add_epi64(_mm512_add_epi64(code, lead_.at(run)), own));
+      const __m512i ranks = _mm512_load_si512(ranks_ + i), bits = _mm512_load_si512(bits_ + i);
+      _mm512_store_si512(rows_ + i, stored_rows(ranks, runs, bits));
     }
   }
 
   void list_longs_vector(size_t slot, size_t count) {
-    const __m512i flags = _mm512_set1_epi64(long_runs_), one = _mm512_set1_epi64(1);
-    const __m512i steps = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
-    uint64_t* longs = longs_ + long_last_;
     for (size_t i = 0; i < count; i += 8) {
       const __m512i runs = _mm512_cvtepu32_epi64(
           _mm256_load_si256(reinterpret_cast<const __m256i*>(runs_ + slot + i)));
-      uint32_t found = _mm512_test_epi64_mask(_mm512_srlv_epi64(flags, runs), one);
-      if (count - i < 8) found &= (1u << (count - i)) - 1;
-      const __m512i positions =
-          _mm512_add_epi64(_mm512_set1_epi64(static_cast<int64_t>(decoded_ + i)), steps);
-      _mm512_storeu_si512(longs, _mm512_maskz_compress_epi64(static_cast<__mmask8>(found), positions));
-      longs += std::popcount(found);
+      append_longs(runs, i, count);
     }
-    long_last_ = static_cast<size_t>(longs - longs_);
+  }
+
+  // Of eight rows from the i-th of the chunk on, and below `count`.
+  void append_longs(__m512i runs, size_t i, size_t count) {
+    const __m512i flags = _mm512_set1_epi64(long_runs_), one = _mm512_set1_epi64(1);
+    const __m512i steps = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+    uint32_t found = _mm512_test_epi64_mask(_mm512_srlv_epi64(flags, runs), one);
+    if (count - i < 8) found &= (1u << (count - i)) - 1;
+    const __m512i positions =
+        _mm512_add_epi64(_mm512_set1_epi64(static_cast<int64_t>(decoded_ + i)), steps);
+    _mm512_storeu_si512(longs_ + long_last_,
+                        _mm512_maskz_compress_epi64(static_cast<__mmask8>(found), positions));
+    long_last_ += static_cast<size_t>(std::popcount(found));
+  }
+
+  // Both stages at once, where codes are near and nothing else needs to be known of a row.
+  bool find_and_decode() {
+    const size_t slot = at(decoded_);
+    const size_t count = std::min(kChunk, last_ - decoded_);
+    const __m512i rows = _mm512_set1_epi64(static_cast<int64_t>(table_.rows));
+    if (table_.any_long) make_room_for_longs();
+    uint32_t outside = 0;
+    for (size_t i = 0; i < count; i += 8) {
+      const auto wanted = static_cast<__mmask8>(count - i < 8 ? (1u << (count - i)) - 1 : 0xff);
+      __m512i rank = load_ids(decoded_ + i, wanted);
+      const __mmask8 inside = _mm512_cmplt_epu64_mask(rank, rows);
+      outside |= static_cast<uint8_t>(~inside);
+      rank = _mm512_maskz_mov_epi64(inside, rank);  // nothing is read for the others
+      const __m512i run = tiers_of(rank);
+      const __m512i bits = bits_of(rank, run);
+      _mm512_store_si512(rows_ + slot + i, stored_rows(rank, run, bits));
+      if (table_.any_long) append_longs(run, i, count);
+    }
+    if (slot == 0) std::copy_n(rows_, kChunk, rows_ + kRing);
+    if (outside) return fail_at_id_among(count);
+    decoded_ += count;
+    found_ = decoded_;
+    return true;
+  }
+
+  __m512i load_ids(size_t position, __mmask8 wanted) const {
+    if (request_.wide)
+      return _mm512_maskz_loadu_epi64(wanted, static_cast<const int64_t*>(request_.ids) + position);
+    return _mm512_cvtepi32_epi64(
+        _mm256_maskz_loadu_epi32(wanted, static_cast<const int32_t*>(request_.ids) + position));
   }
 
   uint32_t long_runs_ = 0;
@@ -349,6 +463,8 @@ class Finder {
   size_t found_, decoded_, offset_;
   size_t long_first_ = 0, long_last_ = 0;
   bool far_codes_, far_rows_;
+  bool fused_ = false;
+  bool identical_;  // ids are stored rows, and need no place in the ring
   Failure failure_;
   alignas(64) uint64_t ranks_[kRing];
   alignas(64) uint64_t bits_[kRing];

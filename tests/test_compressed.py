@@ -240,7 +240,7 @@ def test_bad_batches() -> None:
         FieldError, match=rf"as many rows in each field, not {{'{one}': 1, '{two}': 2}}"
     ):
         tables.lookup({one: [0], two: [0, 1]})
-    with pytest.raises(FieldError, match="as many rows in each field, not {}"):
+    with pytest.raises(FieldError, match=r"as many rows in each field, not \{\}"):
         tables.lookup({})
     with pytest.raises(FieldError, match="there is no field 'zip'; there are"):
         tables.lookup({"zip": [0]})

@@ -224,6 +224,21 @@ def test_fields_of_single_ids_together() -> None:
         assert np.ascontiguousarray(rows).tobytes() == decoded(ask.slow, ask.ids).tobytes()
 
 
+@every_table
+@pytest.mark.parametrize("mode", MODES)
+def test_bags_do_not_depend_on_what_is_before_them(slow: Slow, mode: str) -> None:
+    ids = some_ids(slow, 900)
+    lengths = [300, 1, 140, 0, 129, 30, 300]
+    weights = np.random.default_rng(0).standard_normal(900).astype(np.float32)
+    for factors in (None, weights) if mode == "sum" else (None,):
+        alone = everywhere(Ask(slow, ids, offsets_of(*lengths), factors, mode))
+        for before in (1, 37, 64, 500):
+            more = np.concatenate([ids[:before], ids])
+            also = None if factors is None else np.concatenate([factors[:before], factors])
+            after = everywhere(Ask(slow, more, offsets_of(before, *lengths), also, mode))
+            assert after[1:].tobytes() == alone.tobytes()
+
+
 def test_ids_are_only_read() -> None:
     slow = SLOW["tiers-vectors"]
     ids, offsets = some_ids(slow, 300), np.arange(0, 300, 3)

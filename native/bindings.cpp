@@ -117,7 +117,7 @@ void set_levels(const Matrix<int64_t>& levels, const std::vector<uint64_t>& firs
     } else {
       const uint64_t bytes = (left + kBits - 1) / kBits * kBytes;
       expect(bytes <= bound.vectors.shape(0) - byte, "tier vectors are too short");
-      table.levels.push_back({first_ranks[tier], rows, bound.vectors.data() + byte});
+      table.levels.push_back({first_ranks[tier], rows, left, bound.vectors.data() + byte});
       byte += bytes;
     }
     left -= rows;
@@ -150,6 +150,8 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
     expect(first_ranks[i] == (i == 0 ? 0 : uint64_t{64} << 2 * (i - 1)), "not a tier's first rank");
     expect(first_ranks[i] < table.rows, "a tier has no rows");
   }
+  const size_t count = first_ranks.size();
+  expect(count < 30 && table.rows <= uint64_t{64} << 2 * (count - 1), "a tier is missing");
   std::vector<saec::TierPart> tier_parts;
   for (size_t i = 0; i < parts.shape(0); ++i) {
     const int64_t* row = parts.data() + 5 * i;
@@ -159,6 +161,7 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
     expect(part.tier < tiers.shape(0) && (i == 0 || tier_parts.back().tier <= part.tier),
            "parts are out of order");
     expect(part.bits <= 16 && part.axes < (1 << 16) && part.kind <= 2, "not a part");
+    expect(part.kind != saec::TierPart::kGrid || part.axes == 1, "not a part");
     const uint64_t taken = part.kind == saec::TierPart::kNone   ? 0
                            : part.kind == saec::TierPart::kGrid ? 2
                                                                 : uint64_t{part.axes} << part.bits;
@@ -230,11 +233,12 @@ BoundTable* table_of_runs(int64_t rows, const Vector<uint8_t>& codes, const Matr
     expect_codes(next - first, bits, first_bit / 8, codes.shape(0));
     table.any_codes |= bits > 0;
     const bool own = row[4] != 0;
+    expect(!own || bits == 0, "not a run");
     table.runs.push_back({first, bits, bits ? first_bit - first * bits : 0,
                           (uint64_t{1} << bits) - 1, whole(row[3]) - (own ? first : 0),
                           own ? ~uint64_t{0} : 0, 0, 0, 0, 0});
-    beyond |= row[3] + static_cast<int64_t>(own ? next - first : uint64_t{1} << bits) >
-              static_cast<int64_t>(table.stored_rows);
+    const uint64_t stored_first = whole(row[3]), most = own ? next - first : uint64_t{1} << bits;
+    beyond |= stored_first > table.stored_rows || most > table.stored_rows - stored_first;
   }
   table.any_beyond = beyond;
   expect(pads.shape(0) == pad_rows.shape(0), "pads and their rows differ in length");

@@ -51,6 +51,7 @@ struct Cell {
 struct Level {
   uint64_t first_rank;  // of the tier
   uint64_t rows;        // of the tier
+  uint64_t ids;         // that the vector is over
   const uint8_t* blocks;
 };
 

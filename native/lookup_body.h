@@ -51,6 +51,7 @@ class Bags {
         framed_(!table_.frame.scale.empty()),
         direct_(out == Element::kFloat32 && !framed_),
         sums_(table_.width),
+        long_sums_(table_.any_long ? table_.width : 0),
         row_(table_.dim),
         doubles_(table_.dim) {}
 
@@ -87,15 +88,15 @@ class Bags {
 
   bool pool_sum(size_t first, size_t last, float* row) {
     float* sums = framed_ ? sums_.data() : row;
-    float weight = 0;
+    start_bag();
     if (first == last) std::fill_n(sums, table_.width, 0.0f);
     for (size_t at = first; at < last;) {
       const size_t count = piece(at, last);
       if (!finder_.reach(at + count)) return false;
-      weight += add(at, count, at == first ? nullptr : sums, sums);
+      add(at, count, at == first ? nullptr : sums, sums);
       at += count;
     }
-    complete(sums, weight, row);
+    complete(sums, row);
     if (request_.mode == Mode::kMean && last > first) divide(row, last - first);
     return true;
   }
@@ -112,7 +113,9 @@ class Bags {
         continue;
       }
       float* sums = framed_ ? sums_.data() : one.data();
-      complete(sums, add(at, 1, nullptr, sums), one.data());
+      start_bag();
+      add(at, 1, nullptr, sums);
+      complete(sums, one.data());
       const bool largest = request_.mode == Mode::kMax && counted > 0;
       for (size_t j = 0; j < table_.dim; ++j)
         row[j] = !largest               ? row[j] + one[j]
@@ -124,44 +127,57 @@ class Bags {
     return true;
   }
 
-  // Gives the sum of weights.
-  float add(size_t at, size_t count, const float* from, float* sums) {
-    const float* weights = request_.weights ? request_.weights + at : nullptr;
-    const auto kernel = weights ? kernels_.add_weighted : kernels_.add;
-    if (finder_.next_long(at + count) < at + count) {
-      const size_t all = list_groups(at, count);
-      kernel(table_.stored, table_.width, {listed_, nullptr, all}, listed_weights_, from, sums);
-      for (size_t i = 0; i < unlisted_; ++i)
-        add_cells(unlisted_at_[i], weights ? request_.weights[unlisted_at_[i]] : 1, sums);
-    } else {
-      kernel(table_.stored, table_.width, finder_.rows(at, count), weights, from, sums);
-    }
-    if (!weights) return static_cast<float>(count);
-    float weight = 0;
-    for (size_t i = 0; i < count; ++i) weight += weights[i];
-    return weight;
+  void start_bag() {
+    any_long_ = false;
+    weight_ = 0;
   }
 
-  // Lists the stored rows of a piece, and of its rows of long codes all groups; gives their number.
-  size_t list_groups(size_t at, size_t count) {
-    std::copy_n(finder_.rows(at, count).rows, count, listed_);
-    if (request_.weights) std::copy_n(request_.weights + at, count, listed_weights_);
-    unlisted_ = 0;
-    size_t all = count;
-    for (size_t i; (i = finder_.next_long(at + count)) < at + count; finder_.pass_long()) {
+  // Long codes have sums of their own until the bag is complete: where a bag is cut into pieces must
+  // not show in the last bit.
+  void add(size_t at, size_t count, const float* from, float* sums) {
+    const float* weights = request_.weights ? request_.weights + at : nullptr;
+    const auto kernel = weights ? kernels_.add_weighted : kernels_.add;
+    kernel(table_.stored, table_.width, finder_.rows(at, count), weights, from, sums);
+    if (finder_.next_long(at + count) < at + count) add_longs(at + count, sums);
+    if (!weights) weight_ += static_cast<float>(count);
+    else
+      for (size_t i = 0; i < count; ++i) weight_ += weights[i];
+  }
+
+  // Of the rows before `end`: their groups, in lists, or their cells where there are no groups. An id
+  // by itself must come out to the last bit, and goes by its cells.
+  void add_longs(size_t end, float* sums) {
+    if (!request_.offsets) {
+      for (size_t i; (i = finder_.next_long(end)) < end; finder_.pass_long())
+        add_cells(i, request_.weights ? request_.weights[i] : 1, sums);
+      return;
+    }
+    if (!any_long_) std::fill(long_sums_.begin(), long_sums_.end(), 0.0f);
+    any_long_ = true;
+    size_t listed = 0;
+    for (size_t i; (i = finder_.next_long(end)) < end; finder_.pass_long()) {
       const Run& run = finder_.run(i);
+      const uint64_t bits = finder_.bits(i);
       const Group* groups = table_.groups.data() + run.first_group;
-      if (run.groups == 0 || all + run.groups > kListed) {
-        unlisted_at_[unlisted_++] = i;
+      if (run.groups == 0 || listed + run.groups > kListed) add_listed(listed);
+      if (run.groups == 0 || run.groups > kListed) {
+        add_cells(i, request_.weights ? request_.weights[i] : 1, long_sums_.data());
         continue;
       }
-      for (size_t j = 0; j < run.groups; ++j, ++all) {
-        const uint64_t word = read_word(table_.codes, finder_.bits(i) + groups[j].shift);
-        listed_[all] = groups[j].first + (word & groups[j].mask);
-        if (request_.weights) listed_weights_[all] = request_.weights[i];
+      for (size_t j = 0; j < run.groups; ++j, ++listed) {
+        const uint64_t word = read_word(table_.codes, bits + groups[j].shift);
+        listed_[listed] = groups[j].first + (word & groups[j].mask);
+        if (request_.weights) listed_weights_[listed] = request_.weights[i];
       }
     }
-    return all;
+    add_listed(listed);
+  }
+
+  void add_listed(size_t& listed) {
+    const auto kernel = request_.weights ? kernels_.add_weighted : kernels_.add;
+    float* sums = long_sums_.data();
+    kernel(table_.stored, table_.width, {listed_, nullptr, listed}, listed_weights_, sums, sums);
+    listed = 0;
   }
 
   // Adds coordinate * axis for each axis beyond a row's stored row, in order: the row's last bit is
@@ -173,8 +189,10 @@ class Bags {
   }
 
   // Turns sums into a row.
-  void complete(float* sums, float weight, float* row) {
-    if (framed_) unframe(table_, sums, weight, doubles_.data(), row);
+  void complete(float* sums, float* row) {
+    if (any_long_)
+      for (size_t j = 0; j < table_.width; ++j) sums[j] += long_sums_[j];
+    if (framed_) unframe(table_, sums, weight_, doubles_.data(), row);
   }
 
   void divide(float* row, size_t count) const {
@@ -187,11 +205,11 @@ class Bags {
   const RowKernels kernels_;
   const Element out_;
   const bool framed_, direct_;
-  size_t unlisted_ = 0;
+  bool any_long_ = false;
+  float weight_ = 0;  // of a bag so far
   uint64_t listed_[kListed];
   float listed_weights_[kListed];
-  size_t unlisted_at_[kPiece];
-  std::vector<float> sums_, row_;
+  std::vector<float> sums_, long_sums_, row_;
   std::vector<double> doubles_;
 };
 

@@ -22,7 +22,7 @@ constexpr size_t kChunk = 32;      // ids that go through a stage together
 constexpr size_t kAhead = 6;       // chunks between find and decode
 constexpr size_t kRing = 512;      // ids that are kept at a time
 constexpr size_t kPiece = 128;     // ids that are added at a time
-constexpr size_t kListed = 1024;   // stored rows that a piece may have, with those of long codes
+constexpr size_t kListed = 128;    // stored rows of long codes that are added at a time
 constexpr size_t kNextRow = 32;    // ids between the fetching of a stored row and its use
 static_assert(kPiece + kNextRow + (kAhead + 2) * kChunk <= kRing && kRing % kChunk == 0);
 
@@ -48,7 +48,7 @@ class Finder {
     fused_ = vector_tiers_ && table_.any_codes && !far_codes_ && table_.levels.empty() &&
              table_.pads.empty() && request_.id_stride == 1;
 #endif
-    identical_ = request_.wide && request_.id_stride == 1 && !table_.any_codes &&
+    identical_ = request_.wide && request_.id_stride == 1 && !table_.any_codes && !table_.any_beyond &&
                  table_.runs.size() == 1 && table_.runs[0].own && table_.runs[0].lead == 0 &&
                  table_.levels.empty() && table_.pads.empty();
     std::fill_n(rows_, far_rows_ ? kRing + kChunk : 0, 0);  // else of no use, if fetched ahead
@@ -195,11 +195,9 @@ class Finder {
     if (table_.any_codes && (table_.runs.size() > 1 || table_.any_long)) read_codes(slot);
     else if (table_.any_codes) read_single_run(slot);
     else own_rows(slot);
-    for (size_t pad = 0; pad < table_.pads.size(); ++pad)
-      for (size_t i = 0; i < count; ++i)
-        if (id(decoded_ + i) == table_.pads[pad]) rows_[slot + i] = table_.pad_rows[pad];
-    if (table_.any_beyond) check_rows(slot, count);
     if (table_.any_long) list_longs(slot, count);
+    if (!table_.pads.empty()) place_pads(slot, count);
+    if (table_.any_beyond) check_rows(slot, count);
     // What is fetched ahead beyond the end of the ring is found at its start.
     if (slot == 0) std::copy_n(rows_, kChunk, rows_ + kRing);
     decoded_ += count;
@@ -265,6 +263,17 @@ class Finder {
     long_last_ += listed;
   }
 
+  // A pad's row is a stored one, whatever is stored for its id.
+  void place_pads(size_t slot, size_t count) {
+    for (size_t pad = 0; pad < table_.pads.size(); ++pad)
+      for (size_t i = 0; i < count; ++i) {
+        if (id(decoded_ + i) != table_.pads[pad]) continue;
+        rows_[slot + i] = table_.pad_rows[pad];
+        uint64_t* last = longs_ + long_last_;
+        long_last_ = static_cast<size_t>(std::remove(longs_ + long_first_, last, decoded_ + i) - longs_);
+      }
+  }
+
   void make_room_for_longs() {
     if (long_first_ < kRing) return;
     std::copy(longs_ + long_first_, longs_ + long_last_, longs_);
@@ -284,6 +293,7 @@ class Finder {
   uint64_t rank_of(uint64_t position) const {
     constexpr uint64_t kBlockBits = 512, kBlockBytes = 68, kNowhere = ~uint64_t{0};
     for (const Level& level : table_.levels) {
+      if (position >= level.ids) return kNowhere;
       const uint8_t* block = level.blocks + position / kBlockBits * kBlockBytes;
       uint32_t before;
       std::memcpy(&before, block, sizeof before);

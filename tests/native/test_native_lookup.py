@@ -301,13 +301,16 @@ def test_more_tiers_than_fit_a_register(exponent: int) -> None:
         assert pooled(Ask(slow, ids), isa=isa).tobytes() == decoded(slow, ids).tobytes()
 
 
-@pytest.mark.parametrize("dim", [8, 17])
+@pytest.mark.parametrize("dim", [32, 50])
 def test_codes_and_rows_beyond_the_caches(dim: int) -> None:
-    # Fetched ahead: codes of more than 5 MiB, stored rows of more than 512 KiB.
+    # Fetched ahead: codes of more than 5 MiB, stored rows of 4 MiB and more.
     rng = np.random.default_rng(dim)
     count = 3 << 20
     codes = rng.integers(0, 256, 2 * count + 7, dtype=np.uint8)
-    check(Runs(count, [Run(0, 16, 0, 0)], codes, some_stored(rng, "float16", 1 << 16, dim)))
+    half = some_stored(rng, "float16", 1 << 16, dim)
+    check(Runs(count, [Run(0, 16, 0, 0)], codes, half))
+    check(Runs(1 << 16, [Run(0, 0, 0, 0)], codes[:0], half))
+    check(Runs(40_000, [Run(0, 0, 0, 9), Run(9, 16, 0, 0), Run(2000, 0, 0, 25_000)], codes, half))
     cut = [Run(0, 16, 0, 0), Run(1 << 20, 16, 2 << 20, 0)]
     check(Runs(count, cut, codes, some_stored(rng, "float32", 1 << 16, dim)))
     texts = ["2", "3", "", "4", "5", "3", "2 3", "1j2 7", "9 6 8 7 6"]

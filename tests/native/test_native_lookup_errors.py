@@ -115,6 +115,11 @@ def test_codes_beyond_the_stored_rows(position: int) -> None:
 
 
 def test_rows_of_their_own_beyond_the_stored_rows() -> None:
+    slow = Runs(50, [Run(0, 0, 0, 0)], NO_CODES, BOOK)
+    for dtype in (np.int32, np.int64):
+        assert failures(Ask(slow, np.arange(40, dtype=dtype))) == (0, 0, 0)
+        assert failures(Ask(slow, np.arange(41, dtype=dtype))) == (CODE, 0, 40)
+        assert failures(bags_of_seven(slow, np.arange(50, dtype=dtype))) == (CODE, 0, 40)
     slow = Runs(30, [Run(0, 0, 0, 0), Run(10, 0, 0, 21)], NO_CODES, BOOK)
     assert failures(Ask(slow, np.arange(29))) == (0, 0, 0)
     assert failures(Ask(slow, np.arange(30))) == (CODE, 0, 29)

@@ -13,11 +13,12 @@ BUILT_FROM := $(wildcard native/*) CMakeLists.txt pyproject.toml constraints.txt
 # The tools are in the environment already: no download per build, and the build directory is kept.
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
-.PHONY: help test demo lint sanitize sanitize-threads clean
+.PHONY: help test bench-smoke demo lint sanitize sanitize-threads clean
 
 help:
 	@echo "make test      set up, lint, check types, run all tests"
 	@echo "make demo      set up, train, compress and evaluate on a simulated click log"
+	@echo "make bench-smoke  lookups against recorded ratios, in a minute"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make sanitize  the native core's tests under address and undefined-behaviour sanitizers"
 	@echo "make sanitize-threads  its lookups by several threads under the thread sanitizer"
@@ -25,6 +26,9 @@ help:
 
 test: lint
 	$(BIN)/python -m pytest
+
+bench-smoke: $(VENV)/.dev
+	$(BIN)/python benchmarks/smoke.py
 
 demo: $(VENV)/.demo
 	$(BIN)/saec demo

@@ -87,7 +87,9 @@ def _rivals(
     axes = tables.stored(tables.tiered(rng, rows, dim), folder / "axes.saec")
     yield rivals.compressed("axes", axes)
     yield rivals.module("axes", axes)
-    kept = tables.stored(tables.tiered(rng, rows, dim, places), folder / "kept.saec")
+    users = tables.stored(tables.tiered(rng, rows, dim, tables.USERS), folder / "users.saec")
+    yield rivals.compressed("axes, long codes", users)
+    kept = tables.stored(tables.tiered(rng, rows, dim, places=places), folder / "kept.saec")
     yield rivals.compressed("axes", kept, kept=True)
     yield from _fixed_width(table, _room() - table.nbytes)
 

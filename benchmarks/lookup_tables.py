@@ -5,7 +5,7 @@ Codes are stored as compression stores them, in a saved artifact that is memory-
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from saec.stored.tiered import TieredField
 from saec.tiers import Layout, Part, tier_bounds
 
 __all__ = [
+    "CROSSES",
     "DISTRIBUTIONS",
+    "USERS",
     "clustered",
     "draw_ids",
     "float_table",
@@ -39,9 +41,20 @@ Ids = NDArray[np.int64]
 DISTRIBUTIONS = ("uniform", "zipf")
 ZIPF_EXPONENT = 1.05
 
-# Tiers such as compression by axes chooses for the heavy-tailed fields of globo at a ratio at which
-# the log loss stays what it was: fine grids for the head, three bits and fewer for the tail.
-TIERS = (
+# What compression by axes made of fields of globo at a ratio of 100: of the crosses of user and
+# article, the largest of all, three bits a row and fewer; of users, whose frequent rows have many.
+CROSSES = (
+    "11g 3 2 2",
+    "6g 3 2 2",
+    "5g 2 1 1",
+    "5 2 1",
+    "5j2 0",
+    "4j2 0",
+    "3 - 0",
+    "3 0 - 0",
+    "3 - 0",
+)
+USERS = (
     "8g 6g 7g 6g 6g 5g 5g 5g 4g 4g 4g 4g 4g 3g 3g 3g",
     "7g 6g 7g 5g 5g 5g 5g 4g 4g 4g 3 3 3g 2 2 2",
     "6g 6g 6g 5g 5g 4 4 3 3 3 3 2 2 2 2 1",
@@ -49,10 +62,6 @@ TIERS = (
     "5 5 4 4 4 3 3 2 2 2 1 1 1",
     "10j3 3 3 2 1 1 1 - 0",
     "6j6 0 - - - 0 - 0",
-    "6j3 0 0",
-    "4j2 0",
-    "3 - 0",
-    "3",
 )
 
 _BLOCK_ROWS = 1 << 16
@@ -83,21 +92,28 @@ def clustered(rng: np.random.Generator, rows: int, dim: int, clusters: int) -> C
     return ClusteredField("table", packed, Codebook.round(centroids, "int8"), "float32")
 
 
-def tiered(rng: np.random.Generator, rows: int, dim: int, places: Ids | None = None) -> TieredField:
+def tiered(
+    rng: np.random.Generator,
+    rows: int,
+    dim: int,
+    tiers: Sequence[str] = CROSSES,
+    places: Ids | None = None,
+) -> TieredField:
     """A table as ``saec.Axes`` stores it, on at most ``dim`` axes.
 
+    ``tiers``: how the first ones are stored; those that follow are like the last.
     ``places``: the id of each rank, as of :func:`scattered`; None if ids are ranks.
     """
     bounds = tier_bounds(rows)
-    texts = TIERS + TIERS[-1:] * len(bounds)
+    texts = [*tiers, *[tiers[-1]] * len(bounds)]
     layout = Layout(rows, tuple(_parts(text, dim) for text in texts[: len(bounds) - 1]))
     axes = rng.standard_normal((layout.rank + 1, dim)).astype(np.float16)
     vectors = None
     if places is not None:
-        tiers = np.empty(rows, dtype=np.int8)
+        numbers = np.empty(rows, dtype=np.int8)
         for tier, (first, last) in enumerate(pairwise(bounds.tolist())):
-            tiers[places[first:last]] = tier
-        vectors = TierVectors.of(tiers)
+            numbers[places[first:last]] = tier
+        vectors = TierVectors.of(numbers)
     return TieredField(
         "table",
         layout,

@@ -62,7 +62,7 @@ def main() -> None:
     makers = {
         "clusters": lambda: tables.clustered(rng, rows, dim, rows // 100),
         "axes": lambda: tables.tiered(rng, rows, dim),
-        "axes, ids kept": lambda: tables.tiered(rng, rows, dim, tables.scattered(rng, rows)),
+        "axes, ids kept": lambda: tables.tiered(rng, rows, dim, places=tables.scattered(rng, rows)),
     }
     found = []
     with tempfile.TemporaryDirectory() as folder:

@@ -60,7 +60,9 @@ class TierDecoder {
     for (const TierPart* part = first; part < last; ++part) {
       const bool grid = part->kind == TierPart::kGrid;
       for (uint32_t j = 0; j < part->axes && part->kind != TierPart::kNone; ++j)
-        table_.cells.push_back({axis + j, shift, static_cast<uint32_t>(ones(part->bits)),
+        // Without bits there is nothing to read, and perhaps nothing left to be read: any place does.
+        table_.cells.push_back({axis + j, part->bits ? shift : 0,
+                                static_cast<uint32_t>(ones(part->bits)),
                                 grid ? 0 : part->axes, part->first + j,
                                 grid ? table_.values[part->first + 1] : 0.0f});
       axis += part->axes;
@@ -123,7 +125,7 @@ void append_groups(const TierDecoder& decoder, const Span& lead, const TierPart*
   uint32_t axis = lead.axes, shift = lead.bits;
   for (const TierPart* first = lead.last; first < end;) {
     const Span span = next_span(first, end, table.dim);
-    table.groups.push_back({ones(span.bits), own.size() / table.dim, shift});
+    table.groups.push_back({ones(span.bits), own.size() / table.dim, span.bits ? shift : 0});
     append_rows(span.bits, table.dim, own, [&](const uint8_t* code, float* row) {
       decoder.add_parts(span.first, span.last, axis, code, 0, row);
     });

@@ -8,25 +8,6 @@
 
 namespace {
 
-// sums: IN of int8 rows, width of them. row: OUT dim. scratch: dim doubles.
-inline void unframe(const Table& table, const float* __restrict sums, float weight,
-                    double* __restrict scratch, float* __restrict row) {
-  const Frame& frame = table.frame;
-  const size_t rank = table.width, dim = table.dim;
-  const float *__restrict scale = frame.scale.data(), *__restrict offset = frame.offset.data();
-  if (frame.axes.empty()) {
-    for (size_t j = 0; j < dim; ++j) row[j] = sums[j] * scale[j] + weight * offset[j];
-    return;
-  }
-  const double* __restrict axis = frame.axes.data();
-  std::fill_n(scratch, dim, 0.0);
-  for (size_t a = 0; a < rank; ++a, axis += dim) {
-    const double coordinate = sums[a] * scale[a] + weight * offset[a];
-    for (size_t j = 0; j < dim; ++j) scratch[j] += coordinate * axis[j];
-  }
-  for (size_t j = 0; j < dim; ++j) row[j] = static_cast<float>(scratch[j] + weight * axis[j]);
-}
-
 inline void store_row(const float* row, size_t dim, Element element, uint8_t* out) {
   if (element == Element::kFloat32) {
     std::memcpy(out, row, dim * sizeof(float));
@@ -47,13 +28,13 @@ class Bags {
         table_(*request.table),
         finder_(finder),
         kernels_(row_kernels(table_.element, table_.width)),
+        unframe_(unframe_of(table_.dim)),
         out_(out),
         framed_(!table_.frame.scale.empty()),
         direct_(out == Element::kFloat32 && !framed_),
         sums_(table_.width),
         long_sums_(table_.any_long ? table_.width : 0),
-        row_(table_.dim),
-        doubles_(table_.dim) {}
+        row_(table_.dim) {}
 
   // Rows of ids from first on, up to last, into a bag; false if an id or code is bad.
   bool pool(size_t bag, size_t first, size_t last) {
@@ -192,7 +173,7 @@ class Bags {
   void complete(float* sums, float* row) {
     if (any_long_)
       for (size_t j = 0; j < table_.width; ++j) sums[j] += long_sums_[j];
-    if (framed_) unframe(table_, sums, weight_, doubles_.data(), row);
+    if (framed_) unframe_(table_.frame, table_.width, table_.dim, sums, weight_, row);
   }
 
   void divide(float* row, size_t count) const {
@@ -203,6 +184,7 @@ class Bags {
   const Table& table_;
   Finder& finder_;
   const RowKernels kernels_;
+  const Unframe unframe_;
   const Element out_;
   const bool framed_, direct_;
   bool any_long_ = false;
@@ -210,7 +192,6 @@ class Bags {
   uint64_t listed_[kListed];
   float listed_weights_[kListed];
   std::vector<float> sums_, long_sums_, row_;
-  std::vector<double> doubles_;
 };
 
 Failure pool_range(const Request& request, size_t first, size_t last, Element out) {

@@ -281,37 +281,59 @@ class Finder {
     long_first_ = 0;
   }
 
-  // Ids to ranks by the tiers' bit-vectors.
+  // Ids to ranks by the tiers' bit-vectors: level by level, so that blocks of several ids are on their
+  // way at once; those that are found leave the list.
   void rank_ids(size_t count, uint64_t* ranks) {
-    for (size_t i = 0; i < count; ++i) {
-      const uint64_t rank = rank_of(ranks[i]);
-      if (rank >= table_.rows) return fail(Fault::kPlace, found_ + i);
-      ranks[i] = rank;
+    uint32_t open[kChunk];
+    bool bad[kChunk] = {};
+    bool any_bad = false;
+    size_t left = count;
+    for (size_t i = 0; i < count; ++i) open[i] = static_cast<uint32_t>(i);
+    for (const Level& level : table_.levels) {
+      size_t still = 0;
+      for (size_t k = 0; k < left; ++k) {
+        const uint32_t i = open[k];
+        const uint64_t position = std::min(ranks[i], level.ids - 1);  // damaged files say otherwise
+        const Counted counted = count_ones(level, position);
+        bad[i] |= ranks[i] != position ||
+                  counted.ones >= (counted.inside ? level.rows : position + 1);
+        any_bad |= bad[i];
+        ranks[i] = counted.inside ? level.first_rank + counted.ones : position - counted.ones;
+        open[still] = i;
+        still += !counted.inside;
+      }
+      left = still;
     }
+    for (size_t k = 0; k < left; ++k) {
+      const uint32_t i = open[k];
+      bad[i] |= ranks[i] >= table_.last_rows;
+      any_bad |= bad[i];
+      ranks[i] += table_.last_first_rank;
+    }
+    if (!any_bad) return;
+    fail(Fault::kPlace, found_ + static_cast<size_t>(std::find(bad, bad + count, true) - bad));
   }
 
-  uint64_t rank_of(uint64_t position) const {
-    constexpr uint64_t kBlockBits = 512, kBlockBytes = 68, kNowhere = ~uint64_t{0};
-    for (const Level& level : table_.levels) {
-      if (position >= level.ids) return kNowhere;
-      const uint8_t* block = level.blocks + position / kBlockBits * kBlockBytes;
-      uint32_t before;
-      std::memcpy(&before, block, sizeof before);
-      uint64_t words[kBlockBits / 64];
-      std::memcpy(words, block + sizeof before, sizeof words);
-      const size_t bit = position % kBlockBits, own = bit / 64;
-      uint64_t ones = before;
-      for (size_t word = 0; word < kBlockBits / 64; ++word) {
-        const uint64_t mask = word < own   ? ~uint64_t{0}
-                              : word > own ? 0
-                                           : (uint64_t{1} << bit % 64) - 1;
-        ones += static_cast<uint64_t>(std::popcount(words[word] & mask));
-      }
-      if (words[own] >> bit % 64 & 1) return ones < level.rows ? level.first_rank + ones : kNowhere;
-      if (ones > position) return kNowhere;
-      position -= ones;
+  struct Counted {
+    uint64_t ones;  // before the position
+    bool inside;    // one at it
+  };
+
+  static Counted count_ones(const Level& level, uint64_t position) {
+    constexpr uint64_t kBlockBits = 512, kBlockBytes = 68;
+    const uint8_t* block = level.blocks + position / kBlockBits * kBlockBytes;
+    uint32_t before;
+    std::memcpy(&before, block, sizeof before);
+    uint64_t words[kBlockBits / 64];
+    std::memcpy(words, block + sizeof before, sizeof words);
+    const size_t bit = position % kBlockBits, own = bit / 64;
+    uint64_t ones = before;
+    for (size_t word = 0; word < kBlockBits / 64; ++word) {
+      const uint64_t whole = uint64_t{0} - (word < own), below = (uint64_t{1} << bit % 64) - 1;
+      const uint64_t mask = word == own ? below : whole;
+      ones += static_cast<uint64_t>(std::popcount(words[word] & mask));
     }
-    return position < table_.last_rows ? table_.last_first_rank + position : kNowhere;
+    return {ones, (words[own] >> bit % 64 & 1) != 0};
   }
 
   void check_rows(size_t slot, size_t count) {

@@ -196,6 +196,57 @@ void add_cells(const Table& table, const Cell* cells, size_t count, uint64_t bit
   }
 }
 
+using Unframe = void (*)(const Frame&, size_t, size_t, const float*, float, float*);
+
+// sums: IN of int8 rows, rank of them. row: OUT dim, which is D, 0 for any.
+template <size_t D>
+void unframe(const Frame& frame, size_t rank, size_t dim, const float* sums, float weight,
+             float* row) {
+  const float *scale = frame.scale.data(), *offset = frame.offset.data();
+  if (frame.axes.empty()) {
+    constexpr size_t N = std::max<size_t>(std::min(D, kLanes), 1);
+    for (size_t j = 0; j + N <= dim; j += N) {
+      const Floats<N> found = load_lanes<N>(sums + j) * load_lanes<N>(scale + j) +
+                              weight * load_lanes<N>(offset + j);
+      std::memcpy(row + j, &found, sizeof found);
+    }
+    return;
+  }
+  // In double: the order in which a machine adds must not show.
+  const double* axes = frame.axes.data();
+  const auto coordinate = [&](size_t a) { return double{sums[a] * scale[a] + weight * offset[a]}; };
+  if constexpr (D > 0) {
+    constexpr size_t N = 8;  // columns in registers
+    typedef double Doubles __attribute__((vector_size(N * sizeof(double))));
+    for (size_t j = 0; j < D; j += N) {
+      Doubles column{};
+      for (size_t a = 0; a <= rank; ++a) {
+        Doubles axis;
+        std::memcpy(&axis, axes + a * D + j, sizeof axis);
+        column += (a < rank ? coordinate(a) : double{weight}) * axis;
+      }
+      for (size_t lane = 0; lane < N; ++lane) row[j + lane] = static_cast<float>(column[lane]);
+    }
+  } else {
+    for (size_t j = 0; j < dim; ++j) {
+      double column = 0;
+      for (size_t a = 0; a < rank; ++a) column += coordinate(a) * axes[a * dim + j];
+      row[j] = static_cast<float>(column + weight * axes[rank * dim + j]);
+    }
+  }
+}
+
+Unframe unframe_of(size_t dim) {
+  switch (dim) {
+    case 8: return unframe<8>;
+    case 16: return unframe<16>;
+    case 32: return unframe<32>;
+    case 64: return unframe<64>;
+    case 128: return unframe<128>;
+    default: return unframe<0>;
+  }
+}
+
 struct RowKernels {
   AddRows add, add_weighted;
   CopyRows copy;

@@ -1,7 +1,9 @@
 """Rows and sums of rows, straight from packed codes: what the native core needs to know of a table.
 
-Nothing is expanded per row. A table in tiers keeps its 4,096 most frequent rows decoded at dim 16
-(256 kB at most), and what a tier's leading codes stand for (64 kB at most for each tier).
+Nothing is expanded per row. A table in tiers keeps its most frequent rows decoded: 256 kB, or 1/64
+of the table in float32, but no more than 1 MB, which at dim 16 are 4,096 to 16,384 rows. It also
+keeps what groups of a tier's codes stand for, 64 kB at most for each group. Arrays must not change
+during a call.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ ELEMENTS = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.i
 _OUTPUTS = ELEMENTS[:3]
 
 _KINDS = {"none": 0, "table": 1, "grid": 2}
+
 _NO_BYTES = np.zeros(0, dtype=np.uint8)
 _NO_IDS = np.zeros(0, dtype=np.int64)
 _FAULTS = ("", "id", "code", "place", "offset")
@@ -249,8 +252,8 @@ def whole_ids(ids: ArrayLike, place: str) -> NDArray[np.integer]:
     if array.dtype == np.uint64 and int(array.max()) >= 2**63:
         raise IdError(f"{place}: id {int(array.max())} is too large for any table")
     wide = array.dtype != np.int32
-    # Not ascontiguousarray: it gives a shape to a single id.
-    return np.asarray(array, dtype=np.int64 if wide else np.int32, order="C")
+    # Not ascontiguousarray: it gives a shape to a single id, and leaves odd addresses as they are.
+    return np.require(array, np.int64 if wide else np.int32, ["C", "A"])
 
 
 def output_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -265,14 +268,14 @@ def _checked_offsets(offsets: ArrayLike, count: int, place: str) -> NDArray[np.i
     starts = np.asarray(offsets)
     if starts.ndim != 1 or (starts.size and starts.dtype.kind not in "iu"):
         raise IdError(f"{place}: offsets must be a vector of integers")
-    starts = np.ascontiguousarray(starts, dtype=np.int64)
+    starts = np.require(starts, np.int64, ["C", "A"])
     if not starts.size and count:
         raise IdError(f"{place}: {count} ids, but no bags")
     return starts
 
 
 def _checked_weights(weights: ArrayLike, count: int, mode: Mode) -> NDArray[np.float32]:
-    factors = np.ascontiguousarray(weights, dtype=np.float32)
+    factors = np.require(np.asarray(weights), np.float32, ["C", "A"])
     if mode != "sum":
         raise ValueError(f"per_sample_weights go with mode 'sum', not {mode!r}")
     if factors.shape != (count,):

@@ -42,7 +42,7 @@ def test_a_float_table_is_filled_to_its_ragged_end() -> None:
 
 @pytest.mark.parametrize("dim", [3, 8, 16, 64])
 def test_tiers_use_no_more_axes_than_there_are(dim: int) -> None:
-    field = tables.tiered(np.random.default_rng(0), ROWS, dim)
+    field = tables.tiered(np.random.default_rng(0), ROWS, dim, tables.USERS)
     assert field.layout.rank == min(dim, 16)
     assert field.layout.texts[0].split()[0] == "8g"
 
@@ -50,7 +50,7 @@ def test_tiers_use_no_more_axes_than_there_are(dim: int) -> None:
 def test_frequent_features_are_in_the_first_tiers_wherever_their_ids_are() -> None:
     rng = np.random.default_rng(0)
     places = tables.scattered(rng, ROWS)
-    field = tables.tiered(rng, ROWS, 16, places)
+    field = tables.tiered(rng, ROWS, 16, places=places)
     assert field.vectors is not None
     tiers, _ = field.vectors.locate(places)
     expected = np.repeat(np.arange(5), np.diff(tier_bounds(ROWS)))

@@ -3,18 +3,16 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
-#include <system_error>
-#include <thread>
 
 #include "codes.h"
+#include "workers.h"
 
 namespace saec {
 
 namespace {
 
-// Rows of the first tiers, which have long codes and are wanted most often, are stored decoded: whole
-// tiers, as long as they take no more than this or, for large tables, than a share of the table in
-// float32. At dim 16 these are the 4,096 most frequent rows, of a million and more 16,384.
+// Tiers of long codes, as frequent rows have, are stored decoded as long as that takes no more than
+// this or, for large tables, than a share of the table in float32.
 constexpr uint64_t kHotBytes = 256 << 10;
 constexpr uint64_t kMostHotBytes = 1 << 20;
 constexpr uint64_t kHotShare = 64;
@@ -145,27 +143,29 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
   const TierPart* part = parts.data();
   const TierPart* const end = part + parts.size();
   own.clear();
-  const uint64_t table_bytes = table.rows * dim * sizeof(float);
-  const uint64_t hot_rows = std::max(kHotBytes, std::min(kMostHotBytes, table_bytes / kHotShare)) /
-                            (dim * sizeof(float));
-  bool hot = true;
+  const uint64_t row_bytes = dim * sizeof(float);
+  uint64_t hot_rows =
+      std::max(kHotBytes, std::min(kMostHotBytes, table.rows * row_bytes / kHotShare)) / row_bytes;
   for (size_t tier = 0; tier < first_ranks.size(); ++tier) {
     const TierPart* first = part;
     while (part < end && part->tier == tier) ++part;
     const uint64_t next = tier + 1 < first_ranks.size() ? first_ranks[tier + 1] : table.rows;
-    const uint64_t first_bit = 8 * first_bytes[tier];
+    const uint64_t rows = next - first_ranks[tier], first_bit = 8 * first_bytes[tier];
     const uint32_t row_bits = decoder.row_bits(first, part);
-    hot = hot && next <= hot_rows;
+    const Span lead = next_span(first, part, dim);
     Run run{first_ranks[tier], 0, 0, 0, 0, 0, static_cast<uint32_t>(table.cells.size()), 0, 0, 0};
     const size_t stored = own.size() / dim;
-    if (hot) {  // its stored rows are its rows, each at its rank
+    // Also where that takes less than a row for each code.
+    const bool hot = rows <= hot_rows && (lead.last < part || rows <= uint64_t{1} << lead.bits);
+    if (hot) {
+      hot_rows -= rows;
       run.own = ~uint64_t{0};
-      own.resize(next * dim);
-      for (uint64_t rank = run.first; rank < next; ++rank)
-        decoder.decode(first, part, table.codes, first_bit + (rank - run.first) * row_bits,
-                       own.data() + rank * dim);
+      run.lead = stored - run.first;
+      own.resize((stored + rows) * dim);
+      for (uint64_t i = 0; i < rows; ++i)
+        decoder.decode(first, part, table.codes, first_bit + i * row_bits,
+                       own.data() + (stored + i) * dim);
     } else {
-      const Span lead = next_span(first, part, dim);
       run.row_bits = row_bits;
       run.bias = row_bits ? first_bit - run.first * row_bits : 0;
       run.mask = ones(lead.bits);
@@ -265,18 +265,7 @@ Failure pool(const std::vector<Request>& requests, Element out, int threads,
     failures[part] = pool_part(requests, out, total * part / parts, total * (part + 1) / parts,
                                part + 1 == parts, kernels);
   };
-  // Threads of our own, for one call: a pool that waits busily would take the processor from the
-  // layers that follow, and would not survive a fork.
-  std::vector<std::thread> others;
-  for (size_t part = 1; part < parts; ++part) {
-    try {
-      others.emplace_back(work, part);
-    } catch (const std::system_error&) {
-      work(part);  // no thread to be had
-    }
-  }
-  work(0);
-  for (std::thread& other : others) other.join();
+  Workers::here().run(parts, work);
   for (const Failure& failure : failures)
     if (failure.fault != Fault::kNone) return failure;
   return {};

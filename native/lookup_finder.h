@@ -215,7 +215,7 @@ class Finder {
     uint64_t* rows = rows_ + slot;
     const bool far = far_codes_;
     for (size_t i = 0; i < kChunk; ++i) {
-      if (far) prefetch(codes + later[i] / 8);
+      if (far) prefetch_far(codes + later[i] / 8);
       const Run& run = runs[numbers[i]];
       rows[i] = run.lead + (read_word(codes, bits[i]) & run.mask) + (ranks[i] & run.own);
     }
@@ -230,7 +230,7 @@ class Finder {
     uint64_t* rows = rows_ + slot;
     const bool far = far_codes_;
     for (size_t i = 0; i < kChunk; ++i) {
-      if (far) prefetch(codes + (later[i] * run.row_bits + run.bias) / 8);
+      if (far) prefetch_far(codes + (later[i] * run.row_bits + run.bias) / 8);
       const uint64_t bits = read_word(codes, ranks[i] * run.row_bits + run.bias);
       rows[i] = run.lead + (bits & run.mask) + (ranks[i] & run.own);
     }

@@ -22,6 +22,9 @@ constexpr size_t kLine = 64;  // bytes that are fetched together
 
 inline void prefetch(const void* at) { __builtin_prefetch(at, 0, 3); }
 
+// Into the second cache: more reads may be outstanding than from the first.
+inline void prefetch_far(const void* at) { __builtin_prefetch(at, 0, 2); }
+
 struct Bfloat16 {
   uint16_t bits;
 };

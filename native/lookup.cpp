@@ -259,13 +259,15 @@ Failure pool(const std::vector<Request>& requests, Element out, int threads,
     if (bad < requests[number].bags) return {Fault::kOffset, number, bad};
     total += requests[number].count;
   }
-  const auto parts = static_cast<size_t>(std::max(threads, 1));
+  constexpr size_t kPart = 4096;  // ids that are worth a part of their own
+  const auto most = static_cast<size_t>(std::max(threads, 1));
+  const size_t parts = most == 1 ? 1 : std::min(8 * most, 1 + total / kPart);
   std::vector<Failure> failures(parts);
   const auto work = [&](size_t part) {
     failures[part] = pool_part(requests, out, total * part / parts, total * (part + 1) / parts,
                                part + 1 == parts, kernels);
   };
-  Workers::here().run(parts, work);
+  Workers::here().run(parts, most, work);
   for (const Failure& failure : failures)
     if (failure.fault != Fault::kNone) return failure;
   return {};

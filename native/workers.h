@@ -5,13 +5,13 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <functional>
 #include <mutex>
 #include <system_error>
 #include <thread>
-#include <vector>
 
 namespace saec {
 
@@ -30,38 +30,43 @@ class Workers {
     return *workers;
   }
 
-  // work(part) for each part, the first on the calling thread. While another caller has the
-  // threads, or there are none to be had, the calling thread does it all.
-  void run(size_t parts, const std::function<void(size_t)>& work) {
+  // work(part) for each part, by the calling thread and up to threads - 1 others. To wake one takes
+  // as long as a part or more, so whoever has nothing to do takes the next part; what is done before
+  // another thread is awake is done without it. So is all, while another caller has the threads.
+  void run(size_t parts, size_t threads, const std::function<void(size_t)>& work) {
     const std::unique_lock busy(busy_, std::try_to_lock);
-    const size_t helped = parts > 1 && busy.owns_lock() ? start(parts - 1, work) : 0;
-    work(0);
-    for (size_t part = helped + 1; part < parts; ++part) work(part);
-    if (helped == 0) return;
+    if (threads < 2 || !busy.owns_lock()) {
+      for (size_t part = 0; part < parts; ++part) work(part);
+      return;
+    }
+    next_ = 0;
+    wake(parts, threads - 1, work);
+    take_parts(parts, work);
     std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return left_ == 0; });
     work_ = nullptr;
+    done_.wait(lock, [this] { return active_ == 0; });
   }
 
  private:
-  // Gives how many threads take a part, of at most `wanted`.
-  size_t start(size_t wanted, const std::function<void(size_t)>& work) {
-    std::unique_lock lock(mutex_);
-    try {
-      while (threads_ < wanted) {
-        std::thread([this, number = threads_, seen = round_] { loop(number, seen); }).detach();
-        ++threads_;
+  void take_parts(size_t parts, const std::function<void(size_t)>& work) {
+    for (size_t part; (part = next_++) < parts;) work(part);
+  }
+
+  void wake(size_t parts, size_t helpers, const std::function<void(size_t)>& work) {
+    {
+      const std::lock_guard lock(mutex_);
+      try {
+        for (; threads_ < helpers; ++threads_)
+          std::thread([this, number = threads_, seen = round_] { loop(number, seen); }).detach();
+      } catch (const std::system_error&) {
+        // No more threads to be had.
       }
-    } catch (const std::system_error&) {
-      // No more threads to be had.
+      work_ = &work;
+      parts_ = parts;
+      helpers_ = helpers;
+      ++round_;
     }
-    const size_t helped = wanted < threads_ ? wanted : threads_;
-    work_ = &work;
-    helped_ = left_ = helped;
-    ++round_;
-    lock.unlock();
     wake_.notify_all();
-    return helped;
   }
 
   void loop(size_t number, size_t seen) {
@@ -69,20 +74,24 @@ class Workers {
     for (;;) {
       wake_.wait(lock, [&] { return round_ != seen; });
       seen = round_;
-      if (number >= helped_) continue;
-      const auto* work = work_;
+      if (!work_ || number >= helpers_) continue;
+      const auto& work = *work_;
+      const size_t parts = parts_;
+      ++active_;
       lock.unlock();
-      (*work)(number + 1);
+      take_parts(parts, work);
       lock.lock();
-      if (--left_ == 0) done_.notify_one();
+      if (--active_ == 0) done_.notify_one();
     }
   }
 
-  std::mutex busy_;   // held by the caller whose work the threads do
-  std::mutex mutex_;  // of all that follows
+  std::mutex busy_;               // held by the caller whose work the threads do
+  std::atomic<size_t> next_{0};   // part to be taken
+  std::mutex mutex_;              // of all that follows
   std::condition_variable wake_, done_;
-  const std::function<void(size_t)>* work_ = nullptr;
-  size_t threads_ = 0, helped_ = 0, left_ = 0, round_ = 0;
+  const std::function<void(size_t)>* work_ = nullptr;  // while there is any
+  size_t parts_ = 0, helpers_ = 0;
+  size_t threads_ = 0, active_ = 0, round_ = 0;
 };
 
 }  // namespace saec

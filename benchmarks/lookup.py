@@ -119,6 +119,10 @@ def _room() -> float:
     return MEMORY_SHARE * machine()["memory"]
 
 
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    write_json(path, {"machine": machine(), "ids_per_call": rivals.IDS_PER_CALL, "rows": rows})
+
+
 def _print(row: dict[str, Any]) -> None:
     case = f"{row['rows']:>9} x {row['dim']:<3} {row['ids']:<8} bag {row['bag']:<3}"
     print(
@@ -145,17 +149,15 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
         for rows, dim in product(options.rows, options.dims):
-            if rows * dim * 4 > _room():
+            if 2 * rows * dim * 4 > _room():  # rivals are made from a copy
                 print(f"{rows} x {dim}: left out, {rows * dim * 4 / 1e9:.1f} GB in float32")
                 continue
             run = pool.submit(size, rows, dim, options.bags, options.threads, options.repeats)
             for row in run.result():
                 _print(row)
                 found.append(row)
-    if options.json is not None:
-        write_json(
-            options.json, {"machine": machine(), "ids_per_call": rivals.IDS_PER_CALL, "rows": found}
-        )
+            if options.json is not None:
+                _write(options.json, found)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,13 @@ def tiered(dim: int = 16, keep: bool = False) -> TieredField:
     return TieredField("user", layout, codes, values, axes, vectors, "float32")
 
 
+def tiered_with(seed: int) -> TieredField:
+    """The same but for its codes."""
+    field = tiered()
+    codes = np.random.default_rng(seed).integers(256, size=len(field.codes), dtype=np.uint8)
+    return field.filled(codes)
+
+
 KINDS = ["tiers", "vectors", "clusters", "mixed runs", "pads"]
 
 
@@ -160,6 +167,19 @@ def test_loaded_states_are_seen(table: LearnedTable) -> None:
         for assign in (False, True):
             other.load_state_dict(module.state_dict(), assign=assign)
             assert torch.equal(other(ids), expected)
+
+
+def test_loaded_codes_are_seen_by_graphs() -> None:
+    table, other = (compressed_table([tiered_with(seed)], {}, torch.zeros(1)) for seed in (1, 2))
+    assert isinstance(table, LearnedTable)
+    assert isinstance(other, LearnedTable)
+    ids = some_ids(table)
+    for _ in range(2):
+        reader, tensors = table.reader, table.tensors
+        rows = pool(ids, None, None, tensors, reader.spec, "sum", -1)
+        assert torch.equal(rows, reference(table, ids))
+        table.load_state_dict(other.state_dict())
+    assert torch.equal(rows, reference(other, ids))
 
 
 def test_bad_ids_are_refused_on_the_short_way(table: LearnedTable) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from saec.codes import check_ids
 from saec.errors import IdError
 from saec.stored.field import CompressedField
-from saec.torch.operator import DTYPES, Prepared, native_pool, pool
+from saec.torch.operator import DTYPES, Prepared, forget, native_pool, pool
 from saec.torch.readers import Reader, plain
 
 __all__ = ["CompressedTable", "LearnedTable", "Snapshot"]
@@ -196,6 +196,7 @@ class LearnedTable(CompressedTable):
     def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
         super()._load_from_state_dict(*arguments, **options)
         self.prepared.forget()
+        forget(self.tensors[self.reader.parameters])
 
     def rows(self, ids: Tensor, padding_idx: int | None) -> Tensor:
         """See :class:`CompressedTable`."""

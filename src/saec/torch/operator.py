@@ -19,7 +19,7 @@ from saec.lookup import MODES, LookupTable, fail
 from saec.torch import triton_lookup as gpu
 from saec.torch.readers import Reader, plain, reader_of
 
-__all__ = ["DTYPES", "Prepared", "native_pool", "pool"]
+__all__ = ["DTYPES", "Prepared", "forget", "native_pool", "pool"]
 
 _lookup = _native.lookup
 _BRIEF = 8192  # ids for which no second thread is started
@@ -202,6 +202,11 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 pool.register_autograd(_backward, setup_context=_setup)
 
 _kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def forget(codes: Tensor) -> None:
+    """Prepare the table that holds these codes anew, as they are others now."""
+    _kept.pop(codes, None)
 
 
 def _prepared(codes: Tensor) -> Prepared:

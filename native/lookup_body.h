@@ -32,9 +32,13 @@ class Bags {
         out_(out),
         framed_(!table_.frame.scale.empty()),
         direct_(out == Element::kFloat32 && !framed_),
-        sums_(table_.width),
-        long_sums_(table_.any_long ? table_.width : 0),
-        row_(table_.dim) {}
+        plain_(direct_ && !request.offsets && !request.weights && request.skipped < 0),
+        sums_(framed_ ? table_.width : 0),
+        long_sums_(table_.any_long && !plain_ ? table_.width : 0),
+        row_(direct_ ? 0 : table_.dim) {}
+
+  // Each id by itself, as float32 and without a frame: rows go straight into place.
+  bool plain() const { return plain_; }
 
   // Rows of ids from first on, up to last, into a bag; false if an id or code is bad.
   bool pool(size_t bag, size_t first, size_t last) {
@@ -48,7 +52,6 @@ class Bags {
     return true;
   }
 
-  // Each id by itself, as float32 and without a frame: straight into place.
   bool copy(size_t first, size_t last) {
     for (size_t at = first; at < last;) {
       const size_t count = piece(at, last);
@@ -186,7 +189,7 @@ class Bags {
   const RowKernels kernels_;
   const Unframe unframe_;
   const Element out_;
-  const bool framed_, direct_;
+  const bool framed_, direct_, plain_;
   bool any_long_ = false;
   float weight_ = 0;  // of a bag so far
   uint64_t listed_[kListed];
@@ -201,10 +204,8 @@ Failure pool_range(const Request& request, size_t first, size_t last, Element ou
   };
   Finder finder(request, start_of(first), start_of(last));
   Bags bags(request, out, finder);
-  const bool plain = !request.offsets && !request.weights && out == Element::kFloat32 &&
-                     request.table->frame.scale.empty() && request.skipped < 0;
   bool done = true;
-  if (plain) done = bags.copy(first, last);
+  if (bags.plain()) done = bags.copy(first, last);
   else
     for (size_t bag = first; bag < last && done; ++bag)
       done = bags.pool(bag, start_of(bag), start_of(bag + 1));

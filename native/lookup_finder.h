@@ -116,6 +116,7 @@ class Finder {
 
  private:
   size_t at(size_t position) const { return (position - offset_) % kRing; }
+  static size_t eights(size_t count) { return (count + 7) / 8 * 8; }
 
   // Cut at 64, 256, 1024, ...: by the length of the rank in bits.
   static uint32_t tier_of(uint64_t rank) {
@@ -130,7 +131,7 @@ class Finder {
                                        : read_ids<int32_t>(count, ranks);
     if (outside) return fail_at_id(count, ranks);
     if (!table_.levels.empty()) rank_ids(count, ranks);
-    if (table_.runs.size() > 1 || table_.any_long) place(slot);
+    if (table_.runs.size() > 1 || table_.any_long) place(slot, slot + eights(count));
     found_ += count;
   }
 
@@ -138,8 +139,8 @@ class Finder {
   bool read_ids(size_t count, uint64_t* ranks) const {
     const ptrdiff_t stride = request_.id_stride;
     const Id* ids = static_cast<const Id*>(request_.ids) + static_cast<ptrdiff_t>(found_) * stride;
-    // Whole chunks are worked on: what follows the last id is rank 0.
-    if (count < kChunk) std::fill_n(ranks, kChunk, 0);
+    // Whole eights are worked on: what follows the last id is rank 0.
+    if (count < kChunk) std::fill_n(ranks, eights(count), 0);
     const uint64_t rows = table_.rows;
     uint64_t outside = 0;
     const auto take = [&](size_t i, Id id) {
@@ -153,25 +154,25 @@ class Finder {
     return outside;
   }
 
-  void place(size_t slot) {
+  void place(size_t slot, size_t end) {
 #ifdef SAEC_VECTOR_TIERS
-    if (vector_tiers_) return place_vector(slot);
+    if (vector_tiers_) return place_vector(slot, end);
 #endif
     if (table_.geometric)
-      place_by(slot, tier_of);
+      place_by(slot, end, tier_of);
     else if (table_.runs.size() == 1)
-      place_by(slot, [](uint64_t) { return 0; });
+      place_by(slot, end, [](uint64_t) { return 0; });
     else
-      place_by(slot, [this](uint64_t rank) { return run_of(rank); });
+      place_by(slot, end, [this](uint64_t rank) { return run_of(rank); });
   }
 
   template <typename RunOf>
-  void place_by(size_t slot, RunOf run_of) {
+  void place_by(size_t slot, size_t end, RunOf run_of) {
     const Run* runs = table_.runs.data();
     const uint64_t* ranks = ranks_ + slot;
     uint64_t* bits = bits_ + slot;
     uint32_t* numbers = runs_ + slot;
-    for (size_t i = 0; i < kChunk; ++i) {
+    for (size_t i = 0; i < end - slot; ++i) {
       const auto number = static_cast<uint32_t>(run_of(ranks[i]));
       bits[i] = ranks[i] * runs[number].row_bits + runs[number].bias;
       numbers[i] = number;
@@ -191,10 +192,10 @@ class Finder {
 
   void decode() {
     const size_t slot = at(decoded_);
-    const size_t count = std::min(kChunk, last_ - decoded_);
-    if (table_.any_codes && (table_.runs.size() > 1 || table_.any_long)) read_codes(slot);
-    else if (table_.any_codes) read_single_run(slot);
-    else own_rows(slot);
+    const size_t count = std::min(kChunk, last_ - decoded_), end = slot + eights(count);
+    if (table_.any_codes && (table_.runs.size() > 1 || table_.any_long)) read_codes(slot, end);
+    else if (table_.any_codes) read_single_run(slot, end);
+    else own_rows(slot, end);
     if (table_.any_long) list_longs(slot, count);
     if (!table_.pads.empty()) place_pads(slot, count);
     if (table_.any_beyond) check_rows(slot, count);
@@ -203,9 +204,9 @@ class Finder {
     decoded_ += count;
   }
 
-  void read_codes(size_t slot) {
+  void read_codes(size_t slot, size_t end) {
 #ifdef SAEC_VECTOR_TIERS
-    if (vector_tiers_ && !far_codes_) return read_codes_vector(slot);
+    if (vector_tiers_ && !far_codes_) return read_codes_vector(slot, end);
 #endif
     const Run* runs = table_.runs.data();
     const uint8_t* codes = table_.codes;
@@ -214,34 +215,34 @@ class Finder {
     const uint32_t* numbers = runs_ + slot;
     uint64_t* rows = rows_ + slot;
     const bool far = far_codes_;
-    for (size_t i = 0; i < kChunk; ++i) {
-      if (far) prefetch_far(codes + later[i] / 8);
+    for (size_t i = 0; i < end - slot; ++i) {
+      if (far) prefetch_far(codes, later[i] / 8);
       const Run& run = runs[numbers[i]];
       rows[i] = run.lead + (read_word(codes, bits[i]) & run.mask) + (ranks[i] & run.own);
     }
   }
 
   // Where all rows are coded alike nothing needs to be kept of a row but its rank.
-  void read_single_run(size_t slot) {
+  void read_single_run(size_t slot, size_t end) {
     const Run run = table_.runs[0];
     const uint8_t* codes = table_.codes;
     const uint64_t* ranks = ranks_ + slot;
     const uint64_t* later = ranks_ + (slot + (kAhead - 1) * kChunk) % kRing;
     uint64_t* rows = rows_ + slot;
     const bool far = far_codes_;
-    for (size_t i = 0; i < kChunk; ++i) {
-      if (far) prefetch_far(codes + (later[i] * run.row_bits + run.bias) / 8);
+    for (size_t i = 0; i < end - slot; ++i) {
+      if (far) prefetch_far(codes, (later[i] * run.row_bits + run.bias) / 8);
       const uint64_t bits = read_word(codes, ranks[i] * run.row_bits + run.bias);
       rows[i] = run.lead + (bits & run.mask) + (ranks[i] & run.own);
     }
   }
 
-  void own_rows(size_t slot) {
+  void own_rows(size_t slot, size_t end) {
     if (table_.runs.size() == 1) {
       const Run& run = table_.runs[0];
-      for (size_t i = slot; i < slot + kChunk; ++i) rows_[i] = run.lead + (ranks_[i] & run.own);
+      for (size_t i = slot; i < end; ++i) rows_[i] = run.lead + (ranks_[i] & run.own);
     } else {
-      for (size_t i = slot; i < slot + kChunk; ++i) {
+      for (size_t i = slot; i < end; ++i) {
         const Run& run = table_.runs[runs_[i]];
         rows_[i] = run.lead + (ranks_[i] & run.own);
       }
@@ -414,16 +415,16 @@ class Finder {
     return _mm512_add_epi64(_mm512_add_epi64(code, lead_.at(runs)), own);
   }
 
-  void place_vector(size_t slot) {
-    for (size_t i = slot; i < slot + kChunk; i += 8) {
+  void place_vector(size_t slot, size_t end) {
+    for (size_t i = slot; i < end; i += 8) {
       const __m512i ranks = _mm512_load_si512(ranks_ + i), runs = tiers_of(ranks);
       _mm512_store_si512(bits_ + i, bits_of(ranks, runs));
       _mm256_store_si256(reinterpret_cast<__m256i*>(runs_ + i), _mm512_cvtepi64_epi32(runs));
     }
   }
 
-  void read_codes_vector(size_t slot) {
-    for (size_t i = slot; i < slot + kChunk; i += 8) {
+  void read_codes_vector(size_t slot, size_t end) {
+    for (size_t i = slot; i < end; i += 8) {
       const __m512i runs = _mm512_cvtepu32_epi64(
           _mm256_load_si256(reinterpret_cast<const __m256i*>(runs_ + i)));
       const __m512i ranks = _mm512_load_si512(ranks_ + i), bits = _mm512_load_si512(bits_ + i);

@@ -23,7 +23,10 @@ constexpr size_t kLine = 64;  // bytes that are fetched together
 inline void prefetch(const void* at) { __builtin_prefetch(at, 0, 3); }
 
 // Into the second cache: more reads may be outstanding than from the first.
-inline void prefetch_far(const void* at) { __builtin_prefetch(at, 0, 2); }
+// What lies beyond the last id may be any offset: it is no pointer until it is right.
+inline void prefetch_far(const void* base, uint64_t offset) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(base) + offset), 0, 2);
+}
 
 struct Bfloat16 {
   uint16_t bits;

@@ -45,15 +45,20 @@ class Prepared:
         """Make the table anew next time, whatever has changed."""
         self._table: LookupTable | None = None
         self._watch: _native.Watch | None = None
+        self._versions: list[int] = []  # empty where nothing is copied, or nothing counted
         self._dtype = torch.float32
         self._element = 0
 
     def table(self, reader: Reader, tensors: Sequence[Tensor]) -> LookupTable:
         """What the core reads of ``tensors``, which are on a CPU."""
-        # Addresses alone do not tell: optimizers write in place.
+        # Addresses alone do not tell: optimizers write in place. Autograd counts that, but not what
+        # is written to a parameter's data, of which a sample is compared.
         parameters = tensors[: reader.parameters]
         addresses = [tensor.data_ptr() for tensor in parameters]
-        if self._watch is None or not self._watch.holds(addresses):
+        counted = reader.copies and not any(tensor.is_inference() for tensor in parameters)
+        versions = [tensor._version for tensor in parameters] if counted else []
+        if self._watch is None or versions != self._versions or not self._watch.holds(addresses):
+            self._versions = versions
             self._table = reader.table(tensors)
             sizes = [tensor.nbytes if reader.copies else 0 for tensor in parameters]
             self._watch = _native.Watch(addresses, sizes)
@@ -70,6 +75,8 @@ class Prepared:
         """
         table, wide = self._table, ids.dtype is torch.int64
         if table is None or not (wide or ids.dtype is torch.int32):
+            return None
+        if self._versions and self._versions != [tensor._version for tensor in self._parameters]:  # type: ignore[union-attr]
             return None
         if not self._watch.holds([tensor.data_ptr() for tensor in self._parameters]):  # type: ignore[union-attr]
             return None
@@ -206,7 +213,8 @@ _kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 def forget(codes: Tensor) -> None:
     """Prepare the table that holds these codes anew, as they are others now."""
-    _kept.pop(codes, None)
+    if codes in _kept:
+        del _kept[codes]
 
 
 def _prepared(codes: Tensor) -> Prepared:

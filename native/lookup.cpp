@@ -25,8 +25,7 @@ uint64_t ones(uint32_t bits) { return (uint64_t{1} << bits) - 1; }
 // Tiers' parts, decoded exactly as the format says: in float32, axis after axis.
 class TierDecoder {
  public:
-  TierDecoder(const std::vector<TierPart>& parts, const float* mean, Table& table)
-      : parts_(parts), mean_(mean), table_(table) {}
+  TierDecoder(const float* mean, Table& table) : mean_(mean), table_(table) {}
 
   uint32_t row_bits(const TierPart* first, const TierPart* last) const {
     uint32_t bits = 0;
@@ -81,7 +80,6 @@ class TierDecoder {
     for (size_t j = 0; j < table_.dim; ++j) row[j] += coordinate * direction[j];
   }
 
-  const std::vector<TierPart>& parts_;
   const float* mean_;
   Table& table_;
 };
@@ -133,62 +131,81 @@ void append_groups(const TierDecoder& decoder, const Span& lead, const TierPart*
   }
 }
 
+// A tier and its parts.
+struct Tier {
+  uint64_t first, rows, first_bit;
+  const TierPart *parts, *end;
+};
+
+// The tier's rows, decoded.
+void store_decoded(const Tier& tier, const TierDecoder& decoder, Table& table, Run& run,
+                   std::vector<float>& own) {
+  const size_t stored = own.size() / table.dim;
+  const uint32_t row_bits = decoder.row_bits(tier.parts, tier.end);
+  run.own = ~uint64_t{0};
+  run.lead = stored - tier.first;
+  own.resize((stored + tier.rows) * table.dim);
+  for (uint64_t i = 0; i < tier.rows; ++i)
+    decoder.decode(tier.parts, tier.end, table.codes, tier.first_bit + i * row_bits,
+                   own.data() + (stored + i) * table.dim);
+}
+
+// What the tier's codes stand for.
+void store_by_code(const Tier& tier, const Span& lead, TierDecoder& decoder, Table& table, Run& run,
+                   std::vector<float>& own) {
+  run.row_bits = decoder.row_bits(tier.parts, tier.end);
+  run.bias = run.row_bits ? tier.first_bit - tier.first * run.row_bits : 0;
+  run.mask = ones(lead.bits);
+  run.lead = own.size() / table.dim;
+  append_rows(lead.bits, table.dim, own, [&](const uint8_t* code, float* row) {
+    decoder.decode(lead.first, lead.last, code, 0, row);
+  });
+  decoder.append_cells(lead.last, tier.end, lead.axes, lead.bits);
+  run.cells = static_cast<uint32_t>(table.cells.size()) - run.first_cell;
+  run.first_group = static_cast<uint32_t>(table.groups.size());
+  if (run.cells > 0) append_groups(decoder, lead, tier.end, table, own);
+  run.groups = static_cast<uint32_t>(table.groups.size()) - run.first_group;
+  table.any_codes |= run.row_bits > 0;
+  table.any_long |= run.cells > 0;
+}
+
 }  // namespace
 
 void prepare_tiers(const std::vector<uint64_t>& first_ranks,
                    const std::vector<uint64_t>& first_bytes, const std::vector<TierPart>& parts,
                    const float* mean, Table& table, std::vector<float>& own) {
-  const size_t dim = table.dim;
-  TierDecoder decoder(parts, mean, table);
+  TierDecoder decoder(mean, table);
   const TierPart* part = parts.data();
   const TierPart* const end = part + parts.size();
   own.clear();
-  const uint64_t row_bytes = dim * sizeof(float);
+  const uint64_t row_bytes = table.dim * sizeof(float);
   uint64_t hot_rows =
       std::max(kHotBytes, std::min(kMostHotBytes, table.rows * row_bytes / kHotShare)) / row_bytes;
-  for (size_t tier = 0; tier < first_ranks.size(); ++tier) {
-    const TierPart* first = part;
-    while (part < end && part->tier == tier) ++part;
-    const uint64_t next = tier + 1 < first_ranks.size() ? first_ranks[tier + 1] : table.rows;
-    const uint64_t rows = next - first_ranks[tier], first_bit = 8 * first_bytes[tier];
-    const uint32_t row_bits = decoder.row_bits(first, part);
-    const Span lead = next_span(first, part, dim);
-    Run run{first_ranks[tier], 0, 0, 0, 0, 0, static_cast<uint32_t>(table.cells.size()), 0, 0, 0};
-    const size_t stored = own.size() / dim;
-    // Also where that takes less than a row for each code.
-    const bool hot = rows <= hot_rows && (lead.last < part || rows <= uint64_t{1} << lead.bits);
-    if (hot) {
-      hot_rows -= rows;
-      run.own = ~uint64_t{0};
-      run.lead = stored - run.first;
-      own.resize((stored + rows) * dim);
-      for (uint64_t i = 0; i < rows; ++i)
-        decoder.decode(first, part, table.codes, first_bit + i * row_bits,
-                       own.data() + (stored + i) * dim);
+  for (size_t number = 0; number < first_ranks.size(); ++number) {
+    const bool is_last = number + 1 == first_ranks.size();
+    Tier tier{first_ranks[number], (is_last ? table.rows : first_ranks[number + 1]), 0, part, part};
+    tier.rows -= tier.first;
+    tier.first_bit = 8 * first_bytes[number];
+    while (part < end && part->tier == number) ++part;
+    tier.end = part;
+    const Span lead = next_span(tier.parts, tier.end, table.dim);
+    Run run{tier.first, 0, 0, 0, 0, 0, static_cast<uint32_t>(table.cells.size()), 0, 0, 0};
+    // Decoded also where that takes less than a row for each code.
+    const bool is_long = lead.last < tier.end;
+    if (tier.rows <= hot_rows && (is_long || tier.rows <= uint64_t{1} << lead.bits)) {
+      hot_rows -= tier.rows;
+      store_decoded(tier, decoder, table, run, own);
     } else {
-      run.row_bits = row_bits;
-      run.bias = row_bits ? first_bit - run.first * row_bits : 0;
-      run.mask = ones(lead.bits);
-      run.lead = stored;
-      append_rows(lead.bits, dim, own, [&](const uint8_t* code, float* row) {
-        decoder.decode(lead.first, lead.last, code, 0, row);
-      });
-      decoder.append_cells(lead.last, part, lead.axes, lead.bits);
-      run.cells = static_cast<uint32_t>(table.cells.size()) - run.first_cell;
-      run.first_group = static_cast<uint32_t>(table.groups.size());
-      if (run.cells > 0) append_groups(decoder, lead, part, table, own);
-      run.groups = static_cast<uint32_t>(table.groups.size()) - run.first_group;
-      table.any_codes |= row_bits > 0;
-      table.any_long |= run.cells > 0;
+      store_by_code(tier, lead, decoder, table, run, own);
     }
     table.runs.push_back(run);
   }
   table.geometric = true;
   table.any_beyond = false;  // every code has a stored row, by construction
   table.element = Element::kFloat32;
-  table.width = dim;
+  table.width = table.dim;
   table.stored = own.data();
-  table.stored_rows = own.size() / dim;
+  table.stored_rows = own.size() / table.dim;
 }
 
 const LookupKernels* choose_lookup(const char* name) {
@@ -197,7 +214,9 @@ const LookupKernels* choose_lookup(const char* name) {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512cd");
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2") &&
+                    __builtin_cpu_supports("popcnt");
   if ((any || std::strcmp(name, "avx512") == 0) && avx512 && kAvx512Lookup.pool)
     return &kAvx512Lookup;
   if ((any || std::strcmp(name, "avx2") == 0) && avx2 && kAvx2Lookup.pool) return &kAvx2Lookup;

@@ -125,7 +125,8 @@ extern const LookupKernels kAvx512Lookup;
 // name is "auto", "scalar", "avx2" or "avx512"; null if the processor cannot run it.
 const LookupKernels* choose_lookup(const char* name);
 
-// All requests, bags cut into contiguous ranges of about equal numbers of ids, one for each thread.
+// All requests, bags cut into contiguous ranges of about equal numbers of ids; see workers.h for who
+// does which. Ids, offsets and weights must not change meanwhile.
 Failure pool(const std::vector<Request>& requests, Element out, int threads,
              const LookupKernels& kernels);
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +291,26 @@ def test_tables_outlive_what_they_were_made_of(tmp_path: Path) -> None:
         out = np.empty_like(rows)
         gather([table], [Bags(some_ids(100))], ["x"], out)
         assert np.array_equal(out, rows)
+
+
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    field, ids = tiered(False), some_ids(50_000)
+    expected = field.lookup(ids, threads=2)  # the parent's threads are there now
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of such forks
+        child = os.fork()
+    if child == 0:
+        same = np.array_equal(field.lookup(ids, threads=2), expected)
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_callers_at_once_get_their_own_rows() -> None:
+    field = tiered(False)
+    batches = [some_ids(40_000, seed) for seed in range(8)]
+    expected = [field.lookup(ids, threads=1) for ids in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            found = pool.map(lambda ids: field.lookup(ids, threads=2), batches)
+            for rows, wanted in zip(found, expected, strict=True):
+                assert np.array_equal(rows, wanted)

@@ -10,15 +10,12 @@
 #include <cstring>
 
 #include "codes.h"
+#include "lookup_ranks.h"
 #include "lookup_rows.h"
-
-#if defined(__AVX512F__) && defined(__AVX512CD__)
-#define SAEC_VECTOR_TIERS 1
-#endif
+#include "lookup_tiers.h"
 
 namespace {
 
-constexpr size_t kChunk = 32;      // ids that go through a stage together
 constexpr size_t kAhead = 6;       // chunks between find and decode
 constexpr size_t kRing = 512;      // ids that are kept at a time
 constexpr size_t kPiece = 128;     // ids that are added at a time
@@ -43,8 +40,8 @@ class Finder {
                                                               : 2;
     far_rows_ = table_.stored_rows * table_.width * size > kFarRows;
 #ifdef SAEC_VECTOR_TIERS
-    vector_tiers_ = table_.geometric && table_.runs.size() <= kVectorTiers;
-    if (vector_tiers_) load_tiers();
+    vector_tiers_ = table_.geometric && table_.runs.size() <= VectorTiers::kMost;
+    if (vector_tiers_) tiers_.load(table_);
     fused_ = vector_tiers_ && table_.any_codes && !far_codes_ && table_.levels.empty() &&
              table_.pads.empty() && request_.id_stride == 1;
 #endif
@@ -130,7 +127,10 @@ class Finder {
     const bool outside = request_.wide ? read_ids<int64_t>(count, ranks)
                                        : read_ids<int32_t>(count, ranks);
     if (outside) return fail_at_id(count, ranks);
-    if (!table_.levels.empty()) rank_ids(count, ranks);
+    if (!table_.levels.empty()) {
+      const size_t bad = rank_ids(table_, count, ranks);
+      if (bad < count) return fail(Fault::kPlace, found_ + bad);
+    }
     if (table_.runs.size() > 1 || table_.any_long) place(slot, slot + eights(count));
     found_ += count;
   }
@@ -282,61 +282,6 @@ class Finder {
     long_first_ = 0;
   }
 
-  // Ids to ranks by the tiers' bit-vectors: level by level, so that blocks of several ids are on their
-  // way at once; those that are found leave the list.
-  void rank_ids(size_t count, uint64_t* ranks) {
-    uint32_t open[kChunk];
-    bool bad[kChunk] = {};
-    bool any_bad = false;
-    size_t left = count;
-    for (size_t i = 0; i < count; ++i) open[i] = static_cast<uint32_t>(i);
-    for (const Level& level : table_.levels) {
-      size_t still = 0;
-      for (size_t k = 0; k < left; ++k) {
-        const uint32_t i = open[k];
-        const uint64_t position = std::min(ranks[i], level.ids - 1);  // damaged files say otherwise
-        const Counted counted = count_ones(level, position);
-        bad[i] |= ranks[i] != position ||
-                  counted.ones >= (counted.inside ? level.rows : position + 1);
-        any_bad |= bad[i];
-        ranks[i] = counted.inside ? level.first_rank + counted.ones : position - counted.ones;
-        open[still] = i;
-        still += !counted.inside;
-      }
-      left = still;
-    }
-    for (size_t k = 0; k < left; ++k) {
-      const uint32_t i = open[k];
-      bad[i] |= ranks[i] >= table_.last_rows;
-      any_bad |= bad[i];
-      ranks[i] += table_.last_first_rank;
-    }
-    if (!any_bad) return;
-    fail(Fault::kPlace, found_ + static_cast<size_t>(std::find(bad, bad + count, true) - bad));
-  }
-
-  struct Counted {
-    uint64_t ones;  // before the position
-    bool inside;    // one at it
-  };
-
-  static Counted count_ones(const Level& level, uint64_t position) {
-    constexpr uint64_t kBlockBits = 512, kBlockBytes = 68;
-    const uint8_t* block = level.blocks + position / kBlockBits * kBlockBytes;
-    uint32_t before;
-    std::memcpy(&before, block, sizeof before);
-    uint64_t words[kBlockBits / 64];
-    std::memcpy(words, block + sizeof before, sizeof words);
-    const size_t bit = position % kBlockBits, own = bit / 64;
-    uint64_t ones = before;
-    for (size_t word = 0; word < kBlockBits / 64; ++word) {
-      const uint64_t whole = uint64_t{0} - (word < own), below = (uint64_t{1} << bit % 64) - 1;
-      const uint64_t mask = word == own ? below : whole;
-      ones += static_cast<uint64_t>(std::popcount(words[word] & mask));
-    }
-    return {ones, (words[own] >> bit % 64 & 1) != 0};
-  }
-
   void check_rows(size_t slot, size_t count) {
     uint64_t outside = 0;
     for (size_t i = slot; i < slot + count; ++i) outside |= rows_[i] >= table_.stored_rows;
@@ -374,51 +319,10 @@ class Finder {
   }
 
 #ifdef SAEC_VECTOR_TIERS
-  static constexpr size_t kVectorTiers = 16;  // what two registers hold
-
-  struct Column {
-    __m512i low, high;
-    __m512i at(__m512i runs) const { return _mm512_permutex2var_epi64(low, runs, high); }
-  };
-
-  void load_tiers() {
-    alignas(64) uint64_t columns[5][kVectorTiers] = {};
-    for (size_t i = 0; i < table_.runs.size(); ++i) {
-      const Run& run = table_.runs[i];
-      const uint64_t numbers[5] = {run.row_bits, run.bias, run.mask, run.lead, run.own};
-      for (size_t j = 0; j < 5; ++j) columns[j][i] = numbers[j];
-      long_runs_ |= static_cast<uint32_t>(run.cells > 0) << i;
-    }
-    Column* const to[5] = {&row_bits_, &bias_, &mask_, &lead_, &own_};
-    for (size_t j = 0; j < 5; ++j)
-      *to[j] = {_mm512_load_si512(columns[j]), _mm512_load_si512(columns[j] + 8)};
-  }
-
-  static __m512i tiers_of(__m512i ranks) {
-    const __m512i zeros = _mm512_lzcnt_epi64(_mm512_or_si512(ranks, _mm512_set1_epi64(31)));
-    return _mm512_srli_epi64(_mm512_sub_epi64(_mm512_set1_epi64(59), zeros), 1);
-  }
-
-  // Sixteen tiers have ranks below 2^36: two products of 32 bits make the low 64.
-  __m512i bits_of(__m512i ranks, __m512i runs) const {
-    const __m512i width = row_bits_.at(runs);
-    const __m512i low = _mm512_mul_epu32(ranks, width);
-    const __m512i high = _mm512_mul_epu32(_mm512_srli_epi64(ranks, 32), width);
-    return _mm512_add_epi64(_mm512_add_epi64(low, _mm512_slli_epi64(high, 32)), bias_.at(runs));
-  }
-
-  __m512i stored_rows(__m512i ranks, __m512i runs, __m512i bits) const {
-    const __m512i words = _mm512_i64gather_epi64(_mm512_srli_epi64(bits, 3), table_.codes, 1);
-    const __m512i shifted = _mm512_srlv_epi64(words, _mm512_and_si512(bits, _mm512_set1_epi64(7)));
-    const __m512i code = _mm512_and_si512(shifted, mask_.at(runs));
-    const __m512i own = _mm512_and_si512(ranks, own_.at(runs));
-    return _mm512_add_epi64(_mm512_add_epi64(code, lead_.at(runs)), own);
-  }
-
   void place_vector(size_t slot, size_t end) {
     for (size_t i = slot; i < end; i += 8) {
-      const __m512i ranks = _mm512_load_si512(ranks_ + i), runs = tiers_of(ranks);
-      _mm512_store_si512(bits_ + i, bits_of(ranks, runs));
+      const __m512i ranks = _mm512_load_si512(ranks_ + i), runs = VectorTiers::of(ranks);
+      _mm512_store_si512(bits_ + i, tiers_.bits(ranks, runs));
       _mm256_store_si256(reinterpret_cast<__m256i*>(runs_ + i), _mm512_cvtepi64_epi32(runs));
     }
   }
@@ -428,7 +332,7 @@ class Finder {
       const __m512i runs = _mm512_cvtepu32_epi64(
           _mm256_load_si256(reinterpret_cast<const __m256i*>(runs_ + i)));
       const __m512i ranks = _mm512_load_si512(ranks_ + i), bits = _mm512_load_si512(bits_ + i);
-      _mm512_store_si512(rows_ + i, stored_rows(ranks, runs, bits));
+      _mm512_store_si512(rows_ + i, tiers_.rows(ranks, runs, bits));
     }
   }
 
@@ -442,9 +346,8 @@ class Finder {
 
   // Of eight rows from the i-th of the chunk on, and below `count`.
   void append_longs(__m512i runs, size_t i, size_t count) {
-    const __m512i flags = _mm512_set1_epi64(long_runs_), one = _mm512_set1_epi64(1);
     const __m512i steps = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
-    uint32_t found = _mm512_test_epi64_mask(_mm512_srlv_epi64(flags, runs), one);
+    uint32_t found = tiers_.long_ones(runs);
     if (count - i < 8) found &= (1u << (count - i)) - 1;
     const __m512i positions =
         _mm512_add_epi64(_mm512_set1_epi64(static_cast<int64_t>(decoded_ + i)), steps);
@@ -466,9 +369,9 @@ class Finder {
       const __mmask8 inside = _mm512_cmplt_epu64_mask(rank, rows);
       outside |= static_cast<uint8_t>(~inside);
       rank = _mm512_maskz_mov_epi64(inside, rank);  // nothing is read for the others
-      const __m512i run = tiers_of(rank);
-      const __m512i bits = bits_of(rank, run);
-      _mm512_store_si512(rows_ + slot + i, stored_rows(rank, run, bits));
+      const __m512i run = VectorTiers::of(rank);
+      const __m512i bits = tiers_.bits(rank, run);
+      _mm512_store_si512(rows_ + slot + i, tiers_.rows(rank, run, bits));
       if (table_.any_long) append_longs(run, i, count);
     }
     if (slot == 0) std::copy_n(rows_, kChunk, rows_ + kRing);
@@ -485,9 +388,8 @@ class Finder {
         _mm256_maskz_loadu_epi32(wanted, static_cast<const int32_t*>(request_.ids) + position));
   }
 
-  uint32_t long_runs_ = 0;
   bool vector_tiers_;
-  Column row_bits_, bias_, mask_, lead_, own_;
+  VectorTiers tiers_;
 #endif
 
   const Request& request_;

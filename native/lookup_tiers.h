@@ -1,0 +1,73 @@
+// What a table's tiers say of eight ranks at once, out of registers.
+#pragma once
+
+#include "lookup.h"
+
+#if defined(__AVX512F__) && defined(__AVX512CD__)
+#include <immintrin.h>
+#define SAEC_VECTOR_TIERS 1
+
+namespace {
+
+using namespace saec;
+
+class VectorTiers {
+ public:
+  static constexpr size_t kMost = 16;  // what two registers hold
+
+  void load(const Table& table) {
+    alignas(64) uint64_t columns[5][kMost] = {};
+    for (size_t i = 0; i < table.runs.size(); ++i) {
+      const Run& run = table.runs[i];
+      const uint64_t numbers[5] = {run.row_bits, run.bias, run.mask, run.lead, run.own};
+      for (size_t j = 0; j < 5; ++j) columns[j][i] = numbers[j];
+      long_runs_ |= static_cast<uint32_t>(run.cells > 0) << i;
+    }
+    Column* const to[5] = {&row_bits_, &bias_, &mask_, &lead_, &own_};
+    for (size_t j = 0; j < 5; ++j)
+      *to[j] = {_mm512_load_si512(columns[j]), _mm512_load_si512(columns[j] + 8)};
+    codes_ = table.codes;
+  }
+
+  // Tiers are cut at 64, 256, 1024, ...: by the length of the rank in bits.
+  static __m512i of(__m512i ranks) {
+    const __m512i zeros = _mm512_lzcnt_epi64(_mm512_or_si512(ranks, _mm512_set1_epi64(31)));
+    return _mm512_srli_epi64(_mm512_sub_epi64(_mm512_set1_epi64(59), zeros), 1);
+  }
+
+  // Where codes start. Sixteen tiers have ranks below 2^36: two products of 32 bits make the low 64.
+  __m512i bits(__m512i ranks, __m512i tiers) const {
+    const __m512i width = row_bits_.at(tiers);
+    const __m512i low = _mm512_mul_epu32(ranks, width);
+    const __m512i high = _mm512_mul_epu32(_mm512_srli_epi64(ranks, 32), width);
+    return _mm512_add_epi64(_mm512_add_epi64(low, _mm512_slli_epi64(high, 32)), bias_.at(tiers));
+  }
+
+  // Stored rows, of the codes at bits.
+  __m512i rows(__m512i ranks, __m512i tiers, __m512i bits) const {
+    const __m512i words = _mm512_i64gather_epi64(_mm512_srli_epi64(bits, 3), codes_, 1);
+    const __m512i shifted = _mm512_srlv_epi64(words, _mm512_and_si512(bits, _mm512_set1_epi64(7)));
+    const __m512i code = _mm512_and_si512(shifted, mask_.at(tiers));
+    const __m512i own = _mm512_and_si512(ranks, own_.at(tiers));
+    return _mm512_add_epi64(_mm512_add_epi64(code, lead_.at(tiers)), own);
+  }
+
+  // Bit i: whether the i-th has a long code.
+  uint32_t long_ones(__m512i tiers) const {
+    const __m512i flags = _mm512_set1_epi64(long_runs_);
+    return _mm512_test_epi64_mask(_mm512_srlv_epi64(flags, tiers), _mm512_set1_epi64(1));
+  }
+
+ private:
+  struct Column {
+    __m512i low, high;
+    __m512i at(__m512i tiers) const { return _mm512_permutex2var_epi64(low, tiers, high); }
+  };
+
+  const uint8_t* codes_ = nullptr;
+  uint32_t long_runs_ = 0;
+  Column row_bits_, bias_, mask_, lead_, own_;
+};
+
+}  // namespace
+#endif

@@ -22,7 +22,8 @@ from saec.torch.clustered import ClusteredTable
 from saec.torch.joint import compressed_table
 from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag
 from saec.torch.operator import pool
-from saec.torch.readers import plain, reader_of
+from saec.torch.readers import reader_of
+from saec.torch.reading import plain
 
 ROWS = 20_000
 

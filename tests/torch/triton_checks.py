@@ -32,7 +32,7 @@ from saec.tiers import Layout
 from saec.torch import triton_kernels, triton_lookup
 from saec.torch.clustered import ClusteredTable
 from saec.torch.operator import pool
-from saec.torch.readers import plain
+from saec.torch.reading import plain
 from saec.torch.tiered import TieredTable
 from saec.torch.triton_lookup import (
     Bags,

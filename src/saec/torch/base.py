@@ -14,7 +14,7 @@ from saec.codes import check_ids
 from saec.errors import IdError
 from saec.stored.field import CompressedField
 from saec.torch.operator import DTYPES, Prepared, forget, native_pool, pool
-from saec.torch.readers import Reader, plain
+from saec.torch.reading import Reader, plain
 
 __all__ = ["CompressedTable", "LearnedTable", "Snapshot"]
 

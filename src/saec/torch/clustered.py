@@ -18,7 +18,7 @@ from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField
 from saec.stored.raw import RawField
 from saec.torch.base import LearnedTable
-from saec.torch.readers import RunReader
+from saec.torch.run_reader import RunReader
 
 __all__ = ["ClusteredTable"]
 
@@ -45,7 +45,7 @@ class Segment:
 class ClusteredTable(LearnedTable):
     """Packed codes and one codebook, which after the centroids has one row for each of the pads.
 
-    How rows are read from them is told by :class:`saec.torch.readers.RunReader`.
+    How rows are read from them is told by :class:`saec.torch.run_reader.RunReader`.
 
     Args:
         fields: clustered or raw ones that follow each other in rows.

@@ -12,7 +12,7 @@ from saec.stored.field import CompressedField
 from saec.stored.tiered import TieredField
 from saec.torch.base import CompressedTable
 from saec.torch.clustered import ClusteredTable
-from saec.torch.readers import pool_rows
+from saec.torch.reading import pool_rows
 from saec.torch.tiered import TieredTable
 
 __all__ = ["JointTable", "compressed_table"]

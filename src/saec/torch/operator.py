@@ -17,7 +17,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from saec import _native
 from saec.lookup import MODES, LookupTable, fail
 from saec.torch import triton_lookup as gpu
-from saec.torch.readers import Reader, plain, reader_of
+from saec.torch.readers import reader_of
+from saec.torch.reading import Reader, plain
 
 __all__ = ["DTYPES", "Prepared", "forget", "native_pool", "pool"]
 

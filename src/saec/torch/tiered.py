@@ -15,7 +15,7 @@ from saec.stored.field import CompressedField
 from saec.stored.tiered import TieredField
 from saec.tiers import Layout
 from saec.torch.base import LearnedTable
-from saec.torch.readers import TierReader, held_values
+from saec.torch.tier_reader import TierReader, held_values
 from saec.torch.vectors import Vectors
 
 __all__ = ["TieredTable"]
@@ -24,7 +24,7 @@ __all__ = ["TieredTable"]
 class TieredTable(LearnedTable):
     """Packed codes of one field, and the values, axes and mean that they stand for.
 
-    How rows are read from them is told by :class:`saec.torch.readers.TierReader`.
+    How rows are read from them is told by :class:`saec.torch.tier_reader.TierReader`.
 
     Args:
         field: what is stored.

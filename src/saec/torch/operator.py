@@ -8,6 +8,7 @@ need not be kept until then.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -22,7 +23,10 @@ from saec.torch.reading import Reader, plain
 
 __all__ = ["DTYPES", "Prepared", "forget", "native_pool", "pool"]
 
+# What is called for each lookup, by names that are found soonest.
 _lookup = _native.lookup
+_versions = attrgetter("_version")
+_addresses = Tensor.data_ptr
 _BRIEF = 8192  # ids for which no second thread is started
 
 # Dtypes of tables that the core reads, by its numbers for them.
@@ -77,9 +81,9 @@ class Prepared:
         table, wide = self._table, ids.dtype is torch.int64
         if table is None or not (wide or ids.dtype is torch.int32):
             return None
-        if self._versions and self._versions != [tensor._version for tensor in self._parameters]:  # type: ignore[union-attr]
+        if self._versions and self._versions != [*map(_versions, self._parameters)]:
             return None
-        if not self._watch.holds([tensor.data_ptr() for tensor in self._parameters]):  # type: ignore[union-attr]
+        if not self._watch.holds([*map(_addresses, self._parameters)]):  # type: ignore[union-attr, arg-type]
             return None
         stride = 1
         if not ids.is_contiguous():

@@ -25,9 +25,7 @@ class Reader(ABC):
     """
 
     parameters: ClassVar[int]
-    copies: ClassVar[
-        bool
-    ]  # whether table() copies the numbers of parameters, or reads them in place
+    copies: ClassVar[bool]  # whether table() copies the parameters' numbers
     pads: tuple[int, ...]
 
     @property

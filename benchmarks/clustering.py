@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timing import interleave_cold, medians
+from timing import interleave_cold, medians, peak_bytes
 
 import saec
 from saec.baselines import FaissKMeans
@@ -102,7 +102,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     if options.json:
         facts = {"task": options.task, "base_auc": base.auc, "machine": machine(), "rows": rows}
-        write_json(options.json, facts)
+        write_json(options.json, facts | {"process_peak_bytes": peak_bytes()})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from timing import interleave_cold, medians
+from timing import interleave_cold, medians, peak_bytes
 
 import saec
 from saec.reference import load
@@ -52,7 +52,8 @@ def main() -> None:
     for row in rows:
         print(row)
     if options.json is not None:
-        write_json(options.json, {"machine": machine(), "seconds": seconds, "rows": rows})
+        facts = {"machine": machine(), "seconds": seconds, "rows": rows}
+        write_json(options.json, facts | {"process_peak_bytes": peak_bytes()})
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import lookup_rivals as rivals
 import lookup_tables as tables
 import numpy as np
 from lookup_rivals import BAG, GATHER, KEPT, Rival
-from timing import medians
+from timing import medians, peak_bytes
 from torch import Tensor
 
 from saec.reference.experiment import write_json
@@ -53,7 +53,7 @@ def size(
             seconds = rivals.time_in_turn(made, drawn[name], places, bag, count, repeats)
             case = {"rows": rows, "dim": dim, "ids": name, "bag": bag, "threads": count}
             found += [case | row for row in _compared(made, seconds)]
-    peak = tables.peak_bytes()
+    peak = peak_bytes()
     return [row | {"process_peak_bytes": peak} for row in found]
 
 

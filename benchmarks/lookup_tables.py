@@ -30,7 +30,6 @@ __all__ = [
     "clustered",
     "draw_ids",
     "float_table",
-    "peak_bytes",
     "scattered",
     "stored",
     "tiered",
@@ -135,12 +134,6 @@ def stored(field: CompressedField, path: Path) -> CompressedField:
     """The field as a lookup service has it: saved, and memory-mapped."""
     saec.Compressed([field]).save(path)
     return saec.load(path)[field.name]
-
-
-def peak_bytes() -> int:
-    """Peak resident memory of this process so far (Linux)."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
 
 
 def _parts(text: str, dim: int) -> tuple[Part, ...]:

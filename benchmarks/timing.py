@@ -1,10 +1,11 @@
-"""Timing of rivals in turn in one run, so that a machine that slows down slows all of them."""
+"""Timing of rivals in turn, so that a machine that slows down slows all of them; peak memory."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 
 def interleave(rivals: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -30,3 +31,9 @@ def interleave_cold(
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     """Median seconds of each rival."""
     return {name: statistics.median(runs) for name, runs in seconds.items()}
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process so far (Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024

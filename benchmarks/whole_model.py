@@ -24,8 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lookup_tables import peak_bytes
-from timing import interleave, medians
+from timing import interleave, medians, peak_bytes
 from torch import Tensor, nn
 
 import saec

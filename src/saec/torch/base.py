@@ -238,7 +238,7 @@ class LearnedTable(CompressedTable):
                 table, ids.contiguous(), offsets, factors, mode, left_out, dtype, self._place
             )
         if eager and learns:
-            # Parameters change from step to step: preparing a table for each would not pay.
+            # Gradients go through plain operations; the core's rows would come on top.
             if ids.is_cpu:
                 check_ids(ids.numpy(), self.vocab_size, self._place)
             return plain(self.reader, ids, offsets, weights, tensors, mode, skipped)

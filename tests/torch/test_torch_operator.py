@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -236,3 +237,16 @@ def test_an_exported_program_reads_a_saved_model(table: LearnedTable, tmp_path) 
     torch.export.save(program, tmp_path / "model.pt2")
     again = torch.export.load(tmp_path / "model.pt2").module()
     assert torch.equal(again(ids), model(ids))
+
+
+def test_threads_may_look_up_at_once(table: LearnedTable) -> None:
+    module, batches = CompressedEmbedding(table), [some_ids(table, 500 + n) for n in range(16)]
+    expected = [reference(table, ids).detach() for ids in batches]
+
+    def look_up(ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            return module(ids)
+
+    with ThreadPoolExecutor(4) as threads:
+        for rows, wanted in zip(threads.map(look_up, batches), expected, strict=True):
+            assert torch.equal(rows, wanted)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,18 @@ _BRIEF = 8192  # ids for which no second thread is started
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
+class _Made(NamedTuple):
+    """A native table, and of what it was made.
+
+    ``versions`` are autograd's counts of writes; empty where nothing is copied, or nothing counted.
+    """
+
+    table: LookupTable
+    watch: _native.Watch
+    versions: list[int]
+    dtype: torch.dtype
+
+
 class Prepared:
     """The native table of some tensors, made again when what learns is no longer the same.
 
@@ -44,15 +56,11 @@ class Prepared:
 
     def __init__(self, parameters: Collection[Tensor | None] = ()) -> None:
         self._parameters = parameters
-        self.forget()
+        self._made: _Made | None = None  # as a whole, since several threads may look rows up
 
     def forget(self) -> None:
         """Make the table anew next time, whatever has changed."""
-        self._table: LookupTable | None = None
-        self._watch: _native.Watch | None = None
-        self._versions: list[int] = []  # empty where nothing is copied, or nothing counted
-        self._dtype = torch.float32
-        self._element = 0
+        self._made = None
 
     def table(self, reader: Reader, tensors: Sequence[Tensor]) -> LookupTable:
         """What the core reads of ``tensors``, which are on a CPU."""
@@ -62,15 +70,12 @@ class Prepared:
         addresses = [tensor.data_ptr() for tensor in parameters]
         counted = reader.copies and not any(tensor.is_inference() for tensor in parameters)
         versions = [tensor._version for tensor in parameters] if counted else []
-        if self._watch is None or versions != self._versions or not self._watch.holds(addresses):
-            self._versions = versions
-            self._table = reader.table(tensors)
+        made = self._made
+        if made is None or versions != made.versions or not made.watch.holds(addresses):
             sizes = [tensor.nbytes if reader.copies else 0 for tensor in parameters]
-            self._watch = _native.Watch(addresses, sizes)
-            self._dtype = tensors[0].dtype
-            self._element = DTYPES[self._dtype]
-        assert self._table is not None
-        return self._table
+            watch = _native.Watch(addresses, sizes)
+            self._made = made = _Made(reader.table(tensors), watch, versions, tensors[0].dtype)
+        return made.table
 
     def rows(self, ids: Tensor) -> Tensor | None:
         """Rows of ids on a CPU, ``ids.shape + (dim,)``, in as short a time as can be.
@@ -78,20 +83,21 @@ class Prepared:
         None if there is no table, what it was made of has changed, or ids are not as they should
         be: then the long way has all answers.
         """
-        table, wide = self._table, ids.dtype is torch.int64
-        if table is None or not (wide or ids.dtype is torch.int32):
+        made, wide = self._made, ids.dtype is torch.int64
+        if made is None or not (wide or ids.dtype is torch.int32):
             return None
-        if self._versions and self._versions != [*map(_versions, self._parameters)]:
+        table, watch, versions, dtype = made
+        if versions and versions != [*map(_versions, self._parameters)]:
             return None
-        if not self._watch.holds([*map(_addresses, self._parameters)]):  # type: ignore[union-attr, arg-type]
+        if not watch.holds([*map(_addresses, self._parameters)]):  # type: ignore[arg-type]
             return None
         stride = 1
         if not ids.is_contiguous():
             if ids.dim() != 1:
                 return None
             stride = ids.stride(0)
-        rows = torch.empty(*ids.shape, table.dim, dtype=self._dtype)
-        count, element = ids.numel(), self._element
+        rows = torch.empty(*ids.shape, table.dim, dtype=dtype)
+        count, element = ids.numel(), DTYPES[dtype]
         threads = 1 if count < _BRIEF else torch.get_num_threads()
         fault = _lookup(
             table, ids.data_ptr(), wide, stride, count, rows.data_ptr(), element, threads

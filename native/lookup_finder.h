@@ -126,7 +126,10 @@ class Finder {
     uint64_t* ranks = ranks_ + slot;
     const bool outside = request_.wide ? read_ids<int64_t>(count, ranks)
                                        : read_ids<int32_t>(count, ranks);
-    if (outside) return fail_at_id(count, ranks);
+    if (outside) {
+      fail_at_id(found_);
+      return;
+    }
     if (!table_.levels.empty()) {
       const size_t bad = rank_ids(table_, count, ranks);
       if (bad < count) return fail(Fault::kPlace, found_ + bad);
@@ -295,23 +298,16 @@ class Finder {
     const auto* ids = static_cast<const uint64_t*>(request_.ids) + decoded_;
     uint64_t outside = 0;
     for (size_t i = 0; i < count; ++i) outside |= ids[i] >= table_.rows;
-    if (outside) return fail_at_id_among(count);
+    if (outside) return fail_at_id(decoded_);
     decoded_ += count;
     return true;
   }
 
-  bool fail_at_id_among(size_t count) {
-    for (size_t i = 0; i < count; ++i)
-      if (id(decoded_ + i) >= table_.rows) {
-        fail(Fault::kId, decoded_ + i);
-        break;
-      }
+  // One of the ids at position, position + 1, ... is out of range.
+  bool fail_at_id(size_t position) {
+    while (position + 1 < last_ && id(position) < table_.rows) ++position;
+    fail(Fault::kId, position);
     return false;
-  }
-
-  void fail_at_id(size_t count, const uint64_t* ranks) {
-    for (size_t i = 0; i < count; ++i)
-      if (ranks[i] >= table_.rows) return fail(Fault::kId, found_ + i);
   }
 
   void fail(Fault fault, size_t position) {
@@ -375,7 +371,7 @@ class Finder {
       if (table_.any_long) append_longs(run, i, count);
     }
     if (slot == 0) std::copy_n(rows_, kChunk, rows_ + kRing);
-    if (outside) return fail_at_id_among(count);
+    if (outside) return fail_at_id(decoded_);
     decoded_ += count;
     found_ = decoded_;
     return true;

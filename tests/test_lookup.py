@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from saec.codebook import Codebook
-from saec.codes import PackedCodes
+from saec.codes import PackedCodes, whole_ids
 from saec.compressed import Compressed, load
 from saec.errors import ArtifactError, IdError
-from saec.lookup import Bags, Run, bags_of, gather, run_table, tier_table, whole_ids
+from saec.lookup import Bags, Run, bags_of, gather, run_table, tier_table
 from saec.order import TierVectors
 from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from saec import _native
 from saec.errors import ArtifactError, IdError
 
-__all__ = ["PackedCodes", "PackedRows", "bits_for", "check_ids", "packed_bytes"]
+__all__ = ["PackedCodes", "PackedRows", "bits_for", "check_ids", "packed_bytes", "whole_ids"]
 
 
 def bits_for(clusters: int) -> int:
@@ -24,11 +24,12 @@ def packed_bytes(count: int, row_bits: int) -> int:
     return _native.packed_bytes(count, row_bits)
 
 
-def check_ids(ids: ArrayLike, vocab_size: int, place: str) -> NDArray[np.int64]:
-    """Return ``ids`` as contiguous int64 after checking that each lies in [0, vocab_size).
+def whole_ids(
+    ids: ArrayLike, place: str, beyond: str = "is too large for any table"
+) -> NDArray[np.integer]:
+    """``ids`` as contiguous int32 or int64; raises IdError if they are no integers.
 
-    Raises:
-        IdError: an id is outside, or no integer; names the id, the limit and ``place``.
+    ``beyond`` is what an error says of an id that int64 cannot hold.
     """
     array = np.asarray(ids)
     if array.size == 0:
@@ -36,14 +37,26 @@ def check_ids(ids: ArrayLike, vocab_size: int, place: str) -> NDArray[np.int64]:
     if array.dtype.kind not in "iu":
         raise IdError(f"{place}: ids must be integers, not {array.dtype}")
     if array.dtype == np.uint64 and int(array.max()) >= 2**63:
-        raise IdError(f"{place}: id {int(array.max())} is outside [0, {vocab_size})")
-    flat = np.ascontiguousarray(array, dtype=np.int64).reshape(-1)
+        raise IdError(f"{place}: id {int(array.max())} {beyond}")
+    wide = array.dtype != np.int32
+    # Not ascontiguousarray: it gives a shape to a single id, and leaves odd addresses as they are.
+    return np.require(array, np.int64 if wide else np.int32, ["C", "A"])
+
+
+def check_ids(ids: ArrayLike, vocab_size: int, place: str) -> NDArray[np.int64]:
+    """Return ``ids`` as contiguous int64 after checking that each lies in [0, vocab_size).
+
+    Raises:
+        IdError: an id is outside, or no integer; names the id, the limit and ``place``.
+    """
+    array = whole_ids(ids, place, f"is outside [0, {vocab_size})").astype(np.int64, copy=False)
+    flat = array.reshape(-1)
     bad = _native.first_outside(flat, vocab_size)
     if bad < flat.size:
         raise IdError(
             f"{place}: id {int(flat[bad])} at position {bad} is outside [0, {vocab_size})"
         )
-    return flat.reshape(array.shape)  # a single id has no shape; ascontiguousarray gives it one
+    return array
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from saec import artifact
+from saec.codes import whole_ids
 from saec.errors import ArtifactError, FieldError
-from saec.lookup import Bags, Mode, bags_of, gather, output_dtype, whole_ids
+from saec.lookup import Bags, Mode, bags_of, gather, output_dtype
 from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField
 from saec.stored.raw import RawField

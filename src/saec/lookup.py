@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from saec import _native
 from saec._native import LookupTable
+from saec.codes import whole_ids
 from saec.errors import ArtifactError, IdError
 from saec.order import TierVectors, levels_of
 from saec.tiers import Layout
@@ -240,20 +241,6 @@ def fail(failure: tuple[int, int, int], ids: Any, table: LookupTable, place: str
             f"{place}: row {row} has a code beyond the {table.stored_rows} centroids"
         )
     raise ArtifactError(f"{place}: tier vectors contradict themselves about row {row}")
-
-
-def whole_ids(ids: ArrayLike, place: str) -> NDArray[np.integer]:
-    """``ids`` as contiguous int32 or int64; raises IdError if they are no integers."""
-    array = np.asarray(ids)
-    if array.size == 0:
-        return np.zeros(array.shape, dtype=np.int64)
-    if array.dtype.kind not in "iu":
-        raise IdError(f"{place}: ids must be integers, not {array.dtype}")
-    if array.dtype == np.uint64 and int(array.max()) >= 2**63:
-        raise IdError(f"{place}: id {int(array.max())} is too large for any table")
-    wide = array.dtype != np.int32
-    # Not ascontiguousarray: it gives a shape to a single id, and leaves odd addresses as they are.
-    return np.require(array, np.int64 if wide else np.int32, ["C", "A"])
 
 
 def output_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from saec import artifact
+from saec.codes import whole_ids
 from saec.errors import ArtifactError
-from saec.lookup import Bags, LookupTable, Mode, bags_of, gather, output_dtype, whole_ids
+from saec.lookup import Bags, LookupTable, Mode, bags_of, gather, output_dtype
 from saec.table import WEIGHT_DTYPES
 
 __all__ = ["CompressedField", "Mode"]

@@ -8,16 +8,19 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <tuple>
 #include <vector>
 
 #include "accumulate.h"
 #include "codes.h"
 #include "lookup.h"
+#include "mapping.h"
 #include "nearest.h"
 #include "scalar.h"
 #include "seeding.h"
@@ -323,6 +326,14 @@ const saec::Kernels& kernels_named(const std::string& name) {
 
 NB_MODULE(_native, module) {
   nb::set_leak_warnings(false);  // tables that live until the interpreter ends are no leak
+  nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const std::system_error& error) {
+      errno = error.code().value();
+      PyErr_SetFromErrno(PyExc_OSError);
+    }
+  });
 
   nb::class_<saec::NearestCentroid>(module, "NearestCentroid")
       .def(
@@ -529,6 +540,16 @@ NB_MODULE(_native, module) {
       },
       nb::arg("values"), nb::arg("centers"), nb::arg("nearest").noconvert(),
       nb::arg("threads") = 0);
+
+  nb::class_<saec::Mapping>(module, "Mapping")
+      .def(nb::init<size_t>(), nb::arg("nbytes"))
+      .def("add", &saec::Mapping::add, nb::arg("descriptor"), nb::arg("first"), nb::arg("nbytes"))
+      .def("array", [](const nb::object& self) {
+        const auto& mapping = nb::cast<const saec::Mapping&>(self);
+        expect(mapping.whole(), "pieces are missing");
+        return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(mapping.data(), {mapping.size()},
+                                                                  self);
+      });
 
   nb::class_<BoundTable>(module, "LookupTable")
       .def_prop_ro("rows", [](const BoundTable& self) { return self.table.rows; })

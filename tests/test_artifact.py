@@ -12,9 +12,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
+from artifact_files import (
+    BOOK,
+    CODES,
+    Tensor,
+    all_kinds,
+    build,
+    clustered,
+    container,
+    good,
+    good_file,
+    join,
+    load_and_use,
+    packed,
+    use,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,123 +37,10 @@ from saec.artifact import Entry, entry_bytes
 from saec.codebook import Codebook
 from saec.codes import PackedCodes
 from saec.compressed import Compressed, load
-from saec.errors import ArtifactError, SaecError
-from saec.order import TierVectors
+from saec.errors import ArtifactError
 from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField
 from saec.stored.raw import RawField
-from saec.stored.tiered import TieredField
-from saec.tiers import Layout
-
-Tensor = tuple[str, list[int], bytes]
-
-CODES = [2, 0, 1, 1, 0]
-BOOK = np.array([[1, 10], [2, 20], [3, 30]], np.float32)
-
-
-def clustered(
-    name: str = "user", dtype: Any = "float32", rank: int | None = None
-) -> ClusteredField:
-    packed = PackedCodes.pack(np.array(CODES), 2)
-    return ClusteredField(name, packed, Codebook.round(BOOK, dtype, rank), "float32")
-
-
-def tiered(name: str, dtype: type[np.floating[Any]], vectors: bool) -> TieredField:
-    """66 rows in two tiers with parts of every kind."""
-    layout = Layout.parse(66, ["2g 1j2", "1 - 0"])
-    codes = np.arange(layout.code_bytes, dtype=np.uint8)
-    values = np.linspace(-2, 2, layout.value_count).astype(np.float16)
-    axes = np.linspace(-1, 1, 8).reshape(4, 2).astype(dtype)
-    where = TierVectors.of(np.arange(66) % 33 == 5) if vectors else None
-    return TieredField(name, layout, codes, values, axes, where, "float16")
-
-
-def all_kinds() -> Compressed:
-    return Compressed(
-        [
-            clustered("a"),
-            clustered("b", "float16"),
-            clustered("c", "int8"),
-            clustered("d", "int8", 1),
-            tiered("tiers", np.float16, False),
-            tiered("vectors", np.float32, True),
-            RawField("e", BOOK),
-            RawField("f", BOOK.astype(np.float16)),
-            RawField("g\u00e9\n\u4e2d", BOOK.astype(ml_dtypes.bfloat16)),
-        ]
-    )
-
-
-def packed(description: object) -> Tensor:
-    data = zlib.compress(json.dumps(description).encode())
-    return "U8", [len(data)], data
-
-
-def build(description: object, tensors: dict[str, Tensor]) -> bytes:
-    """A file made by hand, without what is under test."""
-    return container({"saec": "2"}, tensors | {"description": packed(description)})
-
-
-def container(metadata: dict[str, str], tensors: dict[str, Tensor]) -> bytes:
-    header: dict[str, object] = {"__metadata__": metadata}
-    offset = 0
-    for key, (dtype, shape, data) in tensors.items():
-        header[key] = {
-            "dtype": dtype,
-            "shape": shape,
-            "data_offsets": [offset, offset + len(data)],
-        }
-        offset += len(data)
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    payload = b"".join(data for _, _, data in tensors.values())
-    return len(encoded).to_bytes(8, "little") + encoded + payload
-
-
-def good() -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Fields user (clustered) and item (raw), and their tensors, not joined yet."""
-    user = {
-        "name": "user",
-        "codec": "clusters",
-        "vocab_size": 5,
-        "dim": 2,
-        "dtype": "float32",
-        "code_bits": 2,
-    }
-    item = {"name": "item", "codec": "raw", "vocab_size": 3, "dim": 2, "dtype": "float32"}
-    tensors = {
-        "0.codebook": ("F32", [3, 2], BOOK.tobytes()),
-        "1.weights": ("F32", [3, 2], BOOK.tobytes()),
-        "0.codes": ("U8", [9], bytes([0b01010010, 0b00, 0, 0, 0, 0, 0, 0, 0])),
-    }
-    return {"facts": {}, "fields": [user, item]}, tensors
-
-
-def join(description: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put the places of the fields' tensors into the description; return the joined tensors."""
-    joined: dict[str, Tensor] = {}
-    for key, (dtype, shape, data) in tensors.items():
-        index, role = key.split(".")
-        description["fields"][int(index)].setdefault("tensors", {})[role] = [dtype, *shape]
-        _, [count], before = joined.get(f"{role}.{dtype}", (dtype, [0], b""))
-        joined[f"{role}.{dtype}"] = (dtype, [count + math.prod(shape)], before + data)
-    return joined
-
-
-def good_file() -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """:func:`good`, joined."""
-    description, tensors = good()
-    return description, join(description, tensors)
-
-
-def use(result: Compressed) -> None:
-    """Everything that reads a field."""
-    for field in result.values():
-        field.lookup([0, field.vocab_size - 1])
-        field.pool([0], [0])
-        field.decode()
-        repr(field)
-    repr(result)
 
 
 def test_literal_bytes_of_a_tiny_file(tmp_path: Path) -> None:
@@ -677,15 +578,6 @@ def test_code_beyond_the_codebook(tmp_path: Path) -> None:
         field.lookup([0])
 
 
-def load_and_use(path: Path) -> None:
-    """Nothing but our own errors, whatever the file holds; damaged numbers may overflow."""
-    try:
-        with np.errstate(all="ignore"):
-            use(load(path))
-    except SaecError:
-        pass
-
-
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_fuzzed_bytes(data: st.DataObject, tmp_path: Path) -> None:
@@ -858,6 +750,27 @@ def test_anything_else_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="float64"):
         artifact.write(tmp_path / "a.saec", [Entry({}, {"x": np.zeros(3)})])
     assert list(tmp_path.iterdir()) == []
+
+
+BLOCKS = """
+import sys, tracemalloc
+import numpy as np
+from saec.compressed import Compressed
+from saec.stored.raw import RawField
+
+table = np.zeros((80_000, 128), np.float32)[:, ::2]
+result = Compressed([RawField("a", table)])
+tracemalloc.start()
+result.save(sys.argv[1])
+print(tracemalloc.get_traced_memory()[1])
+"""
+
+
+def test_saving_needs_no_memory_in_the_size_of_a_tensor(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BLOCKS, str(tmp_path / "a.saec")]
+    peak = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (tmp_path / "a.saec").stat().st_size > 20_000_000
+    assert int(peak.stdout) < 10_000_000
 
 
 def test_weights_of_any_strides_are_written_whole(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class Compressed(Mapping[str, CompressedField]):
         self._fields = {field.name: field for field in fields}
         if len(self._fields) != len(fields):
             raise FieldError("field names are not unique")
+        self.sharded: Mapping[str, Mapping[str, artifact.ShardedTensor]] = {}  # loaded from there
         self.predicted_loss_increase = (
             None if predicted_loss_increase is None else _checked_loss(predicted_loss_increase)
         )
@@ -63,8 +65,20 @@ class Compressed(Mapping[str, CompressedField]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the artifact as saved, with everything that decoding needs."""
-        return artifact.file_bytes(self._entries(), self._facts())
+        """Bytes of the artifact as saved, with everything that decoding needs.
+
+        Of one that was loaded from shards: of all its files.
+        """
+        entries = [
+            replace(field.entry, sharded=self.sharded.get(name, {})) for name, field in self.items()
+        ]
+        return artifact.file_bytes(entries, self.facts)
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the artifact was loaded from; 0 if it is one file, or not loaded."""
+        sharded = (tensor for roles in self.sharded.values() for tensor in roles.values())
+        return sum(len(tensor.shards) for tensor in sharded)
 
     @property
     def original_nbytes(self) -> int:
@@ -157,17 +171,16 @@ class Compressed(Mapping[str, CompressedField]):
         return rows
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the artifact, whole or not at all (docs/format.md).
+        """Write the artifact, one file, whole or not at all (docs/format.md).
 
         Raises:
             ArtifactError: the file cannot be written.
         """
-        artifact.write(path, self._entries(), self._facts())
+        artifact.write(path, [field.entry for field in self.values()], self.facts)
 
-    def _entries(self) -> list[artifact.Entry]:
-        return [field.entry for field in self.values()]
-
-    def _facts(self) -> dict[str, float]:
+    @property
+    def facts(self) -> dict[str, float]:
+        """What the artifact says of itself as a whole."""
         loss = self.predicted_loss_increase
         return {} if loss is None else {_PREDICTED: loss}
 
@@ -181,14 +194,18 @@ class Compressed(Mapping[str, CompressedField]):
 def load(path: str | os.PathLike[str]) -> Compressed:
     """Open an artifact, memory-mapped: lookups read only the pages that they need.
 
+    Shards that it joins are mapped, too, and must lie beside it, or beside what it is a link to.
+
     Raises:
-        ArtifactError: the file is missing, damaged, hostile or of another format.
+        ArtifactError: the file or a shard is missing, damaged, hostile or of another format.
     """
     entries, facts = artifact.read(path)
     try:
-        return Compressed([_checked_field(entry) for entry in entries], _checked_facts(facts))
+        result = Compressed([_checked_field(entry) for entry in entries], _checked_facts(facts))
     except (ArtifactError, FieldError) as error:
         raise ArtifactError(f"{path}: {error}") from error
+    result.sharded = {name: entry.sharded for name, entry in zip(result, entries, strict=True)}
+    return result
 
 
 def _checked_field(entry: artifact.Entry) -> CompressedField:

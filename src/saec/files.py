@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import BinaryIO
 
 from saec.errors import DataError, SaecError
 
-__all__ = ["whole_file"]
+__all__ = ["target_name", "whole_file"]
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
 
 
 @contextmanager
@@ -19,13 +23,15 @@ def whole_file(
 ) -> Iterator[BinaryIO]:
     """A stream into a sibling temporary file, which takes the place of ``path`` at the end.
 
+    Several may write the same file at once, from several machines: the last one's stays.
+
     Raises:
         SaecError: of the kind ``failure``: the file cannot be written; ``path`` is as it was.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("wb") as stream:
+        with temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -37,6 +43,12 @@ def whole_file(
             raise failure(f"cannot write {target}: {error.strerror}") from error
         raise
     _sync_directory(target.parent)
+
+
+def target_name(file: Path) -> str:
+    """The name that a temporary file of :func:`whole_file` was to get; another file's own name."""
+    found = _TEMPORARY.fullmatch(file.name)
+    return found[1] if found else file.name
 
 
 def _sync_directory(directory: Path) -> None:

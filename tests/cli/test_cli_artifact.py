@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from artifact_files import save_in_shards
 
 import saec
 
@@ -46,6 +47,17 @@ def test_info_as_json(artifact: Path, run: Run) -> None:
     assert (item["name"], item["codec"], item["dtype"]) == ("item", "clusters", "float32")
     assert user["nbytes"] == result["user"].nbytes
     assert 2 ** (user["code_bits"] - 1) < user["clusters"] <= 2 ** user["code_bits"]
+
+
+def test_info_on_shards(artifact: Path, run: Run) -> None:
+    save_in_shards(saec.load(artifact), Path("many.saec"), roles=("codes",))
+    code, out, err = run("info", "many.saec")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "format 2, shards: 2"
+    described = json.loads(run("info", "many.saec", "--json")[1])
+    assert described["shards"] == 2
+    assert described["nbytes"] == sum(path.stat().st_size for path in Path().glob("many.saec*"))
+    assert json.loads(run("info", artifact, "--json")[1])["shards"] == 0
 
 
 def test_info_shows_a_table_kept_as_it_is(folder: Path, run: Run) -> None:

@@ -1,5 +1,7 @@
 """Write golden.saec: every kind of tensor that format 2 knows, with numbers chosen by hand.
 
+And sharded.saec with its shards, of which one tensor has two.
+
 Run it only when the format gets a new number: old files must stay readable, bit for bit.
 """
 
@@ -10,6 +12,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from saec.artifact import GRAIN, Entry, ShardedTensor, write, write_shard
 from saec.codebook import Codebook
 from saec.codes import PackedCodes, PackedRows
 from saec.compressed import Compressed
@@ -20,6 +23,8 @@ from saec.stored.tiered import TieredField
 from saec.tiers import Layout
 
 GOLDEN = Path(__file__).with_name("golden.saec")
+SHARDED = Path(__file__).with_name("sharded.saec")
+RUN = "0123456789abcdef"
 
 
 def clustered(name: str, codes: list[int], bits: int, codebook: Codebook) -> ClusteredField:
@@ -71,5 +76,29 @@ def golden() -> Compressed:
     )
 
 
+def sharded() -> tuple[ClusteredField, RawField]:
+    """Codes that do not fit into one shard of the smallest size, and three rows."""
+    thirds = Codebook(np.array([[1, -2], [0.5, 4], [3, 0.125]], np.float32))
+    hours = np.array([[1.5, -3], [2, 0.25], [0, 1]], ml_dtypes.bfloat16)
+    return clustered("user", [0, 1, 2] * 90_000, 2, thirds), RawField("hour", hours)
+
+
+def save_sharded(path: Path) -> None:
+    """The first 65536 bytes of codes and the rest of them; the second field is a shard, too."""
+    user, hour = sharded()
+    codes = user.tensors["codes"]
+    first = write_shard(path, RUN, 1, [codes[:GRAIN]])
+    second = write_shard(path, RUN, 2, [codes[GRAIN:]])
+    third = write_shard(path, RUN, 3, [hour.weights])
+    held = ShardedTensor(codes.dtype, codes.shape, path.name, RUN, (first, second))
+    rows = ShardedTensor(hour.weights.dtype, (3, 2), path.name, RUN, (third,))
+    entries = [
+        Entry(user.description, user.tensors, {"codes": held}),
+        Entry(hour.description, hour.tensors, {"weights": rows}),
+    ]
+    write(path, entries, {"predicted_loss_increase": 0.25})
+
+
 if __name__ == "__main__":
     golden().save(GOLDEN)
+    save_sharded(SHARDED)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_golden import GOLDEN, golden
+from make_golden import GOLDEN, RUN, SHARDED, golden, save_sharded
 
 import saec
 
@@ -68,12 +68,13 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def read() -> Callable[[Path], dict[str, np.ndarray]]:
-    """The documented decoder, up to where it is called; it imports numpy, json and zlib alone."""
+    """The documented decoder, up to where it is called; it imports numpy alone, beside Python's."""
     [block] = re.findall(r"```python\n(import json\n.*?)\ntables = ", FORMAT.read_text(), re.DOTALL)
     assert re.findall(r"^(?:import|from) .*", block, re.MULTILINE) == [
         "import json",
         "import zlib",
         "import numpy as np",
+        "from pathlib import Path",
     ]
     namespace: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {}
     exec(compile(block, str(FORMAT), "exec"), namespace)
@@ -94,6 +95,18 @@ def test_saec_gives_the_same_numbers() -> None:
     assert loaded.predicted_loss_increase == 0.0015
 
 
+def test_sharded_gives_literal_numbers(read: Callable[[Path], dict[str, np.ndarray]]) -> None:
+    rows = {
+        "user": [[1, -2], [0.5, 4], [3, 0.125]] * 90_000,
+        "hour": [[1.5, -3], [2, 0.25], [0, 1]],
+    }
+    assert {name: table.tolist() for name, table in read(SHARDED).items()} == rows
+    loaded = saec.load(SHARDED)
+    assert {name: field.decode().tolist() for name, field in loaded.items()} == rows
+    assert loaded.predicted_loss_increase == 0.25
+    assert loaded.shard_count == 3
+
+
 def unpacked(path: Path) -> tuple[dict[str, object], bytes, bytes]:
     """The header's tensors, the other tensors' bytes, and the description's text."""
     content = path.read_bytes()
@@ -108,3 +121,11 @@ def test_the_file_is_written_as_ever(tmp_path: Path) -> None:
     # Other versions of zlib may pack the same text into other bytes.
     golden().save(tmp_path / "now.saec")
     assert unpacked(tmp_path / "now.saec") == unpacked(GOLDEN)
+
+
+def test_shards_are_written_as_ever(tmp_path: Path) -> None:
+    save_sharded(tmp_path / SHARDED.name)
+    assert unpacked(tmp_path / SHARDED.name) == unpacked(SHARDED)
+    for number in (1, 2, 3):
+        name = f"sharded.saec.{RUN}-0000{number}"
+        assert (tmp_path / name).read_bytes() == SHARDED.with_name(name).read_bytes()

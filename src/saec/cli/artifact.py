@@ -49,6 +49,7 @@ def info(
             "path": str(artifact),
             "format": FORMAT,
             **_sizes(result),
+            "shards": result.shard_count,
             "predicted_loss_increase": result.predicted_loss_increase,
             "fields": [_described(field) for field in result.values()],
         }
@@ -56,7 +57,8 @@ def info(
     else:
         console().print(size_table(result))
         _print_tiers(result)
-        typer.echo(f"{_renumbered(result)}{predicted(result)}format {FORMAT}")
+        shards = f", shards: {result.shard_count}" if result.shard_count else ""
+        typer.echo(f"{_renumbered(result)}{predicted(result)}format {FORMAT}{shards}")
 
 
 def lookup(

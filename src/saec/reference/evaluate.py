@@ -8,13 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from saec.errors import DataError, IdError, require
 from saec.progress import track
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
-from saec.torch.calls import evaluating
+from saec.torch.calls import call, evaluating
+from saec.torch.ranks import Ranks, checksum
 
 __all__ = ["Score", "Split", "check_labels", "evaluate", "predict", "score"]
 
@@ -42,7 +43,7 @@ def evaluate(
     batch_size: int = 16384,
     progress: bool = True,
 ) -> Score:
-    """Score the model on one part of a log.
+    """Score the model on one part of a log; ranks share the rows, see :func:`predict`.
 
     Raises:
         DataError: the part is empty, holds one class only, or a prediction is NaN.
@@ -60,8 +61,13 @@ def predict(
 
     The model runs in evaluation mode and without gradients; its modules' modes are restored.
 
+    After ``torch.distributed.init_process_group`` all ranks call this with the same model and ids.
+    Each predicts its share of the rows, and gets all predictions in the end. If a rank fails, all
+    do.
+
     Args:
-        model: maps an int32 or int64 tensor ``(B, fields)`` to logits ``(B,)``.
+        model: maps an int32 or int64 tensor ``(B, fields)`` to logits ``(B,)``, on the device of
+            its first parameter.
         ids: feature ids, one column per field.
         batch_size: rows per forward pass.
         progress: whether to show a bar.
@@ -69,21 +75,33 @@ def predict(
     Raises:
         DataError: no rows, ids of another shape or type, a batch size below 1, a NaN prediction.
         IdError: an id outside the vocabulary of one of a `ClickModel`'s fields.
+        SaecError: another rank failed.
     """
-    if batch_size < 1:
-        raise DataError(f"batch_size is {batch_size}; it must be at least 1")
-    _check_ids(model, ids)
-    out = np.empty(len(ids), dtype=np.float32)
-    kind = np.int32 if ids.dtype == np.int32 else np.int64
-    starts = range(0, len(ids), batch_size)
-    with evaluating(model):
-        for start in track(starts, description="predicting", show=progress):
-            # A copy: logs may be read-only memory maps, which torch does not take.
-            batch = torch.from_numpy(np.array(ids[start : start + batch_size], dtype=kind))
-            out[start : start + batch_size] = torch.sigmoid(model(batch)).numpy()
+    ranks = Ranks.here()
+    with ranks.together("preparing to predict") as joint:
+        if batch_size < 1:
+            raise DataError(f"batch_size is {batch_size}; it must be at least 1")
+        _check_ids(model, ids)
+        joint.check = len(ids) + checksum([_batch(ids[:: max(len(ids) // 64, 1)])])
+    with ranks.together("predicting", torch.zeros(len(ids))) as joint:
+        # Rows of other ranks stay 0, so that the sum over the ranks has everybody's.
+        rows = ranks.part(len(ids))
+        own, part = ids[rows], joint.value[rows].numpy()
+        starts = range(0, len(own), batch_size)
+        device = next((parameter.device for parameter in model.parameters()), None)
+        with evaluating(model):
+            for start in track(starts, None, "predicting", progress and ranks.rank == 0):
+                logits = call(model, _batch(own[start : start + batch_size]), device)
+                part[start : start + batch_size] = torch.sigmoid(logits).cpu().numpy()
+    out: NDArray[np.float32] = joint.value.numpy()
     if np.isnan(out).any():
         raise DataError(f"the prediction for row {int(np.isnan(out).argmax())} is NaN")
     return out
+
+
+def _batch(ids: NDArray[Any]) -> Tensor:
+    """A copy: logs may be read-only memory maps, which torch does not take."""
+    return torch.from_numpy(ids.astype(np.int32 if ids.dtype == np.int32 else np.int64))
 
 
 def score(labels: NDArray[Any], probabilities: NDArray[Any]) -> Score:

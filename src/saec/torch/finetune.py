@@ -9,20 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from saec.errors import DataError, ModuleError, OptionError
+from saec.errors import ModuleError, OptionError
 from saec.progress import Bar, bar
 from saec.torch.base import LearnedTable
 from saec.torch.calls import (
     Batches,
     Loss,
     call,
-    check_order,
-    check_repeatable,
     evaluating,
     moved,
 )
+from saec.torch.ranks import Exchange, Gradients, Ranks, Share, checksum
+from saec.torch.teacher import count_of, distillation, log_loss, predictions, targets_of
 
 __all__ = ["FineTuneResult", "finetune", "finetune_on_unseen_rows", "predictions"]
 
@@ -76,6 +75,13 @@ def finetune(
     The model runs in eval mode (no dropout, frozen batch statistics). All flags and gradients are
     afterwards as they were. Batches are used in the given order; whoever shuffles, seeds.
 
+    After ``torch.distributed.init_process_group`` all ranks call this with the same model, the same
+    batches in the same order, and the same options. Each takes its slice of every batch, also of
+    validation and in asking the teacher; gradients and losses are means over the whole batch, so
+    that all ranks take the steps that one process would, choose the same state and end with it. A
+    batch's tensors must then all have one row for each example (bags: a matrix of ids), outputs
+    depend on no other example, and ``loss_fn`` be a mean over examples. If a rank fails, all do.
+
     Args:
         model: holds compressed modules; ``model(*inputs)`` gives logits, (n,) or (n, 1), or
             whatever ``loss_fn`` takes.
@@ -93,23 +99,24 @@ def finetune(
         progress: show a progress bar.
 
     Raises:
-        ModuleError: the model has no compressed module.
+        ModuleError: the model has no compressed module, or is in DistributedDataParallel.
         DataError: batches or validation are empty or cannot be iterated twice, or the teacher's
             logits do not fit the batches or these come in another order the second time.
         OptionError: not exactly one of ``teacher`` and ``loss_fn``, or a number out of range.
+        SaecError: another rank failed.
     """
-    if (teacher is None) == (loss_fn is None):
-        raise OptionError("give either a teacher or a loss_fn")
-    schedule = _Schedule(learning_rate, epochs, evaluations, patience, progress)
-    run = _Run(model, batches, validation, loss_fn or _log_loss, schedule)
-    if teacher is None:
-        return run.train(None)
-    check_order(batches)
-    if isinstance(teacher, nn.Module):
-        teacher = predictions(teacher, batches, progress=progress)
-    if len(teacher) != run.count:
-        raise DataError(f"{run.count} batches, but a teacher's logits for {len(teacher)}")
-    return run.train(teacher)
+    ranks = Ranks.here()
+    progress = progress and ranks.rank == 0
+    with ranks.together("preparing to fine-tune") as joint:
+        if (teacher is None) == (loss_fn is None):
+            raise OptionError("give either a teacher or a loss_fn")
+        schedule = _Schedule(learning_rate, epochs, evaluations, patience, progress)
+        run = _Run(model, batches, validation, loss_fn or log_loss, schedule, ranks)
+        joint.check = run.check
+        targets = (
+            None if teacher is None else targets_of(teacher, batches, run.count, ranks, progress)
+        )
+    return run.train(targets)
 
 
 def finetune_on_unseen_rows(
@@ -150,35 +157,13 @@ def finetune_on_unseen_rows(
         model,
         batches,
         validation=validation,
-        loss_fn=loss_fn or _log_loss,
+        loss_fn=loss_fn or log_loss,
         learning_rate=learning_rate,
         epochs=epochs,
         evaluations=evaluations,
         patience=patience,
         progress=progress,
     )
-
-
-def predictions(model: nn.Module, batches: Batches, *, progress: bool = True) -> list[Tensor]:
-    """The model's outputs in eval mode, a tensor on the CPU for each of ``batches``.
-
-    With these as the teacher of :func:`finetune`, the model itself need not be kept in memory.
-
-    Args:
-        model: any module; tensors are moved to the device of its first parameter.
-        batches: see :func:`finetune`.
-        progress: show a progress bar.
-    """
-    device = next((parameter.device for parameter in model.parameters()), None)
-    outputs = []
-    with (
-        evaluating(model),
-        bar("asking the teacher", _count(batches, "batches"), progress) as shown,
-    ):
-        for inputs, _ in batches:
-            outputs.append(call(model, inputs, device).cpu())
-            shown.advance()
-    return outputs
 
 
 @dataclass(frozen=True)
@@ -198,6 +183,12 @@ class _Schedule:
         if not self.learning_rate > 0:
             raise OptionError(f"learning_rate must be positive, not {self.learning_rate}")
 
+    @property
+    def check(self) -> int:
+        """Tells this schedule from another one."""
+        numbers = (self.learning_rate, self.epochs, self.evaluations, self.patience)
+        return checksum([torch.tensor(numbers, dtype=torch.float64)])
+
     def due(self, count: int) -> set[int]:
         """After which of an epoch's ``count`` batches to evaluate, from 1 on."""
         return {
@@ -215,24 +206,40 @@ class _Run:
         validation: Batches,
         loss_fn: Loss,
         schedule: _Schedule,
+        ranks: Ranks,
     ) -> None:
         self.tables = [module for module in model.modules() if isinstance(module, LearnedTable)]
         if not self.tables:
             raise ModuleError("the model has no compressed modules to fine-tune")
-        self.count = _count(batches, "batches")
-        _count(validation, "validation")
+        wrapped = nn.parallel.DistributedDataParallel
+        if ranks.count > 1 and any(isinstance(part, wrapped) for part in model.modules()):
+            raise ModuleError(
+                "ranks exchange gradients themselves: give the module in DistributedDataParallel"
+            )
+        self.count = count_of(batches, "batches")
+        self.judged = count_of(validation, "validation")
         self.model = model
         self.batches = batches
         self.validation = validation
         self.loss_fn = loss_fn
         self.schedule = schedule
+        self.ranks = ranks
         self.learned = [value for table in self.tables for value in table.parameters()]
         self.device = self.learned[0].device
         self.optimizer = torch.optim.Adam(self.learned, lr=schedule.learning_rate)
         self.losses: list[float] = []
         self.steps: list[int] = []
         self.best = 0
+        self._gradients = Gradients(self.learned)
         self._kept = [table.snapshot() for table in self.tables]
+
+    @property
+    def check(self) -> int:
+        """Tells this run from another one, as far as ranks must agree."""
+        if self.ranks.count == 1:
+            return 0
+        states = [state for table in self.tables for state in table.state_dict().values()]
+        return checksum(states, self.schedule.check + 31 * self.count + self.judged)
 
     def train(self, targets: Sequence[Tensor] | None) -> FineTuneResult:
         """Train until the end or until patience is lost; end, or be interrupted, at the best."""
@@ -253,27 +260,54 @@ class _Run:
     def _epochs(self, targets: Sequence[Tensor] | None, shown: Bar) -> None:
         due, step = self.schedule.due(self.count), 0
         for _ in range(self.schedule.epochs):
-            for index, (inputs, labels) in enumerate(self.batches):
-                self._step(inputs, labels, targets, index)
+            batches, index = iter(self.batches), 0
+            while self._step(batches, targets, index):
                 step += 1
+                index += 1
                 shown.advance()
-                if index + 1 in due:
+                if index in due:
                     self._evaluate(step)
                     if len(self.losses) - 1 - self.best >= self.schedule.patience:
                         return
 
-    def _step(self, inputs: Any, labels: Any, targets: Sequence[Tensor] | None, index: int) -> None:
-        with torch.enable_grad():
-            outputs = call(self.model, inputs, self.device)
-            if targets is None:
-                loss = self.loss_fn(outputs, moved(labels, self.device))
-            else:
-                loss = _distillation(outputs, targets[index].to(outputs.device), index)
+    def _step(
+        self, batches: Iterator[tuple[Any, Any]], targets: Sequence[Tensor] | None, index: int
+    ) -> bool:
+        """Learn from the next batch; False if there is none."""
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with self.ranks.together(f"batch {index}", self._gradients.like) as joint:
+            batch = next(batches, None)
+            if batch is not None:
+                self._learn(joint, batch, None if targets is None else targets[index], index)
+        if batch is None:
+            return False
+        if self.ranks.count > 1:
+            self._gradients.set_means(joint.value)
         self.optimizer.step()
         for table in self.tables:
             table.settle_()
+        return True
+
+    def _learn(
+        self, joint: Exchange, batch: tuple[Any, Any], target: Tensor | None, index: int
+    ) -> None:
+        """Gradients of this rank's share of a batch."""
+        inputs, labels = batch
+        share = self.ranks.share(inputs, labels if target is None else None)
+        if share.examples != 0:
+            self._backward(share, target, index)
+        if share.examples is not None:
+            joint.check = share.check
+            joint.value = self._gradients.sums(share.examples)
+
+    def _backward(self, share: Share, target: Tensor | None, index: int) -> None:
+        with torch.enable_grad():
+            outputs = call(self.model, share.inputs, self.device)
+            if target is None:
+                loss = self.loss_fn(outputs, moved(share.labels, self.device))
+            else:
+                loss = distillation(outputs, target.to(outputs.device), index)
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def _evaluate(self, step: int) -> None:
         """Append the validation loss of the rounded tables, and keep them if it is the best."""
@@ -287,40 +321,29 @@ class _Run:
             table.restore_(unrounded)
 
     def _rounded_loss(self) -> float:
-        if not all(torch.isfinite(value).all() for value in self.learned):
-            return float("nan")
-        for table in self.tables:
-            table.round_()
+        sums = torch.zeros(2, dtype=torch.float64)
+        with self.ranks.together("validation", sums) as joint:
+            if all(torch.isfinite(value).all() for value in self.learned):
+                for table in self.tables:
+                    table.round_()
+                self._validate(joint)
+            else:
+                joint.value = sums + torch.nan
+        total, examples = joint.value.tolist()
+        return float(total / examples)
+
+    def _validate(self, joint: Exchange) -> None:
+        """The sum of this rank's validation losses, and the number of its examples."""
         total, examples = 0.0, 0
         for inputs, labels in self.validation:
-            outputs, labels = call(self.model, inputs, self.device), moved(labels, self.device)
-            total += len(outputs) * float(self.loss_fn(outputs, labels))
+            share = self.ranks.share(inputs, labels)
+            joint.check += share.check
+            if share.examples == 0:
+                continue
+            outputs = call(self.model, share.inputs, self.device)
+            total += len(outputs) * float(self.loss_fn(outputs, moved(share.labels, self.device)))
             examples += len(outputs)
-        return total / examples
-
-
-def _log_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    flat = logits.reshape(-1).float()
-    return functional.binary_cross_entropy_with_logits(flat, labels.reshape(-1).to(flat))
-
-
-def _distillation(outputs: Tensor, logits: Tensor, index: int) -> Tensor:
-    if outputs.numel() != logits.numel():
-        raise DataError(
-            f"batch {index}: the model gives {outputs.numel()} logits, the teacher {logits.numel()}"
-        )
-    return _log_loss(outputs, torch.sigmoid(logits.float()))
-
-
-def _count(batches: Batches, name: str) -> int:
-    check_repeatable(batches, name)
-    try:
-        count = len(batches)  # type: ignore[arg-type]
-    except TypeError:
-        count = sum(1 for _ in batches)
-    if count == 0:
-        raise DataError(f"{name} are empty")
-    return count
+        joint.value = torch.tensor([total, examples], dtype=torch.float64)
 
 
 @contextmanager

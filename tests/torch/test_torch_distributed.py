@@ -1,0 +1,192 @@
+"""Two processes that share fine-tuning and evaluation do what one does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rank_checks
+import torch
+from torch import Tensor, nn
+
+from saec.errors import DataError
+from saec.torch.ranks import Gradients, Ranks
+
+RANKS = 2
+SECONDS = 120
+
+Found = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
+    """What each of two ranks gave."""
+    folder = tmp_path_factory.mktemp("ranks")
+    outs = [folder / str(rank) for rank in range(RANKS)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if sys.platform == "linux":
+        environment["GLOO_SOCKET_IFNAME"] = "lo"
+    script = Path(rank_checks.__file__)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", script, str(rank), str(RANKS), folder / "store", out],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, out in enumerate(outs)
+    ]
+    try:
+        errors = [process.communicate(timeout=SECONDS)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * RANKS, "\n".join(errors)
+    return [torch.load(out, weights_only=False) for out in outs]
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Found]:
+    """What one process gives."""
+    return rank_checks.results()
+
+
+@pytest.mark.parametrize("name", rank_checks.SAME)
+def test_two_processes_do_what_one_does(
+    found: list[Found], alone: dict[str, Found], name: str
+) -> None:
+    for key, expected in alone[name].items():
+        own = [rank["same"][name][key] for rank in found]
+        if isinstance(expected, Tensor):
+            torch.testing.assert_close(own[0], expected, atol=1e-5, rtol=1e-5, equal_nan=True)
+            torch.testing.assert_close(own[0], own[1], atol=0, rtol=0, equal_nan=True)
+        else:
+            assert own == [expected] * RANKS, key
+
+
+def test_the_scenarios_say_something(alone: dict[str, Found]) -> None:
+    for name, one in alone.items():
+        if "scored" in name:
+            assert one["predictions"].unique().numel() > 50
+            assert one["training"]
+        else:
+            assert one["best"] == (0 if "diverged" in name else 8)
+    assert alone["diverged tiered"]["losses"][1:].isnan().all()
+
+
+# What is wrong, and the errors of the two ranks; "others" where only the second one's share fails.
+OTHERS = ("SaecError", "rank 1 failed; its own error says why")
+DIFFERENT = ("DataError", "all ranks need the same model, rows, batches in the same order")
+UNEQUAL = ("DataError", r"whose tensors have \[3, 9\] rows; they need the same number")
+WRAPPED = ("ModuleError", "give the module in DistributedDataParallel")
+OUTSIDE = ("IdError", "id 90 of field 'user' is outside its vocabulary of 90")
+ERRORS = {
+    "bad id in training": (OTHERS, ("IdError", "id 1000 at position 16")),
+    "bad id in validation": (OTHERS, ("IdError", "id 1000 at position 14")),
+    "bad id for the teacher": (OTHERS, ("RuntimeError", "no memory")),
+    "batches end in an error": (OTHERS, ("OSError", "the disk is gone")),
+    "fewer batches": (DIFFERENT, DIFFERENT),
+    "other batches": (DIFFERENT, DIFFERENT),
+    "other validation": (DIFFERENT, DIFFERENT),
+    "other tables": (DIFFERENT, DIFFERENT),
+    "another rate": (DIFFERENT, DIFFERENT),
+    "other options on one rank": (OTHERS, ("OptionError", "epochs must be at least 1, not 0")),
+    "bags": (UNEQUAL, UNEQUAL),
+    "wrapped": (WRAPPED, WRAPPED),
+    "teacher's logits": (
+        ("DataError", "batch 0: the model gives 16 logits, the teacher 17"),
+        ("SaecError", "batch 0: rank 0 failed"),
+    ),
+    "prediction": (OTHERS, ("RuntimeError", "no memory")),
+    "prediction of other rows": (DIFFERENT, DIFFERENT),
+    "id to predict": (OUTSIDE, OUTSIDE),
+}
+
+
+@pytest.mark.parametrize("name", rank_checks.FAILURES)
+def test_all_ranks_raise_if_one_does(found: list[Found], name: str) -> None:
+    for rank, (kind, message) in enumerate(ERRORS[name]):
+        own_kind, own_message = found[rank]["failures"][name]
+        assert own_kind == kind
+        with pytest.raises(ValueError, match=message):
+            raise ValueError(own_message)
+
+
+def test_a_rank_that_ends_leaves_no_one_waiting(found: list[Found]) -> None:
+    assert found[0]["left alone"] == "RuntimeError"  # gloo's: the connection is closed
+
+
+def test_shares_are_slices_of_everything() -> None:
+    ids, weights, labels = torch.arange(7), torch.rand(7, 2), torch.arange(7) * 10
+    inputs = ({"ids": ids, "more": (weights, [None])}, torch.tensor(3.0), "mode", 2)
+    shares = [Ranks(rank, 3).share(inputs, labels) for rank in range(3)]
+    assert [share.examples for share in shares] == [2, 2, 3]
+    assert len({share.check for share in shares}) == 1
+    named, scale, mode, number = shares[1].inputs
+    assert named["ids"].tolist() == [2, 3]
+    assert torch.equal(named["more"][0], weights[2:4])
+    assert named["more"][1] == [None]
+    assert (scale, mode, number) == (3.0, "mode", 2)
+    assert shares[2].labels.tolist() == [40, 50, 60]
+    assert type(shares[0].inputs) is tuple
+    other = Ranks(0, 3).share(inputs, labels + 1)
+    assert other.check != shares[0].check
+
+
+def test_a_process_alone_takes_batches_as_they_are() -> None:
+    inputs = (torch.arange(5), torch.tensor([0, 2]), object())
+    share = Ranks().share(inputs, "labels")
+    assert share.inputs is inputs
+    assert (share.labels, share.examples) == ("labels", None)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_slices_are_even_and_leave_nothing_out(count: int) -> None:
+    for rows in (0, 1, 2, 7, 8, 64):
+        parts = [range(rows)[Ranks(rank, count).part(rows)] for rank in range(count)]
+        assert [row for part in parts for row in part] == list(range(rows))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_what_cannot_be_sliced_is_refused() -> None:
+    ranks = Ranks(0, 2)
+    with pytest.raises(DataError, match="whose tensors have no rows"):
+        ranks.share(torch.tensor(1.0))
+    with pytest.raises(DataError, match=r"whose tensors have \[3, 4\] rows"):
+        ranks.share(torch.arange(3), torch.arange(4))
+    with pytest.raises(DataError, match="a range in it cannot be sliced"):
+        ranks.share((torch.arange(3), range(3)))
+
+
+def parameter(*shape: int, dtype: torch.dtype = torch.float32) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape, dtype=dtype))
+
+
+def test_gradients_by_hand() -> None:
+    """Means over 3 examples on one rank and over 1 on the other, which has one more gradient."""
+    values = [parameter(2), parameter(1, 1), parameter(0)]
+    gradients = Gradients(values)
+    values[0].grad = torch.tensor([1.0, 2.0])
+    first = gradients.sums(3)
+    values[0].grad, values[1].grad = torch.tensor([5.0, -2.0]), torch.tensor([[4.0]])
+    second = gradients.sums(1)
+    assert (first + second).tolist() == [8, 4, 4, 2, 1, 0, 4]
+    gradients.set_means(first + second)
+    assert values[0].grad.tolist() == [2, 1]
+    assert values[1].grad.tolist() == [[1]]
+    assert values[2].grad is None
+
+
+def test_gradients_are_exchanged_in_single_precision_at_least() -> None:
+    half, double = parameter(1, dtype=torch.bfloat16), parameter(1, dtype=torch.float64)
+    assert Gradients([half]).like.dtype == torch.float32
+    assert Gradients([half, double]).like.dtype == torch.float64
+    half.grad = torch.tensor([0.5], dtype=torch.bfloat16)
+    gradients = Gradients([half])
+    gradients.set_means(gradients.sums(3) + gradients.sums(3))
+    assert half.grad.dtype == torch.bfloat16
+    assert half.grad.item() == 0.5

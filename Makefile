@@ -13,11 +13,12 @@ BUILT_FROM := $(wildcard native/*) CMakeLists.txt pyproject.toml constraints.txt
 # The tools are in the environment already: no download per build, and the build directory is kept.
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
-.PHONY: help test bench-smoke demo lint sanitize sanitize-threads clean
+.PHONY: help test test-kills bench-smoke demo lint sanitize sanitize-threads clean
 
 help:
 	@echo "make test      set up, lint, check types, run all tests"
 	@echo "make demo      set up, train, compress and evaluate on a simulated click log"
+	@echo "make test-kills  compressions and workers killed at many random moments, in minutes"
 	@echo "make bench-smoke  lookups against recorded ratios, in a minute"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make sanitize  the native core's tests under address and undefined-behaviour sanitizers"
@@ -26,6 +27,10 @@ help:
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-kills: $(VENV)/.dev
+	SAEC_KILLS=20 $(BIN)/python -m pytest tests/test_resuming.py -k killed
+	SAEC_KILLS=5 $(BIN)/python -m pytest tests/distributed -k "kill or die"
 
 bench-smoke: $(VENV)/.dev
 	$(BIN)/python benchmarks/smoke.py

@@ -1,332 +1,213 @@
-"""Checkpoints: every kind of file read alike, and bad files refused by name."""
+"""Tables, frequencies and metrics of the same fields, from files of any kind."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-import pickle
-import struct
-import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
 
-from saec.checkpoint import read_frequencies, read_tables
-from saec.errors import CheckpointError, OptionalDependencyError
+import saec
+from saec.checkpoint import LogColumns, read_fields, read_frequencies, read_tables
+from saec.errors import CheckpointError, DataError, FieldError, IdError
+from saec.rows import FileRows, JoinedRows, Rows
 
 USER = np.arange(6, dtype=np.float32).reshape(3, 2)
 ITEM = np.linspace(-1, 1, 8, dtype=np.float16).reshape(2, 4)
 COUNTS = np.array([5, 0, 2], np.int64)
 
-State = dict[str, torch.Tensor]
+
+def values(rows: Rows) -> list[object]:
+    return rows.read(0, len(rows)).tolist()
 
 
-def state() -> State:
-    return {
-        "user.weight": torch.from_numpy(USER.copy()),
-        "item.weight": torch.from_numpy(ITEM.copy()),
-        "bias": torch.ones(3),
-        "ids": torch.ones(2, 2, dtype=torch.int64),
-        "cube": torch.ones(2, 2, 2),
-    }
+def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(path, **arrays)
 
 
-def save_safetensors(path: Path, tensors: State) -> None:
-    safetensors.torch.save_file(tensors, path)
+def save_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    safetensors.torch.save_file({name: torch.from_numpy(a) for name, a in arrays.items()}, path)
 
 
-def save_npz(path: Path, tensors: State) -> None:
-    np.savez(path, **{name: tensor.numpy() for name, tensor in tensors.items()})
+def save_torch(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
 
 
-def save_old_torch(path: Path, tensors: State) -> None:
-    torch.save(tensors, path, _use_new_zipfile_serialization=False)
-
-
-def save_nested(key: str) -> Callable[[Path, State], None]:
-    def save(path: Path, tensors: State) -> None:
-        optimizer = {"state": {0: {"exp_avg": torch.zeros(3, 2)}}}
-        torch.save({"epoch": 3, key: tensors, "optimizer": optimizer}, path)
-
-    return save
-
-
-WRITERS: dict[str, Callable[[Path, State], None]] = {
-    "model.safetensors": save_safetensors,
-    "model.npz": save_npz,
-    "model.pt": lambda path, tensors: torch.save(tensors, path),
-    "model.pth": save_old_torch,
-    "lightning.pt": save_nested("state_dict"),
-    "recipe.pt": save_nested("model_state_dict"),
-    "pytorch_model.bin": save_nested("model"),
-}
+WRITERS = {"f.npz": save_npz, "f.safetensors": save_safetensors, "f.pt": save_torch}
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_tables_of_every_kind_of_file(tmp_path: Path, name: str) -> None:
-    WRITERS[name](tmp_path / name, state())
-    tables = read_tables(tmp_path / name)
-    assert set(tables) == {"user.weight", "item.weight"}
-    for table, expected in ((tables["user.weight"], USER), (tables["item.weight"], ITEM)):
-        assert table.dtype == expected.dtype
-        assert np.array_equal(table, expected)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "model.pt", "model.pth"])
-def test_bfloat16(tmp_path: Path, name: str) -> None:
-    WRITERS[name](tmp_path / name, {"user": torch.from_numpy(USER).to(torch.bfloat16)})
-    table = read_tables(tmp_path / name)["user"]
-    assert table.dtype == ml_dtypes.bfloat16
-    assert np.array_equal(table.astype(np.float32), USER)
-
-
-def test_npy_is_one_table_named_like_the_file(tmp_path: Path) -> None:
-    np.save(tmp_path / "user.npy", np.asfortranarray(USER))
-    tables = read_tables(tmp_path / "user.npy")
-    assert list(tables) == ["user"]
-    assert isinstance(tables["user"], np.memmap)
-    assert np.array_equal(tables["user"], USER)
-
-
-def test_a_single_saved_tensor(tmp_path: Path) -> None:
-    torch.save(torch.from_numpy(USER), tmp_path / "user.pt")
-    assert np.array_equal(read_tables(tmp_path / "user.pt")["user"], USER)
-
-
-def test_parameters_and_strided_tensors(tmp_path: Path) -> None:
-    weight = torch.nn.Parameter(torch.from_numpy(USER.copy()).T)
-    torch.save({"user": weight}, tmp_path / "model.pt")
-    assert np.array_equal(read_tables(tmp_path / "model.pt")["user"], USER.T)
-
-
-def test_sparse_tensors_are_left_out(tmp_path: Path) -> None:
-    tensors = {"user": torch.from_numpy(USER), "adjacency": torch.eye(3).to_sparse()}
-    torch.save(tensors, tmp_path / "model.pt")
-    assert list(read_tables(tmp_path / "model.pt")) == ["user"]
-
-
-def test_safetensors_are_mapped(tmp_path: Path) -> None:
-    save_safetensors(tmp_path / "model.safetensors", state())
-    table = read_tables(tmp_path / "model.safetensors")["user.weight"]
-    assert isinstance(table, np.memmap)
-    assert not table.flags.writeable
-
-
-def write_header(path: Path, header: dict[str, object], data: bytes, padding: int = 0) -> None:
-    text = json.dumps(header).encode() + b" " * padding
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
-@pytest.mark.parametrize("padding", range(4))
-def test_unaligned_safetensors_become_aligned(tmp_path: Path, padding: int) -> None:
-    entry = {"dtype": "F32", "shape": [3, 2], "data_offsets": [0, 24]}
-    write_header(tmp_path / "odd.safetensors", {"user": entry}, USER.tobytes(), padding)
-    table = read_tables(tmp_path / "odd.safetensors")["user"]
-    assert table.flags.aligned
-    assert np.array_equal(table, USER)
-
-
-def test_unknown_and_empty_safetensors_are_left_out(tmp_path: Path) -> None:
-    header = {
-        "__metadata__": {"format": "pt"},
-        "fp4": {"dtype": "F4", "shape": [2, 2], "data_offsets": [0, 2]},
-        "fp8": {"dtype": "F8_E4M3", "shape": [2, 2], "data_offsets": [2, 6]},
-        "none": {"dtype": "F32", "shape": [0], "data_offsets": [6, 6]},
-        "scalar": {"dtype": "F16", "shape": [], "data_offsets": [6, 8]},
-        "user": {"dtype": "F32", "shape": [3, 2], "data_offsets": [8, 32]},
-    }
-    write_header(tmp_path / "m.safetensors", header, bytes(8) + USER.tobytes())
-    assert list(read_tables(tmp_path / "m.safetensors")) == ["user"]
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "model.npz", "model.pt"])
-def test_no_table_says_what_was_found(tmp_path: Path, name: str) -> None:
-    WRITERS[name](tmp_path / name, {"bias": torch.ones(3), "ids": torch.ones(2, 2).to(torch.int64)})
-    with pytest.raises(CheckpointError, match="no two-dimensional floating-point table") as error:
-        read_tables(tmp_path / name)
-    assert "bias (3,) float32; " in str(error.value) + "; "
-    assert "ids (2, 2) int64" in str(error.value)
-
-
-def test_a_long_list_of_what_was_found_is_cut(tmp_path: Path) -> None:
-    np.savez(tmp_path / "model.npz", **{f"bias{i}": np.ones(1) for i in range(20)})
-    with pytest.raises(CheckpointError, match=r"bias7 \(1,\) float64; and 12 more$"):
-        read_tables(tmp_path / "model.npz")
-
-
-@pytest.mark.parametrize("name", ["empty.safetensors", "empty.npz", "empty.npy", "empty.pt"])
-def test_empty_files(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).touch()
-    with pytest.raises(CheckpointError, match=name):
-        read_tables(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["a.safetensors", "a.npz", "a.npy", "a.pt"])
-def test_missing_files_and_directories(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CheckpointError, match=f"{name}: no such file"):
-        read_tables(tmp_path / name)
-    (tmp_path / name).mkdir()
-    with pytest.raises(CheckpointError, match=f"{name}: no such file"):
-        read_tables(tmp_path / name)
-
-
-def test_unknown_kinds(tmp_path: Path) -> None:
-    (tmp_path / "model.h5").touch()
-    with pytest.raises(
-        CheckpointError, match=r"unknown kind of file; known are .safetensors, .npz"
-    ):
-        read_tables(tmp_path / "model.h5")
-
-
-def test_files_named_wrongly(tmp_path: Path) -> None:
-    text = b"user,0.5\n" * 100
-    for name in ("a.safetensors", "a.npz", "a.npy", "a.pt"):
-        (tmp_path / name).write_bytes(text)
-        with pytest.raises(CheckpointError, match=name):
-            read_tables(tmp_path / name)
-
-
-class Exploit:
-    """Unpickling one would run a command."""
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return sys.exit, ("unpickled",)
-
-
-@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.pt"])
-def test_pickles_are_not_loaded(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(pickle.dumps({"user": Exploit()}))
-    with pytest.raises(CheckpointError, match=name):
-        read_tables(tmp_path / name)
-
-
-def test_object_arrays_are_not_loaded(tmp_path: Path) -> None:
-    exploit = np.array([[Exploit()]])
-    np.savez(tmp_path / "a.npz", user=exploit)
-    with pytest.raises(CheckpointError, match=r"a.npz: cannot be read .*allow_pickle=False"):
-        read_tables(tmp_path / "a.npz")
-    np.save(tmp_path / "a.npy", exploit)
-    with pytest.raises(CheckpointError, match=r"a.npy: cannot be read .*Python objects"):
-        read_tables(tmp_path / "a.npy")
-
-
-def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
-    torch.save(torch.nn.Embedding(3, 2), tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=r"not a file of tensors alone.*state_dict\(\)"):
-        read_tables(tmp_path / "model.pt")
-
-
-def test_other_objects_in_torch_files(tmp_path: Path) -> None:
-    torch.save([torch.ones(2, 2)], tmp_path / "list.pt")
-    with pytest.raises(CheckpointError, match=r"list.pt: holds a list, not a state_dict"):
-        read_tables(tmp_path / "list.pt")
-    torch.save({"epoch": 3, "weights": {}}, tmp_path / "odd.pt")
-    with pytest.raises(CheckpointError, match="no state_dict; it holds 'epoch', 'weights'"):
-        read_tables(tmp_path / "odd.pt")
-
-
-def test_members_of_an_npz_that_are_no_arrays(tmp_path: Path) -> None:
-    np.savez(tmp_path / "model.npz", user=USER)
-    with zipfile.ZipFile(tmp_path / "model.npz", "a") as archive:
-        archive.writestr("README.txt", "about")
-    assert list(read_tables(tmp_path / "model.npz")) == ["user"]
-
-
-def test_torch_is_needed_for_torch_files_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.save(state(), tmp_path / "model.pt")
-    save_npz(tmp_path / "model.npz", state())
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert len(read_tables(tmp_path / "model.npz")) == 2
-    with pytest.raises(OptionalDependencyError, match=r"pip install 'saec\[torch\]'"):
-        read_tables(tmp_path / "model.pt")
-
-
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "model.npz", "user.npy", "model.pt", "o.pth"]
-)
-def test_truncated_at_any_place(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    write(path)
-    whole = path.read_bytes()
-    for length in [*range(1, len(whole), max(1, len(whole) // 40)), len(whole) - 1]:
-        path.write_bytes(whole[:length])
-        with pytest.raises(CheckpointError, match=name):
-            read_tables(path)
-
-
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "model.npz", "user.npy", "model.pt", "o.pth"]
-)
-def test_damaged_bytes_end_in_an_error_or_an_array(
-    tmp_path: Path, name: str, rng: np.random.Generator
-) -> None:
-    path = tmp_path / name
-    write(path)
-    whole = path.read_bytes()
-    for _ in range(150):
-        damaged = bytearray(whole)
-        for place in rng.integers(0, len(whole), 3):
-            damaged[place] = rng.integers(256)
-        path.write_bytes(damaged)
-        with contextlib.suppress(CheckpointError):
-            assert all(table.ndim == 2 for table in read_tables(path).values())
-
-
-def write(path: Path) -> None:
-    writers = {".npy": lambda path, _: np.save(path, USER), ".pth": save_old_torch}
-    writer = writers.get(path.suffix) or WRITERS[path.name]
-    writer(path, state())
-
-
-def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
-    entry = {"dtype": "F32", "shape": [1 << 40, 2], "data_offsets": [0, 1 << 43]}
-    write_header(tmp_path / "big.safetensors", {"user": entry}, USER.tobytes())
-    with pytest.raises(CheckpointError, match="not a safetensors file, or truncated"):
-        read_tables(tmp_path / "big.safetensors")
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        buffer, {"descr": "<f4", "fortran_order": False, "shape": (1 << 50, 2)}
-    )
-    (tmp_path / "big.npy").write_bytes(buffer.getvalue() + USER.tobytes())
-    with pytest.raises(CheckpointError, match=r"cannot be read as .npy"):
-        read_tables(tmp_path / "big.npy")
-    with zipfile.ZipFile(tmp_path / "big.npz", "w") as archive:
-        archive.write(tmp_path / "big.npy", "user.npy")
-    with pytest.raises(CheckpointError, match=r"cannot be read as .npz"):
-        read_tables(tmp_path / "big.npz")
-
-
-@pytest.mark.parametrize("name", ["f.npz", "f.safetensors"])
 def test_frequencies_by_table(tmp_path: Path, name: str) -> None:
-    vectors = {
-        "user": torch.from_numpy(COUNTS),
-        "item": torch.tensor([0.5, 1.5]),
-        "weights": torch.ones(2, 2),
-    }
-    (save_npz if name.endswith("npz") else save_safetensors)(tmp_path / name, vectors)
+    vectors = {"user": COUNTS, "item": np.array([0.5, 1.5]), "weights": np.ones((2, 2))}
+    WRITERS[name](tmp_path / name, vectors)
     frequencies = read_frequencies(tmp_path / name)
     assert set(frequencies) == {"user", "item"}
-    assert frequencies["user"].tolist() == [5, 0, 2]
-    assert frequencies["item"].tolist() == [0.5, 1.5]
+    assert values(frequencies["user"]) == [5, 0, 2]
+    assert values(frequencies["item"]) == [0.5, 1.5]
 
 
 def test_frequencies_of_one_table(tmp_path: Path) -> None:
     np.save(tmp_path / "user.npy", COUNTS)
-    assert read_frequencies(tmp_path / "user.npy")["user"].tolist() == [5, 0, 2]
+    assert values(read_frequencies(tmp_path / "user.npy")["user"]) == [5, 0, 2]
 
 
 def test_bad_frequencies(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", user=USER, name=np.array(["a"]))
     with pytest.raises(CheckpointError, match=r"no vector of frequencies; it holds user \(3, 2\)"):
         read_frequencies(tmp_path / "f.npz")
-    with pytest.raises(CheckpointError, match=r"known are .safetensors, .npz, .npy$"):
-        read_frequencies(tmp_path / "f.pt")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A state_dict with two tables and more, and frequencies of the two."""
+    state = {"user.weight": USER, "item.weight": ITEM, "mlp.weight": np.ones((2, 2), np.float32)}
+    save_torch(tmp_path / "model.pt", state)
+    np.savez(tmp_path / "counts.npz", user=COUNTS, item=[1.0, 2.0])
+    return tmp_path / "model.pt"
+
+
+def test_fields_of_a_state_dict(model: Path) -> None:
+    fields, metrics = saec.read_fields(model, model.parent / "counts.npz", only=["user", "it*"])
+    assert metrics is None
+    assert [(field.name, field.vocab_size, field.dim) for field in fields] == [
+        ("user", 3, 2),
+        ("item", 2, 4),
+    ]
+    assert isinstance(fields[0].rows, FileRows)
+    assert values(fields[0].rows) == USER.tolist()
+    assert fields[0].frequencies.tolist() == [5, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ([], "no frequencies for mlp, but for user, item; name the tables to compress with --only"),
+        (["usr"], "no table matches --only usr; there are user, item, mlp"),
+    ],
+)
+def test_tables_without_a_partner(model: Path, only: list[str], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        read_fields(model, model.parent / "counts.npz", only=only)
+
+
+def test_metrics_go_with_their_fields(model: Path) -> None:
+    metrics = saec.LossMetrics(
+        {"user.weight": np.eye(2), "item": np.eye(4)}, 10, {"user.weight": 0.1, "item": 0.2}
+    )
+    path = model.parent / "metrics.safetensors"
+    saec.save_metrics(metrics, path)
+    counts = model.parent / "counts.npz"
+    _, known = read_fields(model, counts, path, only=["item", "user"])
+    assert known is not None
+    assert list(known) == ["user", "item"]
+    assert dict(known.relative_errors) == {"user": 0.1, "item": 0.2}
+    log = LogColumns(_log(model.parent), {"user": "u"})
+    fields, known = read_fields(model, log, path, progress=False)
+    assert [field.name for field in fields] == list(known or ()) == ["user"]
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_what_has_no_name_goes_with_the_only_other(tmp_path: Path, sharded: bool) -> None:
+    for i, rows in enumerate((slice(0, 2), slice(2, 3)) if sharded else (slice(0, 3),)):
+        np.save(tmp_path / f"table-{i}.npy", USER[rows])
+        np.save(tmp_path / f"seen-{i}.npy", COUNTS[rows])
+    suffix = "-*.npy" if sharded else "-0.npy"
+    (field,), _ = read_fields(f"{tmp_path}/table{suffix}", f"{tmp_path}/seen{suffix}")
+    assert field.name == ("table" if sharded else "table-0")
+    assert isinstance(field.rows, JoinedRows) == sharded
+    assert field.frequencies.tolist() == [5, 0, 2]
+
+
+def test_tables_and_frequencies_may_be_sharded_differently(tmp_path: Path) -> None:
+    np.save(tmp_path / "user-0.npy", USER[:1])
+    np.save(tmp_path / "user-1.npy", USER[1:])
+    save_safetensors(
+        tmp_path / "counts.safetensors",
+        {"user-00001-of-00002": COUNTS[:2], "user-00002-of-00002": COUNTS[2:]},
+    )
+    (field,), _ = read_fields(tmp_path / "user-*.npy", tmp_path / "counts.safetensors")
+    assert values(field.rows) == USER.tolist()
+    assert field.frequencies.tolist() == [5, 0, 2]
+    with pytest.raises(FieldError, match="'user-1': weights have 2 rows, frequencies 3"):
+        read_fields(tmp_path / "user-1.npy", tmp_path / "counts.safetensors")
+
+
+def _log(folder: Path) -> Path:
+    """A log of two days: user 0 was there five times and user 2 twice, each item once."""
+    (folder / "log").mkdir()
+    for day, users, items in ((1, [0, 0, 0], [[0], [], [1]]), (2, [2, 0, 2, 0], [None] * 4)):
+        log = pa.table({"u": users, "i": pa.array(items, pa.list_(pa.int32()))})
+        pq.write_table(log, folder / "log" / f"{day}.parquet")
+    return folder / "log"
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        lambda log: log,
+        lambda log: f"{log}/*.parquet",
+        lambda log: [log / "1.parquet", log / "2.parquet"],
+    ],
+)
+def test_frequencies_are_counted_in_a_log(model: Path, paths: Callable[[Path], Path]) -> None:
+    log = LogColumns(paths(_log(model.parent)), {"item": "i", "user.weight": "u"})
+    fields, _ = read_fields(model, log, progress=False)
+    assert {field.name: field.frequencies.tolist() for field in fields} == {
+        "user": [5, 0, 2],
+        "item": [1, 1],
+    }
+
+
+def test_only_some_tables_are_counted(model: Path) -> None:
+    log = LogColumns(_log(model.parent), {"item": "i", "user": "u"})
+    (field,), _ = read_fields(model, log, only=["us*"], progress=False)
+    assert (field.name, field.frequencies.tolist()) == ("user", [5, 0, 2])
+    with pytest.raises(CheckpointError, match="no columns for mlp, but for item, user"):
+        read_fields(model, log, only=["user", "mlp"], progress=False)
+
+
+def test_a_nameless_table_takes_the_only_column(tmp_path: Path) -> None:
+    np.save(tmp_path / "table.npy", USER)
+    log = LogColumns(_log(tmp_path), {"user": "u"})
+    (field,), _ = read_fields(tmp_path / "table.npy", log, progress=False)
+    assert (field.name, field.frequencies.tolist()) == ("table", [5, 0, 2])
+
+
+def test_counts_may_be_kept_in_files(model: Path) -> None:
+    log = LogColumns(_log(model.parent), {"user": "u"})
+    folder = model.parent / "kept"
+    folder.mkdir()
+    (field,), _ = read_fields(model, log, progress=False, folder=folder)
+    assert isinstance(field.counts, FileRows)
+    assert field.counts.path.parent == folder
+    assert field.frequencies.tolist() == [5, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "message"),
+    [
+        ({"usr": "u"}, CheckpointError, "no tables for columns usr, but user, item, mlp"),
+        ({"user": "v"}, DataError, r"1.parquet: no column 'v'; there are u, i"),
+        ({"item": "u"}, IdError, "'item': id 2 is out of range; ids go from 0 to 1"),
+        ({"user": "u", "user.weight": "u"}, CheckpointError, "user and user.weight are the same"),
+    ],
+)
+def test_bad_columns_of_a_log(
+    model: Path, columns: dict[str, str], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        read_fields(model, LogColumns(_log(model.parent), columns), progress=False)
+
+
+def test_frequencies_must_come_from_somewhere(model: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"model.pt: has no frequencies next to its vectors"):
+        read_fields(model)
+
+
+def test_paths_may_be_strings(model: Path) -> None:
+    assert set(read_tables(str(model))) == {"user.weight", "item.weight", "mlp.weight"}

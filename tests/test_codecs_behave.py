@@ -9,6 +9,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from coding_calls import encode, offers
 from numpy.typing import NDArray
 
 import saec
@@ -86,8 +87,7 @@ def metric_for(weights: NDArray[np.generic], in_nats: bool) -> Metric | None:
 @cache
 def budget_for(codec: Codec, ratio: float) -> Budget | None:
     """None for a codec that has one size only."""
-    offers = codec.options(field("f", WEIGHTS["ordinary"]), None, np.random.default_rng(0))
-    return None if len(offers) == 1 else Ratio(ratio)
+    return None if len(offers(codec, field("f", WEIGHTS["ordinary"]))) == 1 else Ratio(ratio)
 
 
 def compress_fields(
@@ -163,22 +163,24 @@ def test_the_same_seed_gives_the_same_file(
 def test_inputs_are_not_changed(name: str, kind: str, in_nats: bool) -> None:
     weights, frequencies = WEIGHTS[kind].copy(order="K"), np.arange(1.0, len(WEIGHTS[kind]) + 1)
     weights.flags.writeable = frequencies.flags.writeable = False
-    codec, rng = CODECS[name], np.random.default_rng(0)
-    one = Field("f", weights, frequencies)
+    codec, one = CODECS[name], Field("f", weights, frequencies)
     metric = metric_for(weights, in_nats)
-    codec.encode(one, codec.options(one, metric, rng)[-1].choice, rng, lambda _: None)
+    encode(codec, one, offers(codec, one, metric)[-1].choice, metric)
     assert weights.tobytes() == WEIGHTS[kind].tobytes()
     assert np.array_equal(frequencies, np.arange(1.0, len(weights) + 1))
 
 
 @every_codec
 @every_table
-def test_what_is_on_offer_costs_no_more_than_its_price(name: str, kind: str, in_nats: bool) -> None:
+def test_what_is_on_offer_costs_no_more_than_its_price_and_loses_what_it_says(
+    name: str, kind: str, in_nats: bool
+) -> None:
     codec, one = CODECS[name], field("f", WEIGHTS[kind])
-    offers = codec.options(one, metric_for(one.weights, in_nats), np.random.default_rng(0))
-    for option in {0: offers[0], 1: offers[len(offers) // 2], 2: offers[-1]}.values():
+    metric = metric_for(one.weights, in_nats)
+    offered = offers(codec, one, metric)
+    for option in {0: offered[0], 1: offered[len(offered) // 2], 2: offered[-1]}.values():
         done: list[float] = []
-        coded = codec.encode(one, option.choice, np.random.default_rng(0), done.append)
+        coded = encode(codec, one, option.choice, metric, advance=done.append)
         assert 8 * entry_bytes(coded.entry) <= option.bits
         assert 0 < sum(done) <= 1 + 1e-9
 
@@ -188,8 +190,7 @@ def test_what_is_on_offer_costs_no_more_than_its_price(name: str, kind: str, in_
 def test_rows_are_near_their_centroids(name: str, kind: str, in_nats: bool) -> None:
     codec, one = CODECS[name], field("f", WEIGHTS[kind])
     metric = metric_for(one.weights, in_nats)
-    offers = codec.options(one, metric, np.random.default_rng(0))
-    coded = codec.encode(one, offers[-1].choice, np.random.default_rng(0), lambda _: None)
+    coded = encode(codec, one, offers(codec, one, metric)[-1].choice, metric)
     assert isinstance(coded, ClusteredField)
     root = np.eye(one.dim) if metric is None or name in EUCLIDEAN else metric.root
     rows, decoded = one.weights.astype(np.float64), coded.decode().astype(np.float64)

@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from saec import frequency
 from saec.errors import DataError, IdError
 from saec.frequency import count_batches, count_columns, count_ids, unseen_frequency
+from saec.rows import FileRows, rows_of
 
 LOG = pl.DataFrame(
     {
@@ -121,6 +122,27 @@ def test_parquet_columns(tmp_path: Path, sizes: dict[str, int] | None) -> None:
     counts = count_columns(tmp_path / "log.parquet", {"user": "user", "tag": "tags"}, sizes)
     assert counts["user"].tolist() == (USERS if sizes is None else [*USERS, 0, 0])
     assert counts["tag"].tolist() == TAGS
+
+
+def test_counts_in_files_of_a_folder(tmp_path: Path) -> None:
+    LOG.write_parquet(tmp_path / "log.parquet")
+    (tmp_path / "counts").mkdir()
+    columns = {"user": "user", "tag": "tags"}
+    counts = count_columns(
+        tmp_path / "log.parquet", columns, {"user": 5, "tag": 4}, folder=tmp_path / "counts"
+    )
+    assert counts["user"].tolist() == [*USERS, 0, 0]
+    rows = rows_of(counts["tag"])
+    assert isinstance(rows, FileRows)
+    assert rows.path.parent == tmp_path / "counts"
+    assert rows.read(1, 4).tolist() == TAGS[1:]
+    assert len(list((tmp_path / "counts").iterdir())) == 2
+    with pytest.raises(DataError, match="counts in a folder need vocab_sizes"):
+        count_columns(tmp_path / "log.parquet", columns, folder=tmp_path)
+    with pytest.raises(DataError, match=r"cannot write to .*absent: No such file or directory"):
+        count_columns(
+            tmp_path / "log.parquet", {"user": "user"}, {"user": 5}, folder=tmp_path / "absent"
+        )
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz"])

@@ -1,4 +1,4 @@
-"""Where rows are stored: bit-vectors against a dictionary, and when they are needed."""
+"""Where rows are stored: bit-vectors against a dictionary, whole and laid together of pieces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from saec.errors import ArtifactError
-from saec.order import Arrangement, Order, TierVectors, arrange
+from saec.order import TierVectors, vector_pieces
+from saec.pieces import lay
 from saec.tiers import tier_bounds
 
 
@@ -147,71 +148,48 @@ def test_damaged_vectors_give_places_in_range_or_an_error(seed: int, damaged: in
         assert np.all((places >= 0) & (places < sizes[tiers]))
 
 
-def ids_of(arrangement: Arrangement, count: int) -> list[list[int]]:
-    return [np.arange(count)[rows].tolist() for rows in arrangement.tiers]
+def laid(tiers: NDArray[np.int8], cuts: list[int]) -> NDArray[np.uint8]:
+    """The vectors that parts between ``cuts`` contribute to, of all ``tiers``."""
+    count = len(tiers)
+    data = np.zeros(TierVectors.planned_bytes(count), np.uint8)
+    bounds = [0, *sorted(cuts), count]
+    for start, stop in pairwise(bounds):
+        passed = np.bincount(tiers[:start], minlength=len(tier_bounds(count)) - 1)
+        pieces = list(vector_pieces("x", tiers[start:stop], passed, start, count))
+        assert all(np.all(np.diff(piece.places) >= 0) for piece in pieces)
+        lay(pieces, {"x": data})
+    return data
 
 
-ORDERS: tuple[Order, ...] = ("keep", "frequency")
+def test_pieces_by_hand() -> None:
+    # Tier 1 is the larger of 200 ids: ids 8 to 143. Bits stand behind the four bytes of the count.
+    tiers = np.zeros(200, dtype=np.int8)
+    tiers[8:144] = 1
+    ones, heads = vector_pieces("x", tiers[8:12], np.array([8, 0]), 8, 200)
+    assert (ones.role, ones.places.tolist(), ones.words.tolist()) == ("x", [5] * 4, [1, 2, 4, 8])
+    assert heads.places.tolist() == [], "another part has the block's first id"
+    # Of 1000 ids, tier 2 holds the first 744, and 600 before this part: 512 before the block of
+    # id 512 are told by another part, and 1000 is beyond the last block.
+    tiers = np.repeat(np.array([2, 0, 1], dtype=np.int8), [744, 64, 192])
+    pieces = list(vector_pieces("x", tiers[510:514], np.array([0, 0, 510]), 510, 1000))
+    assert pieces[0].places.tolist() == [4 + 63, 4 + 63, 68 + 4, 68 + 4]
+    assert pieces[0].words.tolist() == [64, 128, 1, 2]
+    assert pieces[1].places.tolist() == [68]
+    assert pieces[1].words.tolist() == [512]
+    assert pieces[1].words.dtype == np.uint32
+    assert not any(len(piece.places) for piece in pieces[2:])
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_ids_sorted_by_frequency_need_nothing(order: Order) -> None:
-    for frequencies in (1000.0 / np.arange(1, 301), np.ones(300)):
-        found = arrange(frequencies, order)
-        assert found.vectors is None
-        assert found.permutation is None
-        assert found.tiers == (slice(0, 64), slice(64, 256), slice(256, 300))
+@pytest.mark.parametrize("count", [1, 64, 65, 300, 511, 512, 513, 1024, 1025, 1700, 5000])
+@pytest.mark.parametrize("cuts", [[], [1], [7, 8, 9, 300], [512], [511, 513, 1024]])
+def test_pieces_lay_the_vectors(count: int, cuts: list[int]) -> None:
+    tiers = shuffled_tiers(count)
+    cuts = [cut for cut in cuts if cut < count]
+    assert np.array_equal(laid(tiers, cuts), TierVectors.of(tiers).data)
 
 
-def test_a_misplaced_rare_row_needs_nothing() -> None:
-    frequencies = 1000.0 / np.arange(1, 301)
-    frequencies[299] = 20.0  # should stand in the first tier, but holds 0.3 % of all
-    found = arrange(frequencies, "keep")
-    assert found.vectors is None
-    assert found.tiers == (slice(0, 64), slice(64, 256), slice(256, 300))
-
-
-def test_a_misplaced_frequent_row_needs_vectors() -> None:
-    frequencies = 1000.0 / np.arange(1, 301)
-    frequencies[299] = 900.0
-    found = arrange(frequencies, "keep")
-    assert found.permutation is None
-    assert ids_of(found, 300) == [
-        [*range(63), 299],
-        list(range(63, 255)),
-        list(range(255, 299)),
-    ]
-    assert found.vectors is not None
-    assert located(found.vectors, [299, 62, 63, 298]) == [(0, 63), (0, 62), (1, 0), (2, 43)]
-
-
-def test_a_rare_row_too_early_needs_nothing() -> None:
-    frequencies = 1000.0 / np.arange(1, 301)
-    frequencies[0] = 0.0  # a padding row; one row of every later tier stands one place too late
-    assert arrange(frequencies, "keep").vectors is None
-
-
-def test_frequency_order_gives_the_permutation() -> None:
-    frequencies = np.array([1.0, 5.0, 0.0, 5.0, 7.0])
-    found = arrange(frequencies, "frequency")
-    assert found.vectors is None
-    assert found.permutation is not None
-    assert found.permutation.tolist() == [4, 1, 3, 0, 2]  # equal ones by their ids
-    assert ids_of(found, 5) == [[4, 1, 3, 0, 2]]
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_tiers_hold_the_most_frequent_rows(order: Order, rng: np.random.Generator) -> None:
-    frequencies = rng.permutation(1e4 / np.arange(1, 1301))
-    found = arrange(frequencies, order)
-    bounds = tier_bounds(1300)
-    tiers = ids_of(found, 1300)
-    assert [len(rows) for rows in tiers] == np.diff(bounds).tolist()
-    assert sorted(row for rows in tiers for row in rows) == list(range(1300))
-    for more, fewer in pairwise(tiers):
-        assert frequencies[more].min() > frequencies[fewer].max()
-    if found.vectors is not None:
-        for tier, rows in enumerate(tiers):
-            assert located(found.vectors, rows) == [(tier, place) for place in range(len(rows))]
-    else:
-        assert np.array_equal(np.concatenate(tiers), found.permutation)
+@given(count=st.integers(1, 3000), seed=st.integers(0, 2**32 - 1), data=st.data())
+def test_pieces_of_any_parts_lay_the_vectors(count: int, seed: int, data: st.DataObject) -> None:
+    tiers = shuffled_tiers(count, seed)
+    cuts = data.draw(st.lists(st.integers(0, count), max_size=8))
+    assert np.array_equal(laid(tiers, cuts), TierVectors.of(tiers).data)

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saec import table
+from saec.codecs.survey import moments_of
 from saec.errors import FieldError
+from saec.passes import LocalPasses
+from saec.rows import FileRows
 from saec.table import Field, check_fields
 
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16]
@@ -158,3 +161,86 @@ def test_check_fields() -> None:
         check_fields([user, item, user])
     with pytest.raises(FieldError, match="expected a Field, got str"):
         check_fields(["user"])  # type: ignore[list-item]
+
+
+def in_file(path: Path, array: np.ndarray) -> FileRows:
+    path.write_bytes(array.tobytes())
+    return FileRows(path, 0, array.shape, array.dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_files(dtype: object, tmp_path: Path) -> None:
+    rows = in_file(tmp_path / "rows", weights(3, 2, dtype))
+    counts = in_file(tmp_path / "counts", np.array([4, 0, 2], np.uint8))
+    field = Field("user", rows, counts)
+    assert field.rows is rows
+    assert field.counts is counts
+    assert (field.vocab_size, field.dim, field.dtype) == (3, 2, np.dtype(dtype))
+    assert field.nbytes == 6 * np.dtype(dtype).itemsize
+    assert field.frequencies.dtype == np.float64
+    assert field.frequencies.tolist() == [4, 0, 2]
+    assert repr(field) == f"Field('user', 3 x 2 {np.dtype(dtype)})"
+    assert (field.census.total, field.census.seen) == (6, 2)
+
+
+def test_files_are_checked_when_they_are_used(tmp_path: Path) -> None:
+    array = weights()
+    array[1, 1] = np.nan
+    message = "field 'user': weights hold nan at row 1, column 1"
+    for rows in (in_file(tmp_path / "rows", array), np.memmap(tmp_path / "rows", np.float32, "r")):
+        table_of = rows if isinstance(rows, FileRows) else rows.reshape(3, 2)
+        field = Field("user", table_of, [1, 2, 3])
+        assert field.census.total == 6, "for which the weights are not read"
+        with pytest.raises(FieldError, match=message):
+            moments_of(field)
+    with pytest.raises(FieldError, match=message):
+        Field("user", np.array(array), [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ([1, -2, -3], "the frequency of id 1 is -2.0; it must be finite and not negative"),
+        ([1, 2, np.nan], "the frequency of id 2 is nan"),
+        ([0, 0, 0], "all 3 frequencies are zero"),
+    ],
+)
+def test_bad_frequencies_in_files(counts: list[float], message: str, tmp_path: Path) -> None:
+    field = Field("user", weights(), in_file(tmp_path / "counts", np.array(counts, np.float64)))
+    with pytest.raises(FieldError, match=f"field 'user': {message}"):
+        _ = field.census
+
+
+@pytest.mark.parametrize(
+    ("rows", "counts", "message"),
+    [
+        (weights(2), np.ones(3), "weights have 2 rows, frequencies 3"),
+        (weights(3).astype(np.float64), np.ones(3), "weights are float64; allowed are float32"),
+        (weights(3)[:, 0], np.ones(3), "weights must have 2 dimensions, not 1"),
+        (weights(0), np.ones(0), "weights are 0 x 2, an empty table"),
+        (weights(3), np.ones((3, 1)), "frequencies must have 1 dimension, not 2"),
+        (weights(3), np.ones(3, np.complex64), "frequencies are complex64, not real numbers"),
+    ],
+)
+def test_files_that_do_not_fit(
+    rows: np.ndarray, counts: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FieldError, match=f"field 'user': {message}"):
+        Field("user", in_file(tmp_path / "rows", rows), in_file(tmp_path / "counts", counts))
+
+
+def test_work_on_parts_can_be_taken_over() -> None:
+    field = Field("user", weights(5), np.arange(5))
+    seen: list[int] = []
+
+    class Counting(LocalPasses):
+        def run(self, *arguments: object, **options: object) -> object:
+            seen.append(len(self.parts))
+            return super().run(*arguments, **options)  # type: ignore[arg-type]
+
+    other = field.worked_on(Counting)
+    assert other.weights is field.weights
+    assert other.census.total == 10
+    assert seen == [1]
+    assert field.census.total == 10
+    assert seen == [1], "the field itself goes on as before"

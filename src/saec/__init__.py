@@ -1,6 +1,7 @@
 """Similarity-aware compression of embedding tables in recommendation models."""
 
 from saec.budget import BitsPerFeature, Budget, LossIncrease, MaxBytes, Ratio
+from saec.checkpoint import LogColumns, read_fields
 from saec.codecs.axes import Axes
 from saec.codecs.clusters import Clusters
 from saec.compress import compress
@@ -45,6 +46,7 @@ __all__ = [
     "IdError",
     "InspectedField",
     "Inspection",
+    "LogColumns",
     "LossIncrease",
     "LossMetrics",
     "MaxBytes",
@@ -60,5 +62,6 @@ __all__ = [
     "inspect",
     "load",
     "load_metrics",
+    "read_fields",
     "save_metrics",
 ]

@@ -1,118 +1,87 @@
-"""Read embedding tables and frequencies from the files in which people keep them."""
+"""Put together what lies in files: tables, their frequencies, and the metrics of their loss."""
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import ml_dtypes
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-
-from saec.errors import CheckpointError, require
+from saec.errors import CheckpointError
+from saec.frequency import count_columns
 from saec.metric import LossMetrics
 from saec.metric_file import load_metrics
+from saec.rows import Rows, rows_of
+from saec.sources import Source, describe, listed, read_source
 from saec.table import Field
 
-__all__ = ["listed", "read_fields", "read_frequencies", "read_tables"]
+__all__ = ["LogColumns", "listed", "read_fields", "read_frequencies", "read_tables"]
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Rows]
 Value = TypeVar("Value")
 
-TABLE_DTYPES = tuple(
-    np.dtype(dtype) for dtype in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)
-)
 
-# Where trainers put the state_dict in a checkpoint that holds more (Lightning, PyTorch's recipes).
-STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
+@dataclass(frozen=True)
+class LogColumns:
+    """Frequencies that are to be counted in a log.
 
-# The format's dtype names, apart from those narrower than a byte.
-_SAFETENSORS_DTYPES = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn,
-    "F8_E5M2": ml_dtypes.float8_e5m2,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U64": np.uint64,
-    "U32": np.uint32,
-    "U16": np.uint16,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
+    paths: Parquet or CSV files, see :func:`saec.frequency.count_columns`.
+    columns: by table, the column that holds its features' ids.
+    """
+
+    paths: str | Path | Sequence[str | Path]
+    columns: Mapping[str, str]
 
 
 def read_tables(path: str | Path) -> Arrays:
-    """Read all two-dimensional floating-point tables of a checkpoint, by name.
+    """Find all two-dimensional floating-point tables of a checkpoint, by name.
 
-    Vectors, integers and tensors of more dimensions are left out. ``.safetensors``, ``.npy`` and
-    PyTorch's zip format are memory mapped, so rows are read only when they are used.
+    Vectors, integers and tensors of more dimensions are left out. Rows are read only when they are
+    used, a part at a time; of packed ``.npz`` files and torch files older than PyTorch 1.6, at
+    once. Python objects are never unpickled.
 
     Args:
-        path: ``.safetensors``; ``.npz``; ``.npy`` (one table, named like the file); or a torch
-            state_dict in ``.pt``, ``.pth`` or ``.bin``, alone or under ``"state_dict"``,
-            ``"model_state_dict"`` or ``"model"``. Python objects are never unpickled.
+        path: a file, a folder or a pattern, see :func:`saec.sources.read_source`.
 
     Returns:
-        ``{name: (n, d)}`` arrays or memory maps of float64, float32, float16 or bfloat16.
+        ``{name: rows (n, d)}`` of float64, float32, float16 or bfloat16.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, truncated, of another kind, or holds no
+        CheckpointError: a file is missing, unreadable, truncated, of another kind, or holds no
             table; says what was found.
-        OptionalDependencyError: PyTorch is needed and not installed.
+        OptionalDependencyError: a package that is needed is not installed.
     """
-    arrays = _read(Path(path), _ARRAY_READERS | _TORCH_READERS)
-    tables = {
-        name: array
-        for name, array in arrays.items()
-        if array.ndim == 2 and array.dtype in TABLE_DTYPES
-    }
-    if not tables:
-        raise CheckpointError(
-            f"{path}: no two-dimensional floating-point table; it holds {_describe(arrays)}"
-        )
-    return tables
+    return _tables(path, read_source(path))
 
 
 def read_frequencies(path: str | Path) -> Arrays:
-    """Read the frequencies of tables, by the tables' names.
+    """Find the frequencies of tables, by the tables' names.
 
     Args:
-        path: ``.npz`` or ``.safetensors`` with one vector per table, or ``.npy`` with one vector,
-            named like the file. Arrays of other shapes are left out.
+        path: as of :func:`read_tables`, with one vector per table. Arrays of other shapes are left
+            out. A Parquet dataset has them next to the vectors.
 
     Returns:
-        ``{name: (n,)}`` arrays or memory maps of real numbers.
+        ``{name: rows (n,)}`` of real numbers.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, truncated, of another kind, or holds no
+        CheckpointError: a file is missing, unreadable, truncated, of another kind, or holds no
             vector of numbers; says what was found.
+        OptionalDependencyError: a package that is needed is not installed.
     """
-    arrays = _read(Path(path), _ARRAY_READERS)
-    vectors = {
-        name: array
-        for name, array in arrays.items()
-        if array.ndim == 1 and (array.dtype.kind in "iuf" or array.dtype in TABLE_DTYPES)
-    }
-    if not vectors:
-        raise CheckpointError(f"{path}: no vector of frequencies; it holds {_describe(arrays)}")
-    return vectors
+    return _vectors(path, read_source(path))
 
 
 def read_fields(
     checkpoint: str | Path,
-    frequencies: str | Path,
+    frequencies: str | Path | LogColumns | None = None,
     metrics: str | Path | None = None,
     only: Sequence[str] = (),
+    *,
+    progress: bool = True,
+    folder: str | Path | None = None,
 ) -> tuple[list[Field], LossMetrics | None]:
     """Read tables with their frequencies and, if their file is given, loss metrics.
 
@@ -121,39 +90,94 @@ def read_fields(
 
     Args:
         checkpoint: see :func:`read_tables`.
-        frequencies: see :func:`read_frequencies`.
+        frequencies: see :func:`read_frequencies`; or a log in which they are counted; or None if
+            the checkpoint, a Parquet dataset, has them next to the vectors.
         metrics: see :func:`saec.load_metrics`.
-        only: names or patterns like ``embeddings.*`` of the tables to read; all, if empty.
+        only: names or patterns like ``embeddings.*`` of the tables to read; if empty all, or with a
+            log those of which it has columns.
+        progress: show a bar of the log's rows.
+        folder: where the counts of a log are kept, see :func:`saec.frequency.count_columns`.
 
     Raises:
         CheckpointError: a file is not as it should be, or one has no partner for what another
             holds; tables that no pattern of ``only`` matches need none.
+        DataError: the log cannot be read.
         FieldError: table and frequencies do not fit each other.
+        IdError: an id of the log is not in its table.
         MetricError: the metrics cannot be read.
     """
-    checkpoint, frequencies = Path(checkpoint), Path(frequencies)
-    tables = _chosen(_by_field(read_tables(checkpoint)), only)
-    counts = _by_field(read_frequencies(frequencies))
-    nameless = checkpoint.suffix == ".npy"
-    if nameless or frequencies.suffix == ".npy":
-        counts = _renamed(counts, tables)
+    source = read_source(checkpoint)
+    tables = _by_field(_tables(checkpoint, source))
+    if isinstance(frequencies, LogColumns):
+        columns = _by_field(frequencies.columns)
+        columns = _renamed(columns, tables) if source.nameless else columns
+        _check_known(columns, tables, "columns")
+        only = only or [escape(name) for name in columns]
+        tables = _chosen(tables, only)
+        columns = _partners(tables, columns, only, "columns")
+        counts = _counted(tables, frequencies.paths, columns, progress, folder)
+    else:
+        tables = _chosen(tables, only)
+        counts = _matching(checkpoint, source, frequencies, tables)
     partners = _partners(tables, counts, only, "frequencies")
     fields = [Field(name, table, partners[name]) for name, table in tables.items()]
     if metrics is None:
         return fields, None
-    loaded = load_metrics(metrics)
+    return fields, _metrics(load_metrics(metrics), tables, only, source.nameless)
+
+
+def _metrics(
+    loaded: LossMetrics, tables: Arrays, only: Sequence[str], nameless: bool
+) -> LossMetrics:
+    """Those of the tables; a nameless table takes the only one."""
     matrices, errors = _by_field(loaded), _by_field(loaded.relative_errors)
     if nameless:
         matrices, errors = _renamed(matrices, tables), _renamed(errors, tables)
     matrices = _partners(tables, matrices, only, "metrics")
-    return fields, LossMetrics(matrices, loaded.examples, {name: errors[name] for name in matrices})
+    return LossMetrics(matrices, loaded.examples, {name: errors[name] for name in matrices})
 
 
-def listed(names: Iterable[str], most: int = 8) -> str:
-    """Names for a message, not more than fit."""
-    all_names = list(names)
-    more = f" and {len(all_names) - most} more" if len(all_names) > most else ""
-    return (", ".join(all_names[:most]) or "none") + more
+def _tables(path: str | Path, source: Source) -> Arrays:
+    if not source.tables:
+        found = describe(source.arrays)
+        reason = f"{path}: no two-dimensional floating-point table; it holds {found}"
+        raise CheckpointError(source.without_tables or reason)
+    return source.tables
+
+
+def _vectors(path: str | Path, source: Source) -> Arrays:
+    if not source.vectors:
+        found = describe(source.arrays)
+        raise CheckpointError(f"{path}: no vector of frequencies; it holds {found}")
+    return source.vectors
+
+
+def _matching(
+    checkpoint: str | Path, source: Source, frequencies: str | Path | None, tables: Arrays
+) -> Arrays:
+    """Frequencies by field, from a source of their own or from that of the tables."""
+    if frequencies is None:
+        if not source.counts:
+            raise CheckpointError(
+                f"{checkpoint}: has no frequencies next to its vectors; give them, or a log in "
+                "which to count"
+            )
+        return source.counts
+    other = read_source(frequencies)
+    counts = _by_field(_vectors(frequencies, other))
+    return _renamed(counts, tables) if source.nameless or other.nameless else counts
+
+
+def _counted(
+    tables: Arrays,
+    paths: str | Path | Sequence[str | Path],
+    columns: Mapping[str, str],
+    progress: bool,
+    folder: str | Path | None,
+) -> Arrays:
+    sizes = {name: len(table) for name, table in tables.items()}
+    counted = count_columns(paths, columns, sizes, progress, folder)
+    return {name: rows_of(counts) for name, counts in counted.items()}
 
 
 def _partners(
@@ -166,10 +190,14 @@ def _partners(
             f"no {what} for {listed(bare)}, but for {listed(others)}; "
             "name the tables to compress with --only"
         )
-    lost = [name for name in others if name not in tables and (not only or _matches(name, only))]
+    _check_known([name for name in others if not only or _matches(name, only)], tables, what)
+    return {name: others[name] for name in tables}
+
+
+def _check_known(names: Iterable[str], tables: Arrays, what: str) -> None:
+    lost = [name for name in names if name not in tables]
     if lost:
         raise CheckpointError(f"no tables for {what} {listed(lost)}, but {listed(tables)}")
-    return {name: others[name] for name in tables}
 
 
 def _by_field(values: Mapping[str, Value]) -> dict[str, Value]:
@@ -197,128 +225,3 @@ def _chosen(tables: Arrays, only: Sequence[str]) -> Arrays:
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern.removesuffix(".weight")) for pattern in patterns)
-
-
-def _read(path: Path, readers: Mapping[str, Callable[[Path], Arrays]]) -> Arrays:
-    reader = readers.get(path.suffix)
-    if reader is None:
-        raise CheckpointError(f"{path}: unknown kind of file; known are {', '.join(readers)}")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    return reader(path)
-
-
-def _read_safetensors(path: Path) -> Arrays:
-    try:
-        # Checks the whole header against the file's size. Its own numpy arrays would be copies, and
-        # it has none for bfloat16.
-        with safe_open(path, framework="np"):
-            pass
-        mapped = np.memmap(path, np.uint8, mode="r")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or truncated: {error}") from error
-    start = 8 + int(mapped[:8].view("<u8")[0])
-    header = json.loads(mapped[8:start].tobytes())
-    arrays = {}
-    for name, entry in header.items():
-        dtype = _SAFETENSORS_DTYPES.get(entry.get("dtype"))
-        if dtype is not None:
-            first, last = (start + offset for offset in entry["data_offsets"])
-            array = mapped[first:last].view(dtype).reshape(entry["shape"])
-            arrays[name] = np.require(array, requirements="A")  # a copy only if not aligned
-    return arrays
-
-
-def _read_npz(path: Path) -> Arrays:
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path}: not an .npz file (no zip archive), or truncated")
-    try:
-        # Opened here, because np.load forgets to close what it cannot read.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:
-            members = dict(loaded)
-    except Exception as error:  # a broken archive may raise anything
-        raise _unreadable(path, error) from error
-    # A member that is no array comes as bytes.
-    return {name: value for name, value in members.items() if isinstance(value, np.ndarray)}
-
-
-def _read_npy(path: Path) -> Arrays:
-    try:
-        # Not np.load, which would open a zip or try a pickle by the file's first bytes.
-        return {path.stem: np.lib.format.open_memmap(path, mode="r")}
-    except Exception as error:  # a broken header may raise anything
-        raise _unreadable(path, error) from error
-
-
-def _read_torch(path: Path) -> Arrays:
-    torch = require("torch", "torch")
-    try:
-        # Only the zip format can be mapped; the one before PyTorch 1.6 is read into memory.
-        mapped = zipfile.is_zipfile(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # a broken pickle may raise anything
-        raise CheckpointError(
-            f"{path}: not a file of tensors alone, or truncated; save model.state_dict() "
-            f"({_first_line(error)})"
-        ) from error
-    return {
-        name: _as_numpy(torch, tensor)
-        for name, tensor in _state_dict(torch, path, loaded).items()
-        if isinstance(tensor, torch.Tensor) and _is_plain(torch, tensor)
-    }
-
-
-def _state_dict(torch: Any, path: Path, loaded: object) -> Mapping[str, object]:
-    if isinstance(loaded, torch.Tensor):
-        return {path.stem: loaded}
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a state_dict")
-    if not any(isinstance(value, torch.Tensor) for value in loaded.values()):
-        for key in STATE_DICT_KEYS:
-            if isinstance(loaded.get(key), Mapping):
-                return _state_dict(torch, path, loaded[key])
-        found = ", ".join(map(repr, loaded)) or "nothing"
-        raise CheckpointError(f"{path}: no state_dict; it holds {found}")
-    return {str(name): value for name, value in loaded.items()}
-
-
-def _is_plain(torch: Any, tensor: Any) -> bool:
-    dense = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
-    return bool(dense) and tensor.dtype in (
-        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
-        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
-    )
-
-
-def _as_numpy(torch: Any, tensor: Any) -> NDArray[Any]:
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        bits: NDArray[Any] = tensor.view(torch.int16).numpy()
-        return bits.view(ml_dtypes.bfloat16)
-    array: NDArray[Any] = tensor.numpy()
-    return array
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path}: cannot be read as {path.suffix}: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n", 1)[0]
-
-
-def _describe(arrays: Arrays, most: int = 8) -> str:
-    if not arrays:
-        return "nothing that can be read"
-    parts = [f"{name} {array.shape} {array.dtype}" for name, array in list(arrays.items())[:most]]
-    return "; ".join(parts) + (f"; and {len(arrays) - most} more" if len(arrays) > most else "")
-
-
-_ARRAY_READERS: dict[str, Callable[[Path], Arrays]] = {
-    ".safetensors": _read_safetensors,
-    ".npz": _read_npz,
-    ".npy": _read_npy,
-}
-_TORCH_READERS: dict[str, Callable[[Path], Arrays]] = dict.fromkeys(
-    (".pt", ".pth", ".bin"), _read_torch
-)

@@ -9,6 +9,7 @@ __all__ = [
     "ArtifactError",
     "BudgetError",
     "CheckpointError",
+    "ClusterError",
     "DataError",
     "FieldError",
     "IdError",
@@ -48,6 +49,10 @@ class ArtifactError(SaecError, ValueError):
 
 class CheckpointError(SaecError, ValueError):
     """A checkpoint cannot be read or holds no embedding tables."""
+
+
+class ClusterError(SaecError, RuntimeError):
+    """A cluster cannot be reached, or its workers keep dying."""
 
 
 class DataError(SaecError, ValueError):

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from saec.allocation import Step, frontier
 from saec.codecs.codec import Codec
-from saec.compress import Priced
 from saec.errors import BudgetError
 from saec.metric import LossMetrics
+from saec.pricing import Priced
 from saec.table import Field
 
 __all__ = ["Forecast", "curve_of", "forecast"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,7 @@ def count_columns(
     columns: Mapping[str, str],
     vocab_sizes: Mapping[str, int] | None = None,
     progress: bool = True,
+    folder: str | Path | None = None,
 ) -> dict[str, Counts]:
     """Count feature ids in columns of Parquet or CSV files, a block of rows at a time.
 
@@ -96,6 +99,8 @@ def count_columns(
         columns: the column that holds each field's ids, by field name.
         vocab_sizes: number of features by field name; None counts up to the largest id seen.
         progress: show a bar of rows.
+        folder: counts are kept in new files of it, which are mapped and stay, and not in memory;
+            takes vocab_sizes.
 
     Returns:
         ``{field: (vocab_size,) int64}``.
@@ -111,8 +116,11 @@ def count_columns(
     if vocab_sizes is not None and set(vocab_sizes) != set(columns):
         odd = ", ".join(map(repr, sorted(set(vocab_sizes) ^ set(columns))))
         raise DataError(f"columns and vocab_sizes must name the same fields; they differ in {odd}")
+    if folder is not None and vocab_sizes is None:
+        raise DataError("counts in a folder need vocab_sizes")
     counters = {
-        name: _Counter(name, None if vocab_sizes is None else vocab_sizes[name]) for name in columns
+        name: _Counter(name, None if vocab_sizes is None else vocab_sizes[name], folder)
+        for name in columns
     }
     wanted = list(dict.fromkeys(columns.values()))
     with bar("counting ids", _total_rows(files), progress) as rows:
@@ -138,13 +146,13 @@ def unseen_frequency(counts: ArrayLike) -> float:
 class _Counter:
     """Counts of one field; grows with the ids if the size of the vocabulary is not known."""
 
-    def __init__(self, name: str, vocab_size: int | None) -> None:
+    def __init__(self, name: str, vocab_size: int | None, folder: str | Path | None = None) -> None:
         if vocab_size is not None and vocab_size < 1:
             raise IdError(f"{name!r} has a vocabulary of {vocab_size}; it must be at least 1")
         self._name = name
         self._fixed = vocab_size is not None
         self._limit = MAX_UNBOUNDED_ID + 1 if vocab_size is None else vocab_size
-        self._counts = np.zeros(vocab_size or 0, np.int64)
+        self._counts = _zeros(vocab_size or 0, folder)
         self._size = vocab_size or 0
 
     @property
@@ -179,6 +187,18 @@ class _Counter:
             f"{self._name!r}: id {bad} is above {MAX_UNBOUNDED_ID}; give a vocab_size, or map "
             "hashed values to 0, 1, 2, ... first"
         )
+
+
+def _zeros(size: int, folder: str | Path | None) -> Counts:
+    """``size`` zeros in memory, or in a new file of ``folder``."""
+    if folder is None:
+        return np.zeros(size, np.int64)
+    try:
+        handle, path = tempfile.mkstemp(prefix="counts-", dir=folder)
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror}") from error
+    os.close(handle)
+    return np.memmap(path, np.int64, "w+", shape=(size,))
 
 
 def _files(paths: Sequence[str | Path]) -> list[Path]:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from saec.budget import Ratio
-from saec.codecs.frame import moments
-from saec.compress import Priced
+from saec.codecs.survey import moments_of
 from saec.metric import Metric
+from saec.pricing import Priced
 from saec.table import Field
 
 __all__ = ["InspectedField", "Inspection", "inspect"]
@@ -117,14 +117,14 @@ def inspect(
 
 
 def _inspected(field: Field, metric: Metric | None, bits: int) -> InspectedField:
-    once = field.frequencies == 1
+    once = field.census.counted(1.0)
     return InspectedField(
         name=field.name,
         vocab_size=field.vocab_size,
         dim=field.dim,
         nbytes=field.nbytes,
-        rows_once=float(once.mean()),
-        occurrences_once=float(np.count_nonzero(once) / field.frequencies.sum()),
+        rows_once=once / field.vocab_size,
+        occurrences_once=once / field.census.total,
         directions=_directions(field, Metric.euclidean(field.dim) if metric is None else metric),
         planned_nbytes=-(-bits // 8),
     )
@@ -132,10 +132,10 @@ def _inspected(field: Field, metric: Metric | None, bits: int) -> InspectedField
 
 def _directions(field: Field, metric: Metric) -> float:
     """The participation ratio of the variances: two traces give it without finding the axes."""
-    mean, covariance = moments(field)
-    spread = metric.root @ covariance @ metric.root
+    moments = moments_of(field)
+    spread = metric.root @ moments.covariance @ metric.root
     total = float(np.trace(spread))
     # Of equal rows, rounding leaves a variance of its own.
-    if total <= 1e-24 * float(np.square(metric.root @ mean).sum()):
+    if total <= 1e-24 * float(np.square(metric.root @ moments.mean).sum()):
         return 0.0
     return total**2 / float(np.square(spread).sum())

@@ -6,26 +6,23 @@ row's id is its rank; or ids stay as they are, and bit-vectors tell each id's ti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import ArtifactError
+from saec.pieces import Scattered
 from saec.tiers import tier_bounds
 
-__all__ = ["BLOCK_BITS", "Arrangement", "Level", "Order", "TierVectors", "arrange", "levels_of"]
+__all__ = ["BLOCK_BITS", "ORDERS", "Level", "Order", "TierVectors", "levels_of", "vector_pieces"]
 
 Order = Literal["keep", "frequency"]
 ORDERS = get_args(Order)
 
-# Ids count as sorted if rows that stand too late hold less than this share of all occurrences.
-_MISPLACED = 0.01
-
 BLOCK_BITS = 512
-_BLOCK = np.dtype([("before", "<u4"), ("words", "<u8", BLOCK_BITS // 64)])
+_BLOCK: np.dtype[np.void] = np.dtype([("before", "<u4"), ("words", "<u8", BLOCK_BITS // 64)])
 
 
 class TierVectors:
@@ -94,41 +91,36 @@ class TierVectors:
         return tiers, places
 
 
-@dataclass(frozen=True, eq=False)
-class Arrangement:
-    """Which rows a tier holds, in the order in which it holds them.
+def vector_pieces(
+    role: str, tiers: NDArray[np.int8], passed: NDArray[np.int64], first: int, count: int
+) -> Iterator[Scattered]:
+    """What some rows, one after the other, contribute to the :class:`TierVectors` of all.
 
-    tiers: for each tier its rows' ids, a slice if they follow each other. vectors: what finds them
-    again, None if an id is its rank. permutation: (count,) int64, the old id of each new one, if
-    rows were renumbered.
+    Args:
+        role: of the tensor.
+        tiers: (m,) of these rows.
+        passed: rows of each tier before them.
+        first: id of the first of them.
+        count: number of all rows.
     """
-
-    tiers: tuple[NDArray[np.int64] | slice, ...]
-    vectors: TierVectors | None = None
-    permutation: NDArray[np.int64] | None = None
-
-
-def arrange(frequencies: NDArray[np.float64], order: Order) -> Arrangement:
-    """Cut rows into tiers by frequency; among equally frequent ones the lower id comes first.
-
-    ``"frequency"`` renumbers the rows. ``"keep"`` keeps their ids, and needs vectors only if these
-    are not sorted by frequency already (a few misplaced rows do not matter).
-    """
-    bounds = tier_bounds(len(frequencies))
-    runs = tuple(slice(int(a), int(b)) for a, b in pairwise(bounds))
-    if np.all(frequencies[1:] <= frequencies[:-1]):
-        return Arrangement(runs)
-    ranked = np.argsort(-frequencies, kind="stable")
-    if order == "frequency":
-        return Arrangement(tuple(ranked[run] for run in runs), None, ranked)
-    tiers = np.empty(len(frequencies), dtype=np.int8)
-    for tier, run in enumerate(runs):
-        tiers[ranked[run]] = tier
-    own = np.repeat(np.arange(len(runs)), np.diff(bounds))
-    if frequencies[own > tiers].sum() <= _MISPLACED * frequencies.sum():
-        return Arrangement(runs)
-    members = tuple(np.flatnonzero(tiers == tier) for tier in range(len(runs)))
-    return Arrangement(members, TierVectors.of(tiers))
+    start, position = 0, first
+    for level in levels_of(count)[:-1]:
+        inside = tiers == level.tier
+        positions = position + np.arange(len(tiers))
+        blocks = start + positions // BLOCK_BITS * _BLOCK.itemsize
+        bits = positions[inside] % BLOCK_BITS
+        words = _BLOCK.fields["words"][1] if _BLOCK.fields else 0
+        yield Scattered(
+            role,
+            blocks[inside] + words + bits // 8,
+            np.left_shift(1, bits % 8).astype(np.uint8),
+        )
+        heads = positions % BLOCK_BITS == 0
+        ones = passed[level.tier] + np.cumsum(inside) - inside
+        yield Scattered(role, blocks[heads], ones[heads].astype(np.uint32))
+        start += level.blocks * _BLOCK.itemsize
+        position -= int(passed[level.tier])
+        tiers = tiers[~inside]
 
 
 class Level(NamedTuple):

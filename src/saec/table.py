@@ -2,71 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from saec.census import Census, join_censuses, take_census
 from saec.errors import FieldError
+from saec.parts import Part, check_finite, check_frequencies, parts_of
+from saec.passes import LocalPasses, Passes
+from saec.rows import ArrayRows, Rows, rows_of
 
 __all__ = ["Field", "check_fields"]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 WEIGHT_DTYPES = (np.dtype(np.float32), np.dtype(np.float16), BFLOAT16)
 
-# Values checked at a time: a mapped table passes through a few megabytes of memory.
+# Values checked at a time.
 BLOCK_VALUES = 1 << 20
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Field:
     """One field: its embedding table and how often each feature occurs in the training log.
+
+    What lies in files, memory maps among them, is read and checked part by part when it is needed,
+    and never held as a whole.
 
     Args:
         name: the field's name, not empty.
         weights: ``(vocab_size, dim)`` float32, float16 or bfloat16 (``ml_dtypes.bfloat16``) array
-            or memory map with any strides, all values finite. It is neither copied nor changed.
+            or memory map with any strides, or :class:`~saec.rows.Rows` of files, all values finite.
+            It is neither copied nor changed.
         frequencies: ``(vocab_size,)`` counts of any real dtype, finite, none negative and not all
-            zero; kept as float64.
+            zero; an array, a memory map or rows of files.
 
     Raises:
         FieldError: something is wrong with one of them; the message names the field and, for a
             value, its row.
     """
 
-    name: str
-    weights: NDArray[Any]
-    frequencies: NDArray[np.float64]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or self.name == "":
-            raise FieldError(
-                f"a field's name must be a string that is not empty, not {self.name!r}"
-            )
-        _check_weights(self.name, self.weights)
-        frequencies = _checked_frequencies(self.name, self.frequencies, len(self.weights))
-        object.__setattr__(self, "frequencies", frequencies)
+    def __init__(
+        self, name: str, weights: NDArray[Any] | Rows, frequencies: ArrayLike | Rows
+    ) -> None:
+        if not isinstance(name, str) or name == "":
+            raise FieldError(f"a field's name must be a string that is not empty, not {name!r}")
+        self.name = name
+        self.weights = weights
+        self.rows = _checked_rows(name, weights)
+        self.counts = _checked_counts(name, frequencies, len(self.rows))
 
     def __repr__(self) -> str:
-        return f"Field({self.name!r}, {self.vocab_size} x {self.dim} {self.weights.dtype})"
+        return f"Field({self.name!r}, {self.vocab_size} x {self.dim} {self.dtype})"
 
     @property
     def vocab_size(self) -> int:
         """Number of features, the rows of the table."""
-        return int(self.weights.shape[0])
+        return len(self.rows)
 
     @property
     def dim(self) -> int:
         """Width of the table."""
-        return int(self.weights.shape[1])
+        return self.rows.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the table."""
+        return self.rows.dtype
 
     @property
     def nbytes(self) -> int:
         """Size of the table in bytes, in its own dtype."""
-        return int(self.weights.nbytes)
+        return self.rows.nbytes
+
+    @cached_property
+    def frequencies(self) -> NDArray[np.float64]:
+        """The frequencies of all features, (vocab_size,), in memory."""
+        return self.counts.read(0, self.vocab_size).astype(np.float64, copy=False)
+
+    @cached_property
+    def passes(self) -> Passes:
+        """How the rows are worked on, part by part."""
+        return LocalPasses(parts_of(self.name, self.rows, self.counts))
+
+    @cached_property
+    def census(self) -> Census:
+        """How often each frequency occurs; the first use takes a pass over the frequencies.
+
+        Raises:
+            FieldError: a frequency is negative or not finite, or all are zero.
+        """
+        census = self.passes.run(take_census, join_censuses)
+        if not census.seen:
+            raise FieldError(f"field {self.name!r}: all {census.rows} frequencies are zero")
+        return census
+
+    def worked_on(self, passes: Callable[[tuple[Part, ...]], Passes]) -> Field:
+        """The same field, whose parts are worked on in another way."""
+        other = Field(self.name, self.weights, self.counts)
+        other.passes = passes(other.passes.parts)
+        return other
 
 
 def check_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
@@ -88,8 +125,8 @@ def check_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
     return result
 
 
-def _check_weights(name: str, weights: NDArray[Any]) -> None:
-    if not isinstance(weights, np.ndarray):
+def _checked_rows(name: str, weights: NDArray[Any] | Rows) -> Rows:
+    if not isinstance(weights, np.ndarray | Rows):
         raise FieldError(
             f"field {name!r}: weights must be a numpy array or memory map, "
             f"not {type(weights).__name__}"
@@ -102,18 +139,11 @@ def _check_weights(name: str, weights: NDArray[Any]) -> None:
     if 0 in weights.shape:
         rows, columns = weights.shape
         raise FieldError(f"field {name!r}: weights are {rows} x {columns}, an empty table")
-    _check_finite(name, weights)
-
-
-def _check_finite(name: str, weights: NDArray[Any]) -> None:
-    for start, block in _blocks(weights):
-        finite = np.isfinite(block)
-        if not finite.all():
-            row, column = (int(i) for i in np.argwhere(~finite)[0])
-            raise FieldError(
-                f"field {name!r}: weights hold {float(block[row, column])} "
-                f"at row {start + row}, column {column}"
-            )
+    found = rows_of(weights)
+    if isinstance(found, ArrayRows):
+        for start, block in _blocks(found.array):
+            check_finite(name, block, start)
+    return found
 
 
 def _blocks(weights: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -122,22 +152,18 @@ def _blocks(weights: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
         yield start, weights[start : start + rows]
 
 
-def _checked_frequencies(name: str, values: ArrayLike, rows: int) -> NDArray[np.float64]:
-    array = np.asanyarray(values)
-    if array.dtype.kind not in "biuf" and array.dtype != BFLOAT16:
-        raise FieldError(f"field {name!r}: frequencies are {array.dtype}, not real numbers")
-    if array.ndim != 1:
-        raise FieldError(f"field {name!r}: frequencies must have 1 dimension, not {array.ndim}")
-    if len(array) != rows:
-        raise FieldError(f"field {name!r}: weights have {rows} rows, frequencies {len(array)}")
-    frequencies = array.astype(np.float64, copy=False)
-    good = np.isfinite(frequencies) & (frequencies >= 0)
-    if not good.all():
-        first = int(np.argmin(good))
-        raise FieldError(
-            f"field {name!r}: the frequency of id {first} is {float(frequencies[first])}; "
-            "it must be finite and not negative"
-        )
+def _checked_counts(name: str, values: ArrayLike | Rows, rows: int) -> Rows:
+    counts = rows_of(values)
+    if counts.dtype.kind not in "biuf" and counts.dtype != BFLOAT16:
+        raise FieldError(f"field {name!r}: frequencies are {counts.dtype}, not real numbers")
+    if counts.ndim != 1:
+        raise FieldError(f"field {name!r}: frequencies must have 1 dimension, not {counts.ndim}")
+    if len(counts) != rows:
+        raise FieldError(f"field {name!r}: weights have {rows} rows, frequencies {len(counts)}")
+    if not isinstance(counts, ArrayRows):
+        return counts
+    frequencies = counts.array.astype(np.float64, copy=False)
+    check_frequencies(name, frequencies, 0)
     if not frequencies.any():
         raise FieldError(f"field {name!r}: all {rows} frequencies are zero")
-    return frequencies
+    return ArrayRows(frequencies)

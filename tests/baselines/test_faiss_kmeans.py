@@ -6,18 +6,24 @@ import sys
 
 import numpy as np
 import pytest
+from coding_calls import encode as encode_checked
+from coding_calls import lost_nats, offers
 from numpy.typing import NDArray
 
 from saec import Field, compress
 from saec.baselines import BASELINES, FaissKMeans
+from saec.baselines.faiss_kmeans import Choice
 from saec.errors import OptionalDependencyError, OptionError
+from saec.metric import Metric
 from saec.stored.clustered import ClusteredField
 
 
 def encode(rows: NDArray[np.float32], clusters: int, seed: int = 0) -> ClusteredField:
     field = Field("f", rows, np.ones(len(rows)))
     done: list[float] = []
-    coded = FaissKMeans().encode(field, clusters, np.random.default_rng(seed), done.append)
+    choice = Choice(clusters, Metric.euclidean(field.dim))
+    coded = encode_checked(FaissKMeans(), field, choice, seed=seed, advance=done.append)
+    assert isinstance(coded, ClusteredField)
     assert sum(done) == 1
     return coded
 
@@ -39,7 +45,7 @@ def test_it_learns_from_all_rows() -> None:
 def test_frequencies_do_not_count() -> None:
     rows = np.arange(600, dtype=np.float32).reshape(300, 2) % 7
     tables = [
-        FaissKMeans().encode(Field("f", rows, w), 20, np.random.default_rng(0), lambda _: None)
+        encode_checked(FaissKMeans(), Field("f", rows, w), Choice(20, Metric.euclidean(2)))
         for w in (np.ones(300), np.arange(300.0))
     ]
     assert np.array_equal(tables[0].decode(), tables[1].decode())
@@ -50,8 +56,9 @@ def test_frequencies_do_not_count() -> None:
 )
 def test_a_cluster_for_every_hundred_features(features: int, clusters: int) -> None:
     field = Field("f", np.zeros((features, 1), np.float32), np.ones(features))
-    (option,) = FaissKMeans().options(field, None, np.random.default_rng(0))
-    assert option.choice == clusters
+    (option,) = offers(FaissKMeans(), field)
+    assert isinstance(option.choice, Choice)
+    assert option.choice.clusters == clusters
 
 
 def test_metrics_change_nothing() -> None:
@@ -62,6 +69,9 @@ def test_metrics_change_nothing() -> None:
         for given in (None, metrics)
     )
     assert np.array_equal(plain["f"].decode(), other["f"].decode())
+    # Only what is lost is told in them.
+    lost = lost_nats(fields[0], other["f"], Metric.of(metrics["f"], "f", 2))
+    assert other.predicted_loss_increase == pytest.approx(lost, rel=1e-5)
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,17 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.numpy import save_file
 
 import saec
 
@@ -34,6 +39,11 @@ def compressing(*words: str) -> list[str]:
 
 def measured(*words: str) -> list[str]:
     return compressing("--metrics", "metrics.safetensors", *words)
+
+
+def counting(*columns: str, log: str = "log.parquet") -> list[str]:
+    given = [word for column in columns for word in ("--column", column)]
+    return ["compress", "both.npz", "--log", log, *given, "-o", "small.saec", "--ratio", "4"]
 
 
 def forecasting(*words: str) -> list[str]:
@@ -152,7 +162,33 @@ BAD = {
         "cannot write both.npz: it is the input",
     ),
     "onto a directory": ([*compressing("--ratio", "4"), "-o", "."], "cannot write .: it is a dire"),
-    "missing option": (["compress", "both.npz"], "Missing option '--frequencies'."),
+    "missing option": (["compress", "both.npz"], "Missing option '-o' / '--out'."),
+    "no frequencies": (
+        ["compress", "both.npz", "-o", "small.saec", "--ratio", "4"],
+        "both.npz: has no frequencies next to its vectors; give them, or a log in which to count",
+    ),
+    "frequencies and a log": (
+        compressing("--ratio", "4", "--log", "log.csv", "--column", "user=u"),
+        "give --frequencies or --log, not both",
+    ),
+    "a log without columns": (counting(), "--log and --column FIELD=COLUMN go together"),
+    "columns without a log": (
+        compressing("--ratio", "4", "--column", "user=u"),
+        "--log and --column FIELD=COLUMN go together",
+    ),
+    "no pair": (counting("user"), "--column user: give FIELD=COLUMN, like --column user=user_id"),
+    "pair twice": (counting("user=u", "user=v"), "--column: a field was given twice"),
+    "no such column": (counting("user=w"), "log.parquet: no column 'w'; there are u, i"),
+    "no such table": (counting("usr=u"), "no tables for columns usr, but user, item"),
+    "no log": (counting("user=u", log="no*.parquet"), "no*.parquet: no such file, or no Parquet"),
+    "no such folder": (
+        ["inspect", "logs", "--frequencies", "counts.npz"],
+        "logs: no kind of file that is known; it holds log.txt",
+    ),
+    "two kinds": (
+        ["inspect", "both.*", "--frequencies", "counts.npz"],
+        "both.*: files of several kinds, .npz, .saec, .safetensors; name those of one, like '*.n",
+    ),
     "info of nothing": (["info", "no.saec"], "no.saec: no such file"),
     "info of another": (["info", "both.safetensors"], "no saec artifact"),
     "field": (["lookup", "both.saec", "usr", "1"], "has no field 'usr'; it has user, item"),
@@ -197,21 +233,28 @@ def bad_folder(folder: Path, artifact: Path) -> Path:
     np.save("f64.npy", np.ones((3, 2)))
     Path("cut.npz").write_bytes(Path("both.npz").read_bytes()[:500])
     Path("notes.json").write_text("{}")
+    pq.write_table(pa.table({"u": np.arange(600), "i": np.arange(600) // 2}), "log.parquet")
+    Path("logs").mkdir()
+    Path("logs/log.txt").touch()
     return folder
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(("words", "message"), BAD.values(), ids=BAD)
 def test_bad_input_is_one_line_and_exit_code_2(
     bad_folder: Path, run: Run, words: list[str], message: str
 ) -> None:
-    before = {path: path.read_bytes() for path in bad_folder.iterdir()}
+    before = contents(bad_folder)
     code, out, err = run(*words)
     assert (code, out) == (2, "")
     assert err.startswith("saec: ")
     assert message in err
     assert err.endswith("\n")
     assert err.count("\n") == 1
-    assert {path: path.read_bytes() for path in bad_folder.iterdir()} == before
+    assert contents(bad_folder) == before
 
 
 def test_an_interrupt_is_exit_code_130(
@@ -299,6 +342,36 @@ def test_bench_and_report(clicks: Path, tmp_path: Path, run: Run) -> None:
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
 
+def write_sources(table: np.ndarray, counts: np.ndarray) -> None:
+    """The tables "user" and "item" in the places that the document names."""
+    for folder in ("tables", "counts", "sharded", "features", "features/user", "log"):
+        Path(folder).mkdir()
+    halves = {0: slice(0, 1000), 1: slice(1000, 3000)}
+    files = {number: f"model-{number}.safetensors" for number in halves}
+    places = {"item.weight": files[1]}
+    for number, rows in halves.items():
+        np.save(f"tables/user-{number}.npy", table[rows])
+        np.save(f"counts/user-{number}.npy", counts[rows])
+        name = f"user-{number}-of-2"
+        places[name] = files[number]
+        save_file({name: table[rows], "item.weight": table}, f"sharded/{files[number]}")
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(table[rows].reshape(-1)), 16)
+        feature = pa.table(
+            {"id": np.arange(3000)[rows], "frequency": counts[rows], "vector": vectors}
+        )
+        pq.write_table(feature, f"features/user/part-{number}.parquet")
+        ids = np.arange(3000)
+        pq.write_table(
+            pa.table({"user_id": ids, "items": [[i] for i in ids]}), f"log/{number}.parquet"
+        )
+    index = json.dumps({"weight_map": places})
+    Path("sharded/model.safetensors.index.json").write_text(index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # says that there is but one process
+        model = {"user.weight": torch.from_numpy(table), "item.weight": torch.from_numpy(table)}
+        dcp.save({"model": model, "optimizer": {"step": 3}}, checkpoint_id="step-1000")
+
+
 def test_the_commands_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table, counts = torch.randn(3000, 16), 3000 / np.arange(1, 3001)
@@ -308,11 +381,12 @@ def test_the_commands_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.Monkey
         {"user": np.eye(16), "item": np.eye(16)}, 1000, {"user": 0.1, "item": 0.1}
     )
     saec.save_metrics(metrics, "metrics.safetensors")
+    write_sources(table.numpy(), counts)
     blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     # The others take minutes, data sets or their results.
     quick = [line for line in lines if not re.search(r"saec (demo|bench|report)\b", line)]
-    assert len(quick) == len(lines) - 3 == 10
+    assert len(quick) == len(lines) - 3 == 14
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
     for line in quick:

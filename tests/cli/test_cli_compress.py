@@ -24,6 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
         ("model.pt", "counts.npz", ["--only", "user", "--only", "item"], ["user", "item"]),
         ("model.pt", "counts.npz", ["--only", "*er.weight"], ["user"]),
         ("both.npz", "counts.npy", ["--only", "user"], ["user"]),
+        ("both*.npz", "counts.n?z", [], ["user", "item"]),
     ],
 )
 def test_compress_every_kind_of_checkpoint(

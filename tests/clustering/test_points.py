@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import ml_dtypes
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from saec.clustering import points
-from saec.clustering.points import ArrayPoints, Step
+from saec.clustering.points import ArrayPoints, Search, Step, mapped
 
 # scikit-learn's four points with weights 3, 1, 1, 3.
 ROWS = np.array([[0, 0], [0.5, 0], [0.5, 1], [1, 1]], np.float32)
@@ -69,8 +70,8 @@ def test_transform_by_hand() -> None:
     rows, weights = turned.sample(4, np.random.default_rng(0))
     assert rows.tolist() == [[0, 0], [0, 1], [1, 1], [1, 2]]
     assert weights.tolist() == [3, 1, 1, 3]
-    taken = turned.take(np.array([2, 3]))
-    assert taken.step(centroids).sums.tolist() == [[0, 0], [4, 7]]
+    some = ArrayPoints(ROWS[2:], WEIGHTS[2:], transform=TURN)
+    assert some.step(centroids).sums.tolist() == [[0, 0], [4, 7]]
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 200, 500])
@@ -149,19 +150,30 @@ def test_threads_change_nothing(rng: np.random.Generator) -> None:
     assert same(ArrayPoints(rows, weights, threads=2).step(centroids), one)
 
 
-def test_take() -> None:
-    taken = ArrayPoints(ROWS, WEIGHTS).take(np.array([0, 3]))
-    assert taken.count == 2
-    assert taken.step(CENTROIDS).weights.tolist() == [3, 3]
-    assert ArrayPoints(ROWS).take(np.array([1])).step(CENTROIDS).weights.tolist() == [1, 0]
-
-
-def test_take_keeps_the_radius_share(rng: np.random.Generator) -> None:
+def test_a_search_keeps_its_radius_share_where_it_is_sent(rng: np.random.Generator) -> None:
     rows, centroids = table(rng, 500, 16), table(rng, 300, 16)
-    loose = ArrayPoints(rows, radius_share=0.0)
-    assert not np.array_equal(loose.assign(centroids), ArrayPoints(rows).assign(centroids))
-    every = np.arange(500)
-    assert np.array_equal(loose.take(every).assign(centroids), loose.assign(centroids))
+    exact, loose = Search(centroids), Search(centroids, 0.0, 1)
+    assert np.array_equal(exact.nearest(rows), ArrayPoints(rows).assign(centroids))
+    assert not np.array_equal(loose.nearest(rows), exact.nearest(rows))
+    points_alike = ArrayPoints(rows, radius_share=0.0)
+    assert np.array_equal(loose.nearest(rows), points_alike.assign(centroids))
+    sent = pickle.loads(pickle.dumps(loose))
+    assert np.array_equal(sent.nearest(rows), loose.nearest(rows))
+    assert (sent.radius_share, sent.threads) == (0.0, 1)
+
+
+def test_mapped_by_hand() -> None:
+    assert mapped(ROWS, TURN).tolist() == [[0, 0], [0, 1], [1, 1], [1, 2]]
+    assert mapped(ROWS.astype(np.float16)[::2], None).tolist() == [[0, 0], [0.5, 1]]
+    assert mapped(ROWS, TURN).dtype == mapped(ROWS.astype(np.float16), None).dtype == np.float32
+
+
+def test_joined_steps_are_those_of_all_rows() -> None:
+    parts = [ArrayPoints(ROWS[a:b], WEIGHTS[a:b]).step(CENTROIDS) for a, b in ((0, 1), (1, 4))]
+    first = parts[0].sums.copy()
+    assert same(Step.join(parts), ArrayPoints(ROWS, WEIGHTS).step(CENTROIDS))
+    assert np.array_equal(parts[0].sums, first), "the parts stay as they are"
+    assert same(Step.join(parts[:1]), parts[0])
 
 
 def test_sample_of_all_rows() -> None:

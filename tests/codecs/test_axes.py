@@ -12,6 +12,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from coding_calls import encode as encode_checked
+from coding_calls import lost_nats, offers
 from numpy.typing import NDArray
 
 import saec
@@ -20,7 +22,6 @@ from saec.allocation import Option
 from saec.artifact import entry_bytes
 from saec.budget import Budget
 from saec.codecs.axes import Axes
-from saec.compress import loss_increase
 from saec.errors import OptionError
 from saec.metric import Metric
 from saec.order import Order
@@ -53,13 +54,14 @@ def field(rows: int, dim: int, name: str = "f", *, shuffled: bool = True) -> Fie
 
 
 def options(one: Field, metric: Metric | None, codec: Axes | None = None) -> Sequence[Option]:
-    return (codec or Axes()).options(one, metric, np.random.default_rng(0))
+    return offers(codec or Axes(), one, metric)
 
 
 def encode(one: Field, option: Option, codec: Axes | None = None) -> TieredField:
     done: list[float] = []
-    rng = np.random.default_rng(0)
-    coded = (codec or Axes()).encode(one, option.choice, rng, done.append)
+    root = option.choice.frame.root  # type: ignore[attr-defined]
+    metric = Metric(root @ root)
+    coded = encode_checked(codec or Axes(), one, option.choice, metric, advance=done.append)
     assert isinstance(coded, TieredField)
     assert sum(done) == pytest.approx(1)
     assert 8 * entry_bytes(coded.entry) == option.bits
@@ -87,7 +89,7 @@ def test_every_option_takes_and_loses_what_it_says(shuffled: bool) -> None:
     for option in offered:
         coded = encode(one, option)
         assert (coded.vectors is not None) == shuffled
-        assert loss_increase(one, coded, metric) == pytest.approx(option.distortion, rel=0.05)
+        assert lost_nats(one, coded, metric) == pytest.approx(option.distortion, rel=0.05)
     bits = [option.bits for option in offered]
     lost = [option.distortion for option in offered]
     assert lost == sorted(lost, reverse=True)
@@ -105,26 +107,37 @@ def test_without_a_metric_distortion_is_the_squared_error() -> None:
 
 def test_a_large_tier_is_measured_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     one, metric = field(3000, 5), Metric.of(metric_of(5), "f", 5)
-    monkeypatch.setattr("saec.codecs.axes._MEASURED_ROWS", 1000)
+    monkeypatch.setattr("saec.codecs.axes._SAMPLED_ROWS", 1000)
     monkeypatch.setattr("saec.codecs.offers._JOINT_LEARNED", 600)
     offered = options(one, metric)
     # The finest tables follow so few rows too closely.
     coarse = [option for option in offered if option.distortion > 0.01 * offered[0].distortion]
     assert len(coarse) > 40
     for option in coarse[::10]:
-        lost = loss_increase(one, encode(one, option), metric)
+        lost = lost_nats(one, encode(one, option), metric)
         assert lost == pytest.approx(option.distortion, rel=0.25)
 
 
-def test_coding_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for shuffled in (False, True):
-        one = field(1400, 8, shuffled=shuffled)
-        offered = options(one, Metric.of(metric_of(8), "f", 8))
-        chosen = offered[len(offered) // 2]
-        whole = encode(one, chosen)
+@pytest.mark.parametrize("order", ["keep", "frequency"])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_coding_in_parts_changes_nothing(
+    shuffled: bool, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, one = Axes(order), field(1400, 8, shuffled=shuffled)
+    offered = options(one, Metric.of(metric_of(8), "f", 8), codec)
+    for chosen in offered[::12]:
+        whole = encode(one, chosen, codec)
         with monkeypatch.context() as patch:
-            patch.setattr("saec.codecs.axes._CODED_ROWS", 150)
-            assert np.array_equal(encode(one, chosen).codes, whole.codes)
+            patch.setattr("saec.parts._PART_VALUES", 8 * 150)
+            other = field(1400, 8, shuffled=shuffled)
+            assert len(other.passes.parts) == 10
+            parted = encode(other, chosen, codec)
+        assert parted.tensors.keys() == whole.tensors.keys()
+        for role, tensor in whole.tensors.items():
+            assert np.array_equal(parted.tensors[role], tensor), role
+        assert (parted.permutation is None) == (whole.permutation is None)
+        if whole.permutation is not None:
+            assert np.array_equal(parted.permutation, whole.permutation)
 
 
 BUDGETS: list[Budget] = [Ratio(20), MaxBytes(9000), BitsPerFeature(6)]
@@ -139,8 +152,7 @@ def test_budgets_are_met_and_used(budget: Budget, order: Order, tmp_path: Path) 
     result.save(tmp_path / "a.saec")
     assert 0.9 * limit < (tmp_path / "a.saec").stat().st_size == result.nbytes <= limit
     lost = sum(
-        loss_increase(one, result[one.name], Metric.of(metric_of(16), one.name, 16))
-        for one in fields
+        lost_nats(one, result[one.name], Metric.of(metric_of(16), one.name, 16)) for one in fields
     )
     assert result.predicted_loss_increase == pytest.approx(lost)
     loaded = saec.load(tmp_path / "a.saec")
@@ -278,7 +290,7 @@ def test_fields_of_every_kind(
     for option in {0: offered[0], 1: offered[len(offered) // 2], 2: offered[-1]}.values():
         coded = encode(one, option)
         assert np.isfinite(coded.decode()).all()
-        lost = loss_increase(one, coded, metric or Metric.euclidean(one.dim)) * unit
+        lost = lost_nats(one, coded, metric or Metric.euclidean(one.dim)) * unit
         assert lost == pytest.approx(option.distortion, rel=0.05, abs=rounding * unit)
     assert not caplog.records
 
@@ -306,17 +318,20 @@ import numpy as np
 from saec import Field
 from saec.codecs.axes import Axes
 from saec.metric import Metric
+from saec.passes import silent
+from saec.workspace import IN_MEMORY
 
 for rows, dim in ((8000, 16), (80, 200)):
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((rows, dim)) * np.linspace(1, 0.1, dim)
     field = Field("f", weights.astype(np.float32), rng.permutation(1e4 / np.arange(1, rows + 1)))
     metric = Metric(np.diag(np.linspace(1, 0.01, dim)))
-    options = Axes().options(field, metric, np.random.default_rng(0))
+    options = Axes().options(field, metric, np.random.default_rng(0), IN_MEMORY)
     print([option.bits for option in options])
     for option in options[::60]:
-        coded = Axes().encode(field, option.choice, np.random.default_rng(0), lambda _: None)
-        print(*(hashlib.md5(t.tobytes()).hexdigest() for t in coded.tensors.values()))
+        coded = Axes().encode(field, option.choice, np.random.default_rng(0), silent, IN_MEMORY)
+        print(coded.lost)
+        print(*(hashlib.md5(t.tobytes()).hexdigest() for t in coded.field.tensors.values()))
 """
 
 

@@ -12,6 +12,7 @@ from saec.codebook import Codebook
 from saec.codecs import curve
 from saec.codecs.curve import DistortionCurve, measure_curves
 from saec.table import Field
+from saec.workspace import IN_MEMORY
 
 
 def at(clusters: list[int], distortion: list[float], wanted: list[int]) -> list[float]:
@@ -56,10 +57,10 @@ def store(clustering: Clustering, ranks: Sequence[int]) -> list[Codebook]:
 
 
 def test_measured_by_hand(rng: np.random.Generator) -> None:
-    measured = measure_curves(FIELD, learn, store, [1], 1, rng)[1]
+    measured = measure_curves(FIELD, learn, store, [1], 1, rng, None, IN_MEMORY)[1]
     assert measured.clusters.tolist() == [1]
     assert measured.distortion.tolist() == [150]
-    measured = measure_curves(FIELD, learn, store, [1], 4, rng)[1]
+    measured = measure_curves(FIELD, learn, store, [1], 4, rng, None, IN_MEMORY)[1]
     assert measured.clusters.tolist() == [1, 2]
     assert measured.distortion.tolist() == [150, 0]
 
@@ -72,12 +73,12 @@ def test_judged_in_a_metric_by_hand(rng: np.random.Generator) -> None:
         return Clustering(np.array([[0, 3]], np.float32), np.ones(1), (), True)
 
     for root, expected in ((None, 10 + 10 * 4), (np.diag([2.0, 1]), 13 + 10 * 4)):
-        measured = measure_curves(field, one, store, [2], 1, rng, root)[2]
+        measured = measure_curves(field, one, store, [2], 1, rng, root, IN_MEMORY)[2]
         assert measured.distortion.tolist() == [expected]
 
 
 def test_stops_where_rows_run_out(rng: np.random.Generator) -> None:
-    measured = measure_curves(FIELD, learn, store, [1], 4000, rng)[1]
+    measured = measure_curves(FIELD, learn, store, [1], 4000, rng, None, IN_MEMORY)[1]
     assert measured.clusters.tolist() == [1, 2, 8], "only two clusters came back for eight"
 
 
@@ -89,7 +90,7 @@ def test_stored_codebooks_are_judged(rng: np.random.Generator) -> None:
     def two(clusters: int) -> Clustering:
         return Clustering(centroids[:clusters], np.ones(clusters), (), True)
 
-    curves = measure_curves(field, two, store, [1, 2], 2, rng)
+    curves = measure_curves(field, two, store, [1, 2], 2, rng, None, IN_MEMORY)
     assert set(curves) == {1, 2}
     assert curves[1].distortion[1] == pytest.approx(2 * (1 + 9), rel=1e-2)
     assert curves[2].distortion[1] == 2 * (1 + 9)
@@ -101,11 +102,13 @@ def test_noise_never_makes_more_clusters_look_worse(rng: np.random.Generator) ->
             np.full((clusters, 1), clusters - 1, np.float32), np.ones(clusters), (), True
         )
 
-    measured = measure_curves(FIELD, worse, store, [1], 3, rng)[1]
+    measured = measure_curves(FIELD, worse, store, [1], 3, rng, None, IN_MEMORY)[1]
     # One cluster at 0: 4 * 100; two at 1: 2 * 1 + 4 * 81.
     assert measured.distortion.tolist() == [400, 326]
     flat = Field("x", np.zeros((4, 1), np.float32), np.ones(4))
-    assert measure_curves(flat, worse, store, [1], 3, rng)[1].distortion.tolist() == [0, 0]
+    assert measure_curves(flat, worse, store, [1], 3, rng, None, IN_MEMORY)[
+        1
+    ].distortion.tolist() == [0, 0]
 
 
 def test_a_sample_stands_for_the_rare_rows(
@@ -120,5 +123,5 @@ def test_a_sample_stands_for_the_rare_rows(
         return Clustering(np.zeros((clusters, 1), np.float32), np.ones(clusters), (), True)
 
     # 900 rare rows of distance 3, 100 frequent ones of distance 1, all of those judged.
-    measured = measure_curves(field, zero, store, [1], 1, rng)[1]
+    measured = measure_curves(field, zero, store, [1], 1, rng, None, IN_MEMORY)[1]
     assert measured.distortion.tolist() == pytest.approx([900 * 9 + 100 * 50])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from saec import Field
 from saec.codecs.frame import Frame
+from saec.codecs.survey import moments_of
 from saec.metric import Metric
 
 
@@ -30,8 +31,13 @@ def table(rows: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
     return (rng.standard_normal((rows, dim)) * spread + rng.standard_normal(dim)).astype(np.float32)
 
 
+def frame_of(one: Field, metric: Metric) -> Frame:
+    return Frame.of(moments_of(one), metric)
+
+
 def all_rows(frame: Frame, one: Field) -> NDArray[np.float32]:
-    return frame.coordinates(one.weights, slice(0, one.vocab_size), slice(0, frame.rank))
+    assert isinstance(one.weights, np.ndarray)
+    return frame.coordinates(one.weights, frame.rank)
 
 
 def given_back(frame: Frame, one: Field) -> NDArray[np.float64]:
@@ -51,7 +57,7 @@ def test_by_hand() -> None:
     # direction is the longer: there the rows are (+-2, 0) and (0, +-4), variances 2 and 8.
     rows = np.array([[12, 20], [8, 20], [10, 21], [10, 19]], np.float32)
     one = Field("f", rows, np.ones(4))
-    frame = Frame.of(one, Metric(np.diag([1.0, 16.0])))
+    frame = frame_of(one, Metric(np.diag([1.0, 16.0])))
     assert frame.rank == 2
     assert frame.stored.dtype == np.float16
     assert frame.stored[2].tolist() == [10, 20]
@@ -69,13 +75,13 @@ def test_by_hand() -> None:
 
 def test_frequencies_weigh_by_hand() -> None:
     # Mean (3 x 0 + 1 x 4) / 4 = 1, variance (3 x 1 + 1 x 9) / 4 = 3.
-    frame = Frame.of(Field("f", np.array([[0], [4]], np.float32), [3, 1]), Metric.euclidean(1))
+    frame = frame_of(Field("f", np.array([[0], [4]], np.float32), [3, 1]), Metric.euclidean(1))
     assert frame.stored[1, 0] == 1
     assert abs(frame.stored[0, 0]) == pytest.approx(3**0.5, rel=1e-3)
     assert frame.nats == pytest.approx([1.5], rel=1e-3)
     # A row that never occurs changes nothing.
     other = Field("f", np.array([[0], [4], [1000]], np.float32), [3, 1, 0])
-    again = Frame.of(other, Metric.euclidean(1))
+    again = frame_of(other, Metric.euclidean(1))
     assert np.array_equal(again.stored, frame.stored)
     assert np.array_equal(again.nats, frame.nats)
 
@@ -83,7 +89,7 @@ def test_frequencies_weigh_by_hand() -> None:
 @pytest.mark.parametrize("dim", [1, 2, 16, 64])
 def test_axes_are_orthogonal_in_the_metric_and_give_rows_back(dim: int) -> None:
     one, metric = field(table(400, dim)), skewed(dim)
-    frame = Frame.of(one, metric)
+    frame = frame_of(one, metric)
     assert frame.rank == dim
     axes = frame.stored[:-1].astype(np.float64)
     gram = axes @ metric.matrix @ axes.T
@@ -100,35 +106,47 @@ def test_axes_are_orthogonal_in_the_metric_and_give_rows_back(dim: int) -> None:
 
 def test_coordinates_of_some_rows_and_axes() -> None:
     one = field(table(100, 8))
-    frame = Frame.of(one, skewed(8))
+    frame = frame_of(one, skewed(8))
     every = all_rows(frame, one)
     chosen = np.array([99, 0, 5, 5])
-    some = frame.coordinates(one.weights, chosen, slice(2, 5))
-    assert some == pytest.approx(every[chosen, 2:5], abs=1e-6)
-    run = frame.coordinates(one.weights, slice(10, 13), slice(0, 1))
-    assert run == pytest.approx(every[10:13, :1], abs=1e-6)
-    assert frame.coordinates(one.weights, slice(3, 5), slice(0, 0)).shape == (2, 0)
+    assert frame.coordinates(one.weights[chosen], 5) == pytest.approx(every[chosen, :5], abs=1e-6)
+    assert frame.coordinates(one.weights[10:13], 1) == pytest.approx(every[10:13, :1], abs=1e-6)
+    assert frame.coordinates(one.weights[3:5], 0).shape == (2, 0)
+    assert frame.coordinates(one.weights[3:3], 8).shape == (0, 8)
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = field(table(100, 8))
-    whole = Frame.of(one, skewed(8))
-    coordinates = all_rows(whole, one)
-    monkeypatch.setattr("saec.codecs.frame._BLOCK_VALUES", 8 * 30)  # 30, 30, 30 and 10 rows
-    blocked = Frame.of(one, skewed(8))
-    assert np.array_equal(blocked.stored, whole.stored)
-    assert all_rows(whole, one) == pytest.approx(coordinates, abs=1e-6)
-    chosen = np.arange(99, -1, -1)
-    assert whole.coordinates(one.weights, chosen, slice(0, 8)) == pytest.approx(
-        coordinates[::-1], abs=1e-6
-    )
+def test_squared_errors_by_hand() -> None:
+    # About (0, 0): in the metric diag(1, 4) an error of (1, 2) has a squared length of 1 + 4 * 4.
+    one = Field("f", np.array([[2, 0], [-2, 0], [0, 1], [0, -1]], np.float32), np.ones(4))
+    frame = frame_of(one, Metric(np.diag([1.0, 4.0])))
+    rows = np.array([[1, 2], [0, 0]], np.float32)
+    assert frame.squared_errors(rows, []) == pytest.approx([17, 0])
+    exact = frame.coordinates(rows, 2)
+    assert frame.squared_errors(rows, [exact]) == pytest.approx([0, 0], abs=1e-6)
+    beside = [exact[:, :1], exact[:, 1:]]
+    assert frame.squared_errors(rows, beside) == pytest.approx([0, 0], abs=1e-6)
+    # Without the second axis its part of the error remains: 1 of one direction or 16 of the other.
+    some = frame.squared_errors(rows, [exact[:, :1]])
+    assert min(abs(some[0] - 1), abs(some[0] - 16)) < 1e-3
+
+
+def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = frame_of(field(table(1000, 8)), skewed(8))
+    monkeypatch.setattr("saec.parts._PART_VALUES", 8 * 30)  # 33 parts of 30 rows and one of 10
+    one = field(table(1000, 8))
+    assert len(one.passes.parts) == 34
+    parted = frame_of(one, skewed(8))
+    assert np.array_equal(parted.stored, whole.stored)
+    assert parted.nats == pytest.approx(whole.nats, rel=1e-12)
+    assert parted.rest == pytest.approx(whole.rest, rel=1e-9, abs=1e-15)
+    assert all_rows(parted, one) == pytest.approx(all_rows(whole, one), abs=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 0.1, 1e-6, -1e6, 3e38])
 @pytest.mark.parametrize("rows", [1, 700])
 def test_constant_tables_have_no_axes(value: float, rows: int) -> None:
     one = field(np.full((rows, 5), value, np.float32))
-    frame = Frame.of(one, skewed(5))
+    frame = frame_of(one, skewed(5))
     assert frame.rank == 0
     assert frame.stored[0] == pytest.approx(one.weights[0], rel=1e-6)
     assert len(frame.nats) == 0
@@ -139,7 +157,7 @@ def test_constant_tables_have_no_axes(value: float, rows: int) -> None:
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e6, 1e15])
 def test_weights_of_any_size(scale: float) -> None:
     one, metric = field((table(300, 6) * scale).astype(np.float32)), skewed(6)
-    frame = Frame.of(one, metric)
+    frame = frame_of(one, metric)
     assert frame.rank == 6
     assert frame.stored.dtype == (np.float16 if scale in (1.0, 1e-3) else np.float32)
     assert given_back(frame, one) == pytest.approx(one.weights.astype(np.float64), abs=2e-5 * scale)
@@ -150,7 +168,7 @@ def test_axes_of_very_different_sizes_keep_their_digits() -> None:
     # The second axis, 1e-6 long, would lose its digits in float16, the first would not.
     weights = table(300, 2) * np.array([1, 1e-6], np.float32)
     one = field(weights)
-    frame = Frame.of(one, Metric(np.diag([1.0, 1e9])))
+    frame = frame_of(one, Metric(np.diag([1.0, 1e9])))
     assert frame.rank == 2
     assert frame.stored.dtype == np.float32
     error = np.abs(given_back(frame, one) - weights).max(axis=0)
@@ -160,7 +178,7 @@ def test_axes_of_very_different_sizes_keep_their_digits() -> None:
 def test_a_mean_far_from_the_origin_keeps_its_digits() -> None:
     # float16 knows 1000 and 1000.5, but nothing in between.
     one = field((table(300, 4) * 0.01 + 1000.2).astype(np.float32))
-    frame = Frame.of(one, Metric.euclidean(4))
+    frame = frame_of(one, Metric.euclidean(4))
     assert frame.stored.dtype == np.float32
     shares = one.frequencies / one.frequencies.sum()
     assert shares @ all_rows(frame, one).astype(np.float64) == pytest.approx(np.zeros(4), abs=0.1)
@@ -171,7 +189,7 @@ def test_a_mean_far_from_the_origin_keeps_its_digits() -> None:
 )
 def test_rank_is_that_of_the_table(rows: int, dim: int, rank: int) -> None:
     one, metric = field(table(rows, dim)), skewed(dim)
-    frame = Frame.of(one, metric)
+    frame = frame_of(one, metric)
     assert frame.rank == rank
     assert frame.dual.shape == (dim, rank)
     assert frame.rest == pytest.approx(lost(frame, one, metric), rel=0.05, abs=1e-12)
@@ -180,7 +198,7 @@ def test_rank_is_that_of_the_table(rows: int, dim: int, rank: int) -> None:
 def test_what_rounding_takes_is_in_the_rest() -> None:
     # Two rows, one axis: float16 turns it a little, and moves the mean off it.
     one, metric = field(table(2, 16)), skewed(16)
-    frame = Frame.of(one, metric)
+    frame = frame_of(one, metric)
     assert frame.stored.dtype == np.float16
     assert 0 < frame.rest < 1e-5 * frame.nats[0]
     assert frame.rest == pytest.approx(lost(frame, one, metric), rel=0.01)
@@ -192,7 +210,7 @@ def test_memory_maps(dtype: type, tmp_path: Path) -> None:
     weights.tofile(tmp_path / "weights")
     kind = np.uint16 if dtype is ml_dtypes.bfloat16 else dtype
     mapped = np.memmap(tmp_path / "weights", kind, "r", shape=(500, 12)).view(dtype)
-    frame, direct = Frame.of(field(mapped), skewed(12)), Frame.of(field(weights), skewed(12))
+    frame, direct = frame_of(field(mapped), skewed(12)), frame_of(field(weights), skewed(12))
     assert np.array_equal(frame.stored, direct.stored)
     assert np.array_equal(all_rows(frame, field(mapped)), all_rows(direct, field(weights)))
     assert given_back(frame, field(mapped)) == pytest.approx(weights.astype(np.float64), abs=2e-5)
@@ -200,6 +218,6 @@ def test_memory_maps(dtype: type, tmp_path: Path) -> None:
 
 def test_dim_512() -> None:
     one, metric = field(table(700, 512)), skewed(512)
-    frame = Frame.of(one, metric)
+    frame = frame_of(one, metric)
     assert frame.rank == 512
     assert given_back(frame, one) == pytest.approx(one.weights.astype(np.float64), abs=1e-3)

@@ -10,18 +10,28 @@ import numpy as np
 from saec.allocation import Option
 from saec.artifact import entry_bytes
 from saec.codebook import Codebook
-from saec.codecs.codec import Advance
+from saec.codecs.codec import Coded
 from saec.codes import PackedCodes, bits_for
 from saec.errors import OptionError, require
 from saec.metric import Metric
+from saec.passes import Advance
 from saec.stored.clustered import ClusteredField
 from saec.table import Field
+from saec.workspace import Workspace
 
-__all__ = ["FaissKMeans"]
+__all__ = ["Choice", "FaissKMeans"]
 
 _SHARE = 0.01  # clusters per feature
 _LEAST = 64  # clusters
 _NO_LIMIT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The number of clusters, and the metric that tells what they lose."""
+
+    clusters: int
+    metric: Metric
 
 
 @dataclass(frozen=True)
@@ -47,26 +57,32 @@ class FaissKMeans:
         require("faiss", "bench")  # now, not after an hour of training
 
     def options(
-        self, field: Field, metric: Metric | None, rng: np.random.Generator
+        self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """The only size on offer, in Euclidean distance whatever the metric."""
         clusters = min(field.vocab_size, max(_LEAST, round(_SHARE * field.vocab_size)))
-        return [Option(8 * entry_bytes(self.plan(field, clusters).entry), 0.0, clusters)]
+        choice = Choice(clusters, metric or Metric.euclidean(field.dim))
+        return [Option(8 * entry_bytes(self.plan(field, choice).entry), 0.0, choice)]
 
     def plan(self, field: Field, choice: object) -> ClusteredField:
-        """A field of ``choice`` clusters; see :class:`~saec.codecs.codec.Codec`."""
-        assert isinstance(choice, int)
-        return ClusteredField.planned(field, choice, "float32", field.dim)
+        """A field of as many clusters; see :class:`~saec.codecs.codec.Codec`."""
+        assert isinstance(choice, Choice)
+        return ClusteredField.planned(field, choice.clusters, "float32", field.dim)
 
     def encode(
-        self, field: Field, choice: object, rng: np.random.Generator, advance: Advance
-    ) -> ClusteredField:
-        """Learn ``choice`` clusters and code every row; see :class:`~saec.codecs.codec.Codec`."""
-        assert isinstance(choice, int)
-        rows = np.ascontiguousarray(field.weights, dtype=np.float32)
+        self,
+        field: Field,
+        choice: object,
+        rng: np.random.Generator,
+        advance: Advance,
+        space: Workspace,
+    ) -> Coded:
+        """Learn clusters and code every row; see :class:`~saec.codecs.codec.Codec`."""
+        assert isinstance(choice, Choice)
+        rows = np.ascontiguousarray(field.rows.read(0, field.vocab_size), dtype=np.float32)
         kmeans = require("faiss", "bench").Kmeans(
             field.dim,
-            choice,
+            choice.clusters,
             niter=self.iterations,
             seed=int(rng.integers(2**31)),
             # By default it learns from a sample of 256 rows per centroid, and prints if there are
@@ -78,6 +94,9 @@ class FaissKMeans:
         _, nearest = kmeans.assign(rows)
         used, codes = np.unique(nearest, return_inverse=True)
         codebook = Codebook.round(kmeans.centroids[used], "float32")
-        advance(1.0)
         packed = PackedCodes.pack(codes, bits_for(len(used)))
-        return ClusteredField(field.name, packed, codebook, field.weights.dtype.name)
+        stored = ClusteredField(field.name, packed, codebook, field.dtype.name)
+        error = (codebook.values[codes] - rows).astype(np.float64) @ choice.metric.root
+        squared = np.einsum("nd,nd->n", error, error)
+        advance(1.0)
+        return Coded(stored, float((field.frequencies * squared).sum()) / (2 * field.census.total))

@@ -21,6 +21,7 @@ from saec.files import whole_file
 
 if TYPE_CHECKING:
     from saec import Compressed, CompressedField
+    from saec.checkpoint import LogColumns
 
 
 class OrderName(StrEnum):
@@ -36,11 +37,27 @@ UsageError = cast("type[Exception]", typer.BadParameter.__base__)
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Artifact = Annotated[Path, typer.Argument(help="What compress or result.save wrote.")]
 Checkpoint = Annotated[
-    Path, typer.Argument(help="Tables: .safetensors, .npz, .npy, or a torch state_dict.")
+    Path,
+    typer.Argument(
+        help="Tables: .safetensors or their index, .npz, .npy, a torch state_dict or distributed "
+        "checkpoint, .parquet; a file, a folder or a 'pattern*'."
+    ),
 ]
 Frequencies = Annotated[
-    Path,
-    typer.Option("--frequencies", help="How often each feature occurs: .npz, .safetensors, .npy."),
+    Path | None,
+    typer.Option(
+        "--frequencies",
+        help="How often each feature occurs, in files of the same kinds. Parquet tables may have "
+        "them in a column.",
+    ),
+]
+Logs = Annotated[
+    list[str] | None,
+    typer.Option("--log", help="Count frequencies in these .parquet or .csv files. Repeatable."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="FIELD=COLUMN: where the log has a field's ids. Repeatable."),
 ]
 Only = Annotated[
     list[str] | None,
@@ -78,6 +95,30 @@ def check_out(out: Path, *inputs: Path | None) -> None:
     for path in inputs:
         if path is not None and out.exists() and path.exists() and out.samefile(path):
             raise DataError(f"cannot write {out}: it is the input")
+
+
+def counted(
+    frequencies: Path | None, log: list[str] | None, columns: list[str] | None
+) -> Path | LogColumns | None:
+    """Where the frequencies are, or are to be counted."""
+    from saec.checkpoint import LogColumns
+
+    if frequencies is not None and log:
+        raise UsageError("give --frequencies or --log, not both")
+    if bool(log) != bool(columns):
+        raise UsageError("--log and --column FIELD=COLUMN go together")
+    return LogColumns(log, _by_field(columns or [])) if log else frequencies
+
+
+def _by_field(columns: Sequence[str]) -> dict[str, str]:
+    pairs = [column.partition("=") for column in columns]
+    for (field, _, column), given in zip(pairs, columns, strict=True):
+        if not field or not column:
+            raise UsageError(f"--column {given}: give FIELD=COLUMN, like --column user=user_id")
+    named = {field: column for field, _, column in pairs}
+    if len(named) < len(pairs):
+        raise UsageError("--column: a field was given twice")
+    return named
 
 
 def write_text(out: Path, text: str) -> None:

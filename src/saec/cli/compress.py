@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +12,9 @@ import typer
 
 from saec.cli.common import (
     Checkpoint,
+    Columns,
     Frequencies,
+    Logs,
     MaybeMetrics,
     Only,
     Order,
@@ -20,13 +24,14 @@ from saec.cli.common import (
     UsageError,
     check_out,
     console,
+    counted,
     hush,
     predicted,
     size_table,
 )
 
 if TYPE_CHECKING:
-    from saec import Budget, Compressed
+    from saec import Budget, Field
     from saec.codecs.codec import Codec
 
 
@@ -47,8 +52,10 @@ class CodebookName(StrEnum):
 
 def compress(
     checkpoint: Checkpoint,
-    frequencies: Frequencies,
     out: Annotated[Path, typer.Option("-o", "--out", help="The artifact to write.")],
+    frequencies: Frequencies = None,
+    log: Logs = None,
+    column: Columns = None,
     metrics: MaybeMetrics = None,
     ratio: Annotated[float | None, typer.Option(help="Original size / compressed size.")] = None,
     max_bytes: Annotated[str | None, typer.Option(help="Size at most, like 161MB or 2GiB.")] = None,
@@ -66,27 +73,50 @@ def compress(
         CodebookName | None, typer.Option(help="How centroids are stored; int8 unless told.")
     ] = None,
     order: Order = None,
+    memory: Annotated[
+        str | None, typer.Option(help="What the process may take, like 2GB; no limit unless told.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="tcp://host:port of a Dask scheduler whose workers do it.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Start so many processes that do it here.")
+    ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Compress the tables of a checkpoint to a budget."""
+    """Compress the tables of a checkpoint to a budget.
+
+    Interrupted, it goes on where it stopped if it is started again in the same way.
+    """
     import saec
     from saec.checkpoint import read_fields
+    from saec.permutations import permutation_path
 
     hush(quiet)
     budget = _budget(ratio, max_bytes, bits_per_feature, loss_increase)
     if loss_increase is not None and metrics is None:
         raise UsageError("--loss-increase needs --metrics")
     chosen = _codec(codec, metrics is not None, codebook, order)
-    permutation = Path(f"{out}.permutation.safetensors")
+    if cluster is not None and workers is not None:
+        raise UsageError("give --cluster or --workers, not both")
+    permutation = permutation_path(out)
     renumbers = order is OrderName.FREQUENCY
     for path in (out, permutation) if renumbers else (out,):
         check_out(path, checkpoint, frequencies, metrics)
-    fields, known = read_fields(checkpoint, frequencies, metrics, only or [])
-    result = saec.compress(fields, budget, chosen, metrics=known, seed=seed, progress=not quiet)
-    if renumbers:
-        _write_permutation(permutation, result)  # first: the artifact is worth nothing without
-    result.save(out)
+    counts = counted(frequencies, log, column)
+    fields, known = read_fields(checkpoint, counts, metrics, only or [], progress=not quiet)
+    with _spread(fields, cluster, workers, quiet) as spread:
+        result = saec.compress(
+            spread,
+            budget,
+            chosen,
+            metrics=known,
+            seed=seed,
+            progress=not quiet,
+            out=out,
+            memory=memory,
+        )
     if not quiet:
         console().print(size_table(result))
         typer.echo(predicted(result), nl=False)
@@ -128,16 +158,17 @@ def _codec(
     return Clusters(codebook=(codebook or CodebookName.INT8).value)
 
 
-def _write_permutation(out: Path, result: Compressed) -> None:
-    """The old id of each new one, of every field: also of those whose ids stayed as they were."""
-    import numpy as np
-    import safetensors.numpy
+@contextmanager
+def _spread(
+    fields: list[Field], cluster: str | None, workers: int | None, quiet: bool
+) -> Iterator[list[Field]]:
+    """The fields, on a cluster if one is wanted."""
+    if cluster is None and workers is None:
+        yield fields
+        return
+    from saec.distributed import connect, local_cluster, spread
 
-    from saec.files import whole_file
-
-    permutations = {
-        name: np.arange(field.vocab_size) if field.permutation is None else field.permutation
-        for name, field in result.items()
-    }
-    with whole_file(out) as stream:
-        stream.write(safetensors.numpy.save(permutations))
+    with connect(cluster) if cluster is not None else local_cluster(workers or 1) as client:
+        if not quiet:
+            typer.echo(f"dashboard: {client.dashboard_link}", err=True)
+        yield spread(fields, client)

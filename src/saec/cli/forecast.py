@@ -11,7 +11,9 @@ from rich.table import Table
 
 from saec.cli.common import (
     Checkpoint,
+    Columns,
     Frequencies,
+    Logs,
     MaybeMetrics,
     Metrics,
     Only,
@@ -21,6 +23,7 @@ from saec.cli.common import (
     Seed,
     check_out,
     console,
+    counted,
     hush,
     plain_table,
     write_json,
@@ -36,8 +39,10 @@ _SHOWN = 12  # points of the curve
 
 def forecast(
     checkpoint: Checkpoint,
-    frequencies: Frequencies,
     metrics: Metrics,
+    frequencies: Frequencies = None,
+    log: Logs = None,
+    column: Columns = None,
     order: Order = None,
     only: Only = None,
     as_json: Annotated[
@@ -57,7 +62,8 @@ def forecast(
             check_out(out, checkpoint, frequencies, metrics)
     if svg is not None:
         require("matplotlib", "report")  # not after the work
-    fields, known = read_fields(checkpoint, frequencies, metrics, only or [])
+    counts = counted(frequencies, log, column)
+    fields, known = read_fields(checkpoint, counts, metrics, only or [], progress=not quiet)
     assert known is not None
     codec = saec.Axes(order=(order or OrderName.KEEP).value)
     curve = saec.forecast(fields, known, codec, seed=seed, progress=not quiet)
@@ -76,7 +82,9 @@ def forecast(
 
 def inspect(
     checkpoint: Checkpoint,
-    frequencies: Frequencies,
+    frequencies: Frequencies = None,
+    log: Logs = None,
+    column: Columns = None,
     metrics: MaybeMetrics = None,
     ratio: Annotated[float, typer.Option(help="Where the bytes would go at this ratio.")] = 50.0,
     only: Only = None,
@@ -88,7 +96,8 @@ def inspect(
     from saec.checkpoint import read_fields
 
     hush(quiet)
-    fields, known = read_fields(checkpoint, frequencies, metrics, only or [])
+    counts = counted(frequencies, log, column)
+    fields, known = read_fields(checkpoint, counts, metrics, only or [], progress=not quiet)
     inspection = saec.inspect(fields, known, ratio, seed=seed, progress=not quiet)
     console().print(_inspection_table(inspection))
     measured = "in the loss metric" if inspection.in_loss_metric else "in Euclidean distance"

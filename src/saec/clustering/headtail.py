@@ -6,26 +6,178 @@ of what the training log says, and the many rare ones are only assigned to the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["head_rows"]
+from saec.census import Census
+from saec.clustering.points import Search, Step, mapped
+from saec.parts import Part
+from saec.passes import Arrays, Held
+from saec.placing import ByRank, InOrder, Placing
+from saec.table import Field
+from saec.workspace import Workspace
+
+__all__ = ["HeadPoints", "head_size", "ranked"]
 
 
-def head_rows(frequencies: NDArray[np.float64], share: float, at_least: int) -> NDArray[np.int64]:
-    """Rows of the smallest head, in ascending order.
+def head_size(census: Census, share: float, at_least: int) -> int:
+    """Rows of the smallest head.
 
     Args:
-        frequencies: (n,) occurrences of each feature.
+        census: of the field.
         share: of all occurrences that the head must cover, 0..1.
         at_least: rows that the head must hold, if there are as many with any occurrences.
-
-    Among equally frequent features the one with the lower id comes first.
     """
-    order = np.argsort(-frequencies, kind="stable")
-    covered = np.cumsum(frequencies[order])
-    seen = int(np.count_nonzero(frequencies))
+    if share >= 1:
+        return census.seen
+    covered = np.cumsum(census.values * census.counts)
     # The first prefix that reaches the share; rounding of the sums must not push it past all.
-    wanted = int(np.searchsorted(covered, share * covered[-1] * (1 - 1e-12))) + 1
-    size = seen if share >= 1 else min(max(wanted, at_least), seen)
-    return np.sort(order[:size])
+    goal = share * covered[-1] * (1 - 1e-12)
+    place = int(np.searchsorted(covered, goal))
+    before = float(covered[place - 1]) if place else 0.0
+    value = float(census.values[place])
+    missing = max(1, int(np.ceil((goal - before) / value))) if value else 1
+    wanted = int(census.counts[:place].sum()) + missing
+    return min(max(wanted, at_least), census.seen)
+
+
+def ranked(field: Field, *cuts: int) -> Placing:
+    """Rows by frequency, cut at these ranks; of equally frequent ones the lower id comes first."""
+    inner = sorted({cut for cut in cuts if 0 < cut < field.vocab_size})
+    bounds = np.array([0, *inner, field.vocab_size], dtype=np.int64)
+    if field.census.descending:
+        return InOrder(bounds)
+    return ByRank.of(field.census, bounds, "keep")
+
+
+class HeadPoints:
+    """The head of a field as points, kept where the parts of the field are.
+
+    Args:
+        field: whose most frequent rows these are.
+        size: rows of the head.
+        weighting: rows count as frequency ** weighting.
+        transform: see :class:`~saec.clustering.points.ArrayPoints`.
+        radius_share: see :class:`~saec.clustering.points.ArrayPoints`.
+        space: how much of it may be held.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        size: int,
+        *,
+        weighting: float,
+        transform: NDArray[np.float64] | None,
+        radius_share: float,
+        space: Workspace,
+    ) -> None:
+        self.count, self.dim = size, field.dim
+        self._radius_share = radius_share
+        placing = ranked(field, size)
+        most = float(field.census.values[0])
+        task = _TakeHead(placing, weighting, most, transform)
+        self._held: Held = field.passes.hold(task, placing, space)
+
+    def sample(
+        self, size: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """See :class:`~saec.clustering.points.Points`."""
+        if size >= self.count:
+            chosen = np.arange(self.count)
+        else:
+            chosen = np.sort(rng.choice(self.count, size, replace=False, shuffle=False))
+        return self._held.run(_Pick(chosen), _beside)
+
+    def step(self, centroids: NDArray[np.float32]) -> Step:
+        """See :class:`~saec.clustering.points.Points`."""
+        step = self._held.run(_StepOf(Search(centroids, self._radius_share)), _joined)
+        assert step is not None, "a head has rows"
+        return step
+
+    def used(self, centroids: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Those of ``centroids`` that are the nearest of any row, ascending."""
+        used = self._held.run(_UsedOf(Search(centroids, self._radius_share)), _either)
+        return np.flatnonzero(used)
+
+
+@dataclass(frozen=True, eq=False)
+class _TakeHead:
+    """A task: the part's rows of the head as points, their weights, and the place of the first."""
+
+    placing: Placing
+    weighting: float
+    most: float
+    transform: NDArray[np.float64] | None
+
+    def __call__(self, part: Part, before: NDArray[np.int64]) -> Arrays:
+        for group in self.placing.groups(part, before):
+            if group.stratum == 0:
+                rows = part.weights()[group.rows]
+                # As shares of the largest, or a power of them might leave the range of numbers.
+                shares = part.frequencies()[group.rows] / self.most
+                weights = np.ascontiguousarray(shares**self.weighting)
+                return mapped(rows, self.transform).copy(), weights, group.places[:1].copy()
+        dim = part.rows.shape[1]
+        return np.empty((0, dim), np.float32), np.empty(0), np.zeros(1, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pick:
+    """A task on held rows: those at ``chosen`` (m,) places of the head, ascending."""
+
+    chosen: NDArray[np.int64]
+
+    def __call__(self, arrays: Arrays) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        rows, weights, first = arrays
+        low, high = np.searchsorted(self.chosen, [first[0], first[0] + len(rows)])
+        own = self.chosen[low:high] - first[0]
+        return rows[own], weights[own]
+
+
+@dataclass(frozen=True, eq=False)
+class _StepOf:
+    """A task on held rows: a step of k-means; None where there are no rows."""
+
+    search: Search
+
+    def __call__(self, arrays: Arrays) -> Step | None:
+        rows, weights, _ = arrays
+        if not len(rows):
+            return None
+        step = Step.zeros(*self.search.centroids.shape)
+        self.search.step(rows, weights, step)
+        return step
+
+
+@dataclass(frozen=True, eq=False)
+class _UsedOf:
+    """A task on held rows: which centroids are the nearest of any."""
+
+    search: Search
+
+    def __call__(self, arrays: Arrays) -> NDArray[np.bool_]:
+        used = np.zeros(len(self.search.centroids), dtype=bool)
+        if len(arrays[0]):
+            used[self.search.nearest(arrays[0])] = True
+        return used
+
+
+def _beside(
+    parts: Sequence[tuple[NDArray[np.float32], NDArray[np.float64]]],
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    rows, weights = zip(*parts, strict=True)
+    return np.concatenate(rows), np.concatenate(weights)
+
+
+def _joined(parts: Sequence[Step | None]) -> Step | None:
+    some = [part for part in parts if part is not None]
+    return Step.join(some) if some else None
+
+
+def _either(parts: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    either: NDArray[np.bool_] = np.logical_or.reduce(parts)
+    return either

@@ -6,8 +6,9 @@ map, a file or on other machines are clustered by the same code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from saec import _native
 
-__all__ = ["ArrayPoints", "Points", "Step"]
+__all__ = ["ArrayPoints", "Points", "Search", "Step", "mapped"]
 
 _BLOCK_VALUES = 1 << 22  # float32 values handed to the native core at once: 16 MB
 
@@ -31,6 +32,21 @@ class Step:
     sums: NDArray[np.float64]
     weights: NDArray[np.float64]
     distortion: NDArray[np.float64]
+
+    @classmethod
+    def zeros(cls, clusters: int, dim: int) -> Step:
+        """The sums over no rows."""
+        return cls(np.zeros((clusters, dim)), np.zeros(clusters), np.zeros(clusters))
+
+    @classmethod
+    def join(cls, parts: Sequence[Step]) -> Step:
+        """The sums over all rows of ``parts``."""
+        first = cls(parts[0].sums.copy(), parts[0].weights.copy(), parts[0].distortion.copy())
+        for part in parts[1:]:
+            first.sums[:] += part.sums
+            first.weights[:] += part.weights
+            first.distortion[:] += part.distortion
+        return first
 
 
 class Points(Protocol):
@@ -52,8 +68,53 @@ class Points(Protocol):
     def step(self, centroids: NDArray[np.float32]) -> Step:
         """The sums of one k-means step for ``centroids`` (k, dim)."""
 
-    def assign(self, centroids: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Nearest centroid of every row, (count,) int32; the lowest index among equals."""
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Nearest-centroid search among ``centroids`` (k, dim) float32; made ready when first used.
+
+    ``radius_share`` and ``threads`` are as of :class:`ArrayPoints`.
+    """
+
+    centroids: NDArray[np.float32]
+    radius_share: float = 1.0
+    threads: int = 0
+
+    @cached_property
+    def _ready(self) -> _native.NearestCentroid:
+        return _native.NearestCentroid(self.centroids)
+
+    def __reduce__(self) -> tuple[type[Search], tuple[NDArray[np.float32], float, int]]:
+        return Search, (self.centroids, self.radius_share, self.threads)
+
+    def nearest(self, rows: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Nearest centroid of every row (m, dim), (m,); the lowest index among equals."""
+        nearest = np.empty(len(rows), dtype=np.int32)
+        self._ready.search(rows, nearest, self.radius_share, self.threads)
+        return nearest
+
+    def step(self, rows: NDArray[np.float32], weights: NDArray[np.float64], into: Step) -> None:
+        """Add the sums over ``rows`` (m, dim) with ``weights`` (m,) to ``into``."""
+        _native.accumulate(
+            rows,
+            weights,
+            self.nearest(rows),
+            self.centroids,
+            into.sums,
+            into.weights,
+            into.distortion,
+            self.threads,
+        )
+
+
+def mapped(rows: NDArray[np.generic], transform: NDArray[np.float64] | None) -> NDArray[np.float32]:
+    """``rows`` (m, dim) where points are: rows @ transform as float32, or the rows themselves."""
+    if transform is None:
+        return np.ascontiguousarray(rows, dtype=np.float32)
+    # In float64, so that the order in which a machine adds, which changes with the number of
+    # rows, does not show in the float32 result.
+    result: NDArray[np.float32] = (rows.astype(np.float64) @ transform).astype(np.float32)
+    return result
 
 
 class ArrayPoints:
@@ -94,25 +155,9 @@ class ArrayPoints:
         """Width of a row."""
         return int(self._rows.shape[1])
 
-    def take(self, chosen: NDArray[np.int64]) -> ArrayPoints:
-        """The ``chosen`` rows (m,), copied, as points of their own."""
-        weights = None if self._weights is None else self._weights[chosen]
-        return ArrayPoints(
-            self._rows[chosen],
-            weights,
-            transform=self._transform,
-            radius_share=self._radius_share,
-            threads=self._threads,
-        )
-
     def mapped(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
         """Other ``rows`` (m, dim) of the same table where the points are."""
-        if self._transform is None:
-            return np.ascontiguousarray(rows, dtype=np.float32)
-        # In float64, so that the order in which a machine adds, which changes with the number of
-        # rows, does not show in the float32 result.
-        mapped: NDArray[np.float32] = (rows.astype(np.float64) @ self._transform).astype(np.float32)
-        return mapped
+        return mapped(rows, self._transform)
 
     def sample(
         self, size: int, rng: np.random.Generator
@@ -127,35 +172,24 @@ class ArrayPoints:
 
     def step(self, centroids: NDArray[np.float32]) -> Step:
         """See :class:`Points`."""
-        clusters, dim = centroids.shape
-        step = Step(np.zeros((clusters, dim)), np.zeros(clusters), np.zeros(clusters))
-        for rows, weights, nearest in self._searched(centroids):
-            _native.accumulate(
-                rows,
-                weights,
-                nearest,
-                centroids,
-                step.sums,
-                step.weights,
-                step.distortion,
-                self._threads,
-            )
+        search, step = self._search(centroids), Step.zeros(*centroids.shape)
+        for rows, weights in self._blocks():
+            search.step(rows, weights, step)
         return step
 
     def assign(self, centroids: NDArray[np.float32]) -> NDArray[np.int32]:
-        """See :class:`Points`."""
-        return np.concatenate([nearest for _, _, nearest in self._searched(centroids)])
+        """Nearest centroid of every row, (count,) int32; the lowest index among equals."""
+        search = self._search(centroids)
+        return np.concatenate([search.nearest(rows) for rows, _ in self._blocks()])
 
-    def _searched(
-        self, centroids: NDArray[np.float32]
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int32]]]:
-        search = _native.NearestCentroid(centroids)
+    def _search(self, centroids: NDArray[np.float32]) -> Search:
+        return Search(centroids, self._radius_share, self._threads)
+
+    def _blocks(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float64]]]:
         size = max(1, _BLOCK_VALUES // self.dim)
         for start in range(0, self.count, size):
             rows = self.mapped(self._rows[start : start + size])
-            nearest = np.empty(len(rows), dtype=np.int32)
-            search.search(rows, nearest, self._radius_share, self._threads)
             if self._weights is None:
-                yield rows, np.ones(len(rows)), nearest
+                yield rows, np.ones(len(rows))
             else:
-                yield rows, np.ascontiguousarray(self._weights[start : start + size]), nearest
+                yield rows, np.ascontiguousarray(self._weights[start : start + size])

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saec.allocation import Option
 from saec.artifact import entry_bytes
-from saec.codecs.codec import Advance
-from saec.codecs.coder import Coder
+from saec.codecs.codec import Coded
 from saec.codecs.frame import Frame
-from saec.codecs.offers import TierOffers, TierRows, measure_tier, sampled_shares
+from saec.codecs.offers import TierOffers, TierRows, measure_tier
+from saec.codecs.survey import Sample, survey_of
 from saec.codecs.sweep import Layered, sweep
-from saec.codes import PackedRows
+from saec.codecs.tier_coding import CODES, PERMUTATION, VECTORS, Coding
 from saec.errors import OptionError
 from saec.metric import Metric
-from saec.order import ORDERS, Arrangement, Order, arrange
-from saec.stored.field import CompressedField
+from saec.order import ORDERS, Order, TierVectors
+from saec.parts import Part
+from saec.passes import Advance
+from saec.placing import ByRank, InOrder, Placing
 from saec.stored.tiered import TieredField
 from saec.table import Field
-from saec.tiers import Layout
+from saec.tiers import Layout, tier_bounds
+from saec.workspace import Workspace
 
 __all__ = ["Axes"]
 
-_MEASURED_ROWS = 1 << 17  # of a tier, from which its tables are learned and judged
-_CODED_ROWS = 1 << 20
+_SAMPLED_ROWS = 1 << 17  # of a tier, from which its tables are learned and judged
+
+# Ids count as sorted if rows that stand too late hold less than this share of all occurrences.
+_MISPLACED = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +41,13 @@ class Choice:
     """What allocation chose for a field, with all that coding it needs."""
 
     frame: Frame
-    arrangement: Arrangement
+    placing: Placing
     layered: Layered
+
+    def layout(self, count: int) -> Layout:
+        """The parts of the tiers of ``count`` rows."""
+        tiers = self.layered.tiers
+        return Layout(count, tuple(tuple(coder.part for coder in tier) for tier in tiers))
 
 
 @dataclass(frozen=True)
@@ -64,18 +75,24 @@ class Axes:
             raise OptionError(f"order cannot be {self.order!r}; it is one of {', '.join(ORDERS)}")
 
     def options(
-        self, field: Field, metric: Metric | None, rng: np.random.Generator
+        self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """Layouts on offer; see :class:`~saec.codecs.codec.Codec`."""
-        frame = Frame.of(field, Metric.euclidean(field.dim) if metric is None else metric)
-        arrangement = arrange(field.frequencies, self.order)
-        tiers = [_measured(field, frame, rows, rng) for rows in arrangement.tiers]
+        placing = _placing(field, self.order)
+        seed = int(rng.integers(1 << 63))
+        survey = survey_of(field, placing, _SAMPLED_ROWS, seed, space)
+        frame = Frame.of(survey.moments, Metric.euclidean(field.dim) if metric is None else metric)
+        total = field.census.total
+        tiers = [
+            _measured(sample, frame, int(count), total, rng)
+            for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
+        ]
         axis_bits = 8 * field.dim * frame.stored.itemsize
         choices = [
-            Choice(frame, arrangement, layered) for layered in sweep(tiers, axis_bits, frame.rest)
+            Choice(frame, placing, layered) for layered in sweep(tiers, axis_bits, frame.rest)
         ]
         # Without a metric, in the unit of the other codecs.
-        unit = 1.0 if metric is not None else 2 * float(field.frequencies.sum())
+        unit = 1.0 if metric is not None else 2 * total
         return [
             Option(
                 8 * entry_bytes(self.plan(field, choice).entry), choice.layered.nats * unit, choice
@@ -86,22 +103,9 @@ class Axes:
     def plan(self, field: Field, choice: object) -> TieredField:
         """The field with codes that take no memory; see :class:`~saec.codecs.codec.Codec`."""
         assert isinstance(choice, Choice)
-        coders = choice.layered.tiers
-        parts = tuple(tuple(coder.part for coder in tier) for tier in coders)
-        layout = Layout(field.vocab_size, parts)
-        values = [coder.values for tier in coders for coder in tier]
-        stored = choice.frame.stored
-        return TieredField(
-            field.name,
-            layout,
-            np.broadcast_to(np.uint8(0), layout.code_bytes),
-            np.concatenate([np.zeros(0, np.float16), *values]),
-            np.concatenate([stored[: layout.rank], stored[-1:]]),
-            choice.arrangement.vectors,
-            field.weights.dtype.name,
-            renumbered=choice.arrangement.permutation is not None,
-            permutation=choice.arrangement.permutation,
-        )
+        sizes = _sizes(field, choice)
+        tensors = {role: np.broadcast_to(np.uint8(0), size) for role, size in sizes.items()}
+        return _stored(field, choice, tensors)
 
     def encode(
         self,
@@ -109,59 +113,90 @@ class Axes:
         choice: object,
         rng: np.random.Generator,
         advance: Advance,
-    ) -> CompressedField:
+        space: Workspace,
+    ) -> Coded:
         """Code every row by the tables of a :class:`Choice`."""
         assert isinstance(choice, Choice)
-        planned = self.plan(field, choice)
-        data = np.zeros(planned.layout.code_bytes, dtype=np.uint8)
-        for tier, rows in enumerate(choice.arrangement.tiers):
-            codes = _coded(field, choice.frame, choice.layered.tiers[tier], rows)
-            PackedRows.pack_into(
-                data, planned.layout.first_bytes[tier], codes, planned.layout.widths(tier)
-            )
-            advance(_count(rows) / field.vocab_size)
-        return planned.filled(data)
+        layout, tiers = choice.layout(field.vocab_size), choice.layered.tiers
+        coding = Coding(choice.frame, choice.placing, layout, tiers, field.census.total)
+        lost, tensors = field.passes.lay(
+            coding,
+            sum,
+            _sizes(field, choice),
+            counter=choice.placing,
+            advance=advance,
+            space=space,
+        )
+        old_ids = tensors.get(PERMUTATION)
+        if isinstance(old_ids, np.ndarray):  # shards keep their bytes
+            tensors[PERMUTATION] = old_ids.view(np.int64)
+        return Coded(_stored(field, choice, tensors), lost)
+
+
+def _sizes(field: Field, choice: Choice) -> dict[str, int]:
+    """Bytes of the tensors that grow with the number of rows, by role."""
+    sizes = {CODES: choice.layout(field.vocab_size).code_bytes}
+    if isinstance(choice.placing, ByRank):
+        if choice.placing.order == "keep":
+            sizes[VECTORS] = TierVectors.planned_bytes(field.vocab_size)
+        else:
+            sizes[PERMUTATION] = 8 * field.vocab_size
+    return sizes
+
+
+def _stored(field: Field, choice: Choice, tensors: dict[str, NDArray[Any]]) -> TieredField:
+    """The field of these tensors and of all that is small."""
+    layout = choice.layout(field.vocab_size)
+    values = [coder.values for tier in choice.layered.tiers for coder in tier]
+    stored = choice.frame.stored
+    vectors, permutation = tensors.get(VECTORS), tensors.get(PERMUTATION)
+    return TieredField(
+        field.name,
+        layout,
+        tensors[CODES],
+        np.concatenate([np.zeros(0, np.float16), *values]),
+        np.concatenate([stored[: layout.rank], stored[-1:]]),
+        None if vectors is None else TierVectors(vectors, field.vocab_size),
+        field.dtype.name,
+        renumbered=permutation is not None,
+        permutation=permutation,
+    )
+
+
+def _placing(field: Field, order: Order) -> Placing:
+    """Rows by frequency in tiers; ids are ranks where rows stand in order of frequency."""
+    bounds = tier_bounds(field.vocab_size)
+    if field.census.descending:
+        return InOrder(bounds)
+    placing = ByRank.of(field.census, bounds, order)
+    if order == "keep":
+        misplaced = field.passes.run(_Misplaced(placing), sum, counter=placing)
+        if misplaced <= _MISPLACED * field.census.total:
+            return InOrder(bounds)
+    return placing
+
+
+@dataclass(frozen=True, eq=False)
+class _Misplaced:
+    """A task: occurrences of a part's rows that would be in a later tier if ids were ranks."""
+
+    placing: ByRank
+
+    def __call__(self, part: Part, before: NDArray[np.int64]) -> float:
+        frequencies = part.frequencies()
+        own = np.searchsorted(
+            self.placing.bounds[1:-1], np.arange(part.start, part.stop), side="right"
+        )
+        late = 0.0
+        for group in self.placing.groups(part, before):
+            late += float(frequencies[group.rows][own[group.rows] > group.stratum].sum())
+        return late
 
 
 def _measured(
-    field: Field, frame: Frame, rows: NDArray[np.int64] | slice, rng: np.random.Generator
+    sample: Sample, frame: Frame, count: int, total: float, rng: np.random.Generator
 ) -> TierOffers:
-    """The offers of a tier, from all of its rows or a sample that stands for them."""
-    count = _count(rows)
-    shares = field.frequencies[rows] / field.frequencies.sum()
-    if count > _MEASURED_ROWS:
-        chosen = np.sort(rng.choice(count, _MEASURED_ROWS, replace=False, shuffle=False))
-        shares = sampled_shares(shares, chosen)
-        rows = chosen + rows.start if isinstance(rows, slice) else rows[chosen]
-    coordinates = frame.coordinates(field.weights, rows, slice(0, frame.rank))
+    """The offers of a tier of ``count`` rows from its sample."""
+    shares = sample.standing_for_all / total
+    coordinates = frame.coordinates(sample.rows, frame.rank)
     return measure_tier(TierRows(coordinates, shares, count), frame.nats, rng)
-
-
-def _coded(
-    field: Field, frame: Frame, coders: Sequence[Coder], rows: NDArray[np.int64] | slice
-) -> list[NDArray[np.uint32]]:
-    """Codes of the tier's rows, (rows,) for each coder."""
-    codes = [np.zeros(_count(rows), dtype=np.uint32) for _ in coders]
-    ends = np.cumsum([coder.part.axes for coder in coders]).tolist()
-    spans = [slice(end - coder.part.axes, end) for coder, end in zip(coders, ends, strict=True)]
-    if not any(coder.part.bits for coder in coders):
-        return codes
-    used = slice(0, spans[-1].stop)
-    for start in range(0, _count(rows), _CODED_ROWS):
-        stop = min(start + _CODED_ROWS, _count(rows))
-        coordinates = frame.coordinates(field.weights, _part(rows, start, stop), used)
-        for coder, span, column in zip(coders, spans, codes, strict=True):
-            scale = np.sqrt(frame.nats[span] / frame.nats[span.start])
-            column[start:stop] = coder.assign(coordinates[:, span], scale)
-    return codes
-
-
-def _part(rows: NDArray[np.int64] | slice, start: int, stop: int) -> NDArray[np.int64] | slice:
-    """The rows from the ``start``-th on and before the ``stop``-th."""
-    if isinstance(rows, slice):
-        return slice(rows.start + start, rows.start + stop)
-    return rows[start:stop]
-
-
-def _count(rows: NDArray[np.int64] | slice) -> int:
-    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)

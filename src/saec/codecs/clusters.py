@@ -15,19 +15,23 @@ from numpy.typing import NDArray
 
 from saec.allocation import Option
 from saec.artifact import entry_bytes
-from saec.clustering.headtail import head_rows
+from saec.clustering.headtail import HeadPoints, head_size
 from saec.clustering.lloyd import Clustering, kmeans
-from saec.clustering.points import ArrayPoints
+from saec.clustering.points import Search, mapped
 from saec.clustering.seeding import Seeding
 from saec.codebook import Codebook, CodebookDtype
-from saec.codecs.codec import Advance
+from saec.codecs.codec import Coded
 from saec.codecs.curve import measure_curves
-from saec.codes import PackedCodes, bits_for
+from saec.codes import PackedCodes, bits_for, packed_bytes
 from saec.errors import OptionError
 from saec.metric import Metric
+from saec.parts import Part
+from saec.passes import Advance, silent
+from saec.pieces import Piece, run_of_codes
 from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField
 from saec.table import Field
+from saec.workspace import Workspace
 
 __all__ = ["Choice", "Clusters"]
 
@@ -37,17 +41,21 @@ _CURVE_ITERATIONS = (
 _LEAST_OF_SHARE = 64  # clusters: a few dozen genres or hours are no heavy tail
 _FINENESS = 4  # numbers of clusters on offer per doubling
 
+_CODES = "codes"  # role of the tensor
+
 
 @dataclass(frozen=True)
 class Choice:
     """What allocation chose for a field: its clusters, and the axes kept of their centroids.
 
-    The metric is that in which rows are near, None for Euclidean distance.
+    The metric is that in which rows are near, None for Euclidean distance; a unit of distortion in
+    it, weighted by frequency, costs so many nats.
     """
 
     clusters: int
     rank: int
     metric: Metric | None
+    nats: float = 1.0
 
     @property
     def root(self) -> NDArray[np.float64] | None:
@@ -106,29 +114,34 @@ class Clusters:
         _expect("radius_share", self.radius_share, 0 <= self.radius_share <= 1)
 
     def options(
-        self, field: Field, metric: Metric | None, rng: np.random.Generator
+        self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """Numbers of clusters and axes on offer; see :class:`~saec.codecs.codec.Codec`."""
         metric, nats = _of_size_one(field, metric)
         if self.clusters is not None:
-            choice = Choice(self._fixed_clusters(field), field.dim, metric)
+            choice = Choice(self._fixed_clusters(field), field.dim, metric, nats)
             return [Option(self._bits(field, choice), 0.0, choice)]
         offers = _offers(field.vocab_size)
-        whole = Choice(int(offers[-1]), field.dim, metric)
+        whole = Choice(int(offers[-1]), field.dim, metric, nats)
+        heads: dict[int, HeadPoints] = {}  # few clusters have the same one
 
         def learn(clusters: int) -> Clustering:
             choice = replace(whole, clusters=clusters)
-            return self._learn(field, choice, _CURVE_ITERATIONS, rng, lambda _: None)
+            size = self._head_size(field, choice)
+            if size not in heads:
+                heads.clear()
+                heads[size] = self._head(field, choice, space)
+            return self._learn(heads[size], choice, _CURVE_ITERATIONS, rng, silent)
 
         store = partial(self._store, metric=metric)
         curves = measure_curves(
-            field, learn, store, _ranks(field.dim), whole.clusters, rng, whole.root
+            field, learn, store, _ranks(field.dim), whole.clusters, rng, whole.root, space
         )
         return [
             Option(self._bits(field, choice), float(distortion) * nats, choice)
             for rank, curve in curves.items()
             for clusters, distortion in zip(offers, curve.at(offers), strict=True)
-            for choice in [Choice(int(clusters), rank, metric)]
+            for choice in [Choice(int(clusters), rank, metric, nats)]
         ]
 
     def plan(self, field: Field, choice: object) -> CompressedField:
@@ -137,18 +150,33 @@ class Clusters:
         return ClusteredField.planned(field, choice.clusters, self.codebook, choice.rank)
 
     def encode(
-        self, field: Field, choice: object, rng: np.random.Generator, advance: Advance
-    ) -> CompressedField:
+        self,
+        field: Field,
+        choice: object,
+        rng: np.random.Generator,
+        advance: Advance,
+        space: Workspace,
+    ) -> Coded:
         """Learn the clusters of a :class:`Choice` and code every row with them."""
         assert isinstance(choice, Choice)
-        clustering = self._learn(field, choice, self.iterations, rng, advance)
+        head = self._head(field, choice, space)
+        clustering = self._learn(head, choice, self.iterations, rng, advance)
         (codebook,) = self._store(clustering, [choice.rank], choice.metric)
-        points = ArrayPoints(field.weights, transform=choice.root, radius_share=self.radius_share)
-        codes = points.assign(points.mapped(codebook.values))  # nearest as stored, not as learned
-        used, codes = _drop_unused(codes, codebook.clusters)
-        packed = PackedCodes.pack(codes, bits_for(len(used)))
-        advance(0.5)
-        return ClusteredField(field.name, packed, codebook.keep(used), field.weights.dtype.name)
+        # Rounding may have taken all rows from a cluster.
+        codebook = codebook.keep(head.used(mapped(codebook.values, choice.root)))
+        bits = bits_for(codebook.clusters)
+        lost, tensors = field.passes.lay(
+            _Coding(codebook.values, bits, choice.root, self.radius_share),
+            sum,
+            {_CODES: packed_bytes(field.vocab_size, bits)},
+            advance=lambda share: advance(share / 2),
+            space=space,
+        )
+        packed = PackedCodes(tensors[_CODES], field.vocab_size, bits)
+        stored = ClusteredField(field.name, packed, codebook, field.dtype.name)
+        # Without a metric, options have another unit.
+        nats = 1 / (2 * field.census.total) if choice.metric is None else choice.nats
+        return Coded(stored, lost * nats)
 
     def _fixed_clusters(self, field: Field) -> int:
         clusters = self.clusters
@@ -169,7 +197,7 @@ class Clusters:
 
     def _learn(
         self,
-        field: Field,
+        head: HeadPoints,
         choice: Choice,
         iterations: int,
         rng: np.random.Generator,
@@ -177,7 +205,7 @@ class Clusters:
     ) -> Clustering:
         """Clusters near in the metric of ``choice``, with centroids in the table's own space."""
         learned = kmeans(
-            self._head(field, choice),
+            head,
             choice.clusters,
             rng=rng,
             iterations=iterations,
@@ -190,15 +218,45 @@ class Clusters:
         centroids = (learned.centroids @ choice.metric.inverse_root).astype(np.float32)
         return replace(learned, centroids=centroids)
 
-    def _head(self, field: Field, choice: Choice) -> ArrayPoints:
+    def _head_size(self, field: Field, choice: Choice) -> int:
         at_least = int(np.ceil(self.rows_per_cluster * choice.clusters))
-        head = head_rows(field.frequencies, self.head_share, at_least)
-        # As shares of the largest, or a power of them might leave the range of numbers.
-        weights = (field.frequencies / field.frequencies.max()) ** self.weighting
-        points = ArrayPoints(
-            field.weights, weights, transform=choice.root, radius_share=self.radius_share
+        return head_size(field.census, self.head_share, at_least)
+
+    def _head(self, field: Field, choice: Choice, space: Workspace) -> HeadPoints:
+        return HeadPoints(
+            field,
+            self._head_size(field, choice),
+            weighting=self.weighting,
+            transform=choice.root,
+            radius_share=self.radius_share,
+            space=space,
         )
-        return points if len(head) == field.vocab_size else points.take(head)
+
+
+class _Coding:
+    """A task that codes a part with the nearest of the ``values`` (k, dim) of a codebook.
+
+    Gives the part's distortion, weighted by frequency, in the metric of ``root``.
+    """
+
+    def __init__(
+        self,
+        values: NDArray[np.float32],
+        bits: int,
+        root: NDArray[np.float64] | None,
+        radius_share: float,
+    ) -> None:
+        self._bits, self._root = bits, root
+        self._search = Search(mapped(values, root), radius_share)
+
+    def __call__(self, part: Part, before: NDArray[np.int64]) -> tuple[float, list[Piece]]:
+        points = mapped(part.weights(), self._root)
+        codes = self._search.nearest(points)
+        error = self._search.centroids[codes] - points
+        squared = np.einsum("nd,nd->n", error, error, dtype=np.float64)
+        # No dot product: its last digits depend on the number of threads.
+        lost = float((part.frequencies() * squared).sum())
+        return lost, [run_of_codes(_CODES, part.start * self._bits, [codes], [self._bits])]
 
 
 def _expect(option: str, value: object, holds: bool) -> None:
@@ -213,7 +271,7 @@ def _of_size_one(field: Field, metric: Metric | None) -> tuple[Metric | None, fl
     if metric is None:
         return None, 1.0
     scale = float(np.trace(metric.matrix)) / metric.dim
-    return Metric(metric.matrix / scale), scale / (2 * float(field.frequencies.sum()))
+    return Metric(metric.matrix / scale), scale / (2 * field.census.total)
 
 
 def _ranks(dim: int) -> list[int]:
@@ -225,13 +283,3 @@ def _offers(most: int) -> NDArray[np.int64]:
     """Numbers of clusters from 1 to ``most``, :data:`_FINENESS` per doubling."""
     steps = np.arange(int(_FINENESS * np.log2(most)) + 1)
     return np.unique(np.append(np.rint(2.0 ** (steps / _FINENESS)), most).astype(np.int64))
-
-
-def _drop_unused(
-    codes: NDArray[np.int32], clusters: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Numbers of the clusters in use, and the codes among those."""
-    used = np.flatnonzero(np.bincount(codes, minlength=clusters))
-    place = np.zeros(clusters, dtype=np.int32)
-    place[used] = np.arange(len(used))
-    return used, place[codes]

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from saec.allocation import Option
 from saec.metric import Metric
+from saec.passes import Advance
 from saec.stored.field import CompressedField
 from saec.table import Field
+from saec.workspace import Workspace
 
-__all__ = ["Advance", "Codec"]
+__all__ = ["Codec", "Coded"]
 
-Advance = Callable[[float], None]
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """A field as it is stored, and what it loses.
+
+    lost: sum_i w_i / sum w 1/2 delta_i' G delta_i over the changes delta_i of the rows, in nats to
+    second order; G is the identity without a metric.
+    """
+
+    field: CompressedField
+    lost: float
 
 
 class Codec(Protocol):
     """A frozen dataclass of options that can price a field and code it."""
 
     def options(
-        self, field: Field, metric: Metric | None, rng: np.random.Generator
+        self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """What may be chosen for ``field``: bits as stored, expected distortion, the choice.
 
@@ -32,6 +45,11 @@ class Codec(Protocol):
         """What coding ``field`` as chosen gives at most, without its numbers: for its size."""
 
     def encode(
-        self, field: Field, choice: object, rng: np.random.Generator, advance: Advance
-    ) -> CompressedField:
+        self,
+        field: Field,
+        choice: object,
+        rng: np.random.Generator,
+        advance: Advance,
+        space: Workspace,
+    ) -> Coded:
         """Code ``field`` as chosen; ``advance`` gets shares of the work that add up to 1."""

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.clustering.headtail import ranked
 from saec.clustering.lloyd import Clustering
 from saec.clustering.points import ArrayPoints
 from saec.codebook import Codebook
+from saec.codecs.survey import survey_of
 from saec.table import Field
+from saec.workspace import Workspace
 
 __all__ = ["DistortionCurve", "measure_curves"]
 
@@ -53,7 +57,8 @@ def measure_curves(
     ranks: Sequence[int],
     most: int,
     rng: np.random.Generator,
-    root: NDArray[np.float64] | None = None,
+    root: NDArray[np.float64] | None,
+    space: Workspace,
 ) -> dict[int, DistortionCurve]:
     """Measure a curve of ``field`` up to ``most`` clusters for each rank of the codebook.
 
@@ -65,8 +70,25 @@ def measure_curves(
         most: clusters at most.
         rng: draws the rows judged.
         root: (dim, dim) of the metric in which they are judged; None for Euclidean distance.
+        space: remembers what was measured.
     """
-    points = ArrayPoints(*_judged_rows(field, rng), transform=root)
+
+    def measured() -> dict[str, NDArray[Any]]:
+        points = ArrayPoints(*_judged_rows(field, rng, space), transform=root)
+        return _measured(points, learn, store, ranks, most)
+
+    arrays = space.recalled("curves", field.name, measured)
+    return {rank: DistortionCurve(arrays["clusters"], arrays[f"{rank}"]) for rank in ranks}
+
+
+def _measured(
+    points: ArrayPoints,
+    learn: Callable[[int], Clustering],
+    store: Callable[[Clustering, Sequence[int]], Sequence[Codebook]],
+    ranks: Sequence[int],
+    most: int,
+) -> dict[str, NDArray[Any]]:
+    """Numbers of clusters, and under each rank the distortion with as many."""
     counts: list[int] = []
     distortion: dict[int, list[float]] = {rank: [] for rank in ranks}
     clusters = 1
@@ -81,20 +103,17 @@ def measure_curves(
         clusters *= 4 if clusters > 1 else 2
     # Noise of short runs must not make more clusters look worse.
     return {
-        rank: DistortionCurve(np.array(counts), np.minimum.accumulate(distortion[rank]))
-        for rank in ranks
+        "clusters": np.array(counts),
+        **{f"{rank}": np.minimum.accumulate(distortion[rank]) for rank in ranks},
     }
 
 
 def _judged_rows(
-    field: Field, rng: np.random.Generator
+    field: Field, rng: np.random.Generator, space: Workspace
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """All frequent rows and a sample of the others, which stands for all of them."""
-    if field.vocab_size <= 2 * _JUDGED:
-        return np.ascontiguousarray(field.weights, dtype=np.float32), field.frequencies
-    order = np.argpartition(-field.frequencies, _JUDGED)
-    rest = np.sort(rng.choice(order[_JUDGED:], _JUDGED, replace=False))
-    chosen = np.concatenate([np.sort(order[:_JUDGED]), rest])
-    weights = field.frequencies[chosen].copy()
-    weights[_JUDGED:] *= (field.vocab_size - _JUDGED) / _JUDGED
-    return np.ascontiguousarray(field.weights[chosen], dtype=np.float32), weights
+    cut = _JUDGED if field.vocab_size > 2 * _JUDGED else field.vocab_size
+    survey = survey_of(field, ranked(field, cut), cut, int(rng.integers(1 << 63)), space)
+    rows = np.concatenate([sample.rows for sample in survey.samples])
+    weights = np.concatenate([sample.standing_for_all for sample in survey.samples])
+    return np.ascontiguousarray(rows, dtype=np.float32), weights

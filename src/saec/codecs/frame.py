@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.codecs.survey import Moments
 from saec.metric import Metric
-from saec.table import Field
 
-__all__ = ["Frame", "moments"]
+__all__ = ["Frame"]
 
-_BLOCK_VALUES = 1 << 22  # values turned into float64 at a time: 32 MB
 _LEAST_VARIANCE = 1e-9  # of the first axis's, that another axis has
 # Squared error of a mean in float64, and how far float16 may move it, as a share of the variance.
 _MEAN_NOISE = 1e-24
@@ -36,17 +35,19 @@ class Frame:
             that error costs, in nats (1/2 delta' G delta, docs/design.md).
         rest: nats that remain if every coordinate is exact: those of the axes that are left out,
             and of what rounding of the mean and the axes takes out of their reach.
+        root: (dim, dim) float64, the metric's: half a squared length after it is nats.
     """
 
     stored: NDArray[np.floating[Any]]
     dual: NDArray[np.float64]
     nats: NDArray[np.float64]
     rest: float
+    root: NDArray[np.float64]
 
     @classmethod
-    def of(cls, field: Field, metric: Metric) -> Frame:
-        """The frame of ``field``, from one pass over its rows in blocks."""
-        mean, covariance = moments(field)
+    def of(cls, moments: Moments, metric: Metric) -> Frame:
+        """The frame of a field with these ``moments``."""
+        mean, covariance = moments.mean, moments.covariance
         variances, vectors = np.linalg.eigh(metric.root @ covariance @ metric.root)
         variances, vectors = variances[::-1], vectors[:, ::-1]
         # Next to no variance is noise of rounding; dividing by it would amplify that.
@@ -60,55 +61,38 @@ class Frame:
         dual = np.linalg.solve(gram, kept).T
         # What no coordinates can give back, of the rows as they lie about the stored mean.
         away = (mean - stored[-1]) @ metric.root
-        lost = np.eye(field.dim) - dual @ kept
+        lost = np.eye(metric.dim) - dual @ kept
         about = metric.root @ covariance @ metric.root + np.outer(away, away)
         rest = max(float(np.einsum("ij,ji->", lost, about)) / 2, 0.0)
         # The last digits of what BLAS computes depend on the number of threads; codes may not.
         steady = (metric.root @ dual).astype(np.float32).astype(np.float64)
-        return cls(stored, steady, np.diag(gram) / 2, rest)
+        return cls(stored, steady, np.diag(gram) / 2, rest, metric.root)
 
     @property
     def rank(self) -> int:
         """Number of axes."""
         return len(self.stored) - 1
 
-    def coordinates(
-        self, weights: NDArray[Any], rows: NDArray[np.int64] | slice, axes: slice
-    ) -> NDArray[np.float32]:
-        """Coordinates of the chosen ``rows`` of a table on the chosen ``axes``, (m, axes)."""
-        dual = self.dual[:, axes]
-        mean = self.stored[-1].astype(np.float64)
-        count = len(rows) if isinstance(rows, np.ndarray) else rows.stop - rows.start
-        result = np.empty((count, dual.shape[1]), dtype=np.float32)
-        size = max(1, _BLOCK_VALUES // weights.shape[1])
-        for start in range(0, count, size):
-            stop = min(start + size, count)
-            if isinstance(rows, np.ndarray):
-                block = weights[rows[start:stop]]
-            else:
-                block = weights[rows.start + start : rows.start + stop]
-            result[start:stop] = (block.astype(np.float64) - mean) @ dual
-        return result
+    def coordinates(self, rows: NDArray[Any], axes: int) -> NDArray[np.float32]:
+        """Coordinates of ``rows`` (m, dim) on the first ``axes``, (m, axes)."""
+        about = rows.astype(np.float64)
+        about -= self.stored[-1].astype(np.float64)
+        return (about @ self.dual[:, :axes]).astype(np.float32)
 
+    def squared_errors(
+        self, rows: NDArray[Any], coordinates: Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.float64]:
+        """Squared errors (m,) in the metric if ``rows`` become mean + coordinates @ axes.
 
-def moments(field: Field) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and covariance of the rows, weighted by frequency."""
-    total = field.frequencies.sum()
-    mean = np.zeros(field.dim)
-    for rows, weights in _blocks(field):
-        mean += (weights / total) @ rows
-    covariance = np.zeros((field.dim, field.dim))
-    for rows, weights in _blocks(field):
-        centred = rows - mean
-        covariance += (centred * (weights / total)[:, None]).T @ centred
-    return mean, covariance
-
-
-def _blocks(field: Field) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    size = max(1, _BLOCK_VALUES // field.dim)
-    for start in range(0, field.vocab_size, size):
-        block = field.weights[start : start + size].astype(np.float64)
-        yield block, field.frequencies[start : start + size]
+        ``coordinates`` are (m, some axes) each and lie side by side, from the first axis on.
+        """
+        error = self.stored[-1].astype(np.float64) - rows.astype(np.float64)
+        if coordinates:
+            beside = np.concatenate(coordinates, axis=1).astype(np.float64)
+            error += beside @ self.stored[: beside.shape[1]].astype(np.float64)
+        error = error @ self.root
+        squared: NDArray[np.float64] = np.einsum("nd,nd->n", error, error)
+        return squared
 
 
 def _rounded(

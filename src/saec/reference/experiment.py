@@ -31,6 +31,7 @@ from saec.reference.simulated import simulate
 from saec.reference.train import OPTIMISERS, Optimiser
 from saec.reference.trial import Job, Method, Trial
 from saec.table import Field
+from saec.workspace import IN_MEMORY
 
 __all__ = ["FULL_KMEANS", "METHODS", "bench", "demo", "write_json"]
 
@@ -235,7 +236,7 @@ def _has_one_size(codec: Codec) -> bool:
     """Whether a codec leaves a budget nothing to choose, seen on a small table."""
     rows = np.random.default_rng(0).standard_normal((256, 2)).astype(np.float32)
     field = Field("any", rows, np.ones(256))
-    return len(codec.options(field, None, np.random.default_rng(0))) == 1
+    return len(codec.options(field, None, np.random.default_rng(0), IN_MEMORY)) == 1
 
 
 def _told(rows: Iterable[dict[str, Any]], on_row: OnRow | None) -> list[dict[str, Any]]:

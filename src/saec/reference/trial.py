@@ -16,9 +16,10 @@ from torch import Tensor
 
 from saec.budget import LossIncrease, Ratio
 from saec.codecs.codec import Codec
-from saec.compress import Priced
+from saec.compress import compress_priced
 from saec.compressed import Compressed
 from saec.metric import LossMetrics
+from saec.pricing import Priced
 from saec.reference.damage import damage_by_decile
 from saec.reference.evaluate import Score, predict, score
 from saec.reference.log import Log
@@ -182,7 +183,7 @@ class Trial:
         else:
             priced, seconds = self._priced(replace(job.method, tuning=None))
             start = time.perf_counter() - seconds  # of work that other jobs share
-            result = priced.compress(job.budget)
+            result = compress_priced(priced, job.budget)
         return result, time.perf_counter() - start
 
     def _priced(self, method: Method) -> tuple[Priced, float]:

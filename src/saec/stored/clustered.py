@@ -60,7 +60,7 @@ class ClusteredField(CompressedField):
         grid = np.zeros((2, rank), np.float32) if dtype == "int8" else None
         axes = np.zeros((rank + 1, field.dim), np.float16) if rank < field.dim else None
         packed = PackedCodes(codes, field.vocab_size, bits)
-        return cls(field.name, packed, Codebook(stored, grid, axes), field.weights.dtype.name)
+        return cls(field.name, packed, Codebook(stored, grid, axes), field.dtype.name)
 
     def _lookup_table(self) -> LookupTable:
         runs, codes = [Run(0, self.codes.bits, 0, 0)], self.codes.data

@@ -80,7 +80,14 @@ class CompressedField(ABC):
     @property
     def entry(self) -> artifact.Entry:
         """What the artifact holds of the field."""
-        return artifact.Entry(self.description, self.tensors)
+        whole: dict[str, NDArray[Any]] = {}
+        sharded: dict[str, artifact.ShardedTensor] = {}
+        for role, tensor in self.tensors.items():
+            if isinstance(tensor, artifact.ShardedTensor):
+                sharded[role] = tensor  # as workers left it; what is loaded is mapped
+            else:
+                whole[role] = tensor
+        return artifact.Entry(self.description, whole, sharded)
 
     @property
     def original_nbytes(self) -> int:

@@ -10,6 +10,7 @@ from torch import nn
 
 from saec.budget import LossIncrease
 from saec.codecs.codec import Codec
+from saec.compress import compress_priced
 from saec.errors import DataError
 from saec.forecast import Forecast, curve_of
 from saec.torch.calls import Batches, Loss, check_repeatable
@@ -72,7 +73,7 @@ def forecast(
         raise DataError(
             f"the largest loss increase that is predicted, {largest:.2g}, is too small to measure"
         )
-    results = [priced.compress(LossIncrease(value)) for value in wanted]
+    results = [compress_priced(priced, LossIncrease(value)) for value in wanted]
     found = [known.of(result) for result in results]
     return curve.corrected(
         np.array([result.compression_ratio for result in results]),

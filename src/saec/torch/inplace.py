@@ -11,10 +11,11 @@ from torch import nn
 from saec.budget import Budget, LossIncrease
 from saec.codecs.axes import Axes
 from saec.codecs.codec import Codec
-from saec.compress import Priced
+from saec.compress import compress_priced
 from saec.compressed import Compressed
 from saec.errors import BudgetError, OptionError
 from saec.metric import LossMetrics
+from saec.pricing import Priced
 from saec.torch.calls import (
     Batches,
     Loss,
@@ -101,7 +102,7 @@ def compress_(
     priced, _ = priced_tables(
         model, batches, loss_fn, frequencies, codec, ranges, seed=seed, progress=progress
     )
-    result = priced.compress(budget) if target is None else _calibrated(priced, *target)
+    result = compress_priced(priced, budget) if target is None else _calibrated(priced, *target)
     replace_embeddings_(model, result, ranges)
     return result
 
@@ -133,7 +134,7 @@ def _calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:
     asked, least, most = wanted, 0.0, math.inf
     best = None
     for _ in range(_ROUNDS):
-        result = priced.compress(LossIncrease(asked))
+        result = compress_priced(priced, LossIncrease(asked))
         measured = known.of(result).mean
         result = Compressed(list(result.values()), max(measured, 0.0))
         if measured <= wanted * (1 + _CLOSE) and (best is None or result.nbytes < best.nbytes):

@@ -1,0 +1,205 @@
+"""Long compressions that may be interrupted: what is finished is kept beside the artifact."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from saec import artifact
+from saec.budget import Budget
+from saec.codecs.codec import Codec, Coded
+from saec.compressed import Compressed, load
+from saec.errors import ArtifactError, SaecError
+from saec.files import whole_file
+from saec.stored.field import CompressedField
+from saec.table import Field
+from saec.workspace import ShardNames, Workspace
+
+__all__ = ["Resumable", "fingerprint"]
+
+logger = logging.getLogger(__name__)
+
+_MARK, _LOCK = "mark", "lock"
+
+_NUMBER_BITS = 20  # shards of a field have these bits of their number for themselves
+
+
+def fingerprint(
+    fields: Sequence[Field],
+    budget: Budget | None,
+    codec: Codec | None,
+    metrics: Mapping[str, ArrayLike] | None,
+    seed: int,
+) -> str:
+    """A hash of all that the artifact depends on; of files, their sizes and times of change."""
+    known = {
+        "versions": [version("saec"), artifact.FORMAT],
+        "fields": [[field.name, field.rows.identity, field.counts.identity] for field in fields],
+        "metrics": None if metrics is None else _hashed(metrics),
+        "asked": [repr(budget), repr(codec), seed],
+    }
+    return blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
+
+
+class Resumable:
+    """The folder ``<out>.partial`` with what is finished of an artifact, as a context manager.
+
+    Args:
+        out: the artifact.
+        mark: what it depends on; the work of another mark is thrown away.
+        held: see :class:`~saec.workspace.Workspace`.
+
+    Raises:
+        ArtifactError: the folder cannot be made, or another process works in it.
+    """
+
+    def __init__(self, out: Path, mark: str, held: int = Workspace.held) -> None:
+        self.out = out
+        self.mark = mark
+        self._held = held
+        self._run = mark[:16]
+        self._sharded: dict[str, Mapping[str, artifact.ShardedTensor]] = {}
+        self.folder = out.with_name(f"{out.name}.partial")
+
+    def __enter__(self) -> Self:
+        try:
+            self._lock = self._locked()
+            self._begin()
+        except OSError as error:
+            raise ArtifactError(f"cannot write {self.folder}: {error.strerror}") from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # What was asked for cannot be; another try will ask for something else.
+        if isinstance(error, SaecError) and not isinstance(error, ArtifactError):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
+
+    def space(self, number: int) -> Workspace:
+        """Where the tensors of the field of this ``number`` are made."""
+        first = (number << _NUMBER_BITS) + 1
+        shards = ShardNames(self.folder / self.out.name, self._run, first)
+        return Workspace(self.folder, self._held, shards)
+
+    def once(self, number: int, code: Callable[[], Coded]) -> Coded:
+        """What ``code`` made of the field of this ``number``, now or in an earlier run."""
+        path = self.folder / f"field-{number:05}.saec"
+        if not path.exists():
+            coded = code()
+            _keep_permutation(path, coded)
+            Compressed([coded.field], coded.lost).save(path)
+        kept = load(path)
+        assert kept.predicted_loss_increase is not None, "it was given"
+        (field,) = kept.values()
+        self._sharded[field.name] = kept.sharded.get(field.name, {})
+        _take_permutation(path, field)
+        return Coded(field, kept.predicted_loss_increase)
+
+    def finish(self, result: Compressed) -> None:
+        """Write the artifact; what it was made of is no longer needed.
+
+        Raises:
+            ArtifactError: it cannot be written; what is finished remains.
+        """
+        entries = []
+        for name, field in result.items():
+            sharded = self._sharded.get(name, {})
+            for tensor in sharded.values():
+                for file in tensor.files:
+                    _bring(self.folder / file, self.out.with_name(file))
+            entries.append(replace(field.entry, sharded=sharded))
+        artifact.write(self.out, entries, result.facts)
+        shutil.rmtree(self.folder)
+        artifact.remove_stale(self.out, self._run)
+
+    def _locked(self) -> int:
+        """A lock that ends with the process; the folder may vanish until it is got."""
+        while True:
+            self.folder.mkdir(exist_ok=True)
+            path = self.folder / _LOCK
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _same(handle, path):
+                    return handle
+            except BlockingIOError as error:
+                os.close(handle)
+                raise ArtifactError(f"another process is writing {self.out}") from error
+            os.close(handle)
+
+    def _begin(self) -> None:
+        """Start anew, unless what is there has the same mark."""
+        mark = self.folder / _MARK
+        if mark.exists():
+            if mark.read_text() == self.mark:
+                logger.info("going on with what %s holds", self.folder)
+                return
+            logger.warning("%s belongs to other options or inputs: starting anew", self.folder)
+        for path in self.folder.iterdir():
+            if path.name != _LOCK:
+                path.unlink()
+        with whole_file(mark, ArtifactError) as stream:
+            stream.write(self.mark.encode())
+
+
+def _bring(shard: Path, target: Path) -> None:
+    """Give a shard its place, and leave it here, too: this may be interrupted, and done again."""
+    if target.exists():
+        return
+    try:
+        os.link(shard, target)
+    except OSError:  # not all file systems have links
+        with shard.open("rb") as source, whole_file(target, ArtifactError) as stream:
+            shutil.copyfileobj(source, stream)
+
+
+def _same(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _permutation_of(path: Path) -> Path:
+    return path.with_suffix(".permutation.npy")
+
+
+def _keep_permutation(path: Path, coded: Coded) -> None:
+    """First, so that a finished field has one; artifacts do not hold them."""
+    permutation: object = coded.field.permutation
+    if permutation is None:
+        return
+    if isinstance(permutation, artifact.ShardedTensor):  # as workers left it
+        permutation = artifact.map_shards(path.parent, permutation).view(np.int64)
+    with whole_file(_permutation_of(path), ArtifactError) as stream:
+        np.lib.format.write_array(stream, np.asanyarray(permutation))
+
+
+def _take_permutation(path: Path, field: CompressedField) -> None:
+    if field.renumbered:
+        field.permutation = np.load(_permutation_of(path), mmap_mode="r")
+
+
+def _hashed(metrics: Mapping[str, ArrayLike]) -> dict[str, str]:
+    return {
+        name: blake2b(np.asarray(matrix, np.float64).tobytes(), digest_size=16).hexdigest()
+        for name, matrix in metrics.items()
+    }

@@ -1,0 +1,130 @@
+"""Arrays in the files in which people keep them: of one file, of a folder, or of a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from saec.errors import CheckpointError
+from saec.sources.dcp import METADATA, read_dcp
+from saec.sources.naming import in_order, join_shards, matches
+from saec.sources.numpy_files import read_npy, read_npz
+from saec.sources.parquet import read_parquet
+from saec.sources.safetensor_files import INDEX, read_index, read_safetensors
+from saec.sources.source import Arrays, Source, describe, listed
+from saec.sources.torch_files import read_torch
+
+__all__ = ["Source", "describe", "listed", "read_source"]
+
+_READERS: dict[str, Callable[[Path], Arrays]] = {
+    ".safetensors": read_safetensors,
+    ".npz": read_npz,
+    ".npy": read_npy,
+    ".pt": read_torch,
+    ".pth": read_torch,
+    ".bin": read_torch,
+}
+_PARQUET = ".parquet"
+_KNOWN = (*_READERS, _PARQUET, INDEX)
+
+
+def read_source(path: str | Path) -> Source:
+    """Find all arrays at ``path``; nothing of them is read that need not be.
+
+    Args:
+        path: one of
+
+            * a file: ``.safetensors``; ``.safetensors.index.json`` of Hugging Face; ``.npz``;
+              ``.npy``; a torch state_dict in ``.pt``, ``.pth`` or ``.bin``; ``.parquet``
+            * a folder of ``torch.distributed.checkpoint``, with its ``.metadata``
+            * a folder with one such index, or with files of one kind
+            * a folder of Parquet files, which are one table of its name, or of folders of those
+            * a pattern with ``*`` of files of one kind
+
+            In several files, names must differ. Arrays ``NAME-K-of-N`` (and ``.npy`` files
+            ``NAME-K``) are shards of rows of one array; K counts from 0 or from 1.
+
+    Raises:
+        CheckpointError: there is no such file, or one is damaged, of another kind, or does not fit
+            the others; says what was found.
+        OptionalDependencyError: a package that is needed is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if path.is_file():
+        return _read_files(path, [path])
+    files = matches(path)
+    if not files:
+        raise CheckpointError(f"{path}: no such file")
+    return _read_files(path, files)
+
+
+def _read_folder(folder: Path) -> Source:
+    if (folder / METADATA).is_file():
+        return Source(join_shards(folder, read_dcp(folder)))
+    files = in_order(file for file in folder.iterdir() if not file.name.startswith((".", "_")))
+    indices = [file for file in files if file.name.endswith(INDEX)]
+    if len(indices) == 1:
+        return _read_files(folder, indices)
+    known = [file for file in files if file.suffix in _KNOWN and file.is_file()]
+    inner = {file: _parquet_files(file) for file in files if file.is_dir()}
+    tables = {file.name: found for file, found in inner.items() if found}
+    if tables and not known and not indices:
+        return read_parquet(tables)
+    if indices or not known:
+        kinds = f"{len(indices)} indices, of which one is to be named" if indices else ""
+        found = listed(f"{file.name}/" if file.is_dir() else file.name for file in files)
+        raise CheckpointError(
+            f"{folder}: {kinds or 'no kind of file that is known'}; it holds {found}"
+        )
+    return _read_files(folder, known)
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    return in_order(file for file in folder.glob(f"*{_PARQUET}") if file.is_file())
+
+
+def _read_files(where: Path, files: Sequence[Path]) -> Source:
+    """All files of one kind."""
+    if len(files) == 1 and files[0].name.endswith(INDEX):
+        return Source(join_shards(where, read_index(files[0])))
+    kinds = sorted({file.suffix for file in files})
+    if len(kinds) > 1:
+        raise CheckpointError(
+            f"{where}: files of several kinds, {', '.join(kinds)}; name those of one, like "
+            f"'*{kinds[0]}'"
+        )
+    if kinds[0] == _PARQUET:
+        return read_parquet({_table(where, files): list(files)})
+    reader = _READERS.get(kinds[0])
+    if reader is None:
+        raise CheckpointError(f"{where}: unknown kind of file; known are {', '.join(_KNOWN)}")
+    arrays = _merged(reader, files)
+    numpy = kinds[0] == ".npy"
+    if where not in files or not numpy:
+        arrays = join_shards(where, arrays, numbered=numpy)
+    return Source(arrays, nameless=numpy and len(arrays) == 1)
+
+
+def _merged(reader: Callable[[Path], Arrays], files: Sequence[Path]) -> Arrays:
+    arrays: Arrays = {}
+    where: dict[str, Path] = {}
+    for file in files:
+        for name, rows in reader(file).items():
+            if name in arrays:
+                raise CheckpointError(f"{file}: holds {name}, as {where[name]} does")
+            arrays[name], where[name] = rows, file
+    return arrays
+
+
+def _table(where: Path, files: Sequence[Path]) -> str:
+    """The name of the file; of the folder, where files are shards."""
+    if where in files:
+        return where.stem
+    folders = {file.parent for file in files}
+    if len(folders) > 1:
+        raise CheckpointError(
+            f"{where}: files of {listed(map(str, sorted(folders)))}; name one folder"
+        )
+    return folders.pop().resolve().name

@@ -1,0 +1,167 @@
+"""Folders of ``torch.distributed.checkpoint``, read without the model and without PyTorch.
+
+The folder's ``.metadata``, a pickle, says which chunk of which tensor lies where in which file;
+each chunk is an archive of its own, as ``torch.save`` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from saec.errors import CheckpointError
+from saec.rows import JoinedRows, Rows
+from saec.sources.beside import BesideRows
+from saec.sources.pickles import StandIn, unpickled
+from saec.sources.source import Arrays, first_line
+from saec.sources.torch_archive import read_archive, tensor
+from saec.sources.torch_files import STATE_DICT_KEYS
+
+__all__ = ["METADATA", "read_dcp"]
+
+METADATA = ".metadata"
+
+_CLASSES = "torch.distributed.checkpoint.metadata."
+
+Numbers = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Where a piece of a tensor lies in it, and in which bytes of which file."""
+
+    offsets: Numbers
+    sizes: Numbers
+    file: str
+    first: int
+    length: int
+
+
+def read_dcp(folder: Path) -> Arrays:
+    """The tensors of one or two dimensions, put together from their chunks.
+
+    Names are those of the state_dict; of the one under ``"state_dict"``, ``"model_state_dict"`` or
+    ``"model"``, if all tensors lie in inner dictionaries.
+
+    Raises:
+        CheckpointError: the metadata cannot be read, a file is missing or damaged, or the chunks of
+            a tensor do not cover it.
+    """
+    try:
+        tensors, paths = _listed(folder / METADATA)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a broken pickle may raise anything
+        raise CheckpointError(f"{folder / METADATA}: damaged: {first_line(error)}") from error
+    names = _names(tensors, paths)
+    read = {
+        name: _put_together(folder, tensor_name, *tensors[tensor_name])
+        for tensor_name, name in names.items()
+    }
+    return {name: rows for name, rows in read.items() if rows is not None}
+
+
+def _listed(path: Path) -> tuple[dict[str, tuple[Numbers, list[_Chunk]]], Mapping[str, Any]]:
+    """Shape and chunks of each tensor, and the path of each in the dictionaries that were saved."""
+    metadata = unpickled(path.read_bytes())
+    if not isinstance(metadata, StandIn) or metadata.kind != f"{_CLASSES}Metadata":
+        raise CheckpointError(f"{path}: not the metadata of a distributed checkpoint")
+    stored = {
+        (index.get("fqn"), _numbers(index.get("offset"))): place
+        for index, place in metadata.get("storage_data").items()
+        if index.get("offset") is not None
+    }
+    tensors = {}
+    for name, entry in metadata.get("state_dict_metadata").items():
+        if entry.kind == f"{_CLASSES}TensorStorageMetadata":
+            shape = _numbers(entry.get("size"))
+            if len(shape) in (1, 2) and 0 not in shape:
+                chunks = [_chunk(name, chunk, stored) for chunk in entry.get("chunks")]
+                tensors[name] = shape, chunks
+    return tensors, metadata.get("planner_data") or {}
+
+
+def _chunk(name: str, chunk: StandIn, stored: Mapping[Any, StandIn]) -> _Chunk:
+    offsets = _numbers(chunk.get("offsets"))
+    place = stored[name, offsets]
+    if place.get("transform_descriptors"):
+        raise CheckpointError(
+            f"{name} is stored by extensions ({', '.join(place.get('transform_descriptors'))}); "
+            "save the checkpoint without them"
+        )
+    file, first, length = (place.get(key) for key in ("relative_path", "offset", "length"))
+    if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+        raise CheckpointError(f"{name} lies in {file!r}, a file outside its folder")
+    return _Chunk(offsets, _numbers(chunk.get("sizes")), file, first, length)
+
+
+def _numbers(size: Any) -> Numbers:
+    """A torch.Size, or a tuple."""
+    given: Any = size.given[0] if isinstance(size, StandIn) else size
+    numbers = tuple(given)
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{numbers} is no shape")
+    return numbers
+
+
+def _names(tensors: Mapping[str, object], paths: Mapping[str, Any]) -> dict[str, str]:
+    """Tensors to read, and their names in the state_dict."""
+    inner = {name: tuple(map(str, paths.get(name, (name,)))) for name in tensors}
+    if all(len(path) > 1 for path in inner.values()):
+        for key in STATE_DICT_KEYS:
+            found = {n: ".".join(path[1:]) for n, path in inner.items() if path[0] == key}
+            if found:
+                return found
+    return {name: name for name in tensors}
+
+
+def _put_together(folder: Path, name: str, shape: Numbers, chunks: list[_Chunk]) -> Rows | None:
+    """Chunks below each other, each of them of chunks side by side."""
+    bands: list[Rows] = []
+    at = 0
+    chunks = sorted(chunks, key=lambda chunk: chunk.offsets)
+    for first, group in groupby(chunks, key=lambda chunk: chunk.offsets[0]):
+        band = list(group)
+        _check_columns(folder, name, shape, band)
+        if first != at:
+            raise CheckpointError(f"{folder}: the chunks of {name} leave or repeat row {at}")
+        at += band[0].sizes[0]
+        read = [_rows(folder, name, chunk) for chunk in band]
+        rows = [found for found in read if found is not None]
+        if len(rows) < len(read):
+            return None
+        bands.append(rows[0] if len(rows) == 1 else BesideRows(rows))
+    if at != shape[0]:
+        raise CheckpointError(f"{folder}: the chunks of {name} end at row {at} of {shape[0]}")
+    return bands[0] if len(bands) == 1 else JoinedRows(bands)
+
+
+def _check_columns(folder: Path, name: str, shape: Numbers, band: Sequence[_Chunk]) -> None:
+    """Chunks that begin at one row are equally long and side by side."""
+    rows = {chunk.sizes[0] for chunk in band}
+    ends = [(*chunk.offsets[1:], 0)[0] + (*chunk.sizes[1:], 1)[0] for chunk in band]
+    begins = [(*chunk.offsets[1:], 0)[0] for chunk in band]
+    whole = begins[0] == 0 and ends[-1] == (*shape[1:], 1)[0]
+    if len(rows) > 1 or not whole or begins[1:] != ends[:-1]:
+        raise CheckpointError(
+            f"{folder}: the chunks of {name} from row {band[0].offsets[0]} on do not lie side by "
+            "side; load and save it with shards of whole rows or whole columns"
+        )
+
+
+def _rows(folder: Path, name: str, chunk: _Chunk) -> Rows | None:
+    path = folder / chunk.file
+    try:
+        found = tensor(read_archive(path, chunk.first, chunk.length))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file; {name} lies in it") from error
+    except Exception as error:  # a broken archive may raise anything
+        raise CheckpointError(
+            f"{path}: {name} at byte {chunk.first} is damaged: {first_line(error)}"
+        ) from error
+    if found is not None and found.shape != chunk.sizes:
+        raise CheckpointError(f"{path}: {name} is {found.shape} there, not {chunk.sizes}")
+    return found

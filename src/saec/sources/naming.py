@@ -1,0 +1,81 @@
+"""Which files a path means, and which arrays are shards of one table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from saec.errors import CheckpointError
+from saec.rows import JoinedRows
+from saec.sources.source import Arrays, listed
+
+__all__ = ["in_order", "join_shards", "matches", "natural"]
+
+_OF_ALL = re.compile(r"(?P<name>.+)-(?P<number>\d+)-of-(?P<count>\d+)", re.DOTALL)
+_NUMBERED = re.compile(r"(?P<name>.+)-(?P<number>\d+)", re.DOTALL)
+
+
+def natural(name: str) -> tuple[object, ...]:
+    """A key that sorts ``part-2`` before ``part-10``."""
+    pieces = re.split(r"(\d+)", name)
+    return tuple(int(piece) if i % 2 else piece for i, piece in enumerate(pieces)), name
+
+
+def in_order(paths: Iterable[Path]) -> list[Path]:
+    """Files as people number them."""
+    return sorted(paths, key=lambda path: [natural(part) for part in path.parts])
+
+
+def matches(pattern: Path) -> list[Path]:
+    """Files that a path with ``*``, ``?`` or ``[`` means; none if it has none of them."""
+    if not set("*?[") & set(str(pattern)):
+        return []
+    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    return in_order(path for path in found if path.is_file())
+
+
+def join_shards(where: Path, arrays: Arrays, numbered: bool = False) -> Arrays:
+    """Join arrays ``NAME-K-of-N`` to one of this name, its rows in the order of K.
+
+    Args:
+        where: for messages.
+        arrays: by name.
+        numbered: ``NAME-K`` are shards, too.
+
+    Raises:
+        CheckpointError: K does not count from 0 or 1 to the last; shards differ in width or dtype.
+    """
+    shards: dict[str, dict[int, str]] = {}
+    counts: dict[str, set[int]] = {}
+    for name in arrays:
+        found = _OF_ALL.fullmatch(name) or (_NUMBERED.fullmatch(name) if numbered else None)
+        if found is not None:
+            table, number = found["name"], int(found["number"])
+            twice = shards.setdefault(table, {}).setdefault(number, name)
+            if twice != name or table in arrays:
+                other = twice if twice != name else table
+                raise CheckpointError(f"{where}: {other} and {name} are the same rows")
+            counts.setdefault(table, set()).add(int(found.groupdict().get("count") or 0))
+    for table, members in shards.items():
+        _check_complete(where, table, sorted(members), counts[table])
+    parts = {name for members in shards.values() for name in members.values()}
+    joined = {name: rows for name, rows in arrays.items() if name not in parts}
+    for table, members in shards.items():
+        try:
+            joined[table] = JoinedRows([arrays[members[number]] for number in sorted(members)])
+        except CheckpointError as error:
+            raise CheckpointError(f"{where}: {table}: {error}") from error
+    return joined
+
+
+def _check_complete(where: Path, table: str, numbers: list[int], counts: set[int]) -> None:
+    """Numbers run from 0 or 1 without a gap, up to the number that the names tell, if they do."""
+    count = max(counts) or len(numbers)
+    right = len(counts) == 1 and len(numbers) == count and numbers[0] in (0, 1)
+    if not right or numbers[-1] - numbers[0] != count - 1:
+        told = f" to the last of {count}" if max(counts) else ""
+        raise CheckpointError(
+            f"{where}: shards {listed(map(str, numbers))} of {table}; they must count from 0 or 1 "
+            f"without a gap{told}"
+        )

@@ -1,0 +1,254 @@
+"""Rows in the row groups of a Parquet file, decoded batch by batch."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.errors import CheckpointError, SaecError, require
+from saec.rows import Rows
+from saec.sources.source import first_line
+
+__all__ = ["Column", "ParquetRows", "open_parquet"]
+
+# Values decoded at a time; with it, and not with the row group, memory grows.
+_BATCH_VALUES = 1 << 18
+_PAGE_BUFFER_BYTES = 1 << 20  # pages are read through it instead of whole column chunks
+_OPEN_READERS = 8
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values of a row: ``dim`` in a column of lists or in as many columns; one if ``dim`` is 0."""
+
+    names: tuple[str, ...]
+    dtype: np.dtype[Any]
+    dim: int
+
+
+class ParquetRows(Rows):
+    """Rows of a Parquet file.
+
+    Args:
+        path: of the file.
+        column: what to read.
+        groups: rows of each row group of the file.
+        first_id: the id of the file's first row, to which a column ``id`` is compared; None if
+            there is no such column.
+        start: first row of the file that is one of these.
+        stop: the one after the last; the end if None.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        column: Column,
+        groups: Sequence[int],
+        first_id: int | None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> None:
+        self._firsts = (0, *accumulate(groups))
+        self._span = start, self._firsts[-1] if stop is None else stop
+        rows = self._span[1] - start
+        super().__init__((rows, column.dim) if column.dim else (rows,), column.dtype)
+        self.path, self._column, self._first_id = path, column, first_id
+
+    @property
+    def borders(self) -> tuple[int, ...]:
+        """See :class:`~saec.rows.Rows`; row groups begin there."""
+        start, stop = self._span
+        inner = {first - start for first in self._firsts if start < first < stop}
+        return (0, *sorted(inner), len(self))
+
+    def read(self, start: int, stop: int) -> Array:
+        """See :class:`~saec.rows.Rows`; a copy.
+
+        Rows that follow those read last, here or by another part of the same file, are decoded
+        without beginning again.
+
+        Raises:
+            CheckpointError: the file is damaged or has changed, or the rows hold nulls, what is not
+                finite, lists of another length, or ids out of order.
+        """
+        start, stop, _ = slice(start, stop).indices(len(self))
+        values = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
+        first, last = self._span[0] + start, self._span[0] + stop
+        for group, (begin, end) in enumerate(zip(self._firsts, self._firsts[1:], strict=False)):
+            a, b = max(first, begin), min(last, end)
+            if a < b:
+                self._read_group(group, a - begin, values[a - first : b - first])
+        return values
+
+    def part(self, start: int, stop: int) -> ParquetRows:
+        """See :class:`~saec.rows.Rows`."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        groups = np.diff(self._firsts).tolist()
+        span = self._span[0] + start, self._span[0] + max(start, stop)
+        return ParquetRows(self.path, self._column, groups, self._first_id, *span)
+
+    @property
+    def identity(self) -> list[Any]:
+        """Path, columns, rows, and the file's size and time of change."""
+        names = list(self._column.names)
+        return [str(self.path.resolve()), names, *self._span, *_stamp(self.path)]
+
+    def _read_group(self, group: int, start: int, out: Array) -> None:
+        """Rows of a row group, from ``start`` on, as many as ``out`` takes."""
+        first = self._firsts[group]
+        due = None if self._first_id is None else self._first_id + first
+        key = (self.path, self._column, group, due, *_stamp(self.path))
+        reader = _taken(key, start)
+        if reader is None:
+            reader = _Reader(self.path, self._column, group, first, due)
+        reader.read(start, out)
+        if first + reader.at < self._firsts[group + 1]:
+            _keep(key, reader)
+
+
+class _Reader:
+    """Goes through a row group once, from its first row to its last."""
+
+    def __init__(
+        self, path: Path, column: Column, group: int, first: int, first_id: int | None
+    ) -> None:
+        self._path, self._column, self._group = path, column, group
+        self._first, self._first_id = first, first_id
+        self._blocks = self._decoded()
+        self._left: Array | None = None
+        self.at = 0
+
+    def read(self, start: int, out: Array) -> None:
+        """Skip to row ``start`` of the row group and fill ``out``."""
+        stop = start + len(out)
+        while self.at < stop:
+            block = next(self._blocks, None) if self._left is None else self._left
+            if block is None:
+                raise CheckpointError(
+                    f"{self._path}: row group {self._group} is shorter than it was"
+                )
+            count = min(len(block), stop - self.at)
+            wanted = block[max(0, start - self.at) : count]
+            done = max(self.at, start) - start
+            out[done : done + len(wanted)] = wanted
+            self._left = block[count:] if count < len(block) else None
+            self.at += count
+
+    def _decoded(self) -> Iterator[Array]:
+        """Blocks of checked rows."""
+        names = [*self._column.names, *(["id"] if self._first_id is not None else [])]
+        at = 0
+        with open_parquet(self._path) as opened:
+            for batch in opened.iter_batches(
+                batch_size=max(1, _BATCH_VALUES // max(1, self._column.dim)),
+                row_groups=[self._group],
+                columns=names,
+                use_threads=False,
+            ):
+                yield self._values(batch, at)
+                at += batch.num_rows
+
+    def _values(self, batch: Any, at: int) -> Array:
+        for name in batch.schema.names:
+            self._refuse(
+                name, at, batch.column(name).is_null().to_numpy(zero_copy_only=False), "null"
+            )
+        if self._first_id is not None:
+            ids = batch.column("id").to_numpy()
+            wrong = ids != np.arange(len(ids), dtype=np.int64) + (self._first_id + at)
+            self._refuse(
+                "id", at, wrong, "an id out of order; write rows in the order of their ids"
+            )
+        values: Array
+        if self._column.dim == 0:
+            values = batch.column(self._column.names[0]).to_numpy()
+        elif len(self._column.names) == 1:
+            values = self._lists(batch.column(self._column.names[0]), at)
+        else:
+            values = np.stack(
+                [batch.column(name).to_numpy() for name in self._column.names], axis=1
+            )
+        bad: Array = ~np.isfinite(values).reshape(len(values), -1)
+        alone = len(self._column.names) == 1
+        for number, name in enumerate(self._column.names):
+            own = bad if alone else bad[:, number : number + 1]
+            self._refuse(name, at, np.any(own, axis=1), "a value that is not finite")
+        return values
+
+    def _lists(self, column: Any, at: int) -> Array:
+        dim = self._column.dim
+        if hasattr(column, "value_lengths"):
+            lengths = column.value_lengths().to_numpy()
+            self._refuse(
+                self._column.names[0], at, lengths != dim, f"a list that is not {dim} long"
+            )
+        flat = column.flatten()
+        if flat.null_count:
+            nulls = flat.is_null().to_numpy(zero_copy_only=False).reshape(-1, dim).any(axis=1)
+            self._refuse(self._column.names[0], at, nulls, "null")
+        values: Array = flat.to_numpy(zero_copy_only=False).reshape(-1, dim)
+        return values
+
+    def _refuse(self, name: str, at: int, wrong: Array, what: str) -> None:
+        if wrong.any():
+            row = at + int(np.argmax(wrong))
+            raise CheckpointError(
+                f"{self._path}: column {name!r} holds {what} in row {row} of row group "
+                f"{self._group}, row {self._first + row} of the file"
+            )
+
+
+# Readers stand where they last stopped, so that parts read one after the other go on from there.
+_readers: OrderedDict[tuple[object, ...], _Reader] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _taken(key: tuple[object, ...], start: int) -> _Reader | None:
+    """A reader for this thread alone, if one has not yet passed row ``start``."""
+    with _lock:
+        reader = _readers.pop(key, None)
+    return reader if reader is not None and reader.at <= start else None
+
+
+def _keep(key: tuple[object, ...], reader: _Reader) -> None:
+    with _lock:
+        _readers[key] = reader
+        if len(_readers) > _OPEN_READERS:
+            _readers.popitem(last=False)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """The file; nothing but its footer is read by itself.
+
+    Raises:
+        CheckpointError: it is missing or no Parquet file, or what is read from it is damaged.
+        OptionalDependencyError: pyarrow is not installed.
+    """
+    parquet, arrow = require("pyarrow.parquet", "data"), require("pyarrow", "data")
+    try:
+        with parquet.ParquetFile(path, buffer_size=_PAGE_BUFFER_BYTES, pre_buffer=False) as opened:
+            yield opened
+    except SaecError:
+        raise
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: {first_line(error)}") from error
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+    return status.st_size, status.st_mtime_ns

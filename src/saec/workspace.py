@@ -1,0 +1,113 @@
+"""Where results that grow with the number of rows are put while they are made."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.budget import parse_size
+from saec.errors import ArtifactError, BudgetError
+from saec.files import whole_file
+
+__all__ = ["IN_MEMORY", "ShardNames", "Workspace", "held_bytes"]
+
+# What a pass takes at once beside the samples: a part as float32 and, several times, as float64.
+_WORKING_BYTES = 400 << 20
+# Rows sampled from a field, which are held as they are and as coordinates, while they are sorted.
+_SAMPLED_ROWS = 12 << 17
+_COPIES = 3
+
+
+@dataclass(frozen=True)
+class ShardNames:
+    """How the shards of one field are called: see :func:`saec.artifact.write_shard`.
+
+    Args:
+        path: of the artifact that they will be a part of.
+        run: 16 hexadecimal digits.
+        first: number of the first.
+    """
+
+    path: Path
+    run: str
+    first: int = 1
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Memory, or files of a folder.
+
+    Args:
+        folder: of files that are mapped; None for memory.
+        held: bytes that rows which are needed several times may take; more are read again.
+        shards: of an artifact that workers write, where there are any.
+    """
+
+    folder: Path | None = None
+    held: int = 1 << 60
+    shards: ShardNames | None = None
+
+    def zeros(self, nbytes: int) -> NDArray[np.uint8]:
+        """``nbytes`` zeros that can be written to."""
+        if self.folder is None or not nbytes:
+            return np.zeros(nbytes, dtype=np.uint8)
+        # A file without a name: nothing is left of it, however the process ends.
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            file.truncate(nbytes)
+            mapped = np.memmap(file, dtype=np.uint8, mode="r+", shape=(nbytes,))
+        return mapped.view(np.ndarray)  # numpy is slow at single places of its memmap
+
+    def recalled(
+        self, what: str, name: str, compute: Callable[[], Mapping[str, NDArray[Any]]]
+    ) -> Mapping[str, NDArray[Any]]:
+        """What ``compute`` gives, or gave in an earlier run that was interrupted.
+
+        Args:
+            what: it is.
+            name: of the field that it is about.
+            compute: arrays of plain dtypes by role.
+        """
+        if self.folder is None:
+            return compute()
+        path = self.folder / f"{what}-{blake2b(name.encode(), digest_size=16).hexdigest()}.npz"
+        if not path.exists():
+            arrays = dict(compute())
+            with whole_file(path, ArtifactError) as stream:
+                np.savez(stream, allow_pickle=False, **arrays)
+        with np.load(path, allow_pickle=False) as loaded:
+            return dict(loaded)
+
+
+IN_MEMORY = Workspace()
+
+
+def held_bytes(memory: int | str, dim: int) -> int:
+    """What is left for :attr:`Workspace.held` if the process may take ``memory``.
+
+    Raises:
+        BudgetError: it is less than what a pass over tables of width ``dim`` takes.
+    """
+    limit = parse_size(memory)
+    needed = _resident_bytes() + _WORKING_BYTES + _COPIES * 4 * dim * _SAMPLED_ROWS
+    if needed > limit:
+        raise BudgetError(
+            f"{memory} of memory are {limit} bytes; tables of dim {dim} take {needed} at least"
+        )
+    return limit - needed
+
+
+def _resident_bytes() -> int:
+    """What this process takes now (Linux; elsewhere nothing is known, and nothing counted)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

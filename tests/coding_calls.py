@@ -1,0 +1,57 @@
+"""What a coded field loses, computed the slow way, and codecs called as most tests call them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from saec.allocation import Option
+from saec.codecs.codec import Codec
+from saec.metric import Metric
+from saec.passes import Advance, silent
+from saec.stored.field import CompressedField
+from saec.table import Field
+from saec.workspace import IN_MEMORY
+
+
+def lost_nats(field: Field, coded: CompressedField, metric: Metric) -> float:
+    """sum_i w_i / sum w 1/2 delta_i' G delta_i over the changes delta_i of all rows at once."""
+    old = np.arange(field.vocab_size) if coded.permutation is None else coded.permutation
+    rows = field.rows.read(0, field.vocab_size).astype(np.float64)
+    error = coded.decode().astype(np.float64) - rows[old]
+    each = np.einsum("nd,de,ne->n", error, metric.matrix, error) / 2
+    return float(each @ field.frequencies[old] / field.frequencies.sum())
+
+
+def offers(
+    codec: Codec, field: Field, metric: Metric | None = None, seed: int = 0
+) -> Sequence[Option]:
+    """What ``codec`` offers, in memory."""
+    return codec.options(field, metric, np.random.default_rng(seed), IN_MEMORY)
+
+
+def encode(
+    codec: Codec,
+    field: Field,
+    choice: object,
+    metric: Metric | None = None,
+    seed: int = 0,
+    advance: Advance = silent,
+) -> CompressedField:
+    """``field`` as coded in memory, after checking what the codec says that it loses.
+
+    metric: that in which ``choice`` was offered.
+    """
+    coded = codec.encode(field, choice, np.random.default_rng(seed), advance, IN_MEMORY)
+    known = Metric.euclidean(field.dim) if metric is None else metric
+    lost = lost_nats(field, coded.field, known)
+    # Rows are decoded as float32: each moves, and half a squared length a^2 by 2 a b + b^2.
+    largest = float(np.square(coded.field.decode().astype(np.float64)).sum(axis=1).max())
+    moved = (
+        float(np.finfo(np.float32).eps) ** 2 * largest * float(np.linalg.norm(known.matrix, 2)) / 2
+    )
+    rounding = 2 * float(np.sqrt(moved * lost)) + moved
+    assert coded.lost == pytest.approx(lost, rel=1e-5, abs=rounding)
+    return coded.field

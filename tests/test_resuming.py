@@ -1,0 +1,268 @@
+"""Compression straight into a file: equal to that in memory, and finished after any interruption."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import saec
+from saec import ArtifactError, Axes, BudgetError, Clusters, Compressed, Field, Ratio
+from saec.codecs.codec import Codec
+from saec.resuming import Resumable
+
+# More of them take minutes: make test-kills.
+KILLS = int(os.environ.get("SAEC_KILLS", "3"))
+
+DIM = 4
+ROWS = {"user": 9_000, "item": 2_500, "city": 300, "user x item": 12_000}
+RATIO = Ratio(15)
+CODECS: dict[str, Codec] = {
+    "axes": Axes(),
+    "frequency": Axes(order="frequency"),
+    "clusters": Clusters(),
+}
+
+
+def write_tables(folder: Path) -> None:
+    for number, (name, rows) in enumerate(ROWS.items()):
+        rng = np.random.default_rng(number)
+        weights = rng.standard_normal((rows, DIM)) * np.logspace(0, -1.5, DIM)
+        np.save(folder / f"{name}.npy", weights.astype(np.float32))
+        counts = rng.permutation(rows // np.arange(1, rows + 1))
+        np.save(folder / f"{name}.counts.npy", counts)
+
+
+def fields(folder: Path, mapped: bool = True) -> list[Field]:
+    mode = "r" if mapped else None
+    return [
+        Field(
+            name,
+            np.load(folder / f"{name}.npy", mmap_mode=mode),
+            np.load(folder / f"{name}.counts.npy", mmap_mode=mode),
+        )
+        for name in ROWS
+    ]
+
+
+def metrics() -> dict[str, np.ndarray]:
+    return {name: np.diag(0.5 ** np.arange(float(DIM))) for name in ROWS}
+
+
+def compress(folder: Path, codec: Codec, **options: object) -> Compressed:
+    return saec.compress(
+        fields(folder),
+        RATIO,
+        codec,
+        metrics=metrics(),
+        progress=False,
+        out=folder / "out.saec",
+        **options,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    write_tables(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(tables: Path, tmp_path: Path) -> Path:
+    for file in tables.glob("*.npy"):
+        (tmp_path / file.name).symlink_to(file)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_the_file_is_that_of_a_compression_in_memory(name: str, folder: Path) -> None:
+    codec = CODECS[name]
+    whole = saec.compress(
+        fields(folder, mapped=False), RATIO, codec, metrics=metrics(), progress=False
+    )
+    whole.save(folder / "whole.saec")
+    result = compress(folder, codec)
+    assert (folder / "out.saec").read_bytes() == (folder / "whole.saec").read_bytes()
+    assert result.predicted_loss_increase == whole.predicted_loss_increase
+    assert not (folder / "out.saec.partial").exists()
+    permutations = folder / "out.saec.permutation.safetensors"
+    assert permutations.exists() == (name == "frequency")
+    if name == "frequency":
+        for field, old in load_file(permutations).items():
+            assert np.array_equal(old, whole[field].permutation)
+
+
+def test_a_permutation_goes_with_the_artifact_that_it_belongs_to(folder: Path) -> None:
+    compress(folder, CODECS["frequency"])
+    assert (folder / "out.saec.permutation.safetensors").exists()
+    compress(folder, CODECS["axes"])
+    assert not (folder / "out.saec.permutation.safetensors").exists()
+
+
+class Stop(Exception):
+    """What interrupts a compression here."""
+
+
+def interrupted(folder: Path, codec: Codec, at: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stop before the field of a number is coded; names of the fields that were coded."""
+    coded: list[str] = []
+    encode = type(codec).encode
+
+    def counting(self: Codec, field: Field, *rest: object) -> object:
+        if len(coded) == at:
+            raise Stop
+        coded.append(field.name)
+        return encode(self, field, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(codec), "encode", counting)
+        try:
+            compress(folder, codec)
+        except Stop:
+            assert not (folder / "out.saec").exists()
+    return coded
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_finished_fields_are_not_coded_again(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = CODECS[name]
+    assert interrupted(folder, codec, 2, monkeypatch) == ["user", "item"]
+    assert interrupted(folder, codec, 1, monkeypatch) == ["city"]
+    assert interrupted(folder, codec, 9, monkeypatch) == ["user x item"]
+    found = (folder / "out.saec").read_bytes()
+    compress(folder, codec)
+    assert (folder / "out.saec").read_bytes() == found
+
+
+def test_fields_are_not_measured_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(folder, Axes(), 0, monkeypatch)
+    measured = sorted((folder / "out.saec.partial").glob("survey-*.npz"))
+    assert len(measured) == len(ROWS)
+    times = [file.stat().st_mtime_ns for file in measured]
+    interrupted(folder, Axes(), 1, monkeypatch)
+    assert [file.stat().st_mtime_ns for file in measured] == times
+
+
+def test_work_of_other_options_is_not_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupted(folder, Axes(), 3, monkeypatch)
+    assert interrupted(folder, Clusters(), 9, monkeypatch) == list(ROWS)
+    assert "belongs to other options or inputs: starting anew" in caplog.text
+
+
+def test_work_on_another_table_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(folder, Axes(), 3, monkeypatch)
+    weights = np.load(folder / "city.npy")
+    (folder / "city.npy").unlink()
+    np.save(folder / "city.npy", weights + 1)
+    assert interrupted(folder, Axes(), 9, monkeypatch) == list(ROWS)
+
+
+def test_one_process_at_a_time(folder: Path) -> None:
+    with (
+        Resumable(folder / "out.saec", "mark"),
+        pytest.raises(ArtifactError, match=r"another process is writing .*out\.saec"),
+    ):
+        compress(folder, Axes())
+    compress(folder, Axes())
+
+
+def test_an_artifact_that_cannot_be_written(folder: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"cannot write .*no/out\.saec\.partial: No such file"):
+        saec.compress(fields(folder), RATIO, Axes(), metrics=metrics(), out=folder / "no/out.saec")
+
+
+def test_what_cannot_be_leaves_nothing(folder: Path) -> None:
+    with pytest.raises(BudgetError, match="allows"):
+        saec.compress(
+            fields(folder), Ratio(1e9), metrics=metrics(), out=folder / "out.saec", progress=False
+        )
+    assert not list(folder.glob("out.saec*"))
+
+
+def test_too_little_memory(folder: Path) -> None:
+    with pytest.raises(BudgetError, match=r"1MB of memory are 1000000 bytes; tables of dim 4 take"):
+        compress(folder, Axes(), memory="1MB")
+    assert not (folder / "out.saec.partial").exists()
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_memory_changes_no_byte(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compress(folder, CODECS[name])
+    found = (folder / "out.saec").read_bytes()
+    # Nothing may be held. (saec.compress is the function, too.)
+    module = sys.modules["saec.compress"]
+    monkeypatch.setattr(module, "held_bytes", lambda memory, dim: 0)
+    compress(folder, CODECS[name], memory="2GB")
+    assert (folder / "out.saec").read_bytes() == found
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_resuming
+print("ready", flush=True)
+test_resuming.compress(Path(sys.argv[2]), test_resuming.CODECS[sys.argv[3]])
+"""
+
+
+def killed(folder: Path, name: str, after: float) -> bool:
+    """Whether the process was killed so many seconds after it began, before it ended by itself."""
+    command = [sys.executable, "-c", PROCESS, str(Path(__file__).parent), str(folder), name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            return True
+    assert process.returncode == 0
+    return False
+
+
+@pytest.mark.parametrize("name", ["axes", "frequency"])
+def test_killed_at_any_moment_it_resumes(name: str, folder: Path) -> None:
+    out = folder / "out.saec"
+    start = time.perf_counter()
+    assert not killed(folder, name, 600)
+    whole = time.perf_counter() - start
+    expected = out.read_bytes()
+    out.unlink()
+    moments = random.Random(0)
+    kills = 0
+    while kills < KILLS:
+        known = {file: file.stat().st_ino for file in finished(folder)}
+        if killed(folder, name, moments.uniform(0.02, 0.8) * whole):
+            kills += 1
+            assert not out.exists() or out.read_bytes() == expected
+            # What is finished stays as it is.
+            again = {file: file.stat().st_ino for file in finished(folder)}
+            assert out.exists() or known.items() <= again.items()
+        else:
+            assert out.read_bytes() == expected
+            out.unlink()
+    assert not killed(folder, name, 600)
+    assert out.read_bytes() == expected
+    left = {path.name for path in folder.iterdir()} - {f"{n}{e}" for n in ROWS for e in ENDINGS}
+    assert left <= {"out.saec", "out.saec.permutation.safetensors"}
+
+
+ENDINGS = (".npy", ".counts.npy")
+
+
+def finished(folder: Path) -> list[Path]:
+    return sorted((folder / "out.saec.partial").glob("field-*.saec"))

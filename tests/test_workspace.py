@@ -1,0 +1,89 @@
+"""Where large results are made: memory or files that leave nothing behind, and its limit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from saec.errors import BudgetError
+from saec.workspace import IN_MEMORY, Workspace, held_bytes
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 5000, 1 << 20])
+def test_zeros_in_memory_and_in_a_folder_are_alike(nbytes: int, tmp_path: Path) -> None:
+    for space in (IN_MEMORY, Workspace(tmp_path)):
+        zeros = space.zeros(nbytes)
+        assert (zeros.dtype, zeros.shape) == (np.uint8, (nbytes,))
+        assert not zeros.any()
+        zeros[nbytes // 2 :] = 7
+        assert zeros[nbytes // 2 :].tolist() == [7] * (nbytes - nbytes // 2)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_zeros_in_a_folder_are_mapped(tmp_path: Path) -> None:
+    space = Workspace(tmp_path)
+    one, other = space.zeros(100), space.zeros(100)
+    assert isinstance(one.base, np.memmap)
+    one[:] = 1
+    assert not other.any()
+    assert IN_MEMORY.zeros(100).base is None
+
+
+def test_files_take_no_room_before_they_are_written(tmp_path: Path) -> None:
+    assert len(Workspace(tmp_path).zeros(1 << 40)) == 1 << 40
+
+
+def test_what_was_computed_is_recalled(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def compute() -> dict[str, NDArray[np.generic]]:
+        calls.append("")
+        return {"a": np.arange(3), "b/c": np.array([[0.5]], np.float16)}
+
+    for space, expected in ((IN_MEMORY, 3), (Workspace(tmp_path), 1)):
+        calls.clear()
+        for _ in range(3):
+            found = space.recalled("curves", "a field / with any name", compute)
+            assert set(found) == {"a", "b/c"}
+            assert found["a"].tolist() == [0, 1, 2]
+            assert found["b/c"].dtype == np.float16
+        assert len(calls) == expected
+    assert Workspace(tmp_path).recalled("other", "a field / with any name", dict) == {}
+    assert Workspace(tmp_path).recalled("curves", "another field", dict) == {}
+
+
+def test_what_failed_is_not_recalled(tmp_path: Path) -> None:
+    def fails() -> dict[str, NDArray[np.generic]]:
+        raise KeyboardInterrupt
+
+    space = Workspace(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        space.recalled("curves", "f", fails)
+    assert list(space.recalled("curves", "f", lambda: {"a": np.ones(1)})) == ["a"]
+
+
+def test_what_may_be_held() -> None:
+    large, small = held_bytes("64GB", 16), held_bytes(64 * 10**9, 128)
+    assert 0 < small < large < 64 * 10**9
+    # A more than a hundred thousand sampled rows in each of a dozen tiers, thrice.
+    assert large - small == pytest.approx(3 * 4 * (128 - 16) * (12 << 17), abs=64 << 20)
+    assert held_bytes("65GB", 16) - large == pytest.approx(10**9, abs=64 << 20)
+
+
+@pytest.mark.parametrize("memory", ["100MB", 1000])
+def test_too_little_memory_is_refused_with_what_it_takes(memory: int | str) -> None:
+    with pytest.raises(BudgetError, match=f"{memory} of memory are") as caught:
+        held_bytes(memory, 64)
+    found = re.search(r"tables of dim 64 take (\d+) at least", str(caught.value))
+    assert found is not None
+    least = int(found[1])
+    assert held_bytes(least + (64 << 20), 64) == pytest.approx(64 << 20, abs=63 << 20)
+
+
+def test_memory_that_cannot_be_read() -> None:
+    with pytest.raises(BudgetError, match="cannot read 'much' as a size"):
+        held_bytes("much", 8)

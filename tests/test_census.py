@@ -95,6 +95,18 @@ def test_no_more_bits_are_dropped_than_needed(monkeypatch: pytest.MonkeyPatch) -
         assert (census.first, census.last) == (1, values[-1])
 
 
+def test_a_part_that_drops_bits_makes_the_whole_drop_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The second part keeps two values, of which the first has one: few enough, but not exact.
+    monkeypatch.setattr("saec.census._MOST_VALUES", 2)
+    above = np.nextafter(1, 2)
+    parts = [census_of([0]), census_of([0, 1, above])]
+    assert [part.dropped for part in parts] == [0, 1]
+    for joined in (join_censuses(parts), join_censuses(parts[::-1])):
+        assert joined.dropped == 1
+        assert joined.values.tolist() == [1, 0]
+        assert joined.counts.tolist() == [2, 2]
+
+
 fractions = st.lists(
     st.one_of(st.floats(0, 1e6), st.sampled_from([0.0, -0.0, 1.0, 2.0, 0.1])),
     min_size=1,

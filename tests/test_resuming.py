@@ -1,4 +1,4 @@
-"""Compression straight into a file: equal to that in memory, and finished after any interruption."""
+"""Compression straight into a file: as in memory, and finished after any interruption."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_permutation_goes_with_the_artifact_that_it_belongs_to(folder: Path) -
     assert not (folder / "out.saec.permutation.safetensors").exists()
 
 
-class Stop(Exception):
+class StopError(Exception):
     """What interrupts a compression here."""
 
 
@@ -119,7 +119,7 @@ def interrupted(folder: Path, codec: Codec, at: int, monkeypatch: pytest.MonkeyP
 
     def counting(self: Codec, field: Field, *rest: object) -> object:
         if len(coded) == at:
-            raise Stop
+            raise StopError
         coded.append(field.name)
         return encode(self, field, *rest)  # type: ignore[arg-type]
 
@@ -127,7 +127,7 @@ def interrupted(folder: Path, codec: Codec, at: int, monkeypatch: pytest.MonkeyP
         patch.setattr(type(codec), "encode", counting)
         try:
             compress(folder, codec)
-        except Stop:
+        except StopError:
             assert not (folder / "out.saec").exists()
     return coded
 

@@ -20,7 +20,7 @@ from saec.permutations import permutation_path, save_permutations
 from saec.pricing import RAW, Priced, field_rng
 from saec.progress import bar
 from saec.resuming import Resumable, fingerprint
-from saec.rows import FileRows
+from saec.rows import ArrayRows, FileRows
 from saec.stored.raw import RawField
 from saec.table import Field, check_fields
 from saec.workspace import IN_MEMORY, Workspace, held_bytes
@@ -123,6 +123,9 @@ def _together(coded: Sequence[Coded], in_nats: bool) -> Compressed:
 def _kept(field: Field, space: Workspace) -> NDArray[np.generic]:
     """The table as it is now: a model may go on training; a file is mapped where it is."""
     rows = field.rows
+    if not isinstance(rows, ArrayRows):  # what is in memory was checked where the field was made
+        for part in field.passes.parts:
+            part.weights()
     if isinstance(rows, FileRows):
         return rows.mapped()
     data = space.zeros(rows.nbytes)

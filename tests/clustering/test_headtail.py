@@ -50,7 +50,8 @@ def test_smallest_head_by_hand(share: float, expected: list[int]) -> None:
 def test_equal_frequencies_by_id() -> None:
     assert head([1, 1, 1, 1], 0.5) == [0, 1]
     assert head([1, 2, 1, 2], 0.8) == [0, 1, 3]
-    assert head([1] * 10, 0.3) == [0, 1, 2]  # 0.3 * 10 is a bit more than 3 in binary
+    assert head([1] * 10, 0.3) == [0, 1, 2]
+    assert head([1] * 100, 0.07) == list(range(7))  # 0.07 * 100 is a bit more than 7 in binary
 
 
 def test_features_never_seen_are_not_in_the_head() -> None:

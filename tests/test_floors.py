@@ -29,7 +29,7 @@ FLOORS = [
     },
     {"torch", "baselines", "distributed"},
     {"reference"},
-    {"report"},
+    {"report", "serve"},
     {"cli", "__main__"},
 ]
 FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
@@ -49,6 +49,8 @@ PACKAGES = {
     "distributed": CORE | {"dask", "distributed"},
     "reference": CORE | {"torch", "polars"},
     "report": CORE,
+    "serve": CORE
+    | {"fastapi", "starlette", "uvicorn", "grpc", "google", "prometheus_client", "onnxruntime"},
     "cli": {"typer", "rich"},
 }
 
@@ -102,6 +104,8 @@ def _floor_faults(unit: str, other: str) -> list[str]:
         return [f"{unit} imports {other}"]
     if unit == "report" and other not in {"errors", "files", "progress"}:
         return [f"report imports {other}; it sees results files only"]
+    if unit == "serve" and other not in {"errors", "compressed", "stored"}:
+        return [f"serve imports {other}; it sees artifacts only"]
     return []
 
 
@@ -130,6 +134,7 @@ def test_imports_stay_within_the_floors(module: Path) -> None:
         ("codes.py", "class A:\n    import torch", ["codes imports torch"]),
         ("codes.py", "if typing.TYPE_CHECKING:\n    import torch", []),
         ("report/a.py", "from saec.compressed import load", ["report imports compressed"]),
+        ("serve/a.py", "from saec.compress import compress", ["serve imports compress"]),
         ("cli.py", "import typer\nimport numpy", ["cli imports numpy"]),
     ],
 )

@@ -16,6 +16,7 @@ __all__ = [
     "MetricError",
     "MetricWarning",
     "ModuleError",
+    "OnnxError",
     "OptionError",
     "OptionalDependencyError",
     "SaecError",
@@ -61,6 +62,10 @@ class DataError(SaecError, ValueError):
 
 class ModuleError(SaecError, TypeError):
     """A PyTorch module uses something that compressed tables cannot honour."""
+
+
+class OnnxError(SaecError, ValueError):
+    """An ONNX model uses something that compressed tables cannot honour, or is broken."""
 
 
 class MetricError(SaecError, ValueError):

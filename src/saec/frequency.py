@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from saec.errors import DataError, IdError, require
 from saec.progress import bar, track
 
-__all__ = ["count_batches", "count_columns", "count_ids", "unseen_frequency"]
+__all__ = ["count_batches", "count_columns", "count_ids", "log_files", "unseen_frequency"]
 
 Counts = NDArray[np.int64]
 
@@ -110,7 +110,7 @@ def count_columns(
         IdError: an id is out of range.
         OptionalDependencyError: pyarrow is not installed.
     """
-    files = _files([paths] if isinstance(paths, str | Path) else paths)
+    files = log_files([paths] if isinstance(paths, str | Path) else paths)
     if not columns:
         raise DataError("no columns were given to count")
     if vocab_sizes is not None and set(vocab_sizes) != set(columns):
@@ -201,7 +201,12 @@ def _zeros(size: int, folder: str | Path | None) -> Counts:
     return np.memmap(path, np.int64, "w+", shape=(size,))
 
 
-def _files(paths: Sequence[str | Path]) -> list[Path]:
+def log_files(paths: Sequence[str | Path]) -> list[Path]:
+    """Files of a log: those given, those in folders given, and those that match patterns.
+
+    Raises:
+        DataError: there is none for one of ``paths``.
+    """
     files: list[Path] = []
     for path in paths:
         found = _expand(Path(path))

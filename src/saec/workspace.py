@@ -81,7 +81,7 @@ class Workspace:
         if not path.exists():
             arrays = dict(compute())
             with whole_file(path, ArtifactError) as stream:
-                np.savez(stream, **arrays)
+                np.savez(stream, **arrays)  # type: ignore[arg-type]  # no role is an option
         with np.load(path, allow_pickle=False) as loaded:
             return dict(loaded)
 

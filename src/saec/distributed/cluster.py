@@ -1,0 +1,84 @@
+"""Schedulers that run already, and clusters of processes on this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
+from distributed import Client, LocalCluster
+
+from saec.errors import ClusterError, OptionError
+
+__all__ = ["connect", "local_cluster"]
+
+_log = logging.getLogger(__name__)
+
+# Workers that may die with a task before it is given up. Those of a machine that is short of memory
+# die together, through no fault of the task's.
+_ALLOWED_FAILURES = 10
+
+# Of workers that die, their guards start new ones. After this time a local cluster looks whether
+# they are there, and if they are just dying again, for want of memory, gives them up for good.
+_LOST_AFTER = "1000 days"
+
+
+@contextmanager
+def local_cluster(workers: int, memory: str | int | None = None) -> Iterator[Client]:
+    """A cluster of processes on this machine, for as long as the context lasts.
+
+    Processes import the main module again: a script has to guard its start by
+    ``if __name__ == "__main__"``.
+
+    Args:
+        workers: processes, one thread each.
+        memory: that a worker may take, ``"2GB"`` or bytes; near it, workers spill to disk, and
+            beyond it they are started again. None: an equal share of the machine's.
+
+    Yields:
+        The client. Scheduler, workers and dashboard listen on 127.0.0.1 only.
+
+    Raises:
+        OptionError: there are less than 1 workers.
+    """
+    if workers < 1:
+        raise OptionError(f"a cluster cannot have {workers} workers")
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": _LOST_AFTER}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit="auto" if memory is None else memory,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"allowed_failures": _ALLOWED_FAILURES},
+            silence_logs=logging.CRITICAL,  # workers complain of the scheduler when all of it ends
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        _log.info("%d workers; dashboard: %s", workers, client.dashboard_link)
+        yield client
+
+
+@contextmanager
+def connect(address: str, timeout: float = 10.0) -> Iterator[Client]:
+    """The client of a scheduler that runs already, for as long as the context lasts.
+
+    Scheduler and workers need the same version of saec.
+
+    Args:
+        address: ``"tcp://host:port"``.
+        timeout: seconds to wait for an answer.
+
+    Raises:
+        ClusterError: no scheduler answers there.
+    """
+    try:
+        client = Client(address, timeout=timeout, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"no scheduler answers at {address}: {error}") from error
+    with client:
+        _log.info("connected to %s; dashboard: %s", address, client.dashboard_link)
+        yield client

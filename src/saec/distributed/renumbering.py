@@ -1,0 +1,61 @@
+"""Renumbering of a vocabulary whose frequencies are too many for one machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from distributed import Client
+from numpy.typing import ArrayLike, NDArray
+
+from saec.distributed.passes import DaskPasses
+from saec.distributed.vectors import save_vector, shards_for
+from saec.parts import parts_of
+from saec.progress import bar
+from saec.renumbering import frequency_order
+from saec.rows import Rows, rows_of
+
+__all__ = ["renumber"]
+
+
+def renumber(
+    frequencies: ArrayLike | Rows,
+    client: Client,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    readers: Mapping[str, Sequence[str]] | None = None,
+    progress: bool = True,
+) -> NDArray[np.int64]:
+    """The old id of each new one where features are numbered by frequency, the highest first.
+
+    See :func:`~saec.renumbering.frequency_order`. Each part's ids are sent to where they belong:
+    16 bytes a feature go over the network once, in parts x windows pieces. There is a part for each
+    4 million features, and about as many windows as workers: 25,000 pieces, half a minute of the
+    scheduler, for a thousand million features and a hundred workers.
+
+    Args:
+        frequencies: (n,) counts in a file that the workers see, as a memory map or rows; or a few.
+        client: see :func:`~saec.distributed.connect`.
+        out: a .npy file, in whose folder the workers can write. None for memory.
+        readers: see :func:`~saec.distributed.spread`.
+        progress: show a bar.
+
+    Returns:
+        (n,) int64; a map of ``out`` if that is given.
+
+    Raises:
+        FieldError: a frequency is negative or not finite, or more are in memory than can be sent.
+        DataError: ``out`` cannot be written.
+        ArtifactError: a worker cannot write there.
+    """
+    counts = rows_of(frequencies)
+    passes = DaskPasses(parts_of("frequencies", counts, counts), client, readers or {})
+    file = None if out is None else Path(out)
+    with shards_for(file) as space, bar("renumbering", 1.0, progress) as shown:
+        made = frequency_order(passes, shown.advance, space)
+        if file is not None:
+            return save_vector(file, made)
+    ids: NDArray[np.int64] = made.view("<i8")
+    return ids

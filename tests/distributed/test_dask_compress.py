@@ -1,0 +1,112 @@
+"""Compression by the workers of a cluster: the same artifact, byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dask_killing import KILLS, Killer
+from distributed import Client
+from safetensors.numpy import load_file
+
+import saec
+from saec import distributed
+from saec.codecs.codec import Codec
+from saec.order import Order
+
+ROWS, DIM = 12_001, 4
+
+
+@pytest.fixture
+def fields(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> list[saec.Field]:
+    """One of many parts in files, and one in memory."""
+    monkeypatch.setattr("saec.parts._PART_VALUES", 4000)
+    rows = rng.standard_normal((ROWS, DIM), dtype=np.float32) * np.linspace(2, 0.1, DIM)
+    np.save(tmp_path / "rows.npy", rows.astype(np.float32))
+    np.save(tmp_path / "counts.npy", rng.zipf(1.3, ROWS).clip(max=10_000))
+    mapped = [np.load(tmp_path / name, mmap_mode="r") for name in ("rows.npy", "counts.npy")]
+    small = saec.Field("item", rows[:300].astype(np.float16), np.arange(1.0, 301))
+    return [saec.Field("user", *mapped), small]
+
+
+@pytest.mark.parametrize(
+    ("codec", "measured"),
+    [
+        (saec.Axes(), True),
+        (saec.Axes(order="frequency"), True),
+        (saec.Clusters(clusters=64, iterations=3), False),
+    ],
+    ids=["axes", "renumbered", "clusters"],
+)
+def test_the_artifact_is_the_same(
+    fields: list[saec.Field], client: Client, tmp_path: Path, codec: Codec, measured: bool
+) -> None:
+    metrics = {"user": np.diag([1.0, 0.9, 0.7, 0.5]), "item": np.eye(DIM)} if measured else None
+    results = [
+        saec.compress(each, saec.Ratio(10), codec, metrics=metrics, progress=False)
+        for each in (fields, distributed.spread(fields, client))
+    ]
+    one, many = tmp_path / "one.saec", tmp_path / "many.saec"
+    results[0].save(one)
+    results[1].save(many)
+    assert one.read_bytes() == many.read_bytes()
+    assert results[0].predicted_loss_increase == results[1].predicted_loss_increase
+    for name in ("user", "item"):
+        orders = [result[name].permutation for result in results]
+        np.testing.assert_array_equal(*orders)
+
+
+def test_a_worker_may_die_while_it_compresses(
+    fields: list[saec.Field], client: Client, rng: np.random.Generator
+) -> None:
+    codec = saec.Axes(order="frequency")
+    metrics = {field.name: np.eye(DIM) for field in fields}
+
+    def compressed(each: list[saec.Field]) -> list[np.ndarray]:
+        result = saec.compress(each, saec.Ratio(10), codec, metrics=metrics, progress=False)
+        return [result[name].decode() for name in result] + [result["user"].permutation]
+
+    local = compressed(fields)
+    for seconds in rng.uniform(0, 0.3, KILLS):
+        with Killer(client) as killer:
+            killer.kill_after(seconds)
+            found = compressed(distributed.spread(fields, client))
+        for one, many in zip(local, found, strict=True):
+            np.testing.assert_array_equal(one, many)
+
+
+@pytest.mark.parametrize("order", ["keep", "frequency"])
+def test_workers_write_shards_of_the_artifact(
+    fields: list[saec.Field],
+    client: Client,
+    tmp_path: Path,
+    order: Order,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also if one of them dies; joined, they have the bytes of the one file of one process."""
+    monkeypatch.setattr("saec.distributed.windows._LEAST", 1 << 10)
+    metrics = {field.name: np.eye(DIM) for field in fields}
+    budget, codec = saec.Ratio(3), saec.Axes(order=order)
+    saec.compress(fields, budget, codec, metrics=metrics, out=tmp_path / "one", progress=False)
+    (tmp_path / "shards").mkdir()
+    with Killer(client) as killer:
+        killer.kill_after(0.1)
+        spread = distributed.spread(fields, client)
+        many = tmp_path / "shards" / "many.saec"
+        result = saec.compress(spread, budget, codec, metrics=metrics, out=many, progress=False)
+    assert result.shard_count >= 1
+    shards = sorted(path.name for path in many.parent.iterdir() if path.name[-6:-5] == "-")
+    assert len(shards) == result.shard_count
+    assert not list(many.parent.glob("*.partial*"))
+    result.save(tmp_path / "joined")
+    assert (tmp_path / "joined").read_bytes() == (tmp_path / "one").read_bytes()
+    if order == "frequency":
+        np.testing.assert_array_equal(
+            *(
+                load_file(f"{path}.permutation.safetensors")["user"]
+                for path in (many, tmp_path / "one")
+            )
+        )

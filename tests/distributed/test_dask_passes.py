@@ -1,0 +1,258 @@
+"""Passes by the workers of a cluster: the same results as in one process, bit by bit."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from pathlib import Path
+
+import dask_tasks as tasks
+import numpy as np
+import pytest
+from dask_killing import KILLS, Killer, wait_until
+from distributed import Client
+
+import saec
+from saec import distributed
+from saec.artifact import ShardedTensor
+from saec.artifact.shards import map_shards
+from saec.census import Census
+from saec.distributed import DaskPasses
+from saec.distributed.windows import cut
+from saec.passes import LocalPasses
+from saec.placing import ByRank
+from saec.workspace import IN_MEMORY, ShardNames, Workspace
+
+RUN = "0123456789abcdef"
+ROWS = 20_001
+
+
+@pytest.fixture
+def field(tmp_path: Path, rng: np.random.Generator, small_parts: None) -> saec.Field:
+    """A field in two files, of 81 parts: more than a group of groups, and a ragged last one."""
+    np.save(tmp_path / "rows.npy", rng.standard_normal((ROWS, 4), dtype=np.float32))
+    np.save(tmp_path / "counts.npy", rng.zipf(1.5, ROWS).clip(max=1000))
+    return saec.Field(
+        "user",
+        np.load(tmp_path / "rows.npy", mmap_mode="r"),
+        np.load(tmp_path / "counts.npy", mmap_mode="r"),
+    )
+
+
+@pytest.fixture
+def spread(field: saec.Field, client: Client) -> saec.Field:
+    return distributed.spread([field], client)[0]
+
+
+def tasks_of(client: Client) -> int:
+    """Tasks that the scheduler knows."""
+    gc.collect()  # errors of other tests refer to some in a circle
+    return client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+
+
+def by_rank(census: Census, order: str) -> ByRank:
+    return ByRank.of(census, np.array([0, 64, 2000, ROWS]), order)
+
+
+def tensor(found: object, folder: Path) -> np.ndarray:
+    return map_shards(folder, found) if isinstance(found, ShardedTensor) else np.asarray(found)
+
+
+def test_a_field_is_cut_as_in_one_process(field: saec.Field, spread: saec.Field) -> None:
+    assert isinstance(spread.passes, DaskPasses)
+    assert len(spread.passes.parts) == len(field.passes.parts) == 81
+
+
+def test_the_workers_do_the_work_each_on_its_own_parts(spread: saec.Field, client: Client) -> None:
+    workers = set(client.run(os.getpid).values())
+    first, second = (spread.passes.run(tasks.processes, tasks.union) for _ in range(2))
+    assert set(first) == workers
+    assert os.getpid() not in workers
+    # Idle workers help out with some parts; by far the most are where they were.
+    same = [len(first[pid] & second[pid]) for pid in workers]
+    assert sum(same) > 60
+
+
+def test_censuses_are_those_of_one_process(field: saec.Field, spread: saec.Field) -> None:
+    np.testing.assert_array_equal(spread.census.values, field.census.values)
+    np.testing.assert_array_equal(spread.census.counts, field.census.counts)
+    assert spread.census.total == field.census.total
+
+
+def test_sums_have_the_same_last_digits(field: saec.Field, spread: saec.Field) -> None:
+    local = field.passes.run(tasks.Sums(), tasks.add)
+    assert spread.passes.run(tasks.Sums(), tasks.add).tobytes() == local.tobytes()
+    # Which says something: one sum over all rows has others.
+    whole = (field.weights * field.frequencies.astype(np.float32)[:, None]).sum(axis=0)
+    assert whole.tobytes() != local.tobytes()
+
+
+def test_held_arrays_give_the_same_sums(field: saec.Field, spread: saec.Field) -> None:
+    local = field.passes.hold(tasks.arrays).run(tasks.held_sums, tasks.add)
+    held = spread.passes.hold(tasks.arrays)
+    for _ in range(2):
+        assert held.run(tasks.held_sums, tasks.add).tobytes() == local.tobytes()
+
+
+def test_nothing_is_left_on_the_workers(spread: saec.Field, client: Client) -> None:
+    held = spread.passes.hold(tasks.arrays)
+    spread.passes.run(tasks.Sums(), tasks.add)
+    # What the arrays were made with is known still, so that they can be made again.
+    wait_until(lambda: tasks_of(client) == 82)
+    del held
+    wait_until(lambda: tasks_of(client) == 0)
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_pieces_are_laid_as_in_one_process(
+    field: saec.Field,
+    spread: saec.Field,
+    shards: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("saec.distributed.windows._LEAST", 1 << 16)
+    sizes = {"run": ROWS, "scattered": 7 * ROWS + 1, "none": 0, "untouched": 200_000}
+    names = ShardNames(tmp_path / "a.saec", RUN, 7)
+    space = Workspace(shards=names) if shards else IN_MEMORY
+    local_rows, local = field.passes.lay(tasks.Copy(), sum, sizes)
+    rows, tensors = spread.passes.lay(tasks.Copy(), sum, sizes, space=space)
+    assert rows == local_rows == ROWS
+    for role in sizes:
+        np.testing.assert_array_equal(tensor(tensors[role], tmp_path), local[role])
+    if shards:
+        assert [len(tensors[role].shards) for role in ("scattered", "untouched")] == [2, 2]
+        assert isinstance(tensors["run"], np.ndarray), "less than a shard is worth"
+        # The tensor that is small has a window, too, and so a number that is not used.
+        assert [file.name[-5:] for file in sorted(tmp_path.glob("a.saec.*"))] == [
+            "00008", "00009", "00010", "00011",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["keep", "frequency"])
+def test_rows_are_ranked_as_in_one_process(
+    field: saec.Field, spread: saec.Field, order: str
+) -> None:
+    placing = by_rank(field.census, order)
+    sizes = {"ranks": 5 * ROWS // 8 + 8}
+    local = field.passes.lay(tasks.Ranks(placing), sum, sizes, counter=placing)
+    found = spread.passes.lay(tasks.Ranks(placing), sum, sizes, counter=placing)
+    assert found[0] == local[0] > 0
+    np.testing.assert_array_equal(found[1]["ranks"], local[1]["ranks"])
+
+
+def test_progress_adds_up(spread: saec.Field) -> None:
+    shares: list[float] = []
+    spread.passes.run(tasks.Sums(), tasks.add, advance=shares.append)
+    assert len(shares) == 81
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_a_task_that_fails_says_so_itself_and_ends_the_others(
+    spread: saec.Field, client: Client
+) -> None:
+    start = time.monotonic()
+    with pytest.raises(ArithmeticError, match="no such sum"):
+        spread.passes.lay(tasks.Copy(1.0, fails=0), sum, {"run": ROWS, "scattered": 7 * ROWS + 1})
+    wait_until(lambda: tasks_of(client) == 0)
+    assert time.monotonic() - start < 20  # all of them would take 40 s
+
+
+def test_an_interrupt_ends_the_tasks(spread: saec.Field, client: Client) -> None:
+    def interrupt(share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spread.passes.run(tasks.Sums(0.2), tasks.add, advance=interrupt)
+    wait_until(lambda: tasks_of(client) == 0)
+
+
+def test_a_value_that_is_not_finite_is_named(
+    tmp_path: Path, client: Client, small_parts: None
+) -> None:
+    rows = np.ones((2000, 4), dtype=np.float32)
+    rows[1999, 3] = np.inf
+    np.save(tmp_path / "rows.npy", rows)
+    field = saec.Field("user", np.load(tmp_path / "rows.npy", mmap_mode="r"), np.ones(2000))
+    (spread,) = distributed.spread([field], client)
+    with pytest.raises(saec.FieldError, match="'user': weights hold inf at row 1999, column 3"):
+        spread.passes.run(tasks.Sums(), tasks.add)
+
+
+def test_rows_in_memory_are_sent_once(
+    client: Client, small_parts: None, rng: np.random.Generator
+) -> None:
+    field = saec.Field("user", rng.standard_normal((2001, 4), dtype=np.float32), np.ones(2001))
+    (spread,) = distributed.spread([field], client)
+    local = field.passes.run(tasks.Sums(), tasks.add)
+    for _ in range(2):
+        assert spread.passes.run(tasks.Sums(), tasks.add).tobytes() == local.tobytes()
+        wait_until(lambda: tasks_of(client) == len(field.passes.parts))  # the parts
+
+
+def test_too_many_rows_in_memory_are_refused(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saec.distributed.passes._MOST_SENT", 100)
+    field = saec.Field("user", np.ones((10, 2), np.float32), np.ones(10))
+    with pytest.raises(saec.FieldError, match=r"'user': 160 bytes are in memory .* at most 100"):
+        distributed.spread([field], client)
+
+
+def test_files_are_read_where_they_are(field: saec.Field, client: Client) -> None:
+    address, pid = min(client.run(os.getpid).items())
+    path = str(field.rows.path)
+    (spread,) = distributed.spread([field], client, {path: [address]})
+    assert set(spread.passes.run(tasks.processes, tasks.union)) == {pid}
+
+
+def test_parts_without_a_cluster(field: saec.Field) -> None:
+    assert isinstance(field.passes, LocalPasses)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_worker_may_die_in_a_pass(
+    field: saec.Field, spread: saec.Field, client: Client, rng: np.random.Generator, held: bool
+) -> None:
+    sums = field.passes.run(tasks.Sums(), tasks.add)
+    for killed_at in rng.integers(1, 81, KILLS):
+        with Killer(client, killed_at) as killer:
+            if held:
+                arrays = spread.passes.hold(tasks.arrays)
+                killer.kill()
+                found = arrays.run(tasks.held_sums, tasks.add)
+            else:
+                found = spread.passes.run(tasks.Sums(0.01), tasks.add, advance=killer.advance)
+        assert found.tobytes() == sums.tobytes()
+
+
+def test_a_worker_may_die_while_it_lays(
+    field: saec.Field,
+    spread: saec.Field,
+    client: Client,
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last time as windows are put together."""
+    monkeypatch.setattr("saec.distributed.windows._LEAST", 1 << 16)
+    sizes = {"run": ROWS, "scattered": 7 * ROWS + 1}
+    _, local = field.passes.lay(tasks.Copy(), sum, sizes)
+    space = Workspace(shards=ShardNames(tmp_path / "a.saec", RUN))
+    for killed_at in [*rng.integers(1, 81, KILLS), 81]:
+        with Killer(client, killed_at) as killer:
+            rows, tensors = spread.passes.lay(
+                tasks.Copy(0.01), sum, sizes, space=space, advance=killer.advance
+            )
+        assert rows == ROWS
+        for role in sizes:
+            np.testing.assert_array_equal(tensor(tensors[role], tmp_path), local[role])
+
+
+def test_windows_are_as_many_as_workers_unless_too_small_or_too_large() -> None:
+    megabyte = 1 << 20
+    assert [window.stop for window in cut("a", 7 * megabyte, 2)] == [4 * megabyte, 7 * megabyte]
+    assert [window.stop for window in cut("a", 3 * megabyte, 2)] == [3 * megabyte]
+    assert len(cut("a", 1025 * megabyte, 2)) == 5
+    assert cut("a", 0, 2) == ()

@@ -1,0 +1,92 @@
+"""Compression by workers, interrupted and started again: shards stay, and end as one artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed import Client
+
+import saec
+from saec import distributed
+
+NAMES = ("user", "item", "city")
+METRICS = {name: np.diag([1.0, 0.5, 0.25, 0.1]) for name in NAMES}
+
+
+@pytest.fixture
+def fields(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> list[saec.Field]:
+    monkeypatch.setattr("saec.parts._PART_VALUES", 4000)
+    monkeypatch.setattr("saec.distributed.windows._LEAST", 1 << 10)
+    result = []
+    for name in NAMES:
+        np.save(tmp_path / f"{name}.npy", rng.standard_normal((5000, 4), dtype=np.float32))
+        np.save(tmp_path / f"{name}.counts.npy", rng.zipf(1.3, 5000).clip(max=10_000))
+        files = (tmp_path / f"{name}.npy", tmp_path / f"{name}.counts.npy")
+        result.append(saec.Field(name, *(np.load(file, mmap_mode="r") for file in files)))
+    return result
+
+
+class StopError(Exception):
+    """What interrupts a compression here."""
+
+
+def compress(fields: list[saec.Field], out: Path) -> saec.Compressed:
+    return saec.compress(fields, saec.Ratio(4), metrics=METRICS, out=out, progress=False)
+
+
+def shards(folder: Path) -> dict[str, int]:
+    """Names and inodes."""
+    return {path.name: path.stat().st_ino for path in folder.glob("many.saec.*-0*")}
+
+
+def test_shards_that_are_written_stay(
+    fields: list[saec.Field], client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = tmp_path / "many.saec"
+    encode = saec.Axes.encode
+
+    def stopping(self: saec.Axes, field: saec.Field, *rest: object) -> object:
+        if field.name == "city":
+            raise StopError
+        return encode(self, field, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saec.Axes, "encode", stopping)
+        with pytest.raises(StopError):
+            compress(distributed.spread(fields, client), many)
+    assert not many.exists()
+    assert not shards(tmp_path)
+    written = shards(tmp_path / "many.saec.partial")
+    assert len(written) >= 2
+
+    result = compress(distributed.spread(fields, client), many)
+    assert written.items() < shards(tmp_path).items()
+    assert len(shards(tmp_path)) == result.shard_count
+    assert not (tmp_path / "many.saec.partial").exists()
+    compress(fields, tmp_path / "one.saec")
+    result.save(tmp_path / "joined.saec")
+    assert (tmp_path / "joined.saec").read_bytes() == (tmp_path / "one.saec").read_bytes()
+
+
+def test_shards_of_an_older_artifact_go(
+    fields: list[saec.Field], client: Client, tmp_path: Path
+) -> None:
+    many = tmp_path / "many.saec"
+    older = compress(distributed.spread(fields, client), many)
+    rows = older["user"].lookup(np.arange(5000))
+    names = set(shards(tmp_path))
+    saec.compress(
+        distributed.spread(fields, client),
+        saec.Ratio(6),
+        metrics=METRICS,
+        out=many,
+        progress=False,
+    )
+    assert names.isdisjoint(shards(tmp_path))
+    assert np.array_equal(older["user"].lookup(np.arange(5000)), rows)  # its map stays
+    compress(fields, many)  # one file, by one process
+    assert not shards(tmp_path)

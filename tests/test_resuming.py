@@ -15,7 +15,16 @@ import pytest
 from safetensors.numpy import load_file
 
 import saec
-from saec import ArtifactError, Axes, BudgetError, Clusters, Compressed, Field, Ratio
+from saec import (
+    ArtifactError,
+    Axes,
+    BudgetError,
+    Clusters,
+    Compressed,
+    Field,
+    OptionError,
+    Ratio,
+)
 from saec.codecs.codec import Codec
 from saec.resuming import Resumable
 
@@ -196,6 +205,11 @@ def test_too_little_memory(folder: Path) -> None:
     with pytest.raises(BudgetError, match=r"1MB of memory are 1000000 bytes; tables of dim 4 take"):
         compress(folder, Axes(), memory="1MB")
     assert not (folder / "out.saec.partial").exists()
+
+
+def test_memory_needs_a_file(folder: Path) -> None:
+    with pytest.raises(OptionError, match=r"memory='2GB' needs out"):
+        saec.compress(fields(folder), RATIO, memory="2GB")
 
 
 @pytest.mark.parametrize("name", CODECS)

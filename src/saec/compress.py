@@ -15,6 +15,7 @@ from saec.budget import Budget
 from saec.codecs.axes import Axes
 from saec.codecs.codec import Codec, Coded
 from saec.compressed import Compressed, load
+from saec.errors import OptionError
 from saec.passes import Advance
 from saec.permutations import permutation_path, save_permutations
 from saec.pricing import RAW, Priced, field_rng
@@ -69,9 +70,12 @@ def compress(
         FieldError: names are not unique, or there are no fields.
         MetricError: a metric is missing or malformed.
         ArtifactError: ``out`` cannot be written, or another process is writing it.
+        OptionError: ``memory`` is given without ``out``.
     """
     fields = check_fields(fields)
     if out is None:
+        if memory is not None:
+            raise OptionError(f"memory={memory!r} needs out: a result in memory has no limit")
         priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress)
         return compress_priced(priced, budget)
     held = (

@@ -61,10 +61,10 @@ def test_shards_that_are_written_stay(
     assert not many.exists()
     assert not shards(tmp_path)
     written = shards(tmp_path / "many.saec.partial")
-    assert len(written) >= 2
+    assert written
 
     result = compress(distributed.spread(fields, client), many)
-    assert written.items() < shards(tmp_path).items()
+    assert written.items() <= shards(tmp_path).items()
     assert len(shards(tmp_path)) == result.shard_count
     assert not (tmp_path / "many.saec.partial").exists()
     compress(fields, tmp_path / "one.saec")

@@ -40,7 +40,7 @@ Checkpoint = Annotated[
     Path,
     typer.Argument(
         help="Tables: .safetensors or their index, .npz, .npy, a torch state_dict or distributed "
-        "checkpoint, .parquet; a file, a folder or a 'pattern*'."
+        "checkpoint, .parquet, .onnx; a file, a folder or a 'pattern*'."
     ),
 ]
 Frequencies = Annotated[

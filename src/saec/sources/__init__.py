@@ -9,6 +9,7 @@ from saec.errors import CheckpointError
 from saec.sources.dcp import METADATA, read_dcp
 from saec.sources.naming import in_order, join_shards, matches
 from saec.sources.numpy_files import read_npy, read_npz
+from saec.sources.onnx_files import read_onnx
 from saec.sources.parquet import read_parquet
 from saec.sources.safetensor_files import INDEX, read_index, read_safetensors
 from saec.sources.source import Arrays, Source, describe, listed
@@ -23,6 +24,7 @@ _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".pt": read_torch,
     ".pth": read_torch,
     ".bin": read_torch,
+    ".onnx": read_onnx,
 }
 _PARQUET = ".parquet"
 _KNOWN = (*_READERS, _PARQUET, INDEX)
@@ -35,7 +37,8 @@ def read_source(path: str | Path) -> Source:
         path: one of
 
             * a file: ``.safetensors``; ``.safetensors.index.json`` of Hugging Face; ``.npz``;
-              ``.npy``; a torch state_dict in ``.pt``, ``.pth`` or ``.bin``; ``.parquet``
+              ``.npy``; a torch state_dict in ``.pt``, ``.pth`` or ``.bin``; ``.parquet``; an ONNX
+              model ``.onnx``, of which these are the embedding tables
             * a folder of ``torch.distributed.checkpoint``, with its ``.metadata``
             * a folder with one such index, or with files of one kind
             * a folder of Parquet files, which are one table of its name, or of folders of those

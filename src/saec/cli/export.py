@@ -1,0 +1,68 @@
+"""``saec export``: compressed tables put into a model that a runtime takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table
+
+from saec.cli.common import Quiet, UsageError, check_out, console, hush, plain_table
+
+if TYPE_CHECKING:
+    from saec.onnx import Rewritten
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="The ONNX model that has the tables.")],
+    artifact: Annotated[Path, typer.Argument(help="What compress or result.save wrote.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The ONNX model to write.")],
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table", help="FIELD=TABLE: a field's table in the model, by its name. Repeatable."
+        ),
+    ] = None,
+    packed: Annotated[
+        bool,
+        typer.Option("--packed", help="Codes without unused bits: smaller, and slower to read."),
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put compressed tables into an ONNX model, with standard operators alone."""
+    import saec.onnx
+
+    hush(quiet)
+    check_out(out, model, artifact)
+    written = saec.onnx.compress(model, artifact, out, names=_names(name or []), packed=packed)
+    if not quiet:
+        console().print(_table(written))
+        typer.echo(
+            f"tables {decimal(written.original_nbytes)} before, {decimal(written.nbytes)} after, "
+            f"ratio {written.compression_ratio:.1f}"
+        )
+        for table in written.tables:
+            if table.kept_for:
+                typer.echo(f"{table.table} stays, too: {', '.join(table.kept_for)} need it")
+        typer.echo(f"wrote {out}")
+
+
+def _names(given: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    for (field, _, table), text in zip(pairs, given, strict=True):
+        if not field or not table:
+            raise UsageError(f"--table {text}: give FIELD=TABLE")
+    named = {field: table for field, _, table in pairs}
+    if len(named) < len(pairs):
+        raise UsageError("--table: a field was given twice")
+    return named
+
+
+def _table(written: Rewritten) -> Table:
+    table = plain_table(("lookups", "before"), "field")
+    table.add_column("table", overflow="fold")
+    for one in written.tables:
+        table.add_row(one.field, str(one.lookups), decimal(one.original_nbytes), one.table)
+    return table

@@ -1,0 +1,9 @@
+"""Compressed embedding tables inside ONNX models, with standard operators alone."""
+
+from saec.errors import require
+
+require("onnx", "onnx")
+
+from saec.onnx.compressing import Rewritten, TableReport, compress, fields, tables  # noqa: E402
+
+__all__ = ["Rewritten", "TableReport", "compress", "fields", "tables"]

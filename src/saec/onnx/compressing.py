@@ -1,0 +1,223 @@
+"""Put compressed tables into an ONNX model: what users call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from numpy.typing import ArrayLike
+from onnx import ModelProto
+
+from saec.compressed import Compressed, load
+from saec.errors import FieldError, OnnxError, SaecError
+from saec.onnx.files import save
+from saec.onnx.rewriting import Rewriting
+from saec.rows import Rows
+from saec.sources.onnx_files import open_model, tensor_rows
+from saec.sources.onnx_graph import TableUse, embedding_tables
+from saec.sources.source import first_line, listed
+from saec.stored.field import CompressedField
+from saec.table import Field
+
+__all__ = ["Rewritten", "TableReport", "compress", "fields", "tables"]
+
+_OLDEST_OPSET = 13  # Squeeze and ReduceSum have taken axes as an input since
+
+# What exporters append to the path of the module that holds a table.
+_SUFFIXES = (".weight", "/embeddings", ":0", "/ReadVariableOp", "/Read", ".embeddings")
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """What became of one table.
+
+    field: whose compressed rows took its place.
+    table: its name in the model.
+    lookups: how many nodes read it.
+    original_nbytes: bytes that it took.
+    kept_for: nodes that are no lookups and need it as it was; it stays in the file then.
+    """
+
+    field: str
+    table: str
+    lookups: int
+    original_nbytes: int
+    kept_for: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What :func:`compress` did.
+
+    tables: those that were replaced.
+    nbytes: of all that is stored in their place, and of tables that had to stay.
+    """
+
+    tables: tuple[TableReport, ...]
+    nbytes: int
+
+    @property
+    def original_nbytes(self) -> int:
+        """Bytes of the tables before."""
+        return sum(table.original_nbytes for table in self.tables)
+
+    @property
+    def compression_ratio(self) -> float:
+        """Bytes of the tables before / after."""
+        return self.original_nbytes / self.nbytes
+
+
+def tables(model: str | os.PathLike[str]) -> dict[str, Rows]:
+    """Find the embedding tables of a model: constants whose rows are gathered by ids.
+
+    Returns:
+        ``{name: rows (n, d)}``, named as in the model; rows are read when they are used.
+
+    Raises:
+        CheckpointError: the model cannot be read, or is damaged.
+    """
+    path = Path(model)
+    uses = embedding_tables(open_model(path).graph)
+    return {name: tensor_rows(path, use.tensor) for name, use in uses.items()}
+
+
+def fields(model: str | os.PathLike[str], frequencies: Mapping[str, ArrayLike]) -> list[Field]:
+    """Read tables from a model, to be compressed.
+
+    Args:
+        model: an ONNX file.
+        frequencies: (n,) counts by table, as :func:`tables` names it or without what exporters
+            append, like ``.weight``; tables that are not named are left out.
+
+    Raises:
+        CheckpointError: the model cannot be read, or is damaged.
+        OnnxError: there is no such table.
+        FieldError: table and frequencies do not fit each other.
+    """
+    found = tables(model)
+    named = _matched(frequencies, found, {}, Path(model))
+    return [Field(name, found[table], frequencies[name]) for name, table in named.items()]
+
+
+def compress(
+    model: str | os.PathLike[str],
+    result: Compressed | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    names: Mapping[str, str] | None = None,
+    packed: bool = False,
+) -> Rewritten:
+    """Write a model that looks rows up in compressed tables, with standard operators alone.
+
+    Scores are those of the model with ``result``'s decoded rows in its tables. Ids outside of a
+    table are an error of the runtime, negative ones too, which Gather counts from the end.
+
+    Args:
+        model: an ONNX file of opset 13 or later, with external data if it has some.
+        result: compressed tables, or their artifact.
+        out: the file to write. Over 2 GiB, tensors lie in ``OUT.data`` beside it.
+        names: by field, its table's name in the model, where that is neither the field's nor the
+            field's with what exporters append, like ``.weight``.
+        packed: read codes by bit operators where that is smaller. Slower: see docs/onnx.md.
+
+    Raises:
+        ArtifactError, CheckpointError: a file cannot be read, or is damaged.
+        OnnxError: the model has no such tables, or ones of another shape, or is too old; or the
+            file cannot be written.
+    """
+    source, target = Path(model), Path(out)
+    if not isinstance(result, Compressed):
+        result = load(result)
+    loaded = open_model(source)
+    _check_opset(loaded, source)
+    uses = embedding_tables(loaded.graph)
+    matched = _matched(result, uses, names or {}, source)
+    chosen = {table: uses[table] for table in matched.values()}
+    replaced = {table: result[name] for name, table in matched.items()}
+    for table, field in replaced.items():
+        _check_shape(chosen[table], field, source)
+    rewriting = _run(loaded, chosen, replaced, packed, source)
+    report = _report(source, chosen, replaced, rewriting)
+    save(loaded, source, target)
+    return report
+
+
+def _run(
+    model: ModelProto,
+    uses: Mapping[str, TableUse],
+    replaced: Mapping[str, CompressedField],
+    packed: bool,
+    path: Path,
+) -> Rewriting:
+    try:
+        rewriting = Rewriting(model, uses, replaced, packed)
+        rewriting.run()
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, SaecError):
+            raise
+        # Nodes without the inputs or attributes that their kind has, constants without their bytes.
+        raise OnnxError(f"{path}: a damaged graph: {first_line(error)}") from error
+    return rewriting
+
+
+def _report(
+    source: Path,
+    uses: Mapping[str, TableUse],
+    replaced: Mapping[str, CompressedField],
+    rewriting: Rewriting,
+) -> Rewritten:
+    found = []
+    for name, use in uses.items():
+        size = tensor_rows(source, use.tensor).nbytes
+        field, kept = replaced[name].name, tuple(use.others)
+        found.append(TableReport(field, name, len(use.lookups), size, kept))
+    stores = {id(store): store for store in rewriting.stores.values()}
+    size = sum(store.nbytes for store in stores.values())
+    size += sum(table.original_nbytes for table in found if table.kept_for)
+    return Rewritten(tuple(found), size)
+
+
+def _matched(
+    names: Mapping[str, object], found: Mapping[str, object], given: Mapping[str, str], path: Path
+) -> dict[str, str]:
+    """The table of each field, by the field's name."""
+    if not found:
+        raise OnnxError(f"{path}: no table from which rows are gathered by ids")
+    short = {_bare(table): table for table in found}
+    for name in given:
+        if name not in names:
+            raise OnnxError(f"there is no field {name!r}; there are {listed(names)}")
+    matched = {}
+    for name in names:
+        table = given.get(name, name)
+        table = table if table in found else short.get(_bare(table), table)
+        if table not in found:
+            raise OnnxError(f"{path}: no table {table!r}; it has {listed(found)}")
+        matched[name] = table
+    if len(set(matched.values())) < len(matched):
+        raise FieldError(f"several fields have the same table: {matched}")
+    return matched
+
+
+def _bare(name: str) -> str:
+    while name.endswith(_SUFFIXES):
+        name = next(name.removesuffix(end) for end in _SUFFIXES if name.endswith(end))
+    return name
+
+
+def _check_opset(model: ModelProto, path: Path) -> None:
+    versions = [one.version for one in model.opset_import if one.domain in ("", "ai.onnx")]
+    if not versions or versions[0] < _OLDEST_OPSET:
+        found = f"opset {versions[0]}" if versions else "no standard opset"
+        raise OnnxError(f"{path}: {found}; export it with opset {_OLDEST_OPSET} or later")
+
+
+def _check_shape(use: TableUse, field: CompressedField, path: Path) -> None:
+    shape = tuple(use.tensor.dims)
+    if shape != (field.vocab_size, field.dim):
+        raise OnnxError(
+            f"{path}: table {use.name!r} is {shape[0]} x {shape[1]}, but field {field.name!r} "
+            f"{field.vocab_size} x {field.dim}"
+        )

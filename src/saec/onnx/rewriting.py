@@ -1,0 +1,287 @@
+"""Replace lookups in a graph by ones in compressed tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from saec.onnx.emit import Builder
+from saec.onnx.plans import CODE_DTYPES, Packed, Whole, packed_plan, whole_plans
+from saec.onnx.shapes import Shapes
+from saec.onnx.stacks import Stack, columns_of, find_stacks
+from saec.onnx.stores import PackedStore, Store, WholeStore
+from saec.sources.onnx_graph import Lookup, Scope, TableUse, scopes_of
+from saec.stored.field import CompressedField
+from saec.stored.tiered import TieredField
+
+__all__ = ["Rewriting"]
+
+_PREFIX = "saec/"
+
+# Arrays that tables share may take so many times as much as those of one alone: one lookup for many
+# tables is worth that (docs/onnx.md).
+_MOST_FOR_SHARING = 1.25
+
+
+@dataclass(eq=False)
+class Rewriting:
+    """One rewriting of a model, in place.
+
+    Args:
+        model: with lookups in the tables of ``uses``.
+        uses: by name of the table.
+        fields: what takes each table's place, by its name.
+        packed: whether codes are read by bit operators where that is smaller.
+    """
+
+    model: ModelProto
+    uses: Mapping[str, TableUse]
+    fields: Mapping[str, CompressedField]
+    packed: bool
+    stores: dict[str, Store] = field(default_factory=dict)
+    _plans: dict[tuple[str, bool], tuple[dict[Any, Whole], Packed | None]] = field(
+        default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        self.builder = Builder(_free_prefix(self.model.graph))
+        self.shapes = Shapes(self.model)
+        self._used_at_first = _used(self.model.graph)
+
+    def run(self) -> None:
+        """Make the stores, replace all lookups, and leave out what nothing uses any more."""
+        tables = {
+            id(lookup.node): name for name, use in self.uses.items() for lookup in use.lookups
+        }
+        alike = {
+            name: (use.tensor.dims[1], use.tensor.data_type, self._apart(name))
+            for name, use in self.uses.items()
+        }
+        stacks = find_stacks(self.model.graph, tables, alike, self.shapes)
+        for names in _components(self.uses, stacks):
+            store = self._store(names)
+            self.stores |= dict.fromkeys(names, store)
+        stacked = {value for stack in stacks for value in _replaced(self.model.graph, stack)}
+        for stack in reversed(stacks):  # of a node's runs the last first: places before stay right
+            self._replace_stack(stack)
+        for name, use in self.uses.items():
+            for lookup in use.lookups:
+                if lookup.node.output[0] not in stacked:
+                    self._replace(name, lookup)
+        self._drop_unused()
+        self.model.graph.initializer.extend(self.builder.initialisers.values())
+
+    def _apart(self, name: str) -> str | None:
+        """The table's name, if arrays that it shares with others would cost too much.
+
+        A table whose ids are no ranks is smaller with a place for each, which is its own affair.
+        """
+        field_ = self.fields[name]
+        if not isinstance(field_, TieredField) or field_.vectors is None:
+            return None
+        shared, own = (self._smallest([name], alone) for alone in (False, True))
+        return name if _bytes_of(shared) > _MOST_FOR_SHARING * _bytes_of(own) else None
+
+    def _store(self, names: list[str]) -> Store:
+        kind = self.uses[names[0]].tensor.data_type
+        plans = self._smallest(names, len(names) == 1)
+        if isinstance(plans[names[0]], Packed):
+            return PackedStore(self.builder, plans, kind)
+        return WholeStore(self.builder, plans, helper.tensor_dtype_to_np_dtype(kind))
+
+    def _smallest(self, names: list[str], alone: bool) -> dict[str, Any]:
+        """Plans of one kind, with codes of one dtype."""
+        for name in names:
+            if (name, alone) not in self._plans:
+                field_ = self.fields[name]
+                packed = packed_plan(field_, alone) if self.packed else None
+                self._plans[name, alone] = whole_plans(field_, alone), packed
+        each = {name: self._plans[name, alone] for name in names}
+        ways: list[dict[str, Any]] = [
+            {name: whole[dtype] for name, (whole, _) in each.items()}
+            for dtype in CODE_DTYPES
+            if all(dtype in whole for whole, _ in each.values())
+        ]
+        if self.packed:
+            ways.append({name: packed for name, (_, packed) in each.items()})
+        return min(ways, key=_bytes_of)
+
+    def _replace(self, name: str, lookup: Lookup) -> None:
+        """A lookup by itself."""
+        scope, node = lookup.scope, lookup.node
+        hoisted = _sliced_outside(scope, node)
+        if hoisted is not None:
+            self._hoist(name, lookup, hoisted)
+            return
+        ids = node.input[1]
+        if node.op_type == "GatherND":
+            ids = self.builder.op("Squeeze", ids, self.builder.number([-1]))
+        rows = self._rows([name], self.builder.cast(ids, TensorProto.INT64), 0)
+        self._put(scope.graph, node, rows)
+
+    def _hoist(self, name: str, lookup: Lookup, slicing: NodeProto) -> None:
+        """Rows of all ids before the loop, of which each round takes a slice.
+
+        PyTorch's EmbeddingBag is exported as a loop over bags with a lookup in it.
+        """
+        holder, outer = lookup.scope.holder, lookup.scope.parent
+        assert outer is not None, "a loop lies in a graph"
+        rows = self._rows([name], self.builder.cast(slicing.input[0], TensorProto.INT64), 0)
+        _insert(outer.graph, holder, self.builder.taken())
+        part = self.builder.op("Slice", rows, *slicing.input[1:])
+        self._put(lookup.scope.graph, lookup.node, part)
+
+    def _replace_stack(self, stack: Stack) -> None:
+        graph, builder = self.model.graph, self.builder
+        ids = builder.cast(self._side_by_side(stack), TensorProto.INT64)
+        rows = self._rows(stack.tables, ids, stack.rank_after)
+        if stack.flat:
+            dim = self.uses[stack.tables[0]].tensor.dims[1]
+            shape = builder.number([0] * stack.rank + [len(stack.ids) * dim])
+            rows = builder.op("Reshape", rows, shape)
+        if len(stack.ids) == len(stack.concat.input):
+            self._put(graph, stack.concat, rows)
+            return
+        _insert(graph, stack.concat, builder.taken())
+        values = list(stack.concat.input)
+        values[stack.first : stack.first + len(stack.ids)] = [rows]
+        del stack.concat.input[:]
+        stack.concat.input.extend(values)
+
+    def _side_by_side(self, stack: Stack) -> str:
+        """The ids of a stack as one value; that of which they are columns, if there is one."""
+        builder = self.builder
+        if not stack.adds_axis:
+            return builder.op("Concat", *stack.ids, axis=stack.axis)
+        columns = (
+            columns_of(self.model.graph, stack.ids, self.shapes)
+            if (stack.rank, stack.axis) == (1, 1)
+            else None
+        )
+        if columns is not None:
+            source, chosen = columns
+            dims = self.shapes.dims(source)
+            if dims is not None and chosen == list(range(dims[1] or 0)):
+                return source
+            return builder.op("Gather", source, builder.number(chosen), axis=1)
+        axis = builder.number([stack.axis])
+        single = [builder.op("Unsqueeze", ids, axis) for ids in stack.ids]
+        return builder.op("Concat", *single, axis=stack.axis)
+
+    def _rows(self, names: list[str], ids: str, rank_after: int) -> str:
+        return self.stores[names[0]].rows(self.builder, ids, names, rank_after)
+
+    def _put(self, graph: Any, node: NodeProto, value: str) -> None:
+        """The builder's nodes in place of ``node``, whose output ``value`` becomes."""
+        nodes = self.builder.taken()
+        for made in nodes:
+            for place, output in enumerate(made.output):
+                if output == value:
+                    made.output[place] = node.output[0]
+        _insert(graph, node, nodes)
+        graph.node.remove(node)
+
+    def _drop_unused(self) -> None:
+        """Nodes that were there for lookups alone, and tables that nothing else uses."""
+        graph = self.model.graph
+        while True:
+            used = _used(graph)
+            idle = [node for node in graph.node if not any(name in used for name in node.output)]
+            if not idle:
+                break
+            for node in idle:
+                graph.node.remove(node)
+        for scope in scopes_of(graph):
+            _drop_tensors(scope, self._used_at_first - used)
+        for value in [v for v in graph.value_info if v.name not in used]:
+            graph.value_info.remove(value)
+
+
+def _drop_tensors(scope: Scope, idle: set[str]) -> None:
+    graph = scope.graph
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in idle]:
+        # Models before IR version 4 list initialisers as inputs, too.
+        for value in [value for value in graph.input if value.name == tensor.name]:
+            graph.input.remove(value)
+        graph.initializer.remove(tensor)
+
+
+def _used(graph: Any) -> set[str]:
+    """Names that some node or output uses, in any scope."""
+    return {
+        name
+        for scope in scopes_of(graph)
+        for names in (
+            *(node.input for node in scope.graph.node),
+            [output.name for output in scope.graph.output],
+        )
+        for name in names
+    }
+
+
+def _insert(graph: Any, before: NodeProto, nodes: Iterable[NodeProto]) -> None:
+    place = next(i for i, node in enumerate(graph.node) if node is before)
+    for offset, node in enumerate(nodes):
+        graph.node.insert(place + offset, node)
+
+
+def _sliced_outside(scope: Scope, node: NodeProto) -> NodeProto | None:
+    """The Slice along the first axis, in a loop, of ids that the graph around it has."""
+    slicing = scope.producers.get(node.input[1])
+    if scope.parent is None or node.op_type != "Gather" or slicing is None:
+        return None
+    if slicing.op_type != "Slice" or len(slicing.input) != 4:
+        return None
+    axes = scope.constant(slicing.input[3])
+    if axes is None or _numbers_in(axes[1]) != [0] or scope.holder.op_type != "Loop":
+        return None
+    return slicing if scope.owner(slicing.input[0]) is scope.parent else None
+
+
+def _numbers_in(tensor: TensorProto) -> list[int]:
+    """Of a small tensor."""
+    return [int(number) for number in np.ravel(numpy_helper.to_array(tensor))]
+
+
+def _replaced(graph: Any, stack: Stack) -> list[str]:
+    """Outputs of the lookups of a stack."""
+    scope = Scope(graph)
+    outputs = []
+    for place in range(stack.first, stack.first + len(stack.ids)):
+        node = scope.producers[stack.concat.input[place]]
+        outputs.append(node.input[0] if node.op_type == "Unsqueeze" else node.output[0])
+    return outputs
+
+
+def _components(names: Iterable[str], stacks: Iterable[Stack]) -> list[list[str]]:
+    """Tables that share a store: those that any stack has together."""
+    groups = {name: [name] for name in names}
+    for stack in stacks:
+        for name in stack.tables[1:]:
+            one, other = groups[stack.tables[0]], groups[name]
+            if one is not other:
+                one += other
+                groups |= dict.fromkeys(other, one)
+    return list({id(group): group for group in groups.values()}.values())
+
+
+def _bytes_of(plans: Mapping[str, Any]) -> int:
+    return sum(plan.nbytes for plan in plans.values())
+
+
+def _free_prefix(graph: Any) -> str:
+    """One that no name of the graph starts with."""
+    names = {
+        name
+        for scope in scopes_of(graph)
+        for node in scope.graph.node
+        for name in (*node.output, node.name)
+    } | {tensor.name for scope in scopes_of(graph) for tensor in scope.graph.initializer}
+    prefix = _PREFIX
+    while any(name.startswith(prefix) for name in names):
+        prefix += "_"
+    return prefix

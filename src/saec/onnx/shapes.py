@@ -1,0 +1,78 @@
+"""Shapes of a model's values, inferred without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from onnx import ModelProto, helper, shape_inference
+
+__all__ = ["Shapes"]
+
+_SMALL = 1024  # numbers; constants up to here tell shapes of other values
+
+Dims = tuple[int | None, ...]
+
+
+class Shapes:
+    """Dimensions of the values of a model's outermost graph, as far as they are known."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self._dims: dict[str, Dims] = {}
+        graph = shape_inference.infer_shapes(_skeleton(model), data_prop=True).graph
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            kind = value.type.tensor_type
+            if value.type.HasField("tensor_type") and kind.HasField("shape"):
+                self._dims[value.name] = tuple(
+                    dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim
+                )
+
+    def dims(self, name: str) -> Dims | None:
+        """Sizes, None where they are not fixed; None if not even their number is known."""
+        return self._dims.get(name)
+
+    def rank(self, name: str) -> int | None:
+        """Number of dimensions."""
+        dims = self._dims.get(name)
+        return None if dims is None else len(dims)
+
+
+def _skeleton(model: ModelProto) -> ModelProto:
+    """The model with its larger constants as inputs: it may be larger than a message can be."""
+    bare = ModelProto(ir_version=model.ir_version)
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    for role in ("input", "output", "value_info"):
+        getattr(bare.graph, role).extend(getattr(model.graph, role))
+    inputs = {value.name for value in bare.graph.input}
+    for tensor in model.graph.initializer:
+        size = 1
+        for dim in tensor.dims:
+            size *= dim
+        if size <= _SMALL and not tensor.external_data:
+            bare.graph.initializer.append(tensor)
+        elif tensor.name not in inputs:
+            bare.graph.input.append(_value(tensor.name, tensor))
+    for node in model.graph.node:
+        large = _large_constant(node)
+        if large is None:
+            bare.graph.node.append(node)
+        else:
+            bare.graph.input.append(_value(node.output[0], large))
+    return bare
+
+
+def _large_constant(node: Any) -> Any:
+    if node.op_type != "Constant" or node.attribute[0].name != "value":
+        return None
+    tensor = node.attribute[0].t
+    return tensor if tensor.ByteSize() > 8 * _SMALL else None
+
+
+def _value(name: str, tensor: Any) -> Any:
+    return helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+
+
+def numbers(attributes: Any) -> Mapping[str, Any]:
+    """A node's attributes by name."""
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in attributes}

@@ -1,0 +1,203 @@
+"""Lookups of several tables whose rows are put side by side: they can be done in one.
+
+A model with a table per field looks each field up and stacks what it finds. Looked up in one, that
+takes a handful of operators instead of a handful per field, which at small batches is most of the
+time that a model takes (docs/onnx.md).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onnx import NodeProto, numpy_helper
+
+from saec.onnx.shapes import Shapes, numbers
+from saec.sources.onnx_graph import Scope, scopes_of
+
+__all__ = ["Stack", "columns_of", "find_stacks"]
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """A run of inputs of a Concat, each made of one lookup's rows.
+
+    concat: the node.
+    first: place of the first of these inputs.
+    tables, ids: of each lookup.
+    axis: along which ids are put side by side.
+    adds_axis: whether that is an axis that the ids have not.
+    flat: whether rows are put one after the other, as one long row.
+    rank: of the ids.
+    """
+
+    concat: NodeProto
+    first: int
+    tables: list[str]
+    ids: list[str]
+    axis: int
+    adds_axis: bool
+    flat: bool
+    rank: int
+
+    @property
+    def rank_after(self) -> int:
+        """Axes of the ids that follow the one along which they lie side by side."""
+        return self.rank - self.axis if self.adds_axis else self.rank - self.axis - 1
+
+
+def find_stacks(
+    graph: Any, tables: Mapping[int, str], dims: Mapping[str, object], shapes: Shapes
+) -> list[Stack]:
+    """Runs of at least two lookups.
+
+    Args:
+        graph: the outermost one.
+        tables: of each lookup, by the id of its node.
+        dims: by table, what must be the same for tables to be looked up together.
+        shapes: of the graph's values.
+    """
+    scope = Scope(graph)
+    used = _uses(graph)
+    found = []
+    for node in graph.node:
+        if node.op_type != "Concat" or node.domain:
+            continue
+        axis, rank = numbers(node.attribute)["axis"], shapes.rank(node.output[0])
+        if rank is None:
+            continue
+        members = [_member(scope, value, axis % rank, tables, used, shapes) for value in node.input]
+        found += _runs(node, members, dims)
+    return found
+
+
+@dataclass(frozen=True)
+class _Member:
+    table: str
+    ids: str
+    kind: tuple[int, bool, bool, int]  # axis, adds_axis, flat, rank: as of Stack
+
+
+def _member(
+    scope: Scope,
+    value: str,
+    axis: int,
+    tables: Mapping[int, str],
+    used: Counter[str],
+    shapes: Shapes,
+) -> _Member | None:
+    """The lookup that makes an input of a Concat along ``axis``, and nothing else."""
+    node = scope.producers.get(value)
+    unsqueezed = node is not None and node.op_type == "Unsqueeze" and len(node.input) == 2
+    if node is None or used[value] != 1:
+        return None
+    if unsqueezed:
+        axes = _constant(scope, node.input[1])
+        lookup = scope.producers.get(node.input[0])
+        if used[node.input[0]] != 1:
+            return None
+    else:
+        axes, lookup = None, node
+    if lookup is None or id(lookup) not in tables or lookup.op_type != "Gather":
+        return None
+    ids, table = lookup.input[1], tables[id(lookup)]
+    ids_dims = shapes.dims(ids)
+    if ids_dims is None:
+        return None
+    rank = len(ids_dims)
+    if unsqueezed:
+        right = axes is not None and [a % (rank + 2) for a in axes] == [axis] and axis <= rank
+        return _Member(table, ids, (axis, True, False, rank)) if right else None
+    if axis == rank:
+        return _Member(table, ids, (rank, True, True, rank))
+    return _Member(table, ids, (axis, False, False, rank)) if ids_dims[axis] == 1 else None
+
+
+def _runs(
+    node: NodeProto, members: Sequence[_Member | None], dims: Mapping[str, object]
+) -> list[Stack]:
+    runs: list[list[int]] = []
+    for place, member in enumerate(members):
+        before = members[place - 1] if place else None
+        if member is None:
+            continue
+        if before is not None and _alike(before, member, dims):
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    stacks = []
+    for run in runs:
+        some = [member for member in (members[place] for place in run) if member is not None]
+        if len(some) > 1:
+            names, ids = [m.table for m in some], [m.ids for m in some]
+            stacks.append(Stack(node, run[0], names, ids, *some[0].kind))
+    return stacks
+
+
+def _alike(one: _Member, other: _Member, dims: Mapping[str, object]) -> bool:
+    return one.kind == other.kind and dims[one.table] == dims[other.table]
+
+
+def _uses(graph: Any) -> Counter[str]:
+    """How many nodes and outputs use each value."""
+    used: Counter[str] = Counter()
+    for scope in scopes_of(graph):
+        for node in scope.graph.node:
+            used.update(node.input)
+        used.update(output.name for output in scope.graph.output)
+    return used
+
+
+def columns_of(graph: Any, ids: Sequence[str], shapes: Shapes) -> tuple[str, list[int]] | None:
+    """The value (B, columns) of which ``ids``, each (B,), are columns, and which; None if not."""
+    scope = Scope(graph)
+    found = [_column(scope, value, shapes) for value in ids]
+    sources = {column[0] for column in found if column is not None}
+    if None in found or len(sources) != 1:
+        return None
+    return sources.pop(), [column[1] for column in found if column is not None]
+
+
+def _column(scope: Scope, value: str, shapes: Shapes) -> tuple[str, int] | None:
+    node = scope.producers.get(value)
+    if node is None or shapes.rank(value) != 1:
+        return None
+    if node.op_type == "Gather" and shapes.rank(node.input[0]) == 2:
+        chosen = _constant(scope, node.input[1])
+        along = numbers(node.attribute).get("axis", 0) % 2
+        return (node.input[0], chosen[0]) if chosen and along == 1 and chosen[0] >= 0 else None
+    if node.op_type != "Squeeze" or len(node.input) != 2:
+        return None
+    axes, cut = _constant(scope, node.input[1]), scope.producers.get(node.input[0])
+    if axes not in ([1], [-1]) or cut is None or shapes.rank(cut.input[0]) != 2:
+        return None
+    if cut.op_type == "Split":
+        return _split_column(cut, node.input[0], shapes)
+    if cut.op_type == "Slice" and len(cut.input) >= 4:
+        first, stop, along, step = ([_constant(scope, name) for name in cut.input[1:]] + [[1]])[:4]
+        if not first or not stop or along not in ([1], [-1]) or step != [1]:
+            return None
+        return (cut.input[0], first[0]) if 0 <= first[0] == stop[0] - 1 else None
+    return None
+
+
+def _split_column(cut: NodeProto, value: str, shapes: Shapes) -> tuple[str, int] | None:
+    """A part of a Split in as many parts as there are columns."""
+    dims = shapes.dims(cut.input[0])
+    along = numbers(cut.attribute).get("axis", 0) % 2
+    whole = dims is not None and dims[1] == len(cut.output)
+    sizes = [shapes.dims(output) for output in cut.output]
+    ones = all(size is not None and size[1] == 1 for size in sizes)
+    right = along == 1 and whole and ones
+    return (cut.input[0], list(cut.output).index(value)) if right else None
+
+
+def _constant(scope: Scope, name: str) -> list[int] | None:
+    """The whole numbers of a small constant."""
+    found = scope.constant(name)
+    if found is None or found[1].external_data:
+        return None
+    array = numpy_helper.to_array(found[1])
+    return [int(number) for number in array.reshape(-1)] if array.dtype.kind in "iu" else None

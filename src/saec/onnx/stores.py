@@ -1,0 +1,281 @@
+"""Tables that are looked up together, in arrays of their own, and the nodes that read them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from onnx import TensorProto
+
+from saec.onnx.emit import Builder, spread
+from saec.onnx.plans import BLOCK_ROWS, Group, Packed, Segment, Whole
+from saec.onnx.words import WORD_BITS, codes_per_word
+
+__all__ = ["PackedStore", "Store", "WholeStore"]
+
+_SHIFT_BITS = 8  # for how far a word is shifted
+
+_NOWHERE = np.iinfo(np.int64).min  # no row has this number: the runtime refuses it
+
+
+class Store(ABC):
+    """Arrays of some tables; any of them may be looked up by the same nodes.
+
+    A lookup takes ids int64 of any shape. With several tables, "slots", ids of each lie side by
+    side along one axis, which ``rank_after`` axes follow.
+    """
+
+    def __init__(self, names: Sequence[str], counts: Sequence[int]) -> None:
+        self.slot = {name: number for number, name in enumerate(names)}
+        self.counts = list(counts)
+
+    @abstractmethod
+    def rows(self, builder: Builder, ids: str, names: Sequence[str], rank_after: int) -> str:
+        """Add the nodes of a lookup: ids.shape + (dim,)."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+
+    def _of(
+        self, names: Sequence[str], values: Sequence[int], rank_after: int
+    ) -> NDArray[np.int64]:
+        return spread([values[self.slot[name]] for name in names], rank_after)
+
+    def _checked(self, builder: Builder, ids: str, index: str, counts: NDArray[np.int64]) -> str:
+        """``index`` where ids are ones of their table, and nowhere else."""
+        last = builder.op("Min", ids, builder.number(counts - 1))
+        near = builder.op("Max", last, builder.number(0))
+        right = builder.op("Equal", ids, near)
+        return builder.op("Where", right, index, builder.number(_NOWHERE))
+
+
+class WholeStore(Store):
+    """Tables with whole codes of one dtype, see :class:`~saec.onnx.plans.Whole`.
+
+    Args:
+        builder: takes the arrays.
+        plans: by table; with ``places`` only if it is the only one.
+        dtype: of the rows.
+    """
+
+    def __init__(self, builder: Builder, plans: Mapping[str, Whole], dtype: DTypeLike) -> None:
+        super().__init__(list(plans), [plan.count for plan in plans.values()])
+        each = list(plans.values())
+        rows = np.concatenate([plan.rows for plan in each]).astype(dtype)
+        codes = np.concatenate([plan.codes for plan in each])
+        self._first_row = _firsts(len(plan.rows) for plan in each)
+        self._first_code = _firsts(len(plan.codes) for plan in each)
+        self._cut = [plan.cut for plan in each]
+        self._rows = builder.array("rows", rows)
+        self._codes = builder.array("codes", codes) if len(codes) > len(each) else None
+        self._places = None
+        self._bytes = rows.nbytes + (codes.nbytes if self._codes else 0)
+        if each[0].places is not None:
+            self._places = builder.array("places", each[0].places)
+            self._bytes += each[0].places.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """See :class:`Store`."""
+        return self._bytes
+
+    def rows(self, builder: Builder, ids: str, names: Sequence[str], rank_after: int) -> str:
+        """See :class:`Store`."""
+        if self._places is not None:
+            ids = builder.cast(builder.op("Gather", self._places, ids), TensorProto.INT64)
+        alone = len(self.slot) == 1
+        if alone and self._codes is None:
+            return builder.op("Gather", self._rows, ids)
+        if alone and self._cut == [0]:  # Gather itself checks ids here
+            code = builder.op("Gather", str(self._codes), ids)
+            return builder.op("Gather", self._rows, builder.cast(code, TensorProto.INT32))
+        index = self._index(builder, ids, names, rank_after)
+        if self._places is None:
+            counts = self._of(names, self.counts, rank_after)
+            index = self._checked(builder, ids, index, counts)
+        return builder.op("Gather", self._rows, index)
+
+    def _index(self, builder: Builder, ids: str, names: Sequence[str], rank_after: int) -> str:
+        """Ids before the cut are rows; of the others, codes are counted from the cut's row on."""
+        first = self._of(names, self._first_row, rank_after)
+        row = builder.plus(ids, first)
+        if self._codes is None:
+            return row
+        cut = builder.number(first + self._of(names, self._cut, rank_after))
+        until = builder.op("Min", row, cut)
+        beyond = builder.op("Sub", row, until)
+        beyond = builder.plus(beyond, self._of(names, self._first_code, rank_after))
+        code = builder.op("Gather", self._codes, beyond)
+        return builder.op("Add", until, builder.cast(code, TensorProto.INT64))
+
+
+class PackedStore(Store):
+    """Tables with codes of any width, see :class:`~saec.onnx.plans.Packed`.
+
+    Args:
+        builder: takes the arrays.
+        plans: by table; with ``places`` only if it is the only one.
+        dtype: of what lookups give; rows are float32, for sums of them.
+    """
+
+    def __init__(self, builder: Builder, plans: Mapping[str, Packed], dtype: int) -> None:
+        super().__init__(list(plans), [plan.count for plan in plans.values()])
+        each = list(plans.values())
+        self._dtype = dtype
+        self._groups = max(plan.groups for plan in each)
+        self._first_block = _firsts(len(plan.segment_of) for plan in each)
+        segments = _all_segments(each)
+        first_segment = _firsts(len(plan.segments) for plan in each)
+        segment_of = np.concatenate(
+            [
+                plan.segment_of.astype(np.int64) + first
+                for plan, first in zip(each, first_segment, strict=True)
+            ]
+        )
+        arrays = {
+            "rows": np.concatenate([plan.rows for plan in each]),
+            "words": np.concatenate([plan.words for plan in each]),
+        }
+        if len(segments) > 1 or self._groups > 1:
+            arrays["segments"] = segment_of.astype(np.min_scalar_type(len(segments) - 1))
+        self._place_bits = each[0].place_bits
+        if each[0].places is not None:
+            arrays["places"] = each[0].places
+        self._arrays = {role: builder.array(role, array) for role, array in arrays.items()}
+        self._facts = _facts_of(segments, self._groups)
+        self._bytes = sum(array.nbytes for array in (*arrays.values(), *self._facts.values()))
+
+    @property
+    def nbytes(self) -> int:
+        """See :class:`Store`."""
+        return self._bytes
+
+    def rows(self, builder: Builder, ids: str, names: Sequence[str], rank_after: int) -> str:
+        """See :class:`Store`."""
+        place = ids
+        if "places" in self._arrays:
+            bits = self._place_bits
+            word, slot = self._word(
+                builder, self._arrays["places"], ids, builder.number(codes_per_word(bits))
+            )
+            used = builder.op("Mul", slot, builder.number(bits))
+            word = _shift(builder, "RIGHT", word, builder.cast(used, TensorProto.UINT64))
+            around = builder.number(WORD_BITS - bits, np.uint64)
+            word = _shift(builder, "RIGHT", _shift(builder, "LEFT", word, around), around)
+            place = builder.cast(word, TensorProto.INT64)
+        index = self._index(builder, place, names, rank_after)
+        index = self._checked(builder, ids, index, self._of(names, self.counts, rank_after))
+        rows = builder.op("Gather", self._arrays["rows"], index)
+        if self._groups > 1:
+            rows = builder.op("ReduceSum", rows, builder.number([0]), keepdims=0)
+        return rows if self._dtype == TensorProto.FLOAT else builder.cast(rows, self._dtype)
+
+    def _word(self, builder: Builder, words: str, place: str, per_word: str) -> tuple[str, str]:
+        """The word with the code of a place, and which of its codes that is."""
+        word = builder.op("Div", place, per_word)
+        slot = builder.op("Sub", place, builder.op("Mul", word, per_word))
+        return builder.op("Gather", words, word), slot
+
+    def _index(self, builder: Builder, ids: str, names: Sequence[str], rank_after: int) -> str:
+        """Rows of all groups, along a new first axis if there are several.
+
+        A sum along the first axis is several times faster in onnxruntime than one along another.
+        """
+        facts = self._segment_facts(builder, ids, names, rank_after)
+        place = builder.op("Sub", ids, facts["first"])
+        within = builder.op("Div", place, facts["per_word"])
+        slot = builder.op("Sub", place, builder.op("Mul", within, facts["per_word"]))
+        at = builder.op("Add", within, facts["first_word"])
+        word = builder.op("Gather", self._arrays["words"], at)
+        used = builder.op("Mul", slot, facts["bits"])
+        word = _shift(builder, "RIGHT", word, builder.cast(used, TensorProto.UINT64))
+        # One gather and shifts of what it gives are faster than a gather for each number.
+        group = facts["group"]
+        row = _shift(builder, "RIGHT", group, builder.number(2 * _SHIFT_BITS, np.uint64))
+        left = _middle(builder, group, _SHIFT_BITS)
+        right = _middle(builder, group, 0)
+        code = _shift(builder, "RIGHT", _shift(builder, "LEFT", word, left), right)
+        return builder.op("Add", *(builder.cast(value, TensorProto.INT64) for value in (code, row)))
+
+    def _segment_facts(
+        self, builder: Builder, ids: str, names: Sequence[str], rank_after: int
+    ) -> dict[str, str]:
+        """What is known of each id's segment."""
+        if "segments" not in self._arrays:
+            return {
+                role: builder.number(values[..., 0], values.dtype)
+                for role, values in self._facts.items()
+            }
+        block = builder.op("Div", ids, builder.number(BLOCK_ROWS))
+        block = builder.plus(block, self._of(names, self._first_block, rank_after))
+        segment = builder.op("Gather", self._arrays["segments"], block)
+        segment = builder.cast(segment, TensorProto.INT32)
+        return {
+            role: builder.op(
+                "Gather", builder.number(values, values.dtype), segment, axis=values.ndim - 1
+            )
+            for role, values in self._facts.items()
+        }
+
+
+def _shift(builder: Builder, direction: str, words: str, by: str) -> str:
+    return builder.op("BitShift", words, by, direction=direction)
+
+
+def _middle(builder: Builder, words: str, first: int) -> str:
+    """Eight bits from ``first`` on: those above go out to the left, those below to the right."""
+    up = builder.number(WORD_BITS - _SHIFT_BITS - first, np.uint64)
+    down = builder.number(WORD_BITS - _SHIFT_BITS, np.uint64)
+    return _shift(builder, "RIGHT", _shift(builder, "LEFT", words, up), down)
+
+
+def _firsts(sizes: Any) -> list[int]:
+    return list(accumulate(sizes, initial=0))[:-1]
+
+
+def _all_segments(plans: Sequence[Packed]) -> list[Segment]:
+    """Segments of all tables, with places in the joint arrays."""
+    segments = []
+    words = _firsts(len(plan.words) for plan in plans)
+    rows = _firsts(len(plan.rows) for plan in plans)
+    for plan, first_word, first_row in zip(plans, words, rows, strict=True):
+        for segment in plan.segments:
+            groups = tuple(
+                Group(group.shift, group.width, group.first_row + first_row)
+                for group in segment.groups
+            )
+            word = segment.first_word + first_word
+            segments.append(Segment(segment.first, segment.bits, word, groups))
+    return segments
+
+
+def _facts_of(segments: Sequence[Segment], most: int) -> dict[str, NDArray[Any]]:
+    """By segment: numbers (segments,), and one of each group (most, segments), or (segments,).
+
+    A code's bits are moved to the top of the word and then to its bottom; how far, and the first
+    row, are one number. No bits at all would take a shift by 64, which is not defined: there, the
+    top bit is read of a word that is zero; and where there is no group, any bit chooses one of two
+    rows of zeros.
+    """
+    group = np.zeros((most, len(segments)), np.uint64)
+    for number, segment in enumerate(segments):
+        none = [Group(0, 1, 0)] * (most - len(segment.groups))
+        for place, part in enumerate((*segment.groups, *none)):
+            right = WORD_BITS - max(part.width, 1)
+            numbers = (part.first_row << _SHIFT_BITS | right - part.shift) << _SHIFT_BITS | right
+            group[place, number] = numbers
+    plain = {
+        "first": [segment.first for segment in segments],
+        "per_word": [codes_per_word(segment.bits) for segment in segments],
+        "first_word": [segment.first_word for segment in segments],
+        "bits": [segment.bits for segment in segments],
+    }
+    return {role: np.array(values, np.int64) for role, values in plain.items()} | {
+        "group": group[0] if most == 1 else group
+    }

@@ -1,0 +1,108 @@
+"""Embedding tables of ONNX models, external data included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from saec.errors import CheckpointError, require
+from saec.rows import ArrayRows, FileRows, Rows
+from saec.sources.onnx_graph import embedding_tables, scopes_of
+from saec.sources.source import Arrays, first_line
+
+__all__ = ["open_model", "read_onnx", "tensor_rows"]
+
+_DTYPES = {1: np.float32, 10: np.float16, 11: np.float64, 16: ml_dtypes.bfloat16}
+_EXTERNAL = 1  # of TensorProto.DataLocation
+
+
+def open_model(path: Path) -> Any:
+    """Parse a model; what it keeps in other files is left there.
+
+    Raises:
+        CheckpointError: it cannot be read, or is no ONNX model.
+        OptionalDependencyError: onnx is not installed.
+    """
+    onnx = require("onnx", "onnx")
+    require("google.protobuf.message", "onnx")
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    except (DecodeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not an ONNX model: {first_line(error)}") from error
+    if not model.HasField("graph") or not model.opset_import:
+        raise CheckpointError(f"{path}: not an ONNX model: it has no graph, or names no opset")
+    if not all(isinstance(name, str) for name in _names(model.graph)):
+        raise CheckpointError(f"{path}: a name in the graph is no text")  # protobuf gives its bytes
+    return model
+
+
+def _names(graph: Any) -> Iterator[object]:
+    for scope in scopes_of(graph):
+        for node in scope.graph.node:
+            yield from (*node.input, *node.output, node.name, node.op_type, node.domain)
+            yield from (attribute.name for attribute in node.attribute)
+        values = (scope.graph.initializer, scope.graph.input, scope.graph.output)
+        yield from (value.name for some in values for value in some)
+
+
+def read_onnx(path: Path) -> Arrays:
+    """The tables of a model from which rows are gathered by ids, where they lie.
+
+    Other tensors are left out: weights of layers have two dimensions, too.
+
+    Raises:
+        CheckpointError: the model is damaged, or other files that it names are.
+        OptionalDependencyError: onnx is not installed.
+    """
+    uses = embedding_tables(open_model(path).graph)
+    return {name: tensor_rows(path, use.tensor) for name, use in uses.items()}
+
+
+def tensor_rows(path: Path, tensor: Any) -> Rows:
+    """Rows of a tensor of floats of the model at ``path``.
+
+    Raises:
+        CheckpointError: it has fewer bytes than its shape says, or lies in a file outside the
+            model's folder.
+    """
+    from onnx.numpy_helper import to_array
+
+    shape, dtype = tuple(tensor.dims), np.dtype(_DTYPES[tensor.data_type])
+    if tensor.data_location == _EXTERNAL:
+        return _external(path, tensor, shape, dtype)
+    try:
+        array = to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: {tensor.name}: {first_line(error)}") from error
+    if array.shape != shape:
+        raise CheckpointError(f"{path}: {tensor.name} has shape {array.shape}, not {shape}")
+    return ArrayRows(array)
+
+
+def _external(path: Path, tensor: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FileRows:
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    name = said.get("location", "")
+    file = path.parent / name
+    if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise CheckpointError(f"{path}: {tensor.name} lies in {name!r}, outside the folder")
+    if not file.is_file():
+        raise CheckpointError(f"{path}: {tensor.name} lies in {file}; there is no such file")
+    try:
+        offset = int(said.get("offset", "0"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {tensor.name}: {error}") from error
+    rows = FileRows(file.absolute(), offset, shape, dtype)
+    if offset < 0 or offset + rows.nbytes > file.stat().st_size:
+        raise CheckpointError(
+            f"{path}: {tensor.name} takes {rows.nbytes} bytes from byte {offset} on; {file} has "
+            f"{file.stat().st_size}"
+        )
+    return rows

@@ -1,0 +1,162 @@
+"""Embedding tables in an ONNX graph: constants from which rows are gathered by ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Lookup", "Scope", "TableUse", "embedding_tables", "scopes_of"]
+
+# Enums of ONNX's TensorProto, which is not imported here.
+_FLOATS = (1, 10, 11, 16)  # float32, float16, float64, bfloat16
+_INT64 = 7
+_STANDARD = ("", "ai.onnx")
+
+
+@dataclass(eq=False)
+class Scope:
+    """A graph, the one that it lies in, and the node of that which holds it."""
+
+    graph: Any
+    parent: Scope | None = None
+    holder: Any = None
+    producers: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.producers = {name: node for node in self.graph.node for name in node.output if name}
+        self.tensors = {tensor.name: tensor for tensor in self.graph.initializer}
+
+    def producer(self, name: str) -> Any:
+        """The node that makes a value, here or further out; None of inputs and initialisers."""
+        scope = self.owner(name)
+        return None if scope is None else scope.producers.get(name)
+
+    def owner(self, name: str) -> Scope | None:
+        """The scope in which a name is given its value."""
+        scope: Scope | None = self
+        while scope is not None:
+            inputs = (value.name for value in scope.graph.input)
+            if name in scope.producers or name in scope.tensors or name in inputs:
+                return scope
+            scope = scope.parent
+        return None
+
+    def constant(self, name: str) -> tuple[str, Any] | None:
+        """The initialiser or the constant's value that ``name`` is, and that one's own name."""
+        scope, seen = self.owner(name), {""}
+        while scope is not None and name not in seen:  # a damaged graph may go round in circles
+            seen.add(name)
+            if name in scope.tensors:
+                return name, scope.tensors[name]
+            node = scope.producers.get(name)
+            if node is None or node.domain not in _STANDARD:
+                return None
+            if node.op_type != "Identity" or not node.input:
+                value = [a.t for a in node.attribute if a.name == "value" and a.HasField("t")]
+                return (name, value[0]) if node.op_type == "Constant" and value else None
+            name = node.input[0]
+            scope = scope.owner(name)
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """A node that gathers rows of a table."""
+
+    scope: Scope
+    node: Any
+
+
+@dataclass(frozen=True, eq=False)
+class TableUse:
+    """A table, the nodes that look rows of it up, and whether others use it, too."""
+
+    name: str
+    tensor: Any
+    lookups: list[Lookup]
+    others: list[str]
+
+
+def scopes_of(graph: Any, parent: Scope | None = None, holder: Any = None) -> Iterator[Scope]:
+    """A graph and those inside it, of loops and branches."""
+    scope = Scope(graph, parent, holder)
+    yield scope
+    for node in graph.node:
+        for attribute in node.attribute:
+            inner = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+            for graph_inside in inner:
+                yield from scopes_of(graph_inside, scope, node)
+
+
+def embedding_tables(graph: Any) -> dict[str, TableUse]:
+    """Constant tables (n, d) of floats whose rows are gathered by ids, by name.
+
+    What is gathered by constant indices, along another axis, or from vectors is no embedding.
+    """
+    found: dict[str, TableUse] = {}
+    scopes = list(scopes_of(graph))
+    for scope in scopes:
+        for node in scope.graph.node:
+            table = scope.constant(node.input[0]) if _gathers(scope, node) else None
+            if table is not None and _is_table(table[1]):
+                name, tensor = table
+                found.setdefault(name, TableUse(name, tensor, [], []))
+                found[name].lookups.append(Lookup(scope, node))
+    if found:
+        _note_others(scopes, found)
+    return found
+
+
+def _is_table(tensor: Any) -> bool:
+    return len(tensor.dims) == 2 and min(tensor.dims) > 0 and tensor.data_type in _FLOATS
+
+
+def _gathers(scope: Scope, node: Any) -> bool:
+    if node.domain not in _STANDARD or len(node.input) != 2 or scope.constant(node.input[1]):
+        return False
+    numbers: dict[str, int] = {attribute.name: attribute.i for attribute in node.attribute}
+    if node.op_type == "Gather":
+        return numbers.get("axis", 0) in (0, -2)
+    by_one = node.op_type == "GatherND" and not numbers.get("batch_dims", 0)
+    return by_one and _ends_in_one(scope, node.input[1])
+
+
+def _ends_in_one(scope: Scope, name: str) -> bool:
+    """Whether a value is known to have a last axis of one: GatherND then takes whole rows."""
+    node = scope.producer(name)
+    if node is not None and node.op_type in ("Reshape", "Unsqueeze") and len(node.input) == 2:
+        found = scope.constant(node.input[1])
+        last = _whole_numbers(found[1])[-1:] if found else []
+        return last == ([1] if node.op_type == "Reshape" else [-1])
+    owner = scope.owner(name)
+    values = [] if owner is None else [*owner.graph.input, *owner.graph.value_info]
+    dims = [value.type.tensor_type.shape.dim for value in values if value.name == name]
+    return bool(dims and dims[0]) and dims[0][-1].dim_value == 1
+
+
+def _whole_numbers(tensor: Any) -> list[int]:
+    """Of a small int64 tensor."""
+    if tensor.data_type != _INT64 or tensor.external_data or len(tensor.raw_data) % 8:
+        return []
+    stored = np.frombuffer(tensor.raw_data, "<i8").tolist()
+    return stored or list(tensor.int64_data)
+
+
+def _note_others(scopes: list[Scope], found: dict[str, TableUse]) -> None:
+    """Uses of tables that are no lookups; to go through Identity is no use."""
+    looked = {id(lookup.node) for use in found.values() for lookup in use.lookups}
+    for scope in scopes:
+        for node in scope.graph.node:
+            for place, value in enumerate(node.input):
+                own = id(node) in looked and place == 0
+                table = None if own or node.op_type == "Identity" else scope.constant(value)
+                if table is not None and table[0] in found:
+                    found[table[0]].others.append(node.name or node.op_type)
+        for output in scope.graph.output:
+            table = scope.constant(output.name)
+            if table is not None and table[0] in found:
+                found[table[0]].others.append(f"output {output.name}")

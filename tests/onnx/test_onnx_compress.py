@@ -1,0 +1,426 @@
+"""Rewritten models: how often it fired, the graph, the numbers, and where it must not fire."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from graphs import (
+    clustered,
+    constants,
+    decoded,
+    kinds,
+    lookup_model,
+    make,
+    node,
+    run,
+    stack_model,
+    tiered,
+)
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+import saec
+import saec.onnx
+from saec.errors import FieldError, OnnxError
+from saec.stored.raw import RawField
+
+COUNT, DIM = 3000, 16
+TABLE = np.random.default_rng(1).standard_normal((COUNT, DIM)).astype(np.float32)
+IDS = np.random.default_rng(2).integers(0, COUNT, 200)
+
+FIELDS = {
+    "by rank": lambda name: tiered(name, COUNT, ranked=True),
+    "kept": lambda name: tiered(name, COUNT),
+    "kept, few bits": lambda name: tiered(name, COUNT, ratio=60),
+    "clusters": lambda name: clustered(name, COUNT),
+    "many clusters": lambda name: clustered(name, COUNT, clusters=400),
+}
+
+
+@pytest.fixture
+def rewrite(tmp_path: Path):
+    """Write, compress and load a model: its path, and the report."""
+
+    def rewrite(model: ModelProto, *fields: Any, **options: Any):
+        onnx.save(model, tmp_path / "model.onnx")
+        result = saec.Compressed(fields)
+        out = tmp_path / "small.onnx"
+        report = saec.onnx.compress(tmp_path / "model.onnx", result, out, **options)
+        onnx.checker.check_model(str(out), full_check=True)
+        return out, report
+
+    return rewrite
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", FIELDS)
+def test_the_rows_of_any_shape_of_ids(name: str, packed: bool, rewrite) -> None:
+    field = FIELDS[name]("table")
+    for shape, ids in (("B",), IDS), (("B", 4), IDS.reshape(-1, 4)), ((), IDS[0]):
+        out, report = rewrite(lookup_model(TABLE, shape), field, packed=packed)
+        (rows,) = run(out, ids=np.asarray(ids))
+        np.testing.assert_allclose(rows, field.lookup(ids), rtol=1e-5, atol=1e-6)
+        assert [table.lookups for table in report.tables] == [1]
+        assert report.nbytes <= report.original_nbytes == TABLE.nbytes
+        assert report.nbytes < TABLE.nbytes / 1.5 or not packed
+
+
+def test_every_row_and_narrow_ids(rewrite) -> None:
+    for name in FIELDS:
+        field = FIELDS[name]("table")
+        out, _ = rewrite(lookup_model(TABLE, ids=TensorProto.INT32), field)
+        (rows,) = run(out, ids=np.arange(COUNT, dtype=np.int32))
+        np.testing.assert_array_equal(rows, field.decode())
+
+
+def test_one_byte_per_row_in_three_operators(rewrite) -> None:
+    field = clustered("table", COUNT)
+    out, report = rewrite(lookup_model(TABLE), field)
+    assert kinds(out) == {"Gather": 2, "Cast": 2}  # one of the casts is that of the ids
+    stored = sorted((array.dtype.name, array.shape) for array in constants(out).values())
+    assert stored == [("float32", (40, DIM)), ("uint8", (COUNT,))]
+    assert report.nbytes == COUNT + 40 * DIM * 4
+
+
+def test_packed_codes_are_smaller(rewrite) -> None:
+    field = tiered("table", COUNT, ranked=True)
+    sizes = []
+    for packed in (False, True):
+        out, report = rewrite(lookup_model(TABLE), field, packed=packed)
+        assert ("BitShift" in kinds(out)) == packed
+        numbers = sum(array.nbytes for array in constants(out).values())
+        assert report.nbytes <= numbers <= report.nbytes + 100  # a few constants of the nodes
+        sizes.append(report.nbytes)
+    assert 2 * sizes[1] < sizes[0]
+
+
+def test_only_standard_operators(rewrite) -> None:
+    for name in FIELDS:
+        out, _ = rewrite(lookup_model(TABLE), FIELDS[name]("table"), packed=True)
+        model = onnx.load(out)
+        assert [opset.domain for opset in model.opset_import] == [""]
+        assert {item.domain for item in model.graph.node} == {""}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("number", [COUNT, COUNT + 40, 2**40, 2**62, -(2**63)])
+@pytest.mark.parametrize("name", FIELDS)
+def test_ids_outside_are_refused(name: str, number: int, packed: bool, rewrite) -> None:
+    out, _ = rewrite(lookup_model(TABLE), FIELDS[name]("table"), packed=packed)
+    with pytest.raises(Exception, match=r"out of data bounds|out of range"):
+        run(out, ids=np.array([0, number]))
+
+
+def test_a_table_with_several_lookups_is_stored_once(rewrite) -> None:
+    model = make(
+        [
+            node("Gather", ["table", "a"], ["left"]),
+            node("Gather", ["table", "b"], ["right"]),
+            node("Identity", ["table"], ["same"]),
+            node("Gather", ["same", "a"], ["again"]),
+            node("Sub", ["left", "right"], ["difference"]),
+        ],
+        {"table": TABLE},
+        {"a": (TensorProto.INT64, ["B"]), "b": (TensorProto.INT64, ["B"])},
+        {"difference": TensorProto.FLOAT, "again": TensorProto.FLOAT},
+    )
+    field = tiered("table", COUNT, ranked=True)
+    out, report = rewrite(model, field)
+    assert [table.lookups for table in report.tables] == [3]
+    large = [array for array in constants(out).values() if array.size > COUNT / 2]
+    assert sum(array.nbytes for array in large) == report.nbytes
+    difference, again = run(out, a=IDS, b=IDS[::-1])
+    np.testing.assert_array_equal(difference, field.lookup(IDS) - field.lookup(IDS[::-1]))
+    np.testing.assert_array_equal(again, field.lookup(IDS))
+
+
+def test_a_table_that_others_need_stays(rewrite) -> None:
+    model = make(
+        [
+            node("Gather", ["table", "ids"], ["rows"]),
+            node("Transpose", ["table"], ["turned"], perm=[1, 0], name="turn"),
+            node("MatMul", ["rows", "turned"], ["scores"]),
+        ],
+        {"table": TABLE},
+        {"ids": (TensorProto.INT64, ["B"])},
+        {"scores": TensorProto.FLOAT},
+    )
+    field = clustered("table", COUNT)
+    out, report = rewrite(model, field)
+    assert report.tables[0].kept_for == ("turn",)
+    assert report.nbytes == TABLE.nbytes + COUNT + 40 * DIM * 4
+    np.testing.assert_array_equal(constants(out)["table"], TABLE)
+    (scores,) = run(out, ids=IDS)
+    np.testing.assert_allclose(scores, field.lookup(IDS) @ TABLE.T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("unsqueezed", [True, False])
+def test_constant_nodes_and_gather_nd(unsqueezed: bool, rewrite) -> None:
+    kind, numbers = ("Unsqueeze", [-1]) if unsqueezed else ("Reshape", [-1, 1])
+    model = make(
+        [
+            node("Constant", [], ["table"], value=numpy_helper.from_array(TABLE)),
+            node("Cast", ["ids"], ["whole"], to=TensorProto.INT64),
+            node(kind, ["whole", "numbers"], ["tall"]),
+            node("GatherND", ["table", "tall"], ["rows"]),
+        ],
+        {"numbers": np.array(numbers)},
+        {"ids": (TensorProto.FLOAT, ["B"])},
+        {"rows": TensorProto.FLOAT},
+    )
+    field = clustered("table", COUNT)
+    out, _ = rewrite(model, field)
+    assert "GatherND" not in kinds(out)
+    assert "Constant" not in kinds(out)
+    np.testing.assert_array_equal(run(out, ids=IDS.astype(np.float32))[0], field.lookup(IDS))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_keep_the_dtype_of_the_table(dtype: Any, packed: bool, rewrite) -> None:
+    field = tiered("table", COUNT, ranked=True)
+    out, _ = rewrite(lookup_model(TABLE.astype(dtype)), field, packed=packed)
+    (rows,) = run(out, ids=IDS)
+    assert rows.dtype == dtype
+    np.testing.assert_allclose(rows, field.lookup(IDS).astype(dtype), rtol=2e-3, atol=1e-3)
+
+
+# Stacks
+
+
+def stacked_fields() -> dict[str, Any]:
+    return {
+        "user": tiered("user", 2000, ranked=True),
+        "item": tiered("item", 500, ranked=True),
+        "kept": tiered("kept", 900, ratio=40),
+        "city": clustered("city", 300),
+        "hour": RawField("hour", TABLE[:24]),
+    }
+
+
+def stack_ids(fields: dict[str, Any], rows: int = 60) -> Any:
+    rng = np.random.default_rng(5)
+    last = np.array([[field.vocab_size - 1 for field in fields.values()]])
+    each = [rng.integers(0, field.vocab_size, rows) for field in fields.values()]
+    return np.concatenate([np.stack(each, axis=1), last, 0 * last])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("unsqueezed", [True, False])
+def test_a_stack_is_looked_up_in_one(unsqueezed: bool, packed: bool, rewrite) -> None:
+    fields = stacked_fields()
+    tables = {name: np.zeros((f.vocab_size, DIM), np.float32) for name, f in fields.items()}
+    model = stack_model(tables, unsqueezed)
+    out, report = rewrite(model, *fields.values(), packed=packed)
+    found = kinds(out)
+    assert not found & Counter(["Slice", "Squeeze", "Unsqueeze", "Concat"]) or packed
+    assert found["Gather"] <= (2 if not packed else 8)
+    assert len(report.tables) == 5
+    assert not set(tables) & set(constants(out))
+    ids = stack_ids(fields)
+    (rows,) = run(out, ids=ids)
+    (wanted,) = run(decoded(model, saec.Compressed(list(fields.values()))), ids=ids)
+    np.testing.assert_allclose(rows, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_ids_of_a_stack_are_those_of_their_table(packed: bool, rewrite) -> None:
+    fields = stacked_fields()
+    tables = {name: np.zeros((f.vocab_size, DIM), np.float32) for name, f in fields.items()}
+    out, _ = rewrite(stack_model(tables), *fields.values(), packed=packed)
+    ids = stack_ids(fields)
+    for column, field in enumerate(fields.values()):
+        for number in (-1, -field.vocab_size, field.vocab_size, 2**62):
+            bad = ids.copy()
+            bad[3, column] = number
+            with pytest.raises(Exception, match="out of data bounds"):
+                run(out, ids=bad)
+
+
+def test_part_of_a_concat(rewrite) -> None:
+    """Two runs of lookups around a dense input, of other columns than all, one of another dim."""
+    fields = {name: clustered(name, 100 + n, 8, 5) for n, name in enumerate("abcd")}
+    fields["wide"] = clustered("wide", 90, 16, 5)
+    order = ["a", "b", "dense", "c", "d", "wide"]
+    places = {"a": 3, "b": 1, "c": 0, "d": 4, "wide": 2}
+    nodes, numbers = [], {}
+    for name, place in places.items():
+        numbers |= {f"at_{name}": np.array(place)}
+        nodes.append(node("Gather", ["ids", f"at_{name}"], [f"ids_{name}"], axis=1))
+        nodes.append(node("Gather", [f"{name}.weight", f"ids_{name}"], [name]))
+    nodes.append(node("Concat", order, ["rows"], axis=-1))
+    tables = {
+        f"{name}.weight": np.zeros((f.vocab_size, f.dim), np.float32) for name, f in fields.items()
+    }
+    inputs = {"ids": (TensorProto.INT64, ["B", 6]), "dense": (TensorProto.FLOAT, ["B", 3])}
+    model = make(nodes, tables | numbers, inputs, {"rows": TensorProto.FLOAT})
+    out, _ = rewrite(model, *fields.values())
+    assert kinds(out)["Concat"] == 1
+    feeds = {
+        "ids": np.random.default_rng(0).integers(0, 90, (20, 6)),
+        "dense": np.ones((20, 3), np.float32),
+    }
+    wanted = run(decoded(model, saec.Compressed(list(fields.values()))), **feeds)
+    np.testing.assert_array_equal(run(out, **feeds)[0], wanted[0])
+
+
+def test_inputs_of_their_own_with_an_axis_of_one(rewrite) -> None:
+    """As Keras models have them: an input (B, 1) per field."""
+    fields = {name: clustered(name, 100 + n, 8, 5) for n, name in enumerate("abc")}
+    nodes = [node("Gather", [name, f"ids_{name}"], [f"row_{name}"]) for name in fields]
+    nodes.append(node("Concat", [f"row_{name}" for name in fields], ["rows"], axis=1))
+    tables = {name: np.zeros((f.vocab_size, 8), np.float32) for name, f in fields.items()}
+    inputs = {f"ids_{name}": (TensorProto.INT64, ["B", 1]) for name in fields}
+    model = make(nodes, tables, inputs, {"rows": TensorProto.FLOAT})
+    out, _ = rewrite(model, *fields.values())
+    assert kinds(out)["Gather"] == 2
+    feeds = {name: np.arange(30).reshape(-1, 1) for name in inputs}
+    (rows,) = run(out, **feeds)
+    assert rows.shape == (30, 3, 8)
+    (wanted,) = run(decoded(model, saec.Compressed(list(fields.values()))), **feeds)
+    np.testing.assert_array_equal(rows, wanted)
+
+
+def test_rows_that_others_use_too_are_looked_up_by_themselves(rewrite) -> None:
+    fields = {name: clustered(name, 100, 8, 5) for name in ("a", "b")}
+    nodes = [node("Gather", [name, "ids"], [f"row_{name}"]) for name in fields]
+    nodes += [
+        node("Concat", ["row_a", "row_b"], ["rows"], axis=1),
+        node("Relu", ["row_a"], ["high"]),
+    ]
+    tables = {name: np.zeros((100, 8), np.float32) for name in fields}
+    outputs = {"rows": TensorProto.FLOAT, "high": TensorProto.FLOAT}
+    model = make(nodes, tables, {"ids": (TensorProto.INT64, ["B"])}, outputs)
+    out, _ = rewrite(model, *fields.values())
+    assert kinds(out)["Gather"] == 4
+    ids = np.arange(100)
+    wanted = run(decoded(model, saec.Compressed(list(fields.values()))), ids=ids)
+    for found, right in zip(run(out, ids=ids), wanted, strict=True):
+        np.testing.assert_array_equal(found, right)
+
+
+# Where it must not fire
+
+
+def test_what_is_no_embedding(tmp_path: Path) -> None:
+    numbers = {
+        "table": TABLE,
+        "vector": np.ones(9, np.float32),
+        "whole": np.ones((9, 2), np.int64),
+        "three": np.ones((4, 2, 2), np.float32),
+        "at": np.array([1, 2]),
+        "zero": np.array(0),
+    }
+    nodes = [
+        node("Shape", ["ids"], ["shape"]),
+        node("Gather", ["shape", "zero"], ["batch"]),
+        node("Gather", ["vector", "ids"], ["a"]),
+        node("Gather", ["whole", "ids"], ["b"]),
+        node("Gather", ["three", "ids"], ["c"]),
+        node("Gather", ["table", "at"], ["d"]),
+        node("Gather", ["table", "ids"], ["e"], axis=1),
+        node("Gather", ["given", "ids"], ["f"]),
+        node("GatherND", ["table", "pairs"], ["g"]),
+    ]
+    inputs = {"ids": (TensorProto.INT64, ["B"]), "given": (TensorProto.FLOAT, [7, 2])}
+    inputs["pairs"] = TensorProto.INT64, ["B", 2]
+    kinds_of = dict.fromkeys("acdefg", TensorProto.FLOAT)
+    outputs = kinds_of | dict.fromkeys(("b", "batch"), TensorProto.INT64)
+    onnx.save(make(nodes, numbers, inputs, outputs), tmp_path / "model.onnx")
+    assert saec.onnx.tables(tmp_path / "model.onnx") == {}
+    with pytest.raises(OnnxError, match="no table from which rows are gathered by ids"):
+        saec.onnx.compress(
+            tmp_path / "model.onnx",
+            saec.Compressed([clustered("table", COUNT)]),
+            tmp_path / "small.onnx",
+        )
+    assert not (tmp_path / "small.onnx").exists()
+
+
+def test_tables_without_a_field_stay_as_they_are(rewrite) -> None:
+    tables = {"a": TABLE[:100], "b": TABLE[:90]}
+    out, report = rewrite(stack_model(tables), clustered("a", 100))
+    assert [table.table for table in report.tables] == ["a"]
+    np.testing.assert_array_equal(constants(out)["b"], TABLE[:90])
+    (rows,) = run(out, ids=np.array([[5, 7]]))
+    np.testing.assert_array_equal(rows[0, 1], TABLE[7])
+
+
+# Names and errors
+
+
+def test_names(rewrite, tmp_path: Path) -> None:
+    model = lookup_model(TABLE)
+    model.graph.initializer[0].name = "model/user/embeddings/Read/ReadVariableOp:0"
+    model.graph.node[0].input[0] = model.graph.initializer[0].name
+    field = clustered("model/user", COUNT)
+    _, report = rewrite(model, field)
+    assert report.tables[0].field == "model/user"
+    other = clustered("other", COUNT)
+    with pytest.raises(OnnxError, match=r"no table 'other'; it has model/user/embeddings"):
+        rewrite(model, other)
+    names = {"other": model.graph.initializer[0].name}
+    assert rewrite(model, other, names=names)[1].tables[0].field == "other"
+    with pytest.raises(OnnxError, match="there is no field 'user'; there are other"):
+        rewrite(model, other, names={"user": "x"})
+    with pytest.raises(FieldError, match="several fields have the same table"):
+        rewrite(model, field, other, names=names)
+
+
+def test_fields_of_a_model(tmp_path: Path) -> None:
+    onnx.save(stack_model({"a.weight": TABLE, "b.weight": TABLE[:9]}), tmp_path / "m.onnx")
+    found = saec.onnx.tables(tmp_path / "m.onnx")
+    assert {name: rows.shape for name, rows in found.items()} == {
+        "a.weight": (COUNT, DIM),
+        "b.weight": (9, DIM),
+    }
+    (field,) = saec.onnx.fields(tmp_path / "m.onnx", {"a": np.ones(COUNT)})
+    assert (field.name, field.vocab_size) == ("a", COUNT)
+    with pytest.raises(OnnxError, match=r"no table 'c'; it has a\.weight, b\.weight"):
+        saec.onnx.fields(tmp_path / "m.onnx", {"c": np.ones(COUNT)})
+
+
+def test_another_shape(rewrite) -> None:
+    with pytest.raises(OnnxError, match="'table' is 3000 x 16, but field 'table' 2999 x 16"):
+        rewrite(lookup_model(TABLE), clustered("table", COUNT - 1))
+
+
+def test_an_old_opset(rewrite) -> None:
+    model = lookup_model(TABLE)
+    model.opset_import[0].version = 12
+    with pytest.raises(OnnxError, match="opset 12; export it with opset 13 or later"):
+        rewrite(model, clustered("table", COUNT))
+
+
+def test_names_of_a_model_that_was_rewritten_before(rewrite, tmp_path: Path) -> None:
+    tables = {"a": TABLE[:100], "b": TABLE[:90]}
+    out, _ = rewrite(stack_model(tables), clustered("a", 100))
+    fields = clustered("a", 100), clustered("b", 90)
+    out, _ = rewrite(onnx.load(out), fields[1])
+    (rows,) = run(out, ids=np.array([[5, 7]]))
+    np.testing.assert_array_equal(
+        rows[0], [f.lookup(i) for f, i in zip(fields, (5, 7), strict=True)]
+    )
+
+
+def test_inputs_are_not_changed(rewrite, tmp_path: Path) -> None:
+    model = lookup_model(TABLE)
+    out, _ = rewrite(model, clustered("table", COUNT))
+    assert onnx.load(tmp_path / "model.onnx") == model
+    assert onnx.load(out).graph.input[0] == model.graph.input[0]
+    assert onnx.load(out).graph.output[0] == model.graph.output[0]
+
+
+def test_dims_of_opsets(rewrite) -> None:
+    for opset in (13, 17, 21):
+        model = lookup_model(TABLE)
+        model.opset_import[0].CopyFrom(helper.make_opsetid("", opset))
+        for packed in (False, True):
+            field = tiered("table", COUNT, ranked=True)
+            out, _ = rewrite(model, field, packed=packed)
+            rows = run(out, ids=IDS)[0]
+            np.testing.assert_allclose(rows, field.lookup(IDS), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,167 @@
+"""Models with external data, over the limit of a message, damaged ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphs import clustered, lookup_model, run, stack_model
+from onnx import TensorProto
+
+import saec
+import saec.onnx
+from saec.errors import CheckpointError, OnnxError
+from saec.onnx import files
+
+COUNT, DIM = 3000, 16
+TABLE = np.random.default_rng(1).standard_normal((COUNT, DIM)).astype(np.float32)
+IDS = np.arange(0, COUNT, 7)
+
+
+def outside(path: Path) -> Path:
+    """A model whose tables lie in a file of their own."""
+    onnx.save(
+        stack_model({"a": TABLE, "b": TABLE[:2000]}),
+        path,
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=100,
+    )
+    assert path.stat().st_size < 5000
+    return path
+
+
+def result() -> saec.Compressed:
+    return saec.Compressed([clustered("a", COUNT)])
+
+
+def located(path: Path) -> dict[str, dict[str, str]]:
+    """Where tensors in other files lie, by name."""
+    model = onnx.load(path, load_external_data=False)
+    return {
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in model.graph.initializer
+        if tensor.data_location == TensorProto.EXTERNAL
+    }
+
+
+def test_external_data_in_and_one_file_out(tmp_path: Path) -> None:
+    path = outside(tmp_path / "model.onnx")
+    (tmp_path / "elsewhere").mkdir()
+    out = tmp_path / "elsewhere" / "small.onnx"
+    report = saec.onnx.compress(path, result(), out)
+    assert report.original_nbytes == TABLE.nbytes
+    assert [file.name for file in out.parent.iterdir()] == ["small.onnx"]
+    ids = np.array([[2999, 1999], [4, 5]])
+    (rows,) = run(out, ids=ids)
+    np.testing.assert_array_equal(rows[:, 0], result()["a"].lookup(ids[:, 0]))
+    np.testing.assert_array_equal(rows[:, 1], TABLE[ids[:, 1]])
+
+
+def test_over_the_limit_tensors_lie_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, out = outside(tmp_path / "model.onnx"), tmp_path / "small.onnx"
+    whole = tmp_path / "whole.onnx"
+    saec.onnx.compress(path, result(), whole)
+    monkeypatch.setattr(files, "_LARGEST_MESSAGE", 128_000 + 3000)  # the other table and the codes
+    saec.onnx.compress(path, result(), out)
+    assert out.stat().st_size < 5000
+    onnx.checker.check_model(str(out), full_check=True)
+    found = located(out)
+    assert {about["location"] for about in found.values()} == {"small.onnx.data"}
+    assert all(int(about["offset"]) % 4096 == 0 for about in found.values())
+    assert len({about["offset"] for about in found.values()}) == len(found) == 3
+    ids = np.array([[2999, 1999], [4, 5]])
+    np.testing.assert_array_equal(run(out, ids=ids)[0], run(whole, ids=ids)[0])
+    monkeypatch.setattr(files, "_LARGEST_MESSAGE", whole.stat().st_size)
+    saec.onnx.compress(path, result(), out)
+    assert located(out) == {}
+
+
+def test_one_that_is_read_is_not_written_to(tmp_path: Path) -> None:
+    path = outside(tmp_path / "model.onnx")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    saec.onnx.compress(path, result(), tmp_path / "small.onnx")
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_an_artifact_by_its_path(tmp_path: Path) -> None:
+    onnx.save(lookup_model(TABLE), tmp_path / "model.onnx")
+    saec.Compressed([clustered("table", COUNT)]).save(tmp_path / "t.saec")
+    out = tmp_path / "small.onnx"
+    saec.onnx.compress(tmp_path / "model.onnx", tmp_path / "t.saec", out)
+    np.testing.assert_array_equal(run(out, ids=IDS)[0], clustered("table", COUNT).lookup(IDS))
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    for number, content in enumerate((b"", b"not a model", b"\x08\x0a", b"\xff" * 50)):
+        path = tmp_path / f"{number}.onnx"
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"{number}\.onnx: not an ONNX model"):
+            saec.onnx.compress(path, result(), tmp_path / "small.onnx")
+    with pytest.raises(CheckpointError, match=r"none\.onnx: No such file"):
+        saec.onnx.tables(tmp_path / "none.onnx")
+
+
+def test_a_truncated_model(tmp_path: Path) -> None:
+    content = lookup_model(TABLE).SerializeToString()
+    (tmp_path / "model.onnx").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="not an ONNX model"):
+        saec.onnx.tables(tmp_path / "model.onnx")
+
+
+def test_a_file_that_lacks_data(tmp_path: Path) -> None:
+    path = outside(tmp_path / "model.onnx")
+    data = tmp_path / "weights.bin"
+    data.write_bytes(data.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match=r"b takes 128000 bytes from byte \d+ on"):
+        saec.onnx.tables(path)
+    with pytest.raises(OnnxError, match=r"model\.onnx: b: "):
+        saec.onnx.compress(path, result(), tmp_path / "small.onnx")
+    data.unlink()
+    with pytest.raises(CheckpointError, match=r"weights\.bin; there is no such file"):
+        saec.onnx.tables(path)
+    assert not (tmp_path / "small.onnx").exists()
+
+
+@pytest.mark.parametrize("place", ["../weights.bin", "/etc/hostname", ""])
+def test_data_outside_the_folder(place: str, tmp_path: Path) -> None:
+    path = outside(tmp_path / "model.onnx")
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = place
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match="outside the folder"):
+        saec.onnx.tables(path)
+    with pytest.raises((CheckpointError, OnnxError)):
+        saec.onnx.compress(path, result(), tmp_path / "small.onnx")
+
+
+def test_a_table_whose_bytes_do_not_fit(tmp_path: Path) -> None:
+    model = lookup_model(TABLE)
+    model.graph.initializer[0].raw_data = TABLE.tobytes()[:-4]
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(CheckpointError, match=r"model\.onnx: table: "):
+        saec.onnx.tables(tmp_path / "model.onnx")
+
+
+def test_damaged_bytes_end_in_typed_errors(tmp_path: Path) -> None:
+    content = np.frombuffer(stack_model({"a": TABLE[:90]}).SerializeToString(), np.uint8)
+    head = [n for n in range(len(content)) if not 100 < n < len(content) - 700]
+    rng = np.random.default_rng(0)
+    table = saec.Compressed([clustered("a", 90)])
+    outcomes = set()
+    for number in range(300):
+        damaged = content.copy()
+        damaged[rng.choice(head, 1 + number % 3)] = rng.integers(0, 256, 1 + number % 3)
+        path = tmp_path / "model.onnx"
+        path.write_bytes(damaged.tobytes())
+        try:
+            saec.onnx.compress(path, table, tmp_path / "small.onnx")
+            outcomes.add("written")
+        except saec.SaecError as error:
+            outcomes.add(type(error).__name__)
+    assert outcomes == {"written", "CheckpointError", "OnnxError"}

@@ -1,0 +1,124 @@
+"""How tables are stored in an ONNX model: by hand, and against their own decoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from graphs import clustered, tiered
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from saec.onnx.plans import Packed, Whole, packed_plan, whole_plans
+from saec.onnx.words import codes_per_word, pack_words, words_for
+from saec.stored.raw import RawField
+
+
+def test_words_by_hand() -> None:
+    # 31 codes of two bits and one more fill a word; the 33rd starts the next.
+    codes = np.zeros(33, dtype=np.uint64)
+    codes[[0, 1, 31, 32]] = 3, 1, 2, 1
+    words = pack_words(codes, 2)
+    assert words.tolist() == [0b0111 | 2 << 62, 1]
+
+
+def test_codes_do_not_cross_words() -> None:
+    assert [codes_per_word(bits) for bits in (1, 3, 13, 21, 33, 63)] == [64, 21, 4, 3, 1, 1]
+    assert words_for(9, 13) == 3
+    assert pack_words(np.zeros(9, np.uint64), 0).tolist() == [0]  # one to look at
+
+
+@given(st.integers(1, 63), st.integers(1, 200), st.integers(0, 2**32))
+def test_words_hold_every_code(bits: int, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 1 << bits, count, dtype=np.uint64)
+    words, each = pack_words(codes, bits), codes_per_word(bits)
+    place = np.arange(count)
+    found = words[place // each] >> (place % each * bits).astype(np.uint64)
+    np.testing.assert_array_equal(found & np.uint64((1 << bits) - 1), codes)
+
+
+def read_whole(plan: Whole) -> NDArray[Any]:
+    """What the docstring of the plan says, row by row."""
+    rows = []
+    for number in range(plan.count):
+        place = number if plan.places is None else int(plan.places[number])
+        at = place if place < plan.cut else plan.cut + int(plan.codes[place - plan.cut])
+        rows.append(plan.rows[at])
+    return np.array(rows)
+
+
+def read_packed(plan: Packed) -> NDArray[Any]:
+    """The same of packed codes."""
+    rows = []
+    for number in range(plan.count):
+        place = number
+        if plan.places is not None:
+            place = code_at(plan.places, number, plan.place_bits)
+        segment = plan.segments[plan.segment_of[place // 64]]
+        words = plan.words[segment.first_word :]
+        code = code_at(words, place - segment.first, segment.bits)
+        parts = [
+            plan.rows[group.first_row + (code >> group.shift & (1 << group.width) - 1)]
+            for group in segment.groups
+        ]
+        rows.append(np.sum(parts, axis=0))
+    return np.array(rows)
+
+
+def code_at(words: NDArray[Any], place: int, bits: int) -> int:
+    word, slot = divmod(place, codes_per_word(bits))
+    return int(words[word]) >> slot * bits & (1 << bits) - 1
+
+
+FIELDS = {
+    "axes by rank": lambda: tiered("t", 5000, ranked=True),
+    "axes by rank, few bits": lambda: tiered("t", 5000, ratio=60, ranked=True),
+    "axes kept": lambda: tiered("t", 5000),
+    "axes kept, few bits": lambda: tiered("t", 5000, ratio=50),
+    "one tier": lambda: tiered("t", 50, ratio=1.1, ranked=True),
+    "clusters": lambda: clustered("t", 700),
+    "many clusters": lambda: clustered("t", 3000, clusters=300, codebook="float16"),
+    "raw": lambda: RawField("t", np.ones((4, 16), np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_whole_codes_give_the_rows(name: str) -> None:
+    field = FIELDS[name]()
+    for alone in (True, False):
+        plans = whole_plans(field, alone)
+        assert np.dtype(np.int32) in plans
+        for dtype, plan in plans.items():
+            assert (plan.codes.dtype, plan.codes[0]) == (dtype, 0)
+            assert alone or plan.places is None
+            np.testing.assert_array_equal(read_whole(plan), field.decode())
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_packed_codes_give_the_rows(name: str) -> None:
+    field = FIELDS[name]()
+    for alone in (True, False):
+        plan = packed_plan(field, alone)
+        assert alone or plan.places is None
+        assert not plan.rows[:2].any()
+        np.testing.assert_allclose(read_packed(plan), field.decode(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_cases_differ() -> None:
+    assert FIELDS["axes by rank"]().vectors is None
+    assert FIELDS["axes kept"]().vectors is not None
+    assert packed_plan(FIELDS["axes by rank"](), True).groups > 1
+    assert FIELDS["raw"]().codec == "raw"
+    assert packed_plan(FIELDS["axes kept"](), True).places is not None
+
+
+def test_narrow_codes_are_smaller() -> None:
+    field = clustered("t", 700)
+    plans = whole_plans(field, True)
+    assert [plan.nbytes for plan in plans.values()] == [40 * 64 + 700 * n for n in (1, 2, 4)]
+    assert packed_plan(field, True).nbytes == 42 * 64 + 8 * words_for(700, 6) + 11  # 11 blocks
+    wide = clustered("t", 3000, clusters=300)
+    assert np.dtype(np.uint8) not in whole_plans(wide, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,26 +14,32 @@ from saec.cli.artifact import info, lookup
 from saec.cli.bench import bench, demo, report
 from saec.cli.common import UsageError
 from saec.cli.compress import compress
+from saec.cli.export import export
 from saec.cli.forecast import forecast, inspect
-from saec.errors import MetricWarning, SaecError
+from saec.cli.serve import serve
+from saec.errors import MetricWarning, SaecError, did_you_mean
 
 __all__ = ["app", "main"]
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # as a shell reports it
 
+# What typer says of an option with fixed values; of commands and options it has a suggestion.
+_CHOICE = re.compile(r"'([^']*)' is not one of ((?:'[^']*'(?:, )?)+)\.$")
+
 app = typer.Typer(
     name="saec",
     help="Make the embedding tables of recommendation models small.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.command()(inspect)
 app.command()(forecast)
 app.command()(compress)
+app.command()(export)
 app.command()(info)
 app.command(context_settings={"ignore_unknown_options": True})(lookup)  # -1 is an id, a bad one
+app.command()(serve)
 app.command()(bench)
 app.command()(demo)
 app.command()(report)
@@ -50,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = lambda message, *place: _say(f"warning: {message}")
             code = app(arguments, prog_name="saec", standalone_mode=False)
     except UsageError as error:
-        return _fail(cast("typer.BadParameter", error).format_message())
+        return _fail(_suggesting(cast("typer.BadParameter", error).format_message()))
     except SaecError as error:
         return _fail(str(error))
     except OSError as error:
@@ -63,6 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     _say(message)
     return BAD_INPUT
+
+
+def _suggesting(message: str) -> str:
+    unknown = _CHOICE.search(message)
+    if unknown is None:
+        return message
+    likely = did_you_mean(unknown[1], re.findall("'([^']*)'", unknown[2]))
+    return message.removesuffix(".") + likely if likely else message
 
 
 def _say(message: str) -> None:

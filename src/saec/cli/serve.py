@@ -1,0 +1,96 @@
+"""``saec serve``: an artifact or an ONNX model behind the Open Inference Protocol."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saec.cli.common import Quiet, UsageError
+from saec.errors import DataError
+
+if TYPE_CHECKING:
+    from saec.serve import Address
+
+_TOKEN = "SAEC_TOKEN"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(
+    model: Annotated[Path, typer.Argument(help="An artifact, or an ONNX model (.onnx).")],
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8001,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help=f"Clients must show what is in it, or in the variable {_TOKEN}."),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=0, help="That compute; 0 for as many as there are cores.")
+    ] = 0,
+    max_bytes: Annotated[
+        str, typer.Option(help="Of a request's body, and of the outputs of one request.")
+    ] = "16MiB",
+    max_requests: Annotated[
+        int, typer.Option(min=1, help="Under way at once; more are refused.")
+    ] = 64,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for a body to arrive, and to compute.")
+    ] = 30.0,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds for requests under way at the end.")
+    ] = 10.0,
+    quiet: Quiet = False,
+) -> None:
+    """Serve rows of an artifact or scores of a model, until SIGTERM or Ctrl-C."""
+    from saec.budget import parse_size
+    from saec.serve import Address, Limits
+    from saec.serve import serve as run
+
+    token = _token(token_file)
+    limits = Limits(parse_size(max_bytes), max_requests, timeout, grace, threads or _cores())
+    _log_to_stderr(quiet)
+    if token is None and host not in _LOOPBACK:
+        logging.getLogger("saec.serve").warning(
+            "whoever reaches %s may use this server: there is no token", host
+        )
+
+    def tell(name: str, at: Address) -> None:
+        shown = f"[{at.host}]" if ":" in at.host else at.host
+        if not quiet:
+            typer.echo(f"{name}: http://{shown}:{at.http_port}, gRPC {shown}:{at.grpc_port}")
+            sys.stdout.flush()
+
+    if not run(model, Address(host, http_port, grpc_port), limits, token, tell):
+        sys.stderr.write("saec: stopped with requests unanswered\n")
+        sys.stderr.flush()
+        os._exit(1)  # a thread that still computes cannot be stopped otherwise
+
+
+def _log_to_stderr(quiet: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("saec", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(logging.ERROR if quiet else logging.INFO)
+
+
+def _token(file: Path | None) -> str | None:
+    """From the file or the environment; never an argument, which everybody on the machine sees."""
+    if file is not None and _TOKEN in os.environ:
+        raise UsageError(f"give --token-file or {_TOKEN}, not both")
+    token = os.environ.get(_TOKEN) if file is None else file.read_text().strip()
+    if token is not None and not (token and token.isascii() and token.isprintable()):
+        raise DataError("the token must be printable ASCII, and not empty")
+    return token
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use all
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,14 @@
+"""A server for what saec makes: rows of an artifact, or scores of an ONNX model.
+
+It speaks the Open Inference Protocol v2, by REST and by gRPC. Needs the extra ``saec[serve]``.
+"""
+
+from saec.errors import require
+
+for _module in ("fastapi", "uvicorn", "httptools", "grpc", "google.protobuf", "prometheus_client"):
+    require(_module, "serve")
+
+from saec.serve.server import Address, serve  # noqa: E402
+from saec.serve.service import Limits  # noqa: E402
+
+__all__ = ["Address", "Limits", "serve"]

@@ -1,0 +1,138 @@
+"""The gRPC side of the protocol."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from saec.errors import DataError
+from saec.serve import grpc_body
+from saec.serve.grpc_messages import SERVICE, message
+from saec.serve.protocol import Answer, InferRequest, RefusedError, TensorSpec, invalid
+from saec.serve.service import EXTENSIONS, Service
+
+__all__ = ["start"]
+
+_Ask = Callable[[bytes], Awaitable[Any]]
+
+_log = logging.getLogger(__name__)
+
+
+async def start(service: Service, server_version: str, host: str, port: int) -> tuple[Any, int]:
+    """A server that answers on ``port``, any free one for 0; gives it and the port.
+
+    Raises:
+        DataError: the port cannot be had.
+    """
+    options = [
+        ("grpc.max_receive_message_length", service.limits.max_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),  # two servers on one port would share its clients
+    ]
+    server = grpc.aio.server(options=options)
+    calls = _Calls(service, server_version)
+    handlers = {
+        "ServerLive": _handler(calls.server_live),
+        "ServerReady": _handler(calls.server_ready),
+        "ModelReady": _handler(calls.model_ready),
+        "ServerMetadata": _handler(calls.server_metadata, service),
+        "ModelMetadata": _handler(calls.model_metadata, service),
+        "ModelInfer": _handler(calls.model_infer, service),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        bound: int = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise DataError(f"cannot listen on {address}: {error}") from error
+    await server.start()
+    return server, bound
+
+
+def _handler(ask: _Ask, private: Service | None = None) -> Any:
+    """Bytes in, bytes out; the token is asked for if the service is ``private``."""
+
+    async def handle(raw: bytes, context: Any) -> bytes:
+        try:
+            if private is not None:
+                private.check_token(dict(context.invocation_metadata()).get("authorization"))
+            answer = await ask(raw)
+        except RefusedError as refusal:
+            await context.abort(grpc.StatusCode[refusal.status.grpc], str(refusal))
+        except Exception:
+            _log.exception("a gRPC call failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "the server failed; its log says how")
+        return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+class _Calls:
+    """One method for each of the protocol's, from a message's bytes to an answer."""
+
+    def __init__(self, service: Service, server_version: str) -> None:
+        self._service = service
+        self._server_version = server_version
+
+    async def server_live(self, raw: bytes) -> Any:
+        return message("ServerLiveResponse")(live=True)
+
+    async def server_ready(self, raw: bytes) -> Any:
+        return message("ServerReadyResponse")(ready=self._service.ready)
+
+    async def model_ready(self, raw: bytes) -> Any:
+        said = _parsed("ModelReadyRequest", raw)
+        self._service.version(said.name, said.version)
+        return message("ModelReadyResponse")(ready=self._service.ready)
+
+    async def server_metadata(self, raw: bytes) -> Any:
+        return message("ServerMetadataResponse")(
+            name="saec", version=self._server_version, extensions=EXTENSIONS
+        )
+
+    async def model_metadata(self, raw: bytes) -> Any:
+        said = _parsed("ModelMetadataRequest", raw)
+        current = self._service.version(said.name, said.version)
+        return message("ModelMetadataResponse")(
+            name=said.name,
+            versions=[str(current.number)],
+            platform=current.model.platform,
+            inputs=_tensors(current.model.inputs),
+            outputs=_tensors(current.model.outputs),
+        )
+
+    async def model_infer(self, raw: bytes) -> bytes:
+        service = self._service
+        with service.metrics.request("grpc"), service.work.admitted():
+            said = _parsed("ModelInferRequest", raw)
+            current = service.version(said.model_name, said.model_version)
+
+            def decode() -> tuple[InferRequest, Callable[[Answer], bytes]]:
+                as_raw = bool(said.raw_input_contents)
+                return grpc_body.decode(said), lambda answer: _written(answer, as_raw)
+
+            return await service.infer(current, decode)
+
+
+def _written(answer: Answer, as_raw: bool) -> bytes:
+    raw: bytes = grpc_body.encode(answer, as_raw).SerializeToString()
+    return raw
+
+
+def _parsed(name: str, raw: bytes) -> Any:
+    said = message(name)()
+    try:
+        said.ParseFromString(raw)
+    except DecodeError as error:
+        raise invalid(f"this is no {name}: {error}") from error
+    return said
+
+
+def _tensors(specs: Sequence[TensorSpec]) -> list[Any]:
+    kind = message("ModelMetadataResponse.TensorMetadata")
+    return [kind(name=spec.name, datatype=spec.datatype, shape=spec.shape) for spec in specs]

@@ -1,0 +1,61 @@
+"""Answers to requests whose bodies have not been read to their end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["Lingering"]
+
+_SECONDS = 5.0
+
+
+class Lingering:
+    """Answers early and closes late.
+
+    A server that refuses a body and closes at once resets the connection while the client still
+    sends, and most clients then never see why. So the answer goes out, what still comes is thrown
+    away for some seconds, and then the connection is closed.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Be an ASGI application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        unread = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        # Such a client sends nothing unless told to.
+        waits = headers.get(b"expect", b"").lower() == b"100-continue"
+
+        async def noted_receive() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = unread and message["type"] == "http.request" and message["more_body"]
+            return message
+
+        async def lingering_send(message: Message) -> None:
+            if not unread:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                await send({**message, "headers": [*message["headers"], (b"connection", b"close")]})
+            else:  # this application's answers are of one piece
+                await send({**message, "more_body": True})
+                if not waits:
+                    await _drained(receive)
+                await send({"type": "http.response.body", "body": b""})
+
+        await self._app(scope, noted_receive, lingering_send)
+
+
+async def _drained(receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            while (await receive()).get("more_body"):
+                pass
+    except TimeoutError:
+        return

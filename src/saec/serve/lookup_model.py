@@ -1,0 +1,129 @@
+"""Embedding lookup from an artifact: ids in, rows or pooled bags out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.compressed import Compressed, load
+from saec.errors import IdError
+from saec.serve.model import Model, check_known, check_size
+from saec.serve.protocol import DTYPES, InferRequest, TensorSpec, datatype_of, invalid
+from saec.stored.field import CompressedField
+
+__all__ = ["LookupModel"]
+
+_OFFSETS = ".offsets"
+_ROW_TYPES = ("FP32", "FP16")
+_MODES = ("sum", "mean", "max")
+_CHECKED_ROWS = 1 << 16
+
+
+class LookupModel(Model):
+    """Rows of an artifact's fields.
+
+    Input ``f`` are ids of field f, any shape of INT64 or INT32, and output ``f`` their rows. With
+    an input ``f.offsets``, the starts of bags among ids of shape [m], it is the bags' sums.
+    Parameters of a request: ``datatype`` FP32 or FP16 of the rows, and ``mode`` sum, mean or max.
+    """
+
+    platform = "saec_lookup"
+
+    def __init__(self, tables: Compressed) -> None:
+        self._tables = tables
+        self.nbytes = tables.nbytes
+        self.outputs = [TensorSpec(name, "FP32", (-1, tables[name].dim)) for name in tables]
+        # A field that is called like another's offsets is a field.
+        offsets = [name + _OFFSETS for name in tables if name + _OFFSETS not in tables]
+        self.inputs = [TensorSpec(name, "INT64", (-1,)) for name in (*tables, *offsets)]
+        self._offsets = frozenset(offsets)
+        self._known = [spec.name for spec in self.inputs]
+
+    @classmethod
+    def open(cls, path: Path) -> LookupModel:
+        """Map an artifact and read every row once: a damaged one is found now, not in use."""
+        tables = load(path)
+        for field in tables.values():
+            for first in range(0, field.vocab_size, _CHECKED_ROWS):
+                last = min(first + _CHECKED_ROWS, field.vocab_size)
+                field.lookup(np.arange(first, last), threads=1)
+        return cls(tables)
+
+    def infer(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
+        """See :meth:`Model.infer`."""
+        inputs = request.inputs
+        dtype, mode = _options(request.parameters)
+        check_known("input", list(inputs), self._known)
+        check_known("output", request.outputs, list(self._tables))
+        names = request.outputs or [name for name in self._tables if name in inputs]
+        if not names:
+            raise invalid("the ids of no field are given")
+        for name, values in inputs.items():
+            _check_input(name, values)
+        bags = {name: self._bags(name, inputs) for name in names}
+        if mode is not None and not any(starts is not None for starts in bags.values()):
+            raise invalid("parameter 'mode' goes with offsets")
+        check_size(self._row_bytes(inputs, bags, dtype), most_bytes)
+        return {
+            name: _rows(self._tables[name], inputs[name], starts, mode or "sum", dtype)
+            for name, starts in bags.items()
+        }
+
+    def _bags(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+        """Where the bags of a field start; None if single rows are wanted."""
+        if name not in inputs:
+            raise invalid(f"output {name!r} needs ids: input {name!r}")
+        starts = inputs.get(name + _OFFSETS) if name + _OFFSETS in self._offsets else None
+        if starts is not None and (inputs[name].ndim != 1 or starts.ndim != 1):
+            raise invalid(f"inputs {name!r} and {name + _OFFSETS!r} of bags are vectors")
+        return starts
+
+    def _row_bytes(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        bags: Mapping[str, NDArray[Any] | None],
+        dtype: np.dtype[Any],
+    ) -> int:
+        counts = {
+            name: inputs[name].size if starts is None else starts.size
+            for name, starts in bags.items()
+        }
+        values = sum(count * self._tables[name].dim for name, count in counts.items())
+        return values * dtype.itemsize
+
+
+def _rows(
+    field: CompressedField,
+    ids: NDArray[Any],
+    starts: NDArray[Any] | None,
+    mode: Any,
+    dtype: np.dtype[Any],
+) -> NDArray[Any]:
+    # One thread each: requests run side by side.
+    try:
+        if starts is None:
+            return field.lookup(ids, dtype=dtype, threads=1)
+        return field.pool(ids, starts, mode=mode, dtype=dtype, threads=1)
+    except IdError as error:
+        raise invalid(str(error)) from error
+
+
+def _check_input(name: str, values: NDArray[Any]) -> None:
+    if datatype_of(values) not in ("INT64", "INT32"):
+        raise invalid(f"input {name!r} is INT64 or INT32, not {datatype_of(values)}")
+    if not values.ndim:
+        raise invalid(f"input {name!r} has shape [n] or [n, k], not []")
+
+
+def _options(parameters: Mapping[str, Any]) -> tuple[np.dtype[Any], str | None]:
+    check_known("parameter", list(parameters), ("datatype", "mode"))
+    datatype, mode = parameters.get("datatype", "FP32"), parameters.get("mode")
+    if datatype not in _ROW_TYPES:
+        raise invalid(f"rows are {' or '.join(_ROW_TYPES)}, not {datatype!r}")
+    if "mode" in parameters and mode not in _MODES:
+        raise invalid(f"mode is {', '.join(_MODES)}, not {mode!r}")
+    return DTYPES[datatype], mode

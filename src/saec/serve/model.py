@@ -1,0 +1,59 @@
+"""What is served: a model with a signature that computes outputs from inputs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from saec.serve.protocol import InferRequest, RefusedError, Status, TensorSpec, invalid
+
+__all__ = ["Model", "check_known", "check_size"]
+
+
+class Model(ABC):
+    """A model that several threads may call at once.
+
+    inputs, outputs: its signature. nbytes: of its file, or files.
+    """
+
+    platform: ClassVar[str]
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    nbytes: int
+
+    @classmethod
+    @abstractmethod
+    def open(cls, path: Path) -> Model:
+        """Read and check it whole; raises ArtifactError."""
+
+    @abstractmethod
+    def infer(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
+        """Only the outputs that are wanted, by name.
+
+        Args:
+            request: what to compute.
+            most_bytes: more than these are not given out.
+
+        Raises:
+            RefusedError: the request does not fit the model, or its outputs are too large.
+            ArtifactError: the file is damaged.
+        """
+
+
+def check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise RefusedError that says which name is not ``known``, and what is."""
+    for name in names:
+        if name not in known:
+            raise invalid(f"there is no {what} {name!r}; there are: {', '.join(known) or 'none'}")
+
+
+def check_size(nbytes: int, most_bytes: int) -> None:
+    """Raise RefusedError if outputs are too large."""
+    if nbytes > most_bytes:
+        raise RefusedError(
+            Status.TOO_LARGE, f"the outputs take {nbytes} bytes; at most {most_bytes} are given"
+        )

@@ -1,0 +1,109 @@
+"""What both protocols offer, without how they say it."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from saec.errors import ArtifactError
+from saec.serve.metrics import Metrics
+from saec.serve.protocol import Answer, InferRequest, RefusedError, Status
+from saec.serve.slot import Slot, Version
+from saec.serve.work import Work
+
+__all__ = ["EXTENSIONS", "Limits", "Service"]
+
+EXTENSIONS = ["binary_tensor_data"]
+_SCHEME = "bearer "
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes on.
+
+    Attributes:
+        max_bytes: of a request's body, and of the outputs of one request.
+        requests: under way at once.
+        seconds: for a request's body to arrive, and for its outputs to be computed.
+        grace: seconds for requests under way when the server is told to stop.
+        threads: that compute.
+    """
+
+    max_bytes: int
+    requests: int
+    seconds: float
+    grace: float
+    threads: int
+
+
+class Service:
+    """A model, who may use it, and how much at once.
+
+    Args:
+        path: an artifact, or an ONNX file.
+        limits: of a request.
+        token: that clients must show for all but health; None if they need none.
+
+    Raises:
+        ArtifactError: the file cannot be served.
+    """
+
+    def __init__(self, path: Path, limits: Limits, token: str | None = None) -> None:
+        self.metrics = Metrics(path.stem)
+        self.slot = Slot(path, self.metrics)
+        self.limits = limits
+        self.work = Work(limits.threads, limits.requests, limits.seconds)
+        self.ready = True
+        self._token = None if token is None else token.encode()
+
+    def check_token(self, header: str | None) -> None:
+        """Raise RefusedError unless ``header``, of authorization, bears the token."""
+        if self._token is None:
+            return
+        header = header or ""
+        shown = header[len(_SCHEME) :].strip().encode(errors="replace")
+        if not header.lower().startswith(_SCHEME) or not hmac.compare_digest(shown, self._token):
+            raise RefusedError(
+                Status.UNAUTHENTICATED, "the header Authorization: Bearer TOKEN is missing"
+            )
+
+    def version(self, name: str, version: str) -> Version:
+        """The model in use; raises RefusedError if a request means another one."""
+        current = self.slot.current
+        if name != self.slot.name:
+            raise RefusedError(
+                Status.NOT_FOUND, f"there is no model {name!r}; there is {self.slot.name!r}"
+            )
+        if version not in ("", str(current.number)):
+            raise RefusedError(
+                Status.NOT_FOUND,
+                f"there is no version {version!r} of model {name!r}; in use is {current.number}",
+            )
+        return current
+
+    async def infer(
+        self,
+        version: Version,
+        decode: Callable[[], tuple[InferRequest, Callable[[Answer], T]]],
+    ) -> T:
+        """Answer a request, in a thread from its bytes to those of the answer.
+
+        Args:
+            version: that the request means.
+            decode: gives the request and how to write its answer.
+        """
+
+        def job() -> T:
+            request, encode = decode()
+            try:
+                outputs = version.model.infer(request, self.limits.max_bytes)
+            except ArtifactError as error:
+                raise RefusedError(Status.FAILED, str(error)) from error
+            return encode(Answer(self.slot.name, str(version.number), request.id, outputs))
+
+        return await self.work.run(job)

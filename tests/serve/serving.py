@@ -1,0 +1,185 @@
+"""Servers to test with: real processes on free ports, and small models for them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+import saec
+
+SECONDS = 60  # until a server has started or ended, on a machine that does much else
+ADDRESS = re.compile(r"(\S+): http://[\d.]+:(\d+), gRPC [\d.]+:(\d+)\n")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    process: subprocess.Popen[str]
+    name: str
+    http: str
+    grpc: str
+    log: Path
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, dict[str, str], bytes]:
+        """One HTTP request on a connection of its own: status, headers, body."""
+        connection = http.client.HTTPConnection(self.http, timeout=SECONDS)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            answer = connection.getresponse()
+            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def infer(self, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
+        """An inference request by JSON: status, and the answer's JSON."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        status, _, answer = self.ask("POST", f"/v2/models/{self.name}/infer", content, headers)
+        return status, json.loads(answer)
+
+    def metric(self, name: str) -> float:
+        """A sample of /metrics; ``name`` with its labels."""
+        text = self.ask("GET", "/metrics")[2].decode()
+        return float(next(line for line in text.splitlines() if line.startswith(name)).split()[-1])
+
+    def stop(self) -> int:
+        """Ask it to end, and wait: the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(SECONDS)
+
+
+@contextmanager
+def served(path: Path, *options: str, token: str | None = None) -> Iterator[Server]:
+    """A server on free ports, ended at the end."""
+    log = path.parent / "serve.log"
+    words = [sys.executable, "-m", "saec", "serve", str(path), "--http-port", "0"]
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    environment |= {} if token is None else {"SAEC_TOKEN": token}
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [*words, "--grpc-port", "0", *options],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+        )
+    try:
+        assert process.stdout is not None
+        with process.stdout as said:
+            name, http_port, grpc_port = _address(said, log)
+            yield Server(process, name, f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", log)
+        if process.poll() is None:
+            process.terminate()
+            assert process.wait(SECONDS) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _address(said: IO[str], log: Path) -> tuple[str, ...]:
+    found = ADDRESS.fullmatch(said.readline())
+    assert found, log.read_text()
+    return found.groups()
+
+
+def rows_of(seed: int, rows: int = 300, dim: int = 4) -> np.ndarray:
+    """A table that tells by its numbers which it is."""
+    return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+
+
+def write_artifact(path: Path, seed: int, **tables: tuple[int, int]) -> saec.Compressed:
+    """Compress fields of (rows, dim) and save them; ``user`` and ``item`` unless told."""
+    shapes = tables or {"user": (300, 4), "item": (40, 3)}
+    fields = [
+        saec.Field(name, rows_of(seed, *shape), 1000 // np.arange(1, shape[0] + 1))
+        for name, shape in shapes.items()
+    ]
+    result = saec.compress(fields, saec.Ratio(2), progress=False)
+    result.save(path)
+    return result
+
+
+def write_scores(path: Path, seed: int = 0) -> np.ndarray:
+    """An ONNX model: score (n, 1) = the user's row times weights; gives the user's scores."""
+    table, weights = rows_of(seed), rows_of(seed + 1, 4, 1)
+    nodes = [
+        helper.make_node("Gather", ["table", "user"], ["row"]),
+        helper.make_node("MatMul", ["row", "weights"], ["score"]),
+    ]
+    inputs = [helper.make_tensor_value_info("user", TensorProto.INT64, ["n"])]
+    outputs = [
+        helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1]),
+        helper.make_tensor_value_info("row", TensorProto.FLOAT, ["n", 4]),
+    ]
+    constants = {"table": table, "weights": weights}
+    write_onnx(path, nodes, inputs, outputs, constants)
+    return table @ weights
+
+
+def write_onnx(
+    path: Path, nodes: Any, inputs: Any, outputs: Any, constants: Mapping[str, np.ndarray]
+) -> None:
+    """A model of some nodes; whole or not at all."""
+    tensors = [numpy_helper.from_array(values, name) for name, values in constants.items()]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    written = path.with_suffix(".part")
+    onnx.save(model, str(written))
+    written.replace(path)
+
+
+def tensor(name: str, values: Any, datatype: str = "INT64", **more: Any) -> dict[str, Any]:
+    """An input by JSON, with its values in the list."""
+    return {
+        "name": name,
+        "datatype": datatype,
+        "shape": list(np.shape(values)),
+        "data": values,
+        **more,
+    }
+
+
+def write_slow(path: Path) -> None:
+    """An ONNX model that multiplies matrices as many times as its input says."""
+    size = 128
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["still"]),
+            helper.make_node("MatMul", ["held", "matrix"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("held", TensorProto.FLOAT, [size, size]),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, [size, size]),
+        ],
+    )
+    nodes = [helper.make_node("Loop", ["rounds", "", "matrix"], ["result"], body=body)]
+    inputs = [helper.make_tensor_value_info("rounds", TensorProto.INT64, [])]
+    outputs = [helper.make_tensor_value_info("result", TensorProto.FLOAT, [size, size])]
+    write_onnx(path, nodes, inputs, outputs, {"matrix": np.eye(size, dtype=np.float32)})

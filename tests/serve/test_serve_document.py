@@ -1,0 +1,42 @@
+"""What docs/serve.md shows is what a server does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import serving
+
+import saec
+
+TEXT = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
+
+
+def test_the_examples(tmp_path: Path) -> None:
+    path = tmp_path / "model.saec"
+    serving.write_artifact(path, 0, user=(20_000, 16))
+    (code,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    (body,) = re.findall(r"^curl -d '(.*)'", TEXT, re.MULTILINE)
+    (error,) = re.findall(r'\{"error": .*?\}', TEXT)
+    with serving.served(path) as server:
+        found: dict[str, np.ndarray] = {}
+        exec(code.replace("127.0.0.1:8000", server.http), found)
+        expected = saec.load(path)["user"].lookup([3, 141, 19_999])
+        np.testing.assert_array_equal(found["rows"], expected)
+        status, answer = server.infer(body.encode())
+        assert status == 200
+        assert answer["outputs"][0]["shape"] == [2, 16]
+        status, answer = server.infer({"inputs": [serving.tensor("user", [3, 20_000])]})
+        assert answer == json.loads(error)
+
+
+def test_all_metrics_and_paths_are_named(lookups: serving.Server) -> None:
+    lookups.infer({"inputs": [serving.tensor("user", [3])]})
+    text = lookups.ask("GET", "/metrics")[2].decode()
+    families = re.findall(r"^# TYPE (\w+) (?:counter|gauge|histogram)$", text, re.MULTILINE)
+    for name in families:
+        assert name in TEXT or name.endswith("_created")
+    for path in json.loads(lookups.ask("GET", "/openapi.json")[2])["paths"]:
+        assert path.replace("{name}", "NAME").partition("/versions")[0] in TEXT

@@ -1,0 +1,191 @@
+"""A new file takes the old one's place while clients ask."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import serving
+import tritonclient.grpc
+import tritonclient.http
+from serving import Server, tensor
+from tritonclient.utils import InferenceServerException
+
+import saec
+
+LOAD = "/v2/repository/models/tables/load"
+GOOD = {"inputs": [tensor("user", [3, 141])]}
+
+
+def wait_for_version(server: Server, number: int) -> None:
+    """Until the watcher has seen a new file."""
+    deadline = time.monotonic() + serving.SECONDS
+    while server.metric("saec_model_version") != number:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def wait_for_failures(server: Server, count: int) -> None:
+    deadline = time.monotonic() + serving.SECONDS
+    while server.metric("saec_reload_failures_total") != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def user_rows(server: Server) -> np.ndarray:
+    status, answer = server.infer(GOOD)
+    assert status == 200
+    return np.array(answer["outputs"][0]["data"], np.float32).reshape(2, -1)
+
+
+class Asking(threading.Thread):
+    """A client that asks until told to stop, and keeps what it was told."""
+
+    def __init__(self, client: Any, address: str, ids: np.ndarray, known: list[bytes]) -> None:
+        super().__init__()
+        self._client, self._address, self._ids, self._known = client, address, ids, known
+        self.stop = threading.Event()
+        self.seen: list[int] = []
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        put = self._client.InferInput("user", self._ids.shape, "INT64")
+        put.set_data_from_numpy(self._ids)
+        with self._client.InferenceServerClient(self._address) as client:
+            while not self.stop.is_set():
+                try:
+                    rows = client.infer("tables", [put]).as_numpy("user")
+                    self.seen.append(self._known.index(rows.tobytes()))
+                except Exception as error:
+                    self.failures.append(repr(error))
+
+
+def test_no_request_fails_while_files_are_swapped(tmp_path: Path) -> None:
+    path = tmp_path / "tables.saec"
+    ids = np.random.default_rng(5).integers(0, 300, 2000)
+    files = [tmp_path / "one", tmp_path / "two"]
+    for seed, file in enumerate(files):
+        serving.write_artifact(file, seed)
+    known = [saec.load(file)["user"].lookup(ids).tobytes() for file in files]
+    path.write_bytes(files[0].read_bytes())
+    with serving.served(path) as server:
+        clients = [
+            *(Asking(tritonclient.http, server.http, ids, known) for _ in range(2)),
+            *(Asking(tritonclient.grpc, server.grpc, ids, known) for _ in range(2)),
+        ]
+        for client in clients:
+            client.start()
+        for swap in range(1, 9):
+            time.sleep(0.4)
+            serving.write_artifact(path, swap % 2)
+            assert server.ask("POST", LOAD)[0] == 200
+        for client in clients:
+            client.stop.set()
+            client.join(serving.SECONDS)
+        versions = server.metric("saec_model_version")
+        answered = server.metric('saec_requests_total{model="tables",protocol="http",status="ok"}')
+    assert versions >= 9  # the watcher may have seen a file before we told
+    for client in clients:
+        assert client.failures == []
+        assert set(client.seen) == {0, 1}  # whole answers of one or the other, never of both
+    assert answered == sum(len(client.seen) for client in clients[:2])
+
+
+def test_a_new_file_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "tables.saec"
+    serving.write_artifact(path, 0)
+    with serving.served(path) as server:
+        # Another signature: other fields, other widths.
+        changed = serving.write_artifact(path, 1, user=(200, 6), zip=(30, 2))
+        wait_for_version(server, 2)
+        np.testing.assert_array_equal(user_rows(server), changed["user"].lookup([3, 141]))
+        metadata = json.loads(server.ask("GET", "/v2/models/tables")[2])
+        assert metadata["versions"] == ["2"]
+        assert [spec["name"] for spec in metadata["outputs"]] == ["user", "zip"]
+        assert metadata["outputs"][0]["shape"] == [-1, 6]
+        assert server.metric("saec_model_bytes") == path.stat().st_size
+        assert server.ask("GET", "/v2/models/tables/versions/1/ready")[0] == 404
+
+
+def test_a_whole_model_is_swapped(tmp_path: Path) -> None:
+    path = tmp_path / "tables.onnx"
+    serving.write_scores(path, 0)
+    with serving.served(path) as server:
+        for seed in (1, 2):
+            expected = serving.write_scores(path, seed)[[3, 141]]
+            with tritonclient.http.InferenceServerClient(server.http) as client:
+                client.load_model("tables")
+            wanted = {**GOOD, "outputs": [{"name": "score"}]}
+            scores = server.infer(wanted)[1]["outputs"][0]["data"]
+            np.testing.assert_allclose(scores, expected[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "tables.saec"
+    old = serving.write_artifact(path, 0)["user"].lookup([3, 141])
+    with serving.served(path) as server:
+        other = tmp_path / "bad"
+        other.write_bytes(b"no artifact")
+        other.replace(path)
+        wait_for_failures(server, 1)
+        np.testing.assert_array_equal(user_rows(server), old)
+        status, _, body = server.ask("POST", LOAD, b"{}")
+        assert status == 400
+        assert "tables.saec is no saec artifact or is damaged" in json.loads(body)["error"]
+        path.unlink()
+        status, _, body = server.ask("POST", LOAD)
+        assert (status, json.loads(body)) == (400, {"error": f"{path}: no such file"})
+        assert server.metric("saec_reload_failures_total") == 3
+        assert server.metric("saec_model_version") == 1
+        assert server.ask("GET", "/v2/health/ready")[0] == 200
+        np.testing.assert_array_equal(user_rows(server), old)
+        assert "version 1 stays: " in server.log.read_text()
+
+        new = serving.write_artifact(path, 1)["user"].lookup([3, 141])
+        wait_for_version(server, 2)
+        np.testing.assert_array_equal(user_rows(server), new)
+
+
+def test_damage_is_found_before_the_switch(tmp_path: Path) -> None:
+    path = tmp_path / "tables.saec"
+    field = saec.Field("user", serving.rows_of(0), 1000 // np.arange(1, 301))
+    codec = saec.Clusters()
+    saec.compress([field], saec.Ratio(4), codec=codec, progress=False).save(path)
+    with serving.served(path) as server:
+        broken = tmp_path / "broken"
+        broken.write_bytes(with_codes_beyond_all_centroids(path.read_bytes()))
+        broken.replace(path)
+        status, _, body = server.ask("POST", LOAD)
+        assert status == 400
+        assert "has a code beyond the" in json.loads(body)["error"]
+        assert server.infer(GOOD)[0] == 200
+
+
+def with_codes_beyond_all_centroids(artifact: bytes) -> bytes:
+    size = int.from_bytes(artifact[:8], "little")
+    first, last = json.loads(artifact[8 : 8 + size])["codes.U8"]["data_offsets"]
+    first, last = first + 8 + size, last + 8 + size
+    return artifact[:first] + b"\xff" * (last - first) + artifact[last:]
+
+
+def test_only_what_was_given_at_start_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "tables.saec"
+    serving.write_artifact(path, 0)
+    serving.write_artifact(tmp_path / "other.saec", 1)
+    with (
+        serving.served(path) as server,
+        tritonclient.http.InferenceServerClient(server.http) as client,
+    ):
+        with pytest.raises(InferenceServerException, match="there is no model 'other'"):
+            client.load_model("other")
+        with pytest.raises(InferenceServerException, match="there is nothing to tell"):
+            client.load_model("tables", config="{}")
+        with pytest.raises(InferenceServerException, match="404"):
+            client.unload_model("tables")
+        client.load_model("tables")
+        assert client.get_model_metadata("tables")["versions"] == ["2"]

@@ -105,7 +105,8 @@ def job(name: str, budget: Ratio | LossIncrease | None) -> Job:
 
 
 def quality(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in TIMES}
+    """A row without what depends on the machine, or on the other rows."""
+    return {key: value for key, value in row.items() if key not in (*TIMES, "pictures")}
 
 
 def chosen(results: dict[str, Any], method: str, **values: object) -> list[dict[str, Any]]:
@@ -151,10 +152,48 @@ def test_what_a_row_holds(results: dict[str, Any]) -> None:
         # A file has a header besides.
         assert set(row["field_bytes"]) == set(row["clusters"]) == {"hour", "weekday", *FIELDS}
         assert 0 < row["nbytes"] - sum(row["field_bytes"].values()) < 1500
+        assert sum(row["field_original_bytes"].values()) == row["original_nbytes"]
+        for tiers in row["field_tiers"].values():
+            assert [tier["rows"] for tier in tiers[:-1]] == [64, 192, 768][: len(tiers) - 1]
         clustered = not row["method"].startswith("axes")
         assert (row["clusters"]["device_ip"] is not None) == clustered
         # Four features each, or one: no codebook would be smaller.
         assert row["clusters"]["weekday"] is None
+
+
+def test_the_smallest_of_each_method_is_pictured_once(results: dict[str, Any]) -> None:
+    pictured = [row for row in results["rows"] if "pictures" in row]
+    assert [row["seed"] for row in pictured] == [0, 0, 0]
+    assert {row["method"] for row in pictured} == {"saec", "axes", "faiss-kmeans"}
+    for row in pictured:
+        same = chosen(results, row["method"], seed=0)
+        assert row["nbytes"] == min(other["nbytes"] for other in same)
+        assert {picture["field"] for picture in row["pictures"]} == {"site_id", "device_ip"}
+        for picture in row["pictures"]:
+            assert len(picture["ids"]) == min(picture["features"], 400)
+            assert "names" not in picture  # nobody asked for them
+    saec, axes = (row["pictures"] for row in pictured[:2])
+    # Features lie where the uncompressed model has them, whatever the method.
+    for one, other in zip(saec, axes, strict=True):
+        assert (one["x"], one["y"]) == (other["x"], other["y"])
+
+
+def test_names_of_features(clicks: Path) -> None:
+    given = bench(
+        "avazu",
+        str(clicks),
+        methods=["saec"],
+        ratios=[6],
+        seeds=[0],
+        names=True,
+        progress=False,
+    )
+    assert given["command"].endswith("--seeds 0 --names")
+    log = load("avazu", clicks, seed=0, vocabularies=True)
+    assert log.vocabularies is not None
+    for picture in given["rows"][0]["pictures"]:
+        values = log.vocabularies[picture["field"]]
+        assert picture["names"] == [values[feature] for feature in picture["ids"]]
 
 
 def test_only_a_metric_predicts_and_only_before_tuning(results: dict[str, Any]) -> None:
@@ -409,6 +448,13 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for ratio in (5.0, 10.0)
     ]
     assert all(row["best_auc"] > row["base_auc"] > 0.5 for row in told)
+    pictured = [row for row in told if "pictures" in row]
+    assert [(row["method"], row["target_ratio"]) for row in pictured] == [
+        ("saec", 10),
+        ("saec-metric", 10),
+        ("axes", 10),
+    ]
+    assert all("names" in picture for row in pictured for picture in row["pictures"])
 
 
 def test_demo_refuses_before_it_trains(tmp_path: Path) -> None:

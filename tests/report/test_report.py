@@ -11,53 +11,13 @@ from typing import Any
 
 import matplotlib
 import pytest
+from results_files import Row, deciles, results, row
 
 from saec.errors import DataError
 from saec.files import whole_file
 from saec.report import Spread, read_results, render, summarise, write_report
 from saec.report.drawing import COLOURS
 from saec.report.terminal import results_table
-
-Row = dict[str, Any]
-
-
-def row(seed: int = 0, **changes: Any) -> Row:
-    return {
-        "task": "ml-1m",
-        "model": "deepfm",
-        "dim": 16,
-        "seed": seed,
-        "method": "saec",
-        "target_ratio": 25.0,
-        "ratio": 25.5,
-        "nbytes": 40_000,
-        "original_nbytes": 1_020_000,
-        "base_auc": 0.8,
-        "base_logloss": 0.5,
-        "auc": 0.79,
-        "logloss": 0.51,
-        "compress_seconds": 2.0,
-        "finetuned": False,
-    } | changes
-
-
-def deciles(*changes: float) -> list[dict[str, Any]]:
-    """As ``saec.reference.damage`` gives them; frequencies double from 0, 2, 4."""
-    return [
-        {
-            "least": float(2**place if place else 0),
-            "most": float(2 ** (place + 1) if place else 0),
-            "rows": 100,
-            "auc_change": None,
-            "logloss_change": change,
-        }
-        for place, change in enumerate(changes)
-    ]
-
-
-def results(*rows: Row) -> dict[str, Any]:
-    machine = {"cores": 2, "memory": 8 << 30, "packages": {"saec": "0.1"}, "date": "2025-06-01"}
-    return {"command": "saec bench ml-1m", "machine": machine, "rows": list(rows)}
 
 
 @pytest.fixture

@@ -27,6 +27,9 @@ def bench(
     loss_increases: Annotated[
         str, typer.Option(help="Increases of the log loss to aim at, by methods with a metric.")
     ] = "",
+    names: Annotated[
+        bool, typer.Option("--names", help="Keep features' names for pictures; takes memory.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--json", help="Results file to write.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -46,6 +49,7 @@ def bench(
         ratios=_split("--ratios", ratios, float),
         loss_increases=_split("--loss-increases", loss_increases, float),
         seeds=_split("--seeds", seeds, int),
+        names=names,
         progress=not quiet,
         on_row=None if quiet else _tell_row,
     )

@@ -21,7 +21,7 @@ from saec.budget import LossIncrease, Ratio
 from saec.codecs.axes import Axes
 from saec.codecs.clusters import Clusters
 from saec.codecs.codec import Codec
-from saec.errors import DataError, OptionError
+from saec.errors import DataError, OptionError, did_you_mean
 from saec.files import whole_file
 from saec.progress import bar
 from saec.reference.datasets import load, tasks
@@ -83,6 +83,7 @@ def bench(
     ratios: Sequence[float],
     loss_increases: Sequence[float] = (),
     seeds: Sequence[int],
+    names: bool = False,
     progress: bool = True,
     on_row: OnRow | None = None,
 ) -> dict[str, Any]:
@@ -104,12 +105,16 @@ def bench(
         loss_increases: increases of the log loss to aim at, in nats, by methods with a metric;
             validation rows calibrate them.
         seeds: of the split, the model, its training and the clustering.
+        names: keep the values that features stand for, which name them in pictures; of a log of
+            millions of features that takes some 500 MB.
         progress: show bars on stderr for work over two seconds.
         on_row: gets every row once it is measured.
 
     Returns:
         What :func:`write_json` writes: ``command``, ``machine``, and ``rows``, one dictionary for
-        each model measured. Sizes are in bytes, times in seconds, log losses in nats.
+        each model measured. Sizes are in bytes, times in seconds, log losses in nats. For
+        the first seed, the smallest result of each method that tunes nothing has ``pictures`` of
+        its clusters (:meth:`saec.reference.pictures.View.picture`).
 
     Raises:
         DataError: an unknown task or model, a log that cannot be read or trained on.
@@ -122,16 +127,16 @@ def bench(
     jobs = _jobs(task, model, optimiser, methods, ratios, loss_increases, seeds)
     results: dict[str, Any] = {
         "command": _command(
-            task, path, model, dim, optimiser, methods, ratios, loss_increases, seeds
+            task, path, model, dim, optimiser, methods, ratios, loss_increases, seeds, names
         ),
         "machine": machine(),
         "rows": [],
     }
     for seed in seeds:
         with bar(f"loading {task}", None, progress):
-            log = load(task, path, seed)
+            log = load(task, path, seed, vocabularies=names and seed == seeds[0])
         trial = Trial.start(log, model, dim, seed, progress, optimiser)
-        results["rows"] += _told(trial.rows(jobs), on_row)
+        results["rows"] += _told(trial.rows(jobs, pictures=seed == seeds[0]), on_row)
     return results
 
 
@@ -164,12 +169,12 @@ def demo(
         raise DataError(f"cannot write {target}: it is a directory")
     results: dict[str, Any] = {"command": f"saec demo --seed {seed}", "machine": machine()}
     with bar("simulating a click log", None, progress):
-        log = simulate(DEMO_ROWS, seed=seed)
+        log = simulate(DEMO_ROWS, seed=seed, vocabularies=True)
     trial = Trial.start(log, "deepfm", DEMO_DIM, seed, progress)
     jobs = [
         Job(name, _method(name), Ratio(ratio)) for name in DEMO_METHODS for ratio in DEMO_RATIOS
     ]
-    results["rows"] = _told(trial.rows(jobs), on_row)
+    results["rows"] = _told(trial.rows(jobs, pictures=True), on_row)
     write_json(target, results)
     return results
 
@@ -196,11 +201,19 @@ def _jobs(
 ) -> list[Job]:
     """All compressions of a seed; everything is checked here, before hours are spent."""
     if task not in tasks():
-        raise DataError(f"no task {task!r}; there are {', '.join(tasks())}")
+        raise DataError(
+            f"no task {task!r}; there are {', '.join(tasks())}{did_you_mean(task, tasks())}"
+        )
     if optimiser not in OPTIMISERS:
-        raise OptionError(f"no optimiser {optimiser!r}; there are {', '.join(OPTIMISERS)}")
+        raise OptionError(
+            f"no optimiser {optimiser!r}; there are {', '.join(OPTIMISERS)}"
+            f"{did_you_mean(optimiser, OPTIMISERS)}"
+        )
     if model not in MODELS:
-        raise DataError(f"no model is called {model!r}; there are {', '.join(sorted(MODELS))}")
+        raise DataError(
+            f"no model is called {model!r}; there are {', '.join(sorted(MODELS))}"
+            f"{did_you_mean(model, MODELS)}"
+        )
     budgets: list[Ratio | LossIncrease] = [*map(Ratio, ratios)]
     budgets += map(LossIncrease, loss_increases)
     for what, given in (("methods", methods), ("ratios", budgets), ("seeds", seeds)):
@@ -225,9 +238,10 @@ def _method(name: str) -> Method:
     """A method by its name, which may end in what tunes the model afterwards."""
     plain, _, tuning = name.partition("+")
     if plain not in METHODS or (tuning not in TUNINGS if "+" in name else False):
+        every = [*METHODS, *(f"{method}+{known}" for method in METHODS for known in TUNINGS)]
         raise OptionError(
             f"no method {name!r}; there are {', '.join(METHODS)}, each of which may be followed by "
-            f"{' or '.join('+' + known for known in TUNINGS)}"
+            f"{' or '.join('+' + known for known in TUNINGS)}{did_you_mean(name, every)}"
         )
     return replace(METHODS[plain](), tuning=tuning or None)
 
@@ -258,6 +272,7 @@ def _command(
     ratios: Sequence[float],
     loss_increases: Sequence[float],
     seeds: Sequence[int],
+    names: bool,
 ) -> str:
     """The command line that measures the same."""
     words = ["saec", "bench", task]
@@ -269,4 +284,5 @@ def _command(
     if loss_increases:
         words += ["--loss-increases", ",".join(f"{value:g}" for value in loss_increases)]
     words += ["--seeds", ",".join(map(str, seeds))]
+    words += ["--names"] if names else []
     return shlex.join(words)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,10 +24,10 @@ from saec.reference.damage import damage_by_decile
 from saec.reference.evaluate import Score, predict, score
 from saec.reference.log import Log
 from saec.reference.models import ClickModel, build
+from saec.reference.pictures import views
 from saec.reference.simulated import best_reachable
+from saec.reference.sizes import sizes
 from saec.reference.train import Optimiser, train
-from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
 from saec.table import Field
 from saec.torch import (
     compress_,
@@ -115,13 +115,19 @@ class Trial:
         trial.facts.update(facts)
         return trial
 
-    def rows(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
-        """Measure every job. All are compressed first: a budget out of reach shows early."""
+    def rows(self, jobs: Sequence[Job], *, pictures: bool = False) -> Iterator[dict[str, Any]]:
+        """Measure every job. All are compressed first: a budget out of reach shows early.
+
+        With ``pictures``, the smallest result of each method that tunes nothing shows how it
+        clustered some features.
+        """
         tuning = Tuning(self) if any(job.method.tuning for job in jobs) else None
         made: dict[Job, tuple[Compressed, float]] = {}
         for job in jobs:
             if _untuned(job) not in made:
                 made[_untuned(job)] = self.compress(job)
+        plain = {job: made[_untuned(job)][0] for job in jobs if job.method.tuning is None}
+        drawn = self._pictures(_smallest(plain)) if pictures else {}
         for job in jobs:
             result, seconds = made[_untuned(job)]
             described = {
@@ -136,7 +142,17 @@ class Trial:
                     start = time.perf_counter()
                     result = tuning.run(result, job.method.tuning)
                     described["finetune_seconds"] = time.perf_counter() - start
-                yield described | self.measured(result)
+                yield described | self.measured(result) | drawn.get(job, {})
+
+    def _pictures(self, results: Mapping[Job, Compressed]) -> dict[Job, dict[str, Any]]:
+        if not results:
+            return {}
+        known = self.log.vocabularies or {}
+        seen = views(self.tables(), self.metrics[0], known, _TABLES, self.seed)
+        return {
+            job: {"pictures": [view.picture(result[name]) for name, view in seen.items()]}
+            for job, result in results.items()
+        }
 
     @cached_property
     def base(self) -> dict[str, NDArray[np.float32]]:
@@ -224,15 +240,7 @@ class Trial:
         now = self.probabilities()
         test = self.log.rows("test")
         return {
-            "ratio": result.compression_ratio,
-            "nbytes": result.nbytes,
-            "original_nbytes": result.original_nbytes,
-            "field_bytes": {
-                name.removeprefix(_TABLES): field.nbytes for name, field in result.items()
-            },
-            "clusters": {
-                name.removeprefix(_TABLES): _clusters(field) for name, field in result.items()
-            },
+            **sizes(result, _TABLES),
             "predicted_loss_increase": result.predicted_loss_increase,
             "divergence": divergence(self.base["validation"], now["validation"]),
             **_named(self.scores(now), ""),
@@ -316,9 +324,12 @@ class _Batches:
             yield torch.from_numpy(self._log.ids[rows]), torch.from_numpy(self._log.labels[rows])
 
 
-def _clusters(field: CompressedField) -> int | None:
-    """Their number, or None for a table kept as it is."""
-    return field.codebook.clusters if isinstance(field, ClusteredField) else None
+def _smallest(results: Mapping[Job, Compressed]) -> dict[Job, Compressed]:
+    """Of each method the smallest result."""
+    found: dict[str, Job] = {}
+    for job in sorted(results, key=lambda job: results[job].nbytes):
+        found.setdefault(job.name, job)
+    return {job: results[job] for job in found.values()}
 
 
 def _untuned(job: Job) -> Job:

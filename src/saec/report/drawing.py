@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from saec.errors import require
 from saec.report.results import Measured, Spread
 
@@ -23,6 +25,14 @@ _MARKERS = "osD^vPX*"
 
 # Stands for the page's text colour, which is not known here.
 INK = "#123457"
+
+# Inches. Letters of ten points stay legible where the page is as narrow as a telephone.
+_WIDTH = 5.2
+_HEIGHT = 3.4
+_LINE = 0.22  # of a legend's line
+# In letters: what a legend's line holds, and what is beside a name in it.
+_LETTERS = 62
+_SIGN = 9
 
 _STYLE = {
     "axes.edgecolor": INK,
@@ -42,13 +52,14 @@ _STYLE = {
 }
 
 
-def element(draw: Callable[[Axes], None], what: str, name: str) -> str:
+def element(draw: Callable[[Axes], None], what: str, name: str, height: float = _HEIGHT) -> str:
     """Draw on one pair of axes, with a legend above; the same drawing gives the same text.
 
     Args:
         draw: draws; what it labels goes into the legend.
         what: the drawing in words, for those who cannot see it.
         name: makes the ids in the element unique in the page.
+        height: of the drawing without its legend, in inches.
 
     Returns:
         An ``<svg>`` element.
@@ -62,9 +73,14 @@ def element(draw: Callable[[Axes], None], what: str, name: str) -> str:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user's own matplotlibrc says
         matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": name})
-        figure = Figure(figsize=(5.6, 3.9), layout="constrained")
-        draw(figure.subplots())
-        figure.legend(loc="outside upper left", ncols=2)
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+        labels = axes.get_legend_handles_labels()[1]
+        columns = _columns(labels)
+        # Methods may be many: their names take nothing from the drawing.
+        figure.set_figheight(height + _LINE * -(-len(labels) // columns))
+        figure.legend(loc="outside upper left", ncols=columns)
         text = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         with warnings.catch_warnings():
@@ -110,6 +126,17 @@ def _style(point: Measured, place: int) -> dict[str, Any]:
         "markerfacecolor": "none" if point.finetuned else colour,
         "linestyle": ":" if unseen else "--" if point.finetuned else "-",
     }
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """How many columns of a legend the drawing is wide enough for."""
+    lengths = [len(label) + _SIGN for label in labels]
+    for columns in (3, 2):
+        # As matplotlib fills them.
+        widest = [max(column, default=0) for column in np.array_split(lengths, columns)]
+        if sum(widest) <= _LETTERS:
+            return columns
+    return 1
 
 
 def signed(value: float) -> str:

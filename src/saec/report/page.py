@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from saec.errors import require
 from saec.files import whole_file
-from saec.report.charts import decile_chart, prediction_chart
+from saec.report.charts import decile_chart, field_chart, prediction_chart, tier_chart
 from saec.report.curves import curve
-from saec.report.results import Experiment, check_results, read_results, summarise
+from saec.report.drawing import COLOURS
+from saec.report.pictures import drawn
+from saec.report.results import Experiment, Measured, check_results, read_results, summarise
+from saec.report.tables import Table, cluster_table, decile_table, field_table, tier_tables
 
 __all__ = ["render", "write_report"]
+
+# A feature in a picture takes some 130 bytes: so a page stays below two megabytes.
+_MOST_FEATURES = 9_000
 
 
 def render(results: dict[str, Any]) -> str:
@@ -34,15 +41,17 @@ def render(results: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    experiments = [
-        (experiment, [jinja2.utils.markupsafe.Markup(svg) for svg in _curves(experiment, place)])
-        for place, experiment in enumerate(summarise(results))
-    ]
+    environment.filters |= {
+        "clusters": cluster_table,
+        "picture": lambda picture: jinja2.utils.markupsafe.Markup(drawn(picture)),
+        "svg": jinja2.utils.markupsafe.Markup,
+    }
     template = files("saec.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     page: str = environment.from_string(template).render(
-        experiments=experiments,
+        sections=[_section(*found) for found in enumerate(summarise(results))],
         command=results["command"],
         machine=list(_facts(results["machine"])),
+        colours=COLOURS,
     )
     return page
 
@@ -57,6 +66,51 @@ def write_report(results_path: str | os.PathLike[str], out: str | os.PathLike[st
     page = render(read_results(results_path))
     with whole_file(out) as stream:
         stream.write(page.encode(errors="replace"))  # see _is_text
+
+
+@dataclass(frozen=True)
+class _Section:
+    """What the page shows of an experiment, besides the table of all its figures.
+
+    Args:
+        experiment: the experiment.
+        curves: drawings of quality.
+        inside: drawings of what is in compressed models.
+        quality_tables: what curves do not show exactly.
+        inside_tables: what drawings of the inside do not.
+        pictured: the methods, at one size each, whose clusterings are drawn.
+        left_out: the labels of those whose are not, to keep the page small.
+    """
+
+    experiment: Experiment
+    curves: list[str]
+    inside: list[str]
+    quality_tables: list[Table]
+    inside_tables: list[Table]
+    pictured: list[Measured]
+    left_out: list[str]
+
+
+def _section(place: int, experiment: Experiment) -> _Section:
+    measured = experiment.measured
+    pictured = [point for point in measured if point.pictures]
+    shown: list[Measured] = []
+    left = _MOST_FEATURES if place == 0 else 0  # of a file that joins several, the first alone
+    for point in pictured:
+        left -= sum(len(picture.features) for picture in point.pictures)
+        if left >= 0:
+            shown.append(point)
+    tables = [field_table(measured), *tier_tables(measured)]
+    inside = field_chart(measured, f"field-{place}"), tier_chart(measured, f"tier-{place}")
+    return _Section(
+        experiment=experiment,
+        curves=list(_curves(experiment, place)),
+        inside=[svg for svg in inside if svg is not None],
+        quality_tables=[table for table in [decile_table(measured)] if table is not None],
+        inside_tables=[table for table in tables if table is not None],
+        pictured=shown,
+        left_out=[point.label for point in pictured if point not in shown],
+    )
 
 
 def _curves(experiment: Experiment, place: int) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from saec.errors import DataError
+from saec.report.checks import check_numbers, expect, is_number, is_text
+from saec.report.inside import FieldSize, Picture, check_inside, field_sizes, pictures_of
 
 __all__ = [
     "Decile",
@@ -88,7 +89,8 @@ class Measured:
     """One method at one size, over seeds; sizes in bytes, times in seconds, log loss in nats.
 
     ``predicted`` is the increase of the log loss as forecast before, None where nobody did.
-    ``deciles`` go from rare to frequent; there are none if a seed lacks them.
+    ``deciles`` go from rare to frequent; there are none if a seed lacks them. ``fields`` are those
+    of which all seeds tell, ``pictures`` those of the first seed that has some.
     """
 
     method: str
@@ -103,6 +105,8 @@ class Measured:
     compress_seconds: float
     predicted: float | None
     deciles: tuple[Decile, ...]
+    fields: tuple[FieldSize, ...]
+    pictures: tuple[Picture, ...]
 
     @property
     def plain_method(self) -> str:
@@ -199,43 +203,19 @@ def _check_row(row: object, place: str) -> None:
         if name not in row:
             raise DataError(f"{place}: {name!r} is missing")
     for name in ("task", "model", "method"):
-        _expect(_is_text(row[name]), place, name, row[name], "text")
-    _expect(isinstance(row["finetuned"], bool), place, "finetuned", row["finetuned"], "a boolean")
+        expect(is_text(row[name]), place, name, row[name], "text")
+    expect(isinstance(row["finetuned"], bool), place, "finetuned", row["finetuned"], "a boolean")
     for name in (*_NUMBERS, "seed"):
-        _expect(_is_number(row[name]), place, name, row[name], "a finite number")
+        expect(is_number(row[name]), place, name, row[name], "a finite number")
     for name in _NUMBERS_OR_NULL:
         value = row.get(name)
-        _expect(value is None or _is_number(value), place, name, value, "a finite number or null")
-    _expect(row["ratio"] > 0, place, "ratio", row["ratio"], "above 0")
+        expect(value is None or is_number(value), place, name, value, "a finite number or null")
+    expect(row["ratio"] > 0, place, "ratio", row["ratio"], "above 0")
     deciles = row.get("deciles", [])
-    _expect(isinstance(deciles, list), place, "deciles", deciles, "a list")
+    expect(isinstance(deciles, list), place, "deciles", deciles, "a list")
     for number, decile in enumerate(deciles):
-        _check_decile(decile, f"{place}, decile {number}")
-
-
-def _check_decile(decile: object, place: str) -> None:
-    if not isinstance(decile, dict):
-        raise DataError(f"{place} is a {type(decile).__name__}, not an object")
-    for name in ("least", "most", "logloss_change"):
-        if name not in decile:
-            raise DataError(f"{place}: {name!r} is missing")
-        _expect(_is_number(decile[name]), place, name, decile[name], "a finite number")
-
-
-def _expect(holds: bool, place: str, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise DataError(f"{place}: {name!r} is {value!r}, not {wanted}")
-
-
-def _is_text(value: object) -> bool:
-    # JSON can spell half a character, which no font can draw.
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) <= sys.float_info.max  # false for NaN, too
+        check_numbers(decile, ("least", "most", "logloss_change"), f"{place}, decile {number}")
+    check_inside(row, place)
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], tuple[Any, ...]]) -> list[list[Row]]:
@@ -285,6 +265,8 @@ def _measured(rows: list[Row]) -> Measured:
         compress_seconds=_mean(rows, "compress_seconds"),
         predicted=_mean_if_known(rows, "predicted_loss_increase"),
         deciles=_deciles([row.get("deciles", []) for row in rows]),
+        fields=field_sizes(rows),
+        pictures=pictures_of(rows),
     )
 
 

@@ -1,0 +1,54 @@
+"""What a compressed model takes: of the file, of each field, of a feature in each tier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from saec.compressed import Compressed
+from saec.stored.clustered import ClusteredField
+from saec.stored.field import CompressedField
+from saec.stored.tiered import TieredField
+from saec.tiers import tier_bounds
+
+__all__ = ["sizes"]
+
+
+def sizes(result: Compressed, prefix: str) -> dict[str, Any]:
+    """Sizes in bytes, by field without the ``prefix`` of its name where they are of fields.
+
+    Returns:
+        ``ratio``, ``nbytes`` and ``original_nbytes`` of the file; by field ``field_bytes``,
+        ``field_original_bytes``, ``clusters`` (None for a field without) and ``field_tiers``: for
+        features in order of frequency, cut at ranks 64, 256, 1024, ..., their number ``rows`` and
+        the ``bits`` of the codes of each.
+    """
+    fields = {name.removeprefix(prefix): field for name, field in result.items()}
+    return {
+        "ratio": result.compression_ratio,
+        "nbytes": result.nbytes,
+        "original_nbytes": result.original_nbytes,
+        "field_bytes": {name: field.nbytes for name, field in fields.items()},
+        "field_original_bytes": {name: field.original_nbytes for name, field in fields.items()},
+        "field_tiers": {name: _tiers(field) for name, field in fields.items()},
+        "clusters": {name: _clusters(field) for name, field in fields.items()},
+    }
+
+
+def _tiers(field: CompressedField) -> list[dict[str, int]]:
+    rows = np.diff(tier_bounds(field.vocab_size)).tolist()
+    return [{"rows": count, "bits": _bits(field, tier)} for tier, count in enumerate(rows)]
+
+
+def _bits(field: CompressedField, tier: int) -> int:
+    """Bits of the codes of a feature; of its values, where the table is kept as it is."""
+    if isinstance(field, TieredField):
+        return sum(field.layout.widths(tier))
+    if isinstance(field, ClusteredField):
+        return field.codes.bits
+    return 8 * field.dim * np.dtype(field.dtype).itemsize
+
+
+def _clusters(field: CompressedField) -> int | None:
+    return field.codebook.clusters if isinstance(field, ClusteredField) else None

@@ -1,0 +1,43 @@
+"""What results say of sizes, counted by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from saec.codes import PackedCodes, packed_bytes
+from saec.compressed import Compressed
+from saec.reference.sizes import sizes
+from saec.stored.clustered import ClusteredField
+from saec.stored.raw import RawField
+from saec.stored.tiered import TieredField
+from saec.table import Field
+from saec.tiers import Layout
+
+
+def test_sizes_by_hand() -> None:
+    rows = np.ones((300, 2), np.float32)
+    clustered = ClusteredField.planned(Field("x.b", rows, np.ones(300)), 20, "float32", 2)
+    assert isinstance(clustered.codes, PackedCodes)
+    layout = Layout.parse(300, ["5g 3", "2", ""])
+    tiered = TieredField(
+        "x.c",
+        layout,
+        np.zeros(layout.code_bytes, np.uint8),
+        np.ones(layout.value_count, np.float16),
+        np.ones((3, 2), np.float16),
+        None,
+        "float32",
+    )
+    result = Compressed([RawField("x.a", np.ones((3, 2), np.float16)), clustered, tiered])
+    found = sizes(result, "x.")
+    assert (found["nbytes"], found["ratio"]) == (result.nbytes, result.compression_ratio)
+    assert found["original_nbytes"] == 12 + 2400 + 2400
+    assert found["field_original_bytes"] == {"a": 12, "b": 2400, "c": 2400}
+    assert found["field_bytes"]["a"] == 12
+    assert found["field_bytes"]["b"] == packed_bytes(300, 5) + 20 * 8  # 20 centroids of 8 bytes
+    assert found["clusters"] == {"a": None, "b": 20, "c": None}
+    assert found["field_tiers"] == {
+        "a": [{"rows": 3, "bits": 32}],  # two numbers of float16
+        "b": [{"rows": 64, "bits": 5}, {"rows": 192, "bits": 5}, {"rows": 44, "bits": 5}],
+        "c": [{"rows": 64, "bits": 8}, {"rows": 192, "bits": 2}, {"rows": 44, "bits": 0}],
+    }

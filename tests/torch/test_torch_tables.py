@@ -189,8 +189,14 @@ def test_a_plain_subclass_and_sparse_gradients_are_fine() -> None:
     assert len(fields(model, {"a": [1] * 4, "b": [1] * 4})) == 2
 
 
-def test_a_weight_tied_to_an_output_layer_is_refused_with_both_names() -> None:
-    model = nn.ModuleDict({"token": nn.Embedding(4, 2), "out": nn.Linear(2, 4, bias=False)})
+class Doubled(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize("out", [Doubled(2, 4, bias=False), nn.Bilinear(2, 1, 4, bias=False)])
+def test_a_weight_tied_to_an_unknown_layer_is_refused_with_both_names(out: nn.Module) -> None:
+    model = nn.ModuleDict({"token": nn.Embedding(4, 2), "out": out})
     model["out"].weight = model["token"].weight
     with pytest.raises(ModuleError, match=r"'token' cannot be .* shares its weight with 'out.weig"):
         fields(model, {"token": [1] * 4})

@@ -21,7 +21,11 @@ from saec.torch.finetune import (  # noqa: E402
 from saec.torch.forecast import forecast  # noqa: E402
 from saec.torch.inplace import compress_  # noqa: E402
 from saec.torch.metrics import loss_metrics  # noqa: E402
-from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag  # noqa: E402
+from saec.torch.modules import (  # noqa: E402
+    CompressedEmbedding,
+    CompressedEmbeddingBag,
+    CompressedLinear,
+)
 from saec.torch.replace import (  # noqa: E402
     decode_embeddings_,
     replace_embeddings_,
@@ -32,6 +36,7 @@ from saec.torch.tables import fields  # noqa: E402
 __all__ = [
     "CompressedEmbedding",
     "CompressedEmbeddingBag",
+    "CompressedLinear",
     "FineTuneResult",
     "compress_",
     "decode_embeddings_",

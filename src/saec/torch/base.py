@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from saec.codes import check_ids
 from saec.errors import IdError
@@ -31,10 +32,12 @@ class CompressedTable(nn.Module):
 
     Attributes:
         layout: buffer int64, all that tells this table's codes from those of another.
+        pads: ids with exact rows of their own.
         prepared: the shortest way to rows, as long as nothing changes.
     """
 
     layout: Tensor
+    pads: tuple[int, ...]
 
     def __init__(self, names: Sequence[str], vocab_size: int) -> None:
         super().__init__()
@@ -112,8 +115,28 @@ class CompressedTable(nn.Module):
     @torch.no_grad()
     def decode(self) -> Tensor:
         """The whole table, (vocab_size, dim)."""
-        ids = torch.arange(self.vocab_size, device=self.layout.device)
-        return torch.cat([self.rows(block, None) for block in torch.split(ids, _DECODE_ROWS)])
+        return torch.cat([self.rows(ids, None) for ids in self._blocks()])
+
+    def weight(self) -> Tensor:
+        """The whole table, (vocab_size, dim), whose gradients reach all but the pads."""
+        if not torch.is_grad_enabled():
+            return self.decode()
+        rows = self.rows(torch.arange(self.vocab_size, device=self.layout.device), None)
+        exact = torch.zeros(self.vocab_size, 1, dtype=torch.bool, device=rows.device)
+        exact[list(self.pads)] = True
+        return torch.where(exact, rows.detach(), rows)
+
+    def products(self, vectors: Tensor) -> Tensor:
+        """Products of vectors (m, dim) with all rows, (m, vocab_size)."""
+        if torch.is_grad_enabled():
+            return functional.linear(vectors, self.weight())
+        # A whole decoded table would be what compression was to avoid.
+        found = [functional.linear(vectors, self.rows(ids, None)) for ids in self._blocks()]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+
+    def _blocks(self) -> Sequence[Tensor]:
+        """All ids, at most _DECODE_ROWS at a time."""
+        return torch.split(torch.arange(self.vocab_size, device=self.layout.device), _DECODE_ROWS)
 
     def _check_dtype(self, ids: Tensor) -> None:
         if ids.dtype not in _ID_DTYPES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,8 @@ __all__ = [
     "check_order",
     "check_repeatable",
     "evaluating",
-    "is_log_loss",
+    "is_squared_error",
+    "logits_by",
     "moved",
     "outputs_of",
 ]
@@ -30,14 +31,18 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def call(model: nn.Module, inputs: Any, device: torch.device | None) -> Any:
-    """``model(*inputs)``: inputs are a tensor, or a tuple or list of arguments."""
+    """``model(*inputs)``: inputs are one argument, or a tuple or list of arguments."""
     arguments: Sequence[Any] = inputs if isinstance(inputs, tuple | list) else (inputs,)
     return model(*(moved(argument, device) for argument in arguments))
 
 
 def moved(value: Any, device: torch.device | None) -> Any:
-    """``value`` on ``device`` if it is a tensor and a device is given."""
-    return value.to(device) if isinstance(value, Tensor) and device is not None else value
+    """``value`` on ``device``: a tensor, a mapping of them, or whatever else has ``to``."""
+    if isinstance(value, Mapping):
+        return {name: moved(item, device) for name, item in value.items()}
+    if isinstance(value, Tensor) and value.is_inference() and torch.is_grad_enabled():
+        value = value.clone()  # autograd keeps no tensors of inference mode
+    return value.to(device) if device is not None and hasattr(value, "to") else value
 
 
 def outputs_of(model: nn.Module, inputs: Any, device: torch.device | None, index: int) -> Tensor:
@@ -94,10 +99,7 @@ def check_order(batches: Batches) -> None:
         DataError: in that case.
     """
     (once, _), (again, _) = next(iter(batches)), next(iter(batches))
-    pairs = zip(once, again, strict=True) if isinstance(once, tuple | list) else [(once, again)]
-    for one, other in pairs:
-        if not isinstance(one, Tensor):
-            continue
+    for one, other in zip(_tensors(once), _tensors(again), strict=True):
         if one.shape != other.shape or not ((one == other) | (one != one)).all():
             raise DataError(
                 "batches come in another order the second time; predictions on them are compared, "
@@ -105,12 +107,46 @@ def check_order(batches: Batches) -> None:
             )
 
 
-def is_log_loss(loss_fn: Loss | None) -> bool:
-    """Whether a loss is the log loss of binary logits, whose predictions say what to expect."""
+def _tensors(inputs: Any) -> Iterator[Tensor]:
+    """The tensors among a model's arguments."""
+    if isinstance(inputs, Tensor):
+        yield inputs
+    elif isinstance(inputs, tuple | list | Mapping):
+        for item in inputs.values() if isinstance(inputs, Mapping) else inputs:
+            yield from _tensors(item)
+
+
+def logits_by(loss_fn: Loss | None) -> Callable[[Tensor], Tensor] | None:
+    """How outputs give the logits of which ``loss_fn`` is the log loss; None for other losses.
+
+    The log loss is known by itself: predictions say which labels to expect. Where outputs are
+    probabilities, as of many published click models, these give the logits.
+    """
     if isinstance(loss_fn, nn.BCEWithLogitsLoss):
         # With weights the logits are not those of the labels' probabilities.
-        return loss_fn.weight is None and loss_fn.pos_weight is None
-    return loss_fn is None or loss_fn is functional.binary_cross_entropy_with_logits
+        unweighted = loss_fn.weight is None and loss_fn.pos_weight is None
+        return _same if unweighted else None
+    if loss_fn is None or loss_fn is functional.binary_cross_entropy_with_logits:
+        return _same
+    if isinstance(loss_fn, nn.BCELoss):
+        return _logits if loss_fn.weight is None else None
+    return _logits if loss_fn is functional.binary_cross_entropy else None
+
+
+def is_squared_error(loss_fn: Loss | None) -> bool:
+    """Whether a loss is the mean squared error, whose curvature depends on no label."""
+    if isinstance(loss_fn, nn.MSELoss):
+        return loss_fn.reduction == "mean"
+    return loss_fn is functional.mse_loss
+
+
+def _same(logits: Tensor) -> Tensor:
+    return logits
+
+
+def _logits(probabilities: Tensor) -> Tensor:
+    # Closest to 1 that float32 comes; a probability of 1 itself has no logit.
+    return torch.logit(probabilities.double(), eps=2.0**-24)
 
 
 @contextmanager

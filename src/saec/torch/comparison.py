@@ -20,7 +20,7 @@ from saec.torch.calls import (
     check_order,
     check_repeatable,
     evaluating,
-    is_log_loss,
+    logits_by,
     moved,
     outputs_of,
 )
@@ -75,7 +75,7 @@ class Comparison:
         labelled: bool,
     ) -> None:
         self._model, self._batches, self._ranges = model, batches, ranges
-        self._loss_fn = None if is_log_loss(loss_fn) else loss_fn
+        self._loss_fn, self._logits = loss_fn, logits_by(loss_fn)
         self._labelled = labelled
         check_repeatable(batches, "batches to compare predictions on")
         with evaluating(model):
@@ -101,7 +101,7 @@ class Comparison:
     @property
     def _has_losses(self) -> bool:
         """Whether losses are compared, whose sum depends on no order; logits otherwise."""
-        return self._labelled or self._loss_fn is not None
+        return self._labelled or self._logits is None
 
     def _outputs(self) -> Iterator[Tensor]:
         """For each batch the logits, or the losses of its examples, (n,) float64."""
@@ -115,11 +115,12 @@ class Comparison:
             yield values
 
     def _compared(self, outputs: Tensor, labels: Any, index: int) -> Tensor:
-        if self._loss_fn is not None:
+        if self._logits is None:
+            assert self._loss_fn is not None
             loss = float(self._loss_fn(outputs, moved(labels, outputs.device)))
             return torch.full((len(outputs),), loss, dtype=torch.float64)
         check_logits(outputs, labels, index)
-        logits = outputs.reshape(-1).double().cpu()
+        logits = self._logits(outputs.reshape(-1)).double().cpu()
         if not self._labelled:
             return logits
         if not isinstance(labels, Tensor) or labels.numel() != len(logits):
@@ -138,7 +139,7 @@ def _kl(before: Tensor, after: Tensor) -> Tensor:
 def _holding(model: nn.Module, result: Compressed, ranges: Ranges | None) -> Iterator[None]:
     """``result`` in the model, and in the end the model's own modules again."""
     tables = named_tables(model, set(result), ranges or {})
-    own = {module for table in tables for module in table.modules.values()}
+    own = {m for table in tables for m in (*table.modules.values(), *table.tied.values())}
     # Of a table that ``result`` holds uncompressed, the module stays and its rows are overwritten.
     rows = [(t.weight, t.weight.detach().clone()) for t in tables if is_raw(t, result)]
     places = [

@@ -45,9 +45,9 @@ def forecast(
     labelled ``calibration`` rows tell what really was lost; between those sizes the share of the
     forecast that came true is interpolated. The model is afterwards as it was.
 
+    Other arguments than these are those of :func:`saec.torch.compress_`.
+
     Args:
-        model, batches, loss_fn, frequencies, codec, ranges, seed, progress: see
-            :func:`saec.torch.compress_`.
         calibration: labelled batches of rows that the tables have not seen, which can be iterated
             more than once.
 

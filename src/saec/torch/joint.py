@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from saec.codes import check_ids
 from saec.stored.field import CompressedField
@@ -93,6 +94,15 @@ class JointTable(CompressedTable):
         """See :class:`CompressedTable`."""
         rows = self.rows(ids, padding_idx)
         return pool_rows(rows, ids, offsets, per_sample_weights, mode, padding_idx)
+
+    def products(self, vectors: Tensor) -> Tensor:
+        """See :class:`CompressedTable`; each table's own."""
+        if torch.is_grad_enabled():
+            return super().products(vectors)
+        products = torch.cat([table.products(vectors) for table in self._parts], dim=1)
+        if self.pad_rows is not None:
+            products[:, list(self.pads)] = functional.linear(vectors, self.pad_rows)
+        return products
 
     def _gathered(self, ids: Tensor, numbers: Tensor) -> Tensor:
         """Each table asked for its own ids."""

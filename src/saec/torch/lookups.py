@@ -44,25 +44,37 @@ def recording(tables: Iterable[Table], lookups: list[Lookup]) -> Iterator[None]:
         yield
 
 
-def gradients_of(loss: Tensor, lookups: Sequence[Lookup]) -> list[Tensor]:
-    """Of the loss with respect to the rows of each lookup.
+def gradients_of(
+    loss: Tensor, lookups: Sequence[Lookup], tables: Iterable[Table]
+) -> tuple[list[tuple[Lookup, Tensor]], list[Table]]:
+    """Of the loss with respect to the rows of lookups; and the tables that it depends on.
+
+    Lookups are cut off from the weights of their tables, so that these are tables with whose
+    weights the model computes by itself. The graph is kept. A lookup that the model makes and does
+    not use is left out, if it uses another one of the same table.
 
     Raises:
-        ModuleError: the loss does not depend on one of them, as far as PyTorch knows.
+        ModuleError: the loss depends on no lookup of a table, as far as PyTorch knows.
     """
-    found: Sequence[Tensor | None] = [None] * len(lookups)
-    if lookups and loss.requires_grad:
-        found = torch.autograd.grad(loss, [lookup.rows for lookup in lookups], allow_unused=True)
+    learning = [table for table in tables if table.weight.requires_grad]
+    inputs = [*(lookup.rows for lookup in lookups), *(table.weight for table in learning)]
+    found: Sequence[Tensor | None] = [None] * len(inputs)
+    if inputs and loss.requires_grad:
+        found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
     gradients = []
-    for lookup, gradient in zip(lookups, found, strict=True):
-        if gradient is None:
+    pairs = list(zip(lookups, found[: len(lookups)], strict=True))
+    used = {lookup.table for lookup, gradient in pairs if gradient is not None}
+    for lookup, gradient in pairs:
+        if gradient is not None:
+            gradients.append((lookup, gradient))
+        elif lookup.table not in used:
             raise ModuleError(
                 f"no gradient reaches the output of embedding {lookup.path!r}: the model detaches "
                 "it, disables gradients or does not use it; leave its field out of names if the "
                 "outputs do not depend on it"
             )
-        gradients.append(gradient)
-    return gradients
+    at_weights = zip(learning, found[len(lookups) :], strict=True)
+    return gradients, [table for table, gradient in at_weights if gradient is not None]
 
 
 def split_fields(table: Table, ids: Tensor) -> Iterator[tuple[str, Tensor | slice]]:

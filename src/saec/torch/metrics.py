@@ -9,13 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from saec.errors import DataError, MetricError, ModuleError, OptionError
 from saec.metric import LossMetrics
 from saec.progress import bar
-from saec.torch.calls import Batches, Loss, check_logits, is_log_loss, moved, outputs_of
+from saec.torch.calls import (
+    Batches,
+    Loss,
+    check_logits,
+    is_squared_error,
+    logits_by,
+    moved,
+    outputs_of,
+)
 from saec.torch.lookups import Lookup, gradients_of, recording, single_precision, split_fields
 from saec.torch.tables import Ranges, Table, named_tables
 
@@ -54,15 +63,23 @@ def loss_metrics(
     at ``padding_idx`` do not count: it is stored exactly. A row that all examples of a batch look
     up together, as of positions, gets the gradient of all of them.
 
+    Where a model computes with a table itself, as a linear layer that shares its weight does or one
+    that scores all items, what all rows get of an example's gradient is added. It is estimated,
+    without bias, from a batch's sum with random signs of its examples (Hutchinson, A Stochastic
+    Estimator of the Trace, 1990).
+
     Args:
         model: ``model(*inputs)`` gives logits, (n,) or (n, 1), or whatever ``loss_fn`` takes, a
             tensor with one entry or row for each example. Compressed modules are not looked at.
-        batches: (inputs, labels) pairs; inputs are a tensor or a tuple of arguments. Tensors are
-            moved to the device of the tables. Rows of the training log will do, as the labels of
-            a click model are not used; they should be drawn from all of it.
-        loss_fn: None or PyTorch's unweighted binary cross-entropy with logits: the mean over labels
-            as the model's own predictions expect them, the given ones may be None. Another
-            ``loss_fn(outputs, labels)``, the mean over a batch: gradients at the given labels.
+        batches: (inputs, labels) pairs; inputs are one argument or a tuple of arguments. Tensors,
+            and mappings of them, are moved to the device of the tables. Rows of the training log
+            will do, as the labels of a click model are not used; they should be drawn from all of
+            it.
+        loss_fn: None or PyTorch's unweighted binary cross-entropy, of logits or of probabilities:
+            the mean over labels as the model's own predictions expect them, the given ones may be
+            None. PyTorch's mean squared error, of one output for each example: its curvature, which
+            depends on no label. Another ``loss_fn(outputs, labels)``, the mean over a batch:
+            gradients at the given labels.
         names: the fields, by the names of :func:`saec.torch.fields`; None for all tables.
         ranges: joint tables, as for :func:`saec.torch.fields`.
         examples: stop after so many, at the end of a batch.
@@ -76,7 +93,7 @@ def loss_metrics(
 
     Raises:
         ModuleError: a table cannot be compressed (:func:`saec.torch.fields`), the model returns no
-            tensor, or its outputs do not depend on an embedding that was looked up.
+            tensor, or its outputs do not depend on a table that was looked up.
         DataError: no batches, outputs or labels that do not fit the batch, or a loss that is no
             single number.
         MetricError: a loss or a gradient is not finite.
@@ -89,8 +106,8 @@ def loss_metrics(
     tables = named_tables(model, None if names is None else set(names), ranges or {})
     if not tables:
         raise ModuleError("no embedding tables to measure")
-    with _unchanged(model), bar("loss metric", examples, progress) as shown:
-        run = _Run(model, tables, None if is_log_loss(loss_fn) else loss_fn)
+    with _unchanged(model, tables), bar("loss metric", examples, progress) as shown:
+        run = _Run(model, tables, loss_fn)
         with recording(tables, run.lookups):
             for index, (inputs, labels) in enumerate(batches):
                 shown.advance(run.add(inputs, labels, index))
@@ -126,6 +143,12 @@ class _Sums:
         traces = self.traces.setdefault(count, self.matrix.new_zeros(count))
         traces.index_add_(0, units, gradients.square().sum(1))
 
+    def add_even(self, gradients: Tensor, count: int) -> None:
+        """Add gradients (m, dim) float64 of ``count`` units, of which each has an equal part."""
+        self.matrix += gradients.T @ gradients
+        traces = self.traces.setdefault(count, self.matrix.new_zeros(count))
+        traces += gradients.square().sum() / count
+
     def close(self) -> None:
         """End a batch."""
         for count, traces in self.traces.items():
@@ -148,9 +171,10 @@ class _Run:
     def __init__(self, model: nn.Module, tables: Sequence[Table], loss_fn: Loss | None) -> None:
         self.model = model
         self.tables = tables
-        self.loss_fn = loss_fn
+        self.loss_fn, self.logits = loss_fn, logits_by(loss_fn)
         self.device = tables[0].weight.device
         self.sums = {part.name: _Sums.zero(t.weight) for t in tables for part in t.parts}
+        self.signs = np.random.default_rng(0)
         self.examples = 0
         self.lookups: list[Lookup] = []
 
@@ -163,8 +187,11 @@ class _Run:
             raise MetricError(f"batch {index}: the loss is {float(loss.detach())}")
         # Activation checkpoints look rows up again during backward; those are the same lookups.
         lookups = list(self.lookups)
-        for lookup, gradient in zip(lookups, gradients_of(loss, lookups), strict=True):
+        gradients, computed = gradients_of(loss, lookups, self.tables)
+        for lookup, gradient in gradients:
             self._add(lookup, gradient, index)
+        if computed:
+            self._add_computed(computed, outputs, loss, index)
         for sums in self.sums.values():
             sums.close()
         self.examples += len(outputs)
@@ -201,11 +228,36 @@ class _Run:
         for name, chosen in split_fields(lookup.table, ids):
             self.sums[name].add(gradients[chosen], units[chosen], lookup.count)
 
+    def _add_computed(
+        self, tables: Sequence[Table], outputs: Tensor, loss: Tensor, index: int
+    ) -> None:
+        """Add what rows get by computations with their tables' weights.
+
+        With a random sign for each example, products of different examples vanish on average.
+        """
+        (at_outputs,) = torch.autograd.grad(loss, outputs, retain_graph=True)
+        shape = (len(outputs), *[1] * (outputs.ndim - 1))
+        signs = torch.from_numpy(self.signs.choice([-1.0, 1.0], size=shape)).to(at_outputs)
+        weights = [table.weight for table in tables]
+        found = torch.autograd.grad(outputs, weights, signs * at_outputs)
+        for table, gradients in zip(tables, found, strict=True):
+            if not bool(gradients.isfinite().all()):
+                raise MetricError(f"batch {index}: a gradient at {table.path!r} is not finite")
+            padding = [module.padding_idx for module in table.modules.values()]
+            pads = torch.tensor([pad for pad in padding if pad is not None], dtype=torch.long)
+            rows = gradients.double().index_fill(0, pads.to(gradients.device), 0)
+            for part in table.parts:
+                self.sums[part.name].add_even(rows[part.first : part.last], len(outputs))
+
     def _loss(self, outputs: Tensor, labels: Any, index: int) -> Tensor:
         """The sum of the examples' losses, so that each gradient is that of its own example."""
-        if self.loss_fn is None:
+        if self.logits is not None:
             check_logits(outputs, labels, index)
-            return _spread(outputs.reshape(-1))
+            return _spread(self.logits(outputs.reshape(-1)))
+        assert self.loss_fn is not None
+        if is_squared_error(self.loss_fn) and outputs.numel() == len(outputs):
+            # h h' = 2 g g', the curvature itself: 1/2 delta' G delta is the squared change.
+            return math.sqrt(2) * single_precision(outputs).sum()
         loss = self.loss_fn(outputs, labels)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
@@ -224,8 +276,10 @@ def _spread(logits: Tensor) -> Tensor:
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def _unchanged(model: nn.Module, tables: Sequence[Table]) -> Iterator[None]:
     """Eval mode and gradients on; flags, buffers and random state restored at the end."""
+    # Of a frozen table, too, it must be seen what the model computes with it.
+    frozen = [t.weight for t in tables if not (t.weight.requires_grad or t.weight.is_inference())]
     training = {module: module.training for module in model.modules()}
     buffers = [(m, name, b) for m in model.modules() for name, b in m._buffers.items()]
     written = [b for _, _, b in buffers if b is not None]
@@ -245,8 +299,12 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
         # inference_mode(False) turns gradients on, whichever way they were turned off.
         with torch.random.fork_rng(devices), torch.inference_mode(False), cudnn:
             model.eval()
+            for weight in frozen:
+                weight.requires_grad_()
             yield
     finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
         for module, flag in training.items():
             module.training = flag
         for module, name, buffer in buffers:

@@ -10,7 +10,7 @@ from torch.compiler import is_compiling
 
 from saec.torch.base import CompressedTable
 
-__all__ = ["CompressedEmbedding", "CompressedEmbeddingBag"]
+__all__ = ["CompressedEmbedding", "CompressedEmbeddingBag", "CompressedLinear"]
 
 
 class _CompressedModule(nn.Module):
@@ -29,6 +29,15 @@ class _CompressedModule(nn.Module):
     def decode(self) -> Tensor:
         """The whole table, (num_embeddings, embedding_dim), detached."""
         return self.table.decode()
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole table, (num_embeddings, embedding_dim), decoded anew by each access.
+
+        For models that compute with it themselves. Gradients go through it, but to no row at
+        ``padding_idx``. Scores of all rows are cheaper by :class:`CompressedLinear`.
+        """
+        return self.table.weight()
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
@@ -106,3 +115,42 @@ class CompressedEmbeddingBag(_CompressedModule):
     def extra_repr(self) -> str:
         """Sizes and mode, for ``print(model)``."""
         return f"{super().extra_repr()}, mode={self.mode}"
+
+
+class CompressedLinear(nn.Module):
+    """In place of an ``nn.Linear`` that has an embedding's weight: scores of all its rows.
+
+    It shares the table of the embedding's :class:`CompressedEmbedding`, and multiplies with its
+    axes before it looks at rows, where the table has axes.
+
+    Args:
+        table: whose rows are scored.
+        bias: (vocab_size,) what is added to the scores, or None.
+    """
+
+    def __init__(self, table: CompressedTable, bias: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.table = table
+        self.bias = bias
+        self.in_features = table.dim
+        self.out_features = table.vocab_size
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (nn.Linear's name)
+        """Products of ``input`` (..., in_features) with all rows, (..., out_features)."""
+        scores = self.table.products(input.reshape(-1, self.in_features))
+        scores = scores.reshape(*input.shape[:-1], self.out_features)
+        return scores if self.bias is None else scores + self.bias
+
+    def decode(self) -> Tensor:
+        """The whole table, (out_features, in_features), detached."""
+        return self.table.decode()
+
+    @property
+    def weight(self) -> Tensor:
+        """See :attr:`CompressedEmbedding.weight`."""
+        return self.table.weight()
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        bias = self.bias is not None
+        return f"{self.in_features}, {self.out_features}, {self.table.summary}, bias={bias}"

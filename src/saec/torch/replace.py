@@ -13,12 +13,12 @@ from saec.stored.field import CompressedField
 from saec.stored.raw import RawField
 from saec.torch.base import CompressedTable, LearnedTable
 from saec.torch.joint import compressed_table
-from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag
+from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag, CompressedLinear
 from saec.torch.tables import EmbeddingModule, Ranges, Table, named_tables
 
 __all__ = ["decode_embeddings_", "is_raw", "replace_embeddings_", "sync_codebooks_"]
 
-_CompressedModule = CompressedEmbedding | CompressedEmbeddingBag
+_CompressedModule = CompressedEmbedding | CompressedEmbeddingBag | CompressedLinear
 
 
 def replace_embeddings_(
@@ -31,9 +31,10 @@ def replace_embeddings_(
     """Put compressed tables in the place of the embedding modules that they were made from.
 
     Every occurrence of a module gets the same new one; modules that share a weight get modules
-    that share one table. Training flag, device, dtype and ``requires_grad`` are kept. The
-    row at ``padding_idx`` comes from the model, exact. A table that ``result`` holds uncompressed
-    stays a plain module, with the rows of ``result``. Parameters change, so make optimizers after.
+    that share one table; a linear layer that shares it becomes a :class:`CompressedLinear`.
+    Training flag, device, dtype and ``requires_grad`` are kept. The row at ``padding_idx`` comes
+    from the model, exact. A table that ``result`` holds uncompressed stays a plain module, with the
+    rows of ``result``. Parameters change, so make optimizers after.
 
     Args:
         model: the model that was compressed, or a new one of the same architecture.
@@ -173,12 +174,15 @@ def _compressed_modules(table: Table, result: Compressed) -> dict[nn.Module, nn.
     fields = [result[part.name] for part in table.parts]
     shared = compressed_table(fields, pads, like=table.weight.detach())
     shared.requires_grad_(table.weight.requires_grad)
-    return {module: _compressed_module(module, shared) for module in table.modules.values()}
+    modules = [*table.modules.values(), *table.tied.values()]
+    return {module: _compressed_module(module, shared) for module in modules}
 
 
-def _compressed_module(module: EmbeddingModule, table: CompressedTable) -> nn.Module:
+def _compressed_module(module: EmbeddingModule | nn.Linear, table: CompressedTable) -> nn.Module:
     new: nn.Module
-    if isinstance(module, nn.Embedding):
+    if isinstance(module, nn.Linear):
+        new = CompressedLinear(table, module.bias)
+    elif isinstance(module, nn.Embedding):
         new = CompressedEmbedding(table, module.padding_idx, module.sparse)
     else:
         new = CompressedEmbeddingBag(
@@ -188,9 +192,12 @@ def _compressed_module(module: EmbeddingModule, table: CompressedTable) -> nn.Mo
 
 
 def _plain_module(module: _CompressedModule, weight: nn.Parameter) -> nn.Module:
-    plain: nn.Embedding | nn.EmbeddingBag
+    plain: nn.Embedding | nn.EmbeddingBag | nn.Linear
     rows, dim = weight.shape
-    if isinstance(module, CompressedEmbedding):
+    if isinstance(module, CompressedLinear):
+        plain = nn.Linear(dim, rows, bias=False, device="meta")
+        plain.register_parameter("bias", module.bias)
+    elif isinstance(module, CompressedEmbedding):
         plain = nn.Embedding(
             rows, dim, module.padding_idx, sparse=module.sparse, _weight=weight.detach()
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +14,7 @@ from torch import nn
 
 from saec.errors import ModuleError
 from saec.table import Field
+from saec.torch.torchrec import check_collections
 
 __all__ = ["EmbeddingModule", "Part", "Ranges", "Table", "fields", "named_tables"]
 
@@ -35,10 +36,14 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One weight, the modules that look rows up in it by path, and its parts in row order."""
+    """One weight, the modules that look rows up in it by path, and its parts in row order.
+
+    tied: by path, linear layers with the same weight, which score all rows.
+    """
 
     modules: dict[str, EmbeddingModule]
     parts: tuple[Part, ...]
+    tied: dict[str, nn.Linear] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -58,7 +63,8 @@ def fields(
 
     A table is named by the path of its module, such as ``embeddings.user``. A module that is
     reached under two paths, or a weight that two embedding modules share, is one table, named by
-    its first path.
+    its first path. So is the weight of an embedding and an ``nn.Linear``, as of sequential models
+    that score all items by their embeddings.
 
     Args:
         model: any module that holds ``nn.Embedding`` or ``nn.EmbeddingBag`` modules.
@@ -75,7 +81,8 @@ def fields(
     Raises:
         ModuleError: a name is no embedding's, ranges do not fit, or a module has a property that
             compressed tables cannot honour: ``max_norm``, ``scale_grad_by_freq``, a weight shared
-            with a module that is no embedding, a ``forward``, hooks or parametrisation of its own.
+            with a module that is neither an embedding nor an ``nn.Linear``, a ``forward``, hooks or
+            parametrisation of its own; or a TorchRec collection is sharded or fused.
         FieldError: weights or frequencies cannot be used.
     """
     tables = named_tables(model, set(frequencies), ranges or {})
@@ -93,6 +100,7 @@ def named_tables(model: nn.Module, names: set[str] | None, ranges: Ranges) -> li
     Raises:
         ModuleError: see :func:`fields`.
     """
+    check_collections(model, names)
     found, aliases = _find(model)
     for path in ranges:
         _check_known(path, found, aliases, "table")
@@ -114,8 +122,7 @@ def named_tables(model: nn.Module, names: set[str] | None, ranges: Ranges) -> li
     for table in chosen:
         _check_complete(table, names)
         _check_modules(table)
-        _check_ties(model, table)
-    return chosen
+    return [replace(table, tied=_tied(model, table)) for table in chosen]
 
 
 def _find(model: nn.Module) -> tuple[dict[str, dict[str, EmbeddingModule]], dict[str, str]]:
@@ -204,17 +211,33 @@ def _check_modules(table: Table) -> None:
                 raise ModuleError(f"embedding {path!r} cannot be compressed: it has {reason}")
 
 
-def _check_ties(model: nn.Module, table: Table) -> None:
+def _tied(model: nn.Module, table: Table) -> dict[str, nn.Linear]:
+    """Linear layers whose weight is the table's; any other module that holds it is refused."""
     owners = set(table.modules.values())
+    tied: dict[str, nn.Linear] = {}
     for path, module in model.named_modules():
         if module in owners:
             continue
         for name, parameter in module._parameters.items():
-            if parameter is table.weight:
+            if parameter is not table.weight:
+                continue
+            if name != "weight" or not _is_plain_linear(module):
                 raise ModuleError(
                     f"embedding {table.path!r} cannot be compressed: it shares its weight with "
-                    f"{f'{path}.{name}'.lstrip('.')!r}, which is no embedding"
+                    f"{f'{path}.{name}'.lstrip('.')!r}, which is neither an embedding nor a plain "
+                    "nn.Linear"
                 )
+            tied[path] = module
+    return tied
+
+
+def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    return (
+        isinstance(module, nn.Linear)
+        and type(module).forward is nn.Linear.forward
+        and "forward" not in vars(module)
+        and not any(getattr(module, name) for name in _HOOKS)
+    )
 
 
 def _as_array(weight: torch.Tensor) -> NDArray[Any]:

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saec.errors import ModuleError
+from saec.lookup import LookupTable
 from saec.stored.field import CompressedField
 from saec.stored.tiered import TieredField
 from saec.tiers import Layout
 from saec.torch.base import LearnedTable
+from saec.torch.operator import native_pool
 from saec.torch.tier_reader import TierReader, held_values
 from saec.torch.vectors import Vectors
 
@@ -82,6 +84,31 @@ class TieredTable(LearnedTable):
     def summary(self) -> str:
         """Sizes of what is stored."""
         return f"tiers={len(self.parts.tiers)}, axes={self.parts.rank}, bytes={len(self.codes)}"
+
+    def products(self, vectors: Tensor) -> Tensor:
+        """See :class:`CompressedTable`; by coordinates, of which there are fewer than dim."""
+        single = self.mean.is_cpu and self.mean.dtype is vectors.dtype is torch.float32
+        eager = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        if not (single and eager and self.parts.rank):
+            return super().products(vectors)
+        table = self._coordinate_table()
+        along = vectors @ self.axes.T
+        products = (vectors @ self.mean)[:, None].repeat(1, self.vocab_size)
+        for ids in self._blocks():
+            rows = native_pool(table, ids, None, None, "sum", -1, torch.float32, self._place)
+            first = int(ids[0])
+            products[:, first : first + len(ids)].addmm_(along, rows.T)
+        if self.pads:
+            products[:, list(self.pads)] = vectors @ self.pad_rows.T
+        return products
+
+    def _coordinate_table(self) -> LookupTable:
+        """Rows of which are the coordinates (rank,) of ours: axes are those of axis space."""
+        tensors = list(self.tensors)
+        tensors[2] = torch.eye(self.parts.rank)
+        tensors[3] = torch.zeros(self.parts.rank)
+        tensors[6] = torch.empty(0, self.parts.rank)
+        return TierReader(self.parts, ()).table(tensors)
 
     def tuned(self, field: CompressedField) -> CompressedField:
         """See :class:`LearnedTable`."""

@@ -13,10 +13,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from saec import artifact
 from saec.codes import whole_ids
-from saec.errors import ArtifactError, FieldError
+from saec.errors import ArtifactError, FieldError, did_you_mean
 from saec.lookup import Bags, Mode, bags_of, gather, output_dtype
+from saec.notebook import html_table
+from saec.sources import listed
 from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
+from saec.stored.field import SIZE_HEADING, CompressedField, size_cells
 from saec.stored.raw import RawField
 from saec.stored.tiered import TieredField
 
@@ -55,7 +57,13 @@ class Compressed(Mapping[str, CompressedField]):
         )
 
     def __getitem__(self, name: str) -> CompressedField:
-        return self._fields[name]
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise KeyError(self._unknown(name)) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._fields
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
@@ -151,8 +159,14 @@ class Compressed(Mapping[str, CompressedField]):
 
     def _place(self, name: str) -> str:
         if name not in self._fields:
-            raise FieldError(f"there is no field {name!r}; there are {sorted(self._fields)}")
+            raise FieldError(self._unknown(name))
         return self._fields[name].place
+
+    def _unknown(self, name: str) -> str:
+        return (
+            f"there is no field {name!r}; there are {listed(sorted(self))}"
+            f"{did_you_mean(str(name), self)}"
+        )
 
     def _gathered(self, bags: Mapping[str, Bags], dtype: DTypeLike, threads: int) -> NDArray[Any]:
         counts = {name: field.count for name, field in bags.items()}
@@ -189,6 +203,17 @@ class Compressed(Mapping[str, CompressedField]):
             f"Compressed({len(self)} fields, {self.nbytes} bytes, "
             f"ratio {self.compression_ratio:.1f})"
         )
+
+    def _repr_html_(self) -> str:
+        loss = self.predicted_loss_increase
+        cost = "" if loss is None else f"predicted log-loss increase {loss:.2g} nats"
+        features = sum(field.vocab_size for field in self.values())
+        size = size_cells(self.nbytes, self.original_nbytes, features)
+        rows = [
+            *(field.size_row() for field in self.values()),
+            ("file", f"{features:,}", "", "", *size),
+        ]
+        return html_table(cost, SIZE_HEADING, rows)
 
 
 def load(path: str | os.PathLike[str]) -> Compressed:

@@ -13,6 +13,7 @@ from saec.allocation import Step, frontier
 from saec.codecs.codec import Codec
 from saec.errors import BudgetError
 from saec.metric import LossMetrics
+from saec.notebook import html_table
 from saec.pricing import Priced
 from saec.table import Field
 
@@ -122,13 +123,31 @@ class Forecast:
 
     def __repr__(self) -> str:
         lines = [f"Forecast({len(self.ratios)} sizes)", "   ratio       bytes  log loss"]
-        for place in np.linspace(0, len(self.ratios) - 1, 9).astype(int):
+        for place in self._shown:
             lines.append(
                 f"{self.ratios[place]:8.1f} {self.nbytes[place]:11d}  "
                 f"+{self.loss_increases[place]:.2e} "
                 f"({self.low[place]:.1e} to {self.high[place]:.1e})"
             )
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        heading = ("ratio", "bytes", "log loss, nats", "low", "high")
+        losses = (self.loss_increases, self.low, self.high)
+        rows = [
+            (
+                f"{self.ratios[place]:,.1f}",
+                f"{self.nbytes[place]:,}",
+                *(f"+{nats[place]:.2e}" for nats in losses),
+            )
+            for place in self._shown
+        ]
+        return html_table("expected increase of the log loss", heading, rows)
+
+    @property
+    def _shown(self) -> NDArray[np.intp]:
+        """Places of the points that a reader sees."""
+        return np.unique(np.linspace(0, len(self.ratios) - 1, 9).astype(np.intp))
 
 
 def forecast(

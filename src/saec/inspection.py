@@ -11,10 +11,16 @@ from numpy.typing import ArrayLike
 from saec.budget import Ratio
 from saec.codecs.survey import moments_of
 from saec.metric import Metric
+from saec.notebook import html_table
 from saec.pricing import Priced
 from saec.table import Field
 
 __all__ = ["InspectedField", "Inspection", "inspect"]
+
+_HEADING = (
+    *("field", "rows", "dim", "bytes", "rows once", "of occurrences", "directions"),
+    *("would take", "bits per feature"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,32 @@ class Inspection:
     def planned_ratio(self) -> float:
         """Compression ratio of the plan."""
         return self.nbytes / self.planned_nbytes
+
+    def _repr_html_(self) -> str:
+        loss = self.planned_loss_increase
+        cost = "" if loss is None else f", predicted log-loss increase {loss:.2g} nats"
+        size = f"{self.nbytes:,} bytes would become {self.planned_nbytes:,}"
+        measured = "in the loss metric" if self.in_loss_metric else "in Euclidean distance"
+        return html_table(
+            f"{size}, ratio {self.planned_ratio:.1f}{cost}\n"
+            f"directions: effective number {measured}",
+            _HEADING,
+            [_cells(field) for field in self.fields],
+        )
+
+
+def _cells(field: InspectedField) -> tuple[str, ...]:
+    return (
+        field.name,
+        f"{field.vocab_size:,}",
+        str(field.dim),
+        f"{field.nbytes:,}",
+        f"{field.rows_once:.1%}",
+        f"{field.occurrences_once:.1%}",
+        f"{field.directions:.2f}",
+        f"{field.planned_nbytes:,}",
+        f"{field.planned_bits_per_feature:.2f}",
+    )
 
 
 def inspect(

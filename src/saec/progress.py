@@ -1,4 +1,4 @@
-"""Progress bars on stderr that appear only at a terminal, and only for work worth watching."""
+"""Progress bars, at a terminal or in a notebook only, and only for work worth watching."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
 from functools import cache
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -89,9 +90,14 @@ def bar(description: str, total: float | None = None, show: bool = True) -> Bar:
     Args:
         description: what is being done, shown before the bar.
         total: units of work, or None if unknown.
-        show: False keeps silent; so does a stderr that is no terminal.
+        show: False keeps silent; so does a stderr that is neither a terminal nor a notebook's, and
+            a notebook without ipywidgets.
     """
-    return Bar(_rich_progress() if show and _at_terminal() else None, description, total)
+    return Bar(
+        _rich_progress() if show and (_at_terminal() or _in_notebook()) else None,
+        description,
+        total,
+    )
 
 
 def track(
@@ -109,6 +115,11 @@ def track(
 def _at_terminal() -> bool:
     # Not rich's is_terminal, which FORCE_COLOR turns on for pipes and log files too.
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _in_notebook() -> bool:
+    # Rich warns in every notebook that lacks the widgets.
+    return Console().is_jupyter and find_spec("ipywidgets") is not None
 
 
 @cache

@@ -14,9 +14,12 @@ from saec import artifact
 from saec.codes import whole_ids
 from saec.errors import ArtifactError
 from saec.lookup import Bags, LookupTable, Mode, bags_of, gather, output_dtype
+from saec.notebook import html_table
 from saec.table import WEIGHT_DTYPES
 
-__all__ = ["CompressedField", "Mode"]
+__all__ = ["SIZE_HEADING", "CompressedField", "Mode", "size_cells"]
+
+SIZE_HEADING = ("field", "rows", "dim", "codec", "bytes", "bits per feature", "ratio")
 
 _DECODE_ROWS = 1 << 16
 
@@ -165,3 +168,16 @@ class CompressedField(ABC):
             f"{type(self).__name__}({self.name!r}, {self.vocab_size} x {self.dim}, "
             f"{self.nbytes} bytes, ratio {ratio:.1f})"
         )
+
+    def _repr_html_(self) -> str:
+        return html_table("", SIZE_HEADING, [self.size_row()])
+
+    def size_row(self) -> tuple[str, ...]:
+        """Cells under :data:`SIZE_HEADING`."""
+        shape = (f"{self.vocab_size:,}", str(self.dim), self.codec)
+        return (self.name, *shape, *size_cells(self.nbytes, self.original_nbytes, self.vocab_size))
+
+
+def size_cells(nbytes: int, original_nbytes: int, features: int) -> tuple[str, ...]:
+    """Bytes, bits per feature and ratio, as text."""
+    return (f"{nbytes:,}", f"{8 * nbytes / features:.2f}", f"{original_nbytes / nbytes:.1f}")

@@ -1,0 +1,43 @@
+"""What notebooks show of an object: small HTML tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+__all__ = ["html_table"]
+
+_MOST_ROWS = 60  # a notebook is no place for ten thousand fields
+
+_NUMBER = ' style="text-align: right"'
+_NAME = ' style="text-align: left"'
+
+
+def html_table(caption: str, heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is names and whose others are numbers; all text is escaped.
+
+    Args:
+        caption: stands above; several lines are told apart.
+        heading: (m,) names of the columns.
+        rows: (m,) cells each; those in the middle of a long table are left out, and counted.
+    """
+    every = list(rows)
+    shown = [_row("td", row) for row in every]
+    if len(every) > _MOST_ROWS:
+        half = _MOST_ROWS // 2
+        left_out = len(every) - 2 * half
+        gap = f'<tr><td colspan="{len(heading)}"{_NAME}>and {left_out:,} more</td></tr>'
+        shown = [*shown[:half], gap, *shown[-half:]]
+    above = "<br>".join(escape(line) for line in caption.splitlines())
+    return (
+        f'<table><caption style="text-align: left">{above}</caption>'
+        f"<thead>{_row('th', heading)}</thead><tbody>{''.join(shown)}</tbody></table>"
+    )
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    styles = [_NAME, *[_NUMBER] * (len(cells) - 1)]
+    inner = (
+        f"<{tag}{style}>{escape(cell)}</{tag}>" for style, cell in zip(styles, cells, strict=True)
+    )
+    return f"<tr>{''.join(inner)}</tr>"

@@ -9,7 +9,7 @@ from glob import escape
 from pathlib import Path
 from typing import TypeVar
 
-from saec.errors import CheckpointError
+from saec.errors import CheckpointError, did_you_mean
 from saec.frequency import count_columns
 from saec.metric import LossMetrics
 from saec.metric_file import load_metrics
@@ -219,7 +219,10 @@ def _chosen(tables: Arrays, only: Sequence[str]) -> Arrays:
     """Those whose name matches one of ``only``; all, if that is empty."""
     for pattern in only:
         if not any(_matches(name, [pattern]) for name in tables):
-            raise CheckpointError(f"no table matches --only {pattern}; there are {listed(tables)}")
+            raise CheckpointError(
+                f"no table matches --only {pattern}; there are {listed(tables)}"
+                f"{did_you_mean(pattern, tables)}"
+            )
     return {name: table for name, table in tables.items() if not only or _matches(name, only)}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from types import ModuleType
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "OptionError",
     "OptionalDependencyError",
     "SaecError",
+    "did_you_mean",
     "require",
 ]
 
@@ -78,6 +81,13 @@ class MetricWarning(UserWarning):
 
 class OptionalDependencyError(SaecError, ImportError):
     """A package of an optional extra is not installed."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What ends a message on an unknown ``name``: the known one that is most like it, if any is."""
+    plain = {other.casefold(): other for other in known}
+    close = get_close_matches(name.casefold(), plain, n=1)
+    return f"; did you mean {plain[close[0]]!r}?" if close else ""
 
 
 def require(module: str, extra: str) -> ModuleType:

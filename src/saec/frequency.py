@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from saec.errors import DataError, IdError, require
+from saec.errors import DataError, IdError, did_you_mean, require
 from saec.progress import bar, track
 
 __all__ = ["count_batches", "count_columns", "count_ids", "log_files", "unseen_frequency"]
@@ -268,7 +268,10 @@ def _parquet_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
         present = file.schema_arrow.names
         for column in columns:
             if column not in present:
-                raise DataError(f"{path}: no column {column!r}; there are {', '.join(present)}")
+                raise DataError(
+                    f"{path}: no column {column!r}; there are {', '.join(present)}"
+                    f"{did_you_mean(column, present)}"
+                )
         yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
 
 

@@ -23,7 +23,7 @@ from saec.cli.common import (
     predicted,
     size_table,
 )
-from saec.errors import FieldError, IdError
+from saec.errors import FieldError, IdError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +78,10 @@ def lookup(
     hush(quiet)
     result = saec.load(artifact)
     if field not in result:
-        raise FieldError(f"{artifact} has no field {field!r}; it has {listed(result)}")
+        raise FieldError(
+            f"{artifact} has no field {field!r}; it has {listed(result)}"
+            f"{did_you_mean(field, result)}"
+        )
     if out is not None:
         if as_json:
             raise UsageError("give --json or --out, not both")

@@ -13,16 +13,19 @@ BUILT_FROM := $(wildcard native/*) CMakeLists.txt pyproject.toml constraints.txt
 # The tools are in the environment already: no download per build, and the build directory is kept.
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
-.PHONY: help test test-kills bench-smoke demo lint sanitize sanitize-threads clean
+.PHONY: help test test-kills test-zoo bench-smoke demo lint sanitize sanitize-threads docs wheel clean
 
 help:
 	@echo "make test      set up, lint, check types, run all tests"
 	@echo "make demo      set up, train, compress and evaluate on a simulated click log"
 	@echo "make test-kills  compressions and workers killed at many random moments, in minutes"
+	@echo "make test-zoo  models of other libraries and TorchRec, which it installs"
 	@echo "make bench-smoke  lookups against recorded ratios, in a minute"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make sanitize  the native core's tests under address and undefined-behaviour sanitizers"
 	@echo "make sanitize-threads  its lookups by several threads under the thread sanitizer"
+	@echo "make docs      the documents as a site, in build/site; warnings are errors"
+	@echo "make wheel     build one, and test it in an environment that has nothing else"
 	@echo "make clean     remove the environment and everything built"
 
 test: lint
@@ -31,6 +34,9 @@ test: lint
 test-kills: $(VENV)/.dev
 	SAEC_KILLS=20 $(BIN)/python -m pytest tests/test_resuming.py -k killed
 	SAEC_KILLS=5 $(BIN)/python -m pytest tests/distributed -k "kill or die"
+
+test-zoo: $(VENV)/.zoo
+	$(BIN)/python -m pytest tests/zoo tests/test_documents.py -k zoo
 
 bench-smoke: $(VENV)/.dev
 	$(BIN)/python benchmarks/smoke.py
@@ -62,6 +68,12 @@ $(VENV)/.dev: $(VENV)/.tools $(BUILT_FROM)
 	$(EDITABLE) '.[dev]'
 	@touch $@ $(VENV)/.demo
 
+# TorchRec's wheel asks for FBGEMM with CUDA; the one for CPUs is there, and does the same here.
+$(VENV)/.zoo: $(VENV)/.dev
+	$(EDITABLE) '.[zoo,torchrec]'
+	$(INSTALL) --no-deps torchrec==1.8.0
+	@touch $@
+
 comma := ,
 
 # A second, instrumented installation, which -S keeps from being hidden by the editable one. The
@@ -91,6 +103,16 @@ sanitize-threads: $(VENV)/.dev
 	setarch --addr-no-randomize env LD_PRELOAD="$(call PRELOAD,libtsan.so)" $(SANITIZED_PATH) \
 	    TSAN_OPTIONS=halt_on_error=1 \
 	    $(SANITIZED_PYTEST) tests/native/test_native_lookup_threads.py
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Its own build directory: the editable installation's stays as it is.
+wheel: $(VENV)/.dev
+	rm -rf dist
+	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist \
+	    --config-settings build-dir=build/wheel .
+	SAEC_WHEEL="$$(echo dist/saec-*.whl)" $(BIN)/python -m pytest tests/wheel
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

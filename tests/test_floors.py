@@ -16,7 +16,7 @@ FLOORS = [
     {"_native", "errors"},
     {
         *("table", "rows", "parts", "census", "codes", "pieces", "passes", "workspace"),
-        *("budget", "progress", "files"),
+        *("budget", "progress", "files", "notebook"),
     },
     {
         *("frequency", "metric", "allocation", "codebook", "clustering", "tiers", "order"),
@@ -27,7 +27,7 @@ FLOORS = [
         *("pricing", "compress", "resuming", "permutations", "renumbering"),
         *("forecast", "inspection", "checkpoint", "__init__"),
     },
-    {"torch", "baselines", "distributed"},
+    {"torch", "baselines", "distributed", "onnx"},
     {"reference"},
     {"report", "serve"},
     {"cli", "__main__"},
@@ -47,6 +47,7 @@ PACKAGES = {
     "torch": CORE | {"torch"},
     "baselines": CORE | {"torch"},
     "distributed": CORE | {"dask", "distributed"},
+    "onnx": CORE | {"onnx"},
     "reference": CORE | {"torch", "polars"},
     "report": CORE,
     "serve": CORE

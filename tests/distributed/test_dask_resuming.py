@@ -40,7 +40,7 @@ def compress(fields: list[saec.Field], out: Path) -> saec.Compressed:
 
 def shards(folder: Path) -> dict[str, int]:
     """Names and inodes."""
-    return {path.name: path.stat().st_ino for path in folder.glob("many.saec.*-0*")}
+    return {path.name: path.stat().st_ino for path in folder.glob("many.saec.*-*")}
 
 
 def test_shards_that_are_written_stay(

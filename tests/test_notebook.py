@@ -144,7 +144,8 @@ import saec
 from saec import progress
 
 counts = 400 // np.arange(1, 401)
-field = saec.Field("user", np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32), counts)
+table = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+field = saec.Field("user", table, counts)
 saec.compress([field], saec.Ratio(4))
 """,
     """

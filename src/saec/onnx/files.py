@@ -55,8 +55,8 @@ def _tensors(model: ModelProto) -> Iterator[Any]:
 def _bytes_outside(tensor: TensorProto) -> int:
     if tensor.data_location != TensorProto.EXTERNAL:
         return 0
-    item: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return math.prod(tensor.dims) * item
+    item = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return int(math.prod(tensor.dims) * item)
 
 
 def _move_in(tensor: TensorProto, source: Path) -> None:

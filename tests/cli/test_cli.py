@@ -13,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
 import saec
@@ -372,6 +374,21 @@ def write_sources(table: np.ndarray, counts: np.ndarray) -> None:
         dcp.save({"model": model, "optimizer": {"step": 3}}, checkpoint_id="step-1000")
 
 
+def write_onnx(table: np.ndarray) -> None:
+    """A model with the same two tables."""
+    names = ("user", "item")
+    nodes = [helper.make_node("Gather", [f"{name}.weight", name], [f"{name}s"]) for name in names]
+    graph = helper.make_graph(
+        nodes,
+        "clicks",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["n"]) for name in names],
+        [helper.make_tensor_value_info(f"{name}s", TensorProto.FLOAT, ["n", 16]) for name in names],
+        [numpy_helper.from_array(table, f"{name}.weight") for name in names],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), "clicks.onnx")
+
+
 def test_the_commands_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table, counts = torch.randn(3000, 16), 3000 / np.arange(1, 3001)
@@ -382,11 +399,12 @@ def test_the_commands_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     saec.save_metrics(metrics, "metrics.safetensors")
     write_sources(table.numpy(), counts)
+    write_onnx(table.numpy())
     blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
-    # The others take minutes, data sets or their results.
-    quick = [line for line in lines if not re.search(r"saec (demo|bench|report)\b", line)]
-    assert len(quick) == len(lines) - 3 == 14
+    # The others take minutes, data sets or their results, or do not end.
+    quick = [line for line in lines if not re.search(r"saec (demo|bench|report|serve)\b", line)]
+    assert len(quick) == len(lines) - 5 == 15
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
     for line in quick:

@@ -6,14 +6,14 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import onnx
 from onnx import ModelProto, TensorProto, helper
-from onnx.external_data_helper import load_external_data_for_tensor
 
 from saec.errors import OnnxError
 from saec.files import whole_file
+from saec.rows import FileRows
+from saec.sources.onnx_files import external_bytes
 from saec.sources.onnx_graph import scopes_of
 
 __all__ = ["save"]
@@ -22,23 +22,28 @@ __all__ = ["save"]
 _LARGEST_MESSAGE = (1 << 31) - (1 << 26)
 _SMALLEST_OUTSIDE = 1024  # bytes; smaller tensors stay, shape inference wants their values
 _ALIGNED = 4096  # so that a runtime can map tensors
+_COPIED = 1 << 24  # bytes at once
 
 
 def save(model: ModelProto, source: Path, out: Path) -> None:
     """Write a model, whole or not at all; tensors that lie next to ``source`` move along.
 
-    Over 2 GiB, tensors go to ``OUT.data`` beside it, written first.
+    Over 2 GiB, tensors go to ``OUT.data`` beside it, written first, a part at a time.
 
     Raises:
-        OnnxError: a tensor of ``source`` is missing, or a file cannot be written.
+        CheckpointError: a tensor of ``source`` is missing or damaged.
+        OnnxError: a file cannot be written.
     """
     tensors = list(_tensors(model))
+    elsewhere = {id(tensor): _outside(tensor, source) for tensor in tensors if _is_outside(tensor)}
     # Not of the model as a whole: protobuf cannot tell sizes beyond its limit.
-    if sum(tensor.ByteSize() + _bytes_outside(tensor) for tensor in tensors) > _LARGEST_MESSAGE:
-        _move_out(tensors, source, out)
+    inside = sum(tensor.ByteSize() for tensor in tensors)
+    if inside + sum(len(rows) for rows in elsewhere.values()) > _LARGEST_MESSAGE:
+        _move_out(tensors, elsewhere, out)
     else:
         for tensor in tensors:
-            _move_in(tensor, source)
+            if id(tensor) in elsewhere:
+                _move_in(tensor, elsewhere[id(tensor)])
     with whole_file(out, OnnxError) as stream:
         stream.write(model.SerializeToString())
 
@@ -52,39 +57,49 @@ def _tensors(model: ModelProto) -> Iterator[Any]:
                     yield attribute.t
 
 
-def _bytes_outside(tensor: TensorProto) -> int:
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return 0
-    item = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return int(math.prod(tensor.dims) * item)
+def _is_outside(tensor: Any) -> bool:
+    outside: bool = tensor.data_location == TensorProto.EXTERNAL
+    return outside
 
 
-def _move_in(tensor: TensorProto, source: Path) -> None:
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return
-    try:
-        load_external_data_for_tensor(tensor, str(source.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise OnnxError(f"{source}: {tensor.name}: {error}") from error
+def _outside(tensor: Any, source: Path) -> FileRows:
+    """The bytes of a tensor that lies next to ``source``."""
+    # Numbers of four bits take half of this, which a model that has some tells.
+    size = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return external_bytes(source, tensor, size)
+
+
+def _move_in(tensor: Any, content: FileRows) -> None:
+    tensor.raw_data = content.read(0, len(content)).tobytes()
     tensor.data_location = TensorProto.DEFAULT
     del tensor.external_data[:]
 
 
-def _move_out(tensors: list[Any], source: Path, out: Path) -> None:
+def _move_out(tensors: list[Any], elsewhere: dict[int, FileRows], out: Path) -> None:
     beside = out.with_name(out.name + ".data")
     with whole_file(beside, OnnxError) as stream:
         for tensor in tensors:
-            _move_in(tensor, source)
-            if len(tensor.raw_data) < _SMALLEST_OUTSIDE:
+            content = elsewhere.get(id(tensor))
+            size = len(tensor.raw_data) if content is None else len(content)
+            if content is None and size < _SMALLEST_OUTSIDE:
                 continue
-            stream.seek(-stream.tell() % _ALIGNED, os.SEEK_CUR)
-            said = {
-                "location": beside.name,
-                "offset": stream.tell(),
-                "length": len(tensor.raw_data),
-            }
-            stream.write(tensor.raw_data)
-            tensor.ClearField("raw_data")
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in said.items():
-                tensor.external_data.add(key=key, value=str(value))
+            start = stream.seek(-stream.tell() % _ALIGNED, os.SEEK_CUR)
+            if content is None:
+                stream.write(tensor.raw_data)
+            else:
+                _copy(content, stream)
+            _point_to(tensor, beside.name, start, size)
+
+
+def _copy(content: FileRows, stream: BinaryIO) -> None:
+    """A part at a time: a table may be larger than memory."""
+    for start in range(0, len(content), _COPIED):
+        stream.write(content.read(start, start + _COPIED).data)
+
+
+def _point_to(tensor: Any, file: str, offset: int, length: int) -> None:
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in {"location": file, "offset": offset, "length": length}.items():
+        tensor.external_data.add(key=key, value=str(value))

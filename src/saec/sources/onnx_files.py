@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +15,7 @@ from saec.rows import ArrayRows, FileRows, Rows
 from saec.sources.onnx_graph import embedding_tables, scopes_of
 from saec.sources.source import Arrays, first_line
 
-__all__ = ["open_model", "read_onnx", "tensor_rows"]
+__all__ = ["external_bytes", "open_model", "read_onnx", "tensor_rows"]
 
 _DTYPES = {1: np.float32, 10: np.float16, 11: np.float64, 16: ml_dtypes.bfloat16}
 _EXTERNAL = 1  # of TensorProto.DataLocation
@@ -87,7 +88,17 @@ def tensor_rows(path: Path, tensor: Any) -> Rows:
     return ArrayRows(array)
 
 
-def _external(path: Path, tensor: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FileRows:
+def external_bytes(path: Path, tensor: Any, nbytes: int) -> FileRows:
+    """What the model at ``path`` keeps of a tensor in another file: (n,) uint8.
+
+    Args:
+        path: of the model.
+        tensor: that lies elsewhere.
+        nbytes: n, where the model does not say it.
+
+    Raises:
+        CheckpointError: the file lies outside the model's folder, or has fewer bytes than these.
+    """
     said = {entry.key: entry.value for entry in tensor.external_data}
     name = said.get("location", "")
     file = path.parent / name
@@ -96,13 +107,20 @@ def _external(path: Path, tensor: Any, shape: tuple[int, ...], dtype: np.dtype[A
     if not file.is_file():
         raise CheckpointError(f"{path}: {tensor.name} lies in {file}; there is no such file")
     try:
-        offset = int(said.get("offset", "0"))
+        offset, size = (int(said.get(key, at)) for key, at in (("offset", 0), ("length", nbytes)))
     except ValueError as error:
         raise CheckpointError(f"{path}: {tensor.name}: {error}") from error
-    rows = FileRows(file.absolute(), offset, shape, dtype)
-    if offset < 0 or offset + rows.nbytes > file.stat().st_size:
+    if min(offset, size) < 0 or offset + size > file.stat().st_size:
         raise CheckpointError(
-            f"{path}: {tensor.name} takes {rows.nbytes} bytes from byte {offset} on; {file} has "
+            f"{path}: {tensor.name} takes {size} bytes from byte {offset} on; {file} has "
             f"{file.stat().st_size}"
         )
-    return rows
+    return FileRows(file.absolute(), offset, (size,), np.uint8)
+
+
+def _external(path: Path, tensor: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FileRows:
+    nbytes = math.prod(shape) * dtype.itemsize
+    content = external_bytes(path, tensor, nbytes)
+    if len(content) < nbytes:
+        raise CheckpointError(f"{path}: {tensor.name} takes {nbytes} bytes, not {len(content)}")
+    return FileRows(content.path, content.offset, shape, dtype)

@@ -120,6 +120,24 @@ def test_bags(mode: str, export: Export) -> None:
         assert "bag.weight" not in constants(out)
 
 
+class RowBag(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(COUNT, DIM, mode="mean")
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows: Tensor = self.bag(ids)
+        return rows
+
+
+def test_bags_that_are_rows_of_a_matrix(export: Export) -> None:
+    ids = torch.stack([IDS, IDS.flip(0)])
+    path = export(RowBag(), ids)
+    for packed in (False, True):
+        _, report = check(path, packed, [tiered("bag", COUNT, ranked=True)], ids)
+        assert [table.lookups for table in report.tables] == [1]
+
+
 def test_weighted_bags(export: Export) -> None:
     weights = torch.tensor([1.0, -2, 0.5, 3, 0, 1, 1])
     path = export(Bag(mode="sum", include_last_offset=False), IDS, OFFSETS, weights)

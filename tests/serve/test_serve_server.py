@@ -20,6 +20,7 @@ import serving
 import tritonclient.grpc
 import tritonclient.http
 from serving import Server, tensor
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 import saec
@@ -191,6 +192,21 @@ def test_large_messages_by_grpc(lookups: Server) -> None:
             client.infer("tables", [put])
         assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
         assert client.is_server_live()
+
+
+def test_refused_messages_are_not_kept(lookups: Server) -> None:
+    said = service_pb2.ModelInferRequest(model_name="tables")
+    said.inputs.add(name="user", datatype="INT32", shape=[3 << 20])
+    said.raw_input_contents.append(bytes(12 << 20))
+    with grpc.insecure_channel(lookups.grpc) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        before = 0
+        for _ in range(12):
+            with pytest.raises(grpc.RpcError, match="at most 16777216 are given") as caught:
+                infer(said.SerializeToString())
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            before = before or peak_bytes(lookups)  # after the first
+        assert peak_bytes(lookups) - before < 100 << 20
 
 
 def test_large_answers_are_refused(lookups: Server) -> None:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from saec.errors import DataError
 from saec.serve import grpc_body
 from saec.serve.grpc_messages import SERVICE, message
-from saec.serve.protocol import Answer, InferRequest, RefusedError, TensorSpec, invalid
+from saec.serve.protocol import Answer, InferRequest, RefusedError, Status, TensorSpec, invalid
 from saec.serve.service import EXTENSIONS, Service
 
 __all__ = ["start"]
@@ -63,13 +63,20 @@ def _handler(ask: _Ask, private: Service | None = None) -> Any:
                 private.check_token(dict(context.invocation_metadata()).get("authorization"))
             answer = await ask(raw)
         except RefusedError as refusal:
-            await context.abort(grpc.StatusCode[refusal.status.grpc], str(refusal))
+            return _refused(context, refusal.status, str(refusal))
         except Exception:
             _log.exception("a gRPC call failed")
-            await context.abort(grpc.StatusCode.INTERNAL, "the server failed; its log says how")
+            return _refused(context, Status.FAILED, "the server failed; its log says how")
         return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
     return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _refused(context: Any, status: Status, message: str) -> bytes:
+    # Aborting would raise what holds the message that came, in a circle that is freed much later.
+    context.set_code(grpc.StatusCode[status.grpc])
+    context.set_details(message)
+    return b""
 
 
 class _Calls:

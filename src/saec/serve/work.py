@@ -56,6 +56,9 @@ class Work:
         except asyncio.CancelledError:
             self._abandon(job_future)
             raise
+        finally:
+            # Its error knows this frame: with it, the request would be freed only much later.
+            del job_future
 
     @property
     def abandoned(self) -> int:

@@ -6,30 +6,55 @@ import json
 import sys
 import time
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from timing import peak_bytes
 
 import saec
+from saec.rows import JoinedRows, Rows, rows_of
+
+CODECS = {
+    "axes": saec.Axes(),
+    "frequency": saec.Axes(order="frequency"),
+    "clusters": saec.Clusters(),
+}
 
 
-def _sent_bytes(dask_worker: Any) -> int:
+def in_shards(array: np.ndarray, shards: int) -> Rows | np.ndarray:
+    """The rows as if each of so many runs of them were a file."""
+    if shards == 1:
+        return array
+    rows, count = rows_of(array), len(array)
+    bounds = [count * shard // shards for shard in range(shards + 1)]
+    return JoinedRows([rows.part(a, b) for a, b in pairwise(bounds)])
+
+
+def loopback_bytes() -> int:
+    """What client, scheduler and workers have sent to each other, as the kernel counts."""
+    counters = psutil.net_io_counters(pernic=True)
+    return int(counters["lo"].bytes_sent)
+
+
+def sent_bytes(dask_worker: Any) -> int:
+    """What a worker has sent to other workers, as it counts itself."""
     return int(dask_worker.transfer_outgoing_bytes_total)
 
 
 def main() -> None:
-    folder, codec, ratio, memory, workers, out = sys.argv[1:]
+    table, out, codec, ratio, memory, workers, shards = sys.argv[1:]
     mode = None if memory == "all" else "r"
     weights, frequencies = (
-        np.load(Path(folder) / f"{name}.npy", mmap_mode=mode) for name in ("weights", "frequencies")
+        in_shards(np.load(Path(table) / f"{name}.npy", mmap_mode=mode), int(shards))
+        for name in ("weights", "frequencies")
     )
     options = {} if memory == "all" else {"out": out, "memory": memory}
     field = saec.Field("table", weights, frequencies)
     metrics = {"table": np.diag(0.5 ** np.arange(field.dim))}
-    peaks: list[int] = []
-    sent = 0
+    measured: dict[str, Any] = {"worker_peaks": [], "between_workers": 0, "network": 0}
     with ExitStack() as stack:
         fields = [field]
         if int(workers):
@@ -37,33 +62,25 @@ def main() -> None:
 
             client = stack.enter_context(local_cluster(int(workers)))
             fields = spread(fields, client)
+        before = loopback_bytes()
         start = time.perf_counter()
         result = saec.compress(
-            fields,
-            saec.Ratio(float(ratio)),
-            {"clusters": saec.Clusters(), "frequency": saec.Axes(order="frequency")}.get(codec),
-            metrics=metrics,
-            **options,
+            fields, saec.Ratio(float(ratio)), CODECS[codec], metrics=metrics, **options
         )
         if memory == "all":
             result.save(out)
-        seconds = time.perf_counter() - start
+        measured["seconds"] = time.perf_counter() - start
+        measured["peak"] = peak_bytes()
         if int(workers):
-            peaks = sorted(client.run(peak_bytes).values())
-            sent = sum(client.run(_sent_bytes).values())
-    print(
-        json.dumps(
-            {
-                "seconds": seconds,
-                "peak": peak_bytes(),
-                "worker_peaks": peaks,
-                "sent_between_workers": sent,
-                "nbytes": result.nbytes,
-                "ratio": result.compression_ratio,
-                "predicted": result.predicted_loss_increase,
-            }
-        )
-    )
+            measured["network"] = loopback_bytes() - before
+            measured["worker_peaks"] = sorted(client.run(peak_bytes).values())
+            measured["between_workers"] = sum(client.run(sent_bytes).values())
+    result.save(f"{out}.joined")  # the one file that shards would be
+    measured["parts"] = len(field.passes.parts)
+    measured["nbytes"] = result.nbytes
+    measured["ratio"] = result.compression_ratio
+    measured["predicted"] = result.predicted_loss_increase
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from numpy import float32, float64, int32, int64, uint8, uint32
 from numpy.typing import NDArray
@@ -95,9 +96,36 @@ class LookupTable:
     @property
     def stored_rows(self) -> int: ...
 
+class Exchange:
+    def __init__(
+        self,
+        tensor: type[Any],
+        learns: Callable[[], bool],
+        threads: Callable[[], int],
+    ) -> None: ...
+    @property
+    def has_api(self) -> bool: ...
+
 class Watch:
-    def __init__(self, addresses: Sequence[int], sizes: Sequence[int]) -> None: ...
-    def holds(self, addresses: Sequence[int]) -> bool: ...
+    def __init__(
+        self, exchange: Exchange, parameters: Sequence[Any], counted: bool, copied: bool
+    ) -> None: ...
+    def holds(self, parameters: Sequence[Any]) -> bool: ...
+
+class Shortcut:
+    def __init__(
+        self, table: LookupTable, watch: Watch, parameters: dict[str, Any], element: int
+    ) -> None: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def element(self) -> int: ...
+    def expire(self) -> None: ...
+    def rows(self, ids: Any) -> Any: ...
+
+class Shortcuts:
+    def __init__(self, tables: Sequence[Shortcut]) -> None: ...
+    def rows(self, ids: Any) -> Any: ...
 
 def table_of_tiers(
     rows: int,
@@ -122,18 +150,8 @@ def table_of_runs(
     pads: NDArray[int64],
     pad_rows: NDArray[int64],
 ) -> LookupTable: ...
-def lookup(
-    table: LookupTable,
-    ids: int,
-    wide: bool,
-    id_stride: int,
-    count: int,
-    out: int,
-    element: int,
-    threads: int,
-) -> int: ...
 def pool(
-    requests: Sequence[tuple[LookupTable, int, bool, int, int, int, int, int, int, int, int]],
+    requests: Sequence[tuple[LookupTable, int, bool, int, int, int, int, int, int, int, int, int]],
     out: int,
     threads: int = 0,
     isa: str = "auto",

@@ -203,11 +203,12 @@ def gather(
 
 def _request(
     table: LookupTable, field: Bags, out: int, stride: int
-) -> tuple[LookupTable, int, bool, int, int, int, int, int, int, int, int]:
+) -> tuple[LookupTable, int, bool, int, int, int, int, int, int, int, int, int]:
     return (
         table,
         _address(field.ids),
         field.ids.itemsize == 8,
+        1,
         len(field.ids),
         _address(field.offsets),
         field.count,

@@ -224,7 +224,8 @@ class Ask:
         given = self.offsets, self.weights
         offsets, weights = (0 if a is None else a.ctypes.data for a in given)
         mode = ("sum", "mean", "max").index(self.mode)
-        ids = self.ids.ctypes.data, self.ids.itemsize == 8, len(self.ids)
+        step = self.ids.strides[0] // self.ids.itemsize
+        ids = self.ids.ctypes.data, self.ids.itemsize == 8, step, len(self.ids)
         places = offsets, self.bags, weights, mode, self.skipped, out, stride
         return self.slow.table, *ids, *places
 

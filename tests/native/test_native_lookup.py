@@ -18,6 +18,7 @@ from lookup_reference import (
     Runs,
     Slow,
     Tiers,
+    call,
     check_bags,
     check_rows,
     decoded,
@@ -28,8 +29,7 @@ from lookup_reference import (
 )
 from numpy.typing import NDArray
 
-from saec import _native
-from saec.lookup import ELEMENTS, Run
+from saec.lookup import Run
 
 DIMS = (1, 3, 8, 16, 17, 32, 64, 128, 200)
 
@@ -88,19 +88,9 @@ def test_a_grid_by_hand() -> None:
     assert everywhere(Ask(slow, np.arange(2))).tolist() == [[254.5, 100.5], [2.5, 98.5]]
 
 
-def rows_by_lookup(slow: Slow, ids: NDArray[np.integer], threads: int = 1) -> Floats:
-    """The shorter way into the core, for one field without bags; ids may be apart in memory."""
-    out = np.full((len(ids) + 1, slow.dim), -7, np.float32)
-    stride = ids.strides[0] // ids.itemsize
-    places = ids.ctypes.data, ids.itemsize == 8, stride, len(ids), out.ctypes.data
-    assert _native.lookup(slow.table, *places, 0, threads) == 0
-    assert (out[-1] == -7).all()
-    return out[:-1]
-
-
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 700, 20_000])
-def test_lookup_of_ids_apart(count: int, dtype: type) -> None:
+def test_ids_apart(count: int, dtype: type) -> None:
     rng = np.random.default_rng(count)
     for slow in (
         TWO_TIERS,
@@ -112,32 +102,22 @@ def test_lookup_of_ids_apart(count: int, dtype: type) -> None:
         for part in (ids[:count], ids[::3], ids[::-3], ids[1::2][:count], ids[:1].repeat(count)):
             expected = decoded(slow, part)
             for threads in (1, 3):
-                assert rows_by_lookup(slow, part, threads).tobytes() == expected.tobytes()
+                rows = pooled(Ask(slow, part), threads=threads)
+                assert rows.tobytes() == expected.tobytes()
         broadcast = np.broadcast_to(np.array(pool[0], dtype), count)
-        assert rows_by_lookup(slow, broadcast).tobytes() == decoded(slow, broadcast).tobytes()
+        assert pooled(Ask(slow, broadcast)).tobytes() == decoded(slow, broadcast).tobytes()
 
 
 @pytest.mark.parametrize("stride", [1, 2, -1, -3])
-def test_lookup_of_ids_out_of_range(stride: int) -> None:
-    out = np.empty((200, 3), np.float32)
+def test_ids_apart_and_out_of_range(stride: int) -> None:
     for dtype in (np.int32, np.int64):
         for bad in (-1, 66):
             for position in (0, 63, 64, 199):
                 ids = np.full(600, bad, dtype)[::stride][:200]
                 ids[:] = 65
-                places = ids.ctypes.data, dtype == np.int64, stride, 200, out.ctypes.data, 0, 1
-                assert _native.lookup(TWO_TIERS.table, *places) == 0
+                assert call([Ask(TWO_TIERS, ids)])[0] == (0, 0, 0)
                 ids[position] = bad
-                assert _native.lookup(TWO_TIERS.table, *places) == 1
-
-
-@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16])
-def test_lookup_of_other_types_of_rows(dtype: np.dtype) -> None:
-    ids = np.arange(66)
-    out = np.empty((66, 3), dtype)
-    places = ids.ctypes.data, True, 1, 66, out.ctypes.data
-    assert _native.lookup(TWO_TIERS.table, *places, ELEMENTS.index(out.dtype), 1) == 0
-    assert out.tobytes() == rounded(decoded(TWO_TIERS, ids), out.dtype)
+                assert call([Ask(TWO_TIERS, ids)])[0] == (1, 0, position)
 
 
 def packed(codes: NDArray[np.integer], width: int) -> NDArray[np.uint8]:

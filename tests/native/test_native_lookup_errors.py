@@ -185,7 +185,7 @@ def check_places(data: NDArray[np.uint8], ids: NDArray[np.int64]) -> None:
     for row in ids.tolist():
         one, rank = np.array([row]), place_by_hand(data, SIZES, row)
         for isa in HERE:
-            asked = (table, one.ctypes.data, True, 1, 0, 1, 0, 0, -1, out.ctypes.data, 4)
+            asked = (table, one.ctypes.data, True, 1, 1, 0, 1, 0, 0, -1, out.ctypes.data, 4)
             fault, _, _ = _native.pool([asked], 0, 1, isa)
             assert fault == (PLACE if rank is None else 0)
             assert rank is None or out[0] == min(rank, 4096)

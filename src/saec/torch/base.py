@@ -192,7 +192,7 @@ class LearnedTable(CompressedTable):
         self.reader = reader
         self.pads = reader.pads
         self._spec = reader.spec
-        self.prepared = Prepared(self._parameters.values())
+        self.prepared = Prepared(self._parameters)
 
     @property
     @abstractmethod
@@ -209,7 +209,7 @@ class LearnedTable(CompressedTable):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.prepared = Prepared(self._parameters.values())
+        self.prepared = Prepared(self._parameters)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

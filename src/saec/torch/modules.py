@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling
 
 from saec.torch.base import CompressedTable
 
@@ -60,14 +59,8 @@ class CompressedEmbedding(_CompressedModule):
             IdError: see :meth:`CompressedTable.forward`.
         """
         table: Any = self._modules["table"]  # found sooner than as an attribute
-        if (
-            type(input) is Tensor
-            and input.is_cpu
-            and not torch.is_grad_enabled()
-            and not is_compiling()
-        ):
-            # Without the dispatcher: for a few ids it would take longer than they.
-            rows: Tensor | None = table.prepared.rows(input)
+        if not is_dynamo_compiling() and (shortcut := table.prepared.shortcut) is not None:
+            rows: Tensor | None = shortcut.rows(input)
             if rows is not None:
                 return rows
         found: Tensor = table(input, self.padding_idx)

@@ -7,12 +7,11 @@ need not be kept until then.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from operator import attrgetter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from saec import _native
@@ -23,26 +22,18 @@ from saec.torch.reading import Reader, plain
 
 __all__ = ["DTYPES", "Prepared", "forget", "native_pool", "pool"]
 
-# What is called for each lookup, by names that are found soonest.
-_lookup = _native.lookup
-_versions = attrgetter("_version")
-_addresses = Tensor.data_ptr
-_BRIEF = 8192  # ids for which no second thread is started
-
 # Dtypes of tables that the core reads, by its numbers for them.
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
-class _Made(NamedTuple):
-    """A native table, and of what it was made.
+_exchange = _native.Exchange(torch.Tensor, torch.is_grad_enabled, torch.get_num_threads)
 
-    ``versions`` are autograd's counts of writes; empty where nothing is copied, or nothing counted.
-    """
+
+class _Made(NamedTuple):
+    """A native table, and of what it was made."""
 
     table: LookupTable
     watch: _native.Watch
-    versions: list[int]
-    dtype: torch.dtype
 
 
 class Prepared:
@@ -51,58 +42,38 @@ class Prepared:
     Codes and all else are taken to stay, unless :meth:`forget` says otherwise.
 
     Args:
-        parameters: of the table, as they are at any time, in the order that its reader names.
+        parameters: of the table by name, as they are at any time, in the order of its reader; or
+            None where there is no use for a shortcut.
+
+    Attributes:
+        shortcut: rows in as short a time as can be, of a table that was made once; None before,
+            and where PyTorch is too old to have DLPack's C exchange API.
     """
 
-    def __init__(self, parameters: Collection[Tensor | None] = ()) -> None:
+    def __init__(self, parameters: dict[str, nn.Parameter | None] | None = None) -> None:
         self._parameters = parameters
         self._made: _Made | None = None  # as a whole, since several threads may look rows up
+        self.shortcut: _native.Shortcut | None = None
 
     def forget(self) -> None:
         """Make the table anew next time, whatever has changed."""
-        self._made = None
+        if self.shortcut is not None:
+            self.shortcut.expire()  # others may have it, too
+        self._made = self.shortcut = None
 
     def table(self, reader: Reader, tensors: Sequence[Tensor]) -> LookupTable:
         """What the core reads of ``tensors``, which are on a CPU."""
-        # Addresses alone do not tell: optimizers write in place. Autograd counts that, but not what
-        # is written to a parameter's data, of which a sample is compared.
-        parameters = tensors[: reader.parameters]
-        addresses = [tensor.data_ptr() for tensor in parameters]
-        counted = reader.copies and not any(tensor.is_inference() for tensor in parameters)
-        versions = [tensor._version for tensor in parameters] if counted else []
+        parameters = list(tensors[: reader.parameters])
         made = self._made
-        if made is None or versions != made.versions or not made.watch.holds(addresses):
-            sizes = [tensor.nbytes if reader.copies else 0 for tensor in parameters]
-            watch = _native.Watch(addresses, sizes)
-            self._made = made = _Made(reader.table(tensors), watch, versions, tensors[0].dtype)
+        if made is None or not made.watch.holds(parameters):
+            # Addresses alone do not tell: optimizers write in place. Autograd counts that.
+            counted = reader.copies and not any(tensor.is_inference() for tensor in parameters)
+            watch = _native.Watch(_exchange, parameters, counted, reader.copies)
+            self._made = made = _Made(reader.table(tensors), watch)
+            if self._parameters is not None and _exchange.has_api:
+                element = DTYPES[tensors[0].dtype]
+                self.shortcut = _native.Shortcut(made.table, watch, self._parameters, element)
         return made.table
-
-    def rows(self, ids: Tensor) -> Tensor | None:
-        """Rows of ids on a CPU, ``ids.shape + (dim,)``, in as short a time as can be.
-
-        None if there is no table, what it was made of has changed, or ids are not as they should
-        be: then the long way has all answers.
-        """
-        made, wide = self._made, ids.dtype is torch.int64
-        if made is None or not (wide or ids.dtype is torch.int32):
-            return None
-        table, watch, versions, dtype = made
-        if versions and versions != [*map(_versions, self._parameters)]:
-            return None
-        if not watch.holds([*map(_addresses, self._parameters)]):  # type: ignore[arg-type]
-            return None
-        stride = 1
-        if not ids.is_contiguous():
-            if ids.dim() != 1:
-                return None
-            stride = ids.stride(0)
-        rows = torch.empty(*ids.shape, table.dim, dtype=dtype)
-        count, element = ids.numel(), DTYPES[dtype]
-        threads = 1 if count < _BRIEF else torch.get_num_threads()
-        fault = _lookup(
-            table, ids.data_ptr(), wide, stride, count, rows.data_ptr(), element, threads
-        )
-        return None if fault else rows
 
 
 def native_pool(
@@ -128,6 +99,7 @@ def native_pool(
         table,
         ids.data_ptr(),
         ids.dtype == torch.int64,
+        1,
         count,
         0 if offsets is None else offsets.data_ptr(),
         bags,

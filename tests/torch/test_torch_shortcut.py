@@ -1,0 +1,270 @@
+"""The shortcut to rows: taken where it may be, and only there; it sees what changes."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from saec import _native
+from saec.stored.clustered import ClusteredField
+from saec.stored.tiered import TieredField
+from saec.torch.joint import compressed_table
+from saec.torch.modules import CompressedEmbedding
+
+Make = Callable[..., Any]
+ROWS = 500
+KINDS = ["clusters", "tiers"]
+
+
+@pytest.fixture(params=KINDS)
+def module(request: pytest.FixtureRequest, clustered: Make, tiered: Make) -> CompressedEmbedding:
+    make = clustered if request.param == "clusters" else tiered
+    field: ClusteredField | TieredField = make("user", ROWS, 8)
+    made = CompressedEmbedding(compressed_table([field], {}, torch.empty(0)))
+    with torch.no_grad():
+        made(torch.zeros(1, dtype=torch.int64))  # there is no shortcut before
+    return made
+
+
+def shortcut(module: CompressedEmbedding) -> _native.Shortcut:
+    found: _native.Shortcut = module.table.prepared.shortcut
+    return found
+
+
+@torch.no_grad()
+def taken(module: CompressedEmbedding, ids: Any) -> Tensor | None:
+    rows: Tensor | None = shortcut(module).rows(ids)
+    return rows
+
+
+SHAPES = [(), (0,), (1,), (63,), (64,), (300,), (2, 3), (0, 4), (4, 1, 5), (1,) * 7]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_shapes_of_ids(module: CompressedEmbedding, shape: Any, dtype: torch.dtype) -> None:
+    ids = torch.randint(0, ROWS, shape, dtype=dtype)
+    rows = taken(module, ids)
+    assert rows is not None
+    assert rows.shape == (*shape, 8)
+    assert rows.dtype == torch.float32
+    assert rows.is_contiguous()
+    assert not rows.requires_grad
+    assert rows.data_ptr() % 64 == 0 or not rows.numel()
+    assert torch.equal(rows, module.decode()[ids.long()])
+
+
+def test_ids_apart_in_memory(module: CompressedEmbedding) -> None:
+    ids, table = torch.randint(0, ROWS, (100, 3)), module.decode()
+    for part in (ids[:, 1], ids[::7, 2], ids[3].expand(3), ids[0, 0].expand(70)):
+        rows = taken(module, part)
+        assert rows is not None
+        assert torch.equal(rows, table[part])
+    for part in (ids.T, ids[:, :2]):  # in two dimensions only side by side
+        assert taken(module, part) is None
+        with torch.no_grad():
+            assert torch.equal(module(part), table[part])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_rows(module: CompressedEmbedding, dtype: torch.dtype) -> None:
+    module.to(dtype)
+    ids = torch.arange(ROWS)
+    with torch.no_grad():
+        expected = module(ids)  # the long way, which makes the shortcut anew
+    rows = taken(module, ids)
+    assert rows is not None
+    assert rows.dtype == dtype
+    assert torch.equal(rows, expected)
+
+
+class Marked(Tensor):
+    """A subclass, of which nobody knows where its numbers are."""
+
+
+def test_what_is_not_taken(module: CompressedEmbedding) -> None:
+    ids = torch.arange(5)
+    for other in (
+        ids.float(),
+        ids.short(),
+        ids.bool(),
+        ids.to("meta"),
+        ids.as_subclass(Marked),
+        torch.zeros((1,) * 8, dtype=torch.int64),
+        torch.tensor([0, ROWS]),
+        torch.tensor([-1]),
+        ids.to_sparse(),
+        None,
+        7,
+        [1, 2],
+        ids.numpy(),
+    ):
+        assert taken(module, other) is None
+    assert shortcut(module).rows(ids) is None  # gradients are recorded here
+    assert taken(module, ids) is not None
+
+
+def test_what_changes_is_seen(module: CompressedEmbedding) -> None:
+    ids = torch.arange(ROWS)
+
+    def check(change: Callable[[nn.Parameter], None]) -> None:
+        old = shortcut(module)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                change(parameter)
+            assert not module.table.reader.copies or old.rows(ids) is None
+            changed = module(ids)
+            assert torch.equal(changed, module.table.reader.rows(ids, module.table.tensors))
+        again = taken(module, ids)
+        assert again is not None
+        assert torch.equal(again, changed)
+
+    check(lambda parameter: parameter.add_(1))  # counted by autograd
+    check(lambda parameter: parameter.data.mul_(2))  # not counted
+    check(lambda parameter: setattr(parameter, "data", parameter.data.clone() - 3))
+    optimizer = torch.optim.SGD(module.parameters(), 0.5)
+    module(ids).sum().backward()
+    optimizer.step()
+    check(lambda parameter: None)
+
+
+def test_other_parameters_are_seen(module: CompressedEmbedding) -> None:
+    ids, table, old = torch.arange(9), module.table, shortcut(module)
+    name = next(iter(table._parameters))
+    kept = table._parameters[name]
+    assert kept is not None
+    table._parameters[name] = nn.Parameter(kept.detach().clone())
+    assert taken(module, ids) is None
+    table._parameters[name] = None
+    assert taken(module, ids) is None
+    table._parameters[name] = kept
+    assert taken(module, ids) is not None
+    table.register_parameter("more", nn.Parameter(torch.zeros(1)))
+    assert taken(module, ids) is None
+    del table.more
+    assert taken(module, ids) is not None
+    table.prepared.forget()
+    assert shortcut(module) is None
+    with torch.no_grad():
+        assert old.rows(ids) is None
+
+
+def test_rows_made_in_inference_mode(module: CompressedEmbedding) -> None:
+    ids = torch.arange(9)
+    with torch.inference_mode():
+        rows = shortcut(module).rows(ids)
+        assert rows.is_inference()
+    with torch.no_grad():
+        assert not shortcut(module).rows(ids).is_inference()
+
+
+def test_rows_are_memory_of_their_own(module: CompressedEmbedding) -> None:
+    ids = torch.arange(ROWS)
+    first, second = taken(module, ids), taken(module, ids)
+    assert first is not None
+    assert second is not None
+    first.zero_()
+    assert torch.equal(second, module.decode())
+    kept = second.numpy()
+    expected = kept.copy()
+    del module, second
+    assert np.array_equal(kept, expected)
+
+
+def test_memory_is_given_back(module: CompressedEmbedding) -> None:
+    ids = torch.zeros(30_000, dtype=torch.int64)  # rows of 1 MB
+    bad = torch.full((30_000,), ROWS)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(500):
+        taken(module, ids)
+        taken(module, bad)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_hooks_are_called(module: CompressedEmbedding) -> None:
+    calls = []
+    handle = module.register_forward_hook(lambda *given: calls.append(given[2]))
+    with torch.no_grad():
+        rows = module(torch.arange(3))
+    handle.remove()
+    assert len(calls) == 1
+    assert calls[0] is rows
+
+
+@pytest.mark.parametrize("fullgraph", [False, True])
+def test_graphs_do_not_take_it(module: CompressedEmbedding, fullgraph: bool) -> None:
+    torch._dynamo.reset()
+    fast = torch.compile(module, fullgraph=fullgraph, backend="eager")
+    ids = torch.arange(5)
+    with torch.no_grad():
+        assert torch.equal(fast(ids), module(ids))
+        for parameter in module.parameters():
+            parameter += 1
+        assert torch.equal(fast(ids), module(ids))
+
+
+@given(data=st.data())
+def test_rows_equal_those_of_the_decoded_table(clustered: Make, data: st.DataObject) -> None:
+    rows, dim = data.draw(st.integers(2, 3000)), data.draw(st.sampled_from([1, 3, 8, 16, 17]))
+    bits = data.draw(st.integers(1, 9))
+    field = clustered("user", rows, dim, bits)
+    made = CompressedEmbedding(compressed_table([field], {}, torch.empty(0)))
+    shape = data.draw(st.lists(st.integers(0, 70), max_size=2))
+    ids = torch.randint(
+        0, rows, shape, dtype=data.draw(st.sampled_from([torch.int32, torch.int64]))
+    )
+    with torch.no_grad():
+        expected = made(ids)
+        found = shortcut(made).rows(ids)
+        assert torch.equal(found, expected)
+        assert torch.equal(found, made.decode()[ids.long()])
+
+
+class OldTensor:
+    """A PyTorch before DLPack's C exchange API: numbers are found by methods."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self.numbers, self._version, self.nbytes = numbers, 0, numbers.nbytes
+
+    def data_ptr(self) -> int:
+        return self.numbers.ctypes.data
+
+
+def test_a_watch_without_the_api() -> None:
+    exchange = _native.Exchange(OldTensor, lambda: False, lambda: 1)
+    assert not exchange.has_api
+    held = OldTensor(np.arange(100.0))
+    counted = _native.Watch(exchange, [held], True, True)
+    assert counted.holds([held])
+    assert not counted.holds([])
+    assert not counted.holds([OldTensor(held.numbers.copy())])
+    held._version += 1
+    assert not counted.holds([held])
+    copied = _native.Watch(exchange, [held], False, True)
+    held.numbers += 1
+    assert not copied.holds([held])
+    assert _native.Watch(exchange, [held], False, False).holds([held])
+
+
+def test_shortcuts_are_made_of_what_they_say(module: CompressedEmbedding) -> None:
+    old = _native.Exchange(OldTensor, lambda: False, lambda: 1)
+    watch, table = _native.Watch(old, [], False, False), module.table.prepared._made.table
+    with pytest.raises(ValueError, match="this PyTorch has no C exchange API"):
+        _native.Shortcut(table, watch, {}, 0)
+    with pytest.raises(ValueError, match="no such element"):
+        _native.Shortcut(table, watch, {}, 3)
+    for wrong in ((watch, watch, {}, 0), (table, table, {}, 0), (table, watch, [], 0)):
+        with pytest.raises((TypeError, RuntimeError)):
+            _native.Shortcut(*wrong)
+    with pytest.raises(ValueError, match="no tables"):
+        _native.Shortcuts([])
+    with pytest.raises((TypeError, RuntimeError)):
+        _native.Shortcuts([table])

@@ -5,8 +5,9 @@
 
 The model is trained first (about half a minute) and its tables are compressed by axes to --ratio,
 and by clusters to that ratio, or where they cannot reach it, to a hundredth as many clusters as
-features. The three models then answer the same test rows in turn. Memory is that of processes of
-their own, which load one model and serve it.
+features. The models then answer the same test rows in turn: the uncompressed one calls one
+nn.Embedding after the other, compressed ones once the same way and once all fields in one call.
+Memory is that of processes of their own, which load one model and serve it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -39,11 +41,13 @@ from saec.torch.joint import compressed_table
 from saec.torch.modules import CompressedEmbedding
 
 MODELS = ("uncompressed", "axes", "clusters")
+TOGETHER = "in one call"
 
 # Calls in a row that make one timing, by examples per call.
 CALLS = {1: 500, 128: 100, 4096: 5}
 
 TABLES = "embeddings."
+IDS = "ids.npy"  # of the test rows; the last file that is written
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> None:
@@ -61,7 +65,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     rows = {name: state.pop(name) for name in list(state) if name.startswith(TABLES)}
     torch.save({name.split(".")[1]: weight for name, weight in rows.items()}, folder / MODELS[0])
     torch.save(state, folder / "network")
-    np.save(folder / "ids.npy", trial.log.ids[trial.log.rows("test")])
+    np.save(folder / IDS, trial.log.ids[trial.log.rows("test")])
 
 
 def opened(name: str, folder: Path) -> ClickModel:
@@ -90,6 +94,20 @@ def module_of(field: CompressedField) -> nn.Module:
     if isinstance(field, RawField):
         return nn.Embedding.from_pretrained(torch.from_numpy(field.decode()))
     return CompressedEmbedding(compressed_table([field], {}, like=torch.empty(0)))
+
+
+def contestants(folder: Path) -> dict[str, ClickModel]:
+    """All models; compressed ones once more with all fields in one call."""
+    models = {name: opened(name, folder) for name in MODELS}
+    for model in models.values():
+        model.embed = MethodType(one_by_one, model)
+    return models | {f"{name}, {TOGETHER}": opened(name, folder) for name in MODELS[1:]}
+
+
+def one_by_one(model: ClickModel, ids: Tensor) -> Tensor:
+    """Vectors of all fields as a model without :class:`saec.torch.FieldEmbeddings` gets them."""
+    columns = zip(model.embeddings.values(), ids.unbind(1), strict=True)
+    return torch.stack([module(column) for module, column in columns], dim=1)
 
 
 def mean_change(model: ClickModel, plain: ClickModel, ids: Tensor) -> float:
@@ -138,7 +156,7 @@ def speeds(models: Mapping[str, ClickModel], ids: Tensor, repeats: int) -> list[
 def serve(name: str, folder: Path) -> None:
     """Load one model, answer all test rows, and print the peak memory of this process."""
     idle = peak_bytes()
-    model, ids = opened(name, folder), torch.from_numpy(np.load(folder / "ids.npy"))
+    model, ids = opened(name, folder), torch.from_numpy(np.load(folder / IDS))
     with torch.inference_mode():
         for size in CALLS:
             answer(model, batches_of(ids, size), CALLS[size])
@@ -162,18 +180,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--folder", type=Path, help="keep the models here, and find them here again"
+    )
     parser.add_argument("--serve", choices=MODELS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve is not None:
         serve(options.serve, options.folder)
         return
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepare(options, folder)
+        folder = options.folder or Path(name)
+        if not (folder / IDS).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            prepare(options, folder)
         memories = {model: memory(model, folder) for model in MODELS}
-        models = {model: opened(model, folder) for model in MODELS}
-        ids = torch.from_numpy(np.load(folder / "ids.npy"))
+        models = contestants(folder)
+        ids = torch.from_numpy(np.load(folder / IDS))
         for model, facts in memories.items():
             facts["mean_change"] = mean_change(models[model], models[MODELS[0]], ids)
             print(model, facts, flush=True)

@@ -12,6 +12,7 @@ from saec.errors import require
 require("torch", "torch")
 
 from saec.torch.comparison import increase  # noqa: E402
+from saec.torch.field_embeddings import FieldEmbeddings  # noqa: E402
 from saec.torch.finetune import (  # noqa: E402
     FineTuneResult,
     finetune,
@@ -37,6 +38,7 @@ __all__ = [
     "CompressedEmbedding",
     "CompressedEmbeddingBag",
     "CompressedLinear",
+    "FieldEmbeddings",
     "FineTuneResult",
     "compress_",
     "decode_embeddings_",

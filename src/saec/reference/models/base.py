@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from saec.errors import DataError
+from saec.torch.field_embeddings import FieldEmbeddings
 
 __all__ = ["ClickModel", "FieldLinear", "mlp"]
 
@@ -41,7 +42,7 @@ class ClickModel(nn.Module):
         self.vocab_sizes = dict(vocab_sizes)
         self.field_names = tuple(vocab_sizes)
         self.dim = dim
-        self.embeddings = nn.ModuleDict()
+        self.embeddings = FieldEmbeddings()
         for name, size in vocab_sizes.items():
             if "." in name or name == "" or hasattr(self.embeddings, name):
                 raise DataError(f"field name {name!r} cannot name a PyTorch module; rename it")
@@ -49,8 +50,8 @@ class ClickModel(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Look up ``ids (B, F)``, int32 or int64, as vectors ``(B, F, dim)``."""
-        columns = zip(self.embeddings.values(), ids.unbind(1), strict=True)
-        return torch.stack([module(column) for module, column in columns], dim=1)
+        vectors: Tensor = self.embeddings(ids)
+        return vectors
 
     def interact(self, vectors: Tensor) -> Tensor:
         """Turn the fields' vectors ``(B, F, dim)`` into logits ``(B,)``."""

@@ -32,8 +32,11 @@ COUNT, DIM = 3000, 16
 TABLE = np.random.default_rng(1).standard_normal((COUNT, DIM)).astype(np.float32)
 IDS = np.random.default_rng(2).integers(0, COUNT, 200)
 
+OUTSIDE = "[Oo]ut of (data bounds|range)"  # of Gather, of GatherElements
+
 FIELDS = {
     "by rank": lambda name: tiered(name, COUNT, ranked=True),
+    "by rank, few bits": lambda name: tiered(name, COUNT, ratio=60, ranked=True),
     "kept": lambda name: tiered(name, COUNT),
     "kept, few bits": lambda name: tiered(name, COUNT, ratio=60),
     "clusters": lambda name: clustered(name, COUNT),
@@ -74,15 +77,25 @@ def test_every_row_and_narrow_ids(rewrite) -> None:
         field = FIELDS[name]("table")
         out, _ = rewrite(lookup_model(TABLE, ids=TensorProto.INT32), field)
         (rows,) = run(out, ids=np.arange(COUNT, dtype=np.int32))
-        np.testing.assert_array_equal(rows, field.decode())
+        near = 1e-6 if sums(out) else 0  # sums are rounded once more
+        np.testing.assert_allclose(rows, field.decode(), rtol=near, atol=near)
+        assert sums(out) == (name == "by rank, few bits")
 
 
-def test_one_byte_per_row_in_three_operators(rewrite) -> None:
+def sums(path: Path) -> bool:
+    """Whether some rows are stored as sums of two."""
+    return any(name.startswith("saec/seconds") for name in constants(path))
+
+
+def test_one_byte_per_row_in_two_lookups(rewrite) -> None:
     field = clustered("table", COUNT)
     out, report = rewrite(lookup_model(TABLE), field)
-    assert kinds(out) == {"Gather": 2, "Cast": 2}  # one of the casts is that of the ids
-    stored = sorted((array.dtype.name, array.shape) for array in constants(out).values())
-    assert stored == [("float32", (40, DIM)), ("uint8", (COUNT,))]
+    # Numbers are looked up flat. One of the casts is that of the ids.
+    lookups = {"GatherElements": 1, "Gather": 1, "Cast": 2}
+    assert kinds(out) == lookups | {"Shape": 1, "Reshape": 2}
+    stored = [array for array in constants(out).values() if array.size > 1]
+    found = sorted((array.dtype.name, array.shape) for array in stored)
+    assert found == [("float32", (40, DIM)), ("uint8", (COUNT,))]
     assert report.nbytes == COUNT + 40 * DIM * 4
 
 
@@ -93,7 +106,7 @@ def test_packed_codes_are_smaller(rewrite) -> None:
         out, report = rewrite(lookup_model(TABLE), field, packed=packed)
         assert ("BitShift" in kinds(out)) == packed
         numbers = sum(array.nbytes for array in constants(out).values())
-        assert report.nbytes <= numbers <= report.nbytes + 100  # a few constants of the nodes
+        assert report.nbytes <= numbers <= report.nbytes + 200  # a few constants of the nodes
         sizes.append(report.nbytes)
     assert 2 * sizes[1] < sizes[0]
 
@@ -111,7 +124,7 @@ def test_only_standard_operators(rewrite) -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_ids_outside_are_refused(name: str, number: int, packed: bool, rewrite) -> None:
     out, _ = rewrite(lookup_model(TABLE), FIELDS[name]("table"), packed=packed)
-    with pytest.raises(Exception, match=r"out of data bounds|out of range"):
+    with pytest.raises(Exception, match=OUTSIDE):
         run(out, ids=np.array([0, number]))
 
 
@@ -196,6 +209,7 @@ def stacked_fields() -> dict[str, Any]:
     return {
         "user": tiered("user", 2000, ranked=True),
         "item": tiered("item", 500, ranked=True),
+        "shop": tiered("shop", 3000, ratio=60, ranked=True),
         "kept": tiered("kept", 900, ratio=40),
         "city": clustered("city", 300),
         "hour": RawField("hour", TABLE[:24]),
@@ -218,8 +232,9 @@ def test_a_stack_is_looked_up_in_one(unsqueezed: bool, packed: bool, rewrite) ->
     out, report = rewrite(model, *fields.values(), packed=packed)
     found = kinds(out)
     assert not found & Counter(["Slice", "Squeeze", "Unsqueeze", "Concat"]) or packed
-    assert found["Gather"] <= (2 if not packed else 8)
-    assert len(report.tables) == 5
+    assert found["Gather"] == 1
+    assert found["GatherElements"] == (7 if packed else 1)
+    assert len(report.tables) == 6
     assert not set(tables) & set(constants(out))
     ids = stack_ids(fields)
     (rows,) = run(out, ids=ids)
@@ -237,7 +252,7 @@ def test_ids_of_a_stack_are_those_of_their_table(packed: bool, rewrite) -> None:
         for number in (-1, -field.vocab_size, field.vocab_size, 2**62):
             bad = ids.copy()
             bad[3, column] = number
-            with pytest.raises(Exception, match="out of data bounds"):
+            with pytest.raises(Exception, match=OUTSIDE):
                 run(out, ids=bad)
 
 
@@ -277,7 +292,7 @@ def test_inputs_of_their_own_with_an_axis_of_one(rewrite) -> None:
     inputs = {f"ids_{name}": (TensorProto.INT64, ["B", 1]) for name in fields}
     model = make(nodes, tables, inputs, {"rows": TensorProto.FLOAT})
     out, _ = rewrite(model, *fields.values())
-    assert kinds(out)["Gather"] == 2
+    assert kinds(out)["Gather"] == kinds(out)["GatherElements"] == 1
     feeds = {name: np.arange(30).reshape(-1, 1) for name in inputs}
     (rows,) = run(out, **feeds)
     assert rows.shape == (30, 3, 8)
@@ -296,7 +311,7 @@ def test_rows_that_others_use_too_are_looked_up_by_themselves(rewrite) -> None:
     outputs = {"rows": TensorProto.FLOAT, "high": TensorProto.FLOAT}
     model = make(nodes, tables, {"ids": (TensorProto.INT64, ["B"])}, outputs)
     out, _ = rewrite(model, *fields.values())
-    assert kinds(out)["Gather"] == 4
+    assert kinds(out)["Gather"] == kinds(out)["GatherElements"] == 2
     ids = np.arange(100)
     wanted = run(decoded(model, saec.Compressed(list(fields.values()))), ids=ids)
     for found, right in zip(run(out, ids=ids), wanted, strict=True):

@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphs import clustered, tiered
+from graphs import clustered, run, tiered
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
-from saec.onnx.plans import Packed, Whole, packed_plan, whole_plans
+from saec.onnx.emit import Builder
+from saec.onnx.packed import Packed, packed_plan
+from saec.onnx.stores import WholeStore
+from saec.onnx.whole import Kind, Whole, whole_plans
 from saec.onnx.words import codes_per_word, pack_words, words_for
 from saec.stored.raw import RawField
 
@@ -45,8 +49,15 @@ def read_whole(plan: Whole) -> NDArray[Any]:
     rows = []
     for number in range(plan.count):
         place = number if plan.places is None else int(plan.places[number])
-        at = place if place < plan.cut else plan.cut + int(plan.codes[place - plan.cut])
-        rows.append(plan.rows[at])
+        pair, code = place - plan.cut, place - plan.cut - len(plan.pairs)
+        if pair < 0:
+            rows.append(plan.rows[place])
+        elif code < 0:
+            first, second = plan.pairs[pair]
+            row = plan.rows[plan.cut + first]
+            rows.append(row if second == 0 else row + plan.seconds[second - 1])
+        else:
+            rows.append(plan.rows[plan.cut + int(plan.codes[code])])
     return np.array(rows)
 
 
@@ -90,11 +101,13 @@ def test_whole_codes_give_the_rows(name: str) -> None:
     field = FIELDS[name]()
     for alone in (True, False):
         plans = whole_plans(field, alone)
-        assert np.dtype(np.int32) in plans
-        for dtype, plan in plans.items():
+        assert {Kind(np.dtype(np.int32), paired) for paired in (False, True)} <= set(plans)
+        for (dtype, paired), plan in plans.items():
             assert (plan.codes.dtype, plan.codes[0]) == (dtype, 0)
             assert alone or plan.places is None
-            np.testing.assert_array_equal(read_whole(plan), field.decode())
+            assert paired or not len(plan.pairs)
+            near = 1e-6 if len(plan.pairs) else 0  # sums of two are rounded once more
+            np.testing.assert_allclose(read_whole(plan), field.decode(), rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -115,10 +128,60 @@ def test_the_cases_differ() -> None:
     assert packed_plan(FIELDS["axes kept"](), True).places is not None
 
 
+def test_rows_as_sums_are_smaller() -> None:
+    # 64 rows as they are, 960 pairs of 4 bytes, a byte for each of the rest.
+    plans = whole_plans(FIELDS["axes by rank, few bits"](), True)
+    one, two = (plans[Kind(np.dtype(np.uint8), paired)] for paired in (False, True))
+    assert (two.cut, len(two.pairs), len(two.codes)) == (64, 960, 5000 - 1024)
+    assert two.seconds is not None
+    assert two.nbytes == 64 * (len(two.rows) + len(two.seconds)) + 4 * 960 + 5000 - 1024
+    assert two.nbytes < one.nbytes / 2
+
+
+def test_pairs_by_hand() -> None:
+    """Two tables looked up by the same nodes; the second has no pairs."""
+    rows = np.array([[1, 0], [2, 0], [3, 0], [40, 0], [50, 0]], np.float32)
+    pairs = np.array([[2, 1], [2, 2], [0, 0], [1, 2]])
+    seconds = np.array([[0, 6], [0, 7]], np.float32)
+    codes = np.array([0, 1, 0], np.uint8)
+    plans = {
+        "a": Whole(rows, 2, codes, None, pairs, seconds),
+        "b": Whole(np.array([[8, 8], [9, 9]], np.float32), 1, np.zeros(1, np.uint8)),
+    }
+    wanted = {
+        "a": [[1, 0], [2, 0], [50, 6], [50, 7], [3, 0], [40, 7], [3, 0], [40, 0], [3, 0]],
+        "b": [[8, 8], [9, 9]],
+    }
+    assert plans["a"].count == 9
+    np.testing.assert_array_equal(read_whole(plans["a"]), wanted["a"])
+    builder = Builder("t/")
+    store = WholeStore(builder, plans, np.float32)
+    assert store.nbytes == 4 * 2 * (5 + 2 + 3) + (3 + 1) + (2 + 1) * (4 + 2 + 0 + 2)
+    found = store.rows(builder, "ids", ["b", "a", "b"], 0)
+    graph = helper.make_graph(
+        builder.taken(),
+        "model",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["B", 3])],
+        [helper.make_tensor_value_info(found, TensorProto.FLOAT, None)],
+        list(builder.initialisers.values()),
+    )
+    opset = helper.make_opsetid("", 18)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    ids = np.stack([np.arange(9) % 2, np.arange(9), np.ones(9, np.int64)], axis=1)
+    (taken,) = run(model, ids=ids)
+    both = {name: np.array(rows) for name, rows in wanted.items()}
+    expected = np.stack([both["b"][ids[:, 0]], both["a"], both["b"][ids[:, 2]]], axis=1)
+    np.testing.assert_array_equal(taken, expected)
+    for bad in ([2, 0, 0], [0, 9, 0], [0, -1, 0], [-1, 0, 0], [0, 0, 2]):
+        with pytest.raises(Exception, match=r"[Oo]ut of (data bounds|range)"):
+            run(model, ids=np.array([bad]))
+
+
 def test_narrow_codes_are_smaller() -> None:
     field = clustered("t", 700)
     plans = whole_plans(field, True)
-    assert [plan.nbytes for plan in plans.values()] == [40 * 64 + 700 * n for n in (1, 2, 4)]
+    sizes = [plan.nbytes for kind, plan in plans.items() if not kind.paired]
+    assert sizes == [40 * 64 + 700 * n for n in (1, 2, 4)]
     assert packed_plan(field, True).nbytes == 42 * 64 + 8 * words_for(700, 6) + 11  # 11 blocks
     wide = clustered("t", 3000, clusters=300)
-    assert np.dtype(np.uint8) not in whole_plans(wide, True)
+    assert Kind(np.dtype(np.uint8), False) not in whole_plans(wide, True)

@@ -10,10 +10,11 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from saec.onnx.emit import Builder
-from saec.onnx.plans import CODE_DTYPES, Packed, Whole, packed_plan, whole_plans
+from saec.onnx.packed import Packed, packed_plan
 from saec.onnx.shapes import Shapes
 from saec.onnx.stacks import Stack, columns_of, find_stacks
 from saec.onnx.stores import PackedStore, Store, WholeStore
+from saec.onnx.whole import KINDS, Whole, whole_plans
 from saec.sources.onnx_graph import Lookup, Scope, TableUse, scopes_of
 from saec.stored.field import CompressedField
 from saec.stored.tiered import TieredField
@@ -25,6 +26,10 @@ _PREFIX = "saec/"
 # Arrays that tables share may take so many times as much as those of one alone: one lookup for many
 # tables is worth that (docs/onnx.md).
 _MOST_FOR_SHARING = 1.25
+
+# Tables of sums must be so many times as small as others: they take an eighth more of the time of a
+# click model (docs/onnx.md).
+_MORE_FOR_SUMS = 1.25
 
 
 @dataclass(eq=False)
@@ -102,13 +107,13 @@ class Rewriting:
                 self._plans[name, alone] = whole_plans(field_, alone), packed
         each = {name: self._plans[name, alone] for name in names}
         ways: list[dict[str, Any]] = [
-            {name: whole[dtype] for name, (whole, _) in each.items()}
-            for dtype in CODE_DTYPES
-            if all(dtype in whole for whole, _ in each.values())
+            {name: whole[kind] for name, (whole, _) in each.items()}
+            for kind in KINDS
+            if all(kind in whole for whole, _ in each.values())
         ]
         if self.packed:
             ways.append({name: packed for name, (_, packed) in each.items()})
-        return min(ways, key=_bytes_of)
+        return min(ways, key=_weighed)
 
     def _replace(self, name: str, lookup: Lookup) -> None:
         """A lookup by itself."""
@@ -271,6 +276,12 @@ def _components(names: Iterable[str], stacks: Iterable[Stack]) -> list[list[str]
 
 def _bytes_of(plans: Mapping[str, Any]) -> int:
     return sum(plan.nbytes for plan in plans.values())
+
+
+def _weighed(plans: Mapping[str, Any]) -> float:
+    """Bytes, and more where rows are sums, which take longer."""
+    summed = any(isinstance(plan, Whole) and len(plan.pairs) for plan in plans.values())
+    return _bytes_of(plans) * (_MORE_FOR_SUMS if summed else 1)
 
 
 def _free_prefix(graph: Any) -> str:

@@ -1,0 +1,174 @@
+"""Packed codes: as wide as each tier needs, read by bit operators; smaller, and slower."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.codes import bits_for
+from saec.onnx.tiers import Tier, by_rank, distinct_rows, partial_rows, ranks_of, tiers_of
+from saec.onnx.words import pack_words, words_for
+from saec.stored.clustered import ClusteredField
+from saec.stored.field import CompressedField
+from saec.stored.tiered import TieredField
+
+__all__ = ["BLOCK_ROWS", "Group", "Packed", "Segment", "packed_plan"]
+
+BLOCK_ROWS = 64  # tiers start at multiples of it
+
+_MOST_GROUPS = 4  # each costs a gather of rows per id
+_GROUP_BITS = range(4, 13)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Bits of a code, ``width`` from ``shift`` on, and the first of the rows that they choose."""
+
+    shift: int
+    width: int
+    first_row: int
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Ids from ``first`` on whose codes have ``bits`` bits, in words from ``first_word`` on."""
+
+    first: int
+    bits: int
+    first_word: int
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Row of an id: the sum of one row for each group of its segment.
+
+    The first two of ``rows`` are zeros, for groups that a segment has not. ``segment_of`` (blocks,)
+    tells the segment of each 64 ids. With ``places``, a ``Packed`` of its own without rows, ids are
+    the places that it gives.
+    """
+
+    count: int
+    rows: NDArray[np.float32]
+    words: NDArray[np.uint64]
+    segments: tuple[Segment, ...]
+    segment_of: NDArray[np.uint8]
+    places: NDArray[np.uint64] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        places = 0 if self.places is None else self.places.nbytes
+        return self.rows.nbytes + self.words.nbytes + self.segment_of.nbytes + places
+
+    @property
+    def groups(self) -> int:
+        """The most that a segment has."""
+        return max(len(segment.groups) for segment in self.segments)
+
+    @property
+    def place_bits(self) -> int:
+        """Width of a place."""
+        return bits_for(self.count)
+
+
+def packed_plan(field: CompressedField, alone: bool) -> Packed:
+    """The smallest plan with codes of any width.
+
+    Without ``places``, unless the table is ``alone``: those can not be shared with others.
+    """
+    if isinstance(field, ClusteredField):
+        return _one_segment(field.codebook.values, field.codes.unpack().astype(np.uint64))
+    if not isinstance(field, TieredField):
+        return _one_segment(field.decode(), np.arange(field.vocab_size, dtype=np.uint64))
+    tiers = list(tiers_of(field))
+    if field.vectors is None:
+        return _packed_tiers(field, tiers)
+    ranks = ranks_of(field)
+    rows, codes = distinct_rows(field, tiers, ranks)
+    alike = _one_segment(rows, codes.astype(np.uint64))
+    if not alone:
+        return alike
+    base = _packed_tiers(field, tiers)
+    places = pack_words(ranks.astype(np.uint64), base.place_bits)
+    by_place = Packed(base.count, base.rows, base.words, base.segments, base.segment_of, places)
+    return min(alike, by_place, key=lambda plan: plan.nbytes)
+
+
+def _one_segment(rows: NDArray[np.float32], codes: NDArray[np.uint64]) -> Packed:
+    bits = bits_for(len(rows))
+    return Packed(
+        len(codes),
+        np.concatenate([_zeros(rows.shape[1]), rows]),
+        pack_words(codes, bits),
+        (Segment(0, bits, 0, (Group(0, bits, 2),)),),
+        np.zeros(-(-len(codes) // BLOCK_ROWS), np.uint8),
+    )
+
+
+def _zeros(dim: int) -> NDArray[np.float32]:
+    return np.zeros((2, dim), np.float32)
+
+
+def _packed_tiers(field: TieredField, tiers: list[Tier]) -> Packed:
+    rows, words, segments = [_zeros(field.dim)], [], []
+    row_count, word_count = 2, 0
+    for number, tier in enumerate(tiers):
+        groups, tables, codes, bits = _coded(field, number, tier)
+        firsts = accumulate((len(table) for table in tables[:-1]), initial=row_count)
+        placed = tuple(
+            Group(shift, width, first) for (shift, width), first in zip(groups, firsts, strict=True)
+        )
+        segments.append(Segment(tier.first, bits, word_count, placed))
+        words.append(pack_words(codes, bits))
+        rows += tables
+        row_count += sum(len(table) for table in tables)
+        word_count += len(words[-1])
+    blocks = -(-field.vocab_size // BLOCK_ROWS)
+    segment_of = field.layout.tier_of(np.arange(blocks) * BLOCK_ROWS).astype(np.uint8)
+    return Packed(
+        field.vocab_size,
+        np.concatenate(rows),
+        np.concatenate(words),
+        tuple(segments),
+        segment_of,
+    )
+
+
+_Coded = tuple[list[tuple[int, int]], list[NDArray[np.float32]], NDArray[np.uint64], int]
+
+
+def _coded(field: TieredField, number: int, tier: Tier) -> _Coded:
+    """Groups, their rows, codes and their width: the smallest way."""
+    row_bytes, count = 4 * field.dim, len(tier.codes)
+    bits = bits_for(len(tier.samples)) if len(tier.samples) > 1 else 0
+    alike = len(tier.samples) * row_bytes + 8 * words_for(count, bits)
+    widths = field.layout.widths(number)
+    ways = [(alike, -1)]
+    if tier.keys is not None:
+        for most in _GROUP_BITS:
+            groups = _grouped(widths, most)
+            size = sum(row_bytes << sum(widths[a:b]) for a, b in groups)
+            if len(groups) <= _MOST_GROUPS:
+                ways.append((size + 8 * words_for(count, sum(widths)), most))
+    most = min(ways)[1]
+    if most < 0 or tier.keys is None:
+        rows = by_rank(field).lookup(tier.samples)
+        return [(0, bits)], [rows], tier.codes.astype(np.uint64), bits
+    cuts, shifts = _grouped(widths, most), list(accumulate(widths, initial=0))
+    groups = [(shifts[a], shifts[b] - shifts[a]) for a, b in cuts]
+    tables = [partial_rows(field, number, a, b) for a, b in cuts]
+    return groups, tables, tier.keys, sum(widths)
+
+
+def _grouped(widths: tuple[int, ...], most: int) -> list[tuple[int, int]]:
+    """Runs of parts with at most so many bits together; one part may have more."""
+    runs, start = [], 0
+    for part in range(1, len(widths)):
+        if sum(widths[start : part + 1]) > most:
+            runs.append((start, part))
+            start = part
+    return [*runs, (start, len(widths))]

@@ -10,6 +10,7 @@ from pathlib import Path
 import dask_tasks as tasks
 import numpy as np
 import pytest
+from dask.sizeof import sizeof
 from dask_killing import KILLS, Killer, wait_until
 from distributed import Client
 
@@ -18,6 +19,8 @@ from saec import distributed
 from saec.artifact import ShardedTensor
 from saec.artifact.shards import map_shards
 from saec.census import Census
+from saec.clustering.points import Step
+from saec.codecs.survey import Moments, Sample, Survey
 from saec.distributed import DaskPasses
 from saec.distributed.windows import cut
 from saec.passes import LocalPasses
@@ -248,6 +251,16 @@ def test_a_worker_may_die_while_it_lays(
         assert rows == ROWS
         for role in sizes:
             np.testing.assert_array_equal(tensor(tensors[role], tmp_path), local[role])
+
+
+def test_workers_know_what_results_take() -> None:
+    """Or they would not spill, and samples would be moved to where they are not."""
+    sample = Sample(((np.zeros((1000, 4), np.float32), np.zeros(1000)),), 1.0)
+    survey = Survey(Moments(1.0, np.zeros(4), np.zeros((4, 4))), (sample, sample))
+    assert sizeof(survey) == pytest.approx(2 * 24_000, rel=0.05)
+    census = Census(np.zeros(5000), np.zeros(5000, np.int64), 0, True, 1.0, 1.0, 1.0)
+    assert sizeof(census) == pytest.approx(80_000, rel=0.05)
+    assert sizeof(Step.zeros(1000, 4)) == pytest.approx(48_000, rel=0.05)
 
 
 def test_windows_are_as_many_as_workers_unless_too_small_or_too_large() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from dask.sizeof import sizeof
 from numpy.typing import NDArray
 
+from saec.census import Census
+from saec.clustering.points import Step
+from saec.codecs.survey import Moments, Sample, Survey
 from saec.distributed.windows import Target, Window, touched
 from saec.parts import Counter, Part, Task
 from saec.passes import Arrays, Merge
@@ -49,13 +52,18 @@ def _laid_bytes(laid: Laid) -> int:
     return sum(sizeof(piece) for pieces in laid.pieces.values() for piece in pieces)
 
 
+def _held_bytes(result: Any) -> int:
+    return sum(sizeof(getattr(result, field.name)) for field in fields(result))
+
+
 def _part_bytes(part: Part) -> int:
     return sum(rows.nbytes for rows in (part.rows, part.counts) if isinstance(rows, ArrayRows))
 
 
-# Workers spill by what these say; by default a dataclass takes some fifty bytes.
-sizeof.register(Run, lambda run: int(run.data.nbytes))
-sizeof.register(Scattered, lambda words: int(words.places.nbytes + words.words.nbytes))
+# Workers spill by what these say, and tasks go where what they need takes most; by default a
+# dataclass takes some fifty bytes.
+for _kind in (Census, Moments, Run, Sample, Scattered, Step, Survey):
+    sizeof.register(_kind, _held_bytes)
 sizeof.register(Laid, _laid_bytes)
 sizeof.register(Part, _part_bytes)
 

@@ -1,0 +1,52 @@
+"""A process that compresses on a cluster of its own, to be killed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import saec
+from saec import distributed, parts
+from saec.distributed import windows
+
+NAMES = ("user", "item", "city")
+ROWS, DIM = 20_000, 4
+
+
+def write_tables(folder: Path) -> None:
+    rng = np.random.default_rng(1)
+    for name in NAMES:
+        np.save(folder / f"{name}.npy", rng.standard_normal((ROWS, DIM), dtype=np.float32))
+        np.save(folder / f"{name}.counts.npy", rng.zipf(1.3, ROWS).clip(max=10_000))
+
+
+def main(folder: Path) -> None:
+    """Print the workers' process ids, then compress."""
+    parts._PART_VALUES = 8000
+    windows._LEAST = 1 << 10
+    fields = [
+        saec.Field(
+            name,
+            np.load(folder / f"{name}.npy", mmap_mode="r"),
+            np.load(folder / f"{name}.counts.npy", mmap_mode="r"),
+        )
+        for name in NAMES
+    ]
+    metrics = {name: np.diag([1.0, 0.5, 0.25, 0.1]) for name in NAMES}
+    with distributed.local_cluster(2, "1GB") as client:
+        sys.stdout.write(" ".join(map(str, client.run(os.getpid).values())) + "\n")
+        sys.stdout.flush()
+        saec.compress(
+            distributed.spread(fields, client),
+            saec.Ratio(4),
+            metrics=metrics,
+            out=folder / "many.saec",
+            progress=False,
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

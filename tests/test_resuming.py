@@ -275,6 +275,52 @@ def test_killed_at_any_moment_it_resumes(name: str, folder: Path) -> None:
     assert left <= {"out.saec", "out.saec.permutation.safetensors"}
 
 
+# Ends the process as it writes a file's last bytes to the disk for the so manieth time.
+SYNCED = """
+import os
+import signal
+calls = 0
+sync = os.fsync
+def counted(handle):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[4]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(handle)
+os.fsync = counted
+"""
+
+
+def syncs(folder: Path, killed_at: int) -> int:
+    """How often files were synced; negative if the process was killed."""
+    code = PROCESS.replace("print(", f"{SYNCED}\nprint(", 1) + "\nprint(calls)"
+    words = [str(Path(__file__).parent), str(folder), "frequency", str(killed_at)]
+    process = subprocess.run(
+        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert process.returncode in (0, -signal.SIGKILL)
+    return -1 if process.returncode else int(process.stdout.split()[1])
+
+
+def test_killed_as_it_writes_the_artifact(folder: Path) -> None:
+    """Only the permutation and the artifact are ever beside the folder of what is finished."""
+    whole = syncs(folder, 0)
+    expected = (folder / "out.saec").read_bytes()
+    (folder / "out.saec").unlink()
+    # Of the permutation and of the artifact: the file, its folder, its place.
+    last = 6
+    assert syncs(folder, whole - last + 1) == -1
+    for killed_at in range(1, last + 1):
+        assert syncs(folder, killed_at) == -1
+        beside = {file.name for file in folder.glob("*out.saec*")}
+        known = {"out.saec.permutation.safetensors", "out.saec.partial"}
+        assert beside == (known | {"out.saec"} if killed_at == last else known)
+    assert (folder / "out.saec").read_bytes() == expected
+    assert syncs(folder, 0) == last
+    assert (folder / "out.saec").read_bytes() == expected
+    assert not (folder / "out.saec.partial").exists()
+
+
 ENDINGS = (".npy", ".counts.npy")
 
 

@@ -86,7 +86,8 @@ def compress(
         priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, space=run.space(0))
         result = compress_priced(priced, budget, run)
         if isinstance(codec, Axes) and codec.order == "frequency":
-            save_permutations(permutation_path(out), result)  # first: without, ids mean nothing
+            # First: without, ids mean nothing.
+            run.put(lambda path: save_permutations(path, result), permutation_path(out))
             run.finish(result)
         else:
             run.finish(result)

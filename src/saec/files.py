@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from saec.errors import DataError, SaecError
 
-__all__ = ["target_name", "whole_file"]
+__all__ = ["sync_directory", "target_name", "whole_file"]
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
 
@@ -42,7 +42,7 @@ def whole_file(
         if isinstance(error, OSError):
             raise failure(f"cannot write {target}: {error.strerror}") from error
         raise
-    _sync_directory(target.parent)
+    sync_directory(target.parent)
 
 
 def target_name(file: Path) -> str:
@@ -51,9 +51,10 @@ def target_name(file: Path) -> str:
     return found[1] if found else file.name
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Have what its files are called now survive a power cut."""
     handle = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(handle)  # the rename itself must survive a power cut
+        os.fsync(handle)
     finally:
         os.close(handle)

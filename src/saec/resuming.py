@@ -23,7 +23,7 @@ from saec.budget import Budget
 from saec.codecs.codec import Codec, Coded
 from saec.compressed import Compressed, load
 from saec.errors import ArtifactError, SaecError
-from saec.files import whole_file
+from saec.files import sync_directory, whole_file
 from saec.stored.field import CompressedField
 from saec.table import Field
 from saec.workspace import ShardNames, Workspace
@@ -32,7 +32,7 @@ __all__ = ["Resumable", "fingerprint"]
 
 logger = logging.getLogger(__name__)
 
-_MARK, _LOCK = "mark", "lock"
+_MARK, _LOCK, _MADE = "mark", "lock", "made"
 
 _NUMBER_BITS = 20  # shards of a field have these bits of their number for themselves
 
@@ -124,11 +124,36 @@ class Resumable:
             sharded = self._sharded.get(name, {})
             for tensor in sharded.values():
                 for file in tensor.files:
-                    _bring(self.folder / file, self.out.with_name(file))
+                    self._bring(self.folder / file, self.out.with_name(file))
             entries.append(replace(field.entry, sharded=sharded))
-        artifact.write(self.out, entries, result.facts)
+        self.put(lambda path: artifact.write(path, entries, result.facts), self.out)
         shutil.rmtree(self.folder)
         artifact.remove_stale(self.out, self._run)
+
+    def put(self, write: Callable[[Path], None], target: Path) -> None:
+        """Have a file written in the folder, and give it its place.
+
+        Whatever is left of it if the process is killed goes with the folder.
+
+        Raises:
+            ArtifactError: it cannot be put there.
+        """
+        made = self.folder / _MADE
+        write(made)
+        try:
+            made.replace(target)
+            sync_directory(target.parent)
+        except OSError as error:
+            raise ArtifactError(f"cannot write {target}: {error.strerror}") from error
+
+    def _bring(self, shard: Path, target: Path) -> None:
+        """Give a shard its place, and leave it here, too: this may be interrupted, and be again."""
+        if target.exists():
+            return
+        try:
+            os.link(shard, target)
+        except OSError:  # not all file systems have links
+            self.put(lambda path: _copy(shard, path), target)
 
     def _locked(self) -> int:
         """A lock that ends with the process; the folder may vanish until it is got."""
@@ -160,15 +185,9 @@ class Resumable:
             stream.write(self.mark.encode())
 
 
-def _bring(shard: Path, target: Path) -> None:
-    """Give a shard its place, and leave it here, too: this may be interrupted, and done again."""
-    if target.exists():
-        return
-    try:
-        os.link(shard, target)
-    except OSError:  # not all file systems have links
-        with shard.open("rb") as source, whole_file(target, ArtifactError) as stream:
-            shutil.copyfileobj(source, stream)
+def _copy(shard: Path, path: Path) -> None:
+    with shard.open("rb") as source, whole_file(path, ArtifactError) as stream:
+        shutil.copyfileobj(source, stream)
 
 
 def _same(handle: int, path: Path) -> bool:

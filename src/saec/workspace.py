@@ -79,11 +79,14 @@ class Workspace:
             return compute()
         path = self.folder / f"{what}-{blake2b(name.encode(), digest_size=16).hexdigest()}.npz"
         if not path.exists():
-            arrays = dict(compute())
-            with whole_file(path, ArtifactError) as stream:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]  # no role is an option
+            _save(path, compute())  # and forget, so that it is not held twice
         with np.load(path, allow_pickle=False) as loaded:
             return dict(loaded)
+
+
+def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    with whole_file(path, ArtifactError) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]  # no role is an option
 
 
 IN_MEMORY = Workspace()

@@ -24,7 +24,7 @@ FLOORS = [
     },
     {"artifact", "lookup", "stored", "compressed", "codecs", "metric_file"},
     {
-        *("pricing", "compress", "resuming", "permutations", "renumbering"),
+        *("pricing", "compress", "resuming", "permutations", "renumbering", "vectors"),
         *("forecast", "inspection", "checkpoint", "__init__"),
     },
     {"torch", "baselines", "distributed", "onnx"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from saec.codes import PackedCodes, PackedRows, packed_bytes
-from saec.pieces import Piece, Run, Scattered, lay, run_of_codes, scattered_codes, within
+from saec.pieces import (
+    Piece,
+    Run,
+    Scattered,
+    lay,
+    lay_and_let_go,
+    run_of_codes,
+    scattered_codes,
+    within,
+)
+from saec.workspace import Workspace
 
 
 def laid(pieces: Sequence[Piece], nbytes: int, first: int = 0) -> NDArray[np.uint8]:
@@ -57,6 +68,17 @@ def test_scattered_by_hand() -> None:
     assert one.words.dtype == np.uint32
     assert laid([one, two], 4).tolist() == [0b01000000, 0b111, 0b01010, 0]
     assert scattered_codes("x", np.array([6, 16]), codes, [0, 0]) == []
+
+
+def test_laid_a_slice_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saec.pieces._SLICE", 3)
+    places = np.cumsum(np.random.default_rng(0).integers(1, 5000, 10))
+    run = Run("x", 100, np.arange(200, dtype=np.uint8))
+    scattered = Scattered("x", places, np.arange(10, dtype=np.uint32) << 7)
+    assert [len(piece.places) for piece in scattered.slices()] == [3, 3, 3, 1]
+    found = Workspace(tmp_path).zeros(1 << 16)
+    lay_and_let_go([run, scattered], {"x": found})
+    np.testing.assert_array_equal(found, laid([run, scattered], 1 << 16))
 
 
 def test_laid_by_hand() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from saec.errors import DataError, SaecError
 
-__all__ = ["sync_directory", "target_name", "whole_file"]
+__all__ = ["let_go", "sync_directory", "target_name", "whole_file"]
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
 
@@ -58,3 +62,27 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Have the pages of a file that ``array`` maps no longer count as memory of this process.
+
+    Nothing changes in the array or the file; pages come back as they are needed. Arrays that map no
+    file, or whose changes the file does not get, stay as they are, and so does what has gaps.
+    """
+    whole = array
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    pages: object = whole.base
+    if not isinstance(whole, np.memmap) or not isinstance(pages, mmap.mmap) or whole.mode == "c":
+        return
+    # A map begins at a page, and so before what numpy shows of it.
+    start = _address(array) - _address(whole) + whole.offset % mmap.ALLOCATIONGRANULARITY
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    if array.size and array.flags.c_contiguous:
+        pages.madvise(mmap.MADV_DONTNEED, first, start - first + array.nbytes)
+
+
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address

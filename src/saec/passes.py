@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.parts import Counter, Part, Task, merged
-from saec.pieces import Piece, lay
+from saec.pieces import Piece, lay, lay_and_let_go
 from saec.workspace import IN_MEMORY, Workspace
 
 __all__ = ["Advance", "Held", "LocalPasses", "Merge", "Passes", "silent"]
@@ -130,10 +130,11 @@ class LocalPasses:
     ) -> tuple[T, dict[str, NDArray[np.uint8]]]:
         """See :class:`Passes`."""
         tensors = {role: space.zeros(nbytes) for role, nbytes in sizes.items()}
+        put = lay if sum(sizes.values()) <= space.held else lay_and_let_go
 
         def results() -> Iterator[T]:
             for result, pieces in self._results(task, counter, advance):
-                lay(pieces, tensors)
+                put(pieces, tensors)
                 yield result
 
         return merged(results(), merge), tensors

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.compressed import Compressed
-from saec.files import whole_file
+from saec.files import let_go, whole_file
 from saec.stored.field import CompressedField
 
 __all__ = ["permutation_path", "save_permutations"]
@@ -43,6 +43,7 @@ def save_permutations(path: str | os.PathLike[str], result: Compressed) -> None:
         for field in result.values():
             for block in _blocks(field):
                 stream.write(block.astype("<i8").data)
+                let_go(block)
 
 
 def _blocks(field: CompressedField) -> Iterator[NDArray[np.int64]]:

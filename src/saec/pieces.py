@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.codes import PackedRows
+from saec.files import let_go
 
-__all__ = ["Piece", "Run", "Scattered", "lay", "run_of_codes", "scattered_codes", "within"]
+__all__ = [
+    "Piece",
+    "Run",
+    "Scattered",
+    "lay",
+    "lay_and_let_go",
+    "run_of_codes",
+    "scattered_codes",
+    "within",
+]
+
+
+_SLICE = 1 << 16  # words
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +46,12 @@ class Scattered:
     role: str
     places: NDArray[np.int64]
     words: NDArray[Any]
+
+    def slices(self) -> Iterator[Scattered]:
+        """The same in pieces that touch no more than some ten thousand pages of memory each."""
+        for start in range(0, len(self.places), _SLICE):
+            some = slice(start, start + _SLICE)
+            yield Scattered(self.role, self.places[some], self.words[some])
 
 
 Piece = Run | Scattered
@@ -88,6 +107,14 @@ def lay(pieces: Iterable[Piece], tensors: dict[str, NDArray[np.uint8]], first: i
             values = (piece.words >> piece.words.dtype.type(8 * byte)).astype(np.uint8)
             some = np.flatnonzero(values)
             np.bitwise_or.at(data, places[some] + byte, values[some])
+
+
+def lay_and_let_go(pieces: Iterable[Piece], tensors: dict[str, NDArray[np.uint8]]) -> None:
+    """As :func:`lay`, into maps of files that shall not all count as memory of this process."""
+    for piece in pieces:
+        for some in (piece,) if isinstance(piece, Run) else piece.slices():
+            lay([some], tensors)
+            let_go(tensors[piece.role])
 
 
 def within(piece: Piece, start: int, stop: int) -> Piece | None:

@@ -26,6 +26,7 @@ from saec.errors import ArtifactError, SaecError
 from saec.files import sync_directory, whole_file
 from saec.stored.field import CompressedField
 from saec.table import Field
+from saec.vectors import save_vector
 from saec.workspace import ShardNames, Workspace
 
 __all__ = ["Resumable", "fingerprint"]
@@ -206,10 +207,8 @@ def _keep_permutation(path: Path, coded: Coded) -> None:
     permutation: object = coded.field.permutation
     if permutation is None:
         return
-    if isinstance(permutation, artifact.ShardedTensor):  # as workers left it
-        permutation = artifact.map_shards(path.parent, permutation).view(np.int64)
-    with whole_file(_permutation_of(path), ArtifactError) as stream:
-        np.lib.format.write_array(stream, np.asanyarray(permutation))
+    assert isinstance(permutation, np.ndarray | artifact.ShardedTensor), "shards, by workers"
+    save_vector(_permutation_of(path), permutation, ArtifactError)
 
 
 def _take_permutation(path: Path, field: CompressedField) -> None:

@@ -11,6 +11,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.files import let_go
+
 __all__ = [
     "DESCRIPTION",
     "DTYPES",
@@ -62,7 +64,12 @@ def padded_header(header: Mapping[str, Any], multiple: int) -> bytes:
 
 
 def byte_blocks(tensor: NDArray[Any]) -> Iterator[memoryview]:
-    """The bytes in row-major order, some MB at a time: no more is copied, whatever the strides."""
+    """The bytes in row-major order, some MB at a time: no more is copied, whatever the strides.
+
+    What has been taken of a file that is mapped no longer counts as memory of this process.
+    """
     rows = max(1, _BLOCK_BYTES // max(1, tensor[:1].nbytes))
     for start in range(0, len(tensor), rows):
-        yield np.ascontiguousarray(tensor[start : start + rows]).view(np.uint8).data
+        block = tensor[start : start + rows]
+        yield np.ascontiguousarray(block).view(np.uint8).data
+        let_go(block)

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from saec.distributed.passes import collect
 from saec.distributed.submitting import Submitting
-from saec.distributed.vectors import save_vector, shards_for
+from saec.distributed.vectors import shards_for
 from saec.distributed.windows import Target, Window, cut, placed
 from saec.errors import DataError
 from saec.frequency import count_columns as count_here
 from saec.frequency import log_files
 from saec.progress import bar
+from saec.vectors import save_vector
 from saec.workspace import Workspace
 
 __all__ = ["count_columns"]

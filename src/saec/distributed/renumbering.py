@@ -11,11 +11,12 @@ from distributed import Client
 from numpy.typing import ArrayLike, NDArray
 
 from saec.distributed.passes import DaskPasses
-from saec.distributed.vectors import save_vector, shards_for
+from saec.distributed.vectors import shards_for
 from saec.parts import parts_of
 from saec.progress import bar
 from saec.renumbering import frequency_order
 from saec.rows import Rows, rows_of
+from saec.vectors import save_vector
 
 __all__ = ["renumber"]
 

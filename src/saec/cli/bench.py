@@ -24,6 +24,10 @@ def bench(
     optimiser: Annotated[str, typer.Option(help="Of the tables: row-adagrad or adam.")] = (
         "row-adagrad"
     ),
+    bit_price: Annotated[
+        float | None,
+        typer.Option(help="Nats of log loss that training charges a bit of the tables."),
+    ] = None,
     loss_increases: Annotated[
         str, typer.Option(help="Increases of the log loss to aim at, by methods with a metric.")
     ] = "",
@@ -45,6 +49,7 @@ def bench(
         model=model,
         dim=dim,
         optimiser=optimiser,  # type: ignore[arg-type]
+        bit_price=bit_price,
         methods=_split("--methods", methods, str),
         ratios=_split("--ratios", ratios, float),
         loss_increases=_split("--loss-increases", loss_increases, float),

@@ -7,6 +7,7 @@ log loss, every compressed one is evaluated on the same test rows, and no choice
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,6 +80,7 @@ def bench(
     model: str = "deepfm",
     dim: int = 16,
     optimiser: Optimiser = "row-adagrad",
+    bit_price: float | None = None,
     methods: Sequence[str],
     ratios: Sequence[float],
     loss_increases: Sequence[float] = (),
@@ -98,6 +100,7 @@ def bench(
         model: a key of :data:`saec.reference.models.MODELS`.
         dim: width of the tables.
         optimiser: of the tables in training, see :func:`saec.reference.train.train`.
+        bit_price: nats that a bit of the tables is charged for in training; see there.
         methods: keys of :data:`METHODS`; with ``+finetune`` the compressed model is then trained on
             the predictions of the uncompressed one (distillation), with ``+unseen`` after that also
             on the labels of one half of the validation rows, while the other half chooses.
@@ -124,10 +127,20 @@ def bench(
             seed has been evaluated then.
         OptionalDependencyError: a method's package is not installed.
     """
-    jobs = _jobs(task, model, optimiser, methods, ratios, loss_increases, seeds)
+    jobs = _jobs(task, model, optimiser, bit_price, methods, ratios, loss_increases, seeds)
     results: dict[str, Any] = {
         "command": _command(
-            task, path, model, dim, optimiser, methods, ratios, loss_increases, seeds, names
+            task,
+            path,
+            model,
+            dim,
+            optimiser,
+            bit_price,
+            methods,
+            ratios,
+            loss_increases,
+            seeds,
+            names,
         ),
         "machine": machine(),
         "rows": [],
@@ -135,7 +148,7 @@ def bench(
     for seed in seeds:
         with bar(f"loading {task}", None, progress):
             log = load(task, path, seed, vocabularies=names and seed == seeds[0])
-        trial = Trial.start(log, model, dim, seed, progress, optimiser)
+        trial = Trial.start(log, model, dim, seed, progress, optimiser, bit_price)
         results["rows"] += _told(trial.rows(jobs, pictures=seed == seeds[0]), on_row)
     return results
 
@@ -194,6 +207,7 @@ def _jobs(
     task: str,
     model: str,
     optimiser: str,
+    bit_price: float | None,
     methods: Sequence[str],
     ratios: Sequence[float],
     loss_increases: Sequence[float],
@@ -209,6 +223,8 @@ def _jobs(
             f"no optimiser {optimiser!r}; there are {', '.join(OPTIMISERS)}"
             f"{did_you_mean(optimiser, OPTIMISERS)}"
         )
+    if bit_price is not None and not 0 < bit_price < math.inf:
+        raise OptionError(f"bit_price is {bit_price:g}; it must be positive, in nats per bit")
     if model not in MODELS:
         raise DataError(
             f"no model is called {model!r}; there are {', '.join(sorted(MODELS))}"
@@ -268,6 +284,7 @@ def _command(
     model: str,
     dim: int,
     optimiser: str,
+    bit_price: float | None,
     methods: Sequence[str],
     ratios: Sequence[float],
     loss_increases: Sequence[float],
@@ -279,6 +296,7 @@ def _command(
     words += ["--path", path] if path is not None else []
     words += ["--model", model, "--dim", str(dim)]
     words += [] if optimiser == "row-adagrad" else ["--optimiser", optimiser]
+    words += [] if bit_price is None else ["--bit-price", f"{bit_price:g}"]
     words += ["--methods", ",".join(methods)]
     words += ["--ratios", ",".join(f"{ratio:g}" for ratio in ratios)]
     if loss_increases:

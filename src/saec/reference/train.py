@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from saec.errors import DataError
 from saec.progress import Bar, bar
+from saec.reference.bit_price import BitPrice, Charge, RunningMean
 from saec.reference.evaluate import Score, check_labels, evaluate
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
@@ -39,6 +41,9 @@ DEFAULT_TABLE_SETTINGS = (0.1, 1e-3)
 # What most people would start from; rare rows hardly move by it, so that less is learned, and what
 # is learned compresses better (docs/results.md).
 ADAM_SETTINGS = (1e-3, 0.0)
+
+# With a price on bits there is less to be learned by heart, and it takes longer.
+MAX_EPOCHS, MAX_EPOCHS_PRICED = 10, 20
 
 Optimiser = Literal["row-adagrad", "adam"]
 OPTIMISERS = get_args(Optimiser)
@@ -87,11 +92,12 @@ def train(
     log: Log,
     *,
     optimiser: Optimiser = "row-adagrad",
+    bit_price: float | None = None,
     batch_size: int = 2048,
     learning_rate: float = 3e-3,
     table_learning_rate: float | None = None,
     table_decay: float | None = None,
-    max_epochs: int = 10,
+    max_epochs: int | None = None,
     evaluations_per_epoch: int = 4,
     patience: int = 4,
     seed: int = 0,
@@ -107,12 +113,15 @@ def train(
         model: of the same fields as the log.
         log: needs training rows, and validation rows of both classes.
         optimiser: of the tables: ``"row-adagrad"``, or ``"adam"`` (PyTorch's SparseAdam).
+        bit_price: nats of the mean log loss that a bit of the tables is charged for: rows are then
+            trained with noise, by rates and decays of their own, and the running mean of all
+            parameters is evaluated and kept; see :mod:`saec.reference.bit_price`.
         batch_size: examples per step.
         learning_rate: Adam's, for all but the tables.
         table_learning_rate: for the tables; None takes the task's or the optimiser's own.
         table_decay: weight of the squared length of the vectors looked up, summed over the fields;
             None takes the task's own.
-        max_epochs: upper limit of passes over the training rows.
+        max_epochs: upper limit of passes over the training rows; 10, with ``bit_price`` 20.
         evaluations_per_epoch: how often the validation rows are scored, evenly spread.
         patience: evaluations in a row without a lower log loss after which training stops.
         seed: of the order of the rows, drawn anew for each epoch; neighbours stay together, two by
@@ -126,12 +135,14 @@ def train(
     """
     if optimiser not in OPTIMISERS:
         raise DataError(f"no optimiser {optimiser!r}; there are {', '.join(OPTIMISERS)}")
-    rate, decay = TABLE_SETTINGS.get(log.name, DEFAULT_TABLE_SETTINGS)
-    if optimiser == "adam":
-        rate, decay = ADAM_SETTINGS
+    price = None if bit_price is None else BitPrice(bit_price)
+    rate, decay = _table_settings(log, optimiser, price)
     rate = rate if table_learning_rate is None else table_learning_rate
     decay = decay if table_decay is None else table_decay
+    if max_epochs is None:
+        max_epochs = MAX_EPOCHS if price is None else MAX_EPOCHS_PRICED
     settings = {
+        "bit_price": 1.0 if bit_price is None else bit_price,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "table_learning_rate": rate,
@@ -147,13 +158,18 @@ def train(
     mode = model.training
     model.train()
     with bar("training", max_epochs * len(rows), progress) as shown:
-        steps = _Steps(model, log, optimiser, batch_size, learning_rate, rate, decay, shown)
+        charge = None if price is None else Charge(price, log, seed)
+        steps = _Steps(model, log, optimiser, batch_size, learning_rate, rate, decay, charge, shown)
+        mean = None
+        if price is not None:
+            mean = RunningMean(model, price.half_life * len(rows) / batch_size)
         for epochs, part in _parts(rows, stops, max_epochs, rng):
-            steps.run(part)
-            now = Evaluation(epochs, evaluate(model, log, "validation", progress=False))
+            steps.run(part, mean)
+            with nullcontext() if mean is None else mean.held():
+                now = Evaluation(epochs, evaluate(model, log, "validation", progress=False))
+                best.offer(now.score.logloss)
             logger.info("after %.2f epochs: %s", now.epoch, now.score)
             history.append(now)
-            best.offer(now.score.logloss)
             if best.refused == patience:
                 break
     best.restore()
@@ -173,10 +189,11 @@ class _Steps:
         learning_rate: float,
         table_learning_rate: float,
         table_decay: float,
+        charge: Charge | None,
         shown: Bar,
     ) -> None:
         self._model, self._log, self._batch_size, self._shown = model, log, batch_size, shown
-        self._table_decay = table_decay
+        self._table_decay, self._charge = table_decay, charge
         tables = list(model.embeddings.parameters())
         known = {id(parameter) for parameter in tables}
         network = [parameter for parameter in model.parameters() if id(parameter) not in known]
@@ -189,8 +206,8 @@ class _Steps:
         self.examples = 0
         self.seconds = 0.0
 
-    def run(self, rows: NDArray[np.intp]) -> None:
-        """One step per batch of ``rows``."""
+    def run(self, rows: NDArray[np.intp], mean: RunningMean | None) -> None:
+        """One step per batch of ``rows``, of which ``mean`` hears."""
         start = time.perf_counter()
         # Adagrad builds sparse tensors; torch warns unless told whether to check them.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
@@ -198,16 +215,21 @@ class _Steps:
                 batch = rows[first : first + self._batch_size]
                 ids = torch.from_numpy(self._log.ids[batch])
                 self._step(ids, torch.from_numpy(self._log.labels[batch]))
+                if mean is not None:
+                    mean.step()
                 self._shown.advance(len(batch))
         self.examples += len(rows)
         self.seconds += time.perf_counter() - start
 
     def _step(self, ids: Tensor, labels: Tensor) -> None:
         vectors = self._model.embed(ids)
-        logits = self._model.interact(vectors)
+        seen = vectors if self._charge is None else self._charge.noisy(vectors)
+        logits = self._model.interact(seen)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
         # On the vectors looked up, not on the tables: each row is pulled as often as it is used.
         loss = loss + self._table_decay * vectors.square().sum() / len(vectors)
+        if self._charge is not None:
+            loss = loss + self._charge.cost(vectors, ids)
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in self._optimisers:
             optimiser.step()
@@ -236,9 +258,17 @@ class _BestState:
                 self._copy[name] = value.clone()
 
     def restore(self) -> None:
-        """Put the kept state back, unless it is the present one."""
-        if self.refused:
-            self._model.load_state_dict(self._copy)
+        """Put the kept state back."""
+        self._model.load_state_dict(self._copy)
+
+
+def _table_settings(log: Log, optimiser: Optimiser, price: BitPrice | None) -> tuple[float, float]:
+    """Learning rate and decay of the tables."""
+    if optimiser == "adam":
+        return ADAM_SETTINGS
+    if price is not None:
+        return price.table_rate, 0.0
+    return TABLE_SETTINGS.get(log.name, DEFAULT_TABLE_SETTINGS)
 
 
 def _parts(

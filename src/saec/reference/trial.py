@@ -95,16 +95,18 @@ class Trial:
         seed: int,
         progress: bool,
         optimiser: Optimiser = "row-adagrad",
+        bit_price: float | None = None,
     ) -> Trial:
         """Train a model; arguments as of :func:`saec.reference.experiment.bench`."""
         net = build(model, log.vocab_sizes, dim, seed)
-        train(net, log, optimiser=optimiser, seed=seed, progress=progress)
+        train(net, log, optimiser=optimiser, bit_price=bit_price, seed=seed, progress=progress)
         trial = cls(log, net, {}, seed, progress)
         facts = {
             "task": log.name,
             "model": model,
             "dim": dim,
             "optimiser": optimiser,
+            "bit_price": bit_price,
             "seed": seed,
             "features": sum(log.vocab_sizes.values()),
             "test_rows": len(log.rows("test")),

@@ -101,12 +101,13 @@ def test_whole_codes_give_the_rows(name: str) -> None:
     field = FIELDS[name]()
     for alone in (True, False):
         plans = whole_plans(field, alone)
-        assert {Kind(np.dtype(np.int32), paired) for paired in (False, True)} <= set(plans)
-        for (dtype, paired), plan in plans.items():
+        assert {Kind(np.dtype(np.int32), most) for most in (0, 1, 2)} <= set(plans)
+        for (dtype, most), plan in plans.items():
             assert (plan.codes.dtype, plan.codes[0]) == (dtype, 0)
             assert alone or plan.places is None
-            assert paired or not len(plan.pairs)
-            near = 1e-6 if len(plan.pairs) else 0  # sums of two are rounded once more
+            assert most or not len(plan.pairs)
+            assert most == 2 or not plan.pairs[:, 1].any()
+            near = 1e-6 if plan.pairs[:, 1].any() else 0  # sums of two are rounded once more
             np.testing.assert_allclose(read_whole(plan), field.decode(), rtol=near, atol=near)
 
 
@@ -131,19 +132,23 @@ def test_the_cases_differ() -> None:
 def test_rows_as_sums_are_smaller() -> None:
     # 64 rows as they are, 960 pairs of 4 bytes, a byte for each of the rest.
     plans = whole_plans(FIELDS["axes by rank, few bits"](), True)
-    one, two = (plans[Kind(np.dtype(np.uint8), paired)] for paired in (False, True))
+    none, one, two = (plans[Kind(np.dtype(np.uint8), most)] for most in (0, 1, 2))
     assert (two.cut, len(two.pairs), len(two.codes)) == (64, 960, 5000 - 1024)
     assert two.seconds is not None
     assert two.nbytes == 64 * (len(two.rows) + len(two.seconds)) + 4 * 960 + 5000 - 1024
-    assert two.nbytes < one.nbytes / 2
+    assert none.nbytes > one.nbytes > two.nbytes
+    assert two.nbytes < none.nbytes / 2
 
 
-def test_pairs_by_hand() -> None:
+@pytest.mark.parametrize("summed", [True, False])
+def test_pairs_by_hand(summed: bool) -> None:
     """Two tables looked up by the same nodes; the second has no pairs."""
     rows = np.array([[1, 0], [2, 0], [3, 0], [40, 0], [50, 0]], np.float32)
     pairs = np.array([[2, 1], [2, 2], [0, 0], [1, 2]])
     seconds = np.array([[0, 6], [0, 7]], np.float32)
     codes = np.array([0, 1, 0], np.uint8)
+    if not summed:
+        pairs[:, 1], seconds = 0, seconds[:0]
     plans = {
         "a": Whole(rows, 2, codes, None, pairs, seconds),
         "b": Whole(np.array([[8, 8], [9, 9]], np.float32), 1, np.zeros(1, np.uint8)),
@@ -152,11 +157,14 @@ def test_pairs_by_hand() -> None:
         "a": [[1, 0], [2, 0], [50, 6], [50, 7], [3, 0], [40, 7], [3, 0], [40, 0], [3, 0]],
         "b": [[8, 8], [9, 9]],
     }
+    if not summed:
+        wanted["a"] = [[row, 0] for row, _ in wanted["a"]]
     assert plans["a"].count == 9
     np.testing.assert_array_equal(read_whole(plans["a"]), wanted["a"])
     builder = Builder("t/")
     store = WholeStore(builder, plans, np.float32)
-    assert store.nbytes == 4 * 2 * (5 + 2 + 3) + (3 + 1) + (2 + 1) * (4 + 2 + 0 + 2)
+    # Rows, those of "b"; tail codes; two entries more than there are pairs; second rows and zeros.
+    assert store.nbytes == 8 * (5 + 2) + 4 + 2 * 8 + (8 + 8 * 3 if summed else 0)
     found = store.rows(builder, "ids", ["b", "a", "b"], 0)
     graph = helper.make_graph(
         builder.taken(),
@@ -180,8 +188,8 @@ def test_pairs_by_hand() -> None:
 def test_narrow_codes_are_smaller() -> None:
     field = clustered("t", 700)
     plans = whole_plans(field, True)
-    sizes = [plan.nbytes for kind, plan in plans.items() if not kind.paired]
+    sizes = [plan.nbytes for kind, plan in plans.items() if kind.most == 0]
     assert sizes == [40 * 64 + 700 * n for n in (1, 2, 4)]
     assert packed_plan(field, True).nbytes == 42 * 64 + 8 * words_for(700, 6) + 11  # 11 blocks
     wide = clustered("t", 3000, clusters=300)
-    assert Kind(np.dtype(np.uint8), False) not in whole_plans(wide, True)
+    assert Kind(np.dtype(np.uint8), 0) not in whole_plans(wide, True)

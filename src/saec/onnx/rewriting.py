@@ -27,9 +27,10 @@ _PREFIX = "saec/"
 # tables is worth that (docs/onnx.md).
 _MOST_FOR_SHARING = 1.25
 
-# Tables of sums must be so many times as small as others: they take an eighth more of the time of a
-# click model (docs/onnx.md).
-_MORE_FOR_SUMS = 1.25
+# Bytes count so much more where rows of some ids lie between head and tail, and where these are
+# sums: lookups take longer, a tenth of a small click model's time (docs/onnx.md).
+_MORE_FOR_BETWEEN = 1.15
+_MORE_FOR_SUMS = 1.6
 
 
 @dataclass(eq=False)
@@ -279,9 +280,11 @@ def _bytes_of(plans: Mapping[str, Any]) -> int:
 
 
 def _weighed(plans: Mapping[str, Any]) -> float:
-    """Bytes, and more where rows are sums, which take longer."""
-    summed = any(isinstance(plan, Whole) and len(plan.pairs) for plan in plans.values())
-    return _bytes_of(plans) * (_MORE_FOR_SUMS if summed else 1)
+    """Bytes, and more where lookups take longer."""
+    whole = [plan for plan in plans.values() if isinstance(plan, Whole) and len(plan.pairs)]
+    summed = any(plan.seconds is not None and len(plan.seconds) for plan in whole)
+    more = _MORE_FOR_SUMS if summed else _MORE_FOR_BETWEEN if whole else 1.0
+    return more * _bytes_of(plans)
 
 
 def _free_prefix(graph: Any) -> str:

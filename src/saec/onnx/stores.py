@@ -109,10 +109,11 @@ class WholeStore(Store):
             return self._rows_at(builder, self._codes(builder, "codes", ids, ids))
         if alone and "codes" not in self._arrays:
             return self._rows_at(builder, ids)
+        second = None
         if self._paired:
             index, second = self._pair(builder, ids, names, rank_after)
         else:
-            index, second = self._index(builder, ids, names, rank_after), None
+            index = self._index(builder, ids, names, rank_after)
         if "places" not in self._arrays:  # ids outside have none
             counts = self._of(names, self.counts, rank_after)
             index = self._checked(builder, ids, index, counts)
@@ -142,8 +143,8 @@ class WholeStore(Store):
 
     def _pair(
         self, builder: Builder, ids: str, names: Sequence[str], rank_after: int
-    ) -> tuple[str, str]:
-        """As :meth:`_index`, but there are pairs between, which have a second row.
+    ) -> tuple[str, str | None]:
+        """As :meth:`_index`, but there are pairs between, which may have a second row.
 
         ``pair`` is 0 before the cut, and one more than there are pairs where codes begin.
         """
@@ -160,12 +161,14 @@ class WholeStore(Store):
             index = builder.op("Add", index, self._codes(builder, "codes", at, ids))
         at = builder.plus(pair, self._of(names, self._first_pair, rank_after))
         index = builder.op("Add", index, self._codes(builder, "pairs", at, ids))
+        if "seconds" not in self._arrays:
+            return index, None
         code = self._codes(builder, "second_codes", at, ids, TensorProto.INT32)
         return index, builder.op("Gather", self._arrays["seconds"], code)
 
 
 def _arrays_of_pairs(plans: Sequence[Whole], dtype: DTypeLike) -> dict[str, NDArray[Any]]:
-    """Codes of pairs, counted from the row before the cut on, and of second rows, 0 for none.
+    """Codes of pairs, counted from the row before the cut on, and of second rows, if there are any.
 
     Those of each table lie between an entry for all ids before and one for all ids after them.
     """
@@ -179,9 +182,11 @@ def _arrays_of_pairs(plans: Sequence[Whole], dtype: DTypeLike) -> dict[str, NDAr
         second_codes.append(np.concatenate([[0], np.where(second > 0, second + before, 0), [0]]))
         if plan.seconds is not None:
             seconds.append(plan.seconds)
-    second_code = np.concatenate(second_codes)
-    return {
-        "pairs": np.concatenate(first_codes).astype(np.uint16),
+    pairs, second_code = np.concatenate(first_codes), np.concatenate(second_codes)
+    arrays = {"pairs": pairs.astype(np.uint16)}
+    if len(seconds) == 1 or not second_code.any():
+        return arrays
+    return arrays | {
         "second_codes": second_code.astype(np.min_scalar_type(second_code.max())),
         "seconds": np.concatenate(seconds).astype(dtype),
     }

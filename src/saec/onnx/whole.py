@@ -1,8 +1,9 @@
 """Whole codes: bytes, or pairs of bytes, that take few operators to read.
 
 Frequent rows, which hardly ever are equal, are stored as they are; rare ones, of which many are
-equal, by a code each. Those between have rows that differ, but are sums of few parts: stored by two
-codes, they take a fraction, and one more lookup (docs/onnx.md).
+equal, by a narrow code each. Those between have more that differ: they take wider codes. Most are
+sums of few parts, and stored as sums of two rows they take a fraction, and one more lookup
+(docs/onnx.md).
 """
 
 from __future__ import annotations
@@ -24,19 +25,23 @@ __all__ = ["KINDS", "Kind", "Whole", "whole_plans"]
 
 CODE_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int32))
 
-_PAIR_BYTES = 4  # two codes of 16 bits
+_CODE_BYTES = 2  # of each code of a pair
 _MOST_BITS = 16  # of each
 _MOST_ROWS = (1 << 16) - 2  # that a first code of 16 bits may choose from: 0 and 1 are taken
 
 
 class Kind(NamedTuple):
-    """What tables that are looked up together have in common: the dtype of codes, and pairs."""
+    """What tables that are looked up together have in common.
+
+    dtype: of codes.
+    most: rows of which an id between head and tail may be the sum; 0 if none lies between.
+    """
 
     dtype: np.dtype[Any]
-    paired: bool
+    most: int
 
 
-KINDS = [Kind(dtype, paired) for paired in (False, True) for dtype in CODE_DTYPES]
+KINDS = [Kind(dtype, most) for most in (0, 1, 2) for dtype in CODE_DTYPES]
 
 
 def _no_pairs() -> NDArray[np.int64]:
@@ -71,7 +76,7 @@ class Whole:
         """Bytes of all arrays."""
         places = 0 if self.places is None else self.places.nbytes
         seconds = 0 if self.seconds is None else self.seconds.nbytes
-        pairs = _PAIR_BYTES * len(self.pairs)
+        pairs = _CODE_BYTES * len(self.pairs) * (2 if seconds else 1)
         return self.rows.nbytes + self.codes.nbytes + places + pairs + seconds
 
 
@@ -107,12 +112,15 @@ def _first_is_zero(
 
 def _of_tiers(field: TieredField, alone: bool) -> dict[Kind, Whole]:
     tiers = list(tiers_of(field))
-    halves = [_Halves.of(field, number, tier) for number, tier in enumerate(tiers)]
+    halves = {
+        most: [_Halves.of(field, number, tier, most) for number, tier in enumerate(tiers)]
+        for most in (0, 1, 2)
+    }
     plans = {}
     for kind in KINDS:
         by_place = field.vectors is None or alone
         ways = (
-            _smallest_cut(field, tiers, halves, kind) if by_place else None,
+            _smallest_cut(field, tiers, halves[kind.most], kind) if by_place else None,
             _all_alike(field, tiers, kind.dtype) if field.vectors is not None else None,
         )
         found = [plan for plan in ways if plan is not None]
@@ -143,15 +151,15 @@ class _Halves:
     seconds: NDArray[np.uint64]
 
     @classmethod
-    def of(cls, field: TieredField, number: int, tier: Tier) -> _Halves | None:
-        """The one with the fewest rows; None of rows with more bits than two codes have."""
+    def of(cls, field: TieredField, number: int, tier: Tier, most: int) -> _Halves | None:
+        """With the fewest rows, sums of at most so many; None if there are too many rows."""
         widths, keys = field.layout.widths(number), tier.keys
-        if keys is None or sum(widths) > 2 * _MOST_BITS:
+        if keys is None or most == 0 or sum(widths) > 2 * _MOST_BITS:
             return None
         ways = [cls(0, 0, keys[tier.samples - tier.first], np.zeros(0, np.uint64))]
         ends = list(accumulate(widths))
         fits = [n for n, end in enumerate(ends[:-1], 1) if end <= _MOST_BITS >= ends[-1] - end]
-        if fits:
+        if fits and most == 2:
             parts = min(fits, key=lambda n: (1 << ends[n - 1]) + (1 << ends[-1] - ends[n - 1]))
             shift = np.uint64(ends[parts - 1])
             low = np.unique(keys & ((np.uint64(1) << shift) - np.uint64(1)))
@@ -189,7 +197,7 @@ def _smallest_cut(
     size_of = partial(_size, field, tiers, halves, kind)
     last = len(tiers)
     ways = [(start, tail) for tail in range(last) for start in range(tail + 1)]
-    sizes = {way: size_of(*way) for way in ways if kind.paired or way[0] == way[1]}
+    sizes = {way: size_of(*way) for way in ways}
     best = min(sizes, key=lambda way: (sizes[way] or np.inf, way[0]))
     size = sizes[best]
     if size is None or size >= 4 * field.dim * field.vocab_size:
@@ -216,7 +224,7 @@ def _size(
     rows = tiers[start].first + distinct + sum(half.row_count for half in found)
     pairs = tiers[tail].first - tiers[start].first
     code_bytes = (field.vocab_size - tiers[tail].first) * kind.dtype.itemsize
-    return 4 * field.dim * rows + _PAIR_BYTES * pairs + code_bytes
+    return 4 * field.dim * rows + kind.most * _CODE_BYTES * pairs + code_bytes
 
 
 def _cut(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import saec
 from saec import distributed
+from saec.distributed.cluster import workers_of
 from saec.errors import ClusterError
 from saec.parts import Part
 
@@ -54,6 +55,13 @@ def test_no_scheduler() -> None:
         distributed.connect("smoke://signal", timeout=0.2),
     ):
         pass
+
+
+def test_workers_that_there_are(client: Client) -> None:
+    assert workers_of(client) == sorted(client.run(os.getpid))
+    # Between two looks of the client at it, the scheduler is taken to have no workers.
+    client.sync(client._update_scheduler_info)
+    assert len(workers_of(client)) == 2
 
 
 def test_no_workers() -> None:

@@ -11,7 +11,7 @@ from distributed import Client, LocalCluster
 
 from saec.errors import ClusterError, OptionError
 
-__all__ = ["connect", "local_cluster"]
+__all__ = ["connect", "local_cluster", "workers_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -82,3 +82,14 @@ def connect(address: str, timeout: float = 10.0) -> Iterator[Client]:
     with client:
         _log.info("connected to %s; dashboard: %s", address, client.dashboard_link)
         yield client
+
+
+def workers_of(client: Client) -> list[str]:
+    """Addresses of the workers that there are now, sorted; waits until there is one.
+
+    The scheduler is asked: what ``scheduler_info`` gives, another thread of the client replaces
+    every two seconds by something without workers, and some versions give no more than five.
+    """
+    while not (found := sorted(client.nthreads())):
+        client.wait_for_workers(1)
+    return found

@@ -11,6 +11,7 @@ import numpy as np
 from distributed import Client, Future
 from numpy.typing import NDArray
 
+from saec.distributed.cluster import workers_of
 from saec.distributed.passes import collect
 from saec.distributed.submitting import Submitting
 from saec.distributed.vectors import shards_for
@@ -66,7 +67,7 @@ def count_columns(
     files = log_files([paths] if isinstance(paths, str | Path) else list(paths))
     if not columns:
         raise DataError("no columns were given to count")
-    workers = len(client.scheduler_info()["workers"])
+    workers = len(workers_of(client))
     with (
         Submitting(client, (), ()) as counting,
         bar("counting ids", len(files), progress) as shown,

@@ -11,6 +11,7 @@ from distributed import Client, Future
 
 from saec.distributed import jobs
 from saec.distributed.blocks import BlockRows, join_blocks, split_part
+from saec.distributed.cluster import workers_of
 from saec.distributed.submitting import Home, Submitting
 from saec.distributed.windows import Placed, Window, cut, placed
 from saec.errors import FieldError
@@ -109,7 +110,7 @@ class DaskPasses:
         worker from the pieces of the parts that touch it: parts x windows small tasks where rows
         are renumbered, else some more than there are parts.
         """
-        workers = len(self._workers())
+        workers = len(workers_of(self._client))
         windows = {role: cut(role, nbytes, workers) for role, nbytes in sizes.items()}
         tensors = _placed(windows, space, sizes)
         with self._submitting() as pass_:
@@ -142,7 +143,7 @@ class DaskPasses:
 
     def _homes(self) -> list[Home]:
         """Equal runs of rows for each worker; files and blocks stay where they are."""
-        workers, rows = self._workers(), self.parts[-1].stop
+        workers, rows = workers_of(self._client), self.parts[-1].stop
         homes: list[Home] = []
         for part in self.parts:
             readers = self._readers.get(str(getattr(part.rows, "path", "")))
@@ -153,11 +154,6 @@ class DaskPasses:
             else:
                 homes.append(((workers[part.start * len(workers) // rows],), True))
         return homes
-
-    def _workers(self) -> list[str]:
-        """Addresses of the workers that there are now, at least one."""
-        self._client.wait_for_workers(1)
-        return sorted(self._client.scheduler_info()["workers"])
 
     def _shares(self) -> list[float]:
         rows = sum(len(part) for part in self.parts)

@@ -2,6 +2,7 @@
 
     python benchmarks/serve.py --json serve.json
     python benchmarks/serve.py --seconds 10 --swap-every 1 --rows 20000
+    python benchmarks/serve.py --folder . --json serve.json
 
 First rows of an artifact, then scores of an ONNX model. Half of the clients ask by HTTP and half by
 gRPC, each in a process of its own and by the real client (tritonclient), one request after the
@@ -63,8 +64,10 @@ class Seen:
 
 def write_tables(folder: Path, rows: int) -> list[Path]:
     """Two artifacts of the same fields, other tables."""
-    files = []
-    for seed in range(2):
+    files = [folder / f"{seed}-{rows}.saec" for seed in range(2)]
+    for seed, file in enumerate(files):
+        if file.exists():
+            continue
         rng = np.random.default_rng(seed)
         fields = []
         for name, count in (("user", rows), ("item", max(rows // 10, 1))):
@@ -72,15 +75,16 @@ def write_tables(folder: Path, rows: int) -> list[Path]:
             table = kinds[rng.integers(0, len(kinds), count)]
             table += 0.1 * rng.standard_normal(table.shape, dtype=np.float32)
             fields.append(saec.Field(name, table, 10_000_000 // np.arange(1, count + 1)))
-        files.append(folder / f"{seed}.saec")
-        saec.compress(fields, saec.Ratio(20), progress=False).save(files[-1])
+        saec.compress(fields, saec.Ratio(20), progress=False).save(file)
     return files
 
 
 def write_models(folder: Path, rows: int) -> list[Path]:
     """Two click models: rows of ten fields, and three layers over them."""
-    files = []
-    for seed in range(2):
+    files = [folder / f"{seed}-{rows}.onnx" for seed in range(2)]
+    for seed, file in enumerate(files):
+        if file.exists():
+            continue
         rng = np.random.default_rng(seed)
         widths = (FIELDS * DIM, 128, 64, 1)
         constants = {"table": rng.standard_normal((rows, DIM), dtype=np.float32)}
@@ -108,9 +112,8 @@ def write_models(folder: Path, rows: int) -> list[Path]:
             [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1])],
             tensors,
         )
-        files.append(folder / f"{seed}.onnx")
         opset = [helper.make_opsetid("", 17)]
-        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(files[-1]))
+        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(file))
     return files
 
 
@@ -287,14 +290,16 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=128, help="in a request for scores")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, help="keep files here, and find them here again")
     options = parser.parse_args()
     results: dict[str, Any] = {}
     load_before = os.getloadavg()
-    with tempfile.TemporaryDirectory() as folder:
-        files = write_tables(Path(folder), options.rows)
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        files = write_tables(folder, options.rows)
         results["lookups"] = measure(files, lookup_asks(files, options.batch), options)
         show("lookups", results["lookups"])
-        files = write_models(Path(folder), options.rows)
+        files = write_models(folder, options.rows)
         asks = score_asks(files, options.examples, options.rows)
         results["scores"] = measure(files, asks, options)
         show("scores", results["scores"])

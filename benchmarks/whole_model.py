@@ -43,8 +43,9 @@ from saec.torch.modules import CompressedEmbedding
 MODELS = ("uncompressed", "axes", "clusters")
 TOGETHER = "in one call"
 
-# Calls in a row that make one timing, by examples per call.
-CALLS = {1: 500, 128: 100, 4096: 5}
+# Calls in a row that make one timing, by examples per call: some milliseconds, so that most timings
+# are over before another process takes the core.
+CALLS = {1: 25, 128: 10, 4096: 1}
 
 TABLES = "embeddings."
 IDS = "ids.npy"  # of the test rows; the last file that is written
@@ -178,7 +179,7 @@ def main() -> None:
     parser.add_argument("--path")
     parser.add_argument("--ratio", type=float, default=100.0)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=101)
     parser.add_argument("--json", type=Path)
     parser.add_argument(
         "--folder", type=Path, help="keep the models here, and find them here again"

@@ -130,12 +130,12 @@ def test_the_cases_differ() -> None:
 
 
 def test_rows_as_sums_are_smaller() -> None:
-    # 64 rows as they are, 960 pairs of 4 bytes, a byte for each of the rest.
+    # 1024 pairs and the tail have two codes of 2 bytes; the tail's ids have a byte each.
     plans = whole_plans(FIELDS["axes by rank, few bits"](), True)
     none, one, two = (plans[Kind(np.dtype(np.uint8), most)] for most in (0, 1, 2))
-    assert (two.cut, len(two.pairs), len(two.codes)) == (64, 960, 5000 - 1024)
+    assert (two.cut, len(two.pairs), len(two.codes)) == (0, 1024, 5000 - 1024)
     assert two.seconds is not None
-    assert two.nbytes == 64 * (len(two.rows) + len(two.seconds)) + 4 * 960 + 5000 - 1024
+    assert two.nbytes == 64 * (len(two.rows) + len(two.seconds)) + 4 * 1025 + 5000 - 1024
     assert none.nbytes > one.nbytes > two.nbytes
     assert two.nbytes < none.nbytes / 2
 
@@ -163,8 +163,8 @@ def test_pairs_by_hand(summed: bool) -> None:
     np.testing.assert_array_equal(read_whole(plans["a"]), wanted["a"])
     builder = Builder("t/")
     store = WholeStore(builder, plans, np.float32)
-    # Rows, those of "b"; tail codes; two entries more than there are pairs; second rows and zeros.
-    assert store.nbytes == 8 * (5 + 2) + 4 + 2 * 8 + (8 + 8 * 3 if summed else 0)
+    # Rows; tail codes; entries of ids before the tails and of these; the same again, second rows.
+    assert store.nbytes == 8 * (5 + 2) + 4 + (7 + 2) + (7 + 2 + 8 * 3 if summed else 0)
     found = store.rows(builder, "ids", ["b", "a", "b"], 0)
     graph = helper.make_graph(
         builder.taken(),

@@ -86,11 +86,14 @@ class WholeStore(Store):
             arrays["places"] = each[0].places
         self._paired = any(len(plan.pairs) for plan in each)
         if self._paired:
-            arrays |= _arrays_of_pairs(each, dtype)
+            arrays |= _entries(each, dtype)
         self._first_row = _firsts(len(plan.rows) for plan in each)
         self._first_code = _firsts(len(plan.codes) for plan in each)
-        self._first_pair = _firsts(len(plan.pairs) + 2 for plan in each)
-        self._pairs = [len(plan.pairs) for plan in each]
+        before_tail = [plan.cut + len(plan.pairs) for plan in each]
+        self._first_entry = _firsts(count + 1 for count in before_tail)
+        self._tail_entry = [
+            first + count for first, count in zip(self._first_entry, before_tail, strict=True)
+        ]
         self._cut = [plan.cut for plan in each]
         self._arrays = {role: builder.array(role, array) for role, array in arrays.items()}
         self._bytes = sum(array.nbytes for array in arrays.values())
@@ -146,50 +149,51 @@ class WholeStore(Store):
     ) -> tuple[str, str | None]:
         """As :meth:`_index`, but there are pairs between, which may have a second row.
 
-        ``pair`` is 0 before the cut, and one more than there are pairs where codes begin.
+        Each id before the tail has an entry that tells its row, or two; the tail has one, too, for
+        its first row.
         """
-        first = self._of(names, self._first_row, rank_after)
-        before = first + self._of(names, self._cut, rank_after) - 1
-        row = builder.plus(ids, first)
-        index = builder.op("Min", row, builder.number(before))
-        beyond = builder.op("Sub", row, index)
-        ends = builder.number(self._of(names, self._pairs, rank_after) + 1)
-        pair = builder.op("Min", beyond, ends)
+        entry = builder.plus(ids, self._of(names, self._first_entry, rank_after))
+        last = builder.number(self._of(names, self._tail_entry, rank_after))
+        at = builder.op("Min", entry, last)
+        index = self._codes(builder, "firsts", at, ids)
         if "codes" in self._arrays:
-            rest = builder.op("Sub", beyond, pair)
-            at = builder.plus(rest, self._of(names, self._first_code, rank_after))
-            index = builder.op("Add", index, self._codes(builder, "codes", at, ids))
-        at = builder.plus(pair, self._of(names, self._first_pair, rank_after))
-        index = builder.op("Add", index, self._codes(builder, "pairs", at, ids))
+            rest = builder.op("Sub", entry, at)
+            rest = builder.plus(rest, self._of(names, self._first_code, rank_after))
+            index = builder.op("Add", index, self._codes(builder, "codes", rest, ids))
         if "seconds" not in self._arrays:
             return index, None
         code = self._codes(builder, "second_codes", at, ids, TensorProto.INT32)
         return index, builder.op("Gather", self._arrays["seconds"], code)
 
 
-def _arrays_of_pairs(plans: Sequence[Whole], dtype: DTypeLike) -> dict[str, NDArray[Any]]:
-    """Codes of pairs, counted from the row before the cut on, and of second rows, if there are any.
+def _entries(plans: Sequence[Whole], dtype: DTypeLike) -> dict[str, NDArray[Any]]:
+    """What each id before the tails, and the tails, find: rows, and second ones if there are any.
 
-    Those of each table lie between an entry for all ids before and one for all ids after them.
+    A second row of zeros is there for all that have none.
     """
     dim = plans[0].rows.shape[1]
     seconds = [np.zeros((1, dim), np.float32)]
-    first_codes, second_codes = [], []
-    for plan in plans:
+    firsts, second_codes = [], []
+    for plan, start in zip(plans, _firsts(len(plan.rows) for plan in plans), strict=True):
         before = sum(map(len, seconds)) - 1
         first, second = plan.pairs.T
-        first_codes.append(np.concatenate([[0], first + 1, [1]]))
-        second_codes.append(np.concatenate([[0], np.where(second > 0, second + before, 0), [0]]))
+        firsts.append(start + np.concatenate([np.arange(plan.cut), plan.cut + first, [plan.cut]]))
+        none = np.zeros(plan.cut, np.int64)
+        second_codes.append(np.concatenate([none, np.where(second > 0, second + before, 0), [0]]))
         if plan.seconds is not None:
             seconds.append(plan.seconds)
-    pairs, second_code = np.concatenate(first_codes), np.concatenate(second_codes)
-    arrays = {"pairs": pairs.astype(np.uint16)}
-    if len(seconds) == 1 or not second_code.any():
+    arrays = {"firsts": _narrow(np.concatenate(firsts))}
+    if not any(codes.any() for codes in second_codes):
         return arrays
     return arrays | {
-        "second_codes": second_code.astype(np.min_scalar_type(second_code.max())),
+        "second_codes": _narrow(np.concatenate(second_codes)),
         "seconds": np.concatenate(seconds).astype(dtype),
     }
+
+
+def _narrow(numbers: NDArray[np.int64]) -> NDArray[Any]:
+    """The same numbers, none of them negative, in as few bytes as they fit in."""
+    return numbers.astype(np.min_scalar_type(numbers.max()))
 
 
 class PackedStore(Store):

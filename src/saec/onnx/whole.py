@@ -25,9 +25,8 @@ __all__ = ["KINDS", "Kind", "Whole", "whole_plans"]
 
 CODE_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int32))
 
-_CODE_BYTES = 2  # of each code of a pair
+_CODE_BYTES = 2  # of each code of a pair, and of rows before; 4 of those beyond the 65,536th
 _MOST_BITS = 16  # of each
-_MOST_ROWS = (1 << 16) - 2  # that a first code of 16 bits may choose from: 0 and 1 are taken
 
 
 class Kind(NamedTuple):
@@ -73,10 +72,12 @@ class Whole:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
+        """Bytes of all arrays, codes of pairs counted with 16 bits."""
         places = 0 if self.places is None else self.places.nbytes
         seconds = 0 if self.seconds is None else self.seconds.nbytes
-        pairs = _CODE_BYTES * len(self.pairs) * (2 if seconds else 1)
+        pairs = 0
+        if len(self.pairs):
+            pairs = _CODE_BYTES * (self.cut + len(self.pairs) + 1) * (2 if seconds else 1)
         return self.rows.nbytes + self.codes.nbytes + places + pairs + seconds
 
 
@@ -218,11 +219,8 @@ def _size(
     if distinct - 1 > np.iinfo(kind.dtype).max or None in between:
         return None
     found = [half for half in between if half is not None]
-    firsts = sum(len(half.firsts) for half in found)
-    if found and distinct + firsts > _MOST_ROWS:
-        return None
     rows = tiers[start].first + distinct + sum(half.row_count for half in found)
-    pairs = tiers[tail].first - tiers[start].first
+    pairs = tiers[tail].first if found else 0  # those before have entries, too
     code_bytes = (field.vocab_size - tiers[tail].first) * kind.dtype.itemsize
     return 4 * field.dim * rows + kind.most * _CODE_BYTES * pairs + code_bytes
 

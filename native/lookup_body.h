@@ -32,12 +32,13 @@ class Bags {
         out_(out),
         framed_(!table_.frame.scale.empty()),
         direct_(out == Element::kFloat32 && !framed_),
-        plain_(direct_ && !request.offsets && !request.weights && request.skipped < 0),
-        sums_(framed_ ? table_.width : 0),
+        plain_(out == Element::kFloat32 && !request.offsets && !request.weights &&
+               request.skipped < 0),
+        sums_(framed_ ? table_.width * (plain_ ? kPiece : 1) : 0),
         long_sums_(table_.any_long && !plain_ ? table_.width : 0),
         row_(direct_ ? 0 : table_.dim) {}
 
-  // Each id by itself, as float32 and without a frame: rows go straight into place.
+  // Each id by itself, as float32: rows go straight into place, or many at a time into their frame.
   bool plain() const { return plain_; }
 
   // Rows of ids from first on, up to last, into a bag; false if an id or code is bad.
@@ -57,7 +58,8 @@ class Bags {
       const size_t count = piece(at, last);
       if (!finder_.reach(at + count)) return false;
       uint8_t* out = request_.out + at * request_.stride;
-      kernels_.copy(table_.stored, table_.width, finder_.rows(at, count), out, request_.stride);
+      if (framed_) copy_framed(finder_.rows(at, count), out);
+      else kernels_.copy(table_.stored, table_.width, finder_.rows(at, count), out, request_.stride);
       for (size_t i; (i = finder_.next_long(at + count)) < at + count; finder_.pass_long())
         add_cells(i, 1, reinterpret_cast<float*>(request_.out + i * request_.stride));
       at += count;
@@ -66,6 +68,15 @@ class Bags {
   }
 
  private:
+  void copy_framed(const RowList& list, uint8_t* out) {
+    float* sums = sums_.data();
+    const size_t row_bytes = table_.width * sizeof(float);
+    kernels_.copy(table_.stored, table_.width, list, reinterpret_cast<uint8_t*>(sums), row_bytes);
+    for (size_t i = 0; i < list.count; ++i)
+      unframe_(table_.frame, table_.width, table_.dim, sums + i * table_.width, 1,
+               reinterpret_cast<float*>(out + i * request_.stride));
+  }
+
   size_t piece(size_t at, size_t last) const {
     return std::min({last - at, kPiece, finder_.together(at)});
   }

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
@@ -137,15 +137,21 @@ def train(
         raise DataError(f"no optimiser {optimiser!r}; there are {', '.join(OPTIMISERS)}")
     price = None if bit_price is None else BitPrice(bit_price)
     rate, decay = _table_settings(log, optimiser, price)
-    rate = rate if table_learning_rate is None else table_learning_rate
-    decay = decay if table_decay is None else table_decay
+    setup = _Setup(
+        optimiser,
+        price,
+        batch_size,
+        learning_rate,
+        rate if table_learning_rate is None else table_learning_rate,
+        decay if table_decay is None else table_decay,
+    )
     if max_epochs is None:
         max_epochs = MAX_EPOCHS if price is None else MAX_EPOCHS_PRICED
     settings = {
         "bit_price": 1.0 if bit_price is None else bit_price,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
-        "table_learning_rate": rate,
+        "table_learning_rate": setup.table_learning_rate,
         "max_epochs": max_epochs,
         "evaluations_per_epoch": evaluations_per_epoch,
         "patience": patience,
@@ -158,14 +164,10 @@ def train(
     mode = model.training
     model.train()
     with bar("training", max_epochs * len(rows), progress) as shown:
-        charge = None if price is None else Charge(price, log, seed)
-        steps = _Steps(model, log, optimiser, batch_size, learning_rate, rate, decay, charge, shown)
-        mean = None
-        if price is not None:
-            mean = RunningMean(model, price.half_life * len(rows) / batch_size)
+        steps = _Steps(model, log, setup, seed, shown)
         for epochs, part in _parts(rows, stops, max_epochs, rng):
-            steps.run(part, mean)
-            with nullcontext() if mean is None else mean.held():
+            steps.run(part)
+            with steps.judged():
                 now = Evaluation(epochs, evaluate(model, log, "validation", progress=False))
                 best.offer(now.score.logloss)
             logger.info("after %.2f epochs: %s", now.epoch, now.score)
@@ -177,37 +179,48 @@ def train(
     return TrainResult(tuple(history), steps.examples, steps.seconds)
 
 
+@dataclass(frozen=True)
+class _Setup:
+    """How to train; see :func:`train`."""
+
+    optimiser: Optimiser
+    price: BitPrice | None
+    batch_size: int
+    learning_rate: float
+    table_learning_rate: float
+    table_decay: float
+
+
 class _Steps:
     """The optimisers and what they have done so far."""
 
-    def __init__(
-        self,
-        model: ClickModel,
-        log: Log,
-        optimiser: Optimiser,
-        batch_size: int,
-        learning_rate: float,
-        table_learning_rate: float,
-        table_decay: float,
-        charge: Charge | None,
-        shown: Bar,
-    ) -> None:
-        self._model, self._log, self._batch_size, self._shown = model, log, batch_size, shown
-        self._table_decay, self._charge = table_decay, charge
+    def __init__(self, model: ClickModel, log: Log, setup: _Setup, seed: int, shown: Bar) -> None:
+        self._model, self._log, self._shown = model, log, shown
+        self._batch_size, self._table_decay = setup.batch_size, setup.table_decay
+        self._charge: Charge | None = None
+        self._mean: RunningMean | None = None
+        if setup.price is not None:
+            epoch = len(log.rows("train")) / setup.batch_size
+            self._charge = Charge(setup.price, log, seed)
+            self._mean = RunningMean(model, setup.price.half_life * epoch)
         tables = list(model.embeddings.parameters())
         known = {id(parameter) for parameter in tables}
         network = [parameter for parameter in model.parameters() if id(parameter) not in known]
         self._optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.SparseAdam(tables, lr=table_learning_rate)
-            if optimiser == "adam"
-            else RowAdagrad(tables, table_learning_rate, INITIAL_ACCUMULATOR),
-            torch.optim.Adam(network, lr=learning_rate, fused=True),
+            torch.optim.SparseAdam(tables, lr=setup.table_learning_rate)
+            if setup.optimiser == "adam"
+            else RowAdagrad(tables, setup.table_learning_rate, INITIAL_ACCUMULATOR),
+            torch.optim.Adam(network, lr=setup.learning_rate, fused=True),
         ]
         self.examples = 0
         self.seconds = 0.0
 
-    def run(self, rows: NDArray[np.intp], mean: RunningMean | None) -> None:
-        """One step per batch of ``rows``, of which ``mean`` hears."""
+    def judged(self) -> AbstractContextManager[None]:
+        """The model has what is evaluated and kept: the running mean, where there is one."""
+        return nullcontext() if self._mean is None else self._mean.held()
+
+    def run(self, rows: NDArray[np.intp]) -> None:
+        """One step per batch of ``rows``."""
         start = time.perf_counter()
         # Adagrad builds sparse tensors; torch warns unless told whether to check them.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
@@ -215,8 +228,8 @@ class _Steps:
                 batch = rows[first : first + self._batch_size]
                 ids = torch.from_numpy(self._log.ids[batch])
                 self._step(ids, torch.from_numpy(self._log.labels[batch]))
-                if mean is not None:
-                    mean.step()
+                if self._mean is not None:
+                    self._mean.step()
                 self._shown.advance(len(batch))
         self.examples += len(rows)
         self.seconds += time.perf_counter() - start

@@ -207,9 +207,9 @@ def test_a_loss_increase_is_met_on_the_rows_that_calibrate(results: dict[str, An
     for row in chosen(results, "axes", target_loss_increase=0.01):
         on_validation = row["validation_logloss"] - row["base_validation_logloss"]
         assert 0 < row["predicted_loss_increase"] <= 0.01 * 1.05
-        # A thousand rows tell it to 0.005 (one standard error: an increase of 0.01 is a change of
-        # the losses by 0.14 each), for which larger increases have had a say in the forecast.
-        assert on_validation == pytest.approx(row["predicted_loss_increase"], abs=0.015)
+        # 320 rows tell it to 0.008 (one standard error: an increase of 0.01 is a change of the
+        # losses by 0.14 each), for which larger increases have had a say in the forecast.
+        assert on_validation == pytest.approx(row["predicted_loss_increase"], abs=0.024)
 
 
 def test_deciles_add_up_to_the_whole(results: dict[str, Any]) -> None:

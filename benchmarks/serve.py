@@ -296,6 +296,7 @@ def main() -> int:
     load_before = os.getloadavg()
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
         files = write_tables(folder, options.rows)
         results["lookups"] = measure(files, lookup_asks(files, options.batch), options)
         show("lookups", results["lookups"])

@@ -107,17 +107,23 @@ def counted(
         raise UsageError("give --frequencies or --log, not both")
     if bool(log) != bool(columns):
         raise UsageError("--log and --column FIELD=COLUMN go together")
-    return LogColumns(log, _by_field(columns or [])) if log else frequencies
+    wanted = "FIELD=COLUMN, like --column user=user_id"
+    return LogColumns(log, by_field("--column", columns or [], wanted)) if log else frequencies
 
 
-def _by_field(columns: Sequence[str]) -> dict[str, str]:
-    pairs = [column.partition("=") for column in columns]
-    for (field, _, column), given in zip(pairs, columns, strict=True):
-        if not field or not column:
-            raise UsageError(f"--column {given}: give FIELD=COLUMN, like --column user=user_id")
-    named = {field: column for field, _, column in pairs}
+def by_field(option: str, given: Sequence[str], wanted: str) -> dict[str, str]:
+    """What an option says of each field, given once for each as ``FIELD=VALUE``.
+
+    Raises:
+        UsageError: a value is not what is ``wanted``, or a field is given twice.
+    """
+    pairs = [text.partition("=") for text in given]
+    for (field, _, value), text in zip(pairs, given, strict=True):
+        if not field or not value:
+            raise UsageError(f"{option} {text}: give {wanted}")
+    named = {field: value for field, _, value in pairs}
     if len(named) < len(pairs):
-        raise UsageError("--column: a field was given twice")
+        raise UsageError(f"{option}: a field was given twice")
     return named
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table
 
-from saec.cli.common import Quiet, UsageError, check_out, console, hush, plain_table
+from saec.cli.common import Quiet, by_field, check_out, console, hush, plain_table
 
 if TYPE_CHECKING:
     from saec.onnx import Rewritten
@@ -36,7 +36,8 @@ def export(
 
     hush(quiet)
     check_out(out, model, artifact)
-    written = saec.onnx.compress(model, artifact, out, names=_names(name or []), packed=packed)
+    names = by_field("--table", name or [], "FIELD=TABLE")
+    written = saec.onnx.compress(model, artifact, out, names=names, packed=packed)
     if not quiet:
         console().print(_table(written))
         typer.echo(
@@ -47,17 +48,6 @@ def export(
             if table.kept_for:
                 typer.echo(f"{table.table} stays, too: {', '.join(table.kept_for)} need it")
         typer.echo(f"wrote {out}")
-
-
-def _names(given: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in given]
-    for (field, _, table), text in zip(pairs, given, strict=True):
-        if not field or not table:
-            raise UsageError(f"--table {text}: give FIELD=TABLE")
-    named = {field: table for field, _, table in pairs}
-    if len(named) < len(pairs):
-        raise UsageError("--table: a field was given twice")
-    return named
 
 
 def _table(written: Rewritten) -> Table:

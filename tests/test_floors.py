@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "saec"
 
 # Units are modules or sub-packages. A codec makes compressed fields, so these lie below codecs.
 FLOORS = [
-    {"_native", "errors"},
+    {"_native", "errors", "cores"},
     {
         *("table", "rows", "parts", "census", "codes", "pieces", "passes", "workspace"),
         *("budget", "progress", "files", "notebook"),

@@ -48,11 +48,12 @@ def serve(
 ) -> None:
     """Serve rows of an artifact or scores of a model, until SIGTERM or Ctrl-C."""
     from saec.budget import parse_size
+    from saec.cores import usable_cores
     from saec.serve import Address, Limits
     from saec.serve import serve as run
 
     token = _token(token_file)
-    limits = Limits(parse_size(max_bytes), max_requests, timeout, grace, threads or _cores())
+    limits = Limits(parse_size(max_bytes), max_requests, timeout, grace, threads or usable_cores())
     _log_to_stderr(quiet)
     if token is None and host not in _LOOPBACK:
         logging.getLogger("saec.serve").warning(
@@ -88,9 +89,3 @@ def _token(file: Path | None) -> str | None:
     if token is not None and not (token and token.isascii() and token.isprintable()):
         raise DataError("the token must be printable ASCII, and not empty")
     return token
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use all
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from saec.cores import usable_cores
+
 __all__ = ["machine"]
 
 PACKAGES = ("saec", "numpy", "torch", "polars", "scikit-learn", "faiss-cpu")
@@ -17,7 +19,7 @@ PACKAGES = ("saec", "numpy", "torch", "polars", "scikit-learn", "faiss-cpu")
 def machine() -> dict[str, Any]:
     """Cores that this process may use, bytes of memory, processor, versions, and UTC time."""
     return {
-        "cores": _cores(),
+        "cores": usable_cores(),
         "memory": _memory(),
         "cpu": _cpu(),
         "system": platform.platform(),
@@ -25,12 +27,6 @@ def machine() -> dict[str, Any]:
         "packages": _versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use all
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> int | None:

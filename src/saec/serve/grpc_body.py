@@ -19,6 +19,7 @@ from saec.serve.protocol import (
     datatype_of,
     from_raw,
     invalid,
+    refuse_parameters,
     strings,
     to_raw,
 )
@@ -56,7 +57,7 @@ def decode(said: Any) -> InferRequest:
         inputs[tensor.name] = _input(tensor, raws[number] if raws else None)
     outputs = [output.name for output in said.outputs]
     for name, output in zip(outputs, said.outputs, strict=True):
-        _refuse_parameters(output.parameters, f"output {name!r}")
+        refuse_parameters(output.parameters, f"output {name!r}")
         if outputs.count(name) > 1:
             raise invalid(f"output {name!r} is asked for twice")
     return InferRequest(inputs, outputs, _parameters(said.parameters), said.id)
@@ -80,7 +81,7 @@ def encode(answer: Answer, raw: bool) -> Any:
 
 def _input(tensor: Any, raw: bytes | None) -> NDArray[Any]:
     name = tensor.name
-    _refuse_parameters(tensor.parameters, f"input {name!r}")
+    refuse_parameters(tensor.parameters, f"input {name!r}")
     dtype = checked_dtype(name, tensor.datatype)
     shape = checked_shape(name, list(tensor.shape))
     if raw is None:
@@ -115,11 +116,6 @@ def _parameters(said: Mapping[str, Any]) -> dict[str, Any]:
         choice = parameter.WhichOneof("parameter_choice")
         values[name] = None if choice is None else getattr(parameter, choice)
     return values
-
-
-def _refuse_parameters(parameters: Mapping[str, Any], where: str) -> None:
-    for key in parameters:
-        raise invalid(f"{where}: parameter {key!r} is not offered")
 
 
 assert set(DTYPES) == {*_CONTENTS, "FP16"}

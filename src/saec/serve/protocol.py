@@ -25,6 +25,7 @@ __all__ = [
     "datatype_of",
     "from_raw",
     "invalid",
+    "refuse_parameters",
     "strings",
     "to_raw",
 ]
@@ -136,6 +137,13 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
         if not isinstance(length, int) or isinstance(length, bool) or not 0 <= length < 2**63:
             raise invalid(f"input {name!r}: {length!r} in its shape is no length")
     return tuple(shape)
+
+
+def refuse_parameters(parameters: Mapping[str, Any], where: str, known: str | None = None) -> None:
+    """Raise RefusedError if an input or output has another parameter than the ``known`` one."""
+    for key in parameters:
+        if key != known:
+            raise invalid(f"{where}: parameter {key!r} is not offered")
 
 
 def from_raw(

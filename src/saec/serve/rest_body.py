@@ -24,6 +24,7 @@ from saec.serve.protocol import (
     datatype_of,
     from_raw,
     invalid,
+    refuse_parameters,
     strings,
     to_raw,
 )
@@ -156,17 +157,11 @@ def _wanted(said: Any) -> dict[str, bool]:
     for output in said:
         name = _text(_object(output, "an output").get("name"), "an output's name")
         parameters = _object(output.get("parameters", {}), f"output {name!r}: parameters")
-        _refuse_others(parameters, "binary_data", f"output {name!r}")
+        refuse_parameters(parameters, f"output {name!r}", "binary_data")
         if name in wanted:
             raise invalid(f"output {name!r} is asked for twice")
         wanted[name] = _flag(parameters, "binary_data", f"output {name!r}")
     return wanted
-
-
-def _refuse_others(parameters: Mapping[str, Any], known: str, where: str) -> None:
-    for key in parameters:
-        if key != known:
-            raise invalid(f"{where}: parameter {key!r} is not offered")
 
 
 def _inputs(said: Any, raw: memoryview) -> dict[str, NDArray[Any]]:
@@ -187,7 +182,7 @@ def _inputs(said: Any, raw: memoryview) -> dict[str, NDArray[Any]]:
 
 def _raw_size(name: str, tensor: Mapping[str, Any], left: int) -> int | None:
     parameters = _object(tensor.get("parameters", {}), f"input {name!r}: parameters")
-    _refuse_others(parameters, _SIZE, f"input {name!r}")
+    refuse_parameters(parameters, f"input {name!r}", _SIZE)
     if _SIZE not in parameters:
         return None
     size = parameters[_SIZE]
@@ -211,7 +206,7 @@ def _from_list(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], data: An
     kinds = set(map(type, flat))
     if not kinds <= _PYTHON_TYPES[dtype.kind]:
         odd = sorted(kind.__name__ for kind in kinds - _PYTHON_TYPES[dtype.kind])
-        raise invalid(f"input {name!r}: its data must be {tensor_words(dtype)}, not {odd[0]}")
+        raise invalid(f"input {name!r}: its data must be {_words_for(dtype)}, not {odd[0]}")
     try:
         if dtype.hasobject:
             return strings(name, len(flat), [text.encode() for text in flat]).reshape(shape)
@@ -227,7 +222,7 @@ def _from_list(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], data: An
     return values
 
 
-def tensor_words(dtype: np.dtype[Any]) -> str:
+def _words_for(dtype: np.dtype[Any]) -> str:
     """What JSON holds for a dtype."""
     words = {"b": "true or false", "i": "integers", "u": "integers", "f": "numbers", "O": "strings"}
     return words[dtype.kind]

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saec.errors import DataError
 from saec.reference.log import Log
 
 __all__ = ["BitPrice", "Charge", "RunningMean"]
@@ -38,6 +39,9 @@ class BitPrice:
             each row pays it once, so that rare rows, whose few examples say little, stay short.
         table_rate: learning rate of the tables.
         half_life: of the running mean of all parameters, which is evaluated and kept, in epochs.
+
+    Raises:
+        DataError: ``nats`` is not positive.
     """
 
     nats: float
@@ -45,6 +49,10 @@ class BitPrice:
     row_decay: float = 5.0
     table_rate: float = 0.06
     half_life: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.nats < math.inf:
+            raise DataError(f"bit_price is {self.nats}; it must be positive")
 
 
 class Charge:

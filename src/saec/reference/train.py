@@ -148,7 +148,6 @@ def train(
     if max_epochs is None:
         max_epochs = MAX_EPOCHS if price is None else MAX_EPOCHS_PRICED
     settings = {
-        "bit_price": 1.0 if bit_price is None else bit_price,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "table_learning_rate": setup.table_learning_rate,

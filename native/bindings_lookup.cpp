@@ -57,11 +57,12 @@ void set_levels(const Matrix<int64_t>& levels, const std::vector<uint64_t>& firs
 }
 
 // tiers: (tiers, 2) first rank, first byte; parts: (parts, 5) tier, kind, bits, axes, first value;
-// axes: (rank + 1, dim), the mean last; levels: the tiers in the order of their vectors, or none.
+// axes: (rank + 1, dim), the mean last; starts: of ordered parts, ascending within a tier; levels: the tiers in the order of their vectors, or none.
 BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
                            const Matrix<int64_t>& tiers, const Matrix<int64_t>& parts,
                            const Vector<float>& values, const Matrix<float>& axes,
-                           const Vector<uint8_t>& vectors, const Matrix<int64_t>& levels,
+                           const Vector<uint8_t>& vectors, const Vector<int64_t>& starts,
+                           const Matrix<int64_t>& levels,
                            const Vector<int64_t>& pads, const Matrix<float>& pad_rows) {
   expect(tiers.shape(1) == 2 && parts.shape(1) == 5, "tiers have 2 columns, parts 5");
   expect(tiers.shape(0) > 0 && axes.shape(0) > 0 && axes.shape(1) > 0, "no tiers, or no mean");
@@ -85,6 +86,7 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
   const size_t count = first_ranks.size();
   expect(count < 30 && table.rows <= uint64_t{64} << 2 * (count - 1), "a tier is missing");
   std::vector<saec::TierPart> tier_parts;
+  std::vector<uint32_t> ordered_bits(tiers.shape(0));
   for (size_t i = 0; i < parts.shape(0); ++i) {
     const int64_t* row = parts.data() + 5 * i;
     const saec::TierPart part{static_cast<uint32_t>(row[0]), static_cast<uint32_t>(row[1]),
@@ -92,14 +94,19 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
                               whole(row[4])};
     expect(part.tier < tiers.shape(0) && (i == 0 || tier_parts.back().tier <= part.tier),
            "parts are out of order");
-    expect(part.bits <= 16 && part.axes < (1 << 16) && part.kind <= 2, "not a part");
-    expect(part.kind != saec::TierPart::kGrid || part.axes == 1, "not a part");
-    const uint64_t taken = part.kind == saec::TierPart::kNone   ? 0
-                           : part.kind == saec::TierPart::kGrid ? 2
-                                                                : uint64_t{part.axes} << part.bits;
+    expect(part.bits <= 16 && part.axes < (1 << 16) && part.kind <= 4, "not a part");
+    const bool leads = i == 0 || tier_parts.back().tier < part.tier;
+    expect(!part.ordered() || leads || tier_parts.back().ordered(), "ordered parts come first");
+    expect(!part.ordered() || part.bits > 0, "an ordered part has no bits");
+    ordered_bits[part.tier] += part.ordered() ? part.bits : 0;
+    expect(ordered_bits[part.tier] <= 16, "too many bits are ordered");
+    expect(!part.grid() || part.axes == 1, "not a part");
+    const uint64_t taken = part.kind == saec::TierPart::kNone ? 0
+                           : part.grid()                      ? 2
+                                                              : uint64_t{part.axes} << part.bits;
     expect(part.first <= values.shape(0) && taken <= values.shape(0) - part.first,
            "values are too short");
-    row_bits[part.tier] += part.bits;
+    row_bits[part.tier] += part.packed_bits();
     rank[part.tier] += part.axes;
     expect(rank[part.tier] <= table.rank, "parts cover more axes than there are");
     tier_parts.push_back(part);
@@ -107,6 +114,13 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
   for (size_t i = 0; i < tiers.shape(0); ++i) {
     const uint64_t next = i + 1 < tiers.shape(0) ? first_ranks[i + 1] : table.rows;
     expect_codes(next - first_ranks[i], row_bits[i], first_bytes[i], codes.shape(0));
+  }
+  uint64_t start_count = 0;
+  for (const uint32_t bits : ordered_bits) start_count += (uint64_t{1} << bits) - 1;
+  expect(starts.shape(0) == start_count, "starts are missing");
+  for (size_t i = 0; i < start_count; ++i) {
+    expect(whole(starts.data()[i]) <= UINT32_MAX, "a start is out of range");
+    table.starts.push_back(static_cast<uint32_t>(starts.data()[i]));
   }
   if (levels.shape(0) > 0) set_levels(levels, first_ranks, *bound);
   saec::prepare_tiers(first_ranks, first_bytes, tier_parts,
@@ -212,8 +226,8 @@ void bind_lookups(nb::module_& module) {
       .def_prop_ro("stored_rows", [](const BoundTable& self) { return self.table.stored_rows; });
   module.def("table_of_tiers", &table_of_tiers, nb::arg("rows"), nb::arg("codes"),
              nb::arg("tiers"), nb::arg("parts"), nb::arg("values"), nb::arg("axes"),
-             nb::arg("vectors"), nb::arg("levels"), nb::arg("pads"), nb::arg("pad_rows"),
-             nb::rv_policy::take_ownership);
+             nb::arg("vectors"), nb::arg("starts"), nb::arg("levels"), nb::arg("pads"),
+             nb::arg("pad_rows"), nb::rv_policy::take_ownership);
   module.def("table_of_runs", &table_of_runs, nb::arg("rows"), nb::arg("codes"), nb::arg("runs"),
              nb::arg("stored"), nb::arg("element"), nb::arg("grid"), nb::arg("axes"),
              nb::arg("pads"), nb::arg("pad_rows"), nb::rv_policy::take_ownership);

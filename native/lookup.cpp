@@ -20,6 +20,9 @@ constexpr uint64_t kHotShare = 64;
 // A group of bits chooses among so many bytes of stored rows.
 constexpr size_t kGroupBytes = 64 << 10;
 
+// The same for ordered codes, which are fewer than the rows of their tier, and mostly a single group.
+constexpr size_t kOrderedBytes = 256 << 10;
+
 uint64_t ones(uint32_t bits) { return (uint64_t{1} << bits) - 1; }
 
 // Tiers' parts, decoded exactly as the format says: in float32, axis after axis.
@@ -29,7 +32,7 @@ class TierDecoder {
 
   uint32_t row_bits(const TierPart* first, const TierPart* last) const {
     uint32_t bits = 0;
-    for (const TierPart* part = first; part < last; ++part) bits += part->bits;
+    for (const TierPart* part = first; part < last; ++part) bits += part->packed_bits();
     return bits;
   }
 
@@ -39,6 +42,18 @@ class TierDecoder {
               float* row) const {
     std::copy_n(mean_, table_.dim, row);
     add_parts(first, last, 0, data, bit, row);
+  }
+
+  // The same for a tier in order: its ordered code, and the packed codes of the other parts.
+  void decode_ordered(const TierPart* first, const TierPart* last, uint64_t code,
+                      const uint8_t* data, uint64_t bit, float* row) const {
+    uint8_t own[16] = {};
+    std::memcpy(own, &code, sizeof code);
+    const TierPart* packed = first;
+    size_t axis = 0;
+    for (; packed < last && packed->ordered(); ++packed) axis += packed->axes;
+    decode(first, packed, own, 0, row);
+    add_parts(packed, last, axis, data, bit, row);
   }
 
   // The same without the mean, for parts that follow `axis` axes.
@@ -52,16 +67,17 @@ class TierDecoder {
     }
   }
 
-  // Cells of parts [first, last), which follow `axis` axes and `shift` bits.
+  // Cells of parts [first, last), which follow `axis` axes and `shift` bits of ordered or packed codes.
   void append_cells(const TierPart* first, const TierPart* last, uint32_t axis, uint32_t shift) {
     for (const TierPart* part = first; part < last; ++part) {
-      const bool grid = part->kind == TierPart::kGrid;
+      const bool grid = part->grid();
+      if (part > first && part[-1].ordered() != part->ordered()) shift = 0;
       for (uint32_t j = 0; j < part->axes && part->kind != TierPart::kNone; ++j)
         // Without bits there is nothing to read, and perhaps nothing left to be read: any place does.
         table_.cells.push_back({axis + j, part->bits ? shift : 0,
                                 static_cast<uint32_t>(ones(part->bits)),
                                 grid ? 0 : part->axes, part->first + j,
-                                grid ? table_.values[part->first + 1] : 0.0f});
+                                grid ? table_.values[part->first + 1] : 0.0f, part->ordered()});
       axis += part->axes;
       shift += part->bits;
     }
@@ -70,7 +86,7 @@ class TierDecoder {
  private:
   float coordinate(const TierPart& part, uint32_t code, uint32_t axis) const {
     const float* values = table_.values.data() + part.first;
-    if (part.kind == TierPart::kTable) return values[size_t{code} * part.axes + axis];
+    if (!part.grid()) return values[size_t{code} * part.axes + axis];
     const float step = static_cast<float>(code) * values[1];
     return values[0] + step;
   }
@@ -88,17 +104,26 @@ class TierDecoder {
 struct Span {
   const TierPart *first, *last;
   uint32_t bits = 0, axes = 0;
+
+  bool ordered() const { return first < last && first->ordered(); }
 };
 
+// Ordered and packed codes are two words: no group chooses by both.
 Span next_span(const TierPart* first, const TierPart* end, size_t dim) {
   Span span{first, first};
-  for (; span.last < end; ++span.last) {
+  for (; span.last < end && span.last->ordered() == first->ordered(); ++span.last) {
     const uint32_t bits = span.bits + span.last->bits;
-    if ((dim * sizeof(float)) << bits > kGroupBytes && bits > 0) break;
+    const size_t most = first->ordered() ? kOrderedBytes : kGroupBytes;
+    if ((dim * sizeof(float)) << bits > most && bits > 0) break;
     span.bits = bits;
     span.axes += span.last->axes;
   }
   return span;
+}
+
+// Bits of the word of `next` that `span`, before it, has taken.
+uint32_t bits_taken(const Span& span, uint32_t shift, const TierPart* next, const TierPart* end) {
+  return next < end && next->ordered() == span.ordered() ? shift + span.bits : 0;
 }
 
 // One stored row for each code of so many bits. fill: code's bytes, OUT row of zeros.
@@ -118,17 +143,24 @@ void append_groups(const TierDecoder& decoder, const Span& lead, const TierPart*
                    std::vector<float>& own) {
   for (const TierPart* part = lead.last; part < end; ++part)
     if (next_span(part, part + 1, table.dim).last == part) return;
-  uint32_t axis = lead.axes, shift = lead.bits;
+  uint32_t axis = lead.axes, shift = bits_taken(lead, 0, lead.last, end);
   for (const TierPart* first = lead.last; first < end;) {
     const Span span = next_span(first, end, table.dim);
-    table.groups.push_back({ones(span.bits), own.size() / table.dim, span.bits ? shift : 0});
+    table.groups.push_back(
+        {ones(span.bits), own.size() / table.dim, span.bits ? shift : 0, span.ordered()});
     append_rows(span.bits, table.dim, own, [&](const uint8_t* code, float* row) {
       decoder.add_parts(span.first, span.last, axis, code, 0, row);
     });
     axis += span.axes;
-    shift += span.bits;
+    shift = bits_taken(span, shift, span.last, end);
     first = span.last;
   }
+}
+
+uint32_t ordered_bits(const TierPart* first, const TierPart* end) {
+  uint32_t bits = 0;
+  for (const TierPart* part = first; part < end && part->ordered(); ++part) bits += part->bits;
+  return bits;
 }
 
 // A tier and its parts.
@@ -145,28 +177,39 @@ void store_decoded(const Tier& tier, const TierDecoder& decoder, Table& table, R
   run.own = ~uint64_t{0};
   run.lead = stored - tier.first;
   own.resize((stored + tier.rows) * table.dim);
-  for (uint64_t i = 0; i < tier.rows; ++i)
-    decoder.decode(tier.parts, tier.end, table.codes, tier.first_bit + i * row_bits,
-                   own.data() + (stored + i) * table.dim);
+  for (uint64_t i = 0; i < tier.rows; ++i) {
+    const uint64_t bit = tier.first_bit + i * row_bits;
+    float* row = own.data() + (stored + i) * table.dim;
+    if (!run.half_starts) {
+      decoder.decode(tier.parts, tier.end, table.codes, bit, row);
+      continue;
+    }
+    const uint64_t code = ordered_code(table, run, tier.first + i);
+    decoder.decode_ordered(tier.parts, tier.end, code, table.codes, bit, row);
+  }
+  run.half_starts = 0;
 }
 
 // What the tier's codes stand for.
 void store_by_code(const Tier& tier, const Span& lead, TierDecoder& decoder, Table& table, Run& run,
                    std::vector<float>& own) {
+  uint64_t ordered_mask = 0;
   run.row_bits = decoder.row_bits(tier.parts, tier.end);
   run.bias = run.row_bits ? tier.first_bit - tier.first * run.row_bits : 0;
-  run.mask = ones(lead.bits);
+  (lead.ordered() ? ordered_mask : run.mask) = ones(lead.bits);
+  run.ordered_mask = static_cast<uint32_t>(ordered_mask);
   run.lead = own.size() / table.dim;
   append_rows(lead.bits, table.dim, own, [&](const uint8_t* code, float* row) {
     decoder.decode(lead.first, lead.last, code, 0, row);
   });
-  decoder.append_cells(lead.last, tier.end, lead.axes, lead.bits);
+  decoder.append_cells(lead.last, tier.end, lead.axes, bits_taken(lead, 0, lead.last, tier.end));
   run.cells = static_cast<uint32_t>(table.cells.size()) - run.first_cell;
   run.first_group = static_cast<uint32_t>(table.groups.size());
   if (run.cells > 0) append_groups(decoder, lead, tier.end, table, own);
   run.groups = static_cast<uint32_t>(table.groups.size()) - run.first_group;
   table.any_codes |= run.row_bits > 0;
   table.any_long |= run.cells > 0;
+  table.any_ordered |= run.half_starts > 0;
 }
 
 }  // namespace
@@ -178,6 +221,7 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
   const TierPart* part = parts.data();
   const TierPart* const end = part + parts.size();
   own.clear();
+  uint32_t first_start = 0;
   const uint64_t row_bytes = table.dim * sizeof(float);
   uint64_t hot_rows =
       std::max(kHotBytes, std::min(kMostHotBytes, table.rows * row_bytes / kHotShare)) / row_bytes;
@@ -190,6 +234,11 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
     tier.end = part;
     const Span lead = next_span(tier.parts, tier.end, table.dim);
     Run run{tier.first, 0, 0, 0, 0, 0, static_cast<uint32_t>(table.cells.size()), 0, 0, 0};
+    if (const uint32_t bits = ordered_bits(tier.parts, tier.end)) {
+      run.first_start = first_start;
+      run.half_starts = uint32_t{1} << (bits - 1);
+      first_start += static_cast<uint32_t>(ones(bits));
+    }
     // Decoded also where that takes less than a row for each code.
     const bool is_long = lead.last < tier.end;
     if (tier.rows <= hot_rows && (is_long || tier.rows <= uint64_t{1} << lead.bits)) {

@@ -2,7 +2,8 @@
 //
 // A table's rows are cut into runs that are coded alike: tiers, or the fields of a joint table. A
 // row is found in two steps: its *rank*, which is its id unless tier vectors say otherwise, gives
-// its code, and the code gives a *stored row*. Most rows are a stored row and nothing else. Rows of
+// its code, and the code gives a *stored row*. Codes are packed. Where ranks of a run are in order of
+// some of their codes, these are not, but the ranks are kept at which each *ordered code* starts. Most rows are a stored row and nothing else. Rows of
 // long codes (in tiers with too many of them for one list of stored rows) are a sum of several
 // stored rows, one for each group of bits; alone, where a row must come out as the format says to
 // the last bit, their coordinates are added axis by axis instead.
@@ -24,20 +25,24 @@ struct Run {
   uint64_t row_bits;
   uint64_t bias;   // a row's codes start at bit rank * row_bits + bias
   uint64_t mask;   // of the bits there that choose the stored row
-  uint64_t lead;   // stored row = lead + (bits & mask) + (rank & own)
+  uint64_t lead;   // stored row = lead + (bits & mask) + (rank & own) + (ordered code & ordered_mask)
   uint64_t own;    // all ones where each row is stored by itself, else 0
   uint32_t first_cell, cells;    // coordinates beyond the stored row
   uint32_t first_group, groups;  // the same as stored rows; none where these would be too many
+  // The ordered code: how many of the half_starts * 2 - 1 starts from first_start on the rank has passed.
+  uint32_t first_start = 0, half_starts = 0, ordered_mask = 0;
 };
 
-// Stored row first + code, with the code at bit shift of the row.
+// Stored row first + code, with the code at bit shift of the row, or of its ordered code.
 struct Group {
   uint64_t mask;
   uint64_t first;
   uint32_t shift;
+  bool ordered;
 };
 
-// A coordinate: values[first + code * stride] + code * step, with the code at bit shift of the row.
+// A coordinate: values[first + code * stride] + code * step, with the code at bit shift of the row, or
+// of its ordered code.
 struct Cell {
   uint32_t axis;
   uint32_t shift;
@@ -45,6 +50,7 @@ struct Cell {
   uint32_t stride;
   uint64_t first;
   float step;
+  bool ordered;
 };
 
 // A tier's bit-vector (docs/format.md): blocks of 68 bytes, a count and 512 bits.
@@ -69,7 +75,7 @@ struct Table {
   uint64_t code_bytes = 0;
   std::vector<Run> runs;
   bool geometric = false;  // runs are the tiers of ranks 0, 64, 256, 1024, ...
-  bool any_codes = false, any_long = false;
+  bool any_codes = false, any_long = false, any_ordered = false;
   bool any_beyond = true;  // codes may name stored rows that there are not
 
   Element element = Element::kFloat32;
@@ -80,6 +86,7 @@ struct Table {
   std::vector<Cell> cells;
   std::vector<Group> groups;
   std::vector<float> values;
+  std::vector<uint32_t> starts;  // of ordered codes, ascending within a run
   std::vector<float> axes;  // rank x dim, without the mean
   size_t rank = 0;
   std::vector<Level> levels;     // the largest tier first; what no level holds is in the last tier
@@ -130,15 +137,29 @@ const LookupKernels* choose_lookup(const char* name);
 Failure pool(const std::vector<Request>& requests, Element out, int threads,
              const LookupKernels& kernels);
 
-// Part of a tier's rows: one code and the coordinates that it stands for (docs/format.md).
+// The ordered code of a rank.
+inline uint64_t ordered_code(const Table& table, const Run& run, uint64_t rank) {
+  const uint32_t* starts = table.starts.data() + run.first_start;
+  uint64_t code = 0;
+  for (uint64_t step = run.half_starts; step > 0; step /= 2)
+    code += starts[code + step - 1] <= rank ? step : 0;
+  return code;
+}
+
+// Part of a tier's rows: one code and the coordinates that it stands for (docs/format.md). Ordered ones
+// come first; their codes are not among the packed ones.
 struct TierPart {
-  enum Kind : int { kNone, kTable, kGrid };
+  enum Kind : int { kNone, kTable, kGrid, kOrderedTable, kOrderedGrid };
   uint32_t tier, kind, bits, axes;
   uint64_t first;  // value
+
+  bool ordered() const { return kind == kOrderedTable || kind == kOrderedGrid; }
+  bool grid() const { return kind == kGrid || kind == kOrderedGrid; }
+  uint32_t packed_bits() const { return ordered() ? 0 : bits; }
 };
 
-// Fill in runs, cells, groups and stored rows of a table in tiers; values, axes, rank, rows, dim and
-// codes are set. first_ranks, first_bytes: IN of each tier. mean: IN dim. own: OUT the stored rows.
+// Fill in runs, cells, groups and stored rows of a table in tiers; values, starts, axes, rank, rows,
+// dim and codes are set. first_ranks, first_bytes: IN of each tier. mean: IN dim. own: OUT the stored rows.
 void prepare_tiers(const std::vector<uint64_t>& first_ranks, const std::vector<uint64_t>& first_bytes,
                    const std::vector<TierPart>& parts, const float* mean, Table& table,
                    std::vector<float>& own);

@@ -152,7 +152,7 @@ class Bags {
     size_t listed = 0;
     for (size_t i; (i = finder_.next_long(end)) < end; finder_.pass_long()) {
       const Run& run = finder_.run(i);
-      const uint64_t bits = finder_.bits(i);
+      const RowCodes codes = finder_.codes(i);
       const Group* groups = table_.groups.data() + run.first_group;
       if (run.groups == 0 || listed + run.groups > kListed) add_listed(listed);
       if (run.groups == 0 || run.groups > kListed) {
@@ -160,7 +160,7 @@ class Bags {
         continue;
       }
       for (size_t j = 0; j < run.groups; ++j, ++listed) {
-        const uint64_t word = read_word(table_.codes, bits + groups[j].shift);
+        const uint64_t word = code_word(table_, codes, groups[j].ordered, groups[j].shift);
         listed_[listed] = groups[j].first + (word & groups[j].mask);
         if (request_.weights) listed_weights_[listed] = request_.weights[i];
       }
@@ -180,7 +180,7 @@ class Bags {
   void add_cells(size_t position, float weight, float* row) {
     const Run& run = finder_.run(position);
     kernels_.cells(table_, table_.cells.data() + run.first_cell, run.cells,
-                   finder_.bits(position), weight, row);
+                   finder_.codes(position), weight, row);
   }
 
   // Turns sums into a row.

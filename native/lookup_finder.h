@@ -43,10 +43,10 @@ class Finder {
     vector_tiers_ = table_.geometric && table_.runs.size() <= VectorTiers::kMost;
     if (vector_tiers_) tiers_.load(table_);
     fused_ = vector_tiers_ && table_.any_codes && !far_codes_ && table_.levels.empty() &&
-             table_.pads.empty() && request_.id_stride == 1;
+             table_.pads.empty() && !table_.any_ordered && request_.id_stride == 1;
 #endif
     identical_ = request_.wide && request_.id_stride == 1 && !table_.any_codes && !table_.any_beyond &&
-                 table_.runs.size() == 1 && table_.runs[0].own && table_.runs[0].lead == 0 &&
+                 table_.runs.size() == 1 && !table_.any_ordered && table_.runs[0].own && table_.runs[0].lead == 0 &&
                  table_.levels.empty() && table_.pads.empty();
     std::fill_n(rows_, far_rows_ ? kRing + kChunk : 0, 0);  // else of no use, if fetched ahead
   }
@@ -99,10 +99,11 @@ class Finder {
   const Run& run(size_t position) const {
     return table_.runs[fused_ ? tier_of(id(position)) : runs_[at(position)]];
   }
-  uint64_t bits(size_t position) const {
-    if (!fused_) return bits_[at(position)];
+  RowCodes codes(size_t position) const {
+    const size_t slot = at(position);
+    if (!fused_) return {bits_[slot], table_.any_ordered ? ordered_[slot] : 0};
     const Run& own = run(position);
-    return id(position) * own.row_bits + own.bias;
+    return {id(position) * own.row_bits + own.bias, 0};
   }
   uint64_t id(size_t position) const {
     const ptrdiff_t place = static_cast<ptrdiff_t>(position) * request_.id_stride;
@@ -134,7 +135,8 @@ class Finder {
       const size_t bad = rank_ids(table_, count, ranks);
       if (bad < count) return fail(Fault::kPlace, found_ + bad);
     }
-    if (table_.runs.size() > 1 || table_.any_long) place(slot, slot + eights(count));
+    if (table_.runs.size() > 1 || table_.any_long || table_.any_ordered)
+      place(slot, slot + eights(count));
     found_ += count;
   }
 
@@ -199,6 +201,7 @@ class Finder {
     if (table_.any_codes && (table_.runs.size() > 1 || table_.any_long)) read_codes(slot, end);
     else if (table_.any_codes) read_single_run(slot, end);
     else own_rows(slot, end);
+    if (table_.any_ordered) add_ordered(slot, end);
     if (table_.any_long) list_longs(slot, count);
     if (!table_.pads.empty()) place_pads(slot, count);
     if (table_.any_beyond) check_rows(slot, count);
@@ -249,6 +252,17 @@ class Finder {
         const Run& run = table_.runs[runs_[i]];
         rows_[i] = run.lead + (ranks_[i] & run.own);
       }
+    }
+  }
+
+  void add_ordered(size_t slot, size_t end) {
+#ifdef SAEC_VECTOR_TIERS
+    if (vector_tiers_) return add_ordered_vector(slot, end);
+#endif
+    for (size_t i = slot; i < end; ++i) {
+      const Run& run = table_.runs[runs_[i]];
+      ordered_[i] = ordered_code(table_, run, ranks_[i]);
+      rows_[i] += ordered_[i] & run.ordered_mask;
     }
   }
 
@@ -332,6 +346,17 @@ class Finder {
     }
   }
 
+  void add_ordered_vector(size_t slot, size_t end) {
+    for (size_t i = slot; i < end; i += 8) {
+      const __m512i runs = _mm512_cvtepu32_epi64(
+          _mm256_load_si256(reinterpret_cast<const __m256i*>(runs_ + i)));
+      const __m512i codes = tiers_.ordered_codes(_mm512_load_si512(ranks_ + i), runs);
+      const __m512i chosen = _mm512_and_si512(codes, tiers_.ordered_masks(runs));
+      _mm512_store_si512(ordered_ + i, codes);
+      _mm512_store_si512(rows_ + i, _mm512_add_epi64(_mm512_load_si512(rows_ + i), chosen));
+    }
+  }
+
   void list_longs_vector(size_t slot, size_t count) {
     for (size_t i = 0; i < count; i += 8) {
       const __m512i runs = _mm512_cvtepu32_epi64(
@@ -399,6 +424,7 @@ class Finder {
   Failure failure_;
   alignas(64) uint64_t ranks_[kRing];
   alignas(64) uint64_t bits_[kRing];
+  alignas(64) uint64_t ordered_[kRing];
   alignas(64) uint64_t rows_[kRing + kChunk];
   alignas(64) uint32_t runs_[kRing];
   uint64_t longs_[2 * kRing + 8];

@@ -168,34 +168,44 @@ void copy_rows(const void* stored, size_t width, const RowList& list, uint8_t* o
 using AddRows = void (*)(const void*, size_t, const RowList&, const float*, const float*, float*);
 using CopyRows = void (*)(const void*, size_t, const RowList&, uint8_t*, size_t);
 
-// row[j] += weight * coordinate * axis[j] for each cell, in order, every product and sum rounded.
-// bits: where the row's codes start.
-using AddCells = void (*)(const Table&, const Cell*, size_t, uint64_t, float, float*);
+// A row's codes: where its packed ones start, and its ordered one.
+struct RowCodes {
+  uint64_t bits;
+  uint64_t ordered;
+};
 
-inline float coordinate_of(const Table& table, const Cell& cell, uint64_t bits) {
-  const uint64_t word = read_word(table.codes, bits + cell.shift);
+// The bits from `shift` on of the one or the other.
+inline uint64_t code_word(const Table& table, const RowCodes& codes, bool ordered, uint32_t shift) {
+  return ordered ? codes.ordered >> shift : read_word(table.codes, codes.bits + shift);
+}
+
+// row[j] += weight * coordinate * axis[j] for each cell, in order, every product and sum rounded.
+using AddCells = void (*)(const Table&, const Cell*, size_t, const RowCodes&, float, float*);
+
+inline float coordinate_of(const Table& table, const Cell& cell, const RowCodes& codes) {
+  const uint64_t word = code_word(table, codes, cell.ordered, cell.shift);
   const uint32_t code = static_cast<uint32_t>(word) & cell.mask;
   const float step = static_cast<float>(code) * cell.step;
   return table.values[cell.first + uint64_t{code} * cell.stride] + step;
 }
 
 template <size_t D>
-void add_cells(const Table& table, const Cell* cells, size_t count, uint64_t bits, float weight,
-               float* row) {
+void add_cells(const Table& table, const Cell* cells, size_t count, const RowCodes& codes,
+               float weight, float* row) {
   const float* axes = table.axes.data();
   if constexpr (D > 0) {
     constexpr size_t N = std::min(D, kLanes);
     Floats<N> sums[D / N];
     std::memcpy(sums, row, sizeof sums);
     for (size_t i = 0; i < count; ++i) {
-      const float coordinate = weight * coordinate_of(table, cells[i], bits);
+      const float coordinate = weight * coordinate_of(table, cells[i], codes);
       for (size_t j = 0; j < D / N; ++j)
         sums[j] += coordinate * load_lanes<N>(axes + cells[i].axis * D + j * N);
     }
     std::memcpy(row, sums, sizeof sums);
   } else {
     for (size_t i = 0; i < count; ++i) {
-      const float coordinate = weight * coordinate_of(table, cells[i], bits);
+      const float coordinate = weight * coordinate_of(table, cells[i], codes);
       const float* axis = axes + cells[i].axis * table.dim;
       for (size_t j = 0; j < table.dim; ++j) row[j] += coordinate * axis[j];
     }

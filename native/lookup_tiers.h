@@ -1,6 +1,9 @@
 // What a table's tiers say of eight ranks at once, out of registers.
 #pragma once
 
+#include <algorithm>
+#include <bit>
+
 #include "lookup.h"
 
 #if defined(__AVX512F__) && defined(__AVX512CD__)
@@ -16,17 +19,21 @@ class VectorTiers {
   static constexpr size_t kMost = 16;  // what two registers hold
 
   void load(const Table& table) {
-    alignas(64) uint64_t columns[5][kMost] = {};
+    alignas(64) uint64_t columns[8][kMost] = {};
     for (size_t i = 0; i < table.runs.size(); ++i) {
       const Run& run = table.runs[i];
-      const uint64_t numbers[5] = {run.row_bits, run.bias, run.mask, run.lead, run.own};
-      for (size_t j = 0; j < 5; ++j) columns[j][i] = numbers[j];
+      const uint64_t numbers[8] = {run.row_bits, run.bias,        run.mask,       run.lead,
+                                   run.own,      run.first_start, run.half_starts, run.ordered_mask};
+      for (size_t j = 0; j < 8; ++j) columns[j][i] = numbers[j];
+      most_steps_ = std::max(most_steps_, static_cast<uint32_t>(std::bit_width(run.half_starts)));
       long_runs_ |= static_cast<uint32_t>(run.cells > 0) << i;
     }
-    Column* const to[5] = {&row_bits_, &bias_, &mask_, &lead_, &own_};
-    for (size_t j = 0; j < 5; ++j)
+    Column* const to[8] = {&row_bits_, &bias_, &mask_, &lead_, &own_, &first_start_, &half_starts_,
+                          &ordered_mask_};
+    for (size_t j = 0; j < 8; ++j)
       *to[j] = {_mm512_load_si512(columns[j]), _mm512_load_si512(columns[j] + 8)};
     codes_ = table.codes;
+    starts_ = table.starts.data();
   }
 
   // Tiers are cut at 64, 256, 1024, ...: by the length of the rank in bits.
@@ -52,6 +59,26 @@ class VectorTiers {
     return _mm512_add_epi64(_mm512_add_epi64(code, lead_.at(tiers)), own);
   }
 
+  // See ordered_code.
+  __m512i ordered_codes(__m512i ranks, __m512i tiers) const {
+    const __m512i one = _mm512_set1_epi64(1);
+    const __m512i before = _mm512_sub_epi64(first_start_.at(tiers), one);
+    __m512i code = _mm512_setzero_si512(), step = half_starts_.at(tiers);
+    for (uint32_t i = 0; i < most_steps_; ++i) {
+      const __mmask8 searching = _mm512_test_epi64_mask(step, step);
+      const __m512i next = _mm512_add_epi64(code, step);
+      const __m256i found = _mm512_mask_i64gather_epi32(
+          _mm256_setzero_si256(), searching, _mm512_add_epi64(before, next), starts_, 4);
+      const __mmask8 passed =
+          _mm512_mask_cmple_epu64_mask(searching, _mm512_cvtepu32_epi64(found), ranks);
+      code = _mm512_mask_mov_epi64(code, passed, next);
+      step = _mm512_srli_epi64(step, 1);
+    }
+    return code;
+  }
+
+  __m512i ordered_masks(__m512i tiers) const { return ordered_mask_.at(tiers); }
+
   // Bit i: whether the i-th has a long code.
   uint32_t long_ones(__m512i tiers) const {
     const __m512i flags = _mm512_set1_epi64(long_runs_);
@@ -65,8 +92,9 @@ class VectorTiers {
   };
 
   const uint8_t* codes_ = nullptr;
-  uint32_t long_runs_ = 0;
-  Column row_bits_, bias_, mask_, lead_, own_;
+  const uint32_t* starts_ = nullptr;
+  uint32_t long_runs_ = 0, most_steps_ = 0;
+  Column row_bits_, bias_, mask_, lead_, own_, first_start_, half_starts_, ordered_mask_;
 };
 
 }  // namespace

@@ -41,6 +41,8 @@ CASES: dict[str, tuple[Codec, bool, Budget | None]] = {
     "axes, sorted": (Axes(), True, Ratio(5)),
     "axes, unsorted": (Axes(), False, Ratio(5)),
     "axes, renumbered": (Axes("frequency"), False, Ratio(5)),
+    "axes, similar": (Axes("similar"), False, Ratio(5)),
+    "axes, similar, sorted": (Axes("similar"), True, Ratio(5)),
     "clusters": (Clusters(), False, Ratio(5)),
     "clusters, sorted": (Clusters(codebook="float16"), True, Ratio(4)),
     "clusters, fixed": (Clusters(clusters=70, codebook="float32"), False, None),
@@ -133,7 +135,7 @@ def test_narrow_floats_in_shards(case: str, dtype: object, tmp_path: Path) -> No
     check_same(found, from_memory(case, True, dtype))
 
 
-@pytest.mark.parametrize("order", ["keep", "frequency"])
+@pytest.mark.parametrize("order", ["keep", "frequency", "similar"])
 def test_samples_of_shards_are_those_of_the_array(
     order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +152,9 @@ def test_samples_of_shards_are_those_of_the_array(
 
 @every_metric
 @pytest.mark.parametrize("part_rows", [11, 500])
-@pytest.mark.parametrize("case", ["axes, unsorted", "axes, renumbered", "clusters, fixed"])
+@pytest.mark.parametrize(
+    "case", ["axes, unsorted", "axes, renumbered", "axes, similar", "clusters, fixed"]
+)
 def test_small_parts_change_last_digits_only(case: str, in_nats: bool, part_rows: int) -> None:
     field = Field("f", table(), counts(CASES[case][1]))
     with parts_of_values(part_rows * DIM):

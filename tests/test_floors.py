@@ -20,7 +20,7 @@ FLOORS = [
     },
     {
         *("frequency", "metric", "allocation", "codebook", "clustering", "tiers", "order"),
-        *("placing", "sources"),
+        *("placing", "sources", "starts"),
     },
     {"artifact", "lookup", "stored", "compressed", "codecs", "metric_file"},
     {

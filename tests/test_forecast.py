@@ -156,7 +156,12 @@ def test_a_ratio_and_its_loss_are_inverse(curve: Forecast) -> None:
 @pytest.mark.parametrize(
     ("codec", "tolerance"),
     # What lies between the numbers of clusters that were measured is interpolated.
-    [(Axes(), 0.05), (Axes(order="frequency"), 0.05), (Clusters(), 0.2)],
+    [
+        (Axes(), 0.05),
+        (Axes(order="frequency"), 0.05),
+        (Axes(order="similar"), 0.1),
+        (Clusters(), 0.2),
+    ],
 )
 def test_compression_predicts_the_same(
     fields: list[Field], metrics: LossMetrics, codec: Axes | Clusters, tolerance: float

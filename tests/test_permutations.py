@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import saec
-from saec import Axes, Compressed, DataError, Field, Ratio
+from saec import ArtifactError, Axes, Compressed, DataError, Field, Ratio
 from saec.permutations import permutation_path, save_permutations
 
 
@@ -53,3 +53,19 @@ def test_a_path_that_cannot_be_written(result: Compressed, tmp_path: Path) -> No
     with pytest.raises(DataError, match="none"):
         save_permutations(tmp_path / "none" / "ids", result)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_new_ids_are_the_inverse(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((300, 2)).astype(np.float32)
+    fields = [Field("f", rows, rng.permutation(300)), Field("g", rows, np.arange(300)[::-1])]
+    result = saec.compress(fields, Ratio(5), Axes("frequency"), progress=False)
+    old = result["f"].permutation
+    assert old is not None
+    assert np.array_equal(result["f"].new_ids[old], np.arange(300))
+    assert np.array_equal(result["g"].new_ids, np.arange(300))  # in order already
+    result.save(tmp_path / "a.saec")
+    loaded = saec.load(tmp_path / "a.saec")
+    assert np.array_equal(loaded["g"].new_ids, np.arange(300))
+    with pytest.raises(ArtifactError, match="field 'f': the artifact does not hold the old ids"):
+        loaded["f"].new_ids  # noqa: B018

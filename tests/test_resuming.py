@@ -37,6 +37,7 @@ RATIO = Ratio(15)
 CODECS: dict[str, Codec] = {
     "axes": Axes(),
     "frequency": Axes(order="frequency"),
+    "similar": Axes(order="similar"),
     "clusters": Clusters(),
 }
 
@@ -104,8 +105,8 @@ def test_the_file_is_that_of_a_compression_in_memory(name: str, folder: Path) ->
     assert result.predicted_loss_increase == whole.predicted_loss_increase
     assert not (folder / "out.saec.partial").exists()
     permutations = folder / "out.saec.permutation.safetensors"
-    assert permutations.exists() == (name == "frequency")
-    if name == "frequency":
+    assert permutations.exists() == (name in ("frequency", "similar"))
+    if permutations.exists():
         for field, old in load_file(permutations).items():
             assert np.array_equal(old, whole[field].permutation)
 

@@ -17,6 +17,7 @@ from saec.codes import PackedRows
 from saec.compressed import Compressed, load
 from saec.errors import ArtifactError, IdError
 from saec.order import TierVectors
+from saec.starts import pack_starts
 from saec.stored.tiered import TieredField, part_coordinates
 from saec.tiers import Layout, Part, tier_bounds
 
@@ -81,6 +82,88 @@ def test_one_lookup_over_both_tiers() -> None:
     assert two_tiers().lookup([]).shape == (0, 3)
     assert two_tiers().lookup(3).tolist() == BY_HAND[3]
     assert two_tiers().pool([0, 64, 65], [0, 1]).tolist() == [[9, 22, 28.5], [18, 40, 58]]
+
+
+def in_order(**changes: Any) -> TieredField:
+    """66 rows of dim 3: ten, thirty and 24 with the ordered codes 0, 2 and 3 of a grid and a table,
+    each with a bit of its own on the last axis; two in order of a table."""
+    layout = Layout.parse(66, ["o1g o1 1", "o1"])
+    row = np.arange(64)
+    given = {
+        "name": "user",
+        "layout": layout,
+        "codes": packed(layout, [[0 * row, 0 * row, row % 2], [[0, 0]]]),
+        "values": np.array([-1, 0.5, 1, 3, 0.25, 0.5, 5, 7], np.float16),
+        "axes": AXES,
+        "vectors": None,
+        "dtype": "float32",
+        "renumbered": True,
+        "starts": np.concatenate([pack_starts(np.array([10, 10, 40]), 64), [1, 1]]).astype("u1"),
+    }
+    return TieredField(**(given | changes))
+
+
+def test_rows_in_order_by_hand() -> None:
+    field = in_order()
+    assert field.code_starts.tolist() == [10, 10, 40, 65]
+    # mean - 1 a + 1 b + 0.25 c; the next of the same run; the 11th, of code 2: - 1 a + 3 b; ...
+    by_hand = {
+        0: [9, 22, 28.5],
+        9: [9, 22, 27.5],
+        10: [9, 26, 28.5],
+        39: [9, 26, 27.5],
+        40: [9.5, 26, 28.75],
+        63: [9.5, 26, 27.75],
+        64: [15, 20, 32.5],
+        65: [17, 20, 33.5],
+    }
+    assert field.lookup(list(by_hand)).tolist() == list(by_hand.values())
+    assert field.decode()[list(by_hand)].tolist() == list(by_hand.values())
+    assert field.tier_codes(0)[[0, 9, 10, 41]].tolist() == [
+        [0, 0, 0],
+        [0, 0, 1],
+        [0, 1, 0],
+        [1, 1, 1],
+    ]
+    # Codes: 64 bits and seven bytes. Starts: four low bits of three and their rest, a bit of one and
+    # its rest.
+    assert {role: t.shape for role, t in field.tensors.items()} == {
+        "codes": (8 + 7,),
+        "values": (8,),
+        "axes": (4, 3),
+        "starts": (2 + 1 + 2,),
+    }
+
+
+def test_tuning_keeps_the_order() -> None:
+    field = in_order(permutation=np.arange(66)[::-1])
+    tuned = field.tuned(field.values * np.float16(2), field.axes)
+    assert np.array_equal(tuned.starts, field.starts)
+    assert tuned.permutation is field.permutation
+    assert tuned.lookup(0).tolist() == [8, 24, 27]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"renumbered": False}, "rows are in order of their codes, but features keep their ids"),
+        ({"starts": None}, r"starts are uint8 \(5,\), not uint8 \(0,\)"),
+        ({"starts": np.zeros(6, np.uint8)}, r"starts are uint8 \(5,\), not uint8 \(6,\)"),
+        ({"starts": np.zeros(5, np.int8)}, r"starts are uint8 \(5,\), not int8 \(5,\)"),
+    ],
+)
+def test_malformed_order(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        in_order(**changes)
+
+
+def test_a_file_whose_starts_lie(tmp_path: Path) -> None:
+    Compressed([in_order(starts=np.zeros(5, np.uint8))]).save(tmp_path / "a.saec")
+    field = load(tmp_path / "a.saec")["user"]
+    with pytest.raises(ArtifactError, match="field 'user': 0 codes start where 3 should"):
+        field.lookup(0)
+    with pytest.raises(ArtifactError, match="field 'user': 0 codes start where 3 should"):
+        field.decode()
 
 
 def test_ids_outside() -> None:
@@ -213,6 +296,7 @@ def fields() -> list[TieredField]:
         two_tiers(TierVectors.of(tiers), name="kept", axes=AXES.astype(np.float32)),
         TieredField("one", layout, np.zeros(7, np.uint8), VALUES[:0], AXES[-1:], None, "float16"),
         two_tiers(name="new", renumbered=True, permutation=np.arange(66)[::-1]),
+        in_order(name="similar"),
     ]
 
 
@@ -225,7 +309,7 @@ def test_save_and_load(tmp_path: Path) -> None:
         other = loaded[name]
         assert isinstance(other, TieredField)
         assert other.description == field.description
-        assert other.renumbered == field.renumbered == (name == "new")
+        assert other.renumbered == field.renumbered == (name in ("new", "similar"))
         assert other.permutation is None
         assert np.array_equal(other.decode(), field.decode())
         assert other.nbytes == field.nbytes

@@ -39,6 +39,9 @@ PARTS = {
     "0j2": (Part("table", 0, 2), 2),
     "6j3": (Part("table", 6, 3), 192),
     "10j12": (Part("table", 10, 12), 12288),
+    "o5": (Part("table", 5, 1, ordered=True), 32),
+    "o5g": (Part("grid", 5, 1, ordered=True), 2),
+    "o5j3": (Part("table", 5, 3, ordered=True), 96),
 }
 
 
@@ -55,6 +58,7 @@ def test_parts_and_their_texts(text: str) -> None:
     [
         *("", " ", "--", "-1", "+1", "1.0", "a", "g", "j", "j2", "g1", "1x", "1 ", " 1", "1\n"),
         *("00", "01", "01g", "1j02", "17", "17g", "17j2", "100", "999"),
+        *("o", "o0", "oo1", "O1", "1o", "o-", "o17", "o1o1", " o1", "o 1", "o0j2"),
         *("0g", "1gg", "1g2", "1gj2", "1j2g", "1j", "1j0", "1j1", "1j-2", "1j100", "1jj2"),
         *("\u0661", "\u00b2", "1\u00a0", "1_0", "0x1", "1G", "1J2"),
     ],
@@ -85,6 +89,33 @@ def test_layout_by_hand() -> None:
     assert layout.first_values == ((0, 2, 2), (18, 22), ())
     assert layout.texts == ["7g - 3j2", "2 0", ""]
     assert Layout.parse(300, layout.texts) == layout
+
+
+def test_a_layout_in_order_of_codes_by_hand() -> None:
+    layout = Layout.parse(300, ["o2g o1j2 5", "2", "o3"])
+    assert [layout.widths(tier) for tier in range(3)] == [(0, 0, 5), (2,), (0,)]
+    assert [layout.bits(tier) for tier in range(3)] == [(2, 1, 5), (2,), (3,)]
+    assert [layout.ordered_bits(tier) for tier in range(3)] == [3, 0, 3]
+    assert layout.any_ordered
+    assert not hand_made().any_ordered
+    assert layout.first_starts == (0, 7, 7, 14)
+    # 64 rows: three low bits of each of seven starts, and 7 + 8 more; 44 rows: two, and 7 + 11.
+    assert layout.first_start_bytes == (0, 3 + 2, 5, 5 + 2 + 3)
+    assert layout.first_bytes == (0, 40, 88)
+    assert layout.code_bytes == 88 + 7
+    assert layout.texts == ["o2g o1j2 5", "2", "o3"]
+
+
+def test_ordered_codes_by_hand() -> None:
+    layout = Layout.parse(66, ["o2 o1", "o1"])
+    starts = np.array([10, 10, 10, 20, 40, 40, 64, 65])
+    first, second = layout.ordered_codes(0, np.array([0, 9, 10, 19, 20, 39, 40, 63]), starts)
+    # Codes 0, 3, 4 and 6: the lowest two bits are the first part's.
+    assert first.tolist() == [0, 0, 3, 3, 0, 0, 2, 2]
+    assert second.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert [codes.tolist() for codes in layout.ordered_codes(1, np.array([64, 65]), starts)] == [
+        [0, 1]
+    ]
 
 
 def test_tiers_start_at_whole_bytes() -> None:
@@ -127,6 +158,9 @@ def test_tiers_of_all_ranks_have_the_sizes_of_the_cuts(count: int) -> None:
         (True, [""], "a field has one or more rows, not True"),
         ("64", [""], "a field has one or more rows, not '64'"),
         (None, [""], "a field has one or more rows, not None"),
+        (64, ["1 o1"], "rows are in order of their first codes, not as in '1 o1'"),
+        (64, ["o1 - o1"], "rows are in order of their first codes, not as in 'o1 - o1'"),
+        (64, ["o9 o8"], "more than 16 bits are in order in 'o9 o8'"),
     ],
 )
 def test_layout_that_cannot_be(count: int, texts: list[str], message: str) -> None:

@@ -135,6 +135,7 @@ def table_of_tiers(
     values: NDArray[float32],
     axes: NDArray[float32],
     vectors: NDArray[uint8],
+    starts: NDArray[int64],
     levels: NDArray[int64],
     pads: NDArray[int64],
     pad_rows: NDArray[float32],

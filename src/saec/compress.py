@@ -85,7 +85,7 @@ def compress(
     with Resumable(Path(out), mark, held) as run:
         priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, space=run.space(0))
         result = compress_priced(priced, budget, run)
-        if isinstance(codec, Axes) and codec.order == "frequency":
+        if isinstance(codec, Axes) and codec.order != "keep":
             # First: without, ids mean nothing.
             run.put(lambda path: save_permutations(path, result), permutation_path(out))
             run.finish(result)

@@ -33,6 +33,7 @@ ELEMENTS = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.i
 _OUTPUTS = ELEMENTS[:3]
 
 _KINDS = {"none": 0, "table": 1, "grid": 2}
+_ORDERED_KINDS = {"table": 3, "grid": 4}
 
 _NO_BYTES = np.zeros(0, dtype=np.uint8)
 _NO_IDS = np.zeros(0, dtype=np.int64)
@@ -100,6 +101,7 @@ def tier_table(
     axes: NDArray[np.float32],
     vectors: TierVectors | None,
     pads: Mapping[int, NDArray[np.float32]] | None = None,
+    starts: NDArray[np.int64] = _NO_IDS,
 ) -> LookupTable:
     """A table in tiers; codes and vectors are read in place, the rest is decoded once.
 
@@ -110,10 +112,11 @@ def tier_table(
         axes: (rank + 1, dim) the axes and, last, the mean.
         vectors: where a row is stored; None if ids are ranks.
         pads: rows (dim,) that some ids have in place of their own.
+        starts: ranks at which codes start, in tiers that are in order of their codes.
     """
     pads = pads or {}
     parts = [
-        [tier, _KINDS[part.kind], part.bits, part.axes, first]
+        [tier, (_ORDERED_KINDS if part.ordered else _KINDS)[part.kind], part.bits, part.axes, first]
         for tier, firsts in enumerate(layout.first_values)
         for part, first in zip(layout.tiers[tier], firsts, strict=True)
     ]
@@ -126,6 +129,7 @@ def tier_table(
         values,
         axes,
         _NO_BYTES if vectors is None else vectors.data,
+        starts,
         np.array(levels, dtype=np.int64).reshape(-1, 1),
         np.array(list(pads), dtype=np.int64),
         np.array(list(pads.values()), dtype=np.float32).reshape(-1, axes.shape[1]),

@@ -1,7 +1,8 @@
 """Where a feature's row is stored: its tier, and its place in it.
 
 Tiers want rows in order of frequency. Either the owner renumbers the vocabulary by frequency, and a
-row's id is its rank; or ids stay as they are, and bit-vectors tell each id's tier and place.
+row's id is its rank; or ids stay as they are, and bit-vectors tell each id's tier and place. An
+owner who renumbers may as well put similar rows of a tier side by side.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from saec.tiers import tier_bounds
 
 __all__ = ["BLOCK_BITS", "ORDERS", "Level", "Order", "TierVectors", "levels_of", "vector_pieces"]
 
-Order = Literal["keep", "frequency"]
+Order = Literal["keep", "frequency", "similar"]
 ORDERS = get_args(Order)
 
 BLOCK_BITS = 512

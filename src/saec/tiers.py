@@ -2,13 +2,14 @@
 
 Rows stand in an order of their own, frequent ones first, cut at the ranks 64, 256, 1024, ...
 A tier's parts describe its row's coordinates axis by axis, the leading axis first. Each part takes
-its code from the row and its values from the tier.
+its code from the row and its values from the tier. Where rows of a tier stand in order of the codes
+of its first parts, these are not stored: a row's rank tells them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from saec.codes import packed_bytes
 from saec.errors import ArtifactError
+from saec.starts import starts_bytes
 
 __all__ = ["FIRST_TIER", "Layout", "Part", "tier_bounds"]
 
@@ -26,7 +28,7 @@ FIRST_TIER = 64
 _GROWTH_BITS = 2  # each cut is four times the one before
 
 MAX_BITS = 16
-_PART = re.compile(r"(\d{1,2})(?:(g)|j(\d{1,2}))?", re.ASCII)
+_PART = re.compile(r"(o?)(\d{1,2})(?:(g)|j(\d{1,2}))?", re.ASCII)
 
 
 def tier_bounds(count: int) -> NDArray[np.int64]:
@@ -47,11 +49,18 @@ class Part:
             coordinates up by the code; ``"grid"`` is offset + code * step, one coordinate.
         bits: width of the code.
         axes: coordinates that the part covers.
+        ordered: the tier's rows stand in order of this code and those of the parts before it.
     """
 
     kind: Literal["none", "table", "grid"] = "none"
     bits: int = 0
     axes: int = 1
+    ordered: bool = False
+
+    @property
+    def width(self) -> int:
+        """Bits that each row stores of the code."""
+        return 0 if self.ordered else self.bits
 
     @property
     def values(self) -> int:
@@ -63,21 +72,25 @@ class Part:
     def __str__(self) -> str:
         if self.kind == "none":
             return "-"
+        order = "o" if self.ordered else ""
         if self.kind == "grid":
-            return f"{self.bits}g"
-        return f"{self.bits}" if self.axes == 1 else f"{self.bits}j{self.axes}"
+            return f"{order}{self.bits}g"
+        return f"{order}{self.bits}" + (f"j{self.axes}" if self.axes > 1 else "")
 
     @classmethod
     def parse(cls, text: str) -> Part:
-        """Read what ``str`` wrote: ``-``, ``5`` (table), ``7g`` (grid), ``6j3`` (three axes)."""
+        """Read what ``str`` wrote: ``-``, ``5`` (table), ``7g`` (grid), ``6j3`` (three axes); an
+        ``o`` before it says that rows are in order of its codes."""
         if text == "-":
             return cls()
         match = _PART.fullmatch(text)
         if match is None:
             raise ArtifactError(f"{text!r} describes no part of a tier")
-        bits, grid, axes = int(match[1]), match[2] is not None, int(match[3] or 1)
-        part = cls("grid" if grid else "table", bits, axes)
-        if bits > MAX_BITS or axes < 1 or (grid and bits == 0) or str(part) != text:
+        ordered, grid = bool(match[1]), match[3] is not None
+        bits, axes = int(match[2]), int(match[4] or 1)
+        part = cls("grid" if grid else "table", bits, axes, ordered)
+        useless = bits == 0 and (grid or ordered)
+        if bits > MAX_BITS or axes < 1 or useless or str(part) != text:
             raise ArtifactError(f"{text!r} describes no part of a tier")
         return part
 
@@ -99,6 +112,12 @@ class Layout:
             raise ArtifactError(
                 f"{self.count} rows make {len(self.bounds) - 1} tiers, not {len(self.tiers)}"
             )
+        for text, parts in zip(self.texts, self.tiers, strict=True):
+            ordered = [part.ordered for part in parts]
+            if ordered != sorted(ordered, reverse=True):
+                raise ArtifactError(f"rows are in order of their first codes, not as in {text!r}")
+            if sum(part.bits for part in parts if part.ordered) > MAX_BITS:
+                raise ArtifactError(f"more than {MAX_BITS} bits are in order in {text!r}")
 
     @classmethod
     def parse(cls, count: int, texts: Sequence[str]) -> Layout:
@@ -126,8 +145,58 @@ class Layout:
         return max((sum(part.axes for part in parts) for parts in self.tiers), default=0)
 
     def widths(self, tier: int) -> tuple[int, ...]:
-        """Bits of each code of a row."""
+        """Bits that a row stores of each of its codes."""
+        return tuple(part.width for part in self.tiers[tier])
+
+    def bits(self, tier: int) -> tuple[int, ...]:
+        """Bits of each of a row's codes, stored or not."""
         return tuple(part.bits for part in self.tiers[tier])
+
+    def ordered_bits(self, tier: int) -> int:
+        """Bits of the codes in whose order the tier's rows stand; 0 if they are in no such."""
+        return sum(part.bits for part in self.tiers[tier] if part.ordered)
+
+    @property
+    def any_ordered(self) -> bool:
+        """Whether rows of a tier are in order of their codes."""
+        return self.first_starts[-1] > 0
+
+    @cached_property
+    def first_starts(self) -> tuple[int, ...]:
+        """Where each tier's starts begin among all of them, and their number.
+
+        A start is the rank from which on rows have an ordered code; the first code needs none.
+        """
+        return tuple(_starts((1 << bits) - 1 for bits in self._all_ordered_bits))
+
+    @cached_property
+    def first_start_bytes(self) -> tuple[int, ...]:
+        """The same of the bytes that are stored of them."""
+        sizes = (
+            starts_bytes((1 << bits) - 1, rows) if bits else 0
+            for bits, rows in zip(
+                self._all_ordered_bits, np.diff(self.bounds).tolist(), strict=True
+            )
+        )
+        return tuple(_starts(sizes))
+
+    def ordered_codes(
+        self, tier: int, ranks: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.uint32]]:
+        """The codes (m,) of ``ranks`` (m,) of a tier by each of its ordered parts.
+
+        starts: (starts,) of all tiers.
+        """
+        own = starts[self.first_starts[tier] : self.first_starts[tier + 1]]
+        left = np.searchsorted(own, ranks, side="right").astype(np.uint32)
+        for part in self.tiers[tier]:
+            if part.ordered:
+                yield left & np.uint32((1 << part.bits) - 1)
+                left = left >> np.uint32(part.bits)
+
+    @property
+    def _all_ordered_bits(self) -> list[int]:
+        return [self.ordered_bits(tier) for tier in range(len(self.tiers))]
 
     @cached_property
     def first_bytes(self) -> tuple[int, ...]:

@@ -153,6 +153,23 @@ def test_renumbering_writes_the_permutation(folder: Path, run: Run) -> None:
     assert near.max() < 0.2 < np.abs(user.lookup(np.arange(20)) - table[:20])[:, 0].max()
 
 
+def test_similar_rows_are_neighbours(folder: Path, run: Run) -> None:
+    words = ("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 20)
+    options = ("--metrics", "metrics.safetensors", "--order", "similar", "-o", "small.saec")
+    code, out, err = run(*words, *options)
+    assert (code, err) == (0, "")
+    assert out.endswith("wrote small.saec and small.saec.permutation.safetensors\n")
+    old = safetensors.numpy.load_file("small.saec.permutation.safetensors")["user"]
+    user = saec.load("small.saec")["user"]
+    assert user.layout.any_ordered
+    assert np.array_equal(np.sort(old), np.arange(user.vocab_size))
+    table = np.load("user.npy")
+    near, far = (np.abs(user.decode() - rows)[:, 0].mean() for rows in (table[old], table))
+    assert near < 0.3 * far
+    assert "o" in "".join(user.layout.texts)
+    assert user.layout.texts[-1] in run("info", "small.saec")[1]
+
+
 def test_a_field_that_no_example_used_is_a_line_on_stderr(folder: Path, run: Run) -> None:
     matrices = {"user": np.eye(4), "item": np.zeros((4, 4))}
     metrics = saec.LossMetrics(matrices, 10, {"user": 0.1, "item": np.inf})

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from saec.codecs.coder import Coder
 from saec.codecs.offers import Offer, TierOffers, TierRows, measure_tier, sampled_shares
+from saec.starts import starts_bytes
 
 
 def measured(
@@ -24,8 +26,13 @@ def measured(
     return measure_tier(tier, np.array(nats), np.random.default_rng(0))
 
 
+def coder_of(offer: Offer) -> Coder:
+    [coder] = offer.coders
+    return coder
+
+
 def texts(offers: tuple[Offer, ...]) -> list[str]:
-    return [str(offer.coder.part) for offer in offers]
+    return [str(coder_of(offer).part) for offer in offers]
 
 
 FOUR = np.array([[0], [1], [4], [5]], np.float32)
@@ -41,25 +48,25 @@ def test_four_rows_by_hand() -> None:
     # 2 nats x (0 + 1 + 16 + 25) / 4; about the mean 2.5; about 0.5 and 4.5; exactly.
     assert (nothing.bits, nothing.nats) == (0, 21)
     assert (mean.bits, mean.nats) == (16, 8.5)
-    assert mean.coder.values.tolist() == [2.5]
+    assert coder_of(mean).values.tolist() == [2.5]
     assert (one.bits, one.nats) == (2 * 16 + 4, 0.5)
-    assert one.coder.values.tolist() == [0.5, 4.5]
+    assert coder_of(one).values.tolist() == [0.5, 4.5]
     assert (two.bits, two.nats) == (4 * 16 + 8, 0)
-    assert two.coder.values.tolist() == [0, 1, 4, 5]
+    assert coder_of(two).values.tolist() == [0, 1, 4, 5]
     # Steps of 5/7: 1 and 4 are 2/7 away from 5/7 and 30/7.
     assert grid.bits == 2 * 16 + 4 * 3
     assert grid.nats == pytest.approx(2 * 2 * (2 / 7) ** 2 / 4, rel=0.01)
-    assert grid.coder.values == pytest.approx([0, 5 / 7], rel=1e-3)
+    assert coder_of(grid).values == pytest.approx([0, 5 / 7], rel=1e-3)
 
 
 def test_shares_by_hand() -> None:
     [offers] = measured(FOUR, [1.0], np.array([0.4, 0.1, 0.0, 0.1])).scalar
     nothing, mean, one, *_ = offers
     assert nothing.nats == pytest.approx(0.1 + 0.1 * 25)
-    assert mean.coder.values == pytest.approx([1], rel=1e-3)  # 0.6 / 0.6
+    assert coder_of(mean).values == pytest.approx([1], rel=1e-3)  # 0.6 / 0.6
     assert mean.nats == pytest.approx(0.4 + 0.1 * 16)
     # 0 and 1 about 0.2; 5, and 4 that never occurs.
-    assert one.coder.values == pytest.approx([0.2, 5], rel=1e-3)
+    assert coder_of(one).values == pytest.approx([0.2, 5], rel=1e-3)
     assert one.nats == pytest.approx(0.4 * 0.04 + 0.1 * 0.64, rel=1e-3)
 
 
@@ -87,10 +94,10 @@ def test_a_joint_offer_by_hand() -> None:
     found = measured(corners(), [3.0, 2.0])
     assert list(found.joint) == [2]
     [offer] = found.joint[2]  # 16 clusters would be more than the 8 different rows
-    assert str(offer.coder.part) == "2j2"
+    assert str(coder_of(offer).part) == "2j2"
     assert offer.bits == 4 * 2 * 16 + 40 * 2
     assert offer.nats == pytest.approx(3 / 64**2, rel=1e-5)
-    table = offer.coder.values.reshape(4, 2).tolist()
+    table = coder_of(offer).values.reshape(4, 2).tolist()
     assert sorted(table) == [[-1, -1], [-1, 1], [1, -1], [1, 1]]
 
 
@@ -117,19 +124,55 @@ def test_rows_beyond_float16() -> None:
     for share in (0.0, 1e-12):
         [offers] = measured(rows, [1.0], np.array([share, 0.3, 0.3, 0.4])).scalar
         for offer in offers:
-            assert np.isfinite(offer.coder.values).all()
+            assert np.isfinite(coder_of(offer).values).all()
             assert np.isfinite(offer.nats)
         assert (GRIDS[0] in texts(offers)) == (share == 0)  # else no grid reaches so far
+
+
+def ordered(found: TierOffers) -> dict[str, Offer]:
+    """Offers in order of their codes by their parts."""
+    return {
+        text: offer
+        for offers in (*found.scalar[:1], *found.joint.values())
+        for offer in offers
+        if "o" in (text := " ".join(str(coder.part) for coder in offer.coders))
+    }
+
+
+def test_offers_in_order_by_hand() -> None:
+    rows = TierRows(FOUR, np.full(4, 1 / 4), 4)
+    found = ordered(measure_tier(rows, np.array([2.0]), np.random.default_rng(0), ordered=True))
+    assert list(found) == ["o1", "o2", "o3g"]  # at most two codes a row: three bits for four rows
+    # Two values and one start: two low bits, and 1 + 1 more, of four rows.
+    assert (found["o1"].bits, found["o1"].nats) == (2 * 16 + 8 * (1 + 1), 0.5)
+    assert (found["o2"].bits, found["o2"].nats) == (4 * 16 + 8 * 1, 0)
+    assert found["o3g"].bits == 2 * 16 + 8 * 2  # 7 + 4 bits of seven starts
+    assert found["o3g"].nats == pytest.approx(2 * 2 * (2 / 7) ** 2 / 4, rel=0.01)
+
+
+def test_offers_in_order_of_several_codes() -> None:
+    rows = TierRows(corners(), np.full(40, 1 / 40), 40)
+    found = measure_tier(rows, np.array([3.0, 2.0]), np.random.default_rng(0), ordered=True)
+    offers = ordered(found)
+    # Two bits of clusters, or one of each axis: the same four corners.
+    assert offers["o2j2"].bits == 4 * 2 * 16 + 8 * starts_bytes(3, 40)
+    assert offers["o1 o1"].bits == 2 * 2 * 16 + 8 * starts_bytes(3, 40)
+    for text in ("o2j2", "o1 o1"):
+        assert offers[text].nats == pytest.approx(3 / 64**2, rel=1e-5)
+    assert max(sum(coder.part.bits for coder in offer.coders) for offer in offers.values()) == 6
+    plain = measured(corners(), [3.0, 2.0])
+    kept = [o for o in found.joint[2] if str(o.coders[0].part) == "2j2"]
+    assert [offer.bits for offer in kept] == [offer.bits for offer in plain.joint[2]]
 
 
 def coded_nats(
     offer: Offer, first: int, rows: NDArray[np.float32], shares: NDArray[np.float64], nats: list
 ) -> float:
     """By assigning and decoding every row."""
-    span = slice(first, first + offer.coder.part.axes)
+    span = slice(first, first + coder_of(offer).part.axes)
     part = rows[:, span]
     scale = np.sqrt(np.array(nats[span]) / nats[first])
-    error = offer.coder.decode(offer.coder.assign(part, scale)) - part.astype(np.float64)
+    error = coder_of(offer).decode(coder_of(offer).assign(part, scale)) - part.astype(np.float64)
     return float(shares @ np.square(error) @ nats[span])
 
 
@@ -146,12 +189,12 @@ def test_nats_are_those_of_coding(rng: np.random.Generator) -> None:
             expected = coded_nats(offer, axis, rows, shares, nats)
             assert offer.nats == pytest.approx(expected, rel=1e-4, abs=1e-9)
             checked += 1
-        tables = [offer for offer in offers if offer.coder.part.kind == "table"]
+        tables = [offer for offer in offers if coder_of(offer).part.kind == "table"]
         left = [offer.nats for offer in tables]
         assert left == sorted(left, reverse=True)
     for axes, joint in found.joint.items():
-        assert [offer.coder.part.axes for offer in joint] == [axes] * len(joint)
-        assert [offer.coder.part.bits for offer in joint] == [2, 3, 4, 5, 6]
+        assert [coder_of(offer).part.axes for offer in joint] == [axes] * len(joint)
+        assert [coder_of(offer).part.bits for offer in joint] == [2, 3, 4, 5, 6]
         for offer in joint:
             expected = coded_nats(offer, 0, rows, shares, nats)
             assert offer.nats == pytest.approx(expected, rel=1e-3)
@@ -163,7 +206,8 @@ def test_nats_are_those_of_coding(rng: np.random.Generator) -> None:
 def test_the_unit_of_nats_does_not_matter(scale: float) -> None:
     plain, scaled = measured(corners(), [3.0, 2.0]), measured(corners(), [3 * scale, 2 * scale])
     assert scaled.joint[2][0].nats == pytest.approx(plain.joint[2][0].nats * scale)
-    assert np.array_equal(scaled.joint[2][0].coder.values, plain.joint[2][0].coder.values)
+    values = [coder_of(found.joint[2][0]).values for found in (plain, scaled)]
+    assert np.array_equal(*values)
 
 
 def test_rows_that_differ_by_rounding_only_are_not_clustered(

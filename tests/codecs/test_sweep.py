@@ -24,14 +24,14 @@ def tier(scalar: list[list[Point]], joint: dict[int, list[Point]] | None = None)
     """Offers of (bits, nats), the first of each axis for nothing."""
     alone = [
         tuple(
-            Offer(int(bits), nats, Coder.none() if place == 0 else coder(Part("table", place)))
+            Offer(int(bits), nats, (Coder.none() if place == 0 else coder(Part("table", place)),))
             for place, (bits, nats) in enumerate(points)
         )
         for points in scalar
     ]
     together = {
         axes: tuple(
-            Offer(int(bits), nats, coder(Part("table", place, axes)))
+            Offer(int(bits), nats, (coder(Part("table", place, axes)),))
             for place, (bits, nats) in enumerate(points, 2)
         )
         for axes, points in (joint or {}).items()
@@ -77,7 +77,7 @@ def slope(a: Point, b: Point) -> float:
 
 def bits_of(found: Layered, tiers: list[TierOffers], axis_bits: int) -> int:
     offered = {
-        id(offer.coder): offer.bits
+        id(offer.coders[0]): offer.bits
         for one in tiers
         for offers in [*one.scalar, *one.joint.values()]
         for offer in offers

@@ -88,7 +88,8 @@ class Runs:
 
 @dataclass(frozen=True, eq=False)
 class Tiers:
-    """Rows in tiers; ``tier_of`` (count,) where ids are no ranks."""
+    """Rows in tiers; ``tier_of`` (count,) where ids are no ranks; ``code_starts`` where rows are in
+    order of their codes."""
 
     count: int
     texts: Sequence[str]
@@ -97,12 +98,15 @@ class Tiers:
     axes: Floats
     tier_of: NDArray[np.int8] | None = None
     pads: dict[int, Floats] = field(default_factory=dict)
+    code_starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @cached_property
     def table(self) -> LookupTable:
         layout = Layout.parse(self.count, self.texts)
         vectors = None if self.tier_of is None else TierVectors.of(self.tier_of)
-        return tier_table(layout, self.codes, self.values, self.axes, vectors, self.pads)
+        return tier_table(
+            layout, self.codes, self.values, self.axes, vectors, self.pads, self.code_starts
+        )
 
     @property
     def dim(self) -> int:
@@ -128,18 +132,34 @@ class Tiers:
         first_byte, first_value = self.starts[tier]
         total: Floats = self.axes[-1].copy()
         bit, axis = 8 * first_byte + place * widths(self.texts[tier]), 0
-        for width, axes, kind in parts_of(self.texts[tier]):
-            code = bits_at(self.codes, bit, width)
-            values = self.values[first_value:]
-            for j in range(axes):
-                if kind == "g":
-                    coordinate = values[0] + np.float32(code) * values[1]
-                else:
-                    coordinate = np.float32(0) if kind == "-" else values[axes * code + j]
-                total += coordinate * self.axes[axis + j]
-            bit, axis = bit + width, axis + axes
-            first_value += value_count(width, axes, kind)
+        ordered = self.ordered_code(tier, self.firsts[tier] + place)
+        for part in ordered_parts_of(self.texts[tier]):
+            code, ordered = ordered & ((1 << part[0]) - 1), ordered >> part[0]
+            total, axis, first_value = self.added(total, axis, first_value, code, part)
+        for part in parts_of(self.texts[tier]):
+            code, bit = bits_at(self.codes, bit, part[0]), bit + part[0]
+            total, axis, first_value = self.added(total, axis, first_value, code, part)
         return total
+
+    def added(
+        self, total: Floats, axis: int, first_value: int, code: int, part: tuple[int, int, str]
+    ) -> tuple[Floats, int, int]:
+        """The row with what a part adds, and the next axis and value."""
+        width, axes, kind = part
+        values = self.values[first_value:]
+        for j in range(axes):
+            if kind == "g":
+                coordinate = values[0] + np.float32(code) * values[1]
+            else:
+                coordinate = np.float32(0) if kind == "-" else values[axes * code + j]
+            total += coordinate * self.axes[axis + j]
+        return total, axis + axes, first_value + value_count(width, axes, kind)
+
+    def ordered_code(self, tier: int, rank: int) -> int:
+        """How many of the tier's starts are no later than the rank."""
+        counts = [(1 << ordered_width(text)) - 1 for text in self.texts]
+        first = sum(counts[:tier])
+        return int(np.count_nonzero(self.code_starts[first : first + counts[tier]] <= rank))
 
     @cached_property
     def starts(self) -> list[tuple[int, int]]:
@@ -150,14 +170,25 @@ class Tiers:
         for text, first, end in zip(self.texts, self.firsts, ends, strict=True):
             starts.append((byte, value))
             byte += -(-(end - first) * widths(text) // 8)
-            value += sum(value_count(*part) for part in parts_of(text))
+            value += sum(value_count(*part) for part in [*ordered_parts_of(text), *parts_of(text)])
         return starts
 
 
+def ordered_parts_of(text: str) -> list[tuple[int, int, str]]:
+    """The same of the parts in whose order rows stand."""
+    return parts_of(" ".join(part[1:] for part in text.split() if part.startswith("o")))
+
+
+def ordered_width(text: str) -> int:
+    return sum(width for width, _, _ in ordered_parts_of(text))
+
+
 def parts_of(text: str) -> list[tuple[int, int, str]]:
-    """Bits, axes and kind (``g``, ``j``, ``-`` or nothing) of a tier's parts."""
+    """Bits, axes and kind (``g``, ``j``, ``-`` or nothing) of a tier's parts with codes to read."""
     parts = []
     for part in text.split():
+        if part.startswith("o"):
+            continue
         number, joint, axes = part.rstrip("g").partition("j")
         kind = part[-1] if part[-1] in "g-" else joint
         parts.append((0 if part == "-" else int(number), int(axes or 1), kind))
@@ -180,8 +211,13 @@ def random_tiers(
     firsts = [0, *(64 * 4**i for i in range(len(texts) - 1))]
     sizes = np.diff([*firsts, count])
     code_bytes = sum(-(-int(n) * widths(t) // 8) for n, t in zip(sizes, texts, strict=True))
-    values = sum(value_count(*part) for text in texts for part in parts_of(text))
-    rank = max(sum(axes for _, axes, _ in parts_of(text)) for text in texts)
+    parts = [[*ordered_parts_of(text), *parts_of(text)] for text in texts]
+    values = sum(value_count(*part) for own in parts for part in own)
+    rank = max(sum(axes for _, axes, _ in own) for own in parts)
+    starts = [
+        np.sort(rng.integers(first, first + size, (1 << ordered_width(text)) - 1, endpoint=True))
+        for first, size, text in zip(firsts, sizes.tolist(), texts, strict=True)
+    ]
     tier_of = None
     if shuffled:
         tier_of = rng.permutation(np.repeat(np.arange(len(texts), dtype=np.int8), sizes))
@@ -192,6 +228,7 @@ def random_tiers(
         rng.standard_normal(values).astype(np.float16).astype(np.float32),
         rng.standard_normal((rank + 1, dim)).astype(np.float16).astype(np.float32),
         tier_of,
+        code_starts=np.concatenate(starts),
     )
 
 

@@ -208,6 +208,9 @@ COLD = [
     ("16 5", "3 16g 0 2"),  # coordinate by coordinate
     ("12 11 10g 9 8 7 6 5 4 0", "- - 14"),  # more bits than a word
     ("", "0 0 -"),  # the mean, and one value for all
+    ("o6", "o4g 3"),  # in order of codes that are one group, and with codes beside
+    ("o5 o4g o3j2 2g 1", "o12j3 0 7 - 9"),  # of more codes than a group has rows, at some dims
+    ("o8 o8g", "o3g o13 5 12"),  # coordinate by coordinate
     ("0 0 7 0", ""),
 ]
 
@@ -258,8 +261,14 @@ def test_any_tiers(count: int, dim: int, seed: int, shuffled: bool, data: st.Dat
         st.integers(1, 16).map("{}g".format),
         st.builds("{}j{}".format, bits, st.integers(2, 4)),
     )
-    texts = data.draw(st.lists(st.lists(part, max_size=9), min_size=tiers, max_size=tiers))
-    slow = random_tiers(count, [" ".join(parts) for parts in texts], dim, seed, shuffled)
+    ordered = st.one_of(
+        st.integers(1, 5).map("o{}".format),
+        st.integers(1, 5).map("o{}g".format),
+        st.builds("o{}j{}".format, st.integers(1, 5), st.integers(2, 4)),
+    )
+    whole = st.tuples(st.lists(ordered, max_size=3), st.lists(part, max_size=9))
+    texts = data.draw(st.lists(whole, min_size=tiers, max_size=tiers))
+    slow = random_tiers(count, [" ".join(a + b) for a, b in texts], dim, seed, shuffled)
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, count, 150)
     check_rows(slow, ids)

@@ -89,6 +89,8 @@ FIELDS = {
     "axes by rank, few bits": lambda: tiered("t", 5000, ratio=60, ranked=True),
     "axes kept": lambda: tiered("t", 5000),
     "axes kept, few bits": lambda: tiered("t", 5000, ratio=50),
+    "axes similar": lambda: tiered("t", 5000, order="similar"),
+    "axes similar, few bits": lambda: tiered("t", 5000, ratio=80, order="similar"),
     "one tier": lambda: tiered("t", 50, ratio=1.1, ranked=True),
     "clusters": lambda: clustered("t", 700),
     "many clusters": lambda: clustered("t", 3000, clusters=300, codebook="float16"),
@@ -125,6 +127,8 @@ def test_the_cases_differ() -> None:
     assert FIELDS["axes by rank"]().vectors is None
     assert FIELDS["axes kept"]().vectors is not None
     assert packed_plan(FIELDS["axes by rank"](), True).groups > 1
+    assert FIELDS["axes similar"]().layout.any_ordered
+    assert FIELDS["axes similar, few bits"]().layout.any_ordered
     assert FIELDS["raw"]().codec == "raw"
     assert packed_plan(FIELDS["axes kept"](), True).places is not None
 

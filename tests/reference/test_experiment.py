@@ -36,7 +36,10 @@ ROWS = 4000
 
 # One of a single size comes first, and what tunes a result not always after it, so that a row's
 # place tells nothing.
-METHOD_NAMES = ("kmeans+finetune", "saec", "saec+finetune", "axes+unseen", "axes", "faiss-kmeans")
+METHOD_NAMES = (
+    *("kmeans+finetune", "saec", "saec+finetune", "axes+unseen", "axes", "axes-similar"),
+    *("axes-similar+unseen", "faiss-kmeans"),
+)
 
 TIMES = ("compress_seconds", "finetune_seconds")
 
@@ -120,6 +123,8 @@ def test_the_order_of_the_rows(results: dict[str, Any], told: list[dict[str, Any
             ("saec+finetune", [(4, None), (6, None)]),
             ("axes+unseen", [(4, None), (6, None), (None, 0.01)]),
             ("axes", [(4, None), (6, None), (None, 0.01)]),
+            ("axes-similar", [(4, None), (6, None)]),  # renumbers, and skips it, too
+            ("axes-similar+unseen", [(4, None), (6, None)]),
             ("faiss-kmeans", [(None, None)]),
         )
         for target in targets
@@ -156,8 +161,8 @@ def test_what_a_row_holds(results: dict[str, Any]) -> None:
 
 def test_the_smallest_of_each_method_is_pictured_once(results: dict[str, Any]) -> None:
     pictured = [row for row in results["rows"] if "pictures" in row]
-    assert [row["seed"] for row in pictured] == [0, 0, 0]
-    assert {row["method"] for row in pictured} == {"saec", "axes", "faiss-kmeans"}
+    assert [row["seed"] for row in pictured] == [0, 0, 0, 0]
+    assert {row["method"] for row in pictured} == {"saec", "axes", "axes-similar", "faiss-kmeans"}
     for row in pictured:
         same = chosen(results, row["method"], seed=0)
         assert row["nbytes"] == min(other["nbytes"] for other in same)
@@ -192,7 +197,7 @@ def test_names_of_features(clicks: Path) -> None:
 def test_only_a_metric_predicts_and_only_before_tuning(results: dict[str, Any]) -> None:
     for row in results["rows"]:
         predicted = row["predicted_loss_increase"]
-        assert (predicted is not None) == (row["method"] == "axes")
+        assert (predicted is not None) == (row["method"] in ("axes", "axes-similar"))
         assert predicted is None or 0 < predicted < 0.1
 
 
@@ -410,6 +415,11 @@ GOOD: dict[str, Any] = {"methods": ["saec"], "ratios": [10.0], "seeds": [0], "pr
             {"methods": ["axes", "saec"], "ratios": [], "loss_increases": [1e-3]},
             OptionError,
             "method 'saec' has no loss metric: give it ratios",
+        ),
+        (
+            {"methods": ["axes-similar"], "ratios": [], "loss_increases": [1e-3]},
+            OptionError,
+            "method 'axes-similar' renumbers features: give it ratios",
         ),
         ({"loss_increases": [0.0]}, BudgetError, "loss increase must be"),
         ({"seeds": []}, OptionError, "bench needs seeds: none were given"),

@@ -311,6 +311,7 @@ LOSS = saec.LossIncrease(0.01)
         ({"frequencies": {"nobody": [1]}}, ModuleError, "no embedding field is named 'nobody'"),
         ({"frequencies": {"embeddings.user": [1, 2]}}, FieldError, "600 rows, frequencies 2"),
         ({"codec": Axes(order="frequency")}, OptionError, "order='frequency' renumbers features"),
+        ({"codec": Axes(order="similar")}, OptionError, "order='similar' renumbers features"),
         ({"loss_fn": one_number}, MetricError, "batch 0: the loss is nan"),
         ({"loss_fn": one_number, "budget": LOSS}, MetricError, "batch 0: a loss to compare is not"),
         ({"batches": []}, DataError, "batches are empty"),

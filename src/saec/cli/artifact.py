@@ -120,7 +120,7 @@ def _sizes(compressed: Compressed | CompressedField) -> dict[str, Any]:
 def _renumbered(result: Compressed) -> str:
     """A line on the fields whose ids are new ones; none, if there are no such."""
     names = [name for name, field in result.items() if field.renumbered]
-    return f"renumbered by frequency, takes new ids: {', '.join(names)}\n" if names else ""
+    return f"renumbered, takes new ids: {', '.join(names)}\n" if names else ""
 
 
 def _print_tiers(result: Compressed) -> None:

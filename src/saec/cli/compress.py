@@ -101,7 +101,7 @@ def compress(
     if cluster is not None and workers is not None:
         raise UsageError("give --cluster or --workers, not both")
     permutation = permutation_path(out)
-    renumbers = order is OrderName.FREQUENCY
+    renumbers = order not in (None, OrderName.KEEP)
     for path in (out, permutation) if renumbers else (out,):
         check_out(path, checkpoint, frequencies, metrics)
     counts = counted(frequencies, log, column)

@@ -14,9 +14,10 @@ from saec.artifact import entry_bytes
 from saec.codecs.codec import Coded
 from saec.codecs.frame import Frame
 from saec.codecs.offers import TierOffers, TierRows, measure_tier
+from saec.codecs.ordering import order_rows
 from saec.codecs.survey import Sample, survey_of
 from saec.codecs.sweep import Layered, sweep
-from saec.codecs.tier_coding import CODES, PERMUTATION, VECTORS, Coding
+from saec.codecs.tier_coding import CODES, PERMUTATION, STARTS, VECTORS, Coding
 from saec.errors import OptionError
 from saec.metric import Metric
 from saec.order import ORDERS, Order, TierVectors
@@ -62,7 +63,9 @@ class Axes:
         order: ``"keep"`` keeps the ids; what finds a row's tier is stored, about 1.4 bits a
             feature, unless ids are in order of frequency already. ``"frequency"`` renumbers
             features by frequency: lookups of the result take the new ids, and its fields'
-            ``permutation`` gives the old id of each.
+            ``permutation`` gives the old id of each. ``"similar"`` does so, too, and within a tier
+            puts features side by side whose rows have the same first code, which then takes next to
+            no bytes: the new ids tell it. Ids that are in order of frequency change, too.
 
     Raises:
         OptionError: an option lies outside its range.
@@ -84,7 +87,7 @@ class Axes:
         frame = Frame.of(survey.moments, Metric.euclidean(field.dim) if metric is None else metric)
         total = field.census.total
         tiers = [
-            _measured(sample, frame, int(count), total, rng)
+            _measured(sample, frame, int(count), total, rng, self.order == "similar")
             for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
         ]
         axis_bits = 8 * field.dim * frame.stored.itemsize
@@ -104,6 +107,7 @@ class Axes:
         """The field with codes that take no memory; see :class:`~saec.codecs.codec.Codec`."""
         assert isinstance(choice, Choice)
         sizes = _sizes(field, choice)
+        sizes[STARTS] = choice.layout(field.vocab_size).first_start_bytes[-1]
         tensors = {role: np.broadcast_to(np.uint8(0), size) for role, size in sizes.items()}
         return _stored(field, choice, tensors)
 
@@ -118,33 +122,41 @@ class Axes:
         """Code every row by the tables of a :class:`Choice`."""
         assert isinstance(choice, Choice)
         layout, tiers = choice.layout(field.vocab_size), choice.layered.tiers
-        coding = Coding(choice.frame, choice.placing, layout, tiers, field.census.total)
-        lost, tensors = field.passes.lay(
+        frame, placing, passes = choice.frame, choice.placing, field.passes
+        ordering = order_rows(passes, frame, placing, layout, tiers) if layout.any_ordered else None
+        coding = Coding(frame, placing, layout, tiers, field.census.total, ordering)
+        lost, tensors = passes.lay(
             coding,
             sum,
             _sizes(field, choice),
-            counter=choice.placing,
+            counter=placing,
             advance=advance,
             space=space,
         )
         old_ids = tensors.get(PERMUTATION)
         if isinstance(old_ids, np.ndarray):  # shards keep their bytes
             tensors[PERMUTATION] = old_ids.view(np.int64)
+        if ordering is not None:
+            tensors[STARTS] = ordering.starts
         return Coded(_stored(field, choice, tensors), lost)
 
 
 def _sizes(field: Field, choice: Choice) -> dict[str, int]:
     """Bytes of the tensors that grow with the number of rows, by role."""
-    sizes = {CODES: choice.layout(field.vocab_size).code_bytes}
-    if isinstance(choice.placing, ByRank):
-        if choice.placing.order == "keep":
-            sizes[VECTORS] = TierVectors.planned_bytes(field.vocab_size)
-        else:
-            sizes[PERMUTATION] = 8 * field.vocab_size
+    layout, placing = choice.layout(field.vocab_size), choice.placing
+    sizes = {CODES: layout.code_bytes}
+    if isinstance(placing, ByRank) and placing.order == "keep":
+        sizes[VECTORS] = TierVectors.planned_bytes(field.vocab_size)
+    elif isinstance(placing, ByRank) or layout.any_ordered:
+        sizes[PERMUTATION] = 8 * field.vocab_size
     return sizes
 
 
-def _stored(field: Field, choice: Choice, tensors: dict[str, NDArray[Any]]) -> TieredField:
+def _stored(
+    field: Field,
+    choice: Choice,
+    tensors: dict[str, NDArray[Any]],
+) -> TieredField:
     """The field of these tensors and of all that is small."""
     layout = choice.layout(field.vocab_size)
     values = [coder.values for tier in choice.layered.tiers for coder in tier]
@@ -160,6 +172,7 @@ def _stored(field: Field, choice: Choice, tensors: dict[str, NDArray[Any]]) -> T
         field.dtype.name,
         renumbered=permutation is not None,
         permutation=permutation,
+        starts=tensors.get(STARTS),
     )
 
 
@@ -168,7 +181,7 @@ def _placing(field: Field, order: Order) -> Placing:
     bounds = tier_bounds(field.vocab_size)
     if field.census.descending:
         return InOrder(bounds)
-    placing = ByRank.of(field.census, bounds, order)
+    placing = ByRank.of(field.census, bounds, "keep" if order == "keep" else "frequency")
     if order == "keep":
         misplaced = field.passes.run(_Misplaced(placing), sum, counter=placing)
         if misplaced <= _MISPLACED * field.census.total:
@@ -194,9 +207,14 @@ class _Misplaced:
 
 
 def _measured(
-    sample: Sample, frame: Frame, count: int, total: float, rng: np.random.Generator
+    sample: Sample,
+    frame: Frame,
+    count: int,
+    total: float,
+    rng: np.random.Generator,
+    ordered: bool,
 ) -> TierOffers:
     """The offers of a tier of ``count`` rows from its sample."""
     shares = sample.standing_for_all / total
     coordinates = frame.coordinates(sample.rows, frame.rank)
-    return measure_tier(TierRows(coordinates, shares, count), frame.nats, rng)
+    return measure_tier(TierRows(coordinates, shares, count), frame.nats, rng, ordered)

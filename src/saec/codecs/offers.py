@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from saec.clustering.lloyd import kmeans
 from saec.clustering.points import ArrayPoints
 from saec.clustering.scalar import Scalars, scalar_codebooks
 from saec.codecs.coder import Coder
+from saec.starts import starts_bytes
 
 __all__ = ["Offer", "TierOffers", "TierRows", "measure_tier", "sampled_shares"]
 
@@ -21,6 +22,10 @@ _GRID_ROWS = 1 << 12  # in tiers of more rows, a table of values is no burden
 _JOINT_AXES = (2, 3, 4, 6, 8)
 _JOINT_BITS = range(2, 11)
 _JOINT_ROWS = 8  # rows per joint cluster at least
+# The same where rows stand in order of their codes, whose width then costs the rows nothing; the
+# most bits of all ordered codes together, and the most codes for each row.
+_ORDERED_BITS, _ORDERED_ROWS = range(2, 13), 4
+_MOST_ORDERED_BITS, _MOST_ORDERED_SHARE = 14, 2
 _JOINT_ITERATIONS = 6
 _JOINT_LEARNED = 1 << 15  # rows from which joint clusters are learned
 _JOINT_SHARE = 0.02  # of a tier's nats that the last axis of a joint code must hold
@@ -29,17 +34,18 @@ _CLIP = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True, eq=False)
 class Offer:
-    """One coder: bits it takes for all of a tier's rows with its values, nats it leaves."""
+    """Coders of neighbouring axes, one or some: bits they take for all of a tier's rows with their
+    values, nats they leave."""
 
     bits: int
     nats: float
-    coder: Coder
+    coders: tuple[Coder, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class TierOffers:
     """scalar: for each axis, what may code it alone, nothing first; joint: by number of leading
-    axes, what may code them together."""
+    axes, what may code them together, or in order of their codes."""
 
     scalar: tuple[tuple[Offer, ...], ...]
     joint: dict[int, tuple[Offer, ...]]
@@ -64,23 +70,80 @@ def sampled_shares(shares: NDArray[np.float64], chosen: NDArray[np.int64]) -> ND
     return kept * (float(shares.sum()) / max(float(kept.sum()), np.finfo(np.float64).tiny))
 
 
-def measure_tier(rows: TierRows, nats: NDArray[np.float64], rng: np.random.Generator) -> TierOffers:
+def measure_tier(
+    rows: TierRows, nats: NDArray[np.float64], rng: np.random.Generator, ordered: bool = False
+) -> TierOffers:
     """Measure what a tier may spend.
 
     Args:
         rows: of the tier.
         nats: (rank,) nats per squared error of each coordinate.
         rng: seeds the joint clusters.
+        ordered: whether rows may stand in order of their first codes.
     """
-    scalar = tuple(
-        tuple(_scalar_offers(rows, axis, float(nats[axis]))) for axis in range(len(nats))
+    scalar = [list(_scalar_offers(rows, axis, float(nats[axis]))) for axis in range(len(nats))]
+    clusters = dict(_joint_coders(rows, nats, scalar, rng, ordered))
+    joint = {axes: list(_coded(found, rows)) for axes, found in clusters.items()}
+    if ordered and scalar:
+        alone = [[_Lead(offer.nats, offer.coders) for offer in offers] for offers in scalar]
+        for lead in _leads(alone, clusters, rows.count):
+            (scalar[0] if lead.axes == 1 else joint.setdefault(lead.axes, [])).append(
+                lead.offer(rows.count)
+            )
+    return TierOffers(
+        tuple(map(tuple, scalar)), {axes: tuple(offers) for axes, offers in joint.items()}
     )
-    return TierOffers(scalar, dict(_joint_offers(rows, nats, scalar, rng)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Lead:
+    """Coders of the leading axes in whose order rows may stand, and the nats that they leave."""
+
+    nats: float
+    coders: tuple[Coder, ...]
+
+    @property
+    def axes(self) -> int:
+        return sum(coder.part.axes for coder in self.coders)
+
+    @property
+    def bits(self) -> int:
+        return sum(coder.part.bits for coder in self.coders)
+
+    def offer(self, rows: int) -> Offer:
+        """All of it in order."""
+        coders = tuple(
+            replace(coder, part=replace(coder.part, ordered=True)) for coder in self.coders
+        )
+        starts = starts_bytes((1 << self.bits) - 1, rows)
+        return Offer(8 * starts + sum(coder.bits for coder in coders), self.nats, coders)
+
+
+def _leads(
+    alone: Sequence[Sequence[_Lead]], clusters: Mapping[int, Sequence[_Lead]], rows: int
+) -> Iterator[_Lead]:
+    """Tables or grids of the first axis, of the first two, of the first three; clusters over some
+    leading axes, and these with a table or a grid of the next."""
+    most = min(_MOST_ORDERED_BITS, (_MOST_ORDERED_SHARE * rows).bit_length() - 1)
+    single = [[lead for lead in each if lead.bits] for each in alone]
+
+    def longer(leads: Iterable[_Lead]) -> list[_Lead]:
+        return [
+            _Lead(lead.nats + next_.nats, lead.coders + next_.coders)
+            for lead in leads
+            for next_ in (single[lead.axes] if lead.axes < len(single) else ())
+            if lead.bits + next_.bits <= most
+        ]
+
+    firsts = [lead for lead in single[0] if lead.bits <= most]
+    joint = [lead for found in clusters.values() for lead in found if lead.bits <= most]
+    pairs = longer(firsts)
+    yield from (*firsts, *pairs, *longer(pairs), *joint, *longer(joint))
 
 
 def _scalar_offers(rows: TierRows, axis: int, nats: float) -> Iterator[Offer]:
     coordinate = np.ascontiguousarray(rows.coordinates[:, axis])
-    nothing = Offer(0, nats * _squared(coordinate, rows.shares), Coder.none())
+    nothing = Offer(0, nats * _squared(coordinate, rows.shares), (Coder.none(),))
     yield nothing
     if nothing.nats == 0.0:
         return
@@ -108,12 +171,13 @@ def _grid_offers(coordinate: NDArray[np.float32], rows: TierRows, nats: float) -
         yield _offer(coder, rows.count, nats * _squared(error[:, 0], rows.shares))
 
 
-def _joint_offers(
+def _joint_coders(
     rows: TierRows,
     nats: NDArray[np.float64],
     scalar: Sequence[Sequence[Offer]],
     rng: np.random.Generator,
-) -> Iterator[tuple[int, tuple[Offer, ...]]]:
+    ordered: bool,
+) -> Iterator[tuple[int, list[_Lead]]]:
     """Clusters over the leading axes, learned and judged on a part of a large tier's rows."""
     if not rows.shares.any():
         return
@@ -125,25 +189,33 @@ def _joint_offers(
     for axes in _JOINT_AXES:
         if axes > len(nats) or spread[axes - 1] < _JOINT_SHARE * spread.sum():
             return
-        yield axes, tuple(_clustered(rows, nats[:axes], rng))
+        yield axes, list(_clustered(rows, nats[:axes], rng, ordered))
 
 
 def _clustered(
-    rows: TierRows, nats: NDArray[np.float64], rng: np.random.Generator
-) -> Iterator[Offer]:
+    rows: TierRows, nats: NDArray[np.float64], rng: np.random.Generator, ordered: bool
+) -> Iterator[_Lead]:
     # Scaled so that squared distance is nats, in units of the first axis's.
     scale = np.sqrt(nats / nats[0])
     scaled = np.ascontiguousarray(rows.coordinates[:, : len(nats)] * scale, dtype=np.float32)
     points = ArrayPoints(scaled, rows.shares)
     different = _count_different(scaled[rows.shares > 0])
-    for bits in _JOINT_BITS:
-        if _JOINT_ROWS << bits > rows.count or 2 << bits > different:
+    least = _ORDERED_ROWS if ordered else _JOINT_ROWS
+    for bits in _ORDERED_BITS if ordered else _JOINT_BITS:
+        if least << bits > rows.count or 2 << bits > different:
             return
         found = kmeans(points, 1 << bits, rng=rng, iterations=_JOINT_ITERATIONS)
         coder = Coder.table(found.centroids / scale, bits)
         stored = coder.values.reshape(-1, len(scale)).astype(np.float64) * scale
         left = float(points.step(stored.astype(np.float32)).distortion.sum())
-        yield _offer(coder, rows.count, float(nats[0]) * left)
+        yield _Lead(float(nats[0]) * left, (coder,))
+
+
+def _coded(clusters: Sequence[_Lead], rows: TierRows) -> Iterator[Offer]:
+    """Joint clusters with a code for each row."""
+    for lead in clusters:
+        if lead.bits in _JOINT_BITS and _JOINT_ROWS << lead.bits <= rows.count:
+            yield _offer(lead.coders[0], rows.count, lead.nats)
 
 
 def _count_different(rows: NDArray[np.float32]) -> int:
@@ -157,4 +229,4 @@ def _squared(errors: NDArray[np.float32], shares: NDArray[np.float64]) -> float:
 
 
 def _offer(coder: Coder, rows: int, nats: float) -> Offer:
-    return Offer(coder.bits + rows * coder.part.bits, nats, coder)
+    return Offer(coder.bits + rows * coder.part.bits, nats, (coder,))

@@ -84,7 +84,7 @@ class _Tier:
             result.append(self._tier.joint[together][self._joint[together][0][place]])
         for axis in range(together, axes):
             result.append(self._tier.scalar[axis][self._scalar[axis][0][place]])
-        while result and result[-1].coder.part.kind == "none":
+        while result and result[-1].coders[-1].part.kind == "none":
             result.pop()
         return tuple(result)
 
@@ -124,7 +124,7 @@ def _layered(
 ) -> Layered:
     nats, tiers = rest, []
     for chosen, unused in zip(offers, zero, strict=True):
-        coders = [offer.coder for offer in chosen]
+        coders = [coder for offer in chosen for coder in offer.coders]
         covered = sum(coder.part.axes for coder in coders)
         nats += sum(offer.nats for offer in chosen) + sum(unused[covered:])
         tiers.append(tuple(coders))

@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from saec.codecs.coder import Coder
 from saec.codecs.frame import Frame
+from saec.codecs.ordering import Ordering, code_columns
 from saec.order import vector_pieces
 from saec.parts import Part
 from saec.pieces import Piece, Scattered, run_of_codes, scattered_codes
 from saec.placing import ByRank, Placing, RowGroup
 from saec.tiers import Layout
 
-__all__ = ["CODES", "PERMUTATION", "VECTORS", "Coding"]
+__all__ = ["CODES", "PERMUTATION", "STARTS", "VECTORS", "Coding"]
 
-CODES, VECTORS, PERMUTATION = "codes", "tiers", "permutation"  # roles of tensors
+# Roles of tensors.
+CODES, VECTORS, STARTS, PERMUTATION = "codes", "tiers", "starts", "permutation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class Coding:
     """A task that codes a part: what it loses, and the pieces of tensors that it makes.
 
     frame: of the field; placing: of its rows into tiers; layout: of the tiers; tiers: the coders of
-    each; total: of all frequencies.
+    each; total: of all frequencies; ordering: of tiers in order of their codes, if there are.
     """
 
     frame: Frame
@@ -35,41 +37,42 @@ class Coding:
     layout: Layout
     tiers: tuple[tuple[Coder, ...], ...]
     total: float
+    ordering: Ordering | None = None
 
     def __call__(self, part: Part, before: NDArray[np.int64]) -> tuple[float, list[Piece]]:
         weights, shares = part.weights(), part.frequencies() / self.total
         pieces: list[Piece] = []
-        groups = list(self.placing.groups(part, before))
+        groups = []
         lost = 0.0
-        for group in groups:
+        for group in self.placing.groups(part, before):
             coders = self.tiers[group.stratum]
             codes, error = self._coded(weights[group.rows], coders)
             # No dot product: its last digits depend on the number of threads.
             lost += float((shares[group.rows] * error).sum()) / 2
+            if self.ordering is not None and self.layout.ordered_bits(group.stratum):
+                group, order = self.ordering.placed(part, group, codes)
+                codes = [code[order] for code in codes]
+            groups.append(group)
             pieces += self._code_pieces(group, codes)
-        if isinstance(self.placing, ByRank):
-            pieces += self._order_pieces(self.placing, part, groups, before)
+        pieces += self._order_pieces(part, groups, before)
         return lost, pieces
 
     def _coded(
         self, rows: NDArray[Any], coders: Sequence[Coder]
     ) -> tuple[list[NDArray[np.uint32]], NDArray[np.float64]]:
         """Codes of ``rows`` (m, dim), (m,) for each coder, and their squared errors (m,)."""
-        codes, decoded = [], []
         coordinates = self.frame.coordinates(rows, sum(coder.part.axes for coder in coders))
-        first = 0
-        for coder in coders:
-            span = slice(first, first + coder.part.axes)
-            scale = np.sqrt(self.frame.nats[span] / self.frame.nats[span.start])
-            codes.append(coder.assign(coordinates[:, span], scale))
-            decoded.append(coder.decode(codes[-1]))
-            first = span.stop
+        codes = list(code_columns(self.frame, coordinates, coders))
+        decoded = [coder.decode(own) for coder, own in zip(coders, codes, strict=True)]
         return codes, self.frame.squared_errors(rows, decoded)
 
     def _code_pieces(self, group: RowGroup, codes: Sequence[NDArray[np.uint32]]) -> Iterator[Piece]:
-        widths = self.layout.widths(group.stratum)
-        if not sum(widths):
+        stored = [
+            pair for pair in zip(self.layout.widths(group.stratum), codes, strict=True) if pair[0]
+        ]
+        if not stored:
             return
+        widths, codes = zip(*stored, strict=True)
         first = 8 * self.layout.first_bytes[group.stratum]
         if group.contiguous:
             yield run_of_codes(CODES, first + group.first * sum(widths), codes, widths)
@@ -77,21 +80,20 @@ class Coding:
             yield from scattered_codes(CODES, first + group.places * sum(widths), codes, widths)
 
     def _order_pieces(
-        self,
-        placing: ByRank,
-        part: Part,
-        groups: Sequence[RowGroup],
-        before: NDArray[np.int64],
+        self, part: Part, groups: Sequence[RowGroup], before: NDArray[np.int64]
     ) -> Iterator[Piece]:
         """What finds a row again: the tiers of ids, or the old ids of new ones."""
-        if placing.order == "keep":
+        placing = self.placing
+        if isinstance(placing, ByRank) and placing.order == "keep":
             tiers = np.empty(len(part), dtype=np.int8)
             for group in groups:
                 tiers[group.rows] = group.stratum
             passed = placing.passed(before)
             yield from vector_pieces(VECTORS, tiers, passed, part.start, self.layout.count)
             return
+        if not (isinstance(placing, ByRank) or self.ordering):
+            return
         for group in groups:
             new = placing.bounds[group.stratum] + group.places
-            old = (part.start + np.asarray(group.rows)).astype(np.uint64)
+            old = np.arange(part.start, part.stop, dtype=np.uint64)[group.rows]
             yield Scattered(PERMUTATION, 8 * new, old)

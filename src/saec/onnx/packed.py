@@ -146,7 +146,7 @@ def _coded(field: TieredField, number: int, tier: Tier) -> _Coded:
     row_bytes, count = 4 * field.dim, len(tier.codes)
     bits = bits_for(len(tier.samples)) if len(tier.samples) > 1 else 0
     alike = len(tier.samples) * row_bytes + 8 * words_for(count, bits)
-    widths = field.layout.widths(number)
+    widths = field.layout.bits(number)
     ways = [(alike, -1)]
     if tier.keys is not None:
         for most in _GROUP_BITS:

@@ -9,7 +9,6 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.codes import PackedRows
 from saec.onnx.words import WORD_BITS
 from saec.stored.tiered import TieredField, part_coordinates
 
@@ -47,12 +46,12 @@ def by_rank(field: TieredField) -> TieredField:
 def tiers_of(field: TieredField) -> Iterator[Tier]:
     layout = field.layout
     for tier, (first, stop) in enumerate(zip(layout.bounds[:-1], layout.bounds[1:], strict=True)):
-        widths = layout.widths(tier)
+        widths = layout.bits(tier)
         ranks = np.arange(first, stop)
         if sum(widths) > WORD_BITS - 1:
             yield Tier(int(first), None, ranks - first, ranks)
             continue
-        parts = PackedRows(field.codes, layout.first_bytes[tier], len(ranks), widths).unpack()
+        parts = field.tier_codes(tier)
         keys = np.zeros(len(ranks), dtype=np.uint64)
         for part, shift in zip(parts.T, accumulate(widths, initial=0), strict=False):
             np.bitwise_or(keys, part.astype(np.uint64) << np.uint64(shift), out=keys)

@@ -154,7 +154,7 @@ class _Halves:
     @classmethod
     def of(cls, field: TieredField, number: int, tier: Tier, most: int) -> _Halves | None:
         """With the fewest rows, sums of at most so many; None if there are too many rows."""
-        widths, keys = field.layout.widths(number), tier.keys
+        widths, keys = field.layout.bits(number), tier.keys
         if keys is None or most == 0 or sum(widths) > 2 * _MOST_BITS:
             return None
         ways = [cls(0, 0, keys[tier.samples - tier.first], np.zeros(0, np.uint64))]
@@ -177,7 +177,7 @@ class _Halves:
         """The rows of both."""
         if not self.parts:
             return by_rank(field).lookup(tier.samples), np.zeros((0, field.dim), np.float32)
-        last = len(field.layout.widths(number))
+        last = len(field.layout.bits(number))
         low = partial_rows(field, number, 0, self.parts)[self.firsts]
         return low, partial_rows(field, number, self.parts, last)[self.seconds]
 

@@ -59,6 +59,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "saec": lambda: Method(Clusters()),
     "saec-metric": lambda: Method(Clusters(), metric=True),
     "axes": lambda: Method(Axes(), metric=True),
+    "axes-similar": lambda: Method(Axes(order="similar"), metric=True),
     "kmeans": lambda: Method(FULL_KMEANS),
     "kmeans-weighted": lambda: Method(replace(FULL_KMEANS, weighting=1.0)),
     **{name: _baseline(make) for name, make in BASELINES.items()},
@@ -105,8 +106,8 @@ def bench(
             the predictions of the uncompressed one (distillation), with ``+unseen`` after that also
             on the labels of one half of the validation rows, while the other half chooses.
         ratios: compression ratios to aim at, each at least 1.
-        loss_increases: increases of the log loss to aim at, in nats, by methods with a metric;
-            validation rows calibrate them.
+        loss_increases: increases of the log loss to aim at, in nats, by methods with a metric
+            that keep ids; validation rows calibrate them.
         seeds: of the split, the model, its training and the clustering.
         names: keep the values that features stand for, which name them in pictures; of a log of
             millions of features that takes some 500 MB.
@@ -243,9 +244,11 @@ def _jobs(
         if _has_one_size(method.codec):
             jobs.append(Job(name, method, None))
             continue
-        met = [size for size in budgets if method.metric or isinstance(size, Ratio)]
+        in_nats = method.metric and not _renumbers(method.codec)
+        met = [size for size in budgets if in_nats or isinstance(size, Ratio)]
         if not met:
-            raise OptionError(f"method {name!r} has no loss metric: give it ratios")
+            lack = "renumbers features" if method.metric else "has no loss metric"
+            raise OptionError(f"method {name!r} {lack}: give it ratios")
         jobs += [Job(name, method, budget) for budget in met]
     return jobs
 
@@ -267,6 +270,11 @@ def _has_one_size(codec: Codec) -> bool:
     rows = np.random.default_rng(0).standard_normal((256, 2)).astype(np.float32)
     field = Field("any", rows, np.ones(256))
     return len(codec.options(field, None, np.random.default_rng(0), IN_MEMORY)) == 1
+
+
+def _renumbers(codec: Codec) -> bool:
+    """Whether a result takes new ids; a model that is compressed in place keeps its own."""
+    return isinstance(codec, Axes) and codec.order != "keep"
 
 
 def _told(rows: Iterable[dict[str, Any]], on_row: OnRow | None) -> list[dict[str, Any]]:

@@ -93,7 +93,7 @@ class View:
             by cluster, x and y of that row.
         """
         decoded, first, inverse = np.unique(
-            stored.lookup(self.ids), axis=0, return_index=True, return_inverse=True
+            stored.lookup(stored.new_ids[self.ids]), axis=0, return_index=True, return_inverse=True
         )
         order = np.argsort(first)  # cluster 0 is that of the most frequent feature
         places = self._places(self.rows)

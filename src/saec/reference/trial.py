@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from saec.budget import LossIncrease, Ratio
 from saec.codecs.codec import Codec
@@ -224,7 +224,12 @@ class Trial:
     def holding(self, result: Compressed) -> Iterator[None]:
         """Compressed tables in the model, and in the end its own ones again, untouched."""
         with self.own_tables():
-            replace_embeddings_(self.model, result)
+            replace_embeddings_(self.model, result, renumbered=True)
+            for name, field in result.items():
+                if field.renumbered:
+                    own = name.removeprefix(_TABLES)
+                    table = self.model.embeddings[own]
+                    self.model.embeddings[own] = _Renumbered(field.new_ids, table)
             yield
 
     @contextmanager
@@ -309,6 +314,19 @@ class Tuning:
                 progress=self._trial.progress,
             )
         return sync_codebooks_(self._trial.model, result)
+
+
+class _Renumbered(nn.Module):
+    """A table that is asked by old ids, as the log has them; who serves it renumbers the log."""
+
+    def __init__(self, new_ids: NDArray[np.int64], table: nn.Module) -> None:
+        super().__init__()
+        self._new_ids = torch.from_numpy(new_ids)
+        self.table = table
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows: Tensor = self.table(self._new_ids[ids])
+        return rows
 
 
 class _Batches:

@@ -102,6 +102,22 @@ class CompressedField(ABC):
         """What errors call the field."""
         return f"field {self.name!r}"
 
+    @property
+    def new_ids(self) -> NDArray[np.int64]:
+        """The id that lookups take of each feature by its old one, (vocab_size,) int64.
+
+        Raises:
+            ArtifactError: features were renumbered, and the field was loaded: a saved artifact does
+                not hold the old ids.
+        """
+        if self.permutation is None:
+            if self.renumbered:
+                raise ArtifactError(f"{self.place}: the artifact does not hold the old ids")
+            return np.arange(self.vocab_size)
+        new_ids = np.empty(self.vocab_size, dtype=np.int64)
+        new_ids[self.permutation] = np.arange(self.vocab_size)
+        return new_ids
+
     def lookup(
         self, ids: ArrayLike, *, dtype: DTypeLike = np.float32, threads: int = 0
     ) -> NDArray[Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from saec import artifact
+from saec.codes import PackedRows
 from saec.errors import ArtifactError
 from saec.lookup import LookupTable, tier_table
 from saec.order import TierVectors
+from saec.starts import unpack_starts
 from saec.stored.field import CompressedField
 from saec.tiers import Layout, Part
 
@@ -33,6 +36,8 @@ class TieredField(CompressedField):
         renumbered: whether compression renumbered the features, so that ids are new ones.
         permutation: (vocab_size,) int64, the old id of each new one, if it did; None otherwise and
             after loading.
+        starts: (bytes,) uint8, for tiers in order of their codes where each of these starts; None
+            if there are no such tiers.
 
     Raises:
         ArtifactError: sizes do not fit each other, or values are not finite.
@@ -51,6 +56,7 @@ class TieredField(CompressedField):
         dtype: str,
         renumbered: bool = False,
         permutation: NDArray[np.int64] | None = None,
+        starts: NDArray[np.uint8] | None = None,
     ) -> None:
         if axes.ndim != 2 or axes.dtype not in _AXES_DTYPES or 0 in axes.shape:
             raise ArtifactError(
@@ -65,6 +71,7 @@ class TieredField(CompressedField):
         assert permutation is None or renumbered, "a permutation renumbers"
         self.renumbered = renumbered
         self.permutation = permutation
+        self.starts = np.zeros(0, dtype=np.uint8) if starts is None else starts
         self._check()
 
     def _check(self) -> None:
@@ -72,6 +79,7 @@ class TieredField(CompressedField):
             "codes": (self.codes, (self.layout.code_bytes,), np.uint8),
             "values": (self.values, (self.layout.value_count,), np.float16),
             "axes": (self.axes, (self.layout.rank + 1, self.dim), self.axes.dtype),
+            "starts": (self.starts, self.layout.first_start_bytes[-1:], np.uint8),
         }
         for role, (tensor, shape, dtype) in wanted.items():
             if tensor.shape != shape or tensor.dtype != dtype:
@@ -85,10 +93,35 @@ class TieredField(CompressedField):
         for role, tensor in (("values", self.values), ("axes", self.axes)):
             if not np.isfinite(tensor).all():
                 raise ArtifactError(f"{role} hold numbers that are not finite")
+        if self.layout.any_ordered and not self.renumbered:
+            raise ArtifactError("rows are in order of their codes, but features keep their ids")
+
+    @cached_property
+    def code_starts(self) -> NDArray[np.int64]:
+        """The ranks (starts,) at which ordered codes start, tier after tier.
+
+        Raises:
+            ArtifactError: they do not ascend within their tier.
+        """
+        tiers = range(len(self.layout.tiers))
+        try:
+            starts: NDArray[np.int64] = np.concatenate([self._starts_of(tier) for tier in tiers])
+        except ArtifactError as error:
+            raise ArtifactError(f"{self.place}: {error}") from error
+        return starts
+
+    def _starts_of(self, tier: int) -> NDArray[np.int64]:
+        bits = self.layout.ordered_bits(tier)
+        if not bits:
+            return np.zeros(0, dtype=np.int64)
+        first, last = self.layout.first_start_bytes[tier : tier + 2]
+        low, high = self.layout.bounds[tier : tier + 2].tolist()
+        return low + unpack_starts(self.starts[first:last], (1 << bits) - 1, high - low)
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """``codes``, ``values``, ``axes`` and, where ids are no ranks, ``tiers``."""
+        """``codes``, ``values``, ``axes``; ``tiers`` where ids are no ranks, ``starts`` where tiers
+        are in order of their codes."""
         tensors: dict[str, NDArray[Any]] = {
             "codes": self.codes,
             "values": self.values,
@@ -96,6 +129,8 @@ class TieredField(CompressedField):
         }
         if self.vectors is not None:
             tensors["tiers"] = self.vectors.data
+        if len(self.starts):
+            tensors["starts"] = self.starts
         return tensors
 
     @property
@@ -128,11 +163,25 @@ class TieredField(CompressedField):
             self.dtype,
             self.renumbered,
             self.permutation,
+            self.starts,
         )
+
+    def tier_codes(self, tier: int) -> NDArray[np.uint32]:
+        """All codes of a tier's rows in the order of their ranks, (rows, parts) uint32."""
+        low, high = self.layout.bounds[tier : tier + 2].tolist()
+        widths = self.layout.widths(tier)
+        codes = PackedRows(self.codes, self.layout.first_bytes[tier], high - low, widths).unpack()
+        if self.layout.ordered_bits(tier):
+            ordered = self.layout.ordered_codes(tier, np.arange(low, high), self.code_starts)
+            for part, code in enumerate(ordered):
+                codes[:, part] = code
+        return codes
 
     def _lookup_table(self) -> LookupTable:
         values, axes = self.values.astype(np.float32), self.axes.astype(np.float32)
-        return tier_table(self.layout, self.codes, values, axes, self.vectors)
+        return tier_table(
+            self.layout, self.codes, values, axes, self.vectors, starts=self.code_starts
+        )
 
     @classmethod
     def _from_entry(cls, entry: artifact.Entry) -> Self:
@@ -148,6 +197,7 @@ class TieredField(CompressedField):
             None if vectors is None else TierVectors(vectors, layout.count),
             described["dtype"],
             described.get("renumbered", False),
+            starts=tensors.get("starts"),
         )
 
 

@@ -83,9 +83,9 @@ def compress_(
     """
     if budget is None:
         raise BudgetError("compress_ needs a budget, such as saec.LossIncrease(1e-4)")
-    if isinstance(codec, Axes) and codec.order == "frequency":
+    if isinstance(codec, Axes) and codec.order != "keep":
         raise OptionError(
-            "order='frequency' renumbers features, and the model's ids stay as they are: use "
+            f"order={codec.order!r} renumbers features, and the model's ids stay as they are: use "
             "order='keep'"
         )
     if frequencies is None:

@@ -41,7 +41,7 @@ def replace_embeddings_(
         result: compressed tables by the names that :func:`saec.torch.fields` gave them.
         ranges: the ranges that were given to :func:`saec.torch.fields`.
         renumbered: the ids that the model will see are the new ones, where compression renumbered
-            features by frequency (a field is ``renumbered``, also once it was saved and loaded).
+            features (a field is ``renumbered``, also once it was saved and loaded).
 
     Returns:
         ``model``.
@@ -136,7 +136,7 @@ def _check_ids(result: Compressed) -> None:
     for name, field in result.items():
         if field.renumbered:
             raise ModuleError(
-                f"the features of field {name!r} were renumbered by frequency, and the model's ids "
+                f"the features of field {name!r} were renumbered, and the model's ids "
                 "are the old ones: compress with order='keep', or renumber the log by the "
                 "permutation that compression gave and pass renumbered=True"
             )

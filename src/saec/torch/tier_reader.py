@@ -21,17 +21,18 @@ from saec.torch.vectors import locate
 
 __all__ = ["CELL_COLUMNS", "TIER_COLUMNS", "TierReader", "held_values"]
 
-CELL_COLUMNS = 5
-TIER_COLUMNS = 3
+CELL_COLUMNS = 6
+TIER_COLUMNS = 4
 
 
 @dataclass(frozen=True)
 class TierReader(Reader):
-    """Rows in tiers; tensors: values, extents, axes, mean | codes, columns, pads, blocks, below.
+    """Rows in tiers; tensors: values, extents, axes, mean | codes, columns, pads, more by layout.
 
     A grid is held as its offset, among the values, and its extent, 2**bits times its step: then all
-    of them are coordinates, which learn at one rate. ``blocks`` and ``below`` are those of
-    :class:`saec.torch.vectors.Vectors`, and left out if ids are ranks.
+    of them are coordinates, which learn at one rate. Where tiers are in order of their codes, there
+    is the tensor ``starts``, the ranks of :attr:`saec.stored.tiered.TieredField.code_starts`; where
+    ids are no ranks, ``blocks`` and ``below`` of :class:`saec.torch.vectors.Vectors`.
 
     Args:
         layout: the parts of each tier.
@@ -77,10 +78,14 @@ class TierReader(Reader):
         tiers, places = self._located(ids, tensors)
         first_bits, row_bits = columns[:, 1], columns[:, 2]
         cells = columns[:, TIER_COLUMNS:].reshape(-1, CELL_COLUMNS, len(axes))
-        shifts, masks, firsts, strides, grids = cells.unbind(1)
+        shifts, masks, firsts, strides, grids, ordered = cells.unbind(1)
         starts = first_bits.index_select(0, tiers) + places * row_bits.index_select(0, tiers)
         bits = starts[:, None] + shifts.index_select(0, tiers)
         read = bits_at(codes, bits.reshape(-1), self._reach).reshape(bits.shape)
+        if self.layout.any_ordered:
+            words = self._ordered_codes(columns, tiers, places, tensors[7])[:, None]
+            words = words >> shifts.index_select(0, tiers)
+            read = torch.where((ordered > 0).index_select(0, tiers), words, read)
         code = read & masks.index_select(0, tiers)
         at = firsts.clamp(min=0).index_select(0, tiers) + code * strides.index_select(0, tiers)
         found = values.to(dtype).index_select(0, at.reshape(-1)).reshape(at.shape)
@@ -91,9 +96,17 @@ class TierReader(Reader):
             found = found + code * steps.index_select(0, tiers)
         return torch.where((firsts < 0).index_select(0, tiers), 0, found)
 
+    def _ordered_codes(
+        self, columns: Tensor, tiers: Tensor, places: Tensor, starts: Tensor
+    ) -> Tensor:
+        """Ordered codes (m,), all parts' together; 0 in tiers without."""
+        ranks = columns[:, 0].index_select(0, tiers) + places
+        passed = torch.bucketize(ranks, starts, right=True)
+        return passed - columns[:, 3].index_select(0, tiers)
+
     def _located(self, ids: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """Tier of each id and place in it, (m,) int64."""
-        if len(tensors) > 7:
+        if len(tensors) > 8:
             return locate(ids, self.layout.count, tensors[7], tensors[8])
         bounds = tensors[5][:, 0].contiguous()
         tiers = torch.bucketize(ids, bounds[1:], right=True)
@@ -102,18 +115,21 @@ class TierReader(Reader):
     @cached_property
     def _reach(self) -> int:
         """The widest reach of a code over byte borders."""
-        widths = [part.bits for parts in self.layout.tiers for part in parts]
+        widths = [part.width for parts in self.layout.tiers for part in parts]
         return (max(widths, default=0) + 14) // 8
 
     def table(self, tensors: Tensors) -> LookupTable:
         """See :class:`Reader`."""
-        values, extents, axes, mean, codes, _, pads, *vectors = tensors
+        values, extents, axes, mean, codes, _, pads, *more = tensors
         held = held_values(self.layout, _floats(values), _floats(extents))
         directions = np.concatenate([_floats(axes), _floats(mean)[None]])
-        blocks = vectors[0].numpy().reshape(-1).view(np.uint8) if vectors else None
-        where = None if blocks is None else TierVectors(blocks, self.layout.count)
+        where, starts = None, np.zeros(0, dtype=np.int64)
+        if self.layout.any_ordered:
+            starts = more[0].numpy()
+        elif more:
+            where = TierVectors(more[0].numpy().reshape(-1).view(np.uint8), self.layout.count)
         rows = dict(zip(self.pads, _floats(pads), strict=True))
-        return tier_table(self.layout, codes.numpy(), held, directions, where, rows)
+        return tier_table(self.layout, codes.numpy(), held, directions, where, rows, starts)
 
     def fused(
         self,
@@ -125,11 +141,11 @@ class TierReader(Reader):
         skipped: int,
     ) -> Tensor:
         """See :class:`Reader`."""
-        if set(self.pads) - {skipped}:
+        if set(self.pads) - {skipped} or self.layout.any_ordered:
             return plain(self, ids, offsets, weights, tensors, mode, skipped)
         values, extents, axes, mean, codes, columns, *_ = tensors
         table = gpu.TieredTensors(self.layout.count, codes, columns, values, extents, axes, mean)
-        located = self._located(ids, tensors) if len(tensors) > 7 else None
+        located = self._located(ids, tensors) if len(tensors) > 8 else None
         if offsets is None:
             return gpu.tiered_rows(table, ids, located)
         return gpu.tiered_pool(table, ids, gpu_bags(ids, offsets, weights, mode, skipped), located)

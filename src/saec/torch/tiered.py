@@ -39,8 +39,9 @@ class TieredTable(LearnedTable):
         axes: parameter (rank, dim).
         mean: parameter (dim,).
         codes: buffer (bytes,) uint8.
-        layout: buffer (tiers, 3 + 5 * rank) int64, see :func:`_columns`.
+        layout: buffer (tiers, 4 + 6 * rank) int64, see :func:`_columns`.
         pad_rows: buffer (pads, dim).
+        starts: buffer (starts,) int64, ranks, or None if no tier is in order of its codes.
         vectors: where each id's row is stored, or None if ids are ranks.
 
     Raises:
@@ -53,6 +54,7 @@ class TieredTable(LearnedTable):
     mean: nn.Parameter
     codes: Tensor
     pad_rows: Tensor
+    starts: Tensor | None
     vectors: Vectors | None
 
     def __init__(self, field: TieredField, pads: Mapping[int, Tensor], like: Tensor) -> None:
@@ -67,6 +69,8 @@ class TieredTable(LearnedTable):
         self.register_buffer("layout", torch.tensor(_columns(field.layout), device=like.device))
         rows = torch.stack(list(pads.values())) if pads else like.new_empty(0, field.dim)
         self.register_buffer("pad_rows", rows, persistent=bool(pads))
+        starts = torch.from_numpy(field.code_starts).to(like.device)
+        self.register_buffer("starts", starts if len(starts) else None)
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -76,6 +80,8 @@ class TieredTable(LearnedTable):
         own: Mapping[str, Any] = self._buffers
         found = [held["values"], held["extents"], held["axes"], held["mean"]]
         found += [own["codes"], own["layout"], own["pad_rows"]]
+        if own["starts"] is not None:
+            found.append(own["starts"])
         if self.vectors is not None:
             found += [self.vectors.blocks, self.vectors.below]
         return found
@@ -135,11 +141,13 @@ class TieredTable(LearnedTable):
 
     def _check_codes(self, field: CompressedField) -> None:
         held = b"" if self.vectors is None else self.vectors.data.tobytes()
+        starts = self.starts
         if not (
             isinstance(field, TieredField)
             and field.layout == self.parts
             and (field.dim, field.axes.dtype) == (self.dim, self._axes_dtype)
             and np.array_equal(field.codes, self.codes.cpu().numpy())
+            and np.array_equal(field.code_starts, [] if starts is None else starts.cpu().numpy())
             and (self.vectors is None) == (field.vectors is None)
             and held == (b"" if field.vectors is None else field.vectors.data.tobytes())
         ):
@@ -162,8 +170,9 @@ class TieredTable(LearnedTable):
 class _Cell(NamedTuple):
     """How a tier codes one axis.
 
-    shift: of the code's first bit in the row; mask: of its bits; first, stride: of its values, the
-    first among :attr:`TieredTable.values`, -1 for a coordinate of 0; grid: 1 + the grid's number.
+    shift: of the code's first bit in the row, or among the ordered codes; mask: of its bits; first,
+    stride: of its values, the first among :attr:`TieredTable.values`, -1 for a coordinate of 0;
+    grid: 1 + the grid's number; ordered: whether the order of rows tells the code.
     """
 
     shift: int
@@ -171,37 +180,41 @@ class _Cell(NamedTuple):
     first: int
     stride: int
     grid: int
+    ordered: int
 
 
-_NOTHING = _Cell(0, 0, -1, 0, 0)
+_NOTHING = _Cell(0, 0, -1, 0, 0, 0)
 
 
 def _columns(layout: Layout) -> list[list[int]]:
-    """Numbers that a lookup needs, a row per tier: first rank, first bit, bits of a row; then each
-    entry of a :class:`_Cell` for all axes."""
+    """Numbers that a lookup needs, a row per tier: first rank, first bit, bits of a row, first
+    start; then each entry of a :class:`_Cell` for all axes."""
     rows, grids = [], 0
     for tier, bound in enumerate(layout.bounds[:-1].tolist()):
         cells = list(_cells(layout, tier, grids))
         grids += sum(cell.grid > 0 for cell in cells)
         cells += [_NOTHING] * (layout.rank - len(cells))
         row = [bound, 8 * layout.first_bytes[tier], sum(layout.widths(tier))]
+        row.append(layout.first_starts[tier])
         rows.append(row + [number for column in zip(*cells, strict=True) for number in column])
     return rows
 
 
 def _cells(layout: Layout, tier: int, grids: int) -> Iterator[_Cell]:
     """Of the axes that the tier's parts cover, after ``grids`` grids of tiers before."""
-    shift = 0
+    shift, started = 0, layout.ordered_bits(tier) > 0  # ordered codes are a word of their own
     for part, first in zip(layout.tiers[tier], layout.first_values[tier], strict=False):
+        if started and not part.ordered:
+            shift, started = 0, False
         mask, start = (1 << part.bits) - 1, first - grids  # a grid's step is no value of ours
         if part.kind == "none":
             yield _NOTHING
         elif part.kind == "grid":
             grids += 1
-            yield _Cell(shift, mask, start, 0, grids)
+            yield _Cell(shift, mask, start, 0, grids, int(part.ordered))
         else:
             for axis in range(part.axes):
-                yield _Cell(shift, mask, start + axis, part.axes, 0)
+                yield _Cell(shift, mask, start + axis, part.axes, 0, int(part.ordered))
         shift += part.bits
 
 

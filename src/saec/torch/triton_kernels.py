@@ -261,7 +261,7 @@ def _coordinates(
     extents: tl.tensor,
 ) -> Any:
     """Coordinates on ``axis``, which broadcasts; 0 beyond the rank."""
-    cell, used = tier_layout + 3 + axis, axis < rank
+    cell, used = tier_layout + 4 + axis, axis < rank
     mask = tl.load(cell + rank, mask=used, other=0)
     value = tl.load(cell + 2 * rank, mask=used, other=-1)
     stride = tl.load(cell + 3 * rank, mask=used, other=0)

@@ -125,8 +125,8 @@ def test_rows_in_order_by_hand() -> None:
         [0, 1, 0],
         [1, 1, 1],
     ]
-    # Codes: 64 bits and seven bytes. Starts: four low bits of three and their rest, a bit of one and
-    # its rest.
+    # Codes: 64 bits and seven bytes. Starts: four low bits of three and their rest, a bit of one
+    # and its rest.
     assert {role: t.shape for role, t in field.tensors.items()} == {
         "codes": (8 + 7,),
         "values": (8,),

@@ -116,7 +116,9 @@ class TieredField(CompressedField):
             return np.zeros(0, dtype=np.int64)
         first, last = self.layout.first_start_bytes[tier : tier + 2]
         low, high = self.layout.bounds[tier : tier + 2].tolist()
-        return low + unpack_starts(self.starts[first:last], (1 << bits) - 1, high - low)
+        starts = unpack_starts(self.starts[first:last], (1 << bits) - 1, high - low)
+        starts += low
+        return starts
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:

@@ -1,6 +1,7 @@
 """Write golden.saec: every kind of tensor that format 2 knows, with numbers chosen by hand.
 
-And sharded.saec with its shards, of which one tensor has two.
+And sharded.saec with its shards, of which one tensor has two; and ordered.saec, whose rows are in
+order of their codes.
 
 Run it only when the format gets a new number: old files must stay readable, bit for bit.
 """
@@ -17,6 +18,7 @@ from saec.codebook import Codebook
 from saec.codes import PackedCodes, PackedRows
 from saec.compressed import Compressed
 from saec.order import TierVectors
+from saec.starts import pack_starts
 from saec.stored.clustered import ClusteredField
 from saec.stored.raw import RawField
 from saec.stored.tiered import TieredField
@@ -24,6 +26,7 @@ from saec.tiers import Layout
 
 GOLDEN = Path(__file__).with_name("golden.saec")
 SHARDED = Path(__file__).with_name("sharded.saec")
+ORDERED = Path(__file__).with_name("ordered.saec")
 RUN = "0123456789abcdef"
 
 
@@ -76,6 +79,28 @@ def golden() -> Compressed:
     )
 
 
+def ordered() -> Compressed:
+    """Rows 0 to 9, 10 to 39 and 40 to 63 have the ordered codes 0, 2 and 3 of a grid and a table,
+    and a bit each for a third axis; 64 and 65 the two codes of a joint table."""
+    layout = Layout.parse(66, ["o1g o1 1", "o1j2"])
+    row = np.arange(64)
+    codes = np.zeros(layout.code_bytes, np.uint8)
+    PackedRows.pack_into(codes, 0, [row % 2], [1])
+    starts = [pack_starts(np.array([10, 10, 40]), 64), pack_starts(np.array([1]), 2)]
+    field = TieredField(
+        "movie",
+        layout,
+        codes,
+        np.array([-1, 0.5, 1, 3, 0.25, 0.5, 5, 7, 9, 11], np.float16),
+        np.array([[1, 0, 0.5], [0, 2, 0], [0, 0, -4], [10, 20, 30]], np.float16),
+        None,
+        "float32",
+        renumbered=True,
+        starts=np.concatenate(starts),
+    )
+    return Compressed([field])
+
+
 def sharded() -> tuple[ClusteredField, RawField]:
     """Codes that do not fit into one shard of the smallest size, and three rows."""
     thirds = Codebook(np.array([[1, -2], [0.5, 4], [3, 0.125]], np.float32))
@@ -102,3 +127,4 @@ def save_sharded(path: Path) -> None:
 if __name__ == "__main__":
     golden().save(GOLDEN)
     save_sharded(SHARDED)
+    ordered().save(ORDERED)

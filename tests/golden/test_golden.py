@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_golden import GOLDEN, RUN, SHARDED, golden, save_sharded
+from make_golden import GOLDEN, ORDERED, RUN, SHARDED, golden, ordered, save_sharded
 
 import saec
 
@@ -107,6 +107,21 @@ def test_sharded_gives_literal_numbers(read: Callable[[Path], dict[str, np.ndarr
     assert loaded.shard_count == 3
 
 
+def test_rows_in_order_give_literal_numbers(
+    read: Callable[[Path], dict[str, np.ndarray]],
+) -> None:
+    # (10, 20, 30) + x (1, 0, 0.5) + y (0, 2, 0) + z (0, 0, -4); x is -1 or -0.5, y 1 or 3, z 0.25
+    # and 0.5 in turn; last x and y of 5 and 7, and of 9 and 11.
+    rows = [
+        *[[9, 22, 28.5], [9, 22, 27.5]] * 5,
+        *[[9, 26, 28.5], [9, 26, 27.5]] * 15,
+        *[[9.5, 26, 28.75], [9.5, 26, 27.75]] * 12,
+        *[[15, 34, 32.5], [19, 42, 34.5]],
+    ]
+    assert read(ORDERED)["movie"].tolist() == rows
+    assert saec.load(ORDERED)["movie"].decode().tolist() == rows
+
+
 def unpacked(path: Path) -> tuple[dict[str, object], bytes, bytes]:
     """The header's tensors, the other tensors' bytes, and the description's text."""
     content = path.read_bytes()
@@ -121,6 +136,11 @@ def test_the_file_is_written_as_ever(tmp_path: Path) -> None:
     # Other versions of zlib may pack the same text into other bytes.
     golden().save(tmp_path / "now.saec")
     assert unpacked(tmp_path / "now.saec") == unpacked(GOLDEN)
+
+
+def test_rows_in_order_are_written_as_ever(tmp_path: Path) -> None:
+    ordered().save(tmp_path / "now.saec")
+    assert unpacked(tmp_path / "now.saec") == unpacked(ORDERED)
 
 
 def test_shards_are_written_as_ever(tmp_path: Path) -> None:

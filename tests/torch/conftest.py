@@ -15,6 +15,7 @@ from saec.codebook import Codebook, CodebookDtype
 from saec.codes import PackedCodes
 from saec.compressed import Compressed
 from saec.order import TierVectors
+from saec.starts import pack_starts
 from saec.stored.clustered import ClusteredField
 from saec.stored.raw import RawField
 from saec.stored.tiered import TieredField
@@ -75,6 +76,34 @@ def tiered() -> Make:
             rng.standard_normal((layout.rank + 1, dim)).astype(axes_dtype),
             TierVectors.of(own) if keep else None,
             "float32",
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def in_order() -> Make:
+    """Makes fields with tiers in order of one code, of several, with packed ones beside."""
+    texts = ["7g 5 - 3", "o4g 2j2 1", "o3 o2g 4", "2 0", "o6j3 o2 3 2", "o3 o2 o4 1 4g", "o2"]
+
+    def make(name: str, rows: int, dim: int = 4) -> TieredField:
+        rng = np.random.default_rng([4, rows])
+        layout = Layout.parse(rows, texts[: len(tier_bounds(rows)) - 1])
+        starts = [np.zeros(0, np.uint8)]
+        for tier, count in enumerate(np.diff(layout.bounds).tolist()):
+            if bits := layout.ordered_bits(tier):
+                own = np.sort(rng.integers(0, count, (1 << bits) - 1, endpoint=True))
+                starts.append(pack_starts(own, count))
+        return TieredField(
+            name,
+            layout,
+            rng.integers(0, 256, layout.code_bytes).astype(np.uint8),
+            rng.standard_normal(layout.value_count).astype(np.float16) / 8,
+            rng.standard_normal((layout.rank + 1, dim)).astype(np.float16),
+            None,
+            "float32",
+            renumbered=True,
+            starts=np.concatenate(starts),
         )
 
     return make

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from saec.errors import IdError
 from saec.order import TierVectors
-from saec.starts import pack_starts
 from saec.stored.field import CompressedField
 from saec.stored.raw import RawField
 from saec.stored.tiered import TieredField
@@ -43,29 +42,6 @@ def tiered(dim: int = 16, keep: bool = False) -> TieredField:
     return TieredField("user", layout, codes, values, axes, vectors, "float32")
 
 
-def in_order() -> TieredField:
-    """Tiers in order of their codes: of one part, of several, and with packed codes beside."""
-    rng = np.random.default_rng(4)
-    texts = ["7g 5 - 3", "o4g 2j2 1", "o3 o2g 4", "2 0", "o6j3 o2 3 2", "o3 o2 o4 1 4g", "o2"]
-    layout = Layout.parse(ROWS, texts[: len(tier_bounds(ROWS)) - 1])
-    starts = []
-    for tier, rows in enumerate(np.diff(layout.bounds).tolist()):
-        if bits := layout.ordered_bits(tier):
-            own = np.sort(rng.integers(0, rows, (1 << bits) - 1, endpoint=True))
-            starts.append(pack_starts(own, rows))
-    return TieredField(
-        "user",
-        layout,
-        rng.integers(256, size=layout.code_bytes, dtype=np.uint8),
-        rng.standard_normal(layout.value_count).astype(np.float16),
-        rng.standard_normal((layout.rank + 1, 16)).astype(np.float16),
-        None,
-        "float32",
-        renumbered=True,
-        starts=np.concatenate(starts),
-    )
-
-
 def tiered_with(seed: int) -> TieredField:
     """The same but for its codes."""
     field = tiered()
@@ -78,12 +54,14 @@ KINDS = ["tiers", "vectors", "in order", "clusters", "mixed runs", "pads"]
 
 @pytest.fixture(params=KINDS)
 def table(
-    request: pytest.FixtureRequest, clustered: Callable[..., CompressedField]
+    request: pytest.FixtureRequest,
+    clustered: Callable[..., CompressedField],
+    in_order: Callable[..., TieredField],
 ) -> LearnedTable:
     kind, like, pads = request.param, torch.zeros(1), {}
     fields: list[CompressedField] = [tiered(16, keep=kind == "vectors")]
     if kind == "in order":
-        fields = [in_order()]
+        fields = [in_order("user", ROWS, 16)]
     elif kind == "clusters":
         fields = [clustered("user", ROWS, 16, 9)]
     elif kind == "mixed runs":

@@ -105,7 +105,10 @@ class Table:
 def _held(kind: Any, table: TieredTable | ClusteredTable) -> Any:
     tensors = {name: getattr(table, name) for name in kind._fields[1:]}
     # The interpreter takes tensors at one address, as an empty one and its neighbour, for one.
-    detached = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    detached = {
+        name: None if tensor is None else tensor.detach().clone()
+        for name, tensor in tensors.items()
+    }
     return kind(vocab_size=table.vocab_size, **detached)
 
 
@@ -172,6 +175,14 @@ def test_rows_of_every_tier_equal_the_plain_ones(
 ) -> None:
     table = Table(tiered("user", rows, 5, keep=keep, axes_dtype=axes_dtype))
     ids = torch.randperm(rows)
+    assert torch.equal(table.rows(ids), table.reference(ids))
+
+
+@computing
+@pytest.mark.parametrize("rows", [1, 65, 600, 5000])
+def test_rows_in_order_of_their_codes_equal_the_plain_ones(in_order: Make, rows: int) -> None:
+    table = Table(in_order("user", rows, 5))
+    ids = torch.randperm(rows)[:700]
     assert torch.equal(table.rows(ids), table.reference(ids))
 
 
@@ -290,9 +301,12 @@ def test_bags_over_many_programs(tiered: Make, clustered: Make, kind: str) -> No
 
 
 @computing
-@pytest.mark.parametrize("kind", ["ranks", "vectors", "clusters", "padded"])
-def test_the_operator_runs_the_kernels(tiered: Make, clustered: Make, kind: str) -> None:
-    field = clustered("a", 300) if kind == "clusters" else tiered("a", 300, keep=kind == "vectors")
+@pytest.mark.parametrize("kind", ["ranks", "vectors", "in order", "clusters", "padded"])
+def test_the_operator_runs_the_kernels(
+    tiered: Make, clustered: Make, in_order: Make, kind: str
+) -> None:
+    makers = {"clusters": clustered, "in order": in_order}
+    field = makers[kind]("a", 300) if kind in makers else tiered("a", 300, keep=kind == "vectors")
     table = Table(field).plain
     if kind == "padded":
         table = TieredTable(field, {7: torch.ones(field.dim)}, torch.zeros(1)).to(DEVICE)
@@ -365,12 +379,12 @@ def _guarded(codes: Tensor) -> Tensor:
 # What arguments are, other than numbers; and the constants of a launch.
 POINTERS = {
     "ids": ["ids"],
-    "*i64": ["bounds", "tiers_of", "places_of", "layout"],
+    "*i64": ["bounds", "tiers_of", "places_of", "layout", "code_starts"],
     "*u8": ["codes"],
     "floats": ["out", "weights", "values", "extents", "axes", "mean", "codebook"],
 }
-CONSTANTS = {"STEPS": 4, "ROWS": 128, "BAGS": 4, "ENTRIES": 32, "RANK": 4, "DIM": 16}
-OPTIONAL = ["weights", "tiers_of", "places_of"]
+CONSTANTS = {"STEPS": 4, "ORDERED": 9, "ROWS": 128, "BAGS": 4, "ENTRIES": 32, "RANK": 4, "DIM": 16}
+OPTIONAL = dict.fromkeys(["weights", "tiers_of", "places_of", "code_starts"]) | {"ORDERED": 0}
 NUMBERS = ["count", "bags", "vocab_size", "segments", "centroids", "tiers", "rank", "dim"]
 
 
@@ -389,7 +403,7 @@ NUMBERS = ["count", "bags", "vocab_size", "segments", "centroids", "tiers", "ran
     ("fixed", "types"),
     [
         ({}, {"ids": "*i64", "floats": "*fp32"}),
-        (dict.fromkeys(OPTIONAL), {"ids": "*i32", "floats": "*fp16"}),
+        (OPTIONAL, {"ids": "*i32", "floats": "*fp16"}),
         # Triton makes constants of arguments that are 1.
         (dict.fromkeys(NUMBERS, 1), {"ids": "*i64", "floats": "*bf16"}),
     ],

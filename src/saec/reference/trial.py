@@ -47,7 +47,8 @@ TUNING_BATCH = 4096
 TUNING_LEARNING_RATE = 3e-4
 TUNING_EPOCHS = 2
 TUNING_EVALUATIONS = 4
-UNSEEN_EPOCHS = 4
+UNSEEN_LEARNING_RATE = 1e-4
+UNSEEN_EPOCHS = 8
 
 METRIC_ROWS = 131_072  # of the training rows, more than the metric asks for
 
@@ -308,7 +309,7 @@ class Tuning:
                 self._trial.model,
                 self._unseen,
                 validation=self._judged,
-                learning_rate=TUNING_LEARNING_RATE,
+                learning_rate=UNSEEN_LEARNING_RATE,
                 epochs=UNSEEN_EPOCHS,
                 evaluations=TUNING_EVALUATIONS,
                 progress=self._trial.progress,

@@ -141,10 +141,13 @@ class TierReader(Reader):
         skipped: int,
     ) -> Tensor:
         """See :class:`Reader`."""
-        if set(self.pads) - {skipped} or self.layout.any_ordered:
+        if set(self.pads) - {skipped}:
             return plain(self, ids, offsets, weights, tensors, mode, skipped)
         values, extents, axes, mean, codes, columns, *_ = tensors
-        table = gpu.TieredTensors(self.layout.count, codes, columns, values, extents, axes, mean)
+        starts = tensors[7] if self.layout.any_ordered else None
+        table = gpu.TieredTensors(
+            self.layout.count, codes, columns, values, extents, axes, mean, starts
+        )
         located = self._located(ids, tensors) if len(tensors) > 8 else None
         if offsets is None:
             return gpu.tiered_rows(table, ids, located)

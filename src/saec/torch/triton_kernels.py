@@ -251,9 +251,29 @@ def _placed(
 
 
 @jit
+def _ordered(
+    ids: tl.tensor,
+    tier_layout: tl.tensor,
+    code_starts: tl.tensor,
+    starts: tl.tensor,
+    ORDERED: tl.constexpr,
+) -> Any:
+    """How many of the ``starts`` of its tier each id has passed, which is its rank then."""
+    passed = tl.zeros_like(ids)
+    if ORDERED > 0:
+        for step in tl.static_range(ORDERED):
+            further = passed + (1 << (ORDERED - 1 - step))
+            start = tl.load(code_starts + further - 1, mask=further <= starts, other=0)
+            passed = tl.where((further <= starts) & (start <= ids), further, passed)
+        passed -= tl.load(tier_layout + 3).to(passed.dtype)
+    return passed
+
+
+@jit
 def _coordinates(
     tier_layout: tl.tensor,
     start: tl.tensor,
+    ordered: tl.tensor,
     axis: tl.tensor,
     rank: tl.tensor,
     codes: tl.tensor,
@@ -266,7 +286,10 @@ def _coordinates(
     value = tl.load(cell + 2 * rank, mask=used, other=-1)
     stride = tl.load(cell + 3 * rank, mask=used, other=0)
     grid = tl.load(cell + 4 * rank, mask=used, other=0)
-    code = _codes(codes, start + tl.load(cell, mask=used, other=0), mask)
+    in_order = tl.load(cell + 5 * rank, mask=used, other=0) > 0
+    shift = tl.load(cell, mask=used, other=0)
+    code = _codes(codes, start + shift, mask)
+    code = tl.where(in_order, (ordered >> shift) & mask, code)
     found = tl.load(values + value + code * stride, mask=value >= 0, other=0)
     extent = tl.load(extents + grid - 1, mask=grid > 0, other=0).to(tl.float32)
     step = tl.div_rn(extent, (mask + 1).to(tl.float32))
@@ -292,6 +315,7 @@ def _added(
 def _decoded(
     tier_layout: tl.tensor,
     start: tl.tensor,
+    ordered: tl.tensor,
     rank: tl.tensor,
     codes: tl.tensor,
     values: tl.tensor,
@@ -307,7 +331,7 @@ def _decoded(
     centre = tl.load(mean + column, mask=column < dim, other=0).to(tl.float32)
     rows = tl.zeros((start.shape[0], DIM), tl.float32) + centre[None, :]
     for axis in range(rank):
-        found = _coordinates(tier_layout, start, axis, rank, codes, values, extents)
+        found = _coordinates(tier_layout, start, ordered, axis, rank, codes, values, extents)
         rows = _added(rows, found, axis, axes, left, dim)
     return rows
 
@@ -326,11 +350,14 @@ def tiered_rows(
     extents: tl.tensor,
     axes: tl.tensor,
     mean: tl.tensor,
+    code_starts: tl.tensor,
+    starts: tl.tensor,
     tiers: tl.tensor,
     columns: tl.tensor,
     rank: tl.tensor,
     dim: tl.tensor,
     STEPS: tl.constexpr,
+    ORDERED: tl.constexpr,
     ROWS: tl.constexpr,
     DIM: tl.constexpr,
 ) -> None:
@@ -342,9 +369,10 @@ def tiered_rows(
     tier_layout, start = _placed(
         found, position, live, tiers_of, places_of, layout, columns, tiers, STEPS
     )
+    ordered = _ordered(found, tier_layout, code_starts, starts, ORDERED)
     for left in range(0, dim, DIM):
         rows = _decoded(
-            tier_layout, start, rank, codes, values, extents, axes, mean, left, dim, DIM
+            tier_layout, start, ordered, rank, codes, values, extents, axes, mean, left, dim, DIM
         )
         rows = tl.where(inside[:, None], rows, float("nan"))
         _store_rows(out, rows, first, count, left, dim)
@@ -368,12 +396,15 @@ def tiered_pool(
     extents: tl.tensor,
     axes: tl.tensor,
     mean: tl.tensor,
+    code_starts: tl.tensor,
+    starts: tl.tensor,
     tiers: tl.tensor,
     columns: tl.tensor,
     rank: tl.tensor,
     dim: tl.tensor,
     MODE: tl.constexpr,
     STEPS: tl.constexpr,
+    ORDERED: tl.constexpr,
     BAGS: tl.constexpr,
     ENTRIES: tl.constexpr,
     RANK: tl.constexpr,
@@ -391,8 +422,16 @@ def tiered_pool(
         tier_layout, start = _placed(
             found, position, position < last, tiers_of, places_of, layout, columns, tiers, STEPS
         )
+        ordered = _ordered(found, tier_layout, code_starts, starts, ORDERED)
         found = _coordinates(
-            tier_layout[:, None], start[:, None], every_axis, rank, codes, values, extents
+            tier_layout[:, None],
+            start[:, None],
+            ordered[:, None],
+            every_axis,
+            rank,
+            codes,
+            values,
+            extents,
         )
         sums += weight[:, None] * found
         total += weight[:, None]
@@ -424,12 +463,15 @@ def tiered_max(
     extents: tl.tensor,
     axes: tl.tensor,
     mean: tl.tensor,
+    code_starts: tl.tensor,
+    starts: tl.tensor,
     tiers: tl.tensor,
     columns: tl.tensor,
     rank: tl.tensor,
     dim: tl.tensor,
     MODE: tl.constexpr,
     STEPS: tl.constexpr,
+    ORDERED: tl.constexpr,
     BAGS: tl.constexpr,
     ENTRIES: tl.constexpr,
     DIM: tl.constexpr,
@@ -446,8 +488,20 @@ def tiered_max(
             tier_layout, start = _placed(
                 found, position, position < last, tiers_of, places_of, layout, columns, tiers, STEPS
             )
+            ordered = _ordered(found, tier_layout, code_starts, starts, ORDERED)
             rows = _decoded(
-                tier_layout, start, rank, codes, values, extents, axes, mean, left, dim, DIM
+                tier_layout,
+                start,
+                ordered,
+                rank,
+                codes,
+                values,
+                extents,
+                axes,
+                mean,
+                left,
+                dim,
+                DIM,
             )
             weight = weight[:, None]
             largest = tl.maximum(largest, tl.where(weight > 0, rows, float("-inf")))

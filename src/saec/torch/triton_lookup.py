@@ -56,6 +56,7 @@ class TieredTensors(NamedTuple):
     extents: Tensor
     axes: Tensor
     mean: Tensor
+    starts: Tensor | None = None
 
 
 class Bags(NamedTuple):
@@ -146,9 +147,13 @@ def _tiered_options(table: TieredTensors, located: tuple[Tensor, Tensor] | None)
     tiers, columns = table.layout.shape
     rank, dim = table.axes.shape
     tiers_of, places_of = (None, None) if located is None else located
+    starts = 0 if table.starts is None else len(table.starts)
     return {
         **table._asdict(),
         "codes": _aligned(table.codes),
+        "code_starts": table.starts,
+        "starts": starts,
+        "ORDERED": starts.bit_length(),
         "tiers_of": tiers_of,
         "places_of": places_of,
         "tiers": tiers,

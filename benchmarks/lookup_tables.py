@@ -18,6 +18,7 @@ import saec
 from saec.codebook import Codebook
 from saec.codes import PackedCodes, bits_for
 from saec.order import TierVectors
+from saec.starts import pack_starts
 from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField
 from saec.stored.tiered import TieredField
@@ -26,6 +27,7 @@ from saec.tiers import Layout, Part, tier_bounds
 __all__ = [
     "CROSSES",
     "DISTRIBUTIONS",
+    "SIMILAR",
     "USERS",
     "clustered",
     "draw_ids",
@@ -61,6 +63,18 @@ USERS = (
     "5 5 4 4 4 3 3 2 2 2 1 1 1",
     "10j3 3 3 2 1 1 1 - 0",
     "6j6 0 - - - 0 - 0",
+)
+# The same crosses at a ratio of 500 with order="similar": ordered codes are not stored row by row.
+SIMILAR = (
+    "12g 2 3g 2 1 2",
+    "o7g 2 2 1 1 1",
+    "o6g o2 o2 1",
+    "o6g o2 o2",
+    "o6 o2 o2",
+    "o6 o3 o2",
+    "o9j3 o2",
+    "o10j3 o2",
+    "o9j3 o2",
 )
 
 _BLOCK_ROWS = 1 << 16
@@ -122,7 +136,19 @@ def tiered(
         axes,
         vectors,
         "float32",
+        renumbered=layout.any_ordered,
+        starts=_starts(rng, layout),
     )
+
+
+def _starts(rng: np.random.Generator, layout: Layout) -> NDArray[np.uint8] | None:
+    """Where the codes of tiers in order of them start: anywhere."""
+    packed = []
+    for tier, (first, last) in enumerate(pairwise(layout.bounds.tolist())):
+        if bits := layout.ordered_bits(tier):
+            starts = np.sort(rng.integers(0, last - first, (1 << bits) - 1, endpoint=True))
+            packed.append(pack_starts(starts, last - first))
+    return np.concatenate(packed) if packed else None
 
 
 def scattered(rng: np.random.Generator, rows: int) -> Ids:

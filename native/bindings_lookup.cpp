@@ -56,6 +56,25 @@ void set_levels(const Matrix<int64_t>& levels, const std::vector<uint64_t>& firs
   }
 }
 
+// All tiers' starts, those of each within it and ascending.
+std::vector<uint64_t> checked_starts(const Vector<int64_t>& starts,
+                                     const std::vector<uint32_t>& ordered_bits,
+                                     const std::vector<uint64_t>& first_ranks, uint64_t rows) {
+  std::vector<uint64_t> found;
+  for (size_t tier = 0; tier < ordered_bits.size(); ++tier) {
+    uint64_t least = first_ranks[tier];
+    const uint64_t most = tier + 1 < first_ranks.size() ? first_ranks[tier + 1] : rows;
+    for (uint64_t code = 1; code < uint64_t{1} << ordered_bits[tier]; ++code) {
+      expect(found.size() < starts.shape(0), "starts are missing");
+      const uint64_t start = whole(starts.data()[found.size()]);
+      expect(least <= start && start <= most, "starts do not ascend within a tier");
+      found.push_back(least = start);
+    }
+  }
+  expect(found.size() == starts.shape(0), "there are more starts than codes");
+  return found;
+}
+
 // tiers: (tiers, 2) first rank, first byte; parts: (parts, 5) tier, kind, bits, axes, first value;
 // axes: (rank + 1, dim), the mean last; starts: of ordered parts, ascending within a tier; levels: the tiers in the order of their vectors, or none.
 BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
@@ -115,15 +134,10 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
     const uint64_t next = i + 1 < tiers.shape(0) ? first_ranks[i + 1] : table.rows;
     expect_codes(next - first_ranks[i], row_bits[i], first_bytes[i], codes.shape(0));
   }
-  uint64_t start_count = 0;
-  for (const uint32_t bits : ordered_bits) start_count += (uint64_t{1} << bits) - 1;
-  expect(starts.shape(0) == start_count, "starts are missing");
-  for (size_t i = 0; i < start_count; ++i) {
-    expect(whole(starts.data()[i]) <= UINT32_MAX, "a start is out of range");
-    table.starts.push_back(static_cast<uint32_t>(starts.data()[i]));
-  }
+  const std::vector<uint64_t> code_starts =
+      checked_starts(starts, ordered_bits, first_ranks, table.rows);
   if (levels.shape(0) > 0) set_levels(levels, first_ranks, *bound);
-  saec::prepare_tiers(first_ranks, first_bytes, tier_parts,
+  saec::prepare_tiers(first_ranks, first_bytes, tier_parts, code_starts,
                       axes.data() + table.rank * table.dim, table, bound->own);
   expect(pad_rows.shape(0) == pads.shape(0), "pads and their rows differ in length");
   expect(pads.shape(0) == 0 || pad_rows.shape(1) == table.dim, "pads and rows differ in dim");
@@ -182,7 +196,7 @@ BoundTable* table_of_runs(int64_t rows, const Vector<uint8_t>& codes, const Matr
     expect(!own || bits == 0, "not a run");
     table.runs.push_back({first, bits, bits ? first_bit - first * bits : 0,
                           (uint64_t{1} << bits) - 1, whole(row[3]) - (own ? first : 0),
-                          own ? ~uint64_t{0} : 0, 0, 0, 0, 0});
+                          own ? ~uint64_t{0} : 0, 0, 0, 0, 0, {}});
     const uint64_t stored_first = whole(row[3]), most = own ? next - first : uint64_t{1} << bits;
     beyond |= stored_first > table.stored_rows || most > table.stored_rows - stored_first;
   }

@@ -180,24 +180,23 @@ void store_decoded(const Tier& tier, const TierDecoder& decoder, Table& table, R
   for (uint64_t i = 0; i < tier.rows; ++i) {
     const uint64_t bit = tier.first_bit + i * row_bits;
     float* row = own.data() + (stored + i) * table.dim;
-    if (!run.half_starts) {
+    if (!run.order.any()) {
       decoder.decode(tier.parts, tier.end, table.codes, bit, row);
       continue;
     }
-    const uint64_t code = ordered_code(table, run, tier.first + i);
+    const uint64_t code = ordered_code(table.order, run.order, tier.first, tier.first + i);
     decoder.decode_ordered(tier.parts, tier.end, code, table.codes, bit, row);
   }
-  run.half_starts = 0;
+  run.order = {};
 }
 
 // What the tier's codes stand for.
 void store_by_code(const Tier& tier, const Span& lead, TierDecoder& decoder, Table& table, Run& run,
                    std::vector<float>& own) {
-  uint64_t ordered_mask = 0;
   run.row_bits = decoder.row_bits(tier.parts, tier.end);
   run.bias = run.row_bits ? tier.first_bit - tier.first * run.row_bits : 0;
-  (lead.ordered() ? ordered_mask : run.mask) = ones(lead.bits);
-  run.ordered_mask = static_cast<uint32_t>(ordered_mask);
+  if (lead.ordered()) run.order.mask = static_cast<uint32_t>(ones(lead.bits));
+  else run.mask = ones(lead.bits);
   run.lead = own.size() / table.dim;
   append_rows(lead.bits, table.dim, own, [&](const uint8_t* code, float* row) {
     decoder.decode(lead.first, lead.last, code, 0, row);
@@ -209,19 +208,20 @@ void store_by_code(const Tier& tier, const Span& lead, TierDecoder& decoder, Tab
   run.groups = static_cast<uint32_t>(table.groups.size()) - run.first_group;
   table.any_codes |= run.row_bits > 0;
   table.any_long |= run.cells > 0;
-  table.any_ordered |= run.half_starts > 0;
+  table.any_ordered |= run.order.any();
 }
 
 }  // namespace
 
 void prepare_tiers(const std::vector<uint64_t>& first_ranks,
                    const std::vector<uint64_t>& first_bytes, const std::vector<TierPart>& parts,
-                   const float* mean, Table& table, std::vector<float>& own) {
+                   const std::vector<uint64_t>& starts, const float* mean, Table& table,
+                   std::vector<float>& own) {
   TierDecoder decoder(mean, table);
   const TierPart* part = parts.data();
   const TierPart* const end = part + parts.size();
   own.clear();
-  uint32_t first_start = 0;
+  size_t used = 0;  // starts
   const uint64_t row_bytes = table.dim * sizeof(float);
   uint64_t hot_rows =
       std::max(kHotBytes, std::min(kMostHotBytes, table.rows * row_bytes / kHotShare)) / row_bytes;
@@ -233,11 +233,10 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
     while (part < end && part->tier == number) ++part;
     tier.end = part;
     const Span lead = next_span(tier.parts, tier.end, table.dim);
-    Run run{tier.first, 0, 0, 0, 0, 0, static_cast<uint32_t>(table.cells.size()), 0, 0, 0};
+    Run run{tier.first, 0, 0, 0, 0, 0, static_cast<uint32_t>(table.cells.size()), 0, 0, 0, {}};
     if (const uint32_t bits = ordered_bits(tier.parts, tier.end)) {
-      run.first_start = first_start;
-      run.half_starts = uint32_t{1} << (bits - 1);
-      first_start += static_cast<uint32_t>(ones(bits));
+      run.order = add_order(starts.data() + used, ones(bits), tier.first, tier.rows, table.order);
+      used += ones(bits);
     }
     // Decoded also where that takes less than a row for each code.
     const bool is_long = lead.last < tier.end;

@@ -3,7 +3,8 @@
 // A table's rows are cut into runs that are coded alike: tiers, or the fields of a joint table. A
 // row is found in two steps: its *rank*, which is its id unless tier vectors say otherwise, gives
 // its code, and the code gives a *stored row*. Codes are packed. Where ranks of a run are in order of
-// some of their codes, these are not, but the ranks are kept at which each *ordered code* starts. Most rows are a stored row and nothing else. Rows of
+// some of their codes, these are not, but the ranks are kept at which each *ordered code* starts
+// (lookup_order.h). Most rows are a stored row and nothing else. Rows of
 // long codes (in tiers with too many of them for one list of stored rows) are a sum of several
 // stored rows, one for each group of bits; alone, where a row must come out as the format says to
 // the last bit, their coordinates are added axis by axis instead.
@@ -13,6 +14,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "lookup_order.h"
 
 namespace saec {
 
@@ -25,12 +28,11 @@ struct Run {
   uint64_t row_bits;
   uint64_t bias;   // a row's codes start at bit rank * row_bits + bias
   uint64_t mask;   // of the bits there that choose the stored row
-  uint64_t lead;   // stored row = lead + (bits & mask) + (rank & own) + (ordered code & ordered_mask)
+  uint64_t lead;   // stored row = lead + (bits & mask) + (rank & own) + (ordered code & order.mask)
   uint64_t own;    // all ones where each row is stored by itself, else 0
   uint32_t first_cell, cells;    // coordinates beyond the stored row
   uint32_t first_group, groups;  // the same as stored rows; none where these would be too many
-  // The ordered code: how many of the half_starts * 2 - 1 starts from first_start on the rank has passed.
-  uint32_t first_start = 0, half_starts = 0, ordered_mask = 0;
+  OrderedRun order;
 };
 
 // Stored row first + code, with the code at bit shift of the row, or of its ordered code.
@@ -86,7 +88,7 @@ struct Table {
   std::vector<Cell> cells;
   std::vector<Group> groups;
   std::vector<float> values;
-  std::vector<uint32_t> starts;  // of ordered codes, ascending within a run
+  Order order;  // of runs' ordered codes
   std::vector<float> axes;  // rank x dim, without the mean
   size_t rank = 0;
   std::vector<Level> levels;     // the largest tier first; what no level holds is in the last tier
@@ -137,15 +139,6 @@ const LookupKernels* choose_lookup(const char* name);
 Failure pool(const std::vector<Request>& requests, Element out, int threads,
              const LookupKernels& kernels);
 
-// The ordered code of a rank.
-inline uint64_t ordered_code(const Table& table, const Run& run, uint64_t rank) {
-  const uint32_t* starts = table.starts.data() + run.first_start;
-  uint64_t code = 0;
-  for (uint64_t step = run.half_starts; step > 0; step /= 2)
-    code += starts[code + step - 1] <= rank ? step : 0;
-  return code;
-}
-
 // Part of a tier's rows: one code and the coordinates that it stands for (docs/format.md). Ordered ones
 // come first; their codes are not among the packed ones.
 struct TierPart {
@@ -158,10 +151,10 @@ struct TierPart {
   uint32_t packed_bits() const { return ordered() ? 0 : bits; }
 };
 
-// Fill in runs, cells, groups and stored rows of a table in tiers; values, starts, axes, rank, rows,
-// dim and codes are set. first_ranks, first_bytes: IN of each tier. mean: IN dim. own: OUT the stored rows.
+// Fill in runs, cells, groups and stored rows of a table in tiers; values, axes, rank, rows, dim and
+// codes are set. starts: IN of tier after tier, ascending within one, the ranks of ordered codes. first_ranks, first_bytes: IN of each tier. mean: IN dim. own: OUT the stored rows.
 void prepare_tiers(const std::vector<uint64_t>& first_ranks, const std::vector<uint64_t>& first_bytes,
-                   const std::vector<TierPart>& parts, const float* mean, Table& table,
-                   std::vector<float>& own);
+                   const std::vector<TierPart>& parts, const std::vector<uint64_t>& starts,
+                   const float* mean, Table& table, std::vector<float>& own);
 
 }  // namespace saec

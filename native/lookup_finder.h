@@ -261,8 +261,8 @@ class Finder {
 #endif
     for (size_t i = slot; i < end; ++i) {
       const Run& run = table_.runs[runs_[i]];
-      ordered_[i] = ordered_code(table_, run, ranks_[i]);
-      rows_[i] += ordered_[i] & run.ordered_mask;
+      ordered_[i] = ordered_code(table_.order, run.order, run.first, ranks_[i]);
+      rows_[i] += ordered_[i] & run.order.mask;
     }
   }
 
@@ -351,7 +351,7 @@ class Finder {
       const __m512i runs = _mm512_cvtepu32_epi64(
           _mm256_load_si256(reinterpret_cast<const __m256i*>(runs_ + i)));
       const __m512i codes = tiers_.ordered_codes(_mm512_load_si512(ranks_ + i), runs);
-      const __m512i chosen = _mm512_and_si512(codes, tiers_.ordered_masks(runs));
+      const __m512i chosen = _mm512_and_si512(codes, tiers_.order_masks(runs));
       _mm512_store_si512(ordered_ + i, codes);
       _mm512_store_si512(rows_ + i, _mm512_add_epi64(_mm512_load_si512(rows_ + i), chosen));
     }

@@ -19,21 +19,23 @@ class VectorTiers {
   static constexpr size_t kMost = 16;  // what two registers hold
 
   void load(const Table& table) {
-    alignas(64) uint64_t columns[8][kMost] = {};
+    alignas(64) uint64_t columns[kColumns][kMost] = {};
     for (size_t i = 0; i < table.runs.size(); ++i) {
       const Run& run = table.runs[i];
-      const uint64_t numbers[8] = {run.row_bits, run.bias,        run.mask,       run.lead,
-                                   run.own,      run.first_start, run.half_starts, run.ordered_mask};
-      for (size_t j = 0; j < 8; ++j) columns[j][i] = numbers[j];
-      most_steps_ = std::max(most_steps_, static_cast<uint32_t>(std::bit_width(run.half_starts)));
+      const uint64_t numbers[kColumns] = {
+          run.row_bits, run.bias,        run.mask,         run.lead,
+          run.own,      run.order.first, run.order.mask,   run.order.first_hint,
+          run.first,    run.order.shift,
+      };
+      for (size_t j = 0; j < kColumns; ++j) columns[j][i] = numbers[j];
       long_runs_ |= static_cast<uint32_t>(run.cells > 0) << i;
     }
-    Column* const to[8] = {&row_bits_, &bias_, &mask_, &lead_, &own_, &first_start_, &half_starts_,
-                          &ordered_mask_};
-    for (size_t j = 0; j < 8; ++j)
+    Column* const to[kColumns] = {&row_bits_,     &bias_,       &mask_,      &lead_,  &own_,
+                                  &order_first_,  &order_mask_, &first_hint_, &first_, &hint_shift_};
+    for (size_t j = 0; j < kColumns; ++j)
       *to[j] = {_mm512_load_si512(columns[j]), _mm512_load_si512(columns[j] + 8)};
     codes_ = table.codes;
-    starts_ = table.starts.data();
+    order_ = &table.order;
   }
 
   // Tiers are cut at 64, 256, 1024, ...: by the length of the rank in bits.
@@ -61,23 +63,22 @@ class VectorTiers {
 
   // See ordered_code.
   __m512i ordered_codes(__m512i ranks, __m512i tiers) const {
+    const __m512i place = _mm512_sub_epi64(ranks, first_.at(tiers));
+    const __m512i hint =
+        _mm512_add_epi64(_mm512_srlv_epi64(place, hint_shift_.at(tiers)), first_hint_.at(tiers));
+    __m512i at = _mm512_add_epi64(order_first_.at(tiers), gather16(order_->hints.data(), hint));
     const __m512i one = _mm512_set1_epi64(1);
-    const __m512i before = _mm512_sub_epi64(first_start_.at(tiers), one);
-    __m512i code = _mm512_setzero_si512(), step = half_starts_.at(tiers);
-    for (uint32_t i = 0; i < most_steps_; ++i) {
-      const __mmask8 searching = _mm512_test_epi64_mask(step, step);
-      const __m512i next = _mm512_add_epi64(code, step);
-      const __m256i found = _mm512_mask_i64gather_epi32(
-          _mm256_setzero_si256(), searching, _mm512_add_epi64(before, next), starts_, 4);
-      const __mmask8 passed =
-          _mm512_mask_cmple_epu64_mask(searching, _mm512_cvtepu32_epi64(found), ranks);
-      code = _mm512_mask_mov_epi64(code, passed, next);
-      step = _mm512_srli_epi64(step, 1);
+    for (__mmask8 searching = 0xff;;) {
+      const __m512i next = _mm512_add_epi64(at, one);
+      const __m512i firsts = _mm512_mask_i64gather_epi64(_mm512_setzero_si512(), searching, next,
+                                                         order_->firsts.data(), 8);
+      searching = _mm512_mask_cmple_epu64_mask(searching, firsts, ranks);
+      if (!searching) return gather16(order_->codes.data(), at);
+      at = _mm512_mask_mov_epi64(at, searching, next);
     }
-    return code;
   }
 
-  __m512i ordered_masks(__m512i tiers) const { return ordered_mask_.at(tiers); }
+  __m512i order_masks(__m512i tiers) const { return order_mask_.at(tiers); }
 
   // Bit i: whether the i-th has a long code.
   uint32_t long_ones(__m512i tiers) const {
@@ -91,10 +92,17 @@ class VectorTiers {
     __m512i at(__m512i tiers) const { return _mm512_permutex2var_epi64(low, tiers, high); }
   };
 
+  static __m512i gather16(const uint16_t* numbers, __m512i at) {
+    const __m256i found = _mm512_i64gather_epi32(at, numbers, 2);
+    return _mm512_and_si512(_mm512_cvtepu32_epi64(found), _mm512_set1_epi64(0xffff));
+  }
+
+  static constexpr size_t kColumns = 10;
   const uint8_t* codes_ = nullptr;
-  const uint32_t* starts_ = nullptr;
-  uint32_t long_runs_ = 0, most_steps_ = 0;
-  Column row_bits_, bias_, mask_, lead_, own_, first_start_, half_starts_, ordered_mask_;
+  const Order* order_ = nullptr;
+  uint32_t long_runs_ = 0;
+  Column row_bits_, bias_, mask_, lead_, own_;
+  Column order_first_, order_mask_, first_hint_, first_, hint_shift_;
 };
 
 }  // namespace

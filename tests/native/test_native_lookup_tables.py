@@ -149,9 +149,14 @@ def test_tiers_that_fit() -> None:
         ({"parts": ints([0, 3, 0, 1, 0])}, "an ordered part has no bits"),
         ({"parts": ints([0, 4, 9, 1, 0], [0, 4, 8, 1, 0])}, "too many bits are ordered"),
         ({"parts": ints([0, 4, 2, 1, 0])}, "starts are missing"),
-        ({"starts": np.zeros(1, np.int64)}, "starts are missing"),
+        ({"starts": np.zeros(1, np.int64)}, "there are more starts than codes"),
         ({"parts": ints([0, 4, 1, 1, 0]), "starts": np.array([-1])}, "is negative"),
-        ({"parts": ints([0, 4, 1, 1, 0]), "starts": np.array([1 << 32])}, "start is out of range"),
+        ({"parts": ints([0, 4, 1, 1, 0]), "starts": np.array([65])}, "do not ascend within a tier"),
+        ({"parts": ints([1, 4, 1, 1, 0]), "starts": np.array([63])}, "do not ascend within a tier"),
+        (
+            {"parts": ints([0, 4, 2, 1, 0]), "starts": np.array([5, 4, 6])},
+            "do not ascend within a tier",
+        ),
         ({"parts": ints([0, 0, 1, 1 << 16, 0])}, "not a part"),
         ({"parts": ints([0, 0, -1, 1, 0])}, "not a part"),
         ({"parts": ints([0, GRID, 3, 2, 0])}, "not a part"),  # would have values beyond its two

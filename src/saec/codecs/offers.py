@@ -122,8 +122,8 @@ class _Lead:
 def _leads(
     alone: Sequence[Sequence[_Lead]], clusters: Mapping[int, Sequence[_Lead]], rows: int
 ) -> Iterator[_Lead]:
-    """Tables or grids of the first axis, of the first two, of the first three; clusters over some
-    leading axes, and these with a table or a grid of the next."""
+    """Tables or grids of one to four leading axes; clusters over some, and these with tables or
+    grids of one or two more."""
     most = min(_MOST_ORDERED_BITS, (_MOST_ORDERED_SHARE * rows).bit_length() - 1)
     single = [[lead for lead in each if lead.bits] for each in alone]
 
@@ -135,10 +135,15 @@ def _leads(
             if lead.bits + next_.bits <= most
         ]
 
+    def grown(leads: Sequence[_Lead], more: int) -> Iterator[_Lead]:
+        yield from leads
+        if more:
+            yield from grown(longer(leads), more - 1)
+
     firsts = [lead for lead in single[0] if lead.bits <= most]
     joint = [lead for found in clusters.values() for lead in found if lead.bits <= most]
-    pairs = longer(firsts)
-    yield from (*firsts, *pairs, *longer(pairs), *joint, *longer(joint))
+    yield from grown(firsts, 3)
+    yield from grown(joint, 2)
 
 
 def _scalar_offers(rows: TierRows, axis: int, nats: float) -> Iterator[Offer]:

@@ -449,7 +449,7 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(row["method"], row["target_ratio"]) for row in told]
     assert found == [
         (method, ratio)
-        for method in ("saec", "saec-metric", "axes", "axes+finetune")
+        for method in ("saec", "saec-metric", "axes", "axes+finetune", "axes-similar")
         for ratio in (5.0, 10.0)
     ]
     assert all(row["best_auc"] > row["base_auc"] > 0.5 for row in told)
@@ -458,6 +458,7 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("saec", 10),
         ("saec-metric", 10),
         ("axes", 10),
+        ("axes-similar", 10),
     ]
     assert all("names" in picture for row in pictured for picture in row["pictures"])
 

@@ -70,7 +70,7 @@ TUNINGS = ("finetune", "unseen")
 
 DEMO_ROWS = 200_000
 DEMO_DIM = 16
-DEMO_METHODS = ("saec", "saec-metric", "axes", "axes+finetune")
+DEMO_METHODS = ("saec", "saec-metric", "axes", "axes+finetune", "axes-similar")
 DEMO_RATIOS = (20.0, 50.0, 120.0, 300.0)
 
 

@@ -20,6 +20,7 @@ from saec.rows import JoinedRows, Rows, rows_of
 CODECS = {
     "axes": saec.Axes(),
     "frequency": saec.Axes(order="frequency"),
+    "similar": saec.Axes(order="similar"),
     "clusters": saec.Clusters(),
 }
 

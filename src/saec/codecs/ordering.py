@@ -31,14 +31,14 @@ class Ordering:
     Args:
         layout: of the tiers.
         starts: (bytes,) uint8, see :class:`~saec.stored.tiered.TieredField`.
-        places: (parts + 1, codes) int64, for the codes of all ordered tiers one after the other:
+        places: (parts + 1, codes) integers, for the codes of all ordered tiers one after the other:
             the place in its tier of a part's first row with a code, and of the next part's.
         first_codes: (tiers,) where each tier's codes begin among them.
     """
 
     layout: Layout
     starts: NDArray[np.uint8]
-    places: NDArray[np.int64]
+    places: NDArray[np.integer]
     first_codes: tuple[int, ...]
 
     def placed(
@@ -52,8 +52,8 @@ class Ordering:
         ordered = _joined(codes, self.layout, group.stratum)
         order = np.lexsort((rows, ordered))
         found, firsts, counts = np.unique(ordered[order], return_index=True, return_counts=True)
-        known = self.places[:, self.first_codes[group.stratum] + found]
-        here, after = known[part.number], known[part.number + 1]
+        columns = self.first_codes[group.stratum] + found
+        here, after = self.places[part.number : part.number + 2, columns].astype(np.int64)
         assert np.array_equal(after - here, counts), "a row has another code than when counted"
         places = np.repeat(here - firsts, counts) + np.arange(len(rows))
         return RowGroup(group.stratum, rows[order], places), order
@@ -79,13 +79,16 @@ def order_rows(
     first_codes = (0, *np.cumsum([1 << own if own else 0 for own in bits]).tolist())
     task = _Counting(frame, placing, layout, tuple(map(tuple, tiers)), first_codes)
     counts = passes.run(task, np.concatenate, counter=placing)
-    places = np.cumsum(np.vstack([np.zeros_like(counts[:1]), counts]), axis=0)
+    # Of a table of 10^8 rows some 10^8 numbers, too.
+    narrow = np.uint32 if layout.count < 1 << 32 else np.int64
+    places = np.zeros((len(counts) + 1, counts.shape[1]), dtype=narrow)
+    np.cumsum(counts, axis=0, out=places[1:])
     starts = []
     for tier, rows in enumerate(np.diff(layout.bounds).tolist()):
         own = places[:, first_codes[tier] : first_codes[tier + 1]]
         if own.size:
-            runs = np.cumsum(own[-1])
-            own[:, 1:] += runs[:-1]
+            runs = np.cumsum(own[-1], dtype=np.int64)
+            own[:, 1:] += runs[:-1].astype(narrow)
             starts.append(pack_starts(runs[:-1], rows))
     return Ordering(layout, np.concatenate(starts), places, first_codes[:-1])
 
@@ -114,7 +117,7 @@ def code_columns(
 
 @dataclass(frozen=True, eq=False)
 class _Counting:
-    """A task that counts a part's rows by their ordered codes, (1, codes) int64."""
+    """A task that counts a part's rows by their ordered codes, (1, codes) uint32."""
 
     frame: Frame
     placing: Placing
@@ -122,9 +125,9 @@ class _Counting:
     tiers: tuple[tuple[Coder, ...], ...]
     first_codes: tuple[int, ...]
 
-    def __call__(self, part: Part, before: NDArray[np.int64]) -> NDArray[np.int64]:
+    def __call__(self, part: Part, before: NDArray[np.int64]) -> NDArray[np.uint32]:
         weights = part.weights()
-        counts = np.zeros((1, self.first_codes[-1]), dtype=np.int64)
+        counts = np.zeros((1, self.first_codes[-1]), dtype=np.uint32)
         for group in self.placing.groups(part, before):
             first, last = self.first_codes[group.stratum : group.stratum + 2]
             if first == last:

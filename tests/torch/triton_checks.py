@@ -29,7 +29,7 @@ from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField
 from saec.stored.tiered import TieredField
 from saec.tiers import Layout
-from saec.torch import triton_kernels, triton_lookup
+from saec.torch import triton_clusters, triton_lookup, triton_tiers
 from saec.torch.clustered import ClusteredTable
 from saec.torch.operator import pool
 from saec.torch.reading import plain
@@ -423,7 +423,7 @@ def test_without_the_option_products_are_not_rounded() -> None:
 
 def _compiled(name: str, types: dict[str, str], fixed: dict[str, Any], **options: Any) -> str:
     """What Triton makes of a kernel for an NVIDIA A100, without having one."""
-    kernel = getattr(triton_kernels, name)
+    kernel = getattr(triton_tiers if name.startswith("tiered") else triton_clusters, name)
     constants = CONSTANTS | fixed
     constants = {name: constants[name] for name in kernel.arg_names if name in constants}
     kinds = {argument: types.get(kind, kind) for kind, of in POINTERS.items() for argument in of}

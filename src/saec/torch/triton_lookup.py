@@ -85,7 +85,7 @@ def clustered_rows(table: ClusteredTensors, ids: Tensor) -> Tensor:
     """Rows (m, dim) of ids (m,), int32 or int64, in the codebook's dtype."""
     out = table.codebook.new_empty(len(ids), table.codebook.shape[1])
     if out.numel():
-        _launch_rows(_kernels().clustered_rows, out, ids, _clustered_options(table))
+        _launch_rows(_cluster_kernels().clustered_rows, out, ids, _clustered_options(table))
     return out
 
 
@@ -93,7 +93,7 @@ def clustered_pool(table: ClusteredTensors, ids: Tensor, bags: Bags) -> Tensor:
     """Bags (bags, dim) of ids (m,), int32 or int64, in the codebook's dtype."""
     out = table.codebook.new_empty(len(bags.bounds) - 1, table.codebook.shape[1])
     if out.numel():
-        _launch_bags(_kernels().clustered_pool, out, ids, bags, _clustered_options(table))
+        _launch_bags(_cluster_kernels().clustered_pool, out, ids, bags, _clustered_options(table))
     return out
 
 
@@ -107,7 +107,7 @@ def tiered_rows(
     """
     out = table.mean.new_empty(len(ids), len(table.mean))
     if out.numel():
-        _launch_rows(_kernels().tiered_rows, out, ids, _tiered_options(table, located))
+        _launch_rows(_tier_kernels().tiered_rows, out, ids, _tiered_options(table, located))
     return out
 
 
@@ -122,10 +122,10 @@ def tiered_pool(
     if out.numel():
         options = _tiered_options(table, located)
         if bags.mode == "max":
-            _launch_bags(_kernels().tiered_max, out, ids, bags, options)
+            _launch_bags(_tier_kernels().tiered_max, out, ids, bags, options)
         else:
             options["RANK"] = _power_of_two(table.axes.shape[0])
-            _launch_bags(_kernels().tiered_pool, out, ids, bags, options)
+            _launch_bags(_tier_kernels().tiered_pool, out, ids, bags, options)
     return out
 
 
@@ -219,7 +219,13 @@ def _installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def _kernels() -> Any:
-    from saec.torch import triton_kernels
+def _cluster_kernels() -> Any:
+    from saec.torch import triton_clusters
 
-    return triton_kernels
+    return triton_clusters
+
+
+def _tier_kernels() -> Any:
+    from saec.torch import triton_tiers
+
+    return triton_tiers

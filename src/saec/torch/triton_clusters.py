@@ -1,4 +1,4 @@
-"""Triton's kernels for tables in clusters; :mod:`saec.torch.triton_blocks` tells what names mean."""
+"""Triton's kernels for tables in clusters; :mod:`saec.torch.triton_blocks` tells the names."""
 
 from __future__ import annotations
 

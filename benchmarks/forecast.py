@@ -21,7 +21,9 @@ def main() -> None:
     parser.add_argument("results", nargs="+", type=Path)
     options = parser.parse_args()
     ratios: dict[str, list[float]] = {
-        "second order": [], "divergence": [], "labelled": [],
+        "second order": [],
+        "divergence": [],
+        "labelled": [],
         "expected of a budget": [],
     }
     for path in options.results:

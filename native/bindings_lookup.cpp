@@ -76,7 +76,8 @@ std::vector<uint64_t> checked_starts(const Vector<int64_t>& starts,
 }
 
 // tiers: (tiers, 2) first rank, first byte; parts: (parts, 5) tier, kind, bits, axes, first value;
-// axes: (rank + 1, dim), the mean last; starts: of ordered parts, ascending within a tier; levels: the tiers in the order of their vectors, or none.
+// axes: (rank + 1, dim), the mean last; starts: of ordered parts, ascending within a tier; levels:
+// the tiers in the order of their vectors, or none.
 BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
                            const Matrix<int64_t>& tiers, const Matrix<int64_t>& parts,
                            const Vector<float>& values, const Matrix<float>& axes,

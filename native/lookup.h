@@ -152,7 +152,8 @@ struct TierPart {
 };
 
 // Fill in runs, cells, groups and stored rows of a table in tiers; values, axes, rank, rows, dim and
-// codes are set. starts: IN of tier after tier, ascending within one, the ranks of ordered codes. first_ranks, first_bytes: IN of each tier. mean: IN dim. own: OUT the stored rows.
+// codes are set. starts: IN of tier after tier, ascending within one, the ranks of ordered codes.
+// first_ranks, first_bytes: IN of each tier. mean: IN dim. own: OUT the stored rows.
 void prepare_tiers(const std::vector<uint64_t>& first_ranks, const std::vector<uint64_t>& first_bytes,
                    const std::vector<TierPart>& parts, const std::vector<uint64_t>& starts,
                    const float* mean, Table& table, std::vector<float>& own);

@@ -46,7 +46,7 @@ class Finder {
              table_.pads.empty() && !table_.any_ordered && request_.id_stride == 1;
 #endif
     identical_ = request_.wide && request_.id_stride == 1 && !table_.any_codes && !table_.any_beyond &&
-                 table_.runs.size() == 1 && !table_.any_ordered && table_.runs[0].own && table_.runs[0].lead == 0 &&
+                 table_.runs.size() == 1 && table_.runs[0].own && table_.runs[0].lead == 0 &&
                  table_.levels.empty() && table_.pads.empty();
     std::fill_n(rows_, far_rows_ ? kRing + kChunk : 0, 0);  // else of no use, if fetched ahead
   }

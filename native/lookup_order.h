@@ -51,7 +51,8 @@ inline OrderedRun add_order(const uint64_t* starts, size_t count, uint64_t run_f
     order.codes.push_back(static_cast<uint16_t>(code));
   }
   const uint64_t found = order.firsts.size() - run.first;
-  run.shift = static_cast<uint32_t>(std::bit_width(std::max<uint64_t>(rows / (found * kHintsPerCode), 1)) - 1);
+  const uint64_t ranks_per_hint = std::max<uint64_t>(rows / (found * kHintsPerCode), 1);
+  run.shift = static_cast<uint32_t>(std::bit_width(ranks_per_hint) - 1);
   uint64_t place = 0;
   for (uint64_t rank = run_first; rank < run_first + rows; rank += uint64_t{1} << run.shift) {
     while (place + 1 < found && order.firsts[run.first + place + 1] <= rank) ++place;

@@ -1,9 +1,6 @@
 // What a table's tiers say of eight ranks at once, out of registers.
 #pragma once
 
-#include <algorithm>
-#include <bit>
-
 #include "lookup.h"
 
 #if defined(__AVX512F__) && defined(__AVX512CD__)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from saec.allocation import Option
 from saec.budget import Budget
-from saec.codecs.axes import Axes
+from saec.codecs.axes import renumbers
 from saec.codecs.codec import Codec, Coded
 from saec.compressed import Compressed, load
 from saec.errors import OptionError
@@ -85,7 +85,7 @@ def compress(
     with Resumable(Path(out), mark, held) as run:
         priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, space=run.space(0))
         result = compress_priced(priced, budget, run)
-        if isinstance(codec, Axes) and codec.order != "keep":
+        if renumbers(codec):
             # First: without, ids mean nothing.
             run.put(lambda path: save_permutations(path, result), permutation_path(out))
             run.finish(result)

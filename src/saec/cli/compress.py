@@ -91,6 +91,7 @@ def compress(
     """
     import saec
     from saec.checkpoint import read_fields
+    from saec.codecs.axes import renumbers
     from saec.permutations import permutation_path
 
     hush(quiet)
@@ -101,8 +102,8 @@ def compress(
     if cluster is not None and workers is not None:
         raise UsageError("give --cluster or --workers, not both")
     permutation = permutation_path(out)
-    renumbers = order not in (None, OrderName.KEEP)
-    for path in (out, permutation) if renumbers else (out,):
+    written = (out, permutation) if renumbers(chosen) else (out,)
+    for path in written:
         check_out(path, checkpoint, frequencies, metrics)
     counts = counted(frequencies, log, column)
     fields, known = read_fields(checkpoint, counts, metrics, only or [], progress=not quiet)
@@ -120,7 +121,7 @@ def compress(
     if not quiet:
         console().print(size_table(result))
         typer.echo(predicted(result), nl=False)
-        typer.echo(f"wrote {out}" + (f" and {permutation}" if renumbers else ""))
+        typer.echo(f"wrote {' and '.join(map(str, written))}")
 
 
 def _budget(

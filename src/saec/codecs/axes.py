@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saec.allocation import Option
 from saec.artifact import entry_bytes
-from saec.codecs.codec import Coded
+from saec.codecs.codec import Codec, Coded
 from saec.codecs.frame import Frame
 from saec.codecs.offers import TierOffers, TierRows, measure_tier
 from saec.codecs.ordering import order_rows
@@ -29,7 +29,7 @@ from saec.table import Field
 from saec.tiers import Layout, tier_bounds
 from saec.workspace import Workspace
 
-__all__ = ["Axes"]
+__all__ = ["Axes", "renumbers"]
 
 _SAMPLED_ROWS = 1 << 17  # of a tier, from which its tables are learned and judged
 
@@ -64,8 +64,8 @@ class Axes:
             feature, unless ids are in order of frequency already. ``"frequency"`` renumbers
             features by frequency: lookups of the result take the new ids, and its fields'
             ``permutation`` gives the old id of each. ``"similar"`` does so, too, and within a tier
-            puts features side by side whose rows have the same first code, which then takes next to
-            no bytes: the new ids tell it. Ids that are in order of frequency change, too.
+            puts features side by side whose rows have the same first codes, which then take next to
+            no bytes: the new ids tell them. Ids that are in order of frequency change, too.
 
     Raises:
         OptionError: an option lies outside its range.
@@ -141,6 +141,11 @@ class Axes:
         return Coded(_stored(field, choice, tensors), lost)
 
 
+def renumbers(codec: Codec | None) -> TypeGuard[Axes]:
+    """Whether results of ``codec`` take new ids."""
+    return isinstance(codec, Axes) and codec.order != "keep"
+
+
 def _sizes(field: Field, choice: Choice) -> dict[str, int]:
     """Bytes of the tensors that grow with the number of rows, by role."""
     layout, placing = choice.layout(field.vocab_size), choice.placing
@@ -152,11 +157,7 @@ def _sizes(field: Field, choice: Choice) -> dict[str, int]:
     return sizes
 
 
-def _stored(
-    field: Field,
-    choice: Choice,
-    tensors: dict[str, NDArray[Any]],
-) -> TieredField:
+def _stored(field: Field, choice: Choice, tensors: dict[str, NDArray[Any]]) -> TieredField:
     """The field of these tensors and of all that is small."""
     layout = choice.layout(field.vocab_size)
     values = [coder.values for tier in choice.layered.tiers for coder in tier]

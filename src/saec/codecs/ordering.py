@@ -7,8 +7,9 @@ vocabulary keeps anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,20 +94,24 @@ def order_rows(
     return Ordering(layout, np.concatenate(starts), places, first_codes[:-1])
 
 
-def _joined(codes: Sequence[NDArray[np.uint32]], layout: Layout, tier: int) -> NDArray[np.uint32]:
-    """The ordered codes of rows as one (m,), the first part's bits lowest."""
-    joined, shift = np.zeros_like(codes[0]), 0
-    for code, part in zip(codes, layout.tiers[tier], strict=False):
-        if part.ordered:
-            joined |= code << np.uint32(shift)
-            shift += part.bits
+def _joined(codes: Iterable[NDArray[np.uint32]], layout: Layout, tier: int) -> NDArray[np.uint32]:
+    """The ordered codes of rows as one (m,), the first part's bits lowest; no others are read."""
+    joined, shift = np.zeros(1, dtype=np.uint32), 0
+    ordered = (part for part in layout.tiers[tier] if part.ordered)
+    for part, code in zip(ordered, codes, strict=False):
+        joined = joined | (code << np.uint32(shift))
+        shift += part.bits
     return joined
 
 
 def code_columns(
-    frame: Frame, coordinates: NDArray[np.float32], coders: Sequence[Coder]
+    frame: Frame, rows: NDArray[Any], coders: Sequence[Coder]
 ) -> Iterator[NDArray[np.uint32]]:
-    """Codes (m,) by each coder of rows with ``coordinates`` (m, axes of all coders)."""
+    """Codes (m,) of ``rows`` (m, dim) by each coder, made as they are asked for.
+
+    The same to the last digit, however many are asked for.
+    """
+    coordinates = frame.coordinates(rows, sum(coder.part.axes for coder in coders))
     first = 0
     for coder in coders:
         span = slice(first, first + coder.part.axes)
@@ -132,11 +137,7 @@ class _Counting:
             first, last = self.first_codes[group.stratum : group.stratum + 2]
             if first == last:
                 continue
-            coders = self.tiers[group.stratum]
-            coordinates = self.frame.coordinates(
-                weights[group.rows], sum(coder.part.axes for coder in coders)
-            )
-            codes = list(code_columns(self.frame, coordinates, coders))
-            ordered = _joined(codes, self.layout, group.stratum)
+            columns = code_columns(self.frame, weights[group.rows], self.tiers[group.stratum])
+            ordered = _joined(columns, self.layout, group.stratum)
             counts[0, first:last] = np.bincount(ordered, minlength=last - first)
         return counts

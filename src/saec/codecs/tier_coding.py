@@ -61,8 +61,7 @@ class Coding:
         self, rows: NDArray[Any], coders: Sequence[Coder]
     ) -> tuple[list[NDArray[np.uint32]], NDArray[np.float64]]:
         """Codes of ``rows`` (m, dim), (m,) for each coder, and their squared errors (m,)."""
-        coordinates = self.frame.coordinates(rows, sum(coder.part.axes for coder in coders))
-        codes = list(code_columns(self.frame, coordinates, coders))
+        codes = list(code_columns(self.frame, rows, coders))
         decoded = [coder.decode(own) for coder, own in zip(coders, codes, strict=True)]
         return codes, self.frame.squared_errors(rows, decoded)
 

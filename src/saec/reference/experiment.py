@@ -19,7 +19,7 @@ import numpy as np
 
 from saec.baselines import BASELINES
 from saec.budget import LossIncrease, Ratio
-from saec.codecs.axes import Axes
+from saec.codecs.axes import Axes, renumbers
 from saec.codecs.clusters import Clusters
 from saec.codecs.codec import Codec
 from saec.errors import DataError, OptionError, did_you_mean
@@ -244,7 +244,7 @@ def _jobs(
         if _has_one_size(method.codec):
             jobs.append(Job(name, method, None))
             continue
-        in_nats = method.metric and not _renumbers(method.codec)
+        in_nats = method.metric and not renumbers(method.codec)
         met = [size for size in budgets if in_nats or isinstance(size, Ratio)]
         if not met:
             lack = "renumbers features" if method.metric else "has no loss metric"
@@ -270,11 +270,6 @@ def _has_one_size(codec: Codec) -> bool:
     rows = np.random.default_rng(0).standard_normal((256, 2)).astype(np.float32)
     field = Field("any", rows, np.ones(256))
     return len(codec.options(field, None, np.random.default_rng(0), IN_MEMORY)) == 1
-
-
-def _renumbers(codec: Codec) -> bool:
-    """Whether a result takes new ids; a model that is compressed in place keeps its own."""
-    return isinstance(codec, Axes) and codec.order != "keep"
 
 
 def _told(rows: Iterable[dict[str, Any]], on_row: OnRow | None) -> list[dict[str, Any]]:

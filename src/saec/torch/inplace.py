@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from saec.budget import Budget, LossIncrease
-from saec.codecs.axes import Axes
+from saec.codecs.axes import renumbers
 from saec.codecs.codec import Codec
 from saec.compress import compress_priced
 from saec.compressed import Compressed
@@ -83,7 +83,7 @@ def compress_(
     """
     if budget is None:
         raise BudgetError("compress_ needs a budget, such as saec.LossIncrease(1e-4)")
-    if isinstance(codec, Axes) and codec.order != "keep":
+    if renumbers(codec):
         raise OptionError(
             f"order={codec.order!r} renumbers features, and the model's ids stay as they are: use "
             "order='keep'"

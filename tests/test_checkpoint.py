@@ -191,7 +191,11 @@ def test_counts_may_be_kept_in_files(model: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "error", "message"),
     [
-        ({"usr": "u"}, CheckpointError, "no tables for columns usr, but user, item, mlp"),
+        (
+            {"usr": "u"},
+            CheckpointError,
+            "no tables for columns usr; there are user, item, mlp; did you mean",
+        ),
         ({"user": "v"}, DataError, r"1.parquet: no column 'v'; there are u, i"),
         ({"item": "u"}, IdError, "'item': id 2 is out of range; ids go from 0 to 1"),
         ({"user": "u", "user.weight": "u"}, CheckpointError, "user and user.weight are the same"),

@@ -96,3 +96,13 @@ def test_what_is_refused() -> None:
         inspected(crossed(), ratio=5000)
     with pytest.raises(MetricError, match="'crossed': the metric is 3 x 3"):
         inspected(crossed(), np.eye(3))
+
+
+def test_it_prints_as_a_table() -> None:
+    seen = saec.inspect([crossed()], None, 4.0, progress=False)
+    heading, row, *caption = str(seen).splitlines()
+    assert heading.split()[:4] == ["field", "rows", "dim", "bytes"]
+    assert row.split()[:4] == ["crossed", "400", "2", "3,200"]
+    assert len(heading) == len(row)
+    assert caption[0].startswith("3,200 bytes would become ")
+    assert caption[1] == "directions: effective number in Euclidean distance"

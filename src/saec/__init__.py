@@ -69,3 +69,8 @@ __all__ = [
     "read_fields",
     "save_metrics",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -197,7 +197,10 @@ def _partners(
 def _check_known(names: Iterable[str], tables: Arrays, what: str) -> None:
     lost = [name for name in names if name not in tables]
     if lost:
-        raise CheckpointError(f"no tables for {what} {listed(lost)}, but {listed(tables)}")
+        raise CheckpointError(
+            f"no tables for {what} {listed(lost)}; there are {listed(tables)}"
+            f"{did_you_mean(lost[0], tables)}"
+        )
 
 
 def _by_field(values: Mapping[str, Value]) -> dict[str, Value]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from saec.budget import Ratio
 from saec.codecs.survey import moments_of
 from saec.metric import Metric
-from saec.notebook import html_table
+from saec.notebook import html_table, text_table
 from saec.pricing import Priced
 from saec.table import Field
 
@@ -80,16 +80,20 @@ class Inspection:
         """Compression ratio of the plan."""
         return self.nbytes / self.planned_nbytes
 
+    def __str__(self) -> str:
+        return text_table(self._caption, _HEADING, map(_cells, self.fields))
+
     def _repr_html_(self) -> str:
+        return html_table(self._caption, _HEADING, map(_cells, self.fields))
+
+    @property
+    def _caption(self) -> str:
         loss = self.planned_loss_increase
         cost = "" if loss is None else f", predicted log-loss increase {loss:.2g} nats"
         size = f"{self.nbytes:,} bytes would become {self.planned_nbytes:,}"
         measured = "in the loss metric" if self.in_loss_metric else "in Euclidean distance"
-        return html_table(
-            f"{size}, ratio {self.planned_ratio:.1f}{cost}\n"
-            f"directions: effective number {measured}",
-            _HEADING,
-            [_cells(field) for field in self.fields],
+        return (
+            f"{size}, ratio {self.planned_ratio:.1f}{cost}\ndirections: effective number {measured}"
         )
 
 

@@ -1,11 +1,11 @@
-"""What notebooks show of an object: small HTML tables."""
+"""What notebooks and consoles show of an object: small tables, as HTML and as text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
 
-__all__ = ["html_table"]
+__all__ = ["html_table", "text_table"]
 
 _MOST_ROWS = 60  # a notebook is no place for ten thousand fields
 
@@ -33,6 +33,20 @@ def html_table(caption: str, heading: Sequence[str], rows: Iterable[Sequence[str
         f'<table><caption style="text-align: left">{above}</caption>'
         f"<thead>{_row('th', heading)}</thead><tbody>{''.join(shown)}</tbody></table>"
     )
+
+
+def text_table(caption: str, heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The same table as lines of text; arguments as of :func:`html_table`, no row is left out."""
+    lines = [heading, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join([*(_aligned(line, widths) for line in lines), *caption.splitlines()])
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    name, *numbers = cells
+    padded = [name.ljust(widths[0])]
+    padded += [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+    return "  ".join(padded).rstrip()
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:

@@ -100,7 +100,7 @@ BAD = {
             *("compress", "user.npy", "--frequencies", "counts.npy", "--ratio", "4"),
             *("--metrics", "metrics.safetensors", "-o", "small.saec"),
         ],
-        "no tables for metrics item, but user",
+        "no tables for metrics item; there are user",
     ),
     "onto the metrics": (
         measured("--ratio", "4", "-o", "metrics.safetensors"),
@@ -133,7 +133,7 @@ BAD = {
     ),
     "unknown vector": (
         ["compress", "one.npz", "--frequencies", "counts.npz", "--ratio", "4", "-o", "small.saec"],
-        "no tables for frequencies item, but user",
+        "no tables for frequencies item; there are user",
     ),
     "same field": (
         ["compress", "twice.npz", "--frequencies", "counts.npz", "--ratio", "4", "-o", "o.saec"],
@@ -181,7 +181,7 @@ BAD = {
     "no pair": (counting("user"), "--column user: give FIELD=COLUMN, like --column user=user_id"),
     "pair twice": (counting("user=u", "user=v"), "--column: a field was given twice"),
     "no such column": (counting("user=w"), "log.parquet: no column 'w'; there are u, i"),
-    "no such table": (counting("usr=u"), "no tables for columns usr, but user, item"),
+    "no such table": (counting("usr=u"), "no tables for columns usr; there are user, item"),
     "no log": (counting("user=u", log="no*.parquet"), "no*.parquet: no such file, or no Parquet"),
     "no such folder": (
         ["inspect", "logs", "--frequencies", "counts.npz"],
@@ -209,7 +209,10 @@ BAD = {
     "task": (["bench", "ml-2m"], "no task 'ml-2m'; there are simulated, ml-1m"),
     "method": (["bench", "simulated", "--methods", "x"], "no method 'x'; there are saec"),
     "model": (["bench", "simulated", "--model", "x"], "no model is called 'x'; there are"),
-    "seeds": (["bench", "simulated", "--seeds", "0,x"], "--seeds takes numbers apart by commas"),
+    "seeds": (
+        ["bench", "simulated", "--seeds", "0,x"],
+        "--seeds takes numbers separated by commas",
+    ),
     "no seeds": (["bench", "simulated", "--seeds", ","], "bench needs seeds: none were given"),
     "low ratio": (["bench", "simulated", "--ratios", "0"], "a ratio must be a number of at least"),
     "no data": (["bench", "ml-1m", "--path", "no.parquet"], "no.parquet: no such file"),

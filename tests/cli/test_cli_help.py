@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import saec
+from saec.cli import app
+from saec.cli.bench import MODELS, OPTIMISERS, TASKS, complete_methods
 from saec.errors import did_you_mean
+from saec.reference import experiment, models, tasks
+from saec.reference.train import Optimiser
+from saec.report.methods import METHODS, TUNINGS
 
 Run = Callable[..., tuple[int, str, str]]
 COMPRESS = ["compress", "both.npz", "--frequencies", "counts.npz", "-o", "o.saec", "--ratio", "4"]
+
+
+COUNTED = ["compress", "both.npz", "--log", "log.parquet", "-o", "o.saec", "--ratio", "4"]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +56,10 @@ def test_the_closest_name(name: str, known: list[str], ending: str) -> None:
         ([*COMPRESS, "--codebook", "int4"], "'int8'; did you mean 'int8'?"),
         ([*COMPRESS, "--only", "usr"], "there are user, item; did you mean 'user'?"),
         (["lookup", "both.saec", "itme", "1"], "it has user, item; did you mean 'item'?"),
+        (
+            [*COUNTED, "--column", "usr=user_id"],
+            "no tables for columns usr; there are user, item; did you mean 'user'?",
+        ),
         (["bench", "ml-1"], "; did you mean 'ml-1m'?"),
         (["bench", "simulated", "--methods", "sace"], "; did you mean 'saec'?"),
         (["bench", "simulated", "--methods", "axes+unsen"], "; did you mean 'axes+unseen'?"),
@@ -55,6 +70,7 @@ def test_the_closest_name(name: str, known: list[str], ending: str) -> None:
 def test_a_misspelt_name_is_told_the_right_one(
     artifact: Path, run: Run, words: list[str], message: str
 ) -> None:
+    pq.write_table(pa.table({"user_id": [1]}), "log.parquet")
     code, out, err = run(*words)
     assert (code, out) == (2, "")
     assert message in err
@@ -100,6 +116,50 @@ def test_completion_of_verbs_options_and_values() -> None:
     assert completed("saec comp", 1) == ["compress"]
     assert completed("saec compress --max", 2) == ["--max-bytes"]
     assert completed("saec compress --codec ", 3) == ["axes", "clusters"]
+
+
+def test_completion_of_tasks_and_methods() -> None:
+    assert completed("saec bench ml", 2) == ["ml-1m", "ml-1m-x"]
+    assert completed("saec bench ml-1m --methods axes", 4) == ["axes", "axes-similar"]
+    assert complete_methods("saec,axes+") == ["saec,axes+finetune", "saec,axes+unseen"]
+
+
+def test_help_lists_the_names_that_exist(run: Run) -> None:
+    assert tuple(TASKS) == tasks()
+    assert set(METHODS) == set(experiment.METHODS)
+    assert tuple(TUNINGS) == experiment.TUNINGS
+    assert tuple(MODELS) == tuple(models.MODELS)
+    assert tuple(OPTIMISERS) == get_args(Optimiser)
+    _, out, _ = run("bench", "--help")
+    for name in (*TASKS, *METHODS, *(f"+{tuning}" for tuning in TUNINGS)):
+        assert f"\n    {name} " in out
+
+
+VERBS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_no_python_types_and_nothing_cut_off(verb: str, run: Run) -> None:
+    code, out, _ = run(verb, "--help")
+    assert code == 0
+    assert not re.search(r"<(str|int|float|path|list|bool)\b", out)
+    assert not re.search(r"\w\.\.\.$", out, re.MULTILINE)
+
+
+def test_the_list_of_verbs_is_not_cut_off(run: Run) -> None:
+    _, out, _ = run("--help")
+    commands = out.partition("Commands:")[2]
+    assert all(f"\n  {verb} " in commands for verb in VERBS)
+    assert "..." not in commands
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["saec", "saec.torch", "saec.onnx", "saec.distributed", "saec.serve", "saec.reference"],
+)
+def test_dir_shows_public_names_only(package: str) -> None:
+    module = importlib.import_module(package)
+    assert dir(module) == sorted(module.__all__)
 
 
 def test_completion_is_installed_where_the_shell_reads_it(tmp_path: Path) -> None:

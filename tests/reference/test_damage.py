@@ -35,6 +35,7 @@ def test_a_row_counts_by_its_rarest_feature() -> None:
     assert found == [(0, 0, 1), (0, 0, 1), (3, 3, 1), (5, 5, 1), (30, 30, 1)]
     assert [decile["logloss_change"] for decile in deciles] == [0] * 5
     assert [decile["auc_change"] for decile in deciles] == [None] * 5
+    assert [decile["logloss_error"] for decile in deciles] == [None] * 5  # single rows
 
 
 def test_changes_in_two_rows_each() -> None:
@@ -51,6 +52,10 @@ def test_changes_in_two_rows_each() -> None:
     assert changes[5] == pytest.approx(-(math.log(0.8 / 0.5) + math.log(0.75 / 0.5)) / 2, rel=1e-6)
     assert changes[4] == pytest.approx(math.log(2), rel=1e-6)
     assert [place for place, change in enumerate(changes) if change] == [4, 5]
+    # Of two rows, whose changes differ by twice d, the standard error of the mean is d.
+    errors = [decile["logloss_error"] for decile in deciles]
+    assert errors[4] == pytest.approx(0, abs=1e-7)
+    assert errors[5] == pytest.approx((math.log(0.8 / 0.5) - math.log(0.75 / 0.5)) / 2, rel=1e-5)
     assert [decile["auc_change"] for decile in deciles] == [0, 0, 0, 0, -0.5, 0.5, 0, 0, 0, 0]
 
 

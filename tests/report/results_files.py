@@ -36,6 +36,7 @@ def deciles(*changes: float) -> list[dict[str, Any]]:
             "rows": 100,
             "auc_change": None,
             "logloss_change": change,
+            "logloss_error": 0.01,
         }
         for place, change in enumerate(changes)
     ]

@@ -17,6 +17,7 @@ from saec.errors import DataError
 from saec.files import whole_file
 from saec.report import Spread, read_results, render, summarise, write_report
 from saec.report.drawing import COLOURS
+from saec.report.methods import METHODS, TUNINGS
 from saec.report.terminal import results_table
 
 
@@ -182,7 +183,7 @@ def test_the_page_shows_every_figure(two_methods: dict[str, Any]) -> None:
     ]
     assert table[7][0] == "kmeans, fine-tuned"
     assert parsed.texts("code") == ["saec bench ml-1m"]
-    assert parsed.texts("dd") == ["2", "8.0 GiB", "saec 0.1", "2025-06-01"]
+    assert parsed.texts("dd")[:4] == ["2", "8.0 GiB", "saec 0.1", "2025-06-01"]
     assert "Uncompressed: AUC 0.8000, log loss 0.5000, 1.0 MB of tables." in parsed.texts("p")
 
 
@@ -232,6 +233,18 @@ def test_the_spread_of_seeds_is_drawn() -> None:
     assert bars(row(0), row(1, auc=0.78)) == 1
     rare = [row(0, deciles=deciles(0.1, 0.2)), row(1, deciles=deciles(0.1, 0.3))]
     assert 'id="decile-0-LineCollection' in render(results(*rare))
+    assert 'id="decile-0-LineCollection' in render(results(rare[0]))
+
+
+def test_deciles_of_one_seed_without_errors_are_not_drawn() -> None:
+    old = deciles(0.1, 0.2)
+    for decile in old:
+        del decile["logloss_error"]
+    assert DECILES not in charts(render(results(row(0, deciles=old))))
+    assert DECILES in charts(render(results(row(0, deciles=old), row(1, deciles=old))))
+    (experiment,) = summarise(results(row(0, deciles=deciles(0.1, 0.2))))
+    changes = [str(decile.logloss_change) for decile in experiment.measured[0].deciles]
+    assert changes == ["+0.10000 ± 0.01000", "+0.20000 ± 0.01000"]
 
 
 def charts(page: str) -> list[str]:
@@ -283,12 +296,11 @@ def test_large_frequencies_are_short() -> None:
     assert {"\u2264999", "\u226412.3k", "\u22646.79M"} <= set(words)
 
 
-def test_forecasts_that_a_logarithm_can_show() -> None:
+def test_forecasts_beside_what_was_measured() -> None:
     shown = row(target_ratio=1.0, predicted_loss_increase=0.02)
     none = [
         row(target_ratio=2.0, predicted_loss_increase=None),
         row(target_ratio=3.0, predicted_loss_increase=0.0),
-        row(target_ratio=4.0, predicted_loss_increase=0.01, logloss=0.49),
     ]
     assert FORECAST not in charts(render(results(shown, *none)))
     other = row(target_ratio=5.0, predicted_loss_increase=0.001, method="axes")
@@ -297,6 +309,22 @@ def test_forecasts_that_a_logarithm_can_show() -> None:
     words = _Page(svgs(page)[-1]).texts("text")
     assert {"saec", "axes", "as predicted", "0.01"} <= set(words)
     assert not [word for word in words if "$" in word]
+
+
+def test_a_loss_that_fell_is_drawn_below_zero() -> None:
+    better = row(target_ratio=4.0, predicted_loss_increase=0.01, logloss=0.49)
+    other = row(target_ratio=5.0, predicted_loss_increase=0.001, method="axes")
+    words = _Page(svgs(render(results(better, other)))[-1]).texts("text")
+    assert "0" in words
+    assert [word for word in words if word.startswith("-0.0")]
+
+
+def test_the_page_explains_its_methods() -> None:
+    page = _Page(render(results(row(), row(method="axes+unseen", finetuned=True), row(method="x"))))
+    terms = dict(zip(page.texts("dt"), page.texts("dd"), strict=True))
+    assert terms["saec"] == METHODS["saec"]
+    assert terms["axes, fine-tuned on unseen rows"] == f"{METHODS['axes']}; {TUNINGS['unseen']}"
+    assert "x" not in terms
 
 
 def test_ids_in_a_page_are_unique(two_methods: dict[str, Any]) -> None:
@@ -325,7 +353,7 @@ def test_names_are_escaped() -> None:
     assert "b" not in {tag for tag, _ in parsed.tags}
     assert parsed.texts("td")[0] == evil
     assert evil in parsed.texts("text")
-    assert parsed.texts("code") == parsed.texts("dt") == parsed.texts("dd") == [evil]
+    assert parsed.texts("code") == parsed.texts("dt")[:1] == parsed.texts("dd")[:1] == [evil]
 
 
 def test_names_in_any_script(tmp_path: Path) -> None:

@@ -15,3 +15,8 @@ __all__ = ["BASELINES", "FaissKMeans"]
 BASELINES: dict[str, Callable[[], Codec]] = {
     "faiss-kmeans": FaissKMeans,
 }
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

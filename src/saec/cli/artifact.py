@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def info(
     artifact: Artifact,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Show what an artifact holds."""
@@ -63,15 +63,17 @@ def info(
 
 def lookup(
     artifact: Artifact,
-    field: Annotated[str, typer.Argument(help="The field's name.")],
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Row numbers; - reads stdin.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    field: Annotated[str, typer.Argument(metavar="FIELD", help="The field's name.")],
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Row numbers; - reads them from stdin.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Write a float32 .npy file instead.")
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write a float32 .npy file.")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Look up rows: a line each, values apart by spaces."""
+    """Look up rows; one line each, values separated by spaces."""
     import saec
     from saec.checkpoint import listed
 

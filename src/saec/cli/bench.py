@@ -11,33 +11,114 @@ import typer
 
 from saec.cli.common import Quiet, UsageError, check_out, console, hush
 from saec.errors import require
+from saec.report.methods import METHODS, TUNINGS
+
+# The names of saec.reference, which is too slow to import for a page of help; a test compares them.
+TASKS = {
+    "simulated": "a ten-day click log made from a seed; needs no data",
+    "ml-1m": "MovieLens 1M: ratings.dat, users.dat, movies.dat, or one Parquet file",
+    "ml-1m-x": "the same with crosses such as user x genres; 2.3 million features",
+    "globo": "ten days of clicks of a news portal, Parquet; 2.4 million features",
+    "globo-days": "the same; trains on the first days and tests on the next one",
+    "criteo": "Criteo Kaggle: train.txt or Parquet",
+    "avazu": "Avazu: train.csv or Parquet",
+    "online-retail": "UCI Online Retail, Parquet or CSV",
+    "columns": "a log of your own; from Python only, with a ColumnSpec",
+}
+MODELS = ("deepfm", "dlrm", "wide_deep", "dcnv2")
+OPTIMISERS = ("row-adagrad", "adam")
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """Every way to go on with a list of methods, whose last name is incomplete."""
+    before, comma, last = incomplete.rpartition(",")
+    method, plus, _ = last.partition("+")
+    names = [f"{method}+{tuning}" for tuning in TUNINGS] if plus else list(METHODS)
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+
+
+def _listed(title: str, words: Mapping[str, str]) -> str:
+    """Names with their meaning, for the end of a page of help; lines stay as they are."""
+    width = max(map(len, words))
+    lines = (f"  {name.ljust(width)}  {meaning}" for name, meaning in words.items())
+    return "\n".join(["\b", title, *lines])
+
+
+BENCH_EPILOG = "\n\n".join(
+    [
+        _listed("Tasks:", TASKS),
+        _listed("Methods:", METHODS),
+        _listed("After a method's name:", {f"+{name}": words for name, words in TUNINGS.items()}),
+    ]
+)
 
 
 def bench(
-    task: Annotated[str, typer.Argument(help="simulated, ml-1m, globo, ...")],
-    path: Annotated[str | None, typer.Option(help="The task's data; simulated needs none.")] = None,
-    methods: Annotated[str, typer.Option(help="Names, apart by commas.")] = "saec",
-    ratios: Annotated[str, typer.Option(help="Compression ratios to aim at.")] = "10,25,50",
-    seeds: Annotated[str, typer.Option(help="Everything is done once for each.")] = "0,1,2",
-    model: Annotated[str, typer.Option(help="The click model.")] = "deepfm",
-    dim: Annotated[int, typer.Option(min=1, help="Width of the tables.")] = 16,
-    optimiser: Annotated[str, typer.Option(help="Of the tables: row-adagrad or adam.")] = (
-        "row-adagrad"
-    ),
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="A task from the list below.",
+            autocompletion=lambda: list(TASKS.items()),
+        ),
+    ],
+    path: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The task's data: a file or a folder."),
+    ] = None,
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="Methods from the list below, separated by commas.",
+            autocompletion=complete_methods,
+        ),
+    ] = "saec",
+    ratios: Annotated[
+        str, typer.Option(metavar="RATIO,...", help="Compression ratios to aim at.")
+    ] = "10,25,50",
+    seeds: Annotated[
+        str, typer.Option(metavar="SEED,...", help="Seeds; each is a run of its own.")
+    ] = "0,1,2",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help=f"The click model: {', '.join(MODELS)}.",
+            autocompletion=lambda: list(MODELS),
+        ),
+    ] = "deepfm",
+    dim: Annotated[int, typer.Option(min=1, metavar="DIM", help="Width of the tables.")] = 16,
+    optimiser: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"Optimiser of the tables: {', '.join(OPTIMISERS)}.",
+            autocompletion=lambda: list(OPTIMISERS),
+        ),
+    ] = "row-adagrad",
     bit_price: Annotated[
         float | None,
-        typer.Option(help="Nats of log loss that training charges a bit of the tables."),
+        typer.Option(
+            metavar="NATS", help="Train with a price on the bits of the tables: log loss per bit."
+        ),
     ] = None,
     loss_increases: Annotated[
-        str, typer.Option(help="Increases of the log loss to aim at, by methods with a metric.")
+        str,
+        typer.Option(
+            metavar="NATS,...",
+            help="Increases of the log loss to aim at; for methods with a loss metric.",
+        ),
     ] = "",
     names: Annotated[
         bool, typer.Option("--names", help="Keep features' names for pictures; takes memory.")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--json", help="Results file to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Results file to write.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Measure what compression costs: train, compress, evaluate."""
+    """Train a model, compress it, measure the loss of quality."""
     hush(quiet)
     if out is not None:
         check_out(out)
@@ -65,13 +146,13 @@ def bench(
 
 
 def demo(
-    directory: Annotated[Path, typer.Option("-o", "--out", help="Where results go.")] = Path(
-        "demo"
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Everything follows from it.")] = 0,
+    directory: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where results go.")
+    ] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, metavar="SEED", help="Random seed.")] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """See it work on a simulated click log, in minutes."""
+    """Run the whole pipeline on a simulated click log, in minutes."""
     hush(quiet)
     for module in ("jinja2", "matplotlib"):  # not after minutes of training
         require(module, "report")
@@ -88,11 +169,15 @@ def demo(
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="What bench or demo wrote.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The HTML page to write.")],
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Results file of bench or demo.")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The HTML page to write.")
+    ],
     quiet: Quiet = False,
 ) -> None:
-    """Make one HTML page of a results file."""
+    """Write an HTML report on a results file."""
     hush(quiet)
     check_out(out, results)
     from saec.report import write_report
@@ -106,7 +191,7 @@ def _split(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
     try:
         return [kind(part.strip()) for part in text.split(",") if part.strip()]
     except ValueError as error:
-        raise UsageError(f"{option} takes numbers apart by commas, not {text!r}") from error
+        raise UsageError(f"{option} takes numbers separated by commas, not {text!r}") from error
 
 
 def _tell_row(row: Mapping[str, Any]) -> None:

@@ -35,49 +35,62 @@ class OrderName(StrEnum):
 # Typer exports no base of its usage errors and has kept it in different places.
 UsageError = cast("type[Exception]", typer.BadParameter.__base__)
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Artifact = Annotated[Path, typer.Argument(help="What compress or result.save wrote.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Artifact = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT", help="A file written by compress or result.save.")
+]
 Checkpoint = Annotated[
     Path,
     typer.Argument(
+        metavar="CHECKPOINT",
         help="Tables: .safetensors or their index, .npz, .npy, a torch state_dict or distributed "
-        "checkpoint, .parquet, .onnx; a file, a folder or a 'pattern*'."
+        "checkpoint, .parquet, .onnx; a file, a folder or a 'pattern*'.",
     ),
 ]
 Frequencies = Annotated[
     Path | None,
     typer.Option(
         "--frequencies",
+        metavar="FILE",
         help="How often each feature occurs, in files of the same kinds. Parquet tables may have "
         "them in a column.",
     ),
 ]
 Logs = Annotated[
     list[str] | None,
-    typer.Option("--log", help="Count frequencies in these .parquet or .csv files. Repeatable."),
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="Count frequencies in these .parquet or .csv files. Repeatable.",
+    ),
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--column", help="FIELD=COLUMN: where the log has a field's ids. Repeatable."),
+    typer.Option(
+        "--column", metavar="FIELD=COLUMN", help="The log's column with a field's ids. Repeatable."
+    ),
 ]
 Only = Annotated[
     list[str] | None,
     typer.Option(
-        help="Leave other tables out; a name or a pattern like 'embeddings.*'. Repeatable."
+        metavar="NAME",
+        help="Compress these tables only: a name or a pattern like 'embeddings.*'. Repeatable.",
     ),
 ]
-_METRICS = typer.Option("--metrics", help="Loss metrics, as saec.save_metrics wrote them.")
+_METRICS = typer.Option(
+    "--metrics", metavar="FILE", help="Loss metrics, written by saec.save_metrics."
+)
 Metrics = Annotated[Path, _METRICS]
 MaybeMetrics = Annotated[Path | None, _METRICS]
 Order = Annotated[
     OrderName | None,
     typer.Option(
         "--order",
-        help="keep ids, or renumber them: by frequency, or so that similar rows are neighbours, "
-        "which takes the fewest bytes. keep unless told. Axes only.",
+        help="Order of rows: keep ids; renumber them by frequency; or renumber so that rows are "
+        "sorted by their codes (similar), which takes the fewest bytes. For axes. Default: keep.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="The result depends on it.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="SEED", help="Random seed.")]
 
 _SIZE_COLUMNS = ("before", "after", "bits per\nfeature", "ratio")
 

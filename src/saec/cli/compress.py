@@ -52,42 +52,55 @@ class CodebookName(StrEnum):
 
 def compress(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The artifact to write.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The artifact to write.")
+    ],
     frequencies: Frequencies = None,
     log: Logs = None,
     column: Columns = None,
     metrics: MaybeMetrics = None,
-    ratio: Annotated[float | None, typer.Option(help="Original size / compressed size.")] = None,
-    max_bytes: Annotated[str | None, typer.Option(help="Size at most, like 161MB or 2GiB.")] = None,
+    ratio: Annotated[
+        float | None, typer.Option(metavar="RATIO", help="Original size / compressed size.")
+    ] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Largest size, like 161MB or 2GiB.")
+    ] = None,
     bits_per_feature: Annotated[
-        float | None, typer.Option(help="Bits per row, all included.")
+        float | None, typer.Option(metavar="BITS", help="Bits per row, everything included.")
     ] = None,
     loss_increase: Annotated[
-        float | None, typer.Option(help="Nats of log loss at most, as predicted; needs metrics.")
+        float | None,
+        typer.Option(
+            metavar="NATS", help="Largest predicted increase of the log loss; needs --metrics."
+        ),
     ] = None,
     only: Only = None,
     codec: Annotated[
-        CodecName | None, typer.Option(help="axes with metrics, else clusters, unless told.")
+        CodecName | None, typer.Option(help="Default: axes with --metrics, clusters without.")
     ] = None,
     codebook: Annotated[
-        CodebookName | None, typer.Option(help="How centroids are stored; int8 unless told.")
+        CodebookName | None, typer.Option(help="Type of stored centroids. Default: int8.")
     ] = None,
     order: Order = None,
     memory: Annotated[
-        str | None, typer.Option(help="What the process may take, like 2GB; no limit unless told.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory limit of the process, like 2GB. Default: none."),
     ] = None,
     cluster: Annotated[
-        str | None, typer.Option(help="tcp://host:port of a Dask scheduler whose workers do it.")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Work on the Dask cluster with this scheduler, tcp://host:port."
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Start so many processes that do it here.")
+        int | None, typer.Option(min=1, metavar="N", help="Work in N processes of this machine.")
     ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Compress the tables of a checkpoint to a budget.
 
-    Interrupted, it goes on where it stopped if it is started again in the same way.
+    After an interruption, the same command continues where it stopped.
     """
     import saec
     from saec.checkpoint import read_fields

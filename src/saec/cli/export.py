@@ -9,20 +9,26 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table
 
-from saec.cli.common import Quiet, by_field, check_out, console, hush, plain_table
+from saec.cli.common import Artifact, Quiet, by_field, check_out, console, hush, plain_table
 
 if TYPE_CHECKING:
     from saec.onnx import Rewritten
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="The ONNX model that has the tables.")],
-    artifact: Annotated[Path, typer.Argument(help="What compress or result.save wrote.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The ONNX model to write.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="The ONNX model that has the tables.")
+    ],
+    artifact: Artifact,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="The ONNX model to write.")
+    ],
     name: Annotated[
         list[str] | None,
         typer.Option(
-            "--table", help="FIELD=TABLE: a field's table in the model, by its name. Repeatable."
+            "--table",
+            metavar="FIELD=TABLE",
+            help="Name of a field's table in the model, where it differs. Repeatable.",
         ),
     ] = None,
     packed: Annotated[
@@ -31,7 +37,10 @@ def export(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Put compressed tables into an ONNX model, with standard operators alone."""
+    """Put compressed tables into an ONNX model.
+
+    The model uses standard operators only.
+    """
     import saec.onnx
 
     hush(quiet)

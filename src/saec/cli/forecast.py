@@ -46,9 +46,9 @@ def forecast(
     order: Order = None,
     only: Only = None,
     as_json: Annotated[
-        Path | None, typer.Option("--json", help="Write the whole curve as JSON.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the whole curve as JSON.")
     ] = None,
-    svg: Annotated[Path | None, typer.Option(help="Draw the curve.")] = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the curve as SVG.")] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -86,12 +86,14 @@ def inspect(
     log: Logs = None,
     column: Columns = None,
     metrics: MaybeMetrics = None,
-    ratio: Annotated[float, typer.Option(help="Where the bytes would go at this ratio.")] = 50.0,
+    ratio: Annotated[
+        float, typer.Option(metavar="RATIO", help="Show where the bytes would go at this ratio.")
+    ] = 50.0,
     only: Only = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Show what the tables of a checkpoint are like, and where the bytes would go."""
+    """Show the tables of a checkpoint and where the bytes would go."""
     import saec
     from saec.checkpoint import read_fields
 

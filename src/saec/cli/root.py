@@ -6,12 +6,13 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperArgument, TyperCommand
 
 from saec.cli.artifact import info, lookup
-from saec.cli.bench import bench, demo, report
+from saec.cli.bench import BENCH_EPILOG, bench, demo, report
 from saec.cli.common import UsageError
 from saec.cli.compress import compress
 from saec.cli.export import export
@@ -27,22 +28,35 @@ INTERRUPTED = 130  # as a shell reports it
 # What typer says of an option with fixed values; of commands and options it has a suggestion.
 _CHOICE = re.compile(r"'([^']*)' is not one of ((?:'[^']*'(?:, )?)+)\.$")
 
+
+class _Command(TyperCommand):
+    """Help without the Python types of arguments."""
+
+    def get_params(self, ctx: Any) -> Any:
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            if isinstance(parameter, TyperArgument):
+                parameter.display_type_rich = lambda ctx: ""  # type: ignore[method-assign]
+        return parameters
+
+
 app = typer.Typer(
     name="saec",
     help="Make the embedding tables of recommendation models small.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(inspect)
-app.command()(forecast)
-app.command()(compress)
-app.command()(export)
-app.command()(info)
-app.command(context_settings={"ignore_unknown_options": True})(lookup)  # -1 is an id, a bad one
-app.command()(serve)
-app.command()(bench)
-app.command()(demo)
-app.command()(report)
+app.command(cls=_Command)(inspect)
+app.command(cls=_Command)(forecast)
+app.command(cls=_Command)(compress)
+app.command(cls=_Command)(export)
+app.command(cls=_Command)(info)
+# -1 is an id, a bad one
+app.command(cls=_Command, context_settings={"ignore_unknown_options": True})(lookup)
+app.command(cls=_Command)(serve)
+app.command(cls=_Command, epilog=BENCH_EPILOG)(bench)
+app.command(cls=_Command)(demo)
+app.command(cls=_Command)(report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

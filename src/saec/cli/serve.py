@@ -21,32 +21,47 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="An artifact, or an ONNX model (.onnx).")],
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8001,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="An artifact, or an ONNX model (.onnx).")
+    ],
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="0: any free port.")
+    ] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="0: any free port.")
+    ] = 8001,
     token_file: Annotated[
         Path | None,
-        typer.Option(help=f"Clients must show what is in it, or in the variable {_TOKEN}."),
+        typer.Option(
+            metavar="FILE",
+            help=f"File with the token that clients must send; or set the variable {_TOKEN}.",
+        ),
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=0, help="That compute; 0 for as many as there are cores.")
+        int, typer.Option(min=0, metavar="N", help="Threads that compute; 0: one per core.")
     ] = 0,
     max_bytes: Annotated[
-        str, typer.Option(help="Of a request's body, and of the outputs of one request.")
+        str, typer.Option(metavar="SIZE", help="Limit of a request's body, and of its outputs.")
     ] = "16MiB",
     max_requests: Annotated[
-        int, typer.Option(min=1, help="Under way at once; more are refused.")
+        int, typer.Option(min=1, metavar="N", help="Requests at the same time; more are refused.")
     ] = 64,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds for a body to arrive, and to compute.")
+        float,
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="Time limit for a body to arrive, and for computing."
+        ),
     ] = 30.0,
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds for requests under way at the end.")
+        float, typer.Option(min=0, metavar="SECONDS", help="Time for running requests at shutdown.")
     ] = 10.0,
     quiet: Quiet = False,
 ) -> None:
-    """Serve rows of an artifact or scores of a model, until SIGTERM or Ctrl-C."""
+    """Serve rows of an artifact or scores of an ONNX model.
+
+    The server runs until SIGTERM or Ctrl-C.
+    """
     from saec.budget import parse_size
     from saec.cores import usable_cores
     from saec.serve import Address, Limits

@@ -14,3 +14,8 @@ from saec.reference.log import Log, encode  # noqa: E402
 from saec.reference.simulated import best_reachable, simulate  # noqa: E402
 
 __all__ = ["ColumnSpec", "Log", "best_reachable", "encode", "load", "simulate", "tasks"]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -31,8 +31,9 @@ def damage_by_decile(
 
     Returns:
         For each decile, rarest first: ``least`` and ``most``, frequencies of the rarest feature in
-        its rows (0: unseen), ``rows``, ``auc_change`` (None if the decile holds one class only) and
-        ``logloss_change`` in nats.
+        its rows (0: unseen), ``rows``, ``auc_change`` (None if the decile holds one class only),
+        ``logloss_change`` in nats, and ``logloss_error``, the standard error of that change from
+        the differences of single rows (None for one row).
     """
     rarest = _rarest(log, rows)
     # Equal frequencies may be spread over two deciles: these are of equal size.
@@ -44,14 +45,15 @@ def damage_by_decile(
         old, new = (
             (score(labels[chosen], values[chosen]) if both else None) for values in (before, after)
         )
+        change = _losses(labels[chosen], after[chosen]) - _losses(labels[chosen], before[chosen])
         deciles.append(
             {
                 "least": float(rarest[chosen[0]]),
                 "most": float(rarest[chosen[-1]]),
                 "rows": len(chosen),
                 "auc_change": None if old is None or new is None else new.auc - old.auc,
-                "logloss_change": _log_loss(labels[chosen], after[chosen])
-                - _log_loss(labels[chosen], before[chosen]),
+                "logloss_change": float(change.mean()),
+                "logloss_error": _standard_error(change),
             }
         )
     return deciles
@@ -67,7 +69,13 @@ def _rarest(log: Log, rows: NDArray[np.intp]) -> NDArray[np.float64]:
     return rarest
 
 
-def _log_loss(labels: NDArray[np.float32], probabilities: NDArray[np.float32]) -> float:
+def _losses(labels: NDArray[np.float32], probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log loss of each row, in nats."""
     least = np.finfo(np.float64).eps
     p = np.clip(probabilities.astype(np.float64), least, 1 - least)
-    return float(-np.mean(np.where(labels == 1, np.log(p), np.log1p(-p))))
+    losses: NDArray[np.float64] = -np.where(labels == 1, np.log(p), np.log1p(-p))
+    return losses
+
+
+def _standard_error(values: NDArray[np.float64]) -> float | None:
+    return None if len(values) < 2 else float(values.std(ddof=1) / np.sqrt(len(values)))

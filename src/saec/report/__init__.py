@@ -15,3 +15,8 @@ __all__ = [
     "summarise",
     "write_report",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -39,18 +39,19 @@ def decile_chart(measured: Sequence[Measured], name: str) -> str | None:
     """Draw the change of log loss by decile of test rows, rarest first, one line per method.
 
     Every method is shown at one size: that nearest to the point in the geometric middle of all.
+    Each change has a bar: the spread over seeds, or the standard error of a single seed.
 
     Args:
-        measured: the points; those without deciles are left out.
+        measured: the points; those with a decile without a bar are left out.
         name: makes the ids in the element unique in the page.
 
     Returns:
-        An ``<svg>`` element, or None if no point has deciles.
+        An ``<svg>`` element, or None if no point is left.
 
     Raises:
         OptionalDependencyError: matplotlib is not installed.
     """
-    chosen = comparable([point for point in measured if point.deciles])
+    chosen = comparable([point for point in measured if _has_bars(point)])
     if not chosen:
         return None
     style = styles(measured)
@@ -73,11 +74,18 @@ def decile_chart(measured: Sequence[Measured], name: str) -> str | None:
     return element(draw, f"{_CHANGE} by {_FREQUENCY}", name)
 
 
+def _has_bars(point: Measured) -> bool:
+    changes = [decile.logloss_change.deviation for decile in point.deciles]
+    return bool(changes) and None not in changes
+
+
 def prediction_chart(measured: Sequence[Measured], name: str) -> str | None:
     """Draw measured increases of the log loss against predicted ones, both logarithmic.
 
+    The measured axis is linear around 0 where the loss of a point fell.
+
     Args:
-        measured: the points; those with no prediction, and those that lost nothing, are left out.
+        measured: the points; those with no prediction are left out.
         name: makes the ids in the element unique in the page.
 
     Returns:
@@ -89,13 +97,14 @@ def prediction_chart(measured: Sequence[Measured], name: str) -> str | None:
     pairs = [
         (point.label, point.predicted, point.logloss_change.mean)
         for point in measured
-        if point.predicted is not None and min(point.predicted, point.logloss_change.mean) > 0
+        if point.predicted is not None and point.predicted > 0
     ]
     if len(pairs) < 2:
         return None
     style = styles(measured)
-    both = [value for _, *pair in pairs for value in pair]
+    both = [value for _, *pair in pairs for value in pair if value > 0]
     ends = min(both) / 1.5, max(both) * 1.5
+    fallen = [increase for *_, increase in pairs if increase <= 0]
 
     def draw(axes: Axes) -> None:
         for label in dict.fromkeys(label for label, *_ in pairs):
@@ -103,6 +112,10 @@ def prediction_chart(measured: Sequence[Measured], name: str) -> str | None:
             axes.plot(*zip(*own, strict=True), label=label, **style[label] | {"linestyle": "none"})
         axes.plot(ends, ends, color=INK, alpha=0.5, linewidth=1, label="as predicted")
         axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+        if fallen:
+            axes.set_yscale("symlog", linthresh=ends[0])
+            axes.set(ylim=(1.5 * min(*fallen, -ends[0]), ends[1]), aspect="auto")
+            axes.axhline(0.0, color=INK, alpha=0.5, linewidth=1)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:g}")
             axis.set_minor_formatter("")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -13,6 +13,7 @@ from saec.files import whole_file
 from saec.report.charts import decile_chart, field_chart, prediction_chart, tier_chart
 from saec.report.curves import curve
 from saec.report.drawing import COLOURS
+from saec.report.methods import explained
 from saec.report.pictures import drawn
 from saec.report.results import Experiment, Measured, check_results, read_results, summarise
 from saec.report.tables import Table, cluster_table, decile_table, field_table, tier_tables
@@ -46,11 +47,13 @@ def render(results: dict[str, Any]) -> str:
         "picture": lambda picture: jinja2.utils.markupsafe.Markup(drawn(picture)),
         "svg": jinja2.utils.markupsafe.Markup,
     }
+    experiments = summarise(results)
     template = files("saec.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     page: str = environment.from_string(template).render(
-        sections=[_section(*found) for found in enumerate(summarise(results))],
+        sections=[_section(*found) for found in enumerate(experiments)],
         command=results["command"],
         machine=list(_facts(results["machine"])),
+        methods=_explained(experiments),
         colours=COLOURS,
     )
     return page
@@ -123,6 +126,13 @@ def _curves(experiment: Experiment, place: int) -> Iterator[str]:
     ):
         if more is not None:
             yield more
+
+
+def _explained(experiments: Iterable[Experiment]) -> dict[str, str]:
+    """Meaning of each method of the results by its label; unknown methods are left out."""
+    points = (point for experiment in experiments for point in experiment.measured)
+    meanings = {point.label: explained(point.method) for point in points}
+    return {label: what for label, what in meanings.items() if what is not None}
 
 
 def _facts(machine: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -76,7 +76,8 @@ class Spread:
 class Decile:
     """A tenth of the test rows by the frequency of their rarest feature; means over seeds.
 
-    ``least`` and ``most`` are these frequencies, 0 for a feature that training never saw.
+    ``least`` and ``most`` are these frequencies, 0 for a feature that training never saw. Of a
+    single seed, the deviation of ``logloss_change`` is its standard error over test rows.
     """
 
     least: float
@@ -214,7 +215,10 @@ def _check_row(row: object, place: str) -> None:
     deciles = row.get("deciles", [])
     expect(isinstance(deciles, list), place, "deciles", deciles, "a list")
     for number, decile in enumerate(deciles):
-        check_numbers(decile, ("least", "most", "logloss_change"), f"{place}, decile {number}")
+        where = f"{place}, decile {number}"
+        check_numbers(decile, ("least", "most", "logloss_change"), where)
+        error = decile.get("logloss_error")
+        expect(error is None or is_number(error), where, "logloss_error", error, "a finite number")
     check_inside(row, place)
 
 
@@ -278,10 +282,16 @@ def _deciles(seeds: list[list[Row]]) -> tuple[Decile, ...]:
         Decile(
             least=_mean(same, "least"),
             most=_mean(same, "most"),
-            logloss_change=Spread.of([decile["logloss_change"] for decile in same]),
+            logloss_change=_decile_change(same),
         )
         for same in zip(*seeds, strict=True)
     )
+
+
+def _decile_change(seeds: Sequence[Row]) -> Spread:
+    if len(seeds) == 1:
+        return Spread(seeds[0]["logloss_change"], seeds[0].get("logloss_error"))
+    return Spread.of([decile["logloss_change"] for decile in seeds])
 
 
 def _mean(rows: Sequence[Row], name: str) -> float:

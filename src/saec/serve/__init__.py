@@ -12,3 +12,8 @@ from saec.serve.server import Address, serve  # noqa: E402
 from saec.serve.service import Limits  # noqa: E402
 
 __all__ = ["Address", "Limits", "serve"]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

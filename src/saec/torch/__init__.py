@@ -52,3 +52,8 @@ __all__ = [
     "replace_embeddings_",
     "sync_codebooks_",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -1,0 +1,29 @@
+"""What the methods of ``saec bench`` do, in a sentence each."""
+
+from __future__ import annotations
+
+__all__ = ["METHODS", "TUNINGS", "explained"]
+
+METHODS = {
+    "saec": "clusters of similar features per field, as in the paper; Euclidean distance",
+    "saec-metric": "the same clusters, with distances in log loss",
+    "axes": "coordinates on principal axes in the loss metric, more bits for frequent features",
+    "axes-similar": "axes with rows sorted by their leading codes; ids change",
+    "kmeans": "k-means over all rows, one cluster per 100 rows",
+    "kmeans-weighted": "the same k-means, with rows weighted by frequency",
+    "faiss-kmeans": "k-means of the package faiss, one cluster per 100 rows",
+}
+
+# What may follow a method's name after a plus.
+TUNINGS = {
+    "finetune": "then trained on the predictions of the uncompressed model; codes stay fixed",
+    "unseen": "then also on labels of rows that the tables have not seen, nor the base",
+}
+
+
+def explained(method: str) -> str | None:
+    """What ``method``, a name of a results file, did; None for a name that is not known."""
+    plain, _, tuning = method.partition("+")
+    if plain not in METHODS or (tuning and tuning not in TUNINGS):
+        return None
+    return f"{METHODS[plain]}; {TUNINGS[tuning]}" if tuning else METHODS[plain]

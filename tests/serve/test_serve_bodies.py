@@ -61,6 +61,15 @@ def test_json_and_bytes_by_hand() -> None:
     assert request.outputs == ["row"]
 
 
+def test_null_is_what_is_left_out() -> None:
+    """Clients that write their requests by pydantic (MLServer's) do not leave members out."""
+    nothing = {"id": None, "parameters": None, "outputs": None}
+    said = {"inputs": [head(data=[3, 4], parameters={"content_type": "np"})], **nothing}
+    request = rest_body.decode(json.dumps(said).encode(), None).request
+    assert (request.id, request.outputs, request.parameters) == ("", [], {})
+    same(request.inputs["user"], np.array([3, 4], np.int32))
+
+
 def test_an_answer_by_hand() -> None:
     answer = Answer("m", "2", "a", {"row": np.array([[1.5, -2]], np.float32), "n": np.array([7])})
     whole, said = rest_body.encode(answer, lambda name: False)

@@ -100,8 +100,6 @@ def test_lengths_of_one_name_are_equal(tmp_path: Path) -> None:
         model.infer(InferRequest({"a": ones, "b": ones[:1]}), MOST)
     with pytest.raises(RefusedError, match=r"'a' has shape \[-1, 2\], not \[3, 1\]"):
         model.infer(InferRequest({"a": ones[:, :1], "b": ones}), MOST)
-    with pytest.raises(RefusedError, match="there is no parameter 'mode'; there are: none"):
-        model.infer(InferRequest({"a": ones, "b": ones}, parameters={"mode": "sum"}), MOST)
     with pytest.raises(RefusedError, match="take 24 bytes; at most 23 are given"):
         model.infer(InferRequest({"a": ones, "b": ones}), 23)
 

@@ -120,7 +120,6 @@ def _check_input(name: str, values: NDArray[Any]) -> None:
 
 
 def _options(parameters: Mapping[str, Any]) -> tuple[np.dtype[Any], str | None]:
-    check_known("parameter", list(parameters), ("datatype", "mode"))
     datatype, mode = parameters.get("datatype", "FP32"), parameters.get("mode")
     if datatype not in _ROW_TYPES:
         raise invalid(f"rows are {' or '.join(_ROW_TYPES)}, not {datatype!r}")

@@ -139,10 +139,14 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def refuse_parameters(parameters: Mapping[str, Any], where: str, known: str | None = None) -> None:
-    """Raise RefusedError if an input or output has another parameter than the ``known`` one."""
+def refuse_parameters(parameters: Mapping[str, Any], where: str) -> None:
+    """Raise RefusedError if an input or output means other data than those that are sent.
+
+    Other parameters that are not offered are ignored, as Triton and KServe do: clients send
+    ``content_type``, ``priority``, ``sequence_id`` and more without being told to.
+    """
     for key in parameters:
-        if key != known:
+        if key == "classification" or key.startswith("shared_memory_"):
             raise invalid(f"{where}: parameter {key!r} is not offered")
 
 

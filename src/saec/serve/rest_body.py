@@ -60,16 +60,16 @@ def decode(body: bytes | bytearray, json_bytes: int | None) -> RestRequest:
         raise invalid(f"the JSON takes {json_bytes} bytes of a body of {len(body)}")
     whole = memoryview(body)
     said = _object(_parsed(bytes(whole[:json_bytes])), "the body")
-    parameters = _object(said.get("parameters", {}), "parameters")
+    parameters = _object(_member(said, "parameters", {}), "parameters")
     raw = whole[len(body) if json_bytes is None else json_bytes :]
     inputs = _inputs(said.get("inputs"), raw)
-    outputs = _wanted(said.get("outputs", []))
+    outputs = _wanted(_member(said, "outputs", []))
     default = _flag(parameters, "binary_data_output", "the request")
     request = InferRequest(
         inputs,
         list(outputs),
         {name: value for name, value in parameters.items() if name != "binary_data_output"},
-        _text(said.get("id", ""), "id"),
+        _text(_member(said, "id", ""), "id"),
     )
     return RestRequest(request, lambda name: outputs.get(name, default))
 
@@ -130,6 +130,12 @@ def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(f"JSON has no {word}")
 
 
+def _member(said: Mapping[str, Any], key: str, default: Any) -> Any:
+    """The value of ``key``; the default if it is left out or, as some clients do, null."""
+    value = said.get(key)
+    return default if value is None else value
+
+
 def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid(f"{what} must be a JSON object")
@@ -156,8 +162,8 @@ def _wanted(said: Any) -> dict[str, bool]:
     wanted: dict[str, bool] = {}
     for output in said:
         name = _text(_object(output, "an output").get("name"), "an output's name")
-        parameters = _object(output.get("parameters", {}), f"output {name!r}: parameters")
-        refuse_parameters(parameters, f"output {name!r}", "binary_data")
+        parameters = _object(_member(output, "parameters", {}), f"output {name!r}: parameters")
+        refuse_parameters(parameters, f"output {name!r}")
         if name in wanted:
             raise invalid(f"output {name!r} is asked for twice")
         wanted[name] = _flag(parameters, "binary_data", f"output {name!r}")
@@ -181,8 +187,8 @@ def _inputs(said: Any, raw: memoryview) -> dict[str, NDArray[Any]]:
 
 
 def _raw_size(name: str, tensor: Mapping[str, Any], left: int) -> int | None:
-    parameters = _object(tensor.get("parameters", {}), f"input {name!r}: parameters")
-    refuse_parameters(parameters, f"input {name!r}", _SIZE)
+    parameters = _object(_member(tensor, "parameters", {}), f"input {name!r}: parameters")
+    refuse_parameters(parameters, f"input {name!r}")
     if _SIZE not in parameters:
         return None
     size = parameters[_SIZE]
@@ -196,7 +202,7 @@ def _input(name: str, tensor: Mapping[str, Any], raw: memoryview | None) -> NDAr
     shape = checked_shape(name, tensor.get("shape"))
     if raw is None:
         return _from_list(name, dtype, shape, tensor.get("data"))
-    if "data" in tensor:
+    if tensor.get("data") is not None:
         raise invalid(f"input {name!r} has data and {_SIZE}")
     return from_raw(name, dtype, shape, raw)
 

@@ -65,7 +65,6 @@ class ScoresModel(Model):
 
     def infer(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
         """See :meth:`Model.infer`."""
-        check_known("parameter", list(request.parameters), ())
         check_known("output", request.outputs, self._output_names)
         self._check_inputs(request.inputs)
         names = request.outputs or self._output_names

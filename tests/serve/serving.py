@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -69,8 +70,10 @@ class Server:
 
 
 @contextmanager
-def served(path: Path, *options: str, token: str | None = None) -> Iterator[Server]:
-    """A server on free ports, ended at the end."""
+def served(
+    path: Path, *options: str, token: str | None = None, descriptors: int = 1024
+) -> Iterator[Server]:
+    """A server on free ports, which may open so many files; ended at the end."""
     log = path.parent / "serve.log"
     words = [sys.executable, "-m", "saec", "serve", str(path), "--http-port", "0"]
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
@@ -82,6 +85,7 @@ def served(path: Path, *options: str, token: str | None = None) -> Iterator[Serv
             stderr=errors,
             text=True,
             env=environment,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors,) * 2),
         )
     try:
         assert process.stdout is not None

@@ -47,10 +47,16 @@ def serve(
     max_requests: Annotated[
         int, typer.Option(min=1, metavar="N", help="Requests at the same time; more are refused.")
     ] = 64,
+    max_connections: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Open connections, of HTTP and of gRPC each."),
+    ] = 256,
     timeout: Annotated[
         float,
         typer.Option(
-            min=0.1, metavar="SECONDS", help="Time limit for a body to arrive, and for computing."
+            min=0.1,
+            metavar="SECONDS",
+            help="Time limit for a head, for a body, for computing and for sending; each.",
         ),
     ] = 30.0,
     grace: Annotated[
@@ -68,7 +74,14 @@ def serve(
     from saec.serve import serve as run
 
     token = _token(token_file)
-    limits = Limits(parse_size(max_bytes), max_requests, timeout, grace, threads or usable_cores())
+    limits = Limits(
+        parse_size(max_bytes),
+        max_requests,
+        timeout,
+        grace,
+        threads or usable_cores(),
+        max_connections,
+    )
     _log_to_stderr(quiet)
     if token is None and host not in _LOOPBACK:
         logging.getLogger("saec.serve").warning(
@@ -78,13 +91,17 @@ def serve(
     def tell(name: str, at: Address) -> None:
         shown = f"[{at.host}]" if ":" in at.host else at.host
         if not quiet:
-            typer.echo(f"{name}: http://{shown}:{at.http_port}, gRPC {shown}:{at.grpc_port}")
-            sys.stdout.flush()
+            _announce(f"{name}: http://{shown}:{at.http_port}, gRPC {shown}:{at.grpc_port}")
 
     if not run(model, Address(host, http_port, grpc_port), limits, token, tell):
-        sys.stderr.write("saec: stopped with requests unanswered\n")
-        sys.stderr.flush()
+        logging.getLogger("saec").error("stopped with requests unanswered, or a file half read")
         os._exit(1)  # a thread that still computes cannot be stopped otherwise
+
+
+def _announce(line: str) -> None:
+    """Write to stdout, which may be closed (None) or unable to hold a model's name (ASCII)."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _log_to_stderr(quiet: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -20,29 +21,48 @@ __all__ = ["start"]
 
 _Ask = Callable[[bytes], Awaitable[Any]]
 
+_IDLE_MILLISECONDS = 75_000
+
 _log = logging.getLogger(__name__)
 
 
-async def start(service: Service, server_version: str, host: str, port: int) -> tuple[Any, int]:
+async def start(
+    service: Service, server_version: str, host: str, port: int, connections: int
+) -> tuple[Any, int]:
     """A server that answers on ``port``, any free one for 0; gives it and the port.
+
+    Args:
+        service: what it offers.
+        server_version: for clients that ask.
+        host: where to listen.
+        port: likewise.
+        connections: open at once; more are closed as they come.
 
     Raises:
         DataError: the port cannot be had.
     """
+    limits = service.limits
     options = [
-        ("grpc.max_receive_message_length", service.limits.max_bytes),
+        ("grpc.max_allowed_incoming_connections", connections),
+        # Until HTTP/2 is agreed upon, and then without calls; clients connect again by themselves.
+        ("grpc.server_handshake_timeout_ms", round(1000 * limits.seconds)),
+        ("grpc.max_connection_idle_ms", _IDLE_MILLISECONDS),
+        # Clients that have gone without a word do not answer pings.
+        ("grpc.keepalive_time_ms", _IDLE_MILLISECONDS),
+        ("grpc.max_concurrent_streams", limits.requests),  # of one connection; more wait there
+        ("grpc.max_receive_message_length", limits.max_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # two servers on one port would share its clients
     ]
     server = grpc.aio.server(options=options)
     calls = _Calls(service, server_version)
     handlers = {
-        "ServerLive": _handler(calls.server_live),
-        "ServerReady": _handler(calls.server_ready),
-        "ModelReady": _handler(calls.model_ready),
-        "ServerMetadata": _handler(calls.server_metadata, service),
-        "ModelMetadata": _handler(calls.model_metadata, service),
-        "ModelInfer": _handler(calls.model_infer, service),
+        "ServerLive": _handler(calls.server_live, limits.seconds),
+        "ServerReady": _handler(calls.server_ready, limits.seconds),
+        "ModelReady": _handler(calls.model_ready, limits.seconds),
+        "ServerMetadata": _handler(calls.server_metadata, limits.seconds, service),
+        "ModelMetadata": _handler(calls.model_metadata, limits.seconds, service),
+        "ModelInfer": _handler(calls.model_infer, limits.seconds, service),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -54,14 +74,18 @@ async def start(service: Service, server_version: str, host: str, port: int) -> 
     return server, bound
 
 
-def _handler(ask: _Ask, private: Service | None = None) -> Any:
-    """Bytes in, bytes out; the token is asked for if the service is ``private``."""
+def _handler(ask: _Ask, seconds: float, private: Service | None = None) -> Any:
+    """Bytes in, bytes out; the token is asked for if the service is ``private``.
 
-    async def handle(raw: bytes, context: Any) -> bytes:
+    On the wire a call with one message is a stream of one message. gRPC has no deadline for the
+    message of a call that is not a stream, and does not call us before it has come.
+    """
+
+    async def handle(_: Any, context: Any) -> bytes:
         try:
             if private is not None:
                 private.check_token(dict(context.invocation_metadata()).get("authorization"))
-            answer = await ask(raw)
+            answer = await ask(await _message(context, seconds))
         except RefusedError as refusal:
             return _refused(context, refusal.status, str(refusal))
         except Exception:
@@ -69,7 +93,20 @@ def _handler(ask: _Ask, private: Service | None = None) -> Any:
             return _refused(context, Status.FAILED, "the server failed; its log says how")
         return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
-    return grpc.unary_unary_rpc_method_handler(handle)
+    return grpc.stream_unary_rpc_method_handler(handle)
+
+
+async def _message(context: Any, seconds: float) -> bytes:
+    try:
+        async with asyncio.timeout(seconds):
+            raw = await context.read()
+    except TimeoutError as error:
+        raise RefusedError(
+            Status.SLOW, f"the message has not arrived within {seconds:g} seconds"
+        ) from error
+    if not isinstance(raw, bytes):
+        raise invalid("the call has no message")
+    return raw
 
 
 def _refused(context: Any, status: Status, message: str) -> bytes:

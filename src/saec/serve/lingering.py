@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Lingering"]
-
-_SECONDS = 5.0
 
 
 class Lingering:
@@ -19,8 +18,9 @@ class Lingering:
     away for some seconds, and then the connection is closed.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app = app
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be an ASGI application."""
@@ -46,16 +46,13 @@ class Lingering:
             else:  # this application's answers are of one piece
                 await send({**message, "more_body": True})
                 if not waits:
-                    await _drained(receive)
+                    await self._drained(receive)
                 await send({"type": "http.response.body", "body": b""})
 
         await self._app(scope, noted_receive, lingering_send)
 
-
-async def _drained(receive: Receive) -> None:
-    try:
-        async with asyncio.timeout(_SECONDS):
-            while (await receive()).get("more_body"):
-                pass
-    except TimeoutError:
-        return
+    async def _drained(self, receive: Receive) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                while (await receive()).get("more_body"):
+                    pass

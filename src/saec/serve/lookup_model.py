@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ __all__ = ["LookupModel"]
 _OFFSETS = ".offsets"
 _ROW_TYPES = ("FP32", "FP16")
 _MODES = ("sum", "mean", "max")
-_CHECKED_ROWS = 1 << 16
+_CHECKED_VALUES = 1 << 20  # of rows that are read at a time
+# Rows of 128 values of which each takes one bit have as many.
+_CHECKED_VALUES_PER_BYTE = 1 << 10
 
 
 class LookupModel(Model):
@@ -44,13 +46,24 @@ class LookupModel(Model):
         self._known = [spec.name for spec in self.inputs]
 
     @classmethod
-    def open(cls, path: Path) -> LookupModel:
-        """Map an artifact and read every row once: a damaged one is found now, not in use."""
+    def open(cls, path: Path, go_on: Callable[[], None] = lambda: None) -> LookupModel:
+        """Map an artifact and read its rows once: a damaged one is found now, not in use.
+
+        A field may claim any number of rows if they take no bits. So the work is bounded by the
+        bytes of the file; rows beyond that are not read before they are asked for.
+
+        Args:
+            path: the artifact.
+            go_on: is called every few milliseconds; what it raises ends the reading.
+        """
         tables = load(path)
         for field in tables.values():
-            for first in range(0, field.vocab_size, _CHECKED_ROWS):
-                last = min(first + _CHECKED_ROWS, field.vocab_size)
-                field.lookup(np.arange(first, last), threads=1)
+            most_values = _CHECKED_VALUES_PER_BYTE * field.nbytes + _CHECKED_VALUES
+            rows = min(field.vocab_size, most_values // field.dim)
+            step = max(_CHECKED_VALUES // field.dim, 1)
+            for first in range(0, rows, step):
+                go_on()
+                field.lookup(np.arange(first, min(first + step, rows)), threads=1)
         return cls(tables)
 
     def infer(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:

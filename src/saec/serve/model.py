@@ -28,7 +28,7 @@ class Model(ABC):
     @classmethod
     @abstractmethod
     def open(cls, path: Path) -> Model:
-        """Read and check it whole; raises ArtifactError."""
+        """Read and check a file; raises ArtifactError."""
 
     @abstractmethod
     def infer(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:

@@ -24,6 +24,7 @@ from saec.serve.service import EXTENSIONS, Service
 
 __all__ = ["application", "routes"]
 
+_LINGER_SECONDS = 5.0
 _JSON_BYTES = "inference-header-content-length"
 
 _log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 def application(service: Service, server_version: str) -> ASGIApp:
     """The whole of it, with connections that end in a way that clients can follow."""
-    return Lingering(routes(service, server_version))
+    return Lingering(routes(service, server_version), min(_LINGER_SECONDS, service.limits.seconds))
 
 
 def routes(service: Service, server_version: str) -> FastAPI:
@@ -118,11 +119,11 @@ def _metadata(service: Service, app: FastAPI) -> APIRouter:
     @router.post("/v2/repository/models/{name}/load", openapi_extra=LOAD, response_class=Response)
     async def load(name: str, request: Request) -> Response:
         service.version(name, "")
+        if bytes(await _body(request, service)).strip() not in (b"", b"{}"):
+            raise invalid("the file given at start is read again; there is nothing to tell")
         with service.work.admitted():
-            if bytes(await _body(request, service)).strip() not in (b"", b"{}"):
-                raise invalid("the file given at start is read again; there is nothing to tell")
             try:
-                await asyncio.to_thread(service.slot.reload)
+                await service.slot.reload()
             except ArtifactError as error:
                 raise invalid(str(error)) from error
         return Response()
@@ -141,11 +142,12 @@ def _inference(service: Service) -> APIRouter:
         "/v2/models/{name}/versions/{version}/infer", openapi_extra=INFER, response_class=Response
     )
     async def infer_version(name: str, version: str, request: Request) -> Response:
-        with service.metrics.request("http"), service.work.admitted():
+        with service.metrics.request("http"):
             current = service.version(name, version)
             json_bytes = _json_bytes(request)
             body = await _body(request, service)
-            return await service.infer(current, partial(_decoded, body, json_bytes))
+            with service.work.admitted():
+                return await service.infer(current, partial(_decoded, body, json_bytes))
 
     return router
 
@@ -183,11 +185,13 @@ async def _body(request: Request, service: Service) -> bytearray:
         raise too_large
     body = bytearray()
     try:
-        async with asyncio.timeout(limits.seconds):
-            async for block in request.stream():
-                if len(body) + len(block) > limits.max_bytes:
-                    raise too_large
-                body += block
+        with service.work.arriving() as add:
+            async with asyncio.timeout(limits.seconds):
+                async for block in request.stream():
+                    if len(body) + len(block) > limits.max_bytes:
+                        raise too_large
+                    add(len(block))
+                    body += block
     except TimeoutError as error:
         raise RefusedError(
             Status.SLOW, f"the body has not arrived within {limits.seconds:g} seconds"

@@ -9,31 +9,46 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 
 from saec.errors import DataError
 from saec.serve import grpc_service, rest
-from saec.serve.connection import BoundedConnection
+from saec.serve.connection import BoundedConnection, Bounds
+from saec.serve.descriptors import connections_within, quiet_about_descriptors
 from saec.serve.service import Limits, Service
 
 __all__ = ["Address", "serve"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _KEEP_ALIVE_SECONDS = 75  # longer than clients' pools keep a connection that nobody uses
+_BACKLOG = 128  # clients that wait to be accepted
+# asyncio accepts as many at once as its own backlog. Few, so that what a new client sends is read
+# before a flood of others after it displaces it.
+_ACCEPTED_AT_ONCE = 8
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen; port 0 is any free one."""
+    """Where to listen; port 0 is any free one.
+
+    Raises:
+        DataError: both ports are the same.
+    """
 
     host: str
     http_port: int
     grpc_port: int
+
+    def __post_init__(self) -> None:
+        if self.http_port == self.grpc_port != 0:
+            raise DataError(f"HTTP and gRPC need two ports, not {self.http_port} for both")
 
 
 def serve(
@@ -76,6 +91,8 @@ class _HttpServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(_BACKLOG)  # asyncio has set its own
         self.listens.set()
 
 
@@ -84,42 +101,63 @@ async def _serve(
 ) -> bool:
     version = metadata.version("saec")
     limits = service.limits
-    listening = _listening(address)
-    with listening:
+    connections = connections_within(limits.connections)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(quiet_about_descriptors())
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    with _listening(address) as listening:
+        http_port = listening.getsockname()[1]
+        http = _HttpServer(_http_config(service, version, connections))
         grpc_server, grpc_port = await grpc_service.start(
-            service, version, address.host, address.grpc_port
+            service, version, address.host, address.grpc_port, connections
         )
-        http = _HttpServer(
-            uvicorn.Config(
-                rest.application(service, version),
-                http=BoundedConnection,
-                lifespan="off",
-                log_config=None,
-                log_level=logging.WARNING,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=max(1, round(limits.grace)),
-            )
-        )
-        stop = asyncio.Event()
-        for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         answering = asyncio.create_task(http.serve([listening]))
-        await http.listens.wait()
-        on_ready(
-            service.slot.name,
-            Address(address.host, listening.getsockname()[1], grpc_port),
-        )
         watching = asyncio.create_task(service.slot.watch())
-        await stop.wait()
-        _log.info("stopping: requests under way have %g seconds", limits.grace)
-        service.ready = False
-        watching.cancel()
-        http.should_exit = True
-        await asyncio.gather(answering, grpc_server.stop(limits.grace))
-    service.work.close()
-    return service.work.abandoned == 0
+        try:
+            await _until(http.listens, answering)
+            on_ready(service.slot.name, Address(address.host, http_port, grpc_port))
+            await _until(stop, answering)
+            _log.info("stopping: requests under way have %g seconds", limits.grace)
+        finally:
+            # A start that fails must stop both servers, too: gRPC's threads keep a process alive.
+            service.ready = False
+            watching.cancel()
+            http.should_exit = True
+            await asyncio.gather(
+                answering,
+                grpc_server.stop(limits.grace),
+                service.slot.close(max(1.0, limits.grace)),
+                return_exceptions=True,
+            )
+            service.work.close()
+    return service.work.abandoned == 0 and not service.slot.loading
+
+
+def _http_config(service: Service, version: str, connections: int) -> uvicorn.Config:
+    bounds = Bounds(service.limits.seconds, connections)
+    return uvicorn.Config(
+        rest.application(service, version),
+        http=cast("type[asyncio.Protocol]", partial(BoundedConnection, bounds=bounds)),
+        lifespan="off",
+        log_config=None,
+        log_level=logging.ERROR,  # its warnings are of what clients send, a line for each
+        access_log=False,
+        server_header=False,
+        backlog=_ACCEPTED_AT_ONCE,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(service.limits.grace)),
+    )
+
+
+async def _until(event: asyncio.Event, serving: asyncio.Task[None]) -> None:
+    """Wait for ``event`` or the end of ``serving``; raises the error that ended it."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait((waiting, serving), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if serving.done():
+        serving.result()
 
 
 def _listening(address: Address) -> socket.socket:
@@ -129,6 +167,8 @@ def _listening(address: Address) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((address.host, address.http_port))
+        # Two sockets with SO_REUSEADDR may be bound to one port; only one of them may listen.
+        listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
         place = f"{address.host}:{address.http_port}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ _SCHEME = "bearer "
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -29,9 +32,11 @@ class Limits:
     Attributes:
         max_bytes: of a request's body, and of the outputs of one request.
         requests: under way at once.
-        seconds: for a request's body to arrive, and for its outputs to be computed.
+        seconds: for a request's head, for its body, for its outputs to be computed, and for its
+            client to read them; each.
         grace: seconds for requests under way when the server is told to stop.
         threads: that compute.
+        connections: open at once, of HTTP and of gRPC each.
     """
 
     max_bytes: int
@@ -39,6 +44,7 @@ class Limits:
     seconds: float
     grace: float
     threads: int
+    connections: int = 256
 
 
 class Service:
@@ -57,7 +63,7 @@ class Service:
         self.metrics = Metrics(path.stem)
         self.slot = Slot(path, self.metrics)
         self.limits = limits
-        self.work = Work(limits.threads, limits.requests, limits.seconds)
+        self.work = Work(limits.threads, limits.requests, limits.max_bytes, limits.seconds)
         self.ready = True
         self._token = None if token is None else token.encode()
 
@@ -106,4 +112,9 @@ class Service:
                 raise RefusedError(Status.FAILED, str(error)) from error
             return encode(Answer(self.slot.name, str(version.number), request.id, outputs))
 
-        return await self.work.run(job)
+        try:
+            return await self.work.run(job)
+        except RefusedError as refusal:
+            if refusal.status is Status.FAILED:
+                _log.error("version %d failed", version.number, exc_info=refusal)
+            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import threading
@@ -10,14 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from saec.errors import require
+from saec.errors import ArtifactError, SaecError, require
 from saec.serve.lookup_model import LookupModel
 from saec.serve.metrics import Metrics
 from saec.serve.model import Model
+from saec.serve.protocol import RefusedError, Status
 
 __all__ = ["Slot", "Version"]
 
 _WATCH_SECONDS = 1.0
+_CLOSE_SECONDS = 0.02  # between two looks at whether loading has ended
 
 _log = logging.getLogger(__name__)
 
@@ -43,31 +46,24 @@ class Slot:
     def __init__(self, path: Path, metrics: Metrics) -> None:
         self._path = path
         self._metrics = metrics
-        self._lock = threading.Lock()
+        self._loader = concurrent.futures.ThreadPoolExecutor(1, "saec-load")
+        self._closing = threading.Event()
+        self.loading = False  # whether a file is being read for a reload
         self.name = path.stem
         self._loaded = _identity(path)
-        self.current = Version(1, _open(path))
+        self.current = Version(1, _open(path, self._go_on))
         self._tell()
 
-    def reload(self, only_if: Callable[[], bool] = lambda: True) -> None:
+    async def reload(self, only_if: Callable[[], bool] = lambda: True) -> None:
         """Read the file again and put it in the place of the current version.
 
         Raises:
             ArtifactError: it cannot be served; the current version stays.
+            RefusedError: the server stops; the current version stays.
         """
-        with self._lock:
-            if not only_if():
-                return
-            self._loaded = _identity(self._path)  # before it is read: what comes later is newer
-            try:
-                model = _open(self._path)
-            except Exception as error:
-                self._metrics.reload_failed()
-                _log.warning("version %d stays: %s", self.current.number, error)
-                raise
-            self.current = Version(self.current.number + 1, model)
-            self._tell()
-            _log.info("version %d of model %r in use", self.current.number, self.name)
+        if self._closing.is_set():
+            raise _stopping()
+        await asyncio.wrap_future(self._loader.submit(self._reload, only_if))
 
     async def watch(self) -> None:
         """Reload whenever the file is another one than that read last; never ends."""
@@ -76,7 +72,44 @@ class Slot:
             if self._changed():
                 # Logged and counted; whatever is wrong with a file, the next one may be right.
                 with contextlib.suppress(Exception):
-                    await asyncio.to_thread(self.reload, self._changed)
+                    await self.reload(self._changed)
+
+    async def close(self, seconds: float) -> None:
+        """Interrupt loading, and wait at most ``seconds`` for its end.
+
+        Only the reading of rows can be interrupted, not the opening or parsing of a file.
+        """
+        self._closing.set()
+        self._loader.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.loading:
+                    await asyncio.sleep(_CLOSE_SECONDS)
+
+    def _reload(self, only_if: Callable[[], bool]) -> None:
+        """Runs in the one thread for it, so that loads follow one another."""
+        if not only_if():
+            return
+        self.loading = True
+        self._loaded = _identity(self._path)  # before it is read: what comes later is newer
+        try:
+            model = _open(self._path, self._go_on)
+        except RefusedError:
+            raise
+        except Exception as error:
+            self._metrics.reload_failed()
+            unexpected = None if isinstance(error, SaecError) else error
+            _log.warning("version %d stays: %s", self.current.number, error, exc_info=unexpected)
+            raise
+        finally:
+            self.loading = False
+        self.current = Version(self.current.number + 1, model)
+        self._tell()
+        _log.info("version %d of model %r in use", self.current.number, self.name)
+
+    def _go_on(self) -> None:
+        if self._closing.is_set():
+            raise _stopping()
 
     def _changed(self) -> bool:
         identity = _identity(self._path)
@@ -86,13 +119,19 @@ class Slot:
         self._metrics.model(self.current.number, self.current.model.nbytes)
 
 
-def _open(path: Path) -> Model:
+def _stopping() -> RefusedError:
+    return RefusedError(Status.BUSY, "the server is stopping")
+
+
+def _open(path: Path, go_on: Callable[[], None]) -> Model:
+    if path.exists() and not path.is_file():  # opening a FIFO would wait for who writes into it
+        raise ArtifactError(f"{path} is no regular file")
     if path.suffix == ".onnx":
         require("onnxruntime", "serve")  # lookups do without
         from saec.serve.scores_model import ScoresModel
 
         return ScoresModel.open(path)
-    return LookupModel.open(path)
+    return LookupModel.open(path, go_on)
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

@@ -21,21 +21,45 @@ class Work:
     Args:
         threads: that compute.
         requests: that may be under way at once; more are refused, not queued.
+        max_bytes: of a request's body.
         seconds: that one may take.
     """
 
-    def __init__(self, threads: int, requests: int, seconds: float) -> None:
+    def __init__(self, threads: int, requests: int, max_bytes: int, seconds: float) -> None:
         self._threads = concurrent.futures.ThreadPoolExecutor(threads, "saec-serve")
         self._requests = requests
         self._seconds = seconds
+        self._most_arriving = requests * max_bytes
+        self._arriving = 0  # bytes of bodies that have not come to their ends
         self._admitted = 0
         self._abandoned = 0  # jobs that nobody waits for; a thread cannot be stopped
 
     @contextmanager
+    def arriving(self) -> Iterator[Callable[[int], None]]:
+        """Be a body that arrives; gives what to call with the length of each part of it.
+
+        Bodies are bounded by the bytes that have come, not in number: those that come slowly would
+        keep others out. What is given, and this, raise RefusedError if the server has enough to do.
+        """
+        self._check_busy()
+        held = 0
+
+        def add(nbytes: int) -> None:
+            nonlocal held
+            if self._arriving + nbytes > self._most_arriving:
+                raise RefusedError(Status.BUSY, "too many bodies are arriving")
+            self._arriving += nbytes
+            held += nbytes
+
+        try:
+            yield add
+        finally:
+            self._arriving -= held
+
+    @contextmanager
     def admitted(self) -> Iterator[None]:
         """Be one of the requests under way; raises RefusedError if there are too many."""
-        if self._admitted + self._abandoned >= self._requests:
-            raise RefusedError(Status.BUSY, "too many requests are under way")
+        self._check_busy()
         self._admitted += 1
         try:
             yield
@@ -68,6 +92,10 @@ class Work:
     def close(self) -> None:
         """Take no more jobs; what has not begun is dropped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _check_busy(self) -> None:
+        if self._admitted + self._abandoned >= self._requests:
+            raise RefusedError(Status.BUSY, "too many requests are under way")
 
     def _abandon(self, job: concurrent.futures.Future[T]) -> None:
         if job.cancel() or job.done():

@@ -17,207 +17,16 @@ import contextlib
 import json
 import multiprocessing
 import os
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
-from importlib import import_module
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
-
-import saec
-
-DIM = 16
-FIELDS = 10  # of the whole model
-BATCHES = 8  # different requests
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What a client sends, and the two answers that are right."""
-
-    inputs: dict[str, np.ndarray]
-    output: str
-    right: tuple[np.ndarray, ...]
-
-
-@dataclass
-class Seen:
-    """What a client saw: seconds of each request, and what went wrong."""
-
-    protocol: str
-    seconds: list[float]
-    failures: list[str]
-
-
-def write_tables(folder: Path, rows: int) -> list[Path]:
-    """Two artifacts of the same fields, other tables."""
-    files = [folder / f"{seed}-{rows}.saec" for seed in range(2)]
-    for seed, file in enumerate(files):
-        if file.exists():
-            continue
-        rng = np.random.default_rng(seed)
-        fields = []
-        for name, count in (("user", rows), ("item", max(rows // 10, 1))):
-            kinds = rng.standard_normal((max(count // 100, 1), DIM), dtype=np.float32)
-            table = kinds[rng.integers(0, len(kinds), count)]
-            table += 0.1 * rng.standard_normal(table.shape, dtype=np.float32)
-            fields.append(saec.Field(name, table, 10_000_000 // np.arange(1, count + 1)))
-        saec.compress(fields, saec.Ratio(20), progress=False).save(file)
-    return files
-
-
-def write_models(folder: Path, rows: int) -> list[Path]:
-    """Two click models: rows of ten fields, and three layers over them."""
-    files = [folder / f"{seed}-{rows}.onnx" for seed in range(2)]
-    for seed, file in enumerate(files):
-        if file.exists():
-            continue
-        rng = np.random.default_rng(seed)
-        widths = (FIELDS * DIM, 128, 64, 1)
-        constants = {"table": rng.standard_normal((rows, DIM), dtype=np.float32)}
-        nodes = [
-            helper.make_node("Gather", ["table", "ids"], ["rows"]),
-            helper.make_node("Flatten", ["rows"], ["x0"], axis=1),
-        ]
-        for layer, (wide, narrow) in enumerate(pairwise(widths)):
-            weights = rng.standard_normal((wide, narrow), dtype=np.float32) / np.sqrt(wide)
-            constants[f"w{layer}"] = weights.astype(np.float32)
-            last = layer == len(widths) - 2
-            nodes += [
-                helper.make_node("MatMul", [f"x{layer}", f"w{layer}"], [f"y{layer}"]),
-                helper.make_node(
-                    "Sigmoid" if last else "Relu",
-                    [f"y{layer}"],
-                    ["score" if last else f"x{layer + 1}"],
-                ),
-            ]
-        tensors = [numpy_helper.from_array(values, name) for name, values in constants.items()]
-        graph = helper.make_graph(
-            nodes,
-            "clicks",
-            [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", FIELDS])],
-            [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1])],
-            tensors,
-        )
-        opset = [helper.make_opsetid("", 17)]
-        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(file))
-    return files
-
-
-def lookup_asks(files: Sequence[Path], batch: int) -> list[Ask]:
-    """Ids of two fields; the user's rows are what is compared."""
-    tables = [saec.load(file) for file in files]
-    rng = np.random.default_rng(7)
-    asks = []
-    for _ in range(BATCHES):
-        inputs = {
-            name: rng.integers(0, tables[0][name].vocab_size, batch) for name in ("user", "item")
-        }
-        right = tuple(table["user"].lookup(inputs["user"]) for table in tables)
-        asks.append(Ask(inputs, "user", right))
-    return asks
-
-
-def score_asks(files: Sequence[Path], batch: int, rows: int) -> list[Ask]:
-    """Ids of ten fields."""
-    sessions = [onnxruntime.InferenceSession(str(file)) for file in files]
-    rng = np.random.default_rng(7)
-    asks = []
-    for _ in range(BATCHES):
-        inputs = {"ids": rng.integers(0, rows, (batch, FIELDS))}
-        right = tuple(session.run(["score"], inputs)[0] for session in sessions)
-        asks.append(Ask(inputs, "score", right))
-    return asks
-
-
-def start_together(clients: Any) -> None:
-    """Wait until every client has imported what it needs."""
-    for protocol in ("http", "grpc"):
-        import_module(f"tritonclient.{protocol}")
-    clients.wait()
-
-
-def ask_for(seconds: float, protocol: str, address: str, asks: Sequence[Ask]) -> Seen:
-    """One client, in a process of its own."""
-    triton: Any = import_module(f"tritonclient.{protocol}")
-    requests = []
-    for ask in asks:
-        inputs = []
-        for name, values in ask.inputs.items():
-            put = triton.InferInput(name, values.shape, "INT64")
-            put.set_data_from_numpy(values)
-            inputs.append(put)
-        requests.append(inputs)
-    seen = Seen(protocol, [], [])
-    deadline = time.monotonic() + seconds
-    with triton.InferenceServerClient(address) as client:
-        while time.monotonic() < deadline:
-            number = len(seen.seconds) % len(asks)
-            ask = asks[number]
-            start = time.perf_counter()
-            try:
-                answer = client.infer("model", requests[number])
-            except Exception as error:  # whatever it is, a request failed
-                seen.failures.append(repr(error))
-                continue
-            finally:
-                seen.seconds.append(time.perf_counter() - start)
-            values = answer.as_numpy(ask.output)
-            if not any(np.allclose(values, right, atol=1e-5) for right in ask.right):
-                seen.failures.append("an answer of neither file")
-    return seen
-
-
-@contextlib.contextmanager
-def served(model: Path, *options: str) -> Iterator[dict[str, str]]:
-    """Addresses of a server by protocol."""
-    words = [sys.executable, "-m", "saec", "serve", str(model), "--http-port", "0"]
-    with subprocess.Popen(
-        [*words, "--grpc-port", "0", *options], stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            said = process.stdout.readline().split()
-            yield {"http": said[1].removeprefix("http://").rstrip(","), "grpc": said[3]}
-            process.send_signal(signal.SIGTERM)
-            if process.wait(60):
-                raise RuntimeError("the server did not end well")
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
-def swap_until(
-    model: Path, files: Sequence[Path], every: float, clients: Sequence[Future[Seen]]
-) -> int:
-    """Put the files in the model's place by turns, as long as clients ask; gives how often."""
-    swaps, due = 0, time.monotonic() + every
-    while not all(client.done() for client in clients):
-        time.sleep(0.05)
-        if time.monotonic() >= due:
-            swaps, due = swaps + 1, due + every
-            put(files[swaps % len(files)], model)
-    return swaps
-
-
-def put(file: Path, model: Path) -> None:
-    """Whole or not at all."""
-    beside = model.with_name("next")
-    shutil.copyfile(file, beside)
-    beside.replace(model)
+from serve_clients import Ask, Seen, ask_for, put, served, start_together, swap_until
 
 
 def measure(
@@ -229,7 +38,7 @@ def measure(
     context = multiprocessing.get_context("spawn")
     together = (context.Barrier(options.clients),)
     with (
-        served(model) as at,
+        served(model) as (_, at),
         ProcessPoolExecutor(options.clients, context, start_together, together) as pool,
     ):
         clients = [
@@ -297,6 +106,9 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
+        # Here, because every client's process imports this file.
+        from serve_models import lookup_asks, score_asks, write_models, write_tables
+
         files = write_tables(folder, options.rows)
         results["lookups"] = measure(files, lookup_asks(files, options.batch), options)
         show("lookups", results["lookups"])
@@ -305,7 +117,6 @@ def main() -> int:
         results["scores"] = measure(files, asks, options)
         show("scores", results["scores"])
     if options.json:
-        # Here, because every client's process imports this file.
         from saec.reference.experiment import write_json
         from saec.reference.machine import machine
 

@@ -1,0 +1,29 @@
+"""A short run of the benchmark that lets hostile clients loose on a server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import serving
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serve_hostile.py"
+
+
+def test_no_good_request_fails_beside_hostile_clients(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    small = ["--rows", "2000", "--clients", "2", "--batch", "64"]
+    short = ["--seconds", "3", "--swap-every", "0.6", "--json", str(told)]
+    words = [sys.executable, str(SCRIPT), *small, *short]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=2 * serving.SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(told.read_text())
+    assert result["failures"] == 0
+    assert result["requests"] > 20
+    assert result["swaps"] >= 2
+    assert len(result["hostile"]) == 13
+    memory = result["memory"]
+    assert memory["all"]["descriptors"] <= memory["new"]["descriptors"]
+    assert memory["all"]["rss"] < memory["all, a tenth"]["rss"] + (50 << 20)

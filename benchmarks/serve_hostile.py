@@ -1,4 +1,4 @@
-"""Whether ``saec serve`` answers good requests while other clients do their worst.
+"""Whether ``saec serve`` answers good requests while hostile clients are connected.
 
     python benchmarks/serve_hostile.py --json serve-hostile.json
     python benchmarks/serve_hostile.py --seconds 3 --rows 2000 --swap-every 0.5 --clients 2

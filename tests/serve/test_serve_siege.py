@@ -1,4 +1,4 @@
-"""A short run of the benchmark that lets hostile clients loose on a server."""
+"""A short run of the benchmark with hostile clients beside good ones."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saec.errors import DataError, IdError, did_you_mean, require
+from saec.files import reserve
 from saec.progress import bar, track
 
 __all__ = ["count_batches", "count_columns", "count_ids", "log_files", "unseen_frequency"]
@@ -193,12 +193,16 @@ def _zeros(size: int, folder: str | Path | None) -> Counts:
     """``size`` zeros in memory, or in a new file of ``folder``."""
     if folder is None:
         return np.zeros(size, np.int64)
+    path = Path(folder) / f"counts-{secrets.token_hex(8)}"
     try:
-        handle, path = tempfile.mkstemp(prefix="counts-", dir=folder)
-    except OSError as error:
-        raise DataError(f"cannot write to {folder}: {error.strerror}") from error
-    os.close(handle)
-    return np.memmap(path, np.int64, "w+", shape=(size,))
+        with path.open("x+b") as file:
+            reserve(file, 8 * size, Path(folder))
+            return np.memmap(path, np.int64, "r+", shape=(size,))
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise DataError(f"cannot write to {folder}: {error.strerror}") from error
+        raise
 
 
 def log_files(paths: Sequence[str | Path]) -> list[Path]:

@@ -53,11 +53,12 @@ def read_source(path: str | Path) -> Source:
         OptionalDependencyError: a package that is needed is not installed.
     """
     path = Path(path)
-    if path.is_dir():
-        return _read_folder(path)
-    if path.is_file():
-        return _read_files(path, [path])
-    files = matches(path)
+    try:
+        if path.is_dir():
+            return _read_folder(path)
+        files = [path] if path.is_file() else matches(path)
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise CheckpointError(f"{path}: {error.strerror}") from error
     if not files:
         raise CheckpointError(f"{path}: no such file")
     return _read_files(path, files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
@@ -32,6 +33,12 @@ def write_model(path: Path, weights: np.ndarray) -> None:
     rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", DIM])
     graph = helper.make_graph([node], "g", [ids], [rows], [table])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    yield
+    logging.getLogger("saec").setLevel(logging.NOTSET)  # --quiet raises it
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import DataError, SaecError
+from saec.remote import as_url, check_url, local, upload
 
 __all__ = [
     "cause",
     "checked_target",
     "followed",
     "let_go",
+    "readable_file",
     "reserve",
     "sync_directory",
     "take_status",
@@ -48,18 +51,37 @@ _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
 
 @contextmanager
 def whole_file(
-    path: str | os.PathLike[str], failure: type[SaecError] = DataError
+    path: str | os.PathLike[str] | BinaryIO, failure: type[SaecError] = DataError
 ) -> Iterator[BinaryIO]:
     """A stream into a sibling temporary file, which takes the place of ``path`` at the end.
 
     Several may write the same file at once, from several machines: the last one's stays. A symbolic
-    link is followed. A file that exists keeps its mode and owner; a new one follows the umask.
+    link is followed. A file that exists keeps its mode and owner; a new one follows the umask. What
+    a URL names is uploaded once it is written. A stream is written to as it is.
 
     Raises:
         SaecError: of the kind ``failure``: the file cannot be written, or ``path`` is no regular
             file; ``path`` is as it was.
+        OptionalDependencyError: ``path`` is a URL, and fsspec cannot open it.
     """
-    target = checked_target(path, failure)
+    if not isinstance(path, str | os.PathLike):
+        yield path
+        return
+    url = as_url(path)
+    if url is None:
+        with _replacing(checked_target(path, failure), failure) as stream:
+            yield stream
+        return
+    check_url(url, failure)
+    with tempfile.TemporaryDirectory(prefix="saec-") as folder:
+        made = Path(folder, "made")
+        with _replacing(made, failure) as stream:
+            yield stream
+        upload(made, url, failure)
+
+
+@contextmanager
+def _replacing(target: Path, failure: type[SaecError]) -> Iterator[BinaryIO]:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
         with temporary.open("xb") as stream:
@@ -78,15 +100,44 @@ def whole_file(
     sync_directory(target.parent)
 
 
+@contextmanager
+def readable_file(
+    source: str | os.PathLike[str] | bytes | BinaryIO, failure: type[SaecError] = DataError
+) -> Iterator[Path]:
+    """The file of a path, or one for the time being with what a URL, bytes or a stream hold.
+
+    Raises:
+        SaecError: of the kind ``failure``: ``source`` cannot be read, or is none of these.
+        OptionalDependencyError: ``source`` is a URL, and fsspec cannot open it.
+    """
+    if isinstance(source, str | os.PathLike):
+        yield local(source, failure)
+        return
+    content = source.read() if hasattr(source, "read") else source
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise failure(f"give a path, bytes or a binary stream, not {type(content).__name__}")
+    # What is mapped of it stays there without its name.
+    with tempfile.NamedTemporaryFile(prefix="saec-") as file:
+        try:
+            file.write(content)
+            file.flush()
+        except OSError as error:
+            why = cause(error, Path(file.name).parent)
+            raise failure(f"cannot write {len(content)} bytes to {file.name}: {why}") from error
+        yield Path(file.name)
+
+
 def checked_target(path: str | os.PathLike[str], failure: type[SaecError] = DataError) -> Path:
     """The file that writing to ``path`` creates or replaces: ``path``, or what it is a link to.
 
-    Nothing is opened, so that a named pipe does not block.
+    Nothing is opened, so that a named pipe does not block. A URL is returned as it is.
 
     Raises:
         SaecError: of the kind ``failure``: there is something else than a regular file, such as a
             device, which a new file must not replace.
     """
+    if as_url(path) is not None:
+        return Path(path)
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:

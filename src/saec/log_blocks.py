@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from saec.errors import DataError, did_you_mean, require
+from saec.remote import local
 
 __all__ = ["column_ids", "log_blocks", "log_files", "log_rows"]
 
@@ -30,7 +31,7 @@ def log_files(paths: Sequence[str | Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         try:
-            found = _expand(Path(path))
+            found = _expand(local(path, DataError))
         except (OSError, ValueError, NotImplementedError) as error:  # no name or pattern of files
             raise DataError(f"{path}: {_first_line(error)}") from error
         if not found:

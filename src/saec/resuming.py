@@ -37,6 +37,7 @@ from saec.files import (
     target_name,
     whole_file,
 )
+from saec.remote import refuse_url
 from saec.table import Field
 from saec.vectors import save_vector
 from saec.workspace import ShardNames, Workspace
@@ -86,6 +87,7 @@ class Resumable:
     """
 
     def __init__(self, out: Path, mark: str, held: int = Workspace.held) -> None:
+        refuse_url(out, ArtifactError)
         self.out = out = checked_target(out, ArtifactError)
         self.mark = mark
         self._held = held

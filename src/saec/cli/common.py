@@ -18,6 +18,7 @@ from rich.table import Table
 
 from saec.errors import DataError, MetricWarning
 from saec.files import checked_target, whole_file
+from saec.remote import as_url, check_url
 
 if TYPE_CHECKING:
     from saec import Compressed, CompressedField
@@ -106,6 +107,10 @@ def check_out(out: Path, *inputs: Path | None) -> None:
     """Before the work, not after it."""
     if str(out) == "-":
         raise DataError("cannot write to standard output (-): give the name of a file")
+    url = as_url(out)
+    if url is not None:
+        check_url(url, DataError)
+        return
     target = checked_target(out)
     if not target.parent.is_dir():
         raise DataError(f"cannot write {out}: there is no directory {target.parent}")

@@ -24,7 +24,15 @@ FLOORS = [
     },
     {"artifact", "lookup", "stored", "compressed", "codecs", "metric_file"},
     {
-        *("pricing", "compress", "resuming", "permutations", "renumbering", "vectors"),
+        *(
+            "pricing",
+            "compress",
+            "resuming",
+            "fingerprint",
+            "permutations",
+            "renumbering",
+            "vectors",
+        ),
         *("forecast", "inspection", "checkpoint", "__init__"),
     },
     {"torch", "baselines", "distributed", "onnx"},

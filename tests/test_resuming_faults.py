@@ -432,3 +432,12 @@ def test_what_killed_writers_left_takes_no_room(folder: Path) -> None:
     left.write_bytes(bytes(1000))
     stopped_after(folder, 2)
     assert not left.exists()
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_something_else_in_place_of_the_folder(
+    make: Callable[[Path], object], folder: Path
+) -> None:
+    make(folder / "out.saec.partial")
+    with pytest.raises(ArtifactError, match=r"cannot write .*out\.saec\.partial: it is no folder"):
+        compress(folder)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from saec import artifact
-from saec.budget import Budget
-from saec.codecs.codec import Codec, Coded
+from saec.codecs.codec import Coded
 from saec.compressed import Compressed, load
 from saec.errors import (
     ArtifactError,
@@ -38,11 +33,10 @@ from saec.files import (
     whole_file,
 )
 from saec.remote import refuse_url
-from saec.table import Field
 from saec.vectors import save_vector
 from saec.workspace import ShardNames, Workspace
 
-__all__ = ["Resumable", "fingerprint"]
+__all__ = ["Resumable"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,23 +48,6 @@ _FINISHED = "field-*.saec"
 _IMPOSSIBLE = (BudgetError, FieldError, MetricError, OptionError)
 
 _NUMBER_BITS = 20  # shards of a field have these bits of their number for themselves
-
-
-def fingerprint(
-    fields: Sequence[Field],
-    budget: Budget | None,
-    codec: Codec | None,
-    metrics: Mapping[str, ArrayLike] | None,
-    seed: int,
-) -> str:
-    """A hash of all that the artifact depends on; of files, their sizes and times of change."""
-    known = {
-        "versions": [version("saec"), artifact.FORMAT],
-        "fields": [[field.name, field.rows.identity, field.counts.identity] for field in fields],
-        "metrics": None if metrics is None else _hashed(metrics),
-        "asked": [repr(budget), repr(codec), seed],
-    }
-    return blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
 
 
 class Resumable:
@@ -233,7 +210,9 @@ class Resumable:
                 path.unlink()
 
     def _unwritable(self, error: OSError) -> ArtifactError:
-        return ArtifactError(f"cannot write {self.folder}: {cause(error, self.out.parent)}")
+        exists = isinstance(error, FileExistsError)
+        why = "it is no folder" if exists else cause(error, self.out.parent)
+        return ArtifactError(f"cannot write {self.folder}: {why}")
 
 
 def _content(path: Path) -> bytes | None:
@@ -291,10 +270,3 @@ def _opened(path: Path) -> Compressed:
         if field.renumbered:
             field.permutation = np.load(_permutation_of(path), mmap_mode="r")
     return kept
-
-
-def _hashed(metrics: Mapping[str, ArrayLike]) -> dict[str, str]:
-    return {
-        name: blake2b(np.asarray(matrix, np.float64).tobytes(), digest_size=16).hexdigest()
-        for name, matrix in metrics.items()
-    }

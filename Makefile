@@ -18,7 +18,7 @@ EDITABLE := $(INSTALL) --no-build-isolation --editable
 help:
 	@echo "make test      set up, lint, check types, run all tests"
 	@echo "make demo      set up, train, compress and evaluate on a simulated click log"
-	@echo "make test-kills  compressions and workers killed at many random moments, in minutes"
+	@echo "make test-kills  compressions killed, out of disk and with read errors at random moments, in minutes"
 	@echo "make test-zoo  models of other libraries and TorchRec, which it installs"
 	@echo "make bench-smoke  lookups against recorded ratios, in a minute"
 	@echo "make lint      ruff and mypy alone"
@@ -33,6 +33,7 @@ test: lint
 
 test-kills: $(VENV)/.dev
 	SAEC_KILLS=20 $(BIN)/python -m pytest tests/test_resuming.py -k killed
+	SAEC_KILLS=20 $(BIN)/python -m pytest tests/test_resuming_faults.py -k "failed or killed or full or two"
 	SAEC_KILLS=5 $(BIN)/python -m pytest tests/distributed -k "kill or die"
 
 test-zoo: $(VENV)/.zoo

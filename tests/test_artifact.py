@@ -715,7 +715,7 @@ def test_path_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"cannot write .*missing/a\.saec: No such file or dir"):
         all_kinds().save(tmp_path / "missing" / "a.saec")
     (tmp_path / "directory").mkdir()
-    with pytest.raises(ArtifactError, match=r"cannot write .*directory: Is a directory"):
+    with pytest.raises(ArtifactError, match=r"cannot write .*directory: it is a directory"):
         all_kinds().save(tmp_path / "directory")
     assert [path.name for path in tmp_path.iterdir()] == ["directory"]
 

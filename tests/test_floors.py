@@ -16,7 +16,7 @@ FLOORS = [
     {"_native", "errors", "cores"},
     {
         *("table", "rows", "parts", "census", "codes", "pieces", "passes", "workspace"),
-        *("budget", "progress", "files", "notebook"),
+        *("budget", "progress", "files", "log_blocks", "notebook", "remote"),
     },
     {
         *("frequency", "metric", "allocation", "codebook", "clustering", "tiers", "order"),
@@ -24,7 +24,15 @@ FLOORS = [
     },
     {"artifact", "lookup", "stored", "compressed", "codecs", "metric_file"},
     {
-        *("pricing", "compress", "resuming", "permutations", "renumbering", "vectors"),
+        *(
+            "pricing",
+            "compress",
+            "resuming",
+            "fingerprint",
+            "permutations",
+            "renumbering",
+            "vectors",
+        ),
         *("forecast", "inspection", "checkpoint", "__init__"),
     },
     {"torch", "baselines", "distributed", "onnx"},

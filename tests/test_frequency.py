@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from saec import frequency
+from saec import log_blocks
 from saec.errors import DataError, IdError
 from saec.frequency import count_batches, count_columns, count_ids, unseen_frequency
 from saec.rows import FileRows, rows_of
@@ -69,9 +70,69 @@ def test_bad_ids(ids: object, message: str) -> None:
         count_ids(ids, 5)  # type: ignore[arg-type]
 
 
-def test_bad_vocab_size() -> None:
-    with pytest.raises(IdError, match="a vocabulary of 0; it must be at least 1"):
-        count_ids([], 0)
+@pytest.mark.parametrize("size", [0, -3, 2.0, "5", True])
+def test_bad_vocab_size(size: object) -> None:
+    with pytest.raises(IdError, match=f"a vocabulary of {size!r}; it must be at least 1"):
+        count_ids([], size)  # type: ignore[arg-type]
+
+
+def test_counts_that_no_memory_holds() -> None:
+    with pytest.raises(IdError, match=r"counts of \d+ features take \d+ bytes of memory"):
+        count_ids([1], 1 << 60)
+
+
+def test_ids_of_ragged_rows() -> None:
+    with pytest.raises(IdError, match=r"'u': ids are no array: .* inhomogeneous"):
+        count_batches([{"u": [[1], [1, 2]]}])
+
+
+@pytest.mark.parametrize("batch", [(1, 2), np.array([1]), "user"])
+def test_batches_that_are_no_mappings(batch: object) -> None:
+    with pytest.raises(DataError, match=r"a batch is a mapping \{field: ids\}, not"):
+        count_batches([batch])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [([], "no files were given"), ("**b", r"\*\*b: Invalid pattern"), ("a" * 5000, "too long")],
+)
+def test_paths_that_name_no_files(paths: str | list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        count_columns(paths, {"u": "user"})
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["user", "user"])
+    pq.write_table(table, tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"log\.parquet: 2 columns are named 'user'"):
+        count_columns(tmp_path / "log.parquet", {"u": "user"})
+
+
+@pytest.mark.parametrize(
+    "values", [pa.array([Decimal("1.5")]), pa.array([[Decimal(2)]]), pa.array([Decimal(2)])]
+)
+def test_decimals_are_no_ids(values: pa.Array, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user": values}), tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"column 'user' holds decimal128.*, not integer ids"):
+        count_columns(tmp_path / "log.parquet", {"u": "user"})
+
+
+def test_counts_in_a_folder_need_room(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user": [1]}), tmp_path / "log.parquet")
+    (tmp_path / "counts").mkdir()
+
+    def count(size: int, folder: str) -> list[int]:
+        log = tmp_path / "log.parquet"
+        return count_columns(log, {"u": "user"}, {"u": size}, folder=tmp_path / folder)[
+            "u"
+        ].tolist()
+
+    with pytest.raises(DataError, match=r"cannot write \d+ bytes to .*; \d+ bytes are free"):
+        count(1 << 57, "counts")
+    assert not list((tmp_path / "counts").iterdir())
+    with pytest.raises(DataError, match=r"cannot write to .*: Not a directory"):
+        count(9, "log.parquet")
+    assert count(4, "counts") == [0, 1, 0, 0]
 
 
 def test_count_batches_of_named_fields() -> None:
@@ -183,9 +244,9 @@ def test_many_blocks_equal_one(
         frame.write_csv(path)
     else:
         frame.write_parquet(path, row_group_size=400)
-    monkeypatch.setattr(frequency, "BATCH_ROWS", 7)
-    monkeypatch.setattr(frequency, "CSV_BLOCK_BYTES", 100)
-    assert len(list(frequency._blocks(path, ["user"]))) > 20
+    monkeypatch.setattr(log_blocks, "BATCH_ROWS", 7)
+    monkeypatch.setattr(log_blocks, "CSV_BLOCK_BYTES", 100)
+    assert len(list(log_blocks.log_blocks(path, ["user"]))) > 20
     assert np.array_equal(count_columns(path, {"u": "user"})["u"], np.bincount(ids))
 
 

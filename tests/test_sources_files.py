@@ -9,6 +9,7 @@ import pickle
 import struct
 import sys
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,12 +63,31 @@ def save_nested(key: str) -> Callable[[Path, State], None]:
     return save
 
 
+class Hooks:
+    """An object of the kind that trainers keep in their checkpoints."""
+
+    def __init__(self) -> None:
+        self.seen = {"best": Path("best.ckpt"), "scores": [0.5]}
+
+
+def save_lightning(path: Path, tensors: State) -> None:
+    rest = {
+        "epoch": 3,
+        "pytorch-lightning_version": "2.4.0",
+        "hyper_parameters": Namespace(dim=2, hooks=Hooks()),
+        "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.5), "hooks": Hooks()}},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3, 2)}}, "param_groups": []}],
+    }
+    torch.save(rest | {"state_dict": tensors}, path)
+
+
 WRITERS: dict[str, Callable[[Path, State], None]] = {
     "model.safetensors": save_safetensors,
     "model.npz": save_npz,
     "model.pt": lambda path, tensors: torch.save(tensors, path),
     "model.pth": save_old_torch,
     "lightning.pt": save_nested("state_dict"),
+    "epoch=3-step=100.ckpt": save_lightning,
     "recipe.pt": save_nested("model_state_dict"),
     "pytorch_model.bin": save_nested("model"),
 }

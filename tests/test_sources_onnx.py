@@ -81,3 +81,91 @@ def test_without_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(OptionalDependencyError, match=r"pip install 'saec\[onnx\]'"):
         read_tables(path)
+
+
+def graph_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """A model that makes ``rows`` of ``ids``."""
+    graph = helper.make_graph(
+        nodes,
+        "model",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["B"])],
+        [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["B", 4])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    return helper.make_model(graph, opset_imports=opsets)
+
+
+def function(name: str, *nodes: onnx.NodeProto) -> onnx.FunctionProto:
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    return helper.make_function("local", name, ["table", "at"], ["found"], nodes, opsets)
+
+
+def call(name: str, found: str = "found") -> onnx.NodeProto:
+    return helper.make_node(name, ["table", "at"], [found], domain="local")
+
+
+def test_tables_that_local_functions_look_up(tmp_path: Path) -> None:
+    look = helper.make_node("Look", ["user", "ids"], ["rows"], domain="local")
+    model = graph_of([look], {"user": TABLE})
+    gather = helper.make_node("Gather", ["table", "at"], ["found"])
+    model.functions.extend([function("Look", call("Deeper")), function("Deeper", gather)])
+    onnx.save(model, tmp_path / "model.onnx")
+    (rows,) = read_tables(tmp_path / "model.onnx").values()
+    np.testing.assert_array_equal(rows.read(0, 3000), TABLE)
+
+
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [
+        (1, "local functions cannot be inlined: .*[Cc]ycle"),
+        (40, "local functions stand for .* nodes; at most 1048576"),
+        (2000, "local functions are nested too deeply"),
+    ],
+)
+def test_local_functions_without_an_end(depth: int, message: str, tmp_path: Path) -> None:
+    look = helper.make_node("F0", ["user", "ids"], ["rows"], domain="local")
+    model = graph_of([look], {"user": TABLE})
+    for number in range(depth):
+        after = f"F{(number + 1) % depth}" if depth == 1 else f"F{number + 1}"
+        twice = [call(after, "unused")] if depth == 40 else []
+        model.functions.append(function(f"F{number}", *twice, call(after)))
+    if depth > 1:
+        gather = helper.make_node("Gather", ["table", "at"], ["found"])
+        model.functions.append(function(f"F{depth}", gather))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(CheckpointError, match=message):
+        read_tables(tmp_path / "model.onnx")
+
+
+SCALES = {"codes": TABLE.astype(np.int8), "scale": np.array(0.5, np.float32)}
+
+
+def dequantised(gather_first: bool) -> list[onnx.NodeProto]:
+    if gather_first:
+        return [
+            helper.make_node("Gather", ["codes", "ids"], ["some"]),
+            helper.make_node("DequantizeLinear", ["some", "scale"], ["rows"]),
+        ]
+    return [
+        helper.make_node("DequantizeLinear", ["codes", "scale"], ["table"]),
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+    ]
+
+
+@pytest.mark.parametrize("gather_first", [False, True])
+def test_quantised_tables_are_refused_by_name(gather_first: bool, tmp_path: Path) -> None:
+    onnx.save(graph_of(dequantised(gather_first), SCALES), tmp_path / "model.onnx")
+    message = r"quantised tables cannot be compressed \(codes\); compress the model as it was"
+    with pytest.raises(CheckpointError, match=message):
+        read_tables(tmp_path / "model.onnx")
+
+
+def test_quantised_tables_beside_others_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gather = helper.make_node("Gather", ["user", "ids"], ["others"])
+    model = graph_of([*dequantised(True), gather], SCALES | {"user": TABLE})
+    onnx.save(model, tmp_path / "model.onnx")
+    assert list(read_tables(tmp_path / "model.onnx")) == ["user"]
+    assert "quantised tables cannot be compressed (codes)" in caplog.text

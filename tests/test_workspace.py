@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from saec.errors import BudgetError
+from saec.errors import ArtifactError, BudgetError
+from saec.files import reserve
 from saec.workspace import IN_MEMORY, Workspace, held_bytes
 
 
@@ -33,8 +36,42 @@ def test_zeros_in_a_folder_are_mapped(tmp_path: Path) -> None:
     assert IN_MEMORY.zeros(100).base is None
 
 
-def test_files_take_no_room_before_they_are_written(tmp_path: Path) -> None:
-    assert len(Workspace(tmp_path).zeros(1 << 40)) == 1 << 40
+def test_no_zeros_without_room_for_them(tmp_path: Path) -> None:
+    message = (
+        rf"cannot write {1 << 60} bytes to {re.escape(str(tmp_path))}: .*; (\d+) bytes are free"
+    )
+    with pytest.raises(ArtifactError, match=message) as caught:
+        Workspace(tmp_path).zeros(1 << 60)
+    found = re.search(r"(\d+) bytes are free", str(caught.value))
+    assert found is not None
+    assert 0 < int(found[1]) < 1 << 60
+    assert list(tmp_path.iterdir()) == []
+
+
+def unsupported(*_: int) -> None:
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+@pytest.mark.parametrize("allocate", ["as it is", "unsupported", "missing"])
+def test_zeros_have_room_on_every_file_system(
+    allocate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if allocate == "unsupported":
+        monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    elif allocate == "missing":  # as on macOS
+        monkeypatch.delattr(os, "posix_fallocate")
+    nbytes = (3 << 20) + 17
+    with (tmp_path / "zeros").open("w+b") as file:
+        reserve(file, nbytes, tmp_path)
+        status = os.fstat(file.fileno())
+        assert status.st_size == nbytes
+        assert 512 * status.st_blocks >= nbytes
+        assert not any(file.read())
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"cannot write to .*gone: No such file"):
+        Workspace(tmp_path / "gone").zeros(1)
 
 
 def test_what_was_computed_is_recalled(tmp_path: Path) -> None:

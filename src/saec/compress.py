@@ -16,11 +16,12 @@ from saec.codecs.axes import renumbers
 from saec.codecs.codec import Codec, Coded
 from saec.compressed import Compressed, load
 from saec.errors import OptionError
+from saec.fingerprint import fingerprint
 from saec.passes import Advance
-from saec.permutations import permutation_path, save_permutations
+from saec.permutations import permutation_path, remove_permutations, save_permutations
 from saec.pricing import RAW, Priced, field_rng
 from saec.progress import bar
-from saec.resuming import Resumable, fingerprint
+from saec.resuming import Resumable
 from saec.rows import ArrayRows, FileRows
 from saec.stored.raw import RawField
 from saec.table import Field, check_fields
@@ -91,7 +92,7 @@ def compress(
             run.finish(result)
         else:
             run.finish(result)
-            permutation_path(out).unlink(missing_ok=True)  # of an artifact that was here before
+            remove_permutations(out)  # of an artifact that was here before
     return load(out)
 
 

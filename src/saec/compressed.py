@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -14,8 +15,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from saec import artifact
 from saec.codes import whole_ids
 from saec.errors import ArtifactError, FieldError, did_you_mean
+from saec.files import readable_file
 from saec.lookup import Bags, Mode, bags_of, gather, output_dtype
 from saec.notebook import html_table
+from saec.remote import as_url
 from saec.sources import listed
 from saec.stored.clustered import ClusteredField
 from saec.stored.field import SIZE_HEADING, CompressedField, size_cells
@@ -184,11 +187,16 @@ class Compressed(Mapping[str, CompressedField]):
         )
         return rows
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str] | BinaryIO) -> None:
         """Write the artifact, one file, whole or not at all (docs/format.md).
+
+        Args:
+            path: of the file; or a URL such as ``s3://bucket/model.saec``, by way of fsspec; or a
+                binary stream, such as ``io.BytesIO``.
 
         Raises:
             ArtifactError: the file cannot be written.
+            OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
         """
         artifact.write(path, [field.entry for field in self.values()], self.facts)
 
@@ -216,14 +224,31 @@ class Compressed(Mapping[str, CompressedField]):
         return html_table(cost, SIZE_HEADING, rows)
 
 
-def load(path: str | os.PathLike[str]) -> Compressed:
+def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
     """Open an artifact, memory-mapped: lookups read only the pages that they need.
 
     Shards that it joins are mapped, too, and must lie beside it, or beside what it is a link to.
 
+    Args:
+        source: path of the file; or a URL such as ``s3://bucket/model.saec``, downloaded by way of
+            fsspec; or bytes, or a binary stream such as ``io.BytesIO``. None of these but a path
+            can have shards.
+
     Raises:
         ArtifactError: the file or a shard is missing, damaged, hostile or of another format.
+        OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
     """
+    named = str(as_url(source) or source) if isinstance(source, str | os.PathLike) else "the bytes"
+    with readable_file(source, ArtifactError) as path:
+        try:
+            return _loaded(path)
+        except ArtifactError as error:
+            if str(path) == named:
+                raise
+            raise ArtifactError(str(error).replace(str(path), named)) from error
+
+
+def _loaded(path: Path) -> Compressed:
     entries, facts = artifact.read(path)
     try:
         result = Compressed([_checked_field(entry) for entry in entries], _checked_facts(facts))

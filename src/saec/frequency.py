@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from saec.errors import DataError, IdError, did_you_mean, require
+from saec.errors import DataError, IdError
+from saec.files import reserve
+from saec.log_blocks import column_ids, log_blocks, log_files, log_rows
 from saec.progress import bar, track
 
-__all__ = ["count_batches", "count_columns", "count_ids", "log_files", "unseen_frequency"]
+__all__ = ["count_batches", "count_columns", "count_ids", "unseen_frequency"]
 
 Counts = NDArray[np.int64]
-
-# Rows decoded at a time; with it, and not with the file, memory grows.
-BATCH_ROWS = 1 << 16
-CSV_BLOCK_BYTES = 1 << 18  # many blocks are read ahead
-# Parquet pages are read through a buffer of this size instead of whole column chunks.
-PAGE_BUFFER_BYTES = 1 << 20
 
 # Ids beyond this are hashes, not places in a table: counting by them would take 17 GB and more.
 MAX_UNBOUNDED_ID = (1 << 31) - 1
@@ -42,7 +38,7 @@ def count_ids(ids: ArrayLike, vocab_size: int) -> Counts:
         IdError: an id is out of range (the first one is named), or ids are no integers.
     """
     counter = _Counter("ids", vocab_size)
-    counter.add(np.asarray(ids))
+    counter.add(_array("ids", ids))
     return counter.counts
 
 
@@ -64,17 +60,20 @@ def count_batches(
 
     Raises:
         IdError: an id is out of range, or ids are no integers.
-        DataError: a field of ``vocab_sizes`` occurs in no batch, or there are no batches.
+        DataError: a field of ``vocab_sizes`` occurs in no batch, there are no batches, or one is no
+            mapping.
     """
     counters = {name: _Counter(name, size) for name, size in (vocab_sizes or {}).items()}
     seen: dict[str, None] = {}
     for batch in track(batches, description="counting ids", show=progress):
+        if not isinstance(batch, Mapping):
+            raise DataError(f"a batch is a mapping {{field: ids}}, not {type(batch).__name__}")
         for name, ids in batch.items():
             seen[name] = None
             if vocab_sizes is None and name not in counters:
                 counters[name] = _Counter(name, None)
             if name in counters:
-                counters[name].add(np.asarray(ids))
+                counters[name].add(_array(name, ids))
     missing = ", ".join(repr(name) for name in counters if name not in seen)
     if missing or not seen:
         found = ", ".join(map(repr, seen)) or "nothing"
@@ -123,11 +122,11 @@ def count_columns(
         for name in columns
     }
     wanted = list(dict.fromkeys(columns.values()))
-    with bar("counting ids", _total_rows(files), progress) as rows:
+    with bar("counting ids", log_rows(files), progress) as rows:
         for file in files:
-            for block in _blocks(file, wanted):
+            for block in log_blocks(file, wanted):
                 for name, column in columns.items():
-                    counters[name].add(_integers(file, column, block.column(column)))
+                    counters[name].add(column_ids(file, column, block.column(column)))
                 rows.advance(block.num_rows)
     return {name: counter.counts for name, counter in counters.items()}
 
@@ -147,8 +146,10 @@ class _Counter:
     """Counts of one field; grows with the ids if the size of the vocabulary is not known."""
 
     def __init__(self, name: str, vocab_size: int | None, folder: str | Path | None = None) -> None:
-        if vocab_size is not None and vocab_size < 1:
-            raise IdError(f"{name!r} has a vocabulary of {vocab_size}; it must be at least 1")
+        if vocab_size is not None and not _is_size(vocab_size):
+            raise IdError(
+                f"{name!r} has a vocabulary of {vocab_size!r}; it must be at least 1, and whole"
+            )
         self._name = name
         self._fixed = vocab_size is not None
         self._limit = MAX_UNBOUNDED_ID + 1 if vocab_size is None else vocab_size
@@ -173,7 +174,7 @@ class _Counter:
 
     def _grow(self, size: int) -> None:
         if size > len(self._counts):
-            larger = np.zeros(max(size, 2 * len(self._counts)), np.int64)
+            larger = _zeros_in_memory(max(size, 2 * len(self._counts)))
             larger[: self._size] = self.counts
             self._counts = larger
         self._size = max(self._size, size)
@@ -189,117 +190,36 @@ class _Counter:
         )
 
 
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0
+
+
+def _array(name: str, ids: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(ids)
+    except ValueError as error:  # rows of different lengths
+        raise IdError(f"{name!r}: ids are no array: {error}") from error
+
+
 def _zeros(size: int, folder: str | Path | None) -> Counts:
     """``size`` zeros in memory, or in a new file of ``folder``."""
     if folder is None:
+        return _zeros_in_memory(size)
+    path = Path(folder) / f"counts-{secrets.token_hex(8)}"
+    try:
+        with path.open("x+b") as file:
+            reserve(file, 8 * size, Path(folder))
+            return np.memmap(path, np.int64, "r+", shape=(size,))
+    except BaseException as error:
+        with suppress(OSError):
+            path.unlink()
+        if isinstance(error, OSError):
+            raise DataError(f"cannot write to {folder}: {error.strerror}") from error
+        raise
+
+
+def _zeros_in_memory(size: int) -> Counts:
+    try:
         return np.zeros(size, np.int64)
-    try:
-        handle, path = tempfile.mkstemp(prefix="counts-", dir=folder)
-    except OSError as error:
-        raise DataError(f"cannot write to {folder}: {error.strerror}") from error
-    os.close(handle)
-    return np.memmap(path, np.int64, "w+", shape=(size,))
-
-
-def log_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Files of a log: those given, those in folders given, and those that match patterns.
-
-    Raises:
-        DataError: there is none for one of ``paths``.
-    """
-    files: list[Path] = []
-    for path in paths:
-        found = _expand(Path(path))
-        if not found:
-            raise DataError(f"{path}: no such file, or no Parquet or CSV file in it")
-        files += found
-    return files
-
-
-def _expand(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if _kind(file) is not None)
-    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-
-
-def _kind(path: Path) -> str | None:
-    if path.suffix == ".parquet":
-        return "parquet"
-    return "csv" if path.name.endswith((".csv", ".csv.gz")) else None
-
-
-def _total_rows(files: Sequence[Path]) -> int | None:
-    if any(_kind(file) != "parquet" for file in files):
-        return None
-    total = 0
-    for file in files:
-        with _open_parquet(file) as opened:
-            total += opened.metadata.num_rows
-    return total
-
-
-def _blocks(path: Path, columns: list[str]) -> Iterator[Any]:
-    """Record batches of at most some tens of thousands of rows."""
-    arrow = require("pyarrow", "data")
-    kind = _kind(path)
-    if kind is None:
-        raise DataError(f"{path}: neither .parquet nor .csv")
-    blocks = _parquet_blocks if kind == "parquet" else _csv_blocks
-    try:
-        yield from blocks(path, columns)
-    except (arrow.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{path}: {_first_line(error)}") from error
-
-
-def _open_parquet(path: Path) -> Any:
-    parquet = require("pyarrow.parquet", "data")
-    arrow = require("pyarrow", "data")
-    try:
-        # Not pyarrow.dataset: it decodes whole row groups, which may be as large as the file.
-        return parquet.ParquetFile(path, buffer_size=PAGE_BUFFER_BYTES, pre_buffer=False)
-    except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: {_first_line(error)}") from error
-
-
-def _parquet_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
-    with _open_parquet(path) as file:
-        present = file.schema_arrow.names
-        for column in columns:
-            if column not in present:
-                raise DataError(
-                    f"{path}: no column {column!r}; there are {', '.join(present)}"
-                    f"{did_you_mean(column, present)}"
-                )
-        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
-
-
-def _csv_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
-    csv = require("pyarrow.csv", "data")
-    arrow = require("pyarrow", "data")
-    # Types are given, not guessed: the first block may hold nothing but nulls.
-    types = dict.fromkeys(columns, arrow.int64())
-    with csv.open_csv(
-        path,
-        read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
-        convert_options=csv.ConvertOptions(include_columns=columns, column_types=types),
-    ) as reader:
-        yield from reader
-
-
-def _integers(path: Path, column: str, values: Any) -> NDArray[Any]:
-    types = require("pyarrow", "data").types
-    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
-    while any(is_list(values.type) for is_list in lists):
-        values = values.flatten()
-    if not types.is_integer(values.type):
-        raise DataError(
-            f"{path}: column {column!r} holds {values.type}, not integer ids or lists of them"
-        )
-    result: NDArray[Any] = values.drop_null().to_numpy()
-    return result
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip("'\"").split("\n", 1)[0]
+    except (MemoryError, ValueError) as error:
+        raise IdError(f"counts of {size} features take {8 * size} bytes of memory") from error

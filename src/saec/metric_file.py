@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from saec.errors import MetricError
 from saec.files import whole_file
 from saec.metric import LossMetrics
+from saec.remote import local
 
 __all__ = ["load_metrics", "save_metrics"]
 
@@ -53,7 +54,7 @@ def load_metrics(path: str | os.PathLike[str]) -> LossMetrics:
         MetricError: the file is missing, damaged, or holds no loss metrics.
     """
     try:
-        with safe_open(path, framework="np") as file:
+        with safe_open(local(path, MetricError), framework="np") as file:
             names = list(file.keys())
             kinds = {name: file.get_slice(name) for name in names}
             for name, kind in kinds.items():

@@ -11,17 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.compressed import Compressed
-from saec.files import let_go, whole_file
+from saec.errors import DataError
+from saec.files import followed, let_go, whole_file
 from saec.stored.field import CompressedField
 
-__all__ = ["permutation_path", "save_permutations"]
+__all__ = ["permutation_path", "remove_permutations", "save_permutations"]
 
 _WRITTEN_ROWS = 1 << 20
 
 
 def permutation_path(artifact: str | os.PathLike[str]) -> Path:
-    """Where the permutations of an artifact go."""
-    return Path(f"{os.fspath(artifact)}.permutation.safetensors")
+    """Where the permutations of an artifact go: beside the file that ``artifact`` may link to."""
+    return Path(f"{followed(artifact)}.permutation.safetensors")
 
 
 def save_permutations(path: str | os.PathLike[str], result: Compressed) -> None:
@@ -44,6 +45,19 @@ def save_permutations(path: str | os.PathLike[str], result: Compressed) -> None:
             for block in _blocks(field):
                 stream.write(block.astype("<i8").data)
                 let_go(block)
+
+
+def remove_permutations(artifact: str | os.PathLike[str]) -> None:
+    """Remove the permutations of an artifact, if there are any.
+
+    Raises:
+        DataError: they cannot be removed.
+    """
+    path = permutation_path(artifact)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot remove {path}: {error.strerror}") from error
 
 
 def _blocks(field: CompressedField) -> Iterator[NDArray[np.int64]]:

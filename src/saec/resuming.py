@@ -3,56 +3,51 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from saec import artifact
-from saec.budget import Budget
-from saec.codecs.codec import Codec, Coded
+from saec.codecs.codec import Coded
 from saec.compressed import Compressed, load
-from saec.errors import ArtifactError, SaecError
-from saec.files import sync_directory, whole_file
-from saec.stored.field import CompressedField
-from saec.table import Field
+from saec.errors import (
+    ArtifactError,
+    BudgetError,
+    FieldError,
+    MetricError,
+    OptionError,
+)
+from saec.files import (
+    cause,
+    checked_target,
+    sync_directory,
+    take_status,
+    target_name,
+    whole_file,
+)
+from saec.remote import refuse_url
 from saec.vectors import save_vector
 from saec.workspace import ShardNames, Workspace
 
-__all__ = ["Resumable", "fingerprint"]
+__all__ = ["Resumable"]
 
 logger = logging.getLogger(__name__)
 
 _MARK, _LOCK, _MADE = "mark", "lock", "made"
+_FINISHED = "field-*.saec"
+
+# The request cannot be met, whatever is repeated. Any other error, such as one of reading a file or
+# of a cluster, may pass.
+_IMPOSSIBLE = (BudgetError, FieldError, MetricError, OptionError)
 
 _NUMBER_BITS = 20  # shards of a field have these bits of their number for themselves
-
-
-def fingerprint(
-    fields: Sequence[Field],
-    budget: Budget | None,
-    codec: Codec | None,
-    metrics: Mapping[str, ArrayLike] | None,
-    seed: int,
-) -> str:
-    """A hash of all that the artifact depends on; of files, their sizes and times of change."""
-    known = {
-        "versions": [version("saec"), artifact.FORMAT],
-        "fields": [[field.name, field.rows.identity, field.counts.identity] for field in fields],
-        "metrics": None if metrics is None else _hashed(metrics),
-        "asked": [repr(budget), repr(codec), seed],
-    }
-    return blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
 
 
 class Resumable:
@@ -64,11 +59,13 @@ class Resumable:
         held: see :class:`~saec.workspace.Workspace`.
 
     Raises:
-        ArtifactError: the folder cannot be made, or another process works in it.
+        ArtifactError: the folder cannot be made, another process works in it, or ``out`` is no
+            regular file.
     """
 
     def __init__(self, out: Path, mark: str, held: int = Workspace.held) -> None:
-        self.out = out
+        refuse_url(out, ArtifactError)
+        self.out = out = checked_target(out, ArtifactError)
         self.mark = mark
         self._held = held
         self._run = mark[:16]
@@ -78,9 +75,15 @@ class Resumable:
     def __enter__(self) -> Self:
         try:
             self._lock = self._locked()
-            self._begin()
         except OSError as error:
-            raise ArtifactError(f"cannot write {self.folder}: {error.strerror}") from error
+            raise self._unwritable(error) from error
+        try:
+            self._begin()
+        except BaseException as error:
+            os.close(self._lock)
+            if isinstance(error, OSError):
+                raise self._unwritable(error) from error
+            raise
         return self
 
     def __exit__(
@@ -89,8 +92,8 @@ class Resumable:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # What was asked for cannot be; another try will ask for something else.
-        if isinstance(error, SaecError) and not isinstance(error, ArtifactError):
+        # Another try will ask for something else, so what was measured for this one is of no use.
+        if isinstance(error, _IMPOSSIBLE) and not any(self.folder.glob(_FINISHED)):
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
 
@@ -103,16 +106,17 @@ class Resumable:
     def once(self, number: int, code: Callable[[], Coded]) -> Coded:
         """What ``code`` made of the field of this ``number``, now or in an earlier run."""
         path = self.folder / f"field-{number:05}.saec"
-        if not path.exists():
+        kept = _kept(path)
+        if kept is None:
             coded = code()
             _keep_permutation(path, coded)
             Compressed([coded.field], coded.lost).save(path)
-        kept = load(path)
-        assert kept.predicted_loss_increase is not None, "it was given"
+            kept = _opened(path)
+        loss = kept.predicted_loss_increase
+        assert loss is not None, "it was given"
         (field,) = kept.values()
         self._sharded[field.name] = kept.sharded.get(field.name, {})
-        _take_permutation(path, field)
-        return Coded(field, kept.predicted_loss_increase)
+        return Coded(field, loss)
 
     def finish(self, result: Compressed) -> None:
         """Write the artifact; what it was made of is no longer needed.
@@ -128,7 +132,10 @@ class Resumable:
                     self._bring(self.folder / file, self.out.with_name(file))
             entries.append(replace(field.entry, sharded=sharded))
         self.put(lambda path: artifact.write(path, entries, result.facts), self.out)
-        shutil.rmtree(self.folder)
+        try:
+            shutil.rmtree(self.folder)
+        except OSError as error:  # the artifact is complete all the same
+            logger.warning("cannot remove %s: %s", self.folder, error)
         artifact.remove_stale(self.out, self._run)
 
     def put(self, write: Callable[[Path], None], target: Path) -> None:
@@ -141,20 +148,28 @@ class Resumable:
         """
         made = self.folder / _MADE
         write(made)
+        self._place(made, target)
+
+    def _place(self, made: Path, target: Path) -> None:
+        target = checked_target(target, ArtifactError)
         try:
+            take_status(made, target)
             made.replace(target)
             sync_directory(target.parent)
         except OSError as error:
-            raise ArtifactError(f"cannot write {target}: {error.strerror}") from error
+            why = cause(error, target.parent)
+            raise ArtifactError(f"cannot write {target}: {why}") from error
 
     def _bring(self, shard: Path, target: Path) -> None:
         """Give a shard its place, and leave it here, too: this may be interrupted, and be again."""
-        if target.exists():
-            return
+        made = self.folder / _MADE
+        made.unlink(missing_ok=True)
         try:
-            os.link(shard, target)
+            os.link(shard, made)
         except OSError:  # not all file systems have links
-            self.put(lambda path: _copy(shard, path), target)
+            _copy(shard, made)
+        self._place(made, target)
+        made.unlink(missing_ok=True)  # it stays where it already was a link to the same file
 
     def _locked(self) -> int:
         """A lock that ends with the process; the folder may vanish until it is got."""
@@ -174,16 +189,42 @@ class Resumable:
     def _begin(self) -> None:
         """Start anew, unless what is there has the same mark."""
         mark = self.folder / _MARK
-        if mark.exists():
-            if mark.read_text() == self.mark:
-                logger.info("going on with what %s holds", self.folder)
-                return
+        found = _content(mark)
+        if found == self.mark.encode():
+            logger.info("going on with what %s holds", self.folder)
+            self._clear(
+                lambda path: target_name(path) != path.name
+            )  # of processes that were killed
+            return
+        if found is not None:
             logger.warning("%s belongs to other options or inputs: starting anew", self.folder)
-        for path in self.folder.iterdir():
-            if path.name != _LOCK:
-                path.unlink()
+        self._clear(lambda path: path.name != _LOCK)
         with whole_file(mark, ArtifactError) as stream:
             stream.write(self.mark.encode())
+
+    def _clear(self, unwanted: Callable[[Path], bool]) -> None:
+        for path in filter(unwanted, sorted(self.folder.iterdir())):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _unwritable(self, error: OSError) -> ArtifactError:
+        exists = isinstance(error, FileExistsError)
+        why = "it is no folder" if exists else cause(error, self.out.parent)
+        return ArtifactError(f"cannot write {self.folder}: {why}")
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes of a small file; None if there is none that can be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _is_temporary(path: Path) -> bool:
+    return target_name(path) != path.name
 
 
 def _copy(shard: Path, path: Path) -> None:
@@ -211,13 +252,21 @@ def _keep_permutation(path: Path, coded: Coded) -> None:
     save_vector(_permutation_of(path), permutation, ArtifactError)
 
 
-def _take_permutation(path: Path, field: CompressedField) -> None:
-    if field.renumbered:
-        field.permutation = np.load(_permutation_of(path), mmap_mode="r")
+def _kept(path: Path) -> Compressed | None:
+    """A finished field; None if there is none, or its files are damaged and it is coded anew."""
+    if not path.exists():
+        return None
+    try:
+        return _opened(path)
+    except (ArtifactError, OSError, ValueError) as error:
+        logger.warning("%s cannot be read and is made again: %s", path, error)
+        return None
 
 
-def _hashed(metrics: Mapping[str, ArrayLike]) -> dict[str, str]:
-    return {
-        name: blake2b(np.asarray(matrix, np.float64).tobytes(), digest_size=16).hexdigest()
-        for name, matrix in metrics.items()
-    }
+def _opened(path: Path) -> Compressed:
+    """A finished field with its permutation, if it has one."""
+    kept = load(path)
+    for field in kept.values():
+        if field.renumbered:
+            field.permutation = np.load(_permutation_of(path), mmap_mode="r")
+    return kept

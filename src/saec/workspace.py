@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 
 from saec.budget import parse_size
 from saec.errors import ArtifactError, BudgetError
-from saec.files import whole_file
+from saec.files import reserve, whole_file
 
 __all__ = ["IN_MEMORY", "ShardNames", "Workspace", "held_bytes"]
+
+logger = logging.getLogger(__name__)
 
 # What a pass takes at once beside the samples: a part as float32 and, several times, as float64.
 _WORKING_BYTES = 400 << 20
@@ -56,13 +59,20 @@ class Workspace:
     shards: ShardNames | None = None
 
     def zeros(self, nbytes: int) -> NDArray[np.uint8]:
-        """``nbytes`` zeros that can be written to."""
+        """``nbytes`` zeros that can be written to.
+
+        Raises:
+            ArtifactError: the disk has no room for them.
+        """
         if self.folder is None or not nbytes:
             return np.zeros(nbytes, dtype=np.uint8)
         # A file without a name: nothing is left of it, however the process ends.
-        with tempfile.TemporaryFile(dir=self.folder) as file:
-            file.truncate(nbytes)
-            mapped = np.memmap(file, dtype=np.uint8, mode="r+", shape=(nbytes,))
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                reserve(file, nbytes, self.folder, ArtifactError)
+                mapped = np.memmap(file, dtype=np.uint8, mode="r+", shape=(nbytes,))
+        except OSError as error:
+            raise ArtifactError(f"cannot write to {self.folder}: {error.strerror}") from error
         return mapped.view(np.ndarray)  # numpy is slow at single places of its memmap
 
     def recalled(
@@ -78,10 +88,25 @@ class Workspace:
         if self.folder is None:
             return compute()
         path = self.folder / f"{what}-{blake2b(name.encode(), digest_size=16).hexdigest()}.npz"
-        if not path.exists():
+        found = _loaded(path)
+        if found is None:
             _save(path, compute())  # and forget, so that it is not held twice
-        with np.load(path, allow_pickle=False) as loaded:
+            found = _loaded(path)
+        assert found is not None, "it was just written"
+        return found
+
+
+def _loaded(path: Path) -> Mapping[str, NDArray[Any]] | None:
+    """The arrays of a file; None if there is none or it is damaged, so that it is made anew."""
+    try:
+        # Opened here: numpy leaves a damaged archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:
             return dict(loaded)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a damaged archive may raise anything
+        logger.warning("%s cannot be read and is computed again: %s", path, error)
+        return None
 
 
 def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -217,3 +217,20 @@ def test_damaged_bytes_end_in_typed_errors(tmp_path: Path) -> None:
         except saec.SaecError as error:
             outcomes.add(type(error).__name__)
     assert outcomes == {"written", "CheckpointError", "OnnxError"}
+
+
+def test_tables_of_local_functions_are_replaced(tmp_path: Path) -> None:
+    gather = onnx.helper.make_node("Gather", ["table", "at"], ["found"])
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("local", 1)]
+    look = onnx.helper.make_function("local", "Look", ["table", "at"], ["found"], [gather], opsets)
+    model = lookup_model(TABLE)
+    model.graph.node[0].CopyFrom(
+        onnx.helper.make_node("Look", ["table", "ids"], ["rows"], domain="local")
+    )
+    model.functions.append(look)
+    model.opset_import.append(onnx.helper.make_opsetid("local", 1))
+    onnx.save(model, tmp_path / "model.onnx")
+    small = saec.Compressed([clustered("table", COUNT)])
+    saec.onnx.compress(tmp_path / "model.onnx", small, tmp_path / "small.onnx")
+    (rows,) = run(tmp_path / "small.onnx", ids=IDS)
+    np.testing.assert_array_equal(rows, small["table"].lookup(IDS))

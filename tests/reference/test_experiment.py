@@ -490,7 +490,7 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     for target, reason in (
         (tmp_path / "none" / "r.json", "No such file or directory"),
-        (tmp_path / "directory", "Is a directory"),
+        (tmp_path / "directory", "it is a directory"),
     ):
         with pytest.raises(DataError, match=f"cannot write {target}: {reason}"):
             write_json(target, {})

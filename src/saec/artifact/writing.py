@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,12 +61,14 @@ def entry_bytes(entry: Entry) -> int:
 
 
 def write(
-    path: str | os.PathLike[str], entries: Sequence[Entry], facts: Mapping[str, Any] = _NO_FACTS
+    path: str | os.PathLike[str] | BinaryIO,
+    entries: Sequence[Entry],
+    facts: Mapping[str, Any] = _NO_FACTS,
 ) -> None:
     """Write ``entries``, whole or not at all: a sibling temporary file, fsynced, then renamed.
 
     Args:
-        path: of the file; shards that it joins lie beside it already.
+        path: of the file; shards that it joins lie beside it already. Or a stream, for none.
         entries: the fields, in order.
         facts: about the file as a whole, JSON-able.
 
@@ -77,6 +79,7 @@ def write(
     joined = _joined(entries, facts)
     for entry in entries:
         for tensor in entry.sharded.values():
+            assert isinstance(path, str | os.PathLike), "shards lie beside a file"
             check_shards(Path(path).parent, tensor)
     with whole_file(path, ArtifactError) as file:
         file.write(_header(joined))

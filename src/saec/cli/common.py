@@ -17,7 +17,8 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from saec.errors import DataError, MetricWarning
-from saec.files import whole_file
+from saec.files import checked_target, whole_file
+from saec.remote import as_url, check_url
 
 if TYPE_CHECKING:
     from saec import Compressed, CompressedField
@@ -104,10 +105,15 @@ def hush(quiet: bool) -> None:
 
 def check_out(out: Path, *inputs: Path | None) -> None:
     """Before the work, not after it."""
-    if out.is_dir():
-        raise DataError(f"cannot write {out}: it is a directory")
-    if not out.parent.is_dir():
-        raise DataError(f"cannot write {out}: there is no directory {out.parent}")
+    if str(out) == "-":
+        raise DataError("cannot write to standard output (-): give the name of a file")
+    url = as_url(out)
+    if url is not None:
+        check_url(url, DataError)
+        return
+    target = checked_target(out)
+    if not target.parent.is_dir():
+        raise DataError(f"cannot write {out}: there is no directory {target.parent}")
     for path in inputs:
         if path is not None and out.exists() and path.exists() and out.samefile(path):
             raise DataError(f"cannot write {out}: it is the input")

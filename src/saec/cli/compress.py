@@ -105,7 +105,9 @@ def compress(
     import saec
     from saec.checkpoint import read_fields
     from saec.codecs.axes import renumbers
+    from saec.errors import ArtifactError
     from saec.permutations import permutation_path
+    from saec.remote import refuse_url
 
     hush(quiet)
     budget = _budget(ratio, max_bytes, bits_per_feature, loss_increase)
@@ -114,6 +116,7 @@ def compress(
     chosen = _codec(codec, metrics is not None, codebook, order)
     if cluster is not None and workers is not None:
         raise UsageError("give --cluster or --workers, not both")
+    refuse_url(out, ArtifactError)
     permutation = permutation_path(out)
     written = (out, permutation) if renumbers(chosen) else (out,)
     for path in written:

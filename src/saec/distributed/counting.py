@@ -18,7 +18,7 @@ from saec.distributed.vectors import shards_for
 from saec.distributed.windows import Target, Window, cut, placed
 from saec.errors import DataError
 from saec.frequency import count_columns as count_here
-from saec.frequency import log_files
+from saec.log_blocks import log_files
 from saec.progress import bar
 from saec.vectors import save_vector
 from saec.workspace import Workspace

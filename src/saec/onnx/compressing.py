@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike
 from onnx import ModelProto
 
 from saec.compressed import Compressed, load
-from saec.errors import FieldError, OnnxError, SaecError
+from saec.errors import CheckpointError, FieldError, OnnxError, SaecError
 from saec.onnx.files import save
 from saec.onnx.rewriting import Rewriting
+from saec.remote import local
 from saec.rows import Rows
-from saec.sources.onnx_files import open_model, tensor_rows
-from saec.sources.onnx_graph import TableUse, embedding_tables
+from saec.sources.onnx_files import find_tables, open_model, tensor_rows
+from saec.sources.onnx_graph import TableUse
 from saec.sources.source import first_line, listed
 from saec.stored.field import CompressedField
 from saec.table import Field
@@ -78,8 +79,8 @@ def tables(model: str | os.PathLike[str]) -> dict[str, Rows]:
     Raises:
         CheckpointError: the model cannot be read, or is damaged.
     """
-    path = Path(model)
-    uses = embedding_tables(open_model(path).graph)
+    path = local(model, CheckpointError)
+    uses = find_tables(path, open_model(path))
     return {name: tensor_rows(path, use.tensor) for name, use in uses.items()}
 
 
@@ -127,12 +128,12 @@ def compress(
         OnnxError: the model has no such tables, or ones of another shape, or is too old; or the
             file cannot be written.
     """
-    source, target = Path(model), Path(out)
+    source, target = local(model, CheckpointError), Path(out)
     if not isinstance(result, Compressed):
         result = load(result)
     loaded = open_model(source)
     _check_opset(loaded, source)
-    uses = embedding_tables(loaded.graph)
+    uses = find_tables(source, loaded)
     matched = _matched(result, uses, names or {}, source)
     chosen = {table: uses[table] for table in matched.values()}
     replaced = {table: result[name] for name, table in matched.items()}

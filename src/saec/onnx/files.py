@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from onnx import ModelProto, TensorProto, helper
 
 from saec.errors import OnnxError
-from saec.files import whole_file
+from saec.files import checked_target, whole_file
 from saec.rows import FileRows
 from saec.sources.onnx_files import external_bytes
 from saec.sources.onnx_graph import scopes_of
@@ -34,6 +34,7 @@ def save(model: ModelProto, source: Path, out: Path) -> None:
         CheckpointError: a tensor of ``source`` is missing or damaged.
         OnnxError: a file cannot be written.
     """
+    out = checked_target(out, OnnxError)
     tensors = list(_tensors(model))
     elsewhere = {id(tensor): _outside(tensor, source) for tensor in tensors if _is_outside(tensor)}
     # Not of the model as a whole: protobuf cannot tell sizes beyond its limit.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from saec.errors import CheckpointError
+from saec.remote import local
 from saec.sources.dcp import METADATA, read_dcp
 from saec.sources.naming import in_order, join_shards, matches
 from saec.sources.numpy_files import read_npy, read_npz
@@ -24,6 +25,7 @@ _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".pt": read_torch,
     ".pth": read_torch,
     ".bin": read_torch,
+    ".ckpt": read_torch,
     ".onnx": read_onnx,
 }
 _PARQUET = ".parquet"
@@ -37,12 +39,15 @@ def read_source(path: str | Path) -> Source:
         path: one of
 
             * a file: ``.safetensors``; ``.safetensors.index.json`` of Hugging Face; ``.npz``;
-              ``.npy``; a torch state_dict in ``.pt``, ``.pth`` or ``.bin``; ``.parquet``; an ONNX
-              model ``.onnx``, of which these are the embedding tables
+              ``.npy``; a torch state_dict in ``.pt``, ``.pth``, ``.bin`` or (of Lightning)
+              ``.ckpt``; ``.parquet``; an ONNX model ``.onnx``, of which these are the embedding
+              tables
             * a folder of ``torch.distributed.checkpoint``, with its ``.metadata``
             * a folder with one such index, or with files of one kind
             * a folder of Parquet files, which are one table of its name, or of folders of those
             * a pattern with ``*`` of files of one kind
+            * a URL such as ``s3://bucket/model.pt`` of a file or a folder, of which fsspec makes a
+              copy for as long as the process runs
 
             In several files, names must differ. Arrays ``NAME-K-of-N`` (and ``.npy`` files
             ``NAME-K``) are shards of rows of one array; K counts from 0 or from 1.
@@ -52,12 +57,13 @@ def read_source(path: str | Path) -> Source:
             the others; says what was found.
         OptionalDependencyError: a package that is needed is not installed.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _read_folder(path)
-    if path.is_file():
-        return _read_files(path, [path])
-    files = matches(path)
+    path = local(path, CheckpointError)
+    try:
+        if path.is_dir():
+            return _read_folder(path)
+        files = [path] if path.is_file() else matches(path)
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise CheckpointError(f"{path}: {error.strerror}") from error
     if not files:
         raise CheckpointError(f"{path}: no such file")
     return _read_files(path, files)

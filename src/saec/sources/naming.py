@@ -28,10 +28,17 @@ def in_order(paths: Iterable[Path]) -> list[Path]:
 
 
 def matches(pattern: Path) -> list[Path]:
-    """Files that a path with ``*``, ``?`` or ``[`` means; none if it has none of them."""
+    """Files that a path with ``*``, ``?`` or ``[`` means; none if it has none of them.
+
+    Raises:
+        CheckpointError: no files can be named so.
+    """
     if not set("*?[") & set(str(pattern)):
         return []
-    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    try:
+        found = list(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+    except (ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"{pattern}: {error}") from error
     return in_order(path for path in found if path.is_file())
 
 

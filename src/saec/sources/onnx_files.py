@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -12,17 +13,20 @@ import numpy as np
 
 from saec.errors import CheckpointError, require
 from saec.rows import ArrayRows, FileRows, Rows
-from saec.sources.onnx_graph import embedding_tables, scopes_of
-from saec.sources.source import Arrays, first_line
+from saec.sources.onnx_functions import inlined
+from saec.sources.onnx_graph import TableUse, embedding_tables, quantised_tables, scopes_of
+from saec.sources.source import Arrays, first_line, listed
 
-__all__ = ["external_bytes", "open_model", "read_onnx", "tensor_rows"]
+__all__ = ["external_bytes", "find_tables", "open_model", "read_onnx", "tensor_rows"]
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = {1: np.float32, 10: np.float16, 11: np.float64, 16: ml_dtypes.bfloat16}
 _EXTERNAL = 1  # of TensorProto.DataLocation
 
 
 def open_model(path: Path) -> Any:
-    """Parse a model; what it keeps in other files is left there.
+    """Parse a model; what it keeps in other files is left there. Its local functions are inlined.
 
     Raises:
         CheckpointError: it cannot be read, or is no ONNX model.
@@ -40,9 +44,29 @@ def open_model(path: Path) -> Any:
         raise CheckpointError(f"{path}: not an ONNX model: {first_line(error)}") from error
     if not model.HasField("graph") or not model.opset_import:
         raise CheckpointError(f"{path}: not an ONNX model: it has no graph, or names no opset")
+    model = inlined(path, model)
     if not all(isinstance(name, str) for name in _names(model.graph)):
         raise CheckpointError(f"{path}: a name in the graph is no text")  # protobuf gives its bytes
     return model
+
+
+def find_tables(path: Path, model: Any) -> dict[str, TableUse]:
+    """The embedding tables of the model at ``path``, by name.
+
+    Quantised ones are no tables of floats: a warning names them.
+
+    Raises:
+        CheckpointError: there are quantised ones only.
+    """
+    found = embedding_tables(model.graph)
+    quantised = quantised_tables(model.graph)
+    if quantised:
+        advice = "compress the model as it was before quantisation"
+        said = f"{path}: quantised tables cannot be compressed ({listed(quantised)}); {advice}"
+        if not found:
+            raise CheckpointError(said)
+        logger.warning(said)
+    return found
 
 
 def _names(graph: Any) -> Iterator[object]:
@@ -63,7 +87,7 @@ def read_onnx(path: Path) -> Arrays:
         CheckpointError: the model is damaged, or other files that it names are.
         OptionalDependencyError: onnx is not installed.
     """
-    uses = embedding_tables(open_model(path).graph)
+    uses = find_tables(path, open_model(path))
     return {name: tensor_rows(path, use.tensor) for name, use in uses.items()}
 
 

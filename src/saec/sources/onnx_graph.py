@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Lookup", "Scope", "TableUse", "embedding_tables", "scopes_of"]
+__all__ = ["Lookup", "Scope", "TableUse", "embedding_tables", "quantised_tables", "scopes_of"]
 
 # Enums of ONNX's TensorProto, which is not imported here.
 _FLOATS = (1, 10, 11, 16)  # float32, float16, float64, bfloat16
@@ -109,6 +109,33 @@ def embedding_tables(graph: Any) -> dict[str, TableUse]:
     if found:
         _note_others(scopes, found)
     return found
+
+
+def quantised_tables(graph: Any) -> list[str]:
+    """Names of constants (n, d) whose rows are gathered by ids and made floats by a scale."""
+    found: dict[str, None] = {}
+    for scope in scopes_of(graph):
+        for node in scope.graph.node:
+            table = scope.constant(_quantised_input(scope, node))
+            if table is not None and len(table[1].dims) == 2:
+                found[table[0]] = None
+    return list(found)
+
+
+def _quantised_input(scope: Scope, node: Any) -> str:
+    """The name of the integers that a node gathers, or makes floats of, one with the other."""
+    if not node.input:
+        return ""
+    name = str(node.input[0])
+    if node.op_type == "GatherBlockQuantized":
+        return name
+    before = scope.producer(name)
+    if before is None or not before.input:
+        return ""
+    pairs = (node, before) if before.op_type == "DequantizeLinear" else (before, node)
+    gather, scaled = pairs
+    both = scaled.op_type == "DequantizeLinear" and _gathers(scope, gather)
+    return str(before.input[0]) if both else ""
 
 
 def _is_table(tensor: Any) -> bool:

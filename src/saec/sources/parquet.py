@@ -130,6 +130,11 @@ def _no_vectors(path: Path, names: Sequence[str]) -> str:
 
 def _layout(path: Path, opened: Any) -> _Layout:
     schema = opened.schema_arrow
+    twice = [name for name in schema.names if schema.names.count(name) > 1]
+    if twice:
+        raise CheckpointError(
+            f"{path}: {len(twice)} columns are named {listed(sorted(set(twice)))}"
+        )
     types = dict(zip(schema.names, schema.types, strict=True))
     has_ids = ID in types
     if has_ids and not require("pyarrow", "data").types.is_integer(types[ID]):

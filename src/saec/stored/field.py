@@ -59,6 +59,19 @@ class CompressedField(ABC):
         """What the native core reads rows from; made when the first row is wanted."""
         return self._lookup_table()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is stored; cached properties, of which pickle cannot write all, are left out."""
+        cached = (
+            name
+            for kind in type(self).__mro__
+            for name, part in vars(kind).items()
+            if isinstance(part, cached_property)
+        )
+        state = self.__dict__.copy()
+        for name in cached:
+            state.pop(name, None)
+        return state
+
     @classmethod
     @abstractmethod
     def _from_entry(cls, entry: artifact.Entry) -> Self:

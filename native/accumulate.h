@@ -1,24 +1,22 @@
 // The sums of one k-means step.
 #pragma once
 
-#include <omp.h>
-
 #include <cstddef>
 #include <cstdint>
+
+#include "workers.h"
 
 namespace saec {
 
 // rows: IN count x dim; weights: IN count; nearest: IN count, each below clusters.
 // sums (clusters x dim), totals (clusters) and distortion (clusters): IN and OUT, added to.
-// Every thread owns clusters and walks all rows in order, so a cluster's sum is added up in the same
-// order with any number of threads.
+// There is a part for each thread. A part owns every so manieth cluster and walks all rows in order, so
+// a cluster's sum is added up in the same order with any number of threads.
 inline void accumulate(const float* rows, const double* weights, const int32_t* nearest,
                        size_t count, const float* centroids, size_t dim, double* sums,
                        double* totals, double* distortion, int threads) {
-#pragma omp parallel num_threads(threads)
-  {
-    const auto mine = static_cast<size_t>(omp_get_thread_num());
-    const auto all = static_cast<size_t>(omp_get_num_threads());
+  const auto all = static_cast<size_t>(threads);
+  Workers::here().run(all, all, [&](size_t mine) {
     for (size_t i = 0; i < count; ++i) {
       const auto cluster = static_cast<size_t>(nearest[i]);
       if (cluster % all != mine) continue;
@@ -34,7 +32,7 @@ inline void accumulate(const float* rows, const double* weights, const int32_t* 
       totals[cluster] += weights[i];
       distortion[cluster] += weights[i] * squared;
     }
-  }
+  });
 }
 
 }  // namespace saec

@@ -21,9 +21,7 @@ namespace {
 // other takes longer than small work, on a busy machine much longer. work: multiply-adds, about.
 int thread_count(int threads, size_t work) {
   constexpr size_t kWorth = size_t{1} << 20;
-  if (threads > 0) return threads;
-  return static_cast<int>(
-      std::min(static_cast<size_t>(omp_get_max_threads()), 1 + work / kWorth));
+  return used_threads(threads, threads > 0 ? saec::Workers::kMostThreads : 1 + work / kWorth);
 }
 
 saec::RowLayout row_layout(const Vector<uint32_t>& widths) {
@@ -76,6 +74,7 @@ NB_MODULE(_native, module) {
             expect(centroids.shape(0) > 0 && centroids.shape(1) > 0, "no centroids");
             expect(centroids.shape(0) < (size_t{1} << 31), "too many centroids");
             const saec::Kernels& kernels = kernels_named(isa);
+            const WithoutGil released;
             new (self) saec::NearestCentroid(centroids.data(), centroids.shape(0),
                                              centroids.shape(1), kernels);
           },
@@ -87,7 +86,7 @@ NB_MODULE(_native, module) {
             expect(rows.shape(1) == self.dim(), "rows and centroids differ in dim");
             expect(nearest.shape(0) == rows.shape(0), "rows and nearest differ in length");
             expect(rows.shape(0) < (size_t{1} << 31), "too many rows in one block");
-            nb::gil_scoped_release release;
+            const WithoutGil released;
             const size_t work = rows.shape(0) * self.count() * self.dim();
             self.search(rows.data(), rows.shape(0), radius_share, thread_count(threads, work),
                         nearest.data());
@@ -108,7 +107,7 @@ NB_MODULE(_native, module) {
         for (size_t i = 0; i < count; ++i)
           expect(nearest.data()[i] >= 0 && static_cast<size_t>(nearest.data()[i]) < clusters,
                  "assignment outside the clusters");
-        nb::gil_scoped_release release;
+        const WithoutGil released;
         saec::accumulate(rows.data(), weights.data(), nearest.data(), count, centroids.data(), dim,
                          sums.data(), totals.data(), distortion.data(),
                          thread_count(threads, count * dim));
@@ -124,7 +123,7 @@ NB_MODULE(_native, module) {
         expect(weights.shape(0) == rows.shape(0), "rows and weights differ in length");
         expect(uniforms.shape(0) == chosen.shape(0), "uniforms and chosen differ in length");
         expect(rows.shape(0) > 0 && rows.shape(0) < (size_t{1} << 31), "no rows, or too many");
-        nb::gil_scoped_release release;
+        const WithoutGil released;
         saec::PlusPlusSeeding seeding(rows.data(), weights.data(), rows.shape(0), rows.shape(1));
         return seeding.draw(uniforms.data(), chosen.shape(0), chosen.data());
       },
@@ -149,7 +148,7 @@ NB_MODULE(_native, module) {
           expect((used >> widths.data()[j]) == 0, "a code needs more bits");
           parts.push_back(codes[j].data());
         }
-        nb::gil_scoped_release release;
+        const WithoutGil released;
         saec::pack_codes(parts.data(), layout, count,
                          thread_count(threads, count * layout.parts * 2), data.data());
       },
@@ -163,7 +162,7 @@ NB_MODULE(_native, module) {
         expect(codes.shape(1) == layout.parts, "codes and widths differ in length");
         expect(data.shape(0) >= saec::packed_bytes(count, layout.bits),
                "packed codes are too short");
-        nb::gil_scoped_release release;
+        const WithoutGil released;
         saec::gather_codes(data.data(), layout, [](size_t i) { return i; }, count,
                            thread_count(threads, count * layout.parts * 2), codes.data());
       },
@@ -180,7 +179,7 @@ NB_MODULE(_native, module) {
         expect(ids.shape(0) == codes.shape(0), "ids and codes differ in length");
         expect(saec::first_outside(ids.data(), ids.shape(0), count) == ids.shape(0),
                "id out of range");
-        nb::gil_scoped_release release;
+        const WithoutGil released;
         const auto row_of = [rows = ids.data()](size_t i) { return static_cast<size_t>(rows[i]); };
         saec::gather_codes(data.data(), layout, row_of, ids.shape(0),
                            thread_count(threads, ids.shape(0) * (4 + layout.parts * 2)),
@@ -203,7 +202,7 @@ NB_MODULE(_native, module) {
         expect(count > 0, "no values");
         expect(weights.shape(0) == count, "values and weights differ in length");
         expect(sums.shape(0) == count + 1 && sums.shape(1) == 3, "values and sums differ in length");
-        nb::gil_scoped_release release;
+        const WithoutGil released;
         return saec::sum_scalars(values.data(), weights.data(), count,
                                  reinterpret_cast<saec::Moments*>(sums.data()));
       },
@@ -214,7 +213,7 @@ NB_MODULE(_native, module) {
       [](Vector<float> values, Matrix<double> sums, double centre, OutVector<int64_t> borders) {
         const saec::Scalars scalars = scalars_of(values, sums, centre);
         expect(borders.shape(0) >= 2, "no borders");
-        nb::gil_scoped_release release;
+        const WithoutGil released;
         return saec::split_scalars(scalars, borders.shape(0) - 1, borders.data());
       },
       nb::arg("values"), nb::arg("sums"), nb::arg("centre"), nb::arg("borders").noconvert());
@@ -234,7 +233,7 @@ NB_MODULE(_native, module) {
           wanted += size + 1;
         }
         expect(partitions.shape(0) == wanted, "sizes and partitions differ in length");
-        nb::gil_scoped_release release;
+        const WithoutGil released;
         saec::partition_scalars(scalars, borders.data(), runs, sizes.data(), sizes.shape(0),
                                 partitions.data());
       },
@@ -248,7 +247,7 @@ NB_MODULE(_native, module) {
         const saec::Scalars scalars = scalars_of(values, sums, centre);
         expect_borders(Vector<int64_t>(borders), values.shape(0));
         expect(centers.shape(0) + 1 == borders.shape(0), "borders and centers differ in length");
-        nb::gil_scoped_release release;
+        const WithoutGil released;
         saec::refine_scalars(scalars, centers.shape(0), borders.data(), centers.data());
       },
       nb::arg("values"), nb::arg("sums"), nb::arg("centre"), nb::arg("borders").noconvert(),
@@ -268,7 +267,7 @@ NB_MODULE(_native, module) {
         const size_t clusters = centers.shape(0);
         expect(clusters > 0 && clusters < (size_t{1} << 31), "no centers, or too many");
         expect(nearest.shape(0) == values.shape(0), "values and nearest differ in length");
-        nb::gil_scoped_release release;
+        const WithoutGil released;
         saec::nearest_scalars(values.data(), values.shape(0), centers.data(), clusters,
                               thread_count(threads, values.shape(0) * 4), nearest.data());
       },
@@ -284,6 +283,9 @@ NB_MODULE(_native, module) {
         return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(mapping.data(), {mapping.size()},
                                                                   self);
       });
+
+  module.def("usable_cores", &saec::usable_cores);
+  module.def("quota_cores", &saec::quota_cores, nb::arg("root") = "");
 
   bind_lookups(module);
   bind_shortcuts(module);

@@ -4,7 +4,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <omp.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -12,7 +12,9 @@
 #include <stdexcept>
 #include <vector>
 
+#include "cores.h"
 #include "lookup.h"
+#include "workers.h"
 
 namespace nb = nanobind;
 
@@ -29,6 +31,33 @@ inline void expect(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
 
+// Releases the GIL during its lifetime. While the interpreter shuts down, Python (up to 3.13) ends a
+// daemon thread that asks for the GIL by pthread_exit(). That unwinds the stack like an exception, and
+// the process aborts where a frame stops it. Such a thread waits here for the process to end, as it
+// does from Python 3.14 on.
+class WithoutGil {
+ public:
+  WithoutGil() : state_(PyEval_SaveThread()) {}
+  WithoutGil(const WithoutGil&) = delete;
+  ~WithoutGil() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      for (;;) pause();
+    }
+  }
+
+ private:
+  PyThreadState* state_;
+};
+
+// threads: as a caller gave them, 0 or less for the default. worth: threads that have something to do.
+inline int used_threads(int threads, size_t worth) {
+  if (worth < 2) return 1;
+  const auto most = static_cast<size_t>(threads > 0 ? threads : saec::default_threads());
+  return static_cast<int>(std::min({most, worth, saec::Workers::kMostThreads}));
+}
+
 // A table for lookups, and the arrays that it reads.
 struct BoundTable {
   saec::Table table;
@@ -41,8 +70,7 @@ struct BoundTable {
 // At most so many (0: as many as there are), and no more than are worth starting.
 inline int lookup_threads(int threads, size_t ids) {
   constexpr size_t kWorth = size_t{1} << 13;
-  const auto most = static_cast<size_t>(threads > 0 ? threads : omp_get_max_threads());
-  return static_cast<int>(std::min(most, 1 + ids / kWorth));
+  return used_threads(threads, 1 + ids / kWorth);
 }
 
 void bind_lookups(nb::module_& module);

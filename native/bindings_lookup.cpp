@@ -259,7 +259,7 @@ void bind_lookups(nb::module_& module) {
           total += requests.back().count;
         }
         const int used = lookup_threads(threads, total);
-        nb::gil_scoped_release release;
+        const WithoutGil released;
         const saec::Failure failure =
             saec::pool(requests, static_cast<saec::Element>(out), used, *kernels);
         return std::make_tuple(static_cast<int>(failure.fault), failure.request, failure.position);

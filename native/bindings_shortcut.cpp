@@ -129,7 +129,7 @@ bool pool(const std::vector<saec::Request>& requests, size_t ids, saec::Element 
   }
   const int most = lookup_threads(2, ids) > 1 ? exchange.threads() : 1;
   const int used = lookup_threads(most, ids);
-  nb::gil_scoped_release release;
+  const WithoutGil released;
   return saec::pool(requests, element, used, *kernels).fault == saec::Fault::kNone;
 }
 

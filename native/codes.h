@@ -1,14 +1,14 @@
 // Rows of codes of 0 to 32 bits, packed without gaps, lowest bit first.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+
+#include "workers.h"
 
 namespace saec {
 
@@ -59,12 +59,8 @@ inline void pack_range(const uint32_t* const* codes, const RowLayout& layout, si
 // data: OUT packed_bytes(count, layout.bits); its padding is not written to.
 inline void pack_codes(const uint32_t* const* codes, const RowLayout& layout, size_t count,
                        int threads, uint8_t* data) {
-  const auto ranges = static_cast<size_t>(threads);
-  const size_t each = (count / ranges / 8 + 1) * 8;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (size_t range = 0; range < ranges; ++range)
-    pack_range(codes, layout, std::min(count, range * each), std::min(count, (range + 1) * each),
-               data);
+  for_shares(count, threads,
+             [&](size_t first, size_t last) { pack_range(codes, layout, first, last, data); });
 }
 
 inline uint64_t read_word(const uint8_t* data, size_t bit) {
@@ -100,9 +96,10 @@ inline void read_row(const uint8_t* data, const RowLayout& layout, size_t row, u
 template <typename RowOf>
 void gather_codes(const uint8_t* data, const RowLayout& layout, RowOf row_of, size_t count,
                   int threads, uint32_t* codes) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (size_t i = 0; i < count; ++i)
-    read_row(data, layout, row_of(i), codes + i * layout.parts);
+  for_shares(count, threads, [&](size_t first, size_t last) {
+    for (size_t i = first; i < last; ++i)
+      read_row(data, layout, row_of(i), codes + i * layout.parts);
+  });
 }
 
 // Position of the first id outside [0, limit), or count if there is none.

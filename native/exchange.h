@@ -96,7 +96,7 @@ class Exchange {
     return answer.ptr() == Py_True;
   }
 
-  // torch.get_num_threads().
+  // How many threads a lookup may use.
   int threads() const { return nb::cast<int>(threads_()); }
 
   // A tensor in memory, and not of a subclass, which may hold its numbers elsewhere.

@@ -1,14 +1,14 @@
 #include "nearest.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
 
+#include "cores.h"
 #include "tree.h"
+#include "workers.h"
 
 namespace saec {
 namespace {
@@ -16,6 +16,7 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int32_t kNoCentroid = std::numeric_limits<int32_t>::max();
 constexpr size_t kByteDims = 1024;  // 128^2 * 1024 = 2^24
+constexpr size_t kPart = 16 * kTile;  // rows that a thread takes at a time
 
 size_t round_up(size_t value, size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -150,19 +151,22 @@ void NearestCentroid::build_leaves(const std::vector<float>& centred) {
 
 void NearestCentroid::build_visits() {
   visits_.resize(leaves_ * leaves_);
-#pragma omp parallel for schedule(dynamic, 8) if (leaves_ > 64)
-  for (size_t leaf = 0; leaf < leaves_; ++leaf) {
-    std::vector<double> distance(leaves_);
-    for (size_t other = 0; other < leaves_; ++other)
-      for (size_t d = 0; d < dim_; ++d)
-        distance[other] += std::pow(
-            static_cast<double>(centres_[leaf * dim_ + d]) - centres_[other * dim_ + d], 2);
-    int32_t* order = visits_.data() + leaf * leaves_;
-    std::iota(order, order + leaves_, 0);
-    std::sort(order, order + leaves_, [&](int32_t a, int32_t b) {
-      return distance[a] != distance[b] ? distance[a] < distance[b] : a < b;
-    });
-  }
+  for_ranges(leaves_, 8, leaves_ > 64 ? default_threads() : 1, [&](size_t first, size_t last) {
+    for (size_t leaf = first; leaf < last; ++leaf) order_visits(leaf);
+  });
+}
+
+void NearestCentroid::order_visits(size_t leaf) {
+  std::vector<double> distance(leaves_);
+  for (size_t other = 0; other < leaves_; ++other)
+    for (size_t d = 0; d < dim_; ++d)
+      distance[other] += std::pow(
+          static_cast<double>(centres_[leaf * dim_ + d]) - centres_[other * dim_ + d], 2);
+  int32_t* order = visits_.data() + leaf * leaves_;
+  std::iota(order, order + leaves_, 0);
+  std::sort(order, order + leaves_, [&](int32_t a, int32_t b) {
+    return distance[a] != distance[b] ? distance[a] < distance[b] : a < b;
+  });
 }
 
 void NearestCentroid::build_bytes() {
@@ -215,13 +219,11 @@ void NearestCentroid::home_leaves(const float* rows, size_t count, int threads,
                                   int32_t* home) const {
   const CentroidRun centres = {centres_.data(), centre_bias_.data(), centre_ids_.data(),
                                nullptr, nullptr, padded_leaves_};
-#pragma omp parallel num_threads(threads)
-  {
+  for_ranges(count, kPart, threads, [&](size_t begin, size_t end) {
     std::vector<float> tile(kTile * dim_);
     TileState state{};
-#pragma omp for schedule(static)
-    for (size_t first = 0; first < count; first += kTile) {
-      const size_t size = std::min(kTile, count - first);
+    for (size_t first = begin; first < end; first += kTile) {
+      const size_t size = std::min(kTile, end - first);
       for (size_t r = 0; r < size; ++r) load(rows + (first + r) * dim_, r, tile.data());
       std::fill_n(state.best, kTile, -kInfinity);
       std::fill_n(state.best_id, kTile, kNoCentroid);
@@ -230,7 +232,7 @@ void NearestCentroid::home_leaves(const float* rows, size_t count, int threads,
       for (size_t r = 0; r < size; ++r)
         home[first + r] = state.best_id[r] == kNoCentroid ? 0 : state.best_id[r];
     }
-  }
+  });
 }
 
 void NearestCentroid::prepare_rows(size_t size, Scratch& scratch) const {
@@ -282,12 +284,10 @@ bool NearestCentroid::prepare_bytes(size_t size, Scratch& scratch) const {
 void NearestCentroid::home_centroids(const float* rows, const std::vector<int32_t>& order,
                                      int threads, const std::vector<int32_t>& home,
                                      std::vector<int32_t>& place) const {
-#pragma omp parallel num_threads(threads)
-  {
+  for_ranges(order.size(), kPart, threads, [&](size_t begin, size_t end) {
     Scratch scratch(dim_, quads_, padded_leaves_);
-#pragma omp for schedule(dynamic, 16)
-    for (size_t first = 0; first < order.size(); first += kTile) {
-      const size_t size = std::min(kTile, order.size() - first);
+    for (size_t first = begin; first < end; first += kTile) {
+      const size_t size = std::min(kTile, end - first);
       load_tile(rows, order.data() + first, size, scratch);
       kernels_.scan(scratch.tile.data(), dim_, leaf_run(home[order[first]]), scratch.state);
       for (size_t r = 0; r < size; ++r) {
@@ -295,7 +295,7 @@ void NearestCentroid::home_centroids(const float* rows, const std::vector<int32_
         place[order[first + r]] = nearest == kNoCentroid ? 0 : places_[nearest];
       }
     }
-  }
+  });
 }
 
 void NearestCentroid::load_tile(const float* rows, const int32_t* members, size_t size,
@@ -340,12 +340,10 @@ void NearestCentroid::search(const float* rows, size_t count, float radius_share
   }
   std::vector<float> radii(radii_);
   for (float& radius : radii) radius *= radius_share;
-#pragma omp parallel num_threads(threads)
-  {
+  for_ranges(count, kPart, threads, [&](size_t begin, size_t end) {
     Scratch scratch(dim_, quads_, padded_leaves_);
-#pragma omp for schedule(dynamic, 16)
-    for (size_t first = 0; first < count; first += kTile) {
-      const size_t size = std::min(kTile, count - first);
+    for (size_t first = begin; first < end; first += kTile) {
+      const size_t size = std::min(kTile, end - first);
       load_tile(rows, order.data() + first, size, scratch);
       search_tile(home[order[first]], radii, size, scratch);
       for (size_t r = 0; r < size; ++r) {
@@ -353,7 +351,7 @@ void NearestCentroid::search(const float* rows, size_t count, float radius_share
         nearest[order[first + r]] = id == kNoCentroid ? 0 : id;
       }
     }
-  }
+  });
 }
 
 }  // namespace saec

@@ -34,6 +34,7 @@ class NearestCentroid {
   void build_leaves(const std::vector<float>& centred);
   void build_bytes();
   void build_visits();
+  void order_visits(size_t leaf);
   void load(const float* row, size_t lane, float* tile) const;
   void home_leaves(const float* rows, size_t count, int threads, int32_t* home) const;
   void home_centroids(const float* rows, const std::vector<int32_t>& order, int threads,

@@ -2,8 +2,6 @@
 // borders (positions in that order) from running sums, without a look at the values in between.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -13,6 +11,8 @@
 #include <queue>
 #include <utility>
 #include <vector>
+
+#include "workers.h"
 
 namespace saec {
 
@@ -223,13 +223,14 @@ inline void nearest_scalars(const float* values, size_t count, const float* cent
   std::vector<float> limits(size_t{half} * 2 - 1, std::numeric_limits<float>::infinity());
   for (size_t j = 0; j + 1 < clusters; ++j)
     limits[j] = float_below((static_cast<double>(centers[j]) + centers[j + 1]) / 2);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (size_t i = 0; i < count; ++i) {
-    uint32_t below = 0;  // limits that the value is above
-    for (uint32_t step = half; step > 0; step /= 2)
-      below += values[i] > limits[below + step - 1] ? step : 0;
-    nearest[i] = below;
-  }
+  for_shares(count, threads, [&](size_t first, size_t last) {
+    for (size_t i = first; i < last; ++i) {
+      uint32_t below = 0;  // limits that the value is above
+      for (uint32_t step = half; step > 0; step /= 2)
+        below += values[i] > limits[below + step - 1] ? step : 0;
+      nearest[i] = below;
+    }
+  });
 }
 
 }  // namespace saec

@@ -1,97 +1,69 @@
-// Threads that sleep between calls, for work of a tenth of a millisecond and more.
+// A pool of threads that sleep between calls, for work of a tenth of a millisecond and more.
 //
-// Not OpenMP's: those wait busily, and take the processor from the layers of a model that follow.
+// OpenMP's threads spin while they wait for each other. That takes processor time from the layers of
+// a model that follow a lookup, and on busy cores from the threads that are waited for.
 #pragma once
 
-#include <unistd.h>
-
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
+#include <exception>
 #include <functional>
 #include <mutex>
-#include <system_error>
-#include <thread>
 
 namespace saec {
 
 class Workers {
  public:
-  // The process's own. A child of a fork has none of its parent's threads, and gets new ones.
-  static Workers& here() {
-    static std::mutex guard;
-    static Workers* workers = nullptr;  // never ended: threads may outlive what ends with a process
-    static pid_t owner = 0;
-    const std::lock_guard lock(guard);
-    if (owner != getpid()) {
-      workers = new Workers;
-      owner = getpid();
-    }
-    return *workers;
-  }
+  // The most threads that work on one call, the calling thread among them.
+  static constexpr size_t kMostThreads = 256;
 
-  // work(part) for each part, by the calling thread and up to threads - 1 others. To wake one takes
-  // as long as a part or more, so whoever has nothing to do takes the next part; what is done before
-  // another thread is awake is done without it. So is all, while another caller has the threads.
-  void run(size_t parts, size_t threads, const std::function<void(size_t)>& work) {
-    const std::unique_lock busy(busy_, std::try_to_lock);
-    if (threads < 2 || !busy.owns_lock()) {
-      for (size_t part = 0; part < parts; ++part) work(part);
-      return;
-    }
-    next_ = 0;
-    wake(parts, threads - 1, work);
-    take_parts(parts, work);
-    std::unique_lock lock(mutex_);
-    work_ = nullptr;
-    done_.wait(lock, [this] { return active_ == 0; });
-  }
+  // The pool of this process. A forked child has none of its parent's threads and gets a pool of
+  // its own.
+  static Workers& here();
+
+  // Calls work(part) once for each part in [0, parts), on the calling thread and on up to
+  // threads - 1 others. Waking a thread takes as long as a short part or longer, so every thread
+  // that is free takes the next part, and the calling thread may do all of them.
+  //
+  // It does all of them if the pool is busy with another call, and if the call comes from work()
+  // itself. If work() throws, parts that have not started are left out, and run() throws the first
+  // exception when no thread is at work any more.
+  void run(size_t parts, size_t threads, const std::function<void(size_t)>& work);
 
  private:
-  void take_parts(size_t parts, const std::function<void(size_t)>& work) {
-    for (size_t part; (part = next_++) < parts;) work(part);
-  }
+  void wake(size_t parts, size_t helpers, const std::function<void(size_t)>& work);
+  void take_parts(size_t parts, const std::function<void(size_t)>& work);
+  void finish();
+  void loop(size_t number, size_t seen);
 
-  void wake(size_t parts, size_t helpers, const std::function<void(size_t)>& work) {
-    {
-      const std::lock_guard lock(mutex_);
-      try {
-        for (; threads_ < helpers; ++threads_)
-          std::thread([this, number = threads_, seen = round_] { loop(number, seen); }).detach();
-      } catch (const std::system_error&) {
-        // No more threads to be had.
-      }
-      work_ = &work;
-      parts_ = parts;
-      helpers_ = helpers;
-      ++round_;
-    }
-    wake_.notify_all();
-  }
-
-  void loop(size_t number, size_t seen) {
-    std::unique_lock lock(mutex_);
-    for (;;) {
-      wake_.wait(lock, [&] { return round_ != seen; });
-      seen = round_;
-      if (!work_ || number >= helpers_) continue;
-      const auto& work = *work_;
-      const size_t parts = parts_;
-      ++active_;
-      lock.unlock();
-      take_parts(parts, work);
-      lock.lock();
-      if (--active_ == 0) done_.notify_one();
-    }
-  }
-
-  std::mutex busy_;               // held by the caller whose work the threads do
-  std::atomic<size_t> next_{0};   // part to be taken
-  std::mutex mutex_;              // of all that follows
+  std::mutex busy_;              // held during a call that uses the threads
+  std::atomic<size_t> next_{0};  // part to be taken
+  std::mutex mutex_;             // guards all members below
   std::condition_variable wake_, done_;
   const std::function<void(size_t)>* work_ = nullptr;  // while there is any
+  std::exception_ptr failure_;                         // the first one
   size_t parts_ = 0, helpers_ = 0;
   size_t threads_ = 0, active_ = 0, round_ = 0;
 };
+
+// Calls work(first, last) for ranges of `grain` items, the last one perhaps shorter, that make up
+// [0, count).
+template <typename Work>
+void for_ranges(size_t count, size_t grain, int threads, const Work& work) {
+  Workers::here().run((count + grain - 1) / grain, static_cast<size_t>(std::max(threads, 1)),
+                      [&](size_t part) {
+                        work(part * grain, std::min(count, (part + 1) * grain));
+                      });
+}
+
+// The same for eight ranges per thread, so that a thread that is held up holds up little work.
+// Borders are multiples of 8.
+template <typename Work>
+void for_shares(size_t count, int threads, const Work& work) {
+  const auto shares = 8 * static_cast<size_t>(std::max(threads, 1));
+  for_ranges(count, (count / shares / 8 + 1) * 8, threads, work);
+}
 
 }  // namespace saec

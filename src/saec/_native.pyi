@@ -4,6 +4,9 @@ from typing import Any
 from numpy import float32, float64, int32, int64, uint8, uint32
 from numpy.typing import NDArray
 
+def usable_cores() -> int: ...
+def quota_cores(root: str = "") -> float: ...
+
 class NearestCentroid:
     def __init__(self, centroids: NDArray[float32], isa: str = "auto") -> None: ...
     def search(

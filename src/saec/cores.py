@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from saec import _native
 
 __all__ = ["usable_cores"]
 
 
 def usable_cores() -> int:
-    """At least 1; of a container or a cpuset, those that it has."""
-    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use all
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """At least 1: what affinity and cpusets allow, but no more than the CPU quota, rounded up.
+
+    The quota is that of the process's control groups, of version 1 or 2, as it was when saec was
+    imported. The native core uses as many threads, unless a call or OMP_NUM_THREADS says otherwise.
+    """
+    return _native.usable_cores()

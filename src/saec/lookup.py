@@ -189,7 +189,7 @@ def gather(
         places: what errors call the fields.
         out: (bags, sum of dims) float32, float16 or bfloat16, contiguous; columns in order of the
             fields.
-        threads: at most so many; 0 for as many as OpenMP would take.
+        threads: at most so many; 0 for as many as there are cores, or OMP_NUM_THREADS.
 
     Raises:
         IdError: an id is out of range; nothing of ``out`` is worth anything then.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from saec import _native
+from saec.cores import usable_cores
 from saec.lookup import MODES, LookupTable, fail
 from saec.torch import triton_lookup as gpu
 from saec.torch.readers import reader_of
@@ -26,7 +27,12 @@ __all__ = ["DTYPES", "Prepared", "forget", "native_pool", "pool"]
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
-_exchange = _native.Exchange(torch.Tensor, torch.is_grad_enabled, torch.get_num_threads)
+def _threads() -> int:
+    """As many as PyTorch uses, which does not know of quotas, but no more than there are cores."""
+    return min(torch.get_num_threads(), usable_cores())
+
+
+_exchange = _native.Exchange(torch.Tensor, torch.is_grad_enabled, _threads)
 
 
 class _Made(NamedTuple):
@@ -109,7 +115,7 @@ def native_pool(
         out.data_ptr(),
         table.dim * out.itemsize,
     )
-    failure = _native.pool([request], DTYPES[dtype], torch.get_num_threads())
+    failure = _native.pool([request], DTYPES[dtype], _threads())
     if failure[0]:
         fail(failure, ids, table, place)
     return out

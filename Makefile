@@ -23,7 +23,7 @@ help:
 	@echo "make bench-smoke  lookups against recorded ratios, in a minute"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make sanitize  the native core's tests under address and undefined-behaviour sanitizers"
-	@echo "make sanitize-threads  its lookups by several threads under the thread sanitizer"
+	@echo "make sanitize-threads  those with several threads under the thread sanitizer"
 	@echo "make docs      the documents as a site, in build/site; warnings are errors"
 	@echo "make wheel     build one, and test it in an environment that has nothing else"
 	@echo "make clean     remove the environment and everything built"
@@ -97,13 +97,13 @@ sanitize: $(VENV)/.dev
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    $(SANITIZED_PYTEST) $(SANITIZE_TESTS)
 
-# Lookups start threads of their own; the barriers of OpenMP, which the rest uses, would all be
-# reported. The sanitizer wants memory where it is without randomised addresses.
+# What uses several threads. The sanitizer wants memory where it is without randomised addresses.
+THREADED = $(foreach name,accumulate codes lookup_threads nearest scalar workers,tests/native/test_native_$(name).py)
 sanitize-threads: $(VENV)/.dev
 	$(call INSTRUMENTED,thread)
 	setarch --addr-no-randomize env LD_PRELOAD="$(call PRELOAD,libtsan.so)" $(SANITIZED_PATH) \
-	    TSAN_OPTIONS=halt_on_error=1 \
-	    $(SANITIZED_PYTEST) tests/native/test_native_lookup_threads.py
+	    TSAN_OPTIONS=halt_on_error=1 SAEC_SANITIZE=thread \
+	    $(SANITIZED_PYTEST) $(THREADED)
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -5,10 +5,13 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <new>
+
+#include "cores.h"
 
 namespace nb = nanobind;
 
@@ -96,8 +99,11 @@ class Exchange {
     return answer.ptr() == Py_True;
   }
 
-  // How many threads a lookup may use.
-  int threads() const { return nb::cast<int>(threads_()); }
+  // As many threads as torch.get_num_threads() says, which does not know of quotas, but no more than
+  // there are cores.
+  int threads() const {
+    return static_cast<int>(std::min(nb::cast<size_t>(threads_()), saec::usable_cores()));
+  }
 
   // A tensor in memory, and not of a subclass, which may hold its numbers elsewhere.
   bool view_plain(nb::handle object, TensorView& view) const {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -121,3 +123,15 @@ def test_what_is_refused() -> None:
             _native.accumulate(ROWS, WEIGHTS, NEAREST, CENTROIDS, *arrays)
     with pytest.raises(TypeError, match="incompatible function arguments"):
         _native.accumulate(ROWS, WEIGHTS, NEAREST, CENTROIDS, *out[:2], np.zeros(2, np.float32))
+
+
+def test_callers_at_once_get_the_same() -> None:
+    rng = np.random.default_rng(1)
+    rows, centroids = rng.standard_normal((2, 5000, 3)).astype(np.float32)
+    nearest, weights = rng.integers(0, 70, 5000).astype(np.int32), rng.random(5000)
+    one = accumulate(rows, weights, nearest, centroids[:70])
+    with ThreadPoolExecutor(4) as callers:
+        found = callers.map(
+            lambda _: accumulate(rows, weights, nearest, centroids[:70], threads=3), range(8)
+        )
+        assert all(np.array_equal(a, b) for sums in found for a, b in zip(sums, one, strict=True))

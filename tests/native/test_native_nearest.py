@@ -194,9 +194,10 @@ def test_any_sizes(
         assert np.array_equal(found[0], other)
 
 
-def test_threads_give_the_same(isa: str) -> None:
+@pytest.mark.parametrize("clusters", [300, 3000])  # a few leaves, and more than 64
+def test_threads_give_the_same(isa: str, clusters: int) -> None:
     rng = np.random.default_rng(5)
-    x, c = integers(rng, 2500, 3), integers(rng, 300, 3)
+    x, c = integers(rng, 2500, 3), integers(rng, clusters, 3)
     one = search(x, c, isa, threads=1)
     for threads in (2, 3, 0):
         assert np.array_equal(search(x, c, isa, threads=threads), one)

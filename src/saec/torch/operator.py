@@ -27,12 +27,7 @@ __all__ = ["DTYPES", "Prepared", "forget", "native_pool", "pool"]
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
-def _threads() -> int:
-    """As many as PyTorch uses, which does not know of quotas, but no more than there are cores."""
-    return min(torch.get_num_threads(), usable_cores())
-
-
-_exchange = _native.Exchange(torch.Tensor, torch.is_grad_enabled, _threads)
+_exchange = _native.Exchange(torch.Tensor, torch.is_grad_enabled, torch.get_num_threads)
 
 
 class _Made(NamedTuple):
@@ -115,7 +110,8 @@ def native_pool(
         out.data_ptr(),
         table.dim * out.itemsize,
     )
-    failure = _native.pool([request], DTYPES[dtype], _threads())
+    threads = min(torch.get_num_threads(), usable_cores())
+    failure = _native.pool([request], DTYPES[dtype], threads)
     if failure[0]:
         fail(failure, ids, table, place)
     return out

@@ -99,7 +99,7 @@ class Table:
         if vectors is None:
             return None
         count = self.plain.vocab_size
-        return locate(ids.long().to(DEVICE), count, vectors.blocks, vectors.below)
+        return locate(ids.long().to(DEVICE), count, vectors.blocks)
 
 
 def _held(kind: Any, table: TieredTable | ClusteredTable) -> Any:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from saec.torch.base import CompressedTable
+from saec.torch.capture import leaf
 
 __all__ = ["CompressedEmbedding", "CompressedEmbeddingBag", "CompressedLinear"]
 
@@ -63,6 +64,9 @@ class CompressedEmbedding(_CompressedModule):
             rows: Tensor | None = shortcut.rows(input)
             if rows is not None:
                 return rows
+        node: Tensor | None = leaf(self, [input])
+        if node is not None:
+            return node
         found: Tensor = table(input, self.padding_idx)
         return found
 
@@ -96,6 +100,9 @@ class CompressedEmbeddingBag(_CompressedModule):
         Raises:
             IdError: see :meth:`CompressedTable.forward`.
         """
+        node: Tensor | None = leaf(self, [input, offsets, per_sample_weights])
+        if node is not None:
+            return node
         return self.table.pool(
             input,
             offsets,
@@ -130,6 +137,9 @@ class CompressedLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (nn.Linear's name)
         """Products of ``input`` (..., in_features) with all rows, (..., out_features)."""
+        node: Tensor | None = leaf(self, [input])
+        if node is not None:
+            return node
         scores = self.table.products(input.reshape(-1, self.in_features))
         scores = scores.reshape(*input.shape[:-1], self.out_features)
         return scores if self.bias is None else scores + self.bias

@@ -15,7 +15,7 @@ from saec.codes import check_ids
 from saec.errors import IdError, ModuleError
 from saec.stored.field import CompressedField
 from saec.torch.bags import check_weights, flat_bags
-from saec.torch.capture import recorded, refuse_scripting
+from saec.torch.capture import recorded, refuse_scripting, transformed
 from saec.torch.operator import DTYPES, Place, Prepared, native_pool, pool
 from saec.torch.reading import Reader, plain
 
@@ -303,9 +303,9 @@ class LearnedTable(CompressedTable):
             return native_pool(
                 table, ids.contiguous(), offsets, factors, mode, left_out, dtype, self._place
             )
-        if eager and learns:
+        if learns and (eager or transformed()):
             # Gradients go through plain operations; the core's rows would come on top.
-            if ids.is_cpu:
+            if ids.is_cpu and eager:
                 check_ids(ids.numpy(), self.vocab_size, self._place)
             return plain(self.reader, ids, offsets, weights, tensors, mode, skipped)
         flat = ids.contiguous()

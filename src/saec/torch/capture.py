@@ -11,7 +11,7 @@ from torch.fx import Proxy
 
 from saec.errors import ModuleError
 
-__all__ = ["leaf", "recorded", "refuse_scripting"]
+__all__ = ["leaf", "recorded", "refuse_onnx", "refuse_scripting", "transformed"]
 
 _NOT_IN_ONNX = (
     "torch.onnx.export does not know compressed tables: call saec.torch.decode_embeddings_ on a "
@@ -33,16 +33,28 @@ def recorded() -> bool:
     Raises:
         ModuleError: the call is recorded for ONNX, which has no operator for compressed tables.
     """
-    if torch.compiler.is_dynamo_compiling():
+    if torch.compiler.is_compiling():
         return True
+    refuse_onnx()
+    return bool(
+        torch._C._get_tracing_state() or torch._C._len_torch_dispatch_stack() or transformed()
+    )
+
+
+def refuse_onnx() -> None:
+    """Refuse to be recorded for ONNX.
+
+    Raises:
+        ModuleError: it is what PyTorch does.
+    """
     if torch.onnx.is_in_onnx_export():
         raise ModuleError(_NOT_IN_ONNX)
-    return bool(
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-    )
+
+
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` is at work, and no graph is recorded."""
+    compiling = torch.compiler.is_compiling()
+    return not compiling and bool(torch._C._are_functorch_transforms_active())
 
 
 def leaf(module: nn.Module, arguments: Sequence[Any]) -> Any:

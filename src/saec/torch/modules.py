@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from saec.torch.base import CompressedTable
-from saec.torch.capture import leaf
+from saec.torch.capture import leaf, recorded, refuse_scripting
+from saec.torch.decoded import DecodedWeight
 
 __all__ = ["CompressedEmbedding", "CompressedEmbeddingBag", "CompressedLinear"]
 
@@ -35,9 +36,13 @@ class _CompressedModule(nn.Module):
         """The whole table, (num_embeddings, embedding_dim), decoded anew by each access.
 
         For models that compute with it themselves. Gradients go through it, but to no row at
-        ``padding_idx``. Scores of all rows are cheaper by :class:`CompressedLinear`.
+        ``padding_idx``. Scores of all rows are cheaper by :class:`CompressedLinear`. It is a copy,
+        and refuses to be written to.
         """
-        return self.table.weight()
+        return _read_only(self.table.weight())
+
+    def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
+        refuse_scripting()
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
@@ -151,9 +156,17 @@ class CompressedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """See :attr:`CompressedEmbedding.weight`."""
-        return self.table.weight()
+        return _read_only(self.table.weight())
+
+    def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
+        refuse_scripting()
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
         bias = self.bias is not None
         return f"{self.in_features}, {self.out_features}, {self.table.summary}, bias={bias}"
+
+
+def _read_only(weight: Tensor) -> Tensor:
+    """The same numbers, which refuse writes; where calls are recorded, the tensor as it is."""
+    return weight if recorded() else weight.as_subclass(DecodedWeight)

@@ -17,6 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from saec import _native
 from saec.lookup import MODES, LookupTable, fail
 from saec.torch import triton_lookup as gpu
+from saec.torch.capture import refuse_onnx
 from saec.torch.readers import reader_of
 from saec.torch.reading import Reader, plain
 
@@ -118,8 +119,17 @@ def native_pool(
     return out
 
 
-@torch.library.custom_op("saec::pool", mutates_args=())
-def pool(
+# By hand: torch.library.custom_op checks every call in Python, which takes as long as some lookups.
+_torch_library: Any = torch.library  # parts of which have no types
+_LIBRARY = _torch_library.Library("saec", "FRAGMENT")
+_LIBRARY.define(
+    "pool(Tensor ids, Tensor? offsets, Tensor? weights, Tensor[] tensors, str reader, str mode, "
+    "int skipped) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
+)
+
+
+def _pool(
     ids: Tensor,
     offsets: Tensor | None,
     weights: Tensor | None,
@@ -154,7 +164,9 @@ def pool(
     return plain(found, ids, offsets, weights, tensors, mode, skipped).contiguous()
 
 
-@pool.register_fake
+_LIBRARY.impl("pool", _pool, "CompositeExplicitAutograd")
+
+
 def _pool_shape(
     ids: Tensor,
     offsets: Tensor | None,
@@ -164,9 +176,13 @@ def _pool_shape(
     mode: str,
     skipped: int,
 ) -> Tensor:
+    refuse_onnx()
     found = reader_of(reader)
     rows = ids.shape[0] if offsets is None else offsets.shape[0]
     return tensors[0].new_empty((rows, found.dim(tensors)), dtype=found.dtype(tensors))
+
+
+_torch_library.register_fake("saec::pool", _pool_shape, lib=_LIBRARY)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -193,7 +209,28 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     return None, None, of_weights, of_tensors, None, None, None
 
 
-pool.register_autograd(_backward, setup_context=_setup)
+_torch_library.register_autograd("saec::pool", _backward, setup_context=_setup, lib=_LIBRARY)
+
+
+def _pool_each(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
+    """One call after the other."""
+
+    def of(index: int, argument: Any, dim: Any) -> Any:
+        if isinstance(argument, Sequence) and isinstance(dim, Sequence):
+            return [of(index, *pair) for pair in zip(argument, dim, strict=True)]
+        return argument if dim is None else argument.select(dim, index).contiguous()
+
+    calls = [
+        pool(*(of(index, *pair) for pair in zip(arguments, in_dims, strict=True)))
+        for index in range(info.batch_size)
+    ]
+    return torch.stack(calls), 0
+
+
+_torch_library.register_vmap("saec::pool", _pool_each, lib=_LIBRARY)
+
+# The operator as Python calls it.
+pool = torch.ops.saec.pool.default
 
 _kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
 

@@ -149,7 +149,7 @@ def pool_rows(
     padding_idx: int | None,
 ) -> Tensor:
     """Bags (bags, dim) of the rows (m, dim) of ids (m,), without those of ``padding_idx``."""
-    positions = torch.arange(len(rows), device=rows.device)
+    positions = torch.arange(rows.shape[0], device=rows.device)
     if padding_idx is not None:
         # A row of its own for padding in front, since no id of a position says "leave out".
         rows = torch.cat([rows.new_zeros(1, rows.shape[1]), rows])

@@ -106,7 +106,7 @@ class TierReader(Reader):
         """Values, extents, axes and mean; empty tensors where there are none."""
         held = self.named(tensors)
         nothing = held.mean.new_empty(0)
-        axes = nothing.reshape(0, len(held.mean)) if held.axes is None else held.axes
+        axes = nothing.reshape(0, held.mean.shape[0]) if held.axes is None else held.axes
         values = nothing if held.values is None else held.values
         return values, nothing if held.extents is None else held.extents, axes, held.mean
 
@@ -122,7 +122,7 @@ class TierReader(Reader):
 
     def dim(self, tensors: Tensors) -> int:
         """See :class:`Reader`."""
-        return len(tensors[self.parameters - 1])
+        return tensors[self.parameters - 1].shape[0]
 
     def dtype(self, tensors: Tensors) -> torch.dtype:
         """See :class:`Reader`."""

@@ -1,6 +1,7 @@
 // Tables for lookups in Python, and lookups from arrays by their addresses.
 #include "bindings.h"
 
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -238,7 +239,8 @@ void bind_lookups(nb::module_& module) {
   nb::class_<BoundTable>(module, "LookupTable")
       .def_prop_ro("rows", [](const BoundTable& self) { return self.table.rows; })
       .def_prop_ro("dim", [](const BoundTable& self) { return self.table.dim; })
-      .def_prop_ro("stored_rows", [](const BoundTable& self) { return self.table.stored_rows; });
+      .def_prop_ro("stored_rows", [](const BoundTable& self) { return self.table.stored_rows; })
+      .def_prop_ro("decoded", [](const BoundTable& self) { return self.table.decoded; });
   module.def("table_of_tiers", &table_of_tiers, nb::arg("rows"), nb::arg("codes"),
              nb::arg("tiers"), nb::arg("parts"), nb::arg("values"), nb::arg("axes"),
              nb::arg("vectors"), nb::arg("starts"), nb::arg("levels"), nb::arg("pads"),

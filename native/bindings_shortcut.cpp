@@ -2,79 +2,104 @@
 // that Python and PyTorch do on the way would take several times as long as the rows.
 #include "bindings.h"
 
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
 #include <optional>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "exchange.h"
 
 namespace {
 
-// Where a table's parameters are, autograd's counts of writes to them, and some of their numbers, to
-// see whether they still are what a table was made of. Counts do not tell of what is written to
-// a parameter's data; that seldom leaves the numbers alone that are compared.
+// How a table uses one of the tensors that it was made of. in_place: its numbers are read where they
+// are at every lookup. copied: bytes [first, last) of it that the table has copies of; none: all.
+using Ranges = std::vector<std::pair<size_t, size_t>>;
+using Use = std::tuple<bool, std::optional<Ranges>>;
+
+// Tells whether tensors still are what a table was made of. Counts of writes would not do: autograd
+// counts none that go through a parameter's data, or through NumPy. So every byte that was copied is
+// compared. Numbers that are read in place may change; their address and shape may not.
 class Watch {
  public:
-  // counted: whether counts matter; copied: whether numbers do.
-  Watch(nb::object exchange, const std::vector<nb::object>& parameters, bool counted, bool copied)
-      : exchange_(nb::cast<const Exchange*>(exchange)), kept_(std::move(exchange)), counted_(counted) {
-    for (const nb::object& parameter : parameters) {
-      const auto address = nb::cast<uintptr_t>(parameter.attr("data_ptr")());
-      const size_t bytes = copied ? nb::cast<size_t>(parameter.attr("nbytes")) : 0;
-      const auto* first = reinterpret_cast<const uint8_t*>(address);
-      seen_.push_back({address, counted ? version(parameter) : 0, {first, first + bytes}});
+  Watch(nb::object exchange, const std::vector<nb::object>& tensors, const std::vector<Use>& uses)
+      : exchange_(nb::cast<const Exchange*>(exchange)), kept_(std::move(exchange)) {
+    expect(tensors.size() == uses.size(), "each tensor has a use");
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      Seen seen;
+      expect(exchange_->form(tensors[i], seen.form), "not a tensor in memory");
+      auto [in_place, ranges] = uses[i];
+      // A table makes copies of what is not contiguous.
+      const size_t bytes = seen.form.span();
+      if (!ranges || (in_place && !seen.form.contiguous())) ranges = {{0, bytes}};
+      seen.in_place = in_place;
+      for (const auto& [first, last] : *ranges) {
+        expect(first <= last && last <= bytes, "a range goes beyond its tensor");
+        const uint8_t* data = seen.form.data();
+        seen.copies.push_back({first, {data + first, data + last}});
+      }
+      seen_.push_back(std::move(seen));
     }
   }
 
   const Exchange& exchange() const { return *exchange_; }
   size_t size() const { return seen_.size(); }
 
-  // Whether the i-th parameter is this one, unchanged.
-  bool holds(size_t i, nb::handle parameter) const {
+  // Whether the i-th tensor is this one, as far as the table knows it.
+  bool holds(size_t i, nb::handle tensor) const {
     const Seen& seen = seen_[i];
-    return address(parameter) == seen.address &&
-           (!counted_ || version(parameter) == seen.version) && same_numbers(seen);
-  }
-
- private:
-  struct Seen {
-    uintptr_t address;
-    int64_t version;
-    std::vector<uint8_t> numbers;
-  };
-
-  static constexpr size_t kPieces = 4, kPiece = 64;
-
-  static bool same_numbers(const Seen& seen) {
-    const auto* now = reinterpret_cast<const uint8_t*>(seen.address);
-    const size_t size = seen.numbers.size();
-    const size_t step = size <= kPieces * kPiece ? kPiece : (size - kPiece) / (kPieces - 1);
-    for (size_t at = 0; at < size; at += step)
-      if (std::memcmp(seen.numbers.data() + at, now + at, std::min(kPiece, size - at)) != 0)
+    Form now;
+    if (!exchange().form(tensor, now) || !now.same_shape(seen.form)) return false;
+    if (seen.in_place && now.address != seen.form.address) return false;
+    for (const Copy& copy : seen.copies)
+      if (std::memcmp(now.data() + copy.first, copy.bytes.data(), copy.bytes.size()) != 0)
         return false;
     return true;
   }
 
-  uintptr_t address(nb::handle parameter) const {
-    if (exchange().has_api()) return exchange().address(parameter);
-    return nb::cast<uintptr_t>(parameter.attr("data_ptr")());
-  }
-
-  // -1 if none is kept, as for tensors that inference mode made.
-  static int64_t version(nb::handle parameter) {
-    static PyObject* const name = PyUnicode_InternFromString("_version");
-    PyObject* number = PyObject_GetAttr(parameter.ptr(), name);
-    const int64_t version = number ? PyLong_AsLongLong(number) : -1;
-    Py_XDECREF(number);
-    PyErr_Clear();
-    return version;
-  }
+ private:
+  struct Copy {
+    size_t first;
+    std::vector<uint8_t> bytes;
+  };
+  struct Seen {
+    Form form;
+    bool in_place;
+    std::vector<Copy> copies;
+  };
 
   const Exchange* exchange_;
   nb::object kept_;
-  bool counted_;
   std::vector<Seen> seen_;
+};
+
+// What must be as it was for rows to be all that a module's call gives: dictionaries of hooks that are
+// empty, and entries of others that are the objects that they were; None stands for no entry, too.
+class Guards {
+ public:
+  using Entry = std::tuple<nb::dict, nb::object, nb::object>;
+
+  Guards(std::vector<nb::dict> empty, std::vector<Entry> entries)
+      : empty_(std::move(empty)), entries_(std::move(entries)) {}
+
+  bool hold() const {
+    for (const nb::dict& dict : empty_)
+      if (PyDict_Size(dict.ptr()) != 0) return false;
+    for (const auto& [dict, name, expected] : entries_) {
+      PyObject* found = PyDict_GetItemWithError(dict.ptr(), name.ptr());
+      if ((found ? found : Py_None) != expected.ptr()) return false;
+    }
+    return true;
+  }
+
+ private:
+  std::vector<nb::dict> empty_;
+  std::vector<Entry> entries_;
 };
 
 nb::dlpack::dtype type_of(saec::Element element) {
@@ -136,13 +161,17 @@ bool pool(const std::vector<saec::Request>& requests, size_t ids, saec::Element 
 // Rows of one table.
 class Shortcut {
  public:
-  // parameters: by name, as they are at any time, in the order that the watch knows them in.
-  Shortcut(nb::object table, nb::object watch, nb::dict parameters, int element)
+  // A dictionary, and the name in it of a tensor, whichever that is at the time of a lookup.
+  using Place = std::pair<nb::dict, nb::str>;
+
+  // places: of the tensors that the watch knows, in its order.
+  Shortcut(nb::object table, nb::object watch, std::vector<Place> places, int element)
       : table_(nb::cast<const BoundTable*>(table)),
         watch_(nb::cast<const Watch*>(watch)),
         kept_{std::move(table), std::move(watch)},
-        parameters_(std::move(parameters)),
+        places_(std::move(places)),
         element_(static_cast<saec::Element>(element)) {
+    expect(places_.size() == watch_->size(), "each tensor has a place");
     expect(0 <= element && element <= 2, "no such element");
     expect(exchange().has_api(), "this PyTorch has no C exchange API");
   }
@@ -153,17 +182,14 @@ class Shortcut {
   size_t dim() const { return table().dim; }
   size_t row_bytes() const { return dim() * type_of(element_).bits / 8; }
 
-  // From now on there is nothing to be had: what the table was made of is no more.
-  void expire() { expired_ = true; }
-
-  // Whether parameters are what they were.
+  // Whether tensors are what they were.
   bool holds() const {
-    if (expired_) return false;
-    size_t i = 0;
-    PyObject *name, *parameter;
-    for (Py_ssize_t at = 0; PyDict_Next(parameters_.ptr(), &at, &name, &parameter); ++i)
-      if (i == watch_->size() || !watch_->holds(i, parameter)) return false;
-    return i == watch_->size();
+    for (size_t i = 0; i < places_.size(); ++i) {
+      const auto& [dict, name] = places_[i];
+      PyObject* tensor = PyDict_GetItemWithError(dict.ptr(), name.ptr());
+      if (!tensor || !watch_->holds(i, tensor)) return false;
+    }
+    return true;
   }
 
   saec::Request request(const uint8_t* ids, bool wide, ptrdiff_t id_stride, size_t count,
@@ -172,11 +198,11 @@ class Shortcut {
             stride,   id_stride};
   }
 
-  // Rows (..., dim) of ids (...), or None where only the long way has the answer: gradients are
-  // recorded, parameters are others now, ids are not as they should be.
+  // Rows (..., dim) of ids (...), or None where only the long way has the answer: gradients or
+  // operations are recorded, tensors are others now, ids are not as they should be.
   nb::object rows(nb::handle given) const {
     const std::optional<Ids> ids = Ids::of(given, exchange());
-    if (!ids || exchange().learns() || !holds()) return nb::none();
+    if (!ids || exchange().recorded() || !holds()) return nb::none();
     const int dims = ids->view.ndim;
     const ptrdiff_t id_stride = dims == 1 ? ids->view.strides[0] : 1;
     if (dims != 1 && !ids->contiguous()) return nb::none();
@@ -195,21 +221,22 @@ class Shortcut {
   const BoundTable* table_;
   const Watch* watch_;
   nb::object kept_[2];
-  nb::dict parameters_;
+  std::vector<Place> places_;
   saec::Element element_;
-  bool expired_ = false;
 };
 
 // Rows of several tables at once, side by side.
 class Shortcuts {
  public:
-  // All of one dim and element.
-  explicit Shortcuts(std::vector<nb::object> tables) : kept_(std::move(tables)) {
+  // All of one dim and element. guards: of the modules whose tables they are.
+  Shortcuts(std::vector<nb::object> tables, nb::object guards)
+      : guards_(nb::cast<const Guards*>(guards)), kept_(std::move(tables)) {
     expect(!kept_.empty(), "no tables");
     for (const nb::object& table : kept_) tables_.push_back(nb::cast<const Shortcut*>(table));
     for (const Shortcut* table : tables_)
       expect(table->dim() == first().dim() && table->element() == first().element(),
              "tables differ in dim or type");
+    kept_.push_back(std::move(guards));
   }
 
   // Rows (n, tables, dim) of ids (n, tables), or None; see Shortcut::rows.
@@ -217,7 +244,7 @@ class Shortcuts {
     const std::optional<Ids> ids = Ids::of(given, first().exchange());
     const auto fields = static_cast<int64_t>(tables_.size());
     if (!ids || ids->view.ndim != 2 || ids->view.shape[1] != fields) return nb::none();
-    if (first().exchange().learns()) return nb::none();
+    if (first().exchange().recorded() || !guards_->hold()) return nb::none();
     for (const Shortcut* table : tables_)
       if (!table->holds()) return nb::none();
     const int64_t shape[] = {ids->view.shape[0], fields, static_cast<int64_t>(first().dim())};
@@ -241,6 +268,7 @@ class Shortcuts {
     return pool(requests, count * tables_.size(), first().element(), first().exchange());
   }
 
+  const Guards* guards_;
   std::vector<nb::object> kept_;
   std::vector<const Shortcut*> tables_;
 };
@@ -249,29 +277,32 @@ class Shortcuts {
 
 void bind_shortcuts(nb::module_& module) {
   nb::class_<Exchange>(module, "Exchange")
-      .def(nb::init<nb::object, nb::object, nb::object>(), nb::arg("tensor"), nb::arg("learns"),
-           nb::arg("threads"))
+      .def(nb::init<nb::object, std::vector<nb::object>, nb::object>(), nb::arg("tensor"),
+           nb::arg("recorders"), nb::arg("threads"))
       .def_prop_ro("has_api", &Exchange::has_api);
   nb::class_<Watch>(module, "Watch")
-      .def(nb::init<nb::object, const std::vector<nb::object>&, bool, bool>(),
-           nb::arg("exchange"), nb::arg("parameters"), nb::arg("counted"), nb::arg("copied"))
+      .def(nb::init<nb::object, const std::vector<nb::object>&, const std::vector<Use>&>(),
+           nb::arg("exchange"), nb::arg("tensors"), nb::arg("uses"))
       .def(
           "holds",
-          [](const Watch& self, const std::vector<nb::object>& parameters) {
-            if (parameters.size() != self.size()) return false;
-            for (size_t i = 0; i < parameters.size(); ++i)
-              if (!self.holds(i, parameters[i])) return false;
+          [](const Watch& self, const std::vector<nb::object>& tensors) {
+            if (tensors.size() != self.size()) return false;
+            for (size_t i = 0; i < tensors.size(); ++i)
+              if (!self.holds(i, tensors[i])) return false;
             return true;
           },
-          nb::arg("parameters"));
+          nb::arg("tensors"));
+  nb::class_<Guards>(module, "Guards")
+      .def(nb::init<std::vector<nb::dict>, std::vector<Guards::Entry>>(), nb::arg("empty"),
+           nb::arg("entries"))
+      .def("hold", &Guards::hold);
   nb::class_<Shortcut>(module, "Shortcut")
-      .def(nb::init<nb::object, nb::object, nb::dict, int>(), nb::arg("table"), nb::arg("watch"),
-           nb::arg("parameters"), nb::arg("element"))
+      .def(nb::init<nb::object, nb::object, std::vector<Shortcut::Place>, int>(), nb::arg("table"),
+           nb::arg("watch"), nb::arg("places"), nb::arg("element"))
       .def_prop_ro("dim", &Shortcut::dim)
       .def_prop_ro("element", [](const Shortcut& self) { return static_cast<int>(self.element()); })
-      .def("expire", &Shortcut::expire)
       .def("rows", &Shortcut::rows, nb::arg("ids").none());
   nb::class_<Shortcuts>(module, "Shortcuts")
-      .def(nb::init<std::vector<nb::object>>(), nb::arg("tables"))
+      .def(nb::init<std::vector<nb::object>, nb::object>(), nb::arg("tables"), nb::arg("guards"))
       .def("rows", &Shortcuts::rows, nb::arg("ids").none());
 }

@@ -4,12 +4,15 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "cores.h"
 
@@ -76,11 +79,49 @@ class OwnTensor {
 };
 static_assert(sizeof(OwnTensor) <= 256);
 
+// Where a tensor's numbers are, and in what order. A table has none of more dims.
+struct Form {
+  static constexpr int kMostDims = 4;
+
+  uintptr_t address = 0;
+  intptr_t type = 0;  // tells one dtype from another
+  size_t item_bytes = 0;
+  int dims = 0;
+  int64_t shape[kMostDims], strides[kMostDims];
+
+  const uint8_t* data() const { return reinterpret_cast<const uint8_t*>(address); }
+
+  bool same_shape(const Form& other) const {
+    return type == other.type && dims == other.dims && std::equal(shape, shape + dims, other.shape) &&
+           std::equal(strides, strides + dims, other.strides);
+  }
+
+  // Bytes from the first number to the end of the last one; strides are not negative.
+  size_t span() const {
+    size_t last = 0;
+    for (int i = 0; i < dims; ++i) {
+      if (shape[i] == 0) return 0;
+      last += static_cast<size_t>((shape[i] - 1) * strides[i]);
+    }
+    return (last + 1) * item_bytes;
+  }
+
+  bool contiguous() const {
+    int64_t expected = 1;
+    bool in_order = true;
+    for (int i = dims - 1; i >= 0; expected *= shape[i--])
+      in_order &= shape[i] == 1 || strides[i] == expected;
+    return in_order || span() == 0;
+  }
+};
+
 // What the core uses of PyTorch.
 class Exchange {
  public:
-  Exchange(nb::object tensor, nb::object learns, nb::object threads)
-      : tensor_(std::move(tensor)), learns_(std::move(learns)), threads_(std::move(threads)) {
+  // recorders: each is called without arguments, and tells by a true answer that operations are
+  // recorded, so that they may not be replaced.
+  Exchange(nb::object tensor, std::vector<nb::object> recorders, nb::object threads)
+      : tensor_(std::move(tensor)), recorders_(std::move(recorders)), threads_(std::move(threads)) {
     nb::object capsule = nb::getattr(tensor_, "__dlpack_c_exchange_api__", nb::none());
     if (capsule.is_none()) return;
     const void* api = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
@@ -93,10 +134,16 @@ class Exchange {
   // Whether this PyTorch has the API; older ones have not.
   bool has_api() const { return api_ != nullptr; }
 
-  // Whether gradients are recorded.
-  bool learns() const {
-    const nb::object answer = learns_();
-    return answer.ptr() == Py_True;
+  // Whether gradients or operations are recorded.
+  bool recorded() const {
+    for (const nb::object& recorder : recorders_) {
+      PyObject* answer = PyObject_CallNoArgs(recorder.ptr());
+      if (!answer) throw nb::python_error();
+      const int yes = PyObject_IsTrue(answer);
+      Py_DECREF(answer);
+      if (yes != 0) return true;
+    }
+    return false;
   }
 
   // As many threads as torch.get_num_threads() says, which does not know of quotas, but no more than
@@ -110,11 +157,19 @@ class Exchange {
     return Py_TYPE(object.ptr()) == type() && view_any(object, view);
   }
 
-  // Address of the numbers of a tensor or parameter in memory; 0 if there is none.
-  uintptr_t address(nb::handle object) const {
+  // Of a tensor or parameter in memory; false if it is elsewhere, or no tensor.
+  bool form(nb::handle object, Form& form) const {
+    if (!api_) return form_by_attributes(object, form);
     TensorView view;
-    if (!PyObject_TypeCheck(object.ptr(), type()) || !view_any(object, view)) return 0;
-    return reinterpret_cast<uintptr_t>(view.data) + view.byte_offset;
+    if (!PyObject_TypeCheck(object.ptr(), type()) || !view_any(object, view)) return false;
+    if (view.ndim > Form::kMostDims) return false;
+    form.address = reinterpret_cast<uintptr_t>(view.data) + view.byte_offset;
+    form.type = view.dtype.code << 8 | view.dtype.bits;
+    form.item_bytes = view.dtype.bits / 8;
+    form.dims = view.ndim;
+    std::copy_n(view.shape, view.ndim, form.shape);
+    std::copy_n(view.strides, view.ndim, form.strides);
+    return true;
   }
 
   // As an object of Python, whose memory it is from now on.
@@ -135,6 +190,24 @@ class Exchange {
     return view.device.device_type == nb::device::cpu::value;
   }
 
+  // Without the API.
+  bool form_by_attributes(nb::handle object, Form& form) const {
+    if (!PyObject_IsInstance(object.ptr(), tensor_.ptr())) return false;
+    if (!nb::cast<bool>(object.attr("is_cpu"))) return false;
+    const auto shape = nb::cast<std::vector<int64_t>>(nb::tuple(object.attr("shape")));
+    const auto strides = nb::cast<std::vector<int64_t>>(object.attr("stride")());
+    if (shape.size() > Form::kMostDims) return false;
+    form.address = nb::cast<uintptr_t>(object.attr("data_ptr")());
+    form.type = reinterpret_cast<intptr_t>(object.attr("dtype").ptr());  // one object for each dtype
+    form.item_bytes = nb::cast<size_t>(object.attr("element_size")());
+    form.dims = static_cast<int>(shape.size());
+    std::copy(shape.begin(), shape.end(), form.shape);
+    std::copy(strides.begin(), strides.end(), form.strides);
+    return true;
+  }
+
   const ExchangeApi* api_ = nullptr;
-  nb::object tensor_, learns_, threads_;
+  nb::object tensor_;
+  std::vector<nb::object> recorders_;
+  nb::object threads_;
 };

@@ -176,6 +176,9 @@ void store_decoded(const Tier& tier, const TierDecoder& decoder, Table& table, R
   const uint32_t row_bits = decoder.row_bits(tier.parts, tier.end);
   run.own = ~uint64_t{0};
   run.lead = stored - tier.first;
+  if (row_bits > 0)
+    table.decoded.push_back(
+        {tier.first_bit / 8, tier.first_bit / 8 + packed_bytes(tier.rows, row_bits)});
   own.resize((stored + tier.rows) * table.dim);
   for (uint64_t i = 0; i < tier.rows; ++i) {
     const uint64_t bit = tier.first_bit + i * row_bits;

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "lookup_order.h"
@@ -93,6 +94,7 @@ struct Table {
   size_t rank = 0;
   std::vector<Level> levels;     // the largest tier first; what no level holds is in the last tier
   uint64_t last_first_rank = 0, last_rows = 0;
+  std::vector<std::pair<uint64_t, uint64_t>> decoded;  // bytes of codes whose rows are stored decoded
   Frame frame;
   std::vector<uint64_t> pads, pad_rows;  // ids whose stored row is another
 };

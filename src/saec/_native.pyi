@@ -98,12 +98,14 @@ class LookupTable:
     def dim(self) -> int: ...
     @property
     def stored_rows(self) -> int: ...
+    @property
+    def decoded(self) -> list[tuple[int, int]]: ...
 
 class Exchange:
     def __init__(
         self,
         tensor: type[Any],
-        learns: Callable[[], bool],
+        recorders: Sequence[Callable[[], object]],
         threads: Callable[[], int],
     ) -> None: ...
     @property
@@ -111,23 +113,35 @@ class Exchange:
 
 class Watch:
     def __init__(
-        self, exchange: Exchange, parameters: Sequence[Any], counted: bool, copied: bool
+        self,
+        exchange: Exchange,
+        tensors: Sequence[Any],
+        uses: Sequence[tuple[bool, Sequence[tuple[int, int]] | None]],
     ) -> None: ...
-    def holds(self, parameters: Sequence[Any]) -> bool: ...
+    def holds(self, tensors: Sequence[Any]) -> bool: ...
+
+class Guards:
+    def __init__(
+        self, empty: Sequence[dict[Any, Any]], entries: Sequence[tuple[dict[str, Any], str, Any]]
+    ) -> None: ...
+    def hold(self) -> bool: ...
 
 class Shortcut:
     def __init__(
-        self, table: LookupTable, watch: Watch, parameters: dict[str, Any], element: int
+        self,
+        table: LookupTable,
+        watch: Watch,
+        places: Sequence[tuple[dict[str, Any], str]],
+        element: int,
     ) -> None: ...
     @property
     def dim(self) -> int: ...
     @property
     def element(self) -> int: ...
-    def expire(self) -> None: ...
     def rows(self, ids: Any) -> Any: ...
 
 class Shortcuts:
-    def __init__(self, tables: Sequence[Shortcut]) -> None: ...
+    def __init__(self, tables: Sequence[Shortcut], guards: Guards) -> None: ...
     def rows(self, ids: Any) -> Any: ...
 
 def table_of_tiers(

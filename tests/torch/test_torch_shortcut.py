@@ -12,12 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from saec import _native
 from saec.stored.clustered import ClusteredField
 from saec.stored.tiered import TieredField
 from saec.torch.joint import compressed_table
 from saec.torch.modules import CompressedEmbedding
+from saec.torch.tiered import TieredTable
 
 Make = Callable[..., Any]
 ROWS = 500
@@ -115,25 +117,32 @@ def test_what_is_not_taken(module: CompressedEmbedding) -> None:
 def test_what_changes_is_seen(module: CompressedEmbedding) -> None:
     ids = torch.arange(ROWS)
 
-    def check(change: Callable[[nn.Parameter], None]) -> None:
+    def check(change: Callable[[nn.Parameter], None], copied: bool) -> None:
+        """copied: whether the change is beside what the core reads in place."""
         old = shortcut(module)
-        with torch.no_grad():
-            for parameter in module.parameters():
+        for parameter in module.parameters():
+            with torch.no_grad():
                 change(parameter)
-            assert not module.table.reader.copies or old.rows(ids) is None
-            changed = module(ids)
-            assert torch.equal(changed, module.table.reader.rows(ids, module.table.tensors))
+                assert not copied or old.rows(ids) is None
+                changed = module(ids)
+                expected = module.table.reader.rows(ids, module.table.tensors)
+                assert torch.equal(changed, expected)
         again = taken(module, ids)
         assert again is not None
         assert torch.equal(again, changed)
 
-    check(lambda parameter: parameter.add_(1))  # counted by autograd
-    check(lambda parameter: parameter.data.mul_(2))  # not counted
-    check(lambda parameter: setattr(parameter, "data", parameter.data.clone() - 3))
+    def middle(parameter: nn.Parameter) -> Tensor:
+        flat = parameter.data.view(-1)
+        return flat[len(flat) // 2 : len(flat) // 2 + 1]
+
+    tiers = isinstance(module.table, TieredTable)
+    check(lambda parameter: parameter.add_(1), tiers)
+    check(lambda parameter: middle(parameter).add_(1), tiers)
+    check(lambda parameter: setattr(parameter, "data", parameter.data.clone() - 3), True)
     optimizer = torch.optim.SGD(module.parameters(), 0.5)
     module(ids).sum().backward()
     optimizer.step()
-    check(lambda parameter: None)
+    check(lambda parameter: None, False)
 
 
 def test_other_parameters_are_seen(module: CompressedEmbedding) -> None:
@@ -141,20 +150,18 @@ def test_other_parameters_are_seen(module: CompressedEmbedding) -> None:
     name = next(iter(table._parameters))
     kept = table._parameters[name]
     assert kept is not None
-    table._parameters[name] = nn.Parameter(kept.detach().clone())
+    table._parameters[name] = nn.Parameter(kept.detach().clone() + 1)
     assert taken(module, ids) is None
     table._parameters[name] = None
     assert taken(module, ids) is None
-    table._parameters[name] = kept
-    assert taken(module, ids) is not None
-    table.register_parameter("more", nn.Parameter(torch.zeros(1)))
+    del table._parameters[name]
     assert taken(module, ids) is None
-    del table.more
+    table._parameters[name] = kept
     assert taken(module, ids) is not None
     table.prepared.forget()
     assert shortcut(module) is None
     with torch.no_grad():
-        assert old.rows(ids) is None
+        assert old.rows(ids) is not None
 
 
 def test_rows_made_in_inference_mode(module: CompressedEmbedding) -> None:
@@ -232,39 +239,138 @@ class OldTensor:
     """A PyTorch before DLPack's C exchange API: numbers are found by methods."""
 
     def __init__(self, numbers: np.ndarray) -> None:
-        self.numbers, self._version, self.nbytes = numbers, 0, numbers.nbytes
+        self.numbers, self.is_cpu = numbers, True
+        self.dtype, self.shape = numbers.dtype, numbers.shape
 
     def data_ptr(self) -> int:
         return self.numbers.ctypes.data
 
+    def element_size(self) -> int:
+        return self.numbers.itemsize
 
-def test_a_watch_without_the_api() -> None:
-    exchange = _native.Exchange(OldTensor, lambda: False, lambda: 1)
-    assert not exchange.has_api
-    held = OldTensor(np.arange(100.0))
-    counted = _native.Watch(exchange, [held], True, True)
-    assert counted.holds([held])
-    assert not counted.holds([])
-    assert not counted.holds([OldTensor(held.numbers.copy())])
-    held._version += 1
-    assert not counted.holds([held])
-    copied = _native.Watch(exchange, [held], False, True)
-    held.numbers += 1
-    assert not copied.holds([held])
-    assert _native.Watch(exchange, [held], False, False).holds([held])
+    def stride(self) -> tuple[int, ...]:
+        return tuple(step // self.numbers.itemsize for step in self.numbers.strides)
+
+
+def exchange_of(tensor: type) -> _native.Exchange:
+    return _native.Exchange(tensor, [], lambda: 1)
+
+
+@pytest.fixture(params=["old", "new"])
+def tensor_of(request: pytest.FixtureRequest) -> tuple[_native.Exchange, Callable[..., Any]]:
+    """An exchange, and what makes tensors on arrays' memory, with the API and without."""
+    if request.param == "old":
+        return exchange_of(OldTensor), OldTensor
+    return exchange_of(Tensor), torch.from_numpy
+
+
+def test_a_watch_of_copies(tensor_of: tuple[_native.Exchange, Callable[..., Any]]) -> None:
+    exchange, make = tensor_of
+    numbers = np.arange(100.0)
+    watch = _native.Watch(exchange, [make(numbers)], [(False, None)])
+    assert watch.holds([make(numbers)])
+    assert watch.holds([make(numbers.copy())])
+    assert not watch.holds([])
+    assert not watch.holds([make(numbers.reshape(10, 10))])
+    assert not watch.holds([make(numbers.astype(np.float32))])
+    assert not watch.holds([make(np.stack([numbers] * 2, axis=1)[:, 0])])
+    for place in range(100):
+        numbers[place] += 1
+        assert not watch.holds([make(numbers)])
+        numbers[place] -= 1
+    assert watch.holds([make(numbers)])
+    for other in (None, 3, numbers):
+        assert not watch.holds([other])
+
+
+def test_a_watch_of_what_is_read(tensor_of: tuple[_native.Exchange, Callable[..., Any]]) -> None:
+    exchange, make = tensor_of
+    numbers = np.arange(100.0)
+    watch = _native.Watch(exchange, [make(numbers)], [(True, [(80, 88), (792, 800)])])
+    assert not watch.holds([make(numbers.copy())])
+    for place in range(100):
+        numbers[place] += 1
+        assert watch.holds([make(numbers)]) == (place not in (10, 99))
+        numbers[place] -= 1
+    apart = np.arange(200.0)[::2]  # of which there is a copy
+    watch = _native.Watch(exchange, [make(apart)], [(True, [])])
+    assert watch.holds([make(apart)])
+    apart[50] = 0
+    assert not watch.holds([make(apart)])
+
+
+def test_watches_are_made_of_what_they_say() -> None:
+    exchange, tensor = exchange_of(Tensor), torch.zeros(3)
+    with pytest.raises(ValueError, match="each tensor has a use"):
+        _native.Watch(exchange, [tensor], [])
+    for wrong in ([(8, 4)], [(0, 13)]):
+        with pytest.raises(ValueError, match="a range goes beyond its tensor"):
+            _native.Watch(exchange, [tensor], [(True, wrong)])
+    for elsewhere in (tensor.to("meta"), torch.zeros(1, 1, 1, 1, 1), 7):
+        with pytest.raises(ValueError, match="not a tensor in memory"):
+            _native.Watch(exchange, [elsewhere], [(True, [])])
+
+
+def test_guards() -> None:
+    hooks: dict[int, Any] = {}
+    held: dict[str, Any] = {"table": module}
+    guards = _native.Guards([hooks], [(held, "table", module), (held, "forward", None)])
+    assert guards.hold()
+    for name, value in (("table", 3), ("forward", 3)):
+        kept = held.copy()
+        held[name] = value
+        assert not guards.hold()
+        del held[name]
+        held.update(kept)
+        assert guards.hold()
+    held["forward"] = None
+    assert guards.hold()
+    hooks[1] = module
+    assert not guards.hold()
+
+
+def test_what_records_is_not_gone_around(module: CompressedEmbedding) -> None:
+    ids = torch.arange(3)
+    answers: list[Any] = [False]
+    exchange = _native.Exchange(Tensor, [lambda: answers[0]], torch.get_num_threads)
+    made, table = module.table.prepared, module.table
+    watch = _native.Watch(
+        exchange, table.tensors, table.reader.uses(made._made.table, table.tensors)
+    )
+    short = _native.Shortcut(made._made.table, watch, made.places, 0)
+    for nothing in (False, None, 0):
+        answers[0] = nothing
+        assert short.rows(ids) is not None
+    for something in (True, 1, object()):
+        answers[0] = something
+        assert short.rows(ids) is None
+
+    class Recorded(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            return func(*args, **(kwargs or {}))
+
+    with Recorded():
+        assert taken(module, ids) is None
+    assert taken(module, ids) is not None
 
 
 def test_shortcuts_are_made_of_what_they_say(module: CompressedEmbedding) -> None:
-    old = _native.Exchange(OldTensor, lambda: False, lambda: 1)
-    watch, table = _native.Watch(old, [], False, False), module.table.prepared._made.table
+    old = exchange_of(OldTensor)
+    watch, table = _native.Watch(old, [], []), module.table.prepared._made.table
     with pytest.raises(ValueError, match="this PyTorch has no C exchange API"):
-        _native.Shortcut(table, watch, {}, 0)
+        _native.Shortcut(table, watch, [], 0)
     with pytest.raises(ValueError, match="no such element"):
-        _native.Shortcut(table, watch, {}, 3)
-    for wrong in ((watch, watch, {}, 0), (table, table, {}, 0), (table, watch, [], 0)):
+        _native.Shortcut(table, watch, [], 3)
+    with pytest.raises(ValueError, match="each tensor has a place"):
+        _native.Shortcut(table, watch, [({}, "codes")], 0)
+    for wrong in ((watch, watch, [], 0), (table, table, [], 0), (table, watch, [3], 0)):
         with pytest.raises((TypeError, RuntimeError)):
             _native.Shortcut(*wrong)
+    guards = _native.Guards([], [])
     with pytest.raises(ValueError, match="no tables"):
-        _native.Shortcuts([])
-    with pytest.raises((TypeError, RuntimeError)):
-        _native.Shortcuts([table])
+        _native.Shortcuts([], guards)
+    for wrong_tables, wrong_guards in (([table], guards), ([shortcut(module)], table)):
+        with pytest.raises((TypeError, RuntimeError)):
+            _native.Shortcuts(wrong_tables, wrong_guards)

@@ -99,11 +99,14 @@ class Table:
         if vectors is None:
             return None
         count = self.plain.vocab_size
-        return locate(ids.long().to(DEVICE), count, vectors.blocks, vectors.below)
+        return locate(ids.long().to(DEVICE), count, vectors.blocks)
 
 
 def _held(kind: Any, table: TieredTable | ClusteredTable) -> Any:
     tensors = {name: getattr(table, name) for name in kind._fields[1:]}
+    if isinstance(table, TieredTable):  # empty tensors for parameters that are None
+        learned = table.reader.learned(table.tensors)
+        tensors |= dict(zip(("values", "extents", "axes", "mean"), learned, strict=True))
     # The interpreter takes tensors at one address, as an empty one and its neighbour, for one.
     detached = {
         name: None if tensor is None else tensor.detach().clone()

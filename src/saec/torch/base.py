@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saec.codes import check_ids
-from saec.errors import IdError
+from saec.errors import IdError, ModuleError
 from saec.stored.field import CompressedField
-from saec.torch.operator import DTYPES, Prepared, forget, native_pool, pool
+from saec.torch.bags import check_weights, flat_bags
+from saec.torch.capture import recorded, refuse_scripting, transformed
+from saec.torch.operator import DTYPES, Place, Prepared, native_pool, pool
 from saec.torch.reading import Reader, plain
 
 __all__ = ["CompressedTable", "LearnedTable", "Snapshot"]
@@ -49,6 +51,16 @@ class CompressedTable(nn.Module):
     @abstractmethod
     def dim(self) -> int:
         """Width of a row."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Of a row."""
+
+    @property
+    @abstractmethod
+    def _layout(self) -> Tensor:
+        """What the buffer ``layout`` must be, on the CPU."""
 
     @property
     @abstractmethod
@@ -87,7 +99,7 @@ class CompressedTable(nn.Module):
             IdError: ids are of another dtype or, on a CPU and not while a graph is captured, out
                 of range.
         """
-        self._check_dtype(ids)
+        self._check(ids)
         return self.rows(ids.reshape(-1), padding_idx).reshape(*ids.shape, self.dim)
 
     def pool(
@@ -105,12 +117,15 @@ class CompressedTable(nn.Module):
             IdError: see :meth:`forward`; also of an offset.
             ValueError: shapes or modes do not go together.
         """
-        self._check_dtype(ids)
-        _check_weights(ids, per_sample_weights, mode)
-        flat, starts = _flat_bags(ids, offsets, include_last_offset)
+        self._check(ids)
+        check_weights(ids, per_sample_weights, mode)
+        open_end = mode == "sum" and padding_idx is None and self.dtype in DTYPES
+        flat = flat_bags(ids, offsets, include_last_offset, open_end, self._place)
         if per_sample_weights is not None:
-            per_sample_weights = per_sample_weights.reshape(-1)[: flat.shape[0]].contiguous()
-        return self.bags(flat, starts, per_sample_weights, mode, padding_idx)
+            count = flat.ids.shape[0]
+            per_sample_weights = per_sample_weights.reshape(-1)[:count].contiguous()
+        pooled = self.bags(flat.ids, flat.starts, per_sample_weights, mode, padding_idx)
+        return pooled[:-1] if flat.surplus else pooled
 
     @torch.no_grad()
     def decode(self) -> Tensor:
@@ -134,13 +149,27 @@ class CompressedTable(nn.Module):
         found = [functional.linear(vectors, self.rows(ids, None)) for ids in self._blocks()]
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
+    def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
+        refuse_scripting()
+
     def _blocks(self) -> Sequence[Tensor]:
         """All ids, at most _DECODE_ROWS at a time."""
         return torch.split(torch.arange(self.vocab_size, device=self.layout.device), _DECODE_ROWS)
 
-    def _check_dtype(self, ids: Tensor) -> None:
+    def _check(self, ids: Tensor) -> None:
         if ids.dtype not in _ID_DTYPES:
             raise IdError(f"{self._place}: ids must be int32 or int64, not {ids.dtype}")
+        if type(ids) is not Tensor or ids.device == self.layout.device or recorded():
+            return
+        if self.layout.is_meta:
+            raise ModuleError(
+                f"{self._place} is on the meta device and holds no numbers: load a state by "
+                "load_state_dict(state, assign=True), or by to_empty(device=...) and "
+                "load_state_dict(state)"
+            )
+        raise ModuleError(
+            f"{self._place} is on {self.layout.device}, and the ids are on {ids.device}"
+        )
 
     @property
     def _place(self) -> str:
@@ -158,7 +187,9 @@ class CompressedTable(nn.Module):
     ) -> None:
         # Codes of other widths may fill as many bytes, and would be read as garbage.
         layout = state_dict.get(prefix + "layout")
-        if layout is not None and layout.tolist() != self.layout.tolist():
+        # Not by the buffer, which holds nothing on the meta device and after to_empty.
+        expected = self._layout.tolist()
+        if layout is not None and not layout.is_meta and layout.tolist() != expected:
             error_msgs.append(f"{prefix}layout is of another compression than this {self._place}")
         super()._load_from_state_dict(
             state_dict,
@@ -192,34 +223,46 @@ class LearnedTable(CompressedTable):
         self.reader = reader
         self.pads = reader.pads
         self._spec = reader.spec
-        self.prepared = Prepared(self._parameters)
+
+    def _prepare(self) -> None:
+        """To be called when all tensors are there."""
+        self.prepared = Prepared(self.places)
 
     @property
     @abstractmethod
+    def places(self) -> list[Place]:
+        """Where the tensors are that the reader reads, in its order."""
+
+    @property
     def tensors(self) -> list[Tensor]:
         """What the reader reads, in its order."""
+        return [tensors[name] for tensors, name in self.prepared.places]
 
     @property
     def dim(self) -> int:
         """Width of a row."""
         return self.reader.dim(self.tensors)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """See :class:`CompressedTable`."""
+        return self.reader.dtype(self.tensors)
+
+    @property
+    def _layout(self) -> Tensor:
+        return self.reader.columns
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "prepared"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self.prepared = Prepared(self._parameters)
+        self._prepare()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.prepared.forget()
         return result
-
-    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
-        super()._load_from_state_dict(*arguments, **options)
-        self.prepared.forget()
-        forget(self.tensors[self.reader.parameters])
 
     def rows(self, ids: Tensor, padding_idx: int | None) -> Tensor:
         """See :class:`CompressedTable`."""
@@ -246,23 +289,23 @@ class LearnedTable(CompressedTable):
     ) -> Tensor:
         tensors = self.tensors
         skipped = -1 if padding_idx is None else padding_idx
-        eager = type(ids) is Tensor and not torch.compiler.is_compiling()
+        eager = type(ids) is Tensor and not recorded()
         learns = torch.is_grad_enabled() and (
             any(parameter.requires_grad for parameter in tensors[: self.reader.parameters])
             or (weights is not None and weights.requires_grad)
         )
-        native = ids.is_cpu and tensors[0].dtype in DTYPES
+        dtype = self.reader.dtype(tensors)
+        native = ids.is_cpu and dtype in DTYPES
         if eager and native and not learns:
             table = self.prepared.table(self.reader, tensors)
             factors = None if weights is None else weights.float()
             left_out = -1 if offsets is None else skipped
-            dtype = tensors[0].dtype
             return native_pool(
                 table, ids.contiguous(), offsets, factors, mode, left_out, dtype, self._place
             )
-        if eager and learns:
+        if learns and (eager or transformed()):
             # Gradients go through plain operations; the core's rows would come on top.
-            if ids.is_cpu:
+            if ids.is_cpu and eager:
                 check_ids(ids.numpy(), self.vocab_size, self._place)
             return plain(self.reader, ids, offsets, weights, tensors, mode, skipped)
         flat = ids.contiguous()
@@ -300,38 +343,3 @@ class LearnedTable(CompressedTable):
         for parameter, value in zip(self.parameters(), snapshot.parameters, strict=True):
             parameter.copy_(value)
         self.stored = snapshot.stored
-
-
-def _check_weights(ids: Tensor, weights: Tensor | None, mode: str) -> None:
-    if weights is None:
-        return
-    if mode != "sum":
-        raise ValueError(f"per_sample_weights go with mode 'sum', not {mode!r}")
-    if weights.shape != ids.shape:
-        raise ValueError(
-            f"ids have shape {tuple(ids.shape)}, per_sample_weights {tuple(weights.shape)}"
-        )
-
-
-def _flat_bags(
-    ids: Tensor, offsets: Tensor | None, include_last_offset: bool
-) -> tuple[Tensor, Tensor]:
-    """Ids (m,) and where bags start, (bags,) int64."""
-    if ids.dim() == 2:
-        if offsets is not None:
-            raise ValueError("a matrix of ids has a bag in each row, and no offsets")
-        count, width = ids.shape
-        starts = torch.arange(count, device=ids.device) * width
-        return ids.reshape(-1), starts
-    if ids.dim() != 1:
-        raise ValueError(f"ids are a vector or a matrix, not of shape {tuple(ids.shape)}")
-    if offsets is None or offsets.dim() != 1:
-        raise ValueError("a vector of ids needs a vector of offsets")
-    offsets = offsets.long().contiguous()
-    if not include_last_offset:
-        return ids, offsets
-    if offsets.shape[0] < 1:
-        raise ValueError("with include_last_offset there is at least one offset")
-    if ids.is_cpu and not torch.compiler.is_compiling():
-        ids = ids[: max(int(offsets[-1]), 0)]  # what follows is in no bag
-    return ids, offsets[:-1]

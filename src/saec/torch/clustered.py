@@ -18,6 +18,7 @@ from saec.stored.clustered import ClusteredField
 from saec.stored.field import CompressedField
 from saec.stored.raw import RawField
 from saec.torch.base import LearnedTable
+from saec.torch.operator import Place
 from saec.torch.run_reader import RunReader
 
 __all__ = ["ClusteredTable"]
@@ -79,14 +80,14 @@ class ClusteredTable(LearnedTable):
             codebook = torch.cat([codebook, torch.stack(list(pads.values()))])
         self.codebook = nn.Parameter(codebook)
         self.register_buffer("codes", torch.from_numpy(data).to(like.device))
-        columns = torch.tensor(reader.columns, device=like.device)
-        self.register_buffer("layout", columns.T.contiguous())
+        self.register_buffer("layout", reader.columns.to(like.device, copy=True))
+        self._prepare()
 
     @property
-    def tensors(self) -> list[Tensor]:
-        """See :class:`CompressedTable`."""
+    def places(self) -> list[Place]:
+        """See :class:`LearnedTable`."""
         held, own = self._parameters, self._buffers
-        return [held["codebook"], own["codes"], own["layout"]]  # type: ignore[list-item]
+        return [(held, "codebook"), (own, "codes"), (own, "layout")]
 
     @property
     def summary(self) -> str:

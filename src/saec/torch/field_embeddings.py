@@ -13,6 +13,7 @@ from torch.nn.modules import module as hooked
 
 from saec import _native
 from saec.lookup import Run
+from saec.torch.capture import leaf, recorded
 from saec.torch.modules import CompressedEmbedding
 from saec.torch.operator import DTYPES, Prepared
 from saec.torch.run_reader import RunReader
@@ -41,55 +42,73 @@ class FieldEmbeddings(nn.ModuleDict):
             ValueError: there are more or fewer columns than fields.
         """
         modules = self._modules
+        node: Tensor | None = leaf(self, [ids])
+        if node is not None:
+            return node
         if not is_dynamo_compiling() and (together := self._together) is not None:
             rows = together.rows(ids, modules)
             if rows is not None:
                 return rows
         columns = zip(modules.values(), ids.unbind(1), strict=True)
         found = [module(column) for module, column in columns]
-        if not is_dynamo_compiling() and not torch.is_grad_enabled():
+        if not (torch.is_grad_enabled() or recorded()):
             self._together = _together(tuple(modules.values()))
         return torch.stack(found, dim=1)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_together": None}
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._together = None  # it keeps tensors in memory that modules may hold no longer
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
 
 @dataclass(frozen=True, eq=False)
 class _Together:
-    """Modules, what would have to be called around them, and the way to the rows of all."""
+    """Modules, and the way to the rows of all."""
 
     modules: tuple[nn.Module, ...]
-    hooks: Sequence[dict[int, Any]]
     shortcuts: _native.Shortcuts
 
     def rows(self, ids: Tensor, modules: Mapping[str, nn.Module]) -> Tensor | None:
         """Vectors (n, fields, dim), or None where modules must be called."""
-        if self.modules != tuple(modules.values()) or any(self.hooks):
+        if self.modules != tuple(modules.values()):
             return None
         rows: Tensor | None = self.shortcuts.rows(ids)
         return rows
 
 
 # Of any module; there is no public name for them.
-_HOOKS_OF_ALL = [hooked._global_forward_pre_hooks, hooked._global_forward_hooks]
+_HOOKS_OF_ALL: list[dict[int, Any]] = [
+    hooked._global_forward_pre_hooks,
+    hooked._global_forward_hooks,
+]
 
 
 def _together(modules: tuple[nn.Module, ...]) -> _Together | None:
     """None if there is no shortcut to one of the modules, or PyTorch's way serves all."""
     if not any(type(module) is CompressedEmbedding for module in modules):
         return None
-    hooks = list(_HOOKS_OF_ALL)
-    shortcuts = []
-    for module in modules:
-        shortcut = _shortcut(module)
-        if shortcut is None:
-            return None
-        hooks += [module._forward_pre_hooks, module._forward_hooks]
-        shortcuts.append(shortcut)
-    if len({(shortcut.dim, shortcut.element) for shortcut in shortcuts}) > 1:
+    shortcuts = [_shortcut(module) for module in modules]
+    found = [shortcut for shortcut in shortcuts if shortcut is not None]
+    alike = len({(shortcut.dim, shortcut.element) for shortcut in found}) == 1
+    if len(found) < len(modules) or not alike:
         return None
-    return _Together(modules, hooks, _native.Shortcuts(shortcuts))
+    return _Together(modules, _native.Shortcuts(found, _guards(modules)))
+
+
+def _guards(modules: Sequence[nn.Module]) -> _native.Guards:
+    """What must stay for calls of the modules to look rows up and do nothing else."""
+    hooks = list(_HOOKS_OF_ALL)
+    entries: list[tuple[dict[str, Any], str, Any]] = []
+    for module in modules:
+        hooks += [module._forward_pre_hooks, module._forward_hooks]
+        entries.append((module.__dict__, "forward", None))
+        if isinstance(module, CompressedEmbedding):
+            entries.append((module._modules, "table", module.table))
+        else:
+            entries.append((module.__dict__, "max_norm", None))
+    return _native.Guards(hooks, entries)
 
 
 def _shortcut(module: nn.Module) -> _native.Shortcut | None:
@@ -107,8 +126,9 @@ def _plain_shortcut(module: nn.Embedding) -> _native.Shortcut | None:
         return None
     if weight.dtype not in DTYPES or not len(weight):
         return None
-    prepared = Prepared(module._parameters)
-    no_codes = torch.zeros(1, dtype=torch.uint8)
     reader = RunReader(len(weight), (Run(0, 0, 0, 0),), ())
-    prepared.table(reader, [weight, no_codes, no_codes])
+    no_codes = torch.zeros(1, dtype=torch.uint8, device="cpu")
+    rest: dict[str, Any] = {"codes": no_codes, "columns": reader.columns}
+    prepared = Prepared([(module._parameters, "weight"), (rest, "codes"), (rest, "columns")])
+    prepared.table(reader, [weight, no_codes, reader.columns])
     return prepared.shortcut

@@ -12,6 +12,7 @@ from saec.codes import check_ids
 from saec.stored.field import CompressedField
 from saec.stored.tiered import TieredField
 from saec.torch.base import CompressedTable
+from saec.torch.capture import recorded
 from saec.torch.clustered import ClusteredTable
 from saec.torch.reading import pool_rows
 from saec.torch.tiered import TieredTable
@@ -64,6 +65,15 @@ class JointTable(CompressedTable):
         return self._parts[0].dim
 
     @property
+    def dtype(self) -> torch.dtype:
+        """See :class:`CompressedTable`."""
+        return self._parts[0].dtype
+
+    @property
+    def _layout(self) -> Tensor:
+        return torch.tensor(self._firsts, device="cpu")
+
+    @property
     def summary(self) -> str:
         """What each table stores."""
         return "; ".join(f"{table.names}: {table.summary}" for table in self._parts)
@@ -74,10 +84,11 @@ class JointTable(CompressedTable):
 
     def rows(self, ids: Tensor, padding_idx: int | None) -> Tensor:
         """See :class:`CompressedTable`."""
-        if type(ids) is Tensor and ids.is_cpu and not torch.compiler.is_compiling():
+        eager = type(ids) is Tensor and not recorded()
+        if eager and ids.is_cpu:
             check_ids(ids.numpy(), self.vocab_size, self._place)
         numbers = torch.bucketize(ids.contiguous(), self.layout[1:], right=True)
-        found = self._selected if torch.compiler.is_compiling() else self._gathered
+        found = self._gathered if eager and not ids.is_meta else self._selected
         rows = found(ids, numbers)
         for pad, row in zip(self.pads, () if self.pad_rows is None else self.pad_rows, strict=True):
             rows = torch.where((ids == pad)[:, None], row, rows)

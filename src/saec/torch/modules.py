@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
 from saec.torch.base import CompressedTable
+from saec.torch.capture import leaf, recorded, refuse_scripting
+from saec.torch.decoded import DecodedWeight
 
 __all__ = ["CompressedEmbedding", "CompressedEmbeddingBag", "CompressedLinear"]
 
@@ -34,9 +36,13 @@ class _CompressedModule(nn.Module):
         """The whole table, (num_embeddings, embedding_dim), decoded anew by each access.
 
         For models that compute with it themselves. Gradients go through it, but to no row at
-        ``padding_idx``. Scores of all rows are cheaper by :class:`CompressedLinear`.
+        ``padding_idx``. Scores of all rows are cheaper by :class:`CompressedLinear`. It is a copy,
+        and refuses to be written to.
         """
-        return self.table.weight()
+        return _read_only(self.table.weight())
+
+    def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
+        refuse_scripting()
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
@@ -63,6 +69,9 @@ class CompressedEmbedding(_CompressedModule):
             rows: Tensor | None = shortcut.rows(input)
             if rows is not None:
                 return rows
+        node: Tensor | None = leaf(self, [input])
+        if node is not None:
+            return node
         found: Tensor = table(input, self.padding_idx)
         return found
 
@@ -96,6 +105,9 @@ class CompressedEmbeddingBag(_CompressedModule):
         Raises:
             IdError: see :meth:`CompressedTable.forward`.
         """
+        node: Tensor | None = leaf(self, [input, offsets, per_sample_weights])
+        if node is not None:
+            return node
         return self.table.pool(
             input,
             offsets,
@@ -130,6 +142,9 @@ class CompressedLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (nn.Linear's name)
         """Products of ``input`` (..., in_features) with all rows, (..., out_features)."""
+        node: Tensor | None = leaf(self, [input])
+        if node is not None:
+            return node
         scores = self.table.products(input.reshape(-1, self.in_features))
         scores = scores.reshape(*input.shape[:-1], self.out_features)
         return scores if self.bias is None else scores + self.bias
@@ -141,9 +156,17 @@ class CompressedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """See :attr:`CompressedEmbedding.weight`."""
-        return self.table.weight()
+        return _read_only(self.table.weight())
+
+    def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
+        refuse_scripting()
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
         bias = self.bias is not None
         return f"{self.in_features}, {self.out_features}, {self.table.summary}, bias={bias}"
+
+
+def _read_only(weight: Tensor) -> Tensor:
+    """The same numbers, which refuse writes; where calls are recorded, the tensor as it is."""
+    return weight if recorded() else weight.as_subclass(DecodedWeight)

@@ -11,69 +11,73 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from saec import _native
 from saec.cores import usable_cores
 from saec.lookup import MODES, LookupTable, fail
 from saec.torch import triton_lookup as gpu
+from saec.torch.capture import refuse_onnx
 from saec.torch.readers import reader_of
 from saec.torch.reading import Reader, plain
 
-__all__ = ["DTYPES", "Prepared", "forget", "native_pool", "pool"]
+__all__ = ["DTYPES", "Place", "Prepared", "native_pool", "pool"]
 
 # Dtypes of tables that the core reads, by its numbers for them.
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
-_exchange = _native.Exchange(torch.Tensor, torch.is_grad_enabled, torch.get_num_threads)
+# What makes the short way to rows no substitute for operations that PyTorch sees.
+_RECORDERS = [
+    torch.is_grad_enabled,
+    torch._C._get_tracing_state,
+    torch._C._len_torch_dispatch_stack,
+]
+_exchange = _native.Exchange(torch.Tensor, _RECORDERS, torch.get_num_threads)
+
+Place = tuple[dict[str, Any], str]
 
 
 class _Made(NamedTuple):
     """A native table, and of what it was made."""
 
     table: LookupTable
+    reader: Reader
     watch: _native.Watch
 
 
 class Prepared:
-    """The native table of some tensors, made again when what learns is no longer the same.
-
-    Codes and all else are taken to stay, unless :meth:`forget` says otherwise.
+    """The native table of some tensors, made again when they are no longer what they were.
 
     Args:
-        parameters: of the table by name, as they are at any time, in the order of its reader; or
-            None where there is no use for a shortcut.
+        places: of the tensors, in the order of their reader: dictionaries, and the names in these
+            under which the tensors are found at any time; none where a shortcut is of no use.
 
     Attributes:
         shortcut: rows in as short a time as can be, of a table that was made once; None before,
             and where PyTorch is too old to have DLPack's C exchange API.
     """
 
-    def __init__(self, parameters: dict[str, nn.Parameter | None] | None = None) -> None:
-        self._parameters = parameters
+    def __init__(self, places: Sequence[Place] = ()) -> None:
+        self.places = list(places)
         self._made: _Made | None = None  # as a whole, since several threads may look rows up
         self.shortcut: _native.Shortcut | None = None
 
     def forget(self) -> None:
-        """Make the table anew next time, whatever has changed."""
-        if self.shortcut is not None:
-            self.shortcut.expire()  # others may have it, too
+        """Let go of the table, which keeps tensors in memory that the module may hold no longer."""
         self._made = self.shortcut = None
 
     def table(self, reader: Reader, tensors: Sequence[Tensor]) -> LookupTable:
         """What the core reads of ``tensors``, which are on a CPU."""
-        parameters = list(tensors[: reader.parameters])
         made = self._made
-        if made is None or not made.watch.holds(parameters):
-            # Addresses alone do not tell: optimizers write in place. Autograd counts that.
-            counted = reader.copies and not any(tensor.is_inference() for tensor in parameters)
-            watch = _native.Watch(_exchange, parameters, counted, reader.copies)
-            self._made = made = _Made(reader.table(tensors), watch)
-            if self._parameters is not None and _exchange.has_api:
-                element = DTYPES[tensors[0].dtype]
-                self.shortcut = _native.Shortcut(made.table, watch, self._parameters, element)
+        if made is None or made.reader != reader or not made.watch.holds(tensors):
+            table = reader.table(tensors)
+            watch = _native.Watch(_exchange, tensors, reader.uses(table, tensors))
+            self._made = made = _Made(table, reader, watch)
+            if self.places and _exchange.has_api:
+                element = DTYPES[reader.dtype(tensors)]
+                self.shortcut = _native.Shortcut(table, watch, self.places, element)
         return made.table
 
 
@@ -95,7 +99,7 @@ def native_pool(
     """
     count = ids.shape[0]
     bags = count if offsets is None else offsets.shape[0]
-    out = torch.empty((bags, table.dim), dtype=dtype)
+    out = torch.empty((bags, table.dim), dtype=dtype, device="cpu")  # whatever the default is
     request = (
         table,
         ids.data_ptr(),
@@ -117,8 +121,17 @@ def native_pool(
     return out
 
 
-@torch.library.custom_op("saec::pool", mutates_args=())
-def pool(
+# By hand: torch.library.custom_op checks every call in Python, which takes as long as some lookups.
+_torch_library: Any = torch.library  # parts of which have no types
+_LIBRARY = _torch_library.Library("saec", "FRAGMENT")
+_LIBRARY.define(
+    "pool(Tensor ids, Tensor? offsets, Tensor? weights, Tensor[] tensors, str reader, str mode, "
+    "int skipped) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
+)
+
+
+def _pool(
     ids: Tensor,
     offsets: Tensor | None,
     weights: Tensor | None,
@@ -144,16 +157,18 @@ def pool(
     found = reader_of(reader)
     if gpu.available(tensors[0]):
         return found.fused(ids, offsets, weights, tensors, mode, skipped)
-    if ids.device.type == "cpu" and tensors[0].dtype in DTYPES:
+    dtype = found.dtype(tensors)
+    if ids.device.type == "cpu" and dtype in DTYPES:
         factors = None if weights is None else weights.float()
         table = _prepared(tensors[found.parameters]).table(found, tensors)
-        dtype = tensors[0].dtype
         left_out = -1 if offsets is None else skipped
         return native_pool(table, ids, offsets, factors, mode, left_out, dtype, "table")
     return plain(found, ids, offsets, weights, tensors, mode, skipped).contiguous()
 
 
-@pool.register_fake
+_LIBRARY.impl("pool", _pool, "CompositeExplicitAutograd")
+
+
 def _pool_shape(
     ids: Tensor,
     offsets: Tensor | None,
@@ -163,8 +178,13 @@ def _pool_shape(
     mode: str,
     skipped: int,
 ) -> Tensor:
+    refuse_onnx()
+    found = reader_of(reader)
     rows = ids.shape[0] if offsets is None else offsets.shape[0]
-    return tensors[0].new_empty((rows, reader_of(reader).dim(tensors)))
+    return tensors[0].new_empty((rows, found.dim(tensors)), dtype=found.dtype(tensors))
+
+
+_torch_library.register_fake("saec::pool", _pool_shape, lib=_LIBRARY)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -191,15 +211,30 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     return None, None, of_weights, of_tensors, None, None, None
 
 
-pool.register_autograd(_backward, setup_context=_setup)
+_torch_library.register_autograd("saec::pool", _backward, setup_context=_setup, lib=_LIBRARY)
+
+
+def _pool_each(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
+    """One call after the other."""
+
+    def of(index: int, argument: Any, dim: Any) -> Any:
+        if isinstance(argument, Sequence) and isinstance(dim, Sequence):
+            return [of(index, *pair) for pair in zip(argument, dim, strict=True)]
+        return argument if dim is None else argument.select(dim, index).contiguous()
+
+    calls = [
+        pool(*(of(index, *pair) for pair in zip(arguments, in_dims, strict=True)))
+        for index in range(info.batch_size)
+    ]
+    return torch.stack(calls), 0
+
+
+_torch_library.register_vmap("saec::pool", _pool_each, lib=_LIBRARY)
+
+# The operator as Python calls it.
+pool = torch.ops.saec.pool.default
 
 _kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-
-def forget(codes: Tensor) -> None:
-    """Prepare the table that holds these codes anew, as they are others now."""
-    if codes in _kept:
-        del _kept[codes]
 
 
 def _prepared(codes: Tensor) -> Prepared:

@@ -4,29 +4,67 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from saec.errors import ModuleError
 from saec.lookup import LookupTable
 from saec.torch import triton_lookup as gpu
 
-__all__ = ["Reader", "Tensors", "bits_at", "gpu_bags", "plain", "pool_rows"]
+__all__ = [
+    "COPIED",
+    "READ",
+    "UNUSED",
+    "Reader",
+    "Tensors",
+    "Use",
+    "bits_at",
+    "check_columns",
+    "gpu_bags",
+    "plain",
+    "pool_rows",
+]
 
 Tensors = Sequence[Tensor]
+
+
+class Use(NamedTuple):
+    """How a native table uses a tensor.
+
+    Attributes:
+        in_place: whether its numbers are read where they are at each lookup.
+        copied: bytes [first, last) of it that the table has copies of; None for all.
+    """
+
+    in_place: bool
+    copied: list[tuple[int, int]] | None
+
+
+COPIED = Use(in_place=False, copied=None)
+READ = Use(in_place=True, copied=[])
+UNUSED = Use(in_place=False, copied=[])
 
 
 class Reader(ABC):
     """What a table's tensors do not say; ``spec`` is all of it as text.
 
-    The first ``parameters`` of a table's tensors learn. ``pads`` are ids with rows of their own.
+    ``pads`` are ids with rows of their own.
     """
 
-    parameters: ClassVar[int]
-    copies: ClassVar[bool]  # whether table() copies the parameters' numbers
     pads: tuple[int, ...]
+
+    @property
+    @abstractmethod
+    def columns(self) -> Tensor:
+        """int64, on the CPU: what tells where codes are, which is one of the tensors, too."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """How many of the tensors learn; they come first."""
 
     @property
     @abstractmethod
@@ -38,6 +76,10 @@ class Reader(ABC):
         """Width of a row."""
 
     @abstractmethod
+    def dtype(self, tensors: Tensors) -> torch.dtype:
+        """Of a row."""
+
+    @abstractmethod
     def rows(self, ids: Tensor, tensors: Tensors, skipped: int = -1) -> Tensor:
         """Rows (m, dim) of checked ids (m,) int64, by plain operations.
 
@@ -46,7 +88,15 @@ class Reader(ABC):
 
     @abstractmethod
     def table(self, tensors: Tensors) -> LookupTable:
-        """What the native core reads from tensors on a CPU."""
+        """What the native core reads from tensors on a CPU.
+
+        Raises:
+            ModuleError: the tensor that tells where codes are is not that of this reader.
+        """
+
+    @abstractmethod
+    def uses(self, table: LookupTable, tensors: Tensors) -> list[Use]:
+        """How ``table``, which was made of them, uses each of the tensors."""
 
     @abstractmethod
     def fused(
@@ -99,7 +149,7 @@ def pool_rows(
     padding_idx: int | None,
 ) -> Tensor:
     """Bags (bags, dim) of the rows (m, dim) of ids (m,), without those of ``padding_idx``."""
-    positions = torch.arange(len(rows), device=rows.device)
+    positions = torch.arange(rows.shape[0], device=rows.device)
     if padding_idx is not None:
         # A row of its own for padding in front, since no id of a position says "leave out".
         rows = torch.cat([rows.new_zeros(1, rows.shape[1]), rows])
@@ -112,6 +162,19 @@ def pool_rows(
         per_sample_weights=weights,
         padding_idx=None if padding_idx is None else 0,
     )
+
+
+def check_columns(columns: Tensor, expected: Tensor) -> None:
+    """Refuse other columns than those that belong to the codes.
+
+    Raises:
+        ModuleError: they are others.
+    """
+    if not torch.equal(columns, expected):
+        raise ModuleError(
+            "the buffer 'layout' of a compressed table was overwritten: it tells where codes are, "
+            "and cannot change; load the state of the compressed model again"
+        )
 
 
 def bits_at(codes: Tensor, bits: Tensor, count: int) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any
 
 import ml_dtypes
 import torch
@@ -15,7 +16,17 @@ from torch.nn import functional
 
 from saec.lookup import LookupTable, Run, run_table
 from saec.torch import triton_lookup as gpu
-from saec.torch.reading import Reader, Tensors, bits_at, gpu_bags, plain
+from saec.torch.reading import (
+    READ,
+    UNUSED,
+    Reader,
+    Tensors,
+    Use,
+    bits_at,
+    check_columns,
+    gpu_bags,
+    plain,
+)
 
 __all__ = ["RunReader"]
 
@@ -34,8 +45,10 @@ class RunReader(Reader):
     runs: tuple[Run, ...]
     pads: tuple[int, ...]
 
-    parameters: ClassVar[int] = 1
-    copies: ClassVar[bool] = False
+    @property
+    def parameters(self) -> int:
+        """See :class:`Reader`."""
+        return 1
 
     @property
     def spec(self) -> str:
@@ -49,11 +62,15 @@ class RunReader(Reader):
         """See :class:`Reader`."""
         return tensors[0].shape[1]
 
-    @property
-    def columns(self) -> list[list[int]]:
-        """Numbers that plain operations need of each run: first row, bits, first bit, mask, first
-        centroid, whether its rows are stored."""
-        return [
+    def dtype(self, tensors: Tensors) -> torch.dtype:
+        """See :class:`Reader`."""
+        return tensors[0].dtype
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """Numbers (6, runs) int64 that plain operations need of each run: first row, bits, first
+        bit, mask, first centroid, whether its rows are stored."""
+        rows = [
             [
                 run.first_row,
                 run.code_bits,
@@ -64,6 +81,7 @@ class RunReader(Reader):
             ]
             for run in self.runs
         ]
+        return torch.tensor(rows, device="cpu").T.contiguous()
 
     def rows(self, ids: Tensor, tensors: Tensors, skipped: int = -1) -> Tensor:
         """See :class:`Reader`."""
@@ -120,10 +138,15 @@ class RunReader(Reader):
 
     def table(self, tensors: Tensors) -> LookupTable:
         """See :class:`Reader`."""
-        book, codes, _ = tensors
+        book, codes, columns = tensors
+        check_columns(columns, self.columns)
         first = len(book) - len(self.pads)
         pads = {pad: first + number for number, pad in enumerate(self.pads)}
-        return run_table(self.count, self.runs, codes.numpy(), _array(book), pads=pads)
+        return run_table(self.count, self.runs, codes.contiguous().numpy(), _array(book), pads=pads)
+
+    def uses(self, table: LookupTable, tensors: Tensors) -> list[Use]:
+        """See :class:`Reader`."""
+        return [READ, READ, UNUSED]
 
     def fused(
         self,
@@ -145,8 +168,8 @@ class RunReader(Reader):
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
-    """The tensor's own memory."""
-    detached = tensor.detach()
+    """The tensor's own memory, if it is contiguous."""
+    detached = tensor.detach().contiguous()
     if detached.dtype == torch.bfloat16:
         return detached.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
     array: NDArray[Any] = detached.numpy()

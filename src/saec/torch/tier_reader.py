@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,23 +17,59 @@ from saec.lookup import LookupTable, tier_table
 from saec.order import TierVectors
 from saec.tiers import Layout
 from saec.torch import triton_lookup as gpu
-from saec.torch.reading import Reader, Tensors, bits_at, gpu_bags, plain
+from saec.torch.reading import (
+    COPIED,
+    READ,
+    UNUSED,
+    Reader,
+    Tensors,
+    Use,
+    bits_at,
+    check_columns,
+    gpu_bags,
+    plain,
+)
 from saec.torch.vectors import locate
 
-__all__ = ["CELL_COLUMNS", "TIER_COLUMNS", "TierReader", "held_values"]
+__all__ = ["CELL_COLUMNS", "TIER_COLUMNS", "TierReader", "TierTensors", "held_values"]
 
 CELL_COLUMNS = 6
 TIER_COLUMNS = 4
 
 
+class TierTensors(NamedTuple):
+    """What a :class:`saec.torch.tiered.TieredTable` holds, of which the first four learn.
+
+    Attributes:
+        values: (tables' values and grids' offsets,), or None if there are none.
+        extents: (grids,), or None.
+        axes: (rank, dim), or None.
+        mean: (dim,).
+        codes: (bytes,) uint8.
+        columns: :attr:`TierReader.columns`.
+        pads: (pads, dim), or None.
+        starts: where tiers are in order of their codes, the ranks (starts,) int64 of
+            :attr:`saec.stored.tiered.TieredField.code_starts`; else None.
+        blocks: where ids are no ranks, those of :class:`saec.torch.vectors.Vectors`; else None.
+    """
+
+    values: Tensor | None
+    extents: Tensor | None
+    axes: Tensor | None
+    mean: Tensor
+    codes: Tensor
+    columns: Tensor
+    pads: Tensor | None
+    starts: Tensor | None
+    blocks: Tensor | None
+
+
 @dataclass(frozen=True)
 class TierReader(Reader):
-    """Rows in tiers; tensors: values, extents, axes, mean | codes, columns, pads, more by layout.
+    """Rows in tiers; tensors: those of :class:`TierTensors` that there are, in its order.
 
     A grid is held as its offset, among the values, and its extent, 2**bits times its step: then all
-    of them are coordinates, which learn at one rate. Where tiers are in order of their codes, there
-    is the tensor ``starts``, the ranks of :attr:`saec.stored.tiered.TieredField.code_starts`; where
-    ids are no ranks, ``blocks`` and ``below`` of :class:`saec.torch.vectors.Vectors`.
+    of them are coordinates, which learn at one rate.
 
     Args:
         layout: the parts of each tier.
@@ -42,8 +79,41 @@ class TierReader(Reader):
     layout: Layout
     pads: tuple[int, ...]
 
-    parameters: ClassVar[int] = 4
-    copies: ClassVar[bool] = True
+    @property
+    def parameters(self) -> int:
+        """See :class:`Reader`."""
+        return self._names.index("codes")
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        """Of the tensors that there are; the last one only where ids are no ranks."""
+        grids = len(self.layout.grids[1])
+        there = {
+            "values": self.layout.value_count > grids,
+            "extents": grids > 0,
+            "axes": self.layout.rank > 0,
+            "pads": len(self.pads) > 0,
+            "starts": self.layout.any_ordered,
+        }
+        return tuple(name for name in TierTensors._fields if there.get(name, True))
+
+    def named(self, tensors: Tensors) -> TierTensors:
+        """The tensors by their names."""
+        absent: dict[str, Any] = dict.fromkeys(TierTensors._fields)
+        return TierTensors(**absent | dict(zip(self._names, tensors, strict=False)))
+
+    def learned(self, tensors: Tensors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values, extents, axes and mean; empty tensors where there are none."""
+        held = self.named(tensors)
+        nothing = held.mean.new_empty(0)
+        axes = nothing.reshape(0, held.mean.shape[0]) if held.axes is None else held.axes
+        values = nothing if held.values is None else held.values
+        return values, nothing if held.extents is None else held.extents, axes, held.mean
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """Numbers (tiers, 4 + 6 * rank) int64 that a lookup needs of each tier."""
+        return torch.tensor(_columns(self.layout), device="cpu")
 
     @property
     def spec(self) -> str:
@@ -52,7 +122,11 @@ class TierReader(Reader):
 
     def dim(self, tensors: Tensors) -> int:
         """See :class:`Reader`."""
-        return len(tensors[3])
+        return tensors[self.parameters - 1].shape[0]
+
+    def dtype(self, tensors: Tensors) -> torch.dtype:
+        """See :class:`Reader`."""
+        return tensors[self.parameters - 1].dtype
 
     def rows(self, ids: Tensor, tensors: Tensors, skipped: int = -1) -> Tensor:
         """See :class:`Reader`; pads are no parameters, and learn nothing.
@@ -60,7 +134,7 @@ class TierReader(Reader):
         Axis after axis is added, in float32 or wider and with every product rounded, so that
         float32 rows equal those of :class:`saec.stored.tiered.TieredField` bit for bit.
         """
-        values, _, axes, mean, *_ = tensors
+        held, (values, _, axes, mean) = self.named(tensors), self.learned(tensors)
         dtype = torch.promote_types(mean.dtype, torch.float32)
         rows = mean.to(dtype).expand(ids.shape[0], -1)
         if len(values):
@@ -68,22 +142,23 @@ class TierReader(Reader):
             for axis, coordinate in zip(axes.to(dtype), coordinates.unbind(1), strict=True):
                 rows = rows + coordinate[:, None] * axis
         rows = rows.contiguous().to(mean.dtype)  # a mean alone is one row expanded
-        for pad, row in zip(self.pads, tensors[6], strict=True):
+        for pad, row in zip(self.pads, () if held.pads is None else held.pads, strict=True):
             rows = torch.where((ids == pad)[:, None], row, rows)
         return rows
 
     def _coordinates(self, ids: Tensor, tensors: Tensors, dtype: torch.dtype) -> Tensor:
         """Coordinates (m, rank)."""
-        values, extents, axes, _, codes, columns, *_ = tensors
-        tiers, places = self._located(ids, tensors)
+        held, (values, extents, axes, _) = self.named(tensors), self.learned(tensors)
+        columns = held.columns
+        tiers, places = self._located(ids, held)
         first_bits, row_bits = columns[:, 1], columns[:, 2]
         cells = columns[:, TIER_COLUMNS:].reshape(-1, CELL_COLUMNS, len(axes))
         shifts, masks, firsts, strides, grids, ordered = cells.unbind(1)
         starts = first_bits.index_select(0, tiers) + places * row_bits.index_select(0, tiers)
         bits = starts[:, None] + shifts.index_select(0, tiers)
-        read = bits_at(codes, bits.reshape(-1), self._reach).reshape(bits.shape)
-        if self.layout.any_ordered:
-            words = self._ordered_codes(columns, tiers, places, tensors[7])[:, None]
+        read = bits_at(held.codes, bits.reshape(-1), self._reach).reshape(bits.shape)
+        if held.starts is not None:
+            words = self._ordered_codes(columns, tiers, places, held.starts)[:, None]
             words = words >> shifts.index_select(0, tiers)
             read = torch.where((ordered > 0).index_select(0, tiers), words, read)
         code = read & masks.index_select(0, tiers)
@@ -101,14 +176,14 @@ class TierReader(Reader):
     ) -> Tensor:
         """Ordered codes (m,), all parts' together; 0 in tiers without."""
         ranks = columns[:, 0].index_select(0, tiers) + places
-        passed = torch.bucketize(ranks, starts, right=True)
+        passed = torch.bucketize(ranks, starts.contiguous(), right=True)
         return passed - columns[:, 3].index_select(0, tiers)
 
-    def _located(self, ids: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
+    def _located(self, ids: Tensor, held: TierTensors) -> tuple[Tensor, Tensor]:
         """Tier of each id and place in it, (m,) int64."""
-        if len(tensors) > 8:
-            return locate(ids, self.layout.count, tensors[7], tensors[8])
-        bounds = tensors[5][:, 0].contiguous()
+        if held.blocks is not None:
+            return locate(ids, self.layout.count, held.blocks)
+        bounds = held.columns[:, 0].contiguous()
         tiers = torch.bucketize(ids, bounds[1:], right=True)
         return tiers, ids - bounds.index_select(0, tiers)
 
@@ -120,16 +195,24 @@ class TierReader(Reader):
 
     def table(self, tensors: Tensors) -> LookupTable:
         """See :class:`Reader`."""
-        values, extents, axes, mean, codes, _, pads, *more = tensors
-        held = held_values(self.layout, _floats(values), _floats(extents))
-        directions = np.concatenate([_floats(axes), _floats(mean)[None]])
-        where, starts = None, np.zeros(0, dtype=np.int64)
-        if self.layout.any_ordered:
-            starts = more[0].numpy()
-        elif more:
-            where = TierVectors(more[0].numpy().reshape(-1).view(np.uint8), self.layout.count)
-        rows = dict(zip(self.pads, _floats(pads), strict=True))
-        return tier_table(self.layout, codes.numpy(), held, directions, where, rows, starts)
+        held = self.named(tensors)
+        check_columns(held.columns, self.columns)
+        values, extents, axes, mean = map(_floats, self.learned(tensors))
+        values = held_values(self.layout, values, extents)
+        directions = np.concatenate([axes, mean[None]])
+        starts = np.zeros(0, dtype=np.int64) if held.starts is None else held.starts.numpy()
+        where = None
+        if held.blocks is not None:
+            blocks = held.blocks.contiguous().numpy().reshape(-1).view(np.uint8)
+            where = TierVectors(blocks, self.layout.count)
+        rows = {} if held.pads is None else dict(zip(self.pads, _floats(held.pads), strict=True))
+        return tier_table(self.layout, held.codes.numpy(), values, directions, where, rows, starts)
+
+    def uses(self, table: LookupTable, tensors: Tensors) -> list[Use]:
+        """See :class:`Reader`; rows of frequent features are decoded, and so their codes copied."""
+        special = {"codes": Use(in_place=True, copied=table.decoded)}
+        special |= {"columns": UNUSED, "blocks": READ}
+        return [special.get(name, COPIED) for name, _ in zip(self._names, tensors, strict=False)]
 
     def fused(
         self,
@@ -143,15 +226,65 @@ class TierReader(Reader):
         """See :class:`Reader`."""
         if set(self.pads) - {skipped}:
             return plain(self, ids, offsets, weights, tensors, mode, skipped)
-        values, extents, axes, mean, codes, columns, *_ = tensors
-        starts = tensors[7] if self.layout.any_ordered else None
+        held = self.named(tensors)
         table = gpu.TieredTensors(
-            self.layout.count, codes, columns, values, extents, axes, mean, starts
+            self.layout.count, held.codes, held.columns, *self.learned(tensors), held.starts
         )
-        located = self._located(ids, tensors) if len(tensors) > 8 else None
+        located = None if held.blocks is None else self._located(ids, held)
         if offsets is None:
             return gpu.tiered_rows(table, ids, located)
         return gpu.tiered_pool(table, ids, gpu_bags(ids, offsets, weights, mode, skipped), located)
+
+
+class _Cell(NamedTuple):
+    """How a tier codes one axis.
+
+    shift: of the code's first bit in the row, or among the ordered codes; mask: of its bits; first,
+    stride: of its values, the first among ``values``, -1 for a coordinate of 0;
+    grid: 1 + the grid's number; ordered: whether the order of rows tells the code.
+    """
+
+    shift: int
+    mask: int
+    first: int
+    stride: int
+    grid: int
+    ordered: int
+
+
+_NOTHING = _Cell(0, 0, -1, 0, 0, 0)
+
+
+def _columns(layout: Layout) -> list[list[int]]:
+    """Numbers that a lookup needs, a row per tier: first rank, first bit, bits of a row, first
+    start; then each entry of a :class:`_Cell` for all axes."""
+    rows, grids = [], 0
+    for tier, bound in enumerate(layout.bounds[:-1].tolist()):
+        cells = list(_cells(layout, tier, grids))
+        grids += sum(cell.grid > 0 for cell in cells)
+        cells += [_NOTHING] * (layout.rank - len(cells))
+        row = [bound, 8 * layout.first_bytes[tier], sum(layout.widths(tier))]
+        row.append(layout.first_starts[tier])
+        rows.append(row + [number for column in zip(*cells, strict=True) for number in column])
+    return rows
+
+
+def _cells(layout: Layout, tier: int, grids: int) -> Iterator[_Cell]:
+    """Of the axes that the tier's parts cover, after ``grids`` grids of tiers before."""
+    shift, started = 0, layout.ordered_bits(tier) > 0  # ordered codes are a word of their own
+    for part, first in zip(layout.tiers[tier], layout.first_values[tier], strict=False):
+        if started and not part.ordered:
+            shift, started = 0, False
+        mask, start = (1 << part.bits) - 1, first - grids  # a grid's step is no value of ours
+        if part.kind == "none":
+            yield _NOTHING
+        elif part.kind == "grid":
+            grids += 1
+            yield _Cell(shift, mask, start, 0, grids, int(part.ordered))
+        else:
+            for axis in range(part.axes):
+                yield _Cell(shift, mask, start + axis, part.axes, 0, int(part.ordered))
+        shift += part.bits
 
 
 def held_values(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from saec.stored.field import CompressedField
 from saec.stored.tiered import TieredField
 from saec.tiers import Layout
 from saec.torch.base import LearnedTable
-from saec.torch.operator import native_pool
+from saec.torch.capture import recorded
+from saec.torch.operator import Place, native_pool
 from saec.torch.tier_reader import TierReader, held_values
 from saec.torch.vectors import Vectors
 
@@ -34,13 +35,14 @@ class TieredTable(LearnedTable):
         like: tensor on the device and of the dtype that the table gets.
 
     Attributes:
-        values: parameter (tables' values and grids' offsets,).
+        values: parameter (tables' values and grids' offsets,). This one, ``extents`` and ``axes``
+            are None where they would be empty: not all that reads PyTorch's models takes that.
         extents: parameter (grids,).
         axes: parameter (rank, dim).
         mean: parameter (dim,).
         codes: buffer (bytes,) uint8.
-        layout: buffer (tiers, 4 + 6 * rank) int64, see :func:`_columns`.
-        pad_rows: buffer (pads, dim).
+        layout: buffer (tiers, 4 + 6 * rank) int64, see :attr:`TierReader.columns`.
+        pad_rows: buffer (pads, dim), or None.
         starts: buffer (starts,) int64, ranks, or None if no tier is in order of its codes.
         vectors: where each id's row is stored, or None if ids are ranks.
 
@@ -48,14 +50,15 @@ class TieredTable(LearnedTable):
         ArtifactError: tier vectors contradict themselves.
     """
 
-    values: nn.Parameter
-    extents: nn.Parameter
-    axes: nn.Parameter
+    values: nn.Parameter | None
+    extents: nn.Parameter | None
+    axes: nn.Parameter | None
     mean: nn.Parameter
     codes: Tensor
-    pad_rows: Tensor
+    pad_rows: Tensor | None
     starts: Tensor | None
     vectors: Vectors | None
+    reader: TierReader
 
     def __init__(self, field: TieredField, pads: Mapping[int, Tensor], like: Tensor) -> None:
         reader = TierReader(field.layout, tuple(pads))
@@ -64,27 +67,25 @@ class TieredTable(LearnedTable):
         self.vectors = None if field.vectors is None else Vectors(field.vectors, like.device)
         self._axes_dtype = field.axes.dtype
         for name, array in _held(field.layout, field.values, field.axes).items():
-            setattr(self, name, nn.Parameter(torch.from_numpy(array).to(like.device, like.dtype)))
+            values = torch.from_numpy(array).to(like.device, like.dtype)
+            self.register_parameter(name, nn.Parameter(values) if array.size else None)
         self.register_buffer("codes", torch.from_numpy(np.array(field.codes)).to(like.device))
-        self.register_buffer("layout", torch.tensor(_columns(field.layout), device=like.device))
-        rows = torch.stack(list(pads.values())) if pads else like.new_empty(0, field.dim)
-        self.register_buffer("pad_rows", rows, persistent=bool(pads))
+        self.register_buffer("layout", reader.columns.to(like.device, copy=True))
+        self.register_buffer("pad_rows", torch.stack(list(pads.values())) if pads else None)
         starts = torch.from_numpy(field.code_starts).to(like.device)
         self.register_buffer("starts", starts if len(starts) else None)
+        self._prepare()
 
     @property
-    def tensors(self) -> list[Tensor]:
-        """See :class:`CompressedTable`."""
-        # Not by attribute: a module looks for those in vain first, and lookups are short.
-        held: Mapping[str, Any] = self._parameters
-        own: Mapping[str, Any] = self._buffers
-        found = [held["values"], held["extents"], held["axes"], held["mean"]]
-        found += [own["codes"], own["layout"], own["pad_rows"]]
-        if own["starts"] is not None:
-            found.append(own["starts"])
+    def places(self) -> list[Place]:
+        """See :class:`LearnedTable`."""
+        held: dict[str, Any] = self._parameters
+        own: dict[str, Any] = self._buffers
+        named = [(held, name) for name in ("values", "extents", "axes", "mean")]
+        named += [(own, name) for name in ("codes", "layout", "pad_rows", "starts")]
         if self.vectors is not None:
-            found += [self.vectors.blocks, self.vectors.below]
-        return found
+            named.append((self.vectors._buffers, "blocks"))
+        return [(tensors, name) for tensors, name in named if tensors[name] is not None]
 
     @property
     def summary(self) -> str:
@@ -94,8 +95,8 @@ class TieredTable(LearnedTable):
     def products(self, vectors: Tensor) -> Tensor:
         """See :class:`CompressedTable`; by coordinates, of which there are fewer than dim."""
         single = self.mean.is_cpu and self.mean.dtype is vectors.dtype is torch.float32
-        eager = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-        if not (single and eager and self.parts.rank):
+        eager = not (torch.is_grad_enabled() or recorded())
+        if not (single and eager and self.axes is not None):
             return super().products(vectors)
         table = self._coordinate_table()
         along = vectors @ self.axes.T
@@ -104,17 +105,15 @@ class TieredTable(LearnedTable):
             rows = native_pool(table, ids, None, None, "sum", -1, torch.float32, self._place)
             first = int(ids[0])
             products[:, first : first + len(ids)].addmm_(along, rows.T)
-        if self.pads:
+        if self.pad_rows is not None:
             products[:, list(self.pads)] = vectors @ self.pad_rows.T
         return products
 
     def _coordinate_table(self) -> LookupTable:
         """Rows of which are the coordinates (rank,) of ours: axes are those of axis space."""
-        tensors = list(self.tensors)
-        tensors[2] = torch.eye(self.parts.rank)
-        tensors[3] = torch.zeros(self.parts.rank)
-        tensors[6] = torch.empty(0, self.parts.rank)
-        return TierReader(self.parts, ()).table(tensors)
+        axes, mean = torch.eye(self.parts.rank), torch.zeros(self.parts.rank)
+        tensors = self.reader.named(self.tensors)._replace(axes=axes, mean=mean, pads=None)
+        return TierReader(self.parts, ()).table([part for part in tensors if part is not None])
 
     def tuned(self, field: CompressedField) -> CompressedField:
         """See :class:`LearnedTable`."""
@@ -158,64 +157,15 @@ class TieredTable(LearnedTable):
     @torch.no_grad()
     def _set(self, values: NDArray[np.float16], axes: NDArray[np.floating[Any]]) -> None:
         for name, array in _held(self.parts, values, axes).items():
-            getattr(self, name).copy_(torch.from_numpy(array))
+            if array.size:
+                getattr(self, name).copy_(torch.from_numpy(array))
 
     def _rounded(self) -> tuple[NDArray[np.float16], NDArray[np.floating[Any]]]:
         """Values and axes, with the mean, as a :class:`TieredField` stores them."""
-        values = held_values(self.parts, _array(self.values), _array(self.extents))
-        axes = np.concatenate([_array(self.axes), _array(self.mean)[None]])
+        values, extents, axes, mean = map(_array, self.reader.learned(self.tensors))
+        values = held_values(self.parts, values, extents)
+        axes = np.concatenate([axes, mean[None]])
         return _clipped(values, np.dtype(np.float16)), _clipped(axes, self._axes_dtype)
-
-
-class _Cell(NamedTuple):
-    """How a tier codes one axis.
-
-    shift: of the code's first bit in the row, or among the ordered codes; mask: of its bits; first,
-    stride: of its values, the first among :attr:`TieredTable.values`, -1 for a coordinate of 0;
-    grid: 1 + the grid's number; ordered: whether the order of rows tells the code.
-    """
-
-    shift: int
-    mask: int
-    first: int
-    stride: int
-    grid: int
-    ordered: int
-
-
-_NOTHING = _Cell(0, 0, -1, 0, 0, 0)
-
-
-def _columns(layout: Layout) -> list[list[int]]:
-    """Numbers that a lookup needs, a row per tier: first rank, first bit, bits of a row, first
-    start; then each entry of a :class:`_Cell` for all axes."""
-    rows, grids = [], 0
-    for tier, bound in enumerate(layout.bounds[:-1].tolist()):
-        cells = list(_cells(layout, tier, grids))
-        grids += sum(cell.grid > 0 for cell in cells)
-        cells += [_NOTHING] * (layout.rank - len(cells))
-        row = [bound, 8 * layout.first_bytes[tier], sum(layout.widths(tier))]
-        row.append(layout.first_starts[tier])
-        rows.append(row + [number for column in zip(*cells, strict=True) for number in column])
-    return rows
-
-
-def _cells(layout: Layout, tier: int, grids: int) -> Iterator[_Cell]:
-    """Of the axes that the tier's parts cover, after ``grids`` grids of tiers before."""
-    shift, started = 0, layout.ordered_bits(tier) > 0  # ordered codes are a word of their own
-    for part, first in zip(layout.tiers[tier], layout.first_values[tier], strict=False):
-        if started and not part.ordered:
-            shift, started = 0, False
-        mask, start = (1 << part.bits) - 1, first - grids  # a grid's step is no value of ours
-        if part.kind == "none":
-            yield _NOTHING
-        elif part.kind == "grid":
-            grids += 1
-            yield _Cell(shift, mask, start, 0, grids, int(part.ordered))
-        else:
-            for axis in range(part.axes):
-                yield _Cell(shift, mask, start + axis, part.axes, 0, int(part.ordered))
-        shift += part.bits
 
 
 def _held(

@@ -21,14 +21,12 @@ class Vectors(nn.Module):
 
     Attributes:
         blocks: buffer (blocks, 17) int32, the ones before each block and its bits.
-        below: buffer (512, 16) int32, for each position in a block the bits before it.
 
     Raises:
         ArtifactError: the vectors contradict themselves.
     """
 
     blocks: Tensor
-    below: Tensor
 
     def __init__(self, vectors: TierVectors, device: torch.device) -> None:
         super().__init__()
@@ -38,7 +36,6 @@ class Vectors(nn.Module):
             vectors.locate(np.arange(start, stop, dtype=np.int64))
         blocks = np.array(vectors.data).view("<i4").reshape(-1, _BLOCK_WORDS)
         self.register_buffer("blocks", torch.from_numpy(blocks).to(device))
-        self.register_buffer("below", _masks_below().to(device), persistent=False)
 
     @property
     def data(self) -> NDArray[np.uint8]:
@@ -47,10 +44,10 @@ class Vectors(nn.Module):
         return array
 
 
-def locate(ids: Tensor, count: int, blocks: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+def locate(ids: Tensor, count: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Tier of each id (m,) int64 of ``count`` and place in it, both (m,) int64.
 
-    ``blocks`` and ``below`` are those of :class:`Vectors`.
+    ``blocks`` are those of :class:`Vectors`.
     """
     *levels, last = levels_of(count)
     tiers = torch.full_like(ids, last.tier)
@@ -58,7 +55,7 @@ def locate(ids: Tensor, count: int, blocks: Tensor, below: Tensor) -> tuple[Tens
     found = torch.zeros_like(ids, dtype=torch.bool)
     first = 0
     for level in levels:
-        ones, inside = _counted(blocks, below, first, left)
+        ones, inside = _counted(blocks, first, left)
         new = inside & ~found
         tiers = torch.where(new, level.tier, tiers)
         places = torch.where(new, ones, places)
@@ -68,24 +65,22 @@ def locate(ids: Tensor, count: int, blocks: Tensor, below: Tensor) -> tuple[Tens
     return tiers, torch.where(found, places, left)
 
 
-def _counted(
-    blocks: Tensor, below: Tensor, first_block: int, positions: Tensor
-) -> tuple[Tensor, Tensor]:
+def _counted(blocks: Tensor, first_block: int, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Ones before each position of a vector, and whether there is one at it."""
     chosen = blocks.index_select(0, first_block + (positions // BLOCK_BITS))
     inside = positions % BLOCK_BITS
     word = chosen.gather(1, 1 + inside[:, None] // _WORD_BITS)[:, 0]
     at = (word >> (inside % _WORD_BITS)) & 1
     before = chosen[:, 0].long() & 0xFFFFFFFF
-    ones = _popcount(chosen[:, 1:] & below.index_select(0, inside))
+    ones = _popcount(chosen[:, 1:] & _bits_below(inside))
     return before + ones, at.bool()
 
 
-def _masks_below() -> Tensor:
-    """For each position in a block the bits before it, (512, 16) int32."""
-    bits = np.tri(BLOCK_BITS, k=-1, dtype=bool)
-    packed = np.packbits(bits, axis=1, bitorder="little")
-    return torch.from_numpy(packed.view("<i4"))
+def _bits_below(positions: Tensor) -> Tensor:
+    """The bits before each position (m,) of a block, (m, 16) int32."""
+    first_bits = torch.arange(0, BLOCK_BITS, _WORD_BITS, device=positions.device)
+    counts = (positions[:, None] - first_bits).clamp(0, _WORD_BITS)
+    return ((1 << counts) - 1).to(torch.int32)  # int64, as a word may be all ones
 
 
 def _popcount(blocks: Tensor) -> Tensor:

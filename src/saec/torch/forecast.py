@@ -15,7 +15,7 @@ from saec.errors import DataError
 from saec.forecast import Forecast, curve_of
 from saec.torch.calls import Batches, Loss, check_repeatable
 from saec.torch.comparison import Comparison
-from saec.torch.counting import count_lookups
+from saec.torch.counting import count_lookups, with_unseen
 from saec.torch.inplace import priced_tables
 from saec.torch.tables import Ranges
 
@@ -63,6 +63,7 @@ def forecast(
     known = Comparison(model, calibration, loss_fn, ranges, labelled=True)
     if frequencies is None:
         frequencies = count_lookups(model, batches, ranges, progress=progress)
+    frequencies = with_unseen(frequencies, model, calibration, ranges)
     priced, metrics = priced_tables(
         model, batches, loss_fn, frequencies, codec, ranges, seed=seed, progress=progress
     )
@@ -77,6 +78,6 @@ def forecast(
     found = [known.of(result) for result in results]
     return curve.corrected(
         np.array([result.compression_ratio for result in results]),
-        np.array([increase.mean for increase in found]),
-        np.array([increase.error for increase in found]),
+        np.array([increase.value for increase in found]),
+        np.array([increase.standard_error for increase in found]),
     )

@@ -7,9 +7,9 @@ each with an ``nn.Embedding`` of width 32; ids in alphabetical order, 0 for valu
 rows do not have; a network of two layers; one epoch of SparseAdam and Adam. Rows are split at
 random into 80 % for training, 10 % for validation (calibration) and 10 % for tests.
 
-Budgets in bytes are forecast to second order and measured on test rows. Budgets in log loss are
-calibrated on validation rows and measured on test rows: with features counted in the training rows,
-where id 0 never occurs, and with id 0 counted as often as validation rows say.
+Budgets in bytes are forecast to second order and measured on test rows, with features counted in
+the training rows, where id 0 never occurs, and with id 0 counted as often as validation rows say.
+Budgets in log loss are calibrated on validation rows and measured on test rows.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Trials:
         self._model = model
         self._training, self._validation, self._test = (part.batches(4096) for part in rows)
         self._rows = rows
-        self._auc = self.auc(model)
+        self.base_auc = self.auc(model)
 
     def auc(self, model: nn.Module) -> float:
         """Of the test rows."""
@@ -175,7 +175,7 @@ class Trials:
             expected=result.predicted_loss_increase or 0.0,
             measured=measured.value,
             standard_error=measured.standard_error,
-            auc_change=self.auc(small) - self._auc,
+            auc_change=self.auc(small) - self.base_auc,
             seconds=seconds,
         )
 
@@ -188,15 +188,18 @@ def main() -> None:
     options = parser.parse_args()
     sizes, rows = read(options.path)
     trials = Trials(train(sizes, rows[0], options.seed), rows)
-    print(f"{sum(sizes.values()):,} rows of width {DIM}, test AUC {trials._auc:.4f}")
+    print(f"{sum(sizes.values()):,} rows of width {DIM}, test AUC {trials.base_auc:.4f}")
     print("counted      budget                        ratio  expected  measured on test    dAUC")
     done = []
-    for unseen in (False, True):
-        in_bytes = [saec.Ratio(100), saec.MaxBytes("1MB"), saec.Ratio(500)]
-        in_nats = [saec.LossIncrease(value) for value in (2e-5, 1e-4, 4e-4)]
-        for budget in (*in_bytes, *in_nats):
-            done.append(trials.run(budget, unseen))
-            print(line(done[-1]), flush=True)
+    in_bytes: list[saec.Budget] = [saec.Ratio(100), saec.MaxBytes("1MB"), saec.Ratio(500)]
+    in_nats = [saec.LossIncrease(value) for value in (2e-5, 1e-4, 4e-4)]
+    for budget, unseen in (
+        *((budget, False) for budget in in_bytes),
+        *((budget, True) for budget in in_bytes),
+        *((budget, False) for budget in in_nats),
+    ):
+        done.append(trials.run(budget, unseen))
+        print(line(done[-1]), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(trial) for trial in done], indent=2) + "\n")
 

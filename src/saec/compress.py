@@ -77,14 +77,22 @@ def compress(
     if out is None:
         if memory is not None:
             raise OptionError(f"memory={memory!r} needs out: a result in memory has no limit")
-        priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress)
+        priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, budget=budget)
         return compress_priced(priced, budget)
     held = (
         Workspace.held if memory is None else held_bytes(memory, max(field.dim for field in fields))
     )
     mark = fingerprint(fields, budget, codec, metrics, seed)
     with Resumable(Path(out), mark, held) as run:
-        priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, space=run.space(0))
+        priced = Priced.of(
+            fields,
+            codec,
+            metrics,
+            seed=seed,
+            progress=progress,
+            space=run.space(0),
+            budget=budget,
+        )
         result = compress_priced(priced, budget, run)
         if renumbers(codec):
             # First: without, ids mean nothing.

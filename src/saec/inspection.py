@@ -136,7 +136,7 @@ def inspect(
         MetricError: a metric is missing or malformed.
     """
     budget = Ratio(ratio)
-    priced = Priced.of(fields, None, metrics, seed=seed, progress=progress)
+    priced = Priced.of(fields, None, metrics, seed=seed, progress=progress, budget=budget)
     chosen = priced.chosen(budget)
     known = priced.metrics
     return Inspection(

@@ -23,7 +23,7 @@ from saec.stored.raw import RawField
 from saec.table import Field, check_fields
 from saec.workspace import IN_MEMORY, Workspace
 
-__all__ = ["RAW", "Priced", "field_rng"]
+__all__ = ["RAW", "Priced", "check_reachable", "field_rng"]
 
 RAW = "raw"  # the choice to keep a table as it is
 _CORRECTIONS = 12  # of an allocation, by the size of the file that it makes
@@ -62,12 +62,17 @@ class Priced:
         seed: int,
         progress: bool,
         space: Workspace = IN_MEMORY,
+        budget: Budget | None = None,
     ) -> Priced:
-        """Measure the options; arguments and errors as of :func:`saec.compress`."""
+        """Measure the options; arguments and errors as of :func:`saec.compress`.
+
+        A ``budget`` that cannot be reached is refused before.
+        """
         checked = check_fields(fields)
         known = None if metrics is None else check_metrics(checked, metrics)
         if codec is None:
             codec = Clusters() if known is None else Axes()
+        check_reachable(checked, budget, codec, known is not None)
         options = tuple(
             _with_raw(
                 field,
@@ -97,9 +102,7 @@ class Priced:
                 zip(self.fields, chosen, strict=True), key=lambda pair: pair[0].name
             )
         ]
-        facts = {} if self.metrics is None else LONGEST_FACTS
-        spare = _SPARE_BYTES + _SPARE_BYTES_PER_FIELD * len(entries)
-        return artifact.file_bytes(entries, facts, spare)
+        return _file_bytes(entries, self.metrics is not None)
 
     def chosen(self, budget: Budget | None) -> list[Option]:
         """One option per field, within the budget; errors as of :func:`saec.compress`."""
@@ -123,10 +126,7 @@ class Priced:
         best = allocate(self.options, least, names)
         size = self.file_bytes(best)
         if size > limit:
-            raise BudgetError(
-                f"{budget} allows {limit} bytes; the smallest possible is {size} bytes, "
-                f"ratio {original / size:.1f}"
-            )
+            raise _unreachable(budget, limit, size, original)
         return self._filling(limit, 8 * limit - (8 * size - least), best)
 
     def _filling(self, limit: int, asked: int, best: list[Option]) -> list[Option]:
@@ -156,6 +156,40 @@ class Priced:
                 break
             asked = larger
         return best
+
+
+def check_reachable(
+    fields: Sequence[Field], budget: Budget | None, codec: Codec, in_nats: bool
+) -> None:
+    """Refuse a size that no choice can reach, before anything is measured.
+
+    Raises:
+        BudgetError: even the smallest file that ``codec`` could make is too large.
+    """
+    if not isinstance(budget, SizeBudget):
+        return
+    original = sum(field.nbytes for field in fields)
+    limit = budget.max_bytes(original, sum(field.vocab_size for field in fields))
+    entries = [
+        min((codec.least(field).entry, _raw(field).entry), key=artifact.entry_bytes)
+        for field in sorted(fields, key=lambda field: field.name)
+    ]
+    size = _file_bytes(entries, in_nats)
+    if size > limit:
+        raise _unreachable(budget, limit, size, original)
+
+
+def _unreachable(budget: SizeBudget, limit: int, size: int, original: int) -> BudgetError:
+    return BudgetError(
+        f"{budget} allows {limit} bytes; the smallest possible is {size} bytes, "
+        f"ratio {original / size:.1f}"
+    )
+
+
+def _file_bytes(entries: Sequence[artifact.Entry], in_nats: bool) -> int:
+    """Bytes of a file, at most."""
+    spare = _SPARE_BYTES + _SPARE_BYTES_PER_FIELD * len(entries)
+    return artifact.file_bytes(entries, LONGEST_FACTS if in_nats else {}, spare)
 
 
 def _bits(chosen: Sequence[Option]) -> int:

@@ -8,13 +8,13 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from saec.budget import Budget, LossIncrease
-from saec.codecs.axes import renumbers
+from saec.codecs.axes import Axes, renumbers
 from saec.codecs.codec import Codec
 from saec.compress import compress_priced
 from saec.compressed import Compressed
 from saec.errors import BudgetError, OptionError
 from saec.metric import LossMetrics
-from saec.pricing import Priced
+from saec.pricing import Priced, check_reachable
 from saec.torch.calibration import calibrated
 from saec.torch.calls import (
     Batches,
@@ -106,7 +106,15 @@ def compress_(
     if calibration is not None:
         frequencies = with_unseen(frequencies, model, calibration, ranges)
     priced, _ = priced_tables(
-        model, batches, loss_fn, frequencies, codec, ranges, seed=seed, progress=progress
+        model,
+        batches,
+        loss_fn,
+        frequencies,
+        codec,
+        ranges,
+        seed=seed,
+        progress=progress,
+        budget=budget,
     )
     result = _compressed(priced, budget, known)
     replace_embeddings_(model, result, ranges)
@@ -133,9 +141,14 @@ def priced_tables(
     *,
     seed: int,
     progress: bool,
+    budget: Budget | None = None,
 ) -> tuple[Priced, LossMetrics]:
-    """The ways in which the model's tables may be stored, in nats of the metric measured here."""
+    """The ways in which the model's tables may be stored, in nats of the metric measured here.
+
+    A ``budget`` that cannot be reached is refused before.
+    """
     tables = fields(model, frequencies, ranges)
+    check_reachable(tables, budget, codec or Axes(), in_nats=True)
     names = [field.name for field in tables]
     metrics = loss_metrics(model, batches, loss_fn, names=names, ranges=ranges, progress=progress)
     return Priced.of(tables, codec, metrics, seed=seed, progress=progress), metrics

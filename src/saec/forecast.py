@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from saec.allocation import Step, frontier
 from saec.codecs.codec import Codec
-from saec.errors import BudgetError
+from saec.errors import BudgetError, MetricError
 from saec.metric import LossMetrics
 from saec.notebook import html_table
 from saec.pricing import Priced
@@ -161,8 +161,8 @@ class Forecast:
 
 
 def forecast(
-    fields: Iterable[Field],
-    metrics: Mapping[str, ArrayLike],
+    fields: Iterable[Field] | Priced,
+    metrics: Mapping[str, ArrayLike] | None = None,
     codec: Codec | None = None,
     *,
     seed: int = 0,
@@ -175,8 +175,10 @@ def forecast(
     range that of the metric's standard error: see :class:`Forecast` for what it cannot know.
 
     Args:
-        fields: tables with frequencies; names must be unique.
-        metrics: as of :func:`saec.torch.loss_metrics`.
+        fields: tables with frequencies; names must be unique. Or what :func:`saec.measure` gave,
+            with its codec, metrics and seed.
+        metrics: as of :func:`saec.torch.loss_metrics`; needed unless they were given to
+            :func:`saec.measure`.
         codec: ``Axes()`` if None.
         seed: see :func:`saec.compress`.
         progress: show a bar on stderr for work over two seconds.
@@ -186,7 +188,12 @@ def forecast(
         MetricError: a metric is missing or malformed.
         BudgetError: the codec leaves no choice of sizes.
     """
-    return curve_of(Priced.of(fields, codec, metrics, seed=seed, progress=progress), metrics)
+    measured = isinstance(fields, Priced)
+    known = fields.given if isinstance(fields, Priced) else metrics
+    if known is None:
+        where = "saec.measure" if measured else "saec.forecast"
+        raise MetricError(f"a forecast is in nats of log loss: give the metrics to {where}")
+    return curve_of(Priced.of(fields, codec, metrics, seed=seed, progress=progress), known)
 
 
 def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:

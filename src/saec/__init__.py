@@ -26,6 +26,7 @@ from saec.forecast import Forecast, forecast
 from saec.inspection import InspectedField, Inspection, inspect
 from saec.metric import LossMetrics
 from saec.metric_file import load_metrics, save_metrics
+from saec.pricing import Priced, measure
 from saec.stored.field import CompressedField
 from saec.table import Field
 
@@ -59,6 +60,7 @@ __all__ = [
     "OnnxError",
     "OptionError",
     "OptionalDependencyError",
+    "Priced",
     "Ratio",
     "SaecError",
     "compress",
@@ -66,6 +68,7 @@ __all__ = [
     "inspect",
     "load",
     "load_metrics",
+    "measure",
     "read_fields",
     "save_metrics",
 ]

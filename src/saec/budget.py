@@ -90,6 +90,10 @@ class LossIncrease:
     """What may be lost: the smallest artifact whose predicted increase of the mean log loss, in
     nats, is at most ``value``. Needs the loss metric.
 
+    :func:`saec.compress` predicts to second order, which is no promise: on rows that the tables
+    have not seen the increase may be several times smaller or, above all where it is small, larger.
+    :func:`saec.torch.compress_` with ``calibration`` rows measures it on these.
+
     Raises:
         BudgetError: ``value`` is not a finite number above 0.
     """

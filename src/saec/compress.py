@@ -33,7 +33,7 @@ _COPIED_ROWS = 1 << 18
 
 
 def compress(
-    fields: Iterable[Field],
+    fields: Iterable[Field] | Priced,
     budget: Budget | None = None,
     codec: Codec | None = None,
     *,
@@ -46,7 +46,8 @@ def compress(
     """Compress ``fields`` so that the artifact, as saved, stays within ``budget``.
 
     Args:
-        fields: tables with frequencies; names must be unique.
+        fields: tables with frequencies; names must be unique. Or what :func:`saec.measure` gave,
+            with its codec, metrics and seed.
         budget: ``Ratio``, ``MaxBytes``, ``BitsPerFeature``, or with metrics ``LossIncrease``. None
             only if the codec leaves nothing to be decided, as ``Clusters(clusters=...)``.
         codec: if None, ``Axes()`` with metrics and ``Clusters()`` without.
@@ -73,18 +74,31 @@ def compress(
         ArtifactError: ``out`` cannot be written, or another process is writing it.
         OptionError: ``memory`` is given without ``out``.
     """
-    fields = check_fields(fields)
+    if isinstance(fields, Priced):
+        if out is not None:
+            raise OptionError("out needs the fields themselves, not what saec.measure gave of them")
+    else:
+        fields = check_fields(fields)
     if out is None:
         if memory is not None:
             raise OptionError(f"memory={memory!r} needs out: a result in memory has no limit")
-        priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress)
+        priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, budget=budget)
         return compress_priced(priced, budget)
+    assert not isinstance(fields, Priced), "it was refused"
     held = (
         Workspace.held if memory is None else held_bytes(memory, max(field.dim for field in fields))
     )
     mark = fingerprint(fields, budget, codec, metrics, seed)
     with Resumable(Path(out), mark, held) as run:
-        priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, space=run.space(0))
+        priced = Priced.of(
+            fields,
+            codec,
+            metrics,
+            seed=seed,
+            progress=progress,
+            space=run.space(0),
+            budget=budget,
+        )
         result = compress_priced(priced, budget, run)
         if renumbers(codec):
             # First: without, ids mean nothing.

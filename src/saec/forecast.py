@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from saec.allocation import Step, frontier
 from saec.codecs.codec import Codec
-from saec.errors import BudgetError
+from saec.errors import BudgetError, MetricError
 from saec.metric import LossMetrics
 from saec.notebook import html_table
 from saec.pricing import Priced
@@ -19,28 +19,31 @@ from saec.table import Field
 
 __all__ = ["Forecast", "curve_of", "forecast"]
 
-_POINTS = 64  # of the curve, evenly spaced in log size
+_POINTS = 64  # of the curve
+_SHOWN = 9  # of them, in text
 
 _NO_LOSS = 1e-12  # nats that stand for none where there are logarithms
 
 _LEAST_SHARE = 0.02  # of a forecast that may come true; measurements below are noise
 
-# The second-order sum takes the model's predictions for the truth: where rows have learned their
-# labels by heart, what is lost was worth less. In eight of ten measurements the forecast was
-# between 1.05 and 4.1 times what came (docs/results.md, benchmarks/forecast.py).
-OVERSTATES = 5.0
-UNDERSTATES = 1.25
+_LEAST_TOLD = 1e-5  # of the largest increase; points of smaller ones need not be told apart
 
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """A curve of sizes, smallest first, and the increase of the mean log loss expected at each.
+    """A curve of sizes, smallest first, and the increase of the mean log loss predicted at each.
+
+    :func:`saec.forecast` predicts to second order, from the model's own predictions. The increase
+    on rows that the tables have not seen has a part of first order as well, of either sign, which
+    only labels of such rows tell: mostly the sum overstates increases of 1e-4 and more, and it may
+    understate smaller ones by a factor of ten and more. :func:`saec.torch.forecast` measures.
 
     Attributes:
         ratios: (m,) compression ratios, descending.
         nbytes: (m,) bytes of the artifact as saved, ascending.
         loss_increases: (m,) nats, descending.
-        low, high: (m,) nats; where the increase lies in most cases.
+        low, high: (m,) nats, two standard errors below and above: of the second-order sum, as far
+            as that of the metrics is known, or of what was measured, if the curve was corrected.
         fields: by field name, (m,) bytes of its codes and tables.
     """
 
@@ -94,7 +97,8 @@ class Forecast:
         Between the ``ratios`` (k,) at which ``increases`` (k,) with standard ``errors`` (k,), in
         nats, were measured, the share of the forecast that came true is interpolated in log size,
         and beyond them it stays. A larger ratio never costs less. ``low`` and ``high`` are two
-        standard errors away.
+        standard errors away; ``low`` may be negative. Below the smallest ratio that was measured
+        they reach from 0 to what holds there, as small increases may be many times the forecast.
 
         Raises:
             BudgetError: a ratio is beyond what can be reached.
@@ -102,13 +106,17 @@ class Forecast:
         predicted = np.array([self.loss_at(float(ratio)) for ratio in ratios])
         order = np.argsort(ratios)
         sizes, known = np.log(self.ratios), np.log(ratios[order])
-        share = np.interp(sizes, known, np.maximum(increases / predicted, _LEAST_SHARE)[order])
+        share = np.interp(sizes, known, (increases / predicted)[order])
         error = np.interp(sizes, known, (errors / predicted)[order])
-        mean = _never_cheaper(share * self.loss_increases)
+        mean = _never_cheaper(np.maximum(share, _LEAST_SHARE) * self.loss_increases)
         spread = 2 * error * self.loss_increases
-        return replace(
-            self, loss_increases=mean, low=np.maximum(mean - spread, 0.0), high=mean + spread
-        )
+        low = np.minimum(share * self.loss_increases, mean) - spread
+        high = mean + spread
+        beyond = sizes < known[0]
+        if beyond.any():
+            low[beyond] = np.minimum(low[beyond], 0.0)
+            high[beyond] = np.interp(known[0], sizes[::-1], high[::-1])
+        return replace(self, loss_increases=mean, low=low, high=high)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One dictionary per point, for tables and files."""
@@ -123,7 +131,7 @@ class Forecast:
 
     def __repr__(self) -> str:
         lines = [f"Forecast({len(self.ratios)} sizes)", "   ratio       bytes  log loss"]
-        for place in self._shown:
+        for place in self.told_apart(_SHOWN):
             lines.append(
                 f"{self.ratios[place]:8.1f} {self.nbytes[place]:11d}  "
                 f"+{self.loss_increases[place]:.2e} "
@@ -140,19 +148,21 @@ class Forecast:
                 f"{self.nbytes[place]:,}",
                 *(f"+{nats[place]:.2e}" for nats in losses),
             )
-            for place in self._shown
+            for place in self.told_apart(_SHOWN)
         ]
         return html_table("expected increase of the log loss", heading, rows)
 
-    @property
-    def _shown(self) -> NDArray[np.intp]:
-        """Places of the points that a reader sees."""
-        return np.unique(np.linspace(0, len(self.ratios) - 1, 9).astype(np.intp))
+    def told_apart(self, count: int) -> list[int]:
+        """Places of up to ``count`` points, both ends among them, that show how the curve bends.
+
+        They are evenly spaced along it, by size and by increase, both in logarithms.
+        """
+        return _along(self.nbytes, self.loss_increases, count)
 
 
 def forecast(
-    fields: Iterable[Field],
-    metrics: Mapping[str, ArrayLike],
+    fields: Iterable[Field] | Priced,
+    metrics: Mapping[str, ArrayLike] | None = None,
     codec: Codec | None = None,
     *,
     seed: int = 0,
@@ -161,13 +171,14 @@ def forecast(
     """Forecast the increase of the log loss for every size that compression can reach.
 
     Each field's options are measured as :func:`saec.compress` measures them; nothing is coded. The
-    increase is the second-order sum, sum_f sum_i (w_i / sum w) 1/2 delta_i' G_f
-    delta_i. Its uncertainty joins the metric's standard error and how far such sums were off in
-    experiments.
+    increase is the second-order sum, sum_f sum_i (w_i / sum w) 1/2 delta_i' G_f delta_i, and its
+    range that of the metric's standard error: see :class:`Forecast` for what it cannot know.
 
     Args:
-        fields: tables with frequencies; names must be unique.
-        metrics: as of :func:`saec.torch.loss_metrics`.
+        fields: tables with frequencies; names must be unique. Or what :func:`saec.measure` gave,
+            with its codec, metrics and seed.
+        metrics: as of :func:`saec.torch.loss_metrics`; needed unless they were given to
+            :func:`saec.measure`.
         codec: ``Axes()`` if None.
         seed: see :func:`saec.compress`.
         progress: show a bar on stderr for work over two seconds.
@@ -177,7 +188,12 @@ def forecast(
         MetricError: a metric is missing or malformed.
         BudgetError: the codec leaves no choice of sizes.
     """
-    return curve_of(Priced.of(fields, codec, metrics, seed=seed, progress=progress), metrics)
+    measured = isinstance(fields, Priced)
+    known = fields.given if isinstance(fields, Priced) else metrics
+    if known is None:
+        where = "saec.measure" if measured else "saec.forecast"
+        raise MetricError(f"a forecast is in nats of log loss: give the metrics to {where}")
+    return curve_of(Priced.of(fields, codec, metrics, seed=seed, progress=progress), known)
 
 
 def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:
@@ -193,8 +209,8 @@ def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:
         ratios=original / nbytes,
         nbytes=nbytes,
         loss_increases=losses,
-        low=np.maximum(losses / OVERSTATES - 2 * errors, 0.0),
-        high=losses * UNDERSTATES + 2 * errors,
+        low=np.maximum(losses - 2 * errors, 0.0),
+        high=losses + 2 * errors,
         fields={
             field.name: np.array([step.chosen[place].bits // 8 for step in steps])
             for place, field in enumerate(checked)
@@ -208,10 +224,21 @@ def _never_cheaper(losses: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _spaced(steps: Sequence[Step]) -> list[Step]:
-    """The first and the last step and some between, evenly spaced in log size."""
-    sizes = np.log([step.bits for step in steps])
-    wanted = np.linspace(sizes[0], sizes[-1], _POINTS)
-    return [steps[place] for place in np.unique(np.searchsorted(sizes, wanted - 1e-9))]
+    """The first and the last step and some between, see :func:`_along`."""
+    bits = np.array([step.bits for step in steps])
+    losses = np.array([step.distortion for step in steps])
+    return [steps[place] for place in _along(bits, losses, _POINTS)]
+
+
+def _along(sizes: NDArray[Any], losses: NDArray[np.float64], count: int) -> list[int]:
+    """Up to ``count`` places evenly spaced along a curve of ascending sizes and falling losses."""
+    told = np.log(np.maximum(losses, max(_LEAST_TOLD * float(losses[0]), _NO_LOSS)))
+    way = np.zeros(len(sizes))
+    for values in (np.log(sizes), told):
+        length = abs(float(values[-1] - values[0]))
+        way += np.abs(values - values[0]) / length if length else 0.0
+    wanted = np.linspace(0.0, way[-1], count)
+    return [int(place) for place in np.unique(np.searchsorted(way, wanted - 1e-9))]
 
 
 def _cheaper_than_later(

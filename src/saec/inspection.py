@@ -112,7 +112,7 @@ def _cells(field: InspectedField) -> tuple[str, ...]:
 
 
 def inspect(
-    fields: Iterable[Field],
+    fields: Iterable[Field] | Priced,
     metrics: Mapping[str, ArrayLike] | None = None,
     ratio: float = 50.0,
     *,
@@ -123,7 +123,8 @@ def inspect(
     would get of the bytes at a compression ratio.
 
     Args:
-        fields: tables with frequencies; names must be unique.
+        fields: tables with frequencies; names must be unique. Or what :func:`saec.measure` gave,
+            with its codec, metrics and seed.
         metrics: as of :func:`saec.torch.loss_metrics`; Euclidean distance if None.
         ratio: that the plan is made for, as :func:`saec.compress` would with its own choice of a
             codec.
@@ -136,7 +137,7 @@ def inspect(
         MetricError: a metric is missing or malformed.
     """
     budget = Ratio(ratio)
-    priced = Priced.of(fields, None, metrics, seed=seed, progress=progress)
+    priced = Priced.of(fields, None, metrics, seed=seed, progress=progress, budget=budget)
     chosen = priced.chosen(budget)
     known = priced.metrics
     return Inspection(

@@ -16,14 +16,14 @@ from saec.codecs.axes import Axes
 from saec.codecs.clusters import Clusters
 from saec.codecs.codec import Codec
 from saec.compressed import LONGEST_FACTS
-from saec.errors import BudgetError
+from saec.errors import BudgetError, OptionError
 from saec.metric import Metric, check_metrics
 from saec.progress import track
 from saec.stored.raw import RawField
 from saec.table import Field, check_fields
 from saec.workspace import IN_MEMORY, Workspace
 
-__all__ = ["RAW", "Priced", "field_rng"]
+__all__ = ["RAW", "Priced", "check_reachable", "field_rng", "measure"]
 
 RAW = "raw"  # the choice to keep a table as it is
 _CORRECTIONS = 12  # of an allocation, by the size of the file that it makes
@@ -38,11 +38,17 @@ _SPARE_BYTES, _SPARE_BYTES_PER_FIELD = 24, 2
 class Priced:
     """Fields with all ways in which each may be stored, measured once for any number of budgets.
 
+    :func:`saec.measure` makes one; :func:`saec.inspect`, :func:`saec.forecast` and
+    :func:`saec.compress` take it in place of the fields.
+
     Attributes:
         fields: what is to be compressed.
         codec: what prices and codes them.
         metrics: by field name; None for Euclidean distance.
         options: for each field the codec's, and to keep it as it is.
+        seed: that everything drawn at random depends on.
+        progress: whether to show bars.
+        given: the metrics as they were given, with their standard errors if these are known.
     """
 
     fields: tuple[Field, ...]
@@ -51,23 +57,33 @@ class Priced:
     options: tuple[Sequence[Option], ...]
     seed: int
     progress: bool
+    given: Mapping[str, ArrayLike] | None = None
 
     @classmethod
     def of(
         cls,
-        fields: Iterable[Field],
+        fields: Iterable[Field] | Priced,
         codec: Codec | None,
         metrics: Mapping[str, ArrayLike] | None,
         *,
         seed: int,
         progress: bool,
         space: Workspace = IN_MEMORY,
+        budget: Budget | None = None,
     ) -> Priced:
-        """Measure the options; arguments and errors as of :func:`saec.compress`."""
+        """Measure the options; arguments and errors as of :func:`saec.compress`.
+
+        A ``budget`` that cannot be reached is refused before. What was measured is returned as it
+        is; codec and metrics are its own then.
+        """
+        if isinstance(fields, Priced):
+            _check_unused(codec, metrics)
+            return fields
         checked = check_fields(fields)
         known = None if metrics is None else check_metrics(checked, metrics)
         if codec is None:
             codec = Clusters() if known is None else Axes()
+        check_reachable(checked, budget, codec, known is not None)
         options = tuple(
             _with_raw(
                 field,
@@ -80,7 +96,7 @@ class Priced:
             )
             for field in track(checked, description="measuring fields", show=progress)
         )
-        return cls(checked, codec, known, options, seed, progress)
+        return cls(checked, codec, known, options, seed, progress, metrics)
 
     @property
     def has_one_size(self) -> bool:
@@ -97,9 +113,7 @@ class Priced:
                 zip(self.fields, chosen, strict=True), key=lambda pair: pair[0].name
             )
         ]
-        facts = {} if self.metrics is None else LONGEST_FACTS
-        spare = _SPARE_BYTES + _SPARE_BYTES_PER_FIELD * len(entries)
-        return artifact.file_bytes(entries, facts, spare)
+        return _file_bytes(entries, self.metrics is not None)
 
     def chosen(self, budget: Budget | None) -> list[Option]:
         """One option per field, within the budget; errors as of :func:`saec.compress`."""
@@ -123,10 +137,7 @@ class Priced:
         best = allocate(self.options, least, names)
         size = self.file_bytes(best)
         if size > limit:
-            raise BudgetError(
-                f"{budget} allows {limit} bytes; the smallest possible is {size} bytes, "
-                f"ratio {original / size:.1f}"
-            )
+            raise _unreachable(budget, limit, size, original)
         return self._filling(limit, 8 * limit - (8 * size - least), best)
 
     def _filling(self, limit: int, asked: int, best: list[Option]) -> list[Option]:
@@ -158,8 +169,75 @@ class Priced:
         return best
 
 
+def check_reachable(
+    fields: Sequence[Field], budget: Budget | None, codec: Codec, in_nats: bool
+) -> None:
+    """Refuse a size that no choice can reach, before anything is measured.
+
+    Raises:
+        BudgetError: even the smallest file that ``codec`` could make is too large.
+    """
+    if not isinstance(budget, SizeBudget):
+        return
+    original = sum(field.nbytes for field in fields)
+    limit = budget.max_bytes(original, sum(field.vocab_size for field in fields))
+    entries = [
+        min((codec.least(field).entry, _raw(field).entry), key=artifact.entry_bytes)
+        for field in sorted(fields, key=lambda field: field.name)
+    ]
+    size = _file_bytes(entries, in_nats)
+    if size > limit:
+        raise _unreachable(budget, limit, size, original)
+
+
+def _unreachable(budget: SizeBudget, limit: int, size: int, original: int) -> BudgetError:
+    return BudgetError(
+        f"{budget} allows {limit} bytes; the smallest possible is {size} bytes, "
+        f"ratio {original / size:.1f}"
+    )
+
+
+def _file_bytes(entries: Sequence[artifact.Entry], in_nats: bool) -> int:
+    """Bytes of a file, at most."""
+    spare = _SPARE_BYTES + _SPARE_BYTES_PER_FIELD * len(entries)
+    return artifact.file_bytes(entries, LONGEST_FACTS if in_nats else {}, spare)
+
+
 def _bits(chosen: Sequence[Option]) -> int:
     return sum(option.bits for option in chosen)
+
+
+def measure(
+    fields: Iterable[Field],
+    codec: Codec | None = None,
+    *,
+    metrics: Mapping[str, ArrayLike] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Priced:
+    """Measure once what :func:`inspect`, :func:`forecast` and :func:`compress` of ``saec`` need.
+
+    That is most of the work of each of them: they take the result in place of the fields, and any
+    number of budgets then costs the coding alone. The fields must not change meanwhile.
+
+    Args:
+        fields: tables with frequencies; names must be unique.
+        codec: see :func:`saec.compress`, as for all that follows.
+        metrics: as of :func:`saec.torch.loss_metrics`.
+        seed: random seed.
+        progress: show bars on stderr for work over two seconds.
+
+    Raises:
+        FieldError: names are not unique, or there are no fields.
+        MetricError: a metric is missing or malformed.
+    """
+    return Priced.of(fields, codec, metrics, seed=seed, progress=progress)
+
+
+def _check_unused(codec: Codec | None, metrics: Mapping[str, ArrayLike] | None) -> None:
+    for name, value in (("codec", codec), ("metrics", metrics)):
+        if value is not None:
+            raise OptionError(f"these fields are measured already: give {name} to saec.measure")
 
 
 def field_rng(seed: int, field: Field, purpose: int) -> np.random.Generator:

@@ -89,7 +89,7 @@ def test_metrics_give_axes_and_a_prediction(folder: Path, run: Run) -> None:
     assert {field.codec for field in result.values()} == {"axes"}
     assert result.compression_ratio >= 8
     loss = result.predicted_loss_increase
-    assert out.splitlines()[-2] == f"predicted log-loss increase {loss:.2g} nats"
+    assert out.splitlines()[-3] == f"predicted log-loss increase {loss:.2g} nats"
     fields = [
         saec.Field(name, np.load("both.npz")[name], np.load("counts.npz")[name])
         for name in ("user", "item")

@@ -29,7 +29,8 @@ def test_forecast_prints_some_points_of_the_curve(fields: list[saec.Field], run:
     code, out, err = run("forecast", *MODEL, *METRICS)
     assert (code, err) == (0, "")
     curve = saec.forecast(fields, saec.load_metrics("metrics.safetensors"), progress=False)
-    lines = [line.split() for line in out.splitlines()[2:]]
+    assert "predicted to second order" in out.splitlines()[-1]
+    lines = [line.split() for line in out.splitlines()[2:-1]]
     assert len(lines) == 12
     assert lines[0][0] == f"{curve.ratios[0]:.1f}"
     assert lines[-1][0] == f"{curve.ratios[-1]:.1f}"
@@ -49,7 +50,7 @@ def test_forecast_writes_the_curve(fields: list[saec.Field], run: Run) -> None:
     assert written["points"] == list(curve.rows())
     assert written["fields"]["item"] == curve.fields["item"].tolist()
     texts = [element.text for element in ElementTree.parse("f.svg").iter() if element.text]
-    for text in ("predicted", "nine cases of ten", "compression ratio", "20"):
+    for text in ("predicted", "two standard errors", "compression ratio", "20"):
         assert text in texts
     assert run("forecast", *MODEL, *METRICS, "--svg", "f.svg", "--quiet") == (0, "", "")
 

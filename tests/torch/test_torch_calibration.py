@@ -9,32 +9,46 @@ from numpy.typing import NDArray
 import saec
 from saec.errors import BudgetError
 from saec.pricing import Priced
+from saec.torch import MeasuredIncrease
 from saec.torch.calibration import Shares, calibrated
-from saec.torch.comparison import Increase
 
 
 def test_one_measurement_is_all_that_is_known() -> None:
     shares = Shares()
-    shares.add(0.01, Increase(0.005, 0.001))
-    assert shares.expected(0.01) == pytest.approx(0.005)
-    assert shares.expected(0.04) == pytest.approx(0.02)  # half of it comes true there, too
+    shares.add(0.01, MeasuredIncrease(0.005, 0.001, 1000))
+    found = shares.expected(0.01)
+    assert (found.value, found.standard_error) == pytest.approx((0.005, 0.001))
 
 
 def test_measurements_count_by_their_variances() -> None:
     shares = Shares()
-    shares.add(0.001, Increase(0.001, 0.0002))  # all of it, ± 0.2
-    shares.add(0.004, Increase(0.002, 0.0))  # half of it; two doublings away, ± 0.2
-    assert shares.expected(0.001) == pytest.approx(0.001 * (1 + 0.5) / 2)
+    shares.add(0.001, MeasuredIncrease(0.001, 0.0006, 1000))  # all of it, ± 0.6
+    shares.add(0.004, MeasuredIncrease(0.002, 0.0, 1000))  # half of it; two doublings away, ± 0.2
+    weights = 1 / 0.6**2, 1 / 0.2**2
+    found = shares.expected(0.001)
+    assert found.value == pytest.approx(0.001 * (weights[0] + 0.5 * weights[1]) / sum(weights))
+    assert found.standard_error == pytest.approx(0.001 / sum(weights) ** 0.5)
     # Seen from there, it is certain, and what is told at a quarter counts for nothing.
-    assert shares.expected(0.004) == pytest.approx(0.002, rel=1e-6)
+    assert shares.expected(0.004).value == pytest.approx(0.002, rel=1e-6)
+
+
+def test_shares_that_clearly_differ_do_not_speak_for_each_other() -> None:
+    """As in a model whose small increases are of first order: 30 times the forecast, then twice."""
+    shares = Shares()
+    shares.add(1e-6, MeasuredIncrease(30e-6, 5e-6, 1000))
+    shares.add(9e-6, MeasuredIncrease(18e-6, 2e-6, 1000))
+    assert shares.expected(1e-6).value == pytest.approx(30e-6, rel=0.05)
 
 
 def test_a_size_that_is_measured_again_counts_once() -> None:
-    shares = Shares()
-    for _ in range(3):
-        shares.add(0.001, Increase(0.001, 0.0002))
-    shares.add(0.004, Increase(0.002, 0.0))
-    assert shares.expected(0.001) == pytest.approx(0.001 * (1 + 0.5) / 2)
+    found = []
+    for times in (1, 3):
+        shares = Shares()
+        for _ in range(times):
+            shares.add(0.001, MeasuredIncrease(0.001, 0.0006, 1000))
+        shares.add(0.004, MeasuredIncrease(0.002, 0.0, 1000))
+        found.append(shares.expected(0.001))
+    assert found[0] == found[1]
 
 
 class Rows:
@@ -44,12 +58,12 @@ class Rows:
         self._noise = rng.normal(0, error)
         self._error = error
 
-    def of(self, result: saec.Compressed) -> Increase:
+    def of(self, result: saec.Compressed) -> MeasuredIncrease:
         forecast = result.predicted_loss_increase
         assert forecast is not None
         # The same rows err by much the same, whatever the size; by less, where little changes.
         scale = min(forecast / 2e-3, 1.0) ** 0.5
-        return Increase(0.5 * forecast + scale * self._noise, scale * self._error)
+        return MeasuredIncrease(0.5 * forecast + scale * self._noise, scale * self._error, 1000)
 
 
 def a_table() -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -85,8 +99,8 @@ def lost_by(field: saec.Field, result: saec.Compressed) -> float:
 
 def test_a_loss_that_is_never_met() -> None:
     class Always:
-        def of(self, result: saec.Compressed) -> Increase:
-            return Increase(5.0, 0.0)
+        def of(self, result: saec.Compressed) -> MeasuredIncrease:
+            return MeasuredIncrease(5.0, 0.0, 1000)
 
     table, counts = a_table()
     field = saec.Field("user", table, counts)

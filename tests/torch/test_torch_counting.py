@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saec.errors import DataError, ModuleError
-from saec.torch.counting import count_lookups
+from saec.torch.counting import count_lookups, with_unseen
 
 Make = Callable[..., Any]
 
@@ -133,3 +133,14 @@ def test_what_cannot_be_counted(click_model: Make, click_inputs: Make) -> None:
     model = click_model(max_norm=1.0)
     with pytest.raises(ModuleError, match="embedding 'user' cannot be compressed: it has max_norm"):
         count_lookups(model, [(click_inputs(), None)], progress=False)
+
+
+def test_features_unseen_in_training_get_their_share_of_later_lookups() -> None:
+    model = Lambda(lambda self, ids: self.user(ids).sum(-1), user=nn.Embedding(4, 2))
+    later = [(torch.tensor([0, 0, 0, 2]), None), (torch.tensor([1, 1, 1, 1]), None)]
+    counts = {"user": torch.tensor([0, 10, 30, 0]), "other": np.ones(3)}
+    found = with_unseen(counts, model, later)
+    # Id 0 is 3 of 8 later lookups, so 15 of 40; id 3 is not looked up at all.
+    assert np.asarray(found["user"]).tolist() == [15, 10, 30, 0]
+    assert found["other"] is counts["other"]
+    assert counts["user"].tolist() == [0, 10, 30, 0]

@@ -29,12 +29,17 @@ from saec.errors import (
 )
 from saec.reference.models import build
 from saec.stored.raw import RawField
-from saec.torch import CompressedEmbedding, compress_, increase, replace_embeddings_
+from saec.torch import CompressedEmbedding, compress_, measure_loss_increase, replace_embeddings_
 
 Make = Callable[..., Any]
 Batch = tuple[Tensor, Tensor]
 
 SIZES = {"user": 600, "item": 300}
+
+
+def increase(*arguments: Any, **options: Any) -> float:
+    """The measured increase alone."""
+    return measure_loss_increase(*arguments, **options).value
 
 
 def click_model() -> nn.Module:
@@ -437,6 +442,69 @@ def test_increase_by_hand() -> None:
     assert snapshot(model) == before
 
 
+def test_the_standard_error_by_hand() -> None:
+    """Of the spread of the examples' own increases, whatever the batches."""
+    model, result = Rows(0.0, log(4)), raw_result(log(4), 0.0)
+    grown = [log(5 / 4) - log(2)] * 3 + [log(2) - log(5 / 4)]  # labels of 1: see above
+    ids = torch.tensor([0, 0, 0, 1])
+    for size in (1, 2, 4):
+        batches = [(own, torch.ones(len(own))) for own in ids.split(size)]
+        found = measure_loss_increase(model, result, batches, labelled=True)
+        assert found.examples == 4
+        assert found.value == pytest.approx(np.mean(grown))
+        assert found.standard_error == pytest.approx(np.std(grown, ddof=1) / 2)
+
+
+def test_an_increase_is_a_divergence_and_a_part_of_first_order(
+    model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
+) -> None:
+    """KL(p || p') and (p - y) (z' - z), of which the labels tell the second, and its noise."""
+    tables = saec.torch.fields(model, counts_of(log_rows))
+    metrics = saec.torch.loss_metrics(model, log_rows, progress=False)
+    result = saec.compress(tables, saec.Ratio(4), metrics=metrics, progress=False)
+    small = replace_embeddings_(copy.deepcopy(model), result)
+    before, after = logits_of(model, unseen), logits_of(small, unseen)
+    labels = torch.cat([labels for _, labels in unseen])
+    first = (torch.sigmoid(before) - labels) * (after - before)
+    found = measure_loss_increase(model, result, unseen, labelled=True)
+    parts = divergence(model, small, unseen) + float(first.mean())
+    assert found.value == pytest.approx(parts, rel=1e-6)
+    noise = float(first.std()) / len(labels) ** 0.5
+    assert found.standard_error == pytest.approx(noise, rel=0.1)
+
+
+def test_the_standard_error_of_a_loss_that_is_known_by_batches() -> None:
+    model, result = Rows(0.0, 2.0), raw_result(1.0, 2.0)
+    one = (torch.tensor([0, 1]), torch.tensor([0.0, 2.0]))  # absolute errors grow by 1 and 0
+    lone = (torch.tensor([0]), torch.tensor([3.0]))  # and by -1
+    found = measure_loss_increase(model, result, [one, lone], nn.L1Loss(), labelled=True)
+    assert (found.value, found.examples) == (pytest.approx((1 - 1) / 3), 3)
+    shares = np.array([2 / 3, 1 / 3]) * np.array([0.5, -1.0])  # of the mean, which is 0
+    assert found.standard_error == pytest.approx(np.sqrt(2 * np.square(shares).sum()))
+    alone = measure_loss_increase(model, result, [one], nn.L1Loss(), labelled=True)
+    assert (alone.value, alone.standard_error) == (0.5, float("inf"))
+
+
+def test_an_id_for_values_unseen_in_training_is_kept_well(
+    model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
+) -> None:
+    """It has no count in the training log, and half of the calibration rows look it up."""
+    log_rows = [(ids.clamp(min=1), labels) for ids, labels in log_rows]
+    later = [(ids * (torch.arange(len(ids)) % 2)[:, None], labels) for ids, labels in unseen]
+    errors = []
+    for calibration in (None, later):
+        result = compress_(
+            copy.deepcopy(model),
+            log_rows,
+            budget=saec.Ratio(20),
+            calibration=calibration,
+            progress=False,
+        )
+        own = model.get_submodule("embeddings.user").weight[0].detach().numpy()
+        errors.append(float(np.square(result["embeddings.user"].decode()[0] - own).sum()))
+    assert errors[1] < 0.1 * errors[0]
+
+
 def test_increase_of_another_loss_by_hand() -> None:
     model, result = Rows(0.0, 2.0), raw_result(1.0, 2.0)
     batch = (torch.tensor([0, 1]), torch.tensor([0.0, 2.0]))
@@ -510,16 +578,28 @@ def test_a_forecast_corrected_by_unseen_rows(
     fields = saec.torch.fields(sure, counts)
     plain = saec.forecast(fields, metrics, progress=False)
     ratio = plain.ratio_at(0.02)
-    result = saec.compress(fields, saec.Ratio(ratio), metrics=metrics, progress=False)
-    measured = increase(sure, result, unseen, labelled=True)
-    assert abs(curve.loss_at(ratio) - measured) < abs(plain.loss_at(ratio) - measured)
-    assert curve.loss_at(ratio) == pytest.approx(measured, rel=0.25)
+    # Calibration rows measure what other budgets lose, too.
+    result = compress_(
+        copy.deepcopy(sure),
+        log_rows,
+        budget=saec.Ratio(ratio),
+        frequencies=counts,
+        calibration=unseen,
+        progress=False,
+    )
+    found = measure_loss_increase(sure, result, unseen, labelled=True)
+    assert result.predicted_loss_increase == pytest.approx(found.value)
+    assert abs(curve.loss_at(ratio) - found.value) < abs(plain.loss_at(ratio) - found.value)
+    assert curve.loss_at(ratio) == pytest.approx(found.value, abs=2 * found.standard_error)
 
 
 def test_a_forecast_of_next_to_nothing_cannot_be_corrected(
     log_rows: list[Batch], unseen: list[Batch]
 ) -> None:
     flat = build("deepfm", SIZES, dim=8, seed=1)
+    with torch.no_grad():
+        for table in flat.embeddings.values():
+            table.weight.mul_(0.1)
     with pytest.raises(DataError, match="too small to measure"):
         saec.torch.forecast(
             flat, log_rows, calibration=unseen, frequencies=counts_of(log_rows), progress=False

@@ -20,8 +20,8 @@ from saec.torch import (
     compress_,
     decode_embeddings_,
     fields,
-    increase,
     loss_metrics,
+    measure_loss_increase,
     replace_embeddings_,
 )
 from saec.torch.joint import compressed_table
@@ -230,6 +230,6 @@ def test_comparing_puts_both_ends_back(clustered: Make) -> None:
     before = dict(model.named_modules())
     batches = [(seen_items(), torch.arange(20))]
     result = Compressed([clustered("item", ROWS)])
-    increase(model, result, batches, functional.cross_entropy, labelled=True)
+    measure_loss_increase(model, result, batches, functional.cross_entropy, labelled=True)
     assert dict(model.named_modules()) == before
     assert len(fields(model, {"item": np.ones(ROWS)})) == 1

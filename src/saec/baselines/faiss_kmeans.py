@@ -60,9 +60,12 @@ class FaissKMeans:
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """The only size on offer, in Euclidean distance whatever the metric."""
-        clusters = min(field.vocab_size, max(_LEAST, round(_SHARE * field.vocab_size)))
-        choice = Choice(clusters, metric or Metric.euclidean(field.dim))
+        choice = Choice(_clusters(field), metric or Metric.euclidean(field.dim))
         return [Option(8 * entry_bytes(self.plan(field, choice).entry), 0.0, choice)]
+
+    def least(self, field: Field) -> ClusteredField:
+        """The only size; see :class:`~saec.codecs.codec.Codec`."""
+        return ClusteredField.planned(field, _clusters(field), "float32", field.dim)
 
     def plan(self, field: Field, choice: object) -> ClusteredField:
         """A field of as many clusters; see :class:`~saec.codecs.codec.Codec`."""
@@ -100,3 +103,7 @@ class FaissKMeans:
         squared = np.einsum("nd,nd->n", error, error)
         advance(1.0)
         return Coded(stored, float((field.frequencies * squared).sum()) / (2 * field.census.total))
+
+
+def _clusters(field: Field) -> int:
+    return min(field.vocab_size, max(_LEAST, round(_SHARE * field.vocab_size)))

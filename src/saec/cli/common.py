@@ -93,6 +93,10 @@ Order = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, metavar="SEED", help="Random seed.")]
 
+SECOND_ORDER = (
+    "predicted to second order: rows that the tables have not seen may lose much less or more"
+)
+
 _SIZE_COLUMNS = ("before", "after", "bits per\nfeature", "ratio")
 
 

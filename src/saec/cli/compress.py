@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saec.cli.common import (
+    SECOND_ORDER,
     Checkpoint,
     Columns,
     Frequencies,
@@ -137,6 +138,8 @@ def compress(
     if not quiet:
         console().print(size_table(result))
         typer.echo(predicted(result), nl=False)
+        if result.predicted_loss_increase is not None:
+            typer.echo(SECOND_ORDER)
         typer.echo(f"wrote {' and '.join(map(str, written))}")
 
 

@@ -10,6 +10,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from saec.cli.common import (
+    SECOND_ORDER,
     Checkpoint,
     Columns,
     Frequencies,
@@ -52,7 +53,7 @@ def forecast(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Show what compression would cost in log loss, for every size."""
+    """Show the log-loss increase to expect for every size, to second order."""
     import saec
     from saec.checkpoint import read_fields
 
@@ -75,6 +76,7 @@ def forecast(
         write_text(svg, forecast_curve(list(curve.rows()), "forecast") + "\n")
     if not quiet:
         console().print(_curve_table(curve))
+        typer.echo(SECOND_ORDER)
         for out in (as_json, svg):
             if out is not None:
                 typer.echo(f"wrote {out}")
@@ -115,12 +117,10 @@ def _as_json(curve: Forecast) -> dict[str, Any]:
 
 
 def _curve_table(curve: Forecast) -> Table:
-    """Points evenly spaced in log size, as those of the curve are."""
+    """Points that show how the curve bends."""
     table = plain_table(("ratio", "size", "predicted\nincrease", "low", "high"))
     points = list(curve.rows())
-    shown = min(_SHOWN, len(points))
-    places = {round(i * (len(points) - 1) / max(shown - 1, 1)) for i in range(shown)}
-    for place in sorted(places):
+    for place in curve.told_apart(_SHOWN):
         point = points[place]
         nats = (f"{point[key]:.2g}" for key in ("predicted_loss_increase", "low", "high"))
         table.add_row(f"{point['ratio']:,.1f}", decimal(point["nbytes"]), *nats)
@@ -147,6 +147,6 @@ def _inspection_table(inspection: Inspection) -> Table:
 
 def _planned(inspection: Inspection) -> str:
     loss = inspection.planned_loss_increase
-    cost = "" if loss is None else f", predicted log-loss increase {loss:.2g} nats"
+    cost = "" if loss is None else f", predicted log-loss increase {loss:.2g} nats, to second order"
     size = f"{decimal(inspection.nbytes)} would become {decimal(inspection.planned_nbytes)}"
     return f"{size}, ratio {inspection.planned_ratio:.1f}{cost}"

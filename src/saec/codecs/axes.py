@@ -103,6 +103,23 @@ class Axes:
             for choice in choices
         ]
 
+    def least(self, field: Field) -> TieredField:
+        """Every row at the mean; see :class:`~saec.codecs.codec.Codec`."""
+        placing = _placing(field, self.order)
+        layout = Layout(field.vocab_size, ((),) * (len(placing.bounds) - 1))
+        scattered = isinstance(placing, ByRank) and placing.order == "keep"
+        size = TierVectors.planned_bytes(field.vocab_size)
+        return TieredField(
+            field.name,
+            layout,
+            np.zeros(layout.code_bytes, np.uint8),
+            np.zeros(layout.value_count, np.float16),
+            np.zeros((1, field.dim), np.float16),
+            TierVectors(np.broadcast_to(np.uint8(0), size), layout.count) if scattered else None,
+            field.dtype.name,
+            renumbered=isinstance(placing, ByRank) and not scattered,
+        )
+
     def plan(self, field: Field, choice: object) -> TieredField:
         """The field with codes that take no memory; see :class:`~saec.codecs.codec.Codec`."""
         assert isinstance(choice, Choice)

@@ -144,6 +144,14 @@ class Clusters:
             for choice in [Choice(int(clusters), rank, metric, nats)]
         ]
 
+    def least(self, field: Field) -> CompressedField:
+        """The clusters asked for, or one; see :class:`~saec.codecs.codec.Codec`."""
+        if self.clusters is not None:
+            clusters, rank = self._fixed_clusters(field), field.dim
+        else:
+            clusters, rank = 1, _ranks(field.dim)[0]
+        return ClusteredField.planned(field, clusters, self.codebook, rank)
+
     def plan(self, field: Field, choice: object) -> CompressedField:
         """A field of the size of a :class:`Choice`; see :class:`~saec.codecs.codec.Codec`."""
         assert isinstance(choice, Choice)

@@ -41,6 +41,12 @@ class Codec(Protocol):
         Distortion is in nats with a ``metric``, and else the squared error weighted by frequency.
         """
 
+    def least(self, field: Field) -> CompressedField:
+        """The smallest that ``field`` may become, without its numbers: for its size.
+
+        Takes no pass over the table, at most some over its frequencies.
+        """
+
     def plan(self, field: Field, choice: object) -> CompressedField:
         """What coding ``field`` as chosen gives at most, without its numbers: for its size."""
 

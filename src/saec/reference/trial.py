@@ -52,6 +52,8 @@ UNSEEN_EPOCHS = 8
 
 METRIC_ROWS = 131_072  # of the training rows, more than the metric asks for
 
+_LOG_LOSS = nn.functional.binary_cross_entropy_with_logits  # click models give logits
+
 _TABLES = "embeddings."  # where click models keep their tables, one per field
 
 
@@ -166,7 +168,7 @@ class Trial:
     def metrics(self) -> tuple[LossMetrics, float]:
         """The loss metrics, and the seconds that measuring them took."""
         start = time.perf_counter()
-        found = loss_metrics(self.model, self._metric_batches, progress=self.progress)
+        found = loss_metrics(self.model, self._metric_batches, _LOG_LOSS, progress=self.progress)
         return found, time.perf_counter() - start
 
     @property
@@ -192,6 +194,7 @@ class Trial:
                 result = compress_(
                     self.model,
                     self._metric_batches,
+                    _LOG_LOSS,
                     budget=job.budget,
                     frequencies=self.frequencies,
                     calibration=_Batches(self.log, self.log.rows("validation")),

@@ -83,7 +83,7 @@ def _draw_band(axes: Axes, points: Sequence[Mapping[str, float]]) -> None:
     axes.set_yscale("log")
     axes.set_ylim(min(low) / 1.25, max(high) * 1.25)
     axes.fill_between(
-        ratios, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="nine cases of ten"
+        ratios, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="two standard errors"
     )
     axes.plot(ratios, means, color=COLOURS[0], marker="o", markersize=3, label="predicted")
 

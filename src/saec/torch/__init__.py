@@ -11,7 +11,7 @@ from saec.errors import require
 
 require("torch", "torch")
 
-from saec.torch.comparison import increase  # noqa: E402
+from saec.torch.comparison import MeasuredIncrease, measure_loss_increase  # noqa: E402
 from saec.torch.field_embeddings import FieldEmbeddings  # noqa: E402
 from saec.torch.finetune import (  # noqa: E402
     FineTuneResult,
@@ -40,14 +40,15 @@ __all__ = [
     "CompressedLinear",
     "FieldEmbeddings",
     "FineTuneResult",
+    "MeasuredIncrease",
     "compress_",
     "decode_embeddings_",
     "fields",
     "finetune",
     "finetune_on_unseen_rows",
     "forecast",
-    "increase",
     "loss_metrics",
+    "measure_loss_increase",
     "predictions",
     "replace_embeddings_",
     "sync_codebooks_",

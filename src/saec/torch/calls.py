@@ -16,7 +16,6 @@ __all__ = [
     "Batches",
     "Loss",
     "call",
-    "check_logits",
     "check_order",
     "check_repeatable",
     "evaluating",
@@ -63,23 +62,6 @@ def outputs_of(model: nn.Module, inputs: Any, device: torch.device | None, index
             f"batch {index}: outputs are {tuple(outputs.shape)}; they need one for each example"
         )
     return outputs
-
-
-def check_logits(outputs: Tensor, labels: Any, index: int) -> None:
-    """Refuse outputs that are not one logit for each example, and labels of another number.
-
-    Raises:
-        DataError: in these cases.
-    """
-    if outputs.numel() != len(outputs):
-        raise DataError(
-            f"batch {index}: the model gives outputs {tuple(outputs.shape)}, which are not one "
-            "logit for each example; give the loss_fn"
-        )
-    if isinstance(labels, Tensor) and labels.ndim and len(labels) != len(outputs):
-        raise DataError(
-            f"batch {index}: the model gives {len(outputs)} logits for {len(labels)} labels"
-        )
 
 
 def check_repeatable(batches: Batches, name: str) -> None:

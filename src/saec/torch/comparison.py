@@ -16,21 +16,39 @@ from saec.errors import DataError, MetricError
 from saec.torch.calls import (
     Batches,
     Loss,
-    check_logits,
     check_order,
     check_repeatable,
     evaluating,
+    is_squared_error,
     logits_by,
     moved,
     outputs_of,
 )
+from saec.torch.labels import check_batch, check_loss_fn
 from saec.torch.replace import is_raw, replace_embeddings_
 from saec.torch.tables import Ranges, named_tables
 
-__all__ = ["Comparison", "Increase", "increase"]
+__all__ = ["Comparison", "MeasuredIncrease", "measure_loss_increase"]
 
 
-def increase(
+@dataclass(frozen=True)
+class MeasuredIncrease:
+    """By how much the mean loss grew on some rows.
+
+    Attributes:
+        value: the mean increase, in nats for log losses; it may be negative.
+        standard_error: of ``value``, in the same unit, from the spread of the examples' own
+            increases. For a ``loss_fn`` of which only the mean over a batch is known it is that of
+            the batches; infinite if there is a single one.
+        examples: how many rows were measured.
+    """
+
+    value: float
+    standard_error: float
+    examples: int
+
+
+def measure_loss_increase(
     model: nn.Module,
     result: Compressed,
     batches: Batches,
@@ -38,28 +56,30 @@ def increase(
     *,
     labelled: bool,
     ranges: Ranges | None = None,
-) -> float:
-    """By how much ``result`` in the place of the tables raises the mean loss on ``batches``.
+) -> MeasuredIncrease:
+    """Measure how much the mean loss on ``batches`` grows with ``result`` in place of the tables.
 
-    With ``labelled`` the difference of the mean loss, for rows that the tables have not seen.
-    Without, for binary logits, the mean of KL(p || p') between the predictions before and after:
-    the increase that is to be expected if p is right. The model is afterwards as it was.
+    With ``labelled`` it is the difference of the two losses, example by example, for rows that the
+    tables have not seen. For binary logits z and z' before and after, that is
+
+        KL(p || p') + (p - y) (z' - z)
+
+    to the last digit. The first part needs no labels and is known well. The second part is of
+    first order, can have either sign, and is nearly all of a small increase and nearly all of the
+    standard error: only the labels of unseen rows tell it.
+
+    Without ``labelled``, for binary logits, it is the mean of KL(p || p'): the increase to expect
+    if the uncompressed model's p were right. The model is afterwards as it was.
 
     Raises:
-        DataError: the batches are empty, an iterator, or without labels where these are needed; or
-            come in another order the second time where predictions are compared.
+        DataError: the batches are empty, an iterator, or without labels where these are needed;
+            come in another order the second time where predictions are compared; or see
+            :func:`saec.torch.loss_metrics` for labels and outputs that are refused.
         MetricError: a loss or a logit is not finite.
         ModuleError: ``result`` does not fit the model.
+        OptionError: ``loss_fn`` is no function.
     """
-    return Comparison(model, batches, loss_fn, ranges, labelled=labelled).of(result).mean
-
-
-@dataclass(frozen=True)
-class Increase:
-    """A mean over examples, in nats, and its standard error."""
-
-    mean: float
-    error: float
+    return Comparison(model, batches, loss_fn, ranges, labelled=labelled).of(result)
 
 
 class Comparison:
@@ -74,6 +94,7 @@ class Comparison:
         *,
         labelled: bool,
     ) -> None:
+        check_loss_fn(loss_fn)
         self._model, self._batches, self._ranges = model, batches, ranges
         self._loss_fn, self._logits = loss_fn, logits_by(loss_fn)
         self._labelled = labelled
@@ -85,26 +106,24 @@ class Comparison:
         if not self._has_losses:
             check_order(batches)
 
-    def of(self, result: Compressed) -> Increase:
+    def of(self, result: Compressed) -> MeasuredIncrease:
         """The increase with ``result`` in place."""
-        total, squares, examples = 0.0, 0.0, 0
+        grown, examples = [], []
         with _holding(self._model, result, self._ranges), evaluating(self._model):
             for before, after in zip(self._before, self._outputs(), strict=True):
-                each = after - before if self._has_losses else _kl(before, after)
-                total += float(each.sum())
-                squares += float(each.square().sum())
-                examples += len(before)
-        mean = total / examples
-        variance = max(squares / examples - mean**2, 0.0)
-        return Increase(mean, math.sqrt(variance / examples))
+                values = before.values, after.values
+                own = values[1] - values[0] if self._has_losses else _kl(*values)
+                grown.append(own)
+                examples.append(torch.full_like(own, before.examples / len(own)))
+        return _mean(torch.cat(grown), torch.cat(examples))
 
     @property
     def _has_losses(self) -> bool:
         """Whether losses are compared, whose sum depends on no order; logits otherwise."""
         return self._labelled or self._logits is None
 
-    def _outputs(self) -> Iterator[Tensor]:
-        """For each batch the logits, or the losses of its examples, (n,) float64."""
+    def _outputs(self) -> Iterator[_Compared]:
+        """For each batch the logits or losses of its examples, or its mean loss."""
         device = next((parameter.device for parameter in self._model.parameters()), None)
         for index, (inputs, labels) in enumerate(self._batches):
             outputs = outputs_of(self._model, inputs, device, index)
@@ -112,20 +131,45 @@ class Comparison:
             if not bool(values.isfinite().all()):
                 what = "loss" if self._has_losses else "logit"
                 raise MetricError(f"batch {index}: a {what} to compare is not finite")
-            yield values
+            yield _Compared(values, len(outputs))
 
     def _compared(self, outputs: Tensor, labels: Any, index: int) -> Tensor:
+        check_batch(outputs, labels, self._loss_fn, index)
         if self._logits is None:
-            assert self._loss_fn is not None
-            loss = float(self._loss_fn(outputs, moved(labels, outputs.device)))
-            return torch.full((len(outputs),), loss, dtype=torch.float64)
-        check_logits(outputs, labels, index)
+            return self._losses(outputs, labels)
         logits = self._logits(outputs.reshape(-1)).double().cpu()
         if not self._labelled:
             return logits
-        if not isinstance(labels, Tensor) or labels.numel() != len(logits):
+        if not isinstance(labels, Tensor):
             raise DataError(f"batch {index}: {len(logits)} logits need as many labels")
         return nn.functional.softplus(logits) - labels.reshape(-1).double().cpu() * logits
+
+    def _losses(self, outputs: Tensor, labels: Any) -> Tensor:
+        """The squared error of each example, or of another loss the mean over the batch (1,)."""
+        assert self._loss_fn is not None
+        labels = moved(labels, outputs.device)
+        if is_squared_error(self._loss_fn) and outputs.numel() == len(outputs):
+            errors: Tensor = outputs.double() - labels.double()
+            return errors.square().reshape(-1).cpu()
+        return torch.tensor([float(self._loss_fn(outputs, labels))], dtype=torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """A batch's logits or losses, (examples,) float64, or its mean loss, (1,) float64."""
+
+    values: Tensor
+    examples: int
+
+
+def _mean(grown: Tensor, examples: Tensor) -> MeasuredIncrease:
+    """Of independent parts of the rows: their mean increases and numbers of examples, (m,)."""
+    shares = examples / examples.sum()
+    mean = (shares * grown).sum()
+    if len(grown) == 1:
+        return MeasuredIncrease(float(mean), math.inf, int(examples.sum()))
+    squares = (shares * (grown - mean)).square().sum() * len(grown) / (len(grown) - 1)
+    return MeasuredIncrease(float(mean), math.sqrt(float(squares)), round(float(examples.sum())))
 
 
 def _kl(before: Tensor, after: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from saec.errors import DataError, ModuleError
@@ -16,7 +16,7 @@ from saec.progress import track
 from saec.torch.calls import Batches, call, evaluating
 from saec.torch.tables import EmbeddingModule, Ranges, Table, named_tables
 
-__all__ = ["count_lookups"]
+__all__ = ["count_lookups", "with_unseen"]
 
 
 def count_lookups(
@@ -58,6 +58,40 @@ def count_lookups(
         if bool(counts[table.path].any())
         for part in table.parts
     }
+
+
+def with_unseen(
+    frequencies: Mapping[str, ArrayLike],
+    model: nn.Module,
+    rows: Batches,
+    ranges: Ranges | None = None,
+) -> dict[str, ArrayLike]:
+    """``frequencies`` of a training log, with what only ``rows`` that it does not have look up.
+
+    The id that stands for values unseen in training occurs never in the training log, and in half
+    of all later rows. Without a frequency its row would get no bits, and what it becomes would
+    shift the model's predictions for all of these. So a feature of frequency 0 gets the share of
+    its field's lookups that it has in ``rows``.
+
+    Args:
+        frequencies: (vocab_size,) by field name.
+        model: see :func:`count_lookups`.
+        rows: batches of rows that trained no table.
+        ranges: see :func:`count_lookups`.
+    """
+    later = count_lookups(model, rows, ranges, progress=False)
+    return {
+        name: _with_later(counts, later[name]) if name in later else counts
+        for name, counts in frequencies.items()
+    }
+
+
+def _with_later(counts: ArrayLike, later: NDArray[np.float64]) -> ArrayLike:
+    own = np.asarray(counts)
+    if own.shape != later.shape or own.dtype.kind not in "biuf":
+        return counts  # refused where the fields are made
+    scale = own.sum(dtype=np.float64) / max(later.sum(), 1.0)
+    return np.where((own == 0) & (later > 0), later * scale, own)
 
 
 @contextmanager

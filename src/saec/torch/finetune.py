@@ -20,6 +20,12 @@ from saec.torch.calls import (
     evaluating,
     moved,
 )
+from saec.torch.labels import (
+    check_batch,
+    check_log_loss,
+    check_loss_fn,
+    warn_of_probabilities,
+)
 from saec.torch.ranks import Exchange, Gradients, Ranks, Share, checksum
 from saec.torch.teacher import count_of, distillation, log_loss, predictions, targets_of
 
@@ -101,13 +107,15 @@ def finetune(
     Raises:
         ModuleError: the model has no compressed module, or is in DistributedDataParallel.
         DataError: batches or validation are empty or cannot be iterated twice, or the teacher's
-            logits do not fit the batches or these come in another order the second time.
+            logits do not fit the batches or these come in another order the second time; or labels
+            do not fit the log loss, see :func:`saec.torch.loss_metrics`.
         OptionError: not exactly one of ``teacher`` and ``loss_fn``, or a number out of range.
         SaecError: another rank failed.
     """
     ranks = Ranks.here()
     progress = progress and ranks.rank == 0
     with ranks.together("preparing to fine-tune") as joint:
+        check_loss_fn(loss_fn)
         if (teacher is None) == (loss_fn is None):
             raise OptionError("give either a teacher or a loss_fn")
         schedule = _Schedule(learning_rate, epochs, evaluations, patience, progress)
@@ -304,10 +312,18 @@ class _Run:
         with torch.enable_grad():
             outputs = call(self.model, share.inputs, self.device)
             if target is None:
-                loss = self.loss_fn(outputs, moved(share.labels, self.device))
+                loss = self.loss_fn(outputs, self._labels(outputs, share, index))
             else:
                 loss = distillation(outputs, target.to(outputs.device), index)
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def _labels(self, outputs: Tensor, share: Share, index: int) -> Any:
+        """The labels of a share of batch ``index``, checked as far as the loss is known."""
+        if self.loss_fn is log_loss:
+            check_log_loss(outputs, share.labels, index)
+        else:
+            check_batch(outputs, share.labels, self.loss_fn, index)
+        return moved(share.labels, self.device)
 
     def _evaluate(self, step: int) -> None:
         """Append the validation loss of the rounded tables, and keep them if it is the best."""
@@ -335,13 +351,17 @@ class _Run:
     def _validate(self, joint: Exchange) -> None:
         """The sum of this rank's validation losses, and the number of its examples."""
         total, examples = 0.0, 0
-        for inputs, labels in self.validation:
+        for index, (inputs, labels) in enumerate(self.validation):
             share = self.ranks.share(inputs, labels)
             joint.check += share.check
             if share.examples == 0:
                 continue
             outputs = call(self.model, share.inputs, self.device)
-            total += len(outputs) * float(self.loss_fn(outputs, moved(share.labels, self.device)))
+            if index == 0 and not self.losses and self.loss_fn is log_loss:
+                warn_of_probabilities(outputs)
+            total += len(outputs) * float(
+                self.loss_fn(outputs, self._labels(outputs, share, index))
+            )
             examples += len(outputs)
         joint.value = torch.tensor([total, examples], dtype=torch.float64)
 

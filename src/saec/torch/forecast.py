@@ -15,14 +15,14 @@ from saec.errors import DataError
 from saec.forecast import Forecast, curve_of
 from saec.torch.calls import Batches, Loss, check_repeatable
 from saec.torch.comparison import Comparison
-from saec.torch.counting import count_lookups
+from saec.torch.counting import count_lookups, with_unseen
 from saec.torch.inplace import priced_tables
 from saec.torch.tables import Ranges
 
 __all__ = ["forecast"]
 
 # Predicted increases at which compressed models are looked at, in nats.
-_LOOKED_AT = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+_LOOKED_AT = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
 def forecast(
@@ -39,11 +39,12 @@ def forecast(
 ) -> Forecast:
     """Forecast the increase of the loss for every size, corrected by a few measurements.
 
-    The second-order forecast takes the model's predictions for the truth. Where rows have learned
-    their labels by heart they are not, and what is lost was partly worth nothing: on our data this,
-    not the second order, is most of the error. So the tables are compressed to a few sizes, and the
-    labelled ``calibration`` rows tell what really was lost; between those sizes the share of the
-    forecast that came true is interpolated. The model is afterwards as it was.
+    The second-order forecast takes the model's predictions for the truth. On rows that the tables
+    have not seen they are not: what was learned by heart is no loss, and where tables have learned
+    too little, the loss is larger, by many times for small increases. So the tables are compressed
+    to a few sizes, and the labelled ``calibration`` rows tell what really was lost; between those
+    sizes the share of the forecast that came true is interpolated. Features of frequency 0 that the
+    ``calibration`` rows look up are counted by these. The model is afterwards as it was.
 
     Other arguments than these are those of :func:`saec.torch.compress_`.
 
@@ -52,7 +53,8 @@ def forecast(
             more than once.
 
     Returns:
-        The curve, with two standard errors of the measurement as its range.
+        The curve, with two standard errors of the measurement as its range; below the smallest
+        size that was measured, a predicted increase of 1e-5, the range ends at what holds there.
 
     Raises:
         BudgetError, DataError, FieldError, MetricError, ModuleError: see
@@ -63,6 +65,7 @@ def forecast(
     known = Comparison(model, calibration, loss_fn, ranges, labelled=True)
     if frequencies is None:
         frequencies = count_lookups(model, batches, ranges, progress=progress)
+    frequencies = with_unseen(frequencies, model, calibration, ranges)
     priced, metrics = priced_tables(
         model, batches, loss_fn, frequencies, codec, ranges, seed=seed, progress=progress
     )
@@ -77,6 +80,6 @@ def forecast(
     found = [known.of(result) for result in results]
     return curve.corrected(
         np.array([result.compression_ratio for result in results]),
-        np.array([increase.mean for increase in found]),
-        np.array([increase.error for increase in found]),
+        np.array([increase.value for increase in found]),
+        np.array([increase.standard_error for increase in found]),
     )

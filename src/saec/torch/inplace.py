@@ -8,13 +8,13 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from saec.budget import Budget, LossIncrease
-from saec.codecs.axes import renumbers
+from saec.codecs.axes import Axes, renumbers
 from saec.codecs.codec import Codec
 from saec.compress import compress_priced
 from saec.compressed import Compressed
 from saec.errors import BudgetError, OptionError
 from saec.metric import LossMetrics
-from saec.pricing import Priced
+from saec.pricing import Priced, check_reachable
 from saec.torch.calibration import calibrated
 from saec.torch.calls import (
     Batches,
@@ -22,7 +22,8 @@ from saec.torch.calls import (
     check_repeatable,
 )
 from saec.torch.comparison import Comparison
-from saec.torch.counting import count_lookups
+from saec.torch.counting import count_lookups, with_unseen
+from saec.torch.labels import check_loss_fn
 from saec.torch.metrics import loss_metrics
 from saec.torch.replace import replace_embeddings_
 from saec.torch.tables import Ranges, fields
@@ -47,8 +48,8 @@ def compress_(
 
     Measures the loss metric on ``batches``, compresses, and puts the compressed tables in the place
     of the model's own. With a :class:`saec.LossIncrease` the forecast is checked against the
-    compressed model itself, see :func:`saec.torch.increase`, and the allocation corrected until
-    that is what the budget allows.
+    compressed model itself, see :func:`saec.torch.measure_loss_increase`, and the allocation
+    corrected until that is what the budget allows.
 
     Args:
         model: any module with ``nn.Embedding`` or ``nn.EmbeddingBag`` modules.
@@ -59,28 +60,33 @@ def compress_(
             :func:`saec.torch.fields` and :mod:`saec.frequency`. If None, all tables are compressed,
             and counted as ``batches``, all of which pass through the model for that: then these
             should be the training log, and can be iterated more than once.
-        calibration: labelled batches of rows that the tables have not seen, for ``LossIncrease``;
-            can be iterated more than once. If None, the compressed model's predictions are compared
-            with the uncompressed one's on ``batches``, which can be iterated more than once then,
-            in the same order; that needs no labels, but takes what rare rows have learned by heart
-            for knowledge, and promises too much loss where they have.
+        calibration: labelled batches of rows that the tables have not seen; can be iterated more
+            than once. A ``LossIncrease`` is met on them; with other budgets the increase is
+            measured on them and stated in the result. Features of frequency 0 that they look up
+            are counted as often as they say, such as an id for values unseen in training. If None,
+            a ``LossIncrease`` compares the compressed model's predictions with the uncompressed
+            one's on ``batches``, which can be iterated more than once then, in the same order. That
+            needs no labels, but it takes the model's predictions for the truth: the increase on
+            unseen rows may be several times smaller or larger, the more so the smaller it is.
         codec: ``Axes()`` if None; one that renumbers features does not fit a model, whose ids stay.
         ranges: fields of joint tables; see :func:`saec.torch.fields`.
         seed: see :func:`saec.compress`.
         progress: show bars on stderr for work over two seconds.
 
     Returns:
-        The compressed tables, which can be saved. With ``LossIncrease`` their
-        ``predicted_loss_increase`` is what was measured; where the rows are too few to tell a
-        small increase from noise, measurements of larger ones count, too.
+        The compressed tables, which can be saved. With ``LossIncrease`` or ``calibration`` their
+        ``predicted_loss_increase`` is what was measured, 0 if the loss fell. Where the rows are
+        too few to tell a small increase from noise, a ``LossIncrease`` also uses measurements of
+        larger ones, and logs a warning if that is not enough either.
 
     Raises:
         BudgetError: the budget is missing or cannot be met.
-        OptionError: the codec renumbers features.
+        OptionError: the codec renumbers features, or ``loss_fn`` is no function.
         DataError: batches that are needed more than once are an iterator, or come in another order;
             or see the functions named above.
         ModuleError, MetricError, FieldError: see there. After any error the model is as it was.
     """
+    check_loss_fn(loss_fn)
     if budget is None:
         raise BudgetError("compress_ needs a budget, such as saec.LossIncrease(1e-4)")
     if renumbers(codec):
@@ -90,18 +96,39 @@ def compress_(
         )
     if frequencies is None:
         check_repeatable(batches, "batches")
-    target = None
-    if isinstance(budget, LossIncrease):
-        rows, labelled = (batches, False) if calibration is None else (calibration, True)
-        target = (budget.value, Comparison(model, rows, loss_fn, ranges, labelled=labelled))
+    known = None
+    if calibration is not None:
+        known = Comparison(model, calibration, loss_fn, ranges, labelled=True)
+    elif isinstance(budget, LossIncrease):
+        known = Comparison(model, batches, loss_fn, ranges, labelled=False)
     if frequencies is None:
         frequencies = count_lookups(model, batches, ranges, progress=progress)
+    if calibration is not None:
+        frequencies = with_unseen(frequencies, model, calibration, ranges)
     priced, _ = priced_tables(
-        model, batches, loss_fn, frequencies, codec, ranges, seed=seed, progress=progress
+        model,
+        batches,
+        loss_fn,
+        frequencies,
+        codec,
+        ranges,
+        seed=seed,
+        progress=progress,
+        budget=budget,
     )
-    result = compress_priced(priced, budget) if target is None else calibrated(priced, *target)
+    result = _compressed(priced, budget, known)
     replace_embeddings_(model, result, ranges)
     return result
+
+
+def _compressed(priced: Priced, budget: Budget, known: Comparison | None) -> Compressed:
+    """The tables within ``budget``, and the increase as measured on ``known`` rows, if any."""
+    if known is None:
+        return compress_priced(priced, budget)
+    if isinstance(budget, LossIncrease):
+        return calibrated(priced, budget.value, known)
+    result = compress_priced(priced, budget)
+    return Compressed(list(result.values()), max(known.of(result).value, 0.0))
 
 
 def priced_tables(
@@ -114,9 +141,14 @@ def priced_tables(
     *,
     seed: int,
     progress: bool,
+    budget: Budget | None = None,
 ) -> tuple[Priced, LossMetrics]:
-    """The ways in which the model's tables may be stored, in nats of the metric measured here."""
+    """The ways in which the model's tables may be stored, in nats of the metric measured here.
+
+    A ``budget`` that cannot be reached is refused before.
+    """
     tables = fields(model, frequencies, ranges)
+    check_reachable(tables, budget, codec or Axes(), in_nats=True)
     names = [field.name for field in tables]
     metrics = loss_metrics(model, batches, loss_fn, names=names, ranges=ranges, progress=progress)
     return Priced.of(tables, codec, metrics, seed=seed, progress=progress), metrics

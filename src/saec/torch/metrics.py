@@ -19,12 +19,12 @@ from saec.progress import bar
 from saec.torch.calls import (
     Batches,
     Loss,
-    check_logits,
     is_squared_error,
     logits_by,
     moved,
     outputs_of,
 )
+from saec.torch.labels import check_batch, check_loss_fn
 from saec.torch.lookups import Lookup, gradients_of, recording, single_precision, split_fields
 from saec.torch.tables import Ranges, Table, named_tables
 
@@ -76,10 +76,10 @@ def loss_metrics(
             will do, as the labels of a click model are not used; they should be drawn from all of
             it.
         loss_fn: None or PyTorch's unweighted binary cross-entropy, of logits or of probabilities:
-            the mean over labels as the model's own predictions expect them, the given ones may be
-            None. PyTorch's mean squared error, of one output for each example: its curvature, which
-            depends on no label. Another ``loss_fn(outputs, labels)``, the mean over a batch:
-            gradients at the given labels.
+            the mean over labels as the model's own predictions expect them; the given ones may be
+            None, and otherwise are 0 or 1. PyTorch's mean squared error, of one output for each
+            example: its curvature, which depends on no label. Another ``loss_fn(outputs, labels)``,
+            the mean over a batch: gradients at the given labels.
         names: the fields, by the names of :func:`saec.torch.fields`; None for all tables.
         ranges: joint tables, as for :func:`saec.torch.fields`.
         examples: stop after so many, at the end of a batch.
@@ -94,11 +94,13 @@ def loss_metrics(
     Raises:
         ModuleError: a table cannot be compressed (:func:`saec.torch.fields`), the model returns no
             tensor, or its outputs do not depend on a table that was looked up.
-        DataError: no batches, outputs or labels that do not fit the batch, or a loss that is no
-            single number.
+        DataError: no batches; a loss that is no single number; or outputs or labels that do not fit
+            the loss: labels of a log loss outside 0 to 1 or of another shape than the outputs,
+            and, if ``loss_fn`` is None, outputs that all lie between 0 and 1, as after a sigmoid.
         MetricError: a loss or a gradient is not finite.
-        OptionError: a number out of range.
+        OptionError: a number out of range, or a ``loss_fn`` that is no function.
     """
+    check_loss_fn(loss_fn)
     if examples < 1:
         raise OptionError(f"examples must be at least 1, not {examples}")
     if not tolerance >= 0:
@@ -251,8 +253,8 @@ class _Run:
 
     def _loss(self, outputs: Tensor, labels: Any, index: int) -> Tensor:
         """The sum of the examples' losses, so that each gradient is that of its own example."""
+        check_batch(outputs, labels, self.loss_fn, index)
         if self.logits is not None:
-            check_logits(outputs, labels, index)
             return _spread(self.logits(outputs.reshape(-1)))
         assert self.loss_fn is not None
         if is_squared_error(self.loss_fn) and outputs.numel() == len(outputs):

@@ -106,7 +106,7 @@ def sync_codebooks_(model: nn.Module, result: Compressed) -> Compressed:
     Returns:
         The same fields and codes with what the model learned. Its ``predicted_loss_increase`` is
         None: ``result`` predicts the loss before training, and what training won back is known
-        only by measuring, as with :func:`saec.torch.increase`.
+        only by measuring, as with :func:`saec.torch.measure_loss_increase`.
 
     Raises:
         ModuleError: a field of ``result`` is not in the model, has other codes there, or its table

@@ -23,6 +23,11 @@ constexpr size_t kGroupBytes = 64 << 10;
 // The same for ordered codes, which are fewer than the rows of their tier, and mostly a single group.
 constexpr size_t kOrderedBytes = 256 << 10;
 
+// All stored rows of a table together, apart from one for each tier: so much, and so many times the
+// bytes from which they are decoded. A small file can describe many groups.
+constexpr uint64_t kKeptBytes = 256 << 10;
+constexpr uint64_t kKeptPerByte = 64;
+
 uint64_t ones(uint32_t bits) { return (uint64_t{1} << bits) - 1; }
 
 // Tiers' parts, decoded exactly as the format says: in float32, axis after axis.
@@ -108,12 +113,13 @@ struct Span {
   bool ordered() const { return first < last && first->ordered(); }
 };
 
-// Ordered and packed codes are two words: no group chooses by both.
-Span next_span(const TierPart* first, const TierPart* end, size_t dim) {
+// Ordered and packed codes are two words: no group chooses by both. left: bytes that stored rows may
+// still take.
+Span next_span(const TierPart* first, const TierPart* end, size_t dim, uint64_t left) {
   Span span{first, first};
   for (; span.last < end && span.last->ordered() == first->ordered(); ++span.last) {
     const uint32_t bits = span.bits + span.last->bits;
-    const size_t most = first->ordered() ? kOrderedBytes : kGroupBytes;
+    const uint64_t most = std::min<uint64_t>(left, first->ordered() ? kOrderedBytes : kGroupBytes);
     if ((dim * sizeof(float)) << bits > most && bits > 0) break;
     span.bits = bits;
     span.axes += span.last->axes;
@@ -138,14 +144,28 @@ void append_rows(uint32_t bits, size_t dim, std::vector<float>& own, Fill fill) 
   }
 }
 
-// The parts after `lead` up to `end`, or nothing if one of them has more codes than a group may.
+// Bytes of stored rows of the groups of parts [first, end); 0 if a part has more codes than a group may.
+uint64_t group_bytes(const TierPart* first, const TierPart* end, size_t dim) {
+  uint64_t bytes = 0;
+  while (first < end) {
+    const Span span = next_span(first, end, dim, ~uint64_t{0});
+    if (span.last == first) return 0;
+    bytes += (dim * sizeof(float)) << span.bits;
+    first = span.last;
+  }
+  return bytes;
+}
+
+// The parts after `lead` up to `end`, or nothing if one of them has more codes than a group may, or all
+// together more stored rows than may be kept.
 void append_groups(const TierDecoder& decoder, const Span& lead, const TierPart* end, Table& table,
-                   std::vector<float>& own) {
-  for (const TierPart* part = lead.last; part < end; ++part)
-    if (next_span(part, part + 1, table.dim).last == part) return;
+                   std::vector<float>& own, uint64_t& left) {
+  const uint64_t bytes = group_bytes(lead.last, end, table.dim);
+  if (bytes == 0 || bytes > left) return;
+  left -= bytes;
   uint32_t axis = lead.axes, shift = bits_taken(lead, 0, lead.last, end);
   for (const TierPart* first = lead.last; first < end;) {
-    const Span span = next_span(first, end, table.dim);
+    const Span span = next_span(first, end, table.dim, ~uint64_t{0});
     table.groups.push_back(
         {ones(span.bits), own.size() / table.dim, span.bits ? shift : 0, span.ordered()});
     append_rows(span.bits, table.dim, own, [&](const uint8_t* code, float* row) {
@@ -195,7 +215,7 @@ void store_decoded(const Tier& tier, const TierDecoder& decoder, Table& table, R
 
 // What the tier's codes stand for.
 void store_by_code(const Tier& tier, const Span& lead, TierDecoder& decoder, Table& table, Run& run,
-                   std::vector<float>& own) {
+                   std::vector<float>& own, uint64_t& left) {
   run.row_bits = decoder.row_bits(tier.parts, tier.end);
   run.bias = run.row_bits ? tier.first_bit - tier.first * run.row_bits : 0;
   if (lead.ordered()) run.order.mask = static_cast<uint32_t>(ones(lead.bits));
@@ -207,7 +227,7 @@ void store_by_code(const Tier& tier, const Span& lead, TierDecoder& decoder, Tab
   decoder.append_cells(lead.last, tier.end, lead.axes, bits_taken(lead, 0, lead.last, tier.end));
   run.cells = static_cast<uint32_t>(table.cells.size()) - run.first_cell;
   run.first_group = static_cast<uint32_t>(table.groups.size());
-  if (run.cells > 0) append_groups(decoder, lead, tier.end, table, own);
+  if (run.cells > 0) append_groups(decoder, lead, tier.end, table, own, left);
   run.groups = static_cast<uint32_t>(table.groups.size()) - run.first_group;
   table.any_codes |= run.row_bits > 0;
   table.any_long |= run.cells > 0;
@@ -226,6 +246,10 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
   own.clear();
   size_t used = 0;  // starts
   const uint64_t row_bytes = table.dim * sizeof(float);
+  // A value and an axis' number take two bytes or more in a file, a start of a tail one or so.
+  const uint64_t read_bytes =
+      table.code_bytes + 2 * (table.values.size() + table.axes.size()) + starts.size();
+  uint64_t left = kKeptBytes + kKeptPerByte * read_bytes;
   uint64_t hot_rows =
       std::max(kHotBytes, std::min(kMostHotBytes, table.rows * row_bytes / kHotShare)) / row_bytes;
   for (size_t number = 0; number < first_ranks.size(); ++number) {
@@ -235,7 +259,7 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
     tier.first_bit = 8 * first_bytes[number];
     while (part < end && part->tier == number) ++part;
     tier.end = part;
-    const Span lead = next_span(tier.parts, tier.end, table.dim);
+    const Span lead = next_span(tier.parts, tier.end, table.dim, left);
     Run run{tier.first, 0, 0, 0, 0, 0, static_cast<uint32_t>(table.cells.size()), 0, 0, 0, {}};
     if (const uint32_t bits = ordered_bits(tier.parts, tier.end)) {
       run.order = add_order(starts.data() + used, ones(bits), tier.first, tier.rows, table.order);
@@ -243,11 +267,14 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
     }
     // Decoded also where that takes less than a row for each code.
     const bool is_long = lead.last < tier.end;
-    if (tier.rows <= hot_rows && (is_long || tier.rows <= uint64_t{1} << lead.bits)) {
+    const bool fits = tier.rows <= hot_rows && tier.rows <= left / row_bytes;
+    if (fits && (is_long || tier.rows <= uint64_t{1} << lead.bits)) {
       hot_rows -= tier.rows;
+      left -= tier.rows * row_bytes;
       store_decoded(tier, decoder, table, run, own);
     } else {
-      store_by_code(tier, lead, decoder, table, run, own);
+      left -= std::min(left, row_bytes << lead.bits);
+      store_by_code(tier, lead, decoder, table, run, own, left);
     }
     table.runs.push_back(run);
   }

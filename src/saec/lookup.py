@@ -3,8 +3,10 @@
 Nothing is expanded per row. A table in tiers keeps its most frequent rows decoded: 256 kB, or 1/64
 of the table in float32, but no more than 1 MB, which at dim 16 are 4,096 to 16,384 rows. It also
 keeps what groups of a tier's codes stand for, 64 kB at most for each group, 256 kB for ordered
-codes, and some 26 bytes for each ordered code that occurs, to find it by. Arrays must not change
-during a call.
+codes, and some 26 bytes for each ordered code that occurs, to find it by. All rows that are kept
+decoded take at most 256 kB and 64 times the bytes that a field's codes, values, axes and starts
+take in a file; beyond that, rows are decoded as they are looked up. Arrays must not change during a
+call.
 """
 
 from __future__ import annotations

@@ -22,12 +22,19 @@ from saec.codes import packed_bytes
 from saec.errors import ArtifactError
 from saec.starts import starts_bytes
 
-__all__ = ["FIRST_TIER", "Layout", "Part", "tier_bounds"]
+__all__ = ["FIRST_TIER", "MOST_AXES", "MOST_ROWS", "Layout", "Part", "tier_bounds"]
 
 FIRST_TIER = 64
 _GROWTH_BITS = 2  # each cut is four times the one before
 
 MAX_BITS = 16
+
+# Rows of tiers without bits take no bytes, so that the size of a file does not bound their number.
+MOST_ROWS = 1 << 42
+MOST_AXES = 4096  # that the parts of a tier cover
+
+_MOST_TIERS = 19
+_LONGEST_PART = len("o16j99 ")
 _PART = re.compile(r"(o?)(\d{1,2})(?:(g)|j(\d{1,2}))?", re.ASCII)
 
 
@@ -106,8 +113,8 @@ class Layout:
     tiers: tuple[tuple[Part, ...], ...]
 
     def __post_init__(self) -> None:
-        if type(self.count) is not int or self.count < 1:  # True is no count
-            raise ArtifactError(f"a field has one or more rows, not {self.count!r}")
+        if type(self.count) is not int or not 0 < self.count <= MOST_ROWS:  # True is no count
+            raise ArtifactError(f"a field has 1 to {MOST_ROWS} rows, not {self.count!r}")
         if len(self.tiers) != len(self.bounds) - 1:
             raise ArtifactError(
                 f"{self.count} rows make {len(self.bounds) - 1} tiers, not {len(self.tiers)}"
@@ -118,14 +125,20 @@ class Layout:
                 raise ArtifactError(f"rows are in order of their first codes, not as in {text!r}")
             if sum(part.bits for part in parts if part.ordered) > MAX_BITS:
                 raise ArtifactError(f"more than {MAX_BITS} bits are in order in {text!r}")
+        if self.rank > MOST_AXES:
+            raise ArtifactError(f"a tier's parts cover {self.rank} axes; the limit is {MOST_AXES}")
 
     @classmethod
     def parse(cls, count: int, texts: Sequence[str]) -> Layout:
         """Read one text per tier, its parts separated by blanks."""
         tiers = []
+        if len(texts) > _MOST_TIERS:
+            raise ArtifactError(f"{len(texts)} tiers; {MOST_ROWS} rows have {_MOST_TIERS}")
         for text in texts:
             if not isinstance(text, str):
                 raise ArtifactError(f"a tier is described by text, not by {text!r}")
+            if len(text) > MOST_AXES * _LONGEST_PART:
+                raise ArtifactError(f"a tier has a text of {len(text)} letters for its parts")
             tiers.append(tuple(Part.parse(part) for part in text.split()))
         return cls(count, tuple(tiers))
 

@@ -18,6 +18,8 @@ __all__ = [
     "DTYPES",
     "FORMAT",
     "MOST_BYTES",
+    "MOST_FIELDS",
+    "MOST_HEADER_BYTES",
     "NAMES",
     "byte_blocks",
     "compact",
@@ -38,7 +40,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 DESCRIPTION = "description"  # no field's tensor: those have a dot in their names
-MOST_BYTES = 64 << 20  # of the description, packed or not; some 300,000 fields
+MOST_BYTES = 16 << 20  # of the description, packed or not
+MOST_FIELDS = 1 << 16
+MOST_HEADER_BYTES = 1 << 16  # a file has a tensor for each role and dtype, and no others
 
 _BLOCK_BYTES = 4 << 20
 

@@ -15,10 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from saec.artifact.container import DESCRIPTION, DTYPES, FORMAT, MOST_BYTES, shortly
+from saec.artifact.container import (
+    DESCRIPTION,
+    DTYPES,
+    FORMAT,
+    MOST_BYTES,
+    MOST_FIELDS,
+    MOST_HEADER_BYTES,
+    shortly,
+)
 from saec.artifact.entry import Entry, Place, place_of
 from saec.artifact.shards import ShardedTensor, map_shards
 from saec.errors import ArtifactError
+from saec.opening import check_header, mistaken_for
 
 __all__ = ["read"]
 
@@ -29,8 +38,8 @@ def read(path: str | os.PathLike[str]) -> tuple[list[Entry], dict[str, Any]]:
     Tensors in shards are mapped like the others; an entry's ``sharded`` says which they are.
 
     Raises:
-        ArtifactError: the file is missing, truncated, not safetensors, or no saec artifact of this
-            format, or a shard of it is missing or another's; says which.
+        ArtifactError: the file is missing, no regular file, truncated, not safetensors, or no saec
+            artifact of this format, or a shard of it is missing or another's; says which.
     """
     file = Path(path)
     header = _checked_header(file)
@@ -50,15 +59,15 @@ def read(path: str | os.PathLike[str]) -> tuple[list[Entry], dict[str, Any]]:
 
 def _checked_header(file: Path) -> dict[str, Any]:
     """The header, after safetensors has checked that it and the tensors fit the file exactly."""
+    check_header(file, MOST_HEADER_BYTES, ArtifactError)
     try:
         with safe_open(file, framework="numpy") as opened:
             opened.keys()
         with file.open("rb") as raw:
             header: dict[str, Any] = json.loads(raw.read(int.from_bytes(raw.read(8), "little")))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{file}: no such file") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(f"{file} is no saec artifact or is damaged: {error}") from error
+        said = f"{error}{mistaken_for(file)}"
+        raise ArtifactError(f"{file} is no saec artifact or is damaged: {said}") from error
     return header
 
 
@@ -86,6 +95,8 @@ def _description(mapped: dict[str, NDArray[Any]]) -> tuple[list[dict[str, Any]],
         raise ArtifactError("its description states no facts")
     if not isinstance(fields, list) or not all(isinstance(field, dict) for field in fields):
         raise ArtifactError("its description names no fields")
+    if not 0 < len(fields) <= MOST_FIELDS:
+        raise ArtifactError(f"it has {len(fields)} fields; an artifact has 1 to {MOST_FIELDS}")
     return fields, facts
 
 

@@ -16,6 +16,7 @@ from saec.artifact.container import (
     DESCRIPTION,
     FORMAT,
     MOST_BYTES,
+    MOST_FIELDS,
     NAMES,
     byte_blocks,
     compact,
@@ -76,6 +77,8 @@ def write(
         ArtifactError: the file cannot be written, or a shard is missing or not what it is said to
             be; ``path`` is as it was.
     """
+    if not entries:
+        raise ArtifactError("an artifact of 0 fields holds nothing")
     joined = _joined(entries, facts)
     for entry in entries:
         for tensor in entry.sharded.values():
@@ -106,7 +109,7 @@ def _joined(entries: Sequence[Entry], facts: Mapping[str, Any]) -> dict[str, lis
 def _packed(entries: Sequence[Entry], facts: Mapping[str, Any]) -> NDArray[np.uint8]:
     """The description of the fields and the file."""
     text = compact({"facts": dict(facts), "fields": [described(entry) for entry in entries]})
-    if len(text) >= MOST_BYTES:
+    if len(text) >= MOST_BYTES or len(entries) > MOST_FIELDS:
         raise ArtifactError(f"{len(entries)} fields are too many, or their names too long")
     return np.frombuffer(zlib.compress(text.encode(), 9), np.uint8)
 

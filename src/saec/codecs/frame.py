@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from saec.codecs.survey import Moments
 from saec.metric import Metric
+from saec.tiers import MOST_AXES
 
 __all__ = ["Frame"]
 
@@ -52,7 +53,8 @@ class Frame:
         variances, vectors = variances[::-1], vectors[:, ::-1]
         # Next to no variance is noise of rounding; dividing by it would amplify that.
         noise = _MEAN_NOISE * float(np.square(metric.root @ mean).sum())
-        rank = int(np.count_nonzero(variances > max(_LEAST_VARIANCE * variances[0], noise)))
+        useful = np.count_nonzero(variances > max(_LEAST_VARIANCE * variances[0], noise))
+        rank = min(int(useful), MOST_AXES)
         axes = (vectors[:, :rank] * np.sqrt(variances[:rank])).T @ metric.inverse_root
         moved = _MEAN_MOVED * float(variances[:rank].sum())
         stored = _rounded(axes, mean, metric, moved)

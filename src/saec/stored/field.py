@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -16,6 +17,7 @@ from saec.errors import ArtifactError
 from saec.lookup import Bags, LookupTable, Mode, bags_of, gather, output_dtype
 from saec.notebook import html_table
 from saec.table import WEIGHT_DTYPES
+from saec.tiers import MOST_ROWS
 
 __all__ = ["SIZE_HEADING", "CompressedField", "Mode", "size_cells"]
 
@@ -36,8 +38,8 @@ class CompressedField(ABC):
     def __init__(self, name: str, vocab_size: int, dim: int, dtype: str) -> None:
         if not isinstance(name, str) or not name:
             raise ArtifactError(f"a field's name is a string that is not empty, not {name!r}")
-        if vocab_size < 1:
-            raise ArtifactError(f"vocab_size {vocab_size} is below 1")
+        if not 0 < vocab_size <= MOST_ROWS:
+            raise ArtifactError(f"vocab_size {vocab_size} is outside 1..{MOST_ROWS}")
         if dtype not in tuple(allowed.name for allowed in WEIGHT_DTYPES):
             raise ArtifactError(f"a table cannot have been {dtype!r}")
         self.name = name
@@ -121,8 +123,9 @@ class CompressedField(ABC):
 
         Raises:
             ArtifactError: features were renumbered, and the field was loaded: a saved artifact does
-                not hold the old ids.
+                not hold the old ids. Or the ids do not fit this machine's memory.
         """
+        self._check_fits("the new ids", 8 * self.vocab_size)
         if self.permutation is None:
             if self.renumbered:
                 raise ArtifactError(f"{self.place}: the artifact does not hold the old ids")
@@ -183,13 +186,27 @@ class CompressedField(ABC):
         return rows
 
     def decode(self) -> NDArray[np.float32]:
-        """The whole table, (vocab_size, dim) float32."""
+        """The whole table, (vocab_size, dim) float32.
+
+        Raises:
+            ArtifactError: the table does not fit this machine's memory, or the file is damaged.
+        """
+        self._check_fits("the decoded table", 4 * self.vocab_size * self.dim)
         table = np.empty((self.vocab_size, self.dim), dtype=np.float32)
         for start in range(0, self.vocab_size, _DECODE_ROWS):
             stop = min(start + _DECODE_ROWS, self.vocab_size)
             block = Bags(np.arange(start, stop, dtype=np.int64))
             gather([self.lookup_table], [block], [self.place], table[start:stop])
         return table
+
+    def _check_fits(self, what: str, nbytes: int) -> None:
+        # A small file may claim any number of rows: those of tiers without bits take no bytes.
+        held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if nbytes > held:
+            raise ArtifactError(
+                f"{self.place}: {what} would take {nbytes} bytes, and this machine has {held}; "
+                "look up some of the rows"
+            )
 
     def __repr__(self) -> str:
         ratio = self.original_nbytes / self.nbytes

@@ -1,0 +1,122 @@
+"""Files of others, opened with care: regular files only, and never more of them than a limit says.
+
+What a path names may be a device, or a pipe on which a reader waits for ever, and a file may claim
+any size. Every reader of files opens them here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from saec.errors import SaecError
+
+__all__ = ["check_header", "check_regular", "mistaken_for", "open_regular", "read_regular"]
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+# How files begin that are often found in place of others.
+_SNIFFED = 512  # bytes
+_BEGINNINGS = (
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer; run 'git lfs pull'"),
+    (b"<!doctype html", "an HTML page; the download has failed"),
+    (b"<html", "an HTML page; the download has failed"),
+    (b"<?xml", "an XML text; the download may have failed"),
+    (b"PK\3\4", "a zip archive"),
+    (b"\x1f\x8b", "packed by gzip"),
+    (b"\x28\xb5\x2f\xfd", "packed by zstd"),
+    (b"\x89HDF\r\n", "an HDF5 file"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x93NUMPY", "an .npy file"),
+)
+
+
+def check_regular(path: str | os.PathLike[str], failure: type[SaecError]) -> int:
+    """The size of the regular file that ``path`` is, in bytes; links are followed.
+
+    Raises:
+        SaecError: of the kind ``failure``: there is no file, or it is a folder, a pipe, a socket or
+            a device; says which.
+    """
+    try:
+        held = Path(path).stat()
+    except FileNotFoundError as error:
+        raise failure(f"{path}: no such file") from error
+    except OSError as error:
+        raise failure(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # a null byte
+        raise failure(f"{os.fspath(path)!r} is no name of a file: {error}") from error
+    if not stat.S_ISREG(held.st_mode):
+        kind = next((name for check, name in _KINDS if check(held.st_mode)), "something else")
+        raise failure(f"{path} is {kind}, not a regular file")
+    return held.st_size
+
+
+@contextmanager
+def open_regular(path: str | os.PathLike[str], failure: type[SaecError]) -> Iterator[BinaryIO]:
+    """A regular file, open for reading.
+
+    Raises:
+        SaecError: of the kind ``failure``: see :func:`check_regular`, or it cannot be opened.
+    """
+    check_regular(path, failure)
+    try:
+        # The file may have been replaced by a pipe since; that would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise failure(f"{path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as stream:
+        yield stream
+
+
+def read_regular(path: str | os.PathLike[str], most: int, failure: type[SaecError]) -> bytes:
+    """All bytes of a regular file.
+
+    Raises:
+        SaecError: of the kind ``failure``: see :func:`open_regular`, or there are more than
+            ``most`` bytes.
+    """
+    with open_regular(path, failure) as stream:
+        try:
+            content = stream.read(most + 1)
+        except OSError as error:
+            raise failure(f"{path}: {error.strerror}") from error
+    if len(content) > most:
+        raise failure(f"{path} takes more than {most} bytes, which is the limit for such files")
+    return content
+
+
+def check_header(path: str | os.PathLike[str], most: int, failure: type[SaecError]) -> None:
+    """Raise ``failure`` if a safetensors file is no regular file, or has a header of over ``most``
+    bytes."""
+    with open_regular(path, failure) as stream:
+        size = int.from_bytes(stream.read(8), "little")
+    if most < size <= check_regular(path, failure):
+        raise failure(f"{path}: a header of {size} bytes; at most {most} are read")
+
+
+def mistaken_for(path: str | os.PathLike[str]) -> str:
+    """What a file is by its first bytes, for the end of a message about one that cannot be read.
+
+    Returns:
+        ``"; it is ..."``, or nothing if the first bytes do not tell.
+    """
+    try:
+        with open_regular(path, SaecError) as stream:
+            begin = stream.read(_SNIFFED)
+    except (SaecError, OSError):
+        return ""
+    text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
+    found = (what for said, what in _BEGINNINGS if text[: len(said)].lower() == said.lower())
+    what = "empty" if not begin else next(found, "")
+    return what and f"; {Path(path).name} is {what}"

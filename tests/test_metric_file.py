@@ -110,5 +110,5 @@ def test_files_that_are_cut_or_missing(metrics: LossMetrics, tmp_path: Path) -> 
             load_metrics(path)
     with pytest.raises(MetricError, match=r"no\.safetensors: no such file"):
         load_metrics(tmp_path / "no.safetensors")
-    with pytest.raises(MetricError, match="not a safetensors file"):
+    with pytest.raises(MetricError, match="is a folder, not a regular file"):
         load_metrics(tmp_path)

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from saec.errors import DataError, did_you_mean, require
+from saec.opening import check_regular, mistaken_for
 from saec.remote import local
 
 __all__ = ["column_ids", "log_blocks", "log_files", "log_rows"]
@@ -72,6 +73,7 @@ def log_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
         DataError: the file is unreadable, or lacks a column.
         OptionalDependencyError: pyarrow is not installed.
     """
+    check_regular(path, DataError)
     arrow = require("pyarrow", "data")
     kind = _kind(path)
     if kind is None:
@@ -80,17 +82,18 @@ def log_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
     try:
         yield from blocks(path, columns)
     except (arrow.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{path}: {_first_line(error)}") from error
+        raise DataError(f"{path}: {_first_line(error)}{mistaken_for(path)}") from error
 
 
 def _open_parquet(path: Path) -> Any:
+    check_regular(path, DataError)
     parquet = require("pyarrow.parquet", "data")
     arrow = require("pyarrow", "data")
     try:
         # Not pyarrow.dataset: it decodes whole row groups, which may be as large as the file.
         return parquet.ParquetFile(path, buffer_size=PAGE_BUFFER_BYTES, pre_buffer=False)
     except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: {_first_line(error)}") from error
+        raise DataError(f"{path}: {_first_line(error)}{mistaken_for(path)}") from error
 
 
 def _parquet_blocks(path: Path, columns: list[str]) -> Iterator[Any]:

@@ -14,12 +14,14 @@ from safetensors import SafetensorError, safe_open
 from saec.errors import MetricError
 from saec.files import whole_file
 from saec.metric import LossMetrics
+from saec.opening import check_header, mistaken_for
 from saec.remote import local
 
 __all__ = ["load_metrics", "save_metrics"]
 
 _FACTS = "saec_metrics"  # the key of the file's metadata
 _FORMAT = 1
+_MOST_HEADER_BYTES = 16 << 20
 
 
 def save_metrics(metrics: LossMetrics, path: str | os.PathLike[str]) -> None:
@@ -53,6 +55,7 @@ def load_metrics(path: str | os.PathLike[str]) -> LossMetrics:
     Raises:
         MetricError: the file is missing, damaged, or holds no loss metrics.
     """
+    check_header(path, _MOST_HEADER_BYTES, MetricError)
     try:
         with safe_open(local(path, MetricError), framework="np") as file:
             names = list(file.keys())
@@ -61,10 +64,9 @@ def load_metrics(path: str | os.PathLike[str]) -> LossMetrics:
                 _check_kind(path, name, kind.get_dtype(), kind.get_shape())
             matrices = {name: file.get_tensor(name) for name in names}
             text = (file.metadata() or {}).get(_FACTS)
-    except FileNotFoundError as error:
-        raise MetricError(f"{path}: no such file") from error
     except (SafetensorError, OSError) as error:
-        raise MetricError(f"{path}: not a safetensors file, or truncated: {error}") from error
+        said = f"{error}{mistaken_for(path)}"
+        raise MetricError(f"{path}: not a safetensors file, or truncated: {said}") from error
     if text is None:
         raise MetricError(f"{path}: no loss metrics; it holds {', '.join(names) or 'nothing'}")
     examples, errors = _checked_facts(path, text)

@@ -25,19 +25,19 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
 )
 
-# How files begin that are often found in place of others.
+# How files begin that are often found in place of others, what they are, and where that is right.
 _SNIFFED = 512  # bytes
 _BEGINNINGS = (
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer; run 'git lfs pull'"),
     (b"<!doctype html", "an HTML page; the download has failed"),
     (b"<html", "an HTML page; the download has failed"),
     (b"<?xml", "an XML text; the download may have failed"),
-    (b"PK\3\4", "a zip archive"),
+    (b"PK\3\4", "a zip archive", ".npz", ".pt", ".pth", ".bin", ".ckpt"),
     (b"\x1f\x8b", "packed by gzip"),
     (b"\x28\xb5\x2f\xfd", "packed by zstd"),
     (b"\x89HDF\r\n", "an HDF5 file"),
-    (b"PAR1", "a Parquet file"),
-    (b"\x93NUMPY", "an .npy file"),
+    (b"PAR1", "a Parquet file", ".parquet"),
+    (b"\x93NUMPY", "an .npy file", ".npy"),
 )
 
 
@@ -86,14 +86,14 @@ def read_regular(path: str | os.PathLike[str], most: int, failure: type[SaecErro
         SaecError: of the kind ``failure``: see :func:`open_regular`, or there are more than
             ``most`` bytes.
     """
+    size = check_regular(path, failure)
+    if size > most:
+        raise failure(f"{path} takes {size} bytes; the limit for such a file is {most}")
     with open_regular(path, failure) as stream:
         try:
-            content = stream.read(most + 1)
+            return stream.read(most)
         except OSError as error:
             raise failure(f"{path}: {error.strerror}") from error
-    if len(content) > most:
-        raise failure(f"{path} takes more than {most} bytes, which is the limit for such files")
-    return content
 
 
 def check_header(path: str | os.PathLike[str], most: int, failure: type[SaecError]) -> None:
@@ -117,6 +117,11 @@ def mistaken_for(path: str | os.PathLike[str]) -> str:
     except (SaecError, OSError):
         return ""
     text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
-    found = (what for said, what in _BEGINNINGS if text[: len(said)].lower() == said.lower())
+    suffix = Path(path).suffix
+    found = (
+        what
+        for said, what, *right in _BEGINNINGS
+        if text[: len(said)].lower() == said.lower() and suffix not in right
+    )
     what = "empty" if not begin else next(found, "")
     return what and f"; {Path(path).name} is {what}"

@@ -131,7 +131,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=rf"{number}\.onnx: not an ONNX model"):
             saec.onnx.compress(path, result(), tmp_path / "small.onnx")
-    with pytest.raises(CheckpointError, match=r"none\.onnx: No such file"):
+    with pytest.raises(CheckpointError, match=r"none\.onnx: no such file"):
         saec.onnx.tables(tmp_path / "none.onnx")
 
 
@@ -151,7 +151,7 @@ def test_a_file_that_lacks_data(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"b takes 128000 bytes from byte \d+ on"):
         saec.onnx.compress(path, result(), tmp_path / "small.onnx")
     data.unlink()
-    with pytest.raises(CheckpointError, match=r"weights\.bin; there is no such file"):
+    with pytest.raises(CheckpointError, match=r"weights\.bin: no such file"):
         saec.onnx.tables(path)
     assert not (tmp_path / "small.onnx").exists()
 

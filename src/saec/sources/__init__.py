@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from saec.errors import CheckpointError
+from saec.opening import check_regular, mistaken_for
 from saec.remote import local
 from saec.sources.dcp import METADATA, read_dcp
 from saec.sources.naming import in_order, join_shards, matches
@@ -65,6 +66,7 @@ def read_source(path: str | Path) -> Source:
     except OSError as error:  # a name that is too long, a folder that may not be read
         raise CheckpointError(f"{path}: {error.strerror}") from error
     if not files:
+        check_regular(path, CheckpointError)
         raise CheckpointError(f"{path}: no such file")
     return _read_files(path, files)
 
@@ -108,7 +110,8 @@ def _read_files(where: Path, files: Sequence[Path]) -> Source:
         return read_parquet({_table(where, files): list(files)})
     reader = _READERS.get(kinds[0])
     if reader is None:
-        raise CheckpointError(f"{where}: unknown kind of file; known are {', '.join(_KNOWN)}")
+        said = f"known are {', '.join(_KNOWN)}{mistaken_for(files[0])}"
+        raise CheckpointError(f"{where}: unknown kind of file; {said}")
     arrays = _merged(reader, files)
     numpy = kinds[0] == ".npy"
     if where not in files or not numpy:

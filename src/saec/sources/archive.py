@@ -10,8 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+from saec.errors import CheckpointError
+from saec.opening import open_regular
 
 __all__ = ["Archive", "open_archive"]
+
+_PIECE = 1 << 15  # bytes that are unpacked at once
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., lengths of the name and the extra field
 
@@ -26,7 +32,27 @@ class Archive:
     path: Path
     first: int
     opened: zipfile.ZipFile
-    stream: io.BufferedIOBase
+    stream: BinaryIO
+
+    def read(self, member: zipfile.ZipInfo | str, most: int) -> bytearray:
+        """A member's content, unpacked.
+
+        Raises:
+            ValueError: it takes more than ``most`` bytes, or is packed in a way in which it could
+                take any number of bytes before that is noticed.
+        """
+        info = self.opened.getinfo(member) if isinstance(member, str) else member
+        if info.file_size > most:
+            raise ValueError(f"{info.filename} takes {info.file_size} bytes; the limit is {most}")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{info.filename} is packed otherwise than by deflate")
+        content = bytearray()
+        with self.opened.open(info) as packed:
+            while len(content) <= info.file_size and (piece := packed.read(_PIECE)):
+                content += piece
+        if len(content) != info.file_size:
+            raise ValueError(f"{info.filename} takes other than {info.file_size} bytes")
+        return content
 
     def place(self, member: zipfile.ZipInfo) -> int:
         """The byte of the file at which a member's content begins.
@@ -47,24 +73,48 @@ class Archive:
 
 
 @contextmanager
-def open_archive(path: Path, first: int = 0, length: int | None = None) -> Iterator[Archive]:
-    """Open the archive in ``length`` bytes from ``first`` on; a whole file unless told.
+def open_archive(
+    path: Path, first: int = 0, length: int | None = None, directory: int = 64 << 20
+) -> Iterator[Archive]:
+    """Open the archive in ``length`` bytes from ``first`` on; a whole file if None.
+
+    Args:
+        path: of the file.
+        first: byte of it at which the archive begins.
+        length: bytes of the archive.
+        directory: bytes that the list of its members may take.
 
     Raises:
+        CheckpointError: there is no such file, or it is no regular one.
         OSError, zipfile.BadZipFile: it cannot be opened.
     """
-    with path.open("rb") as file:
-        stream: io.BufferedIOBase = file
-        if length is not None:
-            stream = io.BufferedReader(_Window(file, first, length))
+    with open_regular(path, CheckpointError) as file:
+        size = os.fstat(file.fileno()).st_size
+        window = _Window(file, first, size - first if length is None else length)
+        stream = _Bounded(window, directory)
         with zipfile.ZipFile(stream) as opened:
             yield Archive(path, first, opened, stream)
+
+
+class _Bounded(io.BufferedReader):
+    """A stream that gives no more than so many bytes at once: zipfile reads a directory whole."""
+
+    def __init__(self, raw: io.RawIOBase, most: int) -> None:
+        super().__init__(raw)
+        self._most = most
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        wanted = self._most + 1 if size is None or size < 0 else min(size, self._most + 1)
+        content = super().read(wanted)
+        if len(content) > self._most:
+            raise zipfile.BadZipFile(f"more than {self._most} bytes in a piece, as of a directory")
+        return content
 
 
 class _Window(io.RawIOBase):
     """A run of bytes of a file as a file of its own."""
 
-    def __init__(self, stream: io.BufferedReader, first: int, length: int) -> None:
+    def __init__(self, stream: BinaryIO, first: int, length: int) -> None:
         self._stream, self._first, self._length, self._at = stream, first, length, 0
 
     def seekable(self) -> bool:
@@ -86,6 +136,7 @@ class _Window(io.RawIOBase):
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         self._stream.seek(self._first + self._at)
         count = max(0, min(len(buffer), self._length - self._at))
-        found = self._stream.readinto(memoryview(buffer)[:count])
-        self._at += found
-        return found
+        found = self._stream.read(count)
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)

@@ -13,11 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from saec.errors import CheckpointError
+from saec.opening import read_regular
 from saec.rows import JoinedRows, Rows
 from saec.sources.beside import BesideRows
-from saec.sources.pickles import StandIn, unpickled
+from saec.sources.pickles import MOST_PICKLE_BYTES, StandIn, unpickled
 from saec.sources.source import Arrays, first_line
-from saec.sources.torch_archive import read_archive, tensor
+from saec.sources.torch_archive import MOST_DIMS, read_archive, tensor
 from saec.sources.torch_files import STATE_DICT_KEYS
 
 __all__ = ["METADATA", "read_dcp"]
@@ -25,6 +26,9 @@ __all__ = ["METADATA", "read_dcp"]
 METADATA = ".metadata"
 
 _CLASSES = "torch.distributed.checkpoint.metadata."
+
+_MOST_KEYS = 64  # that lead to a tensor in dictionaries inside each other
+_DIRECTORY_BYTES = 1 << 16  # of a chunk's archive, which holds one tensor
 
 Numbers = tuple[int, ...]
 
@@ -66,21 +70,25 @@ def read_dcp(folder: Path) -> Arrays:
 
 def _listed(path: Path) -> tuple[dict[str, tuple[Numbers, list[_Chunk]]], Mapping[str, Any]]:
     """Shape and chunks of each tensor, and the path of each in the dictionaries that were saved."""
-    metadata = unpickled(path.read_bytes())
+    metadata = unpickled(read_regular(path, MOST_PICKLE_BYTES, CheckpointError))
     if not isinstance(metadata, StandIn) or metadata.kind != f"{_CLASSES}Metadata":
         raise CheckpointError(f"{path}: not the metadata of a distributed checkpoint")
     stored = {
-        (index.get("fqn"), _numbers(index.get("offset"))): place
+        (_text(index.get("fqn")), _numbers(index.get("offset"))): place
         for index, place in metadata.get("storage_data").items()
         if index.get("offset") is not None
     }
     tensors = {}
+    left = len(stored)  # chunks that may still be named: none is read again and again
     for name, entry in metadata.get("state_dict_metadata").items():
         if entry.kind == f"{_CLASSES}TensorStorageMetadata":
             shape = _numbers(entry.get("size"))
             if len(shape) in (1, 2) and 0 not in shape:
+                left -= len(entry.get("chunks"))
+                if left < 0:
+                    raise ValueError("more chunks than are stored")
                 chunks = [_chunk(name, chunk, stored) for chunk in entry.get("chunks")]
-                tensors[name] = shape, chunks
+                tensors[_text(name)] = shape, chunks
     return tensors, metadata.get("planner_data") or {}
 
 
@@ -93,6 +101,8 @@ def _chunk(name: str, chunk: StandIn, stored: Mapping[Any, StandIn]) -> _Chunk:
             "save the checkpoint without them"
         )
     file, first, length = (place.get(key) for key in ("relative_path", "offset", "length"))
+    if type(first) is not int or type(length) is not int or min(first, length) < 0:
+        raise ValueError(f"{name} lies at no place of its file")
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
         raise CheckpointError(f"{name} lies in {file!r}, a file outside its folder")
     return _Chunk(offsets, _numbers(chunk.get("sizes")), file, first, length)
@@ -101,21 +111,35 @@ def _chunk(name: str, chunk: StandIn, stored: Mapping[Any, StandIn]) -> _Chunk:
 def _numbers(size: Any) -> Numbers:
     """A torch.Size, or a tuple."""
     given: Any = size.given[0] if isinstance(size, StandIn) else size
-    numbers = tuple(given)
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError(f"{numbers} is no shape")
-    return numbers
+    if not isinstance(given, tuple | list) or len(given) > MOST_DIMS:
+        raise ValueError("a shape that is no list of lengths")
+    if not all(type(number) is int and number >= 0 for number in given):
+        raise ValueError("a shape of other things than whole numbers")
+    return tuple(given)
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str):
+        raise ValueError("a tensor whose name is no text")
+    return name
 
 
 def _names(tensors: Mapping[str, object], paths: Mapping[str, Any]) -> dict[str, str]:
     """Tensors to read, and their names in the state_dict."""
-    inner = {name: tuple(map(str, paths.get(name, (name,)))) for name in tensors}
+    inner = {name: _path(name, paths.get(name, (name,))) for name in tensors}
     if all(len(path) > 1 for path in inner.values()):
         for key in STATE_DICT_KEYS:
             found = {n: ".".join(path[1:]) for n, path in inner.items() if path[0] == key}
             if found:
                 return found
     return {name: name for name in tensors}
+
+
+def _path(name: str, keys: Any) -> tuple[str, ...]:
+    """The keys that lead to a tensor in what was saved; its name if these are no plain keys."""
+    plain = isinstance(keys, tuple | list) and len(keys) <= _MOST_KEYS
+    right = plain and all(isinstance(key, str | int) for key in keys)
+    return tuple(map(str, keys)) if right else (name,)
 
 
 def _put_together(folder: Path, name: str, shape: Numbers, chunks: list[_Chunk]) -> Rows | None:
@@ -155,9 +179,9 @@ def _check_columns(folder: Path, name: str, shape: Numbers, band: Sequence[_Chun
 def _rows(folder: Path, name: str, chunk: _Chunk) -> Rows | None:
     path = folder / chunk.file
     try:
-        found = tensor(read_archive(path, chunk.first, chunk.length))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file; {name} lies in it") from error
+        found = tensor(read_archive(path, chunk.first, chunk.length, _DIRECTORY_BYTES))
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {name} lies in it") from error
     except Exception as error:  # a broken archive may raise anything
         raise CheckpointError(
             f"{path}: {name} at byte {chunk.first} is damaged: {first_line(error)}"

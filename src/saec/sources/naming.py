@@ -12,8 +12,8 @@ from saec.sources.source import Arrays, listed
 
 __all__ = ["in_order", "join_shards", "matches", "natural"]
 
-_OF_ALL = re.compile(r"(?P<name>.+)-(?P<number>\d+)-of-(?P<count>\d+)", re.DOTALL)
-_NUMBERED = re.compile(r"(?P<name>.+)-(?P<number>\d+)", re.DOTALL)
+_OF_ALL = re.compile(r"(?P<name>.+)-(?P<number>\d{1,18})-of-(?P<count>\d{1,18})", re.DOTALL)
+_NUMBERED = re.compile(r"(?P<name>.+)-(?P<number>\d{1,18})", re.DOTALL)
 
 
 def natural(name: str) -> tuple[object, ...]:

@@ -12,16 +12,26 @@ import ml_dtypes
 import numpy as np
 
 from saec.errors import CheckpointError, require
+from saec.opening import check_regular, mistaken_for, read_regular
 from saec.rows import ArrayRows, FileRows, Rows
 from saec.sources.onnx_functions import inlined
 from saec.sources.onnx_graph import TableUse, embedding_tables, quantised_tables, scopes_of
 from saec.sources.source import Arrays, first_line, listed
 
-__all__ = ["external_bytes", "find_tables", "open_model", "read_onnx", "tensor_rows"]
+__all__ = [
+    "MOST_MODEL_BYTES",
+    "external_bytes",
+    "find_tables",
+    "open_model",
+    "read_onnx",
+    "tensor_rows",
+]
 
 logger = logging.getLogger(__name__)
 
 _DTYPES = {1: np.float32, 10: np.float16, 11: np.float64, 16: ml_dtypes.bfloat16}
+MOST_MODEL_BYTES = 1 << 31  # where protobuf ends
+
 _EXTERNAL = 1  # of TensorProto.DataLocation
 
 
@@ -36,14 +46,15 @@ def open_model(path: Path) -> Any:
     require("google.protobuf.message", "onnx")
     from google.protobuf.message import DecodeError
 
+    content = read_regular(path, MOST_MODEL_BYTES, CheckpointError)
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+        model = onnx.load_model_from_string(content)
     except (DecodeError, ValueError) as error:
-        raise CheckpointError(f"{path}: not an ONNX model: {first_line(error)}") from error
+        said = f"{first_line(error)}{mistaken_for(path)}"
+        raise CheckpointError(f"{path}: not an ONNX model: {said}") from error
     if not model.HasField("graph") or not model.opset_import:
-        raise CheckpointError(f"{path}: not an ONNX model: it has no graph, or names no opset")
+        said = f"it has no graph, or names no opset{mistaken_for(path)}"
+        raise CheckpointError(f"{path}: not an ONNX model: {said}")
     model = inlined(path, model)
     if not all(isinstance(name, str) for name in _names(model.graph)):
         raise CheckpointError(f"{path}: a name in the graph is no text")  # protobuf gives its bytes
@@ -128,16 +139,17 @@ def external_bytes(path: Path, tensor: Any, nbytes: int) -> FileRows:
     file = path.parent / name
     if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise CheckpointError(f"{path}: {tensor.name} lies in {name!r}, outside the folder")
-    if not file.is_file():
-        raise CheckpointError(f"{path}: {tensor.name} lies in {file}; there is no such file")
+    try:
+        held = check_regular(file, CheckpointError)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {tensor.name} lies elsewhere: {error}") from error
     try:
         offset, size = (int(said.get(key, at)) for key, at in (("offset", 0), ("length", nbytes)))
     except ValueError as error:
         raise CheckpointError(f"{path}: {tensor.name}: {error}") from error
-    if min(offset, size) < 0 or offset + size > file.stat().st_size:
+    if min(offset, size) < 0 or offset + size > held:
         raise CheckpointError(
-            f"{path}: {tensor.name} takes {size} bytes from byte {offset} on; {file} has "
-            f"{file.stat().st_size}"
+            f"{path}: {tensor.name} takes {size} bytes from byte {offset} on; {file} has {held}"
         )
     return FileRows(file.absolute(), offset, (size,), np.uint8)
 

@@ -15,6 +15,8 @@ _FLOATS = (1, 10, 11, 16)  # float32, float16, float64, bfloat16
 _INT64 = 7
 _STANDARD = ("", "ai.onnx")
 
+_MOST_SHAPE_BYTES = 512  # of a constant that is a shape
+
 
 @dataclass(eq=False)
 class Scope:
@@ -25,10 +27,16 @@ class Scope:
     holder: Any = None
     producers: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    _inputs: frozenset[str] = frozenset()
+    _constants: dict[str, tuple[str, Any] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.producers = {name: node for node in self.graph.node for name in node.output if name}
         self.tensors = {tensor.name: tensor for tensor in self.graph.initializer}
+        described = (*self.graph.value_info, *self.graph.input)
+        self.values = {value.name: value for value in described}
+        self._inputs = frozenset(value.name for value in self.graph.input)
 
     def producer(self, name: str) -> Any:
         """The node that makes a value, here or further out; None of inputs and initialisers."""
@@ -39,28 +47,41 @@ class Scope:
         """The scope in which a name is given its value."""
         scope: Scope | None = self
         while scope is not None:
-            inputs = (value.name for value in scope.graph.input)
-            if name in scope.producers or name in scope.tensors or name in inputs:
+            if name in scope.producers or name in scope.tensors or name in scope._inputs:
                 return scope
             scope = scope.parent
         return None
 
     def constant(self, name: str) -> tuple[str, Any] | None:
         """The initialiser or the constant's value that ``name`` is, and that one's own name."""
-        scope, seen = self.owner(name), {""}
-        while scope is not None and name not in seen:  # a damaged graph may go round in circles
-            seen.add(name)
-            if name in scope.tensors:
-                return name, scope.tensors[name]
+        scope, passed = self.owner(name), list[tuple[Scope, str]]()
+        found = None
+        while scope is not None and name:
+            if name in scope._constants:
+                found = scope._constants[name]
+                break
+            # Kept for the whole chain: a graph may have long ones, and ask for each of their names.
+            scope._constants[name] = None  # which ends a chain that goes round in circles
+            passed.append((scope, name))
             node = scope.producers.get(name)
-            if node is None or node.domain not in _STANDARD:
-                return None
-            if node.op_type != "Identity" or not node.input:
-                value = [a.t for a in node.attribute if a.name == "value" and a.HasField("t")]
-                return (name, value[0]) if node.op_type == "Constant" and value else None
+            if name in scope.tensors or node is None or not _is_identity(node):
+                found = scope._own_constant(name)
+                break
             name = node.input[0]
             scope = scope.owner(name)
-        return None
+        for where, one in passed:
+            where._constants[one] = found
+        return found
+
+    def _own_constant(self, name: str) -> tuple[str, Any] | None:
+        """An initialiser, or what a node of this graph holds as its value."""
+        if name in self.tensors:
+            return name, self.tensors[name]
+        node = self.producers.get(name)
+        if node is None or node.domain not in _STANDARD or node.op_type != "Constant":
+            return None
+        value = [a.t for a in node.attribute if a.name == "value" and a.HasField("t")]
+        return (name, value[0]) if value else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +159,10 @@ def _quantised_input(scope: Scope, node: Any) -> str:
     return str(before.input[0]) if both else ""
 
 
+def _is_identity(node: Any) -> bool:
+    return node.domain in _STANDARD and node.op_type == "Identity" and bool(node.input)
+
+
 def _is_table(tensor: Any) -> bool:
     return len(tensor.dims) == 2 and min(tensor.dims) > 0 and tensor.data_type in _FLOATS
 
@@ -160,14 +185,16 @@ def _ends_in_one(scope: Scope, name: str) -> bool:
         last = _whole_numbers(found[1])[-1:] if found else []
         return last == ([1] if node.op_type == "Reshape" else [-1])
     owner = scope.owner(name)
-    values = [] if owner is None else [*owner.graph.input, *owner.graph.value_info]
-    dims = [value.type.tensor_type.shape.dim for value in values if value.name == name]
-    return bool(dims and dims[0]) and dims[0][-1].dim_value == 1
+    value = None if owner is None else owner.values.get(name)
+    dims = [] if value is None else value.type.tensor_type.shape.dim
+    return bool(dims) and dims[-1].dim_value == 1
 
 
 def _whole_numbers(tensor: Any) -> list[int]:
     """Of a small int64 tensor."""
     if tensor.data_type != _INT64 or tensor.external_data or len(tensor.raw_data) % 8:
+        return []
+    if max(len(tensor.raw_data), len(tensor.int64_data)) > _MOST_SHAPE_BYTES:
         return []
     stored = np.frombuffer(tensor.raw_data, "<i8").tolist()
     return stored or list(tensor.int64_data)

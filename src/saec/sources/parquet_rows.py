@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import CheckpointError, SaecError, require
+from saec.opening import check_regular, mistaken_for
 from saec.rows import Rows
 from saec.sources.source import first_line
 
@@ -188,6 +189,10 @@ class _Reader:
 
     def _lists(self, column: Any, at: int) -> Array:
         dim = self._column.dim
+        if not hasattr(column, "flatten"):
+            raise CheckpointError(
+                f"{self._path}: column {self._column.names[0]!r} holds {column.type}, and no lists"
+            )
         if hasattr(column, "value_lengths"):
             lengths = column.value_lengths().to_numpy()
             self._refuse(
@@ -236,6 +241,7 @@ def open_parquet(path: Path) -> Iterator[Any]:
         CheckpointError: it is missing or no Parquet file, or what is read from it is damaged.
         OptionalDependencyError: pyarrow is not installed.
     """
+    check_regular(path, CheckpointError)
     parquet, arrow = require("pyarrow.parquet", "data"), require("pyarrow", "data")
     try:
         with parquet.ParquetFile(path, buffer_size=_PAGE_BUFFER_BYTES, pre_buffer=False) as opened:
@@ -243,7 +249,7 @@ def open_parquet(path: Path) -> Iterator[Any]:
     except SaecError:
         raise
     except (arrow.ArrowException, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: {first_line(error)}") from error
+        raise CheckpointError(f"{path}: {first_line(error)}{mistaken_for(path)}") from error
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -1,14 +1,22 @@
-"""Read pickles of PyTorch without running anything that they ask for."""
+"""Read pickles of PyTorch in bounded time and memory, and without running what they ask for."""
 
 from __future__ import annotations
 
 import pickle
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
 
-__all__ = ["StandIn", "unpickled"]
+__all__ = ["MOST_PICKLE_BYTES", "StandIn", "read_pickle", "unpickled"]
+
+MOST_PICKLE_BYTES = 64 << 20
+MOST_STEPS = 1 << 21  # instructions of a pickle; each takes a microsecond and up to 100 bytes
+
+_MOST_GIVEN = 64  # arguments for an object
+_MOST_KINDS = 1000  # names of classes and functions
+_MOST_NAME = 300  # letters of one
+
+Load = Callable[[Any], object]
 
 
 class StandIn:
@@ -20,11 +28,18 @@ class StandIn:
         state: what the pickle sets afterwards.
     """
 
-    kind = ""
+    __slots__ = ("given", "state")
+    kind: ClassVar[str] = ""
 
     def __init__(self, *given: object) -> None:
         self.given = given
         self.state: object = None
+
+    def __new__(cls, *_given: object) -> StandIn:
+        """As a pickle makes an object without calling its class."""
+        made = super().__new__(cls)
+        made.given, made.state = (), None
+        return made
 
     def __setstate__(self, state: object) -> None:
         self.state = state
@@ -32,16 +47,32 @@ class StandIn:
     def __setitem__(self, key: object, value: object) -> None:
         """Items of a mapping are not kept."""
 
+    def append(self, value: object) -> None:
+        """Nor are those of a sequence."""
+
     def extend(self, values: Iterable[object]) -> None:
         """Nor are those of a sequence."""
+
+    def add(self, value: object) -> None:
+        """Nor are those of a set."""
 
     def get(self, name: str) -> Any:
         """An attribute of the object; None if it has none of this name."""
         return self.state.get(name) if isinstance(self.state, dict) else None
 
 
+class Items(dict[object, object]):
+    """Stands for an OrderedDict. It takes no arguments, so that no call copies another mapping."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None:
+        """Attributes are not kept."""
+
+
 def unpickled(
-    content: bytes, load: Callable[[Any], object] | None = None, most: int = 1 << 28
+    content: bytes | bytearray, load: Load | None = None, most: int = MOST_PICKLE_BYTES
 ) -> object:
     """What a pickle holds: numbers, strings and containers, and stand-ins for all else.
 
@@ -53,18 +84,44 @@ def unpickled(
         most: bytes of a pickle that is read at all.
 
     Raises:
-        Exception: of any kind, if the pickle is damaged.
+        Exception: of any kind, if the pickle is damaged or takes more steps than the limit.
     """
     if len(content) > most:
-        raise ValueError(f"a pickle of {len(content)} bytes")
-    return _Reader(content, load).load()
+        raise ValueError(f"a pickle of {len(content)} bytes; the limit is {most}")
+    return read_pickle(BytesIO(content), load)
+
+
+def read_pickle(stream: BinaryIO, load: Load | None = None) -> object:
+    """The same of the next pickle in a stream, of which no byte behind it is read."""
+    return _Reader(_Limited(stream), load).load()
+
+
+class _Limited:
+    """A stream of which no more than the limit is read, in all."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._left = stream, MOST_PICKLE_BYTES
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self._left:
+            raise ValueError(f"a pickle of more than {MOST_PICKLE_BYTES} bytes")
+        self._left -= size
+        return self._stream.read(size)
+
+    def readline(self) -> bytes:
+        line = self._stream.readline(self._left)
+        self._left -= len(line)
+        return line
 
 
 # The one written in Python: the other grows its memo to whatever number a hostile file gives.
 class _Reader(pickle._Unpickler):
-    def __init__(self, content: bytes, load: Callable[[Any], object] | None) -> None:
-        super().__init__(BytesIO(content), encoding="utf-8")
+    def __init__(self, stream: _Limited, load: Load | None) -> None:
+        super().__init__(stream, encoding="utf-8")
         self._load = load
+        self._kinds: dict[str, type] = {"collections.OrderedDict": Items}
+        self.stack: list[Any] = []
+        self.dispatch = _Steps(self)  # type: ignore[misc]  # of this reader alone
 
     def persistent_load(self, pid: Any) -> object:
         if self._load is None:
@@ -72,8 +129,92 @@ class _Reader(pickle._Unpickler):
         return self._load(pid)
 
     def find_class(self, module: str, name: str) -> type:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
         kind = f"{module}.{name}"
-        # A new class each time: a pickle may set attributes of what it was given.
-        return type("StandIn", (StandIn,), {"kind": kind})
+        if kind not in self._kinds:
+            if len(self._kinds) > _MOST_KINDS or len(kind) > _MOST_NAME:
+                raise ValueError("a pickle of too many, or too long, names of classes")
+            made = type("StandIn", (StandIn,), {"kind": kind, "__slots__": ()})
+            self._kinds[kind] = made
+        return self._kinds[kind]
+
+
+class _Steps(dict[int, Callable[[Any], None]]):
+    """What a reader does at each instruction, if that is safe to do with what is on its stack."""
+
+    def __init__(self, reader: _Reader) -> None:
+        super().__init__(pickle._Unpickler.dispatch)
+        self._reader, self._left = reader, MOST_STEPS
+
+    def __getitem__(self, opcode: int) -> Callable[[Any], None]:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"a pickle of more than {MOST_STEPS} steps")
+        prepare = _PREPARE.get(opcode)
+        if prepare is not None:
+            prepare(self._reader.stack)
+        return _OTHERS.get(opcode) or super().__getitem__(opcode)
+
+
+def _refuse(stack: list[Any]) -> None:
+    raise ValueError("a pickle with instructions that PyTorch does not write")
+
+
+def _check_call(stack: list[Any]) -> None:
+    """An object is made by a class, from a few arguments: they are copied at each call."""
+    called, given = stack[-2:]
+    if called is not Items and not (isinstance(called, type) and issubclass(called, StandIn)):
+        raise ValueError("a pickle that calls what is no class")
+    if not isinstance(given, tuple) or len(given) > _MOST_GIVEN:
+        raise ValueError(f"an object of more than {_MOST_GIVEN} arguments, or of none")
+
+
+def _check_state(stack: list[Any]) -> None:
+    if not isinstance(stack[-2], StandIn | Items):
+        raise ValueError("a pickle that sets attributes of what has none")
+
+
+def _plain_key(stack: list[Any]) -> None:
+    stack[-2] = _plain(stack[-2])
+
+
+def _plain_keys(stack: list[Any]) -> None:
+    stack[::2] = map(_plain, stack[::2])
+
+
+def _plain(key: Any) -> object:
+    """A key of a dictionary, or a stand-in: tuples may nest so that a hash of them never ends, and
+    many large integers have the same hash."""
+    small = type(key) in (int, bool) and -(1 << 63) <= key < 1 << 63
+    plain = small or isinstance(key, str | bytes | StandIn | None)
+    return key if plain else StandIn(key)
+
+
+def _push_set(reader: Any) -> None:
+    reader.append(StandIn())
+
+
+def _push_frozen_set(reader: Any) -> None:
+    reader.pop_mark()
+    reader.append(StandIn())
+
+
+_PREPARE: dict[int, Callable[[list[Any]], None]] = {
+    pickle.REDUCE[0]: _check_call,
+    pickle.NEWOBJ[0]: _check_call,
+    pickle.BUILD[0]: _check_state,
+    pickle.SETITEM[0]: _plain_key,
+    pickle.SETITEMS[0]: _plain_keys,
+    pickle.DICT[0]: _plain_keys,
+} | {
+    opcode[0]: _refuse
+    for opcode in (
+        *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4),
+        *(pickle.PERSID, pickle.LONG4),
+        *(pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+    )
+}
+
+_OTHERS: dict[int, Callable[[Any], None]] = {
+    pickle.EMPTY_SET[0]: _push_set,
+    pickle.FROZENSET[0]: _push_frozen_set,
+}

@@ -11,12 +11,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from saec.errors import CheckpointError
+from saec.opening import check_header, check_regular, mistaken_for, read_regular
 from saec.rows import FileRows
 from saec.sources.source import Arrays, first_line, listed
 
-__all__ = ["INDEX", "read_index", "read_safetensors"]
+__all__ = ["INDEX", "MOST_HEADER_BYTES", "MOST_INDEX_BYTES", "read_index", "read_safetensors"]
 
 INDEX = ".safetensors.index.json"
+MOST_INDEX_BYTES = 16 << 20
+MOST_HEADER_BYTES = 16 << 20
 
 # The format's dtype names, apart from those narrower than a byte.
 _DTYPES = {
@@ -44,6 +47,7 @@ def read_safetensors(path: Path) -> Arrays:
     Raises:
         CheckpointError: it is no safetensors file, or truncated.
     """
+    check_header(path, MOST_HEADER_BYTES, CheckpointError)
     try:
         # Checks the whole header against the file's size. Its own numpy arrays would be copies, and
         # it has none for bfloat16.
@@ -53,14 +57,19 @@ def read_safetensors(path: Path) -> Arrays:
             length = int.from_bytes(stream.read(8), "little")
             header: dict[str, dict[str, Any]] = json.loads(stream.read(length))
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or truncated: {error}") from error
+        said = f"{first_line(error)}{mistaken_for(path)}"
+        raise CheckpointError(f"{path}: not a safetensors file, or truncated: {said}") from error
+    header.pop("__metadata__", None)
     where = path.absolute()
     return {
         name: FileRows(
-            where, 8 + length + entry["data_offsets"][0], entry["shape"], _DTYPES[entry["dtype"]]
+            where,
+            8 + length + entry["data_offsets"][0],
+            entry["shape"] or [1],
+            _DTYPES[entry["dtype"]],
         )
         for name, entry in header.items()
-        if entry.get("dtype") in _DTYPES
+        if entry["dtype"] in _DTYPES
     }
 
 
@@ -80,10 +89,13 @@ def read_index(path: Path) -> Arrays:
 
 def _weight_map(path: Path) -> dict[str, str]:
     try:
-        index: Any = json.loads(path.read_bytes())
+        index: Any = json.loads(read_regular(path, MOST_INDEX_BYTES, CheckpointError))
         places = dict(index["weight_map"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not an index: {first_line(error)}") from error
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        said = f"{first_line(error)}{mistaken_for(path)}"
+        raise CheckpointError(f"{path}: not an index: {said}") from error
     if not all(isinstance(place, str) for place in places.values()):
         raise CheckpointError(f"{path}: not an index: weight_map must give a file for each tensor")
     return places
@@ -94,6 +106,8 @@ def _sibling(index: Path, name: str) -> Path:
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise CheckpointError(f"{index}: names {name!r}, a file outside its folder")
     path = index.parent / name
-    if not path.is_file():
-        raise CheckpointError(f"{index}: names {name!r}; there is no such file")
+    try:
+        check_regular(path, CheckpointError)
+    except CheckpointError as error:
+        raise CheckpointError(f"{index}: names {name!r}; {error}") from error
     return path

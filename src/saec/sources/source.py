@@ -10,9 +10,12 @@ import ml_dtypes
 import numpy as np
 
 from saec.errors import CheckpointError
+from saec.opening import mistaken_for
 from saec.rows import Rows
 
 __all__ = ["TABLE_DTYPES", "Arrays", "Source", "describe", "first_line", "listed", "unreadable"]
+
+_LONGEST_LINE = 500  # letters of an error
 
 Arrays = dict[str, Rows]
 
@@ -70,10 +73,11 @@ def describe(arrays: Mapping[str, Rows], most: int = 8) -> str:
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
     """What to raise for a file that is not what its name says."""
-    return CheckpointError(f"{path}: cannot be read as {path.suffix}: {first_line(error)}")
+    said = f"{first_line(error)}{mistaken_for(path)}"
+    return CheckpointError(f"{path}: cannot be read as {path.suffix}: {said}")
 
 
 def first_line(error: BaseException) -> str:
     """An error in a line; its kind, if it says nothing."""
     text = f"no {error}" if isinstance(error, KeyError) else str(error)
-    return (text or type(error).__name__).split("\n", 1)[0]
+    return (text or type(error).__name__).split("\n", 1)[0][:_LONGEST_LINE]

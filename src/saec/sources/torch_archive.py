@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from saec.rows import ArrayRows, FileRows, Rows
 from saec.sources.archive import Archive, open_archive
-from saec.sources.pickles import StandIn, unpickled
+from saec.sources.pickles import MOST_PICKLE_BYTES, StandIn, unpickled
+from saec.sources.torch_storages import NUMBERS, Storage
 
-__all__ = ["is_tensor", "read_archive", "tensor"]
+__all__ = ["MOST_DIMS", "is_tensor", "read_archive", "tensor"]
 
-_STORAGES = {
-    "torch.DoubleStorage": np.float64,
-    "torch.FloatStorage": np.float32,
-    "torch.HalfStorage": np.float16,
-    "torch.BFloat16Storage": ml_dtypes.bfloat16,
-    "torch.LongStorage": np.int64,
-    "torch.IntStorage": np.int32,
-    "torch.ShortStorage": np.int16,
-    "torch.CharStorage": np.int8,
-    "torch.ByteStorage": np.uint8,
-    "torch.BoolStorage": np.bool_,
-}
+MOST_DIMS = 64  # of a tensor; PyTorch has as many
+_MOST_REPEATED = 1 << 31  # values of a tensor that repeats those of its storage
+_DIRECTORY_BYTES = 64 << 20
+_BYTE_ORDER = 16  # bytes of a text
 
 
-def read_archive(path: Path, first: int = 0, length: int | None = None) -> object:
+def read_archive(
+    path: Path, first: int = 0, length: int | None = None, directory: int = _DIRECTORY_BYTES
+) -> object:
     """What was saved; its tensors and other objects are stand-ins, see :func:`tensor`.
 
     Args:
         path: of the file.
         first: byte at which the archive begins.
         length: its bytes; the whole file if None.
+        directory: bytes that its directory may take.
 
     Raises:
         Exception: of any kind, if the archive is damaged.
     """
-    with open_archive(path.absolute(), first, length) as archive:
+    with open_archive(path.absolute(), first, length, directory) as archive:
         names = archive.opened.namelist()
         folder = next(name.partition("/")[0] for name in names if name.endswith("/data.pkl"))
         if f"{folder}/constants.pkl" in names:
             raise ValueError("a TorchScript program")
-        if (
-            f"{folder}/byteorder" in names
-            and archive.opened.read(f"{folder}/byteorder") != b"little"
-        ):
+        order = f"{folder}/byteorder"
+        if order in names and archive.read(order, _BYTE_ORDER) != b"little":
             raise ValueError("numbers are stored with the highest byte first")
-        pickled = archive.opened.read(f"{folder}/data.pkl")
+        pickled = archive.read(f"{folder}/data.pkl", MOST_PICKLE_BYTES)
         return unpickled(pickled, _storages(archive, folder))
 
 
@@ -79,14 +73,19 @@ def is_tensor(value: object) -> bool:
 def _storages(archive: Archive, folder: str) -> Callable[[Any], object]:
     """Makes rows, one number each, from a storage's id; None for those of other numbers."""
 
+    known: dict[Storage, FileRows] = {}
+
     def load(given: Any) -> FileRows | None:
-        _, kind, key, _, count = given
-        dtype = _STORAGES.get(kind.kind)
-        if dtype is None:
-            return None
-        member = archive.opened.getinfo(f"{folder}/data/{key}")
-        rows = FileRows(archive.path, archive.place(member), (count,), dtype)
-        if not 0 <= rows.nbytes <= member.file_size:
+        storage = Storage.of(given)
+        if storage.kind in NUMBERS and storage not in known:
+            known[storage] = find(storage)
+        return known.get(storage)
+
+    def find(storage: Storage) -> FileRows:
+        member = archive.opened.getinfo(f"{folder}/data/{storage.key}")
+        place = archive.place(member)
+        rows = FileRows(archive.path, place, (storage.count,), NUMBERS[storage.kind])
+        if rows.nbytes > member.file_size:
             raise ValueError(f"{member.filename} is shorter than the tensors in it")
         return rows
 
@@ -94,9 +93,10 @@ def _storages(archive: Archive, folder: str) -> Callable[[Any], object]:
 
 
 def _view(storage: FileRows, first: Any, shape: Any, strides: Any) -> Rows:
-    numbers = [first, *shape, *strides]
-    if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise ValueError(f"a tensor of shape {shape} and strides {strides}")
+    if not len(shape) == len(strides) <= MOST_DIMS:
+        raise ValueError(f"a tensor of {len(shape)} lengths and {len(strides)} strides")
+    if not all(type(n) is int and n >= 0 for n in (first, *shape, *strides)):
+        raise ValueError("a tensor whose lengths and strides are no numbers of 0 and more")
     size = storage.dtype.itemsize
     empty = 0 in shape
     last = first + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
@@ -105,6 +105,8 @@ def _view(storage: FileRows, first: Any, shape: Any, strides: Any) -> Rows:
     rows = FileRows(storage.path, storage.offset + first * size, shape or (1,), storage.dtype)
     if empty or _one_after_the_other(shape, strides):
         return rows
+    if math.prod(shape) > max(len(storage), _MOST_REPEATED):
+        raise ValueError(f"a tensor of {math.prod(shape)} values in {len(storage)}")
     mapped = np.memmap(storage.path, storage.dtype, "r", storage.offset, storage.shape)
     steps = [step * size for step in strides]
     return ArrayRows(np.ndarray(shape, storage.dtype, mapped, first * size, steps))

@@ -1,22 +1,21 @@
-"""A torch ``state_dict`` in a file."""
+"""A torch ``state_dict`` in a file, as zip archive or as PyTorch wrote it before 1.6."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from reprlib import repr as shortly
 
-import ml_dtypes
-from numpy.typing import NDArray
-
-from saec.errors import CheckpointError, require
-from saec.rows import ArrayRows, Rows
+from saec.errors import CheckpointError
+from saec.opening import mistaken_for, open_regular
 from saec.sources.pickles import StandIn
-from saec.sources.source import Arrays, first_line
+from saec.sources.source import Arrays, first_line, listed
 from saec.sources.torch_archive import is_tensor, read_archive, tensor
+from saec.sources.torch_legacy import read_legacy
 
 __all__ = ["STATE_DICT_KEYS", "read_torch"]
+
+_ZIP = b"PK\3\4"
 
 # Where trainers put the state_dict in a checkpoint that holds more (Lightning, PyTorch's recipes).
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
@@ -25,69 +24,43 @@ STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 def read_torch(path: Path) -> Arrays:
     """The tensors of a ``state_dict``, alone or under one of :data:`STATE_DICT_KEYS`.
 
-    Python objects are never unpickled. Files of PyTorch before 1.6 are read into memory, by
-    PyTorch itself.
+    Python objects are never unpickled; PyTorch is not needed.
 
     Raises:
         CheckpointError: it is no such file, or truncated.
-        OptionalDependencyError: PyTorch is needed and not installed.
     """
+    with open_regular(path, CheckpointError) as stream:
+        zipped = stream.read(len(_ZIP)) == _ZIP
     try:
-        if zipfile.is_zipfile(path):
-            return _rows(_state_dict(path, read_archive(path), is_tensor), tensor)
-        torch = require("torch", "torch")
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        found = _state_dict(path, loaded, lambda value: isinstance(value, torch.Tensor))
-        return _rows(found, lambda value: _in_memory(torch, value))
-    except (CheckpointError, ImportError):
+        saved = read_archive(path) if zipped else read_legacy(path)
+        found = _state_dict(path, saved)
+        read = {name: tensor(value) for name, value in found.items()}
+        return {name: value for name, value in read.items() if value is not None}
+    except CheckpointError:
         raise
     except Exception as error:  # a broken pickle may raise anything
         raise _no_state_dict(path, first_line(error)) from error
 
 
-def _rows(found: Mapping[str, object], rows: Callable[[object], Rows | None]) -> Arrays:
-    """Those that are tensors of plain numbers."""
-    read = {name: rows(value) for name, value in found.items()}
-    return {name: value for name, value in read.items() if value is not None}
-
-
-def _state_dict(
-    path: Path, loaded: object, is_tensor: Callable[[object], bool]
-) -> Mapping[str, object]:
+def _state_dict(path: Path, loaded: object) -> Mapping[str, object]:
     if is_tensor(loaded):
         return {path.stem: loaded}
     if isinstance(loaded, StandIn):
         raise _no_state_dict(path, f"it holds a {loaded.kind}")
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a state_dict")
-    if not any(is_tensor(value) for value in loaded.values()):
+    named = {key: value for key, value in loaded.items() if isinstance(key, str | int)}
+    if not any(map(is_tensor, named.values())):
         for key in STATE_DICT_KEYS:
-            if isinstance(loaded.get(key), Mapping):
-                return _state_dict(path, loaded[key], is_tensor)
-        found = ", ".join(map(repr, loaded)) or "nothing"
+            if isinstance(named.get(key), Mapping):
+                return _state_dict(path, named[key])
+        found = listed(map(shortly, named)) if named else "nothing"
         raise CheckpointError(f"{path}: no state_dict; it holds {found}")
-    return {str(name): value for name, value in loaded.items()}
-
-
-def _in_memory(torch: Any, value: Any) -> Rows | None:
-    if not isinstance(value, torch.Tensor) or not _is_plain(torch, value):
-        return None
-    value = value.detach()
-    if value.dtype == torch.bfloat16:
-        bits: NDArray[Any] = value.view(torch.int16).numpy()
-        return ArrayRows(bits.view(ml_dtypes.bfloat16))
-    return ArrayRows(value.numpy())
-
-
-def _is_plain(torch: Any, value: Any) -> bool:
-    dense = value.layout == torch.strided and not value.is_quantized and not value.is_meta
-    return bool(dense) and value.dtype in (
-        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
-        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
-    )
+    return {str(name): value for name, value in named.items()}
 
 
 def _no_state_dict(path: Path, found: str) -> CheckpointError:
     return CheckpointError(
         f"{path}: not a file of tensors alone, or truncated; save model.state_dict() ({found})"
+        f"{mistaken_for(path)}"
     )

@@ -1,0 +1,127 @@
+"""Artifacts of any layout and any bytes, whose sizes fit: the native core must bear them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from artifact_files import Tensor, build
+
+from saec.codes import packed_bytes
+from saec.order import TierVectors
+from saec.tiers import Layout, tier_bounds
+
+_PARTS = ["-", "0", "1", "2", "3", "5", "8", "2g", "7g", "10g", "12g", "0j2", "2j3", "4j2", "6j8"]
+_ROWS = [1, 2, 63, 64, 65, 66, 255, 256, 300, 1024, 1025, 4097, 5000]
+
+
+def tiered(rng: Random) -> bytes:
+    """An artifact of one field in tiers."""
+    count = rng.choice(_ROWS)
+    if not rng.randrange(8):
+        count = rng.choice([1 << 20, (1 << 36) + 1, 1 << 42])
+    texts = [_tier(rng, big=count > 9999) for _ in range(len(tier_bounds(count)) - 1)]
+    renumbered = rng.randrange(3) == 0
+    if renumbered:
+        texts = [_ordered(rng, text) for text in texts]
+    layout = Layout.parse(count, texts)
+    dim = rng.choice([1, 2, 3, 4, 8, 16, 17, 100])
+    values = np.frombuffer(rng.randbytes(2 * layout.value_count), np.float16)
+    axes = np.frombuffer(rng.randbytes(2 * (layout.rank + 1) * dim), np.float16)
+    arrays: dict[str, tuple[str, list[int], bytes]] = {
+        "values": ("F16", [len(values)], _finite(values).tobytes()),
+        "axes": ("F16", [layout.rank + 1, dim], _finite(axes).tobytes()),
+        "codes": ("U8", [layout.code_bytes], rng.randbytes(layout.code_bytes)),
+    }
+    if not renumbered and count < 9999 and rng.randrange(2):
+        vectors = _vectors(rng, count)
+        arrays["tiers"] = ("U8", [len(vectors)], vectors)
+    if layout.first_start_bytes[-1]:
+        starts = _starts(rng, layout)
+        arrays["starts"] = ("U8", [len(starts)], starts)
+    field = {"name": "a", "codec": "axes", "vocab_size": count, "dim": dim, "dtype": "float32"}
+    field |= {"tiers": texts} | ({"renumbered": True} if renumbered else {})
+    return _artifact(field, arrays)
+
+
+def clustered(rng: Random) -> bytes:
+    """An artifact of one clustered field; some of its codes may lie beyond the codebook."""
+    count, bits = rng.choice(_ROWS), rng.choice([1, 2, 3, 5, 8, 12, 17, 32])
+    clusters, rank = rng.choice([1, 2, 3, 8, 200]), rng.choice([1, 2, 4, 17])
+    dim = rank + rng.choice([0, 0, 1, 3])
+    kind = "I8" if dim > rank else rng.choice(["F32", "F16", "I8"])
+    width = {"F32": 4, "F16": 2, "I8": 1}[kind]
+    size = packed_bytes(count, bits)
+    arrays: dict[str, tuple[str, list[int], bytes]] = {
+        "codes": ("U8", [size], rng.choice([bytes(size), rng.randbytes(size)])),
+        "codebook": (kind, [clusters, rank], rng.randbytes(clusters * rank * width)),
+    }
+    if kind == "I8":
+        arrays["grid"] = ("F32", [2, rank], np.ones(2 * rank, np.float32).tobytes())
+    if dim > rank:
+        axes = _finite(np.frombuffer(rng.randbytes(2 * (rank + 1) * dim), np.float16))
+        arrays["axes"] = ("F16", [rank + 1, dim], axes.tobytes())
+    field = {"name": "a", "codec": "clusters", "vocab_size": count, "dim": dim}
+    return _artifact(field | {"dtype": "float32", "code_bits": bits}, arrays)
+
+
+def _artifact(field: dict[str, Any], arrays: dict[str, Tensor]) -> bytes:
+    field["tensors"] = {role: [dtype, *shape] for role, (dtype, shape, _) in arrays.items()}
+    joined: dict[str, Tensor] = {}
+    for role, (dtype, shape, data) in arrays.items():
+        joined[f"{role}.{dtype}"] = (dtype, [int(np.prod(shape))], data)
+    return build({"facts": {}, "fields": [field]}, joined)
+
+
+def _tier(rng: Random, big: bool) -> str:
+    parts = ["-", "0", "0j2"] if big else _PARTS
+    return " ".join(rng.choice(parts) for _ in range(rng.choice([0, 1, 2, 3, 8])))
+
+
+def _ordered(rng: Random, text: str) -> str:
+    """Some of the first parts in order, as long as they have bits, 16 together."""
+    parts, bits = text.split(), 0
+    for place, part in enumerate(parts):
+        width = 0 if part == "-" else int(part.rstrip("g").partition("j")[0])
+        bits += width
+        if not width or bits > 12 or not rng.randrange(3):
+            break
+        parts[place] = f"o{part}"
+    return " ".join(parts)
+
+
+def _vectors(rng: Random, count: int) -> bytes:
+    if rng.randrange(3):
+        tiers = np.repeat(np.arange(len(tier_bounds(count)) - 1), np.diff(tier_bounds(count)))
+        order = np.random.default_rng(rng.randrange(1 << 30)).permutation(count)
+        sound = bytearray(TierVectors.of(tiers[order]).data.tobytes())
+        for _ in range(rng.choice([0, 1, 5])):
+            if sound:
+                sound[rng.randrange(len(sound))] = rng.randrange(256)
+        return bytes(sound)
+    return rng.randbytes(TierVectors.planned_bytes(count))
+
+
+def _starts(rng: Random, layout: Layout) -> bytes:
+    from saec.starts import pack_starts
+
+    packed = []
+    for tier, rows in enumerate(np.diff(layout.bounds).tolist()):
+        bits = layout.ordered_bits(tier)
+        if bits:
+            places = sorted(rng.choices(range(rows + 1), k=(1 << bits) - 1))
+            packed.append(pack_starts(np.array(places), rows).tobytes())
+    whole = bytearray(b"".join(packed))
+    if rng.randrange(3) == 0:
+        whole[rng.randrange(len(whole))] = rng.randrange(256)
+    return bytes(whole)
+
+
+def _finite(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.where(np.isfinite(numbers), numbers, np.float16(1))

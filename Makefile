@@ -13,13 +13,16 @@ BUILT_FROM := $(wildcard native/*) CMakeLists.txt pyproject.toml constraints.txt
 # The tools are in the environment already: no download per build, and the build directory is kept.
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
-.PHONY: help test test-kills test-zoo bench-smoke demo lint sanitize sanitize-threads docs wheel clean
+.PHONY: help test test-kills test-zoo bench-smoke demo lint fuzz fuzz-sanitize sanitize \
+    sanitize-threads docs wheel clean
 
 help:
 	@echo "make test      set up, lint, check types, run all tests"
 	@echo "make demo      set up, train, compress and evaluate on a simulated click log"
 	@echo "make test-kills  compressions killed, out of disk and with read errors at random moments, in minutes"
 	@echo "make test-zoo  models of other libraries and TorchRec, which it installs"
+	@echo "make fuzz      damaged files and requests for FUZZ_SECONDS=60, from FUZZ_SEED=1"
+	@echo "make fuzz-sanitize  20,000 of them under address and undefined-behaviour sanitizers"
 	@echo "make bench-smoke  lookups against recorded ratios, in a minute"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make sanitize  the native core's tests under address and undefined-behaviour sanitizers"
@@ -38,6 +41,14 @@ test-kills: $(VENV)/.dev
 
 test-zoo: $(VENV)/.zoo
 	$(BIN)/python -m pytest tests/zoo tests/test_documents.py -k zoo
+
+FUZZ_SEED ?= 1
+FUZZ_SECONDS ?= 60
+FUZZ_CASES ?= 1000000
+FUZZ = tests/fuzz/fuzz.py --seed $(FUZZ_SEED)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python $(FUZZ) --seconds $(FUZZ_SECONDS) --cases $(FUZZ_CASES)
 
 bench-smoke: $(VENV)/.dev
 	$(BIN)/python benchmarks/smoke.py
@@ -96,6 +107,14 @@ sanitize: $(VENV)/.dev
 	LD_PRELOAD="$(call PRELOAD,libasan.so)" $(SANITIZED_PATH) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    $(SANITIZED_PYTEST) $(SANITIZE_TESTS)
+
+# The same build as for `sanitize`.
+fuzz-sanitize: SANITIZED = build/sanitize
+fuzz-sanitize: $(VENV)/.dev
+	$(call INSTRUMENTED,address$(comma)undefined)
+	LD_PRELOAD="$(call PRELOAD,libasan.so)" $(SANITIZED_PATH) \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	    $(BIN)/python -S $(FUZZ) --sanitized --seconds 7200 --cases 20000
 
 # What uses several threads. The sanitizer wants memory where it is without randomised addresses.
 THREADED = $(foreach name,accumulate codes lookup_threads nearest scalar workers,tests/native/test_native_$(name).py)

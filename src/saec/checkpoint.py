@@ -39,8 +39,7 @@ def read_tables(path: str | Path) -> Arrays:
     """Find all two-dimensional floating-point tables of a checkpoint, by name.
 
     Vectors, integers and tensors of more dimensions are left out. Rows are read only when they are
-    used, a part at a time; of packed ``.npz`` files and torch files older than PyTorch 1.6, at
-    once. Python objects are never unpickled.
+    used, a part at a time; of packed ``.npz`` files at once. Python objects are never unpickled.
 
     Args:
         path: a file, a folder or a pattern, see :func:`saec.sources.read_source`.

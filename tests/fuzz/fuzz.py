@@ -67,26 +67,30 @@ class _Run:
         self._last = options.first + options.cases
         self._counts: Counter[str] = Counter()
         self._violations = 0
+        self._begun: float | None = None
 
     def run(self) -> int:
         from fuzz_seeds import write_seeds
 
         write_seeds(self._scratch / "seeds")
-        start = time.monotonic()
-        end = start + self._options.seconds
-        while self._next < self._last and time.monotonic() < end:
-            self._run_child(end)
+        while self._next < self._last and not self._is_over():
+            self._run_child()
         done = self._next - self._options.first
         for what, count in sorted(self._counts.items()):
             print(f"{count:>9} {what}")
-        seconds = time.monotonic() - start
+        seconds = time.monotonic() - (self._begun or 0)
         print(
             f"seed {self._options.seed}: {done} cases in {seconds:.0f} s, "
             f"{self._violations} violations"
         )
         return 1 if self._violations or not done else 0
 
-    def _run_child(self, end: float) -> None:
+    def _is_over(self) -> bool:
+        """Time counts from the first case on; children are slow to start."""
+        seconds = self._options.seconds
+        return self._begun is not None and time.monotonic() > self._begun + seconds
+
+    def _run_child(self) -> None:
         folder = self._scratch / "work"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -96,10 +100,10 @@ class _Run:
         command += ["--sanitized"] if self._options.sanitized else []
         command += ["--kinds", *self._options.kinds]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-            self._follow(child, end)
+            self._follow(child)
             child.kill()
 
-    def _follow(self, child: subprocess.Popen[bytes], end: float) -> None:
+    def _follow(self, child: subprocess.Popen[bytes]) -> None:
         """Count what the child says, until it ends, hangs, or the time is up."""
         assert child.stdout is not None
         begun = None
@@ -109,7 +113,8 @@ class _Run:
             word, _, rest = line.rstrip("\n").partition(" ")
             if word == _START:
                 begun = int(rest)
-                if time.monotonic() > end:
+                self._begun = self._begun or time.monotonic()
+                if self._is_over():
                     return
                 continue
             self._next += 1

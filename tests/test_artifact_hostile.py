@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from pathlib import Path
 
+import peak_memory
 import pytest
 from artifact_files import build, container
 
@@ -51,11 +51,11 @@ def without_bits(path: Path, rows: int, dim: int = 4) -> int:
 def test_rows_without_bytes_cost_nothing(tmp_path: Path, rows: int) -> None:
     path = tmp_path / "claim.saec"
     assert without_bits(path, rows) < 600
-    before, start = peak(), time.process_time()
+    before, start = peak_memory.begin(), time.process_time()
     field = load(path)["a"]
     assert field.lookup([0, rows - 1]).tolist() == [[0] * 4] * 2
     assert f"{rows:,}" in field._repr_html_()
-    assert peak() - before < 16 << 20
+    assert peak_memory.grown_since(before) < 16 << 20
     assert time.process_time() - start < 5
     with pytest.raises(ArtifactError, match=f"the decoded table would take {16 * rows} bytes"):
         field.decode()
@@ -79,12 +79,12 @@ def test_lookups_keep_little_of_a_small_file(tmp_path: Path) -> None:
     code_bytes = 4096 * 3 + -(-10 * parts // 8) + 7
     size = tiered_file(path, 4097, tiers, dim, 16 + 2 * parts, code_bytes, parts)
     field = load(path)["a"]
-    before = peak()
+    before = peak_memory.begin()
     assert field.lookup([4096]).tolist() == [[0] * dim]
     # What is decoded, and what the core copies of values and axes.
-    assert peak() - before < (1 << 20) + 64 * size
+    assert peak_memory.grown_since(before) < (1 << 20) + 64 * size
     assert field.lookup_table.stored_rows * dim * 4 < (256 << 10) + 64 * size + (1 << 20)
-    assert peak() - before < 64 << 20  # was 260 MB
+    assert peak_memory.grown_since(before) < 64 << 20  # was 260 MB
 
 
 def test_more_parts_than_the_limit_are_refused(tmp_path: Path) -> None:
@@ -145,8 +145,3 @@ def test_other_files_are_called_by_their_name(tmp_path: Path, content: bytes, fo
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match=f"; model.saec is {found}"):
         load(path)
-
-
-def peak() -> int:
-    """Bytes that this process has held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

@@ -140,6 +140,7 @@ def _flags() -> list[str]:
 
 
 def _child(options: argparse.Namespace) -> int:
+    import peak_memory
     from fuzz_cases import Cases
 
     warnings.simplefilter("ignore")
@@ -154,13 +155,13 @@ def _child(options: argparse.Namespace) -> int:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for number in range(options.first, options.first + options.cases):
         _say(_START, str(number))
-        before, begun = _peak(), time.process_time()
+        before, begun = peak_memory.begin(), time.process_time()
         try:
             said = cases.run(number)
         except BaseException as error:  # whatever it is, it is no SaecError
             _say(_BAD, _shortly(error))
             return 1
-        used, grown = time.process_time() - begun, _peak() - before
+        used, grown = time.process_time() - begun, peak_memory.grown_since(before)
         if used > seconds or (grown > CASE_BYTES and not options.sanitized):
             _say(_BAD, f"{said}: {used:.1f} seconds, {grown >> 20} MB more")
             return 1
@@ -177,10 +178,6 @@ def _warm_up(cases: object) -> None:
 def _say(word: str, rest: str) -> None:
     sys.stdout.write(f"{word} {rest}\n")
     sys.stdout.flush()
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def _addresses() -> int:

@@ -136,6 +136,8 @@ def external_bytes(path: Path, tensor: Any, nbytes: int) -> FileRows:
     """
     said = {entry.key: entry.value for entry in tensor.external_data}
     name = said.get("location", "")
+    if not isinstance(name, str):  # protobuf gives the bytes of what is no text
+        raise CheckpointError(f"{path}: {tensor.name} lies in a file whose name is no text")
     file = path.parent / name
     if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise CheckpointError(f"{path}: {tensor.name} lies in {name!r}, outside the folder")

@@ -347,3 +347,20 @@ def test_graphs_are_searched_in_linear_time(
         else:
             with pytest.raises(CheckpointError, match="no two-dimensional"):
                 read_tables(path)
+
+
+def test_a_file_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["rows"])],
+        "model",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"])],
+        [],
+        [numpy_helper.from_array(np.ones((3, 2), np.float32), "table")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="w", size_threshold=0)
+    assert list(read_tables(path)) == ["table"]
+    path.write_bytes(path.read_bytes().replace(b"location\x12\x01w", b"location\x12\x01\xff"))
+    with pytest.raises(CheckpointError, match="whose name is no text"):
+        read_tables(path)

@@ -5,25 +5,26 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from saec import artifact
 from saec.allocation import Option, allocate, allocate_within
-from saec.budget import Budget, LossIncrease, SizeBudget
+from saec.budget import Budget, LossIncrease, SizeBudget, check_budget
 from saec.codecs.axes import Axes
 from saec.codecs.clusters import Clusters
 from saec.codecs.codec import Codec
 from saec.compressed import LONGEST_FACTS
-from saec.errors import BudgetError
+from saec.errors import BudgetError, OptionError
 from saec.metric import Metric, check_metrics
 from saec.progress import track
 from saec.stored.raw import RawField
 from saec.table import Field, check_fields
 from saec.workspace import IN_MEMORY, Workspace
 
-__all__ = ["RAW", "Priced", "field_rng"]
+__all__ = ["RAW", "Priced", "check_request", "field_rng"]
 
 RAW = "raw"  # the choice to keep a table as it is
 _CORRECTIONS = 12  # of an allocation, by the size of the file that it makes
@@ -64,6 +65,7 @@ class Priced:
         space: Workspace = IN_MEMORY,
     ) -> Priced:
         """Measure the options; arguments and errors as of :func:`saec.compress`."""
+        check_request(codec, seed)
         checked = check_fields(fields)
         known = None if metrics is None else check_metrics(checked, metrics)
         if codec is None:
@@ -103,6 +105,7 @@ class Priced:
 
     def chosen(self, budget: Budget | None) -> list[Option]:
         """One option per field, within the budget; errors as of :func:`saec.compress`."""
+        check_budget(budget)
         if budget is None:
             if not self.has_one_size:
                 raise BudgetError("a codec that does not fix the number of clusters needs a budget")
@@ -156,6 +159,22 @@ class Priced:
                 break
             asked = larger
         return best
+
+
+def check_request(codec: object, seed: object) -> None:
+    """Refuse a codec or a seed that is none.
+
+    Raises:
+        OptionError: in these cases; names what may have been meant.
+    """
+    if codec is not None and not isinstance(codec, Axes | Clusters):
+        name = codec.__name__ if isinstance(codec, type) else str(codec)
+        meant = {"axes": "saec.Axes()", "clusters": "saec.Clusters()"}.get(name.lower())
+        raise OptionError(
+            f"codec cannot be {codec!r}; write {meant or 'saec.Axes() or saec.Clusters()'}"
+        )
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+        raise OptionError(f"seed cannot be {seed!r}; it is a whole number of 0 or more")
 
 
 def _bits(chosen: Sequence[Option]) -> int:

@@ -43,7 +43,7 @@ _CURVE_ITERATIONS = (
     3  # of k-means, for a point of the curve: it needs slopes, not the last per cent
 )
 _LEAST_OF_SHARE = 64  # clusters: a few dozen genres or hours are no heavy tail
-_FINENESS = 16  # numbers of clusters on offer per doubling
+_FINENESS = 8  # numbers of clusters on offer per doubling
 
 _CODES = "codes"  # role of the tensor
 

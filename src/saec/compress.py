@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saec.allocation import Option
-from saec.budget import Budget
+from saec.budget import Budget, check_budget
 from saec.codecs.axes import renumbers
 from saec.codecs.codec import Codec, Coded
 from saec.compressed import Compressed, load
@@ -19,7 +19,7 @@ from saec.errors import OptionError
 from saec.fingerprint import fingerprint
 from saec.passes import Advance
 from saec.permutations import permutation_path, remove_permutations, save_permutations
-from saec.pricing import RAW, Priced, field_rng
+from saec.pricing import RAW, Priced, check_request, field_rng
 from saec.progress import bar
 from saec.resuming import Resumable
 from saec.rows import ArrayRows, FileRows
@@ -72,8 +72,10 @@ def compress(
         FieldError: names are not unique, or there are no fields.
         MetricError: a metric is missing or malformed.
         ArtifactError: ``out`` cannot be written, or another process is writing it.
-        OptionError: ``memory`` is given without ``out``.
+        OptionError: ``memory`` is given without ``out``; or codec or seed are none.
     """
+    check_budget(budget)
+    check_request(codec, seed)
     if isinstance(fields, Priced):
         if out is not None:
             raise OptionError("out needs the fields themselves, not what saec.measure gave of them")

@@ -180,3 +180,13 @@ def test_a_field_that_no_example_used_is_a_line_on_stderr(folder: Path, run: Run
     assert err.startswith("saec: warning: field 'item': the metric is all zero")
     assert err.count("\n") == 1
     assert run(*words, "--metrics", "zero.safetensors", "--quiet") == (0, "", "")
+
+
+def test_what_a_budget_has_left_is_told() -> None:
+    from saec import Clusters, Field, MaxBytes, compress
+    from saec.cli.compress import _left
+
+    rows = np.tile(np.eye(4, dtype=np.float32), (100, 1))
+    result = compress([Field("a", rows, np.ones(400))], MaxBytes(5000), Clusters(), progress=False)
+    assert _left(result, MaxBytes(result.nbytes + 10)) == ""
+    assert "are left: no larger choice that fits loses less" in _left(result, MaxBytes(5000))

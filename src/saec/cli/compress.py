@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from saec.cli.common import (
     SECOND_ORDER,
@@ -32,8 +33,10 @@ from saec.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from saec import Budget, Field
+    from saec import Budget, Compressed, Field
     from saec.codecs.codec import Codec
+
+_NOT_WORTH_TELLING = 0.03  # of a budget
 
 
 class CodecName(StrEnum):
@@ -140,7 +143,23 @@ def compress(
         typer.echo(predicted(result), nl=False)
         if result.predicted_loss_increase is not None:
             typer.echo(SECOND_ORDER)
+        typer.echo(_left(result, budget), nl=False)
         typer.echo(f"wrote {' and '.join(map(str, written))}")
+
+
+def _left(result: Compressed, budget: Budget) -> str:
+    """A line on what a budget of bytes has left, if that is more than a few per cent."""
+    from saec import LossIncrease
+
+    if isinstance(budget, LossIncrease):
+        return ""
+    features = sum(field.vocab_size for field in result.values())
+    allowed = budget.max_bytes(result.original_nbytes, features)
+    left = allowed - result.nbytes
+    if left <= _NOT_WORTH_TELLING * allowed:
+        return ""
+    unused = f"{decimal(left)} of {decimal(allowed)} are left"
+    return f"{unused}: no larger choice that fits loses less\n"
 
 
 def _budget(

@@ -106,6 +106,8 @@ def inspect(
     console().print(_inspection_table(inspection))
     measured = "in the loss metric" if inspection.in_loss_metric else "in Euclidean distance"
     typer.echo(f"directions: effective number {measured}")
+    for remark in inspection.remarks:
+        typer.echo(remark)
     typer.echo(_planned(inspection))
 
 

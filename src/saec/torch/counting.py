@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from saec.errors import DataError, ModuleError
 from saec.progress import track
-from saec.torch.calls import Batches, call, evaluating
+from saec.torch.calls import Batches, call, evaluating, pairs
 from saec.torch.tables import EmbeddingModule, Ranges, Table, named_tables
 
 __all__ = ["count_lookups", "with_unseen"]
@@ -47,7 +47,7 @@ def count_lookups(
     device = tables[0].weight.device
     empty = True
     with _recording(tables, counts), evaluating(model):
-        for inputs, _ in track(batches, description="counting features", show=progress):
+        for inputs, _ in pairs(track(batches, description="counting features", show=progress)):
             call(model, inputs, device)
             empty = False
     if empty:

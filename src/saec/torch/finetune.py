@@ -19,6 +19,7 @@ from saec.torch.calls import (
     call,
     evaluating,
     moved,
+    pairs,
 )
 from saec.torch.labels import (
     check_batch,
@@ -268,7 +269,7 @@ class _Run:
     def _epochs(self, targets: Sequence[Tensor] | None, shown: Bar) -> None:
         due, step = self.schedule.due(self.count), 0
         for _ in range(self.schedule.epochs):
-            batches, index = iter(self.batches), 0
+            batches, index = pairs(self.batches), 0
             while self._step(batches, targets, index):
                 step += 1
                 index += 1
@@ -351,7 +352,7 @@ class _Run:
     def _validate(self, joint: Exchange) -> None:
         """The sum of this rank's validation losses, and the number of its examples."""
         total, examples = 0.0, 0
-        for index, (inputs, labels) in enumerate(self.validation):
+        for index, (inputs, labels) in enumerate(pairs(self.validation)):
             share = self.ranks.share(inputs, labels)
             joint.check += share.check
             if share.examples == 0:

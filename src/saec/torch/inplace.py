@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from numpy.typing import ArrayLike
 from torch import nn
 
-from saec.budget import Budget, LossIncrease
+from saec.budget import Budget, LossIncrease, check_budget
 from saec.codecs.axes import Axes, renumbers
 from saec.codecs.codec import Codec
 from saec.compress import compress_priced
 from saec.compressed import Compressed
 from saec.errors import BudgetError, OptionError
 from saec.metric import LossMetrics
-from saec.pricing import Priced, check_reachable
+from saec.pricing import Priced, check_reachable, check_request
 from saec.torch.calibration import calibrated
 from saec.torch.calls import (
     Batches,
@@ -89,6 +89,8 @@ def compress_(
     check_loss_fn(loss_fn)
     if budget is None:
         raise BudgetError("compress_ needs a budget, such as saec.LossIncrease(1e-4)")
+    check_budget(budget)
+    check_request(codec, seed)
     if renumbers(codec):
         raise OptionError(
             f"order={codec.order!r} renumbers features, and the model's ids stay as they are: use "

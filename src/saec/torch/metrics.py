@@ -23,6 +23,7 @@ from saec.torch.calls import (
     logits_by,
     moved,
     outputs_of,
+    pairs,
 )
 from saec.torch.labels import check_batch, check_loss_fn
 from saec.torch.lookups import Lookup, gradients_of, recording, single_precision, split_fields
@@ -111,7 +112,7 @@ def loss_metrics(
     with _unchanged(model, tables), bar("loss metric", examples, progress) as shown:
         run = _Run(model, tables, loss_fn)
         with recording(tables, run.lookups):
-            for index, (inputs, labels) in enumerate(batches):
+            for index, (inputs, labels) in enumerate(pairs(batches)):
                 shown.advance(run.add(inputs, labels, index))
                 converged = max(run.relative_errors().values()) <= tolerance
                 if run.examples >= examples or (run.examples >= LEAST_EXAMPLES and converged):

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from saec.errors import DataError
 from saec.progress import bar
-from saec.torch.calls import Batches, call, check_order, check_repeatable, evaluating
+from saec.torch.calls import Batches, call, check_order, check_repeatable, evaluating, pairs
 from saec.torch.ranks import Ranks
 
 __all__ = ["count_of", "distillation", "log_loss", "predictions", "targets_of"]
@@ -37,7 +37,7 @@ def _answers(model: nn.Module, batches: Batches, ranks: Ranks, progress: bool) -
         evaluating(model),
         bar("asking the teacher", count_of(batches, "batches"), progress) as shown,
     ):
-        for inputs, _ in batches:
+        for inputs, _ in pairs(batches):
             share = ranks.share(inputs)
             empty = share.examples == 0
             outputs.append(torch.empty(0) if empty else call(model, share.inputs, device).cpu())

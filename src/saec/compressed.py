@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,12 @@ from saec.errors import ArtifactError, FieldError, did_you_mean
 from saec.files import readable_file
 from saec.lookup import Bags, Mode, bags_of, gather, output_dtype
 from saec.notebook import html_table
+from saec.permutations import (
+    permutation_path,
+    remove_permutations,
+    save_permutations,
+    saved_permutations,
+)
 from saec.remote import as_url
 from saec.sources import listed
 from saec.stored.clustered import ClusteredField
@@ -190,15 +197,35 @@ class Compressed(Mapping[str, CompressedField]):
     def save(self, path: str | os.PathLike[str] | BinaryIO) -> None:
         """Write the artifact, one file, whole or not at all (docs/format.md).
 
+        Where features were renumbered, their old ids go to ``<path>.permutation.safetensors``:
+        without them nobody can tell which id a feature has. :func:`saec.load` finds them there.
+        What an artifact that was here before has left there is removed. A renumbered artifact that
+        was loaded without that file is saved without it.
+
         Args:
             path: of the file; or a URL such as ``s3://bucket/model.saec``, by way of fsspec; or a
-                binary stream, such as ``io.BytesIO``.
+                binary stream, such as ``io.BytesIO``, which has no place for old ids.
 
         Raises:
-            ArtifactError: the file cannot be written.
+            ArtifactError: a file cannot be written, or the old ids cannot be read, or there is no
+                place for them.
             OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
         """
-        artifact.write(path, [field.entry for field in self.values()], self.facts)
+        known = [name for name, field in self.items() if field.permutation_known]
+        entries = [field.entry for field in self.values()]
+        if not isinstance(path, str | os.PathLike):
+            if known:
+                raise ArtifactError(
+                    f"features of {listed(known)} were renumbered, and a stream has no place for "
+                    "their old ids: save to a path"
+                )
+            artifact.write(path, entries, self.facts)
+            return
+        # They take their place before the artifact does: it is useless without its old ids.
+        first = partial(save_permutations, permutation_path(path), self) if known else None
+        artifact.write(path, entries, self.facts, first)
+        if not known and as_url(path) is None:
+            remove_permutations(path)
 
     @property
     def facts(self) -> dict[str, float]:
@@ -228,6 +255,8 @@ def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
     """Open an artifact, memory-mapped: lookups read only the pages that they need.
 
     Shards that it joins are mapped, too, and must lie beside it, or beside what it is a link to.
+    There, too, are the old ids of renumbered features, which a field's ``old_ids`` and ``new_ids``
+    read; lookups need none of them.
 
     Args:
         source: path of the file; or a URL such as ``s3://bucket/model.saec``, downloaded by way of
@@ -241,11 +270,15 @@ def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
     named = str(as_url(source) or source) if isinstance(source, str | os.PathLike) else "the bytes"
     with readable_file(source, ArtifactError) as path:
         try:
-            return _loaded(path)
+            result = _loaded(path)
         except ArtifactError as error:
             if str(path) == named:
                 raise
             raise ArtifactError(str(error).replace(str(path), named)) from error
+    if isinstance(source, str | os.PathLike):
+        for name, saved in saved_permutations(source, result.values()).items():
+            result[name].saved_permutation = saved
+    return result
 
 
 def _loaded(path: Path) -> Compressed:

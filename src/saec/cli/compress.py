@@ -137,7 +137,8 @@ def compress(
     if not quiet:
         console().print(size_table(result))
         typer.echo(predicted(result), nl=False)
-        typer.echo(f"wrote {' and '.join(map(str, written))}")
+        made = (path for path in written if path.exists())
+        typer.echo(f"wrote {' and '.join(map(str, made))}")
 
 
 def _budget(

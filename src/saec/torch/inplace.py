@@ -86,7 +86,9 @@ def compress_(
     if renumbers(codec):
         raise OptionError(
             f"order={codec.order!r} renumbers features, and the model's ids stay as they are: use "
-            "order='keep'"
+            "order='keep'; or compress saec.torch.fields(model, frequencies) by saec.compress, map "
+            "each id of the log by its field's new_ids, and call "
+            "saec.torch.replace_embeddings_(model, result, renumbered=True)"
         )
     if frequencies is None:
         check_repeatable(batches, "batches")

@@ -136,9 +136,9 @@ def _check_ids(result: Compressed) -> None:
     for name, field in result.items():
         if field.renumbered:
             raise ModuleError(
-                f"the features of field {name!r} were renumbered, and the model's ids "
-                "are the old ones: compress with order='keep', or renumber the log by the "
-                "permutation that compression gave and pass renumbered=True"
+                f"the features of field {name!r} were renumbered, and the model's ids are the old "
+                f"ones: compress with order='keep', or map the ids that the model gets by "
+                f"result[{name!r}].new_ids and pass renumbered=True"
             )
 
 

@@ -22,6 +22,7 @@ from saec.torch.calls import (
 )
 from saec.torch.ranks import Exchange, Gradients, Ranks, Share, checksum
 from saec.torch.teacher import count_of, distillation, log_loss, predictions, targets_of
+from saec.torch.wrappers import check_unwrapped
 
 __all__ = ["FineTuneResult", "finetune", "finetune_on_unseen_rows", "predictions"]
 
@@ -99,7 +100,8 @@ def finetune(
         progress: show a progress bar.
 
     Raises:
-        ModuleError: the model has no compressed module, or is in DistributedDataParallel.
+        ModuleError: the model has no compressed module, is in a wrapper, such as
+            DistributedDataParallel, or compiled.
         DataError: batches or validation are empty or cannot be iterated twice, or the teacher's
             logits do not fit the batches or these come in another order the second time.
         OptionError: not exactly one of ``teacher`` and ``loss_fn``, or a number out of range.
@@ -211,6 +213,7 @@ class _Run:
         self.tables = [module for module in model.modules() if isinstance(module, LearnedTable)]
         if not self.tables:
             raise ModuleError("the model has no compressed modules to fine-tune")
+        check_unwrapped(model)
         wrapped = nn.parallel.DistributedDataParallel
         if ranks.count > 1 and any(isinstance(part, wrapped) for part in model.modules()):
             raise ModuleError(

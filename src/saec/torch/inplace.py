@@ -25,7 +25,7 @@ from saec.torch.comparison import Comparison
 from saec.torch.counting import count_lookups
 from saec.torch.metrics import loss_metrics
 from saec.torch.replace import replace_embeddings_
-from saec.torch.tables import Ranges, fields
+from saec.torch.tables import Ranges, fields, named_tables
 
 __all__ = ["compress_", "priced_tables"]
 
@@ -90,6 +90,7 @@ def compress_(
             "each id of the log by its field's new_ids, and call "
             "saec.torch.replace_embeddings_(model, result, renumbered=True)"
         )
+    named_tables(model, None if frequencies is None else set(frequencies), ranges or {})
     if frequencies is None:
         check_repeatable(batches, "batches")
     target = None

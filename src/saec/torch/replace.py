@@ -15,6 +15,7 @@ from saec.torch.base import CompressedTable, LearnedTable
 from saec.torch.joint import compressed_table
 from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag, CompressedLinear
 from saec.torch.tables import EmbeddingModule, Ranges, Table, named_tables
+from saec.torch.wrappers import check_unsharded, check_unwrapped
 
 __all__ = ["decode_embeddings_", "is_raw", "replace_embeddings_", "sync_codebooks_"]
 
@@ -75,10 +76,12 @@ def decode_embeddings_(model: nn.Module) -> nn.Module:
     that :func:`replace_embeddings_` replaced. Returns ``model``.
 
     Raises:
-        ModuleError: the model is itself a compressed module.
+        ModuleError: the model is itself a compressed module, is in a wrapper, such as
+            DistributedDataParallel, or compiled.
     """
     if isinstance(model, _CompressedModule):
         raise ModuleError("the model is itself a compressed module; wrap it in another module")
+    check_unwrapped(model)
     weights: dict[CompressedTable, nn.Parameter] = {}
     replacements: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
@@ -110,8 +113,10 @@ def sync_codebooks_(model: nn.Module, result: Compressed) -> Compressed:
 
     Raises:
         ModuleError: a field of ``result`` is not in the model, has other codes there, or its table
-            holds values that are not finite; nothing was changed then.
+            holds values that are not finite; or the model is sharded by FSDP. Nothing was changed
+            then.
     """
+    check_unsharded(model)
     found = {
         name: module
         for module in model.modules()

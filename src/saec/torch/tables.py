@@ -15,6 +15,7 @@ from torch import nn
 from saec.errors import ModuleError
 from saec.table import Field
 from saec.torch.torchrec import check_collections
+from saec.torch.wrappers import check_unwrapped
 
 __all__ = ["EmbeddingModule", "Part", "Ranges", "Table", "fields", "named_tables"]
 
@@ -82,7 +83,8 @@ def fields(
         ModuleError: a name is no embedding's, ranges do not fit, or a module has a property that
             compressed tables cannot honour: ``max_norm``, ``scale_grad_by_freq``, a weight shared
             with a module that is neither an embedding nor an ``nn.Linear``, a ``forward``, hooks or
-            parametrisation of its own; or a TorchRec collection is sharded or fused.
+            parametrisation of its own; a TorchRec collection is sharded or fused; or the model is
+            in a wrapper, such as DistributedDataParallel, or compiled.
         FieldError: weights or frequencies cannot be used.
     """
     tables = named_tables(model, set(frequencies), ranges or {})
@@ -100,6 +102,7 @@ def named_tables(model: nn.Module, names: set[str] | None, ranges: Ranges) -> li
     Raises:
         ModuleError: see :func:`fields`.
     """
+    check_unwrapped(model)
     check_collections(model, names)
     found, aliases = _find(model)
     for path in ranges:

@@ -152,6 +152,12 @@ class CompressedTable(nn.Module):
     def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
         refuse_scripting()
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # A model from the meta device has its other parameters allocated so, and then loaded.
+        if getattr(fn, "__qualname__", "").startswith("Module.to_empty."):
+            allocate, fn = fn, lambda tensor: tensor.to(allocate(tensor[:0]).device)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
     def _blocks(self) -> Sequence[Tensor]:
         """All ids, at most _DECODE_ROWS at a time."""
         return torch.split(torch.arange(self.vocab_size, device=self.layout.device), _DECODE_ROWS)
@@ -260,7 +266,7 @@ class LearnedTable(CompressedTable):
         self._prepare()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        result = super()._apply(fn, recurse)
         self.prepared.forget()
         return result
 

@@ -37,8 +37,15 @@ def replace_embeddings_(
     from the model, exact. A table that ``result`` holds uncompressed stays a plain module, with the
     rows of ``result``. Parameters change, so make optimizers after.
 
+    A model that was built on the meta device, ``with torch.device("meta")``, gets its tables on the
+    CPU, and never holds the plain ones; rows at ``padding_idx`` are zeros, as in a new
+    ``nn.Embedding``. Its other parameters are still to be loaded, by
+    ``load_state_dict(..., assign=True)`` or after ``to_empty``, which leaves compressed tables as
+    they are, but empties a table that ``result`` holds uncompressed: load that one, too.
+
     Args:
-        model: the model that was compressed, or a new one of the same architecture.
+        model: the model that was compressed, or a new one of the same architecture, on the meta
+            device or not.
         result: compressed tables by the names that :func:`saec.torch.fields` gave them.
         ranges: the ranges that were given to :func:`saec.torch.fields`.
         renumbered: the ids that the model will see are the new ones, where compression renumbered
@@ -53,7 +60,7 @@ def replace_embeddings_(
         ArtifactError: a code lies beyond its codebook, or tier vectors contradict themselves;
             nothing was replaced then.
     """
-    tables = named_tables(model, set(result), ranges or {})
+    tables = named_tables(model, set(result), ranges or {}, readable=False)
     for table in tables:
         _check_shapes(table, result)
     if not renumbered:
@@ -166,18 +173,27 @@ def is_raw(table: Table, result: Compressed) -> bool:
 
 def _restore(table: Table, result: Compressed) -> None:
     """Copy uncompressed rows into a plain table: the model may be a new one."""
+    weight = table.weight
+    if weight.is_meta:
+        data = torch.empty_like(weight, device="cpu")
+        weight = nn.Parameter(data, requires_grad=weight.requires_grad)
+        for module in (*table.modules.values(), *table.tied.values()):
+            module.weight = weight
     with torch.no_grad():
         for part in table.parts:
             rows = torch.from_numpy(result[part.name].decode())
-            table.weight[part.first : part.last].copy_(rows)
+            weight[part.first : part.last].copy_(rows)
 
 
 def _compressed_modules(table: Table, result: Compressed) -> dict[nn.Module, nn.Module]:
     """The replacement of each of the table's modules; they share one :class:`CompressedTable`."""
     padding = [module.padding_idx for module in table.modules.values()]
-    pads = {row: table.weight.detach()[row] for row in padding if row is not None}
+    weight = table.weight.detach()
+    if weight.is_meta:  # all of it that is needed, with rows for padding as nn.Embedding makes them
+        weight = torch.zeros(1, device="cpu", dtype=weight.dtype).expand(weight.shape)
+    pads = {row: weight[row] for row in padding if row is not None}
     fields = [result[part.name] for part in table.parts]
-    shared = compressed_table(fields, pads, like=table.weight.detach())
+    shared = compressed_table(fields, pads, like=weight)
     shared.requires_grad_(table.weight.requires_grad)
     modules = [*table.modules.values(), *table.tied.values()]
     return {module: _compressed_module(module, shared) for module in modules}

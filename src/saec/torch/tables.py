@@ -96,8 +96,12 @@ def fields(
     ]
 
 
-def named_tables(model: nn.Module, names: set[str] | None, ranges: Ranges) -> list[Table]:
+def named_tables(
+    model: nn.Module, names: set[str] | None, ranges: Ranges, *, readable: bool = True
+) -> list[Table]:
     """The tables of the fields ``names``, or all, checked to be such that we can replace them.
+
+    readable: whether weights will be read; otherwise they may be on the meta device.
 
     Raises:
         ModuleError: see :func:`fields`.
@@ -125,6 +129,12 @@ def named_tables(model: nn.Module, names: set[str] | None, ranges: Ranges) -> li
     for table in chosen:
         _check_complete(table, names)
         _check_modules(table)
+        if readable and table.weight.is_meta:
+            raise ModuleError(
+                f"embedding {table.path!r} cannot be compressed: it has no data, its weight is on "
+                "the meta device; load the weights first (saec.torch.replace_embeddings_ alone "
+                "works without them)"
+            )
     return [replace(table, tied=_tied(model, table)) for table in chosen]
 
 
@@ -207,7 +217,6 @@ def _check_modules(table: Table) -> None:
                 type(module).forward not in _FORWARDS or "forward" in vars(module)
             ),
             "hooks, which would be lost": any(getattr(module, name) for name in _HOOKS),
-            "no data (its weight is on the meta device)": module.weight.device.type == "meta",
         }
         for reason, holds in reasons.items():
             if holds:

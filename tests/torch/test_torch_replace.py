@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,18 @@ def test_the_compressed_model_equals_the_decoded_one(
     assert torch.equal(model(*inputs), expected)
     result = click_result()
     np.testing.assert_array_equal(model.user.weight.detach().numpy(), result["user"].decode())
+
+
+def test_no_table_is_decoded_whole(clustered: Make) -> None:
+    """Codes are checked in blocks: a server that has no room for the plain table makes no copy."""
+    field = clustered("user", 300_000, dim=32, bits=13)  # 38 MB, with codes that have no centroid
+    with torch.device("meta"):
+        model = nn.ModuleDict({"user": nn.Embedding(300_000, 32)})
+    tracemalloc.start()
+    replace_embeddings_(model, Compressed([field]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16e6
 
 
 def test_only_the_named_tables_change(click_model: Make, clustered: Make) -> None:

@@ -16,7 +16,7 @@ FLOORS = [
     {"_native", "errors", "cores"},
     {
         *("table", "rows", "parts", "census", "codes", "pieces", "passes", "workspace"),
-        *("budget", "progress", "files", "log_blocks", "notebook", "remote"),
+        *("budget", "progress", "files", "log_blocks", "notebook", "remote", "model_size"),
     },
     {
         *("frequency", "metric", "allocation", "codebook", "clustering", "tiers", "order"),

@@ -18,6 +18,7 @@ from saec.codes import whole_ids
 from saec.errors import ArtifactError, FieldError, did_you_mean
 from saec.files import readable_file
 from saec.lookup import Bags, Mode, bags_of, gather, output_dtype
+from saec.model_size import ModelSize
 from saec.notebook import html_table
 from saec.permutations import (
     permutation_path,
@@ -50,6 +51,10 @@ class Compressed(Mapping[str, CompressedField]):
         fields: names must be unique.
         predicted_loss_increase: of the model's loss by the compression, in nats; None if unknown.
 
+    Attributes:
+        model_size: of the model that :func:`saec.torch.compress_` put the tables into; None
+            otherwise, and once it was loaded.
+
     Raises:
         FieldError: names are not unique.
         ArtifactError: ``predicted_loss_increase`` is negative or not finite.
@@ -62,6 +67,7 @@ class Compressed(Mapping[str, CompressedField]):
         if len(self._fields) != len(fields):
             raise FieldError("field names are not unique")
         self.sharded: Mapping[str, Mapping[str, artifact.ShardedTensor]] = {}  # loaded from there
+        self.model_size: ModelSize | None = None
         self.predicted_loss_increase = (
             None if predicted_loss_increase is None else _checked_loss(predicted_loss_increase)
         )
@@ -236,12 +242,19 @@ class Compressed(Mapping[str, CompressedField]):
     def __repr__(self) -> str:
         return (
             f"Compressed({len(self)} fields, {self.nbytes} bytes, "
-            f"ratio {self.compression_ratio:.1f})"
+            f"ratio {self.compression_ratio:.1f}{self._whole_model})"
         )
+
+    @property
+    def _whole_model(self) -> str:
+        """The ratio of the whole model, to end a text on that of the tables."""
+        size = self.model_size
+        return "" if size is None else f"; the whole model {size.ratio:.1f}, {size.after} bytes"
 
     def _repr_html_(self) -> str:
         loss = self.predicted_loss_increase
         cost = "" if loss is None else f"predicted log-loss increase {loss:.2g} nats"
+        cost = (cost + self._whole_model).removeprefix("; ")
         features = sum(field.vocab_size for field in self.values())
         size = size_cells(self.nbytes, self.original_nbytes, features)
         rows = [

@@ -163,6 +163,11 @@ class CompressedTable(nn.Module):
         return torch.split(torch.arange(self.vocab_size, device=self.layout.device), _DECODE_ROWS)
 
     def _check(self, ids: Tensor) -> None:
+        if not isinstance(ids, Tensor):
+            raise IdError(
+                f"{self._place}: ids must be a tensor, not {type(ids).__name__}: torch.as_tensor "
+                "makes one"
+            )
         if ids.dtype not in _ID_DTYPES:
             raise IdError(f"{self._place}: ids must be int32 or int64, not {ids.dtype}")
         if type(ids) is not Tensor or ids.device == self.layout.device or recorded():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 from numpy.typing import ArrayLike
@@ -12,8 +13,9 @@ from saec.codecs.axes import renumbers
 from saec.codecs.codec import Codec
 from saec.compress import compress_priced
 from saec.compressed import Compressed
-from saec.errors import BudgetError, OptionError
+from saec.errors import BudgetError, ModuleWarning, OptionError
 from saec.metric import LossMetrics
+from saec.model_size import ModelSize
 from saec.pricing import Priced
 from saec.torch.calibration import calibrated
 from saec.torch.calls import (
@@ -24,6 +26,7 @@ from saec.torch.calls import (
 from saec.torch.comparison import Comparison
 from saec.torch.counting import count_lookups
 from saec.torch.metrics import loss_metrics
+from saec.torch.overlooked import model_bytes, overlooked, watching
 from saec.torch.replace import replace_embeddings_
 from saec.torch.tables import Ranges, fields, named_tables
 
@@ -69,10 +72,14 @@ def compress_(
         seed: see :func:`saec.compress`.
         progress: show bars on stderr for work over two seconds.
 
+    Tables that are in no embedding module, in a quantised one or in a plain list, and tables that
+    no batch looks up, stay as they are: a :class:`saec.ModuleWarning` names each with its bytes.
+
     Returns:
-        The compressed tables, which can be saved. With ``LossIncrease`` their
-        ``predicted_loss_increase`` is what was measured; where the rows are too few to tell a
-        small increase from noise, measurements of larger ones count, too.
+        The compressed tables, which can be saved. Their ``compression_ratio`` is that of the tables
+        alone, ``model_size.ratio`` that of the whole model with all its parameters. With
+        ``LossIncrease`` their ``predicted_loss_increase`` is what was measured; where the rows are
+        too few to tell a small increase from noise, measurements of larger ones count, too.
 
     Raises:
         BudgetError: the budget is missing or cannot be met.
@@ -103,6 +110,8 @@ def compress_(
         model, batches, loss_fn, frequencies, codec, ranges, seed=seed, progress=progress
     )
     result = compress_priced(priced, budget) if target is None else calibrated(priced, *target)
+    before = model_bytes(model)
+    result.model_size = ModelSize(before, before - result.original_nbytes + result.nbytes)
     replace_embeddings_(model, result, ranges)
     return result
 
@@ -121,5 +130,10 @@ def priced_tables(
     """The ways in which the model's tables may be stored, in nats of the metric measured here."""
     tables = fields(model, frequencies, ranges)
     names = [field.name for field in tables]
-    metrics = loss_metrics(model, batches, loss_fn, names=names, ranges=ranges, progress=progress)
+    with watching(model) as looked_up:
+        metrics = loss_metrics(
+            model, batches, loss_fn, names=names, ranges=ranges, progress=progress
+        )
+    for left in (*overlooked(model), *looked_up):
+        warnings.warn(f"{left}: it stays as it is", ModuleWarning, stacklevel=3)
     return Priced.of(tables, codec, metrics, seed=seed, progress=progress), metrics

@@ -72,6 +72,40 @@ def test_no_table_is_decoded_whole(clustered: Make) -> None:
     assert peak < 16e6
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_fsdp_wrapped_module."])
+def test_names_of_wrappers_do_not_count(click_model: Make, clustered: Make, prefix: str) -> None:
+    result = Compressed([clustered(f"{prefix}user", 30)])
+    model = replace_embeddings_(click_model(), result)
+    assert isinstance(model.user, CompressedEmbedding)
+    assert list(sync_codebooks_(model, result)) == [f"{prefix}user"]
+    wrapped = nn.ModuleDict({"module": click_model()})
+    replace_embeddings_(wrapped, Compressed([clustered("user", 30)]))
+    assert isinstance(wrapped["module"].user, CompressedEmbedding)
+
+
+def test_fields_with_other_names_than_their_modules(click_model: Make, clustered: Make) -> None:
+    result = Compressed([clustered("visitor", 30), clustered("tags", 12)])
+    model = replace_embeddings_(click_model(), result, names={"visitor": "user"})
+    expected = result["visitor"].lookup([3, 5])
+    np.testing.assert_array_equal(model.user(torch.tensor([3, 5])).detach().numpy(), expected)
+    assert isinstance(model.tags, CompressedEmbeddingBag)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"visitor": "usr"}, "no embedding table is named 'usr'; there are: 'user', 'tags'"),
+        ({"user": "user"}, "names has 'user', which is no field; there are: 'visitor'"),
+        ({}, "no embedding field is named 'visitor'; there are: 'user', 'tags'"),
+    ],
+)
+def test_names_that_are_unknown(
+    click_model: Make, clustered: Make, names: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ModuleError, match=message):
+        replace_embeddings_(click_model(), Compressed([clustered("visitor", 30)]), names=names)
+
+
 def test_only_the_named_tables_change(click_model: Make, clustered: Make) -> None:
     model = click_model()
     tags, parameters = model.tags, dict(model.hidden.named_parameters())

@@ -21,11 +21,13 @@ from saec.cli.common import (
     OrderName,
     Quiet,
     Seed,
+    Tables,
     UsageError,
     check_out,
     console,
     counted,
     hush,
+    named,
     predicted,
     size_table,
 )
@@ -75,6 +77,7 @@ def compress(
         ),
     ] = None,
     only: Only = None,
+    table: Tables = None,
     codec: Annotated[
         CodecName | None, typer.Option(help="Default: axes with --metrics, clusters without.")
     ] = None,
@@ -122,7 +125,9 @@ def compress(
     for path in written:
         check_out(path, checkpoint, frequencies, metrics)
     counts = counted(frequencies, log, column)
-    fields, known = read_fields(checkpoint, counts, metrics, only or [], progress=not quiet)
+    fields, known = read_fields(
+        checkpoint, counts, metrics, only or [], names=named(table), progress=not quiet
+    )
     with _spread(fields, cluster, workers, quiet) as spread:
         result = saec.compress(
             spread,

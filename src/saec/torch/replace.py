@@ -12,6 +12,7 @@ from saec.errors import ModuleError
 from saec.stored.field import CompressedField
 from saec.stored.raw import RawField
 from saec.torch.base import CompressedTable, LearnedTable
+from saec.torch.field_names import renamed
 from saec.torch.joint import compressed_table
 from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag, CompressedLinear
 from saec.torch.tables import EmbeddingModule, Ranges, Table, named_tables
@@ -27,6 +28,7 @@ def replace_embeddings_(
     result: Compressed,
     ranges: Ranges | None = None,
     *,
+    names: Mapping[str, str] | None = None,
     renumbered: bool = False,
 ) -> nn.Module:
     """Put compressed tables in the place of the embedding modules that they were made from.
@@ -48,6 +50,9 @@ def replace_embeddings_(
             device or not.
         result: compressed tables by the names that :func:`saec.torch.fields` gave them.
         ranges: the ranges that were given to :func:`saec.torch.fields`.
+        names: by field of ``result``, the path of the model's embedding module, where the two have
+            different names, other than by those of wrappers (``module.``, ``_orig_mod.``,
+            ``_fsdp_wrapped_module.``), which do not count.
         renumbered: the ids that the model will see are the new ones, where compression renumbered
             features (a field is ``renumbered``, also once it was saved and loaded).
 
@@ -60,7 +65,8 @@ def replace_embeddings_(
         ArtifactError: a code lies beyond its codebook, or tier vectors contradict themselves;
             nothing was replaced then.
     """
-    tables = named_tables(model, set(result), ranges or {}, readable=False)
+    ranges = renamed(model, set(result), ranges or {}, names or {})
+    tables = named_tables(model, set(result), ranges, readable=False)
     for table in tables:
         _check_shapes(table, result)
     if not renumbered:

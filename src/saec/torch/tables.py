@@ -18,7 +18,16 @@ from saec.torch.overlooked import EmbeddingModule, about, explained, held_elsewh
 from saec.torch.torchrec import check_collections
 from saec.torch.wrappers import check_unwrapped
 
-__all__ = ["EmbeddingModule", "Part", "Ranges", "Table", "fields", "named_tables"]
+__all__ = [
+    "EmbeddingModule",
+    "Part",
+    "Ranges",
+    "Table",
+    "check_known",
+    "fields",
+    "find_modules",
+    "named_tables",
+]
 
 Ranges = Mapping[str, Mapping[str, tuple[int, int]]]
 
@@ -111,9 +120,9 @@ def named_tables(
     """
     check_unwrapped(model)
     check_collections(model, names)
-    found, aliases = _find(model)
+    found, aliases = find_modules(model)
     for path in ranges:
-        _check_known(path, found, aliases, "table", model)
+        check_known(path, found, aliases, "table", model)
     tables = [_table(modules, ranges.get(path)) for path, modules in found.items()]
     owners: dict[str, Table] = {}
     for table in tables:
@@ -127,7 +136,7 @@ def named_tables(
     if names is None:
         names = set(owners)
     for name in sorted(names):
-        _check_known(name, owners, aliases, "field", model)
+        check_known(name, owners, aliases, "field", model)
     chosen = [table for table in tables if any(part.name in names for part in table.parts)]
     _check_held_once(model, chosen)
     for table in chosen:
@@ -142,7 +151,7 @@ def named_tables(
     return [replace(table, tied=_tied(model, table)) for table in chosen]
 
 
-def _find(model: nn.Module) -> tuple[dict[str, dict[str, EmbeddingModule]], dict[str, str]]:
+def find_modules(model: nn.Module) -> tuple[dict[str, dict[str, EmbeddingModule]], dict[str, str]]:
     """Embedding modules by path, grouped by weight under their first path; and the other paths."""
     groups: dict[int, str] = {}
     found: dict[str, dict[str, EmbeddingModule]] = {}
@@ -162,13 +171,14 @@ def _find(model: nn.Module) -> tuple[dict[str, dict[str, EmbeddingModule]], dict
     return found, aliases
 
 
-def _check_known(
+def check_known(
     name: str,
     known: Mapping[str, object],
     aliases: Mapping[str, str],
     kind: str,
     model: nn.Module,
 ) -> None:
+    """Raise ModuleError unless a ``name`` is known; says what is."""
     if name in known:
         return
     if name in aliases:

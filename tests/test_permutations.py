@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 import saec
 from saec import ArtifactError, Axes, Compressed, Field, Ratio
 from saec.permutations import permutation_path, save_permutations
+from saec.stored.tiered import TieredField
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,16 @@ def test_streams_have_no_place_for_old_ids(result: Compressed, tmp_path: Path) -
     loaded = saec.load((tmp_path / "a.saec").read_bytes())
     with pytest.raises(ArtifactError, match="'user' was renumbered, and bytes or a stream have no"):
         loaded["user"].new_ids  # noqa: B018
+
+
+def test_tuned_tables_are_saved_with_their_old_ids(result: Compressed, tmp_path: Path) -> None:
+    result.save(tmp_path / "a.saec")
+    for field in (result["user"], saec.load(tmp_path / "a.saec")["user"]):
+        assert isinstance(field, TieredField)
+        tuned = field.tuned(field.values * np.float16(2), field.axes)
+        Compressed([tuned]).save(tmp_path / "tuned.saec")
+        loaded = saec.load(tmp_path / "tuned.saec")
+        assert np.array_equal(loaded["user"].old_ids, result["user"].old_ids)
 
 
 def test_missing_old_ids_are_named(result: Compressed, tmp_path: Path) -> None:

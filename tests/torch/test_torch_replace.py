@@ -166,6 +166,18 @@ def test_a_shared_module_is_replaced_everywhere_by_the_same(clustered: Make) -> 
     assert type(model["user"]) is nn.Embedding
 
 
+def test_sparse_gradients_become_dense_ones(clustered: Make) -> None:
+    """SparseAdam says so and names Adam; docs/pytorch.md tells why."""
+    model = nn.ModuleDict({"user": nn.Embedding(30, 4, sparse=True)})
+    replace_embeddings_(model, Compressed([clustered("user", 30)]))
+    before = model["user"].decode()
+    model["user"](torch.tensor([3])).sum().backward()
+    with pytest.raises(RuntimeError, match=r"does not support dense gradients, .* consider Adam"):
+        torch.optim.SparseAdam(model.parameters()).step()
+    torch.optim.Adam(model.parameters()).step()
+    assert not torch.equal(model["user"].decode(), before)
+
+
 def test_modules_that_share_a_weight_share_one_codebook(clustered: Make) -> None:
     padded, plain = nn.Embedding(30, 4, padding_idx=5), nn.Embedding(30, 4)
     bag = nn.EmbeddingBag(30, 4, padding_idx=7)

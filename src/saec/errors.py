@@ -20,6 +20,7 @@ __all__ = [
     "MetricError",
     "MetricWarning",
     "ModuleError",
+    "ModuleWarning",
     "OnnxError",
     "OptionError",
     "OptionalDependencyError",
@@ -80,6 +81,10 @@ class MetricError(SaecError, ValueError):
 
 class MetricWarning(UserWarning):
     """A field has no loss metric of its own and falls back to Euclidean distance."""
+
+
+class ModuleWarning(UserWarning):
+    """Tables of a PyTorch model stay as they are."""
 
 
 class OptionalDependencyError(SaecError, ImportError):

@@ -44,6 +44,17 @@ def test_compress_every_kind_of_checkpoint(
     assert f"{result.compression_ratio:.1f}" == lines[-2].split()[-1]
 
 
+def test_a_field_with_another_name_than_its_table(folder: Path, run: Run) -> None:
+    np.savez("visitors.npz", visitor=np.load("counts.npy"))
+    words = ("compress", "both.npz", "--frequencies", "visitors.npz", "--ratio", 4, "-q")
+    named = ("--table", "visitor=user.weight", "--only", "visitor")
+    assert run(*words, *named, "-o", "small.saec") == (0, "", "")
+    assert list(saec.load("small.saec")) == ["visitor"]
+    code, _, err = run(*words, "--table", "visitor", "-o", "small.saec")
+    assert code == 2
+    assert "--table visitor: give FIELD=NAME, like --table user=towers.0.user" in err
+
+
 def test_compress_gives_what_the_library_gives(folder: Path, run: Run, artifact: Path) -> None:
     run("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 4, "-o", "small.saec")
     assert Path("small.saec").read_bytes() == artifact.read_bytes()

@@ -23,11 +23,13 @@ from saec.cli.common import (
     OrderName,
     Quiet,
     Seed,
+    Tables,
     UsageError,
     check_out,
     console,
     counted,
     hush,
+    named,
     predicted,
     size_table,
 )
@@ -79,6 +81,7 @@ def compress(
         ),
     ] = None,
     only: Only = None,
+    table: Tables = None,
     codec: Annotated[
         CodecName | None, typer.Option(help="Default: axes with --metrics, clusters without.")
     ] = None,
@@ -126,7 +129,9 @@ def compress(
     for path in written:
         check_out(path, checkpoint, frequencies, metrics)
     counts = counted(frequencies, log, column)
-    fields, known = read_fields(checkpoint, counts, metrics, only or [], progress=not quiet)
+    fields, known = read_fields(
+        checkpoint, counts, metrics, only or [], names=named(table), progress=not quiet
+    )
     with _spread(fields, cluster, workers, quiet) as spread:
         result = saec.compress(
             spread,
@@ -144,7 +149,8 @@ def compress(
         if result.predicted_loss_increase is not None:
             typer.echo(SECOND_ORDER)
         typer.echo(_left(result, budget), nl=False)
-        typer.echo(f"wrote {' and '.join(map(str, written))}")
+        made = (path for path in written if path.exists())
+        typer.echo(f"wrote {' and '.join(map(str, made))}")
 
 
 def _left(result: Compressed, budget: Budget) -> str:

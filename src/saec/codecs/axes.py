@@ -66,9 +66,10 @@ class Axes:
         order: ``"keep"`` keeps the ids; what finds a row's tier is stored, about 1.4 bits a
             feature, unless ids are in order of frequency already. ``"frequency"`` renumbers
             features by frequency: lookups of the result take the new ids, and its fields'
-            ``permutation`` gives the old id of each. ``"similar"`` does so, too, and within a tier
-            puts features side by side whose rows have the same first codes, which then take next to
-            no bytes: the new ids tell them. Ids that are in order of frequency change, too.
+            ``old_ids`` gives the old id of each, ``new_ids`` the new id of each old one.
+            ``"similar"`` does so, too, and within a tier puts features side by side whose rows have
+            the same first codes, which then take next to no bytes: the new ids tell them. Ids that
+            are in order of frequency change, too.
 
     Raises:
         OptionError: an option lies outside its range.

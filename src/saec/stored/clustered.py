@@ -20,6 +20,8 @@ __all__ = ["ClusteredField"]
 # of a larger one in int8, four times as much stays there if it is read as it is stored.
 _NEAR_BYTES = 512 << 10
 
+_CHECKED_ROWS = 1 << 16
+
 
 class ClusteredField(CompressedField):
     """A code per feature and a centroid per cluster: e_i = codebook[code_i]."""
@@ -73,7 +75,10 @@ class ClusteredField(CompressedField):
 
     def check_codes(self) -> None:
         """Read all codes; raises ArtifactError if one lies beyond the codebook."""
-        self.decode()
+        if self.codebook.clusters == 1 << self.codes.bits:
+            return
+        for start in range(0, self.vocab_size, _CHECKED_ROWS):
+            self.lookup(np.arange(start, min(start + _CHECKED_ROWS, self.vocab_size)))
 
     @classmethod
     def _from_entry(cls, entry: artifact.Entry) -> Self:

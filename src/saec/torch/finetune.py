@@ -29,6 +29,7 @@ from saec.torch.labels import (
 )
 from saec.torch.ranks import Exchange, Gradients, Ranks, Share, checksum
 from saec.torch.teacher import count_of, distillation, log_loss, predictions, targets_of
+from saec.torch.wrappers import check_unwrapped
 
 __all__ = ["FineTuneResult", "finetune", "finetune_on_unseen_rows", "predictions"]
 
@@ -106,7 +107,8 @@ def finetune(
         progress: show a progress bar.
 
     Raises:
-        ModuleError: the model has no compressed module, or is in DistributedDataParallel.
+        ModuleError: the model has no compressed module, is in a wrapper, such as
+            DistributedDataParallel, or compiled.
         DataError: batches or validation are empty or cannot be iterated twice, or the teacher's
             logits do not fit the batches or these come in another order the second time; or labels
             do not fit the log loss, see :func:`saec.torch.loss_metrics`.
@@ -220,6 +222,7 @@ class _Run:
         self.tables = [module for module in model.modules() if isinstance(module, LearnedTable)]
         if not self.tables:
             raise ModuleError("the model has no compressed modules to fine-tune")
+        check_unwrapped(model)
         wrapped = nn.parallel.DistributedDataParallel
         if ranks.count > 1 and any(isinstance(part, wrapped) for part in model.modules()):
             raise ModuleError(

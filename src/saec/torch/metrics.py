@@ -27,6 +27,7 @@ from saec.torch.calls import (
 )
 from saec.torch.labels import check_batch, check_loss_fn
 from saec.torch.lookups import Lookup, gradients_of, recording, single_precision, split_fields
+from saec.torch.overlooked import explained
 from saec.torch.tables import Ranges, Table, named_tables
 
 __all__ = ["loss_metrics"]
@@ -108,7 +109,7 @@ def loss_metrics(
         raise OptionError(f"tolerance must not be negative, not {tolerance}")
     tables = named_tables(model, None if names is None else set(names), ranges or {})
     if not tables:
-        raise ModuleError("no embedding tables to measure")
+        raise ModuleError(f"no embedding tables to measure: {explained(model)}")
     with _unchanged(model, tables), bar("loss metric", examples, progress) as shown:
         run = _Run(model, tables, loss_fn)
         with recording(tables, run.lookups):

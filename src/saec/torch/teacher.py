@@ -12,6 +12,7 @@ from saec.errors import DataError
 from saec.progress import bar
 from saec.torch.calls import Batches, call, check_order, check_repeatable, evaluating, pairs
 from saec.torch.ranks import Ranks
+from saec.torch.wrappers import check_unwrapped
 
 __all__ = ["count_of", "distillation", "log_loss", "predictions", "targets_of"]
 
@@ -55,6 +56,8 @@ def targets_of(
     """The teacher's logits for this rank's slice of each of ``count`` batches."""
     check_order(batches)
     if isinstance(teacher, nn.Module):
+        if ranks.count > 1:  # wrappers talk to the other ranks, of which one may have no rows
+            check_unwrapped(teacher)
         return _answers(teacher, batches, ranks, progress)
     if len(teacher) != count:
         raise DataError(f"{count} batches, but a teacher's logits for {len(teacher)}")

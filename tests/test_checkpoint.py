@@ -95,6 +95,93 @@ def test_tables_without_a_partner(model: Path, only: list[str], message: str) ->
         read_fields(model, model.parent / "counts.npz", only=only)
 
 
+WRAPPED = {
+    "data parallel": "module.{}.weight",
+    "compiled": "_orig_mod.{}.weight",
+    "compiled in parallel": "module._orig_mod.{}.weight",
+    "in parallel, compiled": "_orig_mod.module.{}.weight",
+    "sharded": "_fsdp_wrapped_module.{}._fsdp_wrapped_module.weight",
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_names_of_wrappers_do_not_count(tmp_path: Path, name: str) -> None:
+    names = {field: WRAPPED[name].format(field) for field in ("user", "net.item")}
+    save_torch(tmp_path / "model.pt", {names["user"]: USER, names["net.item"]: ITEM})
+    np.savez(tmp_path / "plain.npz", **{"user": COUNTS, "net.item": [1.0, 2.0]})
+    np.savez(tmp_path / "same.npz", **{names["user"]: COUNTS, names["net.item"]: [1.0, 2.0]})
+    for counts in ("plain.npz", "same.npz"):
+        fields, _ = read_fields(tmp_path / "model.pt", tmp_path / counts)
+        assert [field.name for field in fields] == ["user", "net.item"]
+        assert fields[0].frequencies.tolist() == [5, 0, 2]
+    for only in ("user", names["user"], names["user"].removesuffix(".weight")):
+        (field,), _ = read_fields(tmp_path / "model.pt", tmp_path / "plain.npz", only=[only])
+        assert field.name == "user"
+
+
+def test_counts_of_a_wrapped_model_for_tables_of_a_plain_one(model: Path) -> None:
+    counts = model.parent / "wrapped.npz"
+    np.savez(counts, **{"module.user": COUNTS, "_orig_mod.item": [1.0, 2.0]})
+    fields, _ = read_fields(model, counts, only=["user", "item"])
+    assert [field.name for field in fields] == ["user", "item"]
+
+
+def test_a_module_that_is_called_module_is_no_wrapper(tmp_path: Path) -> None:
+    save_torch(tmp_path / "m.pt", {"module.user.weight": USER, "user.weight": 2 * USER})
+    np.savez(tmp_path / "counts.npz", **{"module.user": COUNTS, "user": COUNTS + 1})
+    fields, _ = read_fields(tmp_path / "m.pt", tmp_path / "counts.npz")
+    assert [field.name for field in fields] == ["module.user", "user"]
+    assert [field.frequencies.tolist() for field in fields] == [[5, 0, 2], [6, 1, 3]]
+
+
+def test_tables_that_only_wrappers_tell_apart_keep_their_names(tmp_path: Path) -> None:
+    save_torch(tmp_path / "m.pt", {"_orig_mod.user": USER, "user": 2 * USER})
+    np.savez(tmp_path / "counts.npz", **{"_orig_mod.user": COUNTS, "user": COUNTS + 1})
+    fields, _ = read_fields(tmp_path / "m.pt", tmp_path / "counts.npz")
+    assert [field.name for field in fields] == ["_orig_mod.user", "user"]
+
+
+def test_names_come_before_patterns(tmp_path: Path) -> None:
+    tables = {"emb[0]": USER, "emb0": 2 * USER, "emb*": 3 * USER}
+    save_torch(tmp_path / "m.pt", {f"{name}.weight": rows for name, rows in tables.items()})
+    np.savez(tmp_path / "counts.npz", **dict.fromkeys(tables, COUNTS))
+
+    def names(*only: str) -> list[str]:
+        fields, _ = read_fields(tmp_path / "m.pt", tmp_path / "counts.npz", only=only)
+        return [field.name for field in fields]
+
+    assert names("emb[0]") == names("emb[0].weight") == ["emb[0]"]
+    assert names("emb*") == ["emb*"]
+    assert names("em[b]0") == ["emb0"]
+    assert names("emb?", "emb[0]") == ["emb[0]", "emb0", "emb*"]
+    assert names("e*") == list(tables)
+
+
+@pytest.mark.parametrize("counted", ["visitor", "user"])
+def test_fields_with_other_names_than_their_tables(model: Path, counted: str) -> None:
+    np.savez(model.parent / "c.npz", **{counted: COUNTS, "item": [1.0, 2.0]})
+    fields, _ = read_fields(
+        model, model.parent / "c.npz", only=["visitor", "item"], names={"visitor": "user.weight"}
+    )
+    assert [field.name for field in fields] == ["visitor", "item"]
+    assert fields[0].frequencies.tolist() == [5, 0, 2]
+    log = LogColumns(_log(model.parent), {"visitor": "u"})
+    (field,), _ = read_fields(model, log, names={"visitor": "user"}, progress=False)
+    assert (field.name, field.frequencies.tolist()) == ("visitor", [5, 0, 2])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"visitor": "usr"}, "usr cannot be named visitor: there are .*did you mean 'user'"),
+        ({"item": "user"}, "user cannot be named item: there are user, item, mlp"),
+    ],
+)
+def test_names_that_cannot_be_given(model: Path, names: dict[str, str], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        read_fields(model, model.parent / "counts.npz", names=names)
+
+
 def test_metrics_go_with_their_fields(model: Path) -> None:
     metrics = saec.LossMetrics(
         {"user.weight": np.eye(2), "item": np.eye(4)}, 10, {"user.weight": 0.1, "item": 0.2}

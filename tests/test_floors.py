@@ -17,22 +17,18 @@ FLOORS = [
     {
         *("table", "rows", "parts", "census", "codes", "pieces", "passes", "workspace"),
         *("budget", "progress", "files", "log_blocks", "notebook", "opening", "remote"),
+        "model_size",
     },
     {
         *("frequency", "metric", "allocation", "codebook", "clustering", "tiers", "order"),
         *("placing", "sources", "starts"),
     },
-    {"artifact", "lookup", "stored", "compressed", "codecs", "metric_file"},
     {
-        *(
-            "pricing",
-            "compress",
-            "resuming",
-            "fingerprint",
-            "permutations",
-            "renumbering",
-            "vectors",
-        ),
+        *("artifact", "lookup", "stored", "compressed", "codecs", "metric_file"),
+        *("permutations", "vectors"),
+    },
+    {
+        *("pricing", "compress", "resuming", "fingerprint", "renumbering"),
         *("forecast", "inspection", "checkpoint", "__init__"),
     },
     {"torch", "baselines", "distributed", "onnx"},
@@ -51,6 +47,7 @@ PACKAGES = {
     "stored": CORE | {"safetensors"},
     "compressed": CORE | {"safetensors"},
     "metric_file": CORE | {"safetensors"},
+    "permutations": CORE | {"safetensors"},
     "sources": CORE | {"safetensors"},
     "torch": CORE | {"torch"},
     "baselines": CORE | {"torch"},

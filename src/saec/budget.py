@@ -17,6 +17,7 @@ __all__ = [
     "MaxBytes",
     "Ratio",
     "SizeBudget",
+    "check_budget",
     "parse_size",
 ]
 
@@ -107,6 +108,23 @@ class LossIncrease:
 
 SizeBudget = Ratio | MaxBytes | BitsPerFeature
 Budget = SizeBudget | LossIncrease
+
+
+def check_budget(budget: object) -> None:
+    """Refuse what is neither a budget nor None.
+
+    Raises:
+        BudgetError: in that case; names what may have been meant.
+    """
+    if budget is None or isinstance(budget, Budget):
+        return
+    if isinstance(budget, str):
+        meant = f"saec.MaxBytes({budget!r})"
+    elif _is_number(budget):
+        meant = f"saec.Ratio({budget})"
+    else:
+        meant = "saec.Ratio(27) or saec.MaxBytes('161MB')"
+    raise BudgetError(f"{budget!r} is no budget; write {meant}")
 
 
 def parse_size(size: int | str) -> int:

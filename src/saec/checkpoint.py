@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from glob import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from saec.errors import CheckpointError, did_you_mean
@@ -15,6 +15,7 @@ from saec.metric import LossMetrics
 from saec.metric_file import load_metrics
 from saec.rows import Rows, rows_of
 from saec.sources import Source, describe, listed, read_source
+from saec.sources.naming import bare_name, plain_names
 from saec.table import Field
 
 __all__ = ["LogColumns", "listed", "read_fields", "read_frequencies", "read_tables"]
@@ -79,13 +80,16 @@ def read_fields(
     metrics: str | Path | None = None,
     only: Sequence[str] = (),
     *,
+    names: Mapping[str, str] = MappingProxyType({}),
     progress: bool = True,
     folder: str | Path | None = None,
 ) -> tuple[list[Field], LossMetrics | None]:
     """Read tables with their frequencies and, if their file is given, loss metrics.
 
     A field is named by the path of the module that holds its table, as :mod:`saec.torch` names it:
-    a trailing ``.weight`` does not count. What a ``.npy`` file holds goes with the only other.
+    a trailing ``.weight`` does not count, nor do the names of wrappers: ``_orig_mod``,
+    ``_fsdp_wrapped_module``, and ``module`` before all names. What a ``.npy`` file holds goes with
+    the only other.
 
     Args:
         checkpoint: see :func:`read_tables`.
@@ -93,7 +97,9 @@ def read_fields(
             the checkpoint, a Parquet dataset, has them next to the vectors.
         metrics: see :func:`saec.load_metrics`.
         only: names or patterns like ``embeddings.*`` of the tables to read; if empty all, or with a
-            log those of which it has columns.
+            log those of which it has columns. What is the name of a table is no pattern.
+        names: by field, the table in the checkpoint, where the two have different names; its
+            frequencies and metrics may have either.
         progress: show a bar of the log's rows.
         folder: where the counts of a log are kept, see :func:`saec.frequency.count_columns`.
 
@@ -106,32 +112,34 @@ def read_fields(
         MetricError: the metrics cannot be read.
     """
     source = read_source(checkpoint)
-    tables = _by_field(_tables(checkpoint, source))
+    tables = _renamed(_by_field(_tables(checkpoint, source)), names, required=True)
     if isinstance(frequencies, LogColumns):
-        columns = _by_field(frequencies.columns)
-        columns = _renamed(columns, tables) if source.nameless else columns
+        columns = _for_tables(frequencies.columns, tables, names, source.nameless)
         _check_known(columns, tables, "columns")
-        only = only or [escape(name) for name in columns]
+        only = only or list(columns)
         tables = _chosen(tables, only)
         columns = _partners(tables, columns, only, "columns")
         counts = _counted(tables, frequencies.paths, columns, progress, folder)
     else:
         tables = _chosen(tables, only)
-        counts = _matching(checkpoint, source, frequencies, tables)
+        counts = _matching(checkpoint, source, frequencies, tables, names)
     partners = _partners(tables, counts, only, "frequencies")
     fields = [Field(name, table, partners[name]) for name, table in tables.items()]
     if metrics is None:
         return fields, None
-    return fields, _metrics(load_metrics(metrics), tables, only, source.nameless)
+    return fields, _metrics(load_metrics(metrics), tables, only, names, source.nameless)
 
 
 def _metrics(
-    loaded: LossMetrics, tables: Arrays, only: Sequence[str], nameless: bool
+    loaded: LossMetrics,
+    tables: Arrays,
+    only: Sequence[str],
+    names: Mapping[str, str],
+    nameless: bool,
 ) -> LossMetrics:
     """Those of the tables; a nameless table takes the only one."""
-    matrices, errors = _by_field(loaded), _by_field(loaded.relative_errors)
-    if nameless:
-        matrices, errors = _renamed(matrices, tables), _renamed(errors, tables)
+    matrices = _for_tables(loaded, tables, names, nameless)
+    errors = _for_tables(loaded.relative_errors, tables, names, nameless)
     matrices = _partners(tables, matrices, only, "metrics")
     return LossMetrics(matrices, loaded.examples, {name: errors[name] for name in matrices})
 
@@ -152,7 +160,11 @@ def _vectors(path: str | Path, source: Source) -> Arrays:
 
 
 def _matching(
-    checkpoint: str | Path, source: Source, frequencies: str | Path | None, tables: Arrays
+    checkpoint: str | Path,
+    source: Source,
+    frequencies: str | Path | None,
+    tables: Arrays,
+    names: Mapping[str, str],
 ) -> Arrays:
     """Frequencies by field, from a source of their own or from that of the tables."""
     if frequencies is None:
@@ -161,10 +173,10 @@ def _matching(
                 f"{checkpoint}: has no frequencies next to its vectors; give them, or a log in "
                 "which to count"
             )
-        return source.counts
+        return _for_tables(source.counts, tables, names, nameless=False)
     other = read_source(frequencies)
-    counts = _by_field(_vectors(frequencies, other))
-    return _renamed(counts, tables) if source.nameless or other.nameless else counts
+    nameless = source.nameless or other.nameless
+    return _for_tables(_vectors(frequencies, other), tables, names, nameless)
 
 
 def _counted(
@@ -189,7 +201,7 @@ def _partners(
             f"no {what} for {listed(bare)}, but for {listed(others)}; "
             "name the tables to compress with --only"
         )
-    _check_known([name for name in others if not only or _matches(name, only)], tables, what)
+    _check_known(_selected(others, only) if only else others, tables, what)
     return {name: others[name] for name in tables}
 
 
@@ -204,29 +216,70 @@ def _check_known(names: Iterable[str], tables: Arrays, what: str) -> None:
 
 def _by_field(values: Mapping[str, Value]) -> dict[str, Value]:
     """By the path of the module that holds a weight."""
-    named = {name.removesuffix(".weight"): value for name, value in values.items()}
+    plain = plain_names(values)
+    named = {plain[name]: value for name, value in values.items()}
     if len(named) < len(values):
         twice = next(name for name in named if name in values and f"{name}.weight" in values)
         raise CheckpointError(f"{twice} and {twice}.weight are the same field")
     return named
 
 
-def _renamed(values: dict[str, Value], tables: Arrays) -> dict[str, Value]:
-    """By the name of the table, where there is one of each and one is only the file's."""
-    both = len(values) == len(tables) == 1
-    return dict(zip(tables, values.values(), strict=True)) if both else values
+def _for_tables(
+    values: Mapping[str, Value], tables: Arrays, names: Mapping[str, str], nameless: bool
+) -> dict[str, Value]:
+    """By the names of the tables that they go with; where one is only the file's, by that one's."""
+    named = _renamed(_by_field(values), names)
+    if nameless and len(named) == len(tables) == 1:
+        return dict(zip(tables, named.values(), strict=True))
+    known = {bare_name(name): name for name in tables}
+    return {
+        name if name in tables else known.get(bare_name(name), name): value
+        for name, value in named.items()
+    }
+
+
+def _renamed(
+    values: dict[str, Value], names: Mapping[str, str], required: bool = False
+) -> dict[str, Value]:
+    """By the fields that ``names`` gives to some of them."""
+    fields = {}
+    for field, table in names.items():
+        found = next((name for name in (table, *_spelt(table)) if name in values), None)
+        if found is not None and field not in values:
+            fields[found] = field
+        elif required and field != found:
+            raise CheckpointError(
+                f"{table} cannot be named {field}: there are {listed(values)}"
+                f"{did_you_mean(table, values)}"
+            )
+    if len(set(fields.values())) < len(fields):
+        raise CheckpointError(f"a table is given to two fields: {listed(names)}")
+    return {fields.get(name, name): value for name, value in values.items()}
 
 
 def _chosen(tables: Arrays, only: Sequence[str]) -> Arrays:
     """Those whose name matches one of ``only``; all, if that is empty."""
     for pattern in only:
-        if not any(_matches(name, [pattern]) for name in tables):
+        if not _selected(tables, [pattern]):
             raise CheckpointError(
                 f"no table matches --only {pattern}; there are {listed(tables)}"
                 f"{did_you_mean(pattern, tables)}"
             )
-    return {name: table for name, table in tables.items() if not only or _matches(name, only)}
+    chosen = _selected(tables, only)
+    return {name: table for name, table in tables.items() if not only or name in chosen}
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern.removesuffix(".weight")) for pattern in patterns)
+def _selected(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """Those of ``names`` that are one of ``patterns``, or match one that is no name itself."""
+    known = list(names)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        spelt = (pattern, *_spelt(pattern))
+        exact = [name for name in spelt if name in known][:1]
+        chosen |= set(exact or (name for one in spelt for name in known if fnmatchcase(name, one)))
+    return [name for name in known if name in chosen]
+
+
+def _spelt(name: str) -> tuple[str, str]:
+    """Other ways to say a table's name: as in a checkpoint, and as in a wrapped model's."""
+    return name.removesuffix(".weight"), bare_name(name)

@@ -115,16 +115,23 @@ class Codebook:
         ranks: Sequence[int],
         weights: NDArray[np.float64] | None = None,
         metric: Metric | None = None,
+        exponent: int = 0,
     ) -> list[Codebook]:
-        """:meth:`round` at each of ``ranks``; finds the axes once."""
+        """:meth:`round` at each of ``ranks``, the centroids times 2 ** ``exponent``.
+
+        Finds the axes once. What is rounded are the centroids as given, so that neither squares
+        nor steps leave the range of numbers.
+        """
         dim = centroids.shape[1]
         metric = metric or Metric.euclidean(dim)
         most = max((rank for rank in ranks if rank < dim), default=0)
         axes = _principal_axes(centroids, most, weights, metric) if most else None
         return [
-            cls(*_round_coordinates(centroids, dtype))
+            cls(*_round_coordinates(centroids, dtype, exponent))
             if axes is None or rank == dim
-            else cls._on_axes(centroids, dtype, np.vstack([axes[:rank], axes[-1:]]), metric)
+            else cls._on_axes(
+                centroids, dtype, np.vstack([axes[:rank], axes[-1:]]), metric, exponent
+            )
             for rank in ranks
         ]
 
@@ -133,14 +140,21 @@ class Codebook:
         cls,
         centroids: NDArray[np.float32],
         dtype: CodebookDtype,
-        axes: NDArray[np.float16],
+        axes: NDArray[np.float64],
         metric: Metric,
+        exponent: int,
     ) -> Codebook:
-        directions = axes[:-1].astype(np.float64) @ metric.root
-        centred = (centroids - axes[-1].astype(np.float64)) @ metric.root
+        """On ``axes`` (rank + 1, dim), to which 2 ** exponent is not yet applied."""
+        scaled = np.vstack([axes[:-1], np.ldexp(axes[-1:], exponent)])
+        limit = np.finfo(np.float16).max
+        stored = np.clip(scaled, -limit, limit).astype(np.float16)
+        axes = stored.astype(np.float64)
+        axes[-1] = np.ldexp(axes[-1], -exponent)
+        directions = axes[:-1] @ metric.root
+        centred = (centroids - axes[-1]) @ metric.root
         # Least squares, since the axes as stored are not exactly orthogonal.
         coordinates = np.linalg.solve(directions @ directions.T, directions @ centred.T).T
-        return cls(*_round_coordinates(coordinates.astype(np.float32), dtype), axes)
+        return cls(*_round_coordinates(coordinates.astype(np.float32), dtype, exponent), stored)
 
     def moved(self, centroids: NDArray[np.float32]) -> Codebook:
         """Round other ``centroids`` (k, dim) to the same dtype, on the same axes.
@@ -149,7 +163,8 @@ class Codebook:
         """
         if self.axes is None:
             return Codebook.round(centroids, self.dtype)
-        return Codebook._on_axes(centroids, self.dtype, self.axes, Metric.euclidean(self.dim))
+        axes = self.axes.astype(np.float64)
+        return Codebook._on_axes(centroids, self.dtype, axes, Metric.euclidean(self.dim), 0)
 
     @property
     def clusters(self) -> int:
@@ -196,20 +211,23 @@ class Codebook:
 
 
 def _round_coordinates(
-    values: NDArray[np.float32], dtype: CodebookDtype
+    values: NDArray[np.float32], dtype: CodebookDtype, exponent: int
 ) -> tuple[NDArray[np.generic], NDArray[np.float32] | None]:
+    """Coordinates of ``values`` times 2 ** exponent, and the grid of int8."""
     if dtype != "int8":
-        limit = np.finfo(dtype).max
-        return np.clip(values, -limit, limit).astype(dtype), None
-    limit = np.finfo(np.float32).max / 2
-    values = np.clip(values, -limit, limit)
+        limit = float(np.finfo(dtype).max)
+        scaled = np.ldexp(values.astype(np.float64), exponent)
+        return np.clip(scaled, -limit, limit).astype(dtype), None
+    limit = np.ldexp(float(np.finfo(np.float32).max) / 2, -exponent)
+    values = np.clip(values.astype(np.float64), -limit, limit).astype(np.float32)
     low, high = values.min(axis=0), values.max(axis=0)
     offset = (low.astype(np.float64) + high) / 2
     scale = (high.astype(np.float64) - low) / _INT8_STEPS
+    grid = np.ldexp(np.stack([scale, offset]), exponent).astype(np.float32)
     # A constant axis, or one whose step underflows float32, is its offset alone.
-    scale = np.where(scale < np.finfo(np.float32).tiny, 1.0, scale)
-    grid = np.stack([scale, offset]).astype(np.float32)
-    steps = np.rint((values - grid[1]) / grid[0].astype(np.float64))
+    grid[0] = np.where(grid[0] == 0, 1, grid[0])
+    step, middle = np.ldexp(grid.astype(np.float64), -exponent)
+    steps = np.rint((values - middle) / step)
     return np.clip(steps, -127, 127).astype(np.int8), grid
 
 
@@ -218,7 +236,7 @@ def _principal_axes(
     rank: int,
     weights: NDArray[np.float64] | None,
     metric: Metric,
-) -> NDArray[np.float16]:
+) -> NDArray[np.float64]:
     """The ``rank`` leading axes of the weighted centroids and, last, their mean.
 
     Axes are orthogonal in the metric, and of Euclidean length one so that float16 holds them.
@@ -231,8 +249,4 @@ def _principal_axes(
     _, vectors = np.linalg.eigh(covariance)  # ascending
     directions = vectors[:, ::-1][:, :rank].T @ metric.inverse_root
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    limit = np.finfo(np.float16).max
-    axes: NDArray[np.float16] = np.clip(np.vstack([directions, mean]), -limit, limit).astype(
-        np.float16
-    )
-    return axes
+    return np.vstack([directions, mean])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saec import _native
-from saec.errors import ArtifactError, IdError
+from saec.errors import ArtifactError, IdError, check_plain
 
 __all__ = ["PackedCodes", "PackedRows", "bits_for", "check_ids", "packed_bytes", "whole_ids"]
 
@@ -31,6 +31,7 @@ def whole_ids(
 
     ``beyond`` is what an error says of an id that int64 cannot hold.
     """
+    check_plain(ids, f"{place}: ids", IdError)
     array = np.asarray(ids)
     if array.size == 0:
         return np.zeros(array.shape, dtype=np.int64)

@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saec.allocation import Option
-from saec.budget import Budget
-from saec.codecs.axes import renumbers
+from saec.budget import Budget, check_budget
 from saec.codecs.codec import Codec, Coded
 from saec.compressed import Compressed, load
 from saec.errors import OptionError
 from saec.fingerprint import fingerprint
 from saec.passes import Advance
 from saec.permutations import permutation_path, remove_permutations, save_permutations
-from saec.pricing import RAW, Priced, field_rng
+from saec.pricing import RAW, Priced, check_request, field_rng
 from saec.progress import bar
 from saec.resuming import Resumable
 from saec.rows import ArrayRows, FileRows
@@ -59,7 +58,7 @@ def compress(
         out: write the artifact here instead of holding it in memory, and return it loaded. What is
             finished is kept beside it, in ``<out>.partial``, until all is: the same call after an
             interruption goes on where it stopped, and ends with the same artifact. If features are
-            renumbered, ``<out>.permutation.safetensors`` gets the old id of each new one.
+            renumbered, ``<out>.permutation.safetensors`` gets the old ids.
         memory: with ``out``, what the process may take, in bytes or as ``"2GB"``; rows of a head
             that do not fit are read again for each iteration. None for no limit.
 
@@ -72,8 +71,10 @@ def compress(
         FieldError: names are not unique, or there are no fields.
         MetricError: a metric is missing or malformed.
         ArtifactError: ``out`` cannot be written, or another process is writing it.
-        OptionError: ``memory`` is given without ``out``.
+        OptionError: ``memory`` is given without ``out``; or codec or seed are none.
     """
+    check_budget(budget)
+    check_request(codec, seed)
     if isinstance(fields, Priced):
         if out is not None:
             raise OptionError("out needs the fields themselves, not what saec.measure gave of them")
@@ -100,12 +101,10 @@ def compress(
             budget=budget,
         )
         result = compress_priced(priced, budget, run)
-        if renumbers(codec):
-            # First: without, ids mean nothing.
-            run.put(lambda path: save_permutations(path, result), permutation_path(out))
-            run.finish(result)
-        else:
-            run.finish(result)
+        renumbered = any(field.renumbered for field in result.values())
+        old_ids = partial(save_permutations, fields=result)
+        run.finish(result, {permutation_path(out): old_ids} if renumbered else {})
+        if not renumbered:
             remove_permutations(out)  # of an artifact that was here before
     return load(out)
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,14 @@ from saec.codes import whole_ids
 from saec.errors import ArtifactError, FieldError, did_you_mean
 from saec.files import readable_file
 from saec.lookup import Bags, Mode, bags_of, gather, output_dtype
+from saec.model_size import ModelSize
 from saec.notebook import html_table
+from saec.permutations import (
+    permutation_path,
+    remove_permutations,
+    save_permutations,
+    saved_permutations,
+)
 from saec.remote import as_url
 from saec.sources import listed
 from saec.stored.clustered import ClusteredField
@@ -43,6 +51,10 @@ class Compressed(Mapping[str, CompressedField]):
         fields: names must be unique.
         predicted_loss_increase: of the model's loss by the compression, in nats; None if unknown.
 
+    Attributes:
+        model_size: of the model that :func:`saec.torch.compress_` put the tables into; None
+            otherwise, and once it was loaded.
+
     Raises:
         FieldError: names are not unique.
         ArtifactError: ``predicted_loss_increase`` is negative or not finite.
@@ -55,6 +67,7 @@ class Compressed(Mapping[str, CompressedField]):
         if len(self._fields) != len(fields):
             raise FieldError("field names are not unique")
         self.sharded: Mapping[str, Mapping[str, artifact.ShardedTensor]] = {}  # loaded from there
+        self.model_size: ModelSize | None = None
         self.predicted_loss_increase = (
             None if predicted_loss_increase is None else _checked_loss(predicted_loss_increase)
         )
@@ -190,15 +203,35 @@ class Compressed(Mapping[str, CompressedField]):
     def save(self, path: str | os.PathLike[str] | BinaryIO) -> None:
         """Write the artifact, one file, whole or not at all (docs/format.md).
 
+        Where features were renumbered, their old ids go to ``<path>.permutation.safetensors``:
+        without them nobody can tell which id a feature has. :func:`saec.load` finds them there.
+        What an artifact that was here before has left there is removed. A renumbered artifact that
+        was loaded without that file is saved without it.
+
         Args:
             path: of the file; or a URL such as ``s3://bucket/model.saec``, by way of fsspec; or a
-                binary stream, such as ``io.BytesIO``.
+                binary stream, such as ``io.BytesIO``, which has no place for old ids.
 
         Raises:
-            ArtifactError: the file cannot be written.
+            ArtifactError: a file cannot be written, or the old ids cannot be read, or there is no
+                place for them.
             OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
         """
-        artifact.write(path, [field.entry for field in self.values()], self.facts)
+        known = [name for name, field in self.items() if field.permutation_known]
+        entries = [field.entry for field in self.values()]
+        if not isinstance(path, str | os.PathLike):
+            if known:
+                raise ArtifactError(
+                    f"features of {listed(known)} were renumbered, and a stream has no place for "
+                    "their old ids: save to a path"
+                )
+            artifact.write(path, entries, self.facts)
+            return
+        # They take their place before the artifact does: it is useless without its old ids.
+        first = partial(save_permutations, permutation_path(path), self) if known else None
+        artifact.write(path, entries, self.facts, first)
+        if not known and as_url(path) is None:
+            remove_permutations(path)
 
     @property
     def facts(self) -> dict[str, float]:
@@ -209,12 +242,19 @@ class Compressed(Mapping[str, CompressedField]):
     def __repr__(self) -> str:
         return (
             f"Compressed({len(self)} fields, {self.nbytes} bytes, "
-            f"ratio {self.compression_ratio:.1f})"
+            f"ratio {self.compression_ratio:.1f}{self._whole_model})"
         )
+
+    @property
+    def _whole_model(self) -> str:
+        """The ratio of the whole model, to end a text on that of the tables."""
+        size = self.model_size
+        return "" if size is None else f"; the whole model {size.ratio:.1f}, {size.after} bytes"
 
     def _repr_html_(self) -> str:
         loss = self.predicted_loss_increase
         cost = "" if loss is None else f"predicted log-loss increase {loss:.2g} nats"
+        cost = (cost + self._whole_model).removeprefix("; ")
         features = sum(field.vocab_size for field in self.values())
         size = size_cells(self.nbytes, self.original_nbytes, features)
         rows = [
@@ -228,6 +268,8 @@ def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
     """Open an artifact, memory-mapped: lookups read only the pages that they need.
 
     Shards that it joins are mapped, too, and must lie beside it, or beside what it is a link to.
+    There, too, are the old ids of renumbered features, which a field's ``old_ids`` and ``new_ids``
+    read; lookups need none of them.
 
     Args:
         source: path of the file; or a URL such as ``s3://bucket/model.saec``, downloaded by way of
@@ -241,11 +283,15 @@ def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
     named = str(as_url(source) or source) if isinstance(source, str | os.PathLike) else "the bytes"
     with readable_file(source, ArtifactError) as path:
         try:
-            return _loaded(path)
+            result = _loaded(path)
         except ArtifactError as error:
             if str(path) == named:
                 raise
             raise ArtifactError(str(error).replace(str(path), named)) from error
+    if isinstance(source, str | os.PathLike):
+        for name, saved in saved_permutations(source, result.values()).items():
+            result[name].saved_permutation = saved
+    return result
 
 
 def _loaded(path: Path) -> Compressed:

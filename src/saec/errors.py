@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from types import ModuleType
 
+import numpy as np
+
 __all__ = [
     "ArtifactError",
     "BudgetError",
@@ -18,10 +20,12 @@ __all__ = [
     "MetricError",
     "MetricWarning",
     "ModuleError",
+    "ModuleWarning",
     "OnnxError",
     "OptionError",
     "OptionalDependencyError",
     "SaecError",
+    "check_plain",
     "did_you_mean",
     "require",
 ]
@@ -79,8 +83,36 @@ class MetricWarning(UserWarning):
     """A field has no loss metric of its own and falls back to Euclidean distance."""
 
 
+class ModuleWarning(UserWarning):
+    """Tables of a PyTorch model stay as they are."""
+
+
 class OptionalDependencyError(SaecError, ImportError):
     """A package of an optional extra is not installed."""
+
+
+def check_plain(value: object, what: str, failure: type[SaecError]) -> None:
+    """Refuse arrays that numpy would read as something else than they are.
+
+    These are masked arrays, whose mask would be lost, ``np.matrix``, whose rows are matrices again,
+    and sparse matrices.
+
+    Args:
+        value: any argument.
+        what: it is, to begin the message.
+        failure: the error to raise.
+    """
+    if type(value) is np.ndarray:
+        return
+    if isinstance(value, np.ma.MaskedArray):
+        raise failure(
+            f"{what} cannot be a masked array, whose mask would be lost; give a plain array, "
+            "as .filled(0) or .compressed() make it"
+        )
+    if isinstance(value, np.matrix):
+        raise failure(f"{what} cannot be a numpy.matrix; give numpy.asarray of it")
+    if hasattr(value, "tocsr") and hasattr(value, "toarray"):
+        raise failure(f"{what} cannot be a sparse {type(value).__name__}; give its .toarray()")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

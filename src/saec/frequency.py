@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from saec.errors import DataError, IdError
+from saec.errors import DataError, IdError, check_plain
 from saec.files import reserve
 from saec.log_blocks import column_ids, log_blocks, log_files, log_rows
 from saec.progress import bar, track
@@ -38,7 +38,7 @@ def count_ids(ids: ArrayLike, vocab_size: int) -> Counts:
         IdError: an id is out of range (the first one is named), or ids are no integers.
     """
     counter = _Counter("ids", vocab_size)
-    counter.add(_array("ids", ids))
+    counter.add(ids)
     return counter.counts
 
 
@@ -73,7 +73,7 @@ def count_batches(
             if vocab_sizes is None and name not in counters:
                 counters[name] = _Counter(name, None)
             if name in counters:
-                counters[name].add(_array(name, ids))
+                counters[name].add(ids)
     missing = ", ".join(repr(name) for name in counters if name not in seen)
     if missing or not seen:
         found = ", ".join(map(repr, seen)) or "nothing"
@@ -160,7 +160,8 @@ class _Counter:
     def counts(self) -> Counts:
         return self._counts[: self._size]
 
-    def add(self, ids: NDArray[Any]) -> None:
+    def add(self, given: ArrayLike) -> None:
+        ids = _array(self._name, given)
         if ids.size == 0:
             return
         if ids.dtype.kind not in "iu":
@@ -195,6 +196,7 @@ def _is_size(value: object) -> bool:
 
 
 def _array(name: str, ids: ArrayLike) -> NDArray[Any]:
+    check_plain(ids, f"{name!r}: ids", IdError)
     try:
         return np.asarray(ids)
     except ValueError as error:  # rows of different lengths

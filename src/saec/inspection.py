@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from saec.budget import Ratio
-from saec.codecs.survey import moments_of
+from saec.clustering.rowmap import RowMap
+from saec.codecs.curve import field_map, surveyed
+from saec.codecs.survey import Moments
 from saec.metric import Metric
 from saec.notebook import html_table, text_table
-from saec.pricing import Priced
+from saec.parts import Part
+from saec.pricing import Priced, field_rng
 from saec.table import Field
+from saec.workspace import IN_MEMORY
 
 __all__ = ["InspectedField", "Inspection", "inspect"]
+
+_MOST_FAR = 8  # rows of a field that are named
 
 _HEADING = (
     *("field", "rows", "dim", "bytes", "rows once", "of occurrences", "directions"),
@@ -37,6 +44,9 @@ class InspectedField:
         directions: effective number of directions in which rows differ, (sum v)^2 / sum v^2 over
             the variances v along the principal axes; 0 if all rows are equal.
         planned_nbytes: about what the field would take.
+        far_rows: id of each row that lies much farther from the mean than nearly all others, at
+            most 8 of them, and how many times as far, the farthest first. Codebooks of int8 store
+            such rows nearer to the others than they are, so that the others keep their digits.
     """
 
     name: str
@@ -47,6 +57,7 @@ class InspectedField:
     occurrences_once: float
     directions: float
     planned_nbytes: int
+    far_rows: tuple[tuple[int, float], ...] = ()
 
     @property
     def planned_bits_per_feature(self) -> float:
@@ -83,6 +94,11 @@ class Inspection:
     def __str__(self) -> str:
         return text_table(self._caption, _HEADING, map(_cells, self.fields))
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is unusual, a line for each field where something is."""
+        return tuple(_remark(field) for field in self.fields if field.far_rows)
+
     def _repr_html_(self) -> str:
         return html_table(self._caption, _HEADING, map(_cells, self.fields))
 
@@ -92,9 +108,17 @@ class Inspection:
         cost = "" if loss is None else f", predicted log-loss increase {loss:.2g} nats"
         size = f"{self.nbytes:,} bytes would become {self.planned_nbytes:,}"
         measured = "in the loss metric" if self.in_loss_metric else "in Euclidean distance"
-        return (
-            f"{size}, ratio {self.planned_ratio:.1f}{cost}\ndirections: effective number {measured}"
+        lines = (
+            f"{size}, ratio {self.planned_ratio:.1f}{cost}",
+            f"directions: effective number {measured}",
+            *self.remarks,
         )
+        return "\n".join(lines)
+
+
+def _remark(field: InspectedField) -> str:
+    rows = ", ".join(f"{row} ({times:,.0f} times as far)" for row, times in field.far_rows)
+    return f"field {field.name!r}: rows far from nearly all others: {rows}"
 
 
 def _cells(field: InspectedField) -> tuple[str, ...]:
@@ -142,7 +166,7 @@ def inspect(
     known = priced.metrics
     return Inspection(
         fields=tuple(
-            _inspected(field, None if known is None else known[field.name], option.bits)
+            _inspected(field, None if known is None else known[field.name], option.bits, seed)
             for field, option in zip(priced.fields, chosen, strict=True)
         ),
         in_loss_metric=known is not None,
@@ -153,8 +177,10 @@ def inspect(
     )
 
 
-def _inspected(field: Field, metric: Metric | None, bits: int) -> InspectedField:
+def _inspected(field: Field, metric: Metric | None, bits: int, seed: int) -> InspectedField:
     once = field.census.counted(1.0)
+    survey = surveyed(field, field_rng(seed, field, 2), IN_MEMORY)
+    row_map = field_map(field, survey, None if metric is None else metric.root)
     return InspectedField(
         name=field.name,
         vocab_size=field.vocab_size,
@@ -162,14 +188,32 @@ def _inspected(field: Field, metric: Metric | None, bits: int) -> InspectedField
         nbytes=field.nbytes,
         rows_once=once / field.vocab_size,
         occurrences_once=once / field.census.total,
-        directions=_directions(field, Metric.euclidean(field.dim) if metric is None else metric),
+        directions=_directions(
+            survey.moments, Metric.euclidean(field.dim) if metric is None else metric
+        ),
         planned_nbytes=-(-bits // 8),
+        far_rows=field.passes.run(_FindFar(row_map), _farthest),
     )
 
 
-def _directions(field: Field, metric: Metric) -> float:
+@dataclass(frozen=True, eq=False)
+class _FindFar:
+    """A task that finds the rows of a part that lie far from nearly all others."""
+
+    row_map: RowMap
+
+    def __call__(self, part: Part, before: NDArray[np.int64]) -> tuple[tuple[int, float], ...]:
+        far, times = self.row_map.far(part.weights(), part.frequencies())
+        return _farthest([tuple(zip((part.start + far).tolist(), times.tolist(), strict=True))])
+
+
+def _farthest(parts: Sequence[tuple[tuple[int, float], ...]]) -> tuple[tuple[int, float], ...]:
+    found = [row for part in parts for row in part]
+    return tuple(nlargest(_MOST_FAR, found, key=lambda row: row[1]))
+
+
+def _directions(moments: Moments, metric: Metric) -> float:
     """The participation ratio of the variances: two traces give it without finding the axes."""
-    moments = moments_of(field)
     spread = metric.root @ moments.covariance @ metric.root
     total = float(np.trace(spread))
     # Of equal rows, rounding leaves a variance of its own.

@@ -11,13 +11,17 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from saec.errors import MetricError, MetricWarning
+from saec.errors import MetricError, MetricWarning, check_plain
 from saec.table import Field
 
 __all__ = ["LossMetrics", "Metric", "check_metrics"]
 
 # Asymmetry and negative eigenvalues up to this share of the largest are rounding.
 ROUNDING = 1e-6
+
+# Products of larger entries, or smaller than the inverse, with frequencies and squares of a table's
+# values could leave the range of float64.
+LARGEST = 1e100
 
 # The ridge, as a share of the mean eigenvalue: directions that the examples never used cost a
 # little, so that rows stay apart in them and the metric can be inverted.
@@ -170,6 +174,7 @@ def _check_names(fields: set[str], metrics: set[str]) -> None:
 
 
 def _checked(matrix: ArrayLike, name: str, dim: int) -> NDArray[np.float64]:
+    check_plain(matrix, f"field {name!r}: the metric", MetricError)
     array = np.asarray(matrix)
     if array.dtype.kind not in "biuf":
         raise MetricError(f"field {name!r}: the metric is {array.dtype}, not real numbers")
@@ -184,7 +189,13 @@ def _checked(matrix: ArrayLike, name: str, dim: int) -> NDArray[np.float64]:
         raise MetricError(
             f"field {name!r}: the metric holds {array[row, column]} at row {row}, column {column}"
         )
-    asymmetry, largest = np.abs(array - array.T).max(), np.abs(array).max()
+    largest = float(np.abs(array).max())
+    if largest and not 1 / LARGEST <= largest <= LARGEST:
+        raise MetricError(
+            f"field {name!r}: the largest entry of the metric is {largest:.4g}; it must be "
+            f"from {1 / LARGEST:.0e} to {LARGEST:.0e}; scale the loss"
+        )
+    asymmetry = float(np.abs(array - array.T).max())
     if asymmetry > ROUNDING * largest:
         raise MetricError(
             f"field {name!r}: the metric is not symmetric: entries of up to {largest:.4g} differ "

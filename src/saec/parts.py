@@ -18,11 +18,25 @@ from numpy.typing import NDArray
 from saec.errors import FieldError
 from saec.rows import Rows
 
-__all__ = ["GROUP", "Counter", "Part", "Task", "merged", "parts_of"]
+__all__ = [
+    "GROUP",
+    "Counter",
+    "Part",
+    "Task",
+    "check_finite",
+    "check_frequencies",
+    "check_total",
+    "merged",
+    "parts_of",
+]
 
 GROUP = 8  # results merged at once
 
 _PART_VALUES = 1 << 22  # float32 values of a part: 16 MB
+
+# Products of larger frequencies, or smaller than the inverse, with squares of a table's values and
+# with metrics could leave the range of float64.
+MOST_FREQUENT = 1e200
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -136,10 +150,24 @@ def check_finite(name: str, weights: NDArray[Any], first: int) -> None:
 
 def check_frequencies(name: str, frequencies: NDArray[np.float64], first: int) -> None:
     """Raise FieldError for the first frequency that cannot be; ``first`` is the first row's id."""
-    good = np.isfinite(frequencies) & (frequencies >= 0)
+    good = (frequencies <= MOST_FREQUENT) & (frequencies >= 0)  # NaN is not good
     if not good.all():
         bad = int(np.argmin(good))
+        value = float(frequencies[bad])
+        wanted = "finite and not negative"
+        if np.isfinite(value) and value > 0:
+            wanted = f"at most {MOST_FREQUENT:.0e}; divide all by the same number"
         raise FieldError(
-            f"field {name!r}: the frequency of id {first + bad} is {float(frequencies[bad])}; "
-            "it must be finite and not negative"
+            f"field {name!r}: the frequency of id {first + bad} is {value}; it must be {wanted}"
+        )
+
+
+def check_total(name: str, total: float, rows: int) -> None:
+    """Raise FieldError if frequencies of ``rows`` rows that sum up to ``total`` are too small."""
+    if total == 0:
+        raise FieldError(f"field {name!r}: all {rows} frequencies are zero")
+    if total < 1 / MOST_FREQUENT:
+        raise FieldError(
+            f"field {name!r}: all {rows} frequencies together are {total}; they must be at least "
+            f"{1 / MOST_FREQUENT:.0e}; multiply all by the same number"
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from saec import artifact
 from saec.allocation import Option, allocate, allocate_within
-from saec.budget import Budget, LossIncrease, SizeBudget
+from saec.budget import Budget, LossIncrease, SizeBudget, check_budget
 from saec.codecs.axes import Axes
 from saec.codecs.clusters import Clusters
 from saec.codecs.codec import Codec
@@ -23,7 +24,7 @@ from saec.stored.raw import RawField
 from saec.table import Field, check_fields
 from saec.workspace import IN_MEMORY, Workspace
 
-__all__ = ["RAW", "Priced", "check_reachable", "field_rng", "measure"]
+__all__ = ["RAW", "Priced", "check_reachable", "check_request", "field_rng", "measure"]
 
 RAW = "raw"  # the choice to keep a table as it is
 _CORRECTIONS = 12  # of an allocation, by the size of the file that it makes
@@ -76,6 +77,7 @@ class Priced:
         A ``budget`` that cannot be reached is refused before. What was measured is returned as it
         is; codec and metrics are its own then.
         """
+        check_request(codec, seed)
         if isinstance(fields, Priced):
             _check_unused(codec, metrics)
             return fields
@@ -117,6 +119,7 @@ class Priced:
 
     def chosen(self, budget: Budget | None) -> list[Option]:
         """One option per field, within the budget; errors as of :func:`saec.compress`."""
+        check_budget(budget)
         if budget is None:
             if not self.has_one_size:
                 raise BudgetError("a codec that does not fix the number of clusters needs a budget")
@@ -201,6 +204,22 @@ def _file_bytes(entries: Sequence[artifact.Entry], in_nats: bool) -> int:
     """Bytes of a file, at most."""
     spare = _SPARE_BYTES + _SPARE_BYTES_PER_FIELD * len(entries)
     return artifact.file_bytes(entries, LONGEST_FACTS if in_nats else {}, spare)
+
+
+def check_request(codec: object, seed: object) -> None:
+    """Refuse a codec or a seed that is none.
+
+    Raises:
+        OptionError: in these cases; names what may have been meant.
+    """
+    if codec is not None and (isinstance(codec, type) or not hasattr(codec, "encode")):
+        name = codec.__name__ if isinstance(codec, type) else str(codec)
+        meant = {"axes": "saec.Axes()", "clusters": "saec.Clusters()"}.get(name.lower())
+        raise OptionError(
+            f"codec cannot be {codec!r}; write {meant or 'saec.Axes() or saec.Clusters()'}"
+        )
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+        raise OptionError(f"seed cannot be {seed!r}; it is a whole number of 0 or more")
 
 
 def _bits(chosen: Sequence[Option]) -> int:

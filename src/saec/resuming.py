@@ -9,10 +9,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
-
-import numpy as np
 
 from saec import artifact
 from saec.codecs.codec import Coded
@@ -33,15 +31,15 @@ from saec.files import (
     whole_file,
 )
 from saec.remote import refuse_url
-from saec.vectors import save_vector
 from saec.workspace import ShardNames, Workspace
 
 __all__ = ["Resumable"]
 
 logger = logging.getLogger(__name__)
 
-_MARK, _LOCK, _MADE = "mark", "lock", "made"
+_MARK, _LOCK, _MADE, _ARTIFACT = "mark", "lock", "made", "artifact"
 _FINISHED = "field-*.saec"
+_NOTHING: Mapping[Path, Callable[[Path], None]] = MappingProxyType({})
 
 # The request cannot be met, whatever is repeated. Any other error, such as one of reading a file or
 # of a cluster, may pass.
@@ -109,7 +107,6 @@ class Resumable:
         kept = _kept(path)
         if kept is None:
             coded = code()
-            _keep_permutation(path, coded)
             Compressed([coded.field], coded.lost).save(path)
             kept = _opened(path)
         loss = kept.predicted_loss_increase
@@ -118,8 +115,15 @@ class Resumable:
         self._sharded[field.name] = kept.sharded.get(field.name, {})
         return Coded(field, loss)
 
-    def finish(self, result: Compressed) -> None:
+    def finish(
+        self, result: Compressed, beside: Mapping[Path, Callable[[Path], None]] = _NOTHING
+    ) -> None:
         """Write the artifact; what it was made of is no longer needed.
+
+        Args:
+            result: what it is to hold.
+            beside: files without which it is useless, and what writes each; they take their places
+                once the artifact is written, and before it takes its own.
 
         Raises:
             ArtifactError: it cannot be written; what is finished remains.
@@ -131,7 +135,11 @@ class Resumable:
                 for file in tensor.files:
                     self._bring(self.folder / file, self.out.with_name(file))
             entries.append(replace(field.entry, sharded=sharded))
-        self.put(lambda path: artifact.write(path, entries, result.facts), self.out)
+        made = self.folder / _ARTIFACT
+        artifact.write(made, entries, result.facts)
+        for target, write in beside.items():
+            self.put(write, target)
+        self._place(made, self.out)
         try:
             shutil.rmtree(self.folder)
         except OSError as error:  # the artifact is complete all the same
@@ -239,19 +247,6 @@ def _same(handle: int, path: Path) -> bool:
         return False
 
 
-def _permutation_of(path: Path) -> Path:
-    return path.with_suffix(".permutation.npy")
-
-
-def _keep_permutation(path: Path, coded: Coded) -> None:
-    """First, so that a finished field has one; artifacts do not hold them."""
-    permutation: object = coded.field.permutation
-    if permutation is None:
-        return
-    assert isinstance(permutation, np.ndarray | artifact.ShardedTensor), "shards, by workers"
-    save_vector(_permutation_of(path), permutation, ArtifactError)
-
-
 def _kept(path: Path) -> Compressed | None:
     """A finished field; None if there is none, or its files are damaged and it is coded anew."""
     if not path.exists():
@@ -268,5 +263,5 @@ def _opened(path: Path) -> Compressed:
     kept = load(path)
     for field in kept.values():
         if field.renumbered:
-            field.permutation = np.load(_permutation_of(path), mmap_mode="r")
+            field.permutation = field.old_ids
     return kept

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saec.census import Census, join_censuses, take_census
-from saec.errors import FieldError
-from saec.parts import Part, check_finite, check_frequencies, parts_of
+from saec.errors import FieldError, check_plain
+from saec.parts import Part, check_finite, check_frequencies, check_total, parts_of
 from saec.passes import LocalPasses, Passes
 from saec.rows import ArrayRows, Rows, rows_of
 
@@ -95,8 +95,7 @@ class Field:
             FieldError: a frequency is negative or not finite, or all are zero.
         """
         census = self.passes.run(take_census, join_censuses)
-        if not census.seen:
-            raise FieldError(f"field {self.name!r}: all {census.rows} frequencies are zero")
+        check_total(self.name, census.total, census.rows)
         return census
 
     def worked_on(self, passes: Callable[[tuple[Part, ...]], Passes]) -> Field:
@@ -126,6 +125,7 @@ def check_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
 
 
 def _checked_rows(name: str, weights: NDArray[Any] | Rows) -> Rows:
+    check_plain(weights, f"field {name!r}: weights", FieldError)
     if not isinstance(weights, np.ndarray | Rows):
         raise FieldError(
             f"field {name!r}: weights must be a numpy array or memory map, "
@@ -153,6 +153,7 @@ def _blocks(weights: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
 
 
 def _checked_counts(name: str, values: ArrayLike | Rows, rows: int) -> Rows:
+    check_plain(values, f"field {name!r}: frequencies", FieldError)
     counts = rows_of(values)
     if counts.dtype.kind not in "biuf" and counts.dtype != BFLOAT16:
         raise FieldError(f"field {name!r}: frequencies are {counts.dtype}, not real numbers")
@@ -164,6 +165,5 @@ def _checked_counts(name: str, values: ArrayLike | Rows, rows: int) -> Rows:
         return counts
     frequencies = counts.array.astype(np.float64, copy=False)
     check_frequencies(name, frequencies, 0)
-    if not frequencies.any():
-        raise FieldError(f"field {name!r}: all {rows} frequencies are zero")
+    check_total(name, float(frequencies.sum()), rows)
     return ArrayRows(frequencies)

@@ -14,7 +14,7 @@ from saec.artifact import GRAIN, ShardedTensor
 from saec.errors import DataError, SaecError
 from saec.files import let_go, whole_file
 
-__all__ = ["save_vector"]
+__all__ = ["save_vector", "vector_blocks"]
 
 _BLOCK = 1 << 24  # bytes that are copied at once
 
@@ -35,11 +35,17 @@ def save_vector(
     header = np.lib.format.header_data_from_array_1_0(np.zeros(0, "<i8"))
     with whole_file(path, failure) as stream:
         np.lib.format.write_array_header_1_0(stream, header | {"shape": (made.nbytes // 8,)})
-        blocks = _of_shards(path, made) if isinstance(made, ShardedTensor) else _of_array(made)
-        for block in blocks:
+        for block in vector_blocks(path, made):
             stream.write(block)
     mapped: NDArray[np.int64] = np.load(path, mmap_mode="r")
     return mapped
+
+
+def vector_blocks(
+    path: Path, made: NDArray[Any] | ShardedTensor
+) -> Iterator[memoryview] | Iterator[bytes]:
+    """The bytes of a vector, block after block: contiguous, or in shards beside ``path``."""
+    return _of_shards(path, made) if isinstance(made, ShardedTensor) else _of_array(made)
 
 
 def _of_array(made: NDArray[Any]) -> Iterator[memoryview]:

@@ -129,7 +129,10 @@ def test_info_names_the_fields_that_take_new_ids(tiered: Path, run: Run) -> None
     words = ("compress", "both.npz", "--frequencies", "mixed.npz", "--ratio", 8, "--quiet")
     options = ("--metrics", "metrics.safetensors", "--order", "frequency", "-o", "new.saec")
     assert run(*words, *options) == (0, "", "")
-    assert "renumbered, takes new ids: user\n" in run("info", "new.saec")[1]
+    line = "renumbered, takes new ids: user (old ids: {}beside the artifact)\n"
+    assert line.format("") in run("info", "new.saec")[1]
+    Path("new.saec.permutation.safetensors").unlink()
+    assert line.format("missing ") in run("info", "new.saec")[1]
     user, item = json.loads(run("info", "new.saec", "--json")[1])["fields"]
     assert user["renumbered"] is True
     assert "renumbered" not in item

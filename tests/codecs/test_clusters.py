@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from saec.allocation import Option
 from saec.codebook import Codebook
-from saec.codecs.clusters import Clusters
+from saec.codecs.clusters import Choice, Clusters
 from saec.errors import OptionError
 from saec.metric import Metric
 from saec.stored.clustered import ClusteredField
@@ -167,7 +167,10 @@ def test_the_metric_saves_nats(rng: np.random.Generator) -> None:
     field, codec, metric = Field("x", table(rng), zipf(600)), Clusters(), steep(rng)
     for number in (20, 60, -20):
         option = offers(codec, field, metric)[number]
-        plain = replace(option.choice, metric=None, nats=0.5 / field.census.total)
+        assert isinstance(option.choice, Choice)
+        euclidean = replace(option.choice.row_map, root=None, reach=None)
+        unit = 4.0**euclidean.exponent
+        plain = replace(option.choice, metric=None, unit=unit, row_map=euclidean)
         lost = []
         for choice, near in ((option.choice, metric), (plain, None)):
             coded = encode_as(field, codec, replace(option, choice=choice), near)
@@ -259,7 +262,7 @@ def test_options_fall_and_hold(rng: np.random.Generator) -> None:
 def test_expected_nats_are_about_what_comes_out(rng: np.random.Generator) -> None:
     field, metric = Field("x", table(rng, 2000), zipf(2000)), steep(rng)
     codec = Clusters(radius_share=1)
-    for option in offers(codec, field, metric)[::9]:
+    for option in offers(codec, field, metric)[::18]:
         coded = encode_as(field, codec, option, metric)
         assert lost_nats(field, coded, metric) == pytest.approx(option.distortion, rel=0.35)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from saec.clustering.lloyd import Clustering
+from saec.clustering.rowmap import RowMap
 from saec.codebook import Codebook
 from saec.codecs import curve
-from saec.codecs.curve import DistortionCurve, measure_curves
+from saec.codecs.curve import DistortionCurve, judged_rows, measure_curves, surveyed
 from saec.table import Field
 from saec.workspace import IN_MEMORY
 
@@ -56,11 +57,24 @@ def store(clustering: Clustering, ranks: Sequence[int]) -> list[Codebook]:
     return Codebook.round_at(clustering.centroids, "float32", ranks)
 
 
+def measured_curves(
+    field: Field,
+    learned: Callable[[int], Clustering],
+    ranks: Sequence[int],
+    most: int,
+    rng: np.random.Generator,
+    root: np.ndarray | None = None,
+) -> dict[int, DistortionCurve]:
+    row_map = RowMap(root=root)
+    judged = judged_rows(surveyed(field, rng, IN_MEMORY), row_map)
+    return measure_curves("x", learned, store, ranks, most, judged, row_map, IN_MEMORY)
+
+
 def test_measured_by_hand(rng: np.random.Generator) -> None:
-    measured = measure_curves(FIELD, learn, store, [1], 1, rng, None, IN_MEMORY)[1]
+    measured = measured_curves(FIELD, learn, [1], 1, rng, None)[1]
     assert measured.clusters.tolist() == [1]
     assert measured.distortion.tolist() == [150]
-    measured = measure_curves(FIELD, learn, store, [1], 4, rng, None, IN_MEMORY)[1]
+    measured = measured_curves(FIELD, learn, [1], 4, rng, None)[1]
     assert measured.clusters.tolist() == [1, 2]
     assert measured.distortion.tolist() == [150, 0]
 
@@ -73,12 +87,12 @@ def test_judged_in_a_metric_by_hand(rng: np.random.Generator) -> None:
         return Clustering(np.array([[0, 3]], np.float32), np.ones(1), (), True)
 
     for root, expected in ((None, 10 + 10 * 4), (np.diag([2.0, 1]), 13 + 10 * 4)):
-        measured = measure_curves(field, one, store, [2], 1, rng, root, IN_MEMORY)[2]
+        measured = measured_curves(field, one, [2], 1, rng, root)[2]
         assert measured.distortion.tolist() == [expected]
 
 
 def test_stops_where_rows_run_out(rng: np.random.Generator) -> None:
-    measured = measure_curves(FIELD, learn, store, [1], 4000, rng, None, IN_MEMORY)[1]
+    measured = measured_curves(FIELD, learn, [1], 4000, rng, None)[1]
     assert measured.clusters.tolist() == [1, 2, 8], "only two clusters came back for eight"
 
 
@@ -90,7 +104,7 @@ def test_stored_codebooks_are_judged(rng: np.random.Generator) -> None:
     def two(clusters: int) -> Clustering:
         return Clustering(centroids[:clusters], np.ones(clusters), (), True)
 
-    curves = measure_curves(field, two, store, [1, 2], 2, rng, None, IN_MEMORY)
+    curves = measured_curves(field, two, [1, 2], 2, rng, None)
     assert set(curves) == {1, 2}
     assert curves[1].distortion[1] == pytest.approx(2 * (1 + 9), rel=1e-2)
     assert curves[2].distortion[1] == 2 * (1 + 9)
@@ -102,13 +116,11 @@ def test_noise_never_makes_more_clusters_look_worse(rng: np.random.Generator) ->
             np.full((clusters, 1), clusters - 1, np.float32), np.ones(clusters), (), True
         )
 
-    measured = measure_curves(FIELD, worse, store, [1], 3, rng, None, IN_MEMORY)[1]
+    measured = measured_curves(FIELD, worse, [1], 3, rng, None)[1]
     # One cluster at 0: 4 * 100; two at 1: 2 * 1 + 4 * 81.
     assert measured.distortion.tolist() == [400, 326]
     flat = Field("x", np.zeros((4, 1), np.float32), np.ones(4))
-    assert measure_curves(flat, worse, store, [1], 3, rng, None, IN_MEMORY)[
-        1
-    ].distortion.tolist() == [0, 0]
+    assert measured_curves(flat, worse, [1], 3, rng, None)[1].distortion.tolist() == [0, 0]
 
 
 def test_a_sample_stands_for_the_rare_rows(
@@ -123,5 +135,5 @@ def test_a_sample_stands_for_the_rare_rows(
         return Clustering(np.zeros((clusters, 1), np.float32), np.ones(clusters), (), True)
 
     # 900 rare rows of distance 3, 100 frequent ones of distance 1, all of those judged.
-    measured = measure_curves(field, zero, store, [1], 1, rng, None, IN_MEMORY)[1]
+    measured = measured_curves(field, zero, [1], 1, rng, None)[1]
     assert measured.distortion.tolist() == pytest.approx([900 * 9 + 100 * 50])

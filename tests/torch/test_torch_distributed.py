@@ -82,7 +82,7 @@ def test_the_scenarios_say_something(alone: dict[str, Found]) -> None:
 OTHERS = ("SaecError", "rank 1 failed; its own error says why")
 DIFFERENT = ("DataError", "all ranks need the same model, rows, batches in the same order")
 UNEQUAL = ("DataError", r"whose tensors have \[3, 9\] rows; they need the same number")
-WRAPPED = ("ModuleError", "give the module in DistributedDataParallel")
+WRAPPED = ("ModuleError", "pass its .module, in the same way on every rank")
 OUTSIDE = ("IdError", "id 90 of field 'user' is outside its vocabulary of 90")
 ERRORS = {
     "bad id in training": (OTHERS, ("IdError", "id 1000 at position 16")),

@@ -25,6 +25,7 @@ from saec.errors import (
     MetricError,
     MetricWarning,
     ModuleError,
+    ModuleWarning,
     OptionError,
 )
 from saec.reference.models import build
@@ -213,7 +214,8 @@ def test_a_table_that_no_batch_touches(
 ) -> None:
     small = copy.deepcopy(model)
     small.unused = nn.Embedding(700, 8)
-    result = compress_(small, log_rows, budget=budget, progress=False)
+    with pytest.warns(ModuleWarning, match=r"'unused' \(22,400 bytes\) stays as it is"):
+        result = compress_(small, log_rows, budget=budget, progress=False)
     assert list(result) == ["embeddings.user", "embeddings.item"]  # nothing to count
     assert type(small.unused) is nn.Embedding
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,52 @@ def test_the_compressed_model_equals_the_decoded_one(
     assert torch.equal(model(*inputs), expected)
     result = click_result()
     np.testing.assert_array_equal(model.user.weight.detach().numpy(), result["user"].decode())
+
+
+def test_no_table_is_decoded_whole(clustered: Make) -> None:
+    """Codes are checked in blocks: a server that has no room for the plain table makes no copy."""
+    field = clustered("user", 300_000, dim=32, bits=13)  # 38 MB, with codes that have no centroid
+    with torch.device("meta"):
+        model = nn.ModuleDict({"user": nn.Embedding(300_000, 32)})
+    tracemalloc.start()
+    replace_embeddings_(model, Compressed([field]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16e6
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_fsdp_wrapped_module."])
+def test_names_of_wrappers_do_not_count(click_model: Make, clustered: Make, prefix: str) -> None:
+    result = Compressed([clustered(f"{prefix}user", 30)])
+    model = replace_embeddings_(click_model(), result)
+    assert isinstance(model.user, CompressedEmbedding)
+    assert list(sync_codebooks_(model, result)) == [f"{prefix}user"]
+    wrapped = nn.ModuleDict({"module": click_model()})
+    replace_embeddings_(wrapped, Compressed([clustered("user", 30)]))
+    assert isinstance(wrapped["module"].user, CompressedEmbedding)
+
+
+def test_fields_with_other_names_than_their_modules(click_model: Make, clustered: Make) -> None:
+    result = Compressed([clustered("visitor", 30), clustered("tags", 12)])
+    model = replace_embeddings_(click_model(), result, names={"visitor": "user"})
+    expected = result["visitor"].lookup([3, 5])
+    np.testing.assert_array_equal(model.user(torch.tensor([3, 5])).detach().numpy(), expected)
+    assert isinstance(model.tags, CompressedEmbeddingBag)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"visitor": "usr"}, "no embedding table is named 'usr'; there are: 'user', 'tags'"),
+        ({"user": "user"}, "names has 'user', which is no field; there are: 'visitor'"),
+        ({}, "no embedding field is named 'visitor'; there are: 'user', 'tags'"),
+    ],
+)
+def test_names_that_are_unknown(
+    click_model: Make, clustered: Make, names: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ModuleError, match=message):
+        replace_embeddings_(click_model(), Compressed([clustered("visitor", 30)]), names=names)
 
 
 def test_only_the_named_tables_change(click_model: Make, clustered: Make) -> None:
@@ -117,6 +164,18 @@ def test_a_shared_module_is_replaced_everywhere_by_the_same(clustered: Make) -> 
     decode_embeddings_(model)
     assert model["user"] is model["list"][0]
     assert type(model["user"]) is nn.Embedding
+
+
+def test_sparse_gradients_become_dense_ones(clustered: Make) -> None:
+    """SparseAdam says so and names Adam; docs/pytorch.md tells why."""
+    model = nn.ModuleDict({"user": nn.Embedding(30, 4, sparse=True)})
+    replace_embeddings_(model, Compressed([clustered("user", 30)]))
+    before = model["user"].decode()
+    model["user"](torch.tensor([3])).sum().backward()
+    with pytest.raises(RuntimeError, match=r"does not support dense gradients, .* consider Adam"):
+        torch.optim.SparseAdam(model.parameters()).step()
+    torch.optim.Adam(model.parameters()).step()
+    assert not torch.equal(model["user"].decode(), before)
 
 
 def test_modules_that_share_a_weight_share_one_codebook(clustered: Make) -> None:

@@ -171,7 +171,7 @@ def _patched() -> nn.Embedding:
         (_patched(), "a forward of its own"),
         (_hooked(), "hooks"),
         (_parametrized(), "a parametrised weight"),
-        (nn.Embedding(4, 2, device="meta"), "meta device"),
+        (nn.Embedding(4, 2, device="meta"), "no data, .* on the meta device; load the weights"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -65,6 +65,7 @@ def write(
     path: str | os.PathLike[str] | BinaryIO,
     entries: Sequence[Entry],
     facts: Mapping[str, Any] = _NO_FACTS,
+    first: Callable[[], None] | None = None,
 ) -> None:
     """Write ``entries``, whole or not at all: a sibling temporary file, fsynced, then renamed.
 
@@ -72,6 +73,8 @@ def write(
         path: of the file; shards that it joins lie beside it already. Or a stream, for none.
         entries: the fields, in order.
         facts: about the file as a whole, JSON-able.
+        first: called when all is written, before the file takes its place; if it fails, the file
+            does not.
 
     Raises:
         ArtifactError: the file cannot be written, or a shard is missing or not what it is said to
@@ -90,6 +93,9 @@ def write(
             for part in parts:
                 for block in byte_blocks(part):
                     file.write(block)
+        if first is not None:
+            file.flush()
+            first()
 
 
 def _shards_bytes(entry: Entry) -> int:

@@ -122,7 +122,11 @@ def _sizes(compressed: Compressed | CompressedField) -> dict[str, Any]:
 def _renumbered(result: Compressed) -> str:
     """A line on the fields whose ids are new ones; none, if there are no such."""
     names = [name for name, field in result.items() if field.renumbered]
-    return f"renumbered, takes new ids: {', '.join(names)}\n" if names else ""
+    if not names:
+        return ""
+    known = all(result[name].permutation_known for name in names)
+    old_ids = "beside the artifact" if known else "missing beside the artifact"
+    return f"renumbered, takes new ids: {', '.join(names)} (old ids: {old_ids})\n"
 
 
 def _print_tiers(result: Compressed) -> None:

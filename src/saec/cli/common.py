@@ -78,6 +78,14 @@ Only = Annotated[
         help="Compress these tables only: a name or a pattern like 'embeddings.*'. Repeatable.",
     ),
 ]
+Tables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--table",
+        metavar="FIELD=NAME",
+        help="The checkpoint's table of a field, where its name is another one. Repeatable.",
+    ),
+]
 _METRICS = typer.Option(
     "--metrics", metavar="FILE", help="Loss metrics, written by saec.save_metrics."
 )
@@ -137,6 +145,11 @@ def counted(
     return LogColumns(log, by_field("--column", columns or [], wanted)) if log else frequencies
 
 
+def named(tables: list[str] | None) -> dict[str, str]:
+    """The checkpoint's tables by field, where their names differ."""
+    return by_field("--table", tables or [], "FIELD=NAME, like --table user=towers.0.user")
+
+
 def by_field(option: str, given: Sequence[str], wanted: str) -> dict[str, str]:
     """What an option says of each field, given once for each as ``FIELD=VALUE``.
 
@@ -147,10 +160,10 @@ def by_field(option: str, given: Sequence[str], wanted: str) -> dict[str, str]:
     for (field, _, value), text in zip(pairs, given, strict=True):
         if not field or not value:
             raise UsageError(f"{option} {text}: give {wanted}")
-    named = {field: value for field, _, value in pairs}
-    if len(named) < len(pairs):
+    values = {field: value for field, _, value in pairs}
+    if len(values) < len(pairs):
         raise UsageError(f"{option}: a field was given twice")
-    return named
+    return values
 
 
 def write_text(out: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from saec.cli.common import (
     SECOND_ORDER,
@@ -22,18 +23,22 @@ from saec.cli.common import (
     OrderName,
     Quiet,
     Seed,
+    Tables,
     UsageError,
     check_out,
     console,
     counted,
     hush,
+    named,
     predicted,
     size_table,
 )
 
 if TYPE_CHECKING:
-    from saec import Budget, Field
+    from saec import Budget, Compressed, Field
     from saec.codecs.codec import Codec
+
+_NOT_WORTH_TELLING = 0.03  # of a budget
 
 
 class CodecName(StrEnum):
@@ -76,6 +81,7 @@ def compress(
         ),
     ] = None,
     only: Only = None,
+    table: Tables = None,
     codec: Annotated[
         CodecName | None, typer.Option(help="Default: axes with --metrics, clusters without.")
     ] = None,
@@ -123,7 +129,9 @@ def compress(
     for path in written:
         check_out(path, checkpoint, frequencies, metrics)
     counts = counted(frequencies, log, column)
-    fields, known = read_fields(checkpoint, counts, metrics, only or [], progress=not quiet)
+    fields, known = read_fields(
+        checkpoint, counts, metrics, only or [], names=named(table), progress=not quiet
+    )
     with _spread(fields, cluster, workers, quiet) as spread:
         result = saec.compress(
             spread,
@@ -140,7 +148,24 @@ def compress(
         typer.echo(predicted(result), nl=False)
         if result.predicted_loss_increase is not None:
             typer.echo(SECOND_ORDER)
-        typer.echo(f"wrote {' and '.join(map(str, written))}")
+        typer.echo(_left(result, budget), nl=False)
+        made = (path for path in written if path.exists())
+        typer.echo(f"wrote {' and '.join(map(str, made))}")
+
+
+def _left(result: Compressed, budget: Budget) -> str:
+    """A line on what a budget of bytes has left, if that is more than a few per cent."""
+    from saec import LossIncrease
+
+    if isinstance(budget, LossIncrease):
+        return ""
+    features = sum(field.vocab_size for field in result.values())
+    allowed = budget.max_bytes(result.original_nbytes, features)
+    left = allowed - result.nbytes
+    if left <= _NOT_WORTH_TELLING * allowed:
+        return ""
+    unused = f"{decimal(left)} of {decimal(allowed)} are left"
+    return f"{unused}: no larger choice that fits loses less\n"
 
 
 def _budget(

@@ -22,10 +22,12 @@ from saec.cli.common import (
     OrderName,
     Quiet,
     Seed,
+    Tables,
     check_out,
     console,
     counted,
     hush,
+    named,
     plain_table,
     write_json,
     write_text,
@@ -46,6 +48,7 @@ def forecast(
     column: Columns = None,
     order: Order = None,
     only: Only = None,
+    table: Tables = None,
     as_json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the whole curve as JSON.")
     ] = None,
@@ -64,7 +67,9 @@ def forecast(
     if svg is not None:
         require("matplotlib", "report")  # not after the work
     counts = counted(frequencies, log, column)
-    fields, known = read_fields(checkpoint, counts, metrics, only or [], progress=not quiet)
+    fields, known = read_fields(
+        checkpoint, counts, metrics, only or [], names=named(table), progress=not quiet
+    )
     assert known is not None
     codec = saec.Axes(order=(order or OrderName.KEEP).value)
     curve = saec.forecast(fields, known, codec, seed=seed, progress=not quiet)
@@ -92,6 +97,7 @@ def inspect(
         float, typer.Option(metavar="RATIO", help="Show where the bytes would go at this ratio.")
     ] = 50.0,
     only: Only = None,
+    table: Tables = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -101,11 +107,15 @@ def inspect(
 
     hush(quiet)
     counts = counted(frequencies, log, column)
-    fields, known = read_fields(checkpoint, counts, metrics, only or [], progress=not quiet)
+    fields, known = read_fields(
+        checkpoint, counts, metrics, only or [], names=named(table), progress=not quiet
+    )
     inspection = saec.inspect(fields, known, ratio, seed=seed, progress=not quiet)
     console().print(_inspection_table(inspection))
     measured = "in the loss metric" if inspection.in_loss_metric else "in Euclidean distance"
     typer.echo(f"directions: effective number {measured}")
+    for remark in inspection.remarks:
+        typer.echo(remark)
     typer.echo(_planned(inspection))
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.census import Census
-from saec.clustering.points import Search, Step, mapped
+from saec.clustering.points import Search, Step
+from saec.clustering.rowmap import RowMap
 from saec.parts import Part
 from saec.passes import Arrays, Held
 from saec.placing import ByRank, InOrder, Placing
@@ -60,7 +61,7 @@ class HeadPoints:
         field: whose most frequent rows these are.
         size: rows of the head.
         weighting: rows count as frequency ** weighting.
-        transform: see :class:`~saec.clustering.points.ArrayPoints`.
+        row_map: takes rows to points.
         radius_share: see :class:`~saec.clustering.points.ArrayPoints`.
         space: how much of it may be held.
     """
@@ -71,7 +72,7 @@ class HeadPoints:
         size: int,
         *,
         weighting: float,
-        transform: NDArray[np.float64] | None,
+        row_map: RowMap,
         radius_share: float,
         space: Workspace,
     ) -> None:
@@ -79,7 +80,7 @@ class HeadPoints:
         self._radius_share = radius_share
         placing = ranked(field, size)
         most = float(field.census.values[0])
-        task = _TakeHead(placing, weighting, most, transform)
+        task = _TakeHead(placing, weighting, most, row_map)
         self._held: Held = field.passes.hold(task, placing, space)
 
     def sample(
@@ -111,16 +112,18 @@ class _TakeHead:
     placing: Placing
     weighting: float
     most: float
-    transform: NDArray[np.float64] | None
+    row_map: RowMap
 
     def __call__(self, part: Part, before: NDArray[np.int64]) -> Arrays:
         for group in self.placing.groups(part, before):
             if group.stratum == 0:
                 rows = part.weights()[group.rows]
+                frequencies = part.frequencies()[group.rows]
                 # As shares of the largest, or a power of them might leave the range of numbers.
-                shares = part.frequencies()[group.rows] / self.most
+                shares = frequencies / self.most
                 weights = np.ascontiguousarray(shares**self.weighting)
-                return mapped(rows, self.transform).copy(), weights, group.places[:1].copy()
+                points = self.row_map(rows, frequencies)
+                return points, weights, group.places[:1].copy()
         dim = part.rows.shape[1]
         return np.empty((0, dim), np.float32), np.empty(0), np.zeros(1, np.int64)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,8 +17,6 @@ from saec.clustering.seeding import (
 )
 
 __all__ = ["Clustering", "kmeans"]
-
-logger = logging.getLogger(__name__)
 
 _ROWS_PER_EMPTY = 8  # looked at to find a place for a cluster without rows
 _LEAST_ROWS = 4096
@@ -53,17 +50,10 @@ def kmeans(
     """Cluster ``points`` into up to ``clusters`` clusters.
 
     Stops early when the distortion falls by less than ``tolerance`` of itself. Fewer clusters come
-    back, with a logged warning, if there are fewer different rows. ``advance`` is called once per
+    back if there are fewer different rows. ``advance`` is called once per
     iteration. Deterministic for a given ``rng``, whatever the number of threads.
     """
     centroids = seed_centroids(points, clusters, seeding, rng)
-    if len(centroids) < clusters:
-        logger.warning(
-            "%d clusters asked for, but only %d different rows have weight: using %d",
-            clusters,
-            len(centroids),
-            len(centroids),
-        )
     history: list[float] = []
     for _ in range(iterations):
         step = points.step(centroids)

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from saec.allocation import Option
 from saec.artifact import entry_bytes
+from saec.clustering.rowmap import RowMap
 from saec.codecs.codec import Codec, Coded
 from saec.codecs.frame import Frame
+from saec.codecs.mixing import mixed
 from saec.codecs.offers import TierOffers, TierRows, measure_tier
 from saec.codecs.ordering import order_rows
-from saec.codecs.survey import Sample, survey_of
+from saec.codecs.survey import Sample, near_survey, row_map_of, survey_of
 from saec.codecs.sweep import Layered, sweep
 from saec.codecs.tier_coding import CODES, PERMUTATION, STARTS, VECTORS, Coding
 from saec.errors import OptionError
@@ -44,6 +46,7 @@ class Choice:
     frame: Frame
     placing: Placing
     layered: Layered
+    row_map: RowMap
 
     def layout(self, count: int) -> Layout:
         """The parts of the tiers of ``count`` rows."""
@@ -63,9 +66,10 @@ class Axes:
         order: ``"keep"`` keeps the ids; what finds a row's tier is stored, about 1.4 bits a
             feature, unless ids are in order of frequency already. ``"frequency"`` renumbers
             features by frequency: lookups of the result take the new ids, and its fields'
-            ``permutation`` gives the old id of each. ``"similar"`` does so, too, and within a tier
-            puts features side by side whose rows have the same first codes, which then take next to
-            no bytes: the new ids tell them. Ids that are in order of frequency change, too.
+            ``old_ids`` gives the old id of each, ``new_ids`` the new id of each old one.
+            ``"similar"`` does so, too, and within a tier puts features side by side whose rows have
+            the same first codes, which then take next to no bytes: the new ids tell them. Ids that
+            are in order of frequency change, too.
 
     Raises:
         OptionError: an option lies outside its range.
@@ -84,6 +88,8 @@ class Axes:
         placing = _placing(field, self.order)
         seed = int(rng.integers(1 << 63))
         survey = survey_of(field, placing, _SAMPLED_ROWS, seed, space)
+        row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
+        survey = near_survey(field, survey, row_map)
         frame = Frame.of(survey.moments, Metric.euclidean(field.dim) if metric is None else metric)
         total = field.census.total
         tiers = [
@@ -91,8 +97,11 @@ class Axes:
             for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
         ]
         axis_bits = 8 * field.dim * frame.stored.itemsize
+        found = sweep(tiers, axis_bits, frame.rest)
+        # What takes more than the table itself is not worth a plan.
+        smaller = [layered for layered in found if layered.bits < 8 * field.nbytes]
         choices = [
-            Choice(frame, placing, layered) for layered in sweep(tiers, axis_bits, frame.rest)
+            Choice(frame, placing, layered, row_map) for layered in mixed(smaller or found[:1])
         ]
         # Without a metric, in the unit of the other codecs.
         unit = 1.0 if metric is not None else 2 * total
@@ -140,8 +149,11 @@ class Axes:
         assert isinstance(choice, Choice)
         layout, tiers = choice.layout(field.vocab_size), choice.layered.tiers
         frame, placing, passes = choice.frame, choice.placing, field.passes
-        ordering = order_rows(passes, frame, placing, layout, tiers) if layout.any_ordered else None
-        coding = Coding(frame, placing, layout, tiers, field.census.total, ordering)
+        ordering = None
+        if layout.any_ordered:
+            ordering = order_rows(passes, frame, placing, layout, tiers, choice.row_map)
+        total = field.census.total
+        coding = Coding(frame, placing, layout, tiers, total, choice.row_map, ordering)
         lost, tensors = passes.lay(
             coding,
             sum,

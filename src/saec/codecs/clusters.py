@@ -6,6 +6,7 @@ Systems", arXiv 1903.00103 (APSys 2020).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,13 +18,14 @@ from saec.allocation import Option
 from saec.artifact import entry_bytes
 from saec.clustering.headtail import HeadPoints, head_size
 from saec.clustering.lloyd import Clustering, kmeans
-from saec.clustering.points import Search, mapped
+from saec.clustering.points import Search
+from saec.clustering.rowmap import RowMap
 from saec.clustering.seeding import Seeding
 from saec.codebook import Codebook, CodebookDtype
 from saec.codecs.codec import Coded
-from saec.codecs.curve import measure_curves
+from saec.codecs.curve import field_map, judged_rows, measure_curves, surveyed
 from saec.codes import PackedCodes, bits_for, packed_bytes
-from saec.errors import OptionError
+from saec.errors import FieldError, OptionError
 from saec.metric import Metric
 from saec.parts import Part
 from saec.passes import Advance, silent
@@ -35,11 +37,13 @@ from saec.workspace import Workspace
 
 __all__ = ["Choice", "Clusters"]
 
+logger = logging.getLogger(__name__)
+
 _CURVE_ITERATIONS = (
     3  # of k-means, for a point of the curve: it needs slopes, not the last per cent
 )
 _LEAST_OF_SHARE = 64  # clusters: a few dozen genres or hours are no heavy tail
-_FINENESS = 4  # numbers of clusters on offer per doubling
+_FINENESS = 8  # numbers of clusters on offer per doubling
 
 _CODES = "codes"  # role of the tensor
 
@@ -48,19 +52,16 @@ _CODES = "codes"  # role of the tensor
 class Choice:
     """What allocation chose for a field: its clusters, and the axes kept of their centroids.
 
-    The metric is that in which rows are near, None for Euclidean distance; a unit of distortion in
-    it, weighted by frequency, costs so many nats.
+    The metric is that in which rows are near, None for Euclidean distance. A unit of distortion
+    among points, weighted by frequency, costs ``unit`` in nats, or without a metric in squares of
+    the table's values. ``row_map`` takes rows to points.
     """
 
     clusters: int
     rank: int
     metric: Metric | None
-    nats: float = 1.0
-
-    @property
-    def root(self) -> NDArray[np.float64] | None:
-        """(dim, dim), takes rows to where their Euclidean distance is that of the metric."""
-        return None if self.metric is None else self.metric.root
+    unit: float
+    row_map: RowMap
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,17 @@ class Clusters:
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """Numbers of clusters and axes on offer; see :class:`~saec.codecs.codec.Codec`."""
-        metric, nats = _of_size_one(field, metric)
+        survey = surveyed(field, rng, space)
+        self._check_range(field, survey.largest)
+        metric, unit = _of_size_one(field, metric)
+        row_map = field_map(field, survey, None if metric is None else metric.root)
+        if self.codebook != "int8":  # which alone has one step for all centroids
+            row_map = replace(row_map, reach=None)
+        whole = Choice(field.vocab_size, field.dim, metric, unit * 4.0**row_map.exponent, row_map)
         if self.clusters is not None:
-            choice = Choice(self._fixed_clusters(field), field.dim, metric, nats)
+            choice = replace(whole, clusters=self._fixed_clusters(field))
             return [Option(self._bits(field, choice), 0.0, choice)]
         offers = _offers(field.vocab_size)
-        whole = Choice(int(offers[-1]), field.dim, metric, nats)
         heads: dict[int, HeadPoints] = {}  # few clusters have the same one
 
         def learn(clusters: int) -> Clustering:
@@ -133,15 +139,16 @@ class Clusters:
                 heads[size] = self._head(field, choice, space)
             return self._learn(heads[size], choice, _CURVE_ITERATIONS, rng, silent)
 
-        store = partial(self._store, metric=metric)
+        ranks, judged = _ranks(field.dim), judged_rows(survey, row_map)
+        store = partial(self._store, whole)
         curves = measure_curves(
-            field, learn, store, _ranks(field.dim), whole.clusters, rng, whole.root, space
+            field.name, learn, store, ranks, whole.clusters, judged, row_map, space
         )
         return [
-            Option(self._bits(field, choice), float(distortion) * nats, choice)
+            Option(self._bits(field, choice), float(distortion) * choice.unit, choice)
             for rank, curve in curves.items()
             for clusters, distortion in zip(offers, curve.at(offers), strict=True)
-            for choice in [Choice(int(clusters), rank, metric, nats)]
+            for choice in [replace(whole, clusters=int(clusters), rank=rank)]
         ]
 
     def least(self, field: Field) -> CompressedField:
@@ -169,12 +176,13 @@ class Clusters:
         assert isinstance(choice, Choice)
         head = self._head(field, choice, space)
         clustering = self._learn(head, choice, self.iterations, rng, advance)
-        (codebook,) = self._store(clustering, [choice.rank], choice.metric)
+        self._tell(field, choice, len(clustering.centroids))
+        (codebook,) = self._store(choice, clustering, [choice.rank])
         # Rounding may have taken all rows from a cluster.
-        codebook = codebook.keep(head.used(mapped(codebook.values, choice.root)))
+        codebook = codebook.keep(head.used(choice.row_map.centroids(codebook.values)))
         bits = bits_for(codebook.clusters)
         lost, tensors = field.passes.lay(
-            _Coding(codebook.values, bits, choice.root, self.radius_share),
+            _Coding(codebook.values, bits, choice.row_map, self.radius_share),
             sum,
             {_CODES: packed_bytes(field.vocab_size, bits)},
             advance=lambda share: advance(share / 2),
@@ -182,9 +190,21 @@ class Clusters:
         )
         packed = PackedCodes(tensors[_CODES], field.vocab_size, bits)
         stored = ClusteredField(field.name, packed, codebook, field.dtype.name)
-        # Without a metric, options have another unit.
-        nats = 1 / (2 * field.census.total) if choice.metric is None else choice.nats
+        # Without a metric, options have another unit than nats.
+        nats = choice.unit / (2 * field.census.total) if choice.metric is None else choice.unit
         return Coded(stored, lost * nats)
+
+    def _tell(self, field: Field, choice: Choice, found: int) -> None:
+        """Log that there are fewer clusters than the user asked for."""
+        if self.clusters is not None and found < choice.clusters:
+            logger.warning(
+                "field %r: %d clusters were asked for, but only %d different rows have weight; "
+                "there are %d clusters",
+                field.name,
+                choice.clusters,
+                found,
+                found,
+            )
 
     def _fixed_clusters(self, field: Field) -> int:
         clusters = self.clusters
@@ -193,14 +213,30 @@ class Clusters:
         assert clusters is not None
         return min(clusters, field.vocab_size)
 
+    def _check_range(self, field: Field, largest: float) -> None:
+        """Whether the codebook's dtype holds values of up to ``largest``."""
+        if self.codebook != "float16" or not largest:
+            return
+        half = np.finfo(np.float16)
+        if not float(half.tiny) <= largest <= float(half.max):
+            raise FieldError(
+                f"field {field.name!r}: the largest value is {largest:.3g}; codebooks of float16 "
+                f"hold {half.tiny:.2g} to {half.max:.5g}: take codebook='float32' or 'int8'"
+            )
+
     def _bits(self, field: Field, choice: Choice) -> int:
         return 8 * entry_bytes(self.plan(field, choice).entry)
 
     def _store(
-        self, clustering: Clustering, ranks: Sequence[int], metric: Metric | None
+        self, choice: Choice, clustering: Clustering, ranks: Sequence[int]
     ) -> list[Codebook]:
         return Codebook.round_at(
-            clustering.centroids, self.codebook, ranks, clustering.weights, metric
+            clustering.centroids,
+            self.codebook,
+            ranks,
+            clustering.weights,
+            choice.metric,
+            choice.row_map.exponent,
         )
 
     def _learn(
@@ -211,7 +247,8 @@ class Clusters:
         rng: np.random.Generator,
         advance: Advance,
     ) -> Clustering:
-        """Clusters near in the metric of ``choice``, with centroids in the table's own space."""
+        """Clusters near in the metric of ``choice``, with centroids in the table's own space but
+        for the scale of points."""
         learned = kmeans(
             head,
             choice.clusters,
@@ -235,7 +272,7 @@ class Clusters:
             field,
             self._head_size(field, choice),
             weighting=self.weighting,
-            transform=choice.root,
+            row_map=choice.row_map,
             radius_share=self.radius_share,
             space=space,
         )
@@ -244,26 +281,27 @@ class Clusters:
 class _Coding:
     """A task that codes a part with the nearest of the ``values`` (k, dim) of a codebook.
 
-    Gives the part's distortion, weighted by frequency, in the metric of ``root``.
+    Gives the part's distortion among points, weighted by frequency.
     """
 
     def __init__(
         self,
         values: NDArray[np.float32],
         bits: int,
-        root: NDArray[np.float64] | None,
+        row_map: RowMap,
         radius_share: float,
     ) -> None:
-        self._bits, self._root = bits, root
-        self._search = Search(mapped(values, root), radius_share)
+        self._bits, self._row_map = bits, row_map
+        self._search = Search(row_map.centroids(values), radius_share)
 
     def __call__(self, part: Part, before: NDArray[np.int64]) -> tuple[float, list[Piece]]:
-        points = mapped(part.weights(), self._root)
+        frequencies = part.frequencies()
+        points = self._row_map(part.weights(), frequencies)
         codes = self._search.nearest(points)
         error = self._search.centroids[codes] - points
         squared = np.einsum("nd,nd->n", error, error, dtype=np.float64)
         # No dot product: its last digits depend on the number of threads.
-        lost = float((part.frequencies() * squared).sum())
+        lost = float((frequencies * squared).sum())
         return lost, [run_of_codes(_CODES, part.start * self._bits, [codes], [self._bits])]
 
 

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from saec.clustering.headtail import ranked
 from saec.clustering.lloyd import Clustering
 from saec.clustering.points import ArrayPoints
+from saec.clustering.rowmap import RowMap
 from saec.codebook import Codebook
-from saec.codecs.survey import survey_of
+from saec.codecs.survey import Survey, row_map_of, survey_of
+from saec.placing import Placing
 from saec.table import Field
 from saec.workspace import Workspace
 
-__all__ = ["DistortionCurve", "measure_curves"]
+__all__ = ["DistortionCurve", "field_map", "judged_rows", "measure_curves", "surveyed"]
 
 _LARGEST = 4096  # clusters; beyond, the last slope goes on
 _JUDGED = 1 << 15  # most frequent rows judged, and as many of the others
@@ -51,38 +53,38 @@ class DistortionCurve:
 
 
 def measure_curves(
-    field: Field,
+    name: str,
     learn: Callable[[int], Clustering],
     store: Callable[[Clustering, Sequence[int]], Sequence[Codebook]],
     ranks: Sequence[int],
     most: int,
-    rng: np.random.Generator,
-    root: NDArray[np.float64] | None,
+    judged: ArrayPoints,
+    row_map: RowMap,
     space: Workspace,
 ) -> dict[int, DistortionCurve]:
-    """Measure a curve of ``field`` up to ``most`` clusters for each rank of the codebook.
+    """Measure a curve of a field up to ``most`` clusters for each rank of the codebook.
 
     Args:
-        field: the table.
+        name: the field's.
         learn: clusters -> clustering.
         store: (clustering, ranks) -> codebooks as they would be stored; these are judged.
         ranks: numbers of axes kept.
         most: clusters at most.
-        rng: draws the rows judged.
-        root: (dim, dim) of the metric in which they are judged; None for Euclidean distance.
+        judged: rows that stand for all, see :func:`judged_rows`.
+        row_map: takes centroids to where these are.
         space: remembers what was measured.
     """
 
     def measured() -> dict[str, NDArray[Any]]:
-        points = ArrayPoints(*_judged_rows(field, rng, space), transform=root)
-        return _measured(points, learn, store, ranks, most)
+        return _measured(judged, row_map, learn, store, ranks, most)
 
-    arrays = space.recalled("curves", field.name, measured)
+    arrays = space.recalled("curves", name, measured)
     return {rank: DistortionCurve(arrays["clusters"], arrays[f"{rank}"]) for rank in ranks}
 
 
 def _measured(
     points: ArrayPoints,
+    row_map: RowMap,
     learn: Callable[[int], Clustering],
     store: Callable[[Clustering, Sequence[int]], Sequence[Codebook]],
     ranks: Sequence[int],
@@ -96,7 +98,7 @@ def _measured(
         clustering = learn(clusters)
         counts.append(clusters)
         for rank, codebook in zip(ranks, store(clustering, ranks), strict=True):
-            step = points.step(points.mapped(codebook.values))
+            step = points.step(row_map.centroids(codebook.values))
             distortion[rank].append(float(step.distortion.sum()))
         if len(clustering.centroids) < clusters:
             break  # no more different rows
@@ -108,12 +110,28 @@ def _measured(
     }
 
 
-def _judged_rows(
-    field: Field, rng: np.random.Generator, space: Workspace
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """All frequent rows and a sample of the others, which stands for all of them."""
-    cut = _JUDGED if field.vocab_size > 2 * _JUDGED else field.vocab_size
-    survey = survey_of(field, ranked(field, cut), cut, int(rng.integers(1 << 63)), space)
-    rows = np.concatenate([sample.rows for sample in survey.samples])
-    weights = np.concatenate([sample.standing_for_all for sample in survey.samples])
-    return np.ascontiguousarray(rows, dtype=np.float32), weights
+def surveyed(field: Field, rng: np.random.Generator, space: Workspace) -> Survey:
+    """Survey a field: all frequent rows and a sample of the others."""
+    return survey_of(field, _strata(field), _cut(field), int(rng.integers(1 << 63)), space)
+
+
+def field_map(field: Field, survey: Survey, root: NDArray[np.float64] | None) -> RowMap:
+    """Takes rows to points, as a survey by :func:`surveyed` shows them."""
+    return row_map_of(survey, _strata(field).bounds, root)
+
+
+def judged_rows(survey: Survey, row_map: RowMap) -> ArrayPoints:
+    """Rows that stand for all of a field."""
+    samples = survey.samples
+    rows = np.concatenate([sample.rows for sample in samples])
+    weights = np.concatenate([sample.standing_for_all for sample in samples])
+    frequencies = np.concatenate([sample.frequencies for sample in samples])
+    return ArrayPoints(row_map(rows, frequencies), weights)
+
+
+def _strata(field: Field) -> Placing:
+    return ranked(field, _cut(field))
+
+
+def _cut(field: Field) -> int:
+    return _JUDGED if field.vocab_size > 2 * _JUDGED else field.vocab_size

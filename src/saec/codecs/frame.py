@@ -18,6 +18,7 @@ __all__ = ["Frame"]
 _LEAST_VARIANCE = 1e-9  # of the first axis's, that another axis has
 # Squared error of a mean in float64, and how far float16 may move it, as a share of the variance.
 _MEAN_NOISE = 1e-24
+_LEAST_AXIS = 64 * float(np.finfo(np.float32).smallest_subnormal)  # what has some digits
 _MEAN_MOVED = 1e-4
 
 
@@ -56,6 +57,9 @@ class Frame:
         useful = np.count_nonzero(variances > max(_LEAST_VARIANCE * variances[0], noise))
         rank = min(int(useful), MOST_AXES)
         axes = (vectors[:, :rank] * np.sqrt(variances[:rank])).T @ metric.inverse_root
+        digits = np.abs(axes).max(axis=1, initial=0.0) >= _LEAST_AXIS
+        rank = rank if digits.all() else int(np.argmin(digits))
+        axes = axes[:rank]
         moved = _MEAN_MOVED * float(variances[:rank].sum())
         stored = _rounded(axes, mean, metric, moved)
         kept = stored[:-1].astype(np.float64) @ metric.root
@@ -67,7 +71,7 @@ class Frame:
         about = metric.root @ covariance @ metric.root + np.outer(away, away)
         rest = max(float(np.einsum("ij,ji->", lost, about)) / 2, 0.0)
         # The last digits of what BLAS computes depend on the number of threads; codes may not.
-        steady = (metric.root @ dual).astype(np.float32).astype(np.float64)
+        steady = _to_float32_digits(metric.root @ dual)
         return cls(stored, steady, np.diag(gram) / 2, rest, metric.root)
 
     @property
@@ -95,6 +99,15 @@ class Frame:
         error = error @ self.root
         squared: NDArray[np.float64] = np.einsum("nd,nd->n", error, error)
         return squared
+
+
+def _to_float32_digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``values`` with the digits of float32, in each column relative to the largest: those of a
+    table of tiny values are beyond float32's range."""
+    exponents = np.frexp(np.abs(values).max(axis=0, initial=0.0))[1]
+    rounded = np.ldexp(values, -exponents).astype(np.float32).astype(np.float64)
+    result: NDArray[np.float64] = np.ldexp(rounded, exponents)
+    return result
 
 
 def _rounded(

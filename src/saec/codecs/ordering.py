@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.clustering.rowmap import RowMap
 from saec.codecs.coder import Coder
 from saec.codecs.frame import Frame
 from saec.parts import Part
@@ -66,6 +67,7 @@ def order_rows(
     placing: Placing,
     layout: Layout,
     tiers: Sequence[Sequence[Coder]],
+    row_map: RowMap,
 ) -> Ordering:
     """Count the rows of each ordered code in one pass over a field's rows.
 
@@ -75,10 +77,11 @@ def order_rows(
         placing: of its rows into tiers.
         layout: of the tiers.
         tiers: the coders of each.
+        row_map: says as how near rows count.
     """
     bits = [layout.ordered_bits(tier) for tier in range(len(tiers))]
     first_codes = (0, *np.cumsum([1 << own if own else 0 for own in bits]).tolist())
-    task = _Counting(frame, placing, layout, tuple(map(tuple, tiers)), first_codes)
+    task = _Counting(frame, placing, layout, tuple(map(tuple, tiers)), first_codes, row_map)
     counts = passes.run(task, np.concatenate, counter=placing)
     # Of a table of 10^8 rows some 10^8 numbers, too.
     narrow = np.uint32 if layout.count < 1 << 32 else np.int64
@@ -129,9 +132,10 @@ class _Counting:
     layout: Layout
     tiers: tuple[tuple[Coder, ...], ...]
     first_codes: tuple[int, ...]
+    row_map: RowMap
 
     def __call__(self, part: Part, before: NDArray[np.int64]) -> NDArray[np.uint32]:
-        weights = part.weights()
+        weights = self.row_map.near(part.weights(), part.frequencies())
         counts = np.zeros((1, self.first_codes[-1]), dtype=np.uint32)
         for group in self.placing.groups(part, before):
             first, last = self.first_codes[group.stratum : group.stratum + 2]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.clustering.rowmap import Reach, RowMap, exponent_of
 from saec.parts import Part
 from saec.placing import Placing, sampled
 from saec.table import Field
 from saec.workspace import Workspace
 
-__all__ = ["Moments", "Sample", "Survey", "moments_of", "survey_of"]
+__all__ = ["Moments", "Sample", "Survey", "moments_of", "near_survey", "row_map_of", "survey_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +99,16 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What is known of a field after one pass: its moments, and a sample of each stratum."""
+    """What is known of a field after one pass.
+
+    moments: of all rows; samples: of each stratum; largest: of the absolute values; longest: of
+    the rows' lengths.
+    """
 
     moments: Moments
     samples: tuple[Sample, ...]
+    largest: float = 0.0
+    longest: float = 0.0
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -110,6 +117,8 @@ class Survey:
             "weight": np.array(self.moments.weight),
             "mean": self.moments.mean,
             "scatter": self.moments.scatter,
+            "largest": np.array(self.largest),
+            "longest": np.array(self.longest),
             "weights": np.array([sample.weight for sample in self.samples]),
         }
         for stratum, sample in enumerate(self.samples):
@@ -125,7 +134,7 @@ class Survey:
             for stratum, weight in enumerate(arrays["weights"])
         )
         moments = Moments(float(arrays["weight"]), arrays["mean"], arrays["scatter"])
-        return cls(moments, samples)
+        return cls(moments, samples, float(arrays["largest"]), float(arrays["longest"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +156,9 @@ class _Surveying:
             block = (weights[rows].astype(np.float32), frequencies[rows])
             weight = float(frequencies[group.rows].sum())
             samples[group.stratum] = Sample((block,) if len(chosen) else (), weight)
-        return Survey(Moments.of(weights, frequencies), tuple(samples))
+        largest = float(np.abs(weights).max())
+        longest = _longest(weights, largest)
+        return Survey(Moments.of(weights, frequencies), tuple(samples), largest, longest)
 
 
 def survey_of(field: Field, placing: Placing, size: int, seed: int, space: Workspace) -> Survey:
@@ -160,13 +171,70 @@ def survey_of(field: Field, placing: Placing, size: int, seed: int, space: Works
     return Survey.of_arrays(space.recalled("survey", field.name, surveyed))
 
 
-def moments_of(field: Field) -> Moments:
-    """Moments of the rows, weighted by frequency, from one pass."""
-    return field.passes.run(_take_moments, Moments.join)
+def moments_of(field: Field, row_map: RowMap | None = None) -> Moments:
+    """Moments of the rows, as near as they count, weighted by frequency, from one pass."""
+    return field.passes.run(_TakeMoments(row_map or RowMap()), Moments.join)
 
 
-def _take_moments(part: Part, before: NDArray[np.int64]) -> Moments:
-    return Moments.of(part.weights(), part.frequencies())
+@dataclass(frozen=True, eq=False)
+class _TakeMoments:
+    """A task: the moments of a part."""
+
+    row_map: RowMap
+
+    def __call__(self, part: Part, before: NDArray[np.int64]) -> Moments:
+        frequencies = part.frequencies()
+        return Moments.of(self.row_map.near(part.weights(), frequencies), frequencies)
+
+
+def row_map_of(
+    survey: Survey, bounds: NDArray[np.int64], root: NDArray[np.float64] | None
+) -> RowMap:
+    """Takes rows to points of size one, none of them far from nearly all others.
+
+    Args:
+        survey: of the field.
+        bounds: of the strata of its samples.
+        root: of the metric, or None.
+    """
+    exponent = exponent_of(survey.largest)
+    samples = [
+        (sample, np.full(len(sample.rows), count / len(sample.rows)))
+        for sample, count in zip(survey.samples, np.diff(bounds), strict=True)
+        if sample.blocks
+    ]
+    rows = np.concatenate([sample.rows for sample, _ in samples])
+    weights = np.concatenate([sample.standing_for_all for sample, _ in samples])
+    counts = np.concatenate([each for _, each in samples])
+    reach = Reach.of(np.ldexp(rows, -exponent), weights, counts, root)
+    if reach is not None and reach.holds(float(np.ldexp(survey.longest, -exponent)), root):
+        reach = None
+    return RowMap(exponent, root, reach)
+
+
+def near_survey(field: Field, survey: Survey, row_map: RowMap) -> Survey:
+    """``survey`` with rows as near as they count; takes a pass where some may be far."""
+    if row_map.reach is None:
+        return survey
+    samples = tuple(
+        replace(
+            sample,
+            blocks=tuple(
+                (row_map.near(rows, frequencies), frequencies)
+                for rows, frequencies in sample.blocks
+            ),
+        )
+        for sample in survey.samples
+    )
+    return replace(survey, moments=moments_of(field, row_map), samples=samples)
+
+
+def _longest(rows: NDArray[Any], largest: float) -> float:
+    """The greatest length of ``rows`` (m, dim), whose largest absolute value is known."""
+    if not largest:
+        return 0.0
+    scaled = np.ldexp(rows.astype(np.float32), -exponent_of(largest))
+    return float(np.sqrt(np.einsum("nd,nd->n", scaled, scaled).max())) * 2.0 ** exponent_of(largest)
 
 
 def _joined(parts: Sequence[Survey]) -> Survey:
@@ -174,4 +242,6 @@ def _joined(parts: Sequence[Survey]) -> Survey:
     return Survey(
         Moments.join([part.moments for part in parts]),
         tuple(Sample.join(samples) for samples in strata),
+        max(part.largest for part in parts),
+        max(part.longest for part in parts),
     )

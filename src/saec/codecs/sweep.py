@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +12,55 @@ from numpy.typing import NDArray
 from saec.codecs.coder import Coder
 from saec.codecs.offers import Offer, TierOffers
 
-__all__ = ["Layered", "sweep"]
+__all__ = ["Layered", "Way", "sweep"]
 
-_PRICES = 256
-_DECADES = 9.0  # between the dearest price of a bit and the cheapest
+# Prices of a bit: as many for each decade between the dearest and the cheapest, of which there are
+# more where some rows lie far from all others.
+_PRICES_PER_DECADE = 28
+_LEAST_DECADES, _MOST_DECADES = 9, 18
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Layered:
-    """A coder for every part of every tier, and the nats that they leave together."""
+class Way:
+    """A way to code a tier: its coders, the bits that they take for all rows with their values, and
+    the nats that are left."""
 
-    tiers: tuple[tuple[Coder, ...], ...]
+    coders: tuple[Coder, ...]
+    bits: int
     nats: float
+
+    @property
+    def axes(self) -> int:
+        """Number of axes that are coded."""
+        return sum(coder.part.axes for coder in self.coders)
+
+
+@dataclass(frozen=True, eq=False)
+class Layered:
+    """A way for every tier. Each of the leading axes in use takes ``axis_bits``; nats of ``rest``
+    are lost in any case."""
+
+    ways: tuple[Way, ...]
+    axis_bits: int
+    rest: float
+
+    @property
+    def tiers(self) -> tuple[tuple[Coder, ...], ...]:
+        """The coders of every tier."""
+        return tuple(way.coders for way in self.ways)
+
+    @property
+    def bits(self) -> int:
+        """Bits of codes, values and axes."""
+        axes = max((way.axes for way in self.ways), default=0)
+        return axes * self.axis_bits + sum(way.bits for way in self.ways)
+
+    @property
+    def nats(self) -> float:
+        """Nats that are left."""
+        return self.rest + sum(way.nats for way in self.ways)
 
 
 def sweep(tiers: Sequence[TierOffers], axis_bits: int, rest: float) -> list[Layered]:
@@ -48,8 +84,11 @@ def sweep(tiers: Sequence[TierOffers], axis_bits: int, rest: float) -> list[Laye
     found: dict[tuple[tuple[Offer, ...], ...], None] = {}
     for place, axes in enumerate(used.tolist()):
         found[tuple(tier.offers(place, axes) for tier in chosen)] = None
-    zero = [[offers[0].nats for offers in tier.scalar] for tier in tiers]
-    return [_layered(offers, zero, rest) for offers in found]
+    ways = {pair: _way(tiers[pair[0]], pair[1]) for offers in found for pair in enumerate(offers)}
+    return [
+        Layered(tuple(ways[pair] for pair in enumerate(offers)), axis_bits, rest)
+        for offers in found
+    ]
 
 
 class _Tier:
@@ -100,13 +139,24 @@ def _cheapest(offers: Sequence[Offer], prices: Floats) -> tuple[NDArray[np.int64
 
 def _prices(tiers: Sequence[TierOffers]) -> Floats:
     """From the price at which no bit is worth it, downwards."""
-    steepest = max((_steepest(tier) for tier in tiers), default=0.0)
+    steepest = max((slope for tier in tiers for slope in _first_slopes(tier)), default=0.0)
     steepest = max(steepest, np.finfo(np.float64).tiny)
-    return steepest * 10.0 ** -np.linspace(0.0, _DECADES, _PRICES)
+    flattest = min((slope for tier in tiers for slope in _last_slopes(tier)), default=steepest)
+    decades = np.log10(steepest / flattest).clip(_LEAST_DECADES, _MOST_DECADES)
+    return steepest * 10.0 ** -np.linspace(0.0, decades, round(_PRICES_PER_DECADE * decades))
 
 
-def _steepest(tier: TierOffers) -> float:
-    """The most nats per bit that an offer saves."""
+def _last_slopes(tier: TierOffers) -> Iterator[float]:
+    """For each axis the nats per bit that its best offer saves over the one before."""
+    for offers in tier.scalar:
+        falling = sorted(offers, key=lambda offer: -offer.nats)
+        for before, best in pairwise(falling[-2:]):
+            if best.bits > before.bits and best.nats < before.nats:
+                yield (before.nats - best.nats) / (best.bits - before.bits)
+
+
+def _first_slopes(tier: TierOffers) -> Iterator[float]:
+    """The nats per bit that each offer saves over nothing at all."""
     zero = [offers[0].nats for offers in tier.scalar]
     alone = [
         (unused, offer)
@@ -114,18 +164,13 @@ def _steepest(tier: TierOffers) -> float:
         for offer in offers[1:]
     ]
     jointly = [(sum(zero[:axes]), offer) for axes, offers in tier.joint.items() for offer in offers]
-    return max(
-        ((unused - offer.nats) / offer.bits for unused, offer in alone + jointly), default=0.0
-    )
+    for unused, offer in alone + jointly:
+        yield (unused - offer.nats) / offer.bits
 
 
-def _layered(
-    offers: tuple[tuple[Offer, ...], ...], zero: list[list[float]], rest: float
-) -> Layered:
-    nats, tiers = rest, []
-    for chosen, unused in zip(offers, zero, strict=True):
-        coders = [coder for offer in chosen for coder in offer.coders]
-        covered = sum(coder.part.axes for coder in coders)
-        nats += sum(offer.nats for offer in chosen) + sum(unused[covered:])
-        tiers.append(tuple(coders))
-    return Layered(tuple(tiers), nats)
+def _way(tier: TierOffers, offers: Sequence[Offer]) -> Way:
+    coders = tuple(coder for offer in offers for coder in offer.coders)
+    covered = sum(coder.part.axes for coder in coders)
+    unused = sum(alone[0].nats for alone in tier.scalar[covered:])
+    bits = sum(offer.bits for offer in offers)
+    return Way(coders, bits, sum(offer.nats for offer in offers) + unused)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.clustering.rowmap import RowMap
 from saec.codecs.coder import Coder
 from saec.codecs.frame import Frame
 from saec.codecs.ordering import Ordering, code_columns
@@ -29,7 +30,8 @@ class Coding:
     """A task that codes a part: what it loses, and the pieces of tensors that it makes.
 
     frame: of the field; placing: of its rows into tiers; layout: of the tiers; tiers: the coders of
-    each; total: of all frequencies; ordering: of tiers in order of their codes, if there are.
+    each; total: of all frequencies; ordering: of tiers in order of their codes, if there are;
+    row_map: says as how near rows count.
     """
 
     frame: Frame
@@ -37,10 +39,12 @@ class Coding:
     layout: Layout
     tiers: tuple[tuple[Coder, ...], ...]
     total: float
+    row_map: RowMap
     ordering: Ordering | None = None
 
     def __call__(self, part: Part, before: NDArray[np.int64]) -> tuple[float, list[Piece]]:
-        weights, shares = part.weights(), part.frequencies() / self.total
+        frequencies = part.frequencies()
+        weights, shares = self.row_map.near(part.weights(), frequencies), frequencies / self.total
         pieces: list[Piece] = []
         groups = []
         lost = 0.0

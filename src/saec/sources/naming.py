@@ -10,10 +10,38 @@ from saec.errors import CheckpointError
 from saec.rows import JoinedRows
 from saec.sources.source import Arrays, listed
 
-__all__ = ["in_order", "join_shards", "matches", "natural"]
+__all__ = ["bare_name", "in_order", "join_shards", "matches", "natural", "plain_names"]
+
+# What torch.compile, FSDP and activation checkpoints put into the names of a model's parameters.
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_PARALLEL = "module."  # before all names of a model in DistributedDataParallel or DataParallel
 
 _OF_ALL = re.compile(r"(?P<name>.+)-(?P<number>\d{1,18})-of-(?P<count>\d{1,18})", re.DOTALL)
 _NUMBERED = re.compile(r"(?P<name>.+)-(?P<number>\d{1,18})", re.DOTALL)
+
+
+def plain_names(names: Iterable[str]) -> dict[str, str]:
+    """The path of the module that holds a weight, by the weight's name in a checkpoint.
+
+    Names of wrappers are left out of it: ``module.`` if all names begin so, since a model may have
+    a module of that name. Names that would not differ without are kept.
+    """
+    plain = {name: _unwrapped(name) for name in names}
+    if all(name.startswith(_PARALLEL) for name in plain.values()):
+        plain = {name: short.removeprefix(_PARALLEL) for name, short in plain.items()}
+    if len(set(plain.values())) < len(plain):
+        return {name: name.removesuffix(".weight") for name in plain}
+    return plain
+
+
+def bare_name(name: str) -> str:
+    """A module's path without the names of wrappers, ``module.`` at its beginning among them."""
+    return _unwrapped(name).removeprefix(_PARALLEL)
+
+
+def _unwrapped(name: str) -> str:
+    segments = name.removesuffix(".weight").split(".")
+    return ".".join(segment for segment in segments if segment not in _WRAPPERS)
 
 
 def natural(name: str) -> tuple[object, ...]:

@@ -75,6 +75,8 @@ class ClusteredField(CompressedField):
 
     def check_codes(self) -> None:
         """Read all codes; raises ArtifactError if one lies beyond the codebook."""
+        if self.codebook.clusters == 1 << self.codes.bits:
+            return
         for start in range(0, self.vocab_size, _CHECKED_ROWS):
             self.lookup(np.arange(start, min(start + _CHECKED_ROWS, self.vocab_size)))
 

@@ -16,6 +16,7 @@ from saec.codes import whole_ids
 from saec.errors import ArtifactError
 from saec.lookup import Bags, LookupTable, Mode, bags_of, gather, output_dtype
 from saec.notebook import html_table
+from saec.permutations import SavedPermutation
 from saec.table import WEIGHT_DTYPES
 from saec.tiers import MOST_ROWS
 
@@ -31,9 +32,11 @@ class CompressedField(ABC):
 
     codec: ClassVar[str]
 
-    # Whether ids are new ones, and, until it is saved, the old id of each, (vocab_size,).
+    # Whether ids are new ones, and the old id of each, (vocab_size,): as compression made them, or
+    # where they were saved.
     renumbered: bool = False
     permutation: NDArray[np.int64] | None = None
+    saved_permutation: SavedPermutation | None = None
 
     def __init__(self, name: str, vocab_size: int, dim: int, dtype: str) -> None:
         if not isinstance(name, str) or not name:
@@ -118,20 +121,47 @@ class CompressedField(ABC):
         return f"field {self.name!r}"
 
     @property
+    def permutation_known(self) -> bool:
+        """Whether features were renumbered, and their old ids are at hand."""
+        saved = self.saved_permutation
+        return self.permutation is not None or (saved is not None and saved.known)
+
+    @property
+    def old_ids(self) -> NDArray[np.int64]:
+        """The old id of each feature by the new one that lookups take, (vocab_size,) int64.
+
+        Ids differ only where compression renumbered features. The old ids of a loaded field are
+        read from the file that was saved beside its artifact.
+
+        Raises:
+            ArtifactError: that file is missing, damaged, or belongs to another artifact.
+        """
+        if self.permutation is not None:
+            return self.permutation
+        if not self.renumbered:
+            return np.arange(self.vocab_size)
+        if self.saved_permutation is None:
+            raise ArtifactError(
+                f"{self.place} was renumbered, and bytes or a stream have no place for its old "
+                "ids: load the artifact from its path"
+            )
+        return self.saved_permutation.read()
+
+    @property
     def new_ids(self) -> NDArray[np.int64]:
         """The id that lookups take of each feature by its old one, (vocab_size,) int64.
 
         Raises:
-            ArtifactError: features were renumbered, and the field was loaded: a saved artifact does
-                not hold the old ids. Or the ids do not fit this machine's memory.
+            ArtifactError: see :attr:`old_ids`; or the ids do not fit this machine's memory.
         """
         self._check_fits("the new ids", 8 * self.vocab_size)
-        if self.permutation is None:
-            if self.renumbered:
-                raise ArtifactError(f"{self.place}: the artifact does not hold the old ids")
-            return np.arange(self.vocab_size)
-        new_ids = np.empty(self.vocab_size, dtype=np.int64)
-        new_ids[self.permutation] = np.arange(self.vocab_size)
+        old_ids = self.old_ids
+        if len(old_ids) and not 0 <= old_ids.min() <= old_ids.max() < self.vocab_size:
+            raise ArtifactError(f"{self.place}: an old id lies outside [0, {self.vocab_size})")
+        new_ids = np.full(self.vocab_size, -1, dtype=np.int64)
+        new_ids[old_ids] = np.arange(self.vocab_size)
+        if new_ids.min() < 0:
+            raise ArtifactError(f"{self.place}: an old id is given twice")
         return new_ids
 
     def lookup(

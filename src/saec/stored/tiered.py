@@ -155,7 +155,7 @@ class TieredField(CompressedField):
         values: NDArray[np.float16],
         axes: NDArray[np.floating[Any]],
     ) -> TieredField:
-        return TieredField(
+        field = TieredField(
             self.name,
             self.layout,
             codes,
@@ -167,6 +167,8 @@ class TieredField(CompressedField):
             self.permutation,
             self.starts,
         )
+        field.saved_permutation = self.saved_permutation
+        return field
 
     def tier_codes(self, tier: int) -> NDArray[np.uint32]:
         """All codes of a tier's rows in the order of their ranks, (rows, parts) uint32."""

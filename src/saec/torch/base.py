@@ -152,11 +152,22 @@ class CompressedTable(nn.Module):
     def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
         refuse_scripting()
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # A model from the meta device has its other parameters allocated so, and then loaded.
+        if getattr(fn, "__qualname__", "").startswith("Module.to_empty."):
+            allocate, fn = fn, lambda tensor: tensor.to(allocate(tensor[:0]).device)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
     def _blocks(self) -> Sequence[Tensor]:
         """All ids, at most _DECODE_ROWS at a time."""
         return torch.split(torch.arange(self.vocab_size, device=self.layout.device), _DECODE_ROWS)
 
     def _check(self, ids: Tensor) -> None:
+        if not isinstance(ids, Tensor):
+            raise IdError(
+                f"{self._place}: ids must be a tensor, not {type(ids).__name__}: torch.as_tensor "
+                "makes one"
+            )
         if ids.dtype not in _ID_DTYPES:
             raise IdError(f"{self._place}: ids must be int32 or int64, not {ids.dtype}")
         if type(ids) is not Tensor or ids.device == self.layout.device or recorded():
@@ -260,7 +271,7 @@ class LearnedTable(CompressedTable):
         self._prepare()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        result = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        result = super()._apply(fn, recurse)
         self.prepared.forget()
         return result
 

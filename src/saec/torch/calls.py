@@ -23,10 +23,27 @@ __all__ = [
     "logits_by",
     "moved",
     "outputs_of",
+    "pairs",
 ]
 
 Batches = Iterable[tuple[Any, Any]]
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def pairs(batches: Batches) -> Iterator[tuple[Any, Any]]:
+    """The (inputs, labels) of each of ``batches``.
+
+    Raises:
+        DataError: a batch is no pair.
+    """
+    for index, batch in enumerate(batches):
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            parts = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
+            raise DataError(
+                f"batch {index} is a {type(batch).__name__}{parts}, not (inputs, labels); a model "
+                "of several inputs takes ((a, b), labels)"
+            )
+        yield batch[0], batch[1]
 
 
 def call(model: nn.Module, inputs: Any, device: torch.device | None) -> Any:
@@ -80,7 +97,7 @@ def check_order(batches: Batches) -> None:
     Raises:
         DataError: in that case.
     """
-    (once, _), (again, _) = next(iter(batches)), next(iter(batches))
+    (once, _), (again, _) = next(pairs(batches)), next(pairs(batches))
     for one, other in zip(_tensors(once), _tensors(again), strict=True):
         if one.shape != other.shape or not ((one == other) | (one != one)).all():
             raise DataError(

@@ -23,6 +23,7 @@ from saec.torch.calls import (
     logits_by,
     moved,
     outputs_of,
+    pairs,
 )
 from saec.torch.labels import check_batch, check_loss_fn
 from saec.torch.replace import is_raw, replace_embeddings_
@@ -125,7 +126,7 @@ class Comparison:
     def _outputs(self) -> Iterator[_Compared]:
         """For each batch the logits or losses of its examples, or its mean loss."""
         device = next((parameter.device for parameter in self._model.parameters()), None)
-        for index, (inputs, labels) in enumerate(self._batches):
+        for index, (inputs, labels) in enumerate(pairs(self._batches)):
             outputs = outputs_of(self._model, inputs, device, index)
             values = self._compared(outputs, labels, index)
             if not bool(values.isfinite().all()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from saec.errors import DataError, ModuleError
+from saec.errors import DataError, ModuleError, ModuleWarning
 from saec.progress import track
-from saec.torch.calls import Batches, call, evaluating
+from saec.torch.calls import Batches, call, evaluating, pairs
+from saec.torch.overlooked import explained
 from saec.torch.tables import EmbeddingModule, Ranges, Table, named_tables
 
 __all__ = ["count_lookups", "with_unseen"]
@@ -42,16 +44,25 @@ def count_lookups(
     """
     tables = named_tables(model, None, ranges or {})
     if not tables:
-        raise ModuleError("no embedding tables to count")
+        raise ModuleError(f"no embedding tables to count: {explained(model)}")
     counts = {table.path: torch.zeros(table.weight.shape[0]).double() for table in tables}
     device = tables[0].weight.device
     empty = True
     with _recording(tables, counts), evaluating(model):
-        for inputs, _ in track(batches, description="counting features", show=progress):
+        for inputs, _ in pairs(track(batches, description="counting features", show=progress)):
             call(model, inputs, device)
             empty = False
     if empty:
         raise DataError("batches are empty")
+    for table in tables:
+        if not bool(counts[table.path].any()):
+            warnings.warn(
+                f"embedding {table.path!r} ({table.weight.nbytes:,} bytes) stays as it is: no "
+                "batch calls it; if the model uses its weight or forward directly, give "
+                "frequencies",
+                ModuleWarning,
+                stacklevel=3,
+            )
     return {
         part.name: counts[table.path][part.first : part.last].numpy()
         for table in tables

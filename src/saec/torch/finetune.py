@@ -19,6 +19,7 @@ from saec.torch.calls import (
     call,
     evaluating,
     moved,
+    pairs,
 )
 from saec.torch.labels import (
     check_batch,
@@ -28,6 +29,7 @@ from saec.torch.labels import (
 )
 from saec.torch.ranks import Exchange, Gradients, Ranks, Share, checksum
 from saec.torch.teacher import count_of, distillation, log_loss, predictions, targets_of
+from saec.torch.wrappers import check_unwrapped
 
 __all__ = ["FineTuneResult", "finetune", "finetune_on_unseen_rows", "predictions"]
 
@@ -105,7 +107,8 @@ def finetune(
         progress: show a progress bar.
 
     Raises:
-        ModuleError: the model has no compressed module, or is in DistributedDataParallel.
+        ModuleError: the model has no compressed module, is in a wrapper, such as
+            DistributedDataParallel, or compiled.
         DataError: batches or validation are empty or cannot be iterated twice, or the teacher's
             logits do not fit the batches or these come in another order the second time; or labels
             do not fit the log loss, see :func:`saec.torch.loss_metrics`.
@@ -219,6 +222,7 @@ class _Run:
         self.tables = [module for module in model.modules() if isinstance(module, LearnedTable)]
         if not self.tables:
             raise ModuleError("the model has no compressed modules to fine-tune")
+        check_unwrapped(model)
         wrapped = nn.parallel.DistributedDataParallel
         if ranks.count > 1 and any(isinstance(part, wrapped) for part in model.modules()):
             raise ModuleError(
@@ -268,7 +272,7 @@ class _Run:
     def _epochs(self, targets: Sequence[Tensor] | None, shown: Bar) -> None:
         due, step = self.schedule.due(self.count), 0
         for _ in range(self.schedule.epochs):
-            batches, index = iter(self.batches), 0
+            batches, index = pairs(self.batches), 0
             while self._step(batches, targets, index):
                 step += 1
                 index += 1
@@ -351,7 +355,7 @@ class _Run:
     def _validate(self, joint: Exchange) -> None:
         """The sum of this rank's validation losses, and the number of its examples."""
         total, examples = 0.0, 0
-        for index, (inputs, labels) in enumerate(self.validation):
+        for index, (inputs, labels) in enumerate(pairs(self.validation)):
             share = self.ranks.share(inputs, labels)
             joint.check += share.check
             if share.examples == 0:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 from numpy.typing import ArrayLike
 from torch import nn
 
-from saec.budget import Budget, LossIncrease
+from saec.budget import Budget, LossIncrease, check_budget
 from saec.codecs.axes import Axes, renumbers
 from saec.codecs.codec import Codec
 from saec.compress import compress_priced
 from saec.compressed import Compressed
-from saec.errors import BudgetError, OptionError
+from saec.errors import BudgetError, ModuleWarning, OptionError
 from saec.metric import LossMetrics
-from saec.pricing import Priced, check_reachable
+from saec.model_size import ModelSize
+from saec.pricing import Priced, check_reachable, check_request
 from saec.torch.calibration import calibrated
 from saec.torch.calls import (
     Batches,
@@ -25,8 +27,9 @@ from saec.torch.comparison import Comparison
 from saec.torch.counting import count_lookups, with_unseen
 from saec.torch.labels import check_loss_fn
 from saec.torch.metrics import loss_metrics
+from saec.torch.overlooked import model_bytes, overlooked, watching
 from saec.torch.replace import replace_embeddings_
-from saec.torch.tables import Ranges, fields
+from saec.torch.tables import Ranges, fields, named_tables
 
 __all__ = ["compress_", "priced_tables"]
 
@@ -73,11 +76,16 @@ def compress_(
         seed: see :func:`saec.compress`.
         progress: show bars on stderr for work over two seconds.
 
+    Tables that are in no embedding module, in a quantised one or in a plain list, and tables that
+    no batch looks up, stay as they are: a :class:`saec.ModuleWarning` names each with its bytes.
+
     Returns:
-        The compressed tables, which can be saved. With ``LossIncrease`` or ``calibration`` their
-        ``predicted_loss_increase`` is what was measured, 0 if the loss fell. Where the rows are
-        too few to tell a small increase from noise, a ``LossIncrease`` also uses measurements of
-        larger ones, and logs a warning if that is not enough either.
+        The compressed tables, which can be saved. Their ``compression_ratio`` is that of the tables
+        alone, ``model_size.ratio`` that of the whole model with all its parameters. With
+        ``LossIncrease`` or ``calibration`` their ``predicted_loss_increase`` is what was measured,
+        0 if the loss fell. Where the rows are too few to tell a small increase from noise, a
+        ``LossIncrease`` also uses measurements of larger ones, and logs a warning if that is not
+        enough either.
 
     Raises:
         BudgetError: the budget is missing or cannot be met.
@@ -89,11 +97,16 @@ def compress_(
     check_loss_fn(loss_fn)
     if budget is None:
         raise BudgetError("compress_ needs a budget, such as saec.LossIncrease(1e-4)")
+    check_budget(budget)
+    check_request(codec, seed)
     if renumbers(codec):
         raise OptionError(
             f"order={codec.order!r} renumbers features, and the model's ids stay as they are: use "
-            "order='keep'"
+            "order='keep'; or compress saec.torch.fields(model, frequencies) by saec.compress, map "
+            "each id of the log by its field's new_ids, and call "
+            "saec.torch.replace_embeddings_(model, result, renumbered=True)"
         )
+    named_tables(model, None if frequencies is None else set(frequencies), ranges or {})
     if frequencies is None:
         check_repeatable(batches, "batches")
     known = None
@@ -117,6 +130,8 @@ def compress_(
         budget=budget,
     )
     result = _compressed(priced, budget, known)
+    before = model_bytes(model)
+    result.model_size = ModelSize(before, before - result.original_nbytes + result.nbytes)
     replace_embeddings_(model, result, ranges)
     return result
 
@@ -150,5 +165,10 @@ def priced_tables(
     tables = fields(model, frequencies, ranges)
     check_reachable(tables, budget, codec or Axes(), in_nats=True)
     names = [field.name for field in tables]
-    metrics = loss_metrics(model, batches, loss_fn, names=names, ranges=ranges, progress=progress)
+    with watching(model) as looked_up:
+        metrics = loss_metrics(
+            model, batches, loss_fn, names=names, ranges=ranges, progress=progress
+        )
+    for left in (*overlooked(model), *looked_up):
+        warnings.warn(f"{left}: it stays as it is", ModuleWarning, stacklevel=3)
     return Priced.of(tables, codec, metrics, seed=seed, progress=progress), metrics

@@ -23,9 +23,11 @@ from saec.torch.calls import (
     logits_by,
     moved,
     outputs_of,
+    pairs,
 )
 from saec.torch.labels import check_batch, check_loss_fn
 from saec.torch.lookups import Lookup, gradients_of, recording, single_precision, split_fields
+from saec.torch.overlooked import explained
 from saec.torch.tables import Ranges, Table, named_tables
 
 __all__ = ["loss_metrics"]
@@ -107,11 +109,11 @@ def loss_metrics(
         raise OptionError(f"tolerance must not be negative, not {tolerance}")
     tables = named_tables(model, None if names is None else set(names), ranges or {})
     if not tables:
-        raise ModuleError("no embedding tables to measure")
+        raise ModuleError(f"no embedding tables to measure: {explained(model)}")
     with _unchanged(model, tables), bar("loss metric", examples, progress) as shown:
         run = _Run(model, tables, loss_fn)
         with recording(tables, run.lookups):
-            for index, (inputs, labels) in enumerate(batches):
+            for index, (inputs, labels) in enumerate(pairs(batches)):
                 shown.advance(run.add(inputs, labels, index))
                 converged = max(run.relative_errors().values()) <= tolerance
                 if run.examples >= examples or (run.examples >= LEAST_EXAMPLES and converged):

@@ -12,9 +12,11 @@ from saec.errors import ModuleError
 from saec.stored.field import CompressedField
 from saec.stored.raw import RawField
 from saec.torch.base import CompressedTable, LearnedTable
+from saec.torch.field_names import renamed
 from saec.torch.joint import compressed_table
 from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag, CompressedLinear
 from saec.torch.tables import EmbeddingModule, Ranges, Table, named_tables
+from saec.torch.wrappers import check_unsharded, check_unwrapped
 
 __all__ = ["decode_embeddings_", "is_raw", "replace_embeddings_", "sync_codebooks_"]
 
@@ -26,6 +28,7 @@ def replace_embeddings_(
     result: Compressed,
     ranges: Ranges | None = None,
     *,
+    names: Mapping[str, str] | None = None,
     renumbered: bool = False,
 ) -> nn.Module:
     """Put compressed tables in the place of the embedding modules that they were made from.
@@ -36,10 +39,20 @@ def replace_embeddings_(
     from the model, exact. A table that ``result`` holds uncompressed stays a plain module, with the
     rows of ``result``. Parameters change, so make optimizers after.
 
+    A model that was built on the meta device, ``with torch.device("meta")``, gets its tables on the
+    CPU, and never holds the plain ones; rows at ``padding_idx`` are zeros, as in a new
+    ``nn.Embedding``. Its other parameters are still to be loaded, by
+    ``load_state_dict(..., assign=True)`` or after ``to_empty``, which leaves compressed tables as
+    they are, but empties a table that ``result`` holds uncompressed: load that one, too.
+
     Args:
-        model: the model that was compressed, or a new one of the same architecture.
+        model: the model that was compressed, or a new one of the same architecture, on the meta
+            device or not.
         result: compressed tables by the names that :func:`saec.torch.fields` gave them.
         ranges: the ranges that were given to :func:`saec.torch.fields`.
+        names: by field of ``result``, the path of the model's embedding module, where the two have
+            different names, other than by those of wrappers (``module.``, ``_orig_mod.``,
+            ``_fsdp_wrapped_module.``), which do not count.
         renumbered: the ids that the model will see are the new ones, where compression renumbered
             features (a field is ``renumbered``, also once it was saved and loaded).
 
@@ -52,7 +65,8 @@ def replace_embeddings_(
         ArtifactError: a code lies beyond its codebook, or tier vectors contradict themselves;
             nothing was replaced then.
     """
-    tables = named_tables(model, set(result), ranges or {})
+    ranges = renamed(model, set(result), ranges or {}, names or {})
+    tables = named_tables(model, set(result), ranges, readable=False)
     for table in tables:
         _check_shapes(table, result)
     if not renumbered:
@@ -75,10 +89,12 @@ def decode_embeddings_(model: nn.Module) -> nn.Module:
     that :func:`replace_embeddings_` replaced. Returns ``model``.
 
     Raises:
-        ModuleError: the model is itself a compressed module.
+        ModuleError: the model is itself a compressed module, is in a wrapper, such as
+            DistributedDataParallel, or compiled.
     """
     if isinstance(model, _CompressedModule):
         raise ModuleError("the model is itself a compressed module; wrap it in another module")
+    check_unwrapped(model)
     weights: dict[CompressedTable, nn.Parameter] = {}
     replacements: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
@@ -110,8 +126,10 @@ def sync_codebooks_(model: nn.Module, result: Compressed) -> Compressed:
 
     Raises:
         ModuleError: a field of ``result`` is not in the model, has other codes there, or its table
-            holds values that are not finite; nothing was changed then.
+            holds values that are not finite; or the model is sharded by FSDP. Nothing was changed
+            then.
     """
+    check_unsharded(model)
     found = {
         name: module
         for module in model.modules()
@@ -136,9 +154,9 @@ def _check_ids(result: Compressed) -> None:
     for name, field in result.items():
         if field.renumbered:
             raise ModuleError(
-                f"the features of field {name!r} were renumbered, and the model's ids "
-                "are the old ones: compress with order='keep', or renumber the log by the "
-                "permutation that compression gave and pass renumbered=True"
+                f"the features of field {name!r} were renumbered, and the model's ids are the old "
+                f"ones: compress with order='keep', or map the ids that the model gets by "
+                f"result[{name!r}].new_ids and pass renumbered=True"
             )
 
 
@@ -161,18 +179,27 @@ def is_raw(table: Table, result: Compressed) -> bool:
 
 def _restore(table: Table, result: Compressed) -> None:
     """Copy uncompressed rows into a plain table: the model may be a new one."""
+    weight = table.weight
+    if weight.is_meta:
+        data = torch.empty_like(weight, device="cpu")
+        weight = nn.Parameter(data, requires_grad=weight.requires_grad)
+        for module in (*table.modules.values(), *table.tied.values()):
+            module.weight = weight
     with torch.no_grad():
         for part in table.parts:
             rows = torch.from_numpy(result[part.name].decode())
-            table.weight[part.first : part.last].copy_(rows)
+            weight[part.first : part.last].copy_(rows)
 
 
 def _compressed_modules(table: Table, result: Compressed) -> dict[nn.Module, nn.Module]:
     """The replacement of each of the table's modules; they share one :class:`CompressedTable`."""
     padding = [module.padding_idx for module in table.modules.values()]
-    pads = {row: table.weight.detach()[row] for row in padding if row is not None}
+    weight = table.weight.detach()
+    if weight.is_meta:  # all of it that is needed, with rows for padding as nn.Embedding makes them
+        weight = torch.zeros(1, device="cpu", dtype=weight.dtype).expand(weight.shape)
+    pads = {row: weight[row] for row in padding if row is not None}
     fields = [result[part.name] for part in table.parts]
-    shared = compressed_table(fields, pads, like=table.weight.detach())
+    shared = compressed_table(fields, pads, like=weight)
     shared.requires_grad_(table.weight.requires_grad)
     modules = [*table.modules.values(), *table.tied.values()]
     return {module: _compressed_module(module, shared) for module in modules}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
@@ -14,14 +14,25 @@ from torch import nn
 
 from saec.errors import ModuleError
 from saec.table import Field
+from saec.torch.overlooked import EmbeddingModule, about, explained, held_elsewhere
 from saec.torch.torchrec import check_collections
+from saec.torch.wrappers import check_unwrapped
 
-__all__ = ["EmbeddingModule", "Part", "Ranges", "Table", "fields", "named_tables"]
+__all__ = [
+    "EmbeddingModule",
+    "Part",
+    "Ranges",
+    "Table",
+    "check_known",
+    "fields",
+    "find_modules",
+    "named_tables",
+]
 
-EmbeddingModule = nn.Embedding | nn.EmbeddingBag
 Ranges = Mapping[str, Mapping[str, tuple[int, int]]]
 
 _FORWARDS = (nn.Embedding.forward, nn.EmbeddingBag.forward)
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
@@ -82,7 +93,10 @@ def fields(
         ModuleError: a name is no embedding's, ranges do not fit, or a module has a property that
             compressed tables cannot honour: ``max_norm``, ``scale_grad_by_freq``, a weight shared
             with a module that is neither an embedding nor an ``nn.Linear``, a ``forward``, hooks or
-            parametrisation of its own; or a TorchRec collection is sharded or fused.
+            parametrisation of its own, or a place in the model that is not registered, such as a
+            list; a weight that is sparse, quantised, sharded or of fewer than 16 bits; a TorchRec
+            collection is sharded or fused; or the model is in a wrapper, such as
+            DistributedDataParallel, or compiled.
         FieldError: weights or frequencies cannot be used.
     """
     tables = named_tables(model, set(frequencies), ranges or {})
@@ -94,16 +108,21 @@ def fields(
     ]
 
 
-def named_tables(model: nn.Module, names: set[str] | None, ranges: Ranges) -> list[Table]:
+def named_tables(
+    model: nn.Module, names: set[str] | None, ranges: Ranges, *, readable: bool = True
+) -> list[Table]:
     """The tables of the fields ``names``, or all, checked to be such that we can replace them.
+
+    readable: whether weights will be read; otherwise they may be on the meta device.
 
     Raises:
         ModuleError: see :func:`fields`.
     """
+    check_unwrapped(model)
     check_collections(model, names)
-    found, aliases = _find(model)
+    found, aliases = find_modules(model)
     for path in ranges:
-        _check_known(path, found, aliases, "table")
+        check_known(path, found, aliases, "table", model)
     tables = [_table(modules, ranges.get(path)) for path, modules in found.items()]
     owners: dict[str, Table] = {}
     for table in tables:
@@ -117,15 +136,22 @@ def named_tables(model: nn.Module, names: set[str] | None, ranges: Ranges) -> li
     if names is None:
         names = set(owners)
     for name in sorted(names):
-        _check_known(name, owners, aliases, "field")
+        check_known(name, owners, aliases, "field", model)
     chosen = [table for table in tables if any(part.name in names for part in table.parts)]
+    _check_held_once(model, chosen)
     for table in chosen:
         _check_complete(table, names)
         _check_modules(table)
+        if readable and table.weight.is_meta:
+            raise ModuleError(
+                f"embedding {table.path!r} cannot be compressed: it has no data, its weight is on "
+                "the meta device; load the weights first (saec.torch.replace_embeddings_ alone "
+                "works without them)"
+            )
     return [replace(table, tied=_tied(model, table)) for table in chosen]
 
 
-def _find(model: nn.Module) -> tuple[dict[str, dict[str, EmbeddingModule]], dict[str, str]]:
+def find_modules(model: nn.Module) -> tuple[dict[str, dict[str, EmbeddingModule]], dict[str, str]]:
     """Embedding modules by path, grouped by weight under their first path; and the other paths."""
     groups: dict[int, str] = {}
     found: dict[str, dict[str, EmbeddingModule]] = {}
@@ -145,15 +171,23 @@ def _find(model: nn.Module) -> tuple[dict[str, dict[str, EmbeddingModule]], dict
     return found, aliases
 
 
-def _check_known(
-    name: str, known: Mapping[str, object], aliases: Mapping[str, str], kind: str
+def check_known(
+    name: str,
+    known: Mapping[str, object],
+    aliases: Mapping[str, str],
+    kind: str,
+    model: nn.Module,
 ) -> None:
+    """Raise ModuleError unless a ``name`` is known; says what is."""
     if name in known:
         return
     if name in aliases:
         raise ModuleError(f"{name!r} is the same table as {aliases[name]!r}; use that name")
-    listed = ", ".join(repr(other) for other in known) or "none"
-    raise ModuleError(f"no embedding {kind} is named {name!r}; there are: {listed}")
+    listed = ", ".join(map(repr, known)) + about(model, name)
+    raise ModuleError(
+        f"no embedding {kind} is named {name!r}; there are: "
+        f"{listed if known else f'none; {explained(model)}'}"
+    )
 
 
 def _table(modules: dict[str, EmbeddingModule], spec: Mapping[str, Any] | None) -> Table:
@@ -192,6 +226,16 @@ def _check_complete(table: Table, names: set[str]) -> None:
         )
 
 
+def _check_held_once(model: nn.Module, tables: Iterable[Table]) -> None:
+    paths = {module: path for table in tables for path, module in table.modules.items()}
+    for module, place, how in held_elsewhere(model, paths):
+        raise ModuleError(
+            f"embedding {paths[module]!r} cannot be compressed: the model keeps {how} in "
+            f"{place!r}, an attribute that PyTorch does not register, and would go on with the "
+            "plain table there: call the module by its name, or keep modules in an nn.ModuleList"
+        )
+
+
 def _check_modules(table: Table) -> None:
     for path, module in table.modules.items():
         reasons = {
@@ -204,11 +248,24 @@ def _check_modules(table: Table) -> None:
                 type(module).forward not in _FORWARDS or "forward" in vars(module)
             ),
             "hooks, which would be lost": any(getattr(module, name) for name in _HOOKS),
-            "no data (its weight is on the meta device)": module.weight.device.type == "meta",
+            _odd_weight(module.weight): _odd_weight(module.weight) != "",
         }
         for reason, holds in reasons.items():
             if holds:
                 raise ModuleError(f"embedding {path!r} cannot be compressed: it has {reason}")
+
+
+def _odd_weight(weight: torch.Tensor) -> str:
+    """What is wrong with a weight that is no plain table of numbers; nothing, as a rule."""
+    if type(weight) not in (torch.Tensor, nn.Parameter):
+        return f"a weight of type {type(weight).__name__}: give it a plain tensor, of all its rows"
+    if weight.layout != torch.strided:
+        return f"a sparse weight ({weight.layout}): call to_dense() on it"
+    if weight.is_quantized:
+        return "a quantised weight: call dequantize() on it"
+    if weight.dtype not in _DTYPES:
+        return f"a weight of dtype {weight.dtype}: convert it to float32 or float16"
+    return ""
 
 
 def _tied(model: nn.Module, table: Table) -> dict[str, nn.Linear]:

@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from saec.errors import DataError
 from saec.progress import bar
-from saec.torch.calls import Batches, call, check_order, check_repeatable, evaluating
+from saec.torch.calls import Batches, call, check_order, check_repeatable, evaluating, pairs
 from saec.torch.ranks import Ranks
+from saec.torch.wrappers import check_unwrapped
 
 __all__ = ["count_of", "distillation", "log_loss", "predictions", "targets_of"]
 
@@ -37,7 +38,7 @@ def _answers(model: nn.Module, batches: Batches, ranks: Ranks, progress: bool) -
         evaluating(model),
         bar("asking the teacher", count_of(batches, "batches"), progress) as shown,
     ):
-        for inputs, _ in batches:
+        for inputs, _ in pairs(batches):
             share = ranks.share(inputs)
             empty = share.examples == 0
             outputs.append(torch.empty(0) if empty else call(model, share.inputs, device).cpu())
@@ -55,6 +56,8 @@ def targets_of(
     """The teacher's logits for this rank's slice of each of ``count`` batches."""
     check_order(batches)
     if isinstance(teacher, nn.Module):
+        if ranks.count > 1:  # wrappers talk to the other ranks, of which one may have no rows
+            check_unwrapped(teacher)
         return _answers(teacher, batches, ranks, progress)
     if len(teacher) != count:
         raise DataError(f"{count} batches, but a teacher's logits for {len(teacher)}")

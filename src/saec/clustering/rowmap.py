@@ -1,0 +1,192 @@
+"""Where a table's rows lie as points: scaled, in the metric, and none too far from all others.
+
+Squares of float32 values leave float32's range above 1e19 and below 1e-23, so points are rows
+divided by a power of two, which is exact. Rows much farther from the mean than nearly all others
+would take most of the bits, so they count as if they lay nearer in the same direction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.clustering.points import mapped
+
+__all__ = ["Limit", "Reach", "RowMap", "exponent_of"]
+
+# Rows are far if they lie this many times as far out as all rows but a few. A few are those that
+# together make at most this share of the rows, and of the occurrences.
+_FAR = 3.0
+_FEW = 0.01
+# Rows in the sample without which one row alone is more than a few.
+_LEAST_ROWS = round(1 / _FEW)
+# A far row counts for at most this share of the weighted squared distances of all others.
+_MOST_SHARE = 1e-3
+_TINY = 1e-300
+_ROUNDS = 3  # of finding the mean without far rows
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Distance up to which points count in full: ``radius``, or more where the frequency times the
+    squared distance is at most ``energy``."""
+
+    radius: float
+    energy: float
+
+    def shares(self, squared: Floats, frequencies: Floats) -> Floats:
+        """What share of its distance a point keeps, (m,) of 0..1, from squared distances (m,)."""
+        shares = np.ones(len(squared))
+        far = np.flatnonzero(squared > self.radius**2)
+        with np.errstate(divide="ignore", over="ignore"):  # a row that never occurs keeps all
+            most = np.maximum(self.radius**2, self.energy / frequencies[far])
+        shares[far] = np.sqrt(np.minimum(1.0, most / squared[far]))
+        return shares
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How far from ``centre`` (dim,) float64 rows count in full, in the table's own space and, if
+    there is a metric, in that."""
+
+    centre: Floats
+    own: Limit
+    metric: Limit | None = None
+
+    @classmethod
+    def of(
+        cls, rows: NDArray[np.float32], weights: Floats, counts: Floats, root: Floats | None
+    ) -> Reach | None:
+        """The reach of a table of which a sample is known; None if no row can be far.
+
+        Args:
+            rows: (m, dim), scaled as points are.
+            weights: (m,) occurrences that each stands for.
+            counts: (m,) rows of the table that each stands for.
+            root: of the metric.
+        """
+        seen = weights > 0
+        rows, weights, counts = rows[seen], weights[seen], counts[seen]
+        if counts.sum() < _LEAST_ROWS:
+            return None
+        near = np.ones(len(rows), dtype=bool)
+        for _ in range(_ROUNDS):
+            centre = np.average(rows[near].astype(np.float64), axis=0, weights=weights[near])
+            squared = _squared(rows, centre, None)
+            reach = _reach(squared, weights, counts)
+            near = squared <= reach
+        metric = None
+        if root is not None:
+            metric = _limit(_squared(rows, centre, root), weights, counts)
+        return cls(centre, _limit(squared, weights, counts), metric)
+
+    def holds(self, longest: float, root: Floats | None) -> bool:
+        """Whether all rows, scaled and of lengths up to ``longest``, surely count in full."""
+        distance = longest + float(np.linalg.norm(self.centre))
+        if self.metric is None or root is None:
+            return distance <= self.own.radius
+        stretched = distance * float(np.linalg.norm(root, 2))
+        return distance <= self.own.radius and stretched <= self.metric.radius
+
+    def shares(self, rows: NDArray[np.float32], frequencies: Floats, root: Floats | None) -> Floats:
+        """What share of its distance from the centre each of ``rows`` (m, dim) keeps, (m,)."""
+        shares = self.own.shares(_squared(rows, self.centre, None), frequencies)
+        if self.metric is None:
+            return shares
+        other = self.metric.shares(_squared(rows, self.centre, root), frequencies)
+        return np.minimum(shares, other)
+
+    def times(self, rows: NDArray[np.float32], root: Floats | None) -> Floats:
+        """How many times as far out as all rows but a few each of ``rows`` (m, dim) lies, (m,)."""
+        times = np.sqrt(_squared(rows, self.centre, None)) / max(self.own.radius / _FAR, _TINY)
+        if self.metric is None:
+            return times
+        other = np.sqrt(_squared(rows, self.centre, root)) / max(self.metric.radius / _FAR, _TINY)
+        return np.maximum(times, other)
+
+
+@dataclass(frozen=True, eq=False)
+class RowMap:
+    """Takes rows to points; can be pickled.
+
+    Args:
+        exponent: rows are divided by 2 ** exponent.
+        root: (dim, dim) of a metric, whose distances those of points are; None for the table's own.
+        reach: how far from their mean rows, scaled, count in full; None for any distance.
+    """
+
+    exponent: int = 0
+    root: Floats | None = None
+    reach: Reach | None = None
+
+    def __call__(self, rows: NDArray[Any], frequencies: Floats) -> NDArray[np.float32]:
+        """Points (m, dim) of ``rows`` (m, dim) with their ``frequencies`` (m,)."""
+        return mapped(self._near(rows, frequencies), self.root)
+
+    def near(self, rows: NDArray[Any], frequencies: Floats) -> NDArray[Any]:
+        """``rows`` (m, dim) in the table's own space, as near as they count."""
+        if self.reach is None:
+            return rows
+        return np.ldexp(self._near(rows, frequencies), self.exponent)
+
+    def _near(self, rows: NDArray[Any], frequencies: Floats) -> NDArray[np.float32]:
+        scaled = self._scaled(rows)
+        if self.reach is not None:
+            shares = self.reach.shares(scaled, frequencies, self.root)
+            far = np.flatnonzero(shares < 1)
+            away = scaled[far] - self.reach.centre
+            scaled[far] = self.reach.centre + away * shares[far, None]
+        return scaled
+
+    def far(self, rows: NDArray[Any], frequencies: Floats) -> tuple[NDArray[np.int64], Floats]:
+        """Which of ``rows`` (m, dim) count as nearer than they are, (k,), and how many times as far
+        out as all rows but a few they lie, (k,)."""
+        if self.reach is None:
+            return np.empty(0, np.int64), np.empty(0)
+        scaled = self._scaled(rows)
+        far = np.flatnonzero(self.reach.shares(scaled, frequencies, self.root) < 1)
+        return far, self.reach.times(scaled[far], self.root)
+
+    def centroids(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Points of centroids ``values`` (k, dim) in the table's own space."""
+        return mapped(self._scaled(values), self.root)
+
+    def _scaled(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        """A new array."""
+        return np.ldexp(np.asarray(rows, np.float32), -self.exponent)
+
+
+def exponent_of(largest: float) -> int:
+    """The exponent that takes values of up to ``largest`` to at most 1, and not below 1/2."""
+    return int(np.frexp(largest)[1])
+
+
+def _limit(squared: Floats, weights: Floats, counts: Floats) -> Limit:
+    reach = _FAR**2 * _reach(squared, weights, counts)
+    inside = squared <= reach
+    energy = float((weights[inside] * squared[inside]).sum())
+    return Limit(float(np.sqrt(reach)), _MOST_SHARE * energy)
+
+
+def _reach(squared: Floats, weights: Floats, counts: Floats) -> float:
+    """The squared distance beyond which there are but a few of the rows and of the occurrences."""
+    order = np.argsort(squared)
+    places = [
+        int(np.searchsorted(covered, (1 - _FEW) * covered[-1]))
+        for covered in (np.cumsum(weights[order]), np.cumsum(counts[order]))
+    ]
+    return float(squared[order[min(max(places), len(order) - 1)]])
+
+
+def _squared(rows: NDArray[np.float32], centre: Floats, root: Floats | None) -> Floats:
+    """Squared distances (m,) of rows from the centre."""
+    away = rows - centre
+    if root is not None:
+        away = away @ root
+    squared: Floats = np.einsum("nd,nd->n", away, away)
+    return squared

@@ -1,0 +1,241 @@
+"""Tables that compression does not reach are refused or named, with their bytes."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import saec
+from saec import ModuleError, ModuleWarning
+from saec.torch import compress_, decode_embeddings_, fields, loss_metrics, replace_embeddings_
+from saec.torch.counting import count_lookups
+
+Make = Callable[..., Any]
+IDS = torch.arange(64)
+ROWS = [((IDS,), torch.zeros(64))]
+COUNTS = {"user": torch.ones(64)}
+
+
+class Model(nn.Module):
+    """A table of 64 rows, and what a test adds to it."""
+
+    def __init__(self, add: Callable[[Any], None] = lambda _: None, call: Any = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.user = nn.Embedding(64, 16)
+        self.add = call  # a plain function
+        add(self)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows = self.user(ids)
+        return (rows if self.add is None else rows + self.add(self, ids)).sum(-1)
+
+
+def compressed(model: nn.Module, **options: Any) -> saec.Compressed:
+    return compress_(model, ROWS, budget=saec.Ratio(1.5), progress=False, **options)
+
+
+def add_table(model: Any) -> None:
+    model.table = nn.Parameter(torch.randn(64, 16))
+
+
+LOOKUPS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "functional": lambda model, ids: functional.embedding(ids, model.table),
+    "functional bag": lambda model, ids: functional.embedding_bag(ids[:, None], model.table),
+    "operator": lambda model, ids: torch.embedding(model.table, ids),
+    "index": lambda model, ids: model.table[ids],
+    "index_select": lambda model, ids: model.table.index_select(0, ids),
+    "torch.index_select": lambda model, ids: torch.index_select(model.table, 0, ids),
+}
+
+
+@pytest.mark.parametrize("name", LOOKUPS)
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_parameter_in_which_rows_are_looked_up(name: str, counted: bool) -> None:
+    model = Model(add_table, LOOKUPS[name])
+    expected = model(IDS)
+    message = r"'table' \(4,096 bytes\) is a parameter of no embedding module.*from_pretrained"
+    with pytest.warns(ModuleWarning, match=message):
+        result = compressed(model, frequencies=COUNTS if counted else None)
+    assert set(result) == {"user"}
+    assert result.model_size is not None
+    assert result.model_size.before == 2 * 4096
+    assert result.model_size.after == 4096 + result.nbytes
+    assert result.model_size.ratio < result.compression_ratio
+    assert f"; the whole model {result.model_size.ratio:.1f}, " in repr(result)
+    assert f"the whole model {result.model_size.ratio:.1f}, " in result._repr_html_()
+    torch.testing.assert_close(model(IDS), expected, atol=1.0, rtol=0.1)
+
+
+def test_slices_and_other_uses_of_parameters_are_no_lookups() -> None:
+    def use(model: Any, ids: Tensor) -> Tensor:
+        return model.table[:64] + model.table[0] @ model.table.T @ model.table
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compressed(Model(add_table, use))
+
+
+def test_a_compiled_layer_is_watched_through() -> None:
+    def add(model: Any) -> None:
+        add_table(model)
+        model.dense = torch.compile(nn.Linear(16, 16), fullgraph=True, backend="eager")
+
+    model = Model(add, lambda model, ids: model.dense(model.table[ids]))
+    with pytest.warns(ModuleWarning, match="'table'"):
+        compressed(model)
+
+
+def test_modules_in_a_plain_list() -> None:
+    model = Model(
+        lambda model: setattr(model, "more", {"a": [nn.Embedding(64, 16)]}),
+        lambda model, ids: model.more["a"][0](ids),
+    )
+    message = r"\"more\['a'\]\[0\]\" \(4,096 bytes\) is in an attribute that PyTorch does not reg"
+    with pytest.warns(ModuleWarning, match=message):
+        result = compressed(model)
+    assert result.model_size is not None
+    assert result.model_size.before == 2 * 4096
+
+
+HELD: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "method": (lambda model: model.user.forward, "its method 'forward' in 'held'"),
+    "partial": (lambda model: partial(model.user.forward), "its method 'forward' in 'held'"),
+    "list": (lambda model: [model.user], r"it in 'held\[0\]'"),
+    "mapping": (lambda model: {"u": (model.user,)}, r"it in \"held\['u'\]\[0\]\""),
+    "weight": (lambda model: [model.user.weight], r"its weight in 'held\[0\]'"),
+    "in another": (lambda model: [nn.Sequential(model.user)], r"it in 'held\[0\]\.0'"),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_table_that_is_also_held_where_it_cannot_be_replaced(name: str, clustered: Make) -> None:
+    hold, message = HELD[name]
+    model = nn.ModuleDict({"net": Model(lambda model: setattr(model, "held", hold(model)))})
+    message = message.replace("held", "net.held")
+    pattern = f"embedding 'net.user' cannot be compressed: the model keeps {message}"
+    with pytest.raises(ModuleError, match=pattern):
+        fields(model, {"net.user": torch.ones(64)})
+    with pytest.raises(ModuleError, match=pattern):
+        replace_embeddings_(model, saec.Compressed([clustered("net.user", 64, 16)]))
+
+
+def test_parents_and_other_modules_may_be_held_anywhere() -> None:
+    def add(model: Any) -> None:
+        model.child = nn.Linear(16, 16)
+        model.child.parent = [model]
+        model.held = [model.child.forward, model.child]
+
+    assert len(fields(Model(add), COUNTS)) == 1
+
+
+def test_a_table_that_no_batch_calls() -> None:
+    model = Model(lambda model: setattr(model, "idle", nn.Embedding(8, 16)))
+    with pytest.warns(ModuleWarning, match=r"'idle' \(512 bytes\) stays as it is: no batch calls"):
+        assert set(compressed(model)) == {"user"}
+
+
+def test_a_weight_that_the_model_computes_with_is_compressed(clustered: Make) -> None:
+    """By a matrix product and by a lookup in it; both read the decoded table afterwards."""
+    model = Model(
+        lambda _: None,
+        lambda model, ids: (
+            functional.embedding(ids, model.user.weight) @ model.user.weight.T @ model.user.weight
+        ),
+    )
+    replace_embeddings_(model, saec.Compressed([clustered("user", 64, 16)]))
+    compared = model(IDS)
+    torch.testing.assert_close(decode_embeddings_(model)(IDS), compared)
+
+
+@pytest.mark.parametrize("act", [count_lookups, loss_metrics], ids=["count", "measure"])
+def test_models_without_plain_tables_are_told_what_they_have(
+    act: Callable[..., Any], clustered: Make
+) -> None:
+    def message(model: nn.Module) -> str:
+        with pytest.raises(ModuleError, match="no embedding tables to") as caught:
+            act(model, ROWS, progress=False)
+        return str(caught.value)
+
+    done = replace_embeddings_(Model(), saec.Compressed([clustered("user", 64, 16)]))
+    assert re.search(r"'user' \(\d+ bytes\) is compressed already; .*decode_embedd", message(done))
+    bare = Model(add_table)
+    del bare.user
+    assert "'table' (4,096 bytes) is a parameter of no embedding module" in message(bare)
+    listed = Model(lambda model: setattr(model, "held", [nn.Embedding(4, 2)]))
+    del listed.user
+    assert "'held[0]' (32 bytes) is in an attribute that PyTorch does not reg" in message(listed)
+    assert message(nn.Linear(2, 2)).endswith(": it holds no nn.Embedding or nn.EmbeddingBag")
+    many = nn.ModuleDict({f"m{i}": Model(add_table) for i in range(9)})
+    for part in many.values():
+        del part.user
+    assert message(many).endswith("; and 4 more")
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning")
+def test_quantised_modules() -> None:
+    from torch.ao.nn import quantized
+
+    model = nn.ModuleDict({"user": quantized.Embedding(64, 16)})
+    message = r"'user' \(1,\d+ bytes\) is a quantised module; compress the float model"
+    with pytest.raises(ModuleError, match=message):
+        count_lookups(model, ROWS, progress=False)
+    with pytest.raises(ModuleError, match=f"named 'user'; there are: none; {message}"):
+        fields(model, COUNTS)
+    with pytest.warns(ModuleWarning, match=message.replace("user", "more")):
+        compressed(Model(lambda it: it.add_module("more", quantized.Embedding(64, 16))))
+
+
+def test_a_parameter_named_as_a_field() -> None:
+    with pytest.raises(ModuleError, match=r"there are: 'user'; 'table' \(4,096 bytes\) is a param"):
+        fields(Model(add_table), {"table": torch.ones(64)})
+
+
+def _with_weight(weight: Tensor) -> nn.Module:
+    model = Model()
+    model.user.weight = nn.Parameter(weight, requires_grad=False)
+    return model
+
+
+class Strange(Tensor):
+    """Of a library that stores weights in its own way."""
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning", "ignore:Sparse:UserWarning")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda rows: rows.to_sparse(), r"a sparse weight \(torch\.sparse_coo\): call to_dense\("),
+        (lambda rows: rows.to(torch.float8_e4m3fn), r"dtype torch\.float8_e4m3fn: convert it to"),
+        (lambda rows: rows.to(torch.complex64), r"of dtype torch\.complex64: convert"),
+        (
+            lambda rows: torch.quantize_per_tensor(rows, 0.1, 0, torch.qint8),
+            r"a quantised weight: call dequantize\(\)",
+        ),
+        (lambda rows: rows.as_subclass(Strange), "a weight of type Strange: give it a plain ten"),
+    ],
+    ids=["sparse", "fp8", "complex", "quantised", "subclass"],
+)
+def test_weights_that_are_no_plain_tables(make: Any, message: str) -> None:
+    model = _with_weight(make(torch.randn(64, 16)))
+    with pytest.raises(ModuleError, match=f"'user' cannot be compressed: it has .*{message}"):
+        fields(model, COUNTS)
+
+
+@pytest.mark.parametrize("ids", [IDS.numpy(), IDS.tolist()], ids=["array", "list"])
+def test_ids_that_are_no_tensor(clustered: Make, ids: Any) -> None:
+    model = nn.ModuleDict({"user": nn.Embedding(64, 4), "bag": nn.EmbeddingBag(64, 4)})
+    replace_embeddings_(model, saec.Compressed([clustered("user", 64), clustered("bag", 64)]))
+    for call in (lambda: model["user"](ids), lambda: model["bag"](ids, IDS)):
+        with torch.no_grad(), pytest.raises(saec.IdError, match=r"must be a tensor, not .*as_tens"):
+            call()
+        with pytest.raises(saec.IdError, match=r"must be a tensor, not .*as_tensor makes"):
+            call()

@@ -19,8 +19,8 @@ from saec.torch import (
     fields,
     finetune,
     forecast,
-    increase,
     loss_metrics,
+    measure_loss_increase,
     replace_embeddings_,
     sync_codebooks_,
 )
@@ -80,7 +80,7 @@ def entries(model: nn.Module, result: saec.Compressed, rows: Any) -> dict[str, C
         "loss_metrics": lambda: loss_metrics(model, rows, progress=False),
         "replace": lambda: replace_embeddings_(model, result),
         "decode": lambda: decode_embeddings_(model),
-        "increase": lambda: increase(model, result, rows, labelled=False),
+        "measure_loss_increase": lambda: measure_loss_increase(model, result, rows, labelled=False),
         "forecast": lambda: forecast(model, rows, calibration=rows, progress=False),
     }
 

@@ -179,7 +179,7 @@ def sometimes(codec: str) -> Found:
         tags = torch.zeros(size, dtype=torch.int64)
         tags[list(tagged)] = torch.randint(1, 12, (len(tagged),), generator=generator)
         user = torch.randint(90, (size,), generator=generator)
-        labels = torch.randint(2, (size, 1), generator=generator)
+        labels = torch.randint(2, (size,), generator=generator)
         made.append(((user, tags, torch.tensor(2.0)), labels))
     tuned = finetune_on_unseen_rows(model, made, validation=made, **OPTIONS)
     return learned(model, tuned)

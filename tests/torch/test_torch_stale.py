@@ -45,7 +45,7 @@ def compressed(kind: str) -> CompressedEmbedding:
     names = ["a.0", "a.1"] if kind == "joint" else ["a"]
     fields = [saec.Field(name, rows, counts) for name in names]
     if kind == "joint":  # one table of two fields, a clustered and a tiered one
-        parts = [saec.compress(fields[:1], saec.Ratio(4), saec.Clusters())["a.0"]]
+        parts = [saec.compress(fields[:1], saec.Ratio(4), saec.Clusters(clusters=64))["a.0"]]
         parts.append(saec.compress(fields[1:], saec.Ratio(8), CODECS[kind])["a.1"])
         table = compressed_table(parts, {}, torch.empty(0))
         return CompressedEmbedding(table)

@@ -153,9 +153,10 @@ class CompressedTable(nn.Module):
         refuse_scripting()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        # A model from the meta device has its other parameters allocated so, and then loaded.
+        # to_empty allocates the other parameters of a model from the meta device, which are then
+        # loaded. A compressed table that has its numbers already keeps them.
         if getattr(fn, "__qualname__", "").startswith("Module.to_empty."):
-            allocate, fn = fn, lambda tensor: tensor.to(allocate(tensor[:0]).device)
+            allocate, fn = fn, lambda tensor: _allocated(tensor, allocate)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _blocks(self) -> Sequence[Tensor]:
@@ -354,3 +355,9 @@ class LearnedTable(CompressedTable):
         for parameter, value in zip(self.parameters(), snapshot.parameters, strict=True):
             parameter.copy_(value)
         self.stored = snapshot.stored
+
+
+def _allocated(tensor: Tensor, allocate: Any) -> Tensor:
+    """What ``to_empty`` makes of a tensor by its function: one without numbers gets memory."""
+    made: Tensor = allocate(tensor if tensor.is_meta else tensor[:0])
+    return made if tensor.is_meta else tensor.to(made.device)

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip
 INSTALL := $(PIP) install --constraint constraints.txt
 
 # Read in place, the Python sources need no new installation; these do.
-BUILT_FROM := $(wildcard native/*) CMakeLists.txt pyproject.toml constraints.txt
+BUILT_FROM := $(wildcard native/*/*) CMakeLists.txt pyproject.toml constraints.txt
 
 # The tools are in the environment already: no download per build, and the build directory is kept.
 EDITABLE := $(INSTALL) --no-build-isolation --editable

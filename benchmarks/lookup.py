@@ -87,7 +87,9 @@ def _rivals(
     axes = tables.stored(tables.tiered(rng, rows, dim), folder / "axes.saec")
     yield rivals.compressed("axes", axes)
     yield rivals.module("axes", axes)
-    similar = tables.stored(tables.tiered(rng, rows, dim, tables.SIMILAR), folder / "similar.saec")
+    similar = tables.stored(
+        tables.tiered(rng, rows, dim, tables.SIMILAR), folder / "code_sorted.saec"
+    )
     yield rivals.compressed("axes, similar", similar)
     users = tables.stored(tables.tiered(rng, rows, dim, tables.USERS), folder / "users.saec")
     yield rivals.compressed("axes, long codes", users)

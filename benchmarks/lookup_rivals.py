@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from timing import interleave
 from torch import Tensor, nn
 
-from saec.stored.field import CompressedField
-from saec.stored.raw import RawField
-from saec.torch.joint import compressed_table
-from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag
+from saec.format.compressed_field import CompressedField
+from saec.format.raw_field import RawField
+from saec.torch.model.modules import CompressedEmbedding, CompressedEmbeddingBag
+from saec.torch.table.joint import compressed_table
 
 __all__ = [
     "BAG",

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import saec
-from saec.codebook import Codebook
-from saec.codes import PackedCodes, bits_for
-from saec.order import TierVectors
-from saec.starts import pack_starts
-from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
-from saec.stored.tiered import TieredField
-from saec.tiers import Layout, Part, tier_bounds
+from saec.bits.elias_fano import pack_starts
+from saec.bits.packing import PackedCodes, bits_for
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed_field import CompressedField
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import CodePart, Layout, tier_bounds
+from saec.format.tiered_field import TieredField
 
 __all__ = [
     "CROSSES",
@@ -64,7 +64,7 @@ USERS = (
     "10j3 3 3 2 1 1 1 - 0",
     "6j6 0 - - - 0 - 0",
 )
-# The same crosses at a ratio of 500 with order="similar": ordered codes are not stored row by row.
+# The same crosses at a ratio of 500 with order="code": ordered codes are not stored row by row.
 SIMILAR = (
     "12g 2 3g 2 1 2",
     "o7g 2 2 1 1 1",
@@ -162,11 +162,11 @@ def stored(field: CompressedField, path: Path) -> CompressedField:
     return saec.load(path)[field.name]
 
 
-def _parts(text: str, dim: int) -> tuple[Part, ...]:
-    return tuple(_fitting(map(Part.parse, text.split()), dim))
+def _parts(text: str, dim: int) -> tuple[CodePart, ...]:
+    return tuple(_fitting(map(CodePart.parse, text.split()), dim))
 
 
-def _fitting(parts: Iterable[Part], axes: int) -> Iterable[Part]:
+def _fitting(parts: Iterable[CodePart], axes: int) -> Iterable[CodePart]:
     """The first parts, as far as there are axes."""
     for part in parts:
         if part.axes > axes:

@@ -17,9 +17,9 @@ from pathlib import Path
 import lookup_tables as tables
 import numpy as np
 
+from saec.format.compressed_field import CompressedField
 from saec.reference.experiment import write_json
 from saec.reference.machine import machine
-from saec.stored.field import CompressedField
 
 OPEN = """
 import sys, time

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 import saec
 import saec.torch
-from saec.codebook import Codebook
-from saec.codes import PackedCodes
+from saec.bits.packing import PackedCodes
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
 from saec.reference.experiment import write_json
 from saec.reference.machine import machine
-from saec.stored.clustered import ClusteredField
 
 WAYS = ("imports only", "plain", "meta")
 BITS = 12

@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--dim", default=16, type=int)
     parser.add_argument("--workers", default="0")
     parser.add_argument("--shards", default=1, type=int, help="files it counts as")
-    codecs = ("axes", "frequency", "similar", "clusters")
+    codecs = ("axes", "frequency", "code", "clusters")
     parser.add_argument("--codec", choices=codecs, default="axes")
     parser.add_argument("--ratio", type=float, default=100)
     parser.add_argument("--memory", default="2GB", help="all: read the table into memory first")

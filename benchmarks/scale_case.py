@@ -15,12 +15,12 @@ import psutil
 from timing import peak_bytes
 
 import saec
-from saec.rows import JoinedRows, Rows, rows_of
+from saec.streaming.rows import JoinedRows, Rows, rows_of
 
 CODECS = {
     "axes": saec.Axes(),
     "frequency": saec.Axes(order="frequency"),
-    "similar": saec.Axes(order="similar"),
+    "code": saec.Axes(order="code"),
     "clusters": saec.Clusters(),
 }
 

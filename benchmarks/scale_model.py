@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saec.tiers import tier_bounds
+from saec.format.tier_layout import tier_bounds
 
 PART = 1 << 22  # values
 SAMPLED = 1 << 17  # rows of a tier

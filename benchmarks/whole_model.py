@@ -30,15 +30,15 @@ from timing import interleave, medians, peak_bytes
 from torch import Tensor, nn
 
 import saec
+from saec.format.compressed_field import CompressedField
+from saec.format.raw_field import RawField
 from saec.reference import load
 from saec.reference.experiment import write_json
 from saec.reference.machine import machine
 from saec.reference.models import ClickModel, build
 from saec.reference.trial import Trial
-from saec.stored.field import CompressedField
-from saec.stored.raw import RawField
-from saec.torch.joint import compressed_table
-from saec.torch.modules import CompressedEmbedding
+from saec.torch.model.modules import CompressedEmbedding
+from saec.torch.table.joint import compressed_table
 
 MODELS = ("uncompressed", "axes", "clusters")
 TOGETHER = "in one call"

@@ -17,8 +17,8 @@ from zoo_models import HISTORY, Entry
 import saec
 from saec.reference.evaluate import score
 from saec.reference.log import Log
-from saec.torch.calls import call
-from saec.torch.replace import decode_embeddings_, replace_embeddings_
+from saec.torch.model.call import call
+from saec.torch.model.replace import decode_embeddings_, replace_embeddings_
 
 BATCH = 2048
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 import saec
 from saec.reference.log import Log
-from saec.torch.replace import decode_embeddings_, replace_embeddings_
+from saec.torch.model.replace import decode_embeddings_, replace_embeddings_
 
 LENGTH = 50
 BATCH = 128

@@ -14,15 +14,15 @@ import ml_dtypes
 import numpy as np
 
 from saec import artifact
-from saec.codebook import Codebook
-from saec.codes import PackedCodes
-from saec.compressed import Compressed, load
+from saec.bits.packing import PackedCodes
 from saec.errors import SaecError
-from saec.order import TierVectors
-from saec.stored.clustered import ClusteredField
-from saec.stored.raw import RawField
-from saec.stored.tiered import TieredField
-from saec.tiers import Layout
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed import Compressed, load
+from saec.format.raw_field import RawField
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import Layout
+from saec.format.tiered_field import TieredField
 
 Tensor = tuple[str, list[int], bytes]
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from saec.allocation import Option
-from saec.codecs.codec import Codec
-from saec.metric import Metric
-from saec.passes import Advance, silent
-from saec.stored.field import CompressedField
-from saec.table import Field
-from saec.workspace import IN_MEMORY
+from saec.codecs.protocol import Codec, Option
+from saec.format.compressed_field import CompressedField
+from saec.streaming.map_reduce import Advance, silent
+from saec.streaming.scratch import IN_MEMORY
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
 
 
 def lost_nats(field: Field, coded: CompressedField, metric: Metric) -> float:

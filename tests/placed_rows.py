@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from saec.parts import Part
-from saec.placing import Placing
-from saec.table import Field
+from saec.streaming.chunks import Chunk
+from saec.streaming.strata import Placing
+from saec.tables.field import Field
 
 
 def counted(frequencies: ArrayLike) -> Field:
@@ -24,7 +24,7 @@ def counted(frequencies: ArrayLike) -> Field:
 def parts_of_values(values: int) -> Iterator[None]:
     """Fields that are first worked on in here are cut into parts of so many values."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saec.parts._PART_VALUES", values)
+        patch.setattr("saec.streaming.chunks._PART_VALUES", values)
         yield
 
 
@@ -36,7 +36,7 @@ def in_parts(field: Field, rows: int) -> Field:
     return other
 
 
-def befores(parts: Sequence[Part], placing: Placing) -> list[NDArray[np.int64]]:
+def befores(parts: Sequence[Chunk], placing: Placing) -> list[NDArray[np.int64]]:
     """What lies before each part, by the sums of all the parts before it."""
     counts = [np.asarray(placing(part)) for part in parts]
     zero = np.zeros(placing.size, dtype=np.int64)

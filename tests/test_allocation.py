@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saec import allocation
-from saec.allocation import Option, allocate, allocate_within, frontier
+from saec.codecs.protocol import Option
+from saec.compression import allocation
+from saec.compression.allocation import allocate, allocate_within, frontier
 from saec.errors import BudgetError
 
 Fields = list[list[Option]]

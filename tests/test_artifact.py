@@ -34,13 +34,13 @@ from hypothesis import strategies as st
 
 from saec import artifact
 from saec.artifact import Entry, entry_bytes
-from saec.codebook import Codebook
-from saec.codes import PackedCodes
-from saec.compressed import Compressed, load
+from saec.bits.packing import PackedCodes
 from saec.errors import ArtifactError
-from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
-from saec.stored.raw import RawField
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed import Compressed, load
+from saec.format.compressed_field import CompressedField
+from saec.format.raw_field import RawField
 
 
 def test_literal_bytes_of_a_tiny_file(tmp_path: Path) -> None:
@@ -723,8 +723,8 @@ def test_path_that_cannot_be_written(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 import numpy as np
-from saec.compressed import Compressed
-from saec.stored.raw import RawField
+from saec.format.compressed import Compressed
+from saec.format.raw_field import RawField
 from saec.errors import ArtifactError
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -755,8 +755,8 @@ def test_anything_else_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 BLOCKS = """
 import sys, tracemalloc
 import numpy as np
-from saec.compressed import Compressed
-from saec.stored.raw import RawField
+from saec.format.compressed import Compressed
+from saec.format.raw_field import RawField
 
 table = np.zeros((80_000, 128), np.float32)[:, ::2]
 result = Compressed([RawField("a", table)])

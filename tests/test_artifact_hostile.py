@@ -11,8 +11,8 @@ import pytest
 from artifact_files import build, container
 
 from saec import load
-from saec.compressed import Compressed
 from saec.errors import ArtifactError
+from saec.format.compressed import Compressed
 
 ROWS_OF_NINETEEN_TIERS = 1 << 42
 

@@ -31,12 +31,12 @@ from artifact_files import (
 
 from saec import artifact
 from saec.artifact import Entry, Shard, ShardedTensor, find_shard, write_shard
-from saec.codebook import Codebook
-from saec.codes import PackedCodes
-from saec.compressed import Compressed, load
+from saec.bits.packing import PackedCodes
 from saec.errors import ArtifactError
-from saec.stored.clustered import ClusteredField
-from saec.stored.raw import RawField
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed import Compressed, load
+from saec.format.raw_field import RawField
 
 OTHER = "0123456789abcdef"
 SECOND = f"a.saec.{RUN}-00002"

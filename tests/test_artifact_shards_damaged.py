@@ -28,8 +28,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saec.artifact import write_shard
-from saec.compressed import load
 from saec.errors import ArtifactError
+from saec.format.compressed import load
 
 OTHER = "0123456789abcdef"
 SECOND = f"a.saec.{RUN}-00002"

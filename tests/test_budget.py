@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saec.budget import BitsPerFeature, Budget, MaxBytes, Ratio, parse_size
+from saec.compression.budget import BitsPerFeature, Budget, MaxBytes, Ratio
 from saec.errors import BudgetError
+from saec.util.sizes import parse_size
 
 
 @pytest.mark.parametrize(

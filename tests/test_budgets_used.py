@@ -23,7 +23,7 @@ def field(name: str, rows: int, dim: int, seed: int, decay: float) -> Field:
     [
         (Axes(), 3625, 4, 0.5, 21.0),
         (Axes(), 2509, 8, 0.7, 21.0),
-        (Axes(order="similar"), 2509, 8, 0.7, 40.0),
+        (Axes(order="code"), 2509, 8, 0.7, 40.0),
     ],
 )
 def test_one_field_uses_its_budget(

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from placed_rows import counted, in_parts
 
-from saec.census import Census, coarse, join_censuses, take_census
 from saec.errors import FieldError
-from saec.parts import Part
-from saec.rows import ArrayRows
+from saec.streaming.chunks import Chunk
+from saec.streaming.frequency_histogram import Census, coarse, join_censuses, take_census
+from saec.streaming.rows import ArrayRows
 
 NOTHING = np.zeros(0, dtype=np.int64)
 
@@ -24,7 +24,7 @@ def census_of(frequencies: list[float] | np.ndarray) -> Census:
     """Of one part."""
     counts = np.asarray(frequencies, dtype=np.float64)
     rows = ArrayRows(np.zeros((len(counts), 1), np.float32))
-    return take_census(Part("f", 0, 0, len(counts), rows, ArrayRows(counts)), NOTHING)
+    return take_census(Chunk("f", 0, 0, len(counts), rows, ArrayRows(counts)), NOTHING)
 
 
 def check_same(a: Census, b: Census) -> None:
@@ -86,7 +86,7 @@ def test_no_more_bits_are_dropped_than_needed(monkeypatch: pytest.MonkeyPatch) -
     ulp = np.spacing(1.0)
     values = [1.0, 1 + ulp, 1 + 2 * ulp, 1 + 3 * ulp]
     for most, dropped, left in ((4, 0, values), (3, 1, [1, 1 + 2 * ulp]), (1, 2, [1])):
-        monkeypatch.setattr("saec.census._MOST_VALUES", most)
+        monkeypatch.setattr("saec.streaming.frequency_histogram._MOST_VALUES", most)
         census = census_of(values)
         assert census.dropped == dropped
         assert census.values.tolist() == left[::-1]
@@ -97,7 +97,7 @@ def test_no_more_bits_are_dropped_than_needed(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_part_that_drops_bits_makes_the_whole_drop_them(monkeypatch: pytest.MonkeyPatch) -> None:
     # The second part keeps two values, of which the first has one: few enough, but not exact.
-    monkeypatch.setattr("saec.census._MOST_VALUES", 2)
+    monkeypatch.setattr("saec.streaming.frequency_histogram._MOST_VALUES", 2)
     above = np.nextafter(1, 2)
     parts = [census_of([0]), census_of([0, 1, above])]
     assert [part.dropped for part in parts] == [0, 1]
@@ -129,7 +129,7 @@ def test_joined_in_any_tree_it_is_that_of_the_whole(
         frequencies = sorted(frequencies, reverse=True)
     bounds = sorted({0, len(frequencies), *(cut for cut in cuts if cut < len(frequencies))})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saec.census._MOST_VALUES", most)
+        patch.setattr("saec.streaming.frequency_histogram._MOST_VALUES", most)
         whole = census_of(frequencies)
         parts = [census_of(frequencies[a:b]) for a, b in pairwise(bounds)]
         while len(parts) > 1:
@@ -160,7 +160,7 @@ def test_of_a_field(part_rows: int, rng: np.random.Generator) -> None:
 def test_more_fractions_than_are_told_apart(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saec.census._MOST_VALUES", 50)
+    monkeypatch.setattr("saec.streaming.frequency_histogram._MOST_VALUES", 50)
     frequencies = rng.pareto(1.0, 3000)
     whole = census_of(frequencies)
     assert 25 < len(whole.values) <= 50

@@ -13,9 +13,9 @@ import safetensors.torch
 import torch
 
 import saec
-from saec.checkpoint import LogColumns, read_fields, read_frequencies, read_tables
 from saec.errors import CheckpointError, DataError, FieldError, IdError
-from saec.rows import FileRows, JoinedRows, Rows
+from saec.streaming.rows import FileRows, JoinedRows, Rows
+from saec.tables.checkpoint import LogColumns, read_fields, read_frequencies, read_tables
 
 USER = np.arange(6, dtype=np.float32).reshape(3, 2)
 ITEM = np.linspace(-1, 1, 8, dtype=np.float16).reshape(2, 4)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saec.codebook import Codebook, CodebookDtype, codebook_bytes
 from saec.errors import ArtifactError
-from saec.metric import Metric
+from saec.format.codebook import Codebook, CodebookDtype, codebook_bytes
+from saec.tables.loss_metric import Metric
 
 DTYPES = get_args(CodebookDtype)
 FLOAT32 = np.finfo(np.float32)

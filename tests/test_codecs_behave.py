@@ -16,10 +16,10 @@ import saec
 from saec import Axes, Clusters, Field, Ratio
 from saec.artifact import entry_bytes
 from saec.baselines import BASELINES
-from saec.budget import Budget
-from saec.codecs.codec import Codec
-from saec.metric import Metric
-from saec.stored.clustered import ClusteredField
+from saec.codecs.protocol import Codec
+from saec.compression.budget import Budget
+from saec.format.clustered_field import ClusteredField
+from saec.tables.loss_metric import Metric
 
 CODECS: dict[str, Codec] = {
     "clusters": Clusters(),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saec.codes import PackedCodes, PackedRows, bits_for, check_ids, packed_bytes
+from saec.bits.packing import PackedCodes, PackedRows, bits_for, check_ids, packed_bytes
 from saec.errors import ArtifactError, IdError
 
 

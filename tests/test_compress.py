@@ -34,10 +34,10 @@ from saec import (
     compress,
     load,
 )
-from saec.compress import compress_priced
-from saec.pricing import Priced
-from saec.stored.clustered import ClusteredField
-from saec.stored.raw import RawField
+from saec.compression.plan import Priced
+from saec.compression.run import compress_priced
+from saec.format.clustered_field import ClusteredField
+from saec.format.raw_field import RawField
 
 
 def zipf(count: int) -> NDArray[np.float64]:

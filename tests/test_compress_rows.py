@@ -24,14 +24,14 @@ from saec import (
     Ratio,
     compress,
 )
-from saec.codecs.codec import Codec
-from saec.metric import Metric
-from saec.order import Order
-from saec.passes import silent
-from saec.rows import ArrayRows, FileRows, JoinedRows, Rows
-from saec.stored.clustered import ClusteredField
-from saec.stored.raw import RawField
-from saec.workspace import Workspace
+from saec.codecs.protocol import Codec
+from saec.format.clustered_field import ClusteredField
+from saec.format.raw_field import RawField
+from saec.format.tier_index import Order
+from saec.streaming.map_reduce import silent
+from saec.streaming.rows import ArrayRows, FileRows, JoinedRows, Rows
+from saec.streaming.scratch import Workspace
+from saec.tables.loss_metric import Metric
 
 ROWS, DIM = 1400, 4
 METRICS = {"f": np.diag(np.logspace(-2, -4, DIM))}
@@ -41,8 +41,8 @@ CASES: dict[str, tuple[Codec, bool, Budget | None]] = {
     "axes, sorted": (Axes(), True, Ratio(5)),
     "axes, unsorted": (Axes(), False, Ratio(5)),
     "axes, renumbered": (Axes("frequency"), False, Ratio(5)),
-    "axes, similar": (Axes("similar"), False, Ratio(5)),
-    "axes, similar, sorted": (Axes("similar"), True, Ratio(5)),
+    "axes, similar": (Axes("code"), False, Ratio(5)),
+    "axes, similar, sorted": (Axes("code"), True, Ratio(5)),
     "clusters": (Clusters(), False, Ratio(5)),
     "clusters, sorted": (Clusters(codebook="float16"), True, Ratio(4)),
     "clusters, fixed": (Clusters(clusters=70, codebook="float32"), False, None),
@@ -135,12 +135,12 @@ def test_narrow_floats_in_shards(case: str, dtype: object, tmp_path: Path) -> No
     check_same(found, from_memory(case, True, dtype))
 
 
-@pytest.mark.parametrize("order", ["keep", "frequency", "similar"])
+@pytest.mark.parametrize("order", ["keep", "frequency", "code"])
 def test_samples_of_shards_are_those_of_the_array(
     order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saec.codecs.axes._SAMPLED_ROWS", 300)
-    monkeypatch.setattr("saec.codecs.offers._JOINT_LEARNED", 200)
+    monkeypatch.setattr("saec.codecs.axes.codec._SAMPLED_ROWS", 300)
+    monkeypatch.setattr("saec.codecs.axes.candidates._JOINT_LEARNED", 200)
     frequencies = counts(False)
     fields = Field("f", shards_of(tmp_path, table()), frequencies), Field("f", table(), frequencies)
     found, expected = (offers(Axes(order), field) for field in fields)

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from saec.codebook import Codebook
-from saec.codes import PackedCodes
-from saec.compressed import Compressed, load
+from saec.bits.packing import PackedCodes
 from saec.errors import ArtifactError, FieldError, IdError
-from saec.stored import field as stored_field
-from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
-from saec.stored.raw import RawField
+from saec.format import compressed_field as stored_field
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed import Compressed, load
+from saec.format.compressed_field import CompressedField
+from saec.format.raw_field import RawField
 
 # Centroids (1, 10), (2, 20), (3, 30); five features.
 CODES = [2, 0, 1, 1, 0]

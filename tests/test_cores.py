@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from saec import _native
-from saec.cores import usable_cores
+from saec.util.cores import usable_cores
 
 
 def groups(root: Path, process: str, files: dict[str, str]) -> str:

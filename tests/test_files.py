@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saec.files import let_go
-from saec.workspace import Workspace, _resident_bytes
+from saec.streaming.scratch import Workspace, _resident_bytes
+from saec.util.atomic_file import let_go
 
 SIZE = 64 << 20
 

@@ -159,7 +159,7 @@ def test_a_ratio_and_its_loss_are_inverse(curve: Forecast) -> None:
     [
         (Axes(), 0.05),
         (Axes(order="frequency"), 0.05),
-        (Axes(order="similar"), 0.1),
+        (Axes(order="code"), 0.1),
         (Clusters(), 0.2),
     ],
 )

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from saec import log_blocks
 from saec.errors import DataError, IdError
-from saec.frequency import count_batches, count_columns, count_ids, unseen_frequency
-from saec.rows import FileRows, rows_of
+from saec.streaming.rows import FileRows, rows_of
+from saec.tables import log_blocks
+from saec.tables.counting import count_batches, count_columns, count_ids, unseen_frequency
 
 LOG = pl.DataFrame(
     {
@@ -301,7 +301,7 @@ def test_bad_ids_and_sizes_of_columns(tmp_path: Path) -> None:
 PEAK = """
 import sys
 from pathlib import Path
-from saec.frequency import count_columns
+from saec.tables.counting import count_columns
 
 def peak_kilobytes():
     # Not getrusage, whose peak begins with the parent's memory at the fork.

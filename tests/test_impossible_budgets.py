@@ -28,9 +28,7 @@ def smallest_named(error: BudgetError) -> int:
     return int(str(error).partition("the smallest possible is ")[2].split()[0])
 
 
-@pytest.mark.parametrize(
-    "codec", [Axes(), Axes(order="frequency"), Axes(order="similar"), Clusters()]
-)
+@pytest.mark.parametrize("codec", [Axes(), Axes(order="frequency"), Axes(order="code"), Clusters()])
 def test_the_smallest_size_is_known_without_measuring(
     codec: Axes | Clusters, fields: list[Field], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,17 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from saec.codebook import Codebook
-from saec.codes import PackedCodes, whole_ids
-from saec.compressed import Compressed, load
+from saec.bits.packing import PackedCodes, whole_ids
 from saec.errors import ArtifactError, IdError
-from saec.lookup import Bags, Run, bags_of, gather, run_table, tier_table
-from saec.order import TierVectors
-from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
-from saec.stored.raw import RawField
-from saec.stored.tiered import TieredField
-from saec.tiers import Layout
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed import Compressed, load
+from saec.format.compressed_field import CompressedField
+from saec.format.native_lookup import Bags, RowRun, bags_of, gather, run_table, tier_table
+from saec.format.raw_field import RawField
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import Layout
+from saec.format.tiered_field import TieredField
 
 VOCAB = 3000
 OUTPUTS = [np.dtype(d) for d in (np.float32, np.float16, ml_dtypes.bfloat16)]
@@ -251,7 +251,7 @@ def test_the_field_that_failed_is_named() -> None:
 def test_pads_by_hand() -> None:
     stored = np.array([[1, 2], [3, 4]], np.float32)
     table = run_table(
-        3, [Run(0, 1, 0, 0)], np.array([0b010, *[0] * 7], np.uint8), stored, pads={2: 1}
+        3, [RowRun(0, 1, 0, 0)], np.array([0b010, *[0] * 7], np.uint8), stored, pads={2: 1}
     )
     out = np.empty((3, 2), np.float32)
     gather([table], [Bags(np.arange(3))], ["x"], out)

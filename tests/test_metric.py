@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saec import Field, MetricError, MetricWarning
-from saec.metric import LossMetrics, Metric, check_metrics
+from saec.tables.loss_metric import LossMetrics, Metric, check_metrics
 
 
 def _field(name: str, dim: int) -> Field:

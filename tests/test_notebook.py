@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import saec
-from saec.notebook import html_table
+from saec.util.html_table import html_table
 
 NAME = "<b>&amp;'user'\"</b>"  # a field's name comes from a file
 
@@ -141,7 +141,7 @@ CELLS = [
 import time
 import numpy as np
 import saec
-from saec import progress
+from saec.util import progress
 
 counts = 400 // np.arange(1, 401)
 table = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from saec.errors import ArtifactError
-from saec.order import TierVectors, vector_pieces
-from saec.pieces import lay
-from saec.tiers import tier_bounds
+from saec.format.tier_index import TierVectors, vector_pieces
+from saec.format.tier_layout import tier_bounds
+from saec.streaming.bit_writes import lay
 
 
 def shuffled_tiers(count: int, seed: int = 0) -> NDArray[np.int8]:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from placed_rows import parts_of_values
 
 from saec.errors import FieldError
-from saec.parts import GROUP, Part, merged, parts_of
-from saec.rows import ArrayRows, FileRows, JoinedRows, Rows
+from saec.streaming.chunks import GROUP, Chunk, chunks_of, merged
+from saec.streaming.rows import ArrayRows, FileRows, JoinedRows, Rows
 
 
 def sharded(sizes: Sequence[int], dim: int = 2) -> JoinedRows:
@@ -25,9 +25,9 @@ def sharded(sizes: Sequence[int], dim: int = 2) -> JoinedRows:
     return JoinedRows([ArrayRows(table[a:b]) for a, b in pairwise(first.tolist())])
 
 
-def cut(rows: Rows, part_rows: int) -> tuple[Part, ...]:
+def cut(rows: Rows, part_rows: int) -> tuple[Chunk, ...]:
     with parts_of_values(part_rows * rows.shape[1]):
-        return parts_of("f", rows, ArrayRows(np.arange(len(rows)) + 1))
+        return chunks_of("f", rows, ArrayRows(np.arange(len(rows)) + 1))
 
 
 def test_parts_by_hand() -> None:
@@ -47,7 +47,7 @@ def test_parts_by_hand() -> None:
 def test_a_row_wider_than_a_part() -> None:
     rows = ArrayRows(np.zeros((3, 100), np.float32))
     with parts_of_values(7):
-        parts = parts_of("f", rows, ArrayRows(np.ones(3)))
+        parts = chunks_of("f", rows, ArrayRows(np.ones(3)))
     assert [len(part) for part in parts] == [1, 1, 1]
 
 
@@ -77,7 +77,7 @@ def test_a_part_of_a_file_is_sent_as_its_place(tmp_path: Path) -> None:
     counts = np.arange(3000.0)
     counts.tofile(tmp_path / "counts")
     with parts_of_values(2 * 1000):
-        parts = parts_of(
+        parts = chunks_of(
             "f",
             FileRows(tmp_path / "rows", 0, (3000, 2), np.float32),
             FileRows(tmp_path / "counts", 0, (3000,), np.float64),
@@ -108,7 +108,7 @@ def test_a_frequency_that_cannot_be_is_named_by_its_id(bad: float) -> None:
     counts = np.ones(9)
     counts[[6, 7]] = bad
     with parts_of_values(4):
-        parts = parts_of("f", ArrayRows(np.zeros((9, 1), np.float32)), ArrayRows(counts))
+        parts = chunks_of("f", ArrayRows(np.zeros((9, 1), np.float32)), ArrayRows(counts))
     parts[0].frequencies()
     message = f"field 'f': the frequency of id 6 is {bad}; it must be finite and not negative"
     with pytest.raises(FieldError, match=message):

@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from placed_rows import counted, in_parts
 
-from saec.parts import Part, parts_of
-from saec.passes import Arrays, LocalPasses
-from saec.pieces import Piece, Run, Scattered
-from saec.rows import ArrayRows
-from saec.workspace import IN_MEMORY, Workspace
+from saec.streaming.bit_writes import ByteRun, Piece, Scattered
+from saec.streaming.chunks import Chunk, chunks_of
+from saec.streaming.map_reduce import Arrays, LocalPasses
+from saec.streaming.rows import ArrayRows
+from saec.streaming.scratch import IN_MEMORY, Workspace
 
 
 def passes_over(rows: int, part_rows: int) -> LocalPasses:
@@ -29,7 +29,7 @@ class Rows:
 
     size = 2
 
-    def __call__(self, part: Part) -> NDArray[np.int64]:
+    def __call__(self, part: Chunk) -> NDArray[np.int64]:
         even = (np.arange(part.start, part.stop) % 2 == 0).sum()
         return np.array([len(part), even], dtype=np.int64)
 
@@ -39,7 +39,7 @@ def listed(groups: Sequence[list[object]]) -> list[object]:
 
 
 def test_run_by_hand() -> None:
-    def task(part: Part, before: NDArray[np.int64]) -> list[object]:
+    def task(part: Chunk, before: NDArray[np.int64]) -> list[object]:
         return [(part.number, part.frequencies().tolist(), before.tolist())]
 
     shares: list[float] = []
@@ -53,7 +53,7 @@ def test_nothing_is_counted_where_there_is_nothing_to_count() -> None:
     class Nothing:
         size = 0
 
-        def __call__(self, part: Part) -> NDArray[np.int64]:
+        def __call__(self, part: Chunk) -> NDArray[np.int64]:
             raise AssertionError("not to be asked")
 
     found = passes_over(5, 2).run(lambda part, before: [len(before)], listed, counter=Nothing())
@@ -62,7 +62,7 @@ def test_nothing_is_counted_where_there_is_nothing_to_count() -> None:
 
 @pytest.mark.parametrize("part_rows", [1, 3, 90])
 def test_what_lies_before_is_the_sum_of_the_parts_before(part_rows: int) -> None:
-    def task(part: Part, before: NDArray[np.int64]) -> list[object]:
+    def task(part: Chunk, before: NDArray[np.int64]) -> list[object]:
         return [(part.start, before.tolist())]
 
     for start, before in passes_over(90, part_rows).run(task, listed, counter=Rows()):  # type: ignore[misc]
@@ -75,7 +75,7 @@ class Parted:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, part: Part, before: NDArray[np.int64]) -> Arrays:
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> Arrays:
         self.calls += 1
         return part.frequencies(), before.copy()
 
@@ -100,12 +100,12 @@ def test_what_cannot_be_held_is_made_again(held: int, made_again: int) -> None:
     assert expected[3] == (sum(range(31, 41)), [30, 15])
 
 
-def coded(part: Part, before: NDArray[np.int64]) -> tuple[float, list[Piece]]:
+def coded(part: Chunk, before: NDArray[np.int64]) -> tuple[float, list[Piece]]:
     """A byte for each row, and a word at the end for each part's first row."""
     frequencies = part.frequencies()
     place = np.array([int(before[0]) % 7])
     return float(frequencies.sum()), [
-        Run("rows", part.start, frequencies.astype(np.uint8)),
+        ByteRun("rows", part.start, frequencies.astype(np.uint8)),
         Scattered("words", place, np.array([1 << part.number % 8], np.uint16)),
     ]
 
@@ -140,6 +140,6 @@ def test_an_error_of_a_task_is_raised() -> None:
     counts = np.ones(9)
     counts[7] = np.nan
     rows = ArrayRows(np.zeros((9, 1), np.float32))
-    passes = LocalPasses(parts_of("f", rows, ArrayRows(counts)))
+    passes = LocalPasses(chunks_of("f", rows, ArrayRows(counts)))
     with pytest.raises(ValueError, match="the frequency of id 7 is nan"):
         passes.run(lambda part, before: [part.frequencies()], listed)

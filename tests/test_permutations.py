@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 
 import saec
 from saec import ArtifactError, Axes, Compressed, Field, Ratio
-from saec.permutations import permutation_path, save_permutations
-from saec.stored.tiered import TieredField
+from saec.format.permutation_file import permutation_path, save_permutations
+from saec.format.tiered_field import TieredField
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def test_beside_the_artifact() -> None:
 def test_old_ids(
     block: int, result: Compressed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saec.permutations._WRITTEN_ROWS", block)
-    monkeypatch.setattr("saec.vectors._BLOCK", 8 * block)
+    monkeypatch.setattr("saec.format.permutation_file._WRITTEN_ROWS", block)
+    monkeypatch.setattr("saec.streaming.npy_writer._BLOCK", 8 * block)
     save_permutations(tmp_path / "ids", result)
     found = load_file(tmp_path / "ids")
     assert set(found) == {"user", "item\n\u4e2d", "raw"}
@@ -195,7 +195,10 @@ def test_a_save_that_fails_leaves_the_old_pair(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for module in ("saec.artifact.writing.byte_blocks", "saec.permutations.vector_blocks"):
+    for module in (
+        "saec.artifact.writing.byte_blocks",
+        "saec.format.permutation_file.vector_blocks",
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(module, full)
             with pytest.raises(ArtifactError, match="No space left"):

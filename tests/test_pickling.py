@@ -18,7 +18,7 @@ from artifact_files import all_kinds, save_in_shards
 from numpy.typing import NDArray
 
 import saec
-from saec.compressed import Compressed
+from saec.format.compressed import Compressed
 
 IDS = [0, 2, 1]
 
@@ -40,7 +40,7 @@ def in_shards(directory: Path) -> Compressed:
 def renumbered(_: Path) -> Compressed:
     rows = np.random.default_rng(0).standard_normal((2000, 4)).astype(np.float32)
     field = saec.Field("a", rows, 1e4 / np.arange(1, 2001))
-    codec = saec.Axes(order="similar")
+    codec = saec.Axes(order="code")
     return saec.compress([field], saec.Ratio(8), codec, progress=False)
 
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from saec.codes import PackedCodes, PackedRows, packed_bytes
-from saec.pieces import (
+from saec.bits.packing import PackedCodes, PackedRows, packed_bytes
+from saec.streaming.bit_writes import (
+    ByteRun,
     Piece,
-    Run,
     Scattered,
     lay,
     lay_and_let_go,
@@ -23,7 +23,7 @@ from saec.pieces import (
     scattered_codes,
     within,
 )
-from saec.workspace import Workspace
+from saec.streaming.scratch import Workspace
 
 
 def laid(pieces: Sequence[Piece], nbytes: int, first: int = 0) -> NDArray[np.uint8]:
@@ -71,9 +71,9 @@ def test_scattered_by_hand() -> None:
 
 
 def test_laid_a_slice_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saec.pieces._SLICE", 3)
+    monkeypatch.setattr("saec.streaming.bit_writes._SLICE", 3)
     places = np.cumsum(np.random.default_rng(0).integers(1, 5000, 10))
-    run = Run("x", 100, np.arange(200, dtype=np.uint8))
+    run = ByteRun("x", 100, np.arange(200, dtype=np.uint8))
     scattered = Scattered("x", places, np.arange(10, dtype=np.uint32) << 7)
     assert [len(piece.places) for piece in scattered.slices()] == [3, 3, 3, 1]
     found = Workspace(tmp_path).zeros(1 << 16)
@@ -85,9 +85,9 @@ def test_laid_by_hand() -> None:
     data = {"x": np.zeros(4, np.uint8), "y": np.zeros(2, np.uint8)}
     lay(
         [
-            Run("x", 11, np.array([1, 2], np.uint8)),
+            ByteRun("x", 11, np.array([1, 2], np.uint8)),
             Scattered("x", np.array([11, 12]), np.array([0x0304, 0x80], np.uint16)),
-            Run("y", 10, np.array([9], np.uint8)),
+            ByteRun("y", 10, np.array([9], np.uint8)),
         ],
         data,
         10,
@@ -170,9 +170,9 @@ def test_any_scattered_rows_lay_the_packed_rows(
 
 
 def test_within_by_hand() -> None:
-    run = Run("x", 10, np.arange(5, dtype=np.uint8))
+    run = ByteRun("x", 10, np.arange(5, dtype=np.uint8))
     inside = within(run, 11, 13)
-    assert isinstance(inside, Run)
+    assert isinstance(inside, ByteRun)
     assert (inside.role, inside.first, inside.data.tolist()) == ("x", 11, [1, 2])
     assert within(run, 0, 10) is None
     assert within(run, 15, 99) is None
@@ -216,7 +216,7 @@ def test_windows_together_are_the_whole(
     for low, high in pairwise(bounds):
         own = [inside for piece in pieces if (inside := within(piece, low, high)) is not None]
         for piece in own:
-            if isinstance(piece, Run):
+            if isinstance(piece, ByteRun):
                 assert low <= piece.first < piece.first + len(piece.data) <= high
             else:
                 assert low <= piece.places.min()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from placed_rows import befores, counted, in_parts, placed
 
-from saec.placing import ByRank, InOrder, RowGroup, sampled
-from saec.table import Field
+from saec.streaming.strata import ByRank, InOrder, RowGroup, sampled
+from saec.tables.field import Field
 
 
 def by_rank(field: Field, bounds: list[int], order: str = "keep") -> ByRank:
@@ -108,7 +108,7 @@ def test_rows_passed_are_those_of_the_parts_before(cut: tuple[Field, list[int]])
 def test_coarse_frequencies_rank_by_their_leading_bits(
     order: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saec.census._MOST_VALUES", 20)
+    monkeypatch.setattr("saec.streaming.frequency_histogram._MOST_VALUES", 20)
     frequencies = rng.pareto(1.0, 400)
     bounds = [0, 10, 150, 400]
     for part_rows in (7, 90, 400):

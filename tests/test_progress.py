@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from saec import progress
-from saec.progress import bar, track
+from saec.util import progress
+from saec.util.progress import bar, track
 
 
 @contextmanager

@@ -25,10 +25,10 @@ from saec import (
     OptionalDependencyError,
     Ratio,
 )
-from saec.checkpoint import read_tables
 from saec.cli import main
-from saec.frequency import count_columns
-from saec.remote import as_url
+from saec.tables.checkpoint import read_tables
+from saec.tables.counting import count_columns
+from saec.util.remote_file import as_url
 
 TABLE = np.random.default_rng(0).standard_normal((300, 4)).astype(np.float32)
 COUNTS = 1000 // np.arange(1, 301)

@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import saec.parts
+import saec.streaming.chunks
 from saec import FieldError
-from saec.parts import parts_of
-from saec.passes import LocalPasses
-from saec.renumbering import frequency_order
-from saec.rows import ArrayRows
+from saec.streaming.chunks import chunks_of
+from saec.streaming.frequency_order import frequency_order
+from saec.streaming.map_reduce import LocalPasses
+from saec.streaming.rows import ArrayRows
 
 
 def order_of(frequencies: list[float] | NDArray[np.float64]) -> NDArray[np.int64]:
     counts = ArrayRows(np.asarray(frequencies, dtype=np.float64))
-    made: NDArray[np.uint8] = frequency_order(LocalPasses(parts_of("user", counts, counts)))
+    made: NDArray[np.uint8] = frequency_order(LocalPasses(chunks_of("user", counts, counts)))
     return made.view("<i8")
 
 
@@ -51,5 +51,5 @@ def test_shares_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saec.parts, "_PART_VALUES", 2)
     shares: list[float] = []
     counts = ArrayRows(np.arange(5.0))
-    frequency_order(LocalPasses(parts_of("user", counts, counts)), shares.append)
+    frequency_order(LocalPasses(chunks_of("user", counts, counts)), shares.append)
     assert sum(shares) == pytest.approx(1)

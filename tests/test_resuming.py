@@ -25,8 +25,8 @@ from saec import (
     OptionError,
     Ratio,
 )
-from saec.codecs.codec import Codec
-from saec.resuming import Resumable
+from saec.codecs.protocol import Codec
+from saec.compression.resume import Resumable
 
 # More of them take minutes: make test-kills.
 KILLS = int(os.environ.get("SAEC_KILLS", "3"))
@@ -37,7 +37,7 @@ RATIO = Ratio(15)
 CODECS: dict[str, Codec] = {
     "axes": Axes(),
     "frequency": Axes(order="frequency"),
-    "similar": Axes(order="similar"),
+    "code": Axes(order="code"),
     "clusters": Clusters(),
 }
 
@@ -105,7 +105,7 @@ def test_the_file_is_that_of_a_compression_in_memory(name: str, folder: Path) ->
     assert result.predicted_loss_increase == whole.predicted_loss_increase
     assert not (folder / "out.saec.partial").exists()
     permutations = folder / "out.saec.permutation.safetensors"
-    assert permutations.exists() == (name in ("frequency", "similar"))
+    assert permutations.exists() == (name in ("frequency", "code"))
     if permutations.exists():
         for field, old in load_file(permutations).items():
             assert np.array_equal(old, whole[field].permutation)
@@ -218,7 +218,7 @@ def test_memory_changes_no_byte(name: str, folder: Path, monkeypatch: pytest.Mon
     compress(folder, CODECS[name])
     found = (folder / "out.saec").read_bytes()
     # Nothing may be held. (saec.compress is the function, too.)
-    module = sys.modules["saec.compress"]
+    module = sys.modules["saec.compression.run"]
     monkeypatch.setattr(module, "held_bytes", lambda memory, dim: 0)
     compress(folder, CODECS[name], memory="2GB")
     assert (folder / "out.saec").read_bytes() == found

@@ -50,7 +50,7 @@ def fields(folder: Path) -> list[Field]:
 
 
 def compress(
-    folder: Path, out: Path | None = None, ratio: float = 15, order: str = "similar"
+    folder: Path, out: Path | None = None, ratio: float = 15, order: str = "code"
 ) -> Compressed:
     return saec.compress(
         fields(folder),
@@ -336,9 +336,9 @@ def test_of_two_writers_at_once_one_is_refused(folder: Path, expected: bytes) ->
 
 def test_two_that_save_at_once_leave_one_whole_file(folder: Path, expected: bytes) -> None:
     results = [
-        compress(folder, folder / f"{order}.saec", order=order) for order in ("keep", "similar")
+        compress(folder, folder / f"{order}.saec", order=order) for order in ("keep", "code")
     ]
-    whole = [(folder / f"{order}.saec").read_bytes() for order in ("keep", "similar")]
+    whole = [(folder / f"{order}.saec").read_bytes() for order in ("keep", "code")]
     out = folder / "saved.saec"
 
     def save(result: Compressed) -> None:

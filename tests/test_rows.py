@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from saec.errors import CheckpointError
-from saec.rows import ArrayRows, FileRows, JoinedRows, Rows, rows_of
+from saec.streaming.rows import ArrayRows, FileRows, JoinedRows, Rows, rows_of
 
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64, np.int64, np.uint8, np.bool_]
 
@@ -290,7 +290,7 @@ def test_identity_of_memory() -> None:
 
 def test_identity_of_memory_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     known = ArrayRows(table()).identity
-    monkeypatch.setattr("saec.rows._HASHED_BYTES", 30)  # two rows at once
+    monkeypatch.setattr("saec.streaming.rows._HASHED_BYTES", 30)  # two rows at once
     assert ArrayRows(table()).identity == known
     assert ArrayRows(table()[:, 0]).identity != known
 

@@ -18,11 +18,11 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
 
-from saec.checkpoint import read_frequencies, read_tables
 from saec.errors import CheckpointError
-from saec.rows import ArrayRows, FileRows, JoinedRows, Rows
 from saec.sources.beside import BesideRows
 from saec.sources.pickles import StandIn, unpickled
+from saec.streaming.rows import ArrayRows, FileRows, JoinedRows, Rows
+from saec.tables.checkpoint import read_frequencies, read_tables
 
 USER = torch.arange(12, dtype=torch.float32).reshape(6, 2)
 ITEM = torch.arange(8, dtype=torch.float32).reshape(2, 4).to(torch.bfloat16)

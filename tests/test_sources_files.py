@@ -19,9 +19,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from saec.checkpoint import read_tables
 from saec.errors import CheckpointError
-from saec.rows import ArrayRows, FileRows, Rows
+from saec.streaming.rows import ArrayRows, FileRows, Rows
+from saec.tables.checkpoint import read_tables
 
 USER = np.arange(6, dtype=np.float32).reshape(3, 2)
 ITEM = np.linspace(-1, 1, 8, dtype=np.float16).reshape(2, 4)

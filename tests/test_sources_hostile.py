@@ -18,10 +18,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from saec.checkpoint import read_tables
 from saec.errors import CheckpointError, DataError, MetricError
-from saec.frequency import count_columns
-from saec.metric_file import load_metrics
+from saec.tables.checkpoint import read_tables
+from saec.tables.counting import count_columns
+from saec.tables.loss_metric_file import load_metrics
 
 MIB = 1 << 20
 

@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from saec.checkpoint import read_fields, read_tables
 from saec.errors import CheckpointError, OptionalDependencyError
-from saec.rows import FileRows
+from saec.streaming.rows import FileRows
+from saec.tables.checkpoint import read_fields, read_tables
 
 TABLE = np.arange(12000, dtype=np.float32).reshape(3000, 4)
 DENSE = np.ones((4, 4), np.float32)

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saec.checkpoint import read_fields, read_frequencies, read_tables
 from saec.errors import CheckpointError, FieldError, OptionalDependencyError
-from saec.parts import parts_of
-from saec.rows import JoinedRows, Rows
 from saec.sources import parquet_rows, read_source
 from saec.sources.parquet_rows import ParquetRows
+from saec.streaming.chunks import chunks_of
+from saec.streaming.rows import JoinedRows, Rows
+from saec.tables.checkpoint import read_fields, read_frequencies, read_tables
 
 ROWS, DIM = 23, 3
 VECTORS = np.arange(ROWS * DIM, dtype=np.float32).reshape(ROWS, DIM)
@@ -112,7 +112,7 @@ def test_a_folder_is_one_table(dataset: Path, where: str) -> None:
     assert rows.read(9, 9).shape == (0, DIM)
     (field,), _ = read_fields(dataset / where)
     assert field.frequencies.tolist() == COUNTS.tolist()
-    assert [part.start for part in parts_of("user", field.rows, field.counts)] == [0, 10, 15]
+    assert [part.start for part in chunks_of("user", field.rows, field.counts)] == [0, 10, 15]
 
 
 def test_folders_in_a_folder_are_tables(tmp_path: Path) -> None:
@@ -417,8 +417,8 @@ def test_one_file_is_read_by_one_object(tmp_path: Path) -> None:
 PEAK = """
 import sys
 from pathlib import Path
-from saec.checkpoint import read_fields
-from saec.parts import parts_of
+from saec.tables.checkpoint import read_fields
+from saec.streaming.chunks import parts_of
 
 def peak_megabytes():
     status = Path("/proc/self/status").read_text()

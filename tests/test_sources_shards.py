@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from saec.checkpoint import read_frequencies, read_tables
 from saec.errors import CheckpointError
-from saec.rows import FileRows, JoinedRows, Rows
 from saec.sources.naming import in_order
+from saec.streaming.rows import FileRows, JoinedRows, Rows
+from saec.tables.checkpoint import read_frequencies, read_tables
 
 USER = np.arange(14, dtype=np.float32).reshape(7, 2)
 ITEM = np.arange(6, dtype=np.float16).reshape(2, 3)
@@ -187,7 +187,7 @@ def test_brackets_in_a_folder_s_name(tmp_path: Path) -> None:
 PEAK = """
 import sys
 from pathlib import Path
-from saec.checkpoint import read_tables
+from saec.tables.checkpoint import read_tables
 
 def peak_megabytes():
     status = Path("/proc/self/status").read_text()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saec.bits.elias_fano import pack_starts, starts_bytes, unpack_starts
 from saec.errors import ArtifactError
-from saec.starts import pack_starts, starts_bytes, unpack_starts
 
 
 def test_unary_by_hand() -> None:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saec import table
-from saec.codecs.survey import moments_of
+from saec.codecs.moments_and_samples import moments_of
 from saec.errors import FieldError
-from saec.passes import LocalPasses
-from saec.rows import FileRows
-from saec.table import Field, check_fields
+from saec.streaming.map_reduce import LocalPasses
+from saec.streaming.rows import FileRows
+from saec.tables import field as table
+from saec.tables.field import Field, check_fields
 
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16]
 

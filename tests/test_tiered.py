@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from saec import artifact
-from saec.codes import PackedRows
-from saec.compressed import Compressed, load
+from saec.bits.elias_fano import pack_starts
+from saec.bits.packing import PackedRows
 from saec.errors import ArtifactError, IdError
-from saec.order import TierVectors
-from saec.starts import pack_starts
-from saec.stored.tiered import TieredField, part_coordinates
-from saec.tiers import Layout, Part, tier_bounds
+from saec.format.compressed import Compressed, load
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import CodePart, Layout, tier_bounds
+from saec.format.tiered_field import TieredField, part_coordinates
 
 AXES = np.array([[1, 0, 0.5], [0, 2, 0], [0, 0, -4], [10, 20, 30]], np.float16)
 GRID, JOINT, TABLE, ONE = [-1, 0.5], [1, 0.25, -2, 0.5], [3, -5], [0.125]
@@ -217,13 +217,13 @@ def test_a_tier_without_parts_is_the_mean() -> None:
 
 def test_coordinates_of_parts() -> None:
     codes = np.array([0, 3, 1], np.uint32)
-    none = part_coordinates(Part(), np.empty(0, np.float16), codes)
+    none = part_coordinates(CodePart(), np.empty(0, np.float16), codes)
     assert none.tolist() == [[0], [0], [0]]
-    table = part_coordinates(Part("table", 2), np.array([5, 6, 7, 8], np.float16), codes)
+    table = part_coordinates(CodePart("table", 2), np.array([5, 6, 7, 8], np.float16), codes)
     assert table.tolist() == [[5], [8], [6]]
-    grid = part_coordinates(Part("grid", 2), np.array([-1, 0.5], np.float16), codes)
+    grid = part_coordinates(CodePart("grid", 2), np.array([-1, 0.5], np.float16), codes)
     assert grid.tolist() == [[-1], [0.5], [-0.5]]
-    joint = part_coordinates(Part("table", 2, 2), np.arange(8, dtype=np.float16), codes)
+    joint = part_coordinates(CodePart("table", 2, 2), np.arange(8, dtype=np.float16), codes)
     assert joint.tolist() == [[0, 1], [6, 7], [2, 3]]
     for found in (none, table, grid, joint):
         assert found.dtype == np.float32
@@ -296,7 +296,7 @@ def fields() -> list[TieredField]:
         two_tiers(TierVectors.of(tiers), name="kept", axes=AXES.astype(np.float32)),
         TieredField("one", layout, np.zeros(7, np.uint8), VALUES[:0], AXES[-1:], None, "float16"),
         two_tiers(name="new", renumbered=True, permutation=np.arange(66)[::-1]),
-        in_order(name="similar"),
+        in_order(name="code"),
     ]
 
 
@@ -309,7 +309,7 @@ def test_save_and_load(tmp_path: Path) -> None:
         other = loaded[name]
         assert isinstance(other, TieredField)
         assert other.description == field.description
-        assert other.renumbered == field.renumbered == (name in ("new", "similar"))
+        assert other.renumbered == field.renumbered == (name in ("new", "code"))
         assert other.permutation is None
         assert np.array_equal(other.decode(), field.decode())
         assert other.nbytes == field.nbytes

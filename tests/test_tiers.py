@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from saec.errors import ArtifactError
-from saec.tiers import Layout, Part, tier_bounds
+from saec.format.tier_layout import CodePart, Layout, tier_bounds
 
 
 @pytest.mark.parametrize(
@@ -30,18 +30,18 @@ def test_bounds(count: int, bounds: list[int]) -> None:
 
 
 PARTS = {
-    "-": (Part("none", 0, 1), 0),
-    "0": (Part("table", 0, 1), 1),
-    "1": (Part("table", 1, 1), 2),
-    "16": (Part("table", 16, 1), 65536),
-    "1g": (Part("grid", 1, 1), 2),
-    "12g": (Part("grid", 12, 1), 2),
-    "0j2": (Part("table", 0, 2), 2),
-    "6j3": (Part("table", 6, 3), 192),
-    "10j12": (Part("table", 10, 12), 12288),
-    "o5": (Part("table", 5, 1, ordered=True), 32),
-    "o5g": (Part("grid", 5, 1, ordered=True), 2),
-    "o5j3": (Part("table", 5, 3, ordered=True), 96),
+    "-": (CodePart("none", 0, 1), 0),
+    "0": (CodePart("table", 0, 1), 1),
+    "1": (CodePart("table", 1, 1), 2),
+    "16": (CodePart("table", 16, 1), 65536),
+    "1g": (CodePart("grid", 1, 1), 2),
+    "12g": (CodePart("grid", 12, 1), 2),
+    "0j2": (CodePart("table", 0, 2), 2),
+    "6j3": (CodePart("table", 6, 3), 192),
+    "10j12": (CodePart("table", 10, 12), 12288),
+    "o5": (CodePart("table", 5, 1, ordered=True), 32),
+    "o5g": (CodePart("grid", 5, 1, ordered=True), 2),
+    "o5j3": (CodePart("table", 5, 3, ordered=True), 96),
 }
 
 
@@ -49,7 +49,7 @@ PARTS = {
 def test_parts_and_their_texts(text: str) -> None:
     part, values = PARTS[text]
     assert str(part) == text
-    assert Part.parse(text) == part
+    assert CodePart.parse(text) == part
     assert part.values == values
 
 
@@ -65,7 +65,7 @@ def test_parts_and_their_texts(text: str) -> None:
 )
 def test_text_that_describes_no_part(text: str) -> None:
     with pytest.raises(ArtifactError, match=re.escape(f"{text!r} describes no part of a tier")):
-        Part.parse(text)
+        CodePart.parse(text)
 
 
 def hand_made() -> Layout:
@@ -76,8 +76,8 @@ def hand_made() -> Layout:
 def test_layout_by_hand() -> None:
     layout = hand_made()
     assert layout.tiers == (
-        (Part("grid", 7), Part(), Part("table", 3, 2)),
-        (Part("table", 2), Part("table", 0)),
+        (CodePart("grid", 7), CodePart(), CodePart("table", 3, 2)),
+        (CodePart("table", 2), CodePart("table", 0)),
         (),
     )
     assert layout.rank == 4
@@ -137,7 +137,7 @@ def test_tier_of_a_rank() -> None:
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 256, 257, 1000, 5000])
 def test_tiers_of_all_ranks_have_the_sizes_of_the_cuts(count: int) -> None:
     bounds = tier_bounds(count)
-    layout = Layout(count, tuple((Part("table", 1),) for _ in bounds[1:]))
+    layout = Layout(count, tuple((CodePart("table", 1),) for _ in bounds[1:]))
     tiers = layout.tier_of(np.arange(count))
     assert np.bincount(tiers).tolist() == np.diff(bounds).tolist()
     assert np.all(np.diff(tiers) >= 0)

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from saec.errors import ArtifactError, BudgetError
-from saec.files import reserve
-from saec.workspace import IN_MEMORY, Workspace, held_bytes
+from saec.streaming.scratch import IN_MEMORY, Workspace, held_bytes
+from saec.util.atomic_file import reserve
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 5000, 1 << 20])

@@ -10,7 +10,7 @@ import pytest
 
 import saec
 from saec import BudgetError, Field, FieldError, IdError, MetricError, OptionError, Ratio
-from saec.frequency import count_batches, count_ids
+from saec.tables.counting import count_batches, count_ids
 
 ROWS = np.random.default_rng(0).standard_normal((300, 4)).astype(np.float32)
 COUNTS = 300 / np.arange(1, 301)

@@ -1,11 +1,12 @@
 """Similarity-aware compression of embedding tables in recommendation models."""
 
-from saec.budget import BitsPerFeature, Budget, LossIncrease, MaxBytes, Ratio
-from saec.checkpoint import LogColumns, read_fields
-from saec.codecs.axes import Axes
-from saec.codecs.clusters import Clusters
-from saec.compress import compress
-from saec.compressed import Compressed, load
+from saec.codecs.axes.codec import Axes
+from saec.codecs.clusters.codec import Clusters
+from saec.compression.budget import BitsPerFeature, Budget, LossIncrease, MaxBytes, Ratio
+from saec.compression.forecast import Forecast, forecast
+from saec.compression.inspect import InspectedField, Inspection, inspect
+from saec.compression.plan import Priced, measure
+from saec.compression.run import compress
 from saec.errors import (
     ArtifactError,
     BudgetError,
@@ -23,13 +24,12 @@ from saec.errors import (
     OptionError,
     SaecError,
 )
-from saec.forecast import Forecast, forecast
-from saec.inspection import InspectedField, Inspection, inspect
-from saec.metric import LossMetrics
-from saec.metric_file import load_metrics, save_metrics
-from saec.pricing import Priced, measure
-from saec.stored.field import CompressedField
-from saec.table import Field
+from saec.format.compressed import Compressed, load
+from saec.format.compressed_field import CompressedField
+from saec.tables.checkpoint import LogColumns, read_fields
+from saec.tables.field import Field
+from saec.tables.loss_metric import LossMetrics
+from saec.tables.loss_metric_file import load_metrics, save_metrics
 
 __version__ = "0.1.0"
 

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from saec import Field, compress
 from saec.baselines import BASELINES, FaissKMeans
-from saec.baselines.faiss_kmeans import Choice
+from saec.baselines.faiss_kmeans import KmeansChoice
 from saec.errors import OptionalDependencyError, OptionError
-from saec.metric import Metric
-from saec.stored.clustered import ClusteredField
+from saec.format.clustered_field import ClusteredField
+from saec.tables.loss_metric import Metric
 
 
 def encode(rows: NDArray[np.float32], clusters: int, seed: int = 0) -> ClusteredField:
     field = Field("f", rows, np.ones(len(rows)))
     done: list[float] = []
-    choice = Choice(clusters, Metric.euclidean(field.dim))
+    choice = KmeansChoice(clusters, Metric.euclidean(field.dim))
     coded = encode_checked(FaissKMeans(), field, choice, seed=seed, advance=done.append)
     assert isinstance(coded, ClusteredField)
     assert sum(done) == 1
@@ -45,7 +45,7 @@ def test_it_learns_from_all_rows() -> None:
 def test_frequencies_do_not_count() -> None:
     rows = np.arange(600, dtype=np.float32).reshape(300, 2) % 7
     tables = [
-        encode_checked(FaissKMeans(), Field("f", rows, w), Choice(20, Metric.euclidean(2)))
+        encode_checked(FaissKMeans(), Field("f", rows, w), KmeansChoice(20, Metric.euclidean(2)))
         for w in (np.ones(300), np.arange(300.0))
     ]
     assert np.array_equal(tables[0].decode(), tables[1].decode())
@@ -57,7 +57,7 @@ def test_frequencies_do_not_count() -> None:
 def test_a_cluster_for_every_hundred_features(features: int, clusters: int) -> None:
     field = Field("f", np.zeros((features, 1), np.float32), np.ones(features))
     (option,) = offers(FaissKMeans(), field)
-    assert isinstance(option.choice, Choice)
+    assert isinstance(option.choice, KmeansChoice)
     assert option.choice.clusters == clusters
 
 

@@ -14,8 +14,8 @@ import timing
 import torch
 from lookup_rivals import Batch
 
-from saec.stored.field import CompressedField
-from saec.tiers import tier_bounds
+from saec.format.compressed_field import CompressedField
+from saec.format.tier_layout import tier_bounds
 
 ROWS = 5000
 

@@ -166,7 +166,7 @@ def test_renumbering_writes_the_permutation(folder: Path, run: Run) -> None:
 
 def test_similar_rows_are_neighbours(folder: Path, run: Run) -> None:
     words = ("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 20)
-    options = ("--metrics", "metrics.safetensors", "--order", "similar", "-o", "small.saec")
+    options = ("--metrics", "metrics.safetensors", "--order", "code", "-o", "small.saec")
     code, out, err = run(*words, *options)
     assert (code, err) == (0, "")
     assert out.endswith("wrote small.saec and small.saec.permutation.safetensors\n")

@@ -60,11 +60,11 @@ def test_forecast_of_renumbered_features(fields: list[saec.Field], run: Run) -> 
     counts = {field.name: rng.permutation(field.frequencies) for field in fields}
     np.savez("counts.npz", **counts)
     sizes = {}
-    for order in ("keep", "frequency", "similar"):
+    for order in ("keep", "frequency", "code"):
         assert run("forecast", *MODEL, *METRICS, "--order", order, "--json", "f.json")[0] == 0
         sizes[order] = json.loads(Path("f.json").read_text())["points"][0]["nbytes"]
     assert sizes["frequency"] < sizes["keep"]
-    assert sizes["similar"] < sizes["keep"]
+    assert sizes["code"] < sizes["keep"]
 
 
 def test_forecast_of_one_table(folder: Path, run: Run) -> None:

@@ -120,7 +120,7 @@ def test_completion_of_verbs_options_and_values() -> None:
 
 def test_completion_of_tasks_and_methods() -> None:
     assert completed("saec bench ml", 2) == ["ml-1m", "ml-1m-x"]
-    assert completed("saec bench ml-1m --methods axes", 4) == ["axes", "axes-similar"]
+    assert completed("saec bench ml-1m --methods axes", 4) == ["axes", "axes-remapped"]
     assert complete_methods("saec,axes+") == ["saec,axes+finetune", "saec,axes+unseen"]
 
 

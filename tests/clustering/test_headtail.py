@@ -16,8 +16,8 @@ from saec.clustering.headtail import HeadPoints, head_size, ranked
 from saec.clustering.lloyd import kmeans
 from saec.clustering.points import ArrayPoints
 from saec.clustering.rowmap import RowMap
-from saec.table import Field
-from saec.workspace import IN_MEMORY, Workspace
+from saec.streaming.scratch import IN_MEMORY, Workspace
+from saec.tables.field import Field
 
 
 def head(

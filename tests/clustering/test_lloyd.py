@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from saec.clustering.lloyd import Clustering, kmeans
-from saec.clustering.points import ArrayPoints, Points, Step
+from saec.clustering.points import ArrayPoints, Points, StepSums
 
 Sample = tuple[NDArray[np.float32], NDArray[np.float64]]
 
@@ -23,7 +23,7 @@ class StartAt(ArrayPoints):
     def __init__(self, rows: object, weights: object, start: object) -> None:
         super().__init__(np.array(rows, np.float32), np.array(weights, np.float64))
         self.start: NDArray[np.float32] | None = np.array(start, np.float32)
-        self.steps: list[Step] = []
+        self.steps: list[StepSums] = []
 
     def sample(self, size: int, rng: np.random.Generator) -> Sample:
         if self.start is None:
@@ -31,7 +31,7 @@ class StartAt(ArrayPoints):
         rows, self.start = self.start, None
         return rows, np.ones(len(rows))
 
-    def step(self, centroids: NDArray[np.float32]) -> Step:
+    def step(self, centroids: NDArray[np.float32]) -> StepSums:
         self.steps.append(super().step(centroids))
         return self.steps[-1]
 
@@ -55,9 +55,9 @@ class Halves:
         rows, weights = zip(*(part.sample(part.count, rng) for part in self._parts), strict=True)
         return np.concatenate(rows), np.concatenate(weights)
 
-    def step(self, centroids: NDArray[np.float32]) -> Step:
+    def step(self, centroids: NDArray[np.float32]) -> StepSums:
         a, b = (part.step(centroids) for part in self._parts)
-        return Step(a.sums + b.sums, a.weights + b.weights, a.distortion + b.distortion)
+        return StepSums(a.sums + b.sums, a.weights + b.weights, a.distortion + b.distortion)
 
     def assign(self, centroids: NDArray[np.float32]) -> NDArray[np.int32]:
         return np.concatenate([part.assign(centroids) for part in self._parts])

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from saec.clustering import points
-from saec.clustering.points import ArrayPoints, Search, Step, mapped
+from saec.clustering.points import ArrayPoints, Search, StepSums, mapped
 
 # scikit-learn's four points with weights 3, 1, 1, 3.
 ROWS = np.array([[0, 0], [0.5, 0], [0.5, 1], [1, 1]], np.float32)
@@ -19,7 +19,7 @@ WEIGHTS = np.array([3.0, 1, 1, 3])
 CENTROIDS = np.array([[0, 0], [1, 1]], np.float32)
 
 
-def same(a: Step, b: Step) -> bool:
+def same(a: StepSums, b: StepSums) -> bool:
     return (
         np.array_equal(a.sums, b.sums)
         and np.array_equal(a.weights, b.weights)
@@ -171,9 +171,9 @@ def test_mapped_by_hand() -> None:
 def test_joined_steps_are_those_of_all_rows() -> None:
     parts = [ArrayPoints(ROWS[a:b], WEIGHTS[a:b]).step(CENTROIDS) for a, b in ((0, 1), (1, 4))]
     first = parts[0].sums.copy()
-    assert same(Step.join(parts), ArrayPoints(ROWS, WEIGHTS).step(CENTROIDS))
+    assert same(StepSums.join(parts), ArrayPoints(ROWS, WEIGHTS).step(CENTROIDS))
     assert np.array_equal(parts[0].sums, first), "the parts stay as they are"
-    assert same(Step.join(parts[:1]), parts[0])
+    assert same(StepSums.join(parts[:1]), parts[0])
 
 
 def test_sample_of_all_rows() -> None:

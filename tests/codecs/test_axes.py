@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 import saec
 from saec import BitsPerFeature, Field, MaxBytes, Ratio
-from saec.allocation import Option
 from saec.artifact import entry_bytes
-from saec.budget import Budget
-from saec.codecs.axes import Axes
+from saec.codecs.axes.codec import Axes
+from saec.codecs.protocol import Option
+from saec.compression.budget import Budget
 from saec.errors import OptionError
-from saec.metric import Metric
-from saec.order import Order
-from saec.stored.tiered import TieredField
-from saec.tiers import tier_bounds
+from saec.format.tier_index import Order
+from saec.format.tier_layout import tier_bounds
+from saec.format.tiered_field import TieredField
+from saec.tables.loss_metric import Metric
 
 
 def table(rows: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
@@ -107,8 +107,8 @@ def test_without_a_metric_distortion_is_the_squared_error() -> None:
 
 def test_a_large_tier_is_measured_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     one, metric = field(3000, 5), Metric.of(metric_of(5), "f", 5)
-    monkeypatch.setattr("saec.codecs.axes._SAMPLED_ROWS", 1000)
-    monkeypatch.setattr("saec.codecs.offers._JOINT_LEARNED", 600)
+    monkeypatch.setattr("saec.codecs.axes.codec._SAMPLED_ROWS", 1000)
+    monkeypatch.setattr("saec.codecs.axes.candidates._JOINT_LEARNED", 600)
     offered = options(one, metric)
     # The finest tables follow so few rows too closely.
     coarse = [option for option in offered if option.distortion > 0.01 * offered[0].distortion]
@@ -128,7 +128,7 @@ def test_coding_in_parts_changes_nothing(
     for chosen in offered[::12]:
         whole = encode(one, chosen, codec)
         with monkeypatch.context() as patch:
-            patch.setattr("saec.parts._PART_VALUES", 8 * 150)
+            patch.setattr("saec.streaming.chunks._PART_VALUES", 8 * 150)
             other = field(1400, 8, shuffled=shuffled)
             assert len(other.passes.parts) == 10
             parted = encode(other, chosen, codec)
@@ -316,10 +316,10 @@ THREADS = """
 import hashlib
 import numpy as np
 from saec import Field
-from saec.codecs.axes import Axes
-from saec.metric import Metric
-from saec.passes import silent
-from saec.workspace import IN_MEMORY
+from saec.codecs.axes.codec import Axes
+from saec.tables.loss_metric import Metric
+from saec.streaming.map_reduce import silent
+from saec.streaming.scratch import IN_MEMORY
 
 for rows, dim in ((8000, 16), (80, 200)):
     rng = np.random.default_rng(0)

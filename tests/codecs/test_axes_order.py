@@ -10,12 +10,12 @@ from coding_calls import encode, offers
 from numpy.typing import NDArray
 from placed_rows import counted, in_parts, placed
 
-from saec.codecs.axes import Axes, _placing
-from saec.order import Order, TierVectors
-from saec.placing import ByRank, InOrder
-from saec.stored.tiered import TieredField
-from saec.table import Field
-from saec.tiers import tier_bounds
+from saec.codecs.axes.codec import Axes, _placing
+from saec.format.tier_index import Order, TierVectors
+from saec.format.tier_layout import tier_bounds
+from saec.format.tiered_field import TieredField
+from saec.streaming.strata import ByRank, InOrder
+from saec.tables.field import Field
 
 ORDERS: tuple[Order, ...] = ("keep", "frequency")
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from placed_rows import in_parts
 
 import saec
-from saec.codecs.axes import Axes
-from saec.order import Order
-from saec.stored.tiered import TieredField
-from saec.table import Field
+from saec.codecs.axes.codec import Axes
+from saec.format.tier_index import Order
+from saec.format.tiered_field import TieredField
+from saec.tables.field import Field
 
 ROWS = 2000
 
@@ -47,7 +47,7 @@ def lost(field: Field, result: TieredField) -> float:
 @pytest.mark.parametrize("in_order", [False, True])
 def test_the_same_bytes_lose_less(in_order: bool) -> None:
     field = field_of(in_order)
-    plain, similar = (compressed(field, order) for order in ("frequency", "similar"))
+    plain, similar = (compressed(field, order) for order in ("frequency", "code"))
     assert similar.layout.any_ordered
     assert similar.nbytes <= field.nbytes / 30
     assert lost(field, similar) < 0.5 * lost(field, plain)
@@ -56,7 +56,7 @@ def test_the_same_bytes_lose_less(in_order: bool) -> None:
 @pytest.mark.parametrize("in_order", [False, True])
 def test_new_ids(in_order: bool) -> None:
     field = field_of(in_order)
-    result = compressed(field, "similar")
+    result = compressed(field, "code")
     assert result.renumbered
     assert result.vectors is None
     old = result.permutation
@@ -87,7 +87,7 @@ def joined(result: TieredField, tier: int, bits: int) -> NDArray[np.int64]:
 @pytest.mark.parametrize("in_order", [False, True])
 def test_small_parts_change_nothing(in_order: bool, part_rows: int) -> None:
     field = field_of(in_order)
-    codec = Axes(order="similar")
+    codec = Axes(order="code")
     choice = offers(codec, field)[-20].choice
     whole = encode(codec, field, choice)
     parts = encode(codec, in_parts(field, part_rows), choice)
@@ -99,7 +99,7 @@ def test_small_parts_change_nothing(in_order: bool, part_rows: int) -> None:
 
 
 def test_sizes_are_known_before() -> None:
-    field, codec = field_of(False), Axes(order="similar")
+    field, codec = field_of(False), Axes(order="code")
     for option in offers(codec, field)[::25]:
         found = encode(codec, field, option.choice)
         assert codec.plan(field, option.choice).nbytes == found.nbytes
@@ -107,7 +107,7 @@ def test_sizes_are_known_before() -> None:
 
 def test_a_saved_file_reads_the_same(tmp_path: Path) -> None:
     field = field_of(False)
-    result = saec.compress([field], saec.Ratio(30), Axes(order="similar"), progress=False)
+    result = saec.compress([field], saec.Ratio(30), Axes(order="code"), progress=False)
     result.save(tmp_path / "a.saec")
     loaded = saec.load(tmp_path / "a.saec")["f"]
     assert loaded.renumbered
@@ -119,8 +119,8 @@ def test_a_saved_file_reads_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 60])
 def test_few_rows(rows: int) -> None:
     field = field_of(True, rows)
-    for option in offers(Axes(order="similar"), field):
+    for option in offers(Axes(order="code"), field):
         if isinstance(option.choice, str):
             continue
-        found = encode(Axes(order="similar"), field, option.choice)
+        found = encode(Axes(order="code"), field, option.choice)
         assert (found.permutation is not None) == found.renumbered == found.layout.any_ordered

@@ -13,13 +13,13 @@ from coding_calls import encode as encode_checked
 from coding_calls import lost_nats, offers
 from numpy.typing import NDArray
 
-from saec.allocation import Option
-from saec.codebook import Codebook
-from saec.codecs.clusters import Choice, Clusters
+from saec.codecs.clusters.codec import Clusters, ClustersChoice
+from saec.codecs.protocol import Option
 from saec.errors import OptionError
-from saec.metric import Metric
-from saec.stored.clustered import ClusteredField
-from saec.table import Field
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
 
 
 def table(rng: np.random.Generator, count: int = 600, dim: int = 4) -> NDArray[np.float32]:
@@ -167,7 +167,7 @@ def test_the_metric_saves_nats(rng: np.random.Generator) -> None:
     field, codec, metric = Field("x", table(rng), zipf(600)), Clusters(), steep(rng)
     for number in (20, 60, -20):
         option = offers(codec, field, metric)[number]
-        assert isinstance(option.choice, Choice)
+        assert isinstance(option.choice, ClustersChoice)
         euclidean = replace(option.choice.row_map, root=None, reach=None)
         unit = 4.0**euclidean.exponent
         plain = replace(option.choice, metric=None, unit=unit, row_map=euclidean)

@@ -9,11 +9,16 @@ import pytest
 
 from saec.clustering.lloyd import Clustering
 from saec.clustering.rowmap import RowMap
-from saec.codebook import Codebook
-from saec.codecs import curve
-from saec.codecs.curve import DistortionCurve, judged_rows, measure_curves, surveyed
-from saec.table import Field
-from saec.workspace import IN_MEMORY
+from saec.codecs.clusters import distortion_curve as curve
+from saec.codecs.clusters.distortion_curve import (
+    DistortionCurve,
+    judged_rows,
+    measure_curves,
+    surveyed,
+)
+from saec.format.codebook import Codebook
+from saec.streaming.scratch import IN_MEMORY
+from saec.tables.field import Field
 
 
 def at(clusters: list[int], distortion: list[float], wanted: list[int]) -> list[float]:

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from saec import Field
-from saec.codecs.frame import Frame
-from saec.codecs.survey import moments_of
-from saec.metric import Metric
+from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.moments_and_samples import moments_of
+from saec.tables.loss_metric import Metric
 
 
 def skewed(dim: int, seed: int = 0) -> Metric:
@@ -132,7 +132,9 @@ def test_squared_errors_by_hand() -> None:
 
 def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = frame_of(field(table(1000, 8)), skewed(8))
-    monkeypatch.setattr("saec.parts._PART_VALUES", 8 * 30)  # 33 parts of 30 rows and one of 10
+    monkeypatch.setattr(
+        "saec.streaming.chunks._PART_VALUES", 8 * 30
+    )  # 33 parts of 30 rows and one of 10
     one = field(table(1000, 8))
     assert len(one.passes.parts) == 34
     parted = frame_of(one, skewed(8))

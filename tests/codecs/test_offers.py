@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from saec.codecs.coder import Coder
-from saec.codecs.offers import Offer, TierOffers, TierRows, measure_tier, sampled_shares
-from saec.starts import starts_bytes
+from saec.bits.elias_fano import starts_bytes
+from saec.codecs.axes.candidates import Offer, TierOffers, TierRows, measure_tier, sampled_shares
+from saec.codecs.axes.quantizer import Coder
 
 
 def measured(

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from placed_rows import in_parts, placed
 
 from saec.clustering.headtail import ranked
-from saec.codecs.axes import Axes
-from saec.codecs.survey import Moments, Sample, Survey, moments_of, survey_of
-from saec.placing import ByRank, InOrder, Placing
-from saec.table import Field
-from saec.workspace import IN_MEMORY, Workspace
+from saec.codecs.axes.codec import Axes
+from saec.codecs.moments_and_samples import Moments, Sample, Survey, moments_of, survey_of
+from saec.streaming.scratch import IN_MEMORY, Workspace
+from saec.streaming.strata import ByRank, InOrder, Placing
+from saec.tables.field import Field
 
 
 def test_moments_by_hand() -> None:
@@ -132,7 +132,7 @@ def test_standing_for_all_by_hand() -> None:
 
 
 def test_few_rows_of_a_large_tier_occur(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saec.codecs.axes._SAMPLED_ROWS", 20)
+    monkeypatch.setattr("saec.codecs.axes.codec._SAMPLED_ROWS", 20)
     frequencies = np.zeros(1000)
     frequencies[:260] = np.arange(260, 0, -1)
     rng = np.random.default_rng(0)

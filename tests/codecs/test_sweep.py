@@ -8,15 +8,15 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from saec.codecs.coder import Coder
-from saec.codecs.offers import Offer, TierOffers
-from saec.codecs.sweep import Layered, sweep
-from saec.tiers import Part
+from saec.codecs.axes.candidates import Offer, TierOffers
+from saec.codecs.axes.lagrangian import Layered, sweep
+from saec.codecs.axes.quantizer import Coder
+from saec.format.tier_layout import CodePart
 
 Point = tuple[float, float]
 
 
-def coder(part: Part) -> Coder:
+def coder(part: CodePart) -> Coder:
     return Coder(part, np.zeros(part.values, np.float16))
 
 
@@ -24,14 +24,16 @@ def tier(scalar: list[list[Point]], joint: dict[int, list[Point]] | None = None)
     """Offers of (bits, nats), the first of each axis for nothing."""
     alone = [
         tuple(
-            Offer(int(bits), nats, (Coder.none() if place == 0 else coder(Part("table", place)),))
+            Offer(
+                int(bits), nats, (Coder.none() if place == 0 else coder(CodePart("table", place)),)
+            )
             for place, (bits, nats) in enumerate(points)
         )
         for points in scalar
     ]
     together = {
         axes: tuple(
-            Offer(int(bits), nats, (coder(Part("table", place, axes)),))
+            Offer(int(bits), nats, (coder(CodePart("table", place, axes)),))
             for place, (bits, nats) in enumerate(points, 2)
         )
         for axes, points in (joint or {}).items()

@@ -19,4 +19,4 @@ def client() -> Iterator[Client]:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of 1000 values: parts are cut in this process."""
-    monkeypatch.setattr("saec.parts._PART_VALUES", 1000)
+    monkeypatch.setattr("saec.streaming.chunks._PART_VALUES", 1000)

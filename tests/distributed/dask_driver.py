@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 import saec
-from saec import distributed, parts
-from saec.distributed import windows
+from saec import distributed
+from saec.distributed import output_windows as windows
+from saec.streaming import chunks as parts
 
 NAMES = ("user", "item", "city")
 ROWS, DIM = 20_000, 4

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.parts import Part
-from saec.pieces import Piece, Run, Scattered, scattered_codes
-from saec.placing import ByRank
+from saec.streaming.bit_writes import ByteRun, Piece, Scattered, scattered_codes
+from saec.streaming.chunks import Chunk
+from saec.streaming.strata import ByRank
 
 
 def weighted(rows: NDArray[np.float32], weights: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -31,7 +31,7 @@ class Sums:
 
     seconds: float = 0.0
 
-    def __call__(self, part: Part, before: NDArray[np.int64]) -> NDArray[np.float32]:
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> NDArray[np.float32]:
         time.sleep(self.seconds)
         return weighted(part.weights(), part.frequencies())
 
@@ -40,7 +40,7 @@ def add(sums: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     return np.add.reduce(sums)
 
 
-def arrays(part: Part, before: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
+def arrays(part: Chunk, before: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
     return part.weights(), part.frequencies().astype(np.float32)
 
 
@@ -55,12 +55,12 @@ class Copy:
     seconds: float = 0.0
     fails: int = -1
 
-    def __call__(self, part: Part, before: NDArray[np.int64]) -> tuple[int, list[Piece]]:
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> tuple[int, list[Piece]]:
         if part.number == self.fails:
             raise ArithmeticError("no such sum")
         time.sleep(self.seconds)
         ids = np.arange(part.start, part.stop)
-        run = Run("run", part.start, (ids % 251).astype(np.uint8))
+        run = ByteRun("run", part.start, (ids % 251).astype(np.uint8))
         words = Scattered("scattered", 7 * ids + 3, (ids % 65521).astype(np.uint16))
         return len(part), [run, words]
 
@@ -71,7 +71,7 @@ class Ranks:
 
     placing: ByRank
 
-    def __call__(self, part: Part, before: NDArray[np.int64]) -> tuple[int, list[Piece]]:
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> tuple[int, list[Piece]]:
         pieces: list[Piece] = []
         for group in self.placing.groups(part, before):
             rows = (part.start + np.arange(len(part))[group.rows]) % 32
@@ -79,7 +79,7 @@ class Ranks:
         return int(before.sum()), pieces
 
 
-def processes(part: Part, before: NDArray[np.int64]) -> dict[int, set[int]]:
+def processes(part: Chunk, before: NDArray[np.int64]) -> dict[int, set[int]]:
     """Numbers of parts, by the process that worked on them."""
     return {os.getpid(): {part.number}}
 

@@ -26,8 +26,8 @@ METRICS = saec.LossMetrics({"rows": np.diag([1.0, 0.5, 0.25, 0.1])}, 1000, {"row
 @pytest.fixture
 def folder(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("saec.parts._PART_VALUES", 4000)
-    monkeypatch.setattr("saec.distributed.windows._LEAST", 1 << 10)
+    monkeypatch.setattr("saec.streaming.chunks._PART_VALUES", 4000)
+    monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 10)
     np.save("rows.npy", rng.standard_normal((ROWS, DIM), dtype=np.float32))
     np.save("counts.npy", rng.zipf(1.3, ROWS).clip(max=10_000))
     saec.save_metrics(METRICS, "metrics.safetensors")

@@ -17,7 +17,7 @@ import saec
 from saec import distributed
 from saec.distributed.cluster import workers_of
 from saec.errors import ClusterError
-from saec.parts import Part
+from saec.streaming.chunks import Chunk
 
 
 def test_all_of_a_local_cluster_listens_on_this_machine_only(client: Client) -> None:
@@ -91,7 +91,7 @@ def impatient(client: Client) -> Iterator[Client]:
 
 
 def test_a_task_of_which_workers_die(impatient: Client) -> None:
-    def die(part: Part, before: NDArray[np.int64]) -> None:
+    def die(part: Chunk, before: NDArray[np.int64]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     field = saec.Field("user", np.ones((3, 2), np.float32), np.ones(3))

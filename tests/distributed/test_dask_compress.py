@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 
 import saec
 from saec import distributed
-from saec.codecs.codec import Codec
-from saec.order import Order
+from saec.codecs.protocol import Codec
+from saec.format.tier_index import Order
 
 ROWS, DIM = 12_001, 4
 
@@ -23,7 +23,7 @@ def fields(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> list[saec.Field]:
     """One of many parts in files, and one in memory."""
-    monkeypatch.setattr("saec.parts._PART_VALUES", 4000)
+    monkeypatch.setattr("saec.streaming.chunks._PART_VALUES", 4000)
     rows = rng.standard_normal((ROWS, DIM), dtype=np.float32) * np.linspace(2, 0.1, DIM)
     np.save(tmp_path / "rows.npy", rows.astype(np.float32))
     np.save(tmp_path / "counts.npy", rng.zipf(1.3, ROWS).clip(max=10_000))
@@ -37,10 +37,10 @@ def fields(
     [
         (saec.Axes(), True),
         (saec.Axes(order="frequency"), True),
-        (saec.Axes(order="similar"), True),
+        (saec.Axes(order="code"), True),
         (saec.Clusters(clusters=64, iterations=3), False),
     ],
-    ids=["axes", "renumbered", "similar", "clusters"],
+    ids=["axes", "renumbered", "code", "clusters"],
 )
 def test_the_artifact_is_the_same(
     fields: list[saec.Field], client: Client, tmp_path: Path, codec: Codec, measured: bool
@@ -79,7 +79,7 @@ def test_a_worker_may_die_while_it_compresses(
             np.testing.assert_array_equal(one, many)
 
 
-@pytest.mark.parametrize("order", ["keep", "frequency", "similar"])
+@pytest.mark.parametrize("order", ["keep", "frequency", "code"])
 def test_workers_write_shards_of_the_artifact(
     fields: list[saec.Field],
     client: Client,
@@ -88,7 +88,7 @@ def test_workers_write_shards_of_the_artifact(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also if one of them dies; joined, they have the bytes of the one file of one process."""
-    monkeypatch.setattr("saec.distributed.windows._LEAST", 1 << 10)
+    monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 10)
     metrics = {field.name: np.eye(DIM) for field in fields}
     budget, codec = saec.Ratio(3), saec.Axes(order=order)
     saec.compress(fields, budget, codec, metrics=metrics, out=tmp_path / "one", progress=False)

@@ -11,7 +11,7 @@ import pytest
 from distributed import Client
 
 from saec import DataError, FieldError, IdError, distributed
-from saec.frequency import count_columns
+from saec.tables.counting import count_columns
 
 COLUMNS = {"user": "u", "words": "w"}
 SIZES = {"user": 50_000, "words": 40}
@@ -32,7 +32,7 @@ def log(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saec.distributed.windows._LEAST", 1 << 16)
+    monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 16)
 
 
 @pytest.mark.parametrize("sizes", [SIZES, None])

@@ -18,14 +18,14 @@ import saec
 from saec import distributed
 from saec.artifact import ShardedTensor
 from saec.artifact.shards import map_shards
-from saec.census import Census
-from saec.clustering.points import Step
-from saec.codecs.survey import Moments, Sample, Survey
+from saec.clustering.points import StepSums
+from saec.codecs.moments_and_samples import Moments, Sample, Survey
 from saec.distributed import DaskPasses
-from saec.distributed.windows import cut
-from saec.passes import LocalPasses
-from saec.placing import ByRank
-from saec.workspace import IN_MEMORY, ShardNames, Workspace
+from saec.distributed.output_windows import cut
+from saec.streaming.frequency_histogram import Census
+from saec.streaming.map_reduce import LocalPasses
+from saec.streaming.scratch import IN_MEMORY, ShardNames, Workspace
+from saec.streaming.strata import ByRank
 
 RUN = "0123456789abcdef"
 ROWS = 20_001
@@ -115,7 +115,7 @@ def test_pieces_are_laid_as_in_one_process(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("saec.distributed.windows._LEAST", 1 << 16)
+    monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 16)
     sizes = {"run": ROWS, "scattered": 7 * ROWS + 1, "none": 0, "untouched": 200_000}
     names = ShardNames(tmp_path / "a.saec", RUN, 7)
     space = Workspace(shards=names) if shards else IN_MEMORY
@@ -197,7 +197,7 @@ def test_rows_in_memory_are_sent_once(
 def test_too_many_rows_in_memory_are_refused(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saec.distributed.passes._MOST_SENT", 100)
+    monkeypatch.setattr("saec.distributed.map_reduce._MOST_SENT", 100)
     field = saec.Field("user", np.ones((10, 2), np.float32), np.ones(10))
     with pytest.raises(saec.FieldError, match=r"'user': 160 bytes are in memory .* at most 100"):
         distributed.spread([field], client)
@@ -239,7 +239,7 @@ def test_a_worker_may_die_while_it_lays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The last time as windows are put together."""
-    monkeypatch.setattr("saec.distributed.windows._LEAST", 1 << 16)
+    monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 16)
     sizes = {"run": ROWS, "scattered": 7 * ROWS + 1}
     _, local = field.passes.lay(tasks.Copy(), sum, sizes)
     space = Workspace(shards=ShardNames(tmp_path / "a.saec", RUN))
@@ -260,7 +260,7 @@ def test_workers_know_what_results_take() -> None:
     assert sizeof(survey) == pytest.approx(2 * 24_000, rel=0.05)
     census = Census(np.zeros(5000), np.zeros(5000, np.int64), 0, True, 1.0, 1.0, 1.0)
     assert sizeof(census) == pytest.approx(80_000, rel=0.05)
-    assert sizeof(Step.zeros(1000, 4)) == pytest.approx(48_000, rel=0.05)
+    assert sizeof(StepSums.zeros(1000, 4)) == pytest.approx(48_000, rel=0.05)
 
 
 def test_windows_are_as_many_as_workers_unless_too_small_or_too_large() -> None:

@@ -19,8 +19,8 @@ METRICS = {name: np.diag([1.0, 0.5, 0.25, 0.1]) for name in NAMES}
 def fields(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> list[saec.Field]:
-    monkeypatch.setattr("saec.parts._PART_VALUES", 4000)
-    monkeypatch.setattr("saec.distributed.windows._LEAST", 1 << 10)
+    monkeypatch.setattr("saec.streaming.chunks._PART_VALUES", 4000)
+    monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 10)
     result = []
     for name in NAMES:
         np.save(tmp_path / f"{name}.npy", rng.standard_normal((5000, 4), dtype=np.float32))

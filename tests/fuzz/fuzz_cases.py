@@ -15,13 +15,13 @@ import numpy as np
 from fuzz_spoil import spoiled, spoiled_safetensors, spoiled_zip
 
 from saec import load, load_metrics
-from saec.checkpoint import read_frequencies, read_tables
-from saec.compressed import Compressed
 from saec.errors import SaecError
+from saec.format.compressed import Compressed
 from saec.serve import grpc_body, rest_body
 from saec.serve.grpc_messages import message
 from saec.serve.lookup_model import LookupModel
 from saec.serve.protocol import Answer
+from saec.tables.checkpoint import read_frequencies, read_tables
 
 _DECODED_VALUES = 1 << 18
 _MOST_BYTES = 1 << 20  # of a request's answer

@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from artifact_files import Tensor, build
 
-from saec.codes import packed_bytes
-from saec.order import TierVectors
-from saec.tiers import Layout, tier_bounds
+from saec.bits.packing import packed_bytes
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import Layout, tier_bounds
 
 _PARTS = ["-", "0", "1", "2", "3", "5", "8", "2g", "7g", "10g", "12g", "0j2", "2j3", "4j2", "6j8"]
 _ROWS = [1, 2, 63, 64, 65, 66, 255, 256, 300, 1024, 1025, 4097, 5000]
@@ -109,7 +109,7 @@ def _vectors(rng: Random, count: int) -> bytes:
 
 
 def _starts(rng: Random, layout: Layout) -> bytes:
-    from saec.starts import pack_starts
+    from saec.bits.elias_fano import pack_starts
 
     packed = []
     for tier, rows in enumerate(np.diff(layout.bounds).tolist()):

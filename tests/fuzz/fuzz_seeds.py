@@ -15,8 +15,8 @@ sys.path.insert(0, str(TESTS))
 
 from artifact_files import all_kinds, save_in_shards  # noqa: E402
 
-from saec.metric import LossMetrics  # noqa: E402
-from saec.metric_file import save_metrics  # noqa: E402
+from saec.tables.loss_metric import LossMetrics  # noqa: E402
+from saec.tables.loss_metric_file import save_metrics  # noqa: E402
 
 USER = np.arange(48, dtype=np.float32).reshape(12, 4)
 ITEM = np.linspace(-1, 1, 8, dtype=np.float16).reshape(2, 4)

@@ -14,15 +14,15 @@ import ml_dtypes
 import numpy as np
 
 from saec.artifact import GRAIN, Entry, ShardedTensor, write, write_shard
-from saec.codebook import Codebook
-from saec.codes import PackedCodes, PackedRows
-from saec.compressed import Compressed
-from saec.order import TierVectors
-from saec.starts import pack_starts
-from saec.stored.clustered import ClusteredField
-from saec.stored.raw import RawField
-from saec.stored.tiered import TieredField
-from saec.tiers import Layout
+from saec.bits.elias_fano import pack_starts
+from saec.bits.packing import PackedCodes, PackedRows
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed import Compressed
+from saec.format.raw_field import RawField
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import Layout
+from saec.format.tiered_field import TieredField
 
 GOLDEN = Path(__file__).with_name("golden.saec")
 SHARDED = Path(__file__).with_name("sharded.saec")

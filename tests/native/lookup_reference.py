@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from saec import _native
-from saec.lookup import ELEMENTS, LookupTable, Run, run_table, tier_table
-from saec.order import TierVectors
-from saec.tiers import Layout
+from saec.format.native_lookup import ELEMENTS, LookupTable, RowRun, run_table, tier_table
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import Layout
 
 Floats = NDArray[np.float32]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -48,7 +48,7 @@ class Runs:
     """Rows whose codes choose one of the stored rows, run by run."""
 
     count: int
-    runs: Sequence[Run]
+    runs: Sequence[RowRun]
     codes: NDArray[np.uint8]
     stored: NDArray[Any]
     grid: Floats | None = None

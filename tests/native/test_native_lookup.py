@@ -29,13 +29,13 @@ from lookup_reference import (
 )
 from numpy.typing import NDArray
 
-from saec.lookup import Run
+from saec.format.native_lookup import RowRun
 
 DIMS = (1, 3, 8, 16, 17, 32, 64, 128, 200)
 
 # Three stored rows; five features whose codes of two bits are 2, 0, 1, 1, 0, lowest first.
 BOOK = np.array([[1, 10], [2, 20], [3, 30]], np.float32)
-FIVE = Runs(5, [Run(0, 2, 0, 0)], np.array([0b01010010, 0b00] + [0] * 7, np.uint8), BOOK)
+FIVE = Runs(5, [RowRun(0, 2, 0, 0)], np.array([0b01010010, 0b00] + [0] * 7, np.uint8), BOOK)
 FIVE_ROWS = [[3, 30], [1, 10], [2, 20], [2, 20], [1, 10]]
 
 # 66 rows of dim 3: 64 of a grid and a joint table, 2 of a table, of nothing and of one value.
@@ -79,12 +79,12 @@ def test_a_grid_by_hand() -> None:
     stored = np.array([[1, -3], [127, -128]], np.int8)
     grid = np.array([[2, 1], [0.5, 1]], np.float32)
     codes = np.array([0b01, *[0] * 7], np.uint8)
-    slow = Runs(2, [Run(0, 1, 0, 0)], codes, stored, grid)
+    slow = Runs(2, [RowRun(0, 1, 0, 0)], codes, stored, grid)
     assert everywhere(Ask(slow, np.arange(2))).tolist() == [[254.5, -127], [2.5, -2]]
     bag = Ask(slow, np.array([0, 1, 1]), np.zeros(1, np.int64))
     assert everywhere(bag).tolist() == [[259.5, -131]]
     axes = np.array([[1, 1], [0, 2], [0, 100]], np.float64)
-    slow = Runs(2, [Run(0, 1, 0, 0)], codes, stored, grid, axes)
+    slow = Runs(2, [RowRun(0, 1, 0, 0)], codes, stored, grid, axes)
     assert everywhere(Ask(slow, np.arange(2))).tolist() == [[254.5, 100.5], [2.5, 98.5]]
 
 
@@ -134,7 +134,7 @@ def some_runs(
         rows = int(rng.integers(1, 200))
         choice = min(len(stored), 1 << width) if width else rows
         first_stored = int(rng.integers(0, len(stored) - choice, endpoint=True))
-        runs.append(Run(first_row, width, first_byte, first_stored))
+        runs.append(RowRun(first_row, width, first_byte, first_stored))
         pieces.append(packed(rng.integers(0, choice, rows), width))
         first_row, first_byte = first_row + rows, first_byte + len(pieces[-1])
     codes = np.concatenate([*pieces, np.zeros(7, np.uint8)])
@@ -297,10 +297,17 @@ def test_codes_and_rows_beyond_the_caches(dim: int) -> None:
     count = 3 << 20
     codes = rng.integers(0, 256, 2 * count + 7, dtype=np.uint8)
     half = some_stored(rng, "float16", 1 << 16, dim)
-    check(Runs(count, [Run(0, 16, 0, 0)], codes, half))
-    check(Runs(1 << 16, [Run(0, 0, 0, 0)], codes[:0], half))
-    check(Runs(40_000, [Run(0, 0, 0, 9), Run(9, 16, 0, 0), Run(2000, 0, 0, 25_000)], codes, half))
-    cut = [Run(0, 16, 0, 0), Run(1 << 20, 16, 2 << 20, 0)]
+    check(Runs(count, [RowRun(0, 16, 0, 0)], codes, half))
+    check(Runs(1 << 16, [RowRun(0, 0, 0, 0)], codes[:0], half))
+    check(
+        Runs(
+            40_000,
+            [RowRun(0, 0, 0, 9), RowRun(9, 16, 0, 0), RowRun(2000, 0, 0, 25_000)],
+            codes,
+            half,
+        )
+    )
+    cut = [RowRun(0, 16, 0, 0), RowRun(1 << 20, 16, 2 << 20, 0)]
     check(Runs(count, cut, codes, some_stored(rng, "float32", 1 << 16, dim)))
     texts = ["2", "3", "", "4", "5", "3", "2 3", "1j2 7", "9 6 8 7 6"]
     check(random_tiers((1 << 20) + 600_000, texts[:9], dim, dim))
@@ -342,7 +349,7 @@ def test_rows_are_rounded_to_nearest_even(dtype: np.dtype, dim: int) -> None:
     bits[128:384] = bits[128:384] & 0x8FFFFFFF | 0x30000000
     stored = bits.view(np.float32)
     stored = np.where(np.isnan(stored), np.float32(np.inf), stored)
-    slow = Runs(512, [Run(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
+    slow = Runs(512, [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
     found = everywhere(Ask(slow, np.arange(512)), dtype)
     assert np.ascontiguousarray(found).tobytes() == rounded(stored, dtype)
 
@@ -368,7 +375,7 @@ def test_sums_are_rounded_once(dtype: np.dtype) -> None:
 
 def test_what_is_not_a_number_stays_so() -> None:
     stored = np.array([0x7F800001, 0xFFFFFFFF, 0x7FC00000, 0x7FFFFFFF], np.uint32)
-    slow = Runs(4, [Run(0, 0, 0, 0)], np.zeros(0, np.uint8), stored.view(np.float32)[:, None])
+    slow = Runs(4, [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored.view(np.float32)[:, None])
     for dtype in (np.float32, np.float16, BFLOAT16):
         for isa in HERE:
             rows = pooled(Ask(slow, np.arange(4)), dtype, isa=isa)

@@ -23,7 +23,7 @@ from lookup_reference import (
 )
 from numpy.typing import NDArray
 
-from saec.lookup import Run
+from saec.format.native_lookup import RowRun
 
 MODES = ("sum", "mean", "max")
 
@@ -34,7 +34,7 @@ BORDERS = sorted({n + d for n in (0, 32, 64, 96, 128, 192, 256, 512, 1024) for d
 def book(rows: int, dim: int, seed: int = 0) -> Runs:
     """Rows of their own, whole numbers: sums of them have no rounding."""
     stored = np.random.default_rng(seed).integers(-50, 50, (rows, dim)).astype(np.float32)
-    return Runs(rows, [Run(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
+    return Runs(rows, [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
 
 
 def int8_book(rows: int, width: int, dim: int | None) -> Runs:
@@ -42,7 +42,7 @@ def int8_book(rows: int, width: int, dim: int | None) -> Runs:
     stored = rng.integers(-128, 128, (rows, width)).astype(np.int8)
     axes = None if dim is None else rng.standard_normal((width + 1, dim))
     grid = rng.standard_normal((2, width)).astype(np.float32)
-    return Runs(rows, [Run(0, 0, 0, 0)], np.zeros(0, np.uint8), stored, grid, axes)
+    return Runs(rows, [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored, grid, axes)
 
 
 def long_tiers(dim: int, shuffled: bool = False) -> Tiers:
@@ -158,7 +158,7 @@ def test_whole_numbers_have_no_rounding() -> None:
 
 def test_the_largest_of_negative_numbers() -> None:
     slow = Runs(
-        2, [Run(0, 0, 0, 0)], np.zeros(0, np.uint8), -np.array([[1, 5], [4, 2]], np.float32)
+        2, [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), -np.array([[1, 5], [4, 2]], np.float32)
     )
     ask = Ask(slow, np.array([0, 1, 1]), offsets_of(2, 0, 1), mode="max")
     assert everywhere(ask).tolist() == [[-1, -2], [0, 0], [-4, -2]]

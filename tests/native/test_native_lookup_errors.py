@@ -10,9 +10,9 @@ from lookup_reference import HERE, Ask, Runs, Slow, Tiers, call, random_tiers
 from numpy.typing import NDArray
 
 from saec import _native
-from saec.lookup import LookupTable, Run, tier_table
-from saec.order import TierVectors
-from saec.tiers import Layout
+from saec.format.native_lookup import LookupTable, RowRun, tier_table
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import Layout
 
 ID, CODE, PLACE, OFFSET = 1, 2, 3, 4
 POSITIONS = [0, 1, 63, 64, 65, 127, 128, 300, 511, 512, 2000, 2999]
@@ -21,8 +21,8 @@ COUNT = 3000
 BOOK = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
 NO_CODES = np.zeros(0, np.uint8)
 SLOW: dict[str, Slow] = {
-    "rows": Runs(40, [Run(0, 0, 0, 0)], NO_CODES, BOOK),
-    "codes": Runs(99, [Run(0, 5, 0, 0)], np.zeros(70, np.uint8), BOOK),
+    "rows": Runs(40, [RowRun(0, 0, 0, 0)], NO_CODES, BOOK),
+    "codes": Runs(99, [RowRun(0, 5, 0, 0)], np.zeros(70, np.uint8), BOOK),
     "tiers": random_tiers(2000, ["3", "2", "5 4", "6 5"], 200),
     "vectors": random_tiers(2000, ["3", "2", "5 4", "6 5"], 200, shuffled=True),
 }
@@ -105,7 +105,7 @@ def test_offsets_that_do_not_ascend(offsets: list[int], position: int) -> None:
 def test_codes_beyond_the_stored_rows(position: int) -> None:
     codes = np.zeros(200, np.uint8)
     codes[[50, 110]] = 40, 39  # of 40 rows, 39 is the last
-    slow = Runs(190, [Run(0, 8, 0, 0)], codes, BOOK)
+    slow = Runs(190, [RowRun(0, 8, 0, 0)], codes, BOOK)
     ids = np.arange(COUNT) % 50 + 60
     assert failures(Ask(slow, ids)) == (0, 0, 0)
     ids[position] = 50
@@ -115,19 +115,19 @@ def test_codes_beyond_the_stored_rows(position: int) -> None:
 
 
 def test_rows_of_their_own_beyond_the_stored_rows() -> None:
-    slow = Runs(50, [Run(0, 0, 0, 0)], NO_CODES, BOOK)
+    slow = Runs(50, [RowRun(0, 0, 0, 0)], NO_CODES, BOOK)
     for dtype in (np.int32, np.int64):
         assert failures(Ask(slow, np.arange(40, dtype=dtype))) == (0, 0, 0)
         assert failures(Ask(slow, np.arange(41, dtype=dtype))) == (CODE, 0, 40)
         assert failures(bags_of_seven(slow, np.arange(50, dtype=dtype))) == (CODE, 0, 40)
-    slow = Runs(30, [Run(0, 0, 0, 0), Run(10, 0, 0, 21)], NO_CODES, BOOK)
+    slow = Runs(30, [RowRun(0, 0, 0, 0), RowRun(10, 0, 0, 21)], NO_CODES, BOOK)
     assert failures(Ask(slow, np.arange(29))) == (0, 0, 0)
     assert failures(Ask(slow, np.arange(30))) == (CODE, 0, 29)
 
 
 def test_a_later_run_beyond_the_stored_rows() -> None:
     codes = np.array([*[255] * 4, *[0] * 7], np.uint8)
-    slow = Runs(20, [Run(0, 0, 0, 0), Run(16, 4, 0, 24), Run(18, 4, 1, 25)], codes, BOOK)
+    slow = Runs(20, [RowRun(0, 0, 0, 0), RowRun(16, 4, 0, 24), RowRun(18, 4, 1, 25)], codes, BOOK)
     assert failures(Ask(slow, np.arange(18))) == (0, 0, 0)  # 24 + 15
     assert failures(Ask(slow, np.arange(20))) == (CODE, 0, 18)
 
@@ -135,7 +135,7 @@ def test_a_later_run_beyond_the_stored_rows() -> None:
 @pytest.mark.parametrize("code_bits", [0, 2, 32])
 def test_stored_rows_far_beyond(code_bits: int) -> None:
     for first in (40, 2**31, 2**32, 2**62, 2**63 - 1):
-        slow = Runs(9, [Run(0, code_bits, 0, first)], np.zeros(9 * 4 + 7, np.uint8), BOOK)
+        slow = Runs(9, [RowRun(0, code_bits, 0, first)], np.zeros(9 * 4 + 7, np.uint8), BOOK)
         assert failures(Ask(slow, np.array([5]))) == (CODE, 0, 0)
 
 

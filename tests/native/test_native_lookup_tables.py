@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from saec import _native
-from saec.lookup import LookupTable
+from saec.format.native_lookup import LookupTable
 
 
 def ints(*rows: list[int]) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from lookup_reference import (
     random_tiers,
 )
 
-from saec.lookup import Run
+from saec.format.native_lookup import RowRun
 
 COUNT = 6 * IDS_PER_THREAD + 129
 
@@ -34,7 +34,7 @@ def coded(dtype: str) -> Runs:
     stored = rng.integers(-128, 128, (1024, 16)).astype(dtype)
     grid = rng.standard_normal((2, 16)).astype(np.float32) if dtype == "int8" else None
     codes = rng.integers(0, 256, 10 * 400 + 7, dtype=np.uint8)
-    return Runs(3200, [Run(0, 10, 0, 0)], codes, stored, grid)
+    return Runs(3200, [RowRun(0, 10, 0, 0)], codes, stored, grid)
 
 
 # Sums of stored rows in the last but one, coordinate by coordinate in the last one.

@@ -19,7 +19,7 @@ SANITIZE = os.environ.get("SAEC_SANITIZE")  # as the core was built; see the Mak
 def test_pool_of_threads(tmp_path: Path) -> None:
     # A sanitizer that is loaded into Python would be loaded into the compiler, too.
     environment = {name: text for name, text in os.environ.items() if name != "LD_PRELOAD"}
-    sources = [NATIVE / "workers.cpp", HERE / "workers_check.cpp"]
+    sources = [NATIVE / "system" / "workers.cpp", HERE / "workers_check.cpp"]
     options = ["-std=c++20", "-O1", "-pthread", f"-I{NATIVE}"]
     options += [f"-fsanitize={SANITIZE}"] if SANITIZE else []
     program = tmp_path / "check"

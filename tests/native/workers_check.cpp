@@ -1,5 +1,5 @@
 // Checks of the pool of threads, as a program; tests/native/test_native_workers.py builds and runs it.
-#include "workers.h"
+#include "system/workers.h"
 
 #include <sys/wait.h>
 #include <time.h>

@@ -26,7 +26,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 import saec
 import saec.onnx
 from saec.errors import FieldError, OnnxError
-from saec.stored.raw import RawField
+from saec.format.raw_field import RawField
 
 COUNT, DIM = 3000, 16
 TABLE = np.random.default_rng(1).standard_normal((COUNT, DIM)).astype(np.float32)

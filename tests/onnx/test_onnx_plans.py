@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from saec.onnx.emit import Builder
+from saec.format.raw_field import RawField
+from saec.onnx.byte_codes import Kind, Whole, whole_plans
+from saec.onnx.initializers import WholeStore
+from saec.onnx.node_builder import Builder
 from saec.onnx.packed import Packed, packed_plan
-from saec.onnx.stores import WholeStore
-from saec.onnx.whole import Kind, Whole, whole_plans
-from saec.onnx.words import codes_per_word, pack_words, words_for
-from saec.stored.raw import RawField
+from saec.onnx.word_packing import codes_per_word, pack_words, words_for
 
 
 def test_words_by_hand() -> None:
@@ -89,8 +89,8 @@ FIELDS = {
     "axes by rank, few bits": lambda: tiered("t", 5000, ratio=60, ranked=True),
     "axes kept": lambda: tiered("t", 5000),
     "axes kept, few bits": lambda: tiered("t", 5000, ratio=50),
-    "axes similar": lambda: tiered("t", 5000, order="similar"),
-    "axes similar, few bits": lambda: tiered("t", 5000, ratio=80, order="similar"),
+    "axes similar": lambda: tiered("t", 5000, order="code"),
+    "axes similar, few bits": lambda: tiered("t", 5000, ratio=80, order="code"),
     "one tier": lambda: tiered("t", 50, ratio=1.1, ranked=True),
     "clusters": lambda: clustered("t", 700),
     "many clusters": lambda: clustered("t", 3000, clusters=300, codebook="float16"),

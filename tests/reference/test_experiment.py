@@ -17,7 +17,7 @@ from coding_calls import offers
 
 import saec
 import saec.torch
-from saec.budget import LossIncrease, Ratio
+from saec.compression.budget import LossIncrease, Ratio
 from saec.errors import BudgetError, DataError, OptionError, SaecError
 from saec.reference import experiment, load, simulate
 from saec.reference import trial as trial_module
@@ -37,8 +37,8 @@ ROWS = 4000
 # One of a single size comes first, and what tunes a result not always after it, so that a row's
 # place tells nothing.
 METHOD_NAMES = (
-    *("kmeans+finetune", "saec", "saec+finetune", "axes+unseen", "axes", "axes-similar"),
-    *("axes-similar+unseen", "faiss-kmeans"),
+    *("kmeans+finetune", "saec", "saec+finetune", "axes+unseen", "axes", "axes-remapped"),
+    *("axes-remapped+unseen", "faiss-kmeans"),
 )
 
 TIMES = ("compress_seconds", "finetune_seconds")
@@ -123,8 +123,8 @@ def test_the_order_of_the_rows(results: dict[str, Any], told: list[dict[str, Any
             ("saec+finetune", [(4, None), (6, None)]),
             ("axes+unseen", [(4, None), (6, None), (None, 0.01)]),
             ("axes", [(4, None), (6, None), (None, 0.01)]),
-            ("axes-similar", [(4, None), (6, None)]),  # renumbers, and skips it, too
-            ("axes-similar+unseen", [(4, None), (6, None)]),
+            ("axes-remapped", [(4, None), (6, None)]),  # renumbers, and skips it, too
+            ("axes-remapped+unseen", [(4, None), (6, None)]),
             ("faiss-kmeans", [(None, None)]),
         )
         for target in targets
@@ -162,7 +162,7 @@ def test_what_a_row_holds(results: dict[str, Any]) -> None:
 def test_the_smallest_of_each_method_is_pictured_once(results: dict[str, Any]) -> None:
     pictured = [row for row in results["rows"] if "pictures" in row]
     assert [row["seed"] for row in pictured] == [0, 0, 0, 0]
-    assert {row["method"] for row in pictured} == {"saec", "axes", "axes-similar", "faiss-kmeans"}
+    assert {row["method"] for row in pictured} == {"saec", "axes", "axes-remapped", "faiss-kmeans"}
     for row in pictured:
         same = chosen(results, row["method"], seed=0)
         assert row["nbytes"] == min(other["nbytes"] for other in same)
@@ -197,7 +197,7 @@ def test_names_of_features(clicks: Path) -> None:
 def test_only_a_metric_predicts_and_only_before_tuning(results: dict[str, Any]) -> None:
     for row in results["rows"]:
         predicted = row["predicted_loss_increase"]
-        assert (predicted is not None) == (row["method"] in ("axes", "axes-similar"))
+        assert (predicted is not None) == (row["method"] in ("axes", "axes-remapped"))
         assert predicted is None or 0 < predicted < 0.1
 
 
@@ -417,9 +417,9 @@ GOOD: dict[str, Any] = {"methods": ["saec"], "ratios": [10.0], "seeds": [0], "pr
             "method 'saec' has no loss metric: give it ratios",
         ),
         (
-            {"methods": ["axes-similar"], "ratios": [], "loss_increases": [1e-3]},
+            {"methods": ["axes-remapped"], "ratios": [], "loss_increases": [1e-3]},
             OptionError,
-            "method 'axes-similar' renumbers features: give it ratios",
+            "method 'axes-remapped' renumbers features: give it ratios",
         ),
         ({"loss_increases": [0.0]}, BudgetError, "loss increase must be"),
         ({"seeds": []}, OptionError, "bench needs seeds: none were given"),
@@ -449,7 +449,7 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(row["method"], row["target_ratio"]) for row in told]
     assert found == [
         (method, ratio)
-        for method in ("saec", "saec-metric", "axes", "axes+finetune", "axes-similar")
+        for method in ("saec", "saec-metric", "axes", "axes+finetune", "axes-remapped")
         for ratio in (5.0, 10.0)
     ]
     assert all(row["best_auc"] > row["base_auc"] > 0.5 for row in told)
@@ -458,7 +458,7 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("saec", 10),
         ("saec-metric", 10),
         ("axes", 10),
-        ("axes-similar", 10),
+        ("axes-remapped", 10),
     ]
     assert all("names" in picture for row in pictured for picture in row["pictures"])
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saec.metric import Metric
+from saec.format.raw_field import RawField
 from saec.reference.pictures import FIELDS, View, views
-from saec.stored.raw import RawField
-from saec.table import Field
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
 
 RNG = np.random.default_rng(0)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from saec.codes import PackedCodes, packed_bytes
-from saec.compressed import Compressed
+from saec.bits.packing import PackedCodes, packed_bytes
+from saec.format.clustered_field import ClusteredField
+from saec.format.compressed import Compressed
+from saec.format.raw_field import RawField
+from saec.format.tier_layout import Layout
+from saec.format.tiered_field import TieredField
 from saec.reference.sizes import sizes
-from saec.stored.clustered import ClusteredField
-from saec.stored.raw import RawField
-from saec.stored.tiered import TieredField
-from saec.table import Field
-from saec.tiers import Layout
+from saec.tables.field import Field
 
 
 def test_sizes_by_hand() -> None:

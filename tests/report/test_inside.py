@@ -11,7 +11,7 @@ from results_files import Row, deciles, picture, results, row, tiers
 from saec.errors import DataError
 from saec.report import render, summarise
 from saec.report.charts import short, tier_names
-from saec.report.inside import FieldSize, Tier
+from saec.report.inside import FieldSize, TierSummary
 from saec.report.results import Measured
 from saec.report.tables import cluster_table, decile_table, field_table, tier_tables
 
@@ -39,8 +39,8 @@ def test_means_over_seeds_by_hand() -> None:
     )
     # The largest first; a tier that a seed does not have does not count.
     assert point.fields == (
-        FieldSize("b", 40, 400, (Tier(64, 3),)),
-        FieldSize("a", 15, 100, (Tier(64, 7), Tier(192, 3), Tier(768, 1))),
+        FieldSize("b", 40, 400, (TierSummary(64, 3),)),
+        FieldSize("a", 15, 100, (TierSummary(64, 7), TierSummary(192, 3), TierSummary(768, 1))),
     )
 
 

@@ -14,11 +14,11 @@ import pytest
 from results_files import Row, deciles, results, row
 
 from saec.errors import DataError
-from saec.files import whole_file
 from saec.report import Spread, read_results, render, summarise, write_report
 from saec.report.drawing import COLOURS
 from saec.report.methods import METHODS, TUNINGS
 from saec.report.terminal import results_table
+from saec.util.atomic_file import whole_file
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from serving import Server, tensor
 from tritonclient.utils import InferenceServerException
 
 from saec.errors import ArtifactError
+from saec.format.tier_layout import tier_bounds
 from saec.serve.lookup_model import LookupModel
-from saec.tiers import tier_bounds
 
 GOOD = {"inputs": [tensor("user", [3, 141])]}
 

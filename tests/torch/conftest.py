@@ -11,15 +11,15 @@ import torch
 from click_model import ClickModel
 from torch import Tensor
 
-from saec.codebook import Codebook, CodebookDtype
-from saec.codes import PackedCodes
-from saec.compressed import Compressed
-from saec.order import TierVectors
-from saec.starts import pack_starts
-from saec.stored.clustered import ClusteredField
-from saec.stored.raw import RawField
-from saec.stored.tiered import TieredField
-from saec.tiers import Layout, tier_bounds
+from saec.bits.elias_fano import pack_starts
+from saec.bits.packing import PackedCodes
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook, CodebookDtype
+from saec.format.compressed import Compressed
+from saec.format.raw_field import RawField
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import Layout, tier_bounds
+from saec.format.tiered_field import TieredField
 
 Make = Callable[..., Any]
 

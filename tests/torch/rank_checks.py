@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from saec.codebook import Codebook
-from saec.codes import PackedCodes
-from saec.compressed import Compressed
+from saec.bits.packing import PackedCodes
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed import Compressed
+from saec.format.compressed_field import CompressedField
+from saec.format.tier_layout import Layout
+from saec.format.tiered_field import TieredField
 from saec.reference.evaluate import evaluate, predict
 from saec.reference.log import Log
 from saec.reference.models import ClickModel, build
-from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
-from saec.stored.tiered import TieredField
-from saec.tiers import Layout
 from saec.torch import (
     finetune,
     finetune_on_unseen_rows,

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from saec.codebook import Codebook
-from saec.codes import PackedCodes
-from saec.compressed import Compressed
-from saec.stored.clustered import ClusteredField
+from saec.bits.packing import PackedCodes
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed import Compressed
 from saec.torch import finetune, replace_embeddings_, sync_codebooks_
 
 

@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 import saec
+from saec.compression.plan import Priced
 from saec.errors import BudgetError
-from saec.pricing import Priced
 from saec.torch import MeasuredIncrease
-from saec.torch.calibration import Shares, calibrated
+from saec.torch.measure.calibration import Shares, calibrated
 
 
 def test_one_measurement_is_all_that_is_known() -> None:
@@ -86,7 +86,7 @@ def test_a_budget_far_below_the_noise_is_met_by_what_larger_losses_tell(
         return float(np.exp(np.median(np.abs(np.log(lost / 3e-4)))))
 
     helped = off()
-    monkeypatch.setattr("saec.torch.calibration._LARGER", ())
+    monkeypatch.setattr("saec.torch.measure.calibration._LARGER", ())
     assert helped < 1.3 < off()
 
 

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from saec.errors import IdError, ModuleError
-from saec.stored.raw import RawField
-from saec.tiers import Layout
+from saec.format.raw_field import RawField
+from saec.format.tier_layout import Layout
 from saec.torch import (
     CompressedEmbedding,
     CompressedEmbeddingBag,
     CompressedLinear,
     FieldEmbeddings,
 )
-from saec.torch.base import CompressedTable
-from saec.torch.joint import compressed_table
+from saec.torch.table.base import CompressedTable
+from saec.torch.table.joint import compressed_table
 
 Make = Callable[..., Any]
 ROWS, DIM = 300, 8
@@ -221,7 +221,7 @@ def test_ids_beyond_the_last_offset(
 @pytest.mark.parametrize("texts", [["1 -", "- -"], ["2 1", "1 0"], ["-", "-"], ["0 0", "0 0"]])
 def test_no_tensor_of_a_model_is_empty(texts: list[str], tmp_path: Any) -> None:
     """``torch.export.save`` refuses those, and so do others that read models."""
-    from saec.stored.tiered import TieredField
+    from saec.format.tiered_field import TieredField
 
     rng = np.random.default_rng(0)
     layout = Layout.parse(200, texts)

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saec.torch.joint import compressed_table
-from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag, CompressedLinear
+from saec.torch.model.modules import CompressedEmbedding, CompressedEmbeddingBag, CompressedLinear
+from saec.torch.table.joint import compressed_table
 
 Make = Callable[..., Any]
 ROWS = 500

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saec.errors import DataError, ModuleError, ModuleWarning
-from saec.torch.counting import count_lookups, with_unseen
+from saec.torch.model.count_lookups import count_lookups, with_unseen
 
 Make = Callable[..., Any]
 

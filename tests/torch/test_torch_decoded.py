@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from saec.errors import ModuleError
 from saec.torch import CompressedEmbedding, CompressedLinear
-from saec.torch.joint import compressed_table
+from saec.torch.table.joint import compressed_table
 
 Make = Callable[..., Any]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from saec.errors import DataError
-from saec.torch.ranks import Gradients, Ranks
+from saec.torch.tuning.ranks import Gradients, Ranks
 
 RANKS = 2
 SECONDS = 120

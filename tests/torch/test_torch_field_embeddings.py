@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from saec.errors import IdError
-from saec.stored.raw import RawField
+from saec.format.raw_field import RawField
 from saec.torch import FieldEmbeddings
-from saec.torch.joint import compressed_table
-from saec.torch.modules import CompressedEmbedding
+from saec.torch.model.modules import CompressedEmbedding
+from saec.torch.table.joint import compressed_table
 
 Make = Callable[..., Any]
 SIZES = {"user": 300, "country": 12, "item": 500, "hour": 24, "tag": 40}

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from saec.codebook import Codebook
-from saec.codes import PackedCodes
-from saec.compressed import Compressed
+from saec.bits.packing import PackedCodes
 from saec.errors import DataError, ModuleError, OptionError
-from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
-from saec.stored.tiered import TieredField
-from saec.tiers import Layout
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed import Compressed
+from saec.format.compressed_field import CompressedField
+from saec.format.tier_layout import Layout
+from saec.format.tiered_field import TieredField
 from saec.torch import (
     decode_embeddings_,
     finetune,

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import saec
-from saec.codecs.axes import Axes
-from saec.compressed import Compressed
+from saec.codecs.axes.codec import Axes
 from saec.errors import (
     BudgetError,
     DataError,
@@ -28,8 +27,9 @@ from saec.errors import (
     ModuleWarning,
     OptionError,
 )
+from saec.format.compressed import Compressed
+from saec.format.raw_field import RawField
 from saec.reference.models import build
-from saec.stored.raw import RawField
 from saec.torch import CompressedEmbedding, compress_, measure_loss_increase, replace_embeddings_
 
 Make = Callable[..., Any]
@@ -318,7 +318,7 @@ LOSS = saec.LossIncrease(0.01)
         ({"frequencies": {"nobody": [1]}}, ModuleError, "no embedding field is named 'nobody'"),
         ({"frequencies": {"embeddings.user": [1, 2]}}, FieldError, "600 rows, frequencies 2"),
         ({"codec": Axes(order="frequency")}, OptionError, "order='frequency' renumbers features"),
-        ({"codec": Axes(order="similar")}, OptionError, "order='similar' renumbers features"),
+        ({"codec": Axes(order="code")}, OptionError, "order='code' renumbers features"),
         ({"loss_fn": one_number}, MetricError, "batch 0: the loss is nan"),
         ({"loss_fn": one_number, "budget": LOSS}, MetricError, "batch 0: a loss to compare is not"),
         ({"batches": []}, DataError, "batches are empty"),

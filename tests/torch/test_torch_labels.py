@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import saec
-from saec.compressed import Compressed
 from saec.errors import DataError, OptionError
+from saec.format.compressed import Compressed
 from saec.torch import (
     compress_,
     finetune,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import saec
-from saec.compressed import Compressed
 from saec.errors import ModuleError
+from saec.format.compressed import Compressed
 from saec.torch import compress_, loss_metrics, measure_loss_increase
 
 Make = Callable[..., Any]

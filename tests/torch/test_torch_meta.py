@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saec.compressed import Compressed
 from saec.errors import ModuleError
+from saec.format.compressed import Compressed
 from saec.torch import loss_metrics, replace_embeddings_
 
 Make = Callable[..., Any]

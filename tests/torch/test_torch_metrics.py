@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from saec.errors import DataError, MetricError, ModuleError, OptionError
-from saec.metric import LossMetrics, check_metrics
 from saec.reference.models import build
+from saec.tables.loss_metric import LossMetrics, check_metrics
 from saec.torch import fields, loss_metrics, replace_embeddings_
 
 Make = Callable[..., Any]

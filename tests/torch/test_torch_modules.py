@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from saec import artifact
-from saec.codebook import Codebook
-from saec.codes import PackedCodes
-from saec.compressed import Compressed
+from saec.bits.packing import PackedCodes
 from saec.errors import ArtifactError, IdError, ModuleError
-from saec.lookup import LookupTable
-from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed import Compressed
+from saec.format.compressed_field import CompressedField
+from saec.format.native_lookup import LookupTable
 from saec.torch import CompressedEmbedding, CompressedEmbeddingBag, replace_embeddings_
 
 Make = Callable[..., Any]

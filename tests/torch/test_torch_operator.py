@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from saec.errors import IdError
-from saec.order import TierVectors
-from saec.stored.field import CompressedField
-from saec.stored.raw import RawField
-from saec.stored.tiered import TieredField
-from saec.tiers import Layout, tier_bounds
-from saec.torch.base import LearnedTable
-from saec.torch.clustered import ClusteredTable
-from saec.torch.joint import compressed_table
-from saec.torch.modules import CompressedEmbedding, CompressedEmbeddingBag
-from saec.torch.operator import pool
-from saec.torch.readers import reader_of
-from saec.torch.reading import plain
+from saec.format.compressed_field import CompressedField
+from saec.format.raw_field import RawField
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import Layout, tier_bounds
+from saec.format.tiered_field import TieredField
+from saec.torch.lookup.from_spec import reader_of
+from saec.torch.lookup.operator import pool
+from saec.torch.lookup.reader import plain
+from saec.torch.model.modules import CompressedEmbedding, CompressedEmbeddingBag
+from saec.torch.table.base import LearnedTable
+from saec.torch.table.clustered import ClusteredTable
+from saec.torch.table.joint import compressed_table
 
 ROWS = 20_000
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 import saec
 from saec import ModuleError, ModuleWarning
 from saec.torch import compress_, decode_embeddings_, fields, loss_metrics, replace_embeddings_
-from saec.torch.counting import count_lookups
+from saec.torch.model.count_lookups import count_lookups
 
 Make = Callable[..., Any]
 IDS = torch.arange(64)

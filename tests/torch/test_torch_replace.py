@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 import saec
-from saec.compressed import Compressed
 from saec.errors import ModuleError
-from saec.stored.clustered import ClusteredField
-from saec.stored.raw import RawField
+from saec.format.clustered_field import ClusteredField
+from saec.format.compressed import Compressed
+from saec.format.raw_field import RawField
 from saec.torch import (
     CompressedEmbedding,
     CompressedEmbeddingBag,

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from saec import _native
-from saec.stored.clustered import ClusteredField
-from saec.stored.tiered import TieredField
-from saec.torch.joint import compressed_table
-from saec.torch.modules import CompressedEmbedding
-from saec.torch.tiered import TieredTable
+from saec.format.clustered_field import ClusteredField
+from saec.format.tiered_field import TieredField
+from saec.torch.model.modules import CompressedEmbedding
+from saec.torch.table.joint import compressed_table
+from saec.torch.table.tiered import TieredTable
 
 Make = Callable[..., Any]
 ROWS = 500

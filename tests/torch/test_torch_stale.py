@@ -15,9 +15,9 @@ import saec
 import saec.torch
 from saec.errors import ModuleError
 from saec.torch import CompressedEmbedding, FieldEmbeddings
-from saec.torch.base import LearnedTable
-from saec.torch.joint import compressed_table
-from saec.torch.reading import plain
+from saec.torch.lookup.reader import plain
+from saec.torch.table.base import LearnedTable
+from saec.torch.table.joint import compressed_table
 
 ROWS, DIM = 1500, 8
 
@@ -28,7 +28,7 @@ CODECS = {
     "large": saec.Clusters(clusters=512, codebook="float16"),
     "frequency": saec.Axes(order="frequency"),
     "keep": saec.Axes(order="keep"),
-    "similar": saec.Axes(order="similar"),
+    "code": saec.Axes(order="code"),
     "pads": saec.Axes(order="frequency"),
     "joint": saec.Axes(order="frequency"),
 }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import saec
-from saec.compressed import Compressed
+from saec.format.compressed import Compressed
 from saec.torch import (
     CompressedEmbedding,
     CompressedLinear,
@@ -24,7 +24,7 @@ from saec.torch import (
     measure_loss_increase,
     replace_embeddings_,
 )
-from saec.torch.joint import compressed_table
+from saec.torch.table.joint import compressed_table
 
 Make = Callable[..., Any]
 ROWS, DIM = 300, 4
@@ -74,7 +74,9 @@ def table_of(kind: str, make: dict[str, Make], pads: dict[int, Tensor]) -> Any:
 def test_products_are_those_with_the_decoded_table(
     kind: str, padded: bool, clustered: Make, tiered: Make, raw: Make, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("saec.torch.base._DECODE_ROWS", 128)  # three blocks, the last one ragged
+    monkeypatch.setattr(
+        "saec.torch.table.base._DECODE_ROWS", 128
+    )  # three blocks, the last one ragged
     pads = {7: torch.arange(4.0), 250: -torch.ones(4)} if padded else {}
     make = {"clustered": clustered, "tiered": tiered, "raw": raw}
     table = table_of(kind, make, pads)

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import saec
-from saec.codecs.axes import Axes
-from saec.compressed import Compressed
+from saec.codecs.axes.codec import Axes
 from saec.errors import ArtifactError, IdError, ModuleError
-from saec.order import TierVectors
-from saec.stored.field import CompressedField
-from saec.stored.tiered import TieredField
-from saec.tiers import Layout
+from saec.format.compressed import Compressed
+from saec.format.compressed_field import CompressedField
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import Layout
+from saec.format.tiered_field import TieredField
 from saec.torch import (
     CompressedEmbedding,
     decode_embeddings_,
@@ -31,7 +31,7 @@ from saec.torch import (
     replace_embeddings_,
     sync_codebooks_,
 )
-from saec.torch.tiered import TieredTable
+from saec.torch.table.tiered import TieredTable
 
 Make = Callable[..., Any]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from saec.torch.triton_lookup import available
+from saec.torch.lookup.triton.launch import available
 
 CHECKS = Path(__file__).with_name("triton_checks.py")
 INSTALLED = importlib.util.find_spec("triton") is not None

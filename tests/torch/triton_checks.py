@@ -23,27 +23,29 @@ from torch.nn import functional
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from saec.codebook import Codebook
-from saec.codes import PackedCodes
-from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
-from saec.stored.tiered import TieredField
-from saec.tiers import Layout
-from saec.torch import triton_clusters, triton_lookup, triton_tiers
-from saec.torch.clustered import ClusteredTable
-from saec.torch.operator import pool
-from saec.torch.reading import plain
-from saec.torch.tiered import TieredTable
-from saec.torch.triton_lookup import (
-    Bags,
+from saec.bits.packing import PackedCodes
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.format.compressed_field import CompressedField
+from saec.format.tier_layout import Layout
+from saec.format.tiered_field import TieredField
+from saec.torch.lookup.operator import pool
+from saec.torch.lookup.reader import plain
+from saec.torch.lookup.tier_index import locate
+from saec.torch.lookup.triton import clusters as triton_clusters
+from saec.torch.lookup.triton import launch as triton_lookup
+from saec.torch.lookup.triton import tiers as triton_tiers
+from saec.torch.lookup.triton.launch import (
     ClusteredTensors,
+    Reduction,
     TieredTensors,
     clustered_pool,
     clustered_rows,
     tiered_pool,
     tiered_rows,
 )
-from saec.torch.vectors import locate
+from saec.torch.table.clustered import ClusteredTable
+from saec.torch.table.tiered import TieredTable
 
 Make = Callable[..., Any]
 
@@ -88,7 +90,7 @@ class Table:
         padding_idx: int | None = None,
     ) -> Tensor:
         weights = None if weights is None else weights.to(DEVICE)
-        bags = Bags(torch.tensor(bounds, device=DEVICE), mode, weights, padding_idx)
+        bags = Reduction(torch.tensor(bounds, device=DEVICE), mode, weights, padding_idx)
         if isinstance(self.held, TieredTensors):
             return tiered_pool(self.held, ids.to(DEVICE), bags, self._located(ids))
         return clustered_pool(self.held, ids.to(DEVICE), bags)

@@ -2,7 +2,7 @@
 
 The format is described in docs/format.md. This package knows the container only: facts, and entries
 with a description and named tensors, whose bytes may stand in shards beside the file. What they
-mean is checked in :mod:`saec.compressed`.
+mean is checked in :mod:`saec.format.compressed`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.files import let_go
+from saec.util.atomic_file import let_go
 
 __all__ = [
     "DESCRIPTION",

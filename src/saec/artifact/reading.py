@@ -27,7 +27,7 @@ from saec.artifact.container import (
 from saec.artifact.entry import Entry, Place, place_of
 from saec.artifact.shards import ShardedTensor, map_shards
 from saec.errors import ArtifactError
-from saec.opening import check_header, mistaken_for
+from saec.util.regular_file import check_header, mistaken_for
 
 __all__ = ["read"]
 

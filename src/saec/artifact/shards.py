@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec import _native
+import saec._native as _native
 from saec.artifact.container import NAMES, byte_blocks, padded_header, shortly
 from saec.errors import ArtifactError
-from saec.files import target_name, whole_file
+from saec.util.atomic_file import target_name, whole_file
 
 __all__ = [
     "GRAIN",

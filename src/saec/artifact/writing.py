@@ -25,7 +25,7 @@ from saec.artifact.container import (
 from saec.artifact.entry import Entry, described
 from saec.artifact.shards import check_shards
 from saec.errors import ArtifactError
-from saec.files import whole_file
+from saec.util.atomic_file import whole_file
 
 __all__ = ["entry_bytes", "file_bytes", "write"]
 

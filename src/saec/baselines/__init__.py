@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from saec.baselines.faiss_kmeans import FaissKMeans
-from saec.codecs.codec import Codec
+from saec.codecs.protocol import Codec
 
 __all__ = ["BASELINES", "FaissKMeans"]
 

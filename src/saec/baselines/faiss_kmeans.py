@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saec.allocation import Option
 from saec.artifact import entry_bytes
-from saec.codebook import Codebook
-from saec.codecs.codec import Coded
-from saec.codes import PackedCodes, bits_for
+from saec.bits.packing import PackedCodes, bits_for
+from saec.codecs.protocol import Coded, Option
 from saec.errors import OptionError, require
-from saec.metric import Metric
-from saec.passes import Advance
-from saec.stored.clustered import ClusteredField
-from saec.table import Field
-from saec.workspace import Workspace
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
+from saec.streaming.map_reduce import Advance
+from saec.streaming.scratch import Workspace
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
 
-__all__ = ["Choice", "FaissKMeans"]
+__all__ = ["FaissKMeans", "KmeansChoice"]
 
 _SHARE = 0.01  # clusters per feature
 _LEAST = 64  # clusters
@@ -27,7 +26,7 @@ _NO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Choice:
+class KmeansChoice:
     """The number of clusters, and the metric that tells what they lose."""
 
     clusters: int
@@ -60,16 +59,16 @@ class FaissKMeans:
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """The only size on offer, in Euclidean distance whatever the metric."""
-        choice = Choice(_clusters(field), metric or Metric.euclidean(field.dim))
+        choice = KmeansChoice(_clusters(field), metric or Metric.euclidean(field.dim))
         return [Option(8 * entry_bytes(self.plan(field, choice).entry), 0.0, choice)]
 
     def least(self, field: Field) -> ClusteredField:
-        """The only size; see :class:`~saec.codecs.codec.Codec`."""
+        """The only size; see :class:`~saec.codecs.protocol.Codec`."""
         return ClusteredField.planned(field, _clusters(field), "float32", field.dim)
 
     def plan(self, field: Field, choice: object) -> ClusteredField:
-        """A field of as many clusters; see :class:`~saec.codecs.codec.Codec`."""
-        assert isinstance(choice, Choice)
+        """A field of as many clusters; see :class:`~saec.codecs.protocol.Codec`."""
+        assert isinstance(choice, KmeansChoice)
         return ClusteredField.planned(field, choice.clusters, "float32", field.dim)
 
     def encode(
@@ -80,8 +79,8 @@ class FaissKMeans:
         advance: Advance,
         space: Workspace,
     ) -> Coded:
-        """Learn clusters and code every row; see :class:`~saec.codecs.codec.Codec`."""
-        assert isinstance(choice, Choice)
+        """Learn clusters and code every row; see :class:`~saec.codecs.protocol.Codec`."""
+        assert isinstance(choice, KmeansChoice)
         rows = np.ascontiguousarray(field.rows.read(0, field.vocab_size), dtype=np.float32)
         kmeans = require("faiss", "bench").Kmeans(
             field.dim,

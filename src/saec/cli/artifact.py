@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from saec import Compressed, CompressedField
-    from saec.stored.tiered import TieredField
+    from saec.format.tiered_field import TieredField
 
 
 def info(
@@ -75,7 +75,7 @@ def lookup(
 ) -> None:
     """Look up rows; one line each, values separated by spaces."""
     import saec
-    from saec.checkpoint import listed
+    from saec.util.messages import listed
 
     hush(quiet)
     result = saec.load(artifact)
@@ -131,7 +131,7 @@ def _renumbered(result: Compressed) -> str:
 
 def _print_tiers(result: Compressed) -> None:
     """A table of the tiers of all fields that have some."""
-    from saec.stored.tiered import TieredField
+    from saec.format.tiered_field import TieredField
 
     tiered = [field for field in result.values() if isinstance(field, TieredField)]
     if tiered:
@@ -167,7 +167,7 @@ def _ids(words: Iterable[str], field: CompressedField) -> list[int]:
 def _save_rows(out: Path, rows: NDArray[np.float32]) -> None:
     import numpy as np
 
-    from saec.files import whole_file
+    from saec.util.atomic_file import whole_file
 
     with whole_file(out) as stream:
         np.save(stream, rows)

@@ -17,12 +17,12 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from saec.errors import DataError, MetricWarning
-from saec.files import checked_target, whole_file
-from saec.remote import as_url, check_url
+from saec.util.atomic_file import checked_target, whole_file
+from saec.util.remote_file import as_url, check_url
 
 if TYPE_CHECKING:
     from saec import Compressed, CompressedField
-    from saec.checkpoint import LogColumns
+    from saec.tables.checkpoint import LogColumns
 
 
 class OrderName(StrEnum):
@@ -30,7 +30,7 @@ class OrderName(StrEnum):
 
     KEEP = "keep"
     FREQUENCY = "frequency"
-    SIMILAR = "similar"
+    SIMILAR = "code"
 
 
 # Typer exports no base of its usage errors and has kept it in different places.
@@ -135,7 +135,7 @@ def counted(
     frequencies: Path | None, log: list[str] | None, columns: list[str] | None
 ) -> Path | LogColumns | None:
     """Where the frequencies are, or are to be counted."""
-    from saec.checkpoint import LogColumns
+    from saec.tables.checkpoint import LogColumns
 
     if frequencies is not None and log:
         raise UsageError("give --frequencies or --log, not both")
@@ -214,14 +214,14 @@ def predicted(result: Compressed) -> str:
 
 def cluster_count(field: CompressedField) -> int | None:
     """Their number, or None for a table stored in another way."""
-    from saec.stored.clustered import ClusteredField
+    from saec.format.clustered_field import ClusteredField
 
     return field.codebook.clusters if isinstance(field, ClusteredField) else None
 
 
 def _codec_cells(field: CompressedField) -> tuple[str, str]:
     """Clusters or axes with their number, and the bits of a code, from most to least."""
-    from saec.stored.tiered import TieredField
+    from saec.format.tiered_field import TieredField
 
     if isinstance(field, TieredField):
         bits = [sum(field.layout.widths(tier)) for tier in range(len(field.layout.tiers))]

@@ -36,7 +36,7 @@ from saec.cli.common import (
 
 if TYPE_CHECKING:
     from saec import Budget, Compressed, Field
-    from saec.codecs.codec import Codec
+    from saec.codecs.protocol import Codec
 
 _NOT_WORTH_TELLING = 0.03  # of a budget
 
@@ -110,11 +110,11 @@ def compress(
     After an interruption, the same command continues where it stopped.
     """
     import saec
-    from saec.checkpoint import read_fields
-    from saec.codecs.axes import renumbers
+    from saec.codecs.axes.codec import renumbers
     from saec.errors import ArtifactError
-    from saec.permutations import permutation_path
-    from saec.remote import refuse_url
+    from saec.format.permutation_file import permutation_path
+    from saec.tables.checkpoint import read_fields
+    from saec.util.remote_file import refuse_url
 
     hush(quiet)
     budget = _budget(ratio, max_bytes, bits_per_feature, loss_increase)

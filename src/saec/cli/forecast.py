@@ -58,7 +58,7 @@ def forecast(
 ) -> None:
     """Show the log-loss increase to expect for every size, to second order."""
     import saec
-    from saec.checkpoint import read_fields
+    from saec.tables.checkpoint import read_fields
 
     hush(quiet)
     for out in (as_json, svg):
@@ -103,7 +103,7 @@ def inspect(
 ) -> None:
     """Show the tables of a checkpoint and where the bytes would go."""
     import saec
-    from saec.checkpoint import read_fields
+    from saec.tables.checkpoint import read_fields
 
     hush(quiet)
     counts = counted(frequencies, log, column)

@@ -68,10 +68,10 @@ def serve(
 
     The server runs until SIGTERM or Ctrl-C.
     """
-    from saec.budget import parse_size
-    from saec.cores import usable_cores
     from saec.serve import Address, Limits
     from saec.serve import serve as run
+    from saec.util.cores import usable_cores
+    from saec.util.sizes import parse_size
 
     token = _token(token_file)
     limits = Limits(

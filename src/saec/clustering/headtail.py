@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.census import Census
-from saec.clustering.points import Search, Step
+from saec.clustering.points import Search, StepSums
 from saec.clustering.rowmap import RowMap
-from saec.parts import Part
-from saec.passes import Arrays, Held
-from saec.placing import ByRank, InOrder, Placing
-from saec.table import Field
-from saec.workspace import Workspace
+from saec.streaming.chunks import Chunk
+from saec.streaming.frequency_histogram import Census
+from saec.streaming.map_reduce import Arrays, Held
+from saec.streaming.scratch import Workspace
+from saec.streaming.strata import ByRank, InOrder, Placing
+from saec.tables.field import Field
 
 __all__ = ["HeadPoints", "head_size", "ranked"]
 
@@ -93,7 +93,7 @@ class HeadPoints:
             chosen = np.sort(rng.choice(self.count, size, replace=False, shuffle=False))
         return self._held.run(_Pick(chosen), _beside)
 
-    def step(self, centroids: NDArray[np.float32]) -> Step:
+    def step(self, centroids: NDArray[np.float32]) -> StepSums:
         """See :class:`~saec.clustering.points.Points`."""
         step = self._held.run(_StepOf(Search(centroids, self._radius_share)), _joined)
         assert step is not None, "a head has rows"
@@ -114,7 +114,7 @@ class _TakeHead:
     most: float
     row_map: RowMap
 
-    def __call__(self, part: Part, before: NDArray[np.int64]) -> Arrays:
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> Arrays:
         for group in self.placing.groups(part, before):
             if group.stratum == 0:
                 rows = part.weights()[group.rows]
@@ -147,11 +147,11 @@ class _StepOf:
 
     search: Search
 
-    def __call__(self, arrays: Arrays) -> Step | None:
+    def __call__(self, arrays: Arrays) -> StepSums | None:
         rows, weights, _ = arrays
         if not len(rows):
             return None
-        step = Step.zeros(*self.search.centroids.shape)
+        step = StepSums.zeros(*self.search.centroids.shape)
         self.search.step(rows, weights, step)
         return step
 
@@ -176,9 +176,9 @@ def _beside(
     return np.concatenate(rows), np.concatenate(weights)
 
 
-def _joined(parts: Sequence[Step | None]) -> Step | None:
+def _joined(parts: Sequence[StepSums | None]) -> StepSums | None:
     some = [part for part in parts if part is not None]
-    return Step.join(some) if some else None
+    return StepSums.join(some) if some else None
 
 
 def _either(parts: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.clustering.points import Points, Step
+from saec.clustering.points import Points, StepSums
 from saec.clustering.seeding import (
     Seeding,
     draw_by_mass,
@@ -66,7 +66,7 @@ def kmeans(
 
 
 def _update(
-    points: Points, centroids: NDArray[np.float32], step: Step, rng: np.random.Generator
+    points: Points, centroids: NDArray[np.float32], step: StepSums, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Means of the clusters; clusters without weight move to rows that are far from all others."""
     empty = np.flatnonzero(step.weights <= 0)

@@ -14,15 +14,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from saec import _native
+import saec._native as _native
 
-__all__ = ["ArrayPoints", "Points", "Search", "Step", "mapped"]
+__all__ = ["ArrayPoints", "Points", "Search", "StepSums", "mapped"]
 
 _BLOCK_VALUES = 1 << 22  # float32 values handed to the native core at once: 16 MB
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class StepSums:
     """Sums over the rows nearest to each of k centroids.
 
     sums: (k, dim) float64, weighted; weights: (k,) float64; distortion: (k,) float64, the weighted
@@ -34,12 +34,12 @@ class Step:
     distortion: NDArray[np.float64]
 
     @classmethod
-    def zeros(cls, clusters: int, dim: int) -> Step:
+    def zeros(cls, clusters: int, dim: int) -> StepSums:
         """The sums over no rows."""
         return cls(np.zeros((clusters, dim)), np.zeros(clusters), np.zeros(clusters))
 
     @classmethod
-    def join(cls, parts: Sequence[Step]) -> Step:
+    def join(cls, parts: Sequence[StepSums]) -> StepSums:
         """The sums over all rows of ``parts``."""
         first = cls(parts[0].sums.copy(), parts[0].weights.copy(), parts[0].distortion.copy())
         for part in parts[1:]:
@@ -65,7 +65,7 @@ class Points(Protocol):
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Up to ``size`` different rows (m, dim) float32, all equally likely, and their weights."""
 
-    def step(self, centroids: NDArray[np.float32]) -> Step:
+    def step(self, centroids: NDArray[np.float32]) -> StepSums:
         """The sums of one k-means step for ``centroids`` (k, dim)."""
 
 
@@ -93,7 +93,7 @@ class Search:
         self._ready.search(rows, nearest, self.radius_share, self.threads)
         return nearest
 
-    def step(self, rows: NDArray[np.float32], weights: NDArray[np.float64], into: Step) -> None:
+    def step(self, rows: NDArray[np.float32], weights: NDArray[np.float64], into: StepSums) -> None:
         """Add the sums over ``rows`` (m, dim) with ``weights`` (m,) to ``into``."""
         _native.accumulate(
             rows,
@@ -170,9 +170,9 @@ class ArrayPoints:
         weights = np.ones(len(chosen)) if self._weights is None else self._weights[chosen]
         return self.mapped(self._rows[chosen]), weights
 
-    def step(self, centroids: NDArray[np.float32]) -> Step:
+    def step(self, centroids: NDArray[np.float32]) -> StepSums:
         """See :class:`Points`."""
-        search, step = self._search(centroids), Step.zeros(*centroids.shape)
+        search, step = self._search(centroids), StepSums.zeros(*centroids.shape)
         for rows, weights in self._blocks():
             search.step(rows, weights, step)
         return step

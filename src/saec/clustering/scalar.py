@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from saec import _native
+import saec._native as _native
 from saec.errors import FieldError, OptionError
 
 __all__ = ["Scalars", "cluster_scalars", "nearest_scalars", "scalar_codebooks"]

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from saec import _native
+import saec._native as _native
 from saec.clustering.points import ArrayPoints, Points
 
 __all__ = ["Seeding", "draw_by_mass", "draw_distant", "seed_centroids", "squared_distances"]

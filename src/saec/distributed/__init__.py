@@ -11,9 +11,9 @@ require("distributed", "distributed")
 
 from saec.distributed.cluster import connect, local_cluster  # noqa: E402
 from saec.distributed.counting import count_columns  # noqa: E402
-from saec.distributed.fields import field, spread  # noqa: E402
-from saec.distributed.passes import DaskHeld, DaskPasses  # noqa: E402
+from saec.distributed.map_reduce import DaskHeld, DaskPasses  # noqa: E402
 from saec.distributed.renumbering import renumber  # noqa: E402
+from saec.distributed.spread import field, spread  # noqa: E402
 
 __all__ = [
     "DaskHeld",

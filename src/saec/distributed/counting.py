@@ -12,16 +12,16 @@ from distributed import Client, Future
 from numpy.typing import NDArray
 
 from saec.distributed.cluster import workers_of
-from saec.distributed.passes import collect
-from saec.distributed.submitting import Submitting
-from saec.distributed.vectors import shards_for
-from saec.distributed.windows import Target, Window, cut, placed
+from saec.distributed.map_reduce import collect
+from saec.distributed.output_windows import Target, Window, cut, placed
+from saec.distributed.shard_scratch import shards_for
+from saec.distributed.task_graph import Submitting
 from saec.errors import DataError
-from saec.frequency import count_columns as count_here
-from saec.log_blocks import log_files
-from saec.progress import bar
-from saec.vectors import save_vector
-from saec.workspace import Workspace
+from saec.streaming.npy_writer import save_vector
+from saec.streaming.scratch import Workspace
+from saec.tables.counting import count_columns as count_here
+from saec.tables.log_blocks import log_files
+from saec.util.progress import bar
 
 __all__ = ["count_columns"]
 
@@ -40,14 +40,14 @@ def count_columns(
     *,
     progress: bool = True,
 ) -> dict[str, NDArray[np.int64]]:
-    """As :func:`saec.frequency.count_columns`, a file at a time by each worker.
+    """As :func:`saec.tables.counting.count_columns`, a file at a time by each worker.
 
     While it counts, a worker takes 8 bytes for each feature of the fields; what it keeps of a file
     are the features that occur in it.
 
     Args:
         paths: files that the workers see under the same paths.
-        columns: see :func:`saec.frequency.count_columns`.
+        columns: see :func:`saec.tables.counting.count_columns`.
         vocab_sizes: see there.
         client: see :func:`~saec.distributed.connect`.
         out: a folder in which the workers can write: counts are put into ``<number>.npy`` there,

@@ -10,13 +10,13 @@ import numpy as np
 from distributed import Client
 from numpy.typing import ArrayLike, NDArray
 
-from saec.distributed.passes import DaskPasses
-from saec.distributed.vectors import shards_for
-from saec.parts import parts_of
-from saec.progress import bar
-from saec.renumbering import frequency_order
-from saec.rows import Rows, rows_of
-from saec.vectors import save_vector
+from saec.distributed.map_reduce import DaskPasses
+from saec.distributed.shard_scratch import shards_for
+from saec.streaming.chunks import chunks_of
+from saec.streaming.frequency_order import frequency_order
+from saec.streaming.npy_writer import save_vector
+from saec.streaming.rows import Rows, rows_of
+from saec.util.progress import bar
 
 __all__ = ["renumber"]
 
@@ -31,10 +31,10 @@ def renumber(
 ) -> NDArray[np.int64]:
     """The old id of each new one where features are numbered by frequency, the highest first.
 
-    See :func:`~saec.renumbering.frequency_order`. Each part's ids are sent to where they belong:
-    16 bytes a feature go over the network once, in parts x windows pieces. There is a part for each
-    4 million features, and about as many windows as workers: 25,000 pieces, half a minute of the
-    scheduler, for a thousand million features and a hundred workers.
+    See :func:`~saec.streaming.frequency_order.frequency_order`. Each part's ids are sent to where
+    they belong: 16 bytes a feature go over the network once, in parts x windows pieces. There is a
+    part for each 4 million features, and about as many windows as workers: 25,000 pieces, half a
+    minute of the scheduler, for a thousand million features and a hundred workers.
 
     Args:
         frequencies: (n,) counts in a file that the workers see, as a memory map or rows; or a few.
@@ -52,7 +52,7 @@ def renumber(
         ArtifactError: a worker cannot write there.
     """
     counts = rows_of(frequencies)
-    passes = DaskPasses(parts_of("frequencies", counts, counts), client, readers or {})
+    passes = DaskPasses(chunks_of("frequencies", counts, counts), client, readers or {})
     file = None if out is None else Path(out)
     with shards_for(file) as space, bar("renumbering", 1.0, progress) as shown:
         made = frequency_order(passes, shown.advance, space)

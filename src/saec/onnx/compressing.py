@@ -10,17 +10,17 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 from onnx import ModelProto
 
-from saec.compressed import Compressed, load
 from saec.errors import CheckpointError, FieldError, OnnxError, SaecError
+from saec.format.compressed import Compressed, load
+from saec.format.compressed_field import CompressedField
 from saec.onnx.files import save
 from saec.onnx.rewriting import Rewriting
-from saec.remote import local
-from saec.rows import Rows
 from saec.sources.onnx_files import find_tables, open_model, tensor_rows
 from saec.sources.onnx_graph import TableUse
-from saec.sources.source import first_line, listed
-from saec.stored.field import CompressedField
-from saec.table import Field
+from saec.streaming.rows import Rows
+from saec.tables.field import Field
+from saec.util.messages import first_line, listed
+from saec.util.remote_file import local
 
 __all__ = ["Rewritten", "TableReport", "compress", "fields", "tables"]
 

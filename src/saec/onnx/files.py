@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 from onnx import ModelProto, TensorProto, helper
 
 from saec.errors import OnnxError
-from saec.files import checked_target, whole_file
-from saec.rows import FileRows
 from saec.sources.onnx_files import external_bytes
 from saec.sources.onnx_graph import scopes_of
+from saec.streaming.rows import FileRows
+from saec.util.atomic_file import checked_target, whole_file
 
 __all__ = ["save"]
 

@@ -8,14 +8,14 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.codes import bits_for
-from saec.onnx.tiers import Tier, by_rank, distinct_rows, partial_rows, ranks_of, tiers_of
-from saec.onnx.words import pack_words, words_for
-from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
-from saec.stored.tiered import TieredField
+from saec.bits.packing import bits_for
+from saec.format.clustered_field import ClusteredField
+from saec.format.compressed_field import CompressedField
+from saec.format.tiered_field import TieredField
+from saec.onnx.tiers import DistinctRows, by_rank, distinct_rows, partial_rows, ranks_of, tiers_of
+from saec.onnx.word_packing import pack_words, words_for
 
-__all__ = ["BLOCK_ROWS", "Group", "Packed", "Segment", "packed_plan"]
+__all__ = ["BLOCK_ROWS", "Group", "Packed", "WordSegment", "packed_plan"]
 
 BLOCK_ROWS = 64  # tiers start at multiples of it
 
@@ -33,7 +33,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
+class WordSegment:
     """Ids from ``first`` on whose codes have ``bits`` bits, in words from ``first_word`` on."""
 
     first: int
@@ -54,7 +54,7 @@ class Packed:
     count: int
     rows: NDArray[np.float32]
     words: NDArray[np.uint64]
-    segments: tuple[Segment, ...]
+    segments: tuple[WordSegment, ...]
     segment_of: NDArray[np.uint8]
     places: NDArray[np.uint64] | None = None
 
@@ -104,7 +104,7 @@ def _one_segment(rows: NDArray[np.float32], codes: NDArray[np.uint64]) -> Packed
         len(codes),
         np.concatenate([_zeros(rows.shape[1]), rows]),
         pack_words(codes, bits),
-        (Segment(0, bits, 0, (Group(0, bits, 2),)),),
+        (WordSegment(0, bits, 0, (Group(0, bits, 2),)),),
         np.zeros(-(-len(codes) // BLOCK_ROWS), np.uint8),
     )
 
@@ -113,7 +113,7 @@ def _zeros(dim: int) -> NDArray[np.float32]:
     return np.zeros((2, dim), np.float32)
 
 
-def _packed_tiers(field: TieredField, tiers: list[Tier]) -> Packed:
+def _packed_tiers(field: TieredField, tiers: list[DistinctRows]) -> Packed:
     rows, words, segments = [_zeros(field.dim)], [], []
     row_count, word_count = 2, 0
     for number, tier in enumerate(tiers):
@@ -122,7 +122,7 @@ def _packed_tiers(field: TieredField, tiers: list[Tier]) -> Packed:
         placed = tuple(
             Group(shift, width, first) for (shift, width), first in zip(groups, firsts, strict=True)
         )
-        segments.append(Segment(tier.first, bits, word_count, placed))
+        segments.append(WordSegment(tier.first, bits, word_count, placed))
         words.append(pack_words(codes, bits))
         rows += tables
         row_count += sum(len(table) for table in tables)
@@ -141,7 +141,7 @@ def _packed_tiers(field: TieredField, tiers: list[Tier]) -> Packed:
 _Coded = tuple[list[tuple[int, int]], list[NDArray[np.float32]], NDArray[np.uint64], int]
 
 
-def _coded(field: TieredField, number: int, tier: Tier) -> _Coded:
+def _coded(field: TieredField, number: int, tier: DistinctRows) -> _Coded:
     """Groups, their rows, codes and their width: the smallest way."""
     row_bytes, count = 4 * field.dim, len(tier.codes)
     bits = bits_for(len(tier.samples)) if len(tier.samples) > 1 else 0

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from saec.onnx.emit import Builder
+from saec.format.compressed_field import CompressedField
+from saec.format.tiered_field import TieredField
+from saec.onnx.byte_codes import KINDS, Whole, whole_plans
+from saec.onnx.fused_lookups import Stack, columns_of, find_stacks
+from saec.onnx.initializers import PackedStore, Store, WholeStore
+from saec.onnx.node_builder import Builder
 from saec.onnx.packed import Packed, packed_plan
 from saec.onnx.shapes import Shapes
-from saec.onnx.stacks import Stack, columns_of, find_stacks
-from saec.onnx.stores import PackedStore, Store, WholeStore
-from saec.onnx.whole import KINDS, Whole, whole_plans
-from saec.sources.onnx_graph import Lookup, Scope, TableUse, scopes_of
-from saec.stored.field import CompressedField
-from saec.stored.tiered import TieredField
+from saec.sources.onnx_graph import GatherNode, Scope, TableUse, scopes_of
 
 __all__ = ["Rewriting"]
 
@@ -116,7 +116,7 @@ class Rewriting:
             ways.append({name: packed for name, (_, packed) in each.items()})
         return min(ways, key=_weighed)
 
-    def _replace(self, name: str, lookup: Lookup) -> None:
+    def _replace(self, name: str, lookup: GatherNode) -> None:
         """A lookup by itself."""
         scope, node = lookup.scope, lookup.node
         hoisted = _sliced_outside(scope, node)
@@ -129,7 +129,7 @@ class Rewriting:
         rows = self._rows([name], self.builder.cast(ids, TensorProto.INT64), 0)
         self._put(scope.graph, node, rows)
 
-    def _hoist(self, name: str, lookup: Lookup, slicing: NodeProto) -> None:
+    def _hoist(self, name: str, lookup: GatherNode, slicing: NodeProto) -> None:
         """Rows of all ids before the loop, of which each round takes a slice.
 
         PyTorch's EmbeddingBag is exported as a loop over bags with a lookup in it.

@@ -9,14 +9,14 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.onnx.words import WORD_BITS
-from saec.stored.tiered import TieredField, part_coordinates
+from saec.format.tiered_field import TieredField, part_coordinates
+from saec.onnx.word_packing import WORD_BITS
 
-__all__ = ["Tier", "by_rank", "distinct_rows", "partial_rows", "ranks_of", "tiers_of"]
+__all__ = ["DistinctRows", "by_rank", "distinct_rows", "partial_rows", "ranks_of", "tiers_of"]
 
 
 @dataclass(frozen=True, eq=False)
-class Tier:
+class DistinctRows:
     """Rows of a tier as numbers, of those that are alike only one."""
 
     first: int
@@ -43,24 +43,24 @@ def by_rank(field: TieredField) -> TieredField:
     )
 
 
-def tiers_of(field: TieredField) -> Iterator[Tier]:
+def tiers_of(field: TieredField) -> Iterator[DistinctRows]:
     layout = field.layout
     for tier, (first, stop) in enumerate(zip(layout.bounds[:-1], layout.bounds[1:], strict=True)):
         widths = layout.bits(tier)
         ranks = np.arange(first, stop)
         if sum(widths) > WORD_BITS - 1:
-            yield Tier(int(first), None, ranks - first, ranks)
+            yield DistinctRows(int(first), None, ranks - first, ranks)
             continue
         parts = field.tier_codes(tier)
         keys = np.zeros(len(ranks), dtype=np.uint64)
         for part, shift in zip(parts.T, accumulate(widths, initial=0), strict=False):
             np.bitwise_or(keys, part.astype(np.uint64) << np.uint64(shift), out=keys)
         _, samples, codes = np.unique(keys, return_index=True, return_inverse=True)
-        yield Tier(int(first), keys, codes, first + samples)
+        yield DistinctRows(int(first), keys, codes, first + samples)
 
 
 def distinct_rows(
-    field: TieredField, tiers: list[Tier], ranks: NDArray[np.int64]
+    field: TieredField, tiers: list[DistinctRows], ranks: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The distinct rows of ``tiers``, and by ``ranks`` (m,) less the first, which one each is."""
     sizes = [len(tier.samples) for tier in tiers]

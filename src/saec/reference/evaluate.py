@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saec.errors import DataError, IdError, require
-from saec.progress import track
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
-from saec.torch.calls import call, evaluating
-from saec.torch.ranks import Ranks, checksum
+from saec.torch.model.call import call, evaluating
+from saec.torch.tuning.ranks import Ranks, checksum
+from saec.util.progress import track
 
 __all__ = ["Score", "Split", "check_labels", "evaluate", "predict", "score"]
 

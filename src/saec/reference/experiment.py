@@ -18,21 +18,21 @@ from typing import Any
 import numpy as np
 
 from saec.baselines import BASELINES
-from saec.budget import LossIncrease, Ratio
-from saec.codecs.axes import Axes, renumbers
-from saec.codecs.clusters import Clusters
-from saec.codecs.codec import Codec
+from saec.codecs.axes.codec import Axes, renumbers
+from saec.codecs.clusters.codec import Clusters
+from saec.codecs.protocol import Codec
+from saec.compression.budget import LossIncrease, Ratio
 from saec.errors import DataError, OptionError, did_you_mean
-from saec.files import whole_file
-from saec.progress import bar
 from saec.reference.datasets import load, tasks
 from saec.reference.machine import machine
 from saec.reference.models import MODELS
 from saec.reference.simulated import simulate
 from saec.reference.train import OPTIMISERS, Optimiser
 from saec.reference.trial import Job, Method, Trial
-from saec.table import Field
-from saec.workspace import IN_MEMORY
+from saec.streaming.scratch import IN_MEMORY
+from saec.tables.field import Field
+from saec.util.atomic_file import whole_file
+from saec.util.progress import bar
 
 __all__ = ["FULL_KMEANS", "METHODS", "bench", "demo", "write_json"]
 
@@ -59,7 +59,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "saec": lambda: Method(Clusters()),
     "saec-metric": lambda: Method(Clusters(), metric=True),
     "axes": lambda: Method(Axes(), metric=True),
-    "axes-similar": lambda: Method(Axes(order="similar"), metric=True),
+    "axes-remapped": lambda: Method(Axes(order="code"), metric=True),
     "kmeans": lambda: Method(FULL_KMEANS),
     "kmeans-weighted": lambda: Method(replace(FULL_KMEANS, weighting=1.0)),
     **{name: _baseline(make) for name, make in BASELINES.items()},
@@ -70,7 +70,7 @@ TUNINGS = ("finetune", "unseen")
 
 DEMO_ROWS = 200_000
 DEMO_DIM = 16
-DEMO_METHODS = ("saec", "saec-metric", "axes", "axes+finetune", "axes-similar")
+DEMO_METHODS = ("saec", "saec-metric", "axes", "axes+finetune", "axes-remapped")
 DEMO_RATIOS = (20.0, 50.0, 120.0, 300.0)
 
 

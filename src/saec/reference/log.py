@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from saec.errors import DataError
-from saec.frequency import unseen_frequency
+from saec.tables.counting import unseen_frequency
 
 __all__ = ["SPLITS", "TEST", "TRAIN", "UNSEEN", "VALIDATION", "Column", "Log", "encode"]
 
@@ -38,7 +38,8 @@ class Log:
         labels: ``(rows,)`` float32, 1 for a click and 0 for none.
         split: ``(rows,)`` int8: 0 = train, 1 = validation, 2 = test.
         frequencies: per field ``(vocab_size,)`` float64: occurrences in the training rows. Entry
-            0 is the number expected of unseen features (:func:`saec.frequency.unseen_frequency`).
+            0 is the number expected of unseen features
+            (:func:`saec.tables.counting.unseen_frequency`).
         vocabularies: per field ``(vocab_size,)`` original values as strings, by id, or None.
         truth: ``(rows,)`` float32 true click probabilities, or None where nobody knows them.
 
@@ -135,7 +136,7 @@ def encode(
 
 
 @dataclass(frozen=True)
-class _Coded:
+class _EncodedColumn:
     """A column as ids, with its frequencies and (if kept) its values by id."""
 
     ids: NDArray[np.int32]
@@ -150,9 +151,9 @@ class _Encoder:
         self._train = train
         self._keep_values = keep_values
         # The column is kept beside its result, or its id() could be that of another one later.
-        self._done: dict[int, tuple[object, _Coded]] = {}
+        self._done: dict[int, tuple[object, _EncodedColumn]] = {}
 
-    def encode(self, field: str, column: Column) -> _Coded:
+    def encode(self, field: str, column: Column) -> _EncodedColumn:
         if not isinstance(column, tuple):
             return self._encode_values(field, column)
         if not column:
@@ -162,7 +163,7 @@ class _Encoder:
             result = self._cross(result, self._encode_values(field, part))
         return result
 
-    def _encode_values(self, field: str, column: ArrayLike | pl.Series) -> _Coded:
+    def _encode_values(self, field: str, column: ArrayLike | pl.Series) -> _EncodedColumn:
         known = self._done.get(id(column))
         if known is not None:
             return known[1]
@@ -177,11 +178,11 @@ class _Encoder:
         if self._keep_values:
             texts = pl.Series(distinct).gather(kept).cast(pl.String).fill_null(MISSING)
             values = np.array([UNSEEN, *texts], object)
-        coded = _Coded(ids, counts, values)
+        coded = _EncodedColumn(ids, counts, values)
         self._done[id(column)] = (column, coded)
         return coded
 
-    def _cross(self, left: _Coded, right: _Coded) -> _Coded:
+    def _cross(self, left: _EncodedColumn, right: _EncodedColumn) -> _EncodedColumn:
         # A combination with an unseen part was never in training either, so ids can be combined
         # instead of values; as both are int32, the product fits int64 however large they are.
         width = len(right.counts)
@@ -192,7 +193,7 @@ class _Encoder:
             pairs = distinct[kept]
             texts = left.values[pairs // width] + "|" + right.values[pairs % width]
             values = np.concatenate([np.array([UNSEEN], object), texts])
-        return _Coded(ids, counts, values)
+        return _EncodedColumn(ids, counts, values)
 
 
 def _as_series(field: str, column: ArrayLike | pl.Series) -> pl.Series:

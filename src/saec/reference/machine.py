@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from saec.cores import usable_cores
+from saec.util.cores import usable_cores
 
 __all__ = ["machine"]
 

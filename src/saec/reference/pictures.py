@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.codecs.survey import moments_of
-from saec.metric import Metric
-from saec.stored.field import CompressedField
-from saec.table import Field
+from saec.codecs.moments_and_samples import moments_of
+from saec.format.compressed_field import CompressedField
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
 
 __all__ = ["FIELDS", "HEAD", "LEAST_FEATURES", "SAMPLED", "View", "views"]
 

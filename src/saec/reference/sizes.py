@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from saec.compressed import Compressed
-from saec.stored.clustered import ClusteredField
-from saec.stored.field import CompressedField
-from saec.stored.tiered import TieredField
-from saec.tiers import tier_bounds
+from saec.format.clustered_field import ClusteredField
+from saec.format.compressed import Compressed
+from saec.format.compressed_field import CompressedField
+from saec.format.tier_layout import tier_bounds
+from saec.format.tiered_field import TieredField
 
 __all__ = ["sizes"]
 

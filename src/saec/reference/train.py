@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saec.errors import DataError
-from saec.progress import Bar, bar
 from saec.reference.bit_price import BitPrice, Charge, RunningMean
 from saec.reference.evaluate import Score, check_labels, evaluate
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
 from saec.reference.row_adagrad import RowAdagrad
+from saec.util.progress import Bar, bar
 
 __all__ = ["OPTIMISERS", "Evaluation", "Optimiser", "TrainResult", "train"]
 

@@ -14,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saec.budget import LossIncrease, Ratio
-from saec.codecs.codec import Codec
-from saec.compress import compress_priced
-from saec.compressed import Compressed
-from saec.metric import LossMetrics
-from saec.pricing import Priced
+from saec.codecs.protocol import Codec
+from saec.compression.budget import LossIncrease, Ratio
+from saec.compression.plan import Priced
+from saec.compression.run import compress_priced
+from saec.format.compressed import Compressed
 from saec.reference.damage import damage_by_decile
 from saec.reference.evaluate import Score, predict, score
 from saec.reference.log import Log
@@ -28,7 +27,8 @@ from saec.reference.pictures import views
 from saec.reference.simulated import best_reachable
 from saec.reference.sizes import sizes
 from saec.reference.train import Optimiser, train
-from saec.table import Field
+from saec.tables.field import Field
+from saec.tables.loss_metric import LossMetrics
 from saec.torch import (
     compress_,
     fields,

@@ -11,7 +11,7 @@ from typing import Any
 from saec.errors import DataError
 from saec.report.checks import check_numbers, expect, is_number, is_text
 
-__all__ = ["FieldSize", "Picture", "Tier", "check_inside", "field_sizes", "pictures_of"]
+__all__ = ["FieldSize", "Picture", "TierSummary", "check_inside", "field_sizes", "pictures_of"]
 
 Row = dict[str, Any]
 
@@ -22,7 +22,7 @@ _LISTS = ("ids", "frequencies", "x", "y", "clusters")
 
 
 @dataclass(frozen=True)
-class Tier:
+class TierSummary:
     """Features of a field of similar frequency: their number, and bits of the codes of each."""
 
     rows: float
@@ -40,7 +40,7 @@ class FieldSize:
     name: str
     nbytes: float
     original_nbytes: float | None
-    tiers: tuple[Tier, ...]
+    tiers: tuple[TierSummary, ...]
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,9 @@ def _field_size(rows: Sequence[Row], name: str) -> FieldSize:
     )
 
 
-def _tier(same: Sequence[Row]) -> Tier:
+def _tier(same: Sequence[Row]) -> TierSummary:
     rows = statistics.fmean(tier["rows"] for tier in same)
-    return Tier(rows, statistics.fmean(tier["bits"] for tier in same))
+    return TierSummary(rows, statistics.fmean(tier["bits"] for tier in same))
 
 
 def _picture(entry: Row) -> Picture:

@@ -8,7 +8,7 @@ METHODS = {
     "saec": "clusters of similar features per field, as in the paper; Euclidean distance",
     "saec-metric": "the same clusters, with distances in log loss",
     "axes": "coordinates on principal axes in the loss metric, more bits for frequent features",
-    "axes-similar": "axes with rows sorted by their leading codes; ids change",
+    "axes-remapped": "axes with rows sorted by their leading codes; ids change",
     "kmeans": "k-means over all rows, one cluster per 100 rows",
     "kmeans-weighted": "the same k-means, with rows weighted by frequency",
     "faiss-kmeans": "k-means of the package faiss, one cluster per 100 rows",

@@ -9,14 +9,14 @@ from importlib.resources import files
 from typing import Any
 
 from saec.errors import require
-from saec.files import whole_file
 from saec.report.charts import decile_chart, field_chart, prediction_chart, tier_chart
 from saec.report.curves import curve
 from saec.report.drawing import COLOURS
 from saec.report.methods import explained
 from saec.report.pictures import drawn
 from saec.report.results import Experiment, Measured, check_results, read_results, summarise
-from saec.report.tables import Table, cluster_table, decile_table, field_table, tier_tables
+from saec.report.tables import ReportTable, cluster_table, decile_table, field_table, tier_tables
+from saec.util.atomic_file import whole_file
 
 __all__ = ["render", "write_report"]
 
@@ -88,8 +88,8 @@ class _Section:
     experiment: Experiment
     curves: list[str]
     inside: list[str]
-    quality_tables: list[Table]
-    inside_tables: list[Table]
+    quality_tables: list[ReportTable]
+    inside_tables: list[ReportTable]
     pictured: list[Measured]
     left_out: list[str]
 

@@ -10,7 +10,7 @@ from saec.report.charts import comparable, frequencies_of, tier_names
 from saec.report.inside import FieldSize, Picture
 from saec.report.results import Measured, Spread
 
-__all__ = ["Table", "cluster_table", "decile_table", "field_table", "tier_tables"]
+__all__ = ["ReportTable", "cluster_table", "decile_table", "field_table", "tier_tables"]
 
 _LARGEST_CLUSTERS = 3
 _NAMES = 6
@@ -18,7 +18,7 @@ _STRONGEST = 512  # bits, of a row of 16 float32 numbers
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table: its title, head, and rows of cells as text.
 
     Args:
@@ -36,13 +36,13 @@ class Table:
     tints: list[list[float]] | None = None
 
 
-def decile_table(measured: Sequence[Measured]) -> Table | None:
+def decile_table(measured: Sequence[Measured]) -> ReportTable | None:
     """Change of log loss, a line per decile and a column per method; None if there are none."""
     chosen = comparable([point for point in measured if point.deciles])
     if not chosen:
         return None
     longest = max((point.deciles for point in chosen), key=len)
-    return Table(
+    return ReportTable(
         "Change of log loss by decile of test rows",
         ["rarest feature's frequency", *map(_sized, chosen)],
         [
@@ -60,14 +60,14 @@ def decile_table(measured: Sequence[Measured]) -> Table | None:
     )
 
 
-def field_table(measured: Sequence[Measured]) -> Table | None:
+def field_table(measured: Sequence[Measured]) -> ReportTable | None:
     """Bytes, a line per field and a column per method; None if no method tells of fields."""
     chosen = comparable([point for point in measured if point.fields and not point.finetuned])
     if not chosen:
         return None
     sizes = [{field.name: field for field in point.fields} for point in chosen]
     names = dict.fromkeys(name for own in sizes for name in own)
-    return Table(
+    return ReportTable(
         "Bytes by field",
         ["field", "uncompressed", *map(_sized, chosen)],
         [
@@ -81,13 +81,13 @@ def field_table(measured: Sequence[Measured]) -> Table | None:
     )
 
 
-def tier_tables(measured: Sequence[Measured]) -> Iterator[Table]:
+def tier_tables(measured: Sequence[Measured]) -> Iterator[ReportTable]:
     """Bits of a feature's code, a table per method, with a line per field and a column per tier."""
     for point in comparable([p for p in measured if p.fields and not p.finetuned]):
         count = max(len(field.tiers) for field in point.fields)
         if count:
             bits = [[tier.bits for tier in field.tiers] for field in point.fields]
-            yield Table(
+            yield ReportTable(
                 f"Bits per feature by frequency tier: {_sized(point)}",
                 ["field", *tier_names(count)],
                 [
@@ -98,7 +98,7 @@ def tier_tables(measured: Sequence[Measured]) -> Iterator[Table]:
             )
 
 
-def cluster_table(pictures: Sequence[Picture]) -> Table | None:
+def cluster_table(pictures: Sequence[Picture]) -> ReportTable | None:
     """Clusters of which each picture shows the most features, two or more; None without such."""
     rows = []
     for picture in pictures:
@@ -109,7 +109,7 @@ def cluster_table(pictures: Sequence[Picture]) -> Table | None:
             number = str(group[0].cluster + 1)
             rows.append([picture.field, number, str(len(group)), names + more])
     head = ["field", "cluster", "features shown", "most frequent"]
-    return Table("Largest clusters", head, rows, wordy=True) if rows else None
+    return ReportTable("Largest clusters", head, rows, wordy=True) if rows else None
 
 
 def _change(change: Spread) -> str:

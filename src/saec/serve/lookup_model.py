@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.compressed import Compressed, load
 from saec.errors import IdError
+from saec.format.compressed import Compressed, load
+from saec.format.compressed_field import CompressedField
 from saec.serve.model import Model, check_known, check_size
 from saec.serve.protocol import DTYPES, InferRequest, TensorSpec, datatype_of, invalid
-from saec.stored.field import CompressedField
 
 __all__ = ["LookupModel"]
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from saec.errors import ArtifactError
 from saec.serve import rest_body
-from saec.serve.lingering import Lingering
+from saec.serve.lingering_close import Lingering
 from saec.serve.metrics import CONTENT_TYPE_LATEST
 from saec.serve.protocol import Answer, InferRequest, RefusedError, Status, invalid
 from saec.serve.rest_schema import ERRORS, INFER, LOAD

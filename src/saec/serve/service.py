@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from saec.errors import ArtifactError
+from saec.serve.admission import Work
+from saec.serve.hot_reload import Slot, Version
 from saec.serve.metrics import Metrics
 from saec.serve.protocol import Answer, InferRequest, RefusedError, Status
-from saec.serve.slot import Slot, Version
-from saec.serve.work import Work
 
 __all__ = ["EXTENSIONS", "Limits", "Service"]
 

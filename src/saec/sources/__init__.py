@@ -6,18 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from saec.errors import CheckpointError
-from saec.opening import check_regular, mistaken_for
-from saec.remote import local
 from saec.sources.dcp import METADATA, read_dcp
 from saec.sources.naming import in_order, join_shards, matches
 from saec.sources.numpy_files import read_npy, read_npz
 from saec.sources.onnx_files import read_onnx
 from saec.sources.parquet import read_parquet
 from saec.sources.safetensor_files import INDEX, read_index, read_safetensors
-from saec.sources.source import Arrays, Source, describe, listed
+from saec.sources.source import Arrays, Source, describe
 from saec.sources.torch_files import read_torch
+from saec.util.messages import listed
+from saec.util.regular_file import check_regular, mistaken_for
+from saec.util.remote_file import local
 
-__all__ = ["Source", "describe", "listed", "read_source"]
+__all__ = ["Source", "describe", "read_source"]
 
 _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".safetensors": read_safetensors,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from saec.errors import CheckpointError
-from saec.opening import open_regular
+from saec.util.regular_file import open_regular
 
 __all__ = ["Archive", "open_archive"]
 
@@ -90,7 +90,7 @@ def open_archive(
     """
     with open_regular(path, CheckpointError) as file:
         size = os.fstat(file.fileno()).st_size
-        window = _Window(file, first, size - first if length is None else length)
+        window = _FileWindow(file, first, size - first if length is None else length)
         stream = _Bounded(window, directory)
         with zipfile.ZipFile(stream) as opened:
             yield Archive(path, first, opened, stream)
@@ -111,7 +111,7 @@ class _Bounded(io.BufferedReader):
         return content
 
 
-class _Window(io.RawIOBase):
+class _FileWindow(io.RawIOBase):
     """A run of bytes of a file as a file of its own."""
 
     def __init__(self, stream: BinaryIO, first: int, length: int) -> None:

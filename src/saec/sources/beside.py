@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import CheckpointError
-from saec.rows import Rows
+from saec.streaming.rows import Rows
 
 __all__ = ["BesideRows"]
 
@@ -33,11 +33,11 @@ class BesideRows(Rows):
         super().__init__((len(first), sum(shard.shape[1] for shard in columns)), first.dtype)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """See :class:`~saec.rows.Rows`; a copy."""
+        """See :class:`~saec.streaming.rows.Rows`; a copy."""
         return np.concatenate([shard.read(start, stop) for shard in self.columns], axis=1)
 
     def part(self, start: int, stop: int) -> BesideRows:
-        """See :class:`~saec.rows.Rows`."""
+        """See :class:`~saec.streaming.rows.Rows`."""
         return BesideRows([shard.part(start, stop) for shard in self.columns])
 
     @property

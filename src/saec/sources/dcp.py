@@ -13,13 +13,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from saec.errors import CheckpointError
-from saec.opening import read_regular
-from saec.rows import JoinedRows, Rows
 from saec.sources.beside import BesideRows
 from saec.sources.pickles import MOST_PICKLE_BYTES, StandIn, unpickled
-from saec.sources.source import Arrays, first_line
+from saec.sources.source import Arrays
 from saec.sources.torch_archive import MOST_DIMS, read_archive, tensor
 from saec.sources.torch_files import STATE_DICT_KEYS
+from saec.streaming.rows import JoinedRows, Rows
+from saec.util.messages import first_line
+from saec.util.regular_file import read_regular
 
 __all__ = ["METADATA", "read_dcp"]
 
@@ -34,7 +35,7 @@ Numbers = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class _StoredChunk:
     """Where a piece of a tensor lies in it, and in which bytes of which file."""
 
     offsets: Numbers
@@ -68,7 +69,7 @@ def read_dcp(folder: Path) -> Arrays:
     return {name: rows for name, rows in read.items() if rows is not None}
 
 
-def _listed(path: Path) -> tuple[dict[str, tuple[Numbers, list[_Chunk]]], Mapping[str, Any]]:
+def _listed(path: Path) -> tuple[dict[str, tuple[Numbers, list[_StoredChunk]]], Mapping[str, Any]]:
     """Shape and chunks of each tensor, and the path of each in the dictionaries that were saved."""
     metadata = unpickled(read_regular(path, MOST_PICKLE_BYTES, CheckpointError))
     if not isinstance(metadata, StandIn) or metadata.kind != f"{_CLASSES}Metadata":
@@ -92,7 +93,7 @@ def _listed(path: Path) -> tuple[dict[str, tuple[Numbers, list[_Chunk]]], Mappin
     return tensors, metadata.get("planner_data") or {}
 
 
-def _chunk(name: str, chunk: StandIn, stored: Mapping[Any, StandIn]) -> _Chunk:
+def _chunk(name: str, chunk: StandIn, stored: Mapping[Any, StandIn]) -> _StoredChunk:
     offsets = _numbers(chunk.get("offsets"))
     place = stored[name, offsets]
     if place.get("transform_descriptors"):
@@ -105,7 +106,7 @@ def _chunk(name: str, chunk: StandIn, stored: Mapping[Any, StandIn]) -> _Chunk:
         raise ValueError(f"{name} lies at no place of its file")
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
         raise CheckpointError(f"{name} lies in {file!r}, a file outside its folder")
-    return _Chunk(offsets, _numbers(chunk.get("sizes")), file, first, length)
+    return _StoredChunk(offsets, _numbers(chunk.get("sizes")), file, first, length)
 
 
 def _numbers(size: Any) -> Numbers:
@@ -142,7 +143,9 @@ def _path(name: str, keys: Any) -> tuple[str, ...]:
     return tuple(map(str, keys)) if right else (name,)
 
 
-def _put_together(folder: Path, name: str, shape: Numbers, chunks: list[_Chunk]) -> Rows | None:
+def _put_together(
+    folder: Path, name: str, shape: Numbers, chunks: list[_StoredChunk]
+) -> Rows | None:
     """Chunks below each other, each of them of chunks side by side."""
     bands: list[Rows] = []
     at = 0
@@ -163,7 +166,7 @@ def _put_together(folder: Path, name: str, shape: Numbers, chunks: list[_Chunk])
     return bands[0] if len(bands) == 1 else JoinedRows(bands)
 
 
-def _check_columns(folder: Path, name: str, shape: Numbers, band: Sequence[_Chunk]) -> None:
+def _check_columns(folder: Path, name: str, shape: Numbers, band: Sequence[_StoredChunk]) -> None:
     """Chunks that begin at one row are equally long and side by side."""
     rows = {chunk.sizes[0] for chunk in band}
     ends = [(*chunk.offsets[1:], 0)[0] + (*chunk.sizes[1:], 1)[0] for chunk in band]
@@ -176,7 +179,7 @@ def _check_columns(folder: Path, name: str, shape: Numbers, band: Sequence[_Chun
         )
 
 
-def _rows(folder: Path, name: str, chunk: _Chunk) -> Rows | None:
+def _rows(folder: Path, name: str, chunk: _StoredChunk) -> Rows | None:
     path = folder / chunk.file
     try:
         found = tensor(read_archive(path, chunk.first, chunk.length, _DIRECTORY_BYTES))

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from saec.errors import CheckpointError
-from saec.rows import JoinedRows
-from saec.sources.source import Arrays, listed
+from saec.sources.source import Arrays
+from saec.streaming.rows import JoinedRows
+from saec.util.messages import listed
 
 __all__ = ["bare_name", "in_order", "join_shards", "matches", "natural", "plain_names"]
 

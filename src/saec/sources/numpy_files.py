@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from saec.errors import CheckpointError
-from saec.opening import check_regular, mistaken_for
-from saec.rows import ArrayRows, FileRows, Rows, rows_of
 from saec.sources.archive import Archive, open_archive
 from saec.sources.source import Arrays, unreadable
+from saec.streaming.rows import ArrayRows, FileRows, Rows, rows_of
+from saec.util.regular_file import check_regular, mistaken_for
 
 __all__ = ["MOST_PACKED_BYTES", "read_npy", "read_npz"]
 

@@ -12,11 +12,12 @@ import ml_dtypes
 import numpy as np
 
 from saec.errors import CheckpointError, require
-from saec.opening import check_regular, mistaken_for, read_regular
-from saec.rows import ArrayRows, FileRows, Rows
 from saec.sources.onnx_functions import inlined
 from saec.sources.onnx_graph import TableUse, embedding_tables, quantised_tables, scopes_of
-from saec.sources.source import Arrays, first_line, listed
+from saec.sources.source import Arrays
+from saec.streaming.rows import ArrayRows, FileRows, Rows
+from saec.util.messages import first_line, listed
+from saec.util.regular_file import check_regular, mistaken_for, read_regular
 
 __all__ = [
     "MOST_MODEL_BYTES",

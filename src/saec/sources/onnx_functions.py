@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saec.errors import CheckpointError, require
-from saec.sources.source import first_line
+from saec.util.messages import first_line
 
 __all__ = ["inlined"]
 

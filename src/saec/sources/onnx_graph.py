@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Lookup", "Scope", "TableUse", "embedding_tables", "quantised_tables", "scopes_of"]
+__all__ = ["GatherNode", "Scope", "TableUse", "embedding_tables", "quantised_tables", "scopes_of"]
 
 # Enums of ONNX's TensorProto, which is not imported here.
 _FLOATS = (1, 10, 11, 16)  # float32, float16, float64, bfloat16
@@ -85,7 +85,7 @@ class Scope:
 
 
 @dataclass(frozen=True, eq=False)
-class Lookup:
+class GatherNode:
     """A node that gathers rows of a table."""
 
     scope: Scope
@@ -98,7 +98,7 @@ class TableUse:
 
     name: str
     tensor: Any
-    lookups: list[Lookup]
+    lookups: list[GatherNode]
     others: list[str]
 
 
@@ -126,7 +126,7 @@ def embedding_tables(graph: Any) -> dict[str, TableUse]:
             if table is not None and _is_table(table[1]):
                 name, tensor = table
                 found.setdefault(name, TableUse(name, tensor, [], []))
-                found[name].lookups.append(Lookup(scope, node))
+                found[name].lookups.append(GatherNode(scope, node))
     if found:
         _note_others(scopes, found)
     return found

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from saec.errors import CheckpointError, require
-from saec.rows import JoinedRows, Rows
 from saec.sources.parquet_rows import Column, ParquetRows, open_parquet
-from saec.sources.source import Arrays, Source, listed
+from saec.sources.source import Arrays, Source
+from saec.streaming.rows import JoinedRows, Rows
+from saec.util.messages import listed
 
 __all__ = ["read_parquet"]
 
@@ -23,7 +24,7 @@ _PART = re.compile(r"(?P<prefix>.*\D)?(?P<number>\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _ColumnLayout:
     """What is in the columns of a file; all files of a table are alike."""
 
     vector: Column | None
@@ -42,7 +43,7 @@ class _File:
     """A file with rows. groups: rows of its row groups; first_id: None if it has no ids."""
 
     path: Path
-    layout: _Layout
+    layout: _ColumnLayout
     groups: tuple[int, ...]
     first_id: int | None
 
@@ -128,7 +129,7 @@ def _no_vectors(path: Path, names: Sequence[str]) -> str:
     )
 
 
-def _layout(path: Path, opened: Any) -> _Layout:
+def _layout(path: Path, opened: Any) -> _ColumnLayout:
     schema = opened.schema_arrow
     twice = [name for name in schema.names if schema.names.count(name) > 1]
     if twice:
@@ -145,7 +146,7 @@ def _layout(path: Path, opened: Any) -> _Layout:
     vector = _vector(path, opened, types)
     if vector is None and frequency is None:
         raise CheckpointError(_no_vectors(path, schema.names))
-    return _Layout(vector, frequency, has_ids, tuple(schema.names))
+    return _ColumnLayout(vector, frequency, has_ids, tuple(schema.names))
 
 
 def _vector(path: Path, opened: Any, types: dict[str, Any]) -> Column | None:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import CheckpointError, SaecError, require
-from saec.opening import check_regular, mistaken_for
-from saec.rows import Rows
-from saec.sources.source import first_line
+from saec.streaming.rows import Rows
+from saec.util.messages import first_line
+from saec.util.regular_file import check_regular, mistaken_for
 
 __all__ = ["Column", "ParquetRows", "open_parquet"]
 
@@ -68,13 +68,13 @@ class ParquetRows(Rows):
 
     @property
     def borders(self) -> tuple[int, ...]:
-        """See :class:`~saec.rows.Rows`; row groups begin there."""
+        """See :class:`~saec.streaming.rows.Rows`; row groups begin there."""
         start, stop = self._span
         inner = {first - start for first in self._firsts if start < first < stop}
         return (0, *sorted(inner), len(self))
 
     def read(self, start: int, stop: int) -> Array:
-        """See :class:`~saec.rows.Rows`; a copy.
+        """See :class:`~saec.streaming.rows.Rows`; a copy.
 
         Rows that follow those read last, here or by another part of the same file, are decoded
         without beginning again.
@@ -93,7 +93,7 @@ class ParquetRows(Rows):
         return values
 
     def part(self, start: int, stop: int) -> ParquetRows:
-        """See :class:`~saec.rows.Rows`."""
+        """See :class:`~saec.streaming.rows.Rows`."""
         start, stop, _ = slice(start, stop).indices(len(self))
         groups = np.diff(self._firsts).tolist()
         span = self._span[0] + start, self._span[0] + max(start, stop)
@@ -112,13 +112,13 @@ class ParquetRows(Rows):
         key = (self.path, self._column, group, due, *_stamp(self.path))
         reader = _taken(key, start)
         if reader is None:
-            reader = _Reader(self.path, self._column, group, first, due)
+            reader = _RowGroupReader(self.path, self._column, group, first, due)
         reader.read(start, out)
         if first + reader.at < self._firsts[group + 1]:
             _keep(key, reader)
 
 
-class _Reader:
+class _RowGroupReader:
     """Goes through a row group once, from its first row to its last."""
 
     def __init__(
@@ -215,18 +215,18 @@ class _Reader:
 
 
 # Readers stand where they last stopped, so that parts read one after the other go on from there.
-_readers: OrderedDict[tuple[object, ...], _Reader] = OrderedDict()
+_readers: OrderedDict[tuple[object, ...], _RowGroupReader] = OrderedDict()
 _lock = threading.Lock()
 
 
-def _taken(key: tuple[object, ...], start: int) -> _Reader | None:
+def _taken(key: tuple[object, ...], start: int) -> _RowGroupReader | None:
     """A reader for this thread alone, if one has not yet passed row ``start``."""
     with _lock:
         reader = _readers.pop(key, None)
     return reader if reader is not None and reader.at <= start else None
 
 
-def _keep(key: tuple[object, ...], reader: _Reader) -> None:
+def _keep(key: tuple[object, ...], reader: _RowGroupReader) -> None:
     with _lock:
         _readers[key] = reader
         if len(_readers) > _OPEN_READERS:

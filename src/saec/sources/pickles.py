@@ -93,7 +93,7 @@ def unpickled(
 
 def read_pickle(stream: BinaryIO, load: Load | None = None) -> object:
     """The same of the next pickle in a stream, of which no byte behind it is read."""
-    return _Reader(_Limited(stream), load).load()
+    return _Unpickler(_Limited(stream), load).load()
 
 
 class _Limited:
@@ -115,7 +115,7 @@ class _Limited:
 
 
 # The one written in Python: the other grows its memo to whatever number a hostile file gives.
-class _Reader(pickle._Unpickler):
+class _Unpickler(pickle._Unpickler):
     def __init__(self, stream: _Limited, load: Load | None) -> None:
         super().__init__(stream, encoding="utf-8")
         self._load = load
@@ -141,7 +141,7 @@ class _Reader(pickle._Unpickler):
 class _Steps(dict[int, Callable[[Any], None]]):
     """What a reader does at each instruction, if that is safe to do with what is on its stack."""
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: _Unpickler) -> None:
         super().__init__(pickle._Unpickler.dispatch)
         self._reader, self._left = reader, MOST_STEPS
 

@@ -11,9 +11,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from saec.errors import CheckpointError
-from saec.opening import check_header, check_regular, mistaken_for, read_regular
-from saec.rows import FileRows
-from saec.sources.source import Arrays, first_line, listed
+from saec.sources.source import Arrays
+from saec.streaming.rows import FileRows
+from saec.util.messages import first_line, listed
+from saec.util.regular_file import check_header, check_regular, mistaken_for, read_regular
 
 __all__ = ["INDEX", "MOST_HEADER_BYTES", "MOST_INDEX_BYTES", "read_index", "read_safetensors"]
 

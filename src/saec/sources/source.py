@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,12 +10,12 @@ import ml_dtypes
 import numpy as np
 
 from saec.errors import CheckpointError
-from saec.opening import mistaken_for
-from saec.rows import Rows
+from saec.streaming.rows import Rows
+from saec.util.messages import first_line
+from saec.util.regular_file import mistaken_for
 
-__all__ = ["TABLE_DTYPES", "Arrays", "Source", "describe", "first_line", "listed", "unreadable"]
+__all__ = ["TABLE_DTYPES", "Arrays", "Source", "describe", "unreadable"]
 
-_LONGEST_LINE = 500  # letters of an error
 
 Arrays = dict[str, Rows]
 
@@ -56,13 +56,6 @@ class Source:
         }
 
 
-def listed(names: Iterable[str], most: int = 8) -> str:
-    """Names for a message, not more than fit."""
-    all_names = list(names)
-    more = f" and {len(all_names) - most} more" if len(all_names) > most else ""
-    return (", ".join(all_names[:most]) or "none") + more
-
-
 def describe(arrays: Mapping[str, Rows], most: int = 8) -> str:
     """Arrays for a message, not more than fit."""
     if not arrays:
@@ -75,9 +68,3 @@ def unreadable(path: Path, error: BaseException) -> CheckpointError:
     """What to raise for a file that is not what its name says."""
     said = f"{first_line(error)}{mistaken_for(path)}"
     return CheckpointError(f"{path}: cannot be read as {path.suffix}: {said}")
-
-
-def first_line(error: BaseException) -> str:
-    """An error in a line; its kind, if it says nothing."""
-    text = f"no {error}" if isinstance(error, KeyError) else str(error)
-    return (text or type(error).__name__).split("\n", 1)[0][:_LONGEST_LINE]

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from saec.rows import ArrayRows, FileRows, Rows
 from saec.sources.archive import Archive, open_archive
 from saec.sources.pickles import MOST_PICKLE_BYTES, StandIn, unpickled
 from saec.sources.torch_storages import NUMBERS, Storage
+from saec.streaming.rows import ArrayRows, FileRows, Rows
 
 __all__ = ["MOST_DIMS", "is_tensor", "read_archive", "tensor"]
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from reprlib import repr as shortly
 
 from saec.errors import CheckpointError
-from saec.opening import mistaken_for, open_regular
 from saec.sources.pickles import StandIn
-from saec.sources.source import Arrays, first_line, listed
+from saec.sources.source import Arrays
 from saec.sources.torch_archive import is_tensor, read_archive, tensor
 from saec.sources.torch_legacy import read_legacy
+from saec.util.messages import first_line, listed
+from saec.util.regular_file import mistaken_for, open_regular
 
 __all__ = ["STATE_DICT_KEYS", "read_torch"]
 

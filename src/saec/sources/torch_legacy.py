@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from saec.errors import CheckpointError
-from saec.opening import open_regular
-from saec.rows import FileRows
 from saec.sources.pickles import read_pickle
 from saec.sources.torch_storages import NUMBERS, Storage
+from saec.streaming.rows import FileRows
+from saec.util.regular_file import open_regular
 
 __all__ = ["read_legacy"]
 

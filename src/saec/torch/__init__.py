@@ -11,28 +11,28 @@ from saec.errors import require
 
 require("torch", "torch")
 
-from saec.torch.comparison import MeasuredIncrease, measure_loss_increase  # noqa: E402
-from saec.torch.field_embeddings import FieldEmbeddings  # noqa: E402
-from saec.torch.finetune import (  # noqa: E402
+from saec.torch.compress import compress_  # noqa: E402
+from saec.torch.measure.forecast import forecast  # noqa: E402
+from saec.torch.measure.loss_increase import MeasuredIncrease, measure_loss_increase  # noqa: E402
+from saec.torch.measure.loss_metrics import loss_metrics  # noqa: E402
+from saec.torch.model.field_embeddings import FieldEmbeddings  # noqa: E402
+from saec.torch.model.find_tables import fields  # noqa: E402
+from saec.torch.model.modules import (  # noqa: E402
+    CompressedEmbedding,
+    CompressedEmbeddingBag,
+    CompressedLinear,
+)
+from saec.torch.model.replace import (  # noqa: E402
+    decode_embeddings_,
+    replace_embeddings_,
+    sync_codebooks_,
+)
+from saec.torch.tuning.finetune import (  # noqa: E402
     FineTuneResult,
     finetune,
     finetune_on_unseen_rows,
     predictions,
 )
-from saec.torch.forecast import forecast  # noqa: E402
-from saec.torch.inplace import compress_  # noqa: E402
-from saec.torch.metrics import loss_metrics  # noqa: E402
-from saec.torch.modules import (  # noqa: E402
-    CompressedEmbedding,
-    CompressedEmbeddingBag,
-    CompressedLinear,
-)
-from saec.torch.replace import (  # noqa: E402
-    decode_embeddings_,
-    replace_embeddings_,
-    sync_codebooks_,
-)
-from saec.torch.tables import fields  # noqa: E402
 
 __all__ = [
     "CompressedEmbedding",

@@ -14,13 +14,13 @@ from saec.reference.datasets.criteo import criteo
 from saec.reference.datasets.globo import globo, globo_days
 from saec.reference.datasets.movielens import movielens, movielens_crossed
 from saec.reference.datasets.online_retail import online_retail
-from saec.reference.datasets.source import Rows
+from saec.reference.datasets.source import LogRows
 from saec.reference.log import Log, encode
 from saec.reference.simulated import simulate
 
 __all__ = ["ColumnSpec", "load", "tasks"]
 
-LOADERS: dict[str, Callable[..., Rows]] = {
+LOADERS: dict[str, Callable[..., LogRows]] = {
     "ml-1m": movielens,
     "ml-1m-x": movielens_crossed,
     "globo": globo,

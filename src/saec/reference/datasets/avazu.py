@@ -9,7 +9,7 @@ import polars as pl
 
 from saec.errors import DataError
 from saec.reference.datasets.source import (
-    Rows,
+    LogRows,
     binary_labels,
     check_max_rows,
     check_separators,
@@ -40,7 +40,7 @@ FIELDS = (
 COLUMNS = ("click", "hour", *FIELDS)
 
 
-def avazu(path: Path, seed: int, *, max_rows: int | None = None) -> Rows:
+def avazu(path: Path, seed: int, *, max_rows: int | None = None) -> LogRows:
     """Whether an advertisement is clicked; rows are split at random.
 
     The column ``hour`` (YYMMDDHH) becomes two fields: the hour of the day and the weekday (Monday
@@ -59,7 +59,7 @@ def avazu(path: Path, seed: int, *, max_rows: int | None = None) -> Rows:
     columns: dict[str, Column] = {"hour": time.dt.hour(), "weekday": time.dt.weekday()}
     columns |= {name: frame[name] for name in FIELDS}
     labels = binary_labels(path, frame["click"])
-    return Rows(columns, labels, random_split(len(labels), np.random.default_rng(seed)))
+    return LogRows(columns, labels, random_split(len(labels), np.random.default_rng(seed)))
 
 
 def _time(path: Path, hours: pl.Series) -> pl.Series:

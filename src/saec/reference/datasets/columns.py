@@ -14,7 +14,7 @@ from saec.errors import DataError
 from saec.reference.datasets.source import (
     TEST_SHARE,
     VALIDATION_SHARE,
-    Rows,
+    LogRows,
     binary_labels,
     complete,
     random_split,
@@ -71,7 +71,7 @@ class ColumnSpec:
         return tuple(dict.fromkeys([*self.fields, *parts]))
 
 
-def columns(path: Path, seed: int, *, spec: ColumnSpec) -> Rows:
+def columns(path: Path, seed: int, *, spec: ColumnSpec) -> LogRows:
     """A CSV (``.csv``, ``.csv.gz``; all values are strings) or Parquet file.
 
     Args:
@@ -84,7 +84,7 @@ def columns(path: Path, seed: int, *, spec: ColumnSpec) -> Rows:
     values: dict[str, Column] = {name: frame[name] for name in spec.fields}
     for parts in spec.crosses:
         values["|".join(parts)] = tuple(frame[part] for part in parts)
-    return Rows(values, binary_labels(path, frame[spec.label]), _split(path, frame, spec, seed))
+    return LogRows(values, binary_labels(path, frame[spec.label]), _split(path, frame, spec, seed))
 
 
 def _split(path: Path, frame: pl.DataFrame, spec: ColumnSpec, seed: int) -> NDArray[np.int8]:

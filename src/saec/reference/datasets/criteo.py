@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from saec.reference.datasets.source import (
-    Rows,
+    LogRows,
     binary_labels,
     check_max_rows,
     check_separators,
@@ -30,7 +30,7 @@ COLUMNS = ("label", *COUNTS, *CATEGORIES)
 SMALL = 2
 
 
-def criteo(path: Path, seed: int, *, max_rows: int | None = None) -> Rows:
+def criteo(path: Path, seed: int, *, max_rows: int | None = None) -> LogRows:
     """Whether an advertisement is clicked; rows are split at random.
 
     A count x above 2 becomes the category floor(log(x)^2), a smaller one is a category by itself,
@@ -54,7 +54,7 @@ def criteo(path: Path, seed: int, *, max_rows: int | None = None) -> Rows:
     for name in CATEGORIES:
         columns[name] = frame[name]
     labels = binary_labels(path, frame["label"])
-    return Rows(columns, labels, random_split(len(labels), np.random.default_rng(seed)))
+    return LogRows(columns, labels, random_split(len(labels), np.random.default_rng(seed)))
 
 
 def _read_text(path: Path, rows: int | None) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from saec.errors import DataError
 from saec.reference.datasets.source import (
-    Rows,
+    LogRows,
     complete,
     numbers,
     random_negatives,
@@ -44,7 +44,7 @@ WINDOW = 20_000
 ARTICLE_GROUP = 200
 
 
-def globo(path: Path, seed: int) -> Rows:
+def globo(path: Path, seed: int) -> LogRows:
     """Clicks against articles drawn from the same hours; sessions are split at random.
 
     A click is positive. For one negative each, the article is replaced by that of one of the
@@ -59,10 +59,10 @@ def globo(path: Path, seed: int) -> Rows:
     kept, labels, columns = _examples(path, clicks, negative_rng)
     sessions, place = np.unique(kept["session_id"].to_numpy(), return_inverse=True)
     split = random_split(len(sessions), split_rng)[place]
-    return Rows(columns, labels, np.repeat(split, 2))
+    return LogRows(columns, labels, np.repeat(split, 2))
 
 
-def globo_days(path: Path, seed: int, *, days: int) -> Rows:
+def globo_days(path: Path, seed: int, *, days: int) -> LogRows:
     """The same examples, trained on the first ``days`` days and tested on the next one.
 
     A random tenth of the training rows is for validation; what comes after the test day is left
@@ -81,7 +81,7 @@ def globo_days(path: Path, seed: int, *, days: int) -> Rows:
     clicks = clicks.filter(pl.col("day") <= days + 1)
     kept, labels, columns = _examples(path, clicks, negative_rng)
     split = np.where(kept["day"].to_numpy() > days, TEST, TRAIN).repeat(2)
-    return Rows(columns, labels, split_off_validation(split, split_rng))
+    return LogRows(columns, labels, split_off_validation(split, split_rng))
 
 
 def _clicks(path: Path) -> pl.DataFrame:

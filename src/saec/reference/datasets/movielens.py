@@ -12,7 +12,7 @@ import polars as pl
 
 from saec.errors import DataError
 from saec.reference.datasets.source import (
-    Rows,
+    LogRows,
     complete,
     existing,
     numbers,
@@ -49,7 +49,7 @@ CROSSES = (
 LIKED = 4  # stars
 
 
-def movielens(path: Path, seed: int) -> Rows:
+def movielens(path: Path, seed: int) -> LogRows:
     """Whether a user rates a movie with four stars or more; rows are split at random.
 
     Args:
@@ -64,10 +64,10 @@ def movielens(path: Path, seed: int) -> Rows:
     columns: dict[str, Column] = {name: frame[name] for name in FIELDS if name in frame.columns}
     rating = complete(path, numbers(path, frame["rating"], pl.Float64))
     labels = (rating >= LIKED).to_numpy().astype(np.float32)
-    return Rows(columns, labels, random_split(len(labels), np.random.default_rng(seed)))
+    return LogRows(columns, labels, random_split(len(labels), np.random.default_rng(seed)))
 
 
-def movielens_crossed(path: Path, seed: int) -> Rows:
+def movielens_crossed(path: Path, seed: int) -> LogRows:
     """The same with crossed fields, as far as their parts are there."""
     rows = movielens(path, seed)
     present = rows.columns
@@ -76,7 +76,7 @@ def movielens_crossed(path: Path, seed: int) -> Rows:
         for parts in CROSSES
         if all(part in present for part in parts)
     }
-    return Rows({**present, **crosses}, rows.labels, rows.split)
+    return LogRows({**present, **crosses}, rows.labels, rows.split)
 
 
 def _ratings(path: Path) -> pl.DataFrame:

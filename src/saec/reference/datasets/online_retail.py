@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from saec.errors import DataError
 from saec.reference.datasets.source import (
-    Rows,
+    LogRows,
     complete,
     numbers,
     random_negatives,
@@ -35,7 +35,7 @@ GROUP_CHARACTERS = 3
 DATE_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%.f", "%m/%d/%Y %H:%M")
 
 
-def online_retail(path: Path, seed: int) -> Rows:
+def online_retail(path: Path, seed: int) -> LogRows:
     """Bought products against products sold in the same days; invoices are split at random.
 
     A product that a known customer buys is positive. For one negative each, it is replaced by that
@@ -56,7 +56,7 @@ def online_retail(path: Path, seed: int) -> Rows:
     columns = _columns(lines, at.repeat(2), np.stack([at, place], axis=1).ravel())
     _, invoice = np.unique(lines["invoice"].to_numpy()[at], return_inverse=True)
     split = random_split(int(invoice.max()) + 1, split_rng)[invoice]
-    return Rows(columns, np.tile(np.array([1, 0], np.float32), len(at)), split.repeat(2))
+    return LogRows(columns, np.tile(np.array([1, 0], np.float32), len(at)), split.repeat(2))
 
 
 def _lines(path: Path) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from saec.errors import DataError
 from saec.reference.log import TEST, TRAIN, VALIDATION, Column
 
 __all__ = [
-    "Rows",
+    "LogRows",
     "binary_labels",
     "check_max_rows",
     "check_separators",
@@ -38,7 +38,7 @@ VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class LogRows:
     """What a loader returns, ready for :func:`saec.reference.encode`."""
 
     columns: Mapping[str, Column]

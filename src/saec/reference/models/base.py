@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from saec.errors import DataError
-from saec.torch.field_embeddings import FieldEmbeddings
+from saec.torch.model.field_embeddings import FieldEmbeddings
 
 __all__ = ["ClickModel", "FieldLinear", "mlp"]
 

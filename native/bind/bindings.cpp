@@ -1,0 +1,292 @@
+// The core's functions in Python; see bindings.h.
+#include "bind/bindings.h"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cerrno>
+#include <string>
+#include <system_error>
+
+#include "nearest/accumulate.h"
+#include "codes/codes.h"
+#include "system/mapping.h"
+#include "nearest/nearest.h"
+#include "nearest/scalar.h"
+#include "nearest/seeding.h"
+
+namespace {
+
+// Unless the caller says how many: no more threads than have something to do, because waiting for each
+// other takes longer than small work, on a busy machine much longer. work: multiply-adds, about.
+int thread_count(int threads, size_t work) {
+  constexpr size_t kWorth = size_t{1} << 20;
+  return used_threads(threads, threads > 0 ? saec::Workers::kMostThreads : 1 + work / kWorth);
+}
+
+saec::RowLayout row_layout(const Vector<uint32_t>& widths) {
+  for (size_t j = 0; j < widths.shape(0); ++j)
+    expect(widths.data()[j] <= 32, "widths must lie in 0..32");
+  return saec::RowLayout(widths.data(), widths.shape(0));
+}
+
+void expect_borders(const Vector<int64_t>& borders, size_t count) {
+  expect(borders.shape(0) >= 2, "no borders");
+  expect(borders.data()[0] == 0, "borders start at 0");
+  for (size_t j = 1; j < borders.shape(0); ++j)
+    expect(borders.data()[j - 1] < borders.data()[j], "borders must ascend");
+  expect(static_cast<size_t>(borders.data()[borders.shape(0) - 1]) == count,
+         "borders end with the values");
+}
+
+saec::Scalars scalars_of(const Vector<float>& values, const Matrix<double>& sums, double centre) {
+  static_assert(sizeof(saec::Moments) == 3 * sizeof(double));
+  expect(values.shape(0) > 0, "no values");
+  expect(sums.shape(0) == values.shape(0) + 1 && sums.shape(1) == 3,
+         "values and sums differ in length");
+  return {values.data(), reinterpret_cast<const saec::Moments*>(sums.data()), values.shape(0),
+          centre};
+}
+
+const saec::Kernels& kernels_named(const std::string& name) {
+  const saec::Kernels* kernels = saec::choose_kernels(name.c_str());
+  if (!kernels) throw std::invalid_argument("this processor has no instruction set " + name);
+  return *kernels;
+}
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+  nb::set_leak_warnings(false);  // tables that live until the interpreter ends are no leak
+  nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const std::system_error& error) {
+      errno = error.code().value();
+      PyErr_SetFromErrno(PyExc_OSError);
+    }
+  });
+
+  nb::class_<saec::NearestCentroid>(module, "NearestCentroid")
+      .def(
+          "__init__",
+          [](saec::NearestCentroid* self, Matrix<float> centroids, const std::string& isa) {
+            expect(centroids.shape(0) > 0 && centroids.shape(1) > 0, "no centroids");
+            expect(centroids.shape(0) < (size_t{1} << 31), "too many centroids");
+            const saec::Kernels& kernels = kernels_named(isa);
+            const WithoutGil released;
+            new (self) saec::NearestCentroid(centroids.data(), centroids.shape(0),
+                                             centroids.shape(1), kernels);
+          },
+          nb::arg("centroids"), nb::arg("isa") = "auto")
+      .def(
+          "search",
+          [](const saec::NearestCentroid& self, Matrix<float> rows, OutVector<int32_t> nearest,
+             float radius_share, int threads) {
+            expect(rows.shape(1) == self.dim(), "rows and centroids differ in dim");
+            expect(nearest.shape(0) == rows.shape(0), "rows and nearest differ in length");
+            expect(rows.shape(0) < (size_t{1} << 31), "too many rows in one block");
+            const WithoutGil released;
+            const size_t work = rows.shape(0) * self.count() * self.dim();
+            self.search(rows.data(), rows.shape(0), radius_share, thread_count(threads, work),
+                        nearest.data());
+          },
+          nb::arg("rows"), nb::arg("nearest").noconvert(), nb::arg("radius_share") = 1.0f,
+          nb::arg("threads") = 0);
+
+  module.def(
+      "accumulate",
+      [](Matrix<float> rows, Vector<double> weights, Vector<int32_t> nearest,
+         Matrix<float> centroids, OutMatrix<double> sums, OutVector<double> totals,
+         OutVector<double> distortion, int threads) {
+        const size_t count = rows.shape(0), dim = rows.shape(1), clusters = centroids.shape(0);
+        expect(weights.shape(0) == count && nearest.shape(0) == count, "lengths differ");
+        expect(centroids.shape(1) == dim && sums.shape(1) == dim, "dims differ");
+        expect(sums.shape(0) == clusters && totals.shape(0) == clusters &&
+                   distortion.shape(0) == clusters, "cluster counts differ");
+        for (size_t i = 0; i < count; ++i)
+          expect(nearest.data()[i] >= 0 && static_cast<size_t>(nearest.data()[i]) < clusters,
+                 "assignment outside the clusters");
+        const WithoutGil released;
+        saec::accumulate(rows.data(), weights.data(), nearest.data(), count, centroids.data(), dim,
+                         sums.data(), totals.data(), distortion.data(),
+                         thread_count(threads, count * dim));
+      },
+      nb::arg("rows"), nb::arg("weights"), nb::arg("nearest"), nb::arg("centroids"),
+      nb::arg("sums").noconvert(), nb::arg("totals").noconvert(),
+      nb::arg("distortion").noconvert(), nb::arg("threads") = 0);
+
+  module.def(
+      "draw_seeds",
+      [](Matrix<float> rows, Vector<double> weights, Vector<double> uniforms,
+         OutVector<int64_t> chosen) {
+        expect(weights.shape(0) == rows.shape(0), "rows and weights differ in length");
+        expect(uniforms.shape(0) == chosen.shape(0), "uniforms and chosen differ in length");
+        expect(rows.shape(0) > 0 && rows.shape(0) < (size_t{1} << 31), "no rows, or too many");
+        const WithoutGil released;
+        saec::PlusPlusSeeding seeding(rows.data(), weights.data(), rows.shape(0), rows.shape(1));
+        return seeding.draw(uniforms.data(), chosen.shape(0), chosen.data());
+      },
+      nb::arg("rows"), nb::arg("weights"), nb::arg("uniforms"),
+      nb::arg("chosen").noconvert());
+
+  module.def("packed_bytes", &saec::packed_bytes, nb::arg("count"), nb::arg("row_bits"));
+
+  module.def(
+      "pack_codes",
+      [](std::vector<Vector<uint32_t>> codes, Vector<uint32_t> widths, OutVector<uint8_t> data,
+         int threads) {
+        const saec::RowLayout layout = row_layout(widths);
+        expect(codes.size() == layout.parts, "codes and widths differ in length");
+        const size_t count = codes.empty() ? 0 : codes[0].shape(0);
+        expect(data.shape(0) >= saec::packed_bytes(count, layout.bits), "data is too short");
+        std::vector<const uint32_t*> parts;
+        for (size_t j = 0; j < layout.parts; ++j) {
+          expect(codes[j].shape(0) == count, "parts differ in length");
+          uint64_t used = 0;
+          for (size_t i = 0; i < count; ++i) used |= codes[j].data()[i];
+          expect((used >> widths.data()[j]) == 0, "a code needs more bits");
+          parts.push_back(codes[j].data());
+        }
+        const WithoutGil released;
+        saec::pack_codes(parts.data(), layout, count,
+                         thread_count(threads, count * layout.parts * 2), data.data());
+      },
+      nb::arg("codes"), nb::arg("widths"), nb::arg("data").noconvert(), nb::arg("threads") = 0);
+
+  module.def(
+      "unpack_codes",
+      [](Vector<uint8_t> data, Vector<uint32_t> widths, OutMatrix<uint32_t> codes, int threads) {
+        const saec::RowLayout layout = row_layout(widths);
+        const size_t count = codes.shape(0);
+        expect(codes.shape(1) == layout.parts, "codes and widths differ in length");
+        expect(data.shape(0) >= saec::packed_bytes(count, layout.bits),
+               "packed codes are too short");
+        const WithoutGil released;
+        saec::gather_codes(data.data(), layout, [](size_t i) { return i; }, count,
+                           thread_count(threads, count * layout.parts * 2), codes.data());
+      },
+      nb::arg("data"), nb::arg("widths"), nb::arg("codes").noconvert(), nb::arg("threads") = 0);
+
+  module.def(
+      "gather_codes",
+      [](Vector<uint8_t> data, Vector<uint32_t> widths, size_t count, Vector<int64_t> ids,
+         OutMatrix<uint32_t> codes, int threads) {
+        const saec::RowLayout layout = row_layout(widths);
+        expect(codes.shape(1) == layout.parts, "codes and widths differ in length");
+        expect(data.shape(0) >= saec::packed_bytes(count, layout.bits),
+               "packed codes are too short");
+        expect(ids.shape(0) == codes.shape(0), "ids and codes differ in length");
+        expect(saec::first_outside(ids.data(), ids.shape(0), count) == ids.shape(0),
+               "id out of range");
+        const WithoutGil released;
+        const auto row_of = [rows = ids.data()](size_t i) { return static_cast<size_t>(rows[i]); };
+        saec::gather_codes(data.data(), layout, row_of, ids.shape(0),
+                           thread_count(threads, ids.shape(0) * (4 + layout.parts * 2)),
+                           codes.data());
+      },
+      nb::arg("data"), nb::arg("widths"), nb::arg("count"), nb::arg("ids"),
+      nb::arg("codes").noconvert(), nb::arg("threads") = 0);
+
+  module.def(
+      "first_outside",
+      [](Vector<int64_t> ids, size_t limit) {
+        return saec::first_outside(ids.data(), ids.shape(0), limit);
+      },
+      nb::arg("ids"), nb::arg("limit"));
+
+  module.def(
+      "sum_scalars",
+      [](Vector<float> values, Vector<double> weights, OutMatrix<double> sums) {
+        const size_t count = values.shape(0);
+        expect(count > 0, "no values");
+        expect(weights.shape(0) == count, "values and weights differ in length");
+        expect(sums.shape(0) == count + 1 && sums.shape(1) == 3, "values and sums differ in length");
+        const WithoutGil released;
+        return saec::sum_scalars(values.data(), weights.data(), count,
+                                 reinterpret_cast<saec::Moments*>(sums.data()));
+      },
+      nb::arg("values"), nb::arg("weights"), nb::arg("sums").noconvert());
+
+  module.def(
+      "split_scalars",
+      [](Vector<float> values, Matrix<double> sums, double centre, OutVector<int64_t> borders) {
+        const saec::Scalars scalars = scalars_of(values, sums, centre);
+        expect(borders.shape(0) >= 2, "no borders");
+        const WithoutGil released;
+        return saec::split_scalars(scalars, borders.shape(0) - 1, borders.data());
+      },
+      nb::arg("values"), nb::arg("sums"), nb::arg("centre"), nb::arg("borders").noconvert());
+
+  module.def(
+      "partition_scalars",
+      [](Vector<float> values, Matrix<double> sums, double centre, Vector<int64_t> borders,
+         Vector<int64_t> sizes, OutVector<int64_t> partitions) {
+        const saec::Scalars scalars = scalars_of(values, sums, centre);
+        expect_borders(borders, values.shape(0));
+        const size_t runs = borders.shape(0) - 1;
+        expect(sizes.shape(0) > 0, "no sizes");
+        size_t wanted = 0;
+        for (size_t s = 0; s < sizes.shape(0); ++s) {
+          const auto size = static_cast<size_t>(sizes.data()[s]);
+          expect(size >= 1 && size <= runs, "sizes must lie in 1..runs");
+          wanted += size + 1;
+        }
+        expect(partitions.shape(0) == wanted, "sizes and partitions differ in length");
+        const WithoutGil released;
+        saec::partition_scalars(scalars, borders.data(), runs, sizes.data(), sizes.shape(0),
+                                partitions.data());
+      },
+      nb::arg("values"), nb::arg("sums"), nb::arg("centre"), nb::arg("borders"), nb::arg("sizes"),
+      nb::arg("partitions").noconvert());
+
+  module.def(
+      "refine_scalars",
+      [](Vector<float> values, Matrix<double> sums, double centre, OutVector<int64_t> borders,
+         OutVector<double> centers) {
+        const saec::Scalars scalars = scalars_of(values, sums, centre);
+        expect_borders(Vector<int64_t>(borders), values.shape(0));
+        expect(centers.shape(0) + 1 == borders.shape(0), "borders and centers differ in length");
+        const WithoutGil released;
+        saec::refine_scalars(scalars, centers.shape(0), borders.data(), centers.data());
+      },
+      nb::arg("values"), nb::arg("sums"), nb::arg("centre"), nb::arg("borders").noconvert(),
+      nb::arg("centers").noconvert());
+
+  module.def(
+      "scalar_distortion",
+      [](Vector<float> values, Matrix<double> sums, double centre, Vector<double> centers) {
+        const saec::Scalars scalars = scalars_of(values, sums, centre);
+        return saec::scalar_distortion(scalars, centers.data(), centers.shape(0));
+      },
+      nb::arg("values"), nb::arg("sums"), nb::arg("centre"), nb::arg("centers"));
+
+  module.def(
+      "nearest_scalars",
+      [](Vector<float> values, Vector<float> centers, OutVector<uint32_t> nearest, int threads) {
+        const size_t clusters = centers.shape(0);
+        expect(clusters > 0 && clusters < (size_t{1} << 31), "no centers, or too many");
+        expect(nearest.shape(0) == values.shape(0), "values and nearest differ in length");
+        const WithoutGil released;
+        saec::nearest_scalars(values.data(), values.shape(0), centers.data(), clusters,
+                              thread_count(threads, values.shape(0) * 4), nearest.data());
+      },
+      nb::arg("values"), nb::arg("centers"), nb::arg("nearest").noconvert(),
+      nb::arg("threads") = 0);
+
+  nb::class_<saec::Mapping>(module, "Mapping")
+      .def(nb::init<size_t>(), nb::arg("nbytes"))
+      .def("add", &saec::Mapping::add, nb::arg("descriptor"), nb::arg("first"), nb::arg("nbytes"))
+      .def("array", [](const nb::object& self) {
+        const auto& mapping = nb::cast<const saec::Mapping&>(self);
+        expect(mapping.whole(), "pieces are missing");
+        return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(mapping.data(), {mapping.size()},
+                                                                  self);
+      });
+
+  module.def("usable_cores", &saec::usable_cores);
+  module.def("quota_cores", &saec::quota_cores, nb::arg("root") = "");
+
+  bind_lookups(module);
+  bind_shortcuts(module);
+}

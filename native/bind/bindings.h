@@ -1,0 +1,77 @@
+// What the files that bind C++ to Python share. Callers in Python have checked shapes and ids; what is
+// checked here protects memory. Buffers to write to are never converted: a copy would be written.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <vector>
+
+#include "system/cores.h"
+#include "lookup/lookup.h"
+#include "system/workers.h"
+
+namespace nb = nanobind;
+
+template <typename T>
+using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Matrix = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using OutVector = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using OutMatrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+inline void expect(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+// Releases the GIL during its lifetime. While the interpreter shuts down, Python (up to 3.13) ends a
+// daemon thread that asks for the GIL by pthread_exit(). That unwinds the stack like an exception, and
+// the process aborts where a frame stops it. Such a thread waits here for the process to end, as it
+// does from Python 3.14 on.
+class WithoutGil {
+ public:
+  WithoutGil() : state_(PyEval_SaveThread()) {}
+  WithoutGil(const WithoutGil&) = delete;
+  ~WithoutGil() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      for (;;) pause();
+    }
+  }
+
+ private:
+  PyThreadState* state_;
+};
+
+// threads: as a caller gave them, 0 or less for the default. worth: threads that have something to do.
+inline int used_threads(int threads, size_t worth) {
+  if (worth < 2) return 1;
+  const auto most = static_cast<size_t>(threads > 0 ? threads : saec::default_threads());
+  return static_cast<int>(std::min({most, worth, saec::Workers::kMostThreads}));
+}
+
+// A table for lookups, and the arrays that it reads.
+struct BoundTable {
+  saec::Table table;
+  Vector<uint8_t> codes;
+  Vector<uint8_t> vectors;
+  Matrix<uint8_t> stored;
+  std::vector<float> own;  // stored rows that were decoded once
+};
+
+// At most so many (0: as many as there are), and no more than are worth starting.
+inline int lookup_threads(int threads, size_t ids) {
+  constexpr size_t kWorth = size_t{1} << 13;
+  return used_threads(threads, 1 + ids / kWorth);
+}
+
+void bind_lookups(nb::module_& module);
+void bind_shortcuts(nb::module_& module);

@@ -1,0 +1,270 @@
+// Tables for lookups in Python, and lookups from arrays by their addresses.
+#include "bind/bindings.h"
+
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <string>
+#include <tuple>
+
+#include "codes/codes.h"
+
+namespace {
+
+uint64_t whole(int64_t number) {
+  expect(number >= 0, "a count or place is negative");
+  return static_cast<uint64_t>(number);
+}
+
+void set_codes(const Vector<uint8_t>& codes, BoundTable& bound) {
+  bound.codes = codes;
+  bound.table.codes = codes.data();
+  bound.table.code_bytes = codes.shape(0);
+}
+
+// firsts and so on of rows [first, next) with codes from first_byte on.
+void expect_codes(uint64_t rows, uint64_t row_bits, uint64_t first_byte, uint64_t held) {
+  if (row_bits == 0) return;
+  expect(first_byte <= held && saec::packed_bytes(rows, row_bits) <= held - first_byte,
+         "codes are too short");
+}
+
+void set_levels(const Matrix<int64_t>& levels, const std::vector<uint64_t>& first_ranks,
+                BoundTable& bound) {
+  constexpr uint64_t kBits = 512, kBytes = 68;
+  saec::Table& table = bound.table;
+  uint64_t left = table.rows, byte = 0;
+  for (size_t i = 0; i < levels.shape(0); ++i) {
+    const uint64_t tier = whole(levels.data()[i]);
+    expect(tier < first_ranks.size(), "no such tier");
+    const uint64_t next = tier + 1 < first_ranks.size() ? first_ranks[tier + 1] : table.rows;
+    const uint64_t rows = next - first_ranks[tier];
+    expect(rows <= left, "a tier is listed twice");
+    if (i + 1 == levels.shape(0)) {
+      table.last_first_rank = first_ranks[tier];
+      table.last_rows = rows;
+      expect(left == rows, "tiers are missing");
+    } else {
+      const uint64_t bytes = (left + kBits - 1) / kBits * kBytes;
+      expect(bytes <= bound.vectors.shape(0) - byte, "tier vectors are too short");
+      table.levels.push_back({first_ranks[tier], rows, left, bound.vectors.data() + byte});
+      byte += bytes;
+    }
+    left -= rows;
+  }
+}
+
+// All tiers' starts, those of each within it and ascending.
+std::vector<uint64_t> checked_starts(const Vector<int64_t>& starts,
+                                     const std::vector<uint32_t>& ordered_bits,
+                                     const std::vector<uint64_t>& first_ranks, uint64_t rows) {
+  std::vector<uint64_t> found;
+  for (size_t tier = 0; tier < ordered_bits.size(); ++tier) {
+    uint64_t least = first_ranks[tier];
+    const uint64_t most = tier + 1 < first_ranks.size() ? first_ranks[tier + 1] : rows;
+    for (uint64_t code = 1; code < uint64_t{1} << ordered_bits[tier]; ++code) {
+      expect(found.size() < starts.shape(0), "starts are missing");
+      const uint64_t start = whole(starts.data()[found.size()]);
+      expect(least <= start && start <= most, "starts do not ascend within a tier");
+      found.push_back(least = start);
+    }
+  }
+  expect(found.size() == starts.shape(0), "there are more starts than codes");
+  return found;
+}
+
+// tiers: (tiers, 2) first rank, first byte; parts: (parts, 5) tier, kind, bits, axes, first value;
+// axes: (rank + 1, dim), the mean last; starts: of ordered parts, ascending within a tier; levels:
+// the tiers in the order of their vectors, or none.
+BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
+                           const Matrix<int64_t>& tiers, const Matrix<int64_t>& parts,
+                           const Vector<float>& values, const Matrix<float>& axes,
+                           const Vector<uint8_t>& vectors, const Vector<int64_t>& starts,
+                           const Matrix<int64_t>& levels,
+                           const Vector<int64_t>& pads, const Matrix<float>& pad_rows) {
+  expect(tiers.shape(1) == 2 && parts.shape(1) == 5, "tiers have 2 columns, parts 5");
+  expect(tiers.shape(0) > 0 && axes.shape(0) > 0 && axes.shape(1) > 0, "no tiers, or no mean");
+  expect(levels.shape(1) == 1, "levels have 1 column");
+  auto bound = std::make_unique<BoundTable>();
+  saec::Table& table = bound->table;
+  set_codes(codes, *bound);
+  bound->vectors = vectors;
+  table.rows = whole(rows);
+  table.dim = axes.shape(1);
+  table.rank = axes.shape(0) - 1;
+  table.axes.assign(axes.data(), axes.data() + table.rank * table.dim);
+  table.values.assign(values.data(), values.data() + values.shape(0));
+  std::vector<uint64_t> first_ranks, first_bytes, row_bits(tiers.shape(0)), rank(tiers.shape(0));
+  for (size_t i = 0; i < tiers.shape(0); ++i) {
+    first_ranks.push_back(whole(tiers.data()[2 * i]));
+    first_bytes.push_back(whole(tiers.data()[2 * i + 1]));
+    expect(first_ranks[i] == (i == 0 ? 0 : uint64_t{64} << 2 * (i - 1)), "not a tier's first rank");
+    expect(first_ranks[i] < table.rows, "a tier has no rows");
+  }
+  const size_t count = first_ranks.size();
+  expect(count < 30 && table.rows <= uint64_t{64} << 2 * (count - 1), "a tier is missing");
+  std::vector<saec::TierPart> tier_parts;
+  std::vector<uint32_t> ordered_bits(tiers.shape(0));
+  for (size_t i = 0; i < parts.shape(0); ++i) {
+    const int64_t* row = parts.data() + 5 * i;
+    const saec::TierPart part{static_cast<uint32_t>(row[0]), static_cast<uint32_t>(row[1]),
+                              static_cast<uint32_t>(row[2]), static_cast<uint32_t>(row[3]),
+                              whole(row[4])};
+    expect(part.tier < tiers.shape(0) && (i == 0 || tier_parts.back().tier <= part.tier),
+           "parts are out of order");
+    expect(part.bits <= 16 && part.axes < (1 << 16) && part.kind <= 4, "not a part");
+    const bool leads = i == 0 || tier_parts.back().tier < part.tier;
+    expect(!part.ordered() || leads || tier_parts.back().ordered(), "ordered parts come first");
+    expect(!part.ordered() || part.bits > 0, "an ordered part has no bits");
+    ordered_bits[part.tier] += part.ordered() ? part.bits : 0;
+    expect(ordered_bits[part.tier] <= 16, "too many bits are ordered");
+    expect(!part.grid() || part.axes == 1, "not a part");
+    const uint64_t taken = part.kind == saec::TierPart::kNone ? 0
+                           : part.grid()                      ? 2
+                                                              : uint64_t{part.axes} << part.bits;
+    expect(part.first <= values.shape(0) && taken <= values.shape(0) - part.first,
+           "values are too short");
+    row_bits[part.tier] += part.packed_bits();
+    rank[part.tier] += part.axes;
+    expect(rank[part.tier] <= table.rank, "parts cover more axes than there are");
+    tier_parts.push_back(part);
+  }
+  for (size_t i = 0; i < tiers.shape(0); ++i) {
+    const uint64_t next = i + 1 < tiers.shape(0) ? first_ranks[i + 1] : table.rows;
+    expect_codes(next - first_ranks[i], row_bits[i], first_bytes[i], codes.shape(0));
+  }
+  const std::vector<uint64_t> code_starts =
+      checked_starts(starts, ordered_bits, first_ranks, table.rows);
+  if (levels.shape(0) > 0) set_levels(levels, first_ranks, *bound);
+  saec::prepare_tiers(first_ranks, first_bytes, tier_parts, code_starts,
+                      axes.data() + table.rank * table.dim, table, bound->own);
+  expect(pad_rows.shape(0) == pads.shape(0), "pads and their rows differ in length");
+  expect(pads.shape(0) == 0 || pad_rows.shape(1) == table.dim, "pads and rows differ in dim");
+  for (size_t i = 0; i < pads.shape(0); ++i) {
+    table.pads.push_back(whole(pads.data()[i]));
+    table.pad_rows.push_back(table.stored_rows++);
+  }
+  bound->own.insert(bound->own.end(), pad_rows.data(), pad_rows.data() + pad_rows.size());
+  table.stored = bound->own.data();
+  return bound.release();
+}
+
+// runs: (runs, 5) first rank, bits of a code, first bit, first stored row, whether each row is
+// stored by itself. stored: (stored rows, bytes of one). grid: (2, width), axes: (width + 1, dim),
+// both for int8 only; axes without rows: coordinates are the row.
+BoundTable* table_of_runs(int64_t rows, const Vector<uint8_t>& codes, const Matrix<int64_t>& runs,
+                          const Matrix<uint8_t>& stored, int element, const Matrix<float>& grid,
+                          const Matrix<double>& axes, const Vector<int64_t>& pads,
+                          const Vector<int64_t>& pad_rows) {
+  expect(runs.shape(1) == 5 && runs.shape(0) > 0, "runs have 5 columns");
+  expect(0 <= element && element <= 3, "no such element");
+  auto bound = std::make_unique<BoundTable>();
+  saec::Table& table = bound->table;
+  set_codes(codes, *bound);
+  bound->stored = stored;
+  table.rows = whole(rows);
+  table.element = static_cast<saec::Element>(element);
+  const size_t size = element == 0 ? 4 : element == 3 ? 1 : 2;
+  expect(stored.shape(1) > 0 && stored.shape(1) % size == 0, "stored rows are cut short");
+  table.stored = stored.data();
+  table.stored_rows = stored.shape(0);
+  table.width = stored.shape(1) / size;
+  table.dim = table.width;
+  expect((element == 3) == (grid.shape(0) == 2), "int8 rows, and no others, have a grid");
+  if (element == 3) {
+    expect(grid.shape(1) == table.width, "the grid differs in width");
+    table.frame.scale.assign(grid.data(), grid.data() + table.width);
+    table.frame.offset.assign(grid.data() + table.width, grid.data() + 2 * table.width);
+  }
+  if (axes.shape(0) > 0) {
+    expect(element == 3 && axes.shape(0) == table.width + 1 && axes.shape(1) > 0,
+           "int8 rows, and no others, have axes");
+    table.dim = axes.shape(1);
+    table.frame.axes.assign(axes.data(), axes.data() + axes.size());
+  }
+  bool beyond = false;
+  for (size_t i = 0; i < runs.shape(0); ++i) {
+    const int64_t* row = runs.data() + 5 * i;
+    const uint64_t first = whole(row[0]), bits = whole(row[1]), first_bit = whole(row[2]);
+    const uint64_t next = i + 1 < runs.shape(0) ? whole(row[runs.shape(1)]) : table.rows;
+    expect(bits <= 32 && first_bit % 8 == 0, "not a run");
+    expect(first < next && (i > 0 || first == 0), "runs must ascend from 0");
+    expect_codes(next - first, bits, first_bit / 8, codes.shape(0));
+    table.any_codes |= bits > 0;
+    const bool own = row[4] != 0;
+    expect(!own || bits == 0, "not a run");
+    table.runs.push_back({first, bits, bits ? first_bit - first * bits : 0,
+                          (uint64_t{1} << bits) - 1, whole(row[3]) - (own ? first : 0),
+                          own ? ~uint64_t{0} : 0, 0, 0, 0, 0, {}});
+    const uint64_t stored_first = whole(row[3]), most = own ? next - first : uint64_t{1} << bits;
+    beyond |= stored_first > table.stored_rows || most > table.stored_rows - stored_first;
+  }
+  table.any_beyond = beyond;
+  expect(pads.shape(0) == pad_rows.shape(0), "pads and their rows differ in length");
+  for (size_t i = 0; i < pads.shape(0); ++i) {
+    table.pads.push_back(whole(pads.data()[i]));
+    table.pad_rows.push_back(whole(pad_rows.data()[i]));
+    expect(table.pad_rows.back() < table.stored_rows, "no stored row for a pad");
+  }
+  return bound.release();
+}
+
+using RequestTuple = std::tuple<const BoundTable*, uintptr_t, bool, ptrdiff_t, size_t, uintptr_t, size_t,
+                                uintptr_t, int, int64_t, uintptr_t, size_t>;
+
+// Addresses are not checked: the caller knows that they hold what they are said to hold.
+saec::Request request_of(const RequestTuple& given) {
+  const auto& [bound, ids, wide, id_stride, count, offsets, bags, weights, mode, skipped, out,
+               stride] = given;
+  return {&bound->table,
+          reinterpret_cast<const void*>(ids),
+          wide,
+          count,
+          reinterpret_cast<const int64_t*>(offsets),
+          bags,
+          reinterpret_cast<const float*>(weights),
+          static_cast<saec::Mode>(mode),
+          skipped,
+          reinterpret_cast<uint8_t*>(out),
+          stride,
+          id_stride};
+}
+
+}  // namespace
+
+void bind_lookups(nb::module_& module) {
+  nb::class_<BoundTable>(module, "LookupTable")
+      .def_prop_ro("rows", [](const BoundTable& self) { return self.table.rows; })
+      .def_prop_ro("dim", [](const BoundTable& self) { return self.table.dim; })
+      .def_prop_ro("stored_rows", [](const BoundTable& self) { return self.table.stored_rows; })
+      .def_prop_ro("decoded", [](const BoundTable& self) { return self.table.decoded; });
+  module.def("table_of_tiers", &table_of_tiers, nb::arg("rows"), nb::arg("codes"),
+             nb::arg("tiers"), nb::arg("parts"), nb::arg("values"), nb::arg("axes"),
+             nb::arg("vectors"), nb::arg("starts"), nb::arg("levels"), nb::arg("pads"),
+             nb::arg("pad_rows"), nb::rv_policy::take_ownership);
+  module.def("table_of_runs", &table_of_runs, nb::arg("rows"), nb::arg("codes"), nb::arg("runs"),
+             nb::arg("stored"), nb::arg("element"), nb::arg("grid"), nb::arg("axes"),
+             nb::arg("pads"), nb::arg("pad_rows"), nb::rv_policy::take_ownership);
+  module.def(
+      "pool",
+      [](const std::vector<RequestTuple>& given, int out, int threads, const std::string& isa) {
+        const saec::LookupKernels* kernels = saec::choose_lookup(isa.c_str());
+        if (!kernels) throw std::invalid_argument("this processor has no instruction set " + isa);
+        std::vector<saec::Request> requests;
+        size_t total = 0;
+        for (const RequestTuple& tuple : given) {
+          expect(std::get<0>(tuple) != nullptr, "no table");
+          requests.push_back(request_of(tuple));
+          total += requests.back().count;
+        }
+        const int used = lookup_threads(threads, total);
+        const WithoutGil released;
+        const saec::Failure failure =
+            saec::pool(requests, static_cast<saec::Element>(out), used, *kernels);
+        return std::make_tuple(static_cast<int>(failure.fault), failure.request, failure.position);
+      },
+      nb::arg("requests"), nb::arg("out"), nb::arg("threads") = 0, nb::arg("isa") = "auto");
+}

@@ -1,0 +1,308 @@
+// Lookups from PyTorch's tensors to PyTorch's tensors in as short a time as can be. For a few ids all
+// that Python and PyTorch do on the way would take several times as long as the rows.
+#include "bind/bindings.h"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <optional>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "bind/exchange.h"
+
+namespace {
+
+// How a table uses one of the tensors that it was made of. in_place: its numbers are read where they
+// are at every lookup. copied: bytes [first, last) of it that the table has copies of; none: all.
+using Ranges = std::vector<std::pair<size_t, size_t>>;
+using Use = std::tuple<bool, std::optional<Ranges>>;
+
+// Tells whether tensors still are what a table was made of. Counts of writes would not do: autograd
+// counts none that go through a parameter's data, or through NumPy. So every byte that was copied is
+// compared. Numbers that are read in place may change; their address and shape may not.
+class Watch {
+ public:
+  Watch(nb::object exchange, const std::vector<nb::object>& tensors, const std::vector<Use>& uses)
+      : exchange_(nb::cast<const Exchange*>(exchange)), kept_(std::move(exchange)) {
+    expect(tensors.size() == uses.size(), "each tensor has a use");
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      Seen seen;
+      expect(exchange_->form(tensors[i], seen.form), "not a tensor in memory");
+      auto [in_place, ranges] = uses[i];
+      // A table makes copies of what is not contiguous.
+      const size_t bytes = seen.form.span();
+      if (!ranges || (in_place && !seen.form.contiguous())) ranges = {{0, bytes}};
+      seen.in_place = in_place;
+      for (const auto& [first, last] : *ranges) {
+        expect(first <= last && last <= bytes, "a range goes beyond its tensor");
+        const uint8_t* data = seen.form.data();
+        seen.copies.push_back({first, {data + first, data + last}});
+      }
+      seen_.push_back(std::move(seen));
+    }
+  }
+
+  const Exchange& exchange() const { return *exchange_; }
+  size_t size() const { return seen_.size(); }
+
+  // Whether the i-th tensor is this one, as far as the table knows it.
+  bool holds(size_t i, nb::handle tensor) const {
+    const Seen& seen = seen_[i];
+    Form now;
+    if (!exchange().form(tensor, now) || !now.same_shape(seen.form)) return false;
+    if (seen.in_place && now.address != seen.form.address) return false;
+    for (const Copy& copy : seen.copies)
+      if (std::memcmp(now.data() + copy.first, copy.bytes.data(), copy.bytes.size()) != 0)
+        return false;
+    return true;
+  }
+
+ private:
+  struct Copy {
+    size_t first;
+    std::vector<uint8_t> bytes;
+  };
+  struct Seen {
+    Form form;
+    bool in_place;
+    std::vector<Copy> copies;
+  };
+
+  const Exchange* exchange_;
+  nb::object kept_;
+  std::vector<Seen> seen_;
+};
+
+// What must be as it was for rows to be all that a module's call gives: dictionaries of hooks that are
+// empty, and entries of others that are the objects that they were; None stands for no entry, too.
+class Guards {
+ public:
+  using Entry = std::tuple<nb::dict, nb::object, nb::object>;
+
+  Guards(std::vector<nb::dict> empty, std::vector<Entry> entries)
+      : empty_(std::move(empty)), entries_(std::move(entries)) {}
+
+  bool hold() const {
+    for (const nb::dict& dict : empty_)
+      if (PyDict_Size(dict.ptr()) != 0) return false;
+    for (const auto& [dict, name, expected] : entries_) {
+      PyObject* found = PyDict_GetItemWithError(dict.ptr(), name.ptr());
+      if ((found ? found : Py_None) != expected.ptr()) return false;
+    }
+    return true;
+  }
+
+ private:
+  std::vector<nb::dict> empty_;
+  std::vector<Entry> entries_;
+};
+
+nb::dlpack::dtype type_of(saec::Element element) {
+  using Code = nb::dlpack::dtype_code;
+  const auto code = element == saec::Element::kBfloat16 ? Code::Bfloat : Code::Float;
+  const uint8_t bits = element == saec::Element::kFloat32 ? 32 : 16;
+  return {static_cast<uint8_t>(code), bits, 1};
+}
+
+// A vector or an array of ids, as far as the core can read it where it is.
+struct Ids {
+  const uint8_t* data;
+  TensorView view;
+  bool wide;
+
+  static std::optional<Ids> of(nb::handle object, const Exchange& exchange) {
+    Ids ids;
+    if (!exchange.view_plain(object, ids.view)) return {};
+    const nb::dlpack::dtype type = ids.view.dtype;
+    const bool integers = type.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Int);
+    if (!integers || type.bits < 32 || ids.view.ndim >= OwnTensor::kMostDims) return {};
+    ids.wide = type.bits == 64;
+    ids.data = static_cast<const uint8_t*>(ids.view.data) + ids.view.byte_offset;
+    return ids;
+  }
+
+  size_t count() const {
+    size_t count = 1;
+    for (int i = 0; i < view.ndim; ++i) count *= static_cast<size_t>(view.shape[i]);
+    return count;
+  }
+
+  bool contiguous() const {
+    int64_t expected = 1;
+    for (int i = view.ndim - 1; i >= 0; expected *= view.shape[i--])
+      if (view.shape[i] != 1 && view.strides[i] != expected) return count() == 0;
+    return true;
+  }
+};
+
+constexpr size_t kBrief = 64;  // ids for which handing the interpreter over would take as long
+
+// Whether all went well.
+bool pool(const std::vector<saec::Request>& requests, size_t ids, saec::Element element,
+          const Exchange& exchange) {
+  const saec::LookupKernels* kernels = saec::choose_lookup("auto");
+  if (ids < kBrief) {
+    for (const saec::Request& request : requests)
+      if (kernels->pool(request, 0, request.count, element).fault != saec::Fault::kNone)
+        return false;
+    return true;
+  }
+  const int most = lookup_threads(2, ids) > 1 ? exchange.threads() : 1;
+  const int used = lookup_threads(most, ids);
+  const WithoutGil released;
+  return saec::pool(requests, element, used, *kernels).fault == saec::Fault::kNone;
+}
+
+// Rows of one table.
+class Shortcut {
+ public:
+  // A dictionary, and the name in it of a tensor, whichever that is at the time of a lookup.
+  using Place = std::pair<nb::dict, nb::str>;
+
+  // places: of the tensors that the watch knows, in its order.
+  Shortcut(nb::object table, nb::object watch, std::vector<Place> places, int element)
+      : table_(nb::cast<const BoundTable*>(table)),
+        watch_(nb::cast<const Watch*>(watch)),
+        kept_{std::move(table), std::move(watch)},
+        places_(std::move(places)),
+        element_(static_cast<saec::Element>(element)) {
+    expect(places_.size() == watch_->size(), "each tensor has a place");
+    expect(0 <= element && element <= 2, "no such element");
+    expect(exchange().has_api(), "this PyTorch has no C exchange API");
+  }
+
+  const saec::Table& table() const { return table_->table; }
+  const Exchange& exchange() const { return watch_->exchange(); }
+  saec::Element element() const { return element_; }
+  size_t dim() const { return table().dim; }
+  size_t row_bytes() const { return dim() * type_of(element_).bits / 8; }
+
+  // Whether tensors are what they were.
+  bool holds() const {
+    for (size_t i = 0; i < places_.size(); ++i) {
+      const auto& [dict, name] = places_[i];
+      PyObject* tensor = PyDict_GetItemWithError(dict.ptr(), name.ptr());
+      if (!tensor || !watch_->holds(i, tensor)) return false;
+    }
+    return true;
+  }
+
+  saec::Request request(const uint8_t* ids, bool wide, ptrdiff_t id_stride, size_t count,
+                        uint8_t* out, size_t stride) const {
+    return {&table(), ids,    wide, count, nullptr, count, nullptr, saec::Mode::kSum, -1, out,
+            stride,   id_stride};
+  }
+
+  // Rows (..., dim) of ids (...), or None where only the long way has the answer: gradients or
+  // operations are recorded, tensors are others now, ids are not as they should be.
+  nb::object rows(nb::handle given) const {
+    const std::optional<Ids> ids = Ids::of(given, exchange());
+    if (!ids || exchange().recorded() || !holds()) return nb::none();
+    const int dims = ids->view.ndim;
+    const ptrdiff_t id_stride = dims == 1 ? ids->view.strides[0] : 1;
+    if (dims != 1 && !ids->contiguous()) return nb::none();
+    int64_t shape[OwnTensor::kMostDims];
+    std::copy_n(ids->view.shape, dims, shape);
+    shape[dims] = static_cast<int64_t>(dim());
+    OwnTensor::Pointer out = OwnTensor::make(type_of(element_), shape, dims + 1);
+    const size_t count = ids->count();
+    const bool done =
+        pool({request(ids->data, ids->wide, id_stride, count, out->data(), row_bytes())}, count,
+             element_, exchange());
+    return done ? exchange().object_of(std::move(out)) : nb::none();
+  }
+
+ private:
+  const BoundTable* table_;
+  const Watch* watch_;
+  nb::object kept_[2];
+  std::vector<Place> places_;
+  saec::Element element_;
+};
+
+// Rows of several tables at once, side by side.
+class Shortcuts {
+ public:
+  // All of one dim and element. guards: of the modules whose tables they are.
+  Shortcuts(std::vector<nb::object> tables, nb::object guards)
+      : guards_(nb::cast<const Guards*>(guards)), kept_(std::move(tables)) {
+    expect(!kept_.empty(), "no tables");
+    for (const nb::object& table : kept_) tables_.push_back(nb::cast<const Shortcut*>(table));
+    for (const Shortcut* table : tables_)
+      expect(table->dim() == first().dim() && table->element() == first().element(),
+             "tables differ in dim or type");
+    kept_.push_back(std::move(guards));
+  }
+
+  // Rows (n, tables, dim) of ids (n, tables), or None; see Shortcut::rows.
+  nb::object rows(nb::handle given) const {
+    const std::optional<Ids> ids = Ids::of(given, first().exchange());
+    const auto fields = static_cast<int64_t>(tables_.size());
+    if (!ids || ids->view.ndim != 2 || ids->view.shape[1] != fields) return nb::none();
+    if (first().exchange().recorded() || !guards_->hold()) return nb::none();
+    for (const Shortcut* table : tables_)
+      if (!table->holds()) return nb::none();
+    const int64_t shape[] = {ids->view.shape[0], fields, static_cast<int64_t>(first().dim())};
+    OwnTensor::Pointer out = OwnTensor::make(type_of(first().element()), shape, 3);
+    return fill(*ids, out->data()) ? first().exchange().object_of(std::move(out)) : nb::none();
+  }
+
+ private:
+  const Shortcut& first() const { return *tables_[0]; }
+
+  bool fill(const Ids& ids, uint8_t* out) const {
+    const auto count = static_cast<size_t>(ids.view.shape[0]);
+    const size_t row_bytes = first().row_bytes(), stride = row_bytes * tables_.size();
+    const ptrdiff_t column_bytes = ids.view.strides[1] * (ids.wide ? 8 : 4);
+    std::vector<saec::Request> requests;
+    for (size_t i = 0; i < tables_.size(); ++i) {
+      const uint8_t* column = ids.data + static_cast<ptrdiff_t>(i) * column_bytes;
+      requests.push_back(tables_[i]->request(column, ids.wide, ids.view.strides[0], count,
+                                             out + i * row_bytes, stride));
+    }
+    return pool(requests, count * tables_.size(), first().element(), first().exchange());
+  }
+
+  const Guards* guards_;
+  std::vector<nb::object> kept_;
+  std::vector<const Shortcut*> tables_;
+};
+
+}  // namespace
+
+void bind_shortcuts(nb::module_& module) {
+  nb::class_<Exchange>(module, "Exchange")
+      .def(nb::init<nb::object, std::vector<nb::object>, nb::object>(), nb::arg("tensor"),
+           nb::arg("recorders"), nb::arg("threads"))
+      .def_prop_ro("has_api", &Exchange::has_api);
+  nb::class_<Watch>(module, "Watch")
+      .def(nb::init<nb::object, const std::vector<nb::object>&, const std::vector<Use>&>(),
+           nb::arg("exchange"), nb::arg("tensors"), nb::arg("uses"))
+      .def(
+          "holds",
+          [](const Watch& self, const std::vector<nb::object>& tensors) {
+            if (tensors.size() != self.size()) return false;
+            for (size_t i = 0; i < tensors.size(); ++i)
+              if (!self.holds(i, tensors[i])) return false;
+            return true;
+          },
+          nb::arg("tensors"));
+  nb::class_<Guards>(module, "Guards")
+      .def(nb::init<std::vector<nb::dict>, std::vector<Guards::Entry>>(), nb::arg("empty"),
+           nb::arg("entries"))
+      .def("hold", &Guards::hold);
+  nb::class_<Shortcut>(module, "Shortcut")
+      .def(nb::init<nb::object, nb::object, std::vector<Shortcut::Place>, int>(), nb::arg("table"),
+           nb::arg("watch"), nb::arg("places"), nb::arg("element"))
+      .def_prop_ro("dim", &Shortcut::dim)
+      .def_prop_ro("element", [](const Shortcut& self) { return static_cast<int>(self.element()); })
+      .def("rows", &Shortcut::rows, nb::arg("ids").none());
+  nb::class_<Shortcuts>(module, "Shortcuts")
+      .def(nb::init<std::vector<nb::object>, nb::object>(), nb::arg("tables"), nb::arg("guards"))
+      .def("rows", &Shortcuts::rows, nb::arg("ids").none());
+}

@@ -1,0 +1,119 @@
+// Rows of codes of 0 to 32 bits, packed without gaps, lowest bit first.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+#include "system/workers.h"
+
+namespace saec {
+
+// Bytes that follow the last row, so that eight bytes can be read wherever a code starts.
+constexpr size_t kCodePadding = 7;
+
+// Throws where a bit's number would not fit size_t: wrapped round, a short buffer would look long enough.
+inline size_t packed_bytes(size_t count, size_t row_bits) {
+  if (count > (std::numeric_limits<size_t>::max() - 7) / std::max(row_bits, size_t{1}))
+    throw std::length_error("too many codes to be addressed");
+  return (count * row_bits + 7) / 8 + kCodePadding;
+}
+
+// What a row is made of: its parts' codes one after the other, widths[j] bits each. A part of no bits
+// has code 0 and no place of its own.
+struct RowLayout {
+  const uint32_t* widths;
+  size_t parts;
+  size_t bits = 0;  // of a row
+
+  RowLayout(const uint32_t* part_widths, size_t part_count)
+      : widths(part_widths), parts(part_count) {
+    for (size_t j = 0; j < parts; ++j) bits += widths[j];
+  }
+};
+
+// Rows [first, last), first a multiple of 8. Writes the bytes of these rows and none besides: ranges
+// that start at such rows share no byte, so several threads may write at once.
+// codes[j]: IN the codes of part j, each below 2^widths[j]. data: OUT packed_bytes(last, layout.bits).
+inline void pack_range(const uint32_t* const* codes, const RowLayout& layout, size_t first,
+                       size_t last, uint8_t* data) {
+  uint8_t* out = data + first / 8 * layout.bits;
+  uint64_t held = 0;
+  unsigned filled = 0;  // bits of held; below 32 between codes
+  for (size_t i = first; i < last; ++i)
+    for (size_t j = 0; j < layout.parts; ++j) {
+      held |= static_cast<uint64_t>(codes[j][i]) << filled;
+      filled += layout.widths[j];
+      if (filled < 32) continue;
+      std::memcpy(out, &held, 4);
+      out += 4;
+      held >>= 32;
+      filled -= 32;
+    }
+  std::memcpy(out, &held, (filled + 7) / 8);
+}
+
+// data: OUT packed_bytes(count, layout.bits); its padding is not written to.
+inline void pack_codes(const uint32_t* const* codes, const RowLayout& layout, size_t count,
+                       int threads, uint8_t* data) {
+  for_shares(count, threads,
+             [&](size_t first, size_t last) { pack_range(codes, layout, first, last, data); });
+}
+
+inline uint64_t read_word(const uint8_t* data, size_t bit) {
+  uint64_t word;
+  std::memcpy(&word, data + bit / 8, sizeof word);
+  return word >> (bit % 8);
+}
+
+inline uint32_t lowest_bits(uint64_t word, uint32_t width) {
+  return static_cast<uint32_t>(word & ((uint64_t{1} << width) - 1));
+}
+
+// codes: OUT layout.parts.
+inline void read_row(const uint8_t* data, const RowLayout& layout, size_t row, uint32_t* codes) {
+  constexpr size_t kWord = 57;  // bits that a word is sure to hold, wherever in a byte they start
+  size_t bit = row * layout.bits;
+  if (layout.bits >= 1 && layout.bits <= kWord) {
+    uint64_t word = read_word(data, bit);
+    for (size_t j = 0; j < layout.parts; ++j) {
+      codes[j] = lowest_bits(word, layout.widths[j]);
+      word >>= layout.widths[j];
+    }
+    return;
+  }
+  for (size_t j = 0; j < layout.parts; ++j) {
+    const uint32_t width = layout.widths[j];  // a part of no bits may stand where a word does not fit
+    codes[j] = width ? lowest_bits(read_word(data, bit), width) : 0;
+    bit += width;
+  }
+}
+
+// row_of(i): the i-th row wanted. codes: OUT count x layout.parts.
+template <typename RowOf>
+void gather_codes(const uint8_t* data, const RowLayout& layout, RowOf row_of, size_t count,
+                  int threads, uint32_t* codes) {
+  for_shares(count, threads, [&](size_t first, size_t last) {
+    for (size_t i = first; i < last; ++i)
+      read_row(data, layout, row_of(i), codes + i * layout.parts);
+  });
+}
+
+// Position of the first id outside [0, limit), or count if there is none.
+inline size_t first_outside(const int64_t* ids, size_t count, size_t limit) {
+  constexpr size_t kBlock = 4096;
+  for (size_t first = 0; first < count; first += kBlock) {
+    const size_t last = std::min(count, first + kBlock);
+    bool outside = false;  // one vectorised pass; only a bad block is looked at id by id
+    for (size_t i = first; i < last; ++i) outside |= static_cast<uint64_t>(ids[i]) >= limit;
+    if (!outside) continue;
+    for (size_t i = first; i < last; ++i)
+      if (static_cast<uint64_t>(ids[i]) >= limit) return i;
+  }
+  return count;
+}
+
+}  // namespace saec

@@ -1,0 +1,373 @@
+#include "lookup/lookup.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "codes/codes.h"
+#include "system/workers.h"
+
+namespace saec {
+
+namespace {
+
+// Tiers of long codes, as frequent rows have, are stored decoded as long as that takes no more than
+// this or, for large tables, than a share of the table in float32.
+constexpr uint64_t kHotBytes = 256 << 10;
+constexpr uint64_t kMostHotBytes = 1 << 20;
+constexpr uint64_t kHotShare = 64;
+
+// A group of bits chooses among so many bytes of stored rows.
+constexpr size_t kGroupBytes = 64 << 10;
+
+// The same for ordered codes, which are fewer than the rows of their tier, and mostly a single group.
+constexpr size_t kOrderedBytes = 256 << 10;
+
+// All stored rows of a table together, apart from one for each tier: so much, and so many times the
+// bytes from which they are decoded. A small file can describe many groups.
+constexpr uint64_t kKeptBytes = 256 << 10;
+constexpr uint64_t kKeptPerByte = 64;
+
+uint64_t ones(uint32_t bits) { return (uint64_t{1} << bits) - 1; }
+
+// Tiers' parts, decoded exactly as the format says: in float32, axis after axis.
+class TierDecoder {
+ public:
+  TierDecoder(const float* mean, Table& table) : mean_(mean), table_(table) {}
+
+  uint32_t row_bits(const TierPart* first, const TierPart* last) const {
+    uint32_t bits = 0;
+    for (const TierPart* part = first; part < last; ++part) bits += part->packed_bits();
+    return bits;
+  }
+
+  // row: OUT dim, the mean and what parts [first, last) with their codes at the given bit of data
+  // add to it.
+  void decode(const TierPart* first, const TierPart* last, const uint8_t* data, uint64_t bit,
+              float* row) const {
+    std::copy_n(mean_, table_.dim, row);
+    add_parts(first, last, 0, data, bit, row);
+  }
+
+  // The same for a tier in order: its ordered code, and the packed codes of the other parts.
+  void decode_ordered(const TierPart* first, const TierPart* last, uint64_t code,
+                      const uint8_t* data, uint64_t bit, float* row) const {
+    uint8_t own[16] = {};
+    std::memcpy(own, &code, sizeof code);
+    const TierPart* packed = first;
+    size_t axis = 0;
+    for (; packed < last && packed->ordered(); ++packed) axis += packed->axes;
+    decode(first, packed, own, 0, row);
+    add_parts(packed, last, axis, data, bit, row);
+  }
+
+  // The same without the mean, for parts that follow `axis` axes.
+  void add_parts(const TierPart* first, const TierPart* last, size_t axis, const uint8_t* data,
+                 uint64_t bit, float* row) const {
+    for (const TierPart* part = first; part < last; ++part) {
+      const uint32_t code = part->bits ? lowest_bits(read_word(data, bit), part->bits) : 0;
+      for (uint32_t j = 0; j < part->axes; ++j, ++axis)
+        if (part->kind != TierPart::kNone) add(coordinate(*part, code, j), axis, row);
+      bit += part->bits;
+    }
+  }
+
+  // Cells of parts [first, last), which follow `axis` axes and `shift` bits of ordered or packed codes.
+  void append_cells(const TierPart* first, const TierPart* last, uint32_t axis, uint32_t shift) {
+    for (const TierPart* part = first; part < last; ++part) {
+      const bool grid = part->grid();
+      if (part > first && part[-1].ordered() != part->ordered()) shift = 0;
+      for (uint32_t j = 0; j < part->axes && part->kind != TierPart::kNone; ++j)
+        // Without bits there is nothing to read, and perhaps nothing left to be read: any place does.
+        table_.cells.push_back({axis + j, part->bits ? shift : 0,
+                                static_cast<uint32_t>(ones(part->bits)),
+                                grid ? 0 : part->axes, part->first + j,
+                                grid ? table_.values[part->first + 1] : 0.0f, part->ordered()});
+      axis += part->axes;
+      shift += part->bits;
+    }
+  }
+
+ private:
+  float coordinate(const TierPart& part, uint32_t code, uint32_t axis) const {
+    const float* values = table_.values.data() + part.first;
+    if (!part.grid()) return values[size_t{code} * part.axes + axis];
+    const float step = static_cast<float>(code) * values[1];
+    return values[0] + step;
+  }
+
+  void add(float coordinate, size_t axis, float* row) const {
+    const float* direction = table_.axes.data() + axis * table_.dim;
+    for (size_t j = 0; j < table_.dim; ++j) row[j] += coordinate * direction[j];
+  }
+
+  const float* mean_;
+  Table& table_;
+};
+
+// Parts from first on whose codes choose among the stored rows of one group.
+struct Span {
+  const TierPart *first, *last;
+  uint32_t bits = 0, axes = 0;
+
+  bool ordered() const { return first < last && first->ordered(); }
+};
+
+// Ordered and packed codes are two words: no group chooses by both. left: bytes that stored rows may
+// still take.
+Span next_span(const TierPart* first, const TierPart* end, size_t dim, uint64_t left) {
+  Span span{first, first};
+  for (; span.last < end && span.last->ordered() == first->ordered(); ++span.last) {
+    const uint32_t bits = span.bits + span.last->bits;
+    const uint64_t most = std::min<uint64_t>(left, first->ordered() ? kOrderedBytes : kGroupBytes);
+    if ((dim * sizeof(float)) << bits > most && bits > 0) break;
+    span.bits = bits;
+    span.axes += span.last->axes;
+  }
+  return span;
+}
+
+// Bits of the word of `next` that `span`, before it, has taken.
+uint32_t bits_taken(const Span& span, uint32_t shift, const TierPart* next, const TierPart* end) {
+  return next < end && next->ordered() == span.ordered() ? shift + span.bits : 0;
+}
+
+// One stored row for each code of so many bits. fill: code's bytes, OUT row of zeros.
+template <typename Fill>
+void append_rows(uint32_t bits, size_t dim, std::vector<float>& own, Fill fill) {
+  const size_t stored = own.size() / dim;
+  own.resize((stored + (size_t{1} << bits)) * dim);
+  for (uint64_t code = 0; code < uint64_t{1} << bits; ++code) {
+    uint8_t data[16] = {};  // with what a reader may overshoot
+    std::memcpy(data, &code, sizeof code);
+    fill(data, own.data() + (stored + code) * dim);
+  }
+}
+
+// Bytes of stored rows of the groups of parts [first, end); 0 if a part has more codes than a group may.
+uint64_t group_bytes(const TierPart* first, const TierPart* end, size_t dim) {
+  uint64_t bytes = 0;
+  while (first < end) {
+    const Span span = next_span(first, end, dim, ~uint64_t{0});
+    if (span.last == first) return 0;
+    bytes += (dim * sizeof(float)) << span.bits;
+    first = span.last;
+  }
+  return bytes;
+}
+
+// The parts after `lead` up to `end`, or nothing if one of them has more codes than a group may, or all
+// together more stored rows than may be kept.
+void append_groups(const TierDecoder& decoder, const Span& lead, const TierPart* end, Table& table,
+                   std::vector<float>& own, uint64_t& left) {
+  const uint64_t bytes = group_bytes(lead.last, end, table.dim);
+  if (bytes == 0 || bytes > left) return;
+  left -= bytes;
+  uint32_t axis = lead.axes, shift = bits_taken(lead, 0, lead.last, end);
+  for (const TierPart* first = lead.last; first < end;) {
+    const Span span = next_span(first, end, table.dim, ~uint64_t{0});
+    table.groups.push_back(
+        {ones(span.bits), own.size() / table.dim, span.bits ? shift : 0, span.ordered()});
+    append_rows(span.bits, table.dim, own, [&](const uint8_t* code, float* row) {
+      decoder.add_parts(span.first, span.last, axis, code, 0, row);
+    });
+    axis += span.axes;
+    shift = bits_taken(span, shift, span.last, end);
+    first = span.last;
+  }
+}
+
+uint32_t ordered_bits(const TierPart* first, const TierPart* end) {
+  uint32_t bits = 0;
+  for (const TierPart* part = first; part < end && part->ordered(); ++part) bits += part->bits;
+  return bits;
+}
+
+// A tier and its parts.
+struct Tier {
+  uint64_t first, rows, first_bit;
+  const TierPart *parts, *end;
+};
+
+// The tier's rows, decoded.
+void store_decoded(const Tier& tier, const TierDecoder& decoder, Table& table, Run& run,
+                   std::vector<float>& own) {
+  const size_t stored = own.size() / table.dim;
+  const uint32_t row_bits = decoder.row_bits(tier.parts, tier.end);
+  run.own = ~uint64_t{0};
+  run.lead = stored - tier.first;
+  if (row_bits > 0)
+    table.decoded.push_back(
+        {tier.first_bit / 8, tier.first_bit / 8 + packed_bytes(tier.rows, row_bits)});
+  own.resize((stored + tier.rows) * table.dim);
+  for (uint64_t i = 0; i < tier.rows; ++i) {
+    const uint64_t bit = tier.first_bit + i * row_bits;
+    float* row = own.data() + (stored + i) * table.dim;
+    if (!run.order.any()) {
+      decoder.decode(tier.parts, tier.end, table.codes, bit, row);
+      continue;
+    }
+    const uint64_t code = ordered_code(table.order, run.order, tier.first, tier.first + i);
+    decoder.decode_ordered(tier.parts, tier.end, code, table.codes, bit, row);
+  }
+  run.order = {};
+}
+
+// What the tier's codes stand for.
+void store_by_code(const Tier& tier, const Span& lead, TierDecoder& decoder, Table& table, Run& run,
+                   std::vector<float>& own, uint64_t& left) {
+  run.row_bits = decoder.row_bits(tier.parts, tier.end);
+  run.bias = run.row_bits ? tier.first_bit - tier.first * run.row_bits : 0;
+  if (lead.ordered()) run.order.mask = static_cast<uint32_t>(ones(lead.bits));
+  else run.mask = ones(lead.bits);
+  run.lead = own.size() / table.dim;
+  append_rows(lead.bits, table.dim, own, [&](const uint8_t* code, float* row) {
+    decoder.decode(lead.first, lead.last, code, 0, row);
+  });
+  decoder.append_cells(lead.last, tier.end, lead.axes, bits_taken(lead, 0, lead.last, tier.end));
+  run.cells = static_cast<uint32_t>(table.cells.size()) - run.first_cell;
+  run.first_group = static_cast<uint32_t>(table.groups.size());
+  if (run.cells > 0) append_groups(decoder, lead, tier.end, table, own, left);
+  run.groups = static_cast<uint32_t>(table.groups.size()) - run.first_group;
+  table.any_codes |= run.row_bits > 0;
+  table.any_long |= run.cells > 0;
+  table.any_ordered |= run.order.any();
+}
+
+}  // namespace
+
+void prepare_tiers(const std::vector<uint64_t>& first_ranks,
+                   const std::vector<uint64_t>& first_bytes, const std::vector<TierPart>& parts,
+                   const std::vector<uint64_t>& starts, const float* mean, Table& table,
+                   std::vector<float>& own) {
+  TierDecoder decoder(mean, table);
+  const TierPart* part = parts.data();
+  const TierPart* const end = part + parts.size();
+  own.clear();
+  size_t used = 0;  // starts
+  const uint64_t row_bytes = table.dim * sizeof(float);
+  // A value and an axis' number take two bytes or more in a file, a start of a tail one or so.
+  const uint64_t read_bytes =
+      table.code_bytes + 2 * (table.values.size() + table.axes.size()) + starts.size();
+  uint64_t left = kKeptBytes + kKeptPerByte * read_bytes;
+  uint64_t hot_rows =
+      std::max(kHotBytes, std::min(kMostHotBytes, table.rows * row_bytes / kHotShare)) / row_bytes;
+  for (size_t number = 0; number < first_ranks.size(); ++number) {
+    const bool is_last = number + 1 == first_ranks.size();
+    Tier tier{first_ranks[number], (is_last ? table.rows : first_ranks[number + 1]), 0, part, part};
+    tier.rows -= tier.first;
+    tier.first_bit = 8 * first_bytes[number];
+    while (part < end && part->tier == number) ++part;
+    tier.end = part;
+    const Span lead = next_span(tier.parts, tier.end, table.dim, left);
+    Run run{tier.first, 0, 0, 0, 0, 0, static_cast<uint32_t>(table.cells.size()), 0, 0, 0, {}};
+    if (const uint32_t bits = ordered_bits(tier.parts, tier.end)) {
+      run.order = add_order(starts.data() + used, ones(bits), tier.first, tier.rows, table.order);
+      used += ones(bits);
+    }
+    // Decoded also where that takes less than a row for each code.
+    const bool is_long = lead.last < tier.end;
+    const bool fits = tier.rows <= hot_rows && tier.rows <= left / row_bytes;
+    if (fits && (is_long || tier.rows <= uint64_t{1} << lead.bits)) {
+      hot_rows -= tier.rows;
+      left -= tier.rows * row_bytes;
+      store_decoded(tier, decoder, table, run, own);
+    } else {
+      left -= std::min(left, row_bytes << lead.bits);
+      store_by_code(tier, lead, decoder, table, run, own, left);
+    }
+    table.runs.push_back(run);
+  }
+  table.geometric = true;
+  table.any_beyond = false;  // every code has a stored row, by construction
+  table.element = Element::kFloat32;
+  table.width = table.dim;
+  table.stored = own.data();
+  table.stored_rows = own.size() / table.dim;
+}
+
+const LookupKernels* choose_lookup(const char* name) {
+  const bool any = std::strcmp(name, "auto") == 0;
+#if defined(__x86_64__)
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512cd");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2") &&
+                    __builtin_cpu_supports("popcnt");
+  if ((any || std::strcmp(name, "avx512") == 0) && avx512 && kAvx512Lookup.pool)
+    return &kAvx512Lookup;
+  if ((any || std::strcmp(name, "avx2") == 0) && avx2 && kAvx2Lookup.pool) return &kAvx2Lookup;
+#endif
+  return any || std::strcmp(name, "scalar") == 0 ? &kScalarLookup : nullptr;
+}
+
+namespace {
+
+// Bag of a request at or after which `ids` ids have passed.
+size_t bag_at(const Request& request, size_t ids) {
+  if (!request.offsets) return std::min(ids, request.bags);
+  const int64_t* end = request.offsets + request.bags;
+  return static_cast<size_t>(
+      std::lower_bound(request.offsets, end, static_cast<int64_t>(ids)) - request.offsets);
+}
+
+// The part of all requests, joined, that lies between two numbers of ids.
+Failure pool_part(const std::vector<Request>& requests, Element out, size_t first, size_t last,
+                  bool is_last, const LookupKernels& kernels) {
+  size_t before = 0;
+  for (size_t number = 0; number < requests.size(); ++number) {
+    const Request& request = requests[number];
+    // A bag belongs to the part in which it starts; the last part has the empty ones at the end.
+    const size_t from = first > before ? bag_at(request, first - before) : 0;
+    const size_t to = is_last         ? request.bags
+                      : last > before ? bag_at(request, last - before)
+                                      : 0;
+    if (from < to) {
+      Failure failure = kernels.pool(request, from, to, out);
+      failure.request = number;
+      if (failure.fault != Fault::kNone) return failure;
+    }
+    before += request.count;
+  }
+  return {};
+}
+
+// Offsets must ascend from 0 to at most the number of ids. Gives the first that does not, or bags.
+size_t first_bad_offset(const Request& request) {
+  const int64_t* offsets = request.offsets;
+  if (!offsets || request.bags == 0) return request.bags;
+  bool bad = offsets[0] != 0 || offsets[request.bags - 1] > static_cast<int64_t>(request.count);
+  for (size_t i = 1; i < request.bags; ++i) bad |= offsets[i] < offsets[i - 1];
+  if (!bad) return request.bags;
+  for (size_t i = 0; i < request.bags; ++i)
+    if (offsets[i] < (i ? offsets[i - 1] : 0) || offsets[i] > static_cast<int64_t>(request.count))
+      return i;
+  return 0;
+}
+
+}  // namespace
+
+Failure pool(const std::vector<Request>& requests, Element out, int threads,
+             const LookupKernels& kernels) {
+  size_t total = 0;
+  for (size_t number = 0; number < requests.size(); ++number) {
+    const size_t bad = first_bad_offset(requests[number]);
+    if (bad < requests[number].bags) return {Fault::kOffset, number, bad};
+    total += requests[number].count;
+  }
+  constexpr size_t kPart = 4096;  // ids that are worth a part of their own
+  const auto most = static_cast<size_t>(std::max(threads, 1));
+  const size_t parts = most == 1 ? 1 : std::min(8 * most, 1 + total / kPart);
+  std::vector<Failure> failures(parts);
+  const auto work = [&](size_t part) {
+    failures[part] = pool_part(requests, out, total * part / parts, total * (part + 1) / parts,
+                               part + 1 == parts, kernels);
+  };
+  Workers::here().run(parts, most, work);
+  for (const Failure& failure : failures)
+    if (failure.fault != Fault::kNone) return failure;
+  return {};
+}
+
+}  // namespace saec

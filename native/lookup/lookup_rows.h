@@ -1,0 +1,329 @@
+// Adding and copying stored rows, one function for each type and width of row.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include "codes/codes.h"
+#include "lookup/lookup.h"
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+using namespace saec;
+
+constexpr size_t kLine = 64;  // bytes that are fetched together
+
+inline void prefetch(const void* at) { __builtin_prefetch(at, 0, 3); }
+
+// Into the second cache: more reads may be outstanding than from the first.
+// What lies beyond the last id may be any offset: it is no pointer until it is right.
+inline void prefetch_far(const void* base, uint64_t offset) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(base) + offset), 0, 2);
+}
+
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+inline float widened(float value) { return value; }
+inline float widened(int8_t value) { return value; }
+inline float widened(_Float16 value) { return static_cast<float>(value); }
+inline float widened(Bfloat16 value) {
+  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
+}
+
+// Numbers of a register, kLanes or 8 of them. Loops over single ones the compiler keeps in single
+// registers, and its own conversions of vectors go number by number, too.
+#ifdef __AVX512F__
+constexpr size_t kLanes = 16;
+#else
+constexpr size_t kLanes = 8;
+#endif
+
+template <size_t N>
+struct Lanes {
+  typedef float Type __attribute__((vector_size(N * sizeof(float))));
+};
+template <size_t N>
+using Floats = typename Lanes<N>::Type;
+
+template <size_t N, typename E>
+inline Floats<N> load_lanes(const E* at) {
+  Floats<N> lanes;
+  if constexpr (std::is_same_v<E, float>) {
+    std::memcpy(&lanes, at, sizeof lanes);
+    return lanes;
+  }
+#ifdef __AVX512F__
+  if constexpr (N == 16) {
+    if constexpr (std::is_same_v<E, int8_t>)
+      return _mm512_cvtepi32_ps(
+          _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+    if constexpr (std::is_same_v<E, _Float16>) return _mm512_cvtph_ps(halves);
+    if constexpr (std::is_same_v<E, Bfloat16>)
+      return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  }
+#endif
+#ifdef __AVX2__
+  if constexpr (N == 8) {
+    if constexpr (std::is_same_v<E, int8_t>)
+      return _mm256_cvtepi32_ps(
+          _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at))));
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+    if constexpr (std::is_same_v<E, _Float16>) return _mm256_cvtph_ps(halves);
+    if constexpr (std::is_same_v<E, Bfloat16>)
+      return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+  }
+#endif
+  for (size_t i = 0; i < N; ++i) lanes[i] = widened(at[i]);
+  return lanes;
+}
+
+inline Bfloat16 to_bfloat16(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  if (std::isnan(value)) return {static_cast<uint16_t>(bits >> 16 | 0x40)};
+  return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};  // to nearest even
+}
+
+// Stored rows to be read, and as many that will be read later, to be fetched meanwhile (null where
+// memory is near). Spread among the additions: in one go they would be more than fit the queue of
+// outstanding reads.
+struct RowList {
+  const uint64_t* rows;
+  const uint64_t* next;
+  size_t count;
+};
+
+template <size_t kRowBytes>
+inline void prefetch_row(const uint8_t* at) {
+  for (size_t byte = 0; byte < kRowBytes; byte += kLine) prefetch(at + byte);
+}
+
+// to[j] = from[j] + sum of weight_i * row_i[j]; from may be null, for 0. D is the width, 0 for any.
+// One chain of additions in order of the ids: results do not depend on threads, on how ids are cut
+// into pieces, or on the instruction set.
+template <typename E, size_t D, bool kWeighted>
+void add_rows(const void* stored, size_t width, const RowList& list, const float* weights,
+              const float* from, float* to) {
+  const E* base = static_cast<const E*>(stored);
+  if constexpr (D > 0) {
+    constexpr size_t N = std::min(D, kLanes);
+    Floats<N> sums[D / N] = {};
+    if (from) std::memcpy(sums, from, sizeof sums);
+    const auto add = [&](size_t i) {
+      const E* row = base + list.rows[i] * D;
+      for (size_t j = 0; j < D / N; ++j) {
+        const Floats<N> lanes = load_lanes<N>(row + j * N);
+        sums[j] += kWeighted ? weights[i] * lanes : lanes;
+      }
+    };
+    if (list.next) {
+      for (size_t i = 0; i < list.count; ++i) {
+        prefetch_row<D * sizeof(E)>(reinterpret_cast<const uint8_t*>(base + list.next[i] * D));
+        add(i);
+      }
+    } else {
+      for (size_t i = 0; i < list.count; ++i) add(i);
+    }
+    std::memcpy(to, sums, sizeof sums);
+  } else {
+    if (!from) std::fill_n(to, width, 0.0f);
+    for (size_t i = 0; i < list.count; ++i) {
+      const E* row = base + list.rows[i] * width;
+      for (size_t j = 0; j < width; ++j)
+        to[j] += kWeighted ? weights[i] * widened(row[j]) : widened(row[j]);
+    }
+  }
+}
+
+// out: OUT count rows of float32, stride bytes apart.
+template <typename E, size_t D>
+void copy_rows(const void* stored, size_t width, const RowList& list, uint8_t* out, size_t stride) {
+  const E* base = static_cast<const E*>(stored);
+  for (size_t i = 0; i < list.count; ++i) {
+    uint8_t* to = out + i * stride;
+    if constexpr (D > 0) {
+      if (list.next)
+        prefetch_row<D * sizeof(E)>(reinterpret_cast<const uint8_t*>(base + list.next[i] * D));
+      constexpr size_t N = std::min(D, kLanes);
+      for (size_t j = 0; j < D; j += N) {
+        const Floats<N> lanes = load_lanes<N>(base + list.rows[i] * D + j);
+        std::memcpy(to + j * sizeof(float), &lanes, sizeof lanes);
+      }
+    } else {
+      const E* row = base + list.rows[i] * width;
+      for (size_t j = 0; j < width; ++j) reinterpret_cast<float*>(to)[j] = widened(row[j]);
+    }
+  }
+}
+
+using AddRows = void (*)(const void*, size_t, const RowList&, const float*, const float*, float*);
+using CopyRows = void (*)(const void*, size_t, const RowList&, uint8_t*, size_t);
+
+// A row's codes: where its packed ones start, and its ordered one.
+struct RowCodes {
+  uint64_t bits;
+  uint64_t ordered;
+};
+
+// The bits from `shift` on of the one or the other.
+inline uint64_t code_word(const Table& table, const RowCodes& codes, bool ordered, uint32_t shift) {
+  return ordered ? codes.ordered >> shift : read_word(table.codes, codes.bits + shift);
+}
+
+// row[j] += weight * coordinate * axis[j] for each cell, in order, every product and sum rounded.
+using AddCells = void (*)(const Table&, const Cell*, size_t, const RowCodes&, float, float*);
+
+inline float coordinate_of(const Table& table, const Cell& cell, const RowCodes& codes) {
+  const uint64_t word = code_word(table, codes, cell.ordered, cell.shift);
+  const uint32_t code = static_cast<uint32_t>(word) & cell.mask;
+  const float step = static_cast<float>(code) * cell.step;
+  return table.values[cell.first + uint64_t{code} * cell.stride] + step;
+}
+
+template <size_t D>
+void add_cells(const Table& table, const Cell* cells, size_t count, const RowCodes& codes,
+               float weight, float* row) {
+  const float* axes = table.axes.data();
+  if constexpr (D > 0) {
+    constexpr size_t N = std::min(D, kLanes);
+    Floats<N> sums[D / N];
+    std::memcpy(sums, row, sizeof sums);
+    for (size_t i = 0; i < count; ++i) {
+      const float coordinate = weight * coordinate_of(table, cells[i], codes);
+      for (size_t j = 0; j < D / N; ++j)
+        sums[j] += coordinate * load_lanes<N>(axes + cells[i].axis * D + j * N);
+    }
+    std::memcpy(row, sums, sizeof sums);
+  } else {
+    for (size_t i = 0; i < count; ++i) {
+      const float coordinate = weight * coordinate_of(table, cells[i], codes);
+      const float* axis = axes + cells[i].axis * table.dim;
+      for (size_t j = 0; j < table.dim; ++j) row[j] += coordinate * axis[j];
+    }
+  }
+}
+
+constexpr size_t kDoubles = 8;
+typedef double Doubles __attribute__((vector_size(kDoubles * sizeof(double))));
+
+// Adds coordinate * axis of `count` axes, in order, some columns at a time: as many as there are
+// registers for.
+template <size_t N>
+void add_axes(const double* axes, const double* coordinates, size_t count,
+              Doubles (&columns)[N]) {
+  constexpr size_t kTogether = std::min<size_t>(N, 4);
+  for (size_t first = 0; first < N; first += kTogether) {
+    Doubles sums[kTogether];
+    std::memcpy(sums, &columns[first], sizeof sums);
+    for (size_t i = 0; i < count; ++i)
+      for (size_t j = 0; j < kTogether; ++j) {
+        Doubles axis;
+        std::memcpy(&axis, axes + (i * N + first + j) * kDoubles, sizeof axis);
+        sums[j] += coordinates[i] * axis;
+      }
+    std::memcpy(&columns[first], sums, sizeof sums);
+  }
+}
+
+using Unframe = void (*)(const Frame&, size_t, size_t, const float*, float, float*);
+
+// sums: IN of int8 rows, rank of them. row: OUT dim, which is D, 0 for any.
+template <size_t D>
+void unframe(const Frame& frame, size_t rank, size_t dim, const float* sums, float weight,
+             float* row) {
+  const float *scale = frame.scale.data(), *offset = frame.offset.data();
+  if (frame.axes.empty()) {
+    constexpr size_t N = std::max<size_t>(std::min(D, kLanes), 1);
+    for (size_t j = 0; j + N <= dim; j += N) {
+      const Floats<N> found = load_lanes<N>(sums + j) * load_lanes<N>(scale + j) +
+                              weight * load_lanes<N>(offset + j);
+      std::memcpy(row + j, &found, sizeof found);
+    }
+    return;
+  }
+  // In double: the order in which a machine adds must not show.
+  const double* axes = frame.axes.data();
+  const auto coordinate = [&](size_t a) { return double{sums[a] * scale[a] + weight * offset[a]}; };
+  if constexpr (D > 0) {
+    Doubles columns[D / kDoubles] = {};
+    for (size_t first = 0; first < rank; first += kDoubles) {
+      double held[kDoubles];
+      const size_t count = std::min(kDoubles, rank - first);
+      if (count == kDoubles) {
+        const Floats<kDoubles> found =
+            load_lanes<kDoubles>(sums + first) * load_lanes<kDoubles>(scale + first) +
+            weight * load_lanes<kDoubles>(offset + first);
+        const Doubles wide = __builtin_convertvector(found, Doubles);
+        std::memcpy(held, &wide, sizeof held);
+      } else {
+        for (size_t i = 0; i < count; ++i) held[i] = coordinate(first + i);
+      }
+      add_axes(axes + first * D, held, count, columns);
+    }
+    const double mean = weight;
+    add_axes(axes + rank * D, &mean, 1, columns);
+    for (size_t j = 0; j < D / kDoubles; ++j) {
+      const auto column = __builtin_convertvector(columns[j], Floats<kDoubles>);
+      std::memcpy(row + j * kDoubles, &column, sizeof column);
+    }
+  } else {
+    for (size_t j = 0; j < dim; ++j) {
+      double column = 0;
+      for (size_t a = 0; a < rank; ++a) column += coordinate(a) * axes[a * dim + j];
+      row[j] = static_cast<float>(column + weight * axes[rank * dim + j]);
+    }
+  }
+}
+
+Unframe unframe_of(size_t dim) {
+  switch (dim) {
+    case 8: return unframe<8>;
+    case 16: return unframe<16>;
+    case 32: return unframe<32>;
+    case 64: return unframe<64>;
+    case 128: return unframe<128>;
+    default: return unframe<0>;
+  }
+}
+
+struct RowKernels {
+  AddRows add, add_weighted;
+  CopyRows copy;
+  AddCells cells;
+};
+
+template <typename E, size_t D>
+constexpr RowKernels kRows = {add_rows<E, D, false>, add_rows<E, D, true>, copy_rows<E, D>,
+                              add_cells<D>};
+
+template <typename E>
+RowKernels row_kernels(size_t width) {
+  switch (width) {
+    case 8: return kRows<E, 8>;
+    case 16: return kRows<E, 16>;
+    case 32: return kRows<E, 32>;
+    case 64: return kRows<E, 64>;
+    case 128: return kRows<E, 128>;
+    default: return kRows<E, 0>;
+  }
+}
+
+RowKernels row_kernels(Element element, size_t width) {
+  switch (element) {
+    case Element::kFloat16: return row_kernels<_Float16>(width);
+    case Element::kBfloat16: return row_kernels<Bfloat16>(width);
+    case Element::kInt8: return row_kernels<int8_t>(width);
+    default: return row_kernels<float>(width);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,6 @@
+// Portable: whatever the compiler makes of the loops.
+#include "lookup/lookup_body.h"
+
+namespace saec {
+const LookupKernels kScalarLookup = {"scalar", pool_range};
+}  // namespace saec

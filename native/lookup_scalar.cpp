@@ -1,6 +1,0 @@
-// Portable: whatever the compiler makes of the loops.
-#include "lookup_body.h"
-
-namespace saec {
-const LookupKernels kScalarLookup = {"scalar", pool_range};
-}  // namespace saec

@@ -1,0 +1,1 @@
+"""Packed bits: codes of any width, and Elias-Fano lists."""

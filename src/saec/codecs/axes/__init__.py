@@ -1,0 +1,1 @@
+"""The codec ``Axes``: coordinates on principal axes in the loss metric, bits by tier."""

@@ -1,0 +1,237 @@
+"""What each tier of a field may spend on each axis, and what that leaves in nats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.bits.elias_fano import starts_bytes
+from saec.clustering.lloyd import kmeans
+from saec.clustering.points import ArrayPoints
+from saec.clustering.scalar import Scalars, scalar_codebooks
+from saec.codecs.axes.quantizer import Coder
+
+__all__ = ["Offer", "TierOffers", "TierRows", "measure_tier", "sampled_shares"]
+
+_TABLE_BITS = range(1, 9)
+_GRID_BITS = range(3, 13)
+_GRID_ROWS = 1 << 12  # in tiers of more rows, a table of values is no burden
+_JOINT_AXES = (2, 3, 4, 6, 8)
+_JOINT_BITS = range(2, 11)
+_JOINT_ROWS = 8  # rows per joint cluster at least
+# The same where rows stand in order of their codes, whose width then costs the rows nothing; the
+# most bits of all ordered codes together, and the most codes for each row.
+_ORDERED_BITS, _ORDERED_ROWS = range(2, 13), 4
+_MOST_ORDERED_BITS, _MOST_ORDERED_SHARE = 14, 2
+_JOINT_ITERATIONS = 6
+_JOINT_LEARNED = 1 << 15  # rows from which joint clusters are learned
+_JOINT_SHARE = 0.02  # of a tier's nats that the last axis of a joint code must hold
+_CLIP = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """Coders of neighbouring axes, one or some: bits they take for all of a tier's rows with their
+    values, nats they leave."""
+
+    bits: int
+    nats: float
+    coders: tuple[Coder, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class TierOffers:
+    """scalar: for each axis, what may code it alone, nothing first; joint: by number of leading
+    axes, what may code them together, or in order of their codes."""
+
+    scalar: tuple[tuple[Offer, ...], ...]
+    joint: dict[int, tuple[Offer, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class TierRows:
+    """A tier's rows, or a sample that stands for them.
+
+    coordinates: (m, rank) float32; shares: (m,) of all occurrences in the field, those of a sample
+    sum up to the tier's; count: rows in the tier.
+    """
+
+    coordinates: NDArray[np.float32]
+    shares: NDArray[np.float64]
+    count: int
+
+
+def sampled_shares(shares: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Shares of the ``chosen`` rows, scaled so that they sum up to those of all."""
+    kept: NDArray[np.float64] = shares[chosen]
+    return kept * (float(shares.sum()) / max(float(kept.sum()), np.finfo(np.float64).tiny))
+
+
+def measure_tier(
+    rows: TierRows, nats: NDArray[np.float64], rng: np.random.Generator, ordered: bool = False
+) -> TierOffers:
+    """Measure what a tier may spend.
+
+    Args:
+        rows: of the tier.
+        nats: (rank,) nats per squared error of each coordinate.
+        rng: seeds the joint clusters.
+        ordered: whether rows may stand in order of their first codes.
+    """
+    scalar = [list(_scalar_offers(rows, axis, float(nats[axis]))) for axis in range(len(nats))]
+    clusters = dict(_joint_coders(rows, nats, scalar, rng, ordered))
+    joint = {axes: list(_coded(found, rows)) for axes, found in clusters.items()}
+    if ordered and scalar:
+        alone = [[_Lead(offer.nats, offer.coders) for offer in offers] for offers in scalar]
+        for lead in _leads(alone, clusters, rows.count):
+            (scalar[0] if lead.axes == 1 else joint.setdefault(lead.axes, [])).append(
+                lead.offer(rows.count)
+            )
+    return TierOffers(
+        tuple(map(tuple, scalar)), {axes: tuple(offers) for axes, offers in joint.items()}
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Lead:
+    """Coders of the leading axes in whose order rows may stand, and the nats that they leave."""
+
+    nats: float
+    coders: tuple[Coder, ...]
+
+    @property
+    def axes(self) -> int:
+        return sum(coder.part.axes for coder in self.coders)
+
+    @property
+    def bits(self) -> int:
+        return sum(coder.part.bits for coder in self.coders)
+
+    def offer(self, rows: int) -> Offer:
+        """All of it in order."""
+        coders = tuple(
+            replace(coder, part=replace(coder.part, ordered=True)) for coder in self.coders
+        )
+        starts = starts_bytes((1 << self.bits) - 1, rows)
+        return Offer(8 * starts + sum(coder.bits for coder in coders), self.nats, coders)
+
+
+def _leads(
+    alone: Sequence[Sequence[_Lead]], clusters: Mapping[int, Sequence[_Lead]], rows: int
+) -> Iterator[_Lead]:
+    """Tables or grids of one to four leading axes; clusters over some, and these with tables or
+    grids of one or two more."""
+    most = min(_MOST_ORDERED_BITS, (_MOST_ORDERED_SHARE * rows).bit_length() - 1)
+    single = [[lead for lead in each if lead.bits] for each in alone]
+
+    def longer(leads: Iterable[_Lead]) -> list[_Lead]:
+        return [
+            _Lead(lead.nats + next_.nats, lead.coders + next_.coders)
+            for lead in leads
+            for next_ in (single[lead.axes] if lead.axes < len(single) else ())
+            if lead.bits + next_.bits <= most
+        ]
+
+    def grown(leads: Sequence[_Lead], more: int) -> Iterator[_Lead]:
+        yield from leads
+        if more:
+            yield from grown(longer(leads), more - 1)
+
+    firsts = [lead for lead in single[0] if lead.bits <= most]
+    joint = [lead for found in clusters.values() for lead in found if lead.bits <= most]
+    yield from grown(firsts, 3)
+    yield from grown(joint, 2)
+
+
+def _scalar_offers(rows: TierRows, axis: int, nats: float) -> Iterator[Offer]:
+    coordinate = np.ascontiguousarray(rows.coordinates[:, axis])
+    nothing = Offer(0, nats * _squared(coordinate, rows.shares), (Coder.none(),))
+    yield nothing
+    if nothing.nats == 0.0:
+        return
+    scalars = Scalars.of(coordinate, rows.shares)
+    mean = Coder.table(np.array([scalars.mean]), 0)
+    yield _offer(mean, 0, nats * scalars.distortion(mean.values.astype(np.float64)))
+    widths = [bits for bits in _TABLE_BITS if 1 << bits <= rows.count]
+    tables = scalar_codebooks(scalars, [1 << bits for bits in widths])
+    for bits, centers in zip(widths, tables, strict=True):
+        coder = Coder.table(centers, bits)
+        left = scalars.distortion(np.unique(coder.values).astype(np.float64))
+        yield _offer(coder, rows.count, nats * left)
+    if rows.count <= _GRID_ROWS:
+        yield from _grid_offers(coordinate, rows, nats)
+
+
+def _grid_offers(coordinate: NDArray[np.float32], rows: TierRows, nats: float) -> Iterator[Offer]:
+    seen = coordinate[rows.shares > 0]
+    column = coordinate[:, None]
+    for bits in _GRID_BITS:
+        coder = Coder.grid(float(seen.min()), float(seen.max()), bits)
+        if coder is None:
+            return
+        error = coder.decode(coder.assign(column, np.ones(1))) - column
+        yield _offer(coder, rows.count, nats * _squared(error[:, 0], rows.shares))
+
+
+def _joint_coders(
+    rows: TierRows,
+    nats: NDArray[np.float64],
+    scalar: Sequence[Sequence[Offer]],
+    rng: np.random.Generator,
+    ordered: bool,
+) -> Iterator[tuple[int, list[_Lead]]]:
+    """Clusters over the leading axes, learned and judged on a part of a large tier's rows."""
+    if not rows.shares.any():
+        return
+    spread = np.array([offers[0].nats for offers in scalar])
+    if len(rows.coordinates) > _JOINT_LEARNED:
+        chosen = np.sort(rng.choice(len(rows.coordinates), _JOINT_LEARNED, replace=False))
+        shares = sampled_shares(rows.shares, chosen)
+        rows = TierRows(rows.coordinates[chosen], shares, rows.count)
+    for axes in _JOINT_AXES:
+        if axes > len(nats) or spread[axes - 1] < _JOINT_SHARE * spread.sum():
+            return
+        yield axes, list(_clustered(rows, nats[:axes], rng, ordered))
+
+
+def _clustered(
+    rows: TierRows, nats: NDArray[np.float64], rng: np.random.Generator, ordered: bool
+) -> Iterator[_Lead]:
+    # Scaled so that squared distance is nats, in units of the first axis's.
+    scale = np.sqrt(nats / nats[0])
+    scaled = np.ascontiguousarray(rows.coordinates[:, : len(nats)] * scale, dtype=np.float32)
+    points = ArrayPoints(scaled, rows.shares)
+    different = _count_different(scaled[rows.shares > 0])
+    least = _ORDERED_ROWS if ordered else _JOINT_ROWS
+    for bits in _ORDERED_BITS if ordered else _JOINT_BITS:
+        if least << bits > rows.count or 2 << bits > different:
+            return
+        found = kmeans(points, 1 << bits, rng=rng, iterations=_JOINT_ITERATIONS)
+        coder = Coder.table(found.centroids / scale, bits)
+        stored = coder.values.reshape(-1, len(scale)).astype(np.float64) * scale
+        left = float(points.step(stored.astype(np.float32)).distortion.sum())
+        yield _Lead(float(nats[0]) * left, (coder,))
+
+
+def _coded(clusters: Sequence[_Lead], rows: TierRows) -> Iterator[Offer]:
+    """Joint clusters with a code for each row."""
+    for lead in clusters:
+        if lead.bits in _JOINT_BITS and _JOINT_ROWS << lead.bits <= rows.count:
+            yield _offer(lead.coders[0], rows.count, lead.nats)
+
+
+def _count_different(rows: NDArray[np.float32]) -> int:
+    """Rows that differ by more than rounding, or k-means would look for clusters in vain."""
+    return len(np.unique(rows.clip(-_CLIP, _CLIP).astype(np.float16), axis=0))
+
+
+def _squared(errors: NDArray[np.float32], shares: NDArray[np.float64]) -> float:
+    """Mean square; not by BLAS, whose sums depend on the number of threads."""
+    return float((shares * np.square(errors, dtype=np.float64)).sum())
+
+
+def _offer(coder: Coder, rows: int, nats: float) -> Offer:
+    return Offer(coder.bits + rows * coder.part.bits, nats, (coder,))

@@ -1,0 +1,249 @@
+"""Axes in the loss metric, tiers of rows by frequency, and one Lagrangian over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.artifact import entry_bytes
+from saec.clustering.rowmap import RowMap
+from saec.codecs.axes.candidates import TierOffers, TierRows, measure_tier
+from saec.codecs.axes.encode import CODES, PERMUTATION, STARTS, VECTORS, EncodeTiers
+from saec.codecs.axes.lagrangian import Layered, sweep
+from saec.codecs.axes.mixed_layouts import mixed
+from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.sort_by_code import order_rows
+from saec.codecs.moments_and_samples import Sample, near_survey, row_map_of, survey_of
+from saec.codecs.protocol import Codec, Coded, Option
+from saec.errors import OptionError
+from saec.format.tier_index import ORDERS, Order, TierVectors
+from saec.format.tier_layout import Layout, tier_bounds
+from saec.format.tiered_field import TieredField
+from saec.streaming.chunks import Chunk
+from saec.streaming.map_reduce import Advance
+from saec.streaming.scratch import Workspace
+from saec.streaming.strata import ByRank, InOrder, Placing
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
+
+__all__ = ["Axes", "renumbers"]
+
+_SAMPLED_ROWS = 1 << 17  # of a tier, from which its tables are learned and judged
+
+# Ids count as sorted if rows that stand too late hold less than this share of all occurrences.
+_MISPLACED = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class AxesChoice:
+    """What allocation chose for a field, with all that coding it needs."""
+
+    frame: Frame
+    placing: Placing
+    layered: Layered
+    row_map: RowMap
+
+    def layout(self, count: int) -> Layout:
+        """The parts of the tiers of ``count`` rows."""
+        tiers = self.layered.tiers
+        return Layout(count, tuple(tuple(coder.part for coder in tier) for tier in tiers))
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Coordinates on a field's principal axes in the loss metric, more bits for frequent rows.
+
+    A row is mean + sum of coordinate x axis. Every tier of rows of similar frequency has its own
+    way to code each axis, from a fine grid to nothing at all, or a few joint clusters over the
+    leading axes; see docs/design.md.
+
+    Args:
+        order: ``"keep"`` keeps the ids; what finds a row's tier is stored, about 1.4 bits a
+            feature, unless ids are in order of frequency already. ``"frequency"`` renumbers
+            features by frequency: lookups of the result take the new ids, and its fields'
+            ``old_ids`` gives the old id of each, ``new_ids`` the new id of each old one.
+            ``"code"`` does so, too, and within a tier puts features side by side whose rows have
+            the same first codes, which then take next to no bytes: the new ids tell them. Ids that
+            are in order of frequency change, too.
+
+    Raises:
+        OptionError: an option lies outside its range.
+    """
+
+    order: Order = "keep"
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise OptionError(f"order cannot be {self.order!r}; it is one of {', '.join(ORDERS)}")
+
+    def options(
+        self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
+    ) -> Sequence[Option]:
+        """Layouts on offer; see :class:`~saec.codecs.protocol.Codec`."""
+        placing = _placing(field, self.order)
+        seed = int(rng.integers(1 << 63))
+        survey = survey_of(field, placing, _SAMPLED_ROWS, seed, space)
+        row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
+        survey = near_survey(field, survey, row_map)
+        frame = Frame.of(survey.moments, Metric.euclidean(field.dim) if metric is None else metric)
+        total = field.census.total
+        tiers = [
+            _measured(sample, frame, int(count), total, rng, self.order == "code")
+            for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
+        ]
+        axis_bits = 8 * field.dim * frame.stored.itemsize
+        found = sweep(tiers, axis_bits, frame.rest)
+        # What takes more than the table itself is not worth a plan.
+        smaller = [layered for layered in found if layered.bits < 8 * field.nbytes]
+        choices = [
+            AxesChoice(frame, placing, layered, row_map) for layered in mixed(smaller or found[:1])
+        ]
+        # Without a metric, in the unit of the other codecs.
+        unit = 1.0 if metric is not None else 2 * total
+        return [
+            Option(
+                8 * entry_bytes(self.plan(field, choice).entry), choice.layered.nats * unit, choice
+            )
+            for choice in choices
+        ]
+
+    def least(self, field: Field) -> TieredField:
+        """Every row at the mean; see :class:`~saec.codecs.protocol.Codec`."""
+        placing = _placing(field, self.order)
+        layout = Layout(field.vocab_size, ((),) * (len(placing.bounds) - 1))
+        scattered = isinstance(placing, ByRank) and placing.order == "keep"
+        size = TierVectors.planned_bytes(field.vocab_size)
+        return TieredField(
+            field.name,
+            layout,
+            np.zeros(layout.code_bytes, np.uint8),
+            np.zeros(layout.value_count, np.float16),
+            np.zeros((1, field.dim), np.float16),
+            TierVectors(np.broadcast_to(np.uint8(0), size), layout.count) if scattered else None,
+            field.dtype.name,
+            renumbered=isinstance(placing, ByRank) and not scattered,
+        )
+
+    def plan(self, field: Field, choice: object) -> TieredField:
+        """The field with codes that take no memory; see :class:`~saec.codecs.protocol.Codec`."""
+        assert isinstance(choice, AxesChoice)
+        sizes = _sizes(field, choice)
+        sizes[STARTS] = choice.layout(field.vocab_size).first_start_bytes[-1]
+        tensors = {role: np.broadcast_to(np.uint8(0), size) for role, size in sizes.items()}
+        return _stored(field, choice, tensors)
+
+    def encode(
+        self,
+        field: Field,
+        choice: object,
+        rng: np.random.Generator,
+        advance: Advance,
+        space: Workspace,
+    ) -> Coded:
+        """Code every row by the tables of a :class:`AxesChoice`."""
+        assert isinstance(choice, AxesChoice)
+        layout, tiers = choice.layout(field.vocab_size), choice.layered.tiers
+        frame, placing, passes = choice.frame, choice.placing, field.passes
+        ordering = None
+        if layout.any_ordered:
+            ordering = order_rows(passes, frame, placing, layout, tiers, choice.row_map)
+        total = field.census.total
+        coding = EncodeTiers(frame, placing, layout, tiers, total, choice.row_map, ordering)
+        lost, tensors = passes.lay(
+            coding,
+            sum,
+            _sizes(field, choice),
+            counter=placing,
+            advance=advance,
+            space=space,
+        )
+        old_ids = tensors.get(PERMUTATION)
+        if isinstance(old_ids, np.ndarray):  # shards keep their bytes
+            tensors[PERMUTATION] = old_ids.view(np.int64)
+        if ordering is not None:
+            tensors[STARTS] = ordering.starts
+        return Coded(_stored(field, choice, tensors), lost)
+
+
+def renumbers(codec: Codec | None) -> TypeGuard[Axes]:
+    """Whether results of ``codec`` take new ids."""
+    return isinstance(codec, Axes) and codec.order != "keep"
+
+
+def _sizes(field: Field, choice: AxesChoice) -> dict[str, int]:
+    """Bytes of the tensors that grow with the number of rows, by role."""
+    layout, placing = choice.layout(field.vocab_size), choice.placing
+    sizes = {CODES: layout.code_bytes}
+    if isinstance(placing, ByRank) and placing.order == "keep":
+        sizes[VECTORS] = TierVectors.planned_bytes(field.vocab_size)
+    elif isinstance(placing, ByRank) or layout.any_ordered:
+        sizes[PERMUTATION] = 8 * field.vocab_size
+    return sizes
+
+
+def _stored(field: Field, choice: AxesChoice, tensors: dict[str, NDArray[Any]]) -> TieredField:
+    """The field of these tensors and of all that is small."""
+    layout = choice.layout(field.vocab_size)
+    values = [coder.values for tier in choice.layered.tiers for coder in tier]
+    stored = choice.frame.stored
+    vectors, permutation = tensors.get(VECTORS), tensors.get(PERMUTATION)
+    return TieredField(
+        field.name,
+        layout,
+        tensors[CODES],
+        np.concatenate([np.zeros(0, np.float16), *values]),
+        np.concatenate([stored[: layout.rank], stored[-1:]]),
+        None if vectors is None else TierVectors(vectors, field.vocab_size),
+        field.dtype.name,
+        renumbered=permutation is not None,
+        permutation=permutation,
+        starts=tensors.get(STARTS),
+    )
+
+
+def _placing(field: Field, order: Order) -> Placing:
+    """Rows by frequency in tiers; ids are ranks where rows stand in order of frequency."""
+    bounds = tier_bounds(field.vocab_size)
+    if field.census.descending:
+        return InOrder(bounds)
+    placing = ByRank.of(field.census, bounds, "keep" if order == "keep" else "frequency")
+    if order == "keep":
+        misplaced = field.passes.run(_Misplaced(placing), sum, counter=placing)
+        if misplaced <= _MISPLACED * field.census.total:
+            return InOrder(bounds)
+    return placing
+
+
+@dataclass(frozen=True, eq=False)
+class _Misplaced:
+    """A task: occurrences of a part's rows that would be in a later tier if ids were ranks."""
+
+    placing: ByRank
+
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> float:
+        frequencies = part.frequencies()
+        own = np.searchsorted(
+            self.placing.bounds[1:-1], np.arange(part.start, part.stop), side="right"
+        )
+        late = 0.0
+        for group in self.placing.groups(part, before):
+            late += float(frequencies[group.rows][own[group.rows] > group.stratum].sum())
+        return late
+
+
+def _measured(
+    sample: Sample,
+    frame: Frame,
+    count: int,
+    total: float,
+    rng: np.random.Generator,
+    ordered: bool,
+) -> TierOffers:
+    """The offers of a tier of ``count`` rows from its sample."""
+    shares = sample.standing_for_all / total
+    coordinates = frame.coordinates(sample.rows, frame.rank)
+    return measure_tier(TierRows(coordinates, shares, count), frame.nats, rng, ordered)

@@ -1,0 +1,127 @@
+"""A field's frame: its mean and its principal axes in the loss metric, as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.codecs.moments_and_samples import Moments
+from saec.format.tier_layout import MOST_AXES
+from saec.tables.loss_metric import Metric
+
+__all__ = ["Frame"]
+
+_LEAST_VARIANCE = 1e-9  # of the first axis's, that another axis has
+# Squared error of a mean in float64, and how far float16 may move it, as a share of the variance.
+_MEAN_NOISE = 1e-24
+_LEAST_AXIS = 64 * float(np.finfo(np.float32).smallest_subnormal)  # what has some digits
+_MEAN_MOVED = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Rows are mean + coordinates @ axes; axes are orthogonal in the metric, most variance first.
+
+    Axes are scaled by the standard deviation along them, so that coordinates are of size one and
+    float16 serves both.
+
+    Args:
+        stored: (rank + 1, dim) float16 or float32, the axes and, last, the mean.
+        dual: (dim, rank) float64; (row - mean) @ dual are a row's coordinates, by least squares in
+            the metric against the axes as stored.
+        nats: (rank,) float64; ``nats[a]`` times the mean squared error of coordinate ``a`` is what
+            that error costs, in nats (1/2 delta' G delta, docs/design.md).
+        rest: nats that remain if every coordinate is exact: those of the axes that are left out,
+            and of what rounding of the mean and the axes takes out of their reach.
+        root: (dim, dim) float64, the metric's: half a squared length after it is nats.
+    """
+
+    stored: NDArray[np.floating[Any]]
+    dual: NDArray[np.float64]
+    nats: NDArray[np.float64]
+    rest: float
+    root: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, moments: Moments, metric: Metric) -> Frame:
+        """The frame of a field with these ``moments``."""
+        mean, covariance = moments.mean, moments.covariance
+        variances, vectors = np.linalg.eigh(metric.root @ covariance @ metric.root)
+        variances, vectors = variances[::-1], vectors[:, ::-1]
+        # Next to no variance is noise of rounding; dividing by it would amplify that.
+        noise = _MEAN_NOISE * float(np.square(metric.root @ mean).sum())
+        useful = np.count_nonzero(variances > max(_LEAST_VARIANCE * variances[0], noise))
+        rank = min(int(useful), MOST_AXES)
+        axes = (vectors[:, :rank] * np.sqrt(variances[:rank])).T @ metric.inverse_root
+        digits = np.abs(axes).max(axis=1, initial=0.0) >= _LEAST_AXIS
+        rank = rank if digits.all() else int(np.argmin(digits))
+        axes = axes[:rank]
+        moved = _MEAN_MOVED * float(variances[:rank].sum())
+        stored = _rounded(axes, mean, metric, moved)
+        kept = stored[:-1].astype(np.float64) @ metric.root
+        gram = kept @ kept.T
+        dual = np.linalg.solve(gram, kept).T
+        # What no coordinates can give back, of the rows as they lie about the stored mean.
+        away = (mean - stored[-1]) @ metric.root
+        lost = np.eye(metric.dim) - dual @ kept
+        about = metric.root @ covariance @ metric.root + np.outer(away, away)
+        rest = max(float(np.einsum("ij,ji->", lost, about)) / 2, 0.0)
+        # The last digits of what BLAS computes depend on the number of threads; codes may not.
+        steady = _to_float32_digits(metric.root @ dual)
+        return cls(stored, steady, np.diag(gram) / 2, rest, metric.root)
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.stored) - 1
+
+    def coordinates(self, rows: NDArray[Any], axes: int) -> NDArray[np.float32]:
+        """Coordinates of ``rows`` (m, dim) on the first ``axes``, (m, axes)."""
+        about = rows.astype(np.float64)
+        about -= self.stored[-1].astype(np.float64)
+        return (about @ self.dual[:, :axes]).astype(np.float32)
+
+    def squared_errors(
+        self, rows: NDArray[Any], coordinates: Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.float64]:
+        """Squared errors (m,) in the metric if ``rows`` become mean + coordinates @ axes.
+
+        ``coordinates`` are (m, some axes) each and lie side by side, from the first axis on.
+        """
+        error = self.stored[-1].astype(np.float64) - rows.astype(np.float64)
+        if coordinates:
+            beside = np.concatenate(coordinates, axis=1).astype(np.float64)
+            error += beside @ self.stored[: beside.shape[1]].astype(np.float64)
+        error = error @ self.root
+        squared: NDArray[np.float64] = np.einsum("nd,nd->n", error, error)
+        return squared
+
+
+def _to_float32_digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``values`` with the digits of float32, in each column relative to the largest: those of a
+    table of tiny values are beyond float32's range."""
+    exponents = np.frexp(np.abs(values).max(axis=0, initial=0.0))[1]
+    rounded = np.ldexp(values, -exponents).astype(np.float32).astype(np.float64)
+    result: NDArray[np.float64] = np.ldexp(rounded, exponents)
+    return result
+
+
+def _rounded(
+    axes: NDArray[np.float64], mean: NDArray[np.float64], metric: Metric, moved: float
+) -> NDArray[np.floating[Any]]:
+    """Axes and mean as float16 where that keeps their digits, else as float32.
+
+    moved: squared distance in the metric by which the mean may move.
+    """
+    values = np.vstack([axes, mean])
+    narrow = np.finfo(np.float16)
+    if np.abs(values).max() <= narrow.max and np.all(np.abs(axes).max(axis=1) >= narrow.tiny):
+        half = values.astype(np.float16)
+        if np.square((mean - half[-1]) @ metric.root).sum() <= moved:
+            return half
+    limit = np.finfo(np.float32).max
+    return values.clip(-limit, limit).astype(np.float32)

@@ -1,0 +1,1 @@
+"""The codec ``Clusters``: the paper's centroids, one code per feature."""

@@ -1,0 +1,332 @@
+"""The paper's codec: clusters of similar features of a field, a centroid each, a code per feature.
+
+Source: Wu, Xu, Zhang, Chen, Wang, "Saec: Similarity-Aware Embedding Compression in Recommendation
+Systems", arXiv 1903.00103 (APSys 2020).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.artifact import entry_bytes
+from saec.bits.packing import PackedCodes, bits_for, packed_bytes
+from saec.clustering.headtail import HeadPoints, head_size
+from saec.clustering.lloyd import Clustering, kmeans
+from saec.clustering.points import Search
+from saec.clustering.rowmap import RowMap
+from saec.clustering.seeding import Seeding
+from saec.codecs.clusters.distortion_curve import field_map, judged_rows, measure_curves, surveyed
+from saec.codecs.protocol import Coded, Option
+from saec.errors import FieldError, OptionError
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook, CodebookDtype
+from saec.format.compressed_field import CompressedField
+from saec.streaming.bit_writes import Piece, run_of_codes
+from saec.streaming.chunks import Chunk
+from saec.streaming.map_reduce import Advance, silent
+from saec.streaming.scratch import Workspace
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
+
+__all__ = ["Clusters", "ClustersChoice"]
+
+logger = logging.getLogger(__name__)
+
+_CURVE_ITERATIONS = (
+    3  # of k-means, for a point of the curve: it needs slopes, not the last per cent
+)
+_LEAST_OF_SHARE = 64  # clusters: a few dozen genres or hours are no heavy tail
+_FINENESS = 8  # numbers of clusters on offer per doubling
+
+_CODES = "codes"  # role of the tensor
+
+
+@dataclass(frozen=True)
+class ClustersChoice:
+    """What allocation chose for a field: its clusters, and the axes kept of their centroids.
+
+    The metric is that in which rows are near, None for Euclidean distance. A unit of distortion
+    among points, weighted by frequency, costs ``unit`` in nats, or without a metric in squares of
+    the table's values. ``row_map`` takes rows to points.
+    """
+
+    clusters: int
+    rank: int
+    metric: Metric | None
+    unit: float
+    row_map: RowMap
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Weighted k-means per field, learned from the head and assigned to all.
+
+    Rows are near, and axes principal, in the loss metric if there is one.
+
+    Args:
+        clusters: per field, a number (int), or a share of its features but at least 64 (float below
+            1); None lets the budget decide.
+        head_share: clusters are learned from the fewest features that cover this share of all
+            occurrences; 1 learns from every feature seen in training.
+        rows_per_cluster: the head holds at least this many features per cluster.
+        weighting: features count as frequency ** weighting while learning; 0 counts them alike.
+        iterations: of k-means at most.
+        tolerance: stop once an iteration lowers the distortion by less than this share.
+        seeding: "k-means++" or "random".
+        codebook: dtype of stored centroids, "float32", "float16" or "int8" (a scale per axis). The
+            budget also decides how many principal axes of the centroids are kept.
+        radius_share: 1 finds the nearest centroid of every feature; less looks into fewer groups of
+            centroids and is faster (see :class:`~saec.clustering.points.ArrayPoints`).
+
+    Defaults are measured in docs/results.md.
+
+    Raises:
+        OptionError: an option lies outside its range.
+    """
+
+    clusters: int | float | None = None
+    head_share: float = 0.2
+    rows_per_cluster: float = 8.0
+    weighting: float = 1.0
+    iterations: int = 10
+    tolerance: float = 1e-3
+    seeding: Seeding = "k-means++"
+    codebook: CodebookDtype = "int8"
+    radius_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.clusters is not None:
+            share = isinstance(self.clusters, float)
+            _expect("clusters", self.clusters, 0 < self.clusters < (1 if share else 2**31))
+        _expect("head_share", self.head_share, 0 <= self.head_share <= 1)
+        _expect("rows_per_cluster", self.rows_per_cluster, self.rows_per_cluster >= 1)
+        _expect("weighting", self.weighting, 0 <= self.weighting <= 2)
+        _expect("iterations", self.iterations, self.iterations >= 1)
+        _expect("tolerance", self.tolerance, self.tolerance >= 0)
+        _expect("seeding", self.seeding, self.seeding in ("k-means++", "random"))
+        _expect("codebook", self.codebook, self.codebook in ("float32", "float16", "int8"))
+        _expect("radius_share", self.radius_share, 0 <= self.radius_share <= 1)
+
+    def options(
+        self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
+    ) -> Sequence[Option]:
+        """Numbers of clusters and axes on offer; see :class:`~saec.codecs.protocol.Codec`."""
+        survey = surveyed(field, rng, space)
+        self._check_range(field, survey.largest)
+        metric, unit = _of_size_one(field, metric)
+        row_map = field_map(field, survey, None if metric is None else metric.root)
+        if self.codebook != "int8":  # which alone has one step for all centroids
+            row_map = replace(row_map, reach=None)
+        whole = ClustersChoice(
+            field.vocab_size, field.dim, metric, unit * 4.0**row_map.exponent, row_map
+        )
+        if self.clusters is not None:
+            choice = replace(whole, clusters=self._fixed_clusters(field))
+            return [Option(self._bits(field, choice), 0.0, choice)]
+        offers = _offers(field.vocab_size)
+        heads: dict[int, HeadPoints] = {}  # few clusters have the same one
+
+        def learn(clusters: int) -> Clustering:
+            choice = replace(whole, clusters=clusters)
+            size = self._head_size(field, choice)
+            if size not in heads:
+                heads.clear()
+                heads[size] = self._head(field, choice, space)
+            return self._learn(heads[size], choice, _CURVE_ITERATIONS, rng, silent)
+
+        ranks, judged = _ranks(field.dim), judged_rows(survey, row_map)
+        store = partial(self._store, whole)
+        curves = measure_curves(
+            field.name, learn, store, ranks, whole.clusters, judged, row_map, space
+        )
+        return [
+            Option(self._bits(field, choice), float(distortion) * choice.unit, choice)
+            for rank, curve in curves.items()
+            for clusters, distortion in zip(offers, curve.at(offers), strict=True)
+            for choice in [replace(whole, clusters=int(clusters), rank=rank)]
+        ]
+
+    def least(self, field: Field) -> CompressedField:
+        """The clusters asked for, or one; see :class:`~saec.codecs.protocol.Codec`."""
+        if self.clusters is not None:
+            clusters, rank = self._fixed_clusters(field), field.dim
+        else:
+            clusters, rank = 1, _ranks(field.dim)[0]
+        return ClusteredField.planned(field, clusters, self.codebook, rank)
+
+    def plan(self, field: Field, choice: object) -> CompressedField:
+        """A field of the size of a :class:`ClustersChoice`; see ``Codec``."""
+        assert isinstance(choice, ClustersChoice)
+        return ClusteredField.planned(field, choice.clusters, self.codebook, choice.rank)
+
+    def encode(
+        self,
+        field: Field,
+        choice: object,
+        rng: np.random.Generator,
+        advance: Advance,
+        space: Workspace,
+    ) -> Coded:
+        """Learn the clusters of a :class:`ClustersChoice` and code every row with them."""
+        assert isinstance(choice, ClustersChoice)
+        head = self._head(field, choice, space)
+        clustering = self._learn(head, choice, self.iterations, rng, advance)
+        self._tell(field, choice, len(clustering.centroids))
+        (codebook,) = self._store(choice, clustering, [choice.rank])
+        # Rounding may have taken all rows from a cluster.
+        codebook = codebook.keep(head.used(choice.row_map.centroids(codebook.values)))
+        bits = bits_for(codebook.clusters)
+        lost, tensors = field.passes.lay(
+            _EncodeClusters(codebook.values, bits, choice.row_map, self.radius_share),
+            sum,
+            {_CODES: packed_bytes(field.vocab_size, bits)},
+            advance=lambda share: advance(share / 2),
+            space=space,
+        )
+        packed = PackedCodes(tensors[_CODES], field.vocab_size, bits)
+        stored = ClusteredField(field.name, packed, codebook, field.dtype.name)
+        # Without a metric, options have another unit than nats.
+        nats = choice.unit / (2 * field.census.total) if choice.metric is None else choice.unit
+        return Coded(stored, lost * nats)
+
+    def _tell(self, field: Field, choice: ClustersChoice, found: int) -> None:
+        """Log that there are fewer clusters than the user asked for."""
+        if self.clusters is not None and found < choice.clusters:
+            logger.warning(
+                "field %r: %d clusters were asked for, but only %d different rows have weight; "
+                "there are %d clusters",
+                field.name,
+                choice.clusters,
+                found,
+                found,
+            )
+
+    def _fixed_clusters(self, field: Field) -> int:
+        clusters = self.clusters
+        if isinstance(clusters, float):
+            clusters = max(_LEAST_OF_SHARE, round(clusters * field.vocab_size))
+        assert clusters is not None
+        return min(clusters, field.vocab_size)
+
+    def _check_range(self, field: Field, largest: float) -> None:
+        """Whether the codebook's dtype holds values of up to ``largest``."""
+        if self.codebook != "float16" or not largest:
+            return
+        half = np.finfo(np.float16)
+        if not float(half.tiny) <= largest <= float(half.max):
+            raise FieldError(
+                f"field {field.name!r}: the largest value is {largest:.3g}; codebooks of float16 "
+                f"hold {half.tiny:.2g} to {half.max:.5g}: take codebook='float32' or 'int8'"
+            )
+
+    def _bits(self, field: Field, choice: ClustersChoice) -> int:
+        return 8 * entry_bytes(self.plan(field, choice).entry)
+
+    def _store(
+        self, choice: ClustersChoice, clustering: Clustering, ranks: Sequence[int]
+    ) -> list[Codebook]:
+        return Codebook.round_at(
+            clustering.centroids,
+            self.codebook,
+            ranks,
+            clustering.weights,
+            choice.metric,
+            choice.row_map.exponent,
+        )
+
+    def _learn(
+        self,
+        head: HeadPoints,
+        choice: ClustersChoice,
+        iterations: int,
+        rng: np.random.Generator,
+        advance: Advance,
+    ) -> Clustering:
+        """Clusters near in the metric of ``choice``, with centroids in the table's own space but
+        for the scale of points."""
+        learned = kmeans(
+            head,
+            choice.clusters,
+            rng=rng,
+            iterations=iterations,
+            tolerance=self.tolerance,
+            seeding=self.seeding,
+            advance=lambda: advance(0.5 / iterations),
+        )
+        if choice.metric is None:
+            return learned
+        centroids = (learned.centroids @ choice.metric.inverse_root).astype(np.float32)
+        return replace(learned, centroids=centroids)
+
+    def _head_size(self, field: Field, choice: ClustersChoice) -> int:
+        at_least = int(np.ceil(self.rows_per_cluster * choice.clusters))
+        return head_size(field.census, self.head_share, at_least)
+
+    def _head(self, field: Field, choice: ClustersChoice, space: Workspace) -> HeadPoints:
+        return HeadPoints(
+            field,
+            self._head_size(field, choice),
+            weighting=self.weighting,
+            row_map=choice.row_map,
+            radius_share=self.radius_share,
+            space=space,
+        )
+
+
+class _EncodeClusters:
+    """A task that codes a part with the nearest of the ``values`` (k, dim) of a codebook.
+
+    Gives the part's distortion among points, weighted by frequency.
+    """
+
+    def __init__(
+        self,
+        values: NDArray[np.float32],
+        bits: int,
+        row_map: RowMap,
+        radius_share: float,
+    ) -> None:
+        self._bits, self._row_map = bits, row_map
+        self._search = Search(row_map.centroids(values), radius_share)
+
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> tuple[float, list[Piece]]:
+        frequencies = part.frequencies()
+        points = self._row_map(part.weights(), frequencies)
+        codes = self._search.nearest(points)
+        error = self._search.centroids[codes] - points
+        squared = np.einsum("nd,nd->n", error, error, dtype=np.float64)
+        # No dot product: its last digits depend on the number of threads.
+        lost = float((frequencies * squared).sum())
+        return lost, [run_of_codes(_CODES, part.start * self._bits, [codes], [self._bits])]
+
+
+def _expect(option: str, value: object, holds: bool) -> None:
+    if not holds:
+        raise OptionError(f"{option} cannot be {value!r}")
+
+
+def _of_size_one(field: Field, metric: Metric | None) -> tuple[Metric | None, float]:
+    """The metric without its scale, which could take float32 squares out of range, and the nats
+    of one unit of the field's distortion in it; no metric, and 1.
+    """
+    if metric is None:
+        return None, 1.0
+    scale = float(np.trace(metric.matrix)) / metric.dim
+    return Metric(metric.matrix / scale), scale / (2 * field.census.total)
+
+
+def _ranks(dim: int) -> list[int]:
+    """Numbers of axes on offer: the table's own, and down to an eighth of them."""
+    return sorted({dim} | {max(1, dim * sixteenths // 16) for sixteenths in (2, 4, 5, 6, 8, 12)})
+
+
+def _offers(most: int) -> NDArray[np.int64]:
+    """Numbers of clusters from 1 to ``most``, :data:`_FINENESS` per doubling."""
+    steps = np.arange(int(_FINENESS * np.log2(most)) + 1)
+    return np.unique(np.append(np.rint(2.0 ** (steps / _FINENESS)), most).astype(np.int64))

@@ -1,0 +1,137 @@
+"""Distortion of a field as a function of its number of clusters, measured at a few numbers.
+
+Allocation needs to know what one more bit would buy in every field before anything is coded. A
+short k-means on the head at a few numbers of clusters, judged on rows of the whole vocabulary,
+gives points of the curve; between them it is a straight line in logarithms, since distortion falls
+as a power of the number of clusters (Zador 1982: D ~ k^(-2/dim), with the rows' effective dim).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.clustering.headtail import ranked
+from saec.clustering.lloyd import Clustering
+from saec.clustering.points import ArrayPoints
+from saec.clustering.rowmap import RowMap
+from saec.codecs.moments_and_samples import Survey, row_map_of, survey_of
+from saec.format.codebook import Codebook
+from saec.streaming.scratch import Workspace
+from saec.streaming.strata import Placing
+from saec.tables.field import Field
+
+__all__ = ["DistortionCurve", "field_map", "judged_rows", "measure_curves", "surveyed"]
+
+_LARGEST = 4096  # clusters; beyond, the last slope goes on
+_JUDGED = 1 << 15  # most frequent rows judged, and as many of the others
+
+
+@dataclass(frozen=True, eq=False)
+class DistortionCurve:
+    """``clusters`` ascending from 1, ``distortion`` the weighted squared error with as many."""
+
+    clusters: NDArray[np.int64]
+    distortion: NDArray[np.float64]
+
+    def at(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Expected distortion with ``clusters`` (m,) clusters."""
+        known = np.log(self.clusters.astype(np.float64))
+        # Where the distortion is nothing at all, its logarithm must still be a number.
+        least = np.finfo(np.float64).tiny
+        height = np.log(np.maximum(self.distortion, least))
+        wanted = np.log(clusters.astype(np.float64))
+        inside = np.interp(wanted, known, height)
+        if len(known) > 1:
+            slope = min(0.0, (height[-1] - height[-2]) / (known[-1] - known[-2]))
+            inside = inside + slope * np.maximum(0.0, wanted - known[-1])
+        return np.exp(inside)
+
+
+def measure_curves(
+    name: str,
+    learn: Callable[[int], Clustering],
+    store: Callable[[Clustering, Sequence[int]], Sequence[Codebook]],
+    ranks: Sequence[int],
+    most: int,
+    judged: ArrayPoints,
+    row_map: RowMap,
+    space: Workspace,
+) -> dict[int, DistortionCurve]:
+    """Measure a curve of a field up to ``most`` clusters for each rank of the codebook.
+
+    Args:
+        name: the field's.
+        learn: clusters -> clustering.
+        store: (clustering, ranks) -> codebooks as they would be stored; these are judged.
+        ranks: numbers of axes kept.
+        most: clusters at most.
+        judged: rows that stand for all, see :func:`judged_rows`.
+        row_map: takes centroids to where these are.
+        space: remembers what was measured.
+    """
+
+    def measured() -> dict[str, NDArray[Any]]:
+        return _measured(judged, row_map, learn, store, ranks, most)
+
+    arrays = space.recalled("curves", name, measured)
+    return {rank: DistortionCurve(arrays["clusters"], arrays[f"{rank}"]) for rank in ranks}
+
+
+def _measured(
+    points: ArrayPoints,
+    row_map: RowMap,
+    learn: Callable[[int], Clustering],
+    store: Callable[[Clustering, Sequence[int]], Sequence[Codebook]],
+    ranks: Sequence[int],
+    most: int,
+) -> dict[str, NDArray[Any]]:
+    """Numbers of clusters, and under each rank the distortion with as many."""
+    counts: list[int] = []
+    distortion: dict[int, list[float]] = {rank: [] for rank in ranks}
+    clusters = 1
+    while clusters <= min(most, _LARGEST):
+        clustering = learn(clusters)
+        counts.append(clusters)
+        for rank, codebook in zip(ranks, store(clustering, ranks), strict=True):
+            step = points.step(row_map.centroids(codebook.values))
+            distortion[rank].append(float(step.distortion.sum()))
+        if len(clustering.centroids) < clusters:
+            break  # no more different rows
+        clusters *= 4 if clusters > 1 else 2
+    # Noise of short runs must not make more clusters look worse.
+    return {
+        "clusters": np.array(counts),
+        **{f"{rank}": np.minimum.accumulate(distortion[rank]) for rank in ranks},
+    }
+
+
+def surveyed(field: Field, rng: np.random.Generator, space: Workspace) -> Survey:
+    """Survey a field: all frequent rows and a sample of the others."""
+    return survey_of(field, _strata(field), _cut(field), int(rng.integers(1 << 63)), space)
+
+
+def field_map(field: Field, survey: Survey, root: NDArray[np.float64] | None) -> RowMap:
+    """Takes rows to points, as a survey by :func:`surveyed` shows them."""
+    return row_map_of(survey, _strata(field).bounds, root)
+
+
+def judged_rows(survey: Survey, row_map: RowMap) -> ArrayPoints:
+    """Rows that stand for all of a field."""
+    samples = survey.samples
+    rows = np.concatenate([sample.rows for sample in samples])
+    weights = np.concatenate([sample.standing_for_all for sample in samples])
+    frequencies = np.concatenate([sample.frequencies for sample in samples])
+    return ArrayPoints(row_map(rows, frequencies), weights)
+
+
+def _strata(field: Field) -> Placing:
+    return ranked(field, _cut(field))
+
+
+def _cut(field: Field) -> int:
+    return _JUDGED if field.vocab_size > 2 * _JUDGED else field.vocab_size

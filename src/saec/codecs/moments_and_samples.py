@@ -1,0 +1,247 @@
+"""One pass over a field that tells all of what its codes are learned from: moments and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.clustering.rowmap import Reach, RowMap, exponent_of
+from saec.streaming.chunks import Chunk
+from saec.streaming.scratch import Workspace
+from saec.streaming.strata import Placing, sampled
+from saec.tables.field import Field
+
+__all__ = ["Moments", "Sample", "Survey", "moments_of", "near_survey", "row_map_of", "survey_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Weight, mean (dim,) and scatter about it (dim, dim) of weighted rows, float64."""
+
+    weight: float
+    mean: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """Weighted covariance (dim, dim)."""
+        return self.scatter / self.weight
+
+    @classmethod
+    def of(cls, rows: NDArray[Any], weights: NDArray[np.float64]) -> Moments:
+        """Of ``rows`` (m, dim) with ``weights`` (m,)."""
+        wide = rows.astype(np.float64)
+        weight = float(weights.sum())
+        if weight == 0.0:
+            dim = rows.shape[1]
+            return cls(0.0, np.zeros(dim), np.zeros((dim, dim)))
+        mean = (weights / weight) @ wide
+        wide -= mean
+        return cls(weight, mean, (wide * weights[:, None]).T @ wide)
+
+    @classmethod
+    def join(cls, parts: Sequence[Moments]) -> Moments:
+        """Of all the rows of ``parts`` (Chan, Golub and LeVeque 1983)."""
+        weight = sum(part.weight for part in parts)
+        if weight == 0.0:
+            return parts[0]
+        mean = np.add.reduce([part.mean * (part.weight / weight) for part in parts])
+        away = [part.mean - mean for part in parts]
+        scatter = np.add.reduce(
+            [
+                part.scatter + part.weight * np.outer(gap, gap)
+                for part, gap in zip(parts, away, strict=True)
+            ]
+        )
+        return cls(weight, mean, scatter)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Rows of a stratum that stand for all of them.
+
+    blocks: of rows (m, dim) float32 and their frequencies (m,); weight: sum of the frequencies of
+    all rows of the stratum.
+    """
+
+    blocks: tuple[tuple[NDArray[np.float32], NDArray[np.float64]], ...] = ()
+    weight: float = 0.0
+
+    @cached_property
+    def rows(self) -> NDArray[np.float32]:
+        """All rows of the sample (m, dim)."""
+        return np.concatenate([rows for rows, _ in self.blocks])
+
+    @cached_property
+    def frequencies(self) -> NDArray[np.float64]:
+        """Their frequencies (m,)."""
+        return np.concatenate([frequencies for _, frequencies in self.blocks])
+
+    @property
+    def standing_for_all(self) -> NDArray[np.float64]:
+        """Frequencies scaled so that they sum up to those of the stratum."""
+        kept = float(self.frequencies.sum())
+        if not kept:  # of those that occur none was drawn
+            return np.full(len(self.frequencies), self.weight / len(self.frequencies))
+        return self.frequencies / kept * self.weight
+
+    @classmethod
+    def join(cls, parts: Sequence[Sample]) -> Sample:
+        """The samples of neighbours, one after the other."""
+        blocks = tuple(block for part in parts for block in part.blocks)
+        return cls(blocks, sum(part.weight for part in parts))
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What is known of a field after one pass.
+
+    moments: of all rows; samples: of each stratum; largest: of the absolute values; longest: of
+    the rows' lengths.
+    """
+
+    moments: Moments
+    samples: tuple[Sample, ...]
+    largest: float = 0.0
+    longest: float = 0.0
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of it, to be kept in a file."""
+        arrays: dict[str, NDArray[Any]] = {
+            "weight": np.array(self.moments.weight),
+            "mean": self.moments.mean,
+            "scatter": self.moments.scatter,
+            "largest": np.array(self.largest),
+            "longest": np.array(self.longest),
+            "weights": np.array([sample.weight for sample in self.samples]),
+        }
+        for stratum, sample in enumerate(self.samples):
+            arrays[f"rows {stratum}"] = sample.rows
+            arrays[f"frequencies {stratum}"] = sample.frequencies
+        return arrays
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Survey:
+        """The survey that has these :attr:`arrays`."""
+        samples = tuple(
+            Sample(((arrays[f"rows {stratum}"], arrays[f"frequencies {stratum}"]),), float(weight))
+            for stratum, weight in enumerate(arrays["weights"])
+        )
+        moments = Moments(float(arrays["weight"]), arrays["mean"], arrays["scatter"])
+        return cls(moments, samples, float(arrays["largest"]), float(arrays["longest"]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Surveying:
+    """A task that surveys a part. ``size``: rows of a sample; ``seed``: draws them."""
+
+    placing: Placing
+    size: int
+    seed: int
+
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> Survey:
+        weights, frequencies = part.weights(), part.frequencies()
+        samples = [Sample()] * (len(self.placing.bounds) - 1)
+        counts = np.diff(self.placing.bounds)
+        for group in self.placing.groups(part, before):
+            chosen = sampled(group, int(counts[group.stratum]), self.size, self.seed)
+            # In order of their ids, so that the sample does not tell how the field was cut.
+            rows = np.sort(np.arange(len(part))[group.rows][chosen])
+            block = (weights[rows].astype(np.float32), frequencies[rows])
+            weight = float(frequencies[group.rows].sum())
+            samples[group.stratum] = Sample((block,) if len(chosen) else (), weight)
+        largest = float(np.abs(weights).max())
+        longest = _longest(weights, largest)
+        return Survey(Moments.of(weights, frequencies), tuple(samples), largest, longest)
+
+
+def survey_of(field: Field, placing: Placing, size: int, seed: int, space: Workspace) -> Survey:
+    """Survey ``field`` in one pass, with up to ``size`` rows of each stratum of ``placing``."""
+
+    def surveyed() -> dict[str, NDArray[Any]]:
+        task = _Surveying(placing, size, seed)
+        return field.passes.run(task, _joined, counter=placing).arrays
+
+    return Survey.of_arrays(space.recalled("survey", field.name, surveyed))
+
+
+def moments_of(field: Field, row_map: RowMap | None = None) -> Moments:
+    """Moments of the rows, as near as they count, weighted by frequency, from one pass."""
+    return field.passes.run(_TakeMoments(row_map or RowMap()), Moments.join)
+
+
+@dataclass(frozen=True, eq=False)
+class _TakeMoments:
+    """A task: the moments of a part."""
+
+    row_map: RowMap
+
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> Moments:
+        frequencies = part.frequencies()
+        return Moments.of(self.row_map.near(part.weights(), frequencies), frequencies)
+
+
+def row_map_of(
+    survey: Survey, bounds: NDArray[np.int64], root: NDArray[np.float64] | None
+) -> RowMap:
+    """Takes rows to points of size one, none of them far from nearly all others.
+
+    Args:
+        survey: of the field.
+        bounds: of the strata of its samples.
+        root: of the metric, or None.
+    """
+    exponent = exponent_of(survey.largest)
+    samples = [
+        (sample, np.full(len(sample.rows), count / len(sample.rows)))
+        for sample, count in zip(survey.samples, np.diff(bounds), strict=True)
+        if sample.blocks
+    ]
+    rows = np.concatenate([sample.rows for sample, _ in samples])
+    weights = np.concatenate([sample.standing_for_all for sample, _ in samples])
+    counts = np.concatenate([each for _, each in samples])
+    reach = Reach.of(np.ldexp(rows, -exponent), weights, counts, root)
+    if reach is not None and reach.holds(float(np.ldexp(survey.longest, -exponent)), root):
+        reach = None
+    return RowMap(exponent, root, reach)
+
+
+def near_survey(field: Field, survey: Survey, row_map: RowMap) -> Survey:
+    """``survey`` with rows as near as they count; takes a pass where some may be far."""
+    if row_map.reach is None:
+        return survey
+    samples = tuple(
+        replace(
+            sample,
+            blocks=tuple(
+                (row_map.near(rows, frequencies), frequencies)
+                for rows, frequencies in sample.blocks
+            ),
+        )
+        for sample in survey.samples
+    )
+    return replace(survey, moments=moments_of(field, row_map), samples=samples)
+
+
+def _longest(rows: NDArray[Any], largest: float) -> float:
+    """The greatest length of ``rows`` (m, dim), whose largest absolute value is known."""
+    if not largest:
+        return 0.0
+    scaled = np.ldexp(rows.astype(np.float32), -exponent_of(largest))
+    return float(np.sqrt(np.einsum("nd,nd->n", scaled, scaled).max())) * 2.0 ** exponent_of(largest)
+
+
+def _joined(parts: Sequence[Survey]) -> Survey:
+    strata = zip(*(part.samples for part in parts), strict=True)
+    return Survey(
+        Moments.join([part.moments for part in parts]),
+        tuple(Sample.join(samples) for samples in strata),
+        max(part.largest for part in parts),
+        max(part.longest for part in parts),
+    )

@@ -1,0 +1,165 @@
+"""Split a budget over fields: where does the next bit lower distortion most?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from saec.codecs.protocol import Option
+from saec.errors import BudgetError
+
+__all__ = ["Optimum", "allocate", "allocate_within", "frontier"]
+
+
+def allocate(
+    options: Sequence[Sequence[Option]], budget_bits: int, names: Sequence[str]
+) -> list[Option]:
+    """Choose one option per field so that total distortion is small within ``budget_bits``.
+
+    Minimises distortion + lambda * bits for the least lambda that the budget admits (Shoham and
+    Gersho, Efficient bit allocation for an arbitrary set of quantizers, IEEE Trans. ASSP 36,
+    1988). No bisection is needed, see :func:`frontier`. What is left of the budget is filled
+    greedily, with options off the hull too.
+
+    A larger budget never gives more distortion. (The fill takes steps of falling slope; when a
+    larger budget makes it take another step, that step is longer than all the smaller budget had
+    left, and at least as steep.)
+
+    Args:
+        options: for each field, at least one option, in any order.
+        budget_bits: bits that all chosen options may take together.
+        names: the fields' names, for the error.
+
+    Returns:
+        One option per field, in order.
+
+    Raises:
+        BudgetError: even the cheapest options exceed the budget; gives the smallest possible total.
+    """
+    assert len(options) == len(names), "every field needs a name"
+    assert all(options), "every field needs an option"
+    hulls = [_lower_hull(field) for field in options]
+    spent = sum(hull[0].bits for hull in hulls)
+    if spent > budget_bits:
+        raise _unmet(budget_bits, spent, hulls, names)
+    for step in frontier(options):
+        if step.bits > budget_bits:
+            break
+        best = step
+    return _fill(list(best.chosen), options, budget_bits - best.bits)
+
+
+def allocate_within(options: Sequence[Sequence[Option]], distortion: float) -> list[Option]:
+    """Choose one option per field so that total distortion is at most ``distortion`` in few bits.
+
+    The first optimum of :func:`frontier` that is good enough; then fields take cheaper options as
+    long as the total allows it, those first that save most.
+
+    Args:
+        options: for each field, at least one option, one of them without distortion.
+        distortion: what all chosen options may lose together.
+    """
+    step = next(step for step in frontier(options) if step.distortion <= distortion)
+    return _thin(list(step.chosen), options, distortion - step.distortion)
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """An optimum: total bits and distortion, and one option per field."""
+
+    bits: int
+    distortion: float
+    chosen: tuple[Option, ...]
+
+
+def frontier(options: Sequence[Sequence[Option]]) -> Iterator[Optimum]:
+    """All optima of distortion + lambda * bits, from the fewest bits on.
+
+    As lambda falls, each field walks down the lower convex hull of its options, so all fields'
+    hull segments, steepest first, give the exact sequence.
+    """
+    hulls = [_lower_hull(field) for field in options]
+    segments = _steepest_first(hulls)
+    # Added up from the end, where sums are smallest: what is left there may be 1e-9 of the start.
+    saved = [before.distortion - after.distortion for _, before, after in reversed(segments)]
+    least = sum(hull[-1].distortion for hull in hulls)
+    distortions = list(accumulate(saved, initial=least))
+    chosen = [hull[0] for hull in hulls]
+    bits = sum(option.bits for option in chosen)
+    yield Optimum(bits, distortions.pop(), tuple(chosen))
+    for field, before, after in segments:
+        chosen[field] = after
+        bits += after.bits - before.bits
+        yield Optimum(bits, distortions.pop(), tuple(chosen))
+
+
+def _lower_hull(options: Sequence[Option]) -> list[Option]:
+    """The corners of the lower convex hull, cheapest first, distortion falling."""
+    hull: list[Option] = []
+    for option in sorted(options, key=lambda o: (o.bits, o.distortion)):
+        if hull and option.distortion >= hull[-1].distortion:
+            continue
+        while len(hull) > 1 and _slope(hull[-1], option) >= _slope(hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(option)
+    return hull
+
+
+def _slope(a: Option, b: Option) -> float:
+    """Distortion saved per bit between two options, ``b`` taking more bits."""
+    return (a.distortion - b.distortion) / (b.bits - a.bits)
+
+
+def _steepest_first(hulls: Sequence[Sequence[Option]]) -> list[tuple[int, Option, Option]]:
+    """All hull segments: field, start and end; a field's own segments stay in order."""
+    segments = [(field, a, b) for field, hull in enumerate(hulls) for a, b in pairwise(hull)]
+    return sorted(segments, key=lambda segment: -_slope(*segment[1:]))
+
+
+def _fill(chosen: list[Option], options: Sequence[Sequence[Option]], left: int) -> list[Option]:
+    """Spend ``left`` bits: again and again the option that fits and saves most per bit."""
+    candidates = [(field, option) for field, all_ in enumerate(options) for option in all_]
+    owner = np.array([field for field, _ in candidates])
+    bits = np.array([option.bits for _, option in candidates], np.int64)
+    distortion = np.array([option.distortion for _, option in candidates])
+    while True:
+        step = bits - np.array([option.bits for option in chosen], np.int64)[owner]
+        saved = np.array([option.distortion for option in chosen])[owner] - distortion
+        usable = (step <= left) & (saved > 0)
+        if not usable.any():
+            return chosen
+        # An option that takes no more bits and loses less comes before all others.
+        slope = np.where(step > 0, saved / np.maximum(step, 1), np.inf)
+        best = int(np.argmax(np.where(usable, slope, -np.inf)))
+        chosen[owner[best]] = candidates[best][1]
+        left -= int(step[best])
+
+
+def _thin(chosen: list[Option], options: Sequence[Sequence[Option]], slack: float) -> list[Option]:
+    """Give up to ``slack`` of distortion for bits: again and again the option that saves most."""
+    while True:
+        saving = [
+            (now.bits - option.bits, field, option)
+            for field, now in enumerate(chosen)
+            for option in options[field]
+            if option.bits < now.bits and option.distortion - now.distortion <= slack
+        ]
+        if not saving:
+            return chosen
+        _, field, option = max(saving, key=lambda item: item[0])
+        slack -= option.distortion - chosen[field].distortion
+        chosen[field] = option
+
+
+def _unmet(
+    budget_bits: int, smallest: int, hulls: Sequence[Sequence[Option]], names: Sequence[str]
+) -> BudgetError:
+    largest = max(range(len(hulls)), key=lambda field: hulls[field][0].bits)
+    return BudgetError(
+        f"a budget of {budget_bits} bits ({budget_bits // 8} bytes) cannot be met: the smallest "
+        f"possible is {smallest} bits ({-(-smallest // 8)} bytes), "
+        f"of which {names[largest]!r} takes {hulls[largest][0].bits} bits"
+    )

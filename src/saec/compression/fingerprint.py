@@ -1,0 +1,42 @@
+"""A hash of all that an artifact depends on, by which interrupted work is recognised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+import saec.artifact as artifact
+from saec.codecs.protocol import Codec
+from saec.compression.budget import Budget
+from saec.tables.field import Field
+
+__all__ = ["fingerprint"]
+
+
+def fingerprint(
+    fields: Sequence[Field],
+    budget: Budget | None,
+    codec: Codec | None,
+    metrics: Mapping[str, ArrayLike] | None,
+    seed: int,
+) -> str:
+    """A hash of all that the artifact depends on; of files, their sizes and times of change."""
+    known = {
+        "versions": [version("saec"), artifact.FORMAT],
+        "fields": [[field.name, field.rows.identity, field.counts.identity] for field in fields],
+        "metrics": None if metrics is None else _hashed(metrics),
+        "asked": [repr(budget), repr(codec), seed],
+    }
+    return blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
+
+
+def _hashed(metrics: Mapping[str, ArrayLike]) -> dict[str, str]:
+    return {
+        name: blake2b(np.asarray(matrix, np.float64).tobytes(), digest_size=16).hexdigest()
+        for name, matrix in metrics.items()
+    }

@@ -1,0 +1,222 @@
+"""What a model's tables are like, and where the bytes would go, before anything is coded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from saec.clustering.rowmap import RowMap
+from saec.codecs.clusters.distortion_curve import field_map, surveyed
+from saec.codecs.moments_and_samples import Moments
+from saec.compression.budget import Ratio
+from saec.compression.plan import Priced, field_rng
+from saec.streaming.chunks import Chunk
+from saec.streaming.scratch import IN_MEMORY
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
+from saec.util.html_table import html_table, text_table
+
+__all__ = ["InspectedField", "Inspection", "inspect"]
+
+_MOST_FAR = 8  # rows of a field that are named
+
+_HEADING = (
+    *("field", "rows", "dim", "bytes", "rows once", "of occurrences", "directions"),
+    *("would take", "bits per feature"),
+)
+
+
+@dataclass(frozen=True)
+class InspectedField:
+    """A field and its share of the plan.
+
+    Args:
+        name: the field's.
+        vocab_size: rows of the table.
+        dim: width of the table.
+        nbytes: of the table, in its own dtype.
+        rows_once: share of the rows whose frequency is 1.
+        occurrences_once: share of all occurrences that these rows make.
+        directions: effective number of directions in which rows differ, (sum v)^2 / sum v^2 over
+            the variances v along the principal axes; 0 if all rows are equal.
+        planned_nbytes: about what the field would take.
+        far_rows: id of each row that lies much farther from the mean than nearly all others, at
+            most 8 of them, and how many times as far, the farthest first. Codebooks of int8 store
+            such rows nearer to the others than they are, so that the others keep their digits.
+    """
+
+    name: str
+    vocab_size: int
+    dim: int
+    nbytes: int
+    rows_once: float
+    occurrences_once: float
+    directions: float
+    planned_nbytes: int
+    far_rows: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def planned_bits_per_feature(self) -> float:
+        """Bits that a row would take on average."""
+        return 8 * self.planned_nbytes / self.vocab_size
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All fields, and the file that the plan would make.
+
+    Args:
+        fields: in the order in which they were given.
+        in_loss_metric: whether directions and plan follow the loss metric, not Euclidean distance.
+        planned_nbytes: bytes of the file, at most.
+        planned_loss_increase: nats; None without metrics.
+    """
+
+    fields: tuple[InspectedField, ...]
+    in_loss_metric: bool
+    planned_nbytes: int
+    planned_loss_increase: float | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables, in their own dtypes."""
+        return sum(field.nbytes for field in self.fields)
+
+    @property
+    def planned_ratio(self) -> float:
+        """Compression ratio of the plan."""
+        return self.nbytes / self.planned_nbytes
+
+    def __str__(self) -> str:
+        return text_table(self._caption, _HEADING, map(_cells, self.fields))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is unusual, a line for each field where something is."""
+        return tuple(_remark(field) for field in self.fields if field.far_rows)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._caption, _HEADING, map(_cells, self.fields))
+
+    @property
+    def _caption(self) -> str:
+        loss = self.planned_loss_increase
+        cost = "" if loss is None else f", predicted log-loss increase {loss:.2g} nats"
+        size = f"{self.nbytes:,} bytes would become {self.planned_nbytes:,}"
+        measured = "in the loss metric" if self.in_loss_metric else "in Euclidean distance"
+        lines = (
+            f"{size}, ratio {self.planned_ratio:.1f}{cost}",
+            f"directions: effective number {measured}",
+            *self.remarks,
+        )
+        return "\n".join(lines)
+
+
+def _remark(field: InspectedField) -> str:
+    rows = ", ".join(f"{row} ({times:,.0f} times as far)" for row, times in field.far_rows)
+    return f"field {field.name!r}: rows far from nearly all others: {rows}"
+
+
+def _cells(field: InspectedField) -> tuple[str, ...]:
+    return (
+        field.name,
+        f"{field.vocab_size:,}",
+        str(field.dim),
+        f"{field.nbytes:,}",
+        f"{field.rows_once:.1%}",
+        f"{field.occurrences_once:.1%}",
+        f"{field.directions:.2f}",
+        f"{field.planned_nbytes:,}",
+        f"{field.planned_bits_per_feature:.2f}",
+    )
+
+
+def inspect(
+    fields: Iterable[Field] | Priced,
+    metrics: Mapping[str, ArrayLike] | None = None,
+    ratio: float = 50.0,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+) -> Inspection:
+    """Look into tables: how heavy their tails are, how many directions they use, and what each
+    would get of the bytes at a compression ratio.
+
+    Args:
+        fields: tables with frequencies; names must be unique. Or what :func:`saec.measure` gave,
+            with its codec, metrics and seed.
+        metrics: as of :func:`saec.torch.loss_metrics`; Euclidean distance if None.
+        ratio: that the plan is made for, as :func:`saec.compress` would with its own choice of a
+            codec.
+        seed: see :func:`saec.compress`.
+        progress: show a bar on stderr for work over two seconds.
+
+    Raises:
+        BudgetError: the ratio is below 1 or cannot be reached; names the largest that can.
+        FieldError: names are not unique, or there are no fields.
+        MetricError: a metric is missing or malformed.
+    """
+    budget = Ratio(ratio)
+    priced = Priced.of(fields, None, metrics, seed=seed, progress=progress, budget=budget)
+    chosen = priced.chosen(budget)
+    known = priced.metrics
+    return Inspection(
+        fields=tuple(
+            _inspected(field, None if known is None else known[field.name], option.bits, seed)
+            for field, option in zip(priced.fields, chosen, strict=True)
+        ),
+        in_loss_metric=known is not None,
+        planned_nbytes=priced.file_bytes(chosen),
+        planned_loss_increase=(
+            None if known is None else sum(option.distortion for option in chosen)
+        ),
+    )
+
+
+def _inspected(field: Field, metric: Metric | None, bits: int, seed: int) -> InspectedField:
+    once = field.census.counted(1.0)
+    survey = surveyed(field, field_rng(seed, field, 2), IN_MEMORY)
+    row_map = field_map(field, survey, None if metric is None else metric.root)
+    return InspectedField(
+        name=field.name,
+        vocab_size=field.vocab_size,
+        dim=field.dim,
+        nbytes=field.nbytes,
+        rows_once=once / field.vocab_size,
+        occurrences_once=once / field.census.total,
+        directions=_directions(
+            survey.moments, Metric.euclidean(field.dim) if metric is None else metric
+        ),
+        planned_nbytes=-(-bits // 8),
+        far_rows=field.passes.run(_FindFar(row_map), _farthest),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _FindFar:
+    """A task that finds the rows of a part that lie far from nearly all others."""
+
+    row_map: RowMap
+
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> tuple[tuple[int, float], ...]:
+        far, times = self.row_map.far(part.weights(), part.frequencies())
+        return _farthest([tuple(zip((part.start + far).tolist(), times.tolist(), strict=True))])
+
+
+def _farthest(parts: Sequence[tuple[tuple[int, float], ...]]) -> tuple[tuple[int, float], ...]:
+    found = [row for part in parts for row in part]
+    return tuple(nlargest(_MOST_FAR, found, key=lambda row: row[1]))
+
+
+def _directions(moments: Moments, metric: Metric) -> float:
+    """The participation ratio of the variances: two traces give it without finding the axes."""
+    spread = metric.root @ moments.covariance @ metric.root
+    total = float(np.trace(spread))
+    # Of equal rows, rounding leaves a variance of its own.
+    if total <= 1e-24 * float(np.square(metric.root @ moments.mean).sum()):
+        return 0.0
+    return total**2 / float(np.square(spread).sum())

@@ -1,0 +1,267 @@
+"""Long compressions that may be interrupted: what is finished is kept beside the artifact."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import saec.artifact as artifact
+from saec.codecs.protocol import Coded
+from saec.errors import (
+    ArtifactError,
+    BudgetError,
+    FieldError,
+    MetricError,
+    OptionError,
+)
+from saec.format.compressed import Compressed, load
+from saec.streaming.scratch import ShardNames, Workspace
+from saec.util.atomic_file import (
+    cause,
+    checked_target,
+    sync_directory,
+    take_status,
+    target_name,
+    whole_file,
+)
+from saec.util.remote_file import refuse_url
+
+__all__ = ["Resumable"]
+
+logger = logging.getLogger(__name__)
+
+_MARK, _LOCK, _MADE, _ARTIFACT = "mark", "lock", "made", "artifact"
+_FINISHED = "field-*.saec"
+_NOTHING: Mapping[Path, Callable[[Path], None]] = MappingProxyType({})
+
+# The request cannot be met, whatever is repeated. Any other error, such as one of reading a file or
+# of a cluster, may pass.
+_IMPOSSIBLE = (BudgetError, FieldError, MetricError, OptionError)
+
+_NUMBER_BITS = 20  # shards of a field have these bits of their number for themselves
+
+
+class Resumable:
+    """The folder ``<out>.partial`` with what is finished of an artifact, as a context manager.
+
+    Args:
+        out: the artifact.
+        mark: what it depends on; the work of another mark is thrown away.
+        held: see :class:`~saec.streaming.scratch.Workspace`.
+
+    Raises:
+        ArtifactError: the folder cannot be made, another process works in it, or ``out`` is no
+            regular file.
+    """
+
+    def __init__(self, out: Path, mark: str, held: int = Workspace.held) -> None:
+        refuse_url(out, ArtifactError)
+        self.out = out = checked_target(out, ArtifactError)
+        self.mark = mark
+        self._held = held
+        self._run = mark[:16]
+        self._sharded: dict[str, Mapping[str, artifact.ShardedTensor]] = {}
+        self.folder = out.with_name(f"{out.name}.partial")
+
+    def __enter__(self) -> Self:
+        try:
+            self._lock = self._locked()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            self._begin()
+        except BaseException as error:
+            os.close(self._lock)
+            if isinstance(error, OSError):
+                raise self._unwritable(error) from error
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Another try will ask for something else, so what was measured for this one is of no use.
+        if isinstance(error, _IMPOSSIBLE) and not any(self.folder.glob(_FINISHED)):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
+
+    def space(self, number: int) -> Workspace:
+        """Where the tensors of the field of this ``number`` are made."""
+        first = (number << _NUMBER_BITS) + 1
+        shards = ShardNames(self.folder / self.out.name, self._run, first)
+        return Workspace(self.folder, self._held, shards)
+
+    def once(self, number: int, code: Callable[[], Coded]) -> Coded:
+        """What ``code`` made of the field of this ``number``, now or in an earlier run."""
+        path = self.folder / f"field-{number:05}.saec"
+        kept = _kept(path)
+        if kept is None:
+            coded = code()
+            Compressed([coded.field], coded.lost).save(path)
+            kept = _opened(path)
+        loss = kept.predicted_loss_increase
+        assert loss is not None, "it was given"
+        (field,) = kept.values()
+        self._sharded[field.name] = kept.sharded.get(field.name, {})
+        return Coded(field, loss)
+
+    def finish(
+        self, result: Compressed, beside: Mapping[Path, Callable[[Path], None]] = _NOTHING
+    ) -> None:
+        """Write the artifact; what it was made of is no longer needed.
+
+        Args:
+            result: what it is to hold.
+            beside: files without which it is useless, and what writes each; they take their places
+                once the artifact is written, and before it takes its own.
+
+        Raises:
+            ArtifactError: it cannot be written; what is finished remains.
+        """
+        entries = []
+        for name, field in result.items():
+            sharded = self._sharded.get(name, {})
+            for tensor in sharded.values():
+                for file in tensor.files:
+                    self._bring(self.folder / file, self.out.with_name(file))
+            entries.append(replace(field.entry, sharded=sharded))
+        made = self.folder / _ARTIFACT
+        artifact.write(made, entries, result.facts)
+        for target, write in beside.items():
+            self.put(write, target)
+        self._place(made, self.out)
+        try:
+            shutil.rmtree(self.folder)
+        except OSError as error:  # the artifact is complete all the same
+            logger.warning("cannot remove %s: %s", self.folder, error)
+        artifact.remove_stale(self.out, self._run)
+
+    def put(self, write: Callable[[Path], None], target: Path) -> None:
+        """Have a file written in the folder, and give it its place.
+
+        Whatever is left of it if the process is killed goes with the folder.
+
+        Raises:
+            ArtifactError: it cannot be put there.
+        """
+        made = self.folder / _MADE
+        write(made)
+        self._place(made, target)
+
+    def _place(self, made: Path, target: Path) -> None:
+        target = checked_target(target, ArtifactError)
+        try:
+            take_status(made, target)
+            made.replace(target)
+            sync_directory(target.parent)
+        except OSError as error:
+            why = cause(error, target.parent)
+            raise ArtifactError(f"cannot write {target}: {why}") from error
+
+    def _bring(self, shard: Path, target: Path) -> None:
+        """Give a shard its place, and leave it here, too: this may be interrupted, and be again."""
+        made = self.folder / _MADE
+        made.unlink(missing_ok=True)
+        try:
+            os.link(shard, made)
+        except OSError:  # not all file systems have links
+            _copy(shard, made)
+        self._place(made, target)
+        made.unlink(missing_ok=True)  # it stays where it already was a link to the same file
+
+    def _locked(self) -> int:
+        """A lock that ends with the process; the folder may vanish until it is got."""
+        while True:
+            self.folder.mkdir(exist_ok=True)
+            path = self.folder / _LOCK
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _same(handle, path):
+                    return handle
+            except BlockingIOError as error:
+                os.close(handle)
+                raise ArtifactError(f"another process is writing {self.out}") from error
+            os.close(handle)
+
+    def _begin(self) -> None:
+        """Start anew, unless what is there has the same mark."""
+        mark = self.folder / _MARK
+        found = _content(mark)
+        if found == self.mark.encode():
+            logger.info("going on with what %s holds", self.folder)
+            self._clear(
+                lambda path: target_name(path) != path.name
+            )  # of processes that were killed
+            return
+        if found is not None:
+            logger.warning("%s belongs to other options or inputs: starting anew", self.folder)
+        self._clear(lambda path: path.name != _LOCK)
+        with whole_file(mark, ArtifactError) as stream:
+            stream.write(self.mark.encode())
+
+    def _clear(self, unwanted: Callable[[Path], bool]) -> None:
+        for path in filter(unwanted, sorted(self.folder.iterdir())):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _unwritable(self, error: OSError) -> ArtifactError:
+        exists = isinstance(error, FileExistsError)
+        why = "it is no folder" if exists else cause(error, self.out.parent)
+        return ArtifactError(f"cannot write {self.folder}: {why}")
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes of a small file; None if there is none that can be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _is_temporary(path: Path) -> bool:
+    return target_name(path) != path.name
+
+
+def _copy(shard: Path, path: Path) -> None:
+    with shard.open("rb") as source, whole_file(path, ArtifactError) as stream:
+        shutil.copyfileobj(source, stream)
+
+
+def _same(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _kept(path: Path) -> Compressed | None:
+    """A finished field; None if there is none, or its files are damaged and it is coded anew."""
+    if not path.exists():
+        return None
+    try:
+        return _opened(path)
+    except (ArtifactError, OSError, ValueError) as error:
+        logger.warning("%s cannot be read and is made again: %s", path, error)
+        return None
+
+
+def _opened(path: Path) -> Compressed:
+    """A finished field with its permutation, if it has one."""
+    kept = load(path)
+    for field in kept.values():
+        if field.renumbered:
+            field.permutation = field.old_ids
+    return kept

@@ -1,0 +1,154 @@
+"""Compress tables to a budget: in memory, or in a bounded part of it, straight into a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from saec.codecs.protocol import Codec, Coded, Option
+from saec.compression.budget import Budget, check_budget
+from saec.compression.fingerprint import fingerprint
+from saec.compression.plan import RAW, Priced, check_request, field_rng
+from saec.compression.resume import Resumable
+from saec.errors import OptionError
+from saec.format.compressed import Compressed, load
+from saec.format.permutation_file import permutation_path, remove_permutations, save_permutations
+from saec.format.raw_field import RawField
+from saec.streaming.map_reduce import Advance
+from saec.streaming.rows import ArrayRows, FileRows
+from saec.streaming.scratch import IN_MEMORY, Workspace, held_bytes
+from saec.tables.field import Field, check_fields
+from saec.util.progress import bar
+
+__all__ = ["compress", "compress_priced"]
+
+_COPIED_ROWS = 1 << 18
+
+
+def compress(
+    fields: Iterable[Field] | Priced,
+    budget: Budget | None = None,
+    codec: Codec | None = None,
+    *,
+    metrics: Mapping[str, ArrayLike] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    out: str | os.PathLike[str] | None = None,
+    memory: int | str | None = None,
+) -> Compressed:
+    """Compress ``fields`` so that the artifact, as saved, stays within ``budget``.
+
+    Args:
+        fields: tables with frequencies; names must be unique. Or what :func:`saec.measure` gave,
+            with its codec, metrics and seed.
+        budget: ``Ratio``, ``MaxBytes``, ``BitsPerFeature``, or with metrics ``LossIncrease``. None
+            only if the codec leaves nothing to be decided, as ``Clusters(clusters=...)``.
+        codec: if None, ``Axes()`` with metrics and ``Clusters()`` without.
+        metrics: (dim, dim) matrix of every field, as of :func:`saec.torch.loss_metrics`: errors
+            then count in nats of log loss, and the result predicts the increase of the loss.
+            Without, distances are Euclidean.
+        seed: the result depends on it, the options and the fields' contents, and on nothing else.
+        progress: show bars on stderr for work over two seconds.
+        out: write the artifact here instead of holding it in memory, and return it loaded. What is
+            finished is kept beside it, in ``<out>.partial``, until all is: the same call after an
+            interruption goes on where it stopped, and ends with the same artifact. If features are
+            renumbered, ``<out>.permutation.safetensors`` gets the old ids.
+        memory: with ``out``, what the process may take, in bytes or as ``"2GB"``; rows of a head
+            that do not fit are read again for each iteration. None for no limit.
+
+    Bits go where they lower the loss, or without metrics the frequency-weighted squared error,
+    most. A field that would not get smaller stays as it is.
+
+    Raises:
+        BudgetError: the budget cannot be met, and the smallest that can is named; or ``memory`` is
+            less than the work takes.
+        FieldError: names are not unique, or there are no fields.
+        MetricError: a metric is missing or malformed.
+        ArtifactError: ``out`` cannot be written, or another process is writing it.
+        OptionError: ``memory`` is given without ``out``; or codec or seed are none.
+    """
+    check_budget(budget)
+    check_request(codec, seed)
+    if isinstance(fields, Priced):
+        if out is not None:
+            raise OptionError("out needs the fields themselves, not what saec.measure gave of them")
+    else:
+        fields = check_fields(fields)
+    if out is None:
+        if memory is not None:
+            raise OptionError(f"memory={memory!r} needs out: a result in memory has no limit")
+        priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, budget=budget)
+        return compress_priced(priced, budget)
+    assert not isinstance(fields, Priced), "it was refused"
+    held = (
+        Workspace.held if memory is None else held_bytes(memory, max(field.dim for field in fields))
+    )
+    mark = fingerprint(fields, budget, codec, metrics, seed)
+    with Resumable(Path(out), mark, held) as run:
+        priced = Priced.of(
+            fields,
+            codec,
+            metrics,
+            seed=seed,
+            progress=progress,
+            space=run.space(0),
+            budget=budget,
+        )
+        result = compress_priced(priced, budget, run)
+        renumbered = any(field.renumbered for field in result.values())
+        old_ids = partial(save_permutations, fields=result)
+        run.finish(result, {permutation_path(out): old_ids} if renumbered else {})
+        if not renumbered:
+            remove_permutations(out)  # of an artifact that was here before
+    return load(out)
+
+
+def compress_priced(
+    priced: Priced, budget: Budget | None, run: Resumable | None = None
+) -> Compressed:
+    """Choose within the budget and code, each field once over all starts of a ``run``."""
+    coded: list[Coded] = []
+    chosen = priced.chosen(budget)
+    with bar("coding fields", len(priced.fields), priced.progress) as shown:
+        for number, (field, option) in enumerate(zip(priced.fields, chosen, strict=True)):
+            space = IN_MEMORY if run is None else run.space(number)
+            if option.choice == RAW:
+                coded.append(Coded(RawField(field.name, _kept(field, space)), 0.0))
+                shown.advance(1)
+                continue
+            code = partial(_coded, priced, field, option, shown.advance, space)
+            coded.append(code() if run is None else run.once(number, code))
+    return _together(coded, priced.metrics is not None)
+
+
+def _coded(
+    priced: Priced, field: Field, option: Option, advance: Advance, space: Workspace
+) -> Coded:
+    rng = field_rng(priced.seed, field, 1)
+    return priced.codec.encode(field, option.choice, rng, advance, space)
+
+
+def _together(coded: Sequence[Coded], in_nats: bool) -> Compressed:
+    fields = [one.field for one in coded]
+    return Compressed(fields, sum(one.lost for one in coded)) if in_nats else Compressed(fields)
+
+
+def _kept(field: Field, space: Workspace) -> NDArray[np.generic]:
+    """The table as it is now: a model may go on training; a file is mapped where it is."""
+    rows = field.rows
+    if not isinstance(rows, ArrayRows):  # what is in memory was checked where the field was made
+        for part in field.passes.parts:
+            part.weights()
+    if isinstance(rows, FileRows):
+        return rows.mapped()
+    data = space.zeros(rows.nbytes)
+    kept = data.view(rows.dtype).reshape(rows.shape)
+    for start in range(0, len(rows), _COPIED_ROWS):
+        block = rows.read(start, min(start + _COPIED_ROWS, len(rows)))
+        kept[start : start + len(block)] = block
+    return kept

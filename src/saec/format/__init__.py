@@ -1,0 +1,1 @@
+"""What an artifact holds: tiers, codebooks and fields, and how rows are looked up in them."""

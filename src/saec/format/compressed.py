@@ -1,0 +1,336 @@
+"""Compressed tables by field name: saved, loaded, looked up straight from the packed codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+import saec.artifact as artifact
+from saec.bits.packing import whole_ids
+from saec.errors import ArtifactError, FieldError, did_you_mean
+from saec.format.clustered_field import ClusteredField
+from saec.format.compressed_field import SIZE_HEADING, CompressedField, size_cells
+from saec.format.model_size import ModelSize
+from saec.format.native_lookup import Bags, Mode, bags_of, gather, output_dtype
+from saec.format.permutation_file import (
+    permutation_path,
+    remove_permutations,
+    save_permutations,
+    saved_permutations,
+)
+from saec.format.raw_field import RawField
+from saec.format.tiered_field import TieredField
+from saec.util.atomic_file import readable_file
+from saec.util.html_table import html_table
+from saec.util.messages import listed
+from saec.util.remote_file import as_url
+
+__all__ = ["LONGEST_FACTS", "Compressed", "load"]
+
+_PREDICTED = "predicted_loss_increase"  # the only fact that a file states
+LONGEST_FACTS = {_PREDICTED: sys.float_info.min}  # no number's text is longer
+
+
+_FIELDS: dict[str, type[CompressedField]] = {
+    field.codec: field for field in (ClusteredField, RawField, TieredField)
+}
+
+
+class Compressed(Mapping[str, CompressedField]):
+    """Compressed tables by field name, and what that is expected to cost.
+
+    Args:
+        fields: names must be unique.
+        predicted_loss_increase: of the model's loss by the compression, in nats; None if unknown.
+
+    Attributes:
+        model_size: of the model that :func:`saec.torch.compress_` put the tables into; None
+            otherwise, and once it was loaded.
+
+    Raises:
+        FieldError: names are not unique.
+        ArtifactError: ``predicted_loss_increase`` is negative or not finite.
+    """
+
+    def __init__(
+        self, fields: Sequence[CompressedField], predicted_loss_increase: float | None = None
+    ) -> None:
+        self._fields = {field.name: field for field in fields}
+        if len(self._fields) != len(fields):
+            raise FieldError("field names are not unique")
+        self.sharded: Mapping[str, Mapping[str, artifact.ShardedTensor]] = {}  # loaded from there
+        self.model_size: ModelSize | None = None
+        self.predicted_loss_increase = (
+            None if predicted_loss_increase is None else _checked_loss(predicted_loss_increase)
+        )
+
+    def __getitem__(self, name: str) -> CompressedField:
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise KeyError(self._unknown(name)) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the artifact as saved, with everything that decoding needs.
+
+        Of one that was loaded from shards: of all its files.
+        """
+        entries = [
+            replace(field.entry, sharded=self.sharded.get(name, {})) for name, field in self.items()
+        ]
+        return artifact.file_bytes(entries, self.facts)
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards the artifact was loaded from; 0 if it is one file, or not loaded."""
+        sharded = (tensor for roles in self.sharded.values() for tensor in roles.values())
+        return sum(len(tensor.shards) for tensor in sharded)
+
+    @property
+    def original_nbytes(self) -> int:
+        """Bytes of the original tables, in their own dtypes."""
+        return sum(field.original_nbytes for field in self.values())
+
+    @property
+    def compression_ratio(self) -> float:
+        """Original bytes / compressed bytes."""
+        return self.original_nbytes / self.nbytes
+
+    def lookup(
+        self, ids: Mapping[str, ArrayLike], *, dtype: DTypeLike = np.float32, threads: int = 0
+    ) -> NDArray[Any]:
+        """Rows of a batch, of several fields in one call: (batch, sum of their dims).
+
+        Args:
+            ids: (batch,) integers by field name; rows stand side by side in the order given.
+            dtype: float32, float16 or bfloat16.
+            threads: at most so many; 0 for as many as there are.
+
+        Raises:
+            FieldError: no fields, one that is unknown, or batches of different lengths.
+            IdError: an id lies outside its field.
+            ArtifactError: the file is damaged.
+        """
+        bags = {name: Bags(whole_ids(some, self._place(name))) for name, some in ids.items()}
+        for name, field in bags.items():
+            if field.ids.ndim != 1:
+                raise FieldError(f"field {name!r}: ids have shape {field.ids.shape}, not (batch,)")
+        return self._gathered(bags, dtype, threads)
+
+    def pool(
+        self,
+        ids: Mapping[str, ArrayLike],
+        offsets: Mapping[str, ArrayLike],
+        per_sample_weights: Mapping[str, ArrayLike] | None = None,
+        mode: Mode = "sum",
+        *,
+        dtype: DTypeLike = np.float32,
+        threads: int = 0,
+    ) -> NDArray[Any]:
+        """Reduced bags of a batch, of several fields in one call: (batch, sum of their dims).
+
+        Args:
+            ids: (m,) integers by field name, each field with an m of its own; reduced rows stand
+                side by side in the order given.
+            offsets: (batch,) by field name; see :meth:`CompressedField.pool`, also for the rest.
+            per_sample_weights: (m,) by field name; fields that are left out count each id once.
+            mode: ``sum``, ``mean`` or ``max``.
+            dtype: float32, float16 or bfloat16.
+            threads: at most so many; 0 for as many as there are.
+
+        Raises:
+            FieldError: no fields, one that is unknown or has no offsets, or batches of different
+                lengths.
+            IdError: an id or an offset is out of range.
+            ValueError: weights with another mode than sum, or of another length.
+            ArtifactError: the file is damaged.
+        """
+        weights = per_sample_weights or {}
+        for name in (*ids, *weights):
+            if name not in offsets or name not in ids:
+                raise FieldError(f"field {name!r} has no offsets, or no ids")
+        bags = {
+            name: bags_of(some, offsets[name], weights.get(name), mode, self._place(name))
+            for name, some in ids.items()
+        }
+        return self._gathered(bags, dtype, threads)
+
+    def _place(self, name: str) -> str:
+        if name not in self._fields:
+            raise FieldError(self._unknown(name))
+        return self._fields[name].place
+
+    def _unknown(self, name: str) -> str:
+        return (
+            f"there is no field {name!r}; there are {listed(sorted(self))}"
+            f"{did_you_mean(str(name), self)}"
+        )
+
+    def _gathered(self, bags: Mapping[str, Bags], dtype: DTypeLike, threads: int) -> NDArray[Any]:
+        counts = {name: field.count for name, field in bags.items()}
+        if len(set(counts.values())) != 1:
+            raise FieldError(f"a batch has as many rows in each field, not {counts}")
+        fields = [self._fields[name] for name in bags]
+        width = sum(field.dim for field in fields)
+        rows = np.empty((next(iter(counts.values())), width), dtype=output_dtype(dtype))
+        gather(
+            [field.lookup_table for field in fields],
+            list(bags.values()),
+            [field.place for field in fields],
+            rows,
+            threads,
+        )
+        return rows
+
+    def save(self, path: str | os.PathLike[str] | BinaryIO) -> None:
+        """Write the artifact, one file, whole or not at all (docs/format.md).
+
+        Where features were renumbered, their old ids go to ``<path>.permutation.safetensors``:
+        without them nobody can tell which id a feature has. :func:`saec.load` finds them there.
+        What an artifact that was here before has left there is removed. A renumbered artifact that
+        was loaded without that file is saved without it.
+
+        Args:
+            path: of the file; or a URL such as ``s3://bucket/model.saec``, by way of fsspec; or a
+                binary stream, such as ``io.BytesIO``, which has no place for old ids.
+
+        Raises:
+            ArtifactError: a file cannot be written, or the old ids cannot be read, or there is no
+                place for them.
+            OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
+        """
+        known = [name for name, field in self.items() if field.permutation_known]
+        entries = [field.entry for field in self.values()]
+        if not isinstance(path, str | os.PathLike):
+            if known:
+                raise ArtifactError(
+                    f"features of {listed(known)} were renumbered, and a stream has no place for "
+                    "their old ids: save to a path"
+                )
+            artifact.write(path, entries, self.facts)
+            return
+        # They take their place before the artifact does: it is useless without its old ids.
+        first = partial(save_permutations, permutation_path(path), self) if known else None
+        artifact.write(path, entries, self.facts, first)
+        if not known and as_url(path) is None:
+            remove_permutations(path)
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What the artifact says of itself as a whole."""
+        loss = self.predicted_loss_increase
+        return {} if loss is None else {_PREDICTED: loss}
+
+    def __repr__(self) -> str:
+        return (
+            f"Compressed({len(self)} fields, {self.nbytes} bytes, "
+            f"ratio {self.compression_ratio:.1f}{self._whole_model})"
+        )
+
+    @property
+    def _whole_model(self) -> str:
+        """The ratio of the whole model, to end a text on that of the tables."""
+        size = self.model_size
+        return "" if size is None else f"; the whole model {size.ratio:.1f}, {size.after} bytes"
+
+    def _repr_html_(self) -> str:
+        loss = self.predicted_loss_increase
+        cost = "" if loss is None else f"predicted log-loss increase {loss:.2g} nats"
+        cost = (cost + self._whole_model).removeprefix("; ")
+        features = sum(field.vocab_size for field in self.values())
+        size = size_cells(self.nbytes, self.original_nbytes, features)
+        rows = [
+            *(field.size_row() for field in self.values()),
+            ("file", f"{features:,}", "", "", *size),
+        ]
+        return html_table(cost, SIZE_HEADING, rows)
+
+
+def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
+    """Open an artifact, memory-mapped: lookups read only the pages that they need.
+
+    Shards that it joins are mapped, too, and must lie beside it, or beside what it is a link to.
+    There, too, are the old ids of renumbered features, which a field's ``old_ids`` and ``new_ids``
+    read; lookups need none of them.
+
+    Args:
+        source: path of the file; or a URL such as ``s3://bucket/model.saec``, downloaded by way of
+            fsspec; or bytes, or a binary stream such as ``io.BytesIO``. None of these but a path
+            can have shards.
+
+    Raises:
+        ArtifactError: the file or a shard is missing, damaged, hostile or of another format.
+        OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
+    """
+    named = str(as_url(source) or source) if isinstance(source, str | os.PathLike) else "the bytes"
+    with readable_file(source, ArtifactError) as path:
+        try:
+            result = _loaded(path)
+        except ArtifactError as error:
+            if str(path) == named:
+                raise
+            raise ArtifactError(str(error).replace(str(path), named)) from error
+    if isinstance(source, str | os.PathLike):
+        for name, saved in saved_permutations(source, result.values()).items():
+            result[name].saved_permutation = saved
+    return result
+
+
+def _loaded(path: Path) -> Compressed:
+    entries, facts = artifact.read(path)
+    try:
+        result = Compressed([_checked_field(entry) for entry in entries], _checked_facts(facts))
+    except (ArtifactError, FieldError) as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    result.sharded = {name: entry.sharded for name, entry in zip(result, entries, strict=True)}
+    return result
+
+
+def _checked_field(entry: artifact.Entry) -> CompressedField:
+    name = artifact.shortly(entry.description.get("name", "without a name"))
+    try:
+        field = _FIELDS[entry.description["codec"]]._from_entry(entry)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ArtifactError(f"damaged field {name}: {error}") from error
+    if field.description != entry.description or set(field.tensors) != set(entry.tensors):
+        raise ArtifactError(
+            f"field {name} is described as {artifact.shortly(dict(entry.description))}, but its "
+            f"tensors say {field.description}"
+        )
+    return field
+
+
+def _checked_facts(facts: Mapping[str, Any]) -> float | None:
+    """The predicted loss increase, if the file states it and nothing else."""
+    if not facts:
+        return None
+    if set(facts) != {_PREDICTED}:
+        raise ArtifactError(f"unknown facts: {artifact.shortly(sorted(facts))}")
+    return _checked_loss(facts[_PREDICTED])
+
+
+def _checked_loss(loss: float) -> float:
+    number = isinstance(loss, float | int) and not isinstance(loss, bool)
+    if not number or not 0 <= loss <= sys.float_info.max:
+        raise ArtifactError(
+            f"{_PREDICTED} is a finite number of at least 0, not {artifact.shortly(loss)}"
+        )
+    return float(loss)

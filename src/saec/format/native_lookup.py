@@ -1,0 +1,278 @@
+"""Rows and sums of rows, straight from packed codes: what the native core needs to know of a table.
+
+Nothing is expanded per row. A table in tiers keeps its most frequent rows decoded: 256 kB, or 1/64
+of the table in float32, but no more than 1 MB, which at dim 16 are 4,096 to 16,384 rows. It also
+keeps what groups of a tier's codes stand for, 64 kB at most for each group, 256 kB for ordered
+codes, and some 26 bytes for each ordered code that occurs, to find it by. All rows that are kept
+decoded take at most 256 kB and 64 times the bytes that a field's codes, values, axes and starts
+take in a file; beyond that, rows are decoded as they are looked up. Arrays must not change during a
+call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, get_args
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+import saec._native as _native
+from saec._native import LookupTable
+from saec.bits.packing import whole_ids
+from saec.errors import ArtifactError, IdError
+from saec.format.tier_index import TierVectors, levels_of
+from saec.format.tier_layout import Layout
+
+__all__ = ["Bags", "LookupTable", "Mode", "RowRun", "bags_of", "gather", "run_table", "tier_table"]
+
+Mode = Literal["sum", "mean", "max"]
+MODES = get_args(Mode)
+
+# Types of stored rows by the numbers that the core knows them by; rows come out as the first three.
+ELEMENTS = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.int8)))
+_OUTPUTS = ELEMENTS[:3]
+
+_KINDS = {"none": 0, "table": 1, "grid": 2}
+_ORDERED_KINDS = {"table": 3, "grid": 4}
+
+_NO_BYTES = np.zeros(0, dtype=np.uint8)
+_NO_IDS = np.zeros(0, dtype=np.int64)
+_FAULTS = ("", "id", "code", "place", "offset")
+
+
+@dataclass(frozen=True)
+class RowRun:
+    """Rows from ``first_row`` on that are coded alike, up to the next run.
+
+    Codes of ``code_bits`` bits start at byte ``first_byte``; code 0 is the stored row
+    ``first_stored``. With ``code_bits`` 0 the rows themselves are stored, in order.
+    """
+
+    first_row: int
+    code_bits: int
+    first_byte: int
+    first_stored: int
+
+    @property
+    def _numbers(self) -> list[int]:
+        own = int(self.code_bits == 0)
+        return [self.first_row, self.code_bits, 8 * self.first_byte, self.first_stored, own]
+
+
+def run_table(
+    rows: int,
+    runs: Sequence[RowRun],
+    codes: NDArray[np.uint8],
+    stored: NDArray[Any],
+    grid: NDArray[np.float32] | None = None,
+    axes: NDArray[np.float64] | None = None,
+    pads: Mapping[int, int] | None = None,
+) -> LookupTable:
+    """A table whose codes choose one of the stored rows; arrays are read in place, not copied.
+
+    Args:
+        rows: of the table.
+        runs: ascending from row 0.
+        codes: (bytes,) packed codes.
+        stored: (stored rows, width), contiguous, of a dtype among :data:`ELEMENTS`.
+        grid: for int8, (2, width): a coordinate is grid[0] * stored + grid[1].
+        axes: for int8, (width + 1, dim), the mean last; None if coordinates are the row.
+        pads: the stored rows that some ids have in place of their own.
+    """
+    pads = pads or {}
+    width = stored.shape[1]
+    return _native.table_of_runs(
+        rows,
+        codes,
+        np.array([run._numbers for run in runs], dtype=np.int64),
+        stored.view(np.uint8).reshape(len(stored), -1),
+        ELEMENTS.index(stored.dtype),
+        np.empty((0, width), np.float32) if grid is None else grid,
+        np.empty((0, 1)) if axes is None else axes,
+        np.array(list(pads), dtype=np.int64),
+        np.array(list(pads.values()), dtype=np.int64),
+    )
+
+
+def tier_table(
+    layout: Layout,
+    codes: NDArray[np.uint8],
+    values: NDArray[np.float32],
+    axes: NDArray[np.float32],
+    vectors: TierVectors | None,
+    pads: Mapping[int, NDArray[np.float32]] | None = None,
+    starts: NDArray[np.int64] = _NO_IDS,
+) -> LookupTable:
+    """A table in tiers; codes and vectors are read in place, the rest is decoded once.
+
+    Args:
+        layout: the parts of each tier.
+        codes: (layout.code_bytes,).
+        values: (layout.value_count,) what codes stand for.
+        axes: (rank + 1, dim) the axes and, last, the mean.
+        vectors: where a row is stored; None if ids are ranks.
+        pads: rows (dim,) that some ids have in place of their own.
+        starts: ranks at which codes start, in tiers that are in order of their codes.
+    """
+    pads = pads or {}
+    parts = [
+        [tier, (_ORDERED_KINDS if part.ordered else _KINDS)[part.kind], part.bits, part.axes, first]
+        for tier, firsts in enumerate(layout.first_values)
+        for part, first in zip(layout.tiers[tier], firsts, strict=True)
+    ]
+    levels = [] if vectors is None else [level.tier for level in levels_of(layout.count)]
+    return _native.table_of_tiers(
+        layout.count,
+        codes,
+        np.stack([layout.bounds[:-1], np.array(layout.first_bytes)], axis=1),
+        np.array(parts, dtype=np.int64).reshape(-1, 5),
+        values,
+        axes,
+        _NO_BYTES if vectors is None else vectors.data,
+        starts,
+        np.array(levels, dtype=np.int64).reshape(-1, 1),
+        np.array(list(pads), dtype=np.int64),
+        np.array(list(pads.values()), dtype=np.float32).reshape(-1, axes.shape[1]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Bags:
+    """Ids of one field, checked but for their range, and how to reduce their rows.
+
+    ids: (m,) int32 or int64; offsets: (bags,) int64, None if each id is by itself; weights: (m,)
+    float32 or None.
+    """
+
+    ids: NDArray[np.integer]
+    offsets: NDArray[np.int64] | None = None
+    weights: NDArray[np.float32] | None = None
+    mode: Mode = "sum"
+
+    @property
+    def count(self) -> int:
+        """Number of rows that come out."""
+        return len(self.ids if self.offsets is None else self.offsets)
+
+
+def bags_of(
+    ids: ArrayLike,
+    offsets: ArrayLike,
+    per_sample_weights: ArrayLike | None,
+    mode: Mode,
+    place: str,
+) -> Bags:
+    """Check all but whether ids and offsets are in range; see :meth:`CompressedField.pool`."""
+    if mode not in MODES:
+        raise ValueError(f"mode is sum, mean or max, not {mode!r}")
+    flat = whole_ids(ids, place).reshape(-1)
+    starts = _checked_offsets(offsets, len(flat), place)
+    weights = None
+    if per_sample_weights is not None:
+        weights = _checked_weights(per_sample_weights, len(flat), mode)
+    return Bags(flat, starts, weights, mode)
+
+
+def gather(
+    tables: Sequence[LookupTable],
+    bags: Sequence[Bags],
+    places: Sequence[str],
+    out: NDArray[Any],
+    threads: int = 0,
+) -> None:
+    """Fill ``out`` with the reduced rows of all fields, in one call.
+
+    Args:
+        tables: of the fields.
+        bags: one for each field, all with as many rows.
+        places: what errors call the fields.
+        out: (bags, sum of dims) float32, float16 or bfloat16, contiguous; columns in order of the
+            fields.
+        threads: at most so many; 0 for as many as there are cores, or OMP_NUM_THREADS.
+
+    Raises:
+        IdError: an id is out of range; nothing of ``out`` is worth anything then.
+        ArtifactError: a file is damaged.
+    """
+    address, stride = out.__array_interface__["data"][0], out.strides[0]
+    requests = []
+    for table, field in zip(tables, bags, strict=True):
+        requests.append(_request(table, field, address, stride))
+        address += table.dim * out.itemsize
+    failure = _native.pool(requests, ELEMENTS.index(out.dtype), threads)
+    if failure[0]:
+        number = failure[1]
+        fail(failure, bags[number].ids, tables[number], places[number])
+
+
+def _request(
+    table: LookupTable, field: Bags, out: int, stride: int
+) -> tuple[LookupTable, int, bool, int, int, int, int, int, int, int, int, int]:
+    return (
+        table,
+        _address(field.ids),
+        field.ids.itemsize == 8,
+        1,
+        len(field.ids),
+        _address(field.offsets),
+        field.count,
+        _address(field.weights),
+        MODES.index(field.mode),
+        -1,
+        out,
+        stride,
+    )
+
+
+def _address(array: NDArray[Any] | None) -> int:
+    return 0 if array is None else int(array.__array_interface__["data"][0])
+
+
+def fail(failure: tuple[int, int, int], ids: Any, table: LookupTable, place: str) -> NoReturn:
+    """Raise what the core found wrong: its answer, and the field that this is about.
+
+    Raises:
+        IdError: an id or an offset.
+        ArtifactError: a code or a tier vector, and so the file.
+    """
+    fault, position = _FAULTS[failure[0]], failure[2]
+    if fault == "offset":
+        raise IdError(f"{place}: offsets must ascend from 0 to at most {len(ids)}")
+    row = int(ids[position])
+    if fault == "id":
+        raise IdError(f"{place}: id {row} at position {position} is outside [0, {table.rows})")
+    if fault == "code":
+        raise ArtifactError(
+            f"{place}: row {row} has a code beyond the {table.stored_rows} centroids"
+        )
+    raise ArtifactError(f"{place}: tier vectors contradict themselves about row {row}")
+
+
+def output_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """A dtype that rows can come out as; raises ValueError for others."""
+    wanted = np.dtype(dtype)
+    if wanted not in _OUTPUTS:
+        raise ValueError(f"rows are float32, float16 or bfloat16, not {wanted}")
+    return wanted
+
+
+def _checked_offsets(offsets: ArrayLike, count: int, place: str) -> NDArray[np.int64]:
+    starts = np.asarray(offsets)
+    if starts.ndim != 1 or (starts.size and starts.dtype.kind not in "iu"):
+        raise IdError(f"{place}: offsets must be a vector of integers")
+    starts = np.require(starts, np.int64, ["C", "A"])
+    if not starts.size and count:
+        raise IdError(f"{place}: {count} ids, but no bags")
+    return starts
+
+
+def _checked_weights(weights: ArrayLike, count: int, mode: Mode) -> NDArray[np.float32]:
+    factors = np.require(np.asarray(weights), np.float32, ["C", "A"])
+    if mode != "sum":
+        raise ValueError(f"per_sample_weights go with mode 'sum', not {mode!r}")
+    if factors.shape != (count,):
+        raise ValueError(f"{count} ids, but per_sample_weights of shape {factors.shape}")
+    return factors

@@ -1,0 +1,262 @@
+"""How a field's rows are stored in tiers: runs of rows of similar frequency, coded alike.
+
+Rows stand in an order of their own, frequent ones first, cut at the ranks 64, 256, 1024, ...
+A tier's parts describe its row's coordinates axis by axis, the leading axis first. Each part takes
+its code from the row and its values from the tier. Where rows of a tier stand in order of the codes
+of its first parts, these are not stored: a row's rank tells them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.bits.elias_fano import starts_bytes
+from saec.bits.packing import packed_bytes
+from saec.errors import ArtifactError
+
+__all__ = ["FIRST_TIER", "MOST_AXES", "MOST_ROWS", "CodePart", "Layout", "tier_bounds"]
+
+FIRST_TIER = 64
+_GROWTH_BITS = 2  # each cut is four times the one before
+
+MAX_BITS = 16
+
+# Rows of tiers without bits take no bytes, so that the size of a file does not bound their number.
+MOST_ROWS = 1 << 42
+MOST_AXES = 4096  # that the parts of a tier cover
+
+_MOST_TIERS = 19
+_LONGEST_PART = len("o16j99 ")
+_PART = re.compile(r"(o?)(\d{1,2})(?:(g)|j(\d{1,2}))?", re.ASCII)
+
+
+def tier_bounds(count: int) -> NDArray[np.int64]:
+    """First rank of each tier of ``count`` rows, and ``count`` itself: 0, 64, 256, ..., count."""
+    bounds, cut = [0], FIRST_TIER
+    while cut < count:
+        bounds.append(cut)
+        cut <<= _GROWTH_BITS
+    return np.array([*bounds, count], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class CodePart:
+    """One code of a row and the coordinates that it stands for.
+
+    Args:
+        kind: ``"none"`` is a coordinate of 0 and takes nothing; ``"table"`` looks ``axes``
+            coordinates up by the code; ``"grid"`` is offset + code * step, one coordinate.
+        bits: width of the code.
+        axes: coordinates that the part covers.
+        ordered: the tier's rows stand in order of this code and those of the parts before it.
+    """
+
+    kind: Literal["none", "table", "grid"] = "none"
+    bits: int = 0
+    axes: int = 1
+    ordered: bool = False
+
+    @property
+    def width(self) -> int:
+        """Bits that each row stores of the code."""
+        return 0 if self.ordered else self.bits
+
+    @property
+    def values(self) -> int:
+        """How many float16 values the tier keeps for it."""
+        if self.kind == "none":
+            return 0
+        return 2 if self.kind == "grid" else self.axes << self.bits
+
+    def __str__(self) -> str:
+        if self.kind == "none":
+            return "-"
+        order = "o" if self.ordered else ""
+        if self.kind == "grid":
+            return f"{order}{self.bits}g"
+        return f"{order}{self.bits}" + (f"j{self.axes}" if self.axes > 1 else "")
+
+    @classmethod
+    def parse(cls, text: str) -> CodePart:
+        """Read what ``str`` wrote: ``-``, ``5`` (table), ``7g`` (grid), ``6j3`` (three axes); an
+        ``o`` before it says that rows are in order of its codes."""
+        if text == "-":
+            return cls()
+        match = _PART.fullmatch(text)
+        if match is None:
+            raise ArtifactError(f"{text!r} describes no part of a tier")
+        ordered, grid = bool(match[1]), match[3] is not None
+        bits, axes = int(match[2]), int(match[4] or 1)
+        part = cls("grid" if grid else "table", bits, axes, ordered)
+        useless = bits == 0 and (grid or ordered)
+        if bits > MAX_BITS or axes < 1 or useless or str(part) != text:
+            raise ArtifactError(f"{text!r} describes no part of a tier")
+        return part
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of every tier of ``count`` rows; a tier's parts cover at most ``rank`` axes.
+
+    Axes after a tier's last part have the coordinate 0 there.
+    """
+
+    count: int
+    tiers: tuple[tuple[CodePart, ...], ...]
+
+    def __post_init__(self) -> None:
+        if type(self.count) is not int or not 0 < self.count <= MOST_ROWS:  # True is no count
+            raise ArtifactError(f"a field has 1 to {MOST_ROWS} rows, not {self.count!r}")
+        if len(self.tiers) != len(self.bounds) - 1:
+            raise ArtifactError(
+                f"{self.count} rows make {len(self.bounds) - 1} tiers, not {len(self.tiers)}"
+            )
+        for text, parts in zip(self.texts, self.tiers, strict=True):
+            ordered = [part.ordered for part in parts]
+            if ordered != sorted(ordered, reverse=True):
+                raise ArtifactError(f"rows are in order of their first codes, not as in {text!r}")
+            if sum(part.bits for part in parts if part.ordered) > MAX_BITS:
+                raise ArtifactError(f"more than {MAX_BITS} bits are in order in {text!r}")
+        if self.rank > MOST_AXES:
+            raise ArtifactError(f"a tier's parts cover {self.rank} axes; the limit is {MOST_AXES}")
+
+    @classmethod
+    def parse(cls, count: int, texts: Sequence[str]) -> Layout:
+        """Read one text per tier, its parts separated by blanks."""
+        tiers = []
+        if len(texts) > _MOST_TIERS:
+            raise ArtifactError(f"{len(texts)} tiers; {MOST_ROWS} rows have {_MOST_TIERS}")
+        for text in texts:
+            if not isinstance(text, str):
+                raise ArtifactError(f"a tier is described by text, not by {text!r}")
+            if len(text) > MOST_AXES * _LONGEST_PART:
+                raise ArtifactError(f"a tier has a text of {len(text)} letters for its parts")
+            tiers.append(tuple(CodePart.parse(part) for part in text.split()))
+        return cls(count, tuple(tiers))
+
+    @property
+    def texts(self) -> list[str]:
+        """One text per tier, for :meth:`parse`."""
+        return [" ".join(map(str, parts)) for parts in self.tiers]
+
+    @cached_property
+    def bounds(self) -> NDArray[np.int64]:
+        """See :func:`tier_bounds`."""
+        return tier_bounds(self.count)
+
+    @property
+    def rank(self) -> int:
+        """Number of axes in use."""
+        return max((sum(part.axes for part in parts) for parts in self.tiers), default=0)
+
+    def widths(self, tier: int) -> tuple[int, ...]:
+        """Bits that a row stores of each of its codes."""
+        return tuple(part.width for part in self.tiers[tier])
+
+    def bits(self, tier: int) -> tuple[int, ...]:
+        """Bits of each of a row's codes, stored or not."""
+        return tuple(part.bits for part in self.tiers[tier])
+
+    def ordered_bits(self, tier: int) -> int:
+        """Bits of the codes in whose order the tier's rows stand; 0 if they are in no such."""
+        return sum(part.bits for part in self.tiers[tier] if part.ordered)
+
+    @property
+    def any_ordered(self) -> bool:
+        """Whether rows of a tier are in order of their codes."""
+        return self.first_starts[-1] > 0
+
+    @cached_property
+    def first_starts(self) -> tuple[int, ...]:
+        """Where each tier's starts begin among all of them, and their number.
+
+        A start is the rank from which on rows have an ordered code; the first code needs none.
+        """
+        return tuple(_starts((1 << bits) - 1 for bits in self._all_ordered_bits))
+
+    @cached_property
+    def first_start_bytes(self) -> tuple[int, ...]:
+        """The same of the bytes that are stored of them."""
+        sizes = (
+            starts_bytes((1 << bits) - 1, rows) if bits else 0
+            for bits, rows in zip(
+                self._all_ordered_bits, np.diff(self.bounds).tolist(), strict=True
+            )
+        )
+        return tuple(_starts(sizes))
+
+    def ordered_codes(
+        self, tier: int, ranks: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.uint32]]:
+        """The codes (m,) of ``ranks`` (m,) of a tier by each of its ordered parts.
+
+        starts: (starts,) of all tiers.
+        """
+        own = starts[self.first_starts[tier] : self.first_starts[tier + 1]]
+        left = np.searchsorted(own, ranks, side="right").astype(np.uint32)
+        for part in self.tiers[tier]:
+            if part.ordered:
+                yield left & np.uint32((1 << part.bits) - 1)
+                left = left >> np.uint32(part.bits)
+
+    @property
+    def _all_ordered_bits(self) -> list[int]:
+        return [self.ordered_bits(tier) for tier in range(len(self.tiers))]
+
+    @cached_property
+    def first_bytes(self) -> tuple[int, ...]:
+        """Where each tier's codes start; tiers follow each other, each from a whole byte on."""
+        return tuple(_starts(self._tier_bytes)[:-1])
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of all codes, and those that let a reader overshoot."""
+        return sum(self._tier_bytes) + packed_bytes(0, 1)
+
+    @cached_property
+    def first_values(self) -> tuple[tuple[int, ...], ...]:
+        """Where the values of each tier's parts start."""
+        starts = iter(_starts(part.values for parts in self.tiers for part in parts))
+        return tuple(tuple(islice(starts, len(parts))) for parts in self.tiers)
+
+    @property
+    def value_count(self) -> int:
+        """Number of values of all tiers."""
+        return sum(part.values for parts in self.tiers for part in parts)
+
+    @cached_property
+    def grids(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which of the values are steps of grids (value_count,), and the bits of each (grids,)."""
+        steps = np.zeros(self.value_count, dtype=bool)
+        bits = []
+        for parts, firsts in zip(self.tiers, self.first_values, strict=True):
+            for part, first in zip(parts, firsts, strict=True):
+                if part.kind == "grid":
+                    steps[first + 1] = True
+                    bits.append(part.bits)
+        return steps, np.array(bits, dtype=np.int64)
+
+    def tier_of(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tier of each rank (m,) in [0, count), int64."""
+        return np.searchsorted(self.bounds[1:-1], ranks, side="right")
+
+    @property
+    def _tier_bytes(self) -> list[int]:
+        rows = np.diff(self.bounds).tolist()
+        return [-(-count * sum(self.widths(tier)) // 8) for tier, count in enumerate(rows)]
+
+
+def _starts(sizes: Iterable[int]) -> list[int]:
+    """Running sums of ``sizes`` from 0 on, the total last."""
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + size)
+    return starts

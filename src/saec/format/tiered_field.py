@@ -1,0 +1,220 @@
+"""A table in tiers: codes of a row's coordinates on a few axes, wide for frequent rows."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+import saec.artifact as artifact
+from saec.bits.elias_fano import unpack_starts
+from saec.bits.packing import PackedRows
+from saec.errors import ArtifactError
+from saec.format.compressed_field import CompressedField
+from saec.format.native_lookup import LookupTable, tier_table
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import CodePart, Layout
+
+__all__ = ["TieredField", "part_coordinates"]
+
+_AXES_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
+
+
+class TieredField(CompressedField):
+    """e_i = mean + sum_a value_a[code_a(i)] * axis_a, with codes and values by tier.
+
+    Args:
+        name: the field's.
+        layout: the parts of each tier.
+        codes: (layout.code_bytes,) uint8, the tiers' packed rows one after the other.
+        values: (layout.value_count,) float16, what the codes stand for.
+        axes: (rank + 1, dim) float16 or float32, the axes and, last, the mean.
+        vectors: where a row is stored; None if ids are ranks.
+        dtype: of the table that was compressed.
+        renumbered: whether compression renumbered the features, so that ids are new ones.
+        permutation: (vocab_size,) int64, the old id of each new one, if it did; None otherwise and
+            after loading.
+        starts: (bytes,) uint8, for tiers in order of their codes where each of these starts; None
+            if there are no such tiers.
+
+    Raises:
+        ArtifactError: sizes do not fit each other, or values are not finite.
+    """
+
+    codec = "axes"
+
+    def __init__(
+        self,
+        name: str,
+        layout: Layout,
+        codes: NDArray[np.uint8],
+        values: NDArray[np.float16],
+        axes: NDArray[np.floating[Any]],
+        vectors: TierVectors | None,
+        dtype: str,
+        renumbered: bool = False,
+        permutation: NDArray[np.int64] | None = None,
+        starts: NDArray[np.uint8] | None = None,
+    ) -> None:
+        if axes.ndim != 2 or axes.dtype not in _AXES_DTYPES or 0 in axes.shape:
+            raise ArtifactError(
+                f"axes are (rank + 1, dim) float16 or float32, not {axes.dtype} {axes.shape}"
+            )
+        super().__init__(name, layout.count, axes.shape[1], dtype)
+        self.layout = layout
+        self.codes = codes
+        self.values = values
+        self.axes = axes
+        self.vectors = vectors
+        assert permutation is None or renumbered, "a permutation renumbers"
+        self.renumbered = renumbered
+        self.permutation = permutation
+        self.starts = np.zeros(0, dtype=np.uint8) if starts is None else starts
+        self._check()
+
+    def _check(self) -> None:
+        wanted: dict[str, tuple[NDArray[Any], tuple[int, ...], DTypeLike]] = {
+            "codes": (self.codes, (self.layout.code_bytes,), np.uint8),
+            "values": (self.values, (self.layout.value_count,), np.float16),
+            "axes": (self.axes, (self.layout.rank + 1, self.dim), self.axes.dtype),
+            "starts": (self.starts, self.layout.first_start_bytes[-1:], np.uint8),
+        }
+        for role, (tensor, shape, dtype) in wanted.items():
+            if tensor.shape != shape or tensor.dtype != dtype:
+                raise ArtifactError(
+                    f"{role} are {np.dtype(dtype)} {shape}, not {tensor.dtype} {tensor.shape}"
+                )
+        if not isinstance(self.renumbered, bool):
+            raise ArtifactError(f"renumbered is true or not given, not {self.renumbered!r}")
+        if self.renumbered and self.vectors is not None:
+            raise ArtifactError("renumbered features are in order of frequency, but have tiers")
+        for role, tensor in (("values", self.values), ("axes", self.axes)):
+            if not np.isfinite(tensor).all():
+                raise ArtifactError(f"{role} hold numbers that are not finite")
+        if self.layout.any_ordered and not self.renumbered:
+            raise ArtifactError("rows are in order of their codes, but features keep their ids")
+
+    @cached_property
+    def code_starts(self) -> NDArray[np.int64]:
+        """The ranks (starts,) at which ordered codes start, tier after tier.
+
+        Raises:
+            ArtifactError: they do not ascend within their tier.
+        """
+        tiers = range(len(self.layout.tiers))
+        try:
+            starts: NDArray[np.int64] = np.concatenate([self._starts_of(tier) for tier in tiers])
+        except ArtifactError as error:
+            raise ArtifactError(f"{self.place}: {error}") from error
+        return starts
+
+    def _starts_of(self, tier: int) -> NDArray[np.int64]:
+        bits = self.layout.ordered_bits(tier)
+        if not bits:
+            return np.zeros(0, dtype=np.int64)
+        first, last = self.layout.first_start_bytes[tier : tier + 2]
+        low, high = self.layout.bounds[tier : tier + 2].tolist()
+        starts = unpack_starts(self.starts[first:last], (1 << bits) - 1, high - low)
+        starts += low
+        return starts
+
+    @property
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """``codes``, ``values``, ``axes``; ``tiers`` where ids are no ranks, ``starts`` where tiers
+        are in order of their codes."""
+        tensors: dict[str, NDArray[Any]] = {
+            "codes": self.codes,
+            "values": self.values,
+            "axes": self.axes,
+        }
+        if self.vectors is not None:
+            tensors["tiers"] = self.vectors.data
+        if len(self.starts):
+            tensors["starts"] = self.starts
+        return tensors
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """See :class:`CompressedField`; with the parts of every tier, and if ids are new ones."""
+        renumbered = {"renumbered": True} if self.renumbered else {}
+        return super().description | {"tiers": self.layout.texts} | renumbered
+
+    def filled(self, codes: NDArray[np.uint8]) -> TieredField:
+        """The same with other ``codes``."""
+        return self._with(codes, self.values, self.axes)
+
+    def tuned(self, values: NDArray[np.float16], axes: NDArray[np.floating[Any]]) -> TieredField:
+        """The same codes with other ``values`` and ``axes``."""
+        return self._with(self.codes, values, axes)
+
+    def _with(
+        self,
+        codes: NDArray[np.uint8],
+        values: NDArray[np.float16],
+        axes: NDArray[np.floating[Any]],
+    ) -> TieredField:
+        field = TieredField(
+            self.name,
+            self.layout,
+            codes,
+            values,
+            axes,
+            self.vectors,
+            self.dtype,
+            self.renumbered,
+            self.permutation,
+            self.starts,
+        )
+        field.saved_permutation = self.saved_permutation
+        return field
+
+    def tier_codes(self, tier: int) -> NDArray[np.uint32]:
+        """All codes of a tier's rows in the order of their ranks, (rows, parts) uint32."""
+        low, high = self.layout.bounds[tier : tier + 2].tolist()
+        widths = self.layout.widths(tier)
+        codes = PackedRows(self.codes, self.layout.first_bytes[tier], high - low, widths).unpack()
+        if self.layout.ordered_bits(tier):
+            ordered = self.layout.ordered_codes(tier, np.arange(low, high), self.code_starts)
+            for part, code in enumerate(ordered):
+                codes[:, part] = code
+        return codes
+
+    def _lookup_table(self) -> LookupTable:
+        values, axes = self.values.astype(np.float32), self.axes.astype(np.float32)
+        return tier_table(
+            self.layout, self.codes, values, axes, self.vectors, starts=self.code_starts
+        )
+
+    @classmethod
+    def _from_entry(cls, entry: artifact.Entry) -> Self:
+        described, tensors = entry.description, entry.tensors
+        layout = Layout.parse(described["vocab_size"], described["tiers"])
+        vectors = tensors.get("tiers")
+        return cls(
+            described["name"],
+            layout,
+            tensors["codes"],
+            tensors["values"],
+            tensors["axes"],
+            None if vectors is None else TierVectors(vectors, layout.count),
+            described["dtype"],
+            described.get("renumbered", False),
+            starts=tensors.get("starts"),
+        )
+
+
+def part_coordinates(
+    part: CodePart, values: NDArray[np.float16], codes: NDArray[np.uint32]
+) -> NDArray[np.float32]:
+    """Coordinates that ``codes`` (m,) of a part stand for, (m, part.axes) float32."""
+    if part.kind == "none":
+        return np.zeros((len(codes), 1), dtype=np.float32)
+    exact = values.astype(np.float32)
+    coordinates: NDArray[np.float32]
+    if part.kind == "grid":
+        coordinates = exact[0] + codes[:, None].astype(np.float32) * exact[1]
+    else:
+        coordinates = exact.reshape(-1, part.axes)[codes]
+    return coordinates

@@ -1,0 +1,1 @@
+"""Tables in chunks: reading, map-reduce over chunks, ranks by frequency, scratch files."""

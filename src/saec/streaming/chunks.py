@@ -1,0 +1,173 @@
+"""Passes over rows in parts: what is done to each part, and how the results are put together.
+
+The results of a pass are merged in groups of eight neighbours, these again, and so on: the same
+tree wherever the parts are worked on, so that sums come out with the same last digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.errors import FieldError
+from saec.streaming.rows import Rows
+
+__all__ = [
+    "GROUP",
+    "Chunk",
+    "RunningCounts",
+    "Task",
+    "check_finite",
+    "check_frequencies",
+    "check_total",
+    "chunks_of",
+    "merged",
+]
+
+GROUP = 8  # results merged at once
+
+_PART_VALUES = 1 << 22  # float32 values of a part: 16 MB
+
+# Products of larger frequencies, or smaller than the inverse, with squares of a table's values and
+# with metrics could leave the range of float64.
+MOST_FREQUENT = 1e200
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Rows of a field that are worked on at once.
+
+    name: the field's; number: of the part, from 0; start, stop: its first row and the one after
+    its last; rows: (m, dim) and counts: (m,), of this part alone.
+    """
+
+    name: str
+    number: int
+    start: int
+    stop: int
+    rows: Rows
+    counts: Rows
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def weights(self) -> NDArray[Any]:
+        """The rows (m, dim) in their own dtype.
+
+        Raises:
+            FieldError: a value is not finite; names its row.
+        """
+        weights = self.rows.read(0, len(self))
+        check_finite(self.name, weights, self.start)
+        return weights
+
+    def frequencies(self) -> NDArray[np.float64]:
+        """The frequencies (m,).
+
+        Raises:
+            FieldError: one is negative or not finite; names its id.
+        """
+        frequencies = self.counts.read(0, len(self)).astype(np.float64, copy=False)
+        check_frequencies(self.name, frequencies, self.start)
+        return frequencies
+
+
+class Task(Protocol[T_co]):
+    """What a pass does to each part; sent to where the part is."""
+
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> T_co:
+        """``before``: the sum of what a :class:`RunningCounts` gave for the chunks before this."""
+
+
+class RunningCounts(Protocol):
+    """Numbers that add up over the parts before one."""
+
+    @property
+    def size(self) -> int:
+        """How many."""
+
+    def __call__(self, part: Chunk) -> NDArray[np.int64]:
+        """(size,) int64."""
+
+
+def chunks_of(name: str, rows: Rows, counts: Rows) -> tuple[Chunk, ...]:
+    """Cut a field into parts; none crosses the border of a shard of its rows."""
+    most = max(1, _PART_VALUES // math.prod(rows.shape[1:]))
+    spans = [
+        (start, min(start + most, last))
+        for first, last in pairwise(rows.borders)
+        for start in range(first, last, most)
+    ]
+    return tuple(
+        Chunk(name, number, start, stop, rows.part(start, stop), counts.part(start, stop))
+        for number, (start, stop) in enumerate(spans)
+    )
+
+
+def merged(results: Iterable[T], merge: Callable[[Sequence[T]], T]) -> T:
+    """Merge ``results`` as they come, in the tree of this module; a lone one stays as it is."""
+    waiting: list[list[T]] = [[]]
+    for result in results:
+        waiting[0].append(result)
+        level = 0
+        while len(waiting[level]) == GROUP:
+            _lift(waiting, level, merge)
+            level += 1
+    for level in range(len(waiting) - 1):
+        if waiting[level]:
+            _lift(waiting, level, merge)
+    last = waiting[-1]
+    return merge(last) if len(last) > 1 else last[0]
+
+
+def _lift(waiting: list[list[T]], level: int, merge: Callable[[Sequence[T]], T]) -> None:
+    """Merge what waits on a level into one result on the next."""
+    if level + 1 == len(waiting):
+        waiting.append([])
+    group, waiting[level] = waiting[level], []
+    waiting[level + 1].append(merge(group) if len(group) > 1 else group[0])
+
+
+def check_finite(name: str, weights: NDArray[Any], first: int) -> None:
+    """Raise FieldError for the first value that is not finite; ``first`` is the first row's id."""
+    finite = np.isfinite(weights)
+    if not finite.all():
+        row, column = (int(i) for i in np.argwhere(~finite)[0])
+        raise FieldError(
+            f"field {name!r}: weights hold {float(weights[row, column])} "
+            f"at row {first + row}, column {column}"
+        )
+
+
+def check_frequencies(name: str, frequencies: NDArray[np.float64], first: int) -> None:
+    """Raise FieldError for the first frequency that cannot be; ``first`` is the first row's id."""
+    good = (frequencies <= MOST_FREQUENT) & (frequencies >= 0)  # NaN is not good
+    if not good.all():
+        bad = int(np.argmin(good))
+        value = float(frequencies[bad])
+        wanted = "finite and not negative"
+        if np.isfinite(value) and value > 0:
+            wanted = f"at most {MOST_FREQUENT:.0e}; divide all by the same number"
+        raise FieldError(
+            f"field {name!r}: the frequency of id {first + bad} is {value}; it must be {wanted}"
+        )
+
+
+def check_total(name: str, total: float, rows: int) -> None:
+    """Raise FieldError if frequencies of ``rows`` rows that sum up to ``total`` are too small."""
+    if total == 0:
+        raise FieldError(f"field {name!r}: all {rows} frequencies are zero")
+    if total < 1 / MOST_FREQUENT:
+        raise FieldError(
+            f"field {name!r}: all {rows} frequencies together are {total}; they must be at least "
+            f"{1 / MOST_FREQUENT:.0e}; multiply all by the same number"
+        )

@@ -1,0 +1,183 @@
+"""Passes over the parts of a field in one process; :mod:`saec.distributed` has those on many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.streaming.bit_writes import Piece, lay, lay_and_let_go
+from saec.streaming.chunks import Chunk, RunningCounts, Task, merged
+from saec.streaming.scratch import IN_MEMORY, Workspace
+
+__all__ = ["Advance", "Held", "LocalPasses", "Merge", "Passes", "silent"]
+
+T = TypeVar("T")
+
+Advance = Callable[[float], None]
+Merge = Callable[[Sequence[T]], T]
+Arrays = tuple[NDArray[Any], ...]
+
+_NOTHING = np.zeros(0, dtype=np.int64)
+
+
+def silent(share: float) -> None:
+    """No progress is shown."""
+
+
+class Held(Protocol):
+    """Arrays that a task made of every part, kept where the parts are."""
+
+    def run(self, task: Callable[[Arrays], T], merge: Merge[T]) -> T:
+        """Do ``task`` to the arrays of every part and merge the results."""
+
+
+class Passes(Protocol):
+    """How a field's parts are worked on. Tasks and what they give must be picklable."""
+
+    @property
+    def parts(self) -> tuple[Chunk, ...]:
+        """The parts, in order of their rows."""
+
+    def run(
+        self,
+        task: Task[T],
+        merge: Merge[T],
+        *,
+        counter: RunningCounts | None = None,
+        advance: Advance = silent,
+    ) -> T:
+        """Do ``task`` to every part and merge the results.
+
+        Args:
+            task: see :class:`~saec.streaming.chunks.Task`.
+            merge: of neighbours, in order; the tree is that of
+            :func:`~saec.streaming.chunks.merged`.
+            counter: counts what lies before each part.
+            advance: gets shares of the work that add up to 1.
+        """
+
+    def hold(
+        self, task: Task[Arrays], counter: RunningCounts | None = None, space: Workspace = IN_MEMORY
+    ) -> Held:
+        """Keep what ``task`` makes of every part; what ``space`` cannot hold is made again."""
+
+    def lay(
+        self,
+        task: Task[tuple[T, list[Piece]]],
+        merge: Merge[T],
+        sizes: Mapping[str, int],
+        *,
+        counter: RunningCounts | None = None,
+        advance: Advance = silent,
+        space: Workspace = IN_MEMORY,
+    ) -> tuple[T, dict[str, Any]]:
+        """As :meth:`run`, and lay the pieces that ``task`` makes into tensors.
+
+        Args:
+            task: gives a result and pieces.
+            merge: of the results.
+            sizes: bytes of each tensor, by role.
+            counter: see :meth:`run`.
+            advance: see :meth:`run`.
+            space: where the tensors are made.
+
+        Returns:
+            The result, and for each role its tensor.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class LocalPasses:
+    """One part after the other."""
+
+    parts: tuple[Chunk, ...]
+
+    def run(
+        self,
+        task: Task[T],
+        merge: Merge[T],
+        *,
+        counter: RunningCounts | None = None,
+        advance: Advance = silent,
+    ) -> T:
+        """See :class:`Passes`."""
+        return merged(self._results(task, counter, advance), merge)
+
+    def hold(
+        self, task: Task[Arrays], counter: RunningCounts | None = None, space: Workspace = IN_MEMORY
+    ) -> LocalHeld:
+        """See :class:`Passes`."""
+        kept: list[_Kept] = []
+        left = space.held
+        for part, before in self._counted(counter):
+            arrays = task(part, before)
+            left -= sum(array.nbytes for array in arrays)
+            kept.append(_Kept(task, part, before, arrays if left >= 0 else None))
+        return LocalHeld(kept)
+
+    def lay(
+        self,
+        task: Task[tuple[T, list[Piece]]],
+        merge: Merge[T],
+        sizes: Mapping[str, int],
+        *,
+        counter: RunningCounts | None = None,
+        advance: Advance = silent,
+        space: Workspace = IN_MEMORY,
+    ) -> tuple[T, dict[str, NDArray[np.uint8]]]:
+        """See :class:`Passes`."""
+        tensors = {role: space.zeros(nbytes) for role, nbytes in sizes.items()}
+        put = lay if sum(sizes.values()) <= space.held else lay_and_let_go
+
+        def results() -> Iterator[T]:
+            for result, pieces in self._results(task, counter, advance):
+                put(pieces, tensors)
+                yield result
+
+        return merged(results(), merge), tensors
+
+    def _results(
+        self, task: Task[T], counter: RunningCounts | None, advance: Advance
+    ) -> Iterator[T]:
+        rows = sum(len(part) for part in self.parts)
+        for part, before in self._counted(counter):
+            yield task(part, before)
+            advance(len(part) / rows)
+
+    def _counted(self, counter: RunningCounts | None) -> Iterator[tuple[Chunk, NDArray[np.int64]]]:
+        """The parts, each with what lies before it."""
+        if counter is None or not counter.size:
+            yield from ((part, _NOTHING) for part in self.parts)
+            return
+        before = np.zeros(counter.size, dtype=np.int64)
+        for part in self.parts:
+            yield part, before
+            before = before + counter(part)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """What a task made of a part, or how to make it again."""
+
+    task: Task[Arrays]
+    part: Chunk
+    before: NDArray[np.int64]
+    arrays: Arrays | None
+
+    def get(self) -> Arrays:
+        return self.task(self.part, self.before) if self.arrays is None else self.arrays
+
+
+@dataclass(frozen=True, eq=False)
+class LocalHeld:
+    """See :class:`Held`."""
+
+    kept: Sequence[_Kept]
+
+    def run(self, task: Callable[[Arrays], T], merge: Merge[T]) -> T:
+        """See :class:`Held`."""
+        return merged((task(kept.get()) for kept in self.kept), merge)

@@ -1,0 +1,141 @@
+"""Where results that grow with the number of rows are put while they are made."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.errors import ArtifactError, BudgetError
+from saec.util.atomic_file import reserve, whole_file
+from saec.util.sizes import parse_size
+
+__all__ = ["IN_MEMORY", "ShardNames", "Workspace", "held_bytes"]
+
+logger = logging.getLogger(__name__)
+
+# What a pass takes at once beside the samples: a part as float32 and, several times, as float64.
+_WORKING_BYTES = 400 << 20
+# Rows sampled from a field, which are held as they are and as coordinates, while they are sorted.
+_SAMPLED_ROWS = 12 << 17
+_COPIES = 3
+
+
+@dataclass(frozen=True)
+class ShardNames:
+    """How the shards of one field are called: see :func:`saec.artifact.write_shard`.
+
+    Args:
+        path: of the artifact that they will be a part of.
+        run: 16 hexadecimal digits.
+        first: number of the first.
+    """
+
+    path: Path
+    run: str
+    first: int = 1
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Memory, or files of a folder.
+
+    Args:
+        folder: of files that are mapped; None for memory.
+        held: bytes that rows which are needed several times may take; more are read again.
+        shards: of an artifact that workers write, where there are any.
+    """
+
+    folder: Path | None = None
+    held: int = 1 << 60
+    shards: ShardNames | None = None
+
+    def zeros(self, nbytes: int) -> NDArray[np.uint8]:
+        """``nbytes`` zeros that can be written to.
+
+        Raises:
+            ArtifactError: the disk has no room for them.
+        """
+        if self.folder is None or not nbytes:
+            return np.zeros(nbytes, dtype=np.uint8)
+        # A file without a name: nothing is left of it, however the process ends.
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                reserve(file, nbytes, self.folder, ArtifactError)
+                mapped = np.memmap(file, dtype=np.uint8, mode="r+", shape=(nbytes,))
+        except OSError as error:
+            raise ArtifactError(f"cannot write to {self.folder}: {error.strerror}") from error
+        return mapped.view(np.ndarray)  # numpy is slow at single places of its memmap
+
+    def recalled(
+        self, what: str, name: str, compute: Callable[[], Mapping[str, NDArray[Any]]]
+    ) -> Mapping[str, NDArray[Any]]:
+        """What ``compute`` gives, or gave in an earlier run that was interrupted.
+
+        Args:
+            what: it is.
+            name: of the field that it is about.
+            compute: arrays of plain dtypes by role.
+        """
+        if self.folder is None:
+            return compute()
+        path = self.folder / f"{what}-{blake2b(name.encode(), digest_size=16).hexdigest()}.npz"
+        found = _loaded(path)
+        if found is None:
+            _save(path, compute())  # and forget, so that it is not held twice
+            found = _loaded(path)
+        assert found is not None, "it was just written"
+        return found
+
+
+def _loaded(path: Path) -> Mapping[str, NDArray[Any]] | None:
+    """The arrays of a file; None if there is none or it is damaged, so that it is made anew."""
+    try:
+        # Opened here: numpy leaves a damaged archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:
+            return dict(loaded)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a damaged archive may raise anything
+        logger.warning("%s cannot be read and is computed again: %s", path, error)
+        return None
+
+
+def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    with whole_file(path, ArtifactError) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]  # no role is an option
+
+
+IN_MEMORY = Workspace()
+
+
+def held_bytes(memory: int | str, dim: int) -> int:
+    """What is left for :attr:`Workspace.held` if the process may take ``memory``.
+
+    Raises:
+        BudgetError: it is less than what a pass over tables of width ``dim`` takes.
+    """
+    limit = parse_size(memory)
+    needed = _resident_bytes() + _WORKING_BYTES + _COPIES * 4 * dim * _SAMPLED_ROWS
+    if needed > limit:
+        raise BudgetError(
+            f"{memory} of memory are {limit} bytes; tables of dim {dim} take {needed} at least"
+        )
+    return limit - needed
+
+
+def _resident_bytes() -> int:
+    """What this process takes now (Linux; elsewhere nothing is known, and nothing counted)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,1 @@
+"""What is compressed: fields, their frequencies and loss metrics, and the files they come from."""

@@ -1,0 +1,169 @@
+"""A field's embedding table with its frequencies, checked once, where it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from saec.errors import FieldError, check_plain
+from saec.streaming.chunks import Chunk, check_finite, check_frequencies, check_total, chunks_of
+from saec.streaming.frequency_histogram import Census, join_censuses, take_census
+from saec.streaming.map_reduce import LocalPasses, Passes
+from saec.streaming.rows import ArrayRows, Rows, rows_of
+
+__all__ = ["Field", "check_fields"]
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+WEIGHT_DTYPES = (np.dtype(np.float32), np.dtype(np.float16), BFLOAT16)
+
+# Values checked at a time.
+BLOCK_VALUES = 1 << 20
+
+
+class Field:
+    """One field: its embedding table and how often each feature occurs in the training log.
+
+    What lies in files, memory maps among them, is read and checked part by part when it is needed,
+    and never held as a whole.
+
+    Args:
+        name: the field's name, not empty.
+        weights: ``(vocab_size, dim)`` float32, float16 or bfloat16 (``ml_dtypes.bfloat16``) array
+            or memory map with any strides, or :class:`~saec.streaming.rows.Rows` of files, all
+            values finite. It is neither copied nor changed.
+        frequencies: ``(vocab_size,)`` counts of any real dtype, finite, none negative and not all
+            zero; an array, a memory map or rows of files.
+
+    Raises:
+        FieldError: something is wrong with one of them; the message names the field and, for a
+            value, its row.
+    """
+
+    def __init__(
+        self, name: str, weights: NDArray[Any] | Rows, frequencies: ArrayLike | Rows
+    ) -> None:
+        if not isinstance(name, str) or name == "":
+            raise FieldError(f"a field's name must be a string that is not empty, not {name!r}")
+        self.name = name
+        self.weights = weights
+        self.rows = _checked_rows(name, weights)
+        self.counts = _checked_counts(name, frequencies, len(self.rows))
+
+    def __repr__(self) -> str:
+        return f"Field({self.name!r}, {self.vocab_size} x {self.dim} {self.dtype})"
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of features, the rows of the table."""
+        return len(self.rows)
+
+    @property
+    def dim(self) -> int:
+        """Width of the table."""
+        return self.rows.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the table."""
+        return self.rows.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the table in bytes, in its own dtype."""
+        return self.rows.nbytes
+
+    @cached_property
+    def frequencies(self) -> NDArray[np.float64]:
+        """The frequencies of all features, (vocab_size,), in memory."""
+        return self.counts.read(0, self.vocab_size).astype(np.float64, copy=False)
+
+    @cached_property
+    def passes(self) -> Passes:
+        """How the rows are worked on, part by part."""
+        return LocalPasses(chunks_of(self.name, self.rows, self.counts))
+
+    @cached_property
+    def census(self) -> Census:
+        """How often each frequency occurs; the first use takes a pass over the frequencies.
+
+        Raises:
+            FieldError: a frequency is negative or not finite, or all are zero.
+        """
+        census = self.passes.run(take_census, join_censuses)
+        check_total(self.name, census.total, census.rows)
+        return census
+
+    def worked_on(self, passes: Callable[[tuple[Chunk, ...]], Passes]) -> Field:
+        """The same field, whose parts are worked on in another way."""
+        other = Field(self.name, self.weights, self.counts)
+        other.passes = passes(other.passes.parts)
+        return other
+
+
+def check_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
+    """Return ``fields`` as a tuple: at least one, all of them ``Field``, no name twice.
+
+    Raises:
+        FieldError: one of these fails; a repeated name is given.
+    """
+    result = tuple(fields)
+    if not result:
+        raise FieldError("no fields were given")
+    names = set()
+    for field in result:
+        if not isinstance(field, Field):
+            raise FieldError(f"expected a Field, got {type(field).__name__}")
+        if field.name in names:
+            raise FieldError(f"two fields are named {field.name!r}; names must differ")
+        names.add(field.name)
+    return result
+
+
+def _checked_rows(name: str, weights: NDArray[Any] | Rows) -> Rows:
+    check_plain(weights, f"field {name!r}: weights", FieldError)
+    if not isinstance(weights, np.ndarray | Rows):
+        raise FieldError(
+            f"field {name!r}: weights must be a numpy array or memory map, "
+            f"not {type(weights).__name__}"
+        )
+    if weights.dtype not in WEIGHT_DTYPES:
+        allowed = ", ".join(str(dtype) for dtype in WEIGHT_DTYPES)
+        raise FieldError(f"field {name!r}: weights are {weights.dtype}; allowed are {allowed}")
+    if weights.ndim != 2:
+        raise FieldError(f"field {name!r}: weights must have 2 dimensions, not {weights.ndim}")
+    if 0 in weights.shape:
+        rows, columns = weights.shape
+        raise FieldError(f"field {name!r}: weights are {rows} x {columns}, an empty table")
+    found = rows_of(weights)
+    if isinstance(found, ArrayRows):
+        for start, block in _blocks(found.array):
+            check_finite(name, block, start)
+    return found
+
+
+def _blocks(weights: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    rows = max(1, BLOCK_VALUES // weights.shape[1])
+    for start in range(0, len(weights), rows):
+        yield start, weights[start : start + rows]
+
+
+def _checked_counts(name: str, values: ArrayLike | Rows, rows: int) -> Rows:
+    check_plain(values, f"field {name!r}: frequencies", FieldError)
+    counts = rows_of(values)
+    if counts.dtype.kind not in "biuf" and counts.dtype != BFLOAT16:
+        raise FieldError(f"field {name!r}: frequencies are {counts.dtype}, not real numbers")
+    if counts.ndim != 1:
+        raise FieldError(f"field {name!r}: frequencies must have 1 dimension, not {counts.ndim}")
+    if len(counts) != rows:
+        raise FieldError(f"field {name!r}: weights have {rows} rows, frequencies {len(counts)}")
+    if not isinstance(counts, ArrayRows):
+        return counts
+    frequencies = counts.array.astype(np.float64, copy=False)
+    check_frequencies(name, frequencies, 0)
+    check_total(name, float(frequencies.sum()), rows)
+    return ArrayRows(frequencies)

@@ -1,0 +1,205 @@
+"""The loss metric: per field the matrix in which distances between rows are nats of log loss."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from saec.errors import MetricError, MetricWarning, check_plain
+from saec.tables.field import Field
+
+__all__ = ["LossMetrics", "Metric", "check_metrics"]
+
+# Asymmetry and negative eigenvalues up to this share of the largest are rounding.
+ROUNDING = 1e-6
+
+# Products of larger entries, or smaller than the inverse, with frequencies and squares of a table's
+# values could leave the range of float64.
+LARGEST = 1e100
+
+# The ridge, as a share of the mean eigenvalue: directions that the examples never used cost a
+# little, so that rows stay apart in them and the metric can be inverted.
+RIDGE = 1e-3
+
+
+class LossMetrics(Mapping[str, NDArray[np.float64]]):
+    """The Fisher information of each field's rows, by field name: ``(dim, dim)`` float64, in nats
+    per example for rows that move by one unit.
+
+    Attributes:
+        examples: examples that were measured.
+        relative_errors: by field name, the standard error of the matrix's trace divided by the
+            trace; infinite for a field that no example used.
+    """
+
+    def __init__(
+        self,
+        matrices: Mapping[str, NDArray[np.float64]],
+        examples: int,
+        relative_errors: Mapping[str, float],
+    ) -> None:
+        self._matrices = dict(matrices)
+        self.examples = examples
+        self.relative_errors: Mapping[str, float] = dict(relative_errors)
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        return self._matrices[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._matrices)
+
+    def __len__(self) -> int:
+        return len(self._matrices)
+
+    def __repr__(self) -> str:
+        lines = [f"LossMetrics({len(self)} fields, {self.examples} examples)"]
+        for name, matrix in self.items():
+            error = f"{100 * self.relative_errors[name]:.2g} %"
+            lines.append(f"  {name}: dim {len(matrix)}, trace {np.trace(matrix):.4g} +- {error}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """A field's metric, positive definite.
+
+    If row i moves by delta_i, the expected log loss grows by ``sum_i (w_i / sum w) 1/2 delta_i'
+    matrix delta_i``, with w the field's frequencies. Rows times :attr:`root` lie in a space where
+    that is half the mean squared Euclidean distance.
+
+    Attributes:
+        matrix: ``(dim, dim)`` float64.
+    """
+
+    matrix: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, matrix: ArrayLike, name: str, dim: int) -> Self:
+        """Check the Fisher information of field ``name`` and regularise it.
+
+        ``matrix`` becomes ``G + 1e-3 tr(G) / dim I``; its asymmetry and its negative eigenvalues,
+        where they are rounding, go.
+
+        Raises:
+            MetricError: it is not ``(dim, dim)``, not finite, not symmetric, not positive
+                semi-definite, or all zero.
+        """
+        checked = _checked(matrix, name, dim)
+        if not checked.any():
+            raise MetricError(f"field {name!r}: the metric is all zero")
+        values, vectors = np.linalg.eigh(checked)
+        if values[0] < -ROUNDING * values[-1]:
+            raise MetricError(
+                f"field {name!r}: the metric is not positive semi-definite: its eigenvalues reach "
+                f"from {values[0]:.4g} to {values[-1]:.4g}"
+            )
+        values = np.maximum(values, 0.0)
+        return cls((vectors * (values + RIDGE * values.mean())) @ vectors.T)
+
+    @classmethod
+    def euclidean(cls, dim: int) -> Self:
+        """The metric in which all directions are equal: the identity."""
+        return cls(np.eye(dim))
+
+    @property
+    def dim(self) -> int:
+        """Width of the rows."""
+        return len(self.matrix)
+
+    @cached_property
+    def root(self) -> NDArray[np.float64]:
+        """The symmetric square root of ``matrix``, ``(dim, dim)``."""
+        return self._power(0.5)
+
+    @cached_property
+    def inverse_root(self) -> NDArray[np.float64]:
+        """The inverse of :attr:`root`, ``(dim, dim)``."""
+        return self._power(-0.5)
+
+    @cached_property
+    def _eigen(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        values, vectors = np.linalg.eigh(self.matrix)
+        return values, vectors
+
+    def _power(self, exponent: float) -> NDArray[np.float64]:
+        values, vectors = self._eigen
+        powered: NDArray[np.float64] = (vectors * values**exponent) @ vectors.T
+        return powered
+
+
+def check_metrics(fields: Iterable[Field], metrics: Mapping[str, ArrayLike]) -> dict[str, Metric]:
+    """The metrics of ``fields``, checked and regularised, in the order of ``fields``.
+
+    A field whose matrix is all zero was looked up by no example that was measured. Its rows are
+    compared by Euclidean distance, scaled to the smallest trace of the other fields (1 if there
+    is none), which takes it to matter as little as any of them; a :class:`MetricWarning` names it.
+
+    Args:
+        fields: the fields to be compressed.
+        metrics: ``(dim, dim)`` by field name, for these fields and no others.
+
+    Raises:
+        MetricError: a field has no metric, a metric has no field, or :meth:`Metric.of`.
+    """
+    dims = {field.name: field.dim for field in fields}
+    _check_names(set(dims), set(metrics))
+    matrices = {name: _checked(metrics[name], name, dim) for name, dim in dims.items()}
+    given = {name: Metric.of(m, name, dims[name]) for name, m in matrices.items() if m.any()}
+    trace = min((float(np.trace(metric.matrix)) for metric in given.values()), default=1.0)
+    for name in (name for name in dims if name not in given):
+        warnings.warn(
+            f"field {name!r}: the metric is all zero, no example looked the field up; its rows "
+            "are compared by Euclidean distance",
+            MetricWarning,
+            stacklevel=2,
+        )
+    return {
+        name: given.get(name) or Metric(np.eye(dim) * (trace / dim)) for name, dim in dims.items()
+    }
+
+
+def _check_names(fields: set[str], metrics: set[str]) -> None:
+    for wrong, text in (
+        (fields - metrics, "no metric for"),
+        (metrics - fields, "metrics of what is not compressed:"),
+    ):
+        if wrong:
+            raise MetricError(f"{text} {', '.join(repr(name) for name in sorted(wrong))}")
+
+
+def _checked(matrix: ArrayLike, name: str, dim: int) -> NDArray[np.float64]:
+    check_plain(matrix, f"field {name!r}: the metric", MetricError)
+    array = np.asarray(matrix)
+    if array.dtype.kind not in "biuf":
+        raise MetricError(f"field {name!r}: the metric is {array.dtype}, not real numbers")
+    if array.shape != (dim, dim):
+        shape = " x ".join(str(size) for size in array.shape) or "a number"
+        raise MetricError(
+            f"field {name!r}: the metric is {shape}; the table of dim {dim} needs {dim} x {dim}"
+        )
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise MetricError(
+            f"field {name!r}: the metric holds {array[row, column]} at row {row}, column {column}"
+        )
+    largest = float(np.abs(array).max())
+    if largest and not 1 / LARGEST <= largest <= LARGEST:
+        raise MetricError(
+            f"field {name!r}: the largest entry of the metric is {largest:.4g}; it must be "
+            f"from {1 / LARGEST:.0e} to {LARGEST:.0e}; scale the loss"
+        )
+    asymmetry = float(np.abs(array - array.T).max())
+    if asymmetry > ROUNDING * largest:
+        raise MetricError(
+            f"field {name!r}: the metric is not symmetric: entries of up to {largest:.4g} differ "
+            f"from their mirror images by {asymmetry:.4g}"
+        )
+    symmetric: NDArray[np.float64] = (array + array.T) / 2
+    return symmetric

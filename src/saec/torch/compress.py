@@ -1,0 +1,144 @@
+"""Everything in one call: count, measure, compress, put back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from numpy.typing import ArrayLike
+from torch import nn
+
+from saec.codecs.axes.codec import renumbers
+from saec.codecs.protocol import Codec
+from saec.compression.budget import Budget, LossIncrease, check_budget
+from saec.compression.plan import Priced, check_request
+from saec.compression.run import compress_priced
+from saec.errors import BudgetError, OptionError
+from saec.format.compressed import Compressed
+from saec.format.model_size import ModelSize
+from saec.torch.measure.calibration import calibrated
+from saec.torch.measure.labels import check_loss_fn
+from saec.torch.measure.loss_increase import Comparison
+from saec.torch.measure.plan_tables import priced_tables
+from saec.torch.model.call import (
+    Batches,
+    Loss,
+    check_repeatable,
+)
+from saec.torch.model.count_lookups import count_lookups, with_unseen
+from saec.torch.model.find_tables import Ranges, named_tables
+from saec.torch.model.overlooked import model_bytes
+from saec.torch.model.replace import replace_embeddings_
+
+__all__ = ["compress_"]
+
+
+def compress_(
+    model: nn.Module,
+    batches: Batches,
+    loss_fn: Loss | None = None,
+    budget: Budget | None = None,
+    *,
+    frequencies: Mapping[str, ArrayLike] | None = None,
+    calibration: Batches | None = None,
+    codec: Codec | None = None,
+    ranges: Ranges | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Compressed:
+    """Compress the embedding tables of ``model`` to a budget, in place.
+
+    Measures the loss metric on ``batches``, compresses, and puts the compressed tables in the place
+    of the model's own. With a :class:`saec.LossIncrease` the forecast is checked against the
+    compressed model itself, see :func:`saec.torch.measure_loss_increase`, and the allocation
+    corrected until that is what the budget allows.
+
+    Args:
+        model: any module with ``nn.Embedding`` or ``nn.EmbeddingBag`` modules.
+        batches: (inputs, labels) pairs for the metric, see :func:`saec.torch.loss_metrics`.
+        loss_fn: see there; None for the log loss of binary logits.
+        budget: what the result may take or lose.
+        frequencies: (vocab_size,) counts in the training log of every field to be compressed; see
+            :func:`saec.torch.fields` and :mod:`saec.tables.counting`. If None, all tables are
+            compressed, and counted as ``batches``, all of which pass through the model for that:
+            then these should be the training log, and can be iterated more than once.
+        calibration: labelled batches of rows that the tables have not seen; can be iterated more
+            than once. A ``LossIncrease`` is met on them; with other budgets the increase is
+            measured on them and stated in the result. Features of frequency 0 that they look up
+            are counted as often as they say, such as an id for values unseen in training. If None,
+            a ``LossIncrease`` compares the compressed model's predictions with the uncompressed
+            one's on ``batches``, which can be iterated more than once then, in the same order. That
+            needs no labels, but it takes the model's predictions for the truth: the increase on
+            unseen rows may be several times smaller or larger, the more so the smaller it is.
+        codec: ``Axes()`` if None; one that renumbers features does not fit a model, whose ids stay.
+        ranges: fields of joint tables; see :func:`saec.torch.fields`.
+        seed: see :func:`saec.compress`.
+        progress: show bars on stderr for work over two seconds.
+
+    Tables that are in no embedding module, in a quantised one or in a plain list, and tables that
+    no batch looks up, stay as they are: a :class:`saec.ModuleWarning` names each with its bytes.
+
+    Returns:
+        The compressed tables, which can be saved. Their ``compression_ratio`` is that of the tables
+        alone, ``model_size.ratio`` that of the whole model with all its parameters. With
+        ``LossIncrease`` or ``calibration`` their ``predicted_loss_increase`` is what was measured,
+        0 if the loss fell. Where the rows are too few to tell a small increase from noise, a
+        ``LossIncrease`` also uses measurements of larger ones, and logs a warning if that is not
+        enough either.
+
+    Raises:
+        BudgetError: the budget is missing or cannot be met.
+        OptionError: the codec renumbers features, or ``loss_fn`` is no function.
+        DataError: batches that are needed more than once are an iterator, or come in another order;
+            or see the functions named above.
+        ModuleError, MetricError, FieldError: see there. After any error the model is as it was.
+    """
+    check_loss_fn(loss_fn)
+    if budget is None:
+        raise BudgetError("compress_ needs a budget, such as saec.LossIncrease(1e-4)")
+    check_budget(budget)
+    check_request(codec, seed)
+    if renumbers(codec):
+        raise OptionError(
+            f"order={codec.order!r} renumbers features, and the model's ids stay as they are: use "
+            "order='keep'; or compress saec.torch.fields(model, frequencies) by saec.compress, map "
+            "each id of the log by its field's new_ids, and call "
+            "saec.torch.replace_embeddings_(model, result, renumbered=True)"
+        )
+    named_tables(model, None if frequencies is None else set(frequencies), ranges or {})
+    if frequencies is None:
+        check_repeatable(batches, "batches")
+    known = None
+    if calibration is not None:
+        known = Comparison(model, calibration, loss_fn, ranges, labelled=True)
+    elif isinstance(budget, LossIncrease):
+        known = Comparison(model, batches, loss_fn, ranges, labelled=False)
+    if frequencies is None:
+        frequencies = count_lookups(model, batches, ranges, progress=progress)
+    if calibration is not None:
+        frequencies = with_unseen(frequencies, model, calibration, ranges)
+    priced, _ = priced_tables(
+        model,
+        batches,
+        loss_fn,
+        frequencies,
+        codec,
+        ranges,
+        seed=seed,
+        progress=progress,
+        budget=budget,
+    )
+    result = _compressed(priced, budget, known)
+    before = model_bytes(model)
+    result.model_size = ModelSize(before, before - result.original_nbytes + result.nbytes)
+    replace_embeddings_(model, result, ranges)
+    return result
+
+
+def _compressed(priced: Priced, budget: Budget, known: Comparison | None) -> Compressed:
+    """The tables within ``budget``, and the increase as measured on ``known`` rows, if any."""
+    if known is None:
+        return compress_priced(priced, budget)
+    if isinstance(budget, LossIncrease):
+        return calibrated(priced, budget.value, known)
+    result = compress_priced(priced, budget)
+    return Compressed(list(result.values()), max(known.of(result).value, 0.0))

@@ -1,0 +1,1 @@
+"""Lookups of compressed tables in PyTorch: one operator, and plain tensor operations."""

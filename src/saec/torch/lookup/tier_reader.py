@@ -1,0 +1,304 @@
+"""Rows of tables in tiers, which are sums of values times axes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saec.format.native_lookup import LookupTable, tier_table
+from saec.format.tier_index import TierVectors
+from saec.format.tier_layout import Layout
+from saec.torch.lookup.reader import (
+    COPIED,
+    READ,
+    UNUSED,
+    TableReader,
+    Tensors,
+    Use,
+    bits_at,
+    check_columns,
+    gpu_bags,
+    plain,
+)
+from saec.torch.lookup.tier_index import locate
+from saec.torch.lookup.triton import launch as gpu
+
+__all__ = ["CELL_COLUMNS", "TIER_COLUMNS", "TierReader", "TierTensors", "held_values"]
+
+CELL_COLUMNS = 6
+TIER_COLUMNS = 4
+
+
+class TierTensors(NamedTuple):
+    """What a :class:`saec.torch.table.tiered.TieredTable` holds, of which the first four learn.
+
+    Attributes:
+        values: (tables' values and grids' offsets,), or None if there are none.
+        extents: (grids,), or None.
+        axes: (rank, dim), or None.
+        mean: (dim,).
+        codes: (bytes,) uint8.
+        columns: :attr:`TierReader.columns`.
+        pads: (pads, dim), or None.
+        starts: where tiers are in order of their codes, the ranks (starts,) int64 of
+            :attr:`saec.format.tiered_field.TieredField.code_starts`; else None.
+        blocks: where ids are no ranks, those of :class:`saec.torch.lookup.tier_index.Vectors`; else
+        None.
+    """
+
+    values: Tensor | None
+    extents: Tensor | None
+    axes: Tensor | None
+    mean: Tensor
+    codes: Tensor
+    columns: Tensor
+    pads: Tensor | None
+    starts: Tensor | None
+    blocks: Tensor | None
+
+
+@dataclass(frozen=True)
+class TierReader(TableReader):
+    """Rows in tiers; tensors: those of :class:`TierTensors` that there are, in its order.
+
+    A grid is held as its offset, among the values, and its extent, 2**bits times its step: then all
+    of them are coordinates, which learn at one rate.
+
+    Args:
+        layout: the parts of each tier.
+        pads: their rows are a tensor of their own (pads, dim).
+    """
+
+    layout: Layout
+    pads: tuple[int, ...]
+
+    @property
+    def parameters(self) -> int:
+        """See :class:`TableReader`."""
+        return self._names.index("codes")
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        """Of the tensors that there are; the last one only where ids are no ranks."""
+        grids = len(self.layout.grids[1])
+        there = {
+            "values": self.layout.value_count > grids,
+            "extents": grids > 0,
+            "axes": self.layout.rank > 0,
+            "pads": len(self.pads) > 0,
+            "starts": self.layout.any_ordered,
+        }
+        return tuple(name for name in TierTensors._fields if there.get(name, True))
+
+    def named(self, tensors: Tensors) -> TierTensors:
+        """The tensors by their names."""
+        absent: dict[str, Any] = dict.fromkeys(TierTensors._fields)
+        return TierTensors(**absent | dict(zip(self._names, tensors, strict=False)))
+
+    def learned(self, tensors: Tensors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values, extents, axes and mean; empty tensors where there are none."""
+        held = self.named(tensors)
+        nothing = held.mean.new_empty(0)
+        axes = nothing.reshape(0, held.mean.shape[0]) if held.axes is None else held.axes
+        values = nothing if held.values is None else held.values
+        return values, nothing if held.extents is None else held.extents, axes, held.mean
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """Numbers (tiers, 4 + 6 * rank) int64 that a lookup needs of each tier."""
+        return torch.tensor(_columns(self.layout), device="cpu")
+
+    @property
+    def spec(self) -> str:
+        """See :class:`TableReader`."""
+        return json.dumps(["tiers", self.layout.count, self.layout.texts, self.pads])
+
+    def dim(self, tensors: Tensors) -> int:
+        """See :class:`TableReader`."""
+        return tensors[self.parameters - 1].shape[0]
+
+    def dtype(self, tensors: Tensors) -> torch.dtype:
+        """See :class:`TableReader`."""
+        return tensors[self.parameters - 1].dtype
+
+    def rows(self, ids: Tensor, tensors: Tensors, skipped: int = -1) -> Tensor:
+        """See :class:`TableReader`; pads are no parameters, and learn nothing.
+
+        Axis after axis is added, in float32 or wider and with every product rounded, so that
+        float32 rows equal those of :class:`saec.format.tiered_field.TieredField` bit for bit.
+        """
+        held, (values, _, axes, mean) = self.named(tensors), self.learned(tensors)
+        dtype = torch.promote_types(mean.dtype, torch.float32)
+        rows = mean.to(dtype).expand(ids.shape[0], -1)
+        if len(values):
+            coordinates = self._coordinates(ids, tensors, dtype)
+            for axis, coordinate in zip(axes.to(dtype), coordinates.unbind(1), strict=True):
+                rows = rows + coordinate[:, None] * axis
+        rows = rows.contiguous().to(mean.dtype)  # a mean alone is one row expanded
+        for pad, row in zip(self.pads, () if held.pads is None else held.pads, strict=True):
+            rows = torch.where((ids == pad)[:, None], row, rows)
+        return rows
+
+    def _coordinates(self, ids: Tensor, tensors: Tensors, dtype: torch.dtype) -> Tensor:
+        """Coordinates (m, rank)."""
+        held, (values, extents, axes, _) = self.named(tensors), self.learned(tensors)
+        columns = held.columns
+        tiers, places = self._located(ids, held)
+        first_bits, row_bits = columns[:, 1], columns[:, 2]
+        cells = columns[:, TIER_COLUMNS:].reshape(-1, CELL_COLUMNS, len(axes))
+        shifts, masks, firsts, strides, grids, ordered = cells.unbind(1)
+        starts = first_bits.index_select(0, tiers) + places * row_bits.index_select(0, tiers)
+        bits = starts[:, None] + shifts.index_select(0, tiers)
+        read = bits_at(held.codes, bits.reshape(-1), self._reach).reshape(bits.shape)
+        if held.starts is not None:
+            words = self._ordered_codes(columns, tiers, places, held.starts)[:, None]
+            words = words >> shifts.index_select(0, tiers)
+            read = torch.where((ordered > 0).index_select(0, tiers), words, read)
+        code = read & masks.index_select(0, tiers)
+        at = firsts.clamp(min=0).index_select(0, tiers) + code * strides.index_select(0, tiers)
+        found = values.to(dtype).index_select(0, at.reshape(-1)).reshape(at.shape)
+        if len(extents):
+            chosen = extents.to(dtype)[(grids - 1).clamp(min=0)]
+            # A power of two divides without rounding.
+            steps = torch.where(grids > 0, chosen / (masks + 1), 0)
+            found = found + code * steps.index_select(0, tiers)
+        return torch.where((firsts < 0).index_select(0, tiers), 0, found)
+
+    def _ordered_codes(
+        self, columns: Tensor, tiers: Tensor, places: Tensor, starts: Tensor
+    ) -> Tensor:
+        """Ordered codes (m,), all parts' together; 0 in tiers without."""
+        ranks = columns[:, 0].index_select(0, tiers) + places
+        passed = torch.bucketize(ranks, starts.contiguous(), right=True)
+        return passed - columns[:, 3].index_select(0, tiers)
+
+    def _located(self, ids: Tensor, held: TierTensors) -> tuple[Tensor, Tensor]:
+        """Tier of each id and place in it, (m,) int64."""
+        if held.blocks is not None:
+            return locate(ids, self.layout.count, held.blocks)
+        bounds = held.columns[:, 0].contiguous()
+        tiers = torch.bucketize(ids, bounds[1:], right=True)
+        return tiers, ids - bounds.index_select(0, tiers)
+
+    @cached_property
+    def _reach(self) -> int:
+        """The widest reach of a code over byte borders."""
+        widths = [part.width for parts in self.layout.tiers for part in parts]
+        return (max(widths, default=0) + 14) // 8
+
+    def table(self, tensors: Tensors) -> LookupTable:
+        """See :class:`TableReader`."""
+        held = self.named(tensors)
+        check_columns(held.columns, self.columns)
+        values, extents, axes, mean = map(_floats, self.learned(tensors))
+        values = held_values(self.layout, values, extents)
+        directions = np.concatenate([axes, mean[None]])
+        starts = np.zeros(0, dtype=np.int64) if held.starts is None else held.starts.numpy()
+        where = None
+        if held.blocks is not None:
+            blocks = held.blocks.contiguous().numpy().reshape(-1).view(np.uint8)
+            where = TierVectors(blocks, self.layout.count)
+        rows = {} if held.pads is None else dict(zip(self.pads, _floats(held.pads), strict=True))
+        return tier_table(self.layout, held.codes.numpy(), values, directions, where, rows, starts)
+
+    def uses(self, table: LookupTable, tensors: Tensors) -> list[Use]:
+        """See :class:`TableReader`; rows of frequent features are kept decoded with their codes."""
+        special = {"codes": Use(in_place=True, copied=table.decoded)}
+        special |= {"columns": UNUSED, "blocks": READ}
+        return [special.get(name, COPIED) for name, _ in zip(self._names, tensors, strict=False)]
+
+    def fused(
+        self,
+        ids: Tensor,
+        offsets: Tensor | None,
+        weights: Tensor | None,
+        tensors: Tensors,
+        mode: str,
+        skipped: int,
+    ) -> Tensor:
+        """See :class:`TableReader`."""
+        if set(self.pads) - {skipped}:
+            return plain(self, ids, offsets, weights, tensors, mode, skipped)
+        held = self.named(tensors)
+        table = gpu.TieredTensors(
+            self.layout.count, held.codes, held.columns, *self.learned(tensors), held.starts
+        )
+        located = None if held.blocks is None else self._located(ids, held)
+        if offsets is None:
+            return gpu.tiered_rows(table, ids, located)
+        return gpu.tiered_pool(table, ids, gpu_bags(ids, offsets, weights, mode, skipped), located)
+
+
+class _Cell(NamedTuple):
+    """How a tier codes one axis.
+
+    shift: of the code's first bit in the row, or among the ordered codes; mask: of its bits; first,
+    stride: of its values, the first among ``values``, -1 for a coordinate of 0;
+    grid: 1 + the grid's number; ordered: whether the order of rows tells the code.
+    """
+
+    shift: int
+    mask: int
+    first: int
+    stride: int
+    grid: int
+    ordered: int
+
+
+_NOTHING = _Cell(0, 0, -1, 0, 0, 0)
+
+
+def _columns(layout: Layout) -> list[list[int]]:
+    """Numbers that a lookup needs, a row per tier: first rank, first bit, bits of a row, first
+    start; then each entry of a :class:`_Cell` for all axes."""
+    rows, grids = [], 0
+    for tier, bound in enumerate(layout.bounds[:-1].tolist()):
+        cells = list(_cells(layout, tier, grids))
+        grids += sum(cell.grid > 0 for cell in cells)
+        cells += [_NOTHING] * (layout.rank - len(cells))
+        row = [bound, 8 * layout.first_bytes[tier], sum(layout.widths(tier))]
+        row.append(layout.first_starts[tier])
+        rows.append(row + [number for column in zip(*cells, strict=True) for number in column])
+    return rows
+
+
+def _cells(layout: Layout, tier: int, grids: int) -> Iterator[_Cell]:
+    """Of the axes that the tier's parts cover, after ``grids`` grids of tiers before."""
+    shift, started = 0, layout.ordered_bits(tier) > 0  # ordered codes are a word of their own
+    for part, first in zip(layout.tiers[tier], layout.first_values[tier], strict=False):
+        if started and not part.ordered:
+            shift, started = 0, False
+        mask, start = (1 << part.bits) - 1, first - grids  # a grid's step is no value of ours
+        if part.kind == "none":
+            yield _NOTHING
+        elif part.kind == "grid":
+            grids += 1
+            yield _Cell(shift, mask, start, 0, grids, int(part.ordered))
+        else:
+            for axis in range(part.axes):
+                yield _Cell(shift, mask, start + axis, part.axes, 0, int(part.ordered))
+        shift += part.bits
+
+
+def held_values(
+    layout: Layout, values: NDArray[np.float32], extents: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """What a :class:`TieredField` would store, not yet rounded to float16."""
+    steps, bits = layout.grids
+    held = np.empty(layout.value_count, dtype=np.float32)
+    held[~steps] = values
+    held[steps] = np.ldexp(extents, -bits)
+    return held
+
+
+def _floats(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().float().contiguous().numpy()
+    return array

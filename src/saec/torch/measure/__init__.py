@@ -1,0 +1,1 @@
+"""Measurements of a model: loss metrics, loss increase, calibrated forecasts."""

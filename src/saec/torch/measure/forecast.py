@@ -1,0 +1,85 @@
+"""Forecasts corrected by the losses of compressed models on unseen rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import nn
+
+from saec.codecs.protocol import Codec
+from saec.compression.budget import LossIncrease
+from saec.compression.forecast import Forecast, curve_of
+from saec.compression.run import compress_priced
+from saec.errors import DataError
+from saec.torch.measure.loss_increase import Comparison
+from saec.torch.measure.plan_tables import priced_tables
+from saec.torch.model.call import Batches, Loss, check_repeatable
+from saec.torch.model.count_lookups import count_lookups, with_unseen
+from saec.torch.model.find_tables import Ranges
+
+__all__ = ["forecast"]
+
+# Predicted increases at which compressed models are looked at, in nats.
+_LOOKED_AT = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+
+
+def forecast(
+    model: nn.Module,
+    batches: Batches,
+    loss_fn: Loss | None = None,
+    *,
+    calibration: Batches,
+    frequencies: Mapping[str, ArrayLike] | None = None,
+    codec: Codec | None = None,
+    ranges: Ranges | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Forecast:
+    """Forecast the increase of the loss for every size, corrected by a few measurements.
+
+    The second-order forecast takes the model's predictions for the truth. On rows that the tables
+    have not seen they are not: what was learned by heart is no loss, and where tables have learned
+    too little, the loss is larger, by many times for small increases. So the tables are compressed
+    to a few sizes, and the labelled ``calibration`` rows tell what really was lost; between those
+    sizes the share of the forecast that came true is interpolated. Features of frequency 0 that the
+    ``calibration`` rows look up are counted by these. The model is afterwards as it was.
+
+    Other arguments than these are those of :func:`saec.torch.compress_`.
+
+    Args:
+        calibration: labelled batches of rows that the tables have not seen, which can be iterated
+            more than once.
+
+    Returns:
+        The curve, with two standard errors of the measurement as its range; below the smallest
+        size that was measured, a predicted increase of 1e-5, the range ends at what holds there.
+
+    Raises:
+        BudgetError, DataError, FieldError, MetricError, ModuleError: see
+            :func:`saec.torch.compress_` and :func:`saec.forecast`.
+    """
+    if frequencies is None:
+        check_repeatable(batches, "batches")
+    known = Comparison(model, calibration, loss_fn, ranges, labelled=True)
+    if frequencies is None:
+        frequencies = count_lookups(model, batches, ranges, progress=progress)
+    frequencies = with_unseen(frequencies, model, calibration, ranges)
+    priced, metrics = priced_tables(
+        model, batches, loss_fn, frequencies, codec, ranges, seed=seed, progress=progress
+    )
+    curve = curve_of(priced, metrics)
+    largest = float(curve.loss_increases[0])
+    wanted = [value for value in _LOOKED_AT if value < largest]
+    if not wanted:
+        raise DataError(
+            f"the largest loss increase that is predicted, {largest:.2g}, is too small to measure"
+        )
+    results = [compress_priced(priced, LossIncrease(value)) for value in wanted]
+    found = [known.of(result) for result in results]
+    return curve.corrected(
+        np.array([result.compression_ratio for result in results]),
+        np.array([increase.value for increase in found]),
+        np.array([increase.standard_error for increase in found]),
+    )

@@ -1,0 +1,204 @@
+"""By how much compressed tables raise a model's loss, measured on the model itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saec.errors import DataError, MetricError
+from saec.format.compressed import Compressed
+from saec.torch.measure.labels import check_batch, check_loss_fn
+from saec.torch.model.call import (
+    Batches,
+    Loss,
+    check_order,
+    check_repeatable,
+    evaluating,
+    is_squared_error,
+    logits_by,
+    moved,
+    outputs_of,
+    pairs,
+)
+from saec.torch.model.find_tables import Ranges, named_tables
+from saec.torch.model.replace import is_raw, replace_embeddings_
+
+__all__ = ["Comparison", "MeasuredIncrease", "measure_loss_increase"]
+
+
+@dataclass(frozen=True)
+class MeasuredIncrease:
+    """By how much the mean loss grew on some rows.
+
+    Attributes:
+        value: the mean increase, in nats for log losses; it may be negative.
+        standard_error: of ``value``, in the same unit, from the spread of the examples' own
+            increases. For a ``loss_fn`` of which only the mean over a batch is known it is that of
+            the batches; infinite if there is a single one.
+        examples: how many rows were measured.
+    """
+
+    value: float
+    standard_error: float
+    examples: int
+
+
+def measure_loss_increase(
+    model: nn.Module,
+    result: Compressed,
+    batches: Batches,
+    loss_fn: Loss | None = None,
+    *,
+    labelled: bool,
+    ranges: Ranges | None = None,
+) -> MeasuredIncrease:
+    """Measure how much the mean loss on ``batches`` grows with ``result`` in place of the tables.
+
+    With ``labelled`` it is the difference of the two losses, example by example, for rows that the
+    tables have not seen. For binary logits z and z' before and after, that is
+
+        KL(p || p') + (p - y) (z' - z)
+
+    to the last digit. The first part needs no labels and is known well. The second part is of
+    first order, can have either sign, and is nearly all of a small increase and nearly all of the
+    standard error: only the labels of unseen rows tell it.
+
+    Without ``labelled``, for binary logits, it is the mean of KL(p || p'): the increase to expect
+    if the uncompressed model's p were right. The model is afterwards as it was.
+
+    Raises:
+        DataError: the batches are empty, an iterator, or without labels where these are needed;
+            come in another order the second time where predictions are compared; or see
+            :func:`saec.torch.loss_metrics` for labels and outputs that are refused.
+        MetricError: a loss or a logit is not finite.
+        ModuleError: ``result`` does not fit the model.
+        OptionError: ``loss_fn`` is no function.
+    """
+    return Comparison(model, batches, loss_fn, ranges, labelled=labelled).of(result)
+
+
+class Comparison:
+    """What the uncompressed model does on some rows, to which compressed ones are compared."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        loss_fn: Loss | None,
+        ranges: Ranges | None,
+        *,
+        labelled: bool,
+    ) -> None:
+        check_loss_fn(loss_fn)
+        self._model, self._batches, self._ranges = model, batches, ranges
+        self._loss_fn, self._logits = loss_fn, logits_by(loss_fn)
+        self._labelled = labelled
+        check_repeatable(batches, "batches to compare predictions on")
+        with evaluating(model):
+            self._before = list(self._outputs())
+        if not self._before:
+            raise DataError("no batches to compare predictions on")
+        if not self._has_losses:
+            check_order(batches)
+
+    def of(self, result: Compressed) -> MeasuredIncrease:
+        """The increase with ``result`` in place."""
+        grown, examples = [], []
+        with _holding(self._model, result, self._ranges), evaluating(self._model):
+            for before, after in zip(self._before, self._outputs(), strict=True):
+                values = before.values, after.values
+                own = values[1] - values[0] if self._has_losses else _kl(*values)
+                grown.append(own)
+                examples.append(torch.full_like(own, before.examples / len(own)))
+        return _mean(torch.cat(grown), torch.cat(examples))
+
+    @property
+    def _has_losses(self) -> bool:
+        """Whether losses are compared, whose sum depends on no order; logits otherwise."""
+        return self._labelled or self._logits is None
+
+    def _outputs(self) -> Iterator[_Compared]:
+        """For each batch the logits or losses of its examples, or its mean loss."""
+        device = next((parameter.device for parameter in self._model.parameters()), None)
+        for index, (inputs, labels) in enumerate(pairs(self._batches)):
+            outputs = outputs_of(self._model, inputs, device, index)
+            values = self._compared(outputs, labels, index)
+            if not bool(values.isfinite().all()):
+                what = "loss" if self._has_losses else "logit"
+                raise MetricError(f"batch {index}: a {what} to compare is not finite")
+            yield _Compared(values, len(outputs))
+
+    def _compared(self, outputs: Tensor, labels: Any, index: int) -> Tensor:
+        check_batch(outputs, labels, self._loss_fn, index)
+        if self._logits is None:
+            return self._losses(outputs, labels)
+        logits = self._logits(outputs.reshape(-1)).double().cpu()
+        if not self._labelled:
+            return logits
+        if not isinstance(labels, Tensor):
+            raise DataError(f"batch {index}: {len(logits)} logits need as many labels")
+        return nn.functional.softplus(logits) - labels.reshape(-1).double().cpu() * logits
+
+    def _losses(self, outputs: Tensor, labels: Any) -> Tensor:
+        """The squared error of each example, or of another loss the mean over the batch (1,)."""
+        assert self._loss_fn is not None
+        labels = moved(labels, outputs.device)
+        if is_squared_error(self._loss_fn) and outputs.numel() == len(outputs):
+            errors: Tensor = outputs.double() - labels.double()
+            return errors.square().reshape(-1).cpu()
+        return torch.tensor([float(self._loss_fn(outputs, labels))], dtype=torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """A batch's logits or losses, (examples,) float64, or its mean loss, (1,) float64."""
+
+    values: Tensor
+    examples: int
+
+
+def _mean(grown: Tensor, examples: Tensor) -> MeasuredIncrease:
+    """Of independent parts of the rows: their mean increases and numbers of examples, (m,)."""
+    shares = examples / examples.sum()
+    mean = (shares * grown).sum()
+    if len(grown) == 1:
+        return MeasuredIncrease(float(mean), math.inf, int(examples.sum()))
+    squares = (shares * (grown - mean)).square().sum() * len(grown) / (len(grown) - 1)
+    return MeasuredIncrease(float(mean), math.sqrt(float(squares)), round(float(examples.sum())))
+
+
+def _kl(before: Tensor, after: Tensor) -> Tensor:
+    """KL(p || p') of each example in nats, from logits (n,) float64."""
+    p = torch.sigmoid(before)
+    softplus = nn.functional.softplus
+    return p * (before - after) + softplus(after) - softplus(before)
+
+
+@contextmanager
+def _holding(model: nn.Module, result: Compressed, ranges: Ranges | None) -> Iterator[None]:
+    """``result`` in the model, and in the end the model's own modules again."""
+    tables = named_tables(model, set(result), ranges or {})
+    own = {m for table in tables for m in (*table.modules.values(), *table.tied.values())}
+    # Of a table that ``result`` holds uncompressed, the module stays and its rows are overwritten.
+    rows = [(t.weight, t.weight.detach().clone()) for t in tables if is_raw(t, result)]
+    places = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent._modules.items()
+        if child in own
+    ]
+    try:
+        replace_embeddings_(model, result, ranges)
+        yield
+    finally:
+        for parent, name, child in places:
+            parent._modules[name] = child
+        with torch.no_grad():
+            for weight, values in rows:
+                weight.copy_(values)

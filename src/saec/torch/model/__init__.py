@@ -1,0 +1,1 @@
+"""Embedding tables of a model: find, count, replace; the modules that take their place."""

@@ -1,0 +1,131 @@
+"""How often each feature is looked up, seen at the embedding modules."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from saec.errors import DataError, ModuleError, ModuleWarning
+from saec.torch.model.call import Batches, call, evaluating, pairs
+from saec.torch.model.find_tables import EmbeddingModule, ModelTable, Ranges, named_tables
+from saec.torch.model.overlooked import explained
+from saec.util.progress import track
+
+__all__ = ["count_lookups", "with_unseen"]
+
+
+def count_lookups(
+    model: nn.Module, batches: Batches, ranges: Ranges | None = None, *, progress: bool = True
+) -> dict[str, NDArray[np.float64]]:
+    """Count the lookups of every feature while ``batches`` pass through the model.
+
+    For a model whose log cannot be counted without it; :mod:`saec.tables.counting` counts a log
+    itself.
+
+    Args:
+        model: see :func:`saec.torch.loss_metrics`.
+        batches: (inputs, labels) pairs, the training log.
+        ranges: joint tables, as for :func:`saec.torch.fields`.
+        progress: show a bar on stderr for work over two seconds.
+
+    Returns:
+        (vocab_size,) float64 by the field names of :func:`saec.torch.fields`, for all tables that
+        were looked up; all fields of a joint table if one of them was.
+
+    Raises:
+        DataError: the batches are empty.
+        ModuleError: a table cannot be compressed, or there is none.
+    """
+    tables = named_tables(model, None, ranges or {})
+    if not tables:
+        raise ModuleError(f"no embedding tables to count: {explained(model)}")
+    counts = {table.path: torch.zeros(table.weight.shape[0]).double() for table in tables}
+    device = tables[0].weight.device
+    empty = True
+    with _recording(tables, counts), evaluating(model):
+        for inputs, _ in pairs(track(batches, description="counting features", show=progress)):
+            call(model, inputs, device)
+            empty = False
+    if empty:
+        raise DataError("batches are empty")
+    for table in tables:
+        if not bool(counts[table.path].any()):
+            warnings.warn(
+                f"embedding {table.path!r} ({table.weight.nbytes:,} bytes) stays as it is: no "
+                "batch calls it; if the model uses its weight or forward directly, give "
+                "frequencies",
+                ModuleWarning,
+                stacklevel=3,
+            )
+    return {
+        part.name: counts[table.path][part.first : part.last].numpy()
+        for table in tables
+        if bool(counts[table.path].any())
+        for part in table.parts
+    }
+
+
+def with_unseen(
+    frequencies: Mapping[str, ArrayLike],
+    model: nn.Module,
+    rows: Batches,
+    ranges: Ranges | None = None,
+) -> dict[str, ArrayLike]:
+    """``frequencies`` of a training log, with what only ``rows`` that it does not have look up.
+
+    The id that stands for values unseen in training occurs never in the training log, and in half
+    of all later rows. Without a frequency its row would get no bits, and what it becomes would
+    shift the model's predictions for all of these. So a feature of frequency 0 gets the share of
+    its field's lookups that it has in ``rows``.
+
+    Args:
+        frequencies: (vocab_size,) by field name.
+        model: see :func:`count_lookups`.
+        rows: batches of rows that trained no table.
+        ranges: see :func:`count_lookups`.
+    """
+    later = count_lookups(model, rows, ranges, progress=False)
+    return {
+        name: _with_later(counts, later[name]) if name in later else counts
+        for name, counts in frequencies.items()
+    }
+
+
+def _with_later(counts: ArrayLike, later: NDArray[np.float64]) -> ArrayLike:
+    own = np.asarray(counts)
+    if own.shape != later.shape or own.dtype.kind not in "biuf":
+        return counts  # refused where the fields are made
+    scale = own.sum(dtype=np.float64) / max(later.sum(), 1.0)
+    return np.where((own == 0) & (later > 0), later * scale, own)
+
+
+@contextmanager
+def _recording(tables: Sequence[ModelTable], counts: dict[str, Tensor]) -> Iterator[None]:
+    """Hooks that count every id that the tables' modules are called with."""
+    handles = [
+        module.register_forward_pre_hook(_counter(module, counts[table.path]), with_kwargs=True)
+        for table in tables
+        for module in table.modules.values()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _counter(module: EmbeddingModule, counts: Tensor) -> Any:
+    def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = (args[0] if args else kwargs["input"]).reshape(-1).long().cpu()
+        if module.padding_idx is not None:
+            ids = ids[ids != module.padding_idx]
+        counts.add_(torch.bincount(ids, minlength=len(counts))[: len(counts)])
+
+    return count

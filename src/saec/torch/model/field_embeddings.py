@@ -1,0 +1,134 @@
+"""All fields of a batch in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+from torch.nn.modules import module as hooked
+
+import saec._native as _native
+from saec.format.native_lookup import RowRun
+from saec.torch.lookup.operator import DTYPES, Prepared
+from saec.torch.lookup.recorded_calls import leaf, recorded
+from saec.torch.lookup.run_reader import RunReader
+from saec.torch.model.modules import CompressedEmbedding
+
+__all__ = ["FieldEmbeddings"]
+
+
+class FieldEmbeddings(nn.ModuleDict):
+    """One embedding module per field: ids (n, fields) in, vectors (n, fields, dim) out.
+
+    Modules are called as they would be alone, and their results stacked. On a CPU and while no
+    gradients are recorded, compressed ones and plain ``nn.Embedding`` are read by one call of the
+    native core instead, straight into the result, if at least one of them is compressed and none
+    has hooks. Vectors are the same to the last bit.
+    """
+
+    def __init__(self, modules: dict[str, nn.Module] | None = None) -> None:
+        super().__init__(modules)
+        self._together: _Together | None = None
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Vectors (n, fields, dim) of ``ids (n, fields)``, whose columns are in the fields' order.
+
+        Raises:
+            IdError: see :meth:`CompressedTable.forward`.
+            ValueError: there are more or fewer columns than fields.
+        """
+        modules = self._modules
+        node: Tensor | None = leaf(self, [ids])
+        if node is not None:
+            return node
+        if not is_dynamo_compiling() and (together := self._together) is not None:
+            rows = together.rows(ids, modules)
+            if rows is not None:
+                return rows
+        columns = zip(modules.values(), ids.unbind(1), strict=True)
+        found = [module(column) for module, column in columns]
+        if not (torch.is_grad_enabled() or recorded()):
+            self._together = _together(tuple(modules.values()))
+        return torch.stack(found, dim=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_together": None}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._together = None  # it keeps tensors in memory that modules may hold no longer
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, eq=False)
+class _Together:
+    """Modules, and the way to the rows of all."""
+
+    modules: tuple[nn.Module, ...]
+    shortcuts: _native.Shortcuts
+
+    def rows(self, ids: Tensor, modules: Mapping[str, nn.Module]) -> Tensor | None:
+        """Vectors (n, fields, dim), or None where modules must be called."""
+        if self.modules != tuple(modules.values()):
+            return None
+        rows: Tensor | None = self.shortcuts.rows(ids)
+        return rows
+
+
+# Of any module; there is no public name for them.
+_HOOKS_OF_ALL: list[dict[int, Any]] = [
+    hooked._global_forward_pre_hooks,
+    hooked._global_forward_hooks,
+]
+
+
+def _together(modules: tuple[nn.Module, ...]) -> _Together | None:
+    """None if there is no shortcut to one of the modules, or PyTorch's way serves all."""
+    if not any(type(module) is CompressedEmbedding for module in modules):
+        return None
+    shortcuts = [_shortcut(module) for module in modules]
+    found = [shortcut for shortcut in shortcuts if shortcut is not None]
+    alike = len({(shortcut.dim, shortcut.element) for shortcut in found}) == 1
+    if len(found) < len(modules) or not alike:
+        return None
+    return _Together(modules, _native.Shortcuts(found, _guards(modules)))
+
+
+def _guards(modules: Sequence[nn.Module]) -> _native.Guards:
+    """What must stay for calls of the modules to look rows up and do nothing else."""
+    hooks = list(_HOOKS_OF_ALL)
+    entries: list[tuple[dict[str, Any], str, Any]] = []
+    for module in modules:
+        hooks += [module._forward_pre_hooks, module._forward_hooks]
+        entries.append((module.__dict__, "forward", None))
+        if isinstance(module, CompressedEmbedding):
+            entries.append((module._modules, "table", module.table))
+        else:
+            entries.append((module.__dict__, "max_norm", None))
+    return _native.Guards(hooks, entries)
+
+
+def _shortcut(module: nn.Module) -> _native.Shortcut | None:
+    """To the rows of a module whose call looks rows up, and does nothing else."""
+    if type(module) is CompressedEmbedding and "forward" not in module.__dict__:
+        return module.table.prepared.shortcut
+    if type(module) is nn.Embedding and "forward" not in module.__dict__:
+        return _plain_shortcut(module)
+    return None
+
+
+def _plain_shortcut(module: nn.Embedding) -> _native.Shortcut | None:
+    weight = module.weight
+    if module.max_norm is not None or not weight.is_cpu or not weight.is_contiguous():
+        return None
+    if weight.dtype not in DTYPES or not len(weight):
+        return None
+    reader = RunReader(len(weight), (RowRun(0, 0, 0, 0),), ())
+    no_codes = torch.zeros(1, dtype=torch.uint8, device="cpu")
+    rest: dict[str, Any] = {"codes": no_codes, "columns": reader.columns}
+    prepared = Prepared([(module._parameters, "weight"), (rest, "codes"), (rest, "columns")])
+    prepared.table(reader, [weight, no_codes, reader.columns])
+    return prepared.shortcut

@@ -1,0 +1,306 @@
+"""Embedding tables of any ``nn.Module``: found once, named by module path, refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeGuard
+
+import ml_dtypes
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from saec.errors import ModuleError
+from saec.tables.field import Field
+from saec.torch.model.overlooked import EmbeddingModule, about, explained, held_elsewhere
+from saec.torch.model.torchrec import check_collections
+from saec.torch.model.wrappers import check_unwrapped
+
+__all__ = [
+    "EmbeddingModule",
+    "ModelTable",
+    "Ranges",
+    "RowRange",
+    "check_known",
+    "fields",
+    "find_modules",
+    "named_tables",
+]
+
+Ranges = Mapping[str, Mapping[str, tuple[int, int]]]
+
+_FORWARDS = (nn.Embedding.forward, nn.EmbeddingBag.forward)
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
+@dataclass(frozen=True)
+class RowRange:
+    """Rows [first, last) of a table, the features of field ``name``."""
+
+    name: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, eq=False)
+class ModelTable:
+    """One weight, the modules that look rows up in it by path, and its parts in row order.
+
+    tied: by path, linear layers with the same weight, which score all rows.
+    """
+
+    modules: dict[str, EmbeddingModule]
+    parts: tuple[RowRange, ...]
+    tied: dict[str, nn.Linear] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """The table's name: the path of its first module."""
+        return next(iter(self.modules))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight, (rows, dim)."""
+        return next(iter(self.modules.values())).weight
+
+
+def fields(
+    model: nn.Module, frequencies: Mapping[str, ArrayLike], ranges: Ranges | None = None
+) -> list[Field]:
+    """Read the embedding tables named in ``frequencies`` from ``model``; others stay untouched.
+
+    A table is named by the path of its module, such as ``embeddings.user``. A module that is
+    reached under two paths, or a weight that two embedding modules share, is one table, named by
+    its first path. So is the weight of an embedding and an ``nn.Linear``, as of sequential models
+    that score all items by their embeddings.
+
+    Args:
+        model: any module that holds ``nn.Embedding`` or ``nn.EmbeddingBag`` modules.
+        frequencies: (vocab_size,) counts in the training log by field name; see
+            :class:`saec.Field`.
+        ranges: joint tables; ``{"embedding": {"user": (0, 6041), "movie": (6041, 9747)}}``
+            means: rows 0..6040 of the module ``embedding`` are the field ``user``. The ranges of a
+            table cover it without gap or overlap, and all of its fields have frequencies.
+
+    Returns:
+        The fields in the order of the model's modules. On a CPU their weights share memory with
+        the model (bfloat16 as ``ml_dtypes.bfloat16``), so compress before training goes on.
+
+    Raises:
+        ModuleError: a name is no embedding's, ranges do not fit, or a module has a property that
+            compressed tables cannot honour: ``max_norm``, ``scale_grad_by_freq``, a weight shared
+            with a module that is neither an embedding nor an ``nn.Linear``, a ``forward``, hooks or
+            parametrisation of its own, or a place in the model that is not registered, such as a
+            list; a weight that is sparse, quantised, sharded or of fewer than 16 bits; a TorchRec
+            collection is sharded or fused; or the model is in a wrapper, such as
+            DistributedDataParallel, or compiled.
+        FieldError: weights or frequencies cannot be used.
+    """
+    tables = named_tables(model, set(frequencies), ranges or {})
+    return [
+        Field(part.name, weights[part.first : part.last], np.asanyarray(frequencies[part.name]))
+        for table in tables
+        for weights in [_as_array(table.weight)]
+        for part in table.parts
+    ]
+
+
+def named_tables(
+    model: nn.Module, names: set[str] | None, ranges: Ranges, *, readable: bool = True
+) -> list[ModelTable]:
+    """The tables of the fields ``names``, or all, checked to be such that we can replace them.
+
+    readable: whether weights will be read; otherwise they may be on the meta device.
+
+    Raises:
+        ModuleError: see :func:`fields`.
+    """
+    check_unwrapped(model)
+    check_collections(model, names)
+    found, aliases = find_modules(model)
+    for path in ranges:
+        check_known(path, found, aliases, "table", model)
+    tables = [_table(modules, ranges.get(path)) for path, modules in found.items()]
+    owners: dict[str, ModelTable] = {}
+    for table in tables:
+        for part in table.parts:
+            if part.name in owners:
+                raise ModuleError(
+                    f"{owners[part.name].path!r} and {table.path!r} both have a field named "
+                    f"{part.name!r}; give one of them another name in ranges"
+                )
+            owners[part.name] = table
+    if names is None:
+        names = set(owners)
+    for name in sorted(names):
+        check_known(name, owners, aliases, "field", model)
+    chosen = [table for table in tables if any(part.name in names for part in table.parts)]
+    _check_held_once(model, chosen)
+    for table in chosen:
+        _check_complete(table, names)
+        _check_modules(table)
+        if readable and table.weight.is_meta:
+            raise ModuleError(
+                f"embedding {table.path!r} cannot be compressed: it has no data, its weight is on "
+                "the meta device; load the weights first (saec.torch.replace_embeddings_ alone "
+                "works without them)"
+            )
+    return [replace(table, tied=_tied(model, table)) for table in chosen]
+
+
+def find_modules(model: nn.Module) -> tuple[dict[str, dict[str, EmbeddingModule]], dict[str, str]]:
+    """Embedding modules by path, grouped by weight under their first path; and the other paths."""
+    groups: dict[int, str] = {}
+    found: dict[str, dict[str, EmbeddingModule]] = {}
+    aliases: dict[str, str] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            continue
+        if path == "":
+            raise ModuleError("the model is itself an embedding; wrap it in a module that names it")
+        weight = module._parameters.get("weight")
+        first = groups.setdefault(id(module if weight is None else weight), path)
+        modules = found.setdefault(first, {})
+        if module not in modules.values():
+            modules[path] = module
+        if path != first:
+            aliases[path] = first
+    return found, aliases
+
+
+def check_known(
+    name: str,
+    known: Mapping[str, object],
+    aliases: Mapping[str, str],
+    kind: str,
+    model: nn.Module,
+) -> None:
+    """Raise ModuleError unless a ``name`` is known; says what is."""
+    if name in known:
+        return
+    if name in aliases:
+        raise ModuleError(f"{name!r} is the same table as {aliases[name]!r}; use that name")
+    listed = ", ".join(map(repr, known)) + about(model, name)
+    raise ModuleError(
+        f"no embedding {kind} is named {name!r}; there are: "
+        f"{listed if known else f'none; {explained(model)}'}"
+    )
+
+
+def _table(modules: dict[str, EmbeddingModule], spec: Mapping[str, Any] | None) -> ModelTable:
+    path, module = next(iter(modules.items()))
+    rows = module.num_embeddings
+    if spec is None:
+        return ModelTable(modules, (RowRange(path, 0, rows),))
+    parts = sorted(
+        (RowRange(name, *span) for name, span in spec.items()),
+        key=lambda part: (part.first, part.last),
+    )
+    for part in parts:
+        if not 0 <= part.first < part.last <= rows:
+            raise ModuleError(
+                f"ranges of {path!r}: {part.name!r} is ({part.first}, {part.last}), which is no "
+                f"range of rows in [0, {rows})"
+            )
+    end, previous = 0, ""
+    for part in [*parts, RowRange("", rows, rows)]:
+        if part.first > end:
+            raise ModuleError(f"ranges of {path!r} leave out rows {end}..{part.first - 1}")
+        if part.first < end and part.name:
+            raise ModuleError(
+                f"ranges of {path!r}: {previous!r} and {part.name!r} overlap in rows "
+                f"{part.first}..{min(end, part.last) - 1}"
+            )
+        end, previous = part.last, part.name
+    return ModelTable(modules, tuple(parts))
+
+
+def _check_complete(table: ModelTable, names: set[str]) -> None:
+    missing = [repr(part.name) for part in table.parts if part.name not in names]
+    if missing:
+        raise ModuleError(
+            f"the joint table {table.path!r} is compressed as a whole, but these of its fields "
+            f"were not given: {', '.join(missing)}"
+        )
+
+
+def _check_held_once(model: nn.Module, tables: Iterable[ModelTable]) -> None:
+    paths = {module: path for table in tables for path, module in table.modules.items()}
+    for module, place, how in held_elsewhere(model, paths):
+        raise ModuleError(
+            f"embedding {paths[module]!r} cannot be compressed: the model keeps {how} in "
+            f"{place!r}, an attribute that PyTorch does not register, and would go on with the "
+            "plain table there: call the module by its name, or keep modules in an nn.ModuleList"
+        )
+
+
+def _check_modules(table: ModelTable) -> None:
+    for path, module in table.modules.items():
+        reasons = {
+            "max_norm, which renormalises the table during lookups": module.max_norm is not None,
+            "scale_grad_by_freq, which has no meaning once features share centroids": (
+                module.scale_grad_by_freq
+            ),
+            "a parametrised weight": module._parameters.get("weight") is None,
+            "a forward of its own": (
+                type(module).forward not in _FORWARDS or "forward" in vars(module)
+            ),
+            "hooks, which would be lost": any(getattr(module, name) for name in _HOOKS),
+            _odd_weight(module.weight): _odd_weight(module.weight) != "",
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise ModuleError(f"embedding {path!r} cannot be compressed: it has {reason}")
+
+
+def _odd_weight(weight: torch.Tensor) -> str:
+    """What is wrong with a weight that is no plain table of numbers; nothing, as a rule."""
+    if type(weight) not in (torch.Tensor, nn.Parameter):
+        return f"a weight of type {type(weight).__name__}: give it a plain tensor, of all its rows"
+    if weight.layout != torch.strided:
+        return f"a sparse weight ({weight.layout}): call to_dense() on it"
+    if weight.is_quantized:
+        return "a quantised weight: call dequantize() on it"
+    if weight.dtype not in _DTYPES:
+        return f"a weight of dtype {weight.dtype}: convert it to float32 or float16"
+    return ""
+
+
+def _tied(model: nn.Module, table: ModelTable) -> dict[str, nn.Linear]:
+    """Linear layers whose weight is the table's; any other module that holds it is refused."""
+    owners = set(table.modules.values())
+    tied: dict[str, nn.Linear] = {}
+    for path, module in model.named_modules():
+        if module in owners:
+            continue
+        for name, parameter in module._parameters.items():
+            if parameter is not table.weight:
+                continue
+            if name != "weight" or not _is_plain_linear(module):
+                raise ModuleError(
+                    f"embedding {table.path!r} cannot be compressed: it shares its weight with "
+                    f"{f'{path}.{name}'.lstrip('.')!r}, which is neither an embedding nor a plain "
+                    "nn.Linear"
+                )
+            tied[path] = module
+    return tied
+
+
+def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    return (
+        isinstance(module, nn.Linear)
+        and type(module).forward is nn.Linear.forward
+        and "forward" not in vars(module)
+        and not any(getattr(module, name) for name in _HOOKS)
+    )
+
+
+def _as_array(weight: torch.Tensor) -> NDArray[Any]:
+    tensor = weight.detach().cpu()
+    if tensor.dtype == torch.bfloat16:  # unknown to numpy itself
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    array: NDArray[Any] = tensor.numpy()
+    return array

@@ -1,0 +1,172 @@
+"""Modules that look rows up in compressed tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+
+from saec.torch.lookup.recorded_calls import leaf, recorded, refuse_scripting
+from saec.torch.table.base import CompressedTable
+from saec.torch.table.decoded import DecodedWeight
+
+__all__ = ["CompressedEmbedding", "CompressedEmbeddingBag", "CompressedLinear"]
+
+
+class _CompressedModule(nn.Module):
+    """What both modules share: the table, and the options that decoding gives back."""
+
+    def __init__(
+        self, table: CompressedTable, padding_idx: int | None = None, sparse: bool = False
+    ) -> None:
+        super().__init__()
+        self.table = table
+        self.num_embeddings = table.vocab_size
+        self.embedding_dim = table.dim
+        self.padding_idx = padding_idx
+        self.sparse = sparse  # of the plain module; a compressed table's gradients are dense
+
+    def decode(self) -> Tensor:
+        """The whole table, (num_embeddings, embedding_dim), detached."""
+        return self.table.decode()
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole table, (num_embeddings, embedding_dim), decoded anew by each access.
+
+        For models that compute with it themselves. Gradients go through it, but to no row at
+        ``padding_idx``. Scores of all rows are cheaper by :class:`CompressedLinear`. It is a copy,
+        and refuses to be written to.
+        """
+        return _read_only(self.table.weight())
+
+    def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
+        refuse_scripting()
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        return (
+            f"{self.num_embeddings}, {self.embedding_dim}, {self.table.summary}, "
+            f"padding_idx={self.padding_idx}"
+        )
+
+
+class CompressedEmbedding(_CompressedModule):
+    """In place of an ``nn.Embedding``: the same call, and the numbers of the decoded table.
+
+    The row at ``padding_idx`` is exact and gets no gradient.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (nn.Embedding's name)
+        """Rows of ``input`` (any shape, int32 or int64), ``input.shape + (dim,)``.
+
+        Raises:
+            IdError: see :meth:`CompressedTable.forward`.
+        """
+        table: Any = self._modules["table"]  # found sooner than as an attribute
+        if not is_dynamo_compiling() and (shortcut := table.prepared.shortcut) is not None:
+            rows: Tensor | None = shortcut.rows(input)
+            if rows is not None:
+                return rows
+        node: Tensor | None = leaf(self, [input])
+        if node is not None:
+            return node
+        found: Tensor = table(input, self.padding_idx)
+        return found
+
+
+class CompressedEmbeddingBag(_CompressedModule):
+    """In place of an ``nn.EmbeddingBag``: the same call, and the numbers of the decoded table.
+
+    Entries equal to ``padding_idx`` are left out of the reduction.
+    """
+
+    def __init__(
+        self,
+        table: CompressedTable,
+        mode: str = "mean",
+        padding_idx: int | None = None,
+        sparse: bool = False,
+        include_last_offset: bool = False,
+    ) -> None:
+        super().__init__(table, padding_idx, sparse)
+        self.mode = mode
+        self.include_last_offset = include_last_offset
+
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002  (nn.EmbeddingBag's name)
+        offsets: Tensor | None = None,
+        per_sample_weights: Tensor | None = None,
+    ) -> Tensor:
+        """Reduce bags of rows; arguments and result as those of ``nn.EmbeddingBag``.
+
+        Raises:
+            IdError: see :meth:`CompressedTable.forward`.
+        """
+        node: Tensor | None = leaf(self, [input, offsets, per_sample_weights])
+        if node is not None:
+            return node
+        return self.table.pool(
+            input,
+            offsets,
+            per_sample_weights,
+            self.mode,
+            self.include_last_offset,
+            self.padding_idx,
+        )
+
+    def extra_repr(self) -> str:
+        """Sizes and mode, for ``print(model)``."""
+        return f"{super().extra_repr()}, mode={self.mode}"
+
+
+class CompressedLinear(nn.Module):
+    """In place of an ``nn.Linear`` that has an embedding's weight: scores of all its rows.
+
+    It shares the table of the embedding's :class:`CompressedEmbedding`, and multiplies with its
+    axes before it looks at rows, where the table has axes.
+
+    Args:
+        table: whose rows are scored.
+        bias: (vocab_size,) what is added to the scores, or None.
+    """
+
+    def __init__(self, table: CompressedTable, bias: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.table = table
+        self.bias = bias
+        self.in_features = table.dim
+        self.out_features = table.vocab_size
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (nn.Linear's name)
+        """Products of ``input`` (..., in_features) with all rows, (..., out_features)."""
+        node: Tensor | None = leaf(self, [input])
+        if node is not None:
+            return node
+        scores = self.table.products(input.reshape(-1, self.in_features))
+        scores = scores.reshape(*input.shape[:-1], self.out_features)
+        return scores if self.bias is None else scores + self.bias
+
+    def decode(self) -> Tensor:
+        """The whole table, (out_features, in_features), detached."""
+        return self.table.decode()
+
+    @property
+    def weight(self) -> Tensor:
+        """See :attr:`CompressedEmbedding.weight`."""
+        return _read_only(self.table.weight())
+
+    def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
+        refuse_scripting()
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        bias = self.bias is not None
+        return f"{self.in_features}, {self.out_features}, {self.table.summary}, bias={bias}"
+
+
+def _read_only(weight: Tensor) -> Tensor:
+    """The same numbers, which refuse writes; where calls are recorded, the tensor as it is."""
+    return weight if recorded() else weight.as_subclass(DecodedWeight)

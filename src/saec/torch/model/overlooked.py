@@ -1,0 +1,242 @@
+"""Tables that compression does not reach, so that they are named and not left out silently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from saec.torch.model.modules import CompressedEmbedding, CompressedEmbeddingBag
+from saec.torch.table.base import CompressedTable
+
+__all__ = [
+    "EmbeddingModule",
+    "Overlooked",
+    "about",
+    "explained",
+    "held_elsewhere",
+    "model_bytes",
+    "overlooked",
+    "watching",
+]
+
+EmbeddingModule = nn.Embedding | nn.EmbeddingBag
+
+_COMPRESSED = CompressedEmbedding | CompressedEmbeddingBag
+_OWN = frozenset(vars(nn.Module()))  # attributes of any module, among them those that register
+_MOST = 5  # of what a message names
+_NESTED = 3  # containers within containers that are searched
+
+_UNREGISTERED = (
+    "an attribute that PyTorch does not register; keep modules as attributes, or in an "
+    "nn.ModuleList or nn.ModuleDict"
+)
+_ALREADY = "compressed already; saec.torch.decode_embeddings_ makes it plain again"
+_QUANTISED = "a quantised module; compress the float model that it was made from"
+_PARAMETER = (
+    "a parameter of no embedding module; look rows up by nn.Embedding.from_pretrained(table, "
+    "freeze=False)"
+)
+
+
+@dataclass(frozen=True)
+class Overlooked:
+    """A table by name, its bytes, and why it stays as it is."""
+
+    name: str
+    nbytes: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.nbytes:,} bytes) is {self.reason}"
+
+
+def overlooked(model: nn.Module) -> list[Overlooked]:
+    """Tables in attributes that PyTorch does not register, and in quantised modules."""
+    known = set(model.modules())
+    found: dict[object, Overlooked] = {}
+    for name, held in _stored(model):
+        if isinstance(held, EmbeddingModule) and held not in known:
+            size = held.weight.nbytes
+            found.setdefault(held, Overlooked(name, size, f"in {_UNREGISTERED}"))
+    for name, module in model.named_modules():
+        if _is_quantised(module):
+            size = sum(value.nbytes for value in _packed(module))
+            found.setdefault(module, Overlooked(name, size, _QUANTISED))
+    return list(found.values())
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters, buffers and overlooked tables, each counted once."""
+    tensors = {id(value): value.nbytes for value in (*model.parameters(), *model.buffers())}
+    return sum(tensors.values()) + sum(table.nbytes for table in overlooked(model))
+
+
+def held_elsewhere(
+    model: nn.Module, modules: Iterable[EmbeddingModule]
+) -> Iterator[tuple[EmbeddingModule, str, str]]:
+    """Embedding modules that a model holds elsewhere than in registered modules, where, and how.
+
+    After a module was replaced, such an attribute would go on with the plain one.
+    """
+    owners: dict[object, EmbeddingModule] = {module: module for module in modules}
+    owners |= {module.weight: module for module in modules}
+    for place, held in _stored(model):
+        owner = held.__self__ if isinstance(held, MethodType) else held
+        if isinstance(owner, nn.Module | Tensor) and owner in owners:
+            how = "its weight" if isinstance(held, Tensor) else "it"
+            how = f"its method {held.__name__!r}" if isinstance(held, MethodType) else how
+            yield owners[owner], place, how
+
+
+def explained(model: nn.Module) -> str:
+    """What the model holds in place of embedding modules, to end a message."""
+    found = list(map(str, _others(model)))
+    more = f"; and {len(found) - _MOST} more" if len(found) > _MOST else ""
+    return "; ".join(found[:_MOST]) + more or "it holds no nn.Embedding or nn.EmbeddingBag"
+
+
+def _others(model: nn.Module) -> Iterator[Overlooked]:
+    """What is or may be a table, and is in no embedding module."""
+    for name, module in model.named_modules():
+        if isinstance(module, _COMPRESSED):
+            table = module.table
+            stored = sum(tensor.nbytes for tensor in table.state_dict().values())
+            yield Overlooked(name, stored, _ALREADY)
+    yield from overlooked(model)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and not _of_pytorch(model, name):
+            yield Overlooked(name, parameter.nbytes, _PARAMETER)
+
+
+def about(model: nn.Module, name: str) -> str:
+    """What ends a message on a ``name`` that no embedding module has."""
+    return "".join(f"; {other}" for other in _others(model) if other.name == name)
+
+
+@contextmanager
+def watching(model: nn.Module) -> Iterator[list[Overlooked]]:
+    """Fill a list with the tables of no module in which the model's first call looks rows up."""
+    known = {id(module.weight) for module in model.modules() if _has_rows(module)}
+    names = {id(value): name for name, value in model.named_parameters()}
+    known |= {id(held.weight) for _, held in _stored(model) if _has_rows(held)}
+    watch = _Watch(known, names)
+    handles = [
+        model.register_forward_pre_hook(watch.start, prepend=True),
+        model.register_forward_hook(watch.stop, always_call=True),
+    ]
+    try:
+        yield watch.found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+_LOOKUPS: Mapping[Any, tuple[int, int]] = {  # places of the table and of the ids
+    functional.embedding: (1, 0),
+    functional.embedding_bag: (1, 0),
+    torch.embedding: (0, 1),
+    Tensor.__getitem__: (0, 1),
+    torch.index_select: (0, 2),
+    Tensor.index_select: (0, 2),
+}
+
+
+class _Watch(TorchFunctionMode):
+    """Sees lookups in parameters other than the ``known`` ones, by id."""
+
+    def __init__(self, known: set[int], names: Mapping[int, str]) -> None:
+        super().__init__()
+        self.found: list[Overlooked] = []
+        self._known, self._names = known, names
+        self._active = self._done = False
+
+    def start(self, *_: Any) -> None:
+        """Before a call of the model."""
+        if not self._done:
+            self._done = self._active = True
+            self.__enter__()  # type: ignore[no-untyped-call]
+
+    def stop(self, *_: Any) -> None:
+        """After it, also if it failed."""
+        if self._active:
+            self._active = False
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        places = _LOOKUPS.get(func)
+        if places is not None and len(args) > max(places):
+            self._see(args[places[0]], args[places[1]])
+        return func(*args, **(kwargs or {}))
+
+    def _see(self, table: Any, ids: Any) -> None:
+        if not isinstance(table, nn.Parameter) or table.ndim != 2 or id(table) in self._known:
+            return
+        whole = isinstance(ids, Tensor) and ids.dtype in (torch.int32, torch.int64)
+        if whole and table.is_floating_point():
+            self._known.add(id(table))
+            name = self._names.get(id(table), f"a tensor {tuple(table.shape)}")
+            self.found.append(Overlooked(name, table.nbytes, _PARAMETER))
+
+
+def _stored(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Modules, methods and tensors in attributes that are not registered, with their names."""
+    registered = set(model.modules())
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name not in _OWN:
+                place = f"{path}.{name}".lstrip(".")
+                yield from _held(place, value, module, registered, _NESTED)
+
+
+def _held(
+    place: str, value: Any, owner: nn.Module, registered: set[nn.Module], depth: int
+) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, partial):
+        value = value.func
+    if isinstance(value, MethodType):
+        if value.__self__ is not owner:
+            yield place, value
+    elif isinstance(value, nn.Module):
+        # What another registered module holds is seen at that module.
+        inside = [("", value)] if value in registered else value.named_modules()
+        for path, module in inside:
+            yield f"{place}.{path}".rstrip("."), module
+    elif isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, list | tuple | set | Mapping) and depth:
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, item in items:
+            yield from _held(f"{place}[{key!r}]", item, owner, registered, depth - 1)
+
+
+def _has_rows(module: Any) -> bool:
+    return isinstance(module, EmbeddingModule)
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    kind = type(module)
+    named = kind.__name__ in ("Embedding", "EmbeddingBag")
+    return named and kind.__module__.startswith("torch.ao.nn.quantized.")
+
+
+def _packed(module: nn.Module) -> list[Tensor]:
+    weight = getattr(module, "weight", None)
+    found = weight() if callable(weight) else weight
+    return [found] if isinstance(found, Tensor) else []
+
+
+def _of_pytorch(model: nn.Module, name: str) -> bool:
+    """Whether a parameter belongs to a layer of PyTorch's or to a compressed table."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return type(owner).__module__.startswith("torch.") or isinstance(owner, CompressedTable)

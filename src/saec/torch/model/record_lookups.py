@@ -1,0 +1,156 @@
+"""What embedding modules look up in a forward pass, and the gradient of each looked-up row."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from saec.errors import ModuleError
+from saec.torch.model.find_tables import EmbeddingModule, ModelTable
+
+__all__ = ["RecordedLookup", "gradients_of", "recording", "single_precision", "split_fields"]
+
+
+@dataclass(eq=False)
+class RecordedLookup:
+    """One call of a module: which rows it returned, and where in the batch."""
+
+    path: str
+    table: ModelTable
+    ids: Tensor  # (m,)
+    rows: Tensor  # a leaf, (..., dim) with m rows
+    units: Tensor  # (m,), the example or bag of each id
+    count: int  # examples or bags, those without ids too
+    padding_idx: int | None
+
+
+@contextmanager
+def recording(tables: Iterable[ModelTable], lookups: list[RecordedLookup]) -> Iterator[None]:
+    """Append every call of the tables' modules to ``lookups``."""
+    with ExitStack() as stack:
+        for table in tables:
+            for path, module in table.modules.items():
+                hook = partial(_record, path, table, lookups)
+                handle = module.register_forward_hook(hook, with_kwargs=True)
+                stack.callback(handle.remove)
+        yield
+
+
+def gradients_of(
+    loss: Tensor, lookups: Sequence[RecordedLookup], tables: Iterable[ModelTable]
+) -> tuple[list[tuple[RecordedLookup, Tensor]], list[ModelTable]]:
+    """Of the loss with respect to the rows of lookups; and the tables that it depends on.
+
+    Lookups are cut off from the weights of their tables, so that these are tables with whose
+    weights the model computes by itself. The graph is kept. A lookup that the model makes and does
+    not use is left out, if it uses another one of the same table.
+
+    Raises:
+        ModuleError: the loss depends on no lookup of a table, as far as PyTorch knows.
+    """
+    learning = [table for table in tables if table.weight.requires_grad]
+    inputs = [*(lookup.rows for lookup in lookups), *(table.weight for table in learning)]
+    found: Sequence[Tensor | None] = [None] * len(inputs)
+    if inputs and loss.requires_grad:
+        found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
+    gradients = []
+    pairs = list(zip(lookups, found[: len(lookups)], strict=True))
+    used = {lookup.table for lookup, gradient in pairs if gradient is not None}
+    for lookup, gradient in pairs:
+        if gradient is not None:
+            gradients.append((lookup, gradient))
+        elif lookup.table not in used:
+            raise ModuleError(
+                f"no gradient reaches the output of embedding {lookup.path!r}: the model detaches "
+                "it, disables gradients or does not use it; leave its field out of names if the "
+                "outputs do not depend on it"
+            )
+    at_weights = zip(learning, found[len(lookups) :], strict=True)
+    return gradients, [table for table, gradient in at_weights if gradient is not None]
+
+
+def split_fields(table: ModelTable, ids: Tensor) -> Iterator[tuple[str, Tensor | slice]]:
+    """The fields of ids (m,), each with the positions of its own."""
+    if len(table.parts) == 1:
+        yield table.parts[0].name, slice(None)
+        return
+    starts = torch.tensor([part.first for part in table.parts[1:]], device=ids.device)
+    numbers = torch.bucketize(ids.long(), starts, right=True)
+    sizes = torch.bincount(numbers, minlength=len(table.parts)).tolist()
+    chosen_ids = torch.split(numbers.argsort(stable=True), sizes)
+    for part, chosen in zip(table.parts, chosen_ids, strict=True):
+        yield part.name, chosen
+
+
+def single_precision(values: Tensor) -> Tensor:
+    """In float32 if narrower: what is summed up in half precision loses small gradients."""
+    return values.float() if values.dtype.itemsize < 4 else values
+
+
+# With gradients, even where the model disables them, as around a frozen table alone.
+@torch.inference_mode(False)
+def _record(
+    path: str,
+    table: ModelTable,
+    lookups: list[RecordedLookup],
+    module: EmbeddingModule,
+    args: Any,
+    kwargs: Any,
+    output: Tensor,
+) -> Tensor:
+    """Put a leaf under the output of a module, so that each looked-up row has a gradient."""
+    called = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    if isinstance(module, nn.EmbeddingBag):
+        result, parts = _bags(module, called, output)
+    else:
+        result, parts = _single(called, output)
+    lookups.append(RecordedLookup(path, table, padding_idx=module.padding_idx, **parts))
+    return result
+
+
+def _single(called: Mapping[str, Any], output: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    """An embedding's output with a leaf under it, and the lookup's parts."""
+    ids = called["input"]
+    rows = output.detach().clone().requires_grad_()
+    count = ids.shape[0] if ids.ndim else 1
+    units = torch.arange(count, device=ids.device).repeat_interleave(ids.numel() // max(count, 1))
+    # A clone, as the model may write into it, which a leaf forbids.
+    return rows.clone(), {"ids": ids.reshape(-1), "rows": rows, "units": units, "count": count}
+
+
+def _bags(
+    module: nn.EmbeddingBag, called: Mapping[str, Any], output: Tensor
+) -> tuple[Tensor, dict[str, Any]]:
+    """A bag's output computed again from the rows that it looked up, and the lookup's parts."""
+    ids = called["input"].reshape(-1).long()
+    positions = torch.arange(len(ids), device=ids.device)
+    if called["input"].ndim == 2:
+        offsets = positions[:: called["input"].shape[1]]
+        include_last_offset = False
+    else:
+        offsets, include_last_offset = called["offsets"].long(), module.include_last_offset
+    count = len(output)
+    units = torch.searchsorted(offsets[:count].contiguous(), positions, right=True) - 1
+    rows = single_precision(module.weight.detach()[ids]).requires_grad_()
+    weights = called.get("per_sample_weights")
+    padding = len(ids)  # a row behind the others stands for all that padding_idx leaves out
+    if module.padding_idx is not None:
+        positions = positions.masked_fill(ids == module.padding_idx, padding)
+    bags = functional.embedding_bag(
+        positions,
+        torch.cat([rows, rows.new_zeros(1, rows.shape[1])]),
+        offsets,
+        mode=module.mode,
+        per_sample_weights=None if weights is None else weights.reshape(-1).to(rows.dtype),
+        include_last_offset=include_last_offset,
+        padding_idx=padding,
+    )
+    return bags.to(output.dtype), {"ids": ids, "rows": rows, "units": units, "count": count}

@@ -1,0 +1,1 @@
+"""What a compressed module stores: parameters and codes by codec."""

@@ -1,0 +1,266 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import re
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.errors import DataError, SaecError
+from saec.util.remote_file import as_url, check_url, local, upload
+
+__all__ = [
+    "cause",
+    "checked_target",
+    "followed",
+    "let_go",
+    "readable_file",
+    "reserve",
+    "sync_directory",
+    "take_status",
+    "target_name",
+    "whole_file",
+]
+
+# What a file system may say that cannot reserve space.
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_ZEROS = bytes(1 << 20)
+
+_KINDS = {
+    stat.S_IFBLK: "a block device",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+}
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
+
+
+@contextmanager
+def whole_file(
+    path: str | os.PathLike[str] | BinaryIO, failure: type[SaecError] = DataError
+) -> Iterator[BinaryIO]:
+    """A stream into a sibling temporary file, which takes the place of ``path`` at the end.
+
+    Several may write the same file at once, from several machines: the last one's stays. A symbolic
+    link is followed. A file that exists keeps its mode and owner; a new one follows the umask. What
+    a URL names is uploaded once it is written. A stream is written to as it is.
+
+    Raises:
+        SaecError: of the kind ``failure``: the file cannot be written, or ``path`` is no regular
+            file; ``path`` is as it was.
+        OptionalDependencyError: ``path`` is a URL, and fsspec cannot open it.
+    """
+    if not isinstance(path, str | os.PathLike):
+        yield path
+        return
+    url = as_url(path)
+    if url is None:
+        with _replacing(checked_target(path, failure), failure) as stream:
+            yield stream
+        return
+    check_url(url, failure)
+    with tempfile.TemporaryDirectory(prefix="saec-") as folder:
+        made = Path(folder, "made")
+        with _replacing(made, failure) as stream:
+            yield stream
+        upload(made, url, failure)
+
+
+@contextmanager
+def _replacing(target: Path, failure: type[SaecError]) -> Iterator[BinaryIO]:
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            take_status(temporary, target)
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    except BaseException as error:
+        why = cause(error, target.parent) if isinstance(error, OSError) else ""
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise failure(f"cannot write {target}: {why}") from error
+        raise
+    sync_directory(target.parent)
+
+
+@contextmanager
+def readable_file(
+    source: str | os.PathLike[str] | bytes | BinaryIO, failure: type[SaecError] = DataError
+) -> Iterator[Path]:
+    """The file of a path, or one for the time being with what a URL, bytes or a stream hold.
+
+    Raises:
+        SaecError: of the kind ``failure``: ``source`` cannot be read, or is none of these.
+        OptionalDependencyError: ``source`` is a URL, and fsspec cannot open it.
+    """
+    if isinstance(source, str | os.PathLike):
+        yield local(source, failure)
+        return
+    content = source.read() if hasattr(source, "read") else source
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise failure(f"give a path, bytes or a binary stream, not {type(content).__name__}")
+    # What is mapped of it stays there without its name.
+    with tempfile.NamedTemporaryFile(prefix="saec-") as file:
+        try:
+            file.write(content)
+            file.flush()
+        except OSError as error:
+            why = cause(error, Path(file.name).parent)
+            raise failure(f"cannot write {len(content)} bytes to {file.name}: {why}") from error
+        yield Path(file.name)
+
+
+def checked_target(path: str | os.PathLike[str], failure: type[SaecError] = DataError) -> Path:
+    """The file that writing to ``path`` creates or replaces: ``path``, or what it is a link to.
+
+    Nothing is opened, so that a named pipe does not block. A URL is returned as it is.
+
+    Raises:
+        SaecError: of the kind ``failure``: there is something else than a regular file, such as a
+            device, which a new file must not replace.
+    """
+    if as_url(path) is not None:
+        return Path(path)
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        why = getattr(error, "strerror", None) or error
+        raise failure(f"cannot write {os.fspath(path)}: {why}") from error
+    else:
+        if not stat.S_ISREG(mode):
+            kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
+            raise failure(f"cannot write {os.fspath(path)}: it is {kind}")
+    return followed(path)
+
+
+def followed(path: str | os.PathLike[str]) -> Path:
+    """``path``, or what it is a symbolic link to."""
+    target = Path(path)
+    return Path(os.path.realpath(target)) if target.is_symlink() else target
+
+
+def reserve(
+    file: BinaryIO, nbytes: int, folder: Path, failure: type[SaecError] = DataError
+) -> None:
+    """Make the empty ``file`` one of ``nbytes`` zeros for which the disk has room.
+
+    Writing to a map of a sparse file ends the process by SIGBUS when the disk is full. File systems
+    that cannot reserve space get the zeros written. On those that write changes to new places (ZFS,
+    compressed btrfs) neither is a guarantee.
+
+    Args:
+        file: open for reading and writing.
+        nbytes: size that it gets.
+        folder: of the file, for the error.
+        failure: the kind of the error.
+
+    Raises:
+        SaecError: there is not so much space; says how much there is.
+    """
+    free = _free(folder)
+    try:
+        _allocate(file.fileno(), nbytes)
+    except OSError as error:
+        raise failure(
+            f"cannot write {nbytes} bytes to {folder}: {error.strerror}; {free} bytes are free"
+        ) from error
+
+
+def cause(error: OSError, folder: Path) -> str:
+    """Why a file of ``folder`` cannot be written, for a message; if it is full, what is free."""
+    why = error.strerror or str(error)
+    return f"{why}; {_free(folder)} bytes are free" if error.errno in _NO_SPACE else why
+
+
+def _allocate(handle: int, nbytes: int) -> None:
+    try:
+        os.posix_fallocate(handle, 0, nbytes)
+    except AttributeError:  # macOS
+        _write_zeros(handle, nbytes)
+    except OSError as error:
+        if error.errno not in _CANNOT_RESERVE:
+            raise
+        _write_zeros(handle, nbytes)
+
+
+def _write_zeros(handle: int, nbytes: int) -> None:
+    place = 0
+    while place < nbytes:
+        place += os.pwrite(handle, _ZEROS[: nbytes - place], place)
+
+
+def _free(folder: Path) -> int:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return 0
+    return found.f_bavail * found.f_frsize
+
+
+def take_status(made: Path, existing: Path) -> None:
+    """Give a file that replaces ``existing`` its mode and, as far as permitted, its owner."""
+    try:
+        status = existing.stat()
+    except FileNotFoundError:
+        return
+    with suppress(OSError):
+        os.chown(made, status.st_uid, status.st_gid)
+    made.chmod(stat.S_IMODE(status.st_mode) & 0o777)
+
+
+def target_name(file: Path) -> str:
+    """The name that a temporary file of :func:`whole_file` was to get; another file's own name."""
+    found = _TEMPORARY.fullmatch(file.name)
+    return found[1] if found else file.name
+
+
+def sync_directory(directory: Path) -> None:
+    """Have what its files are called now survive a power cut."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Have the pages of a file that ``array`` maps no longer count as memory of this process.
+
+    Nothing changes in the array or the file; pages come back as they are needed. Arrays that map no
+    file, or whose changes the file does not get, stay as they are, and so does what has gaps.
+    """
+    whole = array
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    pages: object = whole.base
+    if not isinstance(whole, np.memmap) or not isinstance(pages, mmap.mmap) or whole.mode == "c":
+        return
+    # A map begins at a page, and so before what numpy shows of it.
+    start = _address(array) - _address(whole) + whole.offset % mmap.ALLOCATIONGRANULARITY
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    if array.size and array.flags.c_contiguous:
+        pages.madvise(mmap.MADV_DONTNEED, first, start - first + array.nbytes)
+
+
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address

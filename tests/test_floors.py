@@ -1,53 +1,25 @@
-"""The layout's floors: a module imports only from its own floor and those below."""
+"""The structure: rooms on floors, imports downward only, sizes and names (tools/house.py)."""
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[1] / "src" / "saec"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
-# Units are modules or sub-packages. A codec makes compressed fields, so these lie below codecs.
-FLOORS = [
-    {"_native", "errors", "cores"},
-    {
-        *("table", "rows", "parts", "census", "codes", "pieces", "passes", "workspace"),
-        *("budget", "progress", "files", "log_blocks", "notebook", "opening", "remote"),
-        "model_size",
-    },
-    {
-        *("frequency", "metric", "allocation", "codebook", "clustering", "tiers", "order"),
-        *("placing", "sources", "starts"),
-    },
-    {
-        *("artifact", "lookup", "stored", "compressed", "codecs", "metric_file"),
-        *("permutations", "vectors"),
-    },
-    {
-        *("pricing", "compress", "resuming", "fingerprint", "renumbering"),
-        *("forecast", "inspection", "checkpoint", "__init__"),
-    },
-    {"torch", "baselines", "distributed", "onnx"},
-    {"reference"},
-    {"report", "serve"},
-    {"cli", "__main__"},
-]
-FLOOR = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
+import house
 
-# What a unit may import when it is imported; anything heavier goes through errors.require. A
-# sub-package that is an extra of its own requires that in its __init__ and then imports plainly.
+# What a room may import when it is imported; anything heavier goes through errors.require. A
+# room that is an extra of its own requires that in its __init__ and then imports plainly.
 CORE = {"numpy", "ml_dtypes"}
 PACKAGES = {
-    "progress": {"rich"},
+    "util": CORE | {"rich"},
     "artifact": CORE | {"safetensors"},
-    "stored": CORE | {"safetensors"},
-    "compressed": CORE | {"safetensors"},
-    "metric_file": CORE | {"safetensors"},
-    "permutations": CORE | {"safetensors"},
+    "format": CORE | {"safetensors"},
+    "tables": CORE | {"safetensors"},
     "sources": CORE | {"safetensors"},
     "torch": CORE | {"torch"},
     "baselines": CORE | {"torch"},
@@ -60,103 +32,91 @@ PACKAGES = {
     "cli": {"typer", "rich"},
 }
 
-MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
+# Rooms that see only these others: a report reads results files, a server reads artifacts.
+ONLY = {"report": {"errors", "util"}, "serve": {"errors", "util", "format"}}
 
-
-def unit_of(module: Path) -> str:
-    return module.parts[0].removesuffix(".py")
-
-
-def imports(tree: ast.AST, module: Path) -> Iterator[tuple[str, bool]]:
-    """Every import as a dotted name, and whether it happens when the module is imported."""
-    package = ("saec", *module.parent.parts)
-    late = {
-        inner
-        for outer in ast.walk(tree)
-        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        or (isinstance(outer, ast.If) and ast.unparse(outer.test).endswith("TYPE_CHECKING"))
-        for inner in ast.walk(outer)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, node not in late
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) + 1 - node.level] if node.level else ()
-            source = ".".join((*base, *filter(None, [node.module])))
-            for alias in node.names:
-                yield f"{source}.{alias.name}", node not in late
+MODULES = house.modules()
 
 
 def faults(source: str, module: Path) -> list[str]:
     """What a module's imports break, in words."""
-    unit = unit_of(module)
+    room = house.room_of(module)
     result = []
-    for name, at_import in imports(ast.parse(source), module):
-        top, *rest = name.split(".")
-        if top == "saec":
-            result += _floor_faults(unit, rest[0] if rest and rest[0] in FLOOR else "__init__")
-        elif at_import and top not in sys.stdlib_module_names | PACKAGES.get(unit, CORE):
-            result.append(f"{unit} imports {top}")
+    for name, at_import in house.imports(ast.parse(source), module):
+        other = house.room_imported(name)
+        top = name.partition(".")[0]
+        if other is not None:
+            result += _floor_faults(room, other)
+        elif at_import and top not in sys.stdlib_module_names | PACKAGES.get(room, CORE):
+            result.append(f"{room} imports {top}")
     return result
 
 
-def _floor_faults(unit: str, other: str) -> list[str]:
-    if other == unit:
+def _floor_faults(room: str, other: str) -> list[str]:
+    if other == room:
         return []
-    if FLOOR[other] > FLOOR[unit]:
-        return [f"{unit} (floor {FLOOR[unit]}) imports {other} (floor {FLOOR[other]})"]
-    if FLOOR[other] == FLOOR[unit] == FLOOR["torch"]:
-        return [f"{unit} imports {other}"]
-    if unit == "report" and other not in {"errors", "files", "progress"}:
-        return [f"report imports {other}; it sees results files only"]
-    if unit == "serve" and other not in {"errors", "compressed", "stored"}:
-        return [f"serve imports {other}; it sees artifacts only"]
+    if house.FLOOR[other] >= house.FLOOR[room] or other not in ONLY.get(room, {other}):
+        return [f"{room} imports {other}"]
     return []
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_imports_stay_within_the_floors(module: Path) -> None:
-    assert unit_of(module) in FLOOR, f"give {unit_of(module)} a floor"
-    assert faults((SOURCE / module).read_text(), module) == []
+def test_imports_go_to_lower_floors(module: Path) -> None:
+    assert house.room_of(module) in house.FLOOR, f"give {house.room_of(module)} a floor"
+    assert faults((house.SOURCE / module).read_text(), module) == []
 
 
 @pytest.mark.parametrize(
     ("module", "source", "expected"),
     [
-        ("table.py", "import numpy.typing\nfrom saec.errors import FieldError\nimport json", []),
-        (
-            "table.py",
-            "from saec.format.tier_index import TierVectors",
-            ["table (floor 1) imports order"],
-        ),
-        ("table.py", "from saec import order", ["table (floor 1) imports order"]),
-        ("table.py", "from . import order", ["table (floor 1) imports order"]),
-        ("table.py", "from .order import TierVectors", ["table (floor 1) imports order"]),
-        ("table.py", "from saec import Field", ["table (floor 1) imports __init__"]),
-        (
-            "table.py",
-            "def f():\n    import saec.format.tier_index",
-            ["table (floor 1) imports order"],
-        ),
+        ("tables/a.py", "import numpy.typing\nfrom saec.errors import FieldError\nimport json", []),
+        ("tables/a.py", "from saec.format.codebook import Codebook", ["tables imports format"]),
+        ("tables/a.py", "from saec import format", ["tables imports format"]),
+        ("tables/a.py", "from ..format import codebook", ["tables imports format"]),
+        ("tables/a.py", "from saec import Field", ["tables imports __init__"]),
+        ("tables/a.py", "def f():\n    import saec.format", ["tables imports format"]),
         ("codecs/a.py", "from ..clustering.lloyd import kmeans\nfrom . import b", []),
-        ("codecs/a.py", "from ..cli import main", ["codecs (floor 3) imports cli"]),
-        ("torch/a.py", "import torch.nn\nimport saec.baselines", ["torch imports baselines"]),
+        ("codecs/a.py", "from ..cli import main", ["codecs imports cli"]),
+        ("clustering/a.py", "import saec.format", ["clustering imports format"]),
+        ("torch/a.py", "import torch.nn\nimport saec.baselines", []),
         ("baselines/a.py", "from saec.torch import fields", ["baselines imports torch"]),
-        ("codes.py", "import torch", ["codes imports torch"]),
-        ("codes.py", "def f():\n    import torch", []),
-        ("codes.py", "class A:\n    import torch", ["codes imports torch"]),
-        ("codes.py", "if typing.TYPE_CHECKING:\n    import torch", []),
-        ("report/a.py", "from saec.format.compressed import load", ["report imports compressed"]),
-        ("serve/a.py", "from saec.compression.run import compress", ["serve imports compress"]),
-        ("cli.py", "import typer\nimport numpy", ["cli imports numpy"]),
+        ("bits/a.py", "import torch", ["bits imports torch"]),
+        ("bits/a.py", "def f():\n    import torch", []),
+        ("bits/a.py", "class A:\n    import torch", ["bits imports torch"]),
+        ("bits/a.py", "if typing.TYPE_CHECKING:\n    import torch", []),
+        ("report/a.py", "from saec.artifact import read", ["report imports artifact"]),
+        ("serve/a.py", "from saec.artifact import read", ["serve imports artifact"]),
+        ("cli/a.py", "import typer\nimport numpy", ["cli imports numpy"]),
     ],
 )
 def test_the_check_itself(module: str, source: str, expected: list[str]) -> None:
-    found = faults(source, Path(module))
-    assert len(found) == len(expected)
-    assert all(fault.startswith(start) for fault, start in zip(found, expected, strict=True))
+    assert faults(source, Path(module)) == expected
 
 
 def test_the_check_sees_the_whole_package() -> None:
-    assert {Path("table.py"), Path("clustering/lloyd.py")} <= set(MODULES)
+    assert {Path("tables/field.py"), Path("clustering/lloyd.py")} <= set(MODULES)
+
+
+def test_the_root_holds_few_modules() -> None:
+    assert len([module for module in MODULES if len(module.parts) == 1]) <= 12
+
+
+def test_names_stand_for_one_class_each() -> None:
+    assert house.names_used_twice() == []
+
+
+def test_functions_and_files_are_short() -> None:
+    assert house.long_functions() == []
+    assert house.long_files() == []
+
+
+def test_measures_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "util").mkdir()
+    (tmp_path / "bits").mkdir()
+    (tmp_path / "util/a.py").write_text("class Part: ...\nimport saec.bits\n")
+    (tmp_path / "bits/b.py").write_text("class _Part: ...\ndef f():\n" + "    x = 1\n" * 300)
+    assert house.names_used_twice(tmp_path) == ["Part: bits/b.py, util/a.py"]
+    assert house.upward_imports(tmp_path) == ["util/a.py imports saec.bits"]
+    assert house.room_arrows(tmp_path) == {("util", "bits")}
+    assert house.long_functions(tmp_path) == ["bits/b.py: f has 301 lines"]
+    assert house.long_files(tmp_path) == ["bits/b.py has 302 lines"]

@@ -1,0 +1,235 @@
+"""Measures of the code's structure: rooms, floors, imports, sizes, names.
+
+    python tools/house.py            # of this checkout
+    python tools/house.py --calls    # and the files that a call enters (needs saec and torch)
+
+A room is a folder of ``src/saec`` or a module at its root. tests/test_floors.py holds the limits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import collections
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "saec"
+
+# A room imports from lower floors only; rooms on one floor do not know each other.
+FLOORS: list[set[str]] = [
+    {"_native", "errors"},
+    {"util", "bits"},
+    {"artifact", "report"},
+    {"streaming"},
+    {"sources"},
+    {"tables"},
+    {"clustering", "format"},
+    {"codecs", "serve", "onnx"},
+    {"compression", "distributed", "baselines"},
+    {"__init__"},
+    {"torch"},
+    {"reference"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+LONGEST_FUNCTION, LONGEST_FILE = 60, 300
+
+
+def modules(source: Path = SOURCE) -> list[Path]:
+    """All modules, relative to ``source``."""
+    return sorted(path.relative_to(source) for path in source.rglob("*.py"))
+
+
+def room_of(module: Path) -> str:
+    """The room of a module, given relative to the package."""
+    return module.parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST, module: Path) -> Iterator[tuple[str, bool]]:
+    """Every import as a dotted name, and whether it happens when the module is imported."""
+    package = ("saec", *module.parent.parts)
+    late = {
+        inner
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        or (isinstance(outer, ast.If) and ast.unparse(outer.test).endswith("TYPE_CHECKING"))
+        for inner in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node not in late
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            source = ".".join((*base, *filter(None, [node.module])))
+            for alias in node.names:
+                yield f"{source}.{alias.name}", node not in late
+
+
+def room_imported(name: str) -> str | None:
+    """The room that a dotted name is in; None if it is not saec's."""
+    top, *rest = name.split(".")
+    if top != "saec":
+        return None
+    return rest[0] if rest and rest[0] in FLOOR else "__init__"
+
+
+def upward_imports(source: Path = SOURCE) -> list[str]:
+    """Imports that do not go to a lower floor, in words."""
+    found = []
+    for module in modules(source):
+        own = room_of(module)
+        for name, _ in imports(ast.parse((source / module).read_text()), module):
+            other = room_imported(name)
+            if other not in (None, own) and FLOOR[str(other)] >= FLOOR[own]:
+                found.append(f"{module} imports {name}")
+    return found
+
+
+def room_arrows(source: Path = SOURCE) -> set[tuple[str, str]]:
+    """Pairs of rooms, the first of which imports from the second."""
+    arrows = set()
+    for module in modules(source):
+        for name, _ in imports(ast.parse((source / module).read_text()), module):
+            other = room_imported(name)
+            if other not in (None, room_of(module)):
+                arrows.add((room_of(module), str(other)))
+    return arrows
+
+
+def long_functions(source: Path = SOURCE) -> list[str]:
+    """Functions of more than 60 lines without their docstring."""
+    found = []
+    for module in modules(source):
+        for node in ast.walk(ast.parse((source / module).read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = _lines(node) - (_lines(node.body[0]) if ast.get_docstring(node) else 0)
+                if lines > LONGEST_FUNCTION:
+                    found.append(f"{module}: {node.name} has {lines} lines")
+    return found
+
+
+def _lines(node: ast.stmt) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def long_files(source: Path = SOURCE) -> list[str]:
+    """Modules longer than 300 lines, but for Triton's kernels, which cannot call each other."""
+    sizes = {module: (source / module).read_text().count("\n") for module in modules(source)}
+    return [
+        f"{module} has {lines} lines"
+        for module, lines in sizes.items()
+        if lines > LONGEST_FILE and "triton" not in module.parts
+    ]
+
+
+def names_used_twice(source: Path = SOURCE) -> list[str]:
+    """Names of more than one class, a leading underscore aside."""
+    places = collections.defaultdict(list)
+    for module in modules(source):
+        for node in ast.walk(ast.parse((source / module).read_text())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name.lstrip("_")].append(str(module))
+    return [
+        f"{name}: {', '.join(where)}" for name, where in sorted(places.items()) if len(where) > 1
+    ]
+
+
+def files_entered(call: Callable[[], object]) -> tuple[list[str], list[str]]:
+    """Files of saec in which functions run during ``call``, and calls from a room to a higher one.
+
+    Imports, and functions that a caller passed down, count like all others.
+    """
+    files: dict[str, None] = {}
+    climbs: dict[str, None] = {}
+
+    def watch(frame: object, event: str, _: object) -> None:
+        if event != "call":
+            return
+        own = _module(frame)
+        if own is None:
+            return
+        files.setdefault(str(own))
+        caller = _module(getattr(frame, "f_back", None))
+        if caller is not None and FLOOR[room_of(caller)] < FLOOR[room_of(own)]:
+            climbs.setdefault(f"{caller} calls {own}")
+
+    sys.setprofile(watch)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return list(files), list(climbs)
+
+
+def _module(frame: object) -> Path | None:
+    if frame is None:
+        return None
+    path = Path(frame.f_code.co_filename)  # type: ignore[attr-defined]
+    return path.relative_to(SOURCE) if path.is_relative_to(SOURCE) else None
+
+
+def _calls() -> dict[str, Callable[[], object]]:
+    """Calls of the public surface on small inputs, each after a first one that imports."""
+    import numpy as np
+    import torch
+
+    import saec
+    import saec.torch
+
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((500, 4), dtype=np.float32)
+    field = saec.Field("user", rows, 1000 / np.arange(1, 501))
+    result = saec.compress([field], saec.Ratio(4), progress=False)
+    ids = torch.arange(500)
+
+    def compress_in_place() -> object:
+        model = torch.nn.Sequential(torch.nn.Embedding(500, 4), torch.nn.Linear(4, 1))
+        batches = [((ids,), torch.ones(500, 1))]
+        loss = torch.nn.functional.mse_loss
+        return saec.torch.compress_(
+            model, batches, lambda out, y: loss(out, y), saec.Ratio(4), progress=False
+        )
+
+    calls: dict[str, Callable[[], object]] = {
+        "saec.compress": lambda: saec.compress([field], saec.Ratio(4), progress=False),
+        "saec.torch.compress_": compress_in_place,
+        "lookup": lambda: result["user"].lookup([1, 2]),
+    }
+    for call in calls.values():
+        call()
+    return calls
+
+
+def main() -> None:
+    """Print all measures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", action="store_true", help="trace calls, too")
+    chosen = parser.parse_args()
+    root = [module for module in modules() if len(module.parts) == 1]
+    rooms = {room_of(module) for module in modules()}
+    print(f"modules {len(modules())}, at the root {len(root)}, rooms {len(rooms)}")
+    print(f"floors {len(FLOORS)}, arrows between rooms {len(room_arrows())}")
+    for what, found in (
+        ("upward imports", upward_imports()),
+        ("functions over 60 lines", long_functions()),
+        ("files over 300 lines", long_files()),
+        ("names of several classes", names_used_twice()),
+    ):
+        print(f"{what}: {len(found)}")
+        for one in found:
+            print(f"    {one}")
+    if chosen.calls:
+        for name, call in _calls().items():
+            files, climbs = files_entered(call)
+            print(f"{name}: {len(files)} files, {len(climbs)} climbs")
+            for one in [*files, *climbs]:
+                print(f"    {one}")
+
+
+if __name__ == "__main__":
+    main()

@@ -23,8 +23,9 @@ import saec
 from saec.baselines import FaissKMeans
 from saec.reference import load
 from saec.reference.evaluate import evaluate
-from saec.reference.experiment import FULL_KMEANS, write_json
+from saec.reference.experiment import write_json
 from saec.reference.machine import machine
+from saec.reference.methods import FULL_KMEANS
 from saec.reference.models import build
 from saec.reference.train import train
 

@@ -15,8 +15,9 @@ from timing import interleave_cold, medians, peak_bytes
 
 import saec
 from saec.reference import load
-from saec.reference.experiment import FULL_KMEANS, write_json
+from saec.reference.experiment import write_json
 from saec.reference.machine import machine
+from saec.reference.methods import FULL_KMEANS
 from saec.reference.trial import Trial
 
 

@@ -19,8 +19,8 @@ import saec
 from saec.cli import app
 from saec.cli.bench import MODELS, OPTIMISERS, TASKS, complete_methods
 from saec.errors import did_you_mean
-from saec.reference import experiment, models, tasks
-from saec.reference.train import Optimiser
+from saec.reference import methods, models, tasks
+from saec.reference.training_settings import Optimiser
 from saec.report.methods import METHODS, TUNINGS
 
 Run = Callable[..., tuple[int, str, str]]
@@ -126,8 +126,8 @@ def test_completion_of_tasks_and_methods() -> None:
 
 def test_help_lists_the_names_that_exist(run: Run) -> None:
     assert tuple(TASKS) == tasks()
-    assert set(METHODS) == set(experiment.METHODS)
-    assert tuple(TUNINGS) == experiment.TUNINGS
+    assert set(METHODS) == set(methods.METHODS)
+    assert tuple(TUNINGS) == methods.TUNINGS
     assert tuple(MODELS) == tuple(models.MODELS)
     assert tuple(OPTIMISERS) == get_args(Optimiser)
     _, out, _ = run("bench", "--help")

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from saec.errors import DataError
+from saec.errors import OptionError
 from saec.reference.bit_price import BitPrice, Charge, RunningMean
 from saec.reference.evaluate import evaluate
 from saec.reference.log import Log
 from saec.reference.models import build
 from saec.reference.simulated import simulate
 from saec.reference.train import train
+from saec.reference.training_settings import Training
 
 
 def two_fields() -> Log:
@@ -78,7 +79,7 @@ def test_training_with_a_price_learns_with_fewer_bits() -> None:
     found = {}
     for price in (1e-8, 1e-5):
         model = build("deepfm", log.vocab_sizes, dim=4, seed=0)
-        result = train(model, log, bit_price=price, max_epochs=3, progress=False)
+        result = train(model, log, Training(bit_price=price, max_epochs=3), progress=False)
         rows = torch.from_numpy(log.ids[log.rows("train")])
         with torch.no_grad():
             bits = float(Charge(BitPrice(price), log, 0).bits(model.embed(rows)))
@@ -93,5 +94,5 @@ def test_training_with_a_price_learns_with_fewer_bits() -> None:
 def test_a_price_must_be_positive(price: float) -> None:
     log = simulate(2000, seed=0)
     model = build("deepfm", log.vocab_sizes, dim=4, seed=0)
-    with pytest.raises(DataError, match=f"bit_price is {price}; it must be positive"):
-        train(model, log, bit_price=price, progress=False)
+    with pytest.raises(OptionError, match=f"bit_price is {price}; it must be positive"):
+        train(model, log, Training(bit_price=price), progress=False)

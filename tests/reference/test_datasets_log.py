@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saec.errors import DataError
-from saec.reference.log import Log, encode
+from saec.reference.encode import encode
+from saec.reference.log import Log
 
 
 def small(**options: Any) -> Log:

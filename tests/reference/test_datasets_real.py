@@ -9,7 +9,7 @@ import pytest
 
 from saec.reference import Log, load
 from saec.reference.datasets import LOADERS
-from saec.reference.log import encode
+from saec.reference.encode import encode
 
 pytestmark = pytest.mark.data
 

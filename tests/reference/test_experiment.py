@@ -20,15 +20,19 @@ import saec.torch
 from saec.compression.budget import LossIncrease, Ratio
 from saec.errors import BudgetError, DataError, OptionError, SaecError
 from saec.reference import experiment, load, simulate
-from saec.reference import trial as trial_module
+from saec.reference import tuning as tuning_module
+from saec.reference.benchmark import Benchmark
 from saec.reference.datasets.avazu import FIELDS
 from saec.reference.evaluate import evaluate, predict
-from saec.reference.experiment import METHODS, bench, demo, write_json
+from saec.reference.experiment import bench, demo, write_json
+from saec.reference.job import Job
 from saec.reference.log import TRAIN, VALIDATION
 from saec.reference.machine import machine
+from saec.reference.methods import METHODS
 from saec.reference.models import build
 from saec.reference.train import train
-from saec.reference.trial import Job, Trial, Tuning, divergence
+from saec.reference.trial import Trial, divergence
+from saec.reference.tuning import Tuning
 from saec.report import read_results
 from saec.torch import CompressedEmbedding
 
@@ -75,17 +79,15 @@ def told() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def results(clicks: Path, told: list[dict[str, Any]]) -> dict[str, Any]:
     """One bench with everything in it."""
-    return bench(
+    benchmark = Benchmark(
         "avazu",
         str(clicks),
-        dim=16,
         methods=METHOD_NAMES,
         ratios=[4, 6],
         loss_increases=[0.01],
         seeds=[0, 1],
-        progress=False,
-        on_row=told.append,
     )
+    return bench(benchmark, progress=False, on_row=told.append)
 
 
 @pytest.fixture(scope="module")
@@ -177,15 +179,8 @@ def test_the_smallest_of_each_method_is_pictured_once(results: dict[str, Any]) -
 
 
 def test_names_of_features(clicks: Path) -> None:
-    given = bench(
-        "avazu",
-        str(clicks),
-        methods=["saec"],
-        ratios=[6],
-        seeds=[0],
-        names=True,
-        progress=False,
-    )
+    asked = Benchmark("avazu", str(clicks), methods=["saec"], ratios=[6], seeds=[0], names=True)
+    given = bench(asked, progress=False)
     assert given["command"].endswith("--seeds 0 --names")
     log = load("avazu", clicks, seed=0, vocabularies=True)
     assert log.vocabularies is not None
@@ -262,15 +257,9 @@ def test_fine_tuning_never_hurts_on_validation_rows(results: dict[str, Any]) -> 
 
 
 def test_each_method_alone_and_again(clicks: Path, results: dict[str, Any]) -> None:
-    again = bench(
-        "avazu",
-        str(clicks),
-        dim=16,
-        methods=["axes", "kmeans+finetune"],
-        ratios=[6],
-        seeds=[1],
-        progress=False,
-    )
+    methods = ["axes", "kmeans+finetune"]
+    asked = Benchmark("avazu", str(clicks), methods=methods, ratios=[6], seeds=[1])
+    again = bench(asked, progress=False)
     axes, kmeans = again["rows"]
     (before,) = chosen(results, "axes", seed=1, target_ratio=6)
     assert quality(axes) == quality(before)
@@ -341,7 +330,7 @@ def test_fine_tuning_does_not_look_at_training_labels(trial: Trial) -> None:
     for seen in (labels, flipped):
         other = dataclasses.replace(log, labels=seen.astype(np.float32))
         one = dataclasses.replace(trial, log=other)
-        tuning = Tuning(one)
+        tuning = Tuning(one.model, one.log, one.seed, one.progress)
         with one.holding(result):
             users.append(tuning.run(result, "finetune")["embeddings.user"].decode())
     assert np.array_equal(users[0], users[1])
@@ -352,7 +341,7 @@ def test_the_teacher_is_the_uncompressed_model(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(trial_module, "finetune", lambda *_, **given: asked.append(given))
+    monkeypatch.setattr(tuning_module, "finetune", lambda *_, **given: asked.append(given))
     # The model holds the first job's tables while its row waits to be taken.
     for _ in trial.rows([job("saec", Ratio(6)), job("saec+finetune", Ratio(6))]):
         assert any(isinstance(m, CompressedEmbedding) for m in trial.model.modules())
@@ -368,7 +357,7 @@ def test_unseen_labels_are_those_of_one_half_of_the_validation_rows(
 ) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(
-        trial_module,
+        tuning_module,
         "finetune_on_unseen_rows",
         lambda _, batches, **given: asked.append((batches, given["validation"])),
     )
@@ -396,7 +385,7 @@ def test_every_method_has_a_codec(method: str) -> None:
     assert made.tuning is None
 
 
-GOOD: dict[str, Any] = {"methods": ["saec"], "ratios": [10.0], "seeds": [0], "progress": False}
+GOOD: dict[str, Any] = {"methods": ["saec"], "ratios": [10.0], "seeds": [0]}
 
 
 @pytest.mark.parametrize(
@@ -432,7 +421,7 @@ GOOD: dict[str, Any] = {"methods": ["saec"], "ratios": [10.0], "seeds": [0], "pr
 def test_bad_arguments(arguments: dict[str, Any], error: type[SaecError], message: str) -> None:
     chosen = {"task": "ml-1m", "path": "nowhere.parquet", **GOOD, **arguments}
     with pytest.raises(error, match=message):
-        bench(chosen.pop("task"), chosen.pop("path"), **chosen)
+        bench(Benchmark(**chosen), progress=False)
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

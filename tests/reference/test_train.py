@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saec.errors import DataError
+from saec.errors import DataError, OptionError
 from saec.reference.evaluate import evaluate
 from saec.reference.log import Log
 from saec.reference.models import MODELS, build
-from saec.reference.train import INITIAL_ACCUMULATOR, _evaluation_points, _shuffled, train
+from saec.reference.train import _evaluation_points, _shuffled, train
+from saec.reference.training_settings import Training
+from saec.reference.training_steps import INITIAL_ACCUMULATOR
 
 
 def make_log(ids: NDArray[np.int32], labels: NDArray[np.float32], split: NDArray[np.int8]) -> Log:
@@ -79,10 +81,7 @@ def test_the_first_step_by_the_textbook() -> None:
     train(
         model,
         log,
-        learning_rate=1e-3,
-        table_learning_rate=0.25,
-        table_decay=0.0,
-        max_epochs=1,
+        Training(learning_rate=1e-3, table_learning_rate=0.25, table_decay=0.0, max_epochs=1),
         progress=False,
     )
     for name, gradient in zip(names, gradients, strict=True):
@@ -102,7 +101,7 @@ def test_every_model_learns_a_planted_effect(name: str) -> None:
     log = planted_log()
     model = build(name, log.vocab_sizes, dim=4)
     untrained = evaluate(model, log, "validation", progress=False)
-    result = train(model, log, batch_size=256, max_epochs=5, progress=False)
+    result = train(model, log, Training(batch_size=256, max_epochs=5), progress=False)
     assert untrained.logloss == pytest.approx(math.log(2), abs=0.02)
     assert result.best.score.logloss < 0.56
     assert evaluate(model, log, "test", progress=False).auc > 0.77
@@ -111,7 +110,7 @@ def test_every_model_learns_a_planted_effect(name: str) -> None:
 def test_the_best_state_is_kept_not_the_last() -> None:
     log = planted_log(3000, noise_features=1500)  # each means nothing and can be learned by heart
     model = build("deepfm", log.vocab_sizes, dim=8)
-    result = train(model, log, batch_size=128, patience=5, progress=False)
+    result = train(model, log, Training(batch_size=128, patience=5), progress=False)
     losses = [evaluation.score.logloss for evaluation in result.history]
     best = int(np.argmin(losses))
     assert 0 < best == len(losses) - 6  # improved, then five evaluations in vain
@@ -126,22 +125,18 @@ def test_the_kept_state_is_that_of_training_stopped_in_time() -> None:
     # Labels of the validation rows turned over: what is learned makes it worse, and soon.
     log = dataclasses.replace(log, labels=np.where(validation, 1 - log.labels, log.labels))
     long, short = (build("dcnv2", log.vocab_sizes, dim=4) for _ in range(2))
-    options = {
-        "batch_size": 128,
-        "evaluations_per_epoch": 1,
-        "progress": False,
-    }
-    result = train(long, log, patience=2, **options)
+    options = {"batch_size": 128, "evaluations_per_epoch": 1}
+    result = train(long, log, Training(patience=2, **options), progress=False)
     stop = result.best.epoch
     assert stop < result.epochs == stop + 2
-    train(short, log, max_epochs=int(stop), **options)
+    train(short, log, Training(max_epochs=int(stop), **options), progress=False)
     assert equal(state(long), state(short))
 
 
 def test_training_stops_at_max_epochs_and_counts() -> None:
     log = planted_log(600)
     model = build("wide_deep", log.vocab_sizes, dim=2).eval()
-    result = train(model, log, batch_size=64, max_epochs=2, patience=100, progress=False)
+    result = train(model, log, Training(batch_size=64, max_epochs=2, patience=100), progress=False)
     assert result.examples == 2 * 400
     assert result.epochs == 2.0
     # Seven batches of 64 in 400 rows; evaluated after 2, 4, 6 and 7 of them.
@@ -189,10 +184,7 @@ def test_the_labels_of_rare_users_are_not_learned_from_their_pairs() -> None:
     train(
         model,
         log,
-        batch_size=100,
-        table_learning_rate=0.05,
-        max_epochs=1,
-        patience=100,
+        Training(batch_size=100, table_learning_rate=0.05, max_epochs=1, patience=100),
         progress=False,
     )
     after = model.embeddings["a"].weight[1:1501].norm(dim=1).mean().item()
@@ -205,7 +197,7 @@ def test_the_seed_decides_the_result() -> None:
 
     def trained(seed: int) -> dict[str, Tensor]:
         model = build("deepfm", log.vocab_sizes, dim=4, seed=9)
-        train(model, log, batch_size=128, max_epochs=1, seed=seed, progress=False)
+        train(model, log, Training(batch_size=128, max_epochs=1), seed=seed, progress=False)
         return state(model)
 
     one = trained(1)
@@ -220,7 +212,7 @@ def test_features_that_no_training_row_holds_stay_as_they_were() -> None:
     log = make_log(ids, log.labels, log.split)
     model = build("deepfm", log.vocab_sizes, dim=4)
     before = model.embeddings["a"].weight.detach().clone()
-    train(model, log, batch_size=64, max_epochs=2, patience=100, progress=False)
+    train(model, log, Training(batch_size=64, max_epochs=2, patience=100), progress=False)
     moved = (model.embeddings["a"].weight != before).any(1)
     assert moved.tolist() == [False, *[True] * 8, False]
 
@@ -239,7 +231,7 @@ def test_tables_of_another_kind_are_trained_too() -> None:
     log = planted_log(1500)
     model = build("deepfm", log.vocab_sizes, dim=4)
     model.embeddings["a"] = Shared()
-    train(model, log, batch_size=128, max_epochs=1, progress=False)
+    train(model, log, Training(batch_size=128, max_epochs=1), progress=False)
     assert model.embeddings["a"].weight.abs().sum(1).gt(0).all()
 
 
@@ -248,7 +240,7 @@ def test_the_log_is_not_changed_and_may_be_read_only() -> None:
     copies = log.ids.copy(), log.labels.copy(), log.split.copy()
     for array in (log.ids, log.labels, log.split):
         array.setflags(write=False)
-    train(build("dlrm", log.vocab_sizes, dim=2), log, max_epochs=1, progress=False)
+    train(build("dlrm", log.vocab_sizes, dim=2), log, Training(max_epochs=1), progress=False)
     for array, copy in zip((log.ids, log.labels, log.split), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -266,9 +258,8 @@ def test_the_log_is_not_changed_and_may_be_read_only() -> None:
     ],
 )
 def test_settings_must_be_positive(name: str, value: float) -> None:
-    log = planted_log(60)
-    with pytest.raises(DataError, match=f"{name} is {value}; it must be positive"):
-        train(build("deepfm", log.vocab_sizes), log, **{name: value})
+    with pytest.raises(OptionError, match=f"{name} is {value}; it must be positive"):
+        Training(**{name: value})
 
 
 def test_a_model_of_other_fields_is_refused() -> None:
@@ -308,8 +299,6 @@ def test_divergence_is_an_error() -> None:
         train(
             build("dcnv2", log.vocab_sizes),
             log,
-            batch_size=16,
-            learning_rate=1e30,
-            max_epochs=1,
+            Training(batch_size=16, learning_rate=1e30, max_epochs=1),
             progress=False,
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saec.reference.log import Log, encode
+from saec.reference.encode import encode
+from saec.reference.log import Log
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -123,22 +123,22 @@ def bench(
     if out is not None:
         check_out(out)
     from saec.reference import experiment
+    from saec.reference.benchmark import Benchmark
+    from saec.reference.training_settings import Training
 
-    results = experiment.bench(
+    benchmark = Benchmark(
         task,
         path,
-        model=model,
-        dim=dim,
-        optimiser=optimiser,  # type: ignore[arg-type]
-        bit_price=bit_price,
+        model,
+        dim,
+        Training(optimiser, bit_price),  # type: ignore[arg-type]
         methods=_split("--methods", methods, str),
         ratios=_split("--ratios", ratios, float),
         loss_increases=_split("--loss-increases", loss_increases, float),
         seeds=_split("--seeds", seeds, int),
         names=names,
-        progress=not quiet,
-        on_row=None if quiet else _tell_row,
     )
+    results = experiment.bench(benchmark, progress=not quiet, on_row=None if quiet else _tell_row)
     if out is not None:
         experiment.write_json(out, results)
     if not quiet:

@@ -10,7 +10,8 @@ from saec.errors import require
 require("polars", "reference")
 
 from saec.reference.datasets import ColumnSpec, load, tasks  # noqa: E402
-from saec.reference.log import Log, encode  # noqa: E402
+from saec.reference.encode import encode  # noqa: E402
+from saec.reference.log import Log  # noqa: E402
 from saec.reference.simulated import best_reachable, simulate  # noqa: E402
 
 __all__ = ["ColumnSpec", "Log", "best_reachable", "encode", "load", "simulate", "tasks"]

@@ -7,26 +7,18 @@ vector is the centre of its group plus small noise: what similarity-aware compre
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import DataError
-from saec.reference.log import TEST, TRAIN, VALIDATION, Column, Log, encode
+from saec.reference.encode import encode
+from saec.reference.log import TEST, TRAIN, VALIDATION, Column, Log
+from saec.reference.simulated_behaviour import Floats, Ints, behaviour
 
 __all__ = ["CROSSES", "Simulation", "best_reachable", "simulate", "simulation"]
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-ROWS_PER_USER = 15
-ROWS_PER_ITEM = 40
-CITIES = 200
-CATEGORIES = 40
-DEVICES = 12
-HOURS = 24
 
 CROSSES = {"user|category": ("user", "category"), "item|city": ("item", "city")}
 
@@ -47,14 +39,6 @@ FACTOR_SPREAD = 0.4
 NOISE = 0.2  # of a feature around its group, relative to the spread of the centres
 DAILY_DRIFT = 0.08
 
-# Zipf exponents and shares of behaviour; together they set the tails.
-USER_EXPONENT = 0.9
-ITEM_EXPONENT = 1.0
-OTHER_EXPONENT = 1.0
-OLD_SHARE = 0.7  # users and items there from the first day; the others come evenly later
-FAVOURITES = 3
-FAVOURITE_SHARE = 0.85
-HABIT_SHARE = 0.9  # at home, on one's own device
 
 LOGIT_SPREAD = 1.3
 CLICK_RATE = 0.2
@@ -109,7 +93,7 @@ def simulation(
         raise DataError(f"rows is {rows}; {days} days need at least {MIN_ROWS_PER_DAY * days}")
     behaviour_rng, truth_rng, click_rng = np.random.default_rng(seed).spawn(3)
     day = np.arange(rows) * days // rows
-    values = _behaviour(day, behaviour_rng)
+    values = behaviour(day, behaviour_rng)
     columns: dict[str, Column] = {**values}
     columns |= {name: (values[a], values[b]) for name, (a, b) in CROSSES.items()}
     for name, (a, b) in CROSSES.items():
@@ -185,101 +169,6 @@ class _Planted:
         groups = rng.integers(count, size=int(values.max()) + 1)
         noise = NOISE * rng.normal(size=(len(groups), 1 + FACTORS))
         return cls(groups, (centres[groups] + noise) * scale)
-
-
-class _Population:
-    """Things of Zipf-distributed popularity, some of which come only on a later day."""
-
-    def __init__(self, count: int, exponent: float, days: int, rng: np.random.Generator) -> None:
-        # Rank 1 weighs no more than rank 10 in a pure law: nobody is half of all traffic.
-        self._weights = 1 / (np.arange(count) + 10.0) ** exponent
-        self._born = np.where(rng.random(count) < OLD_SHARE, 0, rng.integers(1, days, count))
-        self._rng = rng
-
-    def weights(self, day: int) -> Floats:
-        """Popularity on a day, 0 for what is not there yet."""
-        return np.where(self._born <= day, self._weights, 0.0)
-
-    def draw(self, day: int, count: int) -> Ints:
-        """So many things, by popularity."""
-        return _draw(self.weights(day), count, self._rng)
-
-
-def _behaviour(day: Ints, rng: np.random.Generator) -> dict[str, Ints]:
-    """Who saw what, where and when: a value per field and row."""
-    rows, days = len(day), int(day[-1]) + 1
-    users = _Population(max(2, rows // ROWS_PER_USER), USER_EXPONENT, days, rng)
-    items = _Catalogue(max(CATEGORIES, rows // ROWS_PER_ITEM), days, rng)
-    user = _daily(day, users.draw)
-    known = int(user.max()) + 1
-    favourites = _zipf(CATEGORIES, known * FAVOURITES, rng).reshape(known, FAVOURITES)
-    favourite = favourites[user, rng.integers(FAVOURITES, size=rows)]
-    other = _zipf(CATEGORIES, rows, rng)
-    category = np.where(rng.random(rows) < FAVOURITE_SHARE, favourite, other)
-    # Most traffic in the evening, least before dawn.
-    hours = 1 + 0.8 * np.cos((np.arange(HOURS) - 20) * 2 * np.pi / HOURS)
-    return {
-        "user": user,
-        "item": items.draw(day, category),
-        "category": category,
-        "city": _habit(user, CITIES, rng),
-        "device": _habit(user, DEVICES, rng),
-        "hour": _draw(hours, rows, rng),
-    }
-
-
-class _Catalogue:
-    """Items, each of one category, drawn within a category by popularity."""
-
-    def __init__(self, count: int, days: int, rng: np.random.Generator) -> None:
-        self._items = _Population(count, ITEM_EXPONENT, days, rng)
-        category = rng.integers(CATEGORIES, size=count)
-        category[:CATEGORIES] = np.arange(CATEGORIES)  # none is empty
-        self._order = np.argsort(category, kind="stable")
-        self._ends = np.cumsum(np.bincount(category, minlength=CATEGORIES))
-        self._rng = rng
-
-    def draw(self, day: Ints, category: Ints) -> Ints:
-        """An item of each row's category, there on the row's day."""
-        item = np.empty(len(day), np.int64)
-        for today in range(int(day[-1]) + 1):
-            rows = np.flatnonzero(day == today)
-            item[rows] = self._draw_today(today, category[rows])
-        return item
-
-    def _draw_today(self, day: int, category: Ints) -> Ints:
-        weights = self._items.weights(day)
-        # The most popular item of a category is always there, so that a draw cannot fail.
-        weights[:CATEGORIES] = np.maximum(weights[:CATEGORIES], weights.max() / 10)
-        sums = np.concatenate([[0.0], np.cumsum(weights[self._order])])
-        ends = sums[self._ends[category]]
-        starts = np.where(category == 0, 0.0, sums[self._ends[category - 1]])
-        at = starts + (ends - starts) * self._rng.random(len(category))
-        place = np.searchsorted(sums, at, side="right") - 1
-        # Rounding may carry a point to the end of its category, where the next one starts.
-        return self._order[np.minimum(place, self._ends[category] - 1)]
-
-
-def _daily(day: Ints, draw: Callable[[int, int], Ints]) -> Ints:
-    counts = np.bincount(day)
-    return np.concatenate([draw(today, int(count)) for today, count in enumerate(counts)])
-
-
-def _habit(user: Ints, values: int, rng: np.random.Generator) -> Ints:
-    """Each user's usual value, now and then another."""
-    usual = _zipf(values, int(user.max()) + 1, rng)[user]
-    return np.where(rng.random(len(user)) < HABIT_SHARE, usual, _zipf(values, len(user), rng))
-
-
-def _zipf(values: int, count: int, rng: np.random.Generator) -> Ints:
-    return _draw(1 / np.arange(1, values + 1) ** OTHER_EXPONENT, count, rng)
-
-
-def _draw(weights: Floats, count: int, rng: np.random.Generator) -> Ints:
-    sums = np.cumsum(weights)
-    at = sums[-1] * rng.random(count)
-    places: Ints = np.searchsorted(sums, at, side="right")
-    return np.minimum(places, len(weights) - 1)
 
 
 def _truth(

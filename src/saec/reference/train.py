@@ -4,49 +4,25 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saec.errors import DataError
-from saec.reference.bit_price import BitPrice, Charge, RunningMean
 from saec.reference.evaluate import Score, check_labels, evaluate
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
-from saec.reference.row_adagrad import RowAdagrad
-from saec.util.progress import Bar, bar
+from saec.reference.training_settings import Training
+from saec.reference.training_steps import TrainingSteps
+from saec.util.progress import bar
 
-__all__ = ["OPTIMISERS", "Evaluation", "Optimiser", "TrainResult", "train"]
+__all__ = ["Evaluation", "TrainResult", "train"]
 
 logger = logging.getLogger(__name__)
-
-# What Adagrad's sums of squared gradients start from. A rare feature's share in the mean over a
-# batch is tiny: from 0 its first step is as long as anyone's, from 0.1 (PyTorch's choice for dense
-# layers) it never moves. This start lies between.
-INITIAL_ACCUMULATOR = 4e-8
-
-# Learning rate and decay of the tables, chosen by validation rows: small dense vocabularies want
-# short steps and more decay than heavy tails, whose rows are seen once or twice.
-TABLE_SETTINGS = {"ml-1m": (0.02, 0.02)}
-DEFAULT_TABLE_SETTINGS = (0.1, 1e-3)
-
-# What most people would start from; rare rows hardly move by it, so that less is learned, and what
-# is learned compresses better (docs/results.md).
-ADAM_SETTINGS = (1e-3, 0.0)
-
-# With a price on bits there is less to be learned by heart, and it takes longer.
-MAX_EPOCHS, MAX_EPOCHS_PRICED = 10, 20
-
-Optimiser = Literal["row-adagrad", "adam"]
-OPTIMISERS = get_args(Optimiser)
 
 
 @dataclass(frozen=True)
@@ -90,16 +66,8 @@ class TrainResult:
 def train(
     model: ClickModel,
     log: Log,
+    training: Training | None = None,
     *,
-    optimiser: Optimiser = "row-adagrad",
-    bit_price: float | None = None,
-    batch_size: int = 2048,
-    learning_rate: float = 3e-3,
-    table_learning_rate: float | None = None,
-    table_decay: float | None = None,
-    max_epochs: int | None = None,
-    evaluations_per_epoch: int = 4,
-    patience: int = 4,
     seed: int = 0,
     progress: bool = True,
 ) -> TrainResult:
@@ -112,140 +80,37 @@ def train(
     Args:
         model: of the same fields as the log.
         log: needs training rows, and validation rows of both classes.
-        optimiser: of the tables: ``"row-adagrad"``, or ``"adam"`` (PyTorch's SparseAdam).
-        bit_price: nats of the mean log loss that a bit of the tables is charged for: rows are then
-            trained with noise, by rates and decays of their own, and the running mean of all
-            parameters is evaluated and kept; see :mod:`saec.reference.bit_price`.
-        batch_size: examples per step.
-        learning_rate: Adam's, for all but the tables.
-        table_learning_rate: for the tables; None takes the task's or the optimiser's own.
-        table_decay: weight of the squared length of the vectors looked up, summed over the fields;
-            None takes the task's own.
-        max_epochs: upper limit of passes over the training rows; 10, with ``bit_price`` 20.
-        evaluations_per_epoch: how often the validation rows are scored, evenly spread.
-        patience: evaluations in a row without a lower log loss after which training stops.
+        training: the settings; None for the defaults.
         seed: of the order of the rows, drawn anew for each epoch; neighbours stay together, two by
             two, because a click and its sampled negative should fall into one batch.
         progress: whether to show a bar.
 
     Raises:
-        DataError: a setting that is not positive, a model of other fields than the log's, no
-            training rows, validation rows that cannot be scored, or a NaN prediction, which means
-            that training diverged.
+        DataError: a model of other fields than the log's, no training rows, validation rows that
+            cannot be scored, or a NaN prediction, which means that training diverged.
     """
-    if optimiser not in OPTIMISERS:
-        raise DataError(f"no optimiser {optimiser!r}; there are {', '.join(OPTIMISERS)}")
-    price = None if bit_price is None else BitPrice(bit_price)
-    rate, decay = _table_settings(log, optimiser, price)
-    setup = _Setup(
-        optimiser,
-        price,
-        batch_size,
-        learning_rate,
-        rate if table_learning_rate is None else table_learning_rate,
-        decay if table_decay is None else table_decay,
-    )
-    if max_epochs is None:
-        max_epochs = MAX_EPOCHS if price is None else MAX_EPOCHS_PRICED
-    settings = {
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "table_learning_rate": setup.table_learning_rate,
-        "max_epochs": max_epochs,
-        "evaluations_per_epoch": evaluations_per_epoch,
-        "patience": patience,
-    }
-    _check(model, log, settings)
+    settings = training or Training()
+    _check(model, log)
     rows, rng = log.rows("train"), np.random.default_rng(seed)
-    stops = _evaluation_points(len(rows), batch_size, evaluations_per_epoch)
+    stops = _evaluation_points(len(rows), settings.batch_size, settings.evaluations_per_epoch)
     history: list[Evaluation] = []
     best = _BestState(model)
     mode = model.training
     model.train()
-    with bar("training", max_epochs * len(rows), progress) as shown:
-        steps = _Steps(model, log, setup, seed, shown)
-        for epochs, part in _parts(rows, stops, max_epochs, rng):
+    with bar("training", settings.epochs * len(rows), progress) as shown:
+        steps = TrainingSteps(model, log, settings, seed, shown)
+        for epochs, part in _parts(rows, stops, settings.epochs, rng):
             steps.run(part)
             with steps.judged():
                 now = Evaluation(epochs, evaluate(model, log, "validation", progress=False))
                 best.offer(now.score.logloss)
             logger.info("after %.2f epochs: %s", now.epoch, now.score)
             history.append(now)
-            if best.refused == patience:
+            if best.refused == settings.patience:
                 break
     best.restore()
     model.train(mode)
     return TrainResult(tuple(history), steps.examples, steps.seconds)
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """How to train; see :func:`train`."""
-
-    optimiser: Optimiser
-    price: BitPrice | None
-    batch_size: int
-    learning_rate: float
-    table_learning_rate: float
-    table_decay: float
-
-
-class _Steps:
-    """The optimisers and what they have done so far."""
-
-    def __init__(self, model: ClickModel, log: Log, setup: _Setup, seed: int, shown: Bar) -> None:
-        self._model, self._log, self._shown = model, log, shown
-        self._batch_size, self._table_decay = setup.batch_size, setup.table_decay
-        self._charge: Charge | None = None
-        self._mean: RunningMean | None = None
-        if setup.price is not None:
-            epoch = len(log.rows("train")) / setup.batch_size
-            self._charge = Charge(setup.price, log, seed)
-            self._mean = RunningMean(model, setup.price.half_life * epoch)
-        tables = list(model.embeddings.parameters())
-        known = {id(parameter) for parameter in tables}
-        network = [parameter for parameter in model.parameters() if id(parameter) not in known]
-        self._optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.SparseAdam(tables, lr=setup.table_learning_rate)
-            if setup.optimiser == "adam"
-            else RowAdagrad(tables, setup.table_learning_rate, INITIAL_ACCUMULATOR),
-            torch.optim.Adam(network, lr=setup.learning_rate, fused=True),
-        ]
-        self.examples = 0
-        self.seconds = 0.0
-
-    def judged(self) -> AbstractContextManager[None]:
-        """The model has what is evaluated and kept: the running mean, where there is one."""
-        return nullcontext() if self._mean is None else self._mean.held()
-
-    def run(self, rows: NDArray[np.intp]) -> None:
-        """One step per batch of ``rows``."""
-        start = time.perf_counter()
-        # Adagrad builds sparse tensors; torch warns unless told whether to check them.
-        with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
-            for first in range(0, len(rows), self._batch_size):
-                batch = rows[first : first + self._batch_size]
-                ids = torch.from_numpy(self._log.ids[batch])
-                self._step(ids, torch.from_numpy(self._log.labels[batch]))
-                if self._mean is not None:
-                    self._mean.step()
-                self._shown.advance(len(batch))
-        self.examples += len(rows)
-        self.seconds += time.perf_counter() - start
-
-    def _step(self, ids: Tensor, labels: Tensor) -> None:
-        vectors = self._model.embed(ids)
-        seen = vectors if self._charge is None else self._charge.noisy(vectors)
-        logits = self._model.interact(seen)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
-        # On the vectors looked up, not on the tables: each row is pulled as often as it is used.
-        loss = loss + self._table_decay * vectors.square().sum() / len(vectors)
-        if self._charge is not None:
-            loss = loss + self._charge.cost(vectors, ids)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for optimiser in self._optimisers:
-            optimiser.step()
-            optimiser.zero_grad()
 
 
 class _BestState:
@@ -272,15 +137,6 @@ class _BestState:
     def restore(self) -> None:
         """Put the kept state back."""
         self._model.load_state_dict(self._copy)
-
-
-def _table_settings(log: Log, optimiser: Optimiser, price: BitPrice | None) -> tuple[float, float]:
-    """Learning rate and decay of the tables."""
-    if optimiser == "adam":
-        return ADAM_SETTINGS
-    if price is not None:
-        return price.table_rate, 0.0
-    return TABLE_SETTINGS.get(log.name, DEFAULT_TABLE_SETTINGS)
 
 
 def _parts(
@@ -311,10 +167,7 @@ def _evaluation_points(rows: int, batch_size: int, evaluations: int) -> list[int
     return [min(count * batch_size, rows) for count in sorted(after)]
 
 
-def _check(model: ClickModel, log: Log, settings: dict[str, float]) -> None:
-    for name, value in settings.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise DataError(f"{name} is {value}; it must be positive")
+def _check(model: ClickModel, log: Log) -> None:
     if model.vocab_sizes != dict(log.vocab_sizes) or model.field_names != tuple(log.field_names):
         raise DataError(
             f"the model was built for {_fields(model.vocab_sizes)}, "

@@ -14,69 +14,39 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saec.codecs.protocol import Codec
-from saec.compression.budget import LossIncrease, Ratio
+from saec.compression.budget import LossIncrease
 from saec.compression.plan import Priced
 from saec.compression.run import compress_priced
 from saec.format.compressed import Compressed
+from saec.reference.batches import Batches
 from saec.reference.damage import damage_by_decile
 from saec.reference.evaluate import Score, predict, score
+from saec.reference.job import Job, Method, asked_for, smallest, untuned
 from saec.reference.log import Log
 from saec.reference.models import ClickModel, build
 from saec.reference.pictures import views
 from saec.reference.simulated import best_reachable
 from saec.reference.sizes import sizes
-from saec.reference.train import Optimiser, train
+from saec.reference.train import train
+from saec.reference.training_settings import Training
+from saec.reference.tuning import Tuning
 from saec.tables.field import Field
 from saec.tables.loss_metric import LossMetrics
 from saec.torch import (
     compress_,
     fields,
-    finetune,
-    finetune_on_unseen_rows,
     loss_metrics,
-    predictions,
     replace_embeddings_,
-    sync_codebooks_,
 )
 
-__all__ = ["Job", "Method", "Trial", "Tuning", "divergence"]
+__all__ = ["Trial", "divergence"]
 
-# Of fine-tuning, chosen by validation log loss on ml-1m and globo (docs/results.md).
-TUNING_BATCH = 4096
-TUNING_LEARNING_RATE = 3e-4
-TUNING_EPOCHS = 2
-TUNING_EVALUATIONS = 4
-UNSEEN_LEARNING_RATE = 1e-4
-UNSEEN_EPOCHS = 8
 
 METRIC_ROWS = 131_072  # of the training rows, more than the metric asks for
 
 _LOG_LOSS = nn.functional.binary_cross_entropy_with_logits  # click models give logits
 
 _TABLES = "embeddings."  # where click models keep their tables, one per field
-
-
-@dataclass(frozen=True)
-class Method:
-    """A codec, whether it gets the loss metric, and what is done to the compressed model.
-
-    tuning: None, ``"finetune"`` (distillation on the training rows) or ``"unseen"`` (after that,
-    labels of one half of the validation rows; the other half chooses).
-    """
-
-    codec: Codec
-    metric: bool = False
-    tuning: str | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """One compression: a method by its name, and the budget to keep if it takes one."""
-
-    name: str
-    method: Method
-    budget: Ratio | LossIncrease | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,19 +67,19 @@ class Trial:
         dim: int,
         seed: int,
         progress: bool,
-        optimiser: Optimiser = "row-adagrad",
-        bit_price: float | None = None,
+        training: Training | None = None,
     ) -> Trial:
-        """Train a model; arguments as of :func:`saec.reference.experiment.bench`."""
+        """Train a model; arguments as of :class:`saec.reference.benchmark.Benchmark`."""
         net = build(model, log.vocab_sizes, dim, seed)
-        train(net, log, optimiser=optimiser, bit_price=bit_price, seed=seed, progress=progress)
+        training = training or Training()
+        train(net, log, training, seed=seed, progress=progress)
         trial = cls(log, net, {}, seed, progress)
         facts = {
             "task": log.name,
             "model": model,
             "dim": dim,
-            "optimiser": optimiser,
-            "bit_price": bit_price,
+            "optimiser": training.optimiser,
+            "bit_price": training.bit_price,
             "seed": seed,
             "features": sum(log.vocab_sizes.values()),
             "test_rows": len(log.rows("test")),
@@ -126,19 +96,23 @@ class Trial:
         With ``pictures``, the smallest result of each method that tunes nothing shows how it
         clustered some features.
         """
-        tuning = Tuning(self) if any(job.method.tuning for job in jobs) else None
+        tuning = (
+            Tuning(self.model, self.log, self.seed, self.progress)
+            if any(job.method.tuning for job in jobs)
+            else None
+        )
         made: dict[Job, tuple[Compressed, float]] = {}
         for job in jobs:
-            if _untuned(job) not in made:
-                made[_untuned(job)] = self.compress(job)
-        plain = {job: made[_untuned(job)][0] for job in jobs if job.method.tuning is None}
-        drawn = self._pictures(_smallest(plain)) if pictures else {}
+            if untuned(job) not in made:
+                made[untuned(job)] = self.compress(job)
+        plain = {job: made[untuned(job)][0] for job in jobs if job.method.tuning is None}
+        drawn = self._pictures(smallest(plain)) if pictures else {}
         for job in jobs:
-            result, seconds = made[_untuned(job)]
+            result, seconds = made[untuned(job)]
             described = {
                 **self.facts,
                 "method": job.name,
-                **_asked(job.budget),
+                **asked_for(job.budget),
                 "compress_seconds": seconds,
                 "finetuned": job.method.tuning is not None,
             }
@@ -148,6 +122,9 @@ class Trial:
                     result = tuning.run(result, job.method.tuning)
                     described["finetune_seconds"] = time.perf_counter() - start
                 yield described | self.measured(result) | drawn.get(job, {})
+
+    def _tuning(self) -> Tuning:
+        return Tuning(self.model, self.log, self.seed, self.progress)
 
     def _pictures(self, results: Mapping[Job, Compressed]) -> dict[Job, dict[str, Any]]:
         if not results:
@@ -172,10 +149,10 @@ class Trial:
         return found, time.perf_counter() - start
 
     @property
-    def _metric_batches(self) -> _Batches:
+    def _metric_batches(self) -> Batches:
         """Training rows from all of the log; their labels are not looked at."""
         rows = np.random.default_rng(self.seed).permutation(self.log.rows("train"))[:METRIC_ROWS]
-        return _Batches(self.log, rows)
+        return Batches(self.log, rows)
 
     def tables(self) -> list[Field]:
         """The model's own, which it must hold now."""
@@ -197,7 +174,7 @@ class Trial:
                     _LOG_LOSS,
                     budget=job.budget,
                     frequencies=self.frequencies,
-                    calibration=_Batches(self.log, self.log.rows("validation")),
+                    calibration=Batches(self.log, self.log.rows("validation")),
                     codec=job.method.codec,
                     seed=self.seed,
                     progress=self.progress,
@@ -273,53 +250,6 @@ class Trial:
         }
 
 
-class Tuning:
-    """Fine-tuning of compressed models: the uncompressed one's predictions are the targets.
-
-    Labels of the training rows are not: tables have memorised those of rare features, see
-    :func:`saec.torch.finetune_on_unseen_rows`.
-    """
-
-    def __init__(self, trial: Trial) -> None:
-        """Ask the teacher: ``trial`` holds its own tables now."""
-        self._trial = trial
-        order = np.random.default_rng(trial.seed).permutation(trial.log.rows("train"))
-        self._batches = _Batches(trial.log, order)
-        self._logits = predictions(trial.model, self._batches, progress=trial.progress)
-        rows = trial.log.rows("validation")
-        # Neighbours, a click and its sampled negative, stay together.
-        half = len(rows) // 4 * 2
-        self._validation = _Batches(trial.log, rows)
-        self._unseen, self._judged = (
-            _Batches(trial.log, rows[:half]),
-            _Batches(trial.log, rows[half:]),
-        )
-
-    def run(self, result: Compressed, kind: str) -> Compressed:
-        """Train what the trial's model, which holds ``result``, has learned; return it as tuned."""
-        finetune(
-            self._trial.model,
-            self._batches,
-            validation=self._judged if kind == "unseen" else self._validation,
-            teacher=self._logits,
-            learning_rate=TUNING_LEARNING_RATE,
-            epochs=TUNING_EPOCHS,
-            evaluations=TUNING_EVALUATIONS,
-            progress=self._trial.progress,
-        )
-        if kind == "unseen":
-            finetune_on_unseen_rows(
-                self._trial.model,
-                self._unseen,
-                validation=self._judged,
-                learning_rate=UNSEEN_LEARNING_RATE,
-                epochs=UNSEEN_EPOCHS,
-                evaluations=TUNING_EVALUATIONS,
-                progress=self._trial.progress,
-            )
-        return sync_codebooks_(self._trial.model, result)
-
-
 class _Renumbered(nn.Module):
     """A table that is asked by old ids, as the log has them; who serves it renumbers the log."""
 
@@ -331,41 +261,6 @@ class _Renumbered(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         rows: Tensor = self.table(self._new_ids[ids])
         return rows
-
-
-class _Batches:
-    """Batches of the given rows of a log, made as they are asked for."""
-
-    def __init__(self, log: Log, rows: NDArray[np.intp]) -> None:
-        self._log, self._rows = log, rows
-
-    def __len__(self) -> int:
-        return -(-len(self._rows) // TUNING_BATCH)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self._rows), TUNING_BATCH):
-            rows = self._rows[start : start + TUNING_BATCH]
-            yield torch.from_numpy(self._log.ids[rows]), torch.from_numpy(self._log.labels[rows])
-
-
-def _smallest(results: Mapping[Job, Compressed]) -> dict[Job, Compressed]:
-    """Of each method the smallest result."""
-    found: dict[str, Job] = {}
-    for job in sorted(results, key=lambda job: results[job].nbytes):
-        found.setdefault(job.name, job)
-    return {job: results[job] for job in found.values()}
-
-
-def _untuned(job: Job) -> Job:
-    """The job whose result this one tunes, under one name for all of them."""
-    return replace(job, name="", method=replace(job.method, tuning=None))
-
-
-def _asked(budget: Ratio | LossIncrease | None) -> dict[str, float | None]:
-    return {
-        "target_ratio": budget.value if isinstance(budget, Ratio) else None,
-        "target_loss_increase": budget.value if isinstance(budget, LossIncrease) else None,
-    }
 
 
 def _named(scores: dict[str, Score], prefix: str) -> dict[str, float]:

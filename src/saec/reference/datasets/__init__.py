@@ -15,7 +15,8 @@ from saec.reference.datasets.globo import globo, globo_days
 from saec.reference.datasets.movielens import movielens, movielens_crossed
 from saec.reference.datasets.online_retail import online_retail
 from saec.reference.datasets.source import LogRows
-from saec.reference.log import Log, encode
+from saec.reference.encode import encode
+from saec.reference.log import Log
 from saec.reference.simulated import simulate
 
 __all__ = ["ColumnSpec", "load", "tasks"]

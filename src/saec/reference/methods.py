@@ -1,0 +1,70 @@
+"""Methods of ``saec bench`` by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from saec.baselines import BASELINES
+from saec.codecs.axes.codec import Axes
+from saec.codecs.clusters.codec import Clusters
+from saec.codecs.protocol import Codec
+from saec.errors import OptionError, did_you_mean
+from saec.reference.job import Method
+from saec.streaming.scratch import IN_MEMORY
+from saec.tables.field import Field
+
+__all__ = ["FULL_KMEANS", "METHODS", "TUNINGS", "has_one_size", "method_of"]
+
+
+def _baseline(make: Callable[[], Codec]) -> Callable[[], Method]:
+    return lambda: Method(make())
+
+
+# What the paper compares its clustering with: all rows, all iterations, exact search.
+FULL_KMEANS = Clusters(
+    clusters=0.01,
+    head_share=1.0,
+    weighting=0.0,
+    iterations=20,
+    tolerance=0.0,
+    codebook="float32",
+    radius_share=1.0,
+)
+
+
+# Makers, because a baseline needs its package only when it is used.
+METHODS: dict[str, Callable[[], Method]] = {
+    "saec": lambda: Method(Clusters()),
+    "saec-metric": lambda: Method(Clusters(), metric=True),
+    "axes": lambda: Method(Axes(), metric=True),
+    "axes-remapped": lambda: Method(Axes(order="code"), metric=True),
+    "kmeans": lambda: Method(FULL_KMEANS),
+    "kmeans-weighted": lambda: Method(replace(FULL_KMEANS, weighting=1.0)),
+    **{name: _baseline(make) for name, make in BASELINES.items()},
+}
+
+
+# What may follow a method's name after a plus.
+TUNINGS = ("finetune", "unseen")
+
+
+def method_of(name: str) -> Method:
+    """A method by its name, which may end in what tunes the model afterwards."""
+    plain, _, tuning = name.partition("+")
+    if plain not in METHODS or (tuning not in TUNINGS if "+" in name else False):
+        every = [*METHODS, *(f"{method}+{known}" for method in METHODS for known in TUNINGS)]
+        raise OptionError(
+            f"no method {name!r}; there are {', '.join(METHODS)}, each of which may be followed by "
+            f"{' or '.join('+' + known for known in TUNINGS)}{did_you_mean(name, every)}"
+        )
+    return replace(METHODS[plain](), tuning=tuning or None)
+
+
+def has_one_size(codec: Codec) -> bool:
+    """Whether a codec leaves a budget nothing to choose, seen on a small table."""
+    rows = np.random.default_rng(0).standard_normal((256, 2)).astype(np.float32)
+    field = Field("any", rows, np.ones(256))
+    return len(codec.options(field, None, np.random.default_rng(0), IN_MEMORY)) == 1

@@ -1,0 +1,102 @@
+"""How a click model is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from saec.errors import OptionError, did_you_mean
+from saec.reference.bit_price import BitPrice
+
+__all__ = ["OPTIMISERS", "Optimiser", "Training"]
+
+Optimiser = Literal["row-adagrad", "adam"]
+OPTIMISERS = get_args(Optimiser)
+
+# Learning rate and decay of the tables, chosen by validation rows: small dense vocabularies want
+# short steps and more decay than heavy tails, whose rows are seen once or twice.
+TABLE_SETTINGS = {"ml-1m": (0.02, 0.02)}
+DEFAULT_TABLE_SETTINGS = (0.1, 1e-3)
+
+# What most people would start from; rare rows hardly move by it, so that less is learned, and what
+# is learned compresses better (docs/results.md).
+ADAM_SETTINGS = (1e-3, 0.0)
+
+# With a price on bits there is less to be learned by heart, and it takes longer.
+MAX_EPOCHS, MAX_EPOCHS_PRICED = 10, 20
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of a training.
+
+    Args:
+        optimiser: of the tables: ``"row-adagrad"``, or ``"adam"`` (PyTorch's SparseAdam).
+        bit_price: nats of the mean log loss that a bit of the tables is charged for: rows are then
+            trained with noise, by rates and decays of their own, and the running mean of all
+            parameters is evaluated and kept; see :mod:`saec.reference.bit_price`.
+        batch_size: examples per step.
+        learning_rate: Adam's, for all but the tables.
+        table_learning_rate: for the tables; None takes the task's or the optimiser's own.
+        table_decay: weight of the squared length of the vectors looked up, summed over the fields;
+            None takes the task's own.
+        max_epochs: upper limit of passes over the training rows; None for 10, or 20 with
+            ``bit_price``.
+        evaluations_per_epoch: how often the validation rows are scored, evenly spread.
+        patience: evaluations in a row without a lower log loss after which training stops.
+
+    Raises:
+        OptionError: an unknown optimiser, or a setting that is not positive and finite.
+    """
+
+    optimiser: Optimiser = "row-adagrad"
+    bit_price: float | None = None
+    batch_size: int = 2048
+    learning_rate: float = 3e-3
+    table_learning_rate: float | None = None
+    table_decay: float | None = None
+    max_epochs: int | None = None
+    evaluations_per_epoch: int = 4
+    patience: int = 4
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in OPTIMISERS:
+            raise OptionError(
+                f"no optimiser {self.optimiser!r}; there are {', '.join(OPTIMISERS)}"
+                f"{did_you_mean(self.optimiser, OPTIMISERS)}"
+            )
+        for name in (
+            *("bit_price", "batch_size", "learning_rate", "table_learning_rate"),
+            *("max_epochs", "evaluations_per_epoch", "patience"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise OptionError(f"{name} is {value}; it must be positive")
+
+    @property
+    def price(self) -> BitPrice | None:
+        """The price on bits, with the settings that go with it."""
+        return None if self.bit_price is None else BitPrice(self.bit_price)
+
+    @property
+    def epochs(self) -> int:
+        """Upper limit of passes over the training rows."""
+        if self.max_epochs is not None:
+            return self.max_epochs
+        return MAX_EPOCHS if self.bit_price is None else MAX_EPOCHS_PRICED
+
+    def of_tables(self, task: str) -> tuple[float, float]:
+        """Learning rate and decay of the tables for a task."""
+        rate, decay = self._defaults(task)
+        return (
+            rate if self.table_learning_rate is None else self.table_learning_rate,
+            decay if self.table_decay is None else self.table_decay,
+        )
+
+    def _defaults(self, task: str) -> tuple[float, float]:
+        if self.optimiser == "adam":
+            return ADAM_SETTINGS
+        if self.price is not None:
+            return self.price.table_rate, 0.0
+        return TABLE_SETTINGS.get(task, DEFAULT_TABLE_SETTINGS)

@@ -1,0 +1,87 @@
+"""Steps of training: sparse updates of the tables, Adam for the network."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from saec.reference.bit_price import Charge, RunningMean
+from saec.reference.log import Log
+from saec.reference.models import ClickModel
+from saec.reference.row_adagrad import RowAdagrad
+from saec.reference.training_settings import Training
+from saec.util.progress import Bar
+
+__all__ = ["INITIAL_ACCUMULATOR", "TrainingSteps"]
+
+
+# What Adagrad's sums of squared gradients start from. A rare feature's share in the mean over a
+# batch is tiny: from 0 its first step is as long as anyone's, from 0.1 (PyTorch's choice for dense
+# layers) it never moves. This start lies between.
+INITIAL_ACCUMULATOR = 4e-8
+
+
+class TrainingSteps:
+    """The optimisers and what they have done so far."""
+
+    def __init__(
+        self, model: ClickModel, log: Log, training: Training, seed: int, shown: Bar
+    ) -> None:
+        self._model, self._log, self._shown = model, log, shown
+        self._batch_size, price = training.batch_size, training.price
+        table_rate, self._table_decay = training.of_tables(log.name)
+        self._charge: Charge | None = None
+        self._mean: RunningMean | None = None
+        if price is not None:
+            epoch = len(log.rows("train")) / training.batch_size
+            self._charge = Charge(price, log, seed)
+            self._mean = RunningMean(model, price.half_life * epoch)
+        tables = list(model.embeddings.parameters())
+        known = {id(parameter) for parameter in tables}
+        network = [parameter for parameter in model.parameters() if id(parameter) not in known]
+        self._optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.SparseAdam(tables, lr=table_rate)
+            if training.optimiser == "adam"
+            else RowAdagrad(tables, table_rate, INITIAL_ACCUMULATOR),
+            torch.optim.Adam(network, lr=training.learning_rate, fused=True),
+        ]
+        self.examples = 0
+        self.seconds = 0.0
+
+    def judged(self) -> AbstractContextManager[None]:
+        """The model has what is evaluated and kept: the running mean, where there is one."""
+        return nullcontext() if self._mean is None else self._mean.held()
+
+    def run(self, rows: NDArray[np.intp]) -> None:
+        """One step per batch of ``rows``."""
+        start = time.perf_counter()
+        # Adagrad builds sparse tensors; torch warns unless told whether to check them.
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
+            for first in range(0, len(rows), self._batch_size):
+                batch = rows[first : first + self._batch_size]
+                ids = torch.from_numpy(self._log.ids[batch])
+                self._step(ids, torch.from_numpy(self._log.labels[batch]))
+                if self._mean is not None:
+                    self._mean.step()
+                self._shown.advance(len(batch))
+        self.examples += len(rows)
+        self.seconds += time.perf_counter() - start
+
+    def _step(self, ids: Tensor, labels: Tensor) -> None:
+        vectors = self._model.embed(ids)
+        seen = vectors if self._charge is None else self._charge.noisy(vectors)
+        logits = self._model.interact(seen)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        # On the vectors looked up, not on the tables: each row is pulled as often as it is used.
+        loss = loss + self._table_decay * vectors.square().sum() / len(vectors)
+        if self._charge is not None:
+            loss = loss + self._charge.cost(vectors, ids)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for optimiser in self._optimisers:
+            optimiser.step()
+            optimiser.zero_grad()

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from saec.format.raw_field import RawField
+from saec.onnx.byte_code_store import WholeStore
 from saec.onnx.byte_codes import Kind, Whole, whole_plans
-from saec.onnx.initializers import WholeStore
 from saec.onnx.node_builder import Builder
 from saec.onnx.packed import Packed, packed_plan
 from saec.onnx.word_packing import codes_per_word, pack_words, words_for

@@ -53,69 +53,79 @@ BENCH_EPILOG = "\n\n".join(
 )
 
 
+Task = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="A task from the list below.",
+        autocompletion=lambda: list(TASKS.items()),
+    ),
+]
+DataPath = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="The task's data: a file or a folder."),
+]
+Methods = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,...",
+        help="Methods from the list below, separated by commas.",
+        autocompletion=complete_methods,
+    ),
+]
+Ratios = Annotated[str, typer.Option(metavar="RATIO,...", help="Compression ratios to aim at.")]
+Seeds = Annotated[str, typer.Option(metavar="SEED,...", help="Seeds; each is a run of its own.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL",
+        help=f"The click model: {', '.join(MODELS)}.",
+        autocompletion=lambda: list(MODELS),
+    ),
+]
+Dim = Annotated[int, typer.Option(min=1, metavar="DIM", help="Width of the tables.")]
+TableOptimiser = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help=f"Optimiser of the tables: {', '.join(OPTIMISERS)}.",
+        autocompletion=lambda: list(OPTIMISERS),
+    ),
+]
+BitPrice = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NATS", help="Train with a price on the bits of the tables: log loss per bit."
+    ),
+]
+LossIncreases = Annotated[
+    str,
+    typer.Option(
+        metavar="NATS,...",
+        help="Increases of the log loss to aim at; for methods with a loss metric.",
+    ),
+]
+Names = Annotated[
+    bool, typer.Option("--names", help="Keep features' names for pictures; takes memory.")
+]
+ResultsFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Results file to write.")
+]
+
+
 def bench(
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK",
-            help="A task from the list below.",
-            autocompletion=lambda: list(TASKS.items()),
-        ),
-    ],
-    path: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="The task's data: a file or a folder."),
-    ] = None,
-    methods: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME,...",
-            help="Methods from the list below, separated by commas.",
-            autocompletion=complete_methods,
-        ),
-    ] = "saec",
-    ratios: Annotated[
-        str, typer.Option(metavar="RATIO,...", help="Compression ratios to aim at.")
-    ] = "10,25,50",
-    seeds: Annotated[
-        str, typer.Option(metavar="SEED,...", help="Seeds; each is a run of its own.")
-    ] = "0,1,2",
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL",
-            help=f"The click model: {', '.join(MODELS)}.",
-            autocompletion=lambda: list(MODELS),
-        ),
-    ] = "deepfm",
-    dim: Annotated[int, typer.Option(min=1, metavar="DIM", help="Width of the tables.")] = 16,
-    optimiser: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help=f"Optimiser of the tables: {', '.join(OPTIMISERS)}.",
-            autocompletion=lambda: list(OPTIMISERS),
-        ),
-    ] = "row-adagrad",
-    bit_price: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NATS", help="Train with a price on the bits of the tables: log loss per bit."
-        ),
-    ] = None,
-    loss_increases: Annotated[
-        str,
-        typer.Option(
-            metavar="NATS,...",
-            help="Increases of the log loss to aim at; for methods with a loss metric.",
-        ),
-    ] = "",
-    names: Annotated[
-        bool, typer.Option("--names", help="Keep features' names for pictures; takes memory.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Results file to write.")
-    ] = None,
+    task: Task,
+    path: DataPath = None,
+    methods: Methods = "saec",
+    ratios: Ratios = "10,25,50",
+    seeds: Seeds = "0,1,2",
+    model: Model = "deepfm",
+    dim: Dim = 16,
+    optimiser: TableOptimiser = "row-adagrad",
+    bit_price: BitPrice = None,
+    loss_increases: LossIncreases = "",
+    names: Names = False,
+    out: ResultsFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model, compress it, measure the loss of quality."""

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from saec.sources.onnx_graph import scopes_of
+
 __all__ = ["Builder"]
 
 
@@ -71,3 +73,17 @@ def spread(values: Sequence[int], rank_after: int) -> NDArray[np.int64]:
     """One number per slot, to go along an axis with ``rank_after`` axes after it; or one alone."""
     array = np.array(values, dtype=np.int64)
     return array.reshape(()) if len(values) == 1 else array.reshape(-1, *[1] * rank_after)
+
+
+def free_prefix(graph: Any) -> str:
+    """One that no name of the graph starts with."""
+    names = {
+        name
+        for scope in scopes_of(graph)
+        for node in scope.graph.node
+        for name in (*node.output, node.name)
+    } | {tensor.name for scope in scopes_of(graph) for tensor in scope.graph.initializer}
+    prefix = "saec/"
+    while any(name.startswith(prefix) for name in names):
+        prefix += "_"
+    return prefix

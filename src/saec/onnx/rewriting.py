@@ -11,17 +11,17 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from saec.format.compressed_field import CompressedField
 from saec.format.tiered_field import TieredField
+from saec.onnx.byte_code_store import WholeStore
 from saec.onnx.byte_codes import KINDS, Whole, whole_plans
 from saec.onnx.fused_lookups import Stack, columns_of, find_stacks
-from saec.onnx.initializers import PackedStore, Store, WholeStore
-from saec.onnx.node_builder import Builder
+from saec.onnx.initializers import Store
+from saec.onnx.node_builder import Builder, free_prefix
 from saec.onnx.packed import Packed, packed_plan
+from saec.onnx.packed_store import PackedStore
 from saec.onnx.shapes import Shapes
 from saec.sources.onnx_graph import GatherNode, Scope, TableUse, scopes_of
 
 __all__ = ["Rewriting"]
-
-_PREFIX = "saec/"
 
 # Arrays that tables share may take so many times as much as those of one alone: one lookup for many
 # tables is worth that (docs/onnx.md).
@@ -54,7 +54,7 @@ class Rewriting:
     )
 
     def __post_init__(self) -> None:
-        self.builder = Builder(_free_prefix(self.model.graph))
+        self.builder = Builder(free_prefix(self.model.graph))
         self.shapes = Shapes(self.model)
         self._used_at_first = _used(self.model.graph)
 
@@ -285,17 +285,3 @@ def _weighed(plans: Mapping[str, Any]) -> float:
     summed = any(plan.seconds is not None and len(plan.seconds) for plan in whole)
     more = _MORE_FOR_SUMS if summed else _MORE_FOR_BETWEEN if whole else 1.0
     return more * _bytes_of(plans)
-
-
-def _free_prefix(graph: Any) -> str:
-    """One that no name of the graph starts with."""
-    names = {
-        name
-        for scope in scopes_of(graph)
-        for node in scope.graph.node
-        for name in (*node.output, node.name)
-    } | {tensor.name for scope in scopes_of(graph) for tensor in scope.graph.initializer}
-    prefix = _PREFIX
-    while any(name.startswith(prefix) for name in names):
-        prefix += "_"
-    return prefix

@@ -38,8 +38,9 @@ from saec.bits.packing import PackedCodes
 from saec.errors import ArtifactError
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook
-from saec.format.compressed import Compressed, load
+from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.load import load
 from saec.format.raw_field import RawField
 
 

@@ -35,7 +35,8 @@ from saec.bits.packing import PackedCodes
 from saec.errors import ArtifactError
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook
-from saec.format.compressed import Compressed, load
+from saec.format.compressed import Compressed
+from saec.format.load import load
 from saec.format.raw_field import RawField
 
 OTHER = "0123456789abcdef"

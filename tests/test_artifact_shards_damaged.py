@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 from saec.artifact import write_shard
 from saec.errors import ArtifactError
-from saec.format.compressed import load
+from saec.format.load import load
 
 OTHER = "0123456789abcdef"
 SECOND = f"a.saec.{RUN}-00002"

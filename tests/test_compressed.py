@@ -18,8 +18,9 @@ from saec.errors import ArtifactError, FieldError, IdError
 from saec.format import compressed_field as stored_field
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook
-from saec.format.compressed import Compressed, load
+from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.load import load
 from saec.format.raw_field import RawField
 
 # Centroids (1, 10), (2, 20), (3, 30); five features.

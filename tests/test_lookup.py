@@ -20,8 +20,9 @@ from saec.bits.packing import PackedCodes, whole_ids
 from saec.errors import ArtifactError, IdError
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook
-from saec.format.compressed import Compressed, load
+from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.load import load
 from saec.format.native_lookup import Bags, RowRun, bags_of, gather, run_table, tier_table
 from saec.format.raw_field import RawField
 from saec.format.tier_index import TierVectors

@@ -16,7 +16,8 @@ from saec import artifact
 from saec.bits.elias_fano import pack_starts
 from saec.bits.packing import PackedRows
 from saec.errors import ArtifactError, IdError
-from saec.format.compressed import Compressed, load
+from saec.format.compressed import Compressed
+from saec.format.load import load
 from saec.format.tier_index import TierVectors
 from saec.format.tier_layout import CodePart, Layout, tier_bounds
 from saec.format.tiered_field import TieredField, part_coordinates

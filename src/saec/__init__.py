@@ -24,8 +24,9 @@ from saec.errors import (
     OptionError,
     SaecError,
 )
-from saec.format.compressed import Compressed, load
+from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.load import load
 from saec.tables.checkpoint import LogColumns, read_fields
 from saec.tables.field import Field
 from saec.tables.loss_metric import LossMetrics

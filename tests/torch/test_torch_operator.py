@@ -22,9 +22,9 @@ from saec.torch.lookup.from_spec import reader_of
 from saec.torch.lookup.operator import pool
 from saec.torch.lookup.reader import plain
 from saec.torch.model.modules import CompressedEmbedding, CompressedEmbeddingBag
-from saec.torch.table.base import LearnedTable
 from saec.torch.table.clustered import ClusteredTable
 from saec.torch.table.joint import compressed_table
+from saec.torch.table.learned import LearnedTable
 
 ROWS = 20_000
 

@@ -16,8 +16,8 @@ import saec.torch
 from saec.errors import ModuleError
 from saec.torch import CompressedEmbedding, FieldEmbeddings
 from saec.torch.lookup.reader import plain
-from saec.torch.table.base import LearnedTable
 from saec.torch.table.joint import compressed_table
+from saec.torch.table.learned import LearnedTable
 
 ROWS, DIM = 1500, 8
 

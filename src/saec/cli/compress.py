@@ -56,52 +56,62 @@ class CodebookName(StrEnum):
     INT8 = "int8"
 
 
+_Out = Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The artifact to write.")]
+_Ratio = Annotated[
+    float | None, typer.Option(metavar="RATIO", help="Original size / compressed size.")
+]
+_MaxBytes = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Largest size, like 161MB or 2GiB.")
+]
+_BitsPerFeature = Annotated[
+    float | None, typer.Option(metavar="BITS", help="Bits per row, everything included.")
+]
+_LossIncrease = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NATS", help="Largest predicted increase of the log loss; needs --metrics."
+    ),
+]
+_Codec = Annotated[
+    CodecName | None, typer.Option(help="Default: axes with --metrics, clusters without.")
+]
+_Codebook = Annotated[
+    CodebookName | None, typer.Option(help="Type of stored centroids. Default: int8.")
+]
+_Memory = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Memory limit of the process, like 2GB. Default: none."),
+]
+_Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Work on the Dask cluster with this scheduler, tcp://host:port."
+    ),
+]
+_Workers = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Work in N processes of this machine.")
+]
+
+
 def compress(
     checkpoint: Checkpoint,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE", help="The artifact to write.")
-    ],
+    out: _Out,
     frequencies: Frequencies = None,
     log: Logs = None,
     column: Columns = None,
     metrics: MaybeMetrics = None,
-    ratio: Annotated[
-        float | None, typer.Option(metavar="RATIO", help="Original size / compressed size.")
-    ] = None,
-    max_bytes: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Largest size, like 161MB or 2GiB.")
-    ] = None,
-    bits_per_feature: Annotated[
-        float | None, typer.Option(metavar="BITS", help="Bits per row, everything included.")
-    ] = None,
-    loss_increase: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NATS", help="Largest predicted increase of the log loss; needs --metrics."
-        ),
-    ] = None,
+    ratio: _Ratio = None,
+    max_bytes: _MaxBytes = None,
+    bits_per_feature: _BitsPerFeature = None,
+    loss_increase: _LossIncrease = None,
     only: Only = None,
     table: Tables = None,
-    codec: Annotated[
-        CodecName | None, typer.Option(help="Default: axes with --metrics, clusters without.")
-    ] = None,
-    codebook: Annotated[
-        CodebookName | None, typer.Option(help="Type of stored centroids. Default: int8.")
-    ] = None,
+    codec: _Codec = None,
+    codebook: _Codebook = None,
     order: Order = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Memory limit of the process, like 2GB. Default: none."),
-    ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Work on the Dask cluster with this scheduler, tcp://host:port."
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Work in N processes of this machine.")
-    ] = None,
+    memory: _Memory = None,
+    cluster: _Cluster = None,
+    workers: _Workers = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:

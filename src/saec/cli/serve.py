@@ -20,48 +20,57 @@ _TOKEN = "SAEC_TOKEN"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+_Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="An artifact, or an ONNX model (.onnx).")
+]
+_Host = Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")]
+_HttpPort = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0: any free port.")]
+_GrpcPort = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0: any free port.")]
+_TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help=f"File with the token that clients must send; or set the variable {_TOKEN}.",
+    ),
+]
+_Threads = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Threads that compute; 0: one per core.")
+]
+_MaxBytes = Annotated[
+    str, typer.Option(metavar="SIZE", help="Limit of a request's body, and of its outputs.")
+]
+_MaxRequests = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Requests at the same time; more are refused.")
+]
+_MaxConnections = Annotated[
+    int,
+    typer.Option(min=1, metavar="N", help="Open connections, of HTTP and of gRPC each."),
+]
+_Timeout = Annotated[
+    float,
+    typer.Option(
+        min=0.1,
+        metavar="SECONDS",
+        help="Time limit for a head, for a body, for computing and for sending; each.",
+    ),
+]
+_Grace = Annotated[
+    float, typer.Option(min=0, metavar="SECONDS", help="Time for running requests at shutdown.")
+]
+
+
 def serve(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="An artifact, or an ONNX model (.onnx).")
-    ],
-    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
-    http_port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="0: any free port.")
-    ] = 8000,
-    grpc_port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="0: any free port.")
-    ] = 8001,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help=f"File with the token that clients must send; or set the variable {_TOKEN}.",
-        ),
-    ] = None,
-    threads: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Threads that compute; 0: one per core.")
-    ] = 0,
-    max_bytes: Annotated[
-        str, typer.Option(metavar="SIZE", help="Limit of a request's body, and of its outputs.")
-    ] = "16MiB",
-    max_requests: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Requests at the same time; more are refused.")
-    ] = 64,
-    max_connections: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Open connections, of HTTP and of gRPC each."),
-    ] = 256,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            metavar="SECONDS",
-            help="Time limit for a head, for a body, for computing and for sending; each.",
-        ),
-    ] = 30.0,
-    grace: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Time for running requests at shutdown.")
-    ] = 10.0,
+    model: _Model,
+    host: _Host = "127.0.0.1",
+    http_port: _HttpPort = 8000,
+    grpc_port: _GrpcPort = 8001,
+    token_file: _TokenFile = None,
+    threads: _Threads = 0,
+    max_bytes: _MaxBytes = "16MiB",
+    max_requests: _MaxRequests = 64,
+    max_connections: _MaxConnections = 256,
+    timeout: _Timeout = 30.0,
+    grace: _Grace = 10.0,
     quiet: Quiet = False,
 ) -> None:
     """Serve rows of an artifact or scores of an ONNX model.

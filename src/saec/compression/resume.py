@@ -21,7 +21,8 @@ from saec.errors import (
     MetricError,
     OptionError,
 )
-from saec.format.compressed import Compressed, load
+from saec.format.compressed import Compressed
+from saec.format.load import load
 from saec.streaming.scratch import ShardNames, Workspace
 from saec.util.atomic_file import (
     cause,

@@ -16,7 +16,8 @@ from saec.compression.fingerprint import fingerprint
 from saec.compression.plan import RAW, Priced, check_request, field_rng
 from saec.compression.resume import Resumable
 from saec.errors import OptionError
-from saec.format.compressed import Compressed, load
+from saec.format.compressed import Compressed
+from saec.format.load import load
 from saec.format.permutation_file import permutation_path, remove_permutations, save_permutations
 from saec.format.raw_field import RawField
 from saec.streaming.map_reduce import Advance

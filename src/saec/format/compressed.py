@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,7 +15,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 import saec.artifact as artifact
 from saec.bits.packing import whole_ids
 from saec.errors import ArtifactError, FieldError, did_you_mean
-from saec.format.clustered_field import ClusteredField
 from saec.format.compressed_field import SIZE_HEADING, CompressedField, size_cells
 from saec.format.model_size import ModelSize
 from saec.format.native_lookup import Bags, Mode, bags_of, gather, output_dtype
@@ -24,24 +22,15 @@ from saec.format.permutation_file import (
     permutation_path,
     remove_permutations,
     save_permutations,
-    saved_permutations,
 )
-from saec.format.raw_field import RawField
-from saec.format.tiered_field import TieredField
-from saec.util.atomic_file import readable_file
 from saec.util.html_table import html_table
 from saec.util.messages import listed
 from saec.util.remote_file import as_url
 
-__all__ = ["LONGEST_FACTS", "Compressed", "load"]
+__all__ = ["LONGEST_FACTS", "Compressed"]
 
-_PREDICTED = "predicted_loss_increase"  # the only fact that a file states
-LONGEST_FACTS = {_PREDICTED: sys.float_info.min}  # no number's text is longer
-
-
-_FIELDS: dict[str, type[CompressedField]] = {
-    field.codec: field for field in (ClusteredField, RawField, TieredField)
-}
+PREDICTED = "predicted_loss_increase"  # the only fact that a file states
+LONGEST_FACTS = {PREDICTED: sys.float_info.min}  # no number's text is longer
 
 
 class Compressed(Mapping[str, CompressedField]):
@@ -69,7 +58,7 @@ class Compressed(Mapping[str, CompressedField]):
         self.sharded: Mapping[str, Mapping[str, artifact.ShardedTensor]] = {}  # loaded from there
         self.model_size: ModelSize | None = None
         self.predicted_loss_increase = (
-            None if predicted_loss_increase is None else _checked_loss(predicted_loss_increase)
+            None if predicted_loss_increase is None else checked_loss(predicted_loss_increase)
         )
 
     def __getitem__(self, name: str) -> CompressedField:
@@ -237,7 +226,7 @@ class Compressed(Mapping[str, CompressedField]):
     def facts(self) -> dict[str, float]:
         """What the artifact says of itself as a whole."""
         loss = self.predicted_loss_increase
-        return {} if loss is None else {_PREDICTED: loss}
+        return {} if loss is None else {PREDICTED: loss}
 
     def __repr__(self) -> str:
         return (
@@ -264,73 +253,10 @@ class Compressed(Mapping[str, CompressedField]):
         return html_table(cost, SIZE_HEADING, rows)
 
 
-def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
-    """Open an artifact, memory-mapped: lookups read only the pages that they need.
-
-    Shards that it joins are mapped, too, and must lie beside it, or beside what it is a link to.
-    There, too, are the old ids of renumbered features, which a field's ``old_ids`` and ``new_ids``
-    read; lookups need none of them.
-
-    Args:
-        source: path of the file; or a URL such as ``s3://bucket/model.saec``, downloaded by way of
-            fsspec; or bytes, or a binary stream such as ``io.BytesIO``. None of these but a path
-            can have shards.
-
-    Raises:
-        ArtifactError: the file or a shard is missing, damaged, hostile or of another format.
-        OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
-    """
-    named = str(as_url(source) or source) if isinstance(source, str | os.PathLike) else "the bytes"
-    with readable_file(source, ArtifactError) as path:
-        try:
-            result = _loaded(path)
-        except ArtifactError as error:
-            if str(path) == named:
-                raise
-            raise ArtifactError(str(error).replace(str(path), named)) from error
-    if isinstance(source, str | os.PathLike):
-        for name, saved in saved_permutations(source, result.values()).items():
-            result[name].saved_permutation = saved
-    return result
-
-
-def _loaded(path: Path) -> Compressed:
-    entries, facts = artifact.read(path)
-    try:
-        result = Compressed([_checked_field(entry) for entry in entries], _checked_facts(facts))
-    except (ArtifactError, FieldError) as error:
-        raise ArtifactError(f"{path}: {error}") from error
-    result.sharded = {name: entry.sharded for name, entry in zip(result, entries, strict=True)}
-    return result
-
-
-def _checked_field(entry: artifact.Entry) -> CompressedField:
-    name = artifact.shortly(entry.description.get("name", "without a name"))
-    try:
-        field = _FIELDS[entry.description["codec"]]._from_entry(entry)
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ArtifactError(f"damaged field {name}: {error}") from error
-    if field.description != entry.description or set(field.tensors) != set(entry.tensors):
-        raise ArtifactError(
-            f"field {name} is described as {artifact.shortly(dict(entry.description))}, but its "
-            f"tensors say {field.description}"
-        )
-    return field
-
-
-def _checked_facts(facts: Mapping[str, Any]) -> float | None:
-    """The predicted loss increase, if the file states it and nothing else."""
-    if not facts:
-        return None
-    if set(facts) != {_PREDICTED}:
-        raise ArtifactError(f"unknown facts: {artifact.shortly(sorted(facts))}")
-    return _checked_loss(facts[_PREDICTED])
-
-
-def _checked_loss(loss: float) -> float:
+def checked_loss(loss: float) -> float:
     number = isinstance(loss, float | int) and not isinstance(loss, bool)
     if not number or not 0 <= loss <= sys.float_info.max:
         raise ArtifactError(
-            f"{_PREDICTED} is a finite number of at least 0, not {artifact.shortly(loss)}"
+            f"{PREDICTED} is a finite number of at least 0, not {artifact.shortly(loss)}"
         )
     return float(loss)

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 from onnx import ModelProto
 
 from saec.errors import CheckpointError, FieldError, OnnxError, SaecError
-from saec.format.compressed import Compressed, load
+from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.load import load
 from saec.onnx.files import save
 from saec.onnx.rewriting import Rewriting
 from saec.sources.onnx_files import find_tables, open_model, tensor_rows

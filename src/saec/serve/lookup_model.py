@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import IdError
-from saec.format.compressed import Compressed, load
+from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.load import load
 from saec.serve.model import Model, check_known, check_size
 from saec.serve.protocol import DTYPES, InferRequest, TensorSpec, datatype_of, invalid
 

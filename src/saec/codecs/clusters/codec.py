@@ -18,17 +18,15 @@ from saec.artifact import entry_bytes
 from saec.bits.packing import PackedCodes, bits_for, packed_bytes
 from saec.clustering.headtail import HeadPoints, head_size
 from saec.clustering.lloyd import Clustering, kmeans
-from saec.clustering.points import Search
 from saec.clustering.rowmap import RowMap
 from saec.clustering.seeding import Seeding
 from saec.codecs.clusters.distortion_curve import field_map, judged_rows, measure_curves, surveyed
+from saec.codecs.clusters.encode import CODES, EncodeClusters
 from saec.codecs.protocol import Coded, Option
 from saec.errors import FieldError, OptionError
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook, CodebookDtype
 from saec.format.compressed_field import CompressedField
-from saec.streaming.bit_writes import Piece, run_of_codes
-from saec.streaming.chunks import Chunk
 from saec.streaming.map_reduce import Advance, silent
 from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
@@ -38,13 +36,10 @@ __all__ = ["Clusters", "ClustersChoice"]
 
 logger = logging.getLogger(__name__)
 
-_CURVE_ITERATIONS = (
-    3  # of k-means, for a point of the curve: it needs slopes, not the last per cent
-)
+# Of k-means, for a point of the curve: it needs slopes, not the last per cent.
+_CURVE_ITERATIONS = 3
 _LEAST_OF_SHARE = 64  # clusters: a few dozen genres or hours are no heavy tail
 _FINENESS = 8  # numbers of clusters on offer per doubling
-
-_CODES = "codes"  # role of the tensor
 
 
 @dataclass(frozen=True)
@@ -183,13 +178,13 @@ class Clusters:
         codebook = codebook.keep(head.used(choice.row_map.centroids(codebook.values)))
         bits = bits_for(codebook.clusters)
         lost, tensors = field.passes.lay(
-            _EncodeClusters(codebook.values, bits, choice.row_map, self.radius_share),
+            EncodeClusters(codebook.values, bits, choice.row_map, self.radius_share),
             sum,
-            {_CODES: packed_bytes(field.vocab_size, bits)},
+            {CODES: packed_bytes(field.vocab_size, bits)},
             advance=lambda share: advance(share / 2),
             space=space,
         )
-        packed = PackedCodes(tensors[_CODES], field.vocab_size, bits)
+        packed = PackedCodes(tensors[CODES], field.vocab_size, bits)
         stored = ClusteredField(field.name, packed, codebook, field.dtype.name)
         # Without a metric, options have another unit than nats.
         nats = choice.unit / (2 * field.census.total) if choice.metric is None else choice.unit
@@ -277,33 +272,6 @@ class Clusters:
             radius_share=self.radius_share,
             space=space,
         )
-
-
-class _EncodeClusters:
-    """A task that codes a part with the nearest of the ``values`` (k, dim) of a codebook.
-
-    Gives the part's distortion among points, weighted by frequency.
-    """
-
-    def __init__(
-        self,
-        values: NDArray[np.float32],
-        bits: int,
-        row_map: RowMap,
-        radius_share: float,
-    ) -> None:
-        self._bits, self._row_map = bits, row_map
-        self._search = Search(row_map.centroids(values), radius_share)
-
-    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> tuple[float, list[Piece]]:
-        frequencies = part.frequencies()
-        points = self._row_map(part.weights(), frequencies)
-        codes = self._search.nearest(points)
-        error = self._search.centroids[codes] - points
-        squared = np.einsum("nd,nd->n", error, error, dtype=np.float64)
-        # No dot product: its last digits depend on the number of threads.
-        lost = float((frequencies * squared).sum())
-        return lost, [run_of_codes(_CODES, part.start * self._bits, [codes], [self._bits])]
 
 
 def _expect(option: str, value: object, holds: bool) -> None:

@@ -29,40 +29,13 @@ from saec.torch.lookup.reader import (
     plain,
 )
 from saec.torch.lookup.tier_index import locate
+from saec.torch.lookup.tier_tensors import TierTensors
 from saec.torch.lookup.triton import launch as gpu
 
 __all__ = ["CELL_COLUMNS", "TIER_COLUMNS", "TierReader", "TierTensors", "held_values"]
 
 CELL_COLUMNS = 6
 TIER_COLUMNS = 4
-
-
-class TierTensors(NamedTuple):
-    """What a :class:`saec.torch.table.tiered.TieredTable` holds, of which the first four learn.
-
-    Attributes:
-        values: (tables' values and grids' offsets,), or None if there are none.
-        extents: (grids,), or None.
-        axes: (rank, dim), or None.
-        mean: (dim,).
-        codes: (bytes,) uint8.
-        columns: :attr:`TierReader.columns`.
-        pads: (pads, dim), or None.
-        starts: where tiers are in order of their codes, the ranks (starts,) int64 of
-            :attr:`saec.format.tiered_field.TieredField.code_starts`; else None.
-        blocks: where ids are no ranks, those of :class:`saec.torch.lookup.tier_index.Vectors`; else
-        None.
-    """
-
-    values: Tensor | None
-    extents: Tensor | None
-    axes: Tensor | None
-    mean: Tensor
-    codes: Tensor
-    columns: Tensor
-    pads: Tensor | None
-    starts: Tensor | None
-    blocks: Tensor | None
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:
     Raises:
         BudgetError: no result was found.
     """
-    search, shares = _Search(wanted), Shares()
+    search, shares = _BudgetSearch(wanted), Shares()
     best, expected = None, MeasuredIncrease(math.nan, math.nan, 0)
     for number in range(_ROUNDS):
         result, measured = _measured(priced, search.asked, known, shares)
@@ -106,7 +106,7 @@ def calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:
     return Compressed(list(best[0].values()), max(best[1].value, 0.0))
 
 
-class _Search:
+class _BudgetSearch:
     """Which forecast to ask for next, so that the increase becomes the ``wanted`` one.
 
     The increase grows with the forecast, but for noise, and often by far less than in proportion.

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from saec.errors import DataError, MetricError, ModuleError, OptionError
+from saec.errors import ModuleError, OptionError
 from saec.tables.loss_metric import LossMetrics
-from saec.torch.measure.labels import check_batch, check_loss_fn
+from saec.torch.measure.labels import check_loss_fn
+from saec.torch.measure.metric_sums import MetricSums, unchanged
 from saec.torch.model.call import (
     Batches,
     Loss,
-    is_squared_error,
-    logits_by,
-    moved,
-    outputs_of,
     pairs,
 )
-from saec.torch.model.find_tables import ModelTable, Ranges, named_tables
+from saec.torch.model.find_tables import Ranges, named_tables
 from saec.torch.model.overlooked import explained
 from saec.torch.model.record_lookups import (
-    RecordedLookup,
-    gradients_of,
     recording,
-    single_precision,
-    split_fields,
 )
 from saec.util.progress import bar
 
@@ -116,8 +103,8 @@ def loss_metrics(
     tables = named_tables(model, None if names is None else set(names), ranges or {})
     if not tables:
         raise ModuleError(f"no embedding tables to measure: {explained(model)}")
-    with _unchanged(model, tables), bar("loss metric", examples, progress) as shown:
-        run = _Measurement(model, tables, loss_fn)
+    with unchanged(model, tables), bar("loss metric", examples, progress) as shown:
+        run = MetricSums(model, tables, loss_fn)
         with recording(tables, run.lookups):
             for index, (inputs, labels) in enumerate(pairs(batches)):
                 shown.advance(run.add(inputs, labels, index))
@@ -125,203 +112,3 @@ def loss_metrics(
                 if run.examples >= examples or (run.examples >= LEAST_EXAMPLES and converged):
                     break
     return run.result()
-
-
-@dataclass(eq=False)
-class _Sums:
-    """What a field's lookups add up to.
-
-    The traces are those of units, the independent parts of which the matrix is a sum: examples,
-    or bags. Calls of a module with equally many units are taken to be for the same examples.
-    """
-
-    matrix: Tensor  # (dim, dim)
-    first: Tensor  # sum of the units' traces
-    second: Tensor  # sum of their squares
-    units: int = 0
-    traces: dict[int, Tensor] = field(default_factory=dict)  # of the batch, by number of units
-
-    @classmethod
-    def zero(cls, weight: Tensor) -> _Sums:
-        dim = weight.shape[1]
-        zeros = torch.zeros(dim + 2, dim, dtype=torch.float64, device=weight.device)
-        return cls(zeros[:dim], zeros[dim, 0], zeros[dim + 1, 0])
-
-    def add(self, gradients: Tensor, units: Tensor, count: int) -> None:
-        """Add lookups: their gradients (m, dim) float64, and which of ``count`` units they are."""
-        self.matrix += gradients.T @ gradients
-        traces = self.traces.setdefault(count, self.matrix.new_zeros(count))
-        traces.index_add_(0, units, gradients.square().sum(1))
-
-    def add_even(self, gradients: Tensor, count: int) -> None:
-        """Add gradients (m, dim) float64 of ``count`` units, of which each has an equal part."""
-        self.matrix += gradients.T @ gradients
-        traces = self.traces.setdefault(count, self.matrix.new_zeros(count))
-        traces += gradients.square().sum() / count
-
-    def close(self) -> None:
-        """End a batch."""
-        for count, traces in self.traces.items():
-            self.units += count
-            self.first += traces.sum()
-            self.second += traces.square().sum()
-        self.traces = {}
-
-    def relative_error(self) -> float:
-        first, second = float(self.first), float(self.second)
-        if first == 0 or self.units < 2:
-            return math.inf
-        variance = max(0.0, second - first**2 / self.units) * self.units / (self.units - 1)
-        return math.sqrt(variance) / first
-
-
-class _Measurement:
-    """One measurement: its sums, and what the modules looked up in the current batch."""
-
-    def __init__(
-        self, model: nn.Module, tables: Sequence[ModelTable], loss_fn: Loss | None
-    ) -> None:
-        self.model = model
-        self.tables = tables
-        self.loss_fn, self.logits = loss_fn, logits_by(loss_fn)
-        self.device = tables[0].weight.device
-        self.sums = {part.name: _Sums.zero(t.weight) for t in tables for part in t.parts}
-        self.signs = np.random.default_rng(0)
-        self.examples = 0
-        self.lookups: list[RecordedLookup] = []
-
-    def add(self, inputs: Any, labels: Any, index: int) -> int:
-        """Add batch ``index``; returns its number of examples."""
-        self.lookups.clear()
-        outputs = outputs_of(self.model, inputs, self.device, index)
-        loss = self._loss(outputs, moved(labels, self.device), index)
-        if not math.isfinite(float(loss.detach())):
-            raise MetricError(f"batch {index}: the loss is {float(loss.detach())}")
-        # Activation checkpoints look rows up again during backward; those are the same lookups.
-        lookups = list(self.lookups)
-        gradients, computed = gradients_of(loss, lookups, self.tables)
-        for lookup, gradient in gradients:
-            self._add(lookup, gradient, index)
-        if computed:
-            self._add_computed(computed, outputs, loss, index)
-        for sums in self.sums.values():
-            sums.close()
-        self.examples += len(outputs)
-        return len(outputs)
-
-    def relative_errors(self) -> dict[str, float]:
-        return {name: sums.relative_error() for name, sums in self.sums.items()}
-
-    def result(self) -> LossMetrics:
-        if self.examples == 0:
-            raise DataError("batches are empty")
-        for name, sums in self.sums.items():
-            if float(sums.first) == 0:
-                logger.warning(
-                    "field %r: its metric is zero, none of %d examples depends on its rows; "
-                    "they will be compressed by Euclidean distance",
-                    name,
-                    self.examples,
-                )
-        matrices = {
-            name: (sums.matrix / self.examples).cpu().numpy() for name, sums in self.sums.items()
-        }
-        return LossMetrics(matrices, self.examples, self.relative_errors())
-
-    def _add(self, lookup: RecordedLookup, gradient: Tensor, index: int) -> None:
-        """Give a call's lookups to the sums of their fields."""
-        gradients = gradient.reshape(-1, gradient.shape[-1]).double()
-        ids, units = lookup.ids, lookup.units
-        if lookup.padding_idx is not None:
-            kept = ids != lookup.padding_idx
-            ids, units, gradients = ids[kept], units[kept], gradients[kept]
-        if not bool(gradients.isfinite().all()):
-            raise MetricError(f"batch {index}: a gradient at {lookup.path!r} is not finite")
-        for name, chosen in split_fields(lookup.table, ids):
-            self.sums[name].add(gradients[chosen], units[chosen], lookup.count)
-
-    def _add_computed(
-        self, tables: Sequence[ModelTable], outputs: Tensor, loss: Tensor, index: int
-    ) -> None:
-        """Add what rows get by computations with their tables' weights.
-
-        With a random sign for each example, products of different examples vanish on average.
-        """
-        (at_outputs,) = torch.autograd.grad(loss, outputs, retain_graph=True)
-        shape = (len(outputs), *[1] * (outputs.ndim - 1))
-        signs = torch.from_numpy(self.signs.choice([-1.0, 1.0], size=shape)).to(at_outputs)
-        weights = [table.weight for table in tables]
-        found = torch.autograd.grad(outputs, weights, signs * at_outputs)
-        for table, gradients in zip(tables, found, strict=True):
-            if not bool(gradients.isfinite().all()):
-                raise MetricError(f"batch {index}: a gradient at {table.path!r} is not finite")
-            padding = [module.padding_idx for module in table.modules.values()]
-            pads = torch.tensor([pad for pad in padding if pad is not None], dtype=torch.long)
-            rows = gradients.double().index_fill(0, pads.to(gradients.device), 0)
-            for part in table.parts:
-                self.sums[part.name].add_even(rows[part.first : part.last], len(outputs))
-
-    def _loss(self, outputs: Tensor, labels: Any, index: int) -> Tensor:
-        """The sum of the examples' losses, so that each gradient is that of its own example."""
-        check_batch(outputs, labels, self.loss_fn, index)
-        if self.logits is not None:
-            return _spread(self.logits(outputs.reshape(-1)))
-        assert self.loss_fn is not None
-        if is_squared_error(self.loss_fn) and outputs.numel() == len(outputs):
-            # h h' = 2 g g', the curvature itself: 1/2 delta' G delta is the squared change.
-            return math.sqrt(2) * single_precision(outputs).sum()
-        loss = self.loss_fn(outputs, labels)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise DataError(f"batch {index}: loss_fn must give one number, not {found}")
-        return single_precision(loss.reshape(())) * len(outputs)
-
-
-def _spread(logits: Tensor) -> Tensor:
-    """A stand-in for the log loss, with h h' = p (1 - p) g g' for g = d logit / d row.
-
-    That is the mean of h h' over labels drawn from the prediction p, without the noise of drawing.
-    """
-    logits = single_precision(logits)
-    p = torch.sigmoid(logits.detach().double())
-    return (torch.sqrt(p * (1 - p)).to(logits.dtype) * logits).sum()
-
-
-@contextmanager
-def _unchanged(model: nn.Module, tables: Sequence[ModelTable]) -> Iterator[None]:
-    """Eval mode and gradients on; flags, buffers and random state restored at the end."""
-    # Of a frozen table, too, it must be seen what the model computes with it.
-    frozen = [t.weight for t in tables if not (t.weight.requires_grad or t.weight.is_inference())]
-    training = {module: module.training for module in model.modules()}
-    buffers = [(m, name, b) for m in model.modules() for name, b in m._buffers.items()]
-    written = [b for _, _, b in buffers if b is not None]
-    # Tables that are not measured may renormalise themselves in a lookup.
-    written += [
-        module.weight
-        for module in model.modules()
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
-    ]
-    saved = [(tensor, tensor._version, tensor.detach().clone()) for tensor in written]
-    # Asking for the state of a GPU that nobody uses would start it.
-    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = list(range(torch.cuda.device_count())) if on_gpu else []
-    # cuDNN's recurrent layers have no backward in eval mode; PyTorch's own have.
-    cudnn = torch.backends.cudnn.flags(enabled=False)
-    try:
-        # inference_mode(False) turns gradients on, whichever way they were turned off.
-        with torch.random.fork_rng(devices), torch.inference_mode(False), cudnn:
-            model.eval()
-            for weight in frozen:
-                weight.requires_grad_()
-            yield
-    finally:
-        for weight in frozen:
-            weight.requires_grad_(False)
-        for module, flag in training.items():
-            module.training = flag
-        for module, name, buffer in buffers:
-            module._buffers[name] = buffer
-        with torch.no_grad():
-            for tensor, version, values in saved:
-                if tensor._version != version:
-                    tensor.copy_(values)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from saec.errors import DataError, ModuleError, ModuleWarning
 from saec.torch.model.call import Batches, call, evaluating, pairs
-from saec.torch.model.find_tables import EmbeddingModule, ModelTable, Ranges, named_tables
+from saec.torch.model.find_tables import EmbeddingModule, Ranges, named_tables
+from saec.torch.model.model_table import ModelTable
 from saec.torch.model.overlooked import explained
 from saec.util.progress import track
 

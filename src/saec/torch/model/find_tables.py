@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard
+from dataclasses import replace
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -14,15 +14,15 @@ from torch import nn
 
 from saec.errors import ModuleError
 from saec.tables.field import Field
+from saec.torch.model.model_table import ModelTable, RowRange
 from saec.torch.model.overlooked import EmbeddingModule, about, explained, held_elsewhere
 from saec.torch.model.torchrec import check_collections
+from saec.torch.model.weights import HOOKS, odd_weight, tied
 from saec.torch.model.wrappers import check_unwrapped
 
 __all__ = [
     "EmbeddingModule",
-    "ModelTable",
     "Ranges",
-    "RowRange",
     "check_known",
     "fields",
     "find_modules",
@@ -32,39 +32,6 @@ __all__ = [
 Ranges = Mapping[str, Mapping[str, tuple[int, int]]]
 
 _FORWARDS = (nn.Embedding.forward, nn.EmbeddingBag.forward)
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-
-
-@dataclass(frozen=True)
-class RowRange:
-    """Rows [first, last) of a table, the features of field ``name``."""
-
-    name: str
-    first: int
-    last: int
-
-
-@dataclass(frozen=True, eq=False)
-class ModelTable:
-    """One weight, the modules that look rows up in it by path, and its parts in row order.
-
-    tied: by path, linear layers with the same weight, which score all rows.
-    """
-
-    modules: dict[str, EmbeddingModule]
-    parts: tuple[RowRange, ...]
-    tied: dict[str, nn.Linear] = field(default_factory=dict)
-
-    @property
-    def path(self) -> str:
-        """The table's name: the path of its first module."""
-        return next(iter(self.modules))
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The weight, (rows, dim)."""
-        return next(iter(self.modules.values())).weight
 
 
 def fields(
@@ -148,7 +115,7 @@ def named_tables(
                 "the meta device; load the weights first (saec.torch.replace_embeddings_ alone "
                 "works without them)"
             )
-    return [replace(table, tied=_tied(model, table)) for table in chosen]
+    return [replace(table, tied=tied(model, table)) for table in chosen]
 
 
 def find_modules(model: nn.Module) -> tuple[dict[str, dict[str, EmbeddingModule]], dict[str, str]]:
@@ -248,54 +215,12 @@ def _check_modules(table: ModelTable) -> None:
             "a forward of its own": (
                 type(module).forward not in _FORWARDS or "forward" in vars(module)
             ),
-            "hooks, which would be lost": any(getattr(module, name) for name in _HOOKS),
-            _odd_weight(module.weight): _odd_weight(module.weight) != "",
+            "hooks, which would be lost": any(getattr(module, name) for name in HOOKS),
+            odd_weight(module.weight): odd_weight(module.weight) != "",
         }
         for reason, holds in reasons.items():
             if holds:
                 raise ModuleError(f"embedding {path!r} cannot be compressed: it has {reason}")
-
-
-def _odd_weight(weight: torch.Tensor) -> str:
-    """What is wrong with a weight that is no plain table of numbers; nothing, as a rule."""
-    if type(weight) not in (torch.Tensor, nn.Parameter):
-        return f"a weight of type {type(weight).__name__}: give it a plain tensor, of all its rows"
-    if weight.layout != torch.strided:
-        return f"a sparse weight ({weight.layout}): call to_dense() on it"
-    if weight.is_quantized:
-        return "a quantised weight: call dequantize() on it"
-    if weight.dtype not in _DTYPES:
-        return f"a weight of dtype {weight.dtype}: convert it to float32 or float16"
-    return ""
-
-
-def _tied(model: nn.Module, table: ModelTable) -> dict[str, nn.Linear]:
-    """Linear layers whose weight is the table's; any other module that holds it is refused."""
-    owners = set(table.modules.values())
-    tied: dict[str, nn.Linear] = {}
-    for path, module in model.named_modules():
-        if module in owners:
-            continue
-        for name, parameter in module._parameters.items():
-            if parameter is not table.weight:
-                continue
-            if name != "weight" or not _is_plain_linear(module):
-                raise ModuleError(
-                    f"embedding {table.path!r} cannot be compressed: it shares its weight with "
-                    f"{f'{path}.{name}'.lstrip('.')!r}, which is neither an embedding nor a plain "
-                    "nn.Linear"
-                )
-            tied[path] = module
-    return tied
-
-
-def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    return (
-        isinstance(module, nn.Linear)
-        and type(module).forward is nn.Linear.forward
-        and "forward" not in vars(module)
-        and not any(getattr(module, name) for name in _HOOKS)
-    )
 
 
 def _as_array(weight: torch.Tensor) -> NDArray[Any]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saec.errors import ModuleError
-from saec.torch.model.find_tables import EmbeddingModule, ModelTable
+from saec.torch.model.find_tables import EmbeddingModule
+from saec.torch.model.model_table import ModelTable
 
 __all__ = ["RecordedLookup", "gradients_of", "recording", "single_precision", "split_fields"]
 

@@ -12,11 +12,13 @@ from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.raw_field import RawField
 from saec.torch.model.field_names import renamed
-from saec.torch.model.find_tables import EmbeddingModule, ModelTable, Ranges, named_tables
+from saec.torch.model.find_tables import EmbeddingModule, Ranges, named_tables
+from saec.torch.model.model_table import ModelTable
 from saec.torch.model.modules import CompressedEmbedding, CompressedEmbeddingBag, CompressedLinear
 from saec.torch.model.wrappers import check_unsharded, check_unwrapped
-from saec.torch.table.base import CompressedTable, LearnedTable
+from saec.torch.table.base import CompressedTable
 from saec.torch.table.joint import compressed_table
+from saec.torch.table.learned import LearnedTable
 
 __all__ = ["decode_embeddings_", "is_raw", "replace_embeddings_", "sync_codebooks_"]
 

@@ -19,7 +19,7 @@ from saec.format.native_lookup import RowRun
 from saec.format.raw_field import RawField
 from saec.torch.lookup.operator import Place
 from saec.torch.lookup.run_reader import RunReader
-from saec.torch.table.base import LearnedTable
+from saec.torch.table.learned import LearnedTable
 
 __all__ = ["ClusteredTable"]
 

@@ -19,7 +19,7 @@ from saec.torch.lookup.operator import Place, native_pool
 from saec.torch.lookup.recorded_calls import recorded
 from saec.torch.lookup.tier_index import Vectors
 from saec.torch.lookup.tier_reader import TierReader, held_values
-from saec.torch.table.base import LearnedTable
+from saec.torch.table.learned import LearnedTable
 
 __all__ = ["TieredTable"]
 

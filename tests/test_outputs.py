@@ -216,5 +216,5 @@ def test_standard_output_is_refused_by_name(
 
 def test_a_permutation_that_cannot_be_removed(inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "a.saec.permutation.safetensors").mkdir()
-    with pytest.raises(saec.DataError, match=r"cannot remove .*permutation\.safetensors: Is a dir"):
+    with pytest.raises(saec.ArtifactError, match=r"cannot remove .*safetensors: Is a dir"):
         saec.compress([field(inputs)], Ratio(4), out=tmp_path / "a.saec", progress=False)

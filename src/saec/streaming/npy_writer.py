@@ -49,7 +49,7 @@ def vector_blocks(
 
 
 def _of_array(made: NDArray[Any]) -> Iterator[memoryview]:
-    data = made.view(np.uint8)
+    data = np.ascontiguousarray(made).view(np.uint8)
     for start in range(0, len(data), _BLOCK):
         block = data[start : start + _BLOCK]
         yield block.data

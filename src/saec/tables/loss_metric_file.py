@@ -55,9 +55,10 @@ def load_metrics(path: str | os.PathLike[str]) -> LossMetrics:
     Raises:
         MetricError: the file is missing, damaged, or holds no loss metrics.
     """
-    check_header(path, _MOST_HEADER_BYTES, MetricError)
+    file_here = local(path, MetricError)
+    check_header(file_here, _MOST_HEADER_BYTES, MetricError)
     try:
-        with safe_open(local(path, MetricError), framework="np") as file:
+        with safe_open(file_here, framework="np") as file:
             names = list(file.keys())
             kinds = {name: file.get_slice(name) for name in names}
             for name, kind in kinds.items():

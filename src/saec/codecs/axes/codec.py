@@ -17,7 +17,13 @@ from saec.codecs.axes.lagrangian import Layered, sweep
 from saec.codecs.axes.mixed_layouts import mixed
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.sort_by_code import order_rows
-from saec.codecs.moments_and_samples import Sample, near_survey, row_map_of, survey_of
+from saec.codecs.moments_and_samples import (
+    Sample,
+    lost_by_far_rows,
+    near_survey,
+    row_map_of,
+    survey_of,
+)
 from saec.codecs.protocol import Codec, Coded, Option
 from saec.errors import OptionError
 from saec.format.tier_index import ORDERS, Order, TierVectors
@@ -88,9 +94,10 @@ class Axes:
         seed = int(rng.integers(1 << 63))
         survey = survey_of(field, placing, _SAMPLED_ROWS, seed, space)
         row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
+        total = field.census.total
+        far = lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
         survey = near_survey(field, survey, row_map)
         frame = Frame.of(survey.moments, Metric.euclidean(field.dim) if metric is None else metric)
-        total = field.census.total
         tiers = [
             _measured(sample, frame, int(count), total, rng, self.order == "code")
             for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
@@ -106,7 +113,9 @@ class Axes:
         unit = 1.0 if metric is not None else 2 * total
         return [
             Option(
-                8 * entry_bytes(self.plan(field, choice).entry), choice.layered.nats * unit, choice
+                8 * entry_bytes(self.plan(field, choice).entry),
+                (choice.layered.nats + far) * unit,
+                choice,
             )
             for choice in choices
         ]

@@ -44,13 +44,14 @@ class EncodeTiers:
 
     def __call__(self, part: Chunk, before: NDArray[np.int64]) -> tuple[float, list[Piece]]:
         frequencies = part.frequencies()
-        weights, shares = self.row_map.near(part.weights(), frequencies), frequencies / self.total
+        rows, shares = part.weights(), frequencies / self.total
+        near = self.row_map.near(rows, frequencies)
         pieces: list[Piece] = []
         groups = []
         lost = 0.0
         for group in self.placing.groups(part, before):
             coders = self.tiers[group.stratum]
-            codes, error = self._coded(weights[group.rows], coders)
+            codes, error = self._coded(near[group.rows], rows[group.rows], coders)
             # No dot product: its last digits depend on the number of threads.
             lost += float((shares[group.rows] * error).sum()) / 2
             if self.ordering is not None and self.layout.ordered_bits(group.stratum):
@@ -62,10 +63,12 @@ class EncodeTiers:
         return lost, pieces
 
     def _coded(
-        self, rows: NDArray[Any], coders: Sequence[Coder]
+        self, near: NDArray[Any], rows: NDArray[Any], coders: Sequence[Coder]
     ) -> tuple[list[NDArray[np.uint32]], NDArray[np.float64]]:
-        """Codes of ``rows`` (m, dim), (m,) for each coder, and their squared errors (m,)."""
-        codes = list(code_columns(self.frame, rows, coders))
+        """Codes of rows (m, dim) from where they count as lying, (m,) for each coder, and the
+        squared errors (m,) of ``rows`` as they are.
+        """
+        codes = list(code_columns(self.frame, near, coders))
         decoded = [coder.decode(own) for coder, own in zip(coders, codes, strict=True)]
         return codes, self.frame.squared_errors(rows, decoded)
 

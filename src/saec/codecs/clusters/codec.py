@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from saec.artifact import entry_bytes
 from saec.bits.packing import PackedCodes, bits_for, packed_bytes
@@ -20,8 +19,15 @@ from saec.clustering.headtail import HeadPoints, head_size
 from saec.clustering.lloyd import Clustering, kmeans
 from saec.clustering.rowmap import RowMap
 from saec.clustering.seeding import Seeding
-from saec.codecs.clusters.distortion_curve import field_map, judged_rows, measure_curves, surveyed
+from saec.codecs.clusters.distortion_curve import (
+    field_map,
+    judged_rows,
+    measure_curves,
+    offered_sizes,
+    surveyed,
+)
 from saec.codecs.clusters.encode import CODES, EncodeClusters
+from saec.codecs.moments_and_samples import lost_by_far_rows
 from saec.codecs.protocol import Coded, Option
 from saec.errors import FieldError, OptionError
 from saec.format.clustered_field import ClusteredField
@@ -39,7 +45,6 @@ logger = logging.getLogger(__name__)
 # Of k-means, for a point of the curve: it needs slopes, not the last per cent.
 _CURVE_ITERATIONS = 3
 _LEAST_OF_SHARE = 64  # clusters: a few dozen genres or hours are no heavy tail
-_FINENESS = 8  # numbers of clusters on offer per doubling
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class Clusters:
         if self.clusters is not None:
             choice = replace(whole, clusters=self._fixed_clusters(field))
             return [Option(self._bits(field, choice), 0.0, choice)]
-        offers = _offers(field.vocab_size)
+        offers = offered_sizes(field.vocab_size)
         heads: dict[int, HeadPoints] = {}  # few clusters have the same one
 
         def learn(clusters: int) -> Clustering:
@@ -140,8 +145,9 @@ class Clusters:
         curves = measure_curves(
             field.name, learn, store, ranks, whole.clusters, judged, row_map, space
         )
+        far = lost_by_far_rows(survey, row_map)
         return [
-            Option(self._bits(field, choice), float(distortion) * choice.unit, choice)
+            Option(self._bits(field, choice), (float(distortion) + far) * choice.unit, choice)
             for rank, curve in curves.items()
             for clusters, distortion in zip(offers, curve.at(offers), strict=True)
             for choice in [replace(whole, clusters=int(clusters), rank=rank)]
@@ -175,7 +181,7 @@ class Clusters:
         self._tell(field, choice, len(clustering.centroids))
         (codebook,) = self._store(choice, clustering, [choice.rank])
         # Rounding may have taken all rows from a cluster.
-        codebook = codebook.keep(head.used(choice.row_map.centroids(codebook.values)))
+        codebook = codebook.keep(head.used(choice.row_map.full(codebook.values)))
         bits = bits_for(codebook.clusters)
         lost, tensors = field.passes.lay(
             EncodeClusters(codebook.values, bits, choice.row_map, self.radius_share),
@@ -292,9 +298,3 @@ def _of_size_one(field: Field, metric: Metric | None) -> tuple[Metric | None, fl
 def _ranks(dim: int) -> list[int]:
     """Numbers of axes on offer: the table's own, and down to an eighth of them."""
     return sorted({dim} | {max(1, dim * sixteenths // 16) for sixteenths in (2, 4, 5, 6, 8, 12)})
-
-
-def _offers(most: int) -> NDArray[np.int64]:
-    """Numbers of clusters from 1 to ``most``, :data:`_FINENESS` per doubling."""
-    steps = np.arange(int(_FINENESS * np.log2(most)) + 1)
-    return np.unique(np.append(np.rint(2.0 ** (steps / _FINENESS)), most).astype(np.int64))

@@ -25,10 +25,18 @@ from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
 
-__all__ = ["DistortionCurve", "field_map", "judged_rows", "measure_curves", "surveyed"]
+__all__ = [
+    "DistortionCurve",
+    "field_map",
+    "judged_rows",
+    "measure_curves",
+    "offered_sizes",
+    "surveyed",
+]
 
 _LARGEST = 4096  # clusters; beyond, the last slope goes on
 _JUDGED = 1 << 15  # most frequent rows judged, and as many of the others
+_FINENESS = 8  # numbers of clusters on offer per doubling
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +106,7 @@ def _measured(
         clustering = learn(clusters)
         counts.append(clusters)
         for rank, codebook in zip(ranks, store(clustering, ranks), strict=True):
-            step = points.step(row_map.centroids(codebook.values))
+            step = points.step(row_map.full(codebook.values))
             distortion[rank].append(float(step.distortion.sum()))
         if len(clustering.centroids) < clusters:
             break  # no more different rows
@@ -135,3 +143,9 @@ def _strata(field: Field) -> Placing:
 
 def _cut(field: Field) -> int:
     return _JUDGED if field.vocab_size > 2 * _JUDGED else field.vocab_size
+
+
+def offered_sizes(most: int) -> NDArray[np.int64]:
+    """Numbers of clusters from 1 to ``most``, :data:`_FINENESS` per doubling."""
+    steps = np.arange(int(_FINENESS * np.log2(most)) + 1)
+    return np.unique(np.append(np.rint(2.0 ** (steps / _FINENESS)), most).astype(np.int64))

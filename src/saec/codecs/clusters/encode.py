@@ -19,7 +19,7 @@ CODES = "codes"  # role of the tensor
 class EncodeClusters:
     """A task that codes a part with the nearest of the ``values`` (k, dim) of a codebook.
 
-    Gives the part's distortion among points, weighted by frequency.
+    Gives the part's distortion among points, weighted by frequency; far rows lose their distance.
     """
 
     def __init__(
@@ -30,13 +30,13 @@ class EncodeClusters:
         radius_share: float,
     ) -> None:
         self._bits, self._row_map = bits, row_map
-        self._search = Search(row_map.centroids(values), radius_share)
+        self._search = Search(row_map.full(values), radius_share)
 
     def __call__(self, part: Chunk, before: NDArray[np.int64]) -> tuple[float, list[Piece]]:
         frequencies = part.frequencies()
-        points = self._row_map(part.weights(), frequencies)
-        codes = self._search.nearest(points)
-        error = self._search.centroids[codes] - points
+        rows = part.weights()
+        codes = self._search.nearest(self._row_map(rows, frequencies))
+        error = self._search.centroids[codes] - self._row_map.full(rows)
         squared = np.einsum("nd,nd->n", error, error, dtype=np.float64)
         # No dot product: its last digits depend on the number of threads.
         lost = float((frequencies * squared).sum())

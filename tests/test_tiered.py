@@ -297,7 +297,7 @@ def fields() -> list[TieredField]:
         two_tiers(TierVectors.of(tiers), name="kept", axes=AXES.astype(np.float32)),
         TieredField("one", layout, np.zeros(7, np.uint8), VALUES[:0], AXES[-1:], None, "float16"),
         two_tiers(name="new", renumbered=True, permutation=np.arange(66)[::-1]),
-        in_order(name="code"),
+        in_order(name="code", permutation=np.arange(66)),
     ]
 
 

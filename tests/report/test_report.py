@@ -406,6 +406,7 @@ def without(name: str) -> Row:
         (results(row(auc="0.8")), "row 0: 'auc' is '0.8', not a finite number"),
         (results(row(auc=float("nan"))), "row 0: 'auc' is nan, not a finite number"),
         (results(row(nbytes=10**400)), "'nbytes' is 10+, not a finite number"),
+        (results(row(logloss=1e308)), r"'logloss' is 1e\+308, not a finite number up to 1e30"),
         (results(row(ratio=True)), "row 0: 'ratio' is True, not a finite number"),
         (results(row(ratio=0)), "row 0: 'ratio' is 0, not above 0"),
         (results(row(finetuned=1)), "row 0: 'finetuned' is 1, not a boolean"),
@@ -413,7 +414,10 @@ def without(name: str) -> Row:
         (results(row(task=None)), "row 0: 'task' is None, not text"),
         (results(row(predicted_loss_increase="x")), "'predicted_loss_increase' is 'x', not a f"),
         (results(row(target_loss_increase=[1])), r"'target_loss_increase' is \[1\], not a finite"),
-        (results(row(divergence=True)), "'divergence' is True, not a finite number or null"),
+        (
+            results(row(divergence=True)),
+            "'divergence' is True, not a finite number up to 1e30, or null",
+        ),
         (results(row(deciles=None)), "row 0: 'deciles' is None, not a list"),
         (results(row(deciles=[1])), "row 0, decile 0 is a int, not an object"),
         (results(row(deciles=[*deciles(1.0), {}])), "row 0, decile 1: 'least' is missing"),
@@ -421,7 +425,10 @@ def without(name: str) -> Row:
             results(row(deciles=deciles(float("nan")))),
             "row 0, decile 0: 'logloss_change' is nan, not a finite number",
         ),
-        (results(row(target_ratio="25")), "'target_ratio' is '25', not a finite number or null"),
+        (
+            results(row(target_ratio="25")),
+            "'target_ratio' is '25', not a finite number up to 1e30, or null",
+        ),
     ],
 )
 def test_wrong_results_are_refused_by_name(tmp_path: Path, wrong: Any, message: str) -> None:

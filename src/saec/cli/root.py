@@ -96,7 +96,8 @@ def _suggesting(message: str) -> str:
 
 def _say(message: str) -> None:
     line = " ".join(part.strip() for part in message.splitlines())
-    sys.stderr.write(f"saec: {line}\n")
+    if sys.stderr is not None:  # as in a process without a console
+        sys.stderr.write(f"saec: {line}\n")
 
 
 def _show_version(wanted: bool) -> None:

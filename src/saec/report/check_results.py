@@ -65,10 +65,16 @@ def _check_row(row: object, place: str) -> None:
         expect(is_text(row[name]), place, name, row[name], "text")
     expect(isinstance(row["finetuned"], bool), place, "finetuned", row["finetuned"], "a boolean")
     for name in (*_NUMBERS, "seed"):
-        expect(is_number(row[name]), place, name, row[name], "a finite number")
+        expect(is_number(row[name]), place, name, row[name], "a finite number up to 1e30")
     for name in _NUMBERS_OR_NULL:
         value = row.get(name)
-        expect(value is None or is_number(value), place, name, value, "a finite number or null")
+        expect(
+            value is None or is_number(value),
+            place,
+            name,
+            value,
+            "a finite number up to 1e30, or null",
+        )
     expect(row["ratio"] > 0, place, "ratio", row["ratio"], "above 0")
     deciles = row.get("deciles", [])
     expect(isinstance(deciles, list), place, "deciles", deciles, "a list")
@@ -76,5 +82,11 @@ def _check_row(row: object, place: str) -> None:
         where = f"{place}, decile {number}"
         check_numbers(decile, ("least", "most", "logloss_change"), where)
         error = decile.get("logloss_error")
-        expect(error is None or is_number(error), where, "logloss_error", error, "a finite number")
+        expect(
+            error is None or is_number(error),
+            where,
+            "logloss_error",
+            error,
+            "a finite number up to 1e30",
+        )
     check_inside(row, place)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from saec.errors import DataError
 
 __all__ = ["check_numbers", "expect", "is_number", "is_text"]
+
+
+# Sums and axes of larger numbers overflow.
+_LARGEST = 1e30
 
 
 def expect(holds: bool, place: str, name: str, value: object, wanted: str) -> None:
@@ -22,10 +25,10 @@ def is_text(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number."""
+    """Whether it is a number that can be averaged and drawn: finite, and not beyond 1e30."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) <= sys.float_info.max  # false for NaN, too
+    return abs(value) <= _LARGEST  # false for NaN, too
 
 
 def check_numbers(entry: object, names: Sequence[str], place: str) -> None:
@@ -39,4 +42,4 @@ def check_numbers(entry: object, names: Sequence[str], place: str) -> None:
     for name in names:
         if name not in entry:
             raise DataError(f"{place}: {name!r} is missing")
-        expect(is_number(entry[name]), place, name, entry[name], "a finite number")
+        expect(is_number(entry[name]), place, name, entry[name], "a finite number up to 1e30")

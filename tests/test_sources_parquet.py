@@ -170,13 +170,13 @@ def test_blocks_smaller_than_parts_and_row_groups(
 def opened_groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Row groups whose decoding begins from now on."""
     begun: list[int] = []
-    init = parquet_rows._Reader.__init__
+    init = parquet_rows._RowGroupReader.__init__
 
     def counting(self: Any, path: Path, column: Any, group: int, *rest: Any) -> None:
         begun.append(group)
         init(self, path, column, group, *rest)
 
-    monkeypatch.setattr(parquet_rows._Reader, "__init__", counting)
+    monkeypatch.setattr(parquet_rows._RowGroupReader, "__init__", counting)
     return begun
 
 
@@ -418,7 +418,7 @@ PEAK = """
 import sys
 from pathlib import Path
 from saec.tables.checkpoint import read_fields
-from saec.streaming.chunks import parts_of
+from saec.streaming.chunks import chunks_of
 
 def peak_megabytes():
     status = Path("/proc/self/status").read_text()

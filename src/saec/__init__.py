@@ -28,6 +28,7 @@ from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.load import load
 from saec.tables.checkpoint import LogColumns, read_fields
+from saec.tables.counting import count_batches, count_columns, count_ids, unseen_frequency
 from saec.tables.field import Field
 from saec.tables.loss_metric import LossMetrics
 from saec.tables.loss_metric_file import load_metrics, save_metrics
@@ -67,6 +68,9 @@ __all__ = [
     "Ratio",
     "SaecError",
     "compress",
+    "count_batches",
+    "count_columns",
+    "count_ids",
     "forecast",
     "inspect",
     "load",
@@ -74,6 +78,7 @@ __all__ = [
     "measure",
     "read_fields",
     "save_metrics",
+    "unseen_frequency",
 ]
 
 

@@ -40,14 +40,14 @@ def count_columns(
     *,
     progress: bool = True,
 ) -> dict[str, NDArray[np.int64]]:
-    """As :func:`saec.tables.counting.count_columns`, a file at a time by each worker.
+    """As :func:`saec.count_columns`, a file at a time by each worker.
 
     While it counts, a worker takes 8 bytes for each feature of the fields; what it keeps of a file
     are the features that occur in it.
 
     Args:
         paths: files that the workers see under the same paths.
-        columns: see :func:`saec.tables.counting.count_columns`.
+        columns: see :func:`saec.count_columns`.
         vocab_sizes: see there.
         client: see :func:`~saec.distributed.connect`.
         out: a folder in which the workers can write: counts are put into ``<number>.npy`` there,

@@ -38,7 +38,7 @@ class Log:
         split: ``(rows,)`` int8: 0 = train, 1 = validation, 2 = test.
         frequencies: per field ``(vocab_size,)`` float64: occurrences in the training rows. Entry
             0 is the number expected of unseen features
-            (:func:`saec.tables.counting.unseen_frequency`).
+            (:func:`saec.unseen_frequency`).
         vocabularies: per field ``(vocab_size,)`` original values as strings, by id, or None.
         truth: ``(rows,)`` float32 true click probabilities, or None where nobody knows them.
 

@@ -29,7 +29,7 @@ Value = TypeVar("Value")
 class LogColumns:
     """Frequencies that are to be counted in a log.
 
-    paths: Parquet or CSV files, see :func:`saec.tables.counting.count_columns`.
+    paths: Parquet or CSV files, see :func:`saec.count_columns`.
     columns: by table, the column that holds its features' ids.
     """
 
@@ -102,7 +102,7 @@ def read_fields(
         names: by field, the table in the checkpoint, where the two have different names; its
             frequencies and metrics may have either.
         progress: show a bar of the log's rows.
-        folder: where the counts of a log are kept, see :func:`saec.tables.counting.count_columns`.
+        folder: where the counts of a log are kept, see :func:`saec.count_columns`.
 
     Raises:
         CheckpointError: a file is not as it should be, or one has no partner for what another

@@ -58,7 +58,7 @@ def compress_(
         loss_fn: see there; None for the log loss of binary logits.
         budget: what the result may take or lose.
         frequencies: (vocab_size,) counts in the training log of every field to be compressed; see
-            :func:`saec.torch.fields` and :mod:`saec.tables.counting`. If None, all tables are
+            :func:`saec.torch.fields` and :func:`saec.count_columns`. If None, all tables are
             compressed, and counted as ``batches``, all of which pass through the model for that:
             then these should be the training log, and can be iterated more than once.
         calibration: labelled batches of rows that the tables have not seen; can be iterated more

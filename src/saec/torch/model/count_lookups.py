@@ -27,7 +27,7 @@ def count_lookups(
 ) -> dict[str, NDArray[np.float64]]:
     """Count the lookups of every feature while ``batches`` pass through the model.
 
-    For a model whose log cannot be counted without it; :mod:`saec.tables.counting` counts a log
+    For a model whose log cannot be counted without it; :func:`saec.count_columns` counts a log
     itself.
 
     Args:

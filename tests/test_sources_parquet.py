@@ -292,6 +292,10 @@ ONES = np.ones(2, np.float32)
         ({"vector": lists(VECTORS.astype(int))}, "'vector' holds int64, not floating"),
         ({"vector": [["a"], ["b"]]}, "'vector' holds string, not floating-point"),
         ({"vector": pa.array([[]], pa.list_(pa.float32()))}, "'vector' holds empty lists"),
+        (
+            {"vector": pa.nulls(1, pa.list_(pa.float32(), (1 << 20) + 1))},
+            "'vector' has lists of 1048577; at most 1048576 are read",
+        ),
         ({"v0": ONES, "id": ["a", "b"]}, "column 'id' holds string, not integers"),
         ({"v0": ONES, "frequency": ["a", "b"]}, "'frequency' holds string, not numbers"),
         ({"v0": ONES[:0]}, r"user.parquet: no rows"),

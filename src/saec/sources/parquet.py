@@ -20,6 +20,9 @@ __all__ = ["read_parquet"]
 
 ID, FREQUENCY, VECTOR = "id", "frequency", "vector"
 
+# Lists of a fixed length take no bytes of the file where rows are null or alike.
+MOST_DIM = 1 << 20
+
 _PART = re.compile(r"(?P<prefix>.*\D)?(?P<number>\d+)", re.DOTALL)
 
 
@@ -165,6 +168,10 @@ def _vector(path: Path, opened: Any, types: dict[str, Any]) -> Column | None:
             dim = len(first) if first.is_valid else 1  # a null is found when it is read
         if dim < 1:
             raise CheckpointError(f"{path}: column {chosen[0]!r} holds empty lists")
+        if dim > MOST_DIM:
+            raise CheckpointError(
+                f"{path}: column {chosen[0]!r} has lists of {dim}; at most {MOST_DIM} are read"
+            )
         return Column((chosen[0],), dtype, dim)
     numbered = _numbered(types) if not chosen else []
     if not numbered:

@@ -263,6 +263,14 @@ MALFORMED: dict[str, tuple[Change, str]] = {
         "a table cannot have been 'int8'",
     ),
     "weights of another dtype than said": (item(dtype="float16"), "but its tensors say"),
+    "number of rows that is no number": (
+        user(vocab_size=True),
+        "damaged field 'user': 'vocab_size' is True, not a whole number",
+    ),
+    "width that is no whole number": (
+        user(dim=4.0),
+        "damaged field 'user': 'dim' is 4.0, not a whole number",
+    ),
     "unknown codec": (user(codec="squares"), "damaged field 'user': 'squares'"),
     "codec that is no text": (user(codec=["raw"]), "damaged field 'user'"),
     "no codec": (without("codec"), "damaged field 'user': 'codec'"),
@@ -294,7 +302,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "code_bits None": (user(code_bits=None), "damaged field 'user'"),
     "no code_bits": (without("code_bits"), "damaged field 'user': 'code_bits'"),
     "extra key": (user(more=1), "but its tensors say"),
-    "NaN in the description": (user(dim=float("nan")), "but its tensors say"),
+    "NaN in the description": (user(dim=float("nan")), "'dim' is nan, not a whole number"),
     "fact that is unknown": (facts(colour=1), "unknown facts: ['colour']"),
     "one fact too many": (facts(predicted_loss_increase=1, a=1), "unknown facts: ['a', 'predicted"),
     "loss increase negative": (facts(predicted_loss_increase=-1e-9), LOSS + "-1e-09"),

@@ -70,6 +70,10 @@ def _loaded(path: Path) -> Compressed:
 
 def _checked_field(entry: artifact.Entry) -> CompressedField:
     name = artifact.shortly(entry.description.get("name", "without a name"))
+    for key, value in entry.description.items():
+        # To Python, true is the number 1, and 8.0 the same as 8.
+        if isinstance(value, float) or (isinstance(value, bool) and key != "renumbered"):
+            raise ArtifactError(f"damaged field {name}: {key!r} is {value!r}, not a whole number")
     try:
         field = _FIELDS[entry.description["codec"]]._from_entry(entry)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:

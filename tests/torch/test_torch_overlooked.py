@@ -111,7 +111,6 @@ HELD: dict[str, tuple[Callable[[Any], Any], str]] = {
     "partial": (lambda model: partial(model.user.forward), "its method 'forward' in 'held'"),
     "list": (lambda model: [model.user], r"it in 'held\[0\]'"),
     "mapping": (lambda model: {"u": (model.user,)}, r"it in \"held\['u'\]\[0\]\""),
-    "weight": (lambda model: [model.user.weight], r"its weight in 'held\[0\]'"),
     "in another": (lambda model: [nn.Sequential(model.user)], r"it in 'held\[0\]\.0'"),
 }
 
@@ -126,6 +125,14 @@ def test_a_table_that_is_also_held_where_it_cannot_be_replaced(name: str, cluste
         fields(model, {"net.user": torch.ones(64)})
     with pytest.raises(ModuleError, match=pattern):
         replace_embeddings_(model, saec.Compressed([clustered("net.user", 64, 16)]))
+
+
+def test_a_weight_that_is_also_held_for_other_ends_is_named() -> None:
+    """Such as for a penalty on its length, which keeps its bytes in memory."""
+    model = Model(lambda model: setattr(model, "penalised", [("user", model.user.weight)]))
+    message = r"weight of 'user' in 'penalised\[0\]\[1\]' as well: its 4,096 bytes stay in memory"
+    with pytest.warns(ModuleWarning, match=message):
+        assert len(fields(model, COUNTS)) == 1
 
 
 def test_parents_and_other_modules_may_be_held_anywhere() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -137,11 +137,27 @@ class Priced:
         original = sum(field.nbytes for field in self.fields)
         limit = budget.max_bytes(original, sum(field.vocab_size for field in self.fields))
         least = sum(min(option.bits for option in row) for row in self.options)
-        best = allocate(self.options, least, names)
+        smallest = [allocate(self.options, least, names), *self._plainly_small()]
+        best = min(smallest, key=self.file_bytes)
         size = self.file_bytes(best)
         if size > limit:
             raise _unreachable(budget, limit, size, original)
-        return self._filling(limit, 8 * limit - (8 * size - least), best)
+        return self._filling(limit, 8 * limit - (8 * size - _bits(best)), best)
+
+    def _plainly_small(self) -> Iterator[list[Option]]:
+        """Choices that take more bits than the least, and maybe fewer bytes: the header names each
+        kind of tensor once, and tables that stay as they are have one kind.
+        """
+        yield [row[-1] for row in self.options]
+        yield list(map(self._as_checked, self.fields, self.options))
+
+    def _as_checked(self, field: Field, row: Sequence[Option]) -> Option:
+        """What :func:`check_reachable` takes for the smallest."""
+        bits = 8 * artifact.entry_bytes(self.codec.least(field).entry)
+        if row[-1].bits <= bits:
+            return row[-1]
+        same = (option for option in row if option.bits == bits)
+        return next(same, min(row, key=lambda option: option.bits))
 
     def _filling(self, limit: int, asked: int, best: list[Option]) -> list[Option]:
         """The largest allocation found whose file fits into ``limit`` bytes; ``best`` is one.
@@ -184,11 +200,13 @@ def check_reachable(
         return
     original = sum(field.nbytes for field in fields)
     limit = budget.max_bytes(original, sum(field.vocab_size for field in fields))
-    entries = [
-        min((codec.least(field).entry, _raw(field).entry), key=artifact.entry_bytes)
-        for field in sorted(fields, key=lambda field: field.name)
+    ordered = sorted(fields, key=lambda field: field.name)
+    raw = [_raw(field).entry for field in ordered]
+    least = [
+        min((entry, codec.least(field).entry), key=artifact.entry_bytes)
+        for field, entry in zip(ordered, raw, strict=True)
     ]
-    size = _file_bytes(entries, in_nats)
+    size = min(_file_bytes(entries, in_nats) for entries in (least, raw))
     if size > limit:
         raise _unreachable(budget, limit, size, original)
 

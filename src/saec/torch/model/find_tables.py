@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MethodType
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from saec.errors import ModuleError
+from saec.errors import ModuleError, ModuleWarning
 from saec.tables.field import Field
 from saec.torch.model.model_table import ModelTable, RowRange
 from saec.torch.model.overlooked import EmbeddingModule, about, explained, held_elsewhere
@@ -196,7 +198,16 @@ def _check_complete(table: ModelTable, names: set[str]) -> None:
 
 def _check_held_once(model: nn.Module, tables: Iterable[ModelTable]) -> None:
     paths = {module: path for table in tables for path, module in table.modules.items()}
-    for module, place, how in held_elsewhere(model, paths):
+    for module, place, held in held_elsewhere(model, paths):
+        if isinstance(held, Tensor):  # such as in a list of what is regularised
+            warnings.warn(
+                f"the model keeps the weight of {paths[module]!r} in {place!r} as well: its "
+                f"{held.nbytes:,} bytes stay in memory there, uncompressed",
+                ModuleWarning,
+                stacklevel=3,
+            )
+            continue
+        how = f"its method {held.__name__!r}" if isinstance(held, MethodType) else "it"
         raise ModuleError(
             f"embedding {paths[module]!r} cannot be compressed: the model keeps {how} in "
             f"{place!r}, an attribute that PyTorch does not register, and would go on with the "

@@ -82,8 +82,9 @@ def model_bytes(model: nn.Module) -> int:
 
 def held_elsewhere(
     model: nn.Module, modules: Iterable[EmbeddingModule]
-) -> Iterator[tuple[EmbeddingModule, str, str]]:
-    """Embedding modules that a model holds elsewhere than in registered modules, where, and how.
+) -> Iterator[tuple[EmbeddingModule, str, nn.Module | Tensor | MethodType]]:
+    """Embedding modules that a model holds elsewhere than in registered modules, where, and what is
+    held there: the module, its weight or a method of it.
 
     After a module was replaced, such an attribute would go on with the plain one.
     """
@@ -92,9 +93,7 @@ def held_elsewhere(
     for place, held in _stored(model):
         owner = held.__self__ if isinstance(held, MethodType) else held
         if isinstance(owner, nn.Module | Tensor) and owner in owners:
-            how = "its weight" if isinstance(held, Tensor) else "it"
-            how = f"its method {held.__name__!r}" if isinstance(held, MethodType) else how
-            yield owners[owner], place, how
+            yield owners[owner], place, held
 
 
 def explained(model: nn.Module) -> str:

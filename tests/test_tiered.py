@@ -359,7 +359,7 @@ def write(path: Path, changes: dict[str, Any], tensors: dict[str, Any]) -> None:
         ({"tiers": ["2g 1j2", "1 - 0 -"]}, r"axes are float16 \(5, 3\)"),
         ({"vocab_size": 74}, r"codes are uint8 \(33,\)"),
         ({"vocab_size": 64}, "64 rows make 1 tiers, not 2"),
-        ({"vocab_size": 66.0}, "a field has 1 to 4398046511104 rows, not 66.0"),
+        ({"vocab_size": 66.0}, ".vocab_size. is 66.0, not a whole number"),
         ({"vocab_size": "66"}, "a field has 1 to 4398046511104 rows, not '66'"),
         ({"vocab_size": 2**70}, "damaged field 'user'"),
         ({"vocab_size": -66}, "a field has 1 to 4398046511104 rows, not -66"),

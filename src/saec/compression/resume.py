@@ -232,10 +232,6 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _is_temporary(path: Path) -> bool:
-    return target_name(path) != path.name
-
-
 def _copy(shard: Path, path: Path) -> None:
     with shard.open("rb") as source, whole_file(path, ArtifactError) as stream:
         shutil.copyfileobj(source, stream)

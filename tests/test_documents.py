@@ -6,6 +6,8 @@ A block is left out only where an HTML comment directly before it says why: <!--
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +41,8 @@ def run(text: str, name: str) -> dict[str, object]:
 # What documents import besides our own extras, which make test-zoo installs; its warnings are not
 # ours.
 OTHERS = {"zoo.md": ("torch_rechub", "deepctr_torch", "torchfm", "implicit", "torchrec")}
+# What states how much memory the process may take: this one holds what other tests left behind.
+OWN_PROCESS = {"scale.md"}
 IGNORED = pytest.mark.filterwarnings("ignore")
 
 
@@ -53,7 +57,10 @@ def test_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             pytest.skip(f"{package} is not installed: make test-zoo")
     monkeypatch.chdir(tmp_path)
     text = path.read_text()
-    run(text, str(path))
+    if path.name in OWN_PROCESS:
+        subprocess.run([sys.executable, __file__, path], check=True, timeout=300)
+    else:
+        run(text, str(path))
     fences = len(re.findall(r"^\s*```+ *(?:python|py)\b", text, re.MULTILINE))
     assert fences == len(BLOCK.findall(text)), "a block that this test does not see"
 
@@ -90,3 +97,7 @@ def test_the_test_itself() -> None:
     with pytest.raises(NameError, match="'a' is not defined") as caught:
         run(SAMPLE.replace("a = 1\n", ""), "sample")
     assert caught.traceback[-1].lineno + 1 == 13
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]).read_text(), sys.argv[1])

@@ -49,7 +49,7 @@ def joined(path: Path) -> bytes:
 def test_a_cluster_that_runs_does_what_one_process_does(
     folder: Path, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compress("one.saec", "--memory", "2GB") == 0
+    assert compress("one.saec", "--memory", "64GB") == 0
     assert "dashboard" not in capsys.readouterr().err
     address = client.scheduler_info()["address"]
     assert compress("many.saec", "--cluster", address) == 0

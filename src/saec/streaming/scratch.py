@@ -124,10 +124,12 @@ def held_bytes(memory: int | str, dim: int) -> int:
         BudgetError: it is less than what a pass over tables of width ``dim`` takes.
     """
     limit = parse_size(memory)
-    needed = _resident_bytes() + _WORKING_BYTES + _COPIES * 4 * dim * _SAMPLED_ROWS
+    taken = _resident_bytes()
+    needed = taken + _WORKING_BYTES + _COPIES * 4 * dim * _SAMPLED_ROWS
     if needed > limit:
         raise BudgetError(
-            f"{memory} of memory are {limit} bytes; tables of dim {dim} take {needed} at least"
+            f"{memory} of memory are {limit} bytes; tables of dim {dim} take {needed} at least, "
+            f"{taken} of which the process takes already"
         )
     return limit - needed
 

@@ -7,7 +7,6 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from saec.errors import DataError, MetricWarning
+from saec.errors import DataError, MetricWarning, did_you_mean
 from saec.util.atomic_file import checked_target, whole_file
 from saec.util.remote_file import as_url, check_url
 
@@ -25,12 +24,22 @@ if TYPE_CHECKING:
     from saec.tables.checkpoint import LogColumns
 
 
-class OrderName(StrEnum):
-    """What becomes of ids."""
+def one_of(*names: str) -> dict[str, Any]:
+    """Keywords of a ``typer.Option`` whose value is one of ``names``; a wrong one is told the
+    nearest of them."""
 
-    KEEP = "keep"
-    FREQUENCY = "frequency"
-    SIMILAR = "code"
+    def parse(value: str) -> str:
+        if value not in names:
+            known = ", ".join(map(repr, names))
+            meant = did_you_mean(value, names) or "."
+            raise typer.BadParameter(f"{value!r} is not one of {known}{meant}")
+        return value
+
+    return {
+        "parser": parse,
+        "metavar": f"<{'|'.join(names)}>",
+        "autocompletion": lambda incomplete: [n for n in names if n.startswith(incomplete)],
+    }
 
 
 # Typer exports no base of its usage errors and has kept it in different places.
@@ -92,11 +101,12 @@ _METRICS = typer.Option(
 Metrics = Annotated[Path, _METRICS]
 MaybeMetrics = Annotated[Path | None, _METRICS]
 Order = Annotated[
-    OrderName | None,
+    str | None,
     typer.Option(
         "--order",
         help="Order of rows: keep ids; renumber them by frequency; or renumber so that rows are "
-        "sorted by their codes (similar), which takes the fewest bytes. For axes. Default: keep.",
+        "sorted by their codes, which takes the fewest bytes. For axes. Default: keep.",
+        **one_of("keep", "frequency", "code"),
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, metavar="SEED", help="Random seed.")]

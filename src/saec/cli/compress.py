@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.filesize import decimal
@@ -20,7 +19,6 @@ from saec.cli.common import (
     MaybeMetrics,
     Only,
     Order,
-    OrderName,
     Quiet,
     Seed,
     Tables,
@@ -30,6 +28,7 @@ from saec.cli.common import (
     counted,
     hush,
     named,
+    one_of,
     predicted,
     size_table,
 )
@@ -39,21 +38,6 @@ if TYPE_CHECKING:
     from saec.codecs.protocol import Codec
 
 _NOT_WORTH_TELLING = 0.03  # of a budget
-
-
-class CodecName(StrEnum):
-    """Ways to compress a table."""
-
-    AXES = "axes"
-    CLUSTERS = "clusters"
-
-
-class CodebookName(StrEnum):
-    """Dtypes that centroids can be stored in."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    INT8 = "int8"
 
 
 _Out = Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The artifact to write.")]
@@ -73,10 +57,16 @@ _LossIncrease = Annotated[
     ),
 ]
 _Codec = Annotated[
-    CodecName | None, typer.Option(help="Default: axes with --metrics, clusters without.")
+    str | None,
+    typer.Option(
+        help="Default: axes with --metrics, clusters without.", **one_of("axes", "clusters")
+    ),
 ]
 _Codebook = Annotated[
-    CodebookName | None, typer.Option(help="Type of stored centroids. Default: int8.")
+    str | None,
+    typer.Option(
+        help="Type of stored centroids. Default: int8.", **one_of("float32", "float16", "int8")
+    ),
 ]
 _Memory = Annotated[
     str | None,
@@ -202,20 +192,18 @@ def _budget(
     return given[0]
 
 
-def _codec(
-    name: CodecName | None, in_nats: bool, codebook: CodebookName | None, order: OrderName | None
-) -> Codec:
+def _codec(name: str | None, in_nats: bool, codebook: str | None, order: str | None) -> Codec:
     from saec import Axes, Clusters
 
     if name is None:
-        name = CodecName.AXES if in_nats else CodecName.CLUSTERS
-    if name is CodecName.AXES:
+        name = "axes" if in_nats else "clusters"
+    if name == "axes":
         if codebook is not None:
             raise UsageError("--codebook goes with --codec clusters")
-        return Axes(order=(order or OrderName.KEEP).value)
+        return Axes(order=cast("Any", order or "keep"))
     if order is not None:
         raise UsageError("--order goes with --codec axes")
-    return Clusters(codebook=(codebook or CodebookName.INT8).value)
+    return Clusters(codebook=cast("Any", codebook or "int8"))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.filesize import decimal
@@ -19,7 +19,6 @@ from saec.cli.common import (
     Metrics,
     Only,
     Order,
-    OrderName,
     Quiet,
     Seed,
     Tables,
@@ -74,7 +73,7 @@ def forecast(
         checkpoint, counts, metrics, only or [], names=named(table), progress=not quiet
     )
     assert known is not None
-    codec = saec.Axes(order=(order or OrderName.KEEP).value)
+    codec = saec.Axes(order=cast("Any", order or "keep"))
     curve = saec.forecast(fields, known, codec, seed=seed, progress=not quiet)
     if as_json is not None:
         write_json(as_json, _as_json(curve))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -18,15 +17,12 @@ from saec.cli.compress import compress
 from saec.cli.export import export
 from saec.cli.forecast import forecast, inspect
 from saec.cli.serve import serve
-from saec.errors import MetricWarning, SaecError, did_you_mean
+from saec.errors import MetricWarning, SaecError
 
 __all__ = ["app", "main"]
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # as a shell reports it
-
-# What typer says of an option with fixed values; of commands and options it has a suggestion.
-_CHOICE = re.compile(r"'([^']*)' is not one of ((?:'[^']*'(?:, )?)+)\.$")
 
 
 class _Command(TyperCommand):
@@ -71,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = lambda message, *place: _say(f"warning: {message}")
             code = app(arguments, prog_name="saec", standalone_mode=False)
     except UsageError as error:
-        return _fail(_suggesting(cast("typer.BadParameter", error).format_message()))
+        return _fail(cast("typer.BadParameter", error).format_message())
     except SaecError as error:
         return _fail(str(error))
     except OSError as error:
@@ -84,14 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     _say(message)
     return BAD_INPUT
-
-
-def _suggesting(message: str) -> str:
-    unknown = _CHOICE.search(message)
-    if unknown is None:
-        return message
-    likely = did_you_mean(unknown[1], re.findall("'([^']*)'", unknown[2]))
-    return message.removesuffix(".") + likely if likely else message
 
 
 def _say(message: str) -> None:

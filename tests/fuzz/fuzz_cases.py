@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+import fuzz_graphs
 import fuzz_layouts
 import numpy as np
 from fuzz_spoil import spoiled, spoiled_safetensors, spoiled_zip
@@ -40,6 +41,7 @@ KINDS = {
     "index": 2,
     "parquet": 4,
     "onnx": 10,
+    "graph": 6,
     "request": 16,
 }
 
@@ -60,7 +62,11 @@ class Cases:
             kind for kind, n in KINDS.items() if kind in (only or KINDS) for _ in range(n)
         ]
         self._sound = {
-            kind: sorted(path for path in (seeds / kind).rglob("*") if path.is_file())
+            kind: sorted(
+                path
+                for path in (seeds / kind).rglob("*")
+                if path.is_file() and path.name != fuzz_graphs.COMPRESSED
+            )
             for kind in self._kinds
             if kind not in _MADE
         }
@@ -93,6 +99,8 @@ class Cases:
         path = self._copied(kind, chosen, damage(rng, chosen.read_bytes()))
         if kind in ("artifact", "shards"):
             _use_artifact(load(path.parent / "a.saec" if kind == "shards" else path), rng)
+        elif kind == "graph":
+            fuzz_graphs.use_graph(path, self._seeds / kind / fuzz_graphs.COMPRESSED, rng)
         elif path.name == "metrics.safetensors":
             load_metrics(path)
         else:
@@ -167,6 +175,7 @@ _MADE: dict[str, Callable[[Random], bytes]] = {
     "clusters": fuzz_layouts.clustered,
 }
 _DAMAGE: dict[str, Callable[[Random, bytes], bytes]] = {
+    ".graph": fuzz_graphs.spoiled_graph,
     ".saec": spoiled_safetensors,
     ".safetensors": spoiled_safetensors,
     ".pt": spoiled_zip,

@@ -14,6 +14,7 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
 from artifact_files import all_kinds, save_in_shards  # noqa: E402
+from fuzz_graphs import write_graphs  # noqa: E402
 
 from saec.tables.loss_metric import LossMetrics  # noqa: E402
 from saec.tables.loss_metric_file import save_metrics  # noqa: E402
@@ -173,5 +174,6 @@ WRITERS = {
     "index": _indices,
     "parquet": _parquet,
     "onnx": _onnx,
+    "graph": write_graphs,
     "request": _requests,
 }

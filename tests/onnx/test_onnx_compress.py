@@ -451,3 +451,33 @@ def test_dims_of_opsets(rewrite) -> None:
             out, _ = rewrite(model, field, packed=packed)
             rows = run(out, ids=IDS)[0]
             np.testing.assert_allclose(rows, field.lookup(IDS), rtol=1e-5, atol=1e-6)
+
+
+DAMAGE = {
+    "a Concat without its axis": lambda graph: graph.node[-1].attribute.pop(),
+    "a Squeeze without inputs": lambda graph: graph.node[1].ClearField("input"),
+    "a constant without its bytes": lambda graph: graph.initializer[2].ClearField("raw_data"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_graph_is_refused(kind: str, tmp_path: Path) -> None:
+    model = stack_model({"user": TABLE, "item": TABLE})
+    DAMAGE[kind](model.graph)
+    onnx.save(model, tmp_path / "damaged.onnx")
+    result = saec.Compressed([clustered("user", COUNT), clustered("item", COUNT)])
+    with pytest.raises(OnnxError, match=r"damaged\.onnx: a damaged graph: "):
+        saec.onnx.compress(tmp_path / "damaged.onnx", result, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_operators_of_other_domains_are_not_the_standard_ones(rewrite) -> None:
+    """Another domain's Unsqueeze may do anything: its lookup is replaced by itself."""
+    model = stack_model({"user": TABLE, "item": TABLE})
+    model.opset_import.append(helper.make_opsetid("other", 1))
+    for item in model.graph.node:
+        if item.op_type == "Unsqueeze":
+            item.domain = "other"
+    path, report = rewrite(model, clustered("user", COUNT), clustered("item", COUNT))
+    assert [table.lookups for table in report.tables] == [1, 1]
+    assert kinds(path)["Unsqueeze"] >= 2

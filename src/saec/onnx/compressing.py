@@ -9,11 +9,13 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 from onnx import ModelProto
+from onnx.shape_inference import InferenceError
 
-from saec.errors import CheckpointError, FieldError, OnnxError, SaecError
+from saec.errors import CheckpointError, FieldError, OnnxError
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.load import load
+from saec.onnx.check_graph import check_graph
 from saec.onnx.files import save
 from saec.onnx.rewriting import Rewriting
 from saec.sources.onnx_files import find_tables, open_model, tensor_rows
@@ -153,14 +155,12 @@ def _run(
     packed: bool,
     path: Path,
 ) -> Rewriting:
+    check_graph(path, model)
     try:
         rewriting = Rewriting(model, uses, replaced, packed)
-        rewriting.run()
-    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        if isinstance(error, SaecError):
-            raise
-        # Nodes without the inputs or attributes that their kind has, constants without their bytes.
+    except InferenceError as error:
         raise OnnxError(f"{path}: a damaged graph: {first_line(error)}") from error
+    rewriting.run()
     return rewriting
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from onnx import NodeProto, numpy_helper
 
 from saec.onnx.shapes import Shapes, numbers
-from saec.sources.onnx_graph import Scope, scopes_of
+from saec.sources.onnx_graph import Scope, operator, scopes_of
 
 __all__ = ["Stack", "columns_of", "find_stacks"]
 
@@ -63,10 +63,10 @@ def find_stacks(
     used = _uses(graph)
     found = []
     for node in graph.node:
-        if node.op_type != "Concat" or node.domain:
+        if operator(node) != "Concat":
             continue
         axis, rank = numbers(node.attribute)["axis"], shapes.rank(node.output[0])
-        if rank is None:
+        if not rank:
             continue
         members = [_member(scope, value, axis % rank, tables, used, shapes) for value in node.input]
         found += _runs(node, members, dims)
@@ -90,7 +90,7 @@ def _member(
 ) -> _Member | None:
     """The lookup that makes an input of a Concat along ``axis``, and nothing else."""
     node = scope.producers.get(value)
-    unsqueezed = node is not None and node.op_type == "Unsqueeze" and len(node.input) == 2
+    unsqueezed = node is not None and operator(node) == "Unsqueeze" and len(node.input) == 2
     if node is None or used[value] != 1:
         return None
     if unsqueezed:
@@ -100,7 +100,7 @@ def _member(
             return None
     else:
         axes, lookup = None, node
-    if lookup is None or id(lookup) not in tables or lookup.op_type != "Gather":
+    if lookup is None or id(lookup) not in tables or operator(lookup) != "Gather":
         return None
     ids, table = lookup.input[1], tables[id(lookup)]
     ids_dims = shapes.dims(ids)
@@ -164,18 +164,18 @@ def _column(scope: Scope, value: str, shapes: Shapes) -> tuple[str, int] | None:
     node = scope.producers.get(value)
     if node is None or shapes.rank(value) != 1:
         return None
-    if node.op_type == "Gather" and shapes.rank(node.input[0]) == 2:
+    if operator(node) == "Gather" and shapes.rank(node.input[0]) == 2:
         chosen = _constant(scope, node.input[1])
         along = numbers(node.attribute).get("axis", 0) % 2
         return (node.input[0], chosen[0]) if chosen and along == 1 and chosen[0] >= 0 else None
-    if node.op_type != "Squeeze" or len(node.input) != 2:
+    if operator(node) != "Squeeze" or len(node.input) != 2:
         return None
     axes, cut = _constant(scope, node.input[1]), scope.producers.get(node.input[0])
     if axes not in ([1], [-1]) or cut is None or shapes.rank(cut.input[0]) != 2:
         return None
-    if cut.op_type == "Split":
+    if operator(cut) == "Split":
         return _split_column(cut, node.input[0], shapes)
-    if cut.op_type == "Slice" and len(cut.input) >= 4:
+    if operator(cut) == "Slice" and len(cut.input) >= 4:
         first, stop, along, step = ([_constant(scope, name) for name in cut.input[1:]] + [[1]])[:4]
         if not first or not stop or along not in ([1], [-1]) or step != [1]:
             return None

@@ -19,7 +19,7 @@ from saec.onnx.node_builder import Builder, free_prefix
 from saec.onnx.packed import Packed, packed_plan
 from saec.onnx.packed_store import PackedStore
 from saec.onnx.shapes import Shapes
-from saec.sources.onnx_graph import GatherNode, Scope, TableUse, scopes_of
+from saec.sources.onnx_graph import GatherNode, Scope, TableUse, operator, scopes_of
 
 __all__ = ["Rewriting"]
 
@@ -124,7 +124,7 @@ class Rewriting:
             self._hoist(name, lookup, hoisted)
             return
         ids = node.input[1]
-        if node.op_type == "GatherND":
+        if operator(node) == "GatherND":
             ids = self.builder.op("Squeeze", ids, self.builder.number([-1]))
         rows = self._rows([name], self.builder.cast(ids, TensorProto.INT64), 0)
         self._put(scope.graph, node, rows)
@@ -238,12 +238,12 @@ def _insert(graph: Any, before: NodeProto, nodes: Iterable[NodeProto]) -> None:
 def _sliced_outside(scope: Scope, node: NodeProto) -> NodeProto | None:
     """The Slice along the first axis, in a loop, of ids that the graph around it has."""
     slicing = scope.producers.get(node.input[1])
-    if scope.parent is None or node.op_type != "Gather" or slicing is None:
+    if scope.parent is None or operator(node) != "Gather" or slicing is None:
         return None
-    if slicing.op_type != "Slice" or len(slicing.input) != 4:
+    if operator(slicing) != "Slice" or len(slicing.input) != 4:
         return None
     axes = scope.constant(slicing.input[3])
-    if axes is None or _numbers_in(axes[1]) != [0] or scope.holder.op_type != "Loop":
+    if axes is None or _numbers_in(axes[1]) != [0] or operator(scope.holder) != "Loop":
         return None
     return slicing if scope.owner(slicing.input[0]) is scope.parent else None
 
@@ -259,7 +259,7 @@ def _replaced(graph: Any, stack: Stack) -> list[str]:
     outputs = []
     for place in range(stack.first, stack.first + len(stack.ids)):
         node = scope.producers[stack.concat.input[place]]
-        outputs.append(node.input[0] if node.op_type == "Unsqueeze" else node.output[0])
+        outputs.append(node.input[0] if operator(node) == "Unsqueeze" else node.output[0])
     return outputs
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from onnx import ModelProto, helper, shape_inference
 
+from saec.sources.onnx_graph import operator
+from saec.util.messages import first_line
+
 __all__ = ["Shapes"]
 
 _SMALL = 1024  # numbers; constants up to here tell shapes of other values
@@ -15,11 +18,18 @@ Dims = tuple[int | None, ...]
 
 
 class Shapes:
-    """Dimensions of the values of a model's outermost graph, as far as they are known."""
+    """Dimensions of the values of a model's outermost graph, as far as they are known.
+
+    Raises:
+        InferenceError: onnx finds that nodes cannot belong together.
+    """
 
     def __init__(self, model: ModelProto) -> None:
         self._dims: dict[str, Dims] = {}
-        graph = shape_inference.infer_shapes(_skeleton(model), data_prop=True).graph
+        try:
+            graph = shape_inference.infer_shapes(_skeleton(model), data_prop=True).graph
+        except ValueError as error:  # absurd numbers, as those of axes
+            raise shape_inference.InferenceError(first_line(error)) from error
         for value in (*graph.input, *graph.value_info, *graph.output):
             kind = value.type.tensor_type
             if value.type.HasField("tensor_type") and kind.HasField("shape"):
@@ -63,10 +73,10 @@ def _skeleton(model: ModelProto) -> ModelProto:
 
 
 def _large_constant(node: Any) -> Any:
-    if node.op_type != "Constant" or node.attribute[0].name != "value":
+    if operator(node) != "Constant":
         return None
-    tensor = node.attribute[0].t
-    return tensor if tensor.ByteSize() > 8 * _SMALL else None
+    tensors = [one.t for one in node.attribute if one.name == "value" and one.HasField("t")]
+    return next((one for one in tensors if one.ByteSize() > 8 * _SMALL), None)
 
 
 def _value(name: str, tensor: Any) -> Any:

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["GatherNode", "Scope", "TableUse", "embedding_tables", "quantised_tables", "scopes_of"]
+__all__ = [
+    "GatherNode",
+    "Scope",
+    "TableUse",
+    "embedding_tables",
+    "operator",
+    "quantised_tables",
+    "scopes_of",
+]
 
 # Enums of ONNX's TensorProto, which is not imported here.
 _FLOATS = (1, 10, 11, 16)  # float32, float16, float64, bfloat16
@@ -78,7 +86,7 @@ class Scope:
         if name in self.tensors:
             return name, self.tensors[name]
         node = self.producers.get(name)
-        if node is None or node.domain not in _STANDARD or node.op_type != "Constant":
+        if node is None or operator(node) != "Constant":
             return None
         value = [a.t for a in node.attribute if a.name == "value" and a.HasField("t")]
         return (name, value[0]) if value else None
@@ -100,6 +108,11 @@ class TableUse:
     tensor: Any
     lookups: list[GatherNode]
     others: list[str]
+
+
+def operator(node: Any) -> str:
+    """The name of a node's standard operator; empty if it is of another domain."""
+    return str(node.op_type) if node.domain in _STANDARD else ""
 
 
 def scopes_of(graph: Any, parent: Scope | None = None, holder: Any = None) -> Iterator[Scope]:
@@ -160,7 +173,7 @@ def _quantised_input(scope: Scope, node: Any) -> str:
 
 
 def _is_identity(node: Any) -> bool:
-    return node.domain in _STANDARD and node.op_type == "Identity" and bool(node.input)
+    return operator(node) == "Identity" and bool(node.input)
 
 
 def _is_table(tensor: Any) -> bool:
@@ -168,22 +181,22 @@ def _is_table(tensor: Any) -> bool:
 
 
 def _gathers(scope: Scope, node: Any) -> bool:
-    if node.domain not in _STANDARD or len(node.input) != 2 or scope.constant(node.input[1]):
+    if len(node.input) != 2 or scope.constant(node.input[1]):
         return False
     numbers: dict[str, int] = {attribute.name: attribute.i for attribute in node.attribute}
-    if node.op_type == "Gather":
+    if operator(node) == "Gather":
         return numbers.get("axis", 0) in (0, -2)
-    by_one = node.op_type == "GatherND" and not numbers.get("batch_dims", 0)
+    by_one = operator(node) == "GatherND" and not numbers.get("batch_dims", 0)
     return by_one and _ends_in_one(scope, node.input[1])
 
 
 def _ends_in_one(scope: Scope, name: str) -> bool:
     """Whether a value is known to have a last axis of one: GatherND then takes whole rows."""
     node = scope.producer(name)
-    if node is not None and node.op_type in ("Reshape", "Unsqueeze") and len(node.input) == 2:
+    if node is not None and operator(node) in ("Reshape", "Unsqueeze") and len(node.input) == 2:
         found = scope.constant(node.input[1])
         last = _whole_numbers(found[1])[-1:] if found else []
-        return last == ([1] if node.op_type == "Reshape" else [-1])
+        return last == ([1] if operator(node) == "Reshape" else [-1])
     owner = scope.owner(name)
     value = None if owner is None else owner.values.get(name)
     dims = [] if value is None else value.type.tensor_type.shape.dim
@@ -207,7 +220,7 @@ def _note_others(scopes: list[Scope], found: dict[str, TableUse]) -> None:
         for node in scope.graph.node:
             for place, value in enumerate(node.input):
                 own = id(node) in looked and place == 0
-                table = None if own or node.op_type == "Identity" else scope.constant(value)
+                table = None if own or operator(node) == "Identity" else scope.constant(value)
                 if table is not None and table[0] in found:
                     found[table[0]].others.append(node.name or node.op_type)
         for output in scope.graph.output:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.artifact import ByteReader, number_bytes
 from saec.bits.elias_fano import starts_bytes
 from saec.bits.packing import packed_bytes
 from saec.errors import ArtifactError
@@ -34,6 +35,11 @@ MOST_ROWS = 1 << 42
 MOST_AXES = 4096  # that the parts of a tier cover
 
 _MOST_TIERS = 19
+_MOST_JOINT = 99  # axes that a part covers
+
+# A part in a byte: its bits, its kind, and whether rows are in order of its codes.
+_BITS_BITS, _KIND_BITS = 5, 2
+_KINDS: tuple[Literal["none", "table", "grid", "joint"], ...] = ("none", "table", "grid", "joint")
 _LONGEST_PART = len("o16j99 ")
 _PART = re.compile(r"(o?)(\d{1,2})(?:(g)|j(\d{1,2}))?", re.ASCII)
 
@@ -76,6 +82,30 @@ class CodePart:
             return 0
         return 2 if self.kind == "grid" else self.axes << self.bits
 
+    def packed(self) -> bytes:
+        """A byte: bits, kind and order; of a table over several axes, their number in another."""
+        joint = self.axes > 1
+        kind = _KINDS.index("joint" if joint else self.kind)
+        byte = self.bits | kind << _BITS_BITS | self.ordered << _BITS_BITS + _KIND_BITS
+        return bytes([byte, self.axes] if joint else [byte])
+
+    @classmethod
+    def unpacked(cls, reader: ByteReader) -> CodePart:
+        """Take what :meth:`packed` wrote.
+
+        Raises:
+            ArtifactError: there is no such part, or the bytes end early.
+        """
+        byte = reader.byte()
+        joint = _KINDS[byte >> _BITS_BITS & (1 << _KIND_BITS) - 1] == "joint"
+        axes = reader.byte() if joint else 1
+        part = _part(byte, axes)
+        useless = part.kind == "none" and (part.bits or part.ordered)
+        useless = useless or (part.bits == 0 and (part.kind == "grid" or part.ordered))
+        if useless or part.bits > MAX_BITS or (joint and not 2 <= axes <= _MOST_JOINT):
+            raise ArtifactError(f"no part of a tier has the byte {byte} and {axes} axes")
+        return part
+
     def __str__(self) -> str:
         if self.kind == "none":
             return "-"
@@ -102,6 +132,19 @@ class CodePart:
         return part
 
 
+@cache
+def _part(byte: int, axes: int) -> CodePart:
+    """The part of a byte of :meth:`CodePart.packed`, of which a file may name millions."""
+    kind = _KINDS[byte >> _BITS_BITS & (1 << _KIND_BITS) - 1]
+    bits, ordered = byte & (1 << _BITS_BITS) - 1, bool(byte >> _BITS_BITS + _KIND_BITS)
+    return CodePart("table" if kind == "joint" else kind, bits, axes, ordered)
+
+
+def _check_count(count: int) -> None:
+    if not 0 < count <= MOST_ROWS:
+        raise ArtifactError(f"a field has 1 to {MOST_ROWS} rows, not {count!r}")
+
+
 @dataclass(frozen=True)
 class Layout:
     """The parts of every tier of ``count`` rows; a tier's parts cover at most ``rank`` axes.
@@ -113,8 +156,7 @@ class Layout:
     tiers: tuple[tuple[CodePart, ...], ...]
 
     def __post_init__(self) -> None:
-        if type(self.count) is not int or not 0 < self.count <= MOST_ROWS:  # True is no count
-            raise ArtifactError(f"a field has 1 to {MOST_ROWS} rows, not {self.count!r}")
+        _check_count(self.count)
         if len(self.tiers) != len(self.bounds) - 1:
             raise ArtifactError(
                 f"{self.count} rows make {len(self.bounds) - 1} tiers, not {len(self.tiers)}"
@@ -140,6 +182,29 @@ class Layout:
             if len(text) > MOST_AXES * _LONGEST_PART:
                 raise ArtifactError(f"a tier has a text of {len(text)} letters for its parts")
             tiers.append(tuple(CodePart.parse(part) for part in text.split()))
+        return cls(count, tuple(tiers))
+
+    def packed(self) -> bytes:
+        """The parts of every tier, for :meth:`unpacked`."""
+        return b"".join(
+            number_bytes(len(parts)) + b"".join(part.packed() for part in parts)
+            for parts in self.tiers
+        )
+
+    @classmethod
+    def unpacked(cls, count: int, reader: ByteReader) -> Layout:
+        """Take what :meth:`packed` wrote of ``count`` rows.
+
+        Raises:
+            ArtifactError: there are no such rows or parts, or the bytes end early.
+        """
+        _check_count(count)
+        tiers = []
+        for _ in range(len(tier_bounds(count)) - 1):
+            parts = reader.number()
+            if parts > MOST_AXES:
+                raise ArtifactError(f"a tier has {parts} parts; the limit is {MOST_AXES}")
+            tiers.append(tuple(CodePart.unpacked(reader) for _ in range(parts)))
         return cls(count, tuple(tiers))
 
     @property

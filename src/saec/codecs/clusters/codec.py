@@ -20,6 +20,7 @@ from saec.clustering.lloyd import Clustering, kmeans
 from saec.clustering.rowmap import RowMap
 from saec.clustering.seeding import Seeding
 from saec.codecs.clusters.distortion_curve import (
+    MOST_JUDGED,
     field_map,
     judged_rows,
     measure_curves,
@@ -90,6 +91,9 @@ class Clusters:
         OptionError: an option lies outside its range.
     """
 
+    renumbers = False
+    only_copies = False
+
     clusters: int | float | None = None
     head_share: float = 0.2
     rows_per_cluster: float = 8.0
@@ -112,6 +116,15 @@ class Clusters:
         _expect("seeding", self.seeding, self.seeding in ("k-means++", "random"))
         _expect("codebook", self.codebook, self.codebook in ("float32", "float16", "int8"))
         _expect("radius_share", self.radius_share, 0 <= self.radius_share <= 1)
+
+    @property
+    def has_one_size(self) -> bool:
+        """Whether the number of clusters is fixed."""
+        return self.clusters is not None
+
+    def sampled_bytes(self, field: Field) -> int:
+        """Rows that are judged, as they are and as points; see ``Codec``."""
+        return 2 * 4 * field.dim * min(field.vocab_size, MOST_JUDGED)
 
     def options(
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
@@ -156,15 +169,12 @@ class Clusters:
     def least(self, field: Field) -> CompressedField:
         """The clusters asked for, or one; see :class:`~saec.codecs.protocol.Codec`."""
         if self.clusters is not None:
-            clusters, rank = self._fixed_clusters(field), field.dim
-        else:
-            clusters, rank = 1, _ranks(field.dim)[0]
-        return ClusteredField.planned(field, clusters, self.codebook, rank)
+            return self._planned(field, self._fixed_clusters(field), field.dim)
+        one = (self._planned(field, 1, rank) for rank in _ranks(field.dim))
+        return min(one, key=lambda planned: entry_bytes(planned.entry))
 
-    def plan(self, field: Field, choice: object) -> CompressedField:
-        """A field of the size of a :class:`ClustersChoice`; see ``Codec``."""
-        assert isinstance(choice, ClustersChoice)
-        return ClusteredField.planned(field, choice.clusters, self.codebook, choice.rank)
+    def _planned(self, field: Field, clusters: int, rank: int) -> ClusteredField:
+        return ClusteredField.planned(field, clusters, self.codebook, rank)
 
     def encode(
         self,
@@ -227,7 +237,7 @@ class Clusters:
             )
 
     def _bits(self, field: Field, choice: ClustersChoice) -> int:
-        return 8 * entry_bytes(self.plan(field, choice).entry)
+        return 8 * entry_bytes(self._planned(field, choice.clusters, choice.rank).entry)
 
     def _store(
         self, choice: ClustersChoice, clustering: Clustering, ranks: Sequence[int]

@@ -69,24 +69,11 @@ class Entry:
 
     @cached_property
     def head(self) -> bytes:
-        """The record up to the tensors.
-
-        Raises:
-            ArtifactError: the name is no UTF-8, or longer than a record holds.
-        """
-        try:
-            name = self.name.encode()
-        except UnicodeEncodeError as error:
-            raise ArtifactError(f"the name {shortly(self.name)} is no UTF-8: {error}") from error
-        if len(name) > MOST_NAME_BYTES:
-            raise ArtifactError(
-                f"the name {shortly(self.name)} takes {len(name)} bytes; the limit is "
-                f"{MOST_NAME_BYTES}"
-            )
+        """The record up to the tensors; errors as of :func:`record_of`."""
         return b"".join(
             [
                 bytes([self.codec]),
-                text_bytes(name),
+                _name_bytes(self.name),
                 bytes([_dtype_number(self.dtype)]),
                 number_bytes(self.vocab_size),
                 number_bytes(self.dim),
@@ -142,7 +129,8 @@ def record_of(entry: Entry) -> bytes:
     """The record of a field.
 
     Raises:
-        ArtifactError: see :attr:`Entry.head`.
+        ArtifactError: the name of the field or of its shards is no UTF-8, or longer than a record
+            holds.
     """
     tensors: dict[str, Stored] = {**entry.inside, **entry.sharded}
     parts = [entry.head, bytes([len(tensors)])]
@@ -159,11 +147,23 @@ def _tensor_parts(tensor: Stored) -> list[bytes]:
     lengths = map(number_bytes, tensor.shape)
     parts = [bytes([kind | (_IN_SHARDS if in_shards else 0)]), *lengths]
     if isinstance(tensor, ShardedTensor):
-        parts += [text_bytes(tensor.name.encode()), bytes.fromhex(tensor.run)]
+        parts += [_name_bytes(tensor.name), bytes.fromhex(tensor.run)]
         parts.append(number_bytes(len(tensor.shards)))
         for shard in tensor.shards:
             parts += [number_bytes(shard.number), number_bytes(shard.nbytes)]
     return parts
+
+
+def _name_bytes(name: str) -> bytes:
+    try:
+        said = name.encode()
+    except UnicodeEncodeError as error:
+        raise ArtifactError(f"the name {shortly(name)} is no UTF-8: {error}") from error
+    if len(said) > MOST_NAME_BYTES:
+        raise ArtifactError(
+            f"the name {shortly(name)} takes {len(said)} bytes; the limit is {MOST_NAME_BYTES}"
+        )
+    return text_bytes(said)
 
 
 def read_record(reader: ByteReader) -> Record:

@@ -70,6 +70,8 @@ def _opened(file: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     try:
         mapped = np.memmap(file, dtype=np.uint8, mode="r")
         size = int.from_bytes(mapped[:_LENGTH_BYTES].tobytes(), "little")
+        if size > len(mapped) - _LENGTH_BYTES:
+            raise ValueError(f"it has {len(mapped)} bytes, and a header of {size}")
         header = json.loads(mapped[_LENGTH_BYTES : _LENGTH_BYTES + size].tobytes())
         if not isinstance(header, dict):
             raise ValueError("its header is no JSON object")

@@ -1,4 +1,4 @@
-"""Sizes add up: every budget is met to the byte by the choice that no single field could improve."""
+"""Sizes add up: budgets are met to the byte, by choices that no single field could improve."""
 
 from __future__ import annotations
 

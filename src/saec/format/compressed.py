@@ -245,7 +245,8 @@ class Compressed(Mapping[str, CompressedField]):
 
 
 def _checked_loss(loss: float) -> float:
-    if not 0 <= loss <= sys.float_info.max:
+    number = isinstance(loss, float | int) and not isinstance(loss, bool)
+    if not number or not 0 <= loss <= sys.float_info.max:
         raise ArtifactError(
             f"predicted_loss_increase is a finite number of at least 0, not {loss!r}"
         )

@@ -17,10 +17,11 @@ from saec import artifact
 from saec.bits.elias_fano import pack_starts
 from saec.bits.packing import PackedRows
 from saec.errors import ArtifactError, IdError
+from saec.format.code_part import CodePart
 from saec.format.compressed import Compressed
 from saec.format.load import load
 from saec.format.tier_index import TierVectors
-from saec.format.tier_layout import CodePart, Layout, tier_bounds
+from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField, part_coordinates
 
 AXES = np.array([[1, 0, 0.5], [0, 2, 0], [0, 0, -4], [10, 20, 30]], np.float16)

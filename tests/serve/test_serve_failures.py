@@ -15,8 +15,9 @@ from serving import Server, tensor
 from tritonclient.utils import InferenceServerException
 
 from saec.errors import ArtifactError
+from saec.format.code_part import CodePart
 from saec.format.compressed import Compressed
-from saec.format.tier_layout import CodePart, Layout, tier_bounds
+from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField
 from saec.serve.lookup_model import LookupModel
 

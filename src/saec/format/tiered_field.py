@@ -12,10 +12,11 @@ import saec.artifact as artifact
 from saec.bits.elias_fano import unpack_starts
 from saec.bits.packing import PackedRows
 from saec.errors import ArtifactError
+from saec.format.code_part import CodePart
 from saec.format.compressed_field import CompressedField
 from saec.format.native_lookup import LookupTable, tier_table
 from saec.format.tier_index import TierVectors
-from saec.format.tier_layout import CodePart, Layout
+from saec.format.tier_layout import Layout
 
 __all__ = ["TieredField", "part_coordinates"]
 

@@ -17,8 +17,8 @@ from saec.artifact import entry_bytes
 from saec.bits.packing import PackedCodes, bits_for, packed_bytes
 from saec.clustering.headtail import HeadPoints, head_size
 from saec.clustering.lloyd import Clustering, kmeans
-from saec.clustering.rowmap import RowMap
 from saec.clustering.seeding import Seeding
+from saec.codecs.clusters.choice import ClustersChoice, of_size_one
 from saec.codecs.clusters.distortion_curve import (
     MOST_JUDGED,
     field_map,
@@ -39,29 +39,13 @@ from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 
-__all__ = ["Clusters", "ClustersChoice"]
+__all__ = ["Clusters"]
 
 logger = logging.getLogger(__name__)
 
 # Of k-means, for a point of the curve: it needs slopes, not the last per cent.
 _CURVE_ITERATIONS = 3
 _LEAST_OF_SHARE = 64  # clusters: a few dozen genres or hours are no heavy tail
-
-
-@dataclass(frozen=True)
-class ClustersChoice:
-    """What allocation chose for a field: its clusters, and the axes kept of their centroids.
-
-    The metric is that in which rows are near, None for Euclidean distance. A unit of distortion
-    among points, weighted by frequency, costs ``unit`` in nats, or without a metric in squares of
-    the table's values. ``row_map`` takes rows to points.
-    """
-
-    clusters: int
-    rank: int
-    metric: Metric | None
-    unit: float
-    row_map: RowMap
 
 
 @dataclass(frozen=True)
@@ -132,7 +116,7 @@ class Clusters:
         """Numbers of clusters and axes on offer; see :class:`~saec.codecs.protocol.Codec`."""
         survey = surveyed(field, rng, space)
         self._check_range(field, survey.largest)
-        metric, unit = _of_size_one(field, metric)
+        metric, unit = of_size_one(field, metric)
         row_map = field_map(field, survey, None if metric is None else metric.root)
         if self.codebook != "int8":  # which alone has one step for all centroids
             row_map = replace(row_map, reach=None)
@@ -293,16 +277,6 @@ class Clusters:
 def _expect(option: str, value: object, holds: bool) -> None:
     if not holds:
         raise OptionError(f"{option} cannot be {value!r}")
-
-
-def _of_size_one(field: Field, metric: Metric | None) -> tuple[Metric | None, float]:
-    """The metric without its scale, which could take float32 squares out of range, and the nats
-    of one unit of the field's distortion in it; no metric, and 1.
-    """
-    if metric is None:
-        return None, 1.0
-    scale = float(np.trace(metric.matrix)) / metric.dim
-    return Metric(metric.matrix / scale), scale / (2 * field.census.total)
 
 
 def _ranks(dim: int) -> list[int]:

@@ -18,10 +18,11 @@ import saec
 from saec.bits.elias_fano import pack_starts
 from saec.bits.packing import PackedCodes, bits_for
 from saec.format.clustered_field import ClusteredField
+from saec.format.code_part import CodePart
 from saec.format.codebook import Codebook
 from saec.format.compressed_field import CompressedField
 from saec.format.tier_index import TierVectors
-from saec.format.tier_layout import CodePart, Layout, tier_bounds
+from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField
 
 __all__ = [

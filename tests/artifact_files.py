@@ -6,7 +6,8 @@ import copy
 import itertools
 import json
 import math
-import zlib
+import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +65,90 @@ def all_kinds() -> Compressed:
     )
 
 
-def packed(description: object) -> Tensor:
-    data = zlib.compress(json.dumps(description).encode())
-    return "U8", [len(data)], data
+Field = dict[str, Any]
+
+ROLES = {"weights": 0, "codes": 1, "codebook": 2, "grid": 3, "axes": 4, "values": 5}
+ROLES |= {"tiers": 6, "starts": 7}
+DTYPES = {"F32": 1, "F16": 2, "BF16": 3, "I8": 4, "U8": 5}
+WIDTHS = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1}
+RAW, CLUSTERS, AXES = 0, 1, 2
 
 
-def build(description: object, tensors: dict[str, Tensor]) -> bytes:
+def number(value: int) -> bytes:
+    """Seven bits a byte, lowest first; every byte but the last has its highest bit set."""
+    groups = [value >> shift & 127 for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
+
+
+def text(value: bytes | str) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    return number(len(data)) + data
+
+
+def record(field: Field) -> bytes:
+    """A field's record made by hand: codec, name, dtype, shape, details, tensors by role."""
+    tensors = field["tensors"]
+    return b"".join(
+        [
+            bytes([field["codec"]]),
+            text(field["name"]),
+            bytes([DTYPES.get(field["dtype"], field["dtype"])]),
+            number(field["vocab_size"]),
+            number(field["dim"]),
+            text(field["details"]),
+            bytes([field.get("count", len(tensors))]),
+            *(tensor_record(role, *tensors[role]) for role in _in_order(tensors)),
+        ]
+    )
+
+
+def _in_order(tensors: dict[Any, Any]) -> list[Any]:
+    return sorted(tensors, key=lambda role: ROLES.get(role, role))
+
+
+def tensor_record(role: Any, dtype: Any, shape: list[int], held: bytes | dict[str, Any]) -> bytes:
+    """Role, dtype with the number of lengths, lengths; then the shards that ``held`` names."""
+    sharded = isinstance(held, dict)
+    kind = DTYPES.get(dtype, dtype) + 16 * len(shape) + 128 * sharded
+    parts = [bytes([ROLES.get(role, role), kind]), *map(number, shape)]
+    if isinstance(held, dict):
+        parts += [text(held["name"]), bytes.fromhex(held["run"]), number(len(held["shards"]))]
+        parts += [number(n) for pair in held["shards"] for n in pair]
+    return b"".join(parts)
+
+
+def described(fields: list[Field], loss: float = math.nan) -> bytes:
+    return struct.pack("<d", loss) + b"".join(map(record, fields))
+
+
+def header(data: int, description: int) -> bytes:
+    said = (
+        b'{"__metadata__":{"saec":"3"},'
+        b'"data":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]},'
+        b'"description":{"dtype":"U8","shape":[%d],"data_offsets":[%d,%d]}}'
+        % (data, data, description, data, data + description)
+    )
+    return (248).to_bytes(8, "little") + said.ljust(248)
+
+
+def joined(fields: list[Field]) -> bytes:
+    """The tensors' bytes, those of the widest items first."""
+    tensors = [field["tensors"][role] for field in fields for role in _in_order(field["tensors"])]
+    inside = [tensor for tensor in tensors if isinstance(tensor[2], bytes)]
+    return b"".join(data for _, _, data in sorted(inside, key=lambda t: -WIDTHS.get(t[0], 1)))
+
+
+def build(fields: list[Field], loss: float = math.nan) -> bytes:
     """A file made by hand, without what is under test."""
-    return container({"saec": "2"}, tensors | {"description": packed(description)})
+    return assembled(joined(fields), described(fields, loss))
+
+
+def assembled(data: bytes, description: bytes) -> bytes:
+    return header(len(data), len(description)) + data + description
 
 
 def container(metadata: dict[str, str], tensors: dict[str, Tensor]) -> bytes:
+    """Any safetensors file."""
     header: dict[str, object] = {"__metadata__": metadata}
     offset = 0
     for key, (dtype, shape, data) in tensors.items():
@@ -90,40 +164,30 @@ def container(metadata: dict[str, str], tensors: dict[str, Tensor]) -> bytes:
     return len(encoded).to_bytes(8, "little") + encoded + payload
 
 
-def good() -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Fields user (clustered) and item (raw), and their tensors, not joined yet."""
+def good() -> list[Field]:
+    """Fields user (clustered) and item (raw)."""
     user = {
         "name": "user",
-        "codec": "clusters",
+        "codec": CLUSTERS,
+        "dtype": "F32",
         "vocab_size": 5,
         "dim": 2,
-        "dtype": "float32",
-        "code_bits": 2,
+        "details": bytes([2]),
+        "tensors": {
+            "codes": ("U8", [9], bytes([0b01010010, 0b00, 0, 0, 0, 0, 0, 0, 0])),
+            "codebook": ("F32", [3, 2], BOOK.tobytes()),
+        },
     }
-    item = {"name": "item", "codec": "raw", "vocab_size": 3, "dim": 2, "dtype": "float32"}
-    tensors = {
-        "0.codebook": ("F32", [3, 2], BOOK.tobytes()),
-        "1.weights": ("F32", [3, 2], BOOK.tobytes()),
-        "0.codes": ("U8", [9], bytes([0b01010010, 0b00, 0, 0, 0, 0, 0, 0, 0])),
+    item = {
+        "name": "item",
+        "codec": RAW,
+        "dtype": "F32",
+        "vocab_size": 3,
+        "dim": 2,
+        "details": b"",
+        "tensors": {"weights": ("F32", [3, 2], BOOK.tobytes())},
     }
-    return {"facts": {}, "fields": [user, item]}, tensors
-
-
-def join(description: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put the places of the fields' tensors into the description; return the joined tensors."""
-    joined: dict[str, Tensor] = {}
-    for key, (dtype, shape, data) in tensors.items():
-        index, role = key.split(".")
-        description["fields"][int(index)].setdefault("tensors", {})[role] = [dtype, *shape]
-        _, [count], before = joined.get(f"{role}.{dtype}", (dtype, [0], b""))
-        joined[f"{role}.{dtype}"] = (dtype, [count + math.prod(shape)], before + data)
-    return joined
-
-
-def good_file() -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """:func:`good`, joined."""
-    description, tensors = good()
-    return description, join(description, tensors)
+    return [user, item]
 
 
 def use(result: Compressed) -> None:
@@ -179,18 +243,16 @@ def save_in_shards(
                 sharded[role] = artifact.ShardedTensor(
                     tensor.dtype, tensor.shape, path.name, run, shards
                 )
-        entries.append(artifact.Entry(field.description, field.tensors, sharded))
-    loss = result.predicted_loss_increase
-    artifact.write(path, entries, {} if loss is None else {"predicted_loss_increase": loss})
+        entries.append(replace(field.entry, sharded=sharded))
+    artifact.write(path, entries, result.predicted_loss_increase)
 
 
-def by_hand() -> tuple[dict[str, Any], dict[str, Tensor], dict[str, bytes]]:
+def by_hand() -> tuple[list[Field], dict[str, bytes]]:
     """Field user with its codes in a shard, item with its weights inside; the shards by name."""
-    description, tensors = good()
-    joined = join(description, tensors)
-    _, _, data = joined.pop("codes.U8")
-    description["fields"][0]["tensors"]["codes"].append(copy.deepcopy(WHERE))
-    return description, joined, {FIRST: shard_by_hand(data)}
+    fields = good()
+    dtype, shape, data = fields[0]["tensors"]["codes"]
+    fields[0]["tensors"]["codes"] = (dtype, shape, copy.deepcopy(WHERE))
+    return fields, {FIRST: shard_by_hand(data)}
 
 
 def put(directory: Path, index: bytes, shards: dict[str, bytes]) -> Path:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +80,8 @@ def test_safetensors_reads_shards_and_what_joins_them(tmp_path: Path) -> None:
 
 
 def test_files_made_by_hand_are_read(tmp_path: Path) -> None:
-    description, joined, shards = by_hand()
-    result = load(put(tmp_path, build(description, joined), shards))
+    fields, shards = by_hand()
+    result = load(put(tmp_path, build(fields), shards))
     assert np.array_equal(result["user"].decode(), BOOK[CODES])
     assert np.array_equal(result["item"].decode(), BOOK)
     assert result.shard_count == 1
@@ -129,6 +130,10 @@ def test_pieces_are_one_array(large: Compressed, tmp_path: Path) -> None:
     assert (tmp_path / "one.saec").read_bytes() == (tmp_path / "whole.saec").read_bytes()
 
 
+def entry_of(name: str, sharded: dict[str, ShardedTensor]) -> Entry:
+    return Entry(name, 0, np.dtype(np.float32), 3, 300, b"xyz", {}, sharded)
+
+
 def test_shards_of_several_grains(tmp_path: Path) -> None:
     path = tmp_path / "a.saec"
     data = np.random.default_rng(0).integers(256, size=5 * GRAIN + 3).astype(np.uint8)
@@ -136,10 +141,11 @@ def test_shards_of_several_grains(tmp_path: Path) -> None:
     shards = tuple(write_shard(path, RUN, 10 - i, [cut]) for i, cut in enumerate(cuts))
     assert shards == (Shard(10, 3 * GRAIN), Shard(9, GRAIN), Shard(8, GRAIN + 3))
     tensor = ShardedTensor(U8, (len(data),), path.name, RUN, shards)
-    artifact.write(path, [Entry({"name": "a"}, {}, {"codes": tensor})], {"fact": 1})
-    [entry], facts = artifact.read(path)
-    assert facts == {"fact": 1}
-    assert entry.description == {"name": "a"}
+    artifact.write(path, [entry_of("a", {"codes": tensor})], 1.5)
+    [entry], loss = artifact.read(path)
+    assert loss == 1.5
+    assert (entry.name, entry.codec, entry.dtype) == ("a", 0, np.float32)
+    assert (entry.vocab_size, entry.dim, entry.details) == (3, 300, b"xyz")
     assert entry.sharded == {"codes": tensor}
     assert np.array_equal(entry.tensors["codes"], data)
 
@@ -195,10 +201,13 @@ def test_bytes_are_counted_before_writing(large: Compressed, tmp_path: Path) -> 
     field = large["weights"]
     shards = (Shard(1, GRAIN), Shard(2, field.nbytes - GRAIN))
     tensor = ShardedTensor(np.dtype(np.float32), (11_000, 3), path.name, RUN, shards)
-    entry = Entry(field.description, {}, {"weights": tensor})
+    entry = replace(field.entry, sharded={"weights": tensor})
     said = artifact.file_bytes([entry])
-    assert said - 2 * GRAIN - field.nbytes < 600
-    assert 0 <= artifact.entry_bytes(entry) - 2 * GRAIN - field.nbytes < 100
+    assert said == 264 + artifact.entry_bytes(entry)
+    # Codec, name, dtype, shape, details and number of tensors; role, dtype and shape of one; the
+    # name and run of its shards, their number, and number and size of each.
+    record = 1 + 8 + 1 + 2 + 1 + 1 + 1 + (1 + 1 + 2 + 1) + (1 + 6) + 8 + 1 + (1 + 3) + (1 + 3)
+    assert artifact.entry_bytes(entry) == record + 2 * GRAIN + field.nbytes
     data = field.tensors["weights"].view(np.uint8).reshape(-1)
     write_shard(path, RUN, 1, [data[:GRAIN]])
     write_shard(path, RUN, 2, [data[GRAIN:]])
@@ -369,7 +378,7 @@ def test_nothing_is_written_that_cannot_be_read(change: str, tmp_path: Path) -> 
     said = Shard(1, 16) if change == "longer" else shard
     tensor = ShardedTensor(BOOK.dtype, (said.nbytes // 8, 2), path.name, RUN, (said,))
     with pytest.raises(ArtifactError, match=f"shard '{FIRST}' "):
-        artifact.write(path, [Entry({}, {}, {"weights": tensor})])
+        artifact.write(path, [entry_of("a", {"weights": tensor})])
     assert path.read_bytes() == before
 
 
@@ -393,15 +402,14 @@ print(peak() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read memory from")
 def test_lookups_do_not_load_the_shards(tmp_path: Path) -> None:
-    description, joined, shards = by_hand()
+    fields, shards = by_hand()
     (tmp_path / "small").mkdir()
-    small = put(tmp_path / "small", build(description, joined), shards)
+    small = put(tmp_path / "small", build(fields), shards)
     half = 800 * GRAIN  # two shards of 52 MB of codes, as holes
-    user = description["fields"][0]
-    user.update(vocab_size=2 * half // 4, code_bits=32)
+    fields[0].update(vocab_size=2 * half // 4, details=bytes([32]))
     pairs = [[1, half], [2, half + 7]]
-    user["tensors"]["codes"] = ["U8", 2 * half + 7, WHERE | {"shards": pairs}]
-    large = put(tmp_path, build(description, joined), {})
+    fields[0]["tensors"]["codes"] = ("U8", [2 * half + 7], WHERE | {"shards": pairs})
+    large = put(tmp_path, build(fields), {})
     for number, size in pairs:
         text = json.dumps({"__metadata__": {"saec_run": RUN, "saec_shard": str(number)}})[:-1]
         piece = {"piece": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}

@@ -219,7 +219,7 @@ def test_memory_changes_no_byte(name: str, folder: Path, monkeypatch: pytest.Mon
     found = (folder / "out.saec").read_bytes()
     # Nothing may be held. (saec.compress is the function, too.)
     module = sys.modules["saec.compression.run"]
-    monkeypatch.setattr(module, "held_bytes", lambda memory, dim: 0)
+    monkeypatch.setattr(module, "held_bytes", lambda memory, dim, sampled: 0)
     compress(folder, CODECS[name], memory="64GB")
     assert (folder / "out.saec").read_bytes() == found
 

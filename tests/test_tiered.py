@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from saec import artifact
 from saec.bits.elias_fano import pack_starts
 from saec.bits.packing import PackedRows
 from saec.errors import ArtifactError, IdError
+from saec.format.code_part import CodePart
 from saec.format.compressed import Compressed
 from saec.format.load import load
 from saec.format.tier_index import TierVectors
-from saec.format.tier_layout import CodePart, Layout, tier_bounds
+from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField, part_coordinates
 
 AXES = np.array([[1, 0, 0.5], [0, 2, 0], [0, 0, -4], [10, 20, 30]], np.float16)
@@ -280,7 +282,6 @@ def test_filled_and_tuned_change_what_they_say() -> None:
         ({"axes": np.full((4, 3), np.inf, np.float16)}, "axes hold numbers that are not finite"),
         ({"dtype": "float64"}, "a table cannot have been 'float64'"),
         ({"name": ""}, "a field's name is a string"),
-        ({"renumbered": 1}, "renumbered is true or not given, not 1"),
     ],
 )
 def test_malformed(changes: dict[str, Any], message: str) -> None:
@@ -335,44 +336,65 @@ def test_a_file_whose_vectors_lie(fill: int, tmp_path: Path) -> None:
 def write(path: Path, changes: dict[str, Any], tensors: dict[str, Any]) -> None:
     """A file that says other things of :func:`two_tiers` than are true; None takes away."""
     entry = two_tiers(TierVectors.of(np.repeat([0, 1], [64, 2]))).entry
-    described = {key: v for key, v in (dict(entry.description) | changes).items() if v is not None}
     held = {role: t for role, t in (entry.tensors | tensors).items() if t is not None}
-    artifact.write(path, [artifact.Entry(described, held)])
+    artifact.write(path, [replace(entry, tensors=held, **changes)])
+
+
+# Bit-vectors; "2g 1j2": a grid of two bits, a table of one for two axes; "1 - 0".
+DETAILS = b"\2" + b"\2\x42\x61\2" + b"\3\x21\0\x20"
+
+
+def test_details() -> None:
+    vectors = TierVectors.of(np.repeat([0, 1], [64, 2]))
+    assert two_tiers(vectors).entry.details == DETAILS
+    assert two_tiers().entry.details == b"\0" + DETAILS[1:]
+    assert two_tiers(renumbered=True).entry.details == b"\1" + DETAILS[1:]
+    # "o" before a part sets the highest bit.
+    ordered = Layout.parse(66, ["o1g o1 1", "o1j2"])
+    assert ordered.packed() == b"\3\xc1\xa1\x21" + b"\1\xe1\2"
+
+
+def told(*tiers: bytes, index: int = 2) -> dict[str, Any]:
+    return {"details": bytes([index]) + b"".join(tiers)}
+
+
+FIRST, LAST = DETAILS[1:5], DETAILS[5:]
+NO_PART = "no part of a tier has the byte"
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tiers": None}, "damaged field 'user': 'tiers'"),
-        ({"tiers": 5}, "damaged field 'user'"),
-        ({"tiers": "2g"}, "damaged field 'user': 'g' describes no part"),
-        ({"tiers": ["2g 1j2"]}, "66 rows make 2 tiers, not 1"),
-        ({"tiers": {"2g 1j2": 1, "1 - 0": 1}}, "but its tensors say"),
-        ({"tiers": ["2g  1j2", "1 - 0"]}, "but its tensors say"),
-        ({"tiers": ["2g\t1j2", "1 - 0"]}, "but its tensors say"),
-        ({"tiers": ["2g 1j2", "1 - 0 "]}, "but its tensors say"),
-        ({"tiers": ["02g 1j2", "1 - 0"]}, "'02g' describes no part of a tier"),
-        ({"tiers": ["2g 1j2", ["1 - 0"]]}, "a tier is described by text, not by \\['1 - 0'\\]"),
-        ({"tiers": ["2g 1j2", "1 - 1"]}, r"values are float16 \(10,\)"),
-        ({"tiers": ["3g 1j2", "1 - 0"]}, r"codes are uint8 \(40,\)"),
-        ({"tiers": ["2g 1j2", "1 -"]}, r"values are float16 \(8,\)"),
-        ({"tiers": ["2g 1j2", "1 - 0 -"]}, r"axes are float16 \(5, 3\)"),
-        ({"vocab_size": 74}, r"codes are uint8 \(33,\)"),
-        ({"vocab_size": 64}, "64 rows make 1 tiers, not 2"),
-        ({"vocab_size": 66.0}, ".vocab_size. is 66.0, not a whole number"),
-        ({"vocab_size": "66"}, "a field has 1 to 4398046511104 rows, not '66'"),
-        ({"vocab_size": 2**70}, "damaged field 'user'"),
-        ({"vocab_size": -66}, "a field has 1 to 4398046511104 rows, not -66"),
-        ({"dim": 4}, "but its tensors say"),
-        ({"dtype": "int8"}, "a table cannot have been 'int8'"),
-        ({"more": 1}, "but its tensors say"),
-        ({"renumbered": True}, "renumbered features are in order of frequency, but have tiers"),
-        ({"renumbered": False}, "but its tensors say"),
-        ({"renumbered": 1}, "renumbered is true or not given, not 1"),
-        ({"renumbered": "yes"}, "renumbered is true or not given, not 'yes'"),
+        ({"details": b""}, "1 bytes are announced, and 0 are left"),
+        (told(FIRST), "1 bytes are announced, and 0 are left"),
+        (told(FIRST, LAST[:-1]), "1 bytes are announced, and 0 are left"),
+        (told(FIRST, LAST, b"\0"), "1 bytes follow the parts of its tiers"),
+        (told(FIRST, LAST, index=3), "ids lead to rows in the unknown way 3"),
+        (told(FIRST, LAST, index=0), "axes, codes, tiers, values; its tensors make .* of axes, "),
+        (told(FIRST, LAST, index=1), "axes, codes, tiers, values; its tensors make .* of axes, "),
+        (told(b"\2\x42\x61\1", LAST), f"{NO_PART} 97 and 1 axes"),
+        (told(b"\2\x42\x61\x64", LAST), f"{NO_PART} 97 and 100 axes"),
+        (told(b"\1\x40", LAST), f"{NO_PART} 64 and 1 axes"),
+        (told(b"\1\x01", LAST), f"{NO_PART} 1 and 1 axes"),
+        (told(b"\1\x80", LAST), f"{NO_PART} 128 and 1 axes"),
+        (told(b"\1\xa0", LAST), f"{NO_PART} 160 and 1 axes"),
+        (told(b"\1\x31", LAST), f"{NO_PART} 49 and 1 axes"),
+        (told(FIRST, b"\2\x21\xa1"), "rows are in order of their first codes, not as in '1 o1'"),
+        (told(b"\2\xb0\xa1", LAST), "more than 16 bits are in order in 'o16 o1'"),
+        (told(b"\2\xc2\x61\2", LAST), "codes are uint8"),
+        (told(FIRST, b"\3\x21\0\x21"), r"values are float16 \(10,\)"),
+        (told(b"\2\x43\x61\2", LAST), r"codes are uint8 \(40,\)"),
+        (told(FIRST, b"\2\x21\0"), r"values are float16 \(8,\)"),
+        (told(FIRST, b"\4\x21\0\x20\0"), r"axes are float16 \(5, 3\)"),
+        ({"vocab_size": 74}, "tier vectors of 74 ids|codes are uint8"),
+        ({"vocab_size": 64}, "4 bytes follow the parts of its tiers"),
+        ({"vocab_size": 0}, "a field has 1 to 4398046511104 rows, not 0"),
+        ({"vocab_size": 2**62}, "a field has 1 to 4398046511104 rows, not 46"),
+        ({"dim": 4}, r"its record says float32 \(66, 4\)"),
+        ({"dtype": np.dtype(np.int8)}, "a table cannot have been 'int8'"),
     ],
 )
-def test_malformed_description(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_malformed_record(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     write(tmp_path / "a.saec", changes, {})
     with pytest.raises(ArtifactError, match=message):
         load(tmp_path / "a.saec")
@@ -381,10 +403,13 @@ def test_malformed_description(changes: dict[str, Any], message: str, tmp_path: 
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"codes": None}, "damaged field 'user': 'codes'"),
-        ({"values": None}, "damaged field 'user': 'values'"),
-        ({"axes": None}, "damaged field 'user': 'axes'"),
-        ({"more": np.zeros(1, np.uint8)}, "but its tensors say"),
+        ({"codes": None}, "damaged field 'user': there is no tensor 'codes'"),
+        ({"values": None}, "damaged field 'user': there is no tensor 'values'"),
+        ({"axes": None}, "damaged field 'user': there is no tensor 'axes'"),
+        ({"tiers": None}, "damaged field 'user': there is no tensor 'tiers'"),
+        ({"weights": np.zeros(1, np.uint8)}, "tiers, values, weights; its tensors make"),
+        ({"starts": np.zeros(1, np.uint8)}, r"starts are uint8 \(0,\), not uint8 \(1,\)"),
+        ({"starts": np.zeros(0, np.uint8)}, "starts, tiers, values; its tensors make"),
         ({"tiers": np.zeros(67, np.uint8)}, "tier vectors of 66 ids take 68 bytes, not uint8"),
         ({"tiers": np.zeros(68, np.int8)}, "tier vectors of 66 ids take 68 bytes, not int8"),
         ({"values": VALUES.view(np.int8)}, r"values are float16 \(9,\), not int8 \(18,\)"),
@@ -396,19 +421,25 @@ def test_malformed_tensors(tensors: dict[str, Any], message: str, tmp_path: Path
         load(tmp_path / "a.saec")
 
 
-PARTS = st.sampled_from(["-", "0", "1", "2g", "1j2", "0j2", "2g 1j2", "1 - 0", "3", "16", "1j99"])
+# "-", "0", "1", "2g", "1j2", "0j2", "3", "16", "1j99", "o1"
+PARTS = st.sampled_from(
+    [b"\0", b"\x20", b"\x21", b"\x42", b"\x61\2", b"\x60\2", b"\x23", b"\x30", b"\x61\x63", b"\xa1"]
+)
+TIERS = st.lists(PARTS, max_size=4).map(lambda parts: bytes([len(parts)]) + b"".join(parts))
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    tiers=st.lists(st.lists(PARTS, max_size=3).map(" ".join), max_size=3),
-    vocab_size=st.sampled_from([1, 64, 65, 66, 67, 255, 2**31, 2**63 - 1, 2**64]),
+    index=st.integers(0, 3),
+    tiers=st.lists(TIERS, max_size=3).map(b"".join),
+    vocab_size=st.sampled_from([1, 64, 65, 66, 67, 255, 2**31, 2**63 - 1]),
     sizes=st.tuples(st.integers(0, 80), st.integers(0, 20), st.integers(0, 5)),
     vectors=st.none() | st.sampled_from([0, 67, 68, 136]),
     fill=st.integers(0, 255),
 )
-def test_any_description_is_used_or_refused(
-    tiers: list[str],
+def test_any_record_is_used_or_refused(
+    index: int,
+    tiers: bytes,
     vocab_size: int,
     sizes: tuple[int, int, int],
     vectors: int | None,
@@ -422,7 +453,7 @@ def test_any_description_is_used_or_refused(
         "axes": np.ones((axes, 3), np.float16),
         "tiers": None if vectors is None else np.full(vectors, fill, np.uint8),
     }
-    write(tmp_path / "a.saec", {"tiers": tiers, "vocab_size": vocab_size}, tensors)
+    write(tmp_path / "a.saec", {"vocab_size": vocab_size} | told(tiers, index=index), tensors)
     try:
         field = load(tmp_path / "a.saec")["user"]
         assert np.isfinite(field.lookup([0, vocab_size - 1, vocab_size // 2])).all()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from saec.errors import ArtifactError
-from saec.format.tier_layout import CodePart, Layout, tier_bounds
+from saec.format.code_part import CodePart
+from saec.format.tier_layout import Layout, tier_bounds
 
 
 @pytest.mark.parametrize(

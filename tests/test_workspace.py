@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from saec import Axes, Clusters, Field
+from saec.codecs.raw import Raw
 from saec.errors import ArtifactError, BudgetError
 from saec.streaming.scratch import IN_MEMORY, Workspace, held_bytes
 from saec.util.atomic_file import reserve
@@ -104,23 +106,37 @@ def test_what_failed_is_not_recalled(tmp_path: Path) -> None:
 
 
 def test_what_may_be_held() -> None:
-    large, small = held_bytes("64GB", 16), held_bytes(64 * 10**9, 128)
+    large, small = held_bytes("64GB", 16, 0), held_bytes(64 * 10**9, 16, 10**9)
     assert 0 < small < large < 64 * 10**9
-    # A more than a hundred thousand sampled rows in each of a dozen tiers, thrice.
-    assert large - small == pytest.approx(3 * 4 * (128 - 16) * (12 << 17), abs=64 << 20)
-    assert held_bytes("65GB", 16) - large == pytest.approx(10**9, abs=64 << 20)
+    assert large - small == pytest.approx(10**9, abs=64 << 20)
+    assert held_bytes("65GB", 16, 0) - large == pytest.approx(10**9, abs=64 << 20)
+
+
+def test_what_codecs_take_for_samples() -> None:
+    def table(rows: int) -> Field:
+        zeros = np.broadcast_to(np.float32(0), (rows, 4))
+        return Field("a", zeros, np.broadcast_to(1, rows))
+
+    # Rows, three times: all of small tiers, 2^17 of each of the larger ones.
+    assert Axes().sampled_bytes(table(300)) == 3 * 16 * 300
+    assert Axes().sampled_bytes(table(300_000)) == 3 * 16 * (65_536 + 131_072 + 37_856)
+    # Rows, twice: at most 2^15 of the most frequent, and as many of the others.
+    assert Clusters().sampled_bytes(table(300)) == 2 * 16 * 300
+    assert Clusters().sampled_bytes(table(300_000)) == 2 * 16 * 65_536
+    assert Raw().sampled_bytes(table(300)) == 0
 
 
 @pytest.mark.parametrize("memory", ["100MB", 1000])
 def test_too_little_memory_is_refused_with_what_it_takes(memory: int | str) -> None:
     with pytest.raises(BudgetError, match=f"{memory} of memory are") as caught:
-        held_bytes(memory, 64)
+        held_bytes(memory, 64, 10**8)
     found = re.search(r"tables of dim 64 take (\d+) at least", str(caught.value))
     assert found is not None
     least = int(found[1])
-    assert held_bytes(least + (64 << 20), 64) == pytest.approx(64 << 20, abs=63 << 20)
+    assert least > (400 << 20) + 10**8
+    assert held_bytes(least + (64 << 20), 64, 10**8) == pytest.approx(64 << 20, abs=63 << 20)
 
 
 def test_memory_that_cannot_be_read() -> None:
     with pytest.raises(BudgetError, match="cannot read 'much' as a size"):
-        held_bytes("much", 8)
+        held_bytes("much", 8, 0)

@@ -13,7 +13,8 @@ from coding_calls import encode as encode_checked
 from coding_calls import lost_nats, offers
 from numpy.typing import NDArray
 
-from saec.codecs.clusters.codec import Clusters, ClustersChoice
+from saec.codecs.clusters.choice import ClustersChoice
+from saec.codecs.clusters.codec import Clusters
 from saec.codecs.protocol import Option
 from saec.errors import OptionError
 from saec.format.clustered_field import ClusteredField

@@ -11,7 +11,7 @@ import pytest
 from saec.codecs.axes.candidates import Offer, TierOffers
 from saec.codecs.axes.lagrangian import Layered, sweep
 from saec.codecs.axes.quantizer import Coder
-from saec.format.tier_layout import CodePart
+from saec.format.code_part import CodePart
 
 Point = tuple[float, float]
 

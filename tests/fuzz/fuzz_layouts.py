@@ -11,7 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from artifact_files import Tensor, build
+from artifact_files import AXES, CLUSTERS, Tensor, build
 
 from saec.bits.packing import packed_bytes
 from saec.format.tier_index import TierVectors
@@ -34,7 +34,7 @@ def tiered(rng: Random) -> bytes:
     dim = rng.choice([1, 2, 3, 4, 8, 16, 17, 100])
     values = np.frombuffer(rng.randbytes(2 * layout.value_count), np.float16)
     axes = np.frombuffer(rng.randbytes(2 * (layout.rank + 1) * dim), np.float16)
-    arrays: dict[str, tuple[str, list[int], bytes]] = {
+    arrays: dict[str, Tensor] = {
         "values": ("F16", [len(values)], _finite(values).tobytes()),
         "axes": ("F16", [layout.rank + 1, dim], _finite(axes).tobytes()),
         "codes": ("U8", [layout.code_bytes], rng.randbytes(layout.code_bytes)),
@@ -45,9 +45,8 @@ def tiered(rng: Random) -> bytes:
     if layout.first_start_bytes[-1]:
         starts = _starts(rng, layout)
         arrays["starts"] = ("U8", [len(starts)], starts)
-    field = {"name": "a", "codec": "axes", "vocab_size": count, "dim": dim, "dtype": "float32"}
-    field |= {"tiers": texts} | ({"renumbered": True} if renumbered else {})
-    return _artifact(field, arrays)
+    index = 1 if renumbered else 2 if "tiers" in arrays else 0
+    return _artifact(AXES, (count, dim), bytes([index]) + layout.packed(), arrays)
 
 
 def clustered(rng: Random) -> bytes:
@@ -58,7 +57,7 @@ def clustered(rng: Random) -> bytes:
     kind = "I8" if dim > rank else rng.choice(["F32", "F16", "I8"])
     width = {"F32": 4, "F16": 2, "I8": 1}[kind]
     size = packed_bytes(count, bits)
-    arrays: dict[str, tuple[str, list[int], bytes]] = {
+    arrays: dict[str, Tensor] = {
         "codes": ("U8", [size], rng.choice([bytes(size), rng.randbytes(size)])),
         "codebook": (kind, [clusters, rank], rng.randbytes(clusters * rank * width)),
     }
@@ -67,16 +66,14 @@ def clustered(rng: Random) -> bytes:
     if dim > rank:
         axes = _finite(np.frombuffer(rng.randbytes(2 * (rank + 1) * dim), np.float16))
         arrays["axes"] = ("F16", [rank + 1, dim], axes.tobytes())
-    field = {"name": "a", "codec": "clusters", "vocab_size": count, "dim": dim}
-    return _artifact(field | {"dtype": "float32", "code_bits": bits}, arrays)
+    return _artifact(CLUSTERS, (count, dim), bytes([bits]), arrays)
 
 
-def _artifact(field: dict[str, Any], arrays: dict[str, Tensor]) -> bytes:
-    field["tensors"] = {role: [dtype, *shape] for role, (dtype, shape, _) in arrays.items()}
-    joined: dict[str, Tensor] = {}
-    for role, (dtype, shape, data) in arrays.items():
-        joined[f"{role}.{dtype}"] = (dtype, [int(np.prod(shape))], data)
-    return build({"facts": {}, "fields": [field]}, joined)
+def _artifact(
+    codec: int, shape: tuple[int, int], details: bytes, arrays: dict[str, Tensor]
+) -> bytes:
+    field = {"name": "a", "codec": codec, "dtype": "F32", "details": details, "tensors": arrays}
+    return build([field | {"vocab_size": shape[0], "dim": shape[1]}])
 
 
 def _tier(rng: Random, big: bool) -> str:

@@ -1,4 +1,4 @@
-"""Write golden.saec: every kind of tensor that format 2 knows, with numbers chosen by hand.
+"""Write golden.saec: every kind of tensor that format 3 knows, with numbers chosen by hand.
 
 And sharded.saec with its shards, of which one tensor has two; and ordered.saec, whose rows are in
 order of their codes.
@@ -8,12 +8,13 @@ Run it only when the format gets a new number: old files must stay readable, bit
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
-from saec.artifact import GRAIN, Entry, ShardedTensor, write, write_shard
+from saec.artifact import GRAIN, ShardedTensor, write, write_shard
 from saec.bits.elias_fano import pack_starts
 from saec.bits.packing import PackedCodes, PackedRows
 from saec.format.clustered_field import ClusteredField
@@ -118,10 +119,10 @@ def save_sharded(path: Path) -> None:
     held = ShardedTensor(codes.dtype, codes.shape, path.name, RUN, (first, second))
     rows = ShardedTensor(hour.weights.dtype, (3, 2), path.name, RUN, (third,))
     entries = [
-        Entry(user.description, user.tensors, {"codes": held}),
-        Entry(hour.description, hour.tensors, {"weights": rows}),
+        replace(user.entry, sharded={"codes": held}),
+        replace(hour.entry, sharded={"weights": rows}),
     ]
-    write(path, entries, {"predicted_loss_increase": 0.25})
+    write(path, entries, 0.25)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,8 +70,8 @@ def read() -> Callable[[Path], dict[str, np.ndarray]]:
     [block] = re.findall(r"```python\n(import json\n.*?)\ntables = ", FORMAT.read_text(), re.DOTALL)
     assert re.findall(r"^(?:import|from) .*", block, re.MULTILINE) == [
         "import json",
-        "import zlib",
         "import numpy as np",
+        "from itertools import islice",
         "from pathlib import Path",
     ]
     namespace: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {}
@@ -122,30 +120,17 @@ def test_rows_in_order_give_literal_numbers(
     assert saec.load(ORDERED)["movie"].decode().tolist() == rows
 
 
-def unpacked(path: Path) -> tuple[dict[str, object], bytes, bytes]:
-    """The header's tensors, the other tensors' bytes, and the description's text."""
-    content = path.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    first, last = header.pop("description")["data_offsets"]
-    assert start + last == len(content)
-    return header, content[start : start + first], zlib.decompress(content[start + first :])
-
-
 def test_the_file_is_written_as_ever(tmp_path: Path) -> None:
-    # Other versions of zlib may pack the same text into other bytes.
     golden().save(tmp_path / "now.saec")
-    assert unpacked(tmp_path / "now.saec") == unpacked(GOLDEN)
+    assert (tmp_path / "now.saec").read_bytes() == GOLDEN.read_bytes()
 
 
 def test_rows_in_order_are_written_as_ever(tmp_path: Path) -> None:
     ordered().save(tmp_path / "now.saec")
-    assert unpacked(tmp_path / "now.saec") == unpacked(ORDERED)
+    assert (tmp_path / "now.saec").read_bytes() == ORDERED.read_bytes()
 
 
 def test_shards_are_written_as_ever(tmp_path: Path) -> None:
     save_sharded(tmp_path / SHARDED.name)
-    assert unpacked(tmp_path / SHARDED.name) == unpacked(SHARDED)
-    for number in (1, 2, 3):
-        name = f"sharded.saec.{RUN}-0000{number}"
+    for name in (SHARDED.name, *(f"{SHARDED.name}.{RUN}-0000{number}" for number in (1, 2, 3))):
         assert (tmp_path / name).read_bytes() == SHARDED.with_name(name).read_bytes()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,10 @@ from serving import Server, tensor
 from tritonclient.utils import InferenceServerException
 
 from saec.errors import ArtifactError
-from saec.format.tier_layout import tier_bounds
+from saec.format.code_part import CodePart
+from saec.format.compressed import Compressed
+from saec.format.tier_layout import Layout, tier_bounds
+from saec.format.tiered_field import TieredField
 from saec.serve.lookup_model import LookupModel
 
 GOOD = {"inputs": [tensor("user", [3, 141])]}
@@ -25,27 +26,12 @@ GOOD = {"inputs": [tensor("user", [3, 141])]}
 
 def write_claim(path: Path, rows: int) -> int:
     """An artifact of a field of many rows that take no bits; gives its size."""
-    tiers = ["-"] * (len(tier_bounds(rows)) - 1)
-    field = {"name": "user", "codec": "axes", "vocab_size": rows, "dim": 4, "dtype": "float32"}
-    shapes = {"codes": ["U8", 7], "values": ["F16", 0], "axes": ["F16", 2, 4]}
-    said = json.dumps({"facts": {}, "fields": [{**field, "tensors": shapes, "tiers": tiers}]})
-    packed = zlib.compress(said.encode())
-    parts = {
-        "values.F16": ("F16", 0, b""),
-        "axes.F16": ("F16", 8, bytes(16)),
-        "codes.U8": ("U8", 7, bytes(7)),
-        "description": ("U8", len(packed), packed),
-    }
-    header: dict[str, object] = {"__metadata__": {"saec": "2"}}
-    first = 0
-    for name, (dtype, length, content) in parts.items():
-        last = first + len(content)
-        header[name] = {"dtype": dtype, "shape": [length], "data_offsets": [first, last]}
-        first = last
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    content = b"".join(content for *_, content in parts.values())
-    return path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+    layout = Layout(rows, ((CodePart(),),) * (len(tier_bounds(rows)) - 1))
+    zeros = np.zeros(8, np.float16)
+    codes = np.zeros(layout.code_bytes, np.uint8)
+    field = TieredField("user", layout, codes, zeros[:0], zeros.reshape(2, 4), None, "float32")
+    Compressed([field]).save(path)
+    return path.stat().st_size
 
 
 def test_checking_is_bounded_by_the_bytes_of_the_file(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
-"""The file that holds compressed tables: safetensors, with their description as one more tensor.
+"""The file that holds compressed tables: safetensors, with a record that describes each field.
 
-The format is described in docs/format.md. This package knows the container only: facts, and entries
-with a description and named tensors, whose bytes may stand in shards beside the file. What they
-mean is checked in :mod:`saec.format.compressed`.
+The format is described in docs/format.md. This package knows the container only: entries with a
+record and named tensors, whose bytes may stand in shards beside the file. What they mean is checked
+in :mod:`saec.format.load`.
 """
 
 from __future__ import annotations
 
-from saec.artifact.container import FORMAT, shortly
-from saec.artifact.entry import Entry
+from saec.artifact.byte_reader import ByteReader, number_bytes
+from saec.artifact.container import FIXED_BYTES, FORMAT, shortly
+from saec.artifact.entry import Entry, Stored
 from saec.artifact.reading import read
 from saec.artifact.shards import (
     GRAIN,
@@ -23,15 +24,19 @@ from saec.artifact.shards import (
 from saec.artifact.writing import entry_bytes, file_bytes, write
 
 __all__ = [
+    "FIXED_BYTES",
     "FORMAT",
     "GRAIN",
+    "ByteReader",
     "Entry",
     "Shard",
     "ShardedTensor",
+    "Stored",
     "entry_bytes",
     "file_bytes",
     "find_shard",
     "map_shards",
+    "number_bytes",
     "read",
     "remove_run",
     "remove_stale",

@@ -1,4 +1,4 @@
-"""What reading and writing agree on: dtypes, names, limits, and how a header is spelt."""
+"""What reading and writing agree on: dtypes, limits, and how the file's header is spelt."""
 
 from __future__ import annotations
 
@@ -14,35 +14,40 @@ from numpy.typing import NDArray
 from saec.util.atomic_file import let_go
 
 __all__ = [
+    "DATA",
     "DESCRIPTION",
     "DTYPES",
+    "FIXED_BYTES",
     "FORMAT",
+    "HEADER_BYTES",
+    "LOSS",
     "MOST_BYTES",
     "MOST_FIELDS",
     "MOST_HEADER_BYTES",
-    "NAMES",
     "byte_blocks",
-    "compact",
+    "file_header",
     "padded_header",
     "shortly",
 ]
 
-FORMAT = 2
+FORMAT = 3
 
-# Widest first, so that each tensor starts at a multiple of its item size.
-DTYPES: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I8": np.dtype(np.int8),
-    "U8": np.dtype(np.uint8),
-}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# In the order of their codes in a file, from 1 on: append only.
+DTYPES: tuple[np.dtype[Any], ...] = (
+    np.dtype(np.float32),
+    np.dtype(np.float16),
+    np.dtype(ml_dtypes.bfloat16),
+    np.dtype(np.int8),
+    np.dtype(np.uint8),
+)
 
-DESCRIPTION = "description"  # no field's tensor: those have a dot in their names
-MOST_BYTES = 16 << 20  # of the description, packed or not
+DATA, DESCRIPTION = "data", "description"  # the tensors of a file
+HEADER_BYTES = 256  # of a file, with the length before it, whatever the fields
+LOSS = np.dtype("<f8")  # of the predicted loss increase, with which the description begins
+FIXED_BYTES = HEADER_BYTES + LOSS.itemsize  # of a file without fields
+MOST_BYTES = 16 << 20  # of the description
 MOST_FIELDS = 1 << 16
-MOST_HEADER_BYTES = 1 << 16  # a file has a tensor for each role and dtype, and no others
+MOST_HEADER_BYTES = 1 << 16  # of a file that is read to tell what is wrong with it
 
 _BLOCK_BYTES = 4 << 20
 
@@ -55,14 +60,26 @@ def shortly(value: object) -> str:
     return _SHORT.repr(value)
 
 
-def compact(value: Mapping[str, Any]) -> str:
-    """JSON without a blank."""
-    return json.dumps(value, separators=(",", ":"))
+def file_header(data_bytes: int, description_bytes: int) -> bytes:
+    """How a file with tensors of these sizes begins, always in :data:`HEADER_BYTES` bytes."""
+    end = data_bytes + description_bytes
+    header = {
+        "__metadata__": {"saec": str(FORMAT)},
+        DATA: _bytes_tensor(0, data_bytes),
+        DESCRIPTION: _bytes_tensor(data_bytes, end),
+    }
+    begin = padded_header(header, HEADER_BYTES)
+    assert len(begin) == HEADER_BYTES, "no file is so large that its sizes need more digits"
+    return begin
+
+
+def _bytes_tensor(start: int, stop: int) -> dict[str, Any]:
+    return {"dtype": "U8", "shape": [stop - start], "data_offsets": [start, stop]}
 
 
 def padded_header(header: Mapping[str, Any], multiple: int) -> bytes:
     """How a safetensors file begins, with blanks up to the next multiple of so many bytes."""
-    text = compact(header).encode()
+    text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % multiple)
     return len(text).to_bytes(8, "little") + text
 

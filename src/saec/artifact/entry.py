@@ -1,94 +1,227 @@
-"""One field of a file, and how the description spells where its tensors are."""
+"""One field of a file, and its record: the bytes that describe it, which depend on it alone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from saec.artifact.container import DTYPES, NAMES, shortly
+from saec.artifact.byte_reader import ByteReader, number_bytes, text_bytes
+from saec.artifact.container import DTYPES, shortly
 from saec.artifact.shards import Shard, ShardedTensor
 from saec.errors import ArtifactError
 
-__all__ = ["Entry", "Place", "described", "place_of"]
+__all__ = ["ROLES", "Entry", "Place", "Record", "Stored", "read_record", "record_of"]
 
-_MOST_LENGTHS = 2  # a shape has one or two
-_SHARDS_KEYS = {"name", "run", "shards"}
+# In the order of their numbers in a file, from 0 on: append only.
+ROLES = ("weights", "codes", "codebook", "grid", "axes", "values", "tiers", "starts")
+
+Stored = NDArray[Any] | ShardedTensor
+"""A tensor of a field: an array in memory or mapped, or bytes that workers left in shards."""
+
+MOST_NAME_BYTES = (1 << 16) - 1
+
+# The byte of a tensor: its dtype, then one or two lengths, then whether its bytes are in shards.
+_DTYPE_BITS = 4
+_DIMENSIONS_BITS = 3
+_IN_SHARDS = 1 << 7
+_MOST_LENGTH = 1 << 62
+_RUN_BYTES = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One field: a JSON-able description and its tensors of one or two dimensions, by role.
+    """One field of a file.
 
     Args:
-        description: of the field, without its tensors.
-        tensors: in memory or mapped.
+        name: not empty, and unique in its file.
+        codec: number of the form in which the table is stored, below 256.
+        dtype: of the table that was compressed.
+        vocab_size, dim: its shape.
+        details: what the codec says of the field besides, in as many bytes as it likes.
+        tensors: of one or two dimensions, by role, one of :data:`ROLES`; in memory or mapped.
         sharded: tensors whose bytes stand in shards, and not in the file itself. A role that is in
             ``tensors``, too, is mapped there, or may be: only what is here is written of it.
     """
 
-    description: Mapping[str, Any]
+    name: str
+    codec: int
+    dtype: np.dtype[Any]
+    vocab_size: int
+    dim: int
+    details: bytes
     tensors: Mapping[str, NDArray[Any]]
     sharded: Mapping[str, ShardedTensor] = field(default_factory=dict)
 
     @property
     def inside(self) -> dict[str, NDArray[Any]]:
-        """The tensors whose bytes the file itself holds."""
-        return {role: part for role, part in self.tensors.items() if role not in self.sharded}
+        """The tensors whose bytes the file itself holds, in the order of :data:`ROLES`."""
+        return {
+            role: self.tensors[role]
+            for role in sorted(self.tensors, key=ROLES.index)
+            if role not in self.sharded
+        }
+
+    @cached_property
+    def head(self) -> bytes:
+        """The record up to the tensors; errors as of :func:`record_of`."""
+        return b"".join(
+            [
+                bytes([self.codec]),
+                _name_bytes(self.name),
+                bytes([_dtype_number(self.dtype)]),
+                number_bytes(self.vocab_size),
+                number_bytes(self.dim),
+                text_bytes(self.details),
+            ]
+        )
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the description says that a tensor is: in ``shards``, or next in the file's own."""
+    """What a record says of a tensor: where its bytes are in ``shards``, or that the file's own
+    data hold them."""
 
-    dtype: str
-    shape: list[int]
-    shards: dict[str, Any] | None
+    role: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    shards: ShardedTensor | None
 
-    def sharded(self) -> ShardedTensor:
-        """The tensor in shards; raises ArtifactError if the description says nonsense of it."""
-        said = self.shards
-        if said is None or said.keys() != _SHARDS_KEYS or self.dtype not in DTYPES:
-            raise ArtifactError(f"{shortly(said)} are no shards of {self.dtype}")
-        pairs = said["shards"]
-        if not isinstance(pairs, list) or not all(map(_is_shard, pairs)):
-            raise ArtifactError(f"{shortly(pairs)} are no shards' numbers and sizes")
-        shards = tuple(Shard(number, nbytes) for number, nbytes in pairs)
-        dtype, shape = DTYPES[self.dtype], tuple(self.shape)
-        return ShardedTensor(dtype, shape, said["name"], said["run"], shards)
+    @property
+    def inside_bytes(self) -> int:
+        """Bytes that the file's own data hold of the tensor."""
+        return 0 if self.shards else math.prod(self.shape) * self.dtype.itemsize
 
 
-def described(entry: Entry) -> dict[str, Any]:
-    """The description with its tensors' dtypes, shapes and shards."""
-    places: dict[str, list[Any]] = {
-        role: [NAMES[tensor.dtype], *tensor.shape, _shards(tensor)]
-        for role, tensor in entry.sharded.items()
-    }
-    places |= {role: [NAMES[part.dtype], *part.shape] for role, part in entry.inside.items()}
-    return {**entry.description, "tensors": places}
+@dataclass(frozen=True)
+class Record:
+    """A record, as it was read; see :class:`Entry`."""
+
+    name: str
+    codec: int
+    dtype: np.dtype[Any]
+    vocab_size: int
+    dim: int
+    details: bytes
+    places: tuple[Place, ...]
+
+    def entry(self, tensors: Mapping[str, NDArray[Any]]) -> Entry:
+        """The field with its ``tensors``, mapped."""
+        sharded = {place.role: place.shards for place in self.places if place.shards}
+        return Entry(
+            self.name,
+            self.codec,
+            self.dtype,
+            self.vocab_size,
+            self.dim,
+            self.details,
+            tensors,
+            sharded,
+        )
 
 
-def _shards(tensor: ShardedTensor) -> dict[str, Any]:
-    pairs = [[shard.number, shard.nbytes] for shard in tensor.shards]
-    return {"name": tensor.name, "run": tensor.run, "shards": pairs}
+def record_of(entry: Entry) -> bytes:
+    """The record of a field.
+
+    Raises:
+        ArtifactError: the name of the field or of its shards is no UTF-8, or longer than a record
+            holds.
+    """
+    tensors: dict[str, Stored] = {**entry.inside, **entry.sharded}
+    parts = [entry.head, bytes([len(tensors)])]
+    for role in sorted(tensors, key=ROLES.index):
+        parts.append(bytes([ROLES.index(role)]))
+        parts += _tensor_parts(tensors[role])
+    return b"".join(parts)
 
 
-def place_of(said: object) -> Place | None:
-    """A list of a text, of one or two lengths and, maybe, of an object; None if it is none."""
-    if not isinstance(said, list) or not said or not isinstance(said[0], str):
-        return None
-    dtype, *lengths = said
-    shards = lengths.pop() if lengths and isinstance(lengths[-1], dict) else None
-    if not 1 <= len(lengths) <= _MOST_LENGTHS or not all(map(_is_length, lengths)):
-        return None
-    return Place(dtype, lengths, shards)
+def _tensor_parts(tensor: Stored) -> list[bytes]:
+    in_shards = isinstance(tensor, ShardedTensor)
+    assert 1 <= len(tensor.shape) <= 2, f"a tensor of shape {tensor.shape}"
+    kind = _dtype_number(tensor.dtype) | len(tensor.shape) << _DTYPE_BITS
+    lengths = map(number_bytes, tensor.shape)
+    parts = [bytes([kind | (_IN_SHARDS if in_shards else 0)]), *lengths]
+    if isinstance(tensor, ShardedTensor):
+        parts += [_name_bytes(tensor.name), bytes.fromhex(tensor.run)]
+        parts.append(number_bytes(len(tensor.shards)))
+        for shard in tensor.shards:
+            parts += [number_bytes(shard.number), number_bytes(shard.nbytes)]
+    return parts
 
 
-def _is_length(said: object) -> bool:
-    return type(said) is int and said >= 0  # True is no length
+def _name_bytes(name: str) -> bytes:
+    try:
+        said = name.encode()
+    except UnicodeEncodeError as error:
+        raise ArtifactError(f"the name {shortly(name)} is no UTF-8: {error}") from error
+    if len(said) > MOST_NAME_BYTES:
+        raise ArtifactError(
+            f"the name {shortly(name)} takes {len(said)} bytes; the limit is {MOST_NAME_BYTES}"
+        )
+    return text_bytes(said)
 
 
-def _is_shard(said: object) -> bool:
-    return isinstance(said, list) and len(said) == 2 and all(map(_is_length, said))
+def read_record(reader: ByteReader) -> Record:
+    """The next record.
+
+    Raises:
+        ArtifactError: it ends early, or says what no record can; names the field where it can.
+    """
+    codec = reader.byte()
+    name = _text(reader)
+    try:
+        dtype = _dtype(reader.byte())
+        vocab_size, dim = reader.number(), reader.number()
+        details = reader.text()
+        places: list[Place] = []
+        for _ in range(reader.byte()):
+            role = reader.byte()
+            least = ROLES.index(places[-1].role) + 1 if places else 0
+            if not least <= role < len(ROLES):
+                raise ArtifactError(f"role {role} is unknown, or out of order")
+            places.append(_place(ROLES[role], reader))
+    except ArtifactError as error:
+        raise ArtifactError(f"field {shortly(name)}: {error}") from error
+    return Record(name, codec, dtype, vocab_size, dim, details, tuple(places))
+
+
+def _place(role: str, reader: ByteReader) -> Place:
+    kind = reader.byte()
+    dtype = _dtype(kind & (1 << _DTYPE_BITS) - 1)
+    dimensions = kind >> _DTYPE_BITS & (1 << _DIMENSIONS_BITS) - 1
+    if not 1 <= dimensions <= 2:
+        raise ArtifactError(f"{role!r} has {dimensions} dimensions, not 1 or 2")
+    shape = tuple(reader.number() for _ in range(dimensions))
+    if any(length >= _MOST_LENGTH for length in shape):
+        raise ArtifactError(f"{role!r} cannot have shape {shape}")
+    if not kind & _IN_SHARDS:
+        return Place(role, dtype, shape, None)
+    name, run = _text(reader), reader.take(_RUN_BYTES).hex()
+    # Each shard takes bytes of the record, so that these bound their number.
+    shards = tuple(Shard(reader.number(), reader.number()) for _ in range(reader.number()))
+    return Place(role, dtype, shape, ShardedTensor(dtype, shape, name, run, shards))
+
+
+def _text(reader: ByteReader) -> str:
+    said = reader.text()
+    if len(said) > MOST_NAME_BYTES:
+        raise ArtifactError(f"a name takes {len(said)} bytes; the limit is {MOST_NAME_BYTES}")
+    try:
+        return said.decode()
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"a name is no UTF-8: {error}") from error
+
+
+def _dtype_number(dtype: np.dtype[Any]) -> int:
+    return DTYPES.index(dtype) + 1
+
+
+def _dtype(number: int) -> np.dtype[Any]:
+    if not 1 <= number <= len(DTYPES):
+        raise ArtifactError(f"dtype {number} is unknown")
+    return DTYPES[number - 1]

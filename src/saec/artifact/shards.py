@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import saec._native as _native
-from saec.artifact.container import NAMES, byte_blocks, padded_header, shortly
+from saec.artifact.container import DTYPES, byte_blocks, padded_header, shortly
 from saec.errors import ArtifactError
 from saec.util.atomic_file import target_name, whole_file
 
@@ -94,7 +94,7 @@ class ShardedTensor:
     shards: tuple[Shard, ...]
 
     def __post_init__(self) -> None:
-        if self.dtype not in NAMES:
+        if self.dtype not in DTYPES:
             raise ArtifactError(f"{self.dtype} is no dtype of an artifact's tensors")
         shard_name(self.name, self.run, 1)
         for shard in self.shards[:-1]:

@@ -48,6 +48,10 @@ class FaissKMeans:
         OptionalDependencyError: faiss is not installed.
     """
 
+    renumbers = False
+    has_one_size = True
+    only_copies = False
+
     iterations: int = 20
 
     def __post_init__(self) -> None:
@@ -55,21 +59,20 @@ class FaissKMeans:
             raise OptionError(f"iterations cannot be {self.iterations!r}")
         require("faiss", "bench")  # now, not after an hour of training
 
+    def sampled_bytes(self, field: Field) -> int:
+        """faiss holds all rows as float32."""
+        return 4 * field.vocab_size * field.dim
+
     def options(
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """The only size on offer, in Euclidean distance whatever the metric."""
         choice = KmeansChoice(_clusters(field), metric or Metric.euclidean(field.dim))
-        return [Option(8 * entry_bytes(self.plan(field, choice).entry), 0.0, choice)]
+        return [Option(8 * entry_bytes(self.least(field).entry), 0.0, choice)]
 
     def least(self, field: Field) -> ClusteredField:
         """The only size; see :class:`~saec.codecs.protocol.Codec`."""
         return ClusteredField.planned(field, _clusters(field), "float32", field.dim)
-
-    def plan(self, field: Field, choice: object) -> ClusteredField:
-        """A field of as many clusters; see :class:`~saec.codecs.protocol.Codec`."""
-        assert isinstance(choice, KmeansChoice)
-        return ClusteredField.planned(field, choice.clusters, "float32", field.dim)
 
     def encode(
         self,

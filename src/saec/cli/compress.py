@@ -110,7 +110,6 @@ def compress(
     After an interruption, the same command continues where it stopped.
     """
     import saec
-    from saec.codecs.axes.codec import renumbers
     from saec.errors import ArtifactError
     from saec.format.permutation_file import permutation_path
     from saec.tables.checkpoint import read_fields
@@ -125,7 +124,7 @@ def compress(
         raise UsageError("give --cluster or --workers, not both")
     refuse_url(out, ArtifactError)
     permutation = permutation_path(out)
-    written = (out, permutation) if renumbers(chosen) else (out,)
+    written = (out, permutation) if chosen and chosen.renumbers else (out,)
     for path in written:
         check_out(path, checkpoint, frequencies, metrics)
     counts = counted(frequencies, log, column)

@@ -22,7 +22,7 @@ class Option:
     """One way to store a field.
 
     Args:
-        bits: what it takes, everything needed to decode included.
+        bits: 8 times the bytes by which it makes the artifact grow, record and tensors.
         distortion: what it loses, in a unit that all fields share; finite.
         choice: whatever the caller needs to carry it out.
     """
@@ -47,22 +47,38 @@ class Coded:
 class Codec(Protocol):
     """A frozen dataclass of options that can price a field and code it."""
 
+    @property
+    def renumbers(self) -> bool:
+        """Whether lookups of results take new ids."""
+
+    @property
+    def has_one_size(self) -> bool:
+        """Whether there is one option for each field, so that a budget has nothing to decide."""
+
+    @property
+    def only_copies(self) -> bool:
+        """Whether :meth:`encode` only copies the table, so that an interrupted run need not keep
+        what it made."""
+
+    def sampled_bytes(self, field: Field) -> int:
+        """Bytes of memory that measuring ``field`` takes at most, beside what any pass takes."""
+
     def options(
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """What may be chosen for ``field``: bits as stored, expected distortion, the choice.
 
+        Coding as chosen takes exactly the option's bits; only clusters that nothing is nearest to
+        are not stored.
+
         Distortion is in nats with a ``metric``, and else the squared error weighted by frequency.
         """
 
     def least(self, field: Field) -> CompressedField:
-        """The smallest that ``field`` may become, without its numbers: for its size.
+        """The smallest of the options, without its numbers: for its size.
 
         Takes no pass over the table, at most some over its frequencies.
         """
-
-    def plan(self, field: Field, choice: object) -> CompressedField:
-        """What coding ``field`` as chosen gives at most, without its numbers: for its size."""
 
     def encode(
         self,

@@ -198,10 +198,11 @@ def forecast(
 
 def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:
     """The forecast from options that have been measured; see :func:`forecast`."""
-    if priced.has_one_size:
+    if priced.codec.has_one_size:
         raise BudgetError(f"{priced.codec} has one size only; there is no curve to forecast")
     checked = priced.fields
-    steps, nbytes = _cheaper_than_later(priced, _spaced(list(frontier(priced.options))))
+    steps = _spaced(list(frontier(priced.options)))
+    nbytes = np.array([priced.file_bytes(step.chosen) for step in steps])
     losses = np.array([step.distortion for step in steps])
     errors = np.array([_standard_error(checked, step, metrics) for step in steps])
     original = sum(field.nbytes for field in checked)
@@ -239,19 +240,6 @@ def _along(sizes: NDArray[Any], losses: NDArray[np.float64], count: int) -> list
         way += np.abs(values - values[0]) / length if length else 0.0
     wanted = np.linspace(0.0, way[-1], count)
     return [int(place) for place in np.unique(np.searchsorted(way, wanted - 1e-9))]
-
-
-def _cheaper_than_later(
-    priced: Priced, steps: Sequence[Optimum]
-) -> tuple[list[Optimum], NDArray[np.int64]]:
-    """Steps with the bytes of their files, without those that cost as much as a better one.
-
-    Packing the description may take more for a smaller field than for a larger one.
-    """
-    nbytes = np.array([priced.file_bytes(step.chosen) for step in steps])
-    later = np.append(np.minimum.accumulate(nbytes[::-1])[-2::-1], np.iinfo(np.int64).max)
-    kept = np.flatnonzero(nbytes < later)
-    return [steps[place] for place in kept.tolist()], nbytes[kept]
 
 
 def _standard_error(

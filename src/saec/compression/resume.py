@@ -137,7 +137,7 @@ class Resumable:
                     self._bring(self.folder / file, self.out.with_name(file))
             entries.append(replace(field.entry, sharded=sharded))
         made = self.folder / _ARTIFACT
-        artifact.write(made, entries, result.facts)
+        artifact.write(made, entries, result.predicted_loss_increase)
         for target, write in beside.items():
             self.put(write, target)
         self._place(made, self.out)

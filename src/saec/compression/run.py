@@ -7,28 +7,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from saec.codecs.protocol import Codec, Coded, Option
+from saec.codecs.protocol import Codec, Coded
 from saec.compression.budget import Budget, check_budget
 from saec.compression.fingerprint import fingerprint
-from saec.compression.plan import RAW, Priced, check_request, field_rng
+from saec.compression.plan import CodecChoice, Priced, check_request, default_codec, field_rng
 from saec.compression.resume import Resumable
 from saec.errors import OptionError
 from saec.format.compressed import Compressed
 from saec.format.load import load
 from saec.format.permutation_file import permutation_path, remove_permutations, save_permutations
-from saec.format.raw_field import RawField
-from saec.streaming.map_reduce import Advance
-from saec.streaming.rows import ArrayRows, FileRows
 from saec.streaming.scratch import IN_MEMORY, Workspace, held_bytes
 from saec.tables.field import Field, check_fields
 from saec.util.progress import bar
 
 __all__ = ["compress", "compress_priced"]
-
-_COPIED_ROWS = 1 << 18
 
 
 def compress(
@@ -86,9 +80,8 @@ def compress(
         priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, budget=budget)
         return compress_priced(priced, budget)
     assert not isinstance(fields, Priced), "it was refused"
-    held = (
-        Workspace.held if memory is None else held_bytes(memory, max(field.dim for field in fields))
-    )
+    asked = codec or default_codec(metrics)
+    held = Workspace.held if memory is None else _held(memory, fields, asked)
     mark = fingerprint(fields, budget, codec, metrics, seed)
     with Resumable(Path(out), mark, held) as run:
         priced = Priced.of(
@@ -109,6 +102,12 @@ def compress(
     return load(out)
 
 
+def _held(memory: int | str, fields: Sequence[Field], codec: Codec) -> int:
+    """Bytes of rows that the process may hold if it may take ``memory``."""
+    largest = max(fields, key=codec.sampled_bytes)
+    return held_bytes(memory, largest.dim, codec.sampled_bytes(largest))
+
+
 def compress_priced(
     priced: Priced, budget: Budget | None, run: Resumable | None = None
 ) -> Compressed:
@@ -118,38 +117,16 @@ def compress_priced(
     with bar("coding fields", len(priced.fields), priced.progress) as shown:
         for number, (field, option) in enumerate(zip(priced.fields, chosen, strict=True)):
             space = IN_MEMORY if run is None else run.space(number)
-            if option.choice == RAW:
-                coded.append(Coded(RawField(field.name, _kept(field, space)), 0.0))
-                shown.advance(1)
-                continue
-            code = partial(_coded, priced, field, option, shown.advance, space)
-            coded.append(code() if run is None else run.once(number, code))
+            choice: CodecChoice = option.choice
+            rng = field_rng(priced.seed, field, 1)
+            code = partial(choice.encode, field, rng, shown.advance, space)
+            if run is None or choice.codec.only_copies:
+                coded.append(code())
+            else:
+                coded.append(run.once(number, code))
     return _together(coded, priced.metrics is not None)
-
-
-def _coded(
-    priced: Priced, field: Field, option: Option, advance: Advance, space: Workspace
-) -> Coded:
-    rng = field_rng(priced.seed, field, 1)
-    return priced.codec.encode(field, option.choice, rng, advance, space)
 
 
 def _together(coded: Sequence[Coded], in_nats: bool) -> Compressed:
     fields = [one.field for one in coded]
     return Compressed(fields, sum(one.lost for one in coded)) if in_nats else Compressed(fields)
-
-
-def _kept(field: Field, space: Workspace) -> NDArray[np.generic]:
-    """The table as it is now: a model may go on training; a file is mapped where it is."""
-    rows = field.rows
-    if not isinstance(rows, ArrayRows):  # what is in memory was checked where the field was made
-        for part in field.passes.parts:
-            part.weights()
-    if isinstance(rows, FileRows):
-        return rows.mapped()
-    data = space.zeros(rows.nbytes)
-    kept = data.view(rows.dtype).reshape(rows.shape)
-    for start in range(0, len(rows), _COPIED_ROWS):
-        block = rows.read(start, min(start + _COPIED_ROWS, len(rows)))
-        kept[start : start + len(block)] = block
-    return kept

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 import saec.artifact as artifact
 from saec.bits.packing import PackedCodes, bits_for, packed_bytes
+from saec.errors import ArtifactError
 from saec.format.codebook import Codebook, CodebookDtype
 from saec.format.compressed_field import CompressedField
 from saec.format.native_lookup import LookupTable, RowRun, run_table
@@ -27,6 +28,7 @@ class ClusteredField(CompressedField):
     """A code per feature and a centroid per cluster: e_i = codebook[code_i]."""
 
     codec = "clusters"
+    kind = 1
 
     def __init__(self, name: str, codes: PackedCodes, codebook: Codebook, dtype: str) -> None:
         super().__init__(name, codes.count, codebook.dim, dtype)
@@ -45,6 +47,11 @@ class ClusteredField(CompressedField):
         if self.codebook.axes is not None:
             tensors["axes"] = self.codebook.axes
         return tensors
+
+    @property
+    def details(self) -> bytes:
+        """The width of a code."""
+        return bytes([self.codes.bits])
 
     @property
     def description(self) -> dict[str, Any]:
@@ -82,7 +89,9 @@ class ClusteredField(CompressedField):
 
     @classmethod
     def _from_entry(cls, entry: artifact.Entry) -> Self:
-        described, tensors = entry.description, entry.tensors
-        codes = PackedCodes(tensors["codes"], described["vocab_size"], described["code_bits"])
+        tensors = entry.tensors
+        if len(entry.details) != 1:
+            raise ArtifactError(f"{len(entry.details)} bytes do not say the width of a code")
+        codes = PackedCodes(tensors["codes"], entry.vocab_size, entry.details[0])
         codebook = Codebook(tensors["codebook"], tensors.get("grid"), tensors.get("axes"))
-        return cls(described["name"], codes, codebook, described["dtype"])
+        return cls(entry.name, codes, codebook, entry.dtype.name)

@@ -27,10 +27,7 @@ from saec.util.html_table import html_table
 from saec.util.messages import listed
 from saec.util.remote_file import as_url
 
-__all__ = ["LONGEST_FACTS", "Compressed"]
-
-PREDICTED = "predicted_loss_increase"  # the only fact that a file states
-LONGEST_FACTS = {PREDICTED: sys.float_info.min}  # no number's text is longer
+__all__ = ["Compressed"]
 
 
 class Compressed(Mapping[str, CompressedField]):
@@ -58,7 +55,7 @@ class Compressed(Mapping[str, CompressedField]):
         self.sharded: Mapping[str, Mapping[str, artifact.ShardedTensor]] = {}  # loaded from there
         self.model_size: ModelSize | None = None
         self.predicted_loss_increase = (
-            None if predicted_loss_increase is None else checked_loss(predicted_loss_increase)
+            None if predicted_loss_increase is None else _checked_loss(predicted_loss_increase)
         )
 
     def __getitem__(self, name: str) -> CompressedField:
@@ -85,7 +82,7 @@ class Compressed(Mapping[str, CompressedField]):
         entries = [
             replace(field.entry, sharded=self.sharded.get(name, {})) for name, field in self.items()
         ]
-        return artifact.file_bytes(entries, self.facts)
+        return artifact.file_bytes(entries)
 
     @property
     def shard_count(self) -> int:
@@ -214,19 +211,13 @@ class Compressed(Mapping[str, CompressedField]):
                     f"features of {listed(known)} were renumbered, and a stream has no place for "
                     "their old ids: save to a path"
                 )
-            artifact.write(path, entries, self.facts)
+            artifact.write(path, entries, self.predicted_loss_increase)
             return
         # They take their place before the artifact does: it is useless without its old ids.
         first = partial(save_permutations, permutation_path(path), self) if known else None
-        artifact.write(path, entries, self.facts, first)
+        artifact.write(path, entries, self.predicted_loss_increase, first)
         if not known and as_url(path) is None:
             remove_permutations(path)
-
-    @property
-    def facts(self) -> dict[str, float]:
-        """What the artifact says of itself as a whole."""
-        loss = self.predicted_loss_increase
-        return {} if loss is None else {PREDICTED: loss}
 
     def __repr__(self) -> str:
         return (
@@ -253,10 +244,10 @@ class Compressed(Mapping[str, CompressedField]):
         return html_table(cost, SIZE_HEADING, rows)
 
 
-def checked_loss(loss: float) -> float:
+def _checked_loss(loss: float) -> float:
     number = isinstance(loss, float | int) and not isinstance(loss, bool)
     if not number or not 0 <= loss <= sys.float_info.max:
         raise ArtifactError(
-            f"{PREDICTED} is a finite number of at least 0, not {artifact.shortly(loss)}"
+            f"predicted_loss_increase is a finite number of at least 0, not {loss!r}"
         )
     return float(loss)

@@ -28,9 +28,15 @@ _DECODE_ROWS = 1 << 16
 
 
 class CompressedField(ABC):
-    """A field's table in its compressed form; ids are row numbers in [0, vocab_size)."""
+    """A field's table in its compressed form; ids are row numbers in [0, vocab_size).
+
+    Attributes:
+        codec: name of the form.
+        kind: its number in an artifact, below 256.
+    """
 
     codec: ClassVar[str]
+    kind: ClassVar[int]
 
     # Whether ids are new ones, and the old id of each, (vocab_size,): as compression made them, or
     # where they were saved.
@@ -80,11 +86,16 @@ class CompressedField(ABC):
     @classmethod
     @abstractmethod
     def _from_entry(cls, entry: artifact.Entry) -> Self:
-        """The field of a file's entry; raises KeyError, TypeError or ArtifactError."""
+        """The field of a file's entry; raises KeyError if a tensor is missing, or ArtifactError."""
+
+    @property
+    def details(self) -> bytes:
+        """What the codec says of the field in the artifact, beside name, dtype and shape."""
+        return b""
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the artifact's metadata say about the field."""
+        """What the artifact says of the field, for people."""
         return {
             "name": self.name,
             "codec": self.codec,
@@ -108,7 +119,16 @@ class CompressedField(ABC):
                 sharded[role] = tensor  # as workers left it; what is loaded is mapped
             else:
                 whole[role] = tensor
-        return artifact.Entry(self.description, whole, sharded)
+        return artifact.Entry(
+            self.name,
+            self.kind,
+            np.dtype(self.dtype),
+            self.vocab_size,
+            self.dim,
+            self.details,
+            whole,
+            sharded,
+        )
 
     @property
     def original_nbytes(self) -> int:

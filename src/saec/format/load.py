@@ -1,20 +1,17 @@
-"""Opening an artifact: every field is checked against its description."""
+"""Opening an artifact: every field is checked against its record."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import saec.artifact as artifact
 from saec.errors import ArtifactError, FieldError
 from saec.format.clustered_field import ClusteredField
-from saec.format.compressed import PREDICTED, Compressed, checked_loss
+from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
-from saec.format.permutation_file import (
-    saved_permutations,
-)
+from saec.format.permutation_file import saved_permutations
 from saec.format.raw_field import RawField
 from saec.format.tiered_field import TieredField
 from saec.util.atomic_file import readable_file
@@ -22,9 +19,8 @@ from saec.util.remote_file import as_url
 
 __all__ = ["load"]
 
-
-_FIELDS: dict[str, type[CompressedField]] = {
-    field.codec: field for field in (ClusteredField, RawField, TieredField)
+_FORMS: dict[int, type[CompressedField]] = {
+    form.kind: form for form in (RawField, ClusteredField, TieredField)
 }
 
 
@@ -59,9 +55,9 @@ def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
 
 
 def _loaded(path: Path) -> Compressed:
-    entries, facts = artifact.read(path)
+    entries, loss = artifact.read(path)
     try:
-        result = Compressed([_checked_field(entry) for entry in entries], _checked_facts(facts))
+        result = Compressed([_checked_field(entry) for entry in entries], loss)
     except (ArtifactError, FieldError) as error:
         raise ArtifactError(f"{path}: {error}") from error
     result.sharded = {name: entry.sharded for name, entry in zip(result, entries, strict=True)}
@@ -69,27 +65,21 @@ def _loaded(path: Path) -> Compressed:
 
 
 def _checked_field(entry: artifact.Entry) -> CompressedField:
-    name = artifact.shortly(entry.description.get("name", "without a name"))
-    for key, value in entry.description.items():
-        # To Python, true is the number 1, and 8.0 the same as 8.
-        if isinstance(value, float) or (isinstance(value, bool) and key != "renumbered"):
-            raise ArtifactError(f"damaged field {name}: {key!r} is {value!r}, not a whole number")
+    name = artifact.shortly(entry.name)
+    form = _FORMS.get(entry.codec)
+    if form is None:
+        raise ArtifactError(f"field {name}: codec {entry.codec} is unknown")
     try:
-        field = _FIELDS[entry.description["codec"]]._from_entry(entry)
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        field = form._from_entry(entry)
+    except KeyError as error:
+        raise ArtifactError(f"damaged field {name}: there is no tensor {error}") from error
+    except ArtifactError as error:
         raise ArtifactError(f"damaged field {name}: {error}") from error
-    if field.description != entry.description or set(field.tensors) != set(entry.tensors):
+    roles, held = sorted(field.tensors), sorted(entry.tensors)
+    if field.entry.head != entry.head or roles != held:
         raise ArtifactError(
-            f"field {name} is described as {artifact.shortly(dict(entry.description))}, but its "
-            f"tensors say {field.description}"
+            f"damaged field {name}: its record says {entry.dtype} ({entry.vocab_size}, "
+            f"{entry.dim}) and {', '.join(held)}; its tensors make {field.dtype} "
+            f"({field.vocab_size}, {field.dim}) of {', '.join(roles)}"
         )
     return field
-
-
-def _checked_facts(facts: Mapping[str, Any]) -> float | None:
-    """The predicted loss increase, if the file states it and nothing else."""
-    if not facts:
-        return None
-    if set(facts) != {PREDICTED}:
-        raise ArtifactError(f"unknown facts: {artifact.shortly(sorted(facts))}")
-    return checked_loss(facts[PREDICTED])

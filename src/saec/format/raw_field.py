@@ -19,6 +19,7 @@ class RawField(CompressedField):
     """A table kept as it is, because no codec would make it smaller or the budget allows it."""
 
     codec = "raw"
+    kind = 0
 
     def __init__(self, name: str, weights: NDArray[Any]) -> None:
         super().__init__(name, weights.shape[0], weights.shape[1], weights.dtype.name)
@@ -39,4 +40,4 @@ class RawField(CompressedField):
         weights = entry.tensors["weights"]
         if weights.ndim != 2 or 0 in weights.shape:
             raise ArtifactError(f"weights have shape {weights.shape}, not (vocab_size, dim)")
-        return cls(entry.description["name"], weights)
+        return cls(entry.name, weights)

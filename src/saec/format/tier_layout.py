@@ -8,26 +8,24 @@ of its first parts, these are not stored: a row's rank tells them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.artifact import ByteReader, number_bytes
 from saec.bits.elias_fano import starts_bytes
 from saec.bits.packing import packed_bytes
 from saec.errors import ArtifactError
+from saec.format.code_part import MAX_BITS, CodePart
 
-__all__ = ["FIRST_TIER", "MOST_AXES", "MOST_ROWS", "CodePart", "Layout", "tier_bounds"]
+__all__ = ["FIRST_TIER", "MOST_AXES", "MOST_ROWS", "Layout", "tier_bounds"]
 
 FIRST_TIER = 64
 _GROWTH_BITS = 2  # each cut is four times the one before
-
-MAX_BITS = 16
 
 # Rows of tiers without bits take no bytes, so that the size of a file does not bound their number.
 MOST_ROWS = 1 << 42
@@ -35,7 +33,6 @@ MOST_AXES = 4096  # that the parts of a tier cover
 
 _MOST_TIERS = 19
 _LONGEST_PART = len("o16j99 ")
-_PART = re.compile(r"(o?)(\d{1,2})(?:(g)|j(\d{1,2}))?", re.ASCII)
 
 
 def tier_bounds(count: int) -> NDArray[np.int64]:
@@ -47,59 +44,9 @@ def tier_bounds(count: int) -> NDArray[np.int64]:
     return np.array([*bounds, count], dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class CodePart:
-    """One code of a row and the coordinates that it stands for.
-
-    Args:
-        kind: ``"none"`` is a coordinate of 0 and takes nothing; ``"table"`` looks ``axes``
-            coordinates up by the code; ``"grid"`` is offset + code * step, one coordinate.
-        bits: width of the code.
-        axes: coordinates that the part covers.
-        ordered: the tier's rows stand in order of this code and those of the parts before it.
-    """
-
-    kind: Literal["none", "table", "grid"] = "none"
-    bits: int = 0
-    axes: int = 1
-    ordered: bool = False
-
-    @property
-    def width(self) -> int:
-        """Bits that each row stores of the code."""
-        return 0 if self.ordered else self.bits
-
-    @property
-    def values(self) -> int:
-        """How many float16 values the tier keeps for it."""
-        if self.kind == "none":
-            return 0
-        return 2 if self.kind == "grid" else self.axes << self.bits
-
-    def __str__(self) -> str:
-        if self.kind == "none":
-            return "-"
-        order = "o" if self.ordered else ""
-        if self.kind == "grid":
-            return f"{order}{self.bits}g"
-        return f"{order}{self.bits}" + (f"j{self.axes}" if self.axes > 1 else "")
-
-    @classmethod
-    def parse(cls, text: str) -> CodePart:
-        """Read what ``str`` wrote: ``-``, ``5`` (table), ``7g`` (grid), ``6j3`` (three axes); an
-        ``o`` before it says that rows are in order of its codes."""
-        if text == "-":
-            return cls()
-        match = _PART.fullmatch(text)
-        if match is None:
-            raise ArtifactError(f"{text!r} describes no part of a tier")
-        ordered, grid = bool(match[1]), match[3] is not None
-        bits, axes = int(match[2]), int(match[4] or 1)
-        part = cls("grid" if grid else "table", bits, axes, ordered)
-        useless = bits == 0 and (grid or ordered)
-        if bits > MAX_BITS or axes < 1 or useless or str(part) != text:
-            raise ArtifactError(f"{text!r} describes no part of a tier")
-        return part
+def _check_count(count: int) -> None:
+    if type(count) is not int or not 0 < count <= MOST_ROWS:  # True is no count
+        raise ArtifactError(f"a field has 1 to {MOST_ROWS} rows, not {count!r}")
 
 
 @dataclass(frozen=True)
@@ -113,8 +60,7 @@ class Layout:
     tiers: tuple[tuple[CodePart, ...], ...]
 
     def __post_init__(self) -> None:
-        if type(self.count) is not int or not 0 < self.count <= MOST_ROWS:  # True is no count
-            raise ArtifactError(f"a field has 1 to {MOST_ROWS} rows, not {self.count!r}")
+        _check_count(self.count)
         if len(self.tiers) != len(self.bounds) - 1:
             raise ArtifactError(
                 f"{self.count} rows make {len(self.bounds) - 1} tiers, not {len(self.tiers)}"
@@ -140,6 +86,29 @@ class Layout:
             if len(text) > MOST_AXES * _LONGEST_PART:
                 raise ArtifactError(f"a tier has a text of {len(text)} letters for its parts")
             tiers.append(tuple(CodePart.parse(part) for part in text.split()))
+        return cls(count, tuple(tiers))
+
+    def packed(self) -> bytes:
+        """The parts of every tier, for :meth:`unpacked`."""
+        return b"".join(
+            number_bytes(len(parts)) + b"".join(part.packed() for part in parts)
+            for parts in self.tiers
+        )
+
+    @classmethod
+    def unpacked(cls, count: int, reader: ByteReader) -> Layout:
+        """Take what :meth:`packed` wrote of ``count`` rows.
+
+        Raises:
+            ArtifactError: there are no such rows or parts, or the bytes end early.
+        """
+        _check_count(count)
+        tiers = []
+        for _ in range(len(tier_bounds(count)) - 1):
+            parts = reader.number()
+            if parts > MOST_AXES:
+                raise ArtifactError(f"a tier has {parts} parts; the limit is {MOST_AXES}")
+            tiers.append(tuple(CodePart.unpacked(reader) for _ in range(parts)))
         return cls(count, tuple(tiers))
 
     @property

@@ -12,12 +12,16 @@ import saec.artifact as artifact
 from saec.bits.elias_fano import unpack_starts
 from saec.bits.packing import PackedRows
 from saec.errors import ArtifactError
+from saec.format.code_part import CodePart
 from saec.format.compressed_field import CompressedField
 from saec.format.native_lookup import LookupTable, tier_table
 from saec.format.tier_index import TierVectors
-from saec.format.tier_layout import CodePart, Layout
+from saec.format.tier_layout import Layout
 
 __all__ = ["TieredField", "part_coordinates"]
+
+# How ids lead to rows, as an artifact says it: append only.
+_RANKS, _NEW_RANKS, _VECTORS = range(3)
 
 _AXES_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 
@@ -44,6 +48,7 @@ class TieredField(CompressedField):
     """
 
     codec = "axes"
+    kind = 2
 
     def __init__(
         self,
@@ -86,8 +91,6 @@ class TieredField(CompressedField):
                 raise ArtifactError(
                     f"{role} are {np.dtype(dtype)} {shape}, not {tensor.dtype} {tensor.shape}"
                 )
-        if not isinstance(self.renumbered, bool):
-            raise ArtifactError(f"renumbered is true or not given, not {self.renumbered!r}")
         if self.renumbered and self.vectors is not None:
             raise ArtifactError("renumbered features are in order of frequency, but have tiers")
         for role, tensor in (("values", self.values), ("axes", self.axes)):
@@ -134,6 +137,17 @@ class TieredField(CompressedField):
         if len(self.starts):
             tensors["starts"] = self.starts
         return tensors
+
+    @property
+    def details(self) -> bytes:
+        """How ids lead to rows, and the parts of every tier."""
+        return bytes([self._index_kind]) + self.layout.packed()
+
+    @property
+    def _index_kind(self) -> int:
+        if self.vectors is not None:
+            return _VECTORS
+        return _NEW_RANKS if self.renumbered else _RANKS
 
     @property
     def description(self) -> dict[str, Any]:
@@ -189,18 +203,24 @@ class TieredField(CompressedField):
 
     @classmethod
     def _from_entry(cls, entry: artifact.Entry) -> Self:
-        described, tensors = entry.description, entry.tensors
-        layout = Layout.parse(described["vocab_size"], described["tiers"])
-        vectors = tensors.get("tiers")
+        tensors = entry.tensors
+        details = artifact.ByteReader(entry.details)
+        index_kind = details.byte()
+        if index_kind not in (_RANKS, _NEW_RANKS, _VECTORS):
+            raise ArtifactError(f"ids lead to rows in the unknown way {index_kind}")
+        layout = Layout.unpacked(entry.vocab_size, details)
+        if details.left:
+            raise ArtifactError(f"{details.left} bytes follow the parts of its tiers")
+        by_vectors = index_kind == _VECTORS
         return cls(
-            described["name"],
+            entry.name,
             layout,
             tensors["codes"],
             tensors["values"],
             tensors["axes"],
-            None if vectors is None else TierVectors(vectors, layout.count),
-            described["dtype"],
-            described.get("renumbered", False),
+            TierVectors(tensors["tiers"], layout.count) if by_vectors else None,
+            entry.dtype.name,
+            index_kind == _NEW_RANKS,
             starts=tensors.get("starts"),
         )
 

@@ -6,12 +6,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from saec.codecs.axes.codec import renumbers
 from saec.compression.budget import LossIncrease, Ratio
 from saec.errors import DataError, OptionError, did_you_mean
 from saec.reference.datasets import tasks
 from saec.reference.job import Job
-from saec.reference.methods import has_one_size, method_of
+from saec.reference.methods import method_of
 from saec.reference.models import MODELS
 from saec.reference.training_settings import Training
 
@@ -107,9 +106,9 @@ class Benchmark:
 
 def _jobs_of(name: str, budgets: Sequence[Ratio | LossIncrease]) -> list[Job]:
     method = method_of(name)
-    if has_one_size(method.codec):
+    if method.codec.has_one_size:
         return [Job(name, method, None)]
-    in_nats = method.metric and not renumbers(method.codec)
+    in_nats = method.metric and not method.codec.renumbers
     met = [size for size in budgets if in_nats or isinstance(size, Ratio)]
     if not met:
         lack = "renumbers features" if method.metric else "has no loss metric"

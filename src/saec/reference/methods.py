@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from saec.baselines import BASELINES
 from saec.codecs.axes.codec import Axes
 from saec.codecs.clusters.codec import Clusters
 from saec.codecs.protocol import Codec
 from saec.errors import OptionError, did_you_mean
 from saec.reference.job import Method
-from saec.streaming.scratch import IN_MEMORY
-from saec.tables.field import Field
 
-__all__ = ["FULL_KMEANS", "METHODS", "TUNINGS", "has_one_size", "method_of"]
+__all__ = ["FULL_KMEANS", "METHODS", "TUNINGS", "method_of"]
 
 
 def _baseline(make: Callable[[], Codec]) -> Callable[[], Method]:
@@ -61,10 +57,3 @@ def method_of(name: str) -> Method:
             f"{' or '.join('+' + known for known in TUNINGS)}{did_you_mean(name, every)}"
         )
     return replace(METHODS[plain](), tuning=tuning or None)
-
-
-def has_one_size(codec: Codec) -> bool:
-    """Whether a codec leaves a budget nothing to choose, seen on a small table."""
-    rows = np.random.default_rng(0).standard_normal((256, 2)).astype(np.float32)
-    field = Field("any", rows, np.ones(256))
-    return len(codec.options(field, None, np.random.default_rng(0), IN_MEMORY)) == 1

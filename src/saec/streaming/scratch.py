@@ -22,11 +22,8 @@ __all__ = ["IN_MEMORY", "ShardNames", "Workspace", "held_bytes"]
 
 logger = logging.getLogger(__name__)
 
-# What a pass takes at once beside the samples: a part as float32 and, several times, as float64.
+# What any pass takes at once: a part as float32 and, several times, as float64.
 _WORKING_BYTES = 400 << 20
-# Rows sampled from a field, which are held as they are and as coordinates, while they are sorted.
-_SAMPLED_ROWS = 12 << 17
-_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -117,15 +114,21 @@ def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 IN_MEMORY = Workspace()
 
 
-def held_bytes(memory: int | str, dim: int) -> int:
+def held_bytes(memory: int | str, dim: int, sampled: int) -> int:
     """What is left for :attr:`Workspace.held` if the process may take ``memory``.
 
+    Args:
+        memory: bytes, or text like ``"2GB"``.
+        dim: of the tables, for the error.
+        sampled: bytes that a codec takes beside what any pass takes, see
+            :meth:`saec.codecs.protocol.Codec.sampled_bytes`.
+
     Raises:
-        BudgetError: it is less than what a pass over tables of width ``dim`` takes.
+        BudgetError: it is less than what a pass takes.
     """
     limit = parse_size(memory)
     taken = _resident_bytes()
-    needed = taken + _WORKING_BYTES + _COPIES * 4 * dim * _SAMPLED_ROWS
+    needed = taken + _WORKING_BYTES + sampled
     if needed > limit:
         raise BudgetError(
             f"{memory} of memory are {limit} bytes; tables of dim {dim} take {needed} at least, "

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from numpy.typing import ArrayLike
 from torch import nn
 
-from saec.codecs.axes.codec import renumbers
 from saec.codecs.protocol import Codec
 from saec.compression.budget import Budget, LossIncrease, check_budget
 from saec.compression.plan import Priced, check_request
@@ -97,9 +96,9 @@ def compress_(
         raise BudgetError("compress_ needs a budget, such as saec.LossIncrease(1e-4)")
     check_budget(budget)
     check_request(codec, seed)
-    if renumbers(codec):
+    if codec is not None and codec.renumbers:
         raise OptionError(
-            f"order={codec.order!r} renumbers features, and the model's ids stay as they are: use "
+            f"{codec} renumbers features, and the model's ids stay as they are: use "
             "order='keep'; or compress saec.torch.fields(model, frequencies) by saec.compress, map "
             "each id of the log by its field's new_ids, and call "
             "saec.torch.replace_embeddings_(model, result, renumbered=True)"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from saec.codecs.moments_and_samples import (
     row_map_of,
     survey_of,
 )
-from saec.codecs.protocol import Codec, Coded, Option
+from saec.codecs.protocol import Coded, Option
 from saec.errors import OptionError
 from saec.format.tier_index import ORDERS, Order, TierVectors
 from saec.format.tier_layout import Layout, tier_bounds
@@ -36,7 +36,7 @@ from saec.streaming.strata import ByRank, InOrder, Placing
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 
-__all__ = ["Axes", "renumbers"]
+__all__ = ["Axes"]
 
 _SAMPLED_ROWS = 1 << 17  # of a tier, from which its tables are learned and judged
 
@@ -80,11 +80,24 @@ class Axes:
         OptionError: an option lies outside its range.
     """
 
+    has_one_size = False
+    only_copies = False
+
     order: Order = "keep"
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise OptionError(f"order cannot be {self.order!r}; it is one of {', '.join(ORDERS)}")
+
+    @property
+    def renumbers(self) -> bool:
+        """Whether ids of the result are new ones."""
+        return self.order != "keep"
+
+    def sampled_bytes(self, field: Field) -> int:
+        """Sampled rows as they are and as coordinates, which are sorted; see ``Codec``."""
+        rows = np.minimum(np.diff(tier_bounds(field.vocab_size)), _SAMPLED_ROWS).sum()
+        return 3 * 4 * field.dim * int(rows)
 
     def options(
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
@@ -109,11 +122,15 @@ class Axes:
         choices = [
             AxesChoice(frame, placing, layered, row_map) for layered in mixed(smaller or found[:1])
         ]
+        if frame.stored.dtype != np.float16:  # else the mean alone is in float16 already
+            narrow, moved = frame.least
+            alone = replace(found[0], rest=found[0].rest + moved)
+            choices.insert(0, AxesChoice(narrow, placing, alone, row_map))
         # Without a metric, in the unit of the other codecs.
         unit = 1.0 if metric is not None else 2 * total
         return [
             Option(
-                8 * entry_bytes(self.plan(field, choice).entry),
+                8 * entry_bytes(_planned(field, choice).entry),
                 (choice.layered.nats + far) * unit,
                 choice,
             )
@@ -136,14 +153,6 @@ class Axes:
             field.dtype.name,
             renumbered=isinstance(placing, ByRank) and not scattered,
         )
-
-    def plan(self, field: Field, choice: object) -> TieredField:
-        """The field with codes that take no memory; see :class:`~saec.codecs.protocol.Codec`."""
-        assert isinstance(choice, AxesChoice)
-        sizes = _sizes(field, choice)
-        sizes[STARTS] = choice.layout(field.vocab_size).first_start_bytes[-1]
-        tensors = {role: np.broadcast_to(np.uint8(0), size) for role, size in sizes.items()}
-        return _stored(field, choice, tensors)
 
     def encode(
         self,
@@ -178,9 +187,12 @@ class Axes:
         return Coded(_stored(field, choice, tensors), lost)
 
 
-def renumbers(codec: Codec | None) -> TypeGuard[Axes]:
-    """Whether results of ``codec`` take new ids."""
-    return isinstance(codec, Axes) and codec.order != "keep"
+def _planned(field: Field, choice: AxesChoice) -> TieredField:
+    """What coding ``field`` as chosen gives, with codes that take no memory: for its size."""
+    sizes = _sizes(field, choice)
+    sizes[STARTS] = choice.layout(field.vocab_size).first_start_bytes[-1]
+    tensors = {role: np.broadcast_to(np.uint8(0), size) for role, size in sizes.items()}
+    return _stored(field, choice, tensors)
 
 
 def _sizes(field: Field, choice: AxesChoice) -> dict[str, int]:

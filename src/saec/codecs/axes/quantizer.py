@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saec.clustering.points import ArrayPoints
 from saec.clustering.scalar import nearest_scalars
-from saec.format.tier_layout import CodePart
+from saec.format.code_part import CodePart
 from saec.format.tiered_field import part_coordinates
 
 __all__ = ["Coder"]

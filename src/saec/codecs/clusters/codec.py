@@ -17,9 +17,10 @@ from saec.artifact import entry_bytes
 from saec.bits.packing import PackedCodes, bits_for, packed_bytes
 from saec.clustering.headtail import HeadPoints, head_size
 from saec.clustering.lloyd import Clustering, kmeans
-from saec.clustering.rowmap import RowMap
 from saec.clustering.seeding import Seeding
+from saec.codecs.clusters.choice import ClustersChoice, of_size_one
 from saec.codecs.clusters.distortion_curve import (
+    MOST_JUDGED,
     field_map,
     judged_rows,
     measure_curves,
@@ -38,29 +39,13 @@ from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 
-__all__ = ["Clusters", "ClustersChoice"]
+__all__ = ["Clusters"]
 
 logger = logging.getLogger(__name__)
 
 # Of k-means, for a point of the curve: it needs slopes, not the last per cent.
 _CURVE_ITERATIONS = 3
 _LEAST_OF_SHARE = 64  # clusters: a few dozen genres or hours are no heavy tail
-
-
-@dataclass(frozen=True)
-class ClustersChoice:
-    """What allocation chose for a field: its clusters, and the axes kept of their centroids.
-
-    The metric is that in which rows are near, None for Euclidean distance. A unit of distortion
-    among points, weighted by frequency, costs ``unit`` in nats, or without a metric in squares of
-    the table's values. ``row_map`` takes rows to points.
-    """
-
-    clusters: int
-    rank: int
-    metric: Metric | None
-    unit: float
-    row_map: RowMap
 
 
 @dataclass(frozen=True)
@@ -90,6 +75,9 @@ class Clusters:
         OptionError: an option lies outside its range.
     """
 
+    renumbers = False
+    only_copies = False
+
     clusters: int | float | None = None
     head_share: float = 0.2
     rows_per_cluster: float = 8.0
@@ -113,13 +101,22 @@ class Clusters:
         _expect("codebook", self.codebook, self.codebook in ("float32", "float16", "int8"))
         _expect("radius_share", self.radius_share, 0 <= self.radius_share <= 1)
 
+    @property
+    def has_one_size(self) -> bool:
+        """Whether the number of clusters is fixed."""
+        return self.clusters is not None
+
+    def sampled_bytes(self, field: Field) -> int:
+        """Rows that are judged, as they are and as points; see ``Codec``."""
+        return 2 * 4 * field.dim * min(field.vocab_size, MOST_JUDGED)
+
     def options(
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """Numbers of clusters and axes on offer; see :class:`~saec.codecs.protocol.Codec`."""
         survey = surveyed(field, rng, space)
         self._check_range(field, survey.largest)
-        metric, unit = _of_size_one(field, metric)
+        metric, unit = of_size_one(field, metric)
         row_map = field_map(field, survey, None if metric is None else metric.root)
         if self.codebook != "int8":  # which alone has one step for all centroids
             row_map = replace(row_map, reach=None)
@@ -156,15 +153,12 @@ class Clusters:
     def least(self, field: Field) -> CompressedField:
         """The clusters asked for, or one; see :class:`~saec.codecs.protocol.Codec`."""
         if self.clusters is not None:
-            clusters, rank = self._fixed_clusters(field), field.dim
-        else:
-            clusters, rank = 1, _ranks(field.dim)[0]
-        return ClusteredField.planned(field, clusters, self.codebook, rank)
+            return self._planned(field, self._fixed_clusters(field), field.dim)
+        one = (self._planned(field, 1, rank) for rank in _ranks(field.dim))
+        return min(one, key=lambda planned: entry_bytes(planned.entry))
 
-    def plan(self, field: Field, choice: object) -> CompressedField:
-        """A field of the size of a :class:`ClustersChoice`; see ``Codec``."""
-        assert isinstance(choice, ClustersChoice)
-        return ClusteredField.planned(field, choice.clusters, self.codebook, choice.rank)
+    def _planned(self, field: Field, clusters: int, rank: int) -> ClusteredField:
+        return ClusteredField.planned(field, clusters, self.codebook, rank)
 
     def encode(
         self,
@@ -227,7 +221,7 @@ class Clusters:
             )
 
     def _bits(self, field: Field, choice: ClustersChoice) -> int:
-        return 8 * entry_bytes(self.plan(field, choice).entry)
+        return 8 * entry_bytes(self._planned(field, choice.clusters, choice.rank).entry)
 
     def _store(
         self, choice: ClustersChoice, clustering: Clustering, ranks: Sequence[int]
@@ -283,16 +277,6 @@ class Clusters:
 def _expect(option: str, value: object, holds: bool) -> None:
     if not holds:
         raise OptionError(f"{option} cannot be {value!r}")
-
-
-def _of_size_one(field: Field, metric: Metric | None) -> tuple[Metric | None, float]:
-    """The metric without its scale, which could take float32 squares out of range, and the nats
-    of one unit of the field's distortion in it; no metric, and 1.
-    """
-    if metric is None:
-        return None, 1.0
-    scale = float(np.trace(metric.matrix)) / metric.dim
-    return Metric(metric.matrix / scale), scale / (2 * field.census.total)
 
 
 def _ranks(dim: int) -> list[int]:

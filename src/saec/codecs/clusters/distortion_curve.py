@@ -26,6 +26,7 @@ from saec.streaming.strata import Placing
 from saec.tables.field import Field
 
 __all__ = [
+    "MOST_JUDGED",
     "DistortionCurve",
     "field_map",
     "judged_rows",
@@ -36,6 +37,7 @@ __all__ = [
 
 _LARGEST = 4096  # clusters; beyond, the last slope goes on
 _JUDGED = 1 << 15  # most frequent rows judged, and as many of the others
+MOST_JUDGED = 2 * _JUDGED
 _FINENESS = 8  # numbers of clusters on offer per doubling
 
 
@@ -142,7 +144,7 @@ def _strata(field: Field) -> Placing:
 
 
 def _cut(field: Field) -> int:
-    return _JUDGED if field.vocab_size > 2 * _JUDGED else field.vocab_size
+    return _JUDGED if field.vocab_size > MOST_JUDGED else field.vocab_size
 
 
 def offered_sizes(most: int) -> NDArray[np.int64]:

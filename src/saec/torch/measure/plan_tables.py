@@ -42,7 +42,7 @@ def priced_tables(
     A ``budget`` that cannot be reached is refused before.
     """
     tables = fields(model, frequencies, ranges)
-    check_reachable(tables, budget, codec or Axes(), in_nats=True)
+    check_reachable(tables, budget, codec or Axes())
     names = [field.name for field in tables]
     with watching(model) as looked_up:
         metrics = loss_metrics(

@@ -1,0 +1,75 @@
+"""Small numbers and texts in bytes: how records spell them, and a reader that trusts nothing."""
+
+from __future__ import annotations
+
+from saec.errors import ArtifactError
+
+__all__ = ["ByteReader", "number_bytes", "text_bytes"]
+
+MOST_NUMBER = (1 << 63) - 1
+_MOST_NUMBER_BYTES = 9  # of 7 bits each
+
+
+def number_bytes(number: int) -> bytes:
+    """A number from 0 to 2^63 - 1: 7 bits a byte, lowest first; all bytes but the last have the
+    highest bit set (LEB128)."""
+    assert 0 <= number <= MOST_NUMBER, f"{number} is no number of a record"
+    result = bytearray()
+    while number >= 0x80:
+        result.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*result, number])
+
+
+def text_bytes(text: bytes) -> bytes:
+    """Bytes after their number."""
+    return number_bytes(len(text)) + text
+
+
+class ByteReader:
+    """Takes numbers and texts from bytes, from the first on.
+
+    Every method raises ArtifactError if the bytes end early, or spell a number in more bytes than
+    it needs.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    @property
+    def left(self) -> int:
+        """How many bytes are left."""
+        return len(self._data) - self._at
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        if count > self.left:
+            raise ArtifactError(f"{count} bytes are announced, and {self.left} are left")
+        part = self._data[self._at : self._at + count]
+        self._at += count
+        return part
+
+    def byte(self) -> int:
+        """The next byte."""
+        return self.take(1)[0]
+
+    def number(self) -> int:
+        """See :func:`number_bytes`."""
+        number = 0
+        for place in range(_MOST_NUMBER_BYTES):
+            byte = self.byte()
+            number |= (byte & 0x7F) << 7 * place
+            if byte < 0x80:
+                if byte == 0 and place > 0:
+                    raise ArtifactError(f"the number {number} is spelt in {place + 1} bytes")
+                return number
+        raise ArtifactError(f"a number has more than {_MOST_NUMBER_BYTES} bytes")
+
+    def text(self) -> bytes:
+        """See :func:`text_bytes`."""
+        return self.take(self.number())
+
+    def since(self, start: int) -> bytes:
+        """The bytes taken since there were ``start`` left."""
+        return self._data[len(self._data) - start : self._at]

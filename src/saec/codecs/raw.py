@@ -1,0 +1,77 @@
+"""The codec that keeps a table as it is: what a field takes at most, and without any loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.artifact import entry_bytes
+from saec.codecs.protocol import Coded, Option
+from saec.format.raw_field import RawField
+from saec.streaming.map_reduce import Advance
+from saec.streaming.rows import ArrayRows, FileRows
+from saec.streaming.scratch import Workspace
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
+
+__all__ = ["Raw"]
+
+_COPIED_ROWS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Keeps every table as it is; see :class:`~saec.codecs.protocol.Codec`."""
+
+    renumbers = False
+    has_one_size = True
+    only_copies = True
+
+    def sampled_bytes(self, field: Field) -> int:
+        """Nothing is sampled."""
+        return 0
+
+    def options(
+        self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
+    ) -> Sequence[Option]:
+        """The table itself, without distortion."""
+        return [self.option(field)]
+
+    def option(self, field: Field) -> Option:
+        """The only one."""
+        return Option(8 * entry_bytes(self.least(field).entry), 0.0, None)
+
+    def least(self, field: Field) -> RawField:
+        """The table with zeros that take no memory."""
+        return RawField(field.name, np.broadcast_to(np.zeros((), field.dtype), field.rows.shape))
+
+    def encode(
+        self,
+        field: Field,
+        choice: object,
+        rng: np.random.Generator,
+        advance: Advance,
+        space: Workspace,
+    ) -> Coded:
+        """The table as it is now: a model may go on training; a file is mapped where it is."""
+        kept = Coded(RawField(field.name, _kept(field, space)), 0.0)
+        advance(1.0)
+        return kept
+
+
+def _kept(field: Field, space: Workspace) -> NDArray[np.generic]:
+    rows = field.rows
+    if not isinstance(rows, ArrayRows):  # what is in memory was checked where the field was made
+        for part in field.passes.parts:
+            part.weights()
+    if isinstance(rows, FileRows):
+        return rows.mapped()
+    data = space.zeros(rows.nbytes)
+    kept = data.view(rows.dtype).reshape(rows.shape)
+    for start in range(0, len(rows), _COPIED_ROWS):
+        block = rows.read(start, min(start + _COPIED_ROWS, len(rows)))
+        kept[start : start + len(block)] = block
+    return kept

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from saec.artifact import ShardedTensor, Stored
 from saec.format.compressed_field import CompressedField
 from saec.streaming.map_reduce import Advance
 from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 
-__all__ = ["Codec", "Coded", "Option"]
+__all__ = ["Codec", "Coded", "Option", "split"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,32 @@ class Option:
 class Coded:
     """A field as it is stored, and what it loses.
 
+    sharded: tensors that workers have left in shards, by role; the field holds zeros in their place
+    that take no memory, until it is saved and loaded.
+
     lost: sum_i w_i / sum w 1/2 delta_i' G delta_i over the changes delta_i of the rows, in nats to
     second order; G is the identity without a metric.
     """
 
     field: CompressedField
     lost: float
+    sharded: Mapping[str, ShardedTensor] = dataclass_field(default_factory=dict)
+
+
+def split(
+    tensors: Mapping[str, Stored],
+) -> tuple[dict[str, NDArray[Any]], dict[str, ShardedTensor]]:
+    """Arrays by role, with zeros that take no memory for what is in shards; and these."""
+    sharded = {
+        role: tensor for role, tensor in tensors.items() if isinstance(tensor, ShardedTensor)
+    }
+    arrays = {
+        role: np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
+        if isinstance(tensor, ShardedTensor)
+        else tensor
+        for role, tensor in tensors.items()
+    }
+    return arrays, sharded
 
 
 class Codec(Protocol):

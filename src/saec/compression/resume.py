@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
@@ -23,6 +24,7 @@ from saec.errors import (
 )
 from saec.format.compressed import Compressed
 from saec.format.load import load
+from saec.format.permutation_file import permutation_path, save_permutations
 from saec.streaming.scratch import ShardNames, Workspace
 from saec.util.atomic_file import (
     cause,
@@ -107,8 +109,7 @@ class Resumable:
         path = self.folder / f"field-{number:05}.saec"
         kept = _kept(path)
         if kept is None:
-            coded = code()
-            Compressed([coded.field], coded.lost).save(path)
+            _keep(path, code())
             kept = _opened(path)
         loss = kept.predicted_loss_increase
         assert loss is not None, "it was given"
@@ -253,6 +254,13 @@ def _kept(path: Path) -> Compressed | None:
     except (ArtifactError, OSError, ValueError) as error:
         logger.warning("%s cannot be read and is made again: %s", path, error)
         return None
+
+
+def _keep(path: Path, coded: Coded) -> None:
+    """Write a finished field, with its permutation if it has one."""
+    entry = replace(coded.field.entry, sharded=coded.sharded)
+    old_ids = partial(save_permutations, permutation_path(path), {entry.name: coded.field})
+    artifact.write(path, [entry], coded.lost, old_ids if coded.field.renumbered else None)
 
 
 def _opened(path: Path) -> Compressed:

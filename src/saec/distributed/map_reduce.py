@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from distributed import Client, Future
 
+from saec.artifact import Stored
 from saec.distributed import worker_functions as jobs
 from saec.distributed.cluster import workers_of
 from saec.distributed.dask_rows import BlockRows, join_blocks, split_part
@@ -103,7 +104,7 @@ class DaskPasses:
         counter: RunningCounts | None = None,
         advance: Advance = silent,
         space: Workspace = IN_MEMORY,
-    ) -> tuple[T, dict[str, Any]]:
+    ) -> tuple[T, dict[str, Stored]]:
         """See :class:`~saec.streaming.map_reduce.Passes`.
 
         Tensors are cut into about as many windows as there are workers. Each is put together by a

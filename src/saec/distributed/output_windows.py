@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.artifact import GRAIN, Shard, ShardedTensor, write_shard
+from saec.artifact import GRAIN, Shard, ShardedTensor, Stored, write_shard
 from saec.streaming.bit_writes import ByteRun, Piece
 from saec.streaming.scratch import Workspace
 
@@ -70,7 +70,7 @@ class Placed(Protocol):
     def add(self, window: Window, given: Any) -> None:
         """Take what the target gave for a window."""
 
-    def tensor(self) -> Any:
+    def tensor(self) -> Stored:
         """The tensor, once all windows have been put into it."""
 
 

@@ -38,10 +38,10 @@ class CompressedField(ABC):
     codec: ClassVar[str]
     kind: ClassVar[int]
 
-    # Whether ids are new ones, and the old id of each, (vocab_size,): as compression made them, or
-    # where they were saved.
+    # Whether ids are new ones, and the old id of each, (vocab_size,): as compression made them, in
+    # shards until they are saved, or where they were saved.
     renumbered: bool = False
-    permutation: NDArray[np.int64] | None = None
+    permutation: artifact.Stored | None = None
     saved_permutation: SavedPermutation | None = None
 
     def __init__(self, name: str, vocab_size: int, dim: int, dtype: str) -> None:
@@ -112,13 +112,6 @@ class CompressedField(ABC):
     @property
     def entry(self) -> artifact.Entry:
         """What the artifact holds of the field."""
-        whole: dict[str, NDArray[Any]] = {}
-        sharded: dict[str, artifact.ShardedTensor] = {}
-        for role, tensor in self.tensors.items():
-            if isinstance(tensor, artifact.ShardedTensor):
-                sharded[role] = tensor  # as workers left it; what is loaded is mapped
-            else:
-                whole[role] = tensor
         return artifact.Entry(
             self.name,
             self.kind,
@@ -126,8 +119,7 @@ class CompressedField(ABC):
             self.vocab_size,
             self.dim,
             self.details,
-            whole,
-            sharded,
+            self.tensors,
         )
 
     @property
@@ -156,6 +148,7 @@ class CompressedField(ABC):
         Raises:
             ArtifactError: that file is missing, damaged, or belongs to another artifact.
         """
+        assert not isinstance(self.permutation, artifact.ShardedTensor), "they are not saved yet"
         if self.permutation is not None:
             return self.permutation
         if not self.renumbered:

@@ -150,7 +150,8 @@ def remove_permutations(artifact: str | os.PathLike[str]) -> None:
 
 def _blocks(path: Path, field: CompressedField) -> Iterator[memoryview | bytes]:
     if field.renumbered:
-        yield from vector_blocks(path, field.old_ids)
+        made = field.old_ids if field.permutation is None else field.permutation
+        yield from vector_blocks(path, made)
         return
     for start in range(0, field.vocab_size, _WRITTEN_ROWS):
         stop = min(start + _WRITTEN_ROWS, field.vocab_size)

@@ -38,8 +38,8 @@ class TieredField(CompressedField):
         vectors: where a row is stored; None if ids are ranks.
         dtype: of the table that was compressed.
         renumbered: whether compression renumbered the features, so that ids are new ones.
-        permutation: (vocab_size,) int64, the old id of each new one, if it did; None otherwise and
-            after loading.
+        permutation: (vocab_size,) int64 or the shards with its bytes, the old id of each new one,
+            if it did; None otherwise and after loading.
         starts: (bytes,) uint8, for tiers in order of their codes where each of these starts; None
             if there are no such tiers.
 
@@ -60,7 +60,7 @@ class TieredField(CompressedField):
         vectors: TierVectors | None,
         dtype: str,
         renumbered: bool = False,
-        permutation: NDArray[np.int64] | None = None,
+        permutation: artifact.Stored | None = None,
         starts: NDArray[np.uint8] | None = None,
     ) -> None:
         if axes.ndim != 2 or axes.dtype not in _AXES_DTYPES or 0 in axes.shape:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.artifact import Stored
 from saec.streaming.bit_writes import Piece, Scattered
 from saec.streaming.chunks import Chunk
 from saec.streaming.frequency_histogram import join_censuses, take_census
@@ -21,7 +21,9 @@ __all__ = ["frequency_order"]
 _IDS = "ids"  # role of the tensor
 
 
-def frequency_order(passes: Passes, advance: Advance = silent, space: Workspace = IN_MEMORY) -> Any:
+def frequency_order(
+    passes: Passes, advance: Advance = silent, space: Workspace = IN_MEMORY
+) -> Stored:
     """The old id of each new one where features are numbered by frequency, the highest first.
 
     Features of equal frequency stay in order of their ids, as by a stable sort; so do those of

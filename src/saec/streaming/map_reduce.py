@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.artifact import Stored
 from saec.streaming.bit_writes import Piece, lay, lay_and_let_go
 from saec.streaming.chunks import Chunk, RunningCounts, Task, merged
 from saec.streaming.scratch import IN_MEMORY, Workspace
@@ -74,7 +75,7 @@ class Passes(Protocol):
         counter: RunningCounts | None = None,
         advance: Advance = silent,
         space: Workspace = IN_MEMORY,
-    ) -> tuple[T, dict[str, Any]]:
+    ) -> tuple[T, Mapping[str, Stored]]:
         """As :meth:`run`, and lay the pieces that ``task`` makes into tensors.
 
         Args:
@@ -86,7 +87,7 @@ class Passes(Protocol):
             space: where the tensors are made.
 
         Returns:
-            The result, and for each role its tensor.
+            The result, and for each role its tensor, of bytes.
         """
 
 

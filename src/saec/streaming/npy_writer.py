@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.artifact import GRAIN, ShardedTensor
+from saec.artifact import GRAIN, ShardedTensor, Stored
 from saec.errors import DataError, SaecError
 from saec.util.atomic_file import let_go, whole_file
 
@@ -21,7 +21,7 @@ _BLOCK = 1 << 24  # bytes that are copied at once
 
 def save_vector(
     out: str | os.PathLike[str],
-    made: NDArray[Any] | ShardedTensor,
+    made: Stored,
     failure: type[SaecError] = DataError,
 ) -> NDArray[np.int64]:
     """Write the bytes of an int64 vector to a .npy file, block after block, and map it.
@@ -41,9 +41,7 @@ def save_vector(
     return mapped
 
 
-def vector_blocks(
-    path: Path, made: NDArray[Any] | ShardedTensor
-) -> Iterator[memoryview] | Iterator[bytes]:
+def vector_blocks(path: Path, made: Stored) -> Iterator[memoryview] | Iterator[bytes]:
     """The bytes of a vector, block after block: contiguous, or in shards beside ``path``."""
     return _of_shards(path, made) if isinstance(made, ShardedTensor) else _of_array(made)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.artifact import entry_bytes
+from saec.artifact import Stored, entry_bytes
 from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.candidates import TierOffers, TierRows, measure_tier
 from saec.codecs.axes.encode import CODES, PERMUTATION, STARTS, VECTORS, EncodeTiers
@@ -24,7 +24,7 @@ from saec.codecs.moments_and_samples import (
     row_map_of,
     survey_of,
 )
-from saec.codecs.protocol import Coded, Option
+from saec.codecs.protocol import Coded, Option, split
 from saec.errors import OptionError
 from saec.format.tier_index import ORDERS, Order, TierVectors
 from saec.format.tier_layout import Layout, tier_bounds
@@ -181,10 +181,11 @@ class Axes:
         )
         old_ids = tensors.get(PERMUTATION)
         if isinstance(old_ids, np.ndarray):  # shards keep their bytes
-            tensors[PERMUTATION] = old_ids.view(np.int64)
+            old_ids = old_ids.view(np.int64)
+        arrays, sharded = split({role: tensors[role] for role in tensors if role != PERMUTATION})
         if ordering is not None:
-            tensors[STARTS] = ordering.starts
-        return Coded(_stored(field, choice, tensors), lost)
+            arrays[STARTS] = ordering.starts
+        return Coded(_stored(field, choice, arrays, old_ids), lost, sharded)
 
 
 def _planned(field: Field, choice: AxesChoice) -> TieredField:
@@ -192,7 +193,7 @@ def _planned(field: Field, choice: AxesChoice) -> TieredField:
     sizes = _sizes(field, choice)
     sizes[STARTS] = choice.layout(field.vocab_size).first_start_bytes[-1]
     tensors = {role: np.broadcast_to(np.uint8(0), size) for role, size in sizes.items()}
-    return _stored(field, choice, tensors)
+    return _stored(field, choice, tensors, tensors.get(PERMUTATION))
 
 
 def _sizes(field: Field, choice: AxesChoice) -> dict[str, int]:
@@ -206,12 +207,17 @@ def _sizes(field: Field, choice: AxesChoice) -> dict[str, int]:
     return sizes
 
 
-def _stored(field: Field, choice: AxesChoice, tensors: dict[str, NDArray[Any]]) -> TieredField:
+def _stored(
+    field: Field,
+    choice: AxesChoice,
+    tensors: Mapping[str, NDArray[Any]],
+    permutation: Stored | None,
+) -> TieredField:
     """The field of these tensors and of all that is small."""
     layout = choice.layout(field.vocab_size)
     values = [coder.values for tier in choice.layered.tiers for coder in tier]
     stored = choice.frame.stored
-    vectors, permutation = tensors.get(VECTORS), tensors.get(PERMUTATION)
+    vectors = tensors.get(VECTORS)
     return TieredField(
         field.name,
         layout,

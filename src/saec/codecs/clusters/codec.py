@@ -29,7 +29,7 @@ from saec.codecs.clusters.distortion_curve import (
 )
 from saec.codecs.clusters.encode import CODES, EncodeClusters
 from saec.codecs.moments_and_samples import lost_by_far_rows
-from saec.codecs.protocol import Coded, Option
+from saec.codecs.protocol import Coded, Option, split
 from saec.errors import FieldError, OptionError
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook, CodebookDtype
@@ -184,11 +184,12 @@ class Clusters:
             advance=lambda share: advance(share / 2),
             space=space,
         )
-        packed = PackedCodes(tensors[CODES], field.vocab_size, bits)
+        arrays, sharded = split(tensors)
+        packed = PackedCodes(arrays[CODES], field.vocab_size, bits)
         stored = ClusteredField(field.name, packed, codebook, field.dtype.name)
         # Without a metric, options have another unit than nats.
         nats = choice.unit / (2 * field.census.total) if choice.metric is None else choice.unit
-        return Coded(stored, lost * nats)
+        return Coded(stored, lost * nats, sharded)
 
     def _tell(self, field: Field, choice: ClustersChoice, found: int) -> None:
         """Log that there are fewer clusters than the user asked for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import ml_dtypes
@@ -16,9 +16,10 @@ import saec
 from saec import Axes, Clusters, Field, Ratio
 from saec.artifact import entry_bytes
 from saec.baselines import BASELINES
-from saec.codecs.protocol import Codec
+from saec.codecs.protocol import Codec, Option
 from saec.compression.budget import Budget
 from saec.format.clustered_field import ClusteredField
+from saec.format.compressed_field import CompressedField
 from saec.tables.loss_metric import Metric
 
 CODECS: dict[str, Codec] = {
@@ -27,11 +28,12 @@ CODECS: dict[str, Codec] = {
         clusters=0.01, head_share=1.0, weighting=0.0, codebook="float32", radius_share=1.0
     ),
     "clusters-half": Clusters(clusters=30, codebook="float16", seeding="random"),
-    "axes": Axes(),
     **{name: make() for name, make in BASELINES.items()},
 }
 
-CLUSTERED = [name for name in CODECS if name.startswith("clusters") or name in BASELINES]
+CLUSTERED = list(CODECS)
+
+CODECS["axes"] = Axes()
 
 # These find nearest centroids by Euclidean distance, whatever the metric.
 EUCLIDEAN = list(BASELINES)
@@ -45,10 +47,13 @@ def table(rows: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
     return (centres[rng.integers(20, size=rows)] + noise).astype(np.float32)
 
 
+def heavy_tail(rows: int) -> NDArray[np.float64]:
+    """Frequencies of ``rows`` features, the last of which are unseen where they are many."""
+    return np.floor(1000 / np.arange(1, rows + 1))
+
+
 def field(name: str, weights: NDArray[np.generic]) -> Field:
-    """With a heavy tail, its end unseen."""
-    frequencies = np.floor(1000 / np.arange(1, len(weights) + 1))
-    return Field(name, weights, frequencies)
+    return Field(name, weights, heavy_tail(len(weights)))
 
 
 WEIGHTS: dict[str, NDArray[np.generic]] = {
@@ -70,14 +75,14 @@ WEIGHTS: dict[str, NDArray[np.generic]] = {
 REFUSED = ("clusters-half", "huge and tiny")
 
 
-def cases(codecs: Iterable[str]) -> list[tuple[str, str]]:
-    """Codecs by name, each with every kind of table that it takes."""
-    return [(name, kind) for name in codecs for kind in WEIGHTS if (name, kind) != REFUSED]
+def cases(codecs: Iterable[str]) -> list[tuple[str, str, bool]]:
+    """Codecs by name, each with every kind of table that it takes, without a metric and in nats."""
+    kinds = [(name, kind) for name in codecs for kind in WEIGHTS if (name, kind) != REFUSED]
+    return [(*each, in_nats) for each in kinds for in_nats in (False, True)]
 
 
-every_codec = pytest.mark.parametrize("name", CODECS)
-every_case = pytest.mark.parametrize(("name", "kind"), cases(CODECS))
-pytestmark = pytest.mark.parametrize("in_nats", [False, True])
+CASES = cases(CODECS)
+in_every_metric = pytest.mark.parametrize("in_nats", [False, True])
 
 
 def matrix_for(weights: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -115,24 +120,68 @@ def compress(name: str, kind: str, in_nats: bool, seed: int = 0) -> saec.Compres
     return compress_fields(fields, name, in_nats, seed)
 
 
-@cache
-def compressed_once(name: str, kind: str, in_nats: bool) -> saec.Compressed:
-    return compress(name, kind, in_nats)
+class Case:
+    """A codec, a kind of table and a metric, with all that several tests look at."""
+
+    def __init__(self, name: str, kind: str, in_nats: bool) -> None:
+        self.name, self.kind, self.in_nats = name, kind, in_nats
+        self.codec = CODECS[name]
+        weights = WEIGHTS[kind].copy(order="K")
+        # Ids in order of frequency, and in no such order.
+        frequencies = heavy_tail(len(weights))[:: -1 if in_nats else 1].copy()
+        # What writes into them raises an error.
+        weights.flags.writeable = frequencies.flags.writeable = False
+        self.weights, self.frequencies = weights, frequencies
+        self.field = Field("f", weights, frequencies)
+        self.metric = metric_for(weights, in_nats)
+
+    @cached_property
+    def result(self) -> saec.Compressed:
+        """Beside an ordinary table, by :func:`compress`."""
+        return compress(self.name, self.kind, self.in_nats)
+
+    @cached_property
+    def offered(self) -> Sequence[Option]:
+        return offers(self.codec, self.field, self.metric)
+
+    def encode(self, index: int) -> CompressedField:
+        """The field by an option, checked to cost no more and to lose what the option says."""
+        option = self.offered[index]
+        done: list[float] = []
+        coded = encode(self.codec, self.field, option.choice, self.metric, advance=done.append)
+        assert 8 * entry_bytes(coded.entry) <= option.bits
+        assert 0 < sum(done) <= 1 + 1e-9
+        return coded
+
+    @cached_property
+    def finest(self) -> CompressedField:
+        """The field by the last option."""
+        return self.encode(-1)
 
 
+def name_of(case: tuple[str, str, bool]) -> str:
+    name, kind, in_nats = case
+    return f"{name}, {kind}" + (", in nats" if in_nats else "")
+
+
+# Tests of a case run one after another, and what they share is freed with it.
+@pytest.fixture(scope="module", params=CASES, ids=name_of)
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(*request.param)
+
+
+@in_every_metric
 def test_values_beyond_float16_are_refused_by_name(in_nats: bool) -> None:
     with pytest.raises(saec.FieldError, match=r"'odd': the largest value is .*float16 hold"):
         compress(*REFUSED, in_nats)
 
 
-@every_case
-def test_the_file_is_as_large_as_said_and_decodes_to_the_same(
-    name: str, kind: str, in_nats: bool, tmp_path: Path
-) -> None:
-    result = compressed_once(name, kind, in_nats)
+def test_the_file_is_as_large_as_said_and_decodes_to_the_same(case: Case, tmp_path: Path) -> None:
+    result = case.result
     result.save(tmp_path / "a.saec")
     loaded = saec.load(tmp_path / "a.saec")
     assert (tmp_path / "a.saec").stat().st_size == result.nbytes == loaded.nbytes
+    assert list(loaded) == list(result) == ["ordinary", "odd"]
     for key, before in result.items():
         decoded = loaded[key].decode()
         assert decoded.shape == (before.vocab_size, before.dim)
@@ -141,66 +190,50 @@ def test_the_file_is_as_large_as_said_and_decodes_to_the_same(
         assert np.array_equal(loaded[key].lookup(ids), decoded[ids])
 
 
-@every_case
-def test_the_result_is_of_the_table(name: str, kind: str, in_nats: bool) -> None:
-    weights = WEIGHTS[kind]
-    odd = compressed_once(name, kind, in_nats)["odd"]
+def test_the_result_is_of_the_table(case: Case) -> None:
+    weights = WEIGHTS[case.kind]
+    odd = case.result["odd"]
     assert (odd.vocab_size, odd.dim) == weights.shape
     assert odd.dtype == weights.dtype.name
     assert odd.original_nbytes == weights.nbytes
 
 
-@every_case
-def test_the_budget_is_kept_or_at_least_no_table_grows(name: str, kind: str, in_nats: bool) -> None:
-    result = compressed_once(name, kind, in_nats)
-    if budget_for(CODECS[name], 6) is None:
-        assert all(coded.nbytes <= coded.original_nbytes for coded in result.values())
+def test_the_budget_is_kept_or_at_least_no_table_grows(case: Case) -> None:
+    if budget_for(case.codec, 6) is None:
+        assert all(coded.nbytes <= coded.original_nbytes for coded in case.result.values())
     else:
-        assert result.compression_ratio >= 6
+        assert case.result.compression_ratio >= 6
 
 
-@every_case
-def test_the_same_seed_gives_the_same_file(
-    name: str, kind: str, in_nats: bool, tmp_path: Path
-) -> None:
-    for copy in ("a", "b"):
-        compress(name, kind, in_nats, seed=3).save(tmp_path / copy)
+def test_the_same_seed_gives_the_same_file(case: Case, tmp_path: Path) -> None:
+    case.result.save(tmp_path / "a")
+    compress(case.name, case.kind, case.in_nats).save(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-@every_case
-def test_inputs_are_not_changed(name: str, kind: str, in_nats: bool) -> None:
-    weights, frequencies = WEIGHTS[kind].copy(order="K"), np.arange(1.0, len(WEIGHTS[kind]) + 1)
-    weights.flags.writeable = frequencies.flags.writeable = False
-    codec, one = CODECS[name], Field("f", weights, frequencies)
-    metric = metric_for(weights, in_nats)
-    encode(codec, one, offers(codec, one, metric)[-1].choice, metric)
-    assert weights.tobytes() == WEIGHTS[kind].tobytes()
-    assert np.array_equal(frequencies, np.arange(1.0, len(weights) + 1))
+def test_inputs_are_not_changed(case: Case) -> None:
+    assert case.finest.vocab_size == len(WEIGHTS[case.kind])
+    assert case.weights.tobytes() == WEIGHTS[case.kind].tobytes()
+    tail = heavy_tail(len(case.weights))
+    assert np.array_equal(case.frequencies, tail[::-1] if case.in_nats else tail)
 
 
-@every_case
-def test_what_is_on_offer_costs_no_more_than_its_price_and_loses_what_it_says(
-    name: str, kind: str, in_nats: bool
-) -> None:
-    codec, one = CODECS[name], field("f", WEIGHTS[kind])
-    metric = metric_for(one.weights, in_nats)
-    offered = offers(codec, one, metric)
-    for option in {0: offered[0], 1: offered[len(offered) // 2], 2: offered[-1]}.values():
-        done: list[float] = []
-        coded = encode(codec, one, option.choice, metric, advance=done.append)
-        assert 8 * entry_bytes(coded.entry) <= option.bits
-        assert 0 < sum(done) <= 1 + 1e-9
+def test_what_is_on_offer_costs_no_more_than_its_price_and_loses_what_it_says(case: Case) -> None:
+    last = len(case.offered) - 1
+    assert case.finest.vocab_size == case.field.vocab_size
+    for index in {0, last // 2} - {last}:
+        case.encode(index)
 
 
-@pytest.mark.parametrize(("name", "kind"), cases(CLUSTERED))
-def test_rows_are_near_their_centroids(name: str, kind: str, in_nats: bool) -> None:
-    codec, one = CODECS[name], field("f", WEIGHTS[kind])
-    metric = metric_for(one.weights, in_nats)
-    coded = encode(codec, one, offers(codec, one, metric)[-1].choice, metric)
+# The same parameters as the fixture's, of which these are the first.
+@pytest.mark.parametrize(
+    "case", CASES[: len(cases(CLUSTERED))], ids=name_of, indirect=True, scope="module"
+)
+def test_rows_are_near_their_centroids(case: Case) -> None:
+    one, metric, coded = case.field, case.metric, case.finest
     assert isinstance(coded, ClusteredField)
-    root = np.eye(one.dim) if metric is None or name in EUCLIDEAN else metric.root
-    rows, decoded = one.weights.astype(np.float64), coded.decode().astype(np.float64)
+    root = np.eye(one.dim) if metric is None or case.name in EUCLIDEAN else metric.root
+    rows, decoded = case.weights.astype(np.float64), coded.decode().astype(np.float64)
     centroids = coded.codebook.values.astype(np.float64) @ root
     least = (((rows @ root)[:, None] - centroids) ** 2).sum(axis=2).min(axis=1)
     error = (((rows - decoded) @ root) ** 2).sum(axis=1)
@@ -208,7 +241,8 @@ def test_rows_are_near_their_centroids(name: str, kind: str, in_nats: bool) -> N
     assert np.all(error <= (1 + 1e-9) * least + rounding)
 
 
-@every_codec
+@in_every_metric
+@pytest.mark.parametrize("name", CODECS)
 def test_other_fields_change_nothing(name: str, in_nats: bool) -> None:
     if budget_for(CODECS[name], 6) is not None:
         pytest.skip("fields compete for this codec's budget")

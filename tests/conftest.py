@@ -1,9 +1,11 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and what lets several processes run them side by side."""
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,41 @@ from hypothesis import settings
 # Machines differ in speed; a slow example is no failure.
 settings.register_profile("saec", deadline=None)
 settings.load_profile("saec")
+
+
+SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
+
+if SIDE_BY_SIDE:
+    # PyTorch is imported later. Threads of several workers would wait for one another's cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@contextmanager
+def turn(alone: bool) -> Iterator[None]:
+    """Until the end no other worker runs a test that is to run alone, or any test if this is one.
+
+    While a worker waits to be alone it holds the first lock, so that the others start no test.
+    """
+    here = Path(__file__)
+    first, second = os.open(here, os.O_RDONLY), os.open(here.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        fcntl.flock(second, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(first, fcntl.LOCK_UN)
+        yield
+        fcntl.flock(second, fcntl.LOCK_UN)  # a forked process may still hold it open
+    finally:
+        os.close(first)
+        os.close(second)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """No test of another worker runs beside one that is marked ``alone``."""
+    if not SIDE_BY_SIDE:
+        return (yield)
+    with turn(item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

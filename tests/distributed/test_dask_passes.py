@@ -152,6 +152,7 @@ def test_progress_adds_up(spread: saec.Field) -> None:
     assert sum(shares) == pytest.approx(1)
 
 
+@pytest.mark.alone
 def test_a_task_that_fails_says_so_itself_and_ends_the_others(
     spread: saec.Field, client: Client
 ) -> None:

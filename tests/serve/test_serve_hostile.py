@@ -83,6 +83,7 @@ HEADS = {
 }
 
 
+@pytest.mark.alone
 def test_slow_requests_end(server: Server) -> None:
     """A byte every 50 ms for ever, of any part of a request."""
     with contextlib.ExitStack() as stack:

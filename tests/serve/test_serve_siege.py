@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import serving
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serve_hostile.py"
 
 
+@pytest.mark.alone
 def test_no_good_request_fails_beside_hostile_clients(tmp_path: Path) -> None:
     told = tmp_path / "told.json"
     small = ["--rows", "2000", "--clients", "2", "--batch", "64"]

@@ -13,12 +13,13 @@ BUILT_FROM := $(wildcard native/*/*) CMakeLists.txt pyproject.toml constraints.t
 # The tools are in the environment already: no download per build, and the build directory is kept.
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
-.PHONY: help test test-kills test-zoo bench-smoke demo lint fuzz fuzz-sanitize sanitize \
+.PHONY: help test test-kills test-lowest test-zoo bench-smoke demo lint fuzz fuzz-sanitize sanitize \
     sanitize-threads docs wheel clean
 
 help:
 	@echo "make test      set up, lint, check types, run all tests"
 	@echo "make demo      set up, train, compress and evaluate on a simulated click log"
+	@echo "make test-lowest  the core and PyTorch's part with the oldest dependencies, under PYTHON=python3"
 	@echo "make test-kills  compressions killed, out of disk and with read errors at random moments, in minutes"
 	@echo "make test-zoo  models of other libraries and TorchRec, which it installs"
 	@echo "make fuzz      damaged files and requests for FUZZ_SECONDS=60, from FUZZ_SEED=1"
@@ -31,8 +32,11 @@ help:
 	@echo "make wheel     build one, and test it in an environment that has nothing else"
 	@echo "make clean     remove the environment and everything built"
 
+# Each worker holds its own copy of the libraries: about 1 GB.
+WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
+
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test-kills: $(VENV)/.dev
 	SAEC_KILLS=20 $(BIN)/python -m pytest tests/test_resuming.py -k killed
@@ -41,6 +45,22 @@ test-kills: $(VENV)/.dev
 
 test-zoo: $(VENV)/.zoo
 	$(BIN)/python -m pytest tests/zoo tests/test_documents.py -k zoo
+
+# The oldest versions that pyproject.toml allows, in an environment of their own. On PyPI, PyTorch
+# of that age brings CUDA, 3 GB: TORCH=2.13.0 takes the version that the other targets use.
+TORCH ?= $(shell sed -n 's/^torch==//p' constraints-lowest.txt)
+LOWEST = build/lowest/$(notdir $(PYTHON))
+LOWEST_INSTALL = $(LOWEST)/bin/python -m pip install --constraint $(LOWEST)/constraints.txt
+LOWEST_TESTS ?= tests/golden tests/codecs tests/native/test_native_codes.py \
+    $(addprefix tests/test_,artifact.py compress.py lookup.py progress.py table.py tiered.py) \
+    $(addprefix tests/torch/test_torch_,copies.py modules.py operator.py replace.py tiered.py)
+
+test-lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	sed 's/^torch==.*/torch==$(TORCH)/' constraints-lowest.txt > $(LOWEST)/constraints.txt
+	$(LOWEST_INSTALL) torch scikit-build-core nanobind cmake ninja pytest hypothesis
+	$(LOWEST_INSTALL) --no-build-isolation --config-settings build-dir=$(LOWEST)/native '.[torch]'
+	$(LOWEST)/bin/python -m pytest -p no:cacheprovider $(LOWEST_TESTS)
 
 FUZZ_SEED ?= 1
 FUZZ_SECONDS ?= 60

@@ -38,10 +38,14 @@ WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
+# Of each kind; make test has one.
+KILLS ?= 20
+
 test-kills: $(VENV)/.dev
-	SAEC_KILLS=20 $(BIN)/python -m pytest tests/test_resuming.py -k killed
-	SAEC_KILLS=20 $(BIN)/python -m pytest tests/test_resuming_faults.py -k "failed or killed or full or two"
-	SAEC_KILLS=5 $(BIN)/python -m pytest tests/distributed -k "kill or die"
+	SAEC_KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_resuming.py -k killed
+	SAEC_KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_resuming_faults.py \
+	    -k "failed or killed or full or two"
+	SAEC_KILLS=$$((($(KILLS) + 3) / 4)) $(BIN)/python -m pytest tests/distributed -k "kill or die"
 
 test-zoo: $(VENV)/.zoo
 	$(BIN)/python -m pytest tests/zoo tests/test_documents.py -k zoo

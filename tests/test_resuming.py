@@ -29,7 +29,7 @@ from saec.codecs.protocol import Codec
 from saec.compression.resume import Resumable
 
 # More of them take minutes: make test-kills.
-KILLS = int(os.environ.get("SAEC_KILLS", "3"))
+KILLS = int(os.environ.get("SAEC_KILLS", "1"))
 
 DIM = 4
 ROWS = {"user": 9_000, "item": 2_500, "city": 300, "user x item": 12_000}

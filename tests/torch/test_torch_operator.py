@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -210,6 +211,10 @@ def test_bad_ids_are_refused_on_the_short_way(table: LearnedTable) -> None:
             bags(ids[:7], torch.tensor([0, 5, 4]))
 
 
+@pytest.mark.skipif(
+    "rtol" not in inspect.signature(torch.library.opcheck).parameters,
+    reason="before PyTorch 2.6 results in another order of additions are taken for wrong",
+)
 def test_the_operator_keeps_the_rules(clustered: Callable[..., CompressedField]) -> None:
     """Schema, shapes of fake tensors, gradients, compilation: by PyTorch's own test."""
     tables = [ClusteredTable([clustered("a", 50, 3, 3)], {}, torch.zeros(1))]

@@ -112,7 +112,10 @@ def test_samples_are_of_their_strata_whatever_the_parts(
 
 def test_a_sample_does_not_hold_its_part(rng: np.random.Generator) -> None:
     field = field_of(rng)
-    for sample in survey_of(field, ranked(field, 500), 10, 0, IN_MEMORY).samples:
+    samples = survey_of(field, ranked(field, 500), 10, 0, IN_MEMORY).samples
+    assert samples
+    assert all(sample.blocks for sample in samples)
+    for sample in samples:
         for rows, frequencies in sample.blocks:
             for array in (rows, frequencies):
                 owner = array if array.base is None else array.base

@@ -77,7 +77,8 @@ class Prepared:
             self._made = made = _Made(table, reader, watch)
             if self.places and _exchange.has_api:
                 element = DTYPES[reader.dtype(tensors)]
-                self.shortcut = _native.Shortcut(table, watch, self.places, element)
+                names = reader.names[: len(tensors)]
+                self.shortcut = _native.Shortcut(table, watch, self.places, names, element)
         return made.table
 
 

@@ -240,7 +240,7 @@ _kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 def _prepared(codes: Tensor) -> Prepared:
     """What was prepared for the table that holds these codes, as long as they live."""
-    if codes not in _kept:
-        _kept[codes] = Prepared()
-    prepared: Prepared = _kept[codes]
+    prepared: Prepared | None = _kept.get(codes)
+    if prepared is None:
+        prepared = _kept[codes] = Prepared()
     return prepared

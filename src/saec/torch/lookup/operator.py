@@ -235,7 +235,7 @@ _torch_library.register_vmap("saec::pool", _pool_each, lib=_LIBRARY)
 # The operator as Python calls it.
 pool = torch.ops.saec.pool.default
 
-_kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_kept: Any = WeakIdKeyDictionary()  # which has no types
 
 
 def _prepared(codes: Tensor) -> Prepared:

@@ -90,7 +90,8 @@ class TieredTable(LearnedTable):
     @property
     def tensors(self) -> list[Tensor]:
         """See :class:`LearnedTable`."""
-        held, own = self._parameters, self._buffers
+        held: dict[str, Any] = self._parameters
+        own: dict[str, Any] = self._buffers
         found = [held["values"], held["extents"], held["axes"], held["mean"]]
         found += [own["codes"], own["layout"], own["pad_rows"], own["starts"]]
         if self.vectors is not None:

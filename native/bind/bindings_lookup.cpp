@@ -106,13 +106,14 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
   }
   const size_t count = first_ranks.size();
   expect(count < 30 && table.rows <= uint64_t{64} << 2 * (count - 1), "a tier is missing");
-  std::vector<saec::TierPart> tier_parts;
+  std::vector<saec::TierPart>& tier_parts = table.parts;
+  uint32_t grids = 0;
   std::vector<uint32_t> ordered_bits(tiers.shape(0));
   for (size_t i = 0; i < parts.shape(0); ++i) {
     const int64_t* row = parts.data() + 5 * i;
     const saec::TierPart part{static_cast<uint32_t>(row[0]), static_cast<uint32_t>(row[1]),
                               static_cast<uint32_t>(row[2]), static_cast<uint32_t>(row[3]),
-                              whole(row[4])};
+                              whole(row[4]), grids};
     expect(part.tier < tiers.shape(0) && (i == 0 || tier_parts.back().tier <= part.tier),
            "parts are out of order");
     expect(part.bits <= 16 && part.axes < (1 << 16) && part.kind <= 4, "not a part");
@@ -130,6 +131,7 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
     row_bits[part.tier] += part.packed_bits();
     rank[part.tier] += part.axes;
     expect(rank[part.tier] <= table.rank, "parts cover more axes than there are");
+    grids += part.grid();
     tier_parts.push_back(part);
   }
   for (size_t i = 0; i < tiers.shape(0); ++i) {
@@ -139,8 +141,8 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
   const std::vector<uint64_t> code_starts =
       checked_starts(starts, ordered_bits, first_ranks, table.rows);
   if (levels.shape(0) > 0) set_levels(levels, first_ranks, *bound);
-  saec::prepare_tiers(first_ranks, first_bytes, tier_parts, code_starts,
-                      axes.data() + table.rank * table.dim, table, bound->own);
+  saec::prepare_tiers(first_ranks, first_bytes, code_starts, axes.data() + table.rank * table.dim, table,
+                      bound->own);
   expect(pad_rows.shape(0) == pads.shape(0), "pads and their rows differ in length");
   expect(pads.shape(0) == 0 || pad_rows.shape(1) == table.dim, "pads and rows differ in dim");
   for (size_t i = 0; i < pads.shape(0); ++i) {

@@ -4,21 +4,27 @@
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "bind/exchange.h"
+#include "lookup/lookup_kept.h"
 
 namespace {
 
 // How a table uses one of the tensors that it was made of. in_place: its numbers are read where they
 // are at every lookup. copied: bytes [first, last) of it that the table has copies of; none: all.
+// A tensor that is not read in place and of which nothing is copied is not looked at again.
 using Ranges = std::vector<std::pair<size_t, size_t>>;
 using Use = std::tuple<bool, std::optional<Ranges>>;
 
@@ -38,10 +44,14 @@ class Watch {
       const size_t bytes = seen.form.span();
       if (!ranges || (in_place && !seen.form.contiguous())) ranges = {{0, bytes}};
       seen.in_place = in_place;
+      seen.used = in_place || !ranges->empty();
+      contiguous_ &= !seen.used || seen.form.contiguous();
       for (const auto& [first, last] : *ranges) {
         expect(first <= last && last <= bytes, "a range goes beyond its tensor");
         const uint8_t* data = seen.form.data();
-        seen.copies.push_back({first, {data + first, data + last}});
+        seen.firsts.push_back(first);
+        seen.copies.emplace_back(data + first, data + last);
+        seen.copied_bytes += last - first;
       }
       seen_.push_back(std::move(seen));
     }
@@ -50,31 +60,54 @@ class Watch {
   const Exchange& exchange() const { return *exchange_; }
   size_t size() const { return seen_.size(); }
 
-  // Whether the i-th tensor is this one, as far as the table knows it.
-  bool holds(size_t i, nb::handle tensor) const {
+  size_t copied_bytes() const {
+    size_t bytes = 0;
+    for (const Seen& seen : seen_) bytes += seen.copied_bytes;
+    return bytes;
+  }
+  size_t copied_bytes(size_t i) const { return seen_[i].copied_bytes; }
+  const std::vector<std::vector<uint8_t>>& copies(size_t i) const { return seen_[i].copies; }
+
+  // Whether all tensors that the table uses are in order in memory.
+  bool contiguous() const { return contiguous_; }
+
+  // Whether the table uses the i-th tensor at all.
+  bool uses(size_t i) const { return seen_[i].used; }
+
+  // Whether a tensor has the i-th one's shape, and its address if it is read in place. now: OUT its form.
+  bool fits(size_t i, nb::handle tensor, Form& now) const {
     const Seen& seen = seen_[i];
-    Form now;
-    if (!exchange().form(tensor, now) || !now.same_shape(seen.form)) return false;
-    if (seen.in_place && now.address != seen.form.address) return false;
-    for (const Copy& copy : seen.copies)
-      if (std::memcmp(now.data() + copy.first, copy.bytes.data(), copy.bytes.size()) != 0)
+    return exchange().form(tensor, now) && now.same_shape(seen.form) &&
+           (!seen.in_place || now.address == seen.form.address);
+  }
+
+  // Whether one that fits has the numbers that were copied.
+  bool same_numbers(size_t i, const Form& now) const {
+    const Seen& seen = seen_[i];
+    for (size_t j = 0; j < seen.copies.size(); ++j)
+      if (std::memcmp(now.data() + seen.firsts[j], seen.copies[j].data(), seen.copies[j].size()) != 0)
         return false;
     return true;
   }
 
+  // Whether the i-th tensor is this one, as far as the table knows it.
+  bool holds(size_t i, nb::handle tensor) const {
+    Form now;
+    return !uses(i) || (fits(i, tensor, now) && same_numbers(i, now));
+  }
+
  private:
-  struct Copy {
-    size_t first;
-    std::vector<uint8_t> bytes;
-  };
   struct Seen {
     Form form;
-    bool in_place;
-    std::vector<Copy> copies;
+    bool in_place, used;
+    std::vector<size_t> firsts;  // of the bytes that were copied
+    std::vector<std::vector<uint8_t>> copies;
+    size_t copied_bytes = 0;
   };
 
   const Exchange* exchange_;
   nb::object kept_;
+  bool contiguous_ = true;
   std::vector<Seen> seen_;
 };
 
@@ -158,22 +191,73 @@ bool pool(const std::vector<saec::Request>& requests, size_t ids, saec::Element 
   return saec::pool(requests, element, used, *kernels).fault == saec::Fault::kNone;
 }
 
-// Rows of one table.
+// Which of a table's tensors hold what it has in tiers; none where it is in no tiers.
+class Roles {
+ public:
+  static constexpr size_t kNone = ~size_t{0};
+  static constexpr size_t kStarts = 5, kCodes = 6;
+
+  explicit Roles(const std::vector<std::string>& names) {
+    static const char* const kNames[kCount] = {"values", "extents", "axes", "mean",
+                                               "pads", "starts", "codes"};
+    for (size_t role = 0; role < kCount; ++role) {
+      const auto found = std::find(names.begin(), names.end(), kNames[role]);
+      at_[role] = found == names.end() ? kNone : static_cast<size_t>(found - names.begin());
+    }
+  }
+
+  size_t at(size_t role) const { return at_[role]; }
+
+  saec::LiveNumbers of(const Form* forms) const {
+    const void* found[kCount];
+    for (size_t role = 0; role < kCount; ++role)
+      found[role] = at_[role] == kNone ? nullptr : forms[at_[role]].data();
+    const auto floats = [&](size_t role) { return static_cast<const float*>(found[role]); };
+    return {floats(0), floats(1), floats(2), floats(3), floats(4),
+            static_cast<const int64_t*>(found[kStarts])};
+  }
+
+ private:
+  static constexpr size_t kCount = 7;
+  size_t at_[kCount];
+};
+
+// In the time in which a row's codes, or its place among starts, are compared with what they were, so many
+// bytes of them can be compared one after the other.
+constexpr size_t kBytesPerCodes = 384, kBytesPerStart = 1024;
+
+// In the time in which a row is decoded so many copied bytes can be compared.
+constexpr size_t kBytesPerRow = 8192;
+
+// Rows of one table: a few from the tensors as they are, more than that from what the table has decoded,
+// if these are still what they were.
 class Shortcut {
  public:
   // A dictionary, and the name in it of a tensor, whichever that is at the time of a lookup.
   using Place = std::pair<nb::dict, nb::str>;
+  static constexpr size_t kMostPlaces = 9;
+  using Forms = std::array<Form, kMostPlaces>;
 
-  // places: of the tensors that the watch knows, in its order.
-  Shortcut(nb::object table, nb::object watch, std::vector<Place> places, int element)
+  // places: of the tensors that the watch knows, in its order. names: what they are.
+  Shortcut(nb::object table, nb::object watch, std::vector<Place> places,
+           const std::vector<std::string>& names, int element)
       : table_(nb::cast<const BoundTable*>(table)),
         watch_(nb::cast<const Watch*>(watch)),
         kept_{std::move(table), std::move(watch)},
         places_(std::move(places)),
+        roles_(names),
         element_(static_cast<saec::Element>(element)) {
-    expect(places_.size() == watch_->size(), "each tensor has a place");
+    expect(places_.size() == watch_->size() && names.size() == places_.size(),
+           "each tensor has a place and a name");
+    expect(places_.size() <= kMostPlaces, "no table has so many tensors");
     expect(0 <= element && element <= 2, "no such element");
     expect(exchange().has_api(), "this PyTorch has no C exchange API");
+    if (this->table().tiers.empty() || !watch_->contiguous()) return;
+    if (this->table().levels.empty()) {
+      most_codes_ = bytes_of(Roles::kCodes) / kBytesPerCodes;
+      most_starts_ = bytes_of(Roles::kStarts) / kBytesPerStart;
+    }
+    if (element_ == saec::Element::kFloat32) most_live_ = watch_->copied_bytes() / kBytesPerRow;
   }
 
   const saec::Table& table() const { return table_->table; }
@@ -182,14 +266,42 @@ class Shortcut {
   size_t dim() const { return table().dim; }
   size_t row_bytes() const { return dim() * type_of(element_).bits / 8; }
 
-  // Whether tensors are what they were.
-  bool holds() const {
+  // Whether tensors still fit the table; forms: OUT theirs.
+  bool look(Forms& forms) const {
     for (size_t i = 0; i < places_.size(); ++i) {
+      if (!watch_->uses(i)) continue;
       const auto& [dict, name] = places_[i];
       PyObject* tensor = PyDict_GetItemWithError(dict.ptr(), name.ptr());
-      if (!tensor || !watch_->holds(i, tensor)) return false;
+      if (!tensor || !watch_->fits(i, tensor, forms[i])) return false;
     }
     return true;
+  }
+
+  // Whether so few rows are best decoded from the tensors as they are.
+  bool few(size_t count) const { return count <= most_live_; }
+
+  // Whether all went well.
+  bool decode(const saec::Request& request, const Forms& forms) const {
+    return saec::choose_lookup("auto")->live(request, roles_.of(forms.data()));
+  }
+
+  // Whether all that rows of the request are made of is what it was: numbers that all rows share, and
+  // of codes and starts all or, of few rows, their own.
+  bool same_numbers(const saec::Request& request, const Forms& forms) const {
+    const size_t codes = roles_.at(Roles::kCodes), starts = roles_.at(Roles::kStarts);
+    const bool own_codes = request.count < most_codes_, own_starts = request.count < most_starts_;
+    for (size_t i = 0; i < places_.size(); ++i) {
+      const bool later = (own_codes && i == codes) || (own_starts && i == starts);
+      if (watch_->uses(i) && !later && !watch_->same_numbers(i, forms[i])) return false;
+    }
+    if (!own_codes && !own_starts) return true;
+    saec::KeptSources sources{};
+    if (own_codes) sources.codes = &watch_->copies(codes);
+    if (own_starts) {
+      sources.starts = reinterpret_cast<const int64_t*>(watch_->copies(starts)[0].data());
+      sources.starts_now = reinterpret_cast<const int64_t*>(forms[starts].data());
+    }
+    return saec::holds_of(saec::KeptCheck(table(), sources), request);
   }
 
   saec::Request request(const uint8_t* ids, bool wide, ptrdiff_t id_stride, size_t count,
@@ -202,7 +314,8 @@ class Shortcut {
   // operations are recorded, tensors are others now, ids are not as they should be.
   nb::object rows(nb::handle given) const {
     const std::optional<Ids> ids = Ids::of(given, exchange());
-    if (!ids || exchange().recorded() || !holds()) return nb::none();
+    Forms forms;
+    if (!ids || exchange().recorded() || !look(forms)) return nb::none();
     const int dims = ids->view.ndim;
     const ptrdiff_t id_stride = dims == 1 ? ids->view.strides[0] : 1;
     if (dims != 1 && !ids->contiguous()) return nb::none();
@@ -211,18 +324,28 @@ class Shortcut {
     shape[dims] = static_cast<int64_t>(dim());
     OwnTensor::Pointer out = OwnTensor::make(type_of(element_), shape, dims + 1);
     const size_t count = ids->count();
-    const bool done =
-        pool({request(ids->data, ids->wide, id_stride, count, out->data(), row_bytes())}, count,
-             element_, exchange());
+    const saec::Request wanted =
+        request(ids->data, ids->wide, id_stride, count, out->data(), row_bytes());
+    const bool done = few(count) ? decode(wanted, forms)
+                                 : same_numbers(wanted, forms) && pool({wanted}, count, element_, exchange());
     return done ? exchange().object_of(std::move(out)) : nb::none();
   }
 
  private:
+  size_t bytes_of(size_t role) const {
+    const size_t i = roles_.at(role);
+    return i == Roles::kNone ? 0 : watch_->copied_bytes(i);
+  }
+
   const BoundTable* table_;
   const Watch* watch_;
   nb::object kept_[2];
   std::vector<Place> places_;
+  Roles roles_;
   saec::Element element_;
+  size_t most_live_ = 0;    // rows that are decoded from the tensors as they are
+  size_t most_codes_ = 0;   // fewer rows have their own codes compared
+  size_t most_starts_ = 0;  // and starts
 };
 
 // Rows of several tables at once, side by side.
@@ -245,8 +368,6 @@ class Shortcuts {
     const auto fields = static_cast<int64_t>(tables_.size());
     if (!ids || ids->view.ndim != 2 || ids->view.shape[1] != fields) return nb::none();
     if (first().exchange().recorded() || !guards_->hold()) return nb::none();
-    for (const Shortcut* table : tables_)
-      if (!table->holds()) return nb::none();
     const int64_t shape[] = {ids->view.shape[0], fields, static_cast<int64_t>(first().dim())};
     OwnTensor::Pointer out = OwnTensor::make(type_of(first().element()), shape, 3);
     return fill(*ids, out->data()) ? first().exchange().object_of(std::move(out)) : nb::none();
@@ -255,17 +376,29 @@ class Shortcuts {
  private:
   const Shortcut& first() const { return *tables_[0]; }
 
+  // Whether all went well.
   bool fill(const Ids& ids, uint8_t* out) const {
     const auto count = static_cast<size_t>(ids.view.shape[0]);
     const size_t row_bytes = first().row_bytes(), stride = row_bytes * tables_.size();
     const ptrdiff_t column_bytes = ids.view.strides[1] * (ids.wide ? 8 : 4);
     std::vector<saec::Request> requests;
+    requests.reserve(tables_.size());
     for (size_t i = 0; i < tables_.size(); ++i) {
+      const Shortcut& table = *tables_[i];
+      Shortcut::Forms forms;
+      if (!table.look(forms)) return false;
       const uint8_t* column = ids.data + static_cast<ptrdiff_t>(i) * column_bytes;
-      requests.push_back(tables_[i]->request(column, ids.wide, ids.view.strides[0], count,
-                                             out + i * row_bytes, stride));
+      const saec::Request wanted = table.request(column, ids.wide, ids.view.strides[0], count,
+                                                 out + i * row_bytes, stride);
+      if (table.few(count)) {
+        if (!table.decode(wanted, forms)) return false;
+      } else {
+        if (!table.same_numbers(wanted, forms)) return false;
+        requests.push_back(wanted);
+      }
     }
-    return pool(requests, count * tables_.size(), first().element(), first().exchange());
+    return requests.empty() ||
+           pool(requests, count * requests.size(), first().element(), first().exchange());
   }
 
   const Guards* guards_;
@@ -297,8 +430,10 @@ void bind_shortcuts(nb::module_& module) {
            nb::arg("entries"))
       .def("hold", &Guards::hold);
   nb::class_<Shortcut>(module, "Shortcut")
-      .def(nb::init<nb::object, nb::object, std::vector<Shortcut::Place>, int>(), nb::arg("table"),
-           nb::arg("watch"), nb::arg("places"), nb::arg("element"))
+      .def(nb::init<nb::object, nb::object, std::vector<Shortcut::Place>,
+                    const std::vector<std::string>&, int>(),
+           nb::arg("table"), nb::arg("watch"), nb::arg("places"), nb::arg("names"),
+           nb::arg("element"))
       .def_prop_ro("dim", &Shortcut::dim)
       .def_prop_ro("element", [](const Shortcut& self) { return static_cast<int>(self.element()); })
       .def("rows", &Shortcut::rows, nb::arg("ids").none());

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "codes/codes.h"
+#include "lookup/tier_decoder.h"
 #include "system/workers.h"
 
 namespace saec {
@@ -30,80 +31,30 @@ constexpr uint64_t kKeptPerByte = 64;
 
 uint64_t ones(uint32_t bits) { return (uint64_t{1} << bits) - 1; }
 
-// Tiers' parts, decoded exactly as the format says: in float32, axis after axis.
-class TierDecoder {
- public:
-  TierDecoder(const float* mean, Table& table) : mean_(mean), table_(table) {}
+using Decoder = TierDecoder<StoredNumbers>;
 
-  uint32_t row_bits(const TierPart* first, const TierPart* last) const {
-    uint32_t bits = 0;
-    for (const TierPart* part = first; part < last; ++part) bits += part->packed_bits();
-    return bits;
+uint32_t packed_bits(const TierPart* first, const TierPart* last) {
+  uint32_t bits = 0;
+  for (const TierPart* part = first; part < last; ++part) bits += part->packed_bits();
+  return bits;
+}
+
+// Cells of parts [first, last), which follow `axis` axes and `shift` bits of ordered or packed codes.
+void append_cells(const TierPart* first, const TierPart* last, uint32_t axis, uint32_t shift,
+                  Table& table) {
+  for (const TierPart* part = first; part < last; ++part) {
+    const bool grid = part->grid();
+    if (part > first && part[-1].ordered() != part->ordered()) shift = 0;
+    for (uint32_t j = 0; j < part->axes && part->kind != TierPart::kNone; ++j)
+      // Without bits there is nothing to read, and perhaps nothing left to be read: any place does.
+      table.cells.push_back({axis + j, part->bits ? shift : 0,
+                             static_cast<uint32_t>(ones(part->bits)),
+                             grid ? 0 : part->axes, part->first + j,
+                             grid ? table.values[part->first + 1] : 0.0f, part->ordered()});
+    axis += part->axes;
+    shift += part->bits;
   }
-
-  // row: OUT dim, the mean and what parts [first, last) with their codes at the given bit of data
-  // add to it.
-  void decode(const TierPart* first, const TierPart* last, const uint8_t* data, uint64_t bit,
-              float* row) const {
-    std::copy_n(mean_, table_.dim, row);
-    add_parts(first, last, 0, data, bit, row);
-  }
-
-  // The same for a tier in order: its ordered code, and the packed codes of the other parts.
-  void decode_ordered(const TierPart* first, const TierPart* last, uint64_t code,
-                      const uint8_t* data, uint64_t bit, float* row) const {
-    uint8_t own[16] = {};
-    std::memcpy(own, &code, sizeof code);
-    const TierPart* packed = first;
-    size_t axis = 0;
-    for (; packed < last && packed->ordered(); ++packed) axis += packed->axes;
-    decode(first, packed, own, 0, row);
-    add_parts(packed, last, axis, data, bit, row);
-  }
-
-  // The same without the mean, for parts that follow `axis` axes.
-  void add_parts(const TierPart* first, const TierPart* last, size_t axis, const uint8_t* data,
-                 uint64_t bit, float* row) const {
-    for (const TierPart* part = first; part < last; ++part) {
-      const uint32_t code = part->bits ? lowest_bits(read_word(data, bit), part->bits) : 0;
-      for (uint32_t j = 0; j < part->axes; ++j, ++axis)
-        if (part->kind != TierPart::kNone) add(coordinate(*part, code, j), axis, row);
-      bit += part->bits;
-    }
-  }
-
-  // Cells of parts [first, last), which follow `axis` axes and `shift` bits of ordered or packed codes.
-  void append_cells(const TierPart* first, const TierPart* last, uint32_t axis, uint32_t shift) {
-    for (const TierPart* part = first; part < last; ++part) {
-      const bool grid = part->grid();
-      if (part > first && part[-1].ordered() != part->ordered()) shift = 0;
-      for (uint32_t j = 0; j < part->axes && part->kind != TierPart::kNone; ++j)
-        // Without bits there is nothing to read, and perhaps nothing left to be read: any place does.
-        table_.cells.push_back({axis + j, part->bits ? shift : 0,
-                                static_cast<uint32_t>(ones(part->bits)),
-                                grid ? 0 : part->axes, part->first + j,
-                                grid ? table_.values[part->first + 1] : 0.0f, part->ordered()});
-      axis += part->axes;
-      shift += part->bits;
-    }
-  }
-
- private:
-  float coordinate(const TierPart& part, uint32_t code, uint32_t axis) const {
-    const float* values = table_.values.data() + part.first;
-    if (!part.grid()) return values[size_t{code} * part.axes + axis];
-    const float step = static_cast<float>(code) * values[1];
-    return values[0] + step;
-  }
-
-  void add(float coordinate, size_t axis, float* row) const {
-    const float* direction = table_.axes.data() + axis * table_.dim;
-    for (size_t j = 0; j < table_.dim; ++j) row[j] += coordinate * direction[j];
-  }
-
-  const float* mean_;
-  Table& table_;
-};
+}
 
 // Parts from first on whose codes choose among the stored rows of one group.
 struct Span {
@@ -158,7 +109,7 @@ uint64_t group_bytes(const TierPart* first, const TierPart* end, size_t dim) {
 
 // The parts after `lead` up to `end`, or nothing if one of them has more codes than a group may, or all
 // together more stored rows than may be kept.
-void append_groups(const TierDecoder& decoder, const Span& lead, const TierPart* end, Table& table,
+void append_groups(const Decoder& decoder, const Span& lead, const TierPart* end, Table& table,
                    std::vector<float>& own, uint64_t& left) {
   const uint64_t bytes = group_bytes(lead.last, end, table.dim);
   if (bytes == 0 || bytes > left) return;
@@ -190,10 +141,10 @@ struct Tier {
 };
 
 // The tier's rows, decoded.
-void store_decoded(const Tier& tier, const TierDecoder& decoder, Table& table, Run& run,
+void store_decoded(const Tier& tier, const Decoder& decoder, Table& table, Run& run,
                    std::vector<float>& own) {
   const size_t stored = own.size() / table.dim;
-  const uint32_t row_bits = decoder.row_bits(tier.parts, tier.end);
+  const uint32_t row_bits = packed_bits(tier.parts, tier.end);
   run.own = ~uint64_t{0};
   run.lead = stored - tier.first;
   if (row_bits > 0)
@@ -214,9 +165,9 @@ void store_decoded(const Tier& tier, const TierDecoder& decoder, Table& table, R
 }
 
 // What the tier's codes stand for.
-void store_by_code(const Tier& tier, const Span& lead, TierDecoder& decoder, Table& table, Run& run,
+void store_by_code(const Tier& tier, const Span& lead, const Decoder& decoder, Table& table, Run& run,
                    std::vector<float>& own, uint64_t& left) {
-  run.row_bits = decoder.row_bits(tier.parts, tier.end);
+  run.row_bits = packed_bits(tier.parts, tier.end);
   run.bias = run.row_bits ? tier.first_bit - tier.first * run.row_bits : 0;
   if (lead.ordered()) run.order.mask = static_cast<uint32_t>(ones(lead.bits));
   else run.mask = ones(lead.bits);
@@ -224,7 +175,7 @@ void store_by_code(const Tier& tier, const Span& lead, TierDecoder& decoder, Tab
   append_rows(lead.bits, table.dim, own, [&](const uint8_t* code, float* row) {
     decoder.decode(lead.first, lead.last, code, 0, row);
   });
-  decoder.append_cells(lead.last, tier.end, lead.axes, bits_taken(lead, 0, lead.last, tier.end));
+  append_cells(lead.last, tier.end, lead.axes, bits_taken(lead, 0, lead.last, tier.end), table);
   run.cells = static_cast<uint32_t>(table.cells.size()) - run.first_cell;
   run.first_group = static_cast<uint32_t>(table.groups.size());
   if (run.cells > 0) append_groups(decoder, lead, tier.end, table, own, left);
@@ -237,12 +188,11 @@ void store_by_code(const Tier& tier, const Span& lead, TierDecoder& decoder, Tab
 }  // namespace
 
 void prepare_tiers(const std::vector<uint64_t>& first_ranks,
-                   const std::vector<uint64_t>& first_bytes, const std::vector<TierPart>& parts,
-                   const std::vector<uint64_t>& starts, const float* mean, Table& table,
-                   std::vector<float>& own) {
-  TierDecoder decoder(mean, table);
-  const TierPart* part = parts.data();
-  const TierPart* const end = part + parts.size();
+                   const std::vector<uint64_t>& first_bytes, const std::vector<uint64_t>& starts,
+                   const float* mean, Table& table, std::vector<float>& own) {
+  const Decoder decoder({table.values.data(), table.axes.data(), mean}, table.dim);
+  const TierPart* part = table.parts.data();
+  const TierPart* const end = part + table.parts.size();
   own.clear();
   size_t used = 0;  // starts
   const uint64_t row_bytes = table.dim * sizeof(float);
@@ -261,9 +211,13 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
     tier.end = part;
     const Span lead = next_span(tier.parts, tier.end, table.dim, left);
     Run run{tier.first, 0, 0, 0, 0, 0, static_cast<uint32_t>(table.cells.size()), 0, 0, 0, {}};
-    if (const uint32_t bits = ordered_bits(tier.parts, tier.end)) {
-      run.order = add_order(starts.data() + used, ones(bits), tier.first, tier.rows, table.order);
-      used += ones(bits);
+    const uint64_t own_starts = ones(ordered_bits(tier.parts, tier.end));
+    table.tiers.push_back({tier.first, tier.first_bit, packed_bits(tier.parts, tier.end),
+                           static_cast<uint32_t>(tier.parts - table.parts.data()),
+                           static_cast<uint32_t>(tier.end - tier.parts), used, own_starts, 0});
+    if (own_starts > 0) {
+      run.order = add_order(starts.data() + used, own_starts, tier.first, tier.rows, table.order);
+      used += own_starts;
     }
     // Decoded also where that takes less than a row for each code.
     const bool is_long = lead.last < tier.end;
@@ -272,6 +226,7 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
       hot_rows -= tier.rows;
       left -= tier.rows * row_bytes;
       store_decoded(tier, decoder, table, run, own);
+      if (table.tiers.back().row_bits > 0) table.tiers.back().decoded = table.decoded.size();
     } else {
       left -= std::min(left, row_bytes << lead.bits);
       store_by_code(tier, lead, decoder, table, run, own, left);

@@ -64,6 +64,27 @@ struct Level {
   const uint8_t* blocks;
 };
 
+// A tier's codes: where they are, and which parts they belong to.
+struct TierCodes {
+  uint64_t first_rank, first_bit, row_bits;
+  uint32_t first_part, parts;
+  uint64_t first_start, starts;  // of its ordered codes among all tiers'; none: no part is ordered
+  size_t decoded;                // 1 + its place in Table::decoded; 0 if it is not there
+};
+
+// Part of a tier's rows: one code and the coordinates that it stands for (docs/format.md). Ordered ones
+// come first; their codes are not among the packed ones.
+struct TierPart {
+  enum Kind : int { kNone, kTable, kGrid, kOrderedTable, kOrderedGrid };
+  uint32_t tier, kind, bits, axes;
+  uint64_t first;         // value
+  uint32_t grids_before;  // parts of all tiers before this one that are grids
+
+  bool ordered() const { return kind == kOrderedTable || kind == kOrderedGrid; }
+  bool grid() const { return kind == kGrid || kind == kOrderedGrid; }
+  uint32_t packed_bits() const { return ordered() ? 0 : bits; }
+};
+
 // How int8 stored rows become rows: coordinate = scale * sum + weight * offset on each of rank axes,
 // then, if there are axes, row = weight * mean + sum of coordinate * axis, in double.
 struct Frame {
@@ -86,6 +107,8 @@ struct Table {
   uint64_t stored_rows = 0;
   size_t width = 0;
 
+  std::vector<TierPart> parts;   // of all tiers
+  std::vector<TierCodes> tiers;  // in order of rank
   std::vector<Cell> cells;
   std::vector<Group> groups;
   std::vector<float> values;
@@ -115,6 +138,13 @@ struct Request {
   ptrdiff_t id_stride = 1;
 };
 
+inline uint64_t id_of(const Request& request, size_t position) {
+  const ptrdiff_t place = static_cast<ptrdiff_t>(position) * request.id_stride;
+  return request.wide ? static_cast<uint64_t>(static_cast<const int64_t*>(request.ids)[place])
+                      : static_cast<uint64_t>(
+                            int64_t{static_cast<const int32_t*>(request.ids)[place]});
+}
+
 // What was wrong with an id or an offset: the first bad one found in a field of the batch.
 enum class Fault : int { kNone, kId, kCode, kPlace, kOffset };
 struct Failure {
@@ -125,9 +155,22 @@ struct Failure {
 // Bags [first, last) of a request; out elements are of the given type.
 using PoolRange = Failure (*)(const Request& request, size_t first, size_t last, Element out);
 
+// The numbers of a table in tiers as its modules hold them, read where they are. values: without grids'
+// steps; extents: of each grid, 2^bits times its step; pads: rows of Table::pads; starts: ranks of
+// ordered codes. Null where there are none.
+struct LiveNumbers {
+  const float *values, *extents, *axes, *mean, *pads;
+  const int64_t* starts;
+};
+
+// float32 rows of a request without bags, from codes and numbers as they are now: nothing that was
+// decoded before is used. False if an id is out of range or tier vectors are damaged.
+using LiveRows = bool (*)(const Request& request, const LiveNumbers& numbers);
+
 struct LookupKernels {
   const char* name;
   PoolRange pool;
+  LiveRows live;
 };
 extern const LookupKernels kScalarLookup;
 extern const LookupKernels kAvx2Lookup;    // null member where not compiled for this processor
@@ -141,23 +184,11 @@ const LookupKernels* choose_lookup(const char* name);
 Failure pool(const std::vector<Request>& requests, Element out, int threads,
              const LookupKernels& kernels);
 
-// Part of a tier's rows: one code and the coordinates that it stands for (docs/format.md). Ordered ones
-// come first; their codes are not among the packed ones.
-struct TierPart {
-  enum Kind : int { kNone, kTable, kGrid, kOrderedTable, kOrderedGrid };
-  uint32_t tier, kind, bits, axes;
-  uint64_t first;  // value
-
-  bool ordered() const { return kind == kOrderedTable || kind == kOrderedGrid; }
-  bool grid() const { return kind == kGrid || kind == kOrderedGrid; }
-  uint32_t packed_bits() const { return ordered() ? 0 : bits; }
-};
-
-// Fill in runs, cells, groups and stored rows of a table in tiers; values, axes, rank, rows, dim and
-// codes are set. starts: IN of tier after tier, ascending within one, the ranks of ordered codes.
+// Fill in runs, cells, groups and stored rows of a table in tiers; parts, values, axes, rank, rows, dim
+// and codes are set. starts: IN of tier after tier, ascending within one, the ranks of ordered codes.
 // first_ranks, first_bytes: IN of each tier. mean: IN dim. own: OUT the stored rows.
 void prepare_tiers(const std::vector<uint64_t>& first_ranks, const std::vector<uint64_t>& first_bytes,
-                   const std::vector<TierPart>& parts, const std::vector<uint64_t>& starts,
-                   const float* mean, Table& table, std::vector<float>& own);
+                   const std::vector<uint64_t>& starts, const float* mean, Table& table,
+                   std::vector<float>& own);
 
 }  // namespace saec

@@ -4,10 +4,10 @@
 #include "lookup/lookup_body.h"
 
 namespace saec {
-const LookupKernels kAvx2Lookup = {"avx2", pool_range};
+const LookupKernels kAvx2Lookup = {"avx2", pool_range, live_rows};
 }  // namespace saec
 #else
 namespace saec {
-const LookupKernels kAvx2Lookup = {"avx2", nullptr};
+const LookupKernels kAvx2Lookup = {"avx2", nullptr, nullptr};
 }  // namespace saec
 #endif

@@ -4,10 +4,10 @@
 #include "lookup/lookup_body.h"
 
 namespace saec {
-const LookupKernels kAvx512Lookup = {"avx512", pool_range};
+const LookupKernels kAvx512Lookup = {"avx512", pool_range, live_rows};
 }  // namespace saec
 #else
 namespace saec {
-const LookupKernels kAvx512Lookup = {"avx512", nullptr};
+const LookupKernels kAvx512Lookup = {"avx512", nullptr, nullptr};
 }  // namespace saec
 #endif

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lookup/lookup_finder.h"
+#include "lookup/lookup_live.h"
 
 namespace {
 

@@ -105,12 +105,7 @@ class Finder {
     const Run& own = run(position);
     return {id(position) * own.row_bits + own.bias, 0};
   }
-  uint64_t id(size_t position) const {
-    const ptrdiff_t place = static_cast<ptrdiff_t>(position) * request_.id_stride;
-    return request_.wide
-               ? static_cast<uint64_t>(static_cast<const int64_t*>(request_.ids)[place])
-               : static_cast<uint64_t>(int64_t{static_cast<const int32_t*>(request_.ids)[place]});
-  }
+  uint64_t id(size_t position) const { return id_of(request_, position); }
 
  private:
   size_t at(size_t position) const { return (position - offset_) % kRing; }

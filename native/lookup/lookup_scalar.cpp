@@ -2,5 +2,5 @@
 #include "lookup/lookup_body.h"
 
 namespace saec {
-const LookupKernels kScalarLookup = {"scalar", pool_range};
+const LookupKernels kScalarLookup = {"scalar", pool_range, live_rows};
 }  // namespace saec

@@ -132,6 +132,7 @@ class Shortcut:
         table: LookupTable,
         watch: Watch,
         places: Sequence[tuple[dict[str, Any], str]],
+        names: Sequence[str],
         element: int,
     ) -> None: ...
     @property

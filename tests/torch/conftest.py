@@ -84,11 +84,11 @@ def tiered() -> Make:
 @pytest.fixture(scope="session")
 def in_order() -> Make:
     """Makes fields with tiers in order of one code, of several, with packed ones beside."""
-    texts = ["7g 5 - 3", "o4g 2j2 1", "o3 o2g 4", "2 0", "o6j3 o2 3 2", "o3 o2 o4 1 4g", "o2"]
+    usual = ("7g 5 - 3", "o4g 2j2 1", "o3 o2g 4", "2 0", "o6j3 o2 3 2", "o3 o2 o4 1 4g", "o2")
 
-    def make(name: str, rows: int, dim: int = 4) -> TieredField:
+    def make(name: str, rows: int, dim: int = 4, tiers: tuple[str, ...] = usual) -> TieredField:
         rng = np.random.default_rng([4, rows])
-        layout = Layout.parse(rows, texts[: len(tier_bounds(rows)) - 1])
+        layout = Layout.parse(rows, tiers[: len(tier_bounds(rows)) - 1])
         starts = [np.zeros(0, np.uint8)]
         for tier, count in enumerate(np.diff(layout.bounds).tolist()):
             if bits := layout.ordered_bits(tier):

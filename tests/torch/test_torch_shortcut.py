@@ -337,7 +337,8 @@ def test_what_records_is_not_gone_around(module: CompressedEmbedding) -> None:
     watch = _native.Watch(
         exchange, table.tensors, table.reader.uses(made._made.table, table.tensors)
     )
-    short = _native.Shortcut(made._made.table, watch, made.places, 0)
+    names = table.reader.names[: len(table.tensors)]
+    short = _native.Shortcut(made._made.table, watch, made.places, names, 0)
     for nothing in (False, None, 0):
         answers[0] = nothing
         assert short.rows(ids) is not None
@@ -360,14 +361,14 @@ def test_shortcuts_are_made_of_what_they_say(module: CompressedEmbedding) -> Non
     old = exchange_of(OldTensor)
     watch, table = _native.Watch(old, [], []), module.table.prepared._made.table
     with pytest.raises(ValueError, match="this PyTorch has no C exchange API"):
-        _native.Shortcut(table, watch, [], 0)
+        _native.Shortcut(table, watch, [], [], 0)
     with pytest.raises(ValueError, match="no such element"):
-        _native.Shortcut(table, watch, [], 3)
+        _native.Shortcut(table, watch, [], [], 3)
     with pytest.raises(ValueError, match="each tensor has a place"):
-        _native.Shortcut(table, watch, [({}, "codes")], 0)
-    for wrong in ((watch, watch, [], 0), (table, table, [], 0), (table, watch, [3], 0)):
+        _native.Shortcut(table, watch, [({}, "codes")], ["codes"], 0)
+    for wrong in ((watch, watch, []), (table, table, []), (table, watch, [3])):
         with pytest.raises((TypeError, RuntimeError)):
-            _native.Shortcut(*wrong)
+            _native.Shortcut(*wrong, [], 0)
     guards = _native.Guards([], [])
     with pytest.raises(ValueError, match="no tables"):
         _native.Shortcuts([], guards)

@@ -77,7 +77,8 @@ class Prepared:
             self._made = made = _Made(table, reader, watch)
             if self.places and _exchange.has_api:
                 element = DTYPES[reader.dtype(tensors)]
-                self.shortcut = _native.Shortcut(table, watch, self.places, element)
+                names = reader.names[: len(tensors)]
+                self.shortcut = _native.Shortcut(table, watch, self.places, names, element)
         return made.table
 
 
@@ -234,12 +235,12 @@ _torch_library.register_vmap("saec::pool", _pool_each, lib=_LIBRARY)
 # The operator as Python calls it.
 pool = torch.ops.saec.pool.default
 
-_kept: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_kept: Any = WeakIdKeyDictionary()  # which has no types
 
 
 def _prepared(codes: Tensor) -> Prepared:
     """What was prepared for the table that holds these codes, as long as they live."""
-    if codes not in _kept:
-        _kept[codes] = Prepared()
-    prepared: Prepared = _kept[codes]
+    prepared: Prepared | None = _kept.get(codes)
+    if prepared is None:
+        prepared = _kept[codes] = Prepared()
     return prepared

@@ -58,6 +58,11 @@ class TableReader(ABC):
 
     @property
     @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """What each of the tensors is, in their order; a table may be without the last."""
+
+    @property
+    @abstractmethod
     def columns(self) -> Tensor:
         """int64, on the CPU: what tells where codes are, which is one of the tensors, too."""
 

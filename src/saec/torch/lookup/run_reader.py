@@ -47,6 +47,11 @@ class RunReader(TableReader):
     pads: tuple[int, ...]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """See :class:`TableReader`."""
+        return ("codebook", "codes", "columns")
+
+    @property
     def parameters(self) -> int:
         """See :class:`TableReader`."""
         return 1

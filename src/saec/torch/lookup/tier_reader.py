@@ -56,11 +56,11 @@ class TierReader(TableReader):
     @property
     def parameters(self) -> int:
         """See :class:`TableReader`."""
-        return self._names.index("codes")
+        return self.names.index("codes")
 
     @cached_property
-    def _names(self) -> tuple[str, ...]:
-        """Of the tensors that there are; the last one only where ids are no ranks."""
+    def names(self) -> tuple[str, ...]:
+        """See :class:`TableReader`; the last one is there only where ids are no ranks."""
         grids = len(self.layout.grids[1])
         there = {
             "values": self.layout.value_count > grids,
@@ -74,7 +74,7 @@ class TierReader(TableReader):
     def named(self, tensors: Tensors) -> TierTensors:
         """The tensors by their names."""
         absent: dict[str, Any] = dict.fromkeys(TierTensors._fields)
-        return TierTensors(**absent | dict(zip(self._names, tensors, strict=False)))
+        return TierTensors(**absent | dict(zip(self.names, tensors, strict=False)))
 
     def learned(self, tensors: Tensors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Values, extents, axes and mean; empty tensors where there are none."""
@@ -186,7 +186,7 @@ class TierReader(TableReader):
         """See :class:`TableReader`; rows of frequent features are kept decoded with their codes."""
         special = {"codes": Use(in_place=True, copied=table.decoded)}
         special |= {"columns": UNUSED, "blocks": READ}
-        return [special.get(name, COPIED) for name, _ in zip(self._names, tensors, strict=False)]
+        return [special.get(name, COPIED) for name, _ in zip(self.names, tensors, strict=False)]
 
     def fused(
         self,

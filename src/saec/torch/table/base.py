@@ -96,7 +96,8 @@ class CompressedTable(nn.Module):
                 of range.
         """
         self._check(ids)
-        return self.rows(ids.reshape(-1), padding_idx).reshape(*ids.shape, self.dim)
+        rows = self.rows(ids.reshape(-1), padding_idx)
+        return rows.reshape(*ids.shape, rows.shape[1])
 
     def pool(
         self,

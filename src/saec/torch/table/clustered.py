@@ -90,6 +90,12 @@ class ClusteredTable(LearnedTable):
         return [(held, "codebook"), (own, "codes"), (own, "layout")]
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """See :class:`LearnedTable`."""
+        own: dict[str, Any] = self._buffers
+        return [self.codebook, own["codes"], own["layout"]]
+
+    @property
     def summary(self) -> str:
         """Widths of codes and size of the codebook."""
         bits = "+".join(str(segment.run.code_bits) for segment in self.segments)

@@ -52,9 +52,12 @@ class LearnedTable(CompressedTable):
         """Where the tensors are that the reader reads, in its order."""
 
     @property
+    @abstractmethod
     def tensors(self) -> list[Tensor]:
-        """What the reader reads, in its order."""
-        return [tensors[name] for tensors, name in self.prepared.places]
+        """What the reader reads, in its order.
+
+        Those of ``places``. Compiled calls check anew whatever this looks at: so it is short.
+        """
 
     @property
     def dim(self) -> int:
@@ -107,6 +110,11 @@ class LearnedTable(CompressedTable):
     ) -> Tensor:
         tensors = self.tensors
         skipped = -1 if padding_idx is None else padding_idx
+        if torch.compiler.is_compiling():  # nothing else is looked at: each look is checked anew
+            compiled: Tensor = pool(
+                ids.contiguous(), offsets, weights, tensors, self._spec, mode, skipped
+            )
+            return compiled
         eager = type(ids) is Tensor and not recorded()
         learns = torch.is_grad_enabled() and (
             any(parameter.requires_grad for parameter in tensors[: self.reader.parameters])

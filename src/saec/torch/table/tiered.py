@@ -88,6 +88,17 @@ class TieredTable(LearnedTable):
         return [(tensors, name) for tensors, name in named if tensors[name] is not None]
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """See :class:`LearnedTable`."""
+        held: dict[str, Any] = self._parameters
+        own: dict[str, Any] = self._buffers
+        found = [held["values"], held["extents"], held["axes"], held["mean"]]
+        found += [own["codes"], own["layout"], own["pad_rows"], own["starts"]]
+        if self.vectors is not None:
+            found.append(self.vectors._buffers["blocks"])
+        return [tensor for tensor in found if tensor is not None]
+
+    @property
     def summary(self) -> str:
         """Sizes of what is stored."""
         return f"tiers={len(self.parts.tiers)}, axes={self.parts.rank}, bytes={len(self.codes)}"

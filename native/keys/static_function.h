@@ -1,0 +1,180 @@
+// Static functions: from the 64-bit hash of a key to a string of bits, without the keys.
+//
+// Keys are cut by their hashes into blocks of about a hundred. A block has one column of bits for each bit of
+// the strings. The hash of a key picks about half of the places of a column; their exclusive or is
+// the key's bit. Strings may differ in length: a column has places for the keys whose strings reach it,
+// and a few more, so later columns are shorter. docs/format.md describes every bit.
+//
+// Why dense equations in small blocks: they can be solved for any number of keys without a retry, with
+// one or two places more than keys, and a query reads one run of memory. Binary fuse graphs take 7 %
+// more than the keys' bits at a million keys and 25 % at a thousand.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace saec {
+
+__extension__ typedef unsigned __int128 Wide;
+
+constexpr size_t kMostColumns = 128;  // 64 bits of fingerprint, 64 of value
+constexpr uint32_t kWordSlots = 56;   // bits that a load is sure to hold, wherever in a byte they start
+constexpr uint32_t kMostWords = 16;
+constexpr uint32_t kMostSlots = kWordSlots * kMostWords;  // of a column
+constexpr uint32_t kMostFieldBits = 10;
+constexpr size_t kFunctionPadding = 8;  // bytes that follow the last block
+constexpr size_t kGroup = 32;           // blocks that share an absolute offset
+constexpr size_t kGroupBytes = 8 + 2 * kGroup;
+
+// From `column` on, columns have fewer slots than the one before: `base` and a field of `bits` bits in
+// the block's header. For column 0 the same is the number of its slots.
+struct ColumnStep {
+  uint32_t column, base, bits;
+};
+
+// What a query needs. Any content of bits and directory is safe to read.
+struct StaticFunction {
+  const uint8_t* bits;  // blocks, each from a whole byte on, and kFunctionPadding bytes
+  uint64_t bit_count;   // without the padding
+  const uint8_t* directory;
+  uint64_t blocks;            // 0 where nothing is stored
+  uint32_t fingerprint_bits;  // 0..64, the first columns
+  uint32_t value_bits;        // 0..64, of the longest value
+  uint32_t header_bits;       // of a block: all steps' fields
+  std::vector<ColumnStep> steps;  // the first one is for column 0
+
+  uint32_t columns() const { return fingerprint_bits + value_bits; }
+};
+
+// A key's string, cut in two.
+struct FunctionString {
+  uint64_t fingerprint, value;
+};
+
+inline uint64_t mix_hash(uint64_t x) {
+  x ^= x >> 33;
+  x *= 0xff51afd7ed558ccdULL;
+  x ^= x >> 33;
+  x *= 0xc4ceb9fe1a85ec53ULL;
+  return x ^ x >> 33;
+}
+
+// The bits that tell a stored key from others.
+inline uint64_t fingerprint_of(uint64_t hash, uint32_t bits) {
+  return bits ? mix_hash(hash) >> (64 - bits) : 0;
+}
+
+inline uint64_t block_of(uint64_t hash, uint64_t blocks) {
+  return static_cast<uint64_t>(static_cast<Wide>(hash) * blocks >> 64);
+}
+
+// Which of slots 56 * word and on are picked by a key; lowest bit first.
+inline uint64_t picked_slots(uint64_t hash, uint32_t word) {
+  return mix_hash(hash + (word + 1) * 0x9e3779b97f4a7c15ULL) >> (64 - kWordSlots);
+}
+
+inline uint64_t load_word(const uint8_t* bits, uint64_t bit) {
+  uint64_t word;
+  std::memcpy(&word, bits + bit / 8, sizeof word);
+  return word >> (bit % 8);
+}
+
+inline uint64_t lowest(uint64_t word, uint32_t count) {
+  return count < 64 ? word & ((uint64_t{1} << count) - 1) : word;
+}
+
+inline uint64_t directory_bytes(uint64_t blocks) {
+  return 2 * blocks + (blocks + kGroup - 1) / kGroup * 8;
+}
+
+inline const uint8_t* directory_group(const StaticFunction& function, uint64_t block) {
+  return function.directory + block / kGroup * kGroupBytes;
+}
+
+// First bit of a block, within [0, bit_count] whatever the directory holds.
+inline uint64_t block_start(const StaticFunction& function, uint64_t block) {
+  const uint8_t* group = directory_group(function, block);
+  uint64_t base;
+  uint16_t offset;
+  std::memcpy(&base, group, sizeof base);
+  std::memcpy(&offset, group + 8 + block % kGroup * 2, sizeof offset);
+  return std::min(std::min(base, function.bit_count / 8) + offset, function.bit_count / 8) * 8;
+}
+
+// The exclusive or of the picked slots of a column. picked: IN words for all slots of the block.
+inline uint64_t column_bit(const uint8_t* bits, uint64_t first, uint32_t slots,
+                           const uint64_t* picked) {
+  uint64_t sum = 0;
+  for (; slots > kWordSlots; slots -= kWordSlots, first += kWordSlots)
+    sum ^= load_word(bits, first) & *picked++;
+  sum ^= load_word(bits, first) & lowest(*picked, slots);
+  return static_cast<uint64_t>(std::popcount(sum)) & 1;
+}
+
+// Bits beyond a value's own length are arbitrary.
+inline FunctionString read_string(const StaticFunction& function, uint64_t hash, uint64_t start) {
+  uint64_t field = start, at = std::min(start + function.header_bits, function.bit_count);
+  uint64_t picked[kMostWords];
+  uint64_t string[2] = {0, 0};
+  uint32_t slots = 0, words = 0;
+  const ColumnStep* step = function.steps.data();
+  const ColumnStep* const last_step = step + function.steps.size();
+  const uint32_t columns = function.columns();
+  for (uint32_t column = 0; column < columns;) {
+    const auto change = step->base + static_cast<uint32_t>(lowest(load_word(function.bits, std::min(field, function.bit_count)), step->bits));
+    field += step->bits;
+    if (column == 0) {
+      slots = std::min(change, kMostSlots);
+      for (; words * kWordSlots < slots; ++words) picked[words] = picked_slots(hash, words);
+    } else {
+      slots -= std::min(slots, change);
+    }
+    ++step;
+    const uint32_t end = step == last_step ? columns : step->column;
+    if (slots == 0) {
+      column = end;
+      continue;
+    }
+    for (; column < end; ++column, at += slots) {
+      if (slots > function.bit_count - at) slots = static_cast<uint32_t>(function.bit_count - at);
+      const bool is_value = column >= function.fingerprint_bits;
+      const uint32_t place = is_value ? column - function.fingerprint_bits : column;
+      string[is_value] |= column_bit(function.bits, at, slots, picked) << place;
+    }
+  }
+  return {string[0], string[1]};
+}
+
+// Calls take(i, string) for the string of each hash, in order.
+template <typename Take>
+void look_up(const StaticFunction& function, const uint64_t* hashes, size_t count, const Take& take) {
+  constexpr size_t kAhead = 32, kLine = 64;  // keys, and bytes, that are on their way at once
+  if (function.blocks == 0) {
+    for (size_t i = 0; i < count; ++i) take(i, FunctionString{0, 0});
+    return;
+  }
+  const uint64_t bytes = function.bit_count / 8 / function.blocks;
+  uint64_t blocks[kAhead], starts[kAhead];
+  for (size_t first = 0; first < count; first += kAhead) {
+    const size_t used = std::min(count - first, kAhead);
+    for (size_t i = 0; i < used; ++i) {
+      blocks[i] = block_of(hashes[first + i], function.blocks);
+      __builtin_prefetch(directory_group(function, blocks[i]) + 8 + blocks[i] % kGroup * 2);
+      __builtin_prefetch(directory_group(function, blocks[i]));
+    }
+    for (size_t i = 0; i < used; ++i) {
+      starts[i] = block_start(function, blocks[i]);
+      for (uint64_t byte = 0; byte < bytes + kLine; byte += kLine)
+        __builtin_prefetch(function.bits + starts[i] / 8 + byte);
+    }
+    for (size_t i = 0; i < used; ++i)
+      take(first + i, read_string(function, hashes[first + i], starts[i]));
+  }
+}
+
+}  // namespace saec

@@ -93,6 +93,7 @@ BoundFunction bound_function(Vector<uint8_t> bits, Vector<uint8_t> directory, ui
                                 directory.data(), blocks, fingerprint_bits, value_bits, 0,
                                 steps_of(steps, columns)};
   for (const saec::ColumnStep& step : function.steps) function.header_bits += step.bits;
+  function.steps.push_back(saec::kNoStep);
   return {std::move(function), std::move(bits), std::move(directory)};
 }
 

@@ -37,6 +37,8 @@ struct ColumnStep {
   uint32_t column, base, bits;
 };
 
+constexpr ColumnStep kNoStep{UINT32_MAX, 0, 0};
+
 // What a query needs. Any content of bits and directory is safe to read.
 struct StaticFunction {
   const uint8_t* bits;  // blocks, each from a whole byte on, and kFunctionPadding bytes
@@ -46,7 +48,7 @@ struct StaticFunction {
   uint32_t fingerprint_bits;  // 0..64, the first columns
   uint32_t value_bits;        // 0..64, of the longest value
   uint32_t header_bits;       // of a block: all steps' fields
-  std::vector<ColumnStep> steps;  // the first one is for column 0
+  std::vector<ColumnStep> steps;  // the first one is for column 0; kNoStep ends them
 
   uint32_t columns() const { return fingerprint_bits + value_bits; }
 };
@@ -106,48 +108,77 @@ inline uint64_t block_start(const StaticFunction& function, uint64_t block) {
   return std::min(std::min(base, function.bit_count / 8) + offset, function.bit_count / 8) * 8;
 }
 
-// The exclusive or of the picked slots of a column. picked: IN words for all slots of the block.
-inline uint64_t column_bit(const uint8_t* bits, uint64_t first, uint32_t slots,
-                           const uint64_t* picked) {
-  uint64_t sum = 0;
-  for (; slots > kWordSlots; slots -= kWordSlots, first += kWordSlots)
-    sum ^= load_word(bits, first) & *picked++;
-  sum ^= load_word(bits, first) & lowest(*picked, slots);
-  return static_cast<uint64_t>(std::popcount(sum)) & 1;
-}
+// Reads a block's columns for one key, one after the other.
+//
+// Columns get shorter, so those of so many words come before those of fewer: one loop for each
+// number of words, which the processor predicts.
+class ColumnReader {
+ public:
+  ColumnReader(const StaticFunction& function, uint64_t hash, uint64_t start)
+      : bits_(function.bits),
+        step_(function.steps.data()),
+        field_(start),
+        end_(function.bit_count),
+        at_(std::min(start + function.header_bits, end_)) {
+    slots_ = std::min(change(), kMostSlots);
+    for (uint32_t word = 0; word * kWordSlots < slots_; ++word)
+      picked_[word] = picked_slots(hash, word);
+  }
+
+  // Columns up to, but not including, `last`, at most 64 of them; the first one's bit is the lowest.
+  uint64_t read(uint32_t last) {
+    uint64_t string = 0;
+    const uint32_t first = column_;
+    while (column_ < last && slots_ > 4 * kWordSlots) read_column<0>(string, first);
+    while (column_ < last && slots_ > 3 * kWordSlots) read_column<4>(string, first);
+    while (column_ < last && slots_ > 2 * kWordSlots) read_column<3>(string, first);
+    while (column_ < last && slots_ > kWordSlots) read_column<2>(string, first);
+    while (column_ < last && slots_ > 0) read_column<1>(string, first);
+    column_ = last;
+    return string;
+  }
+
+ private:
+  // By how much the next column that has a step is shorter.
+  uint32_t change() {
+    const ColumnStep& step = *step_++;
+    const uint64_t said = lowest(load_word(bits_, std::min(field_, end_)), step.bits);
+    field_ += step.bits;
+    return step.base + static_cast<uint32_t>(said);
+  }
+
+  // kWords: of a column; 0 for more than four.
+  template <uint32_t kWords>
+  void read_column(uint64_t& string, uint32_t first) {
+    if (slots_ > end_ - at_) {  // in a damaged block
+      slots_ = 0;
+      return;
+    }
+    const uint32_t words = kWords ? kWords : (slots_ + kWordSlots - 1) / kWordSlots;
+    uint64_t sum = 0;
+    for (uint32_t word = 0; word + 1 < words; ++word)
+      sum ^= load_word(bits_, at_ + word * kWordSlots) & picked_[word];
+    const uint32_t before = (words - 1) * kWordSlots;
+    sum ^= load_word(bits_, at_ + before) & lowest(picked_[words - 1], slots_ - before);
+    string |= static_cast<uint64_t>(__builtin_parityll(sum)) << (column_ - first);
+    at_ += slots_;
+    if (++column_ == step_->column) slots_ -= std::min(slots_, change());
+  }
+
+  const uint8_t* const bits_;
+  const ColumnStep* step_;
+  uint64_t field_;
+  const uint64_t end_;
+  uint64_t at_;
+  uint32_t column_ = 0, slots_;
+  uint64_t picked_[kMostWords];
+};
 
 // Bits beyond a value's own length are arbitrary.
 inline FunctionString read_string(const StaticFunction& function, uint64_t hash, uint64_t start) {
-  uint64_t field = start, at = std::min(start + function.header_bits, function.bit_count);
-  uint64_t picked[kMostWords];
-  uint64_t string[2] = {0, 0};
-  uint32_t slots = 0, words = 0;
-  const ColumnStep* step = function.steps.data();
-  const ColumnStep* const last_step = step + function.steps.size();
-  const uint32_t columns = function.columns();
-  for (uint32_t column = 0; column < columns;) {
-    const auto change = step->base + static_cast<uint32_t>(lowest(load_word(function.bits, std::min(field, function.bit_count)), step->bits));
-    field += step->bits;
-    if (column == 0) {
-      slots = std::min(change, kMostSlots);
-      for (; words * kWordSlots < slots; ++words) picked[words] = picked_slots(hash, words);
-    } else {
-      slots -= std::min(slots, change);
-    }
-    ++step;
-    const uint32_t end = step == last_step ? columns : step->column;
-    if (slots == 0) {
-      column = end;
-      continue;
-    }
-    for (; column < end; ++column, at += slots) {
-      if (slots > function.bit_count - at) slots = static_cast<uint32_t>(function.bit_count - at);
-      const bool is_value = column >= function.fingerprint_bits;
-      const uint32_t place = is_value ? column - function.fingerprint_bits : column;
-      string[is_value] |= column_bit(function.bits, at, slots, picked) << place;
-    }
-  }
-  return {string[0], string[1]};
+  ColumnReader reader(function, hash, start);
+  const uint64_t fingerprint = reader.read(function.fingerprint_bits);
+  return {fingerprint, reader.read(function.columns())};
 }
 
 // Calls take(i, string) for the string of each hash, in order.

@@ -12,11 +12,24 @@ from saec.errors import KeysError
 from saec.keys.layout import PADDING, Census, directory_of, pack_steps
 from saec.keys.static_function import StaticFunction, checked_hashes, empty_bits
 
-__all__ = ["KeyedValues", "build_function", "checked_values"]
+__all__ = [
+    "RANGES",
+    "KeyedValues",
+    "Parts",
+    "blocks_for",
+    "build_function",
+    "checked_fingerprint",
+    "checked_values",
+    "nothing_stored",
+    "refuse_equal_hashes",
+    "same_hash",
+    "solve_in_memory",
+]
 
-_BLOCK_BITS = 1200  # about so many bits of strings are in a block,
-_LEAST_KEYS, _MOST_KEYS = 96, 200  # but at least and at most so many keys on average
-_SPARES = (40, 200, 800)  # slots beyond the keys that headers provide for, one try after the other
+RANGES = 256  # of hashes, which can be solved one by one if there are many keys
+_MANY_KEYS = 1 << 20
+_BLOCK_BITS, _VARIED_BITS = 1200, 3000  # of strings in a block, of one and of several lengths,
+_LEAST_KEYS, _MOST_KEYS = 96, 256  # but at least and at most so many keys on average
 
 _SAME_HASH, _TOO_MANY = 1, 2
 
@@ -85,10 +98,10 @@ def _checked_bits(bits: int | ArrayLike, count: int) -> tuple[NDArray[np.uint8] 
     return np.ascontiguousarray(array, dtype=np.uint8), longest
 
 
-def checked_fingerprint(bits: int) -> int:
+def checked_fingerprint(bits: int, name: str = "fingerprint_bits") -> int:
     """``bits``; raises KeysError if they are not in 0..64."""
     if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or not 0 <= bits <= 64:
-        raise KeysError(f"fingerprint_bits must be an integer from 0 to 64, not {bits!r}")
+        raise KeysError(f"{name} must be an integer from 0 to 64, not {bits!r}")
     return int(bits)
 
 
@@ -123,7 +136,7 @@ def build_function(
 def solve_in_memory(keyed: KeyedValues, fingerprint_bits: int, threads: int) -> StaticFunction:
     """A function of checked values."""
     total = _string_bits(keyed, fingerprint_bits)
-    blocks = blocks_for(len(keyed), total)
+    blocks = blocks_for(len(keyed), total, keyed.lengths is not None)
     if not blocks:
         refuse_equal_hashes(keyed.hashes)
         return nothing_stored(len(keyed), fingerprint_bits, keyed.value_bits)
@@ -140,11 +153,14 @@ def _string_bits(keyed: KeyedValues, fingerprint_bits: int) -> int:
     return len(keyed) * fingerprint_bits + int(keyed.lengths.sum(dtype=np.int64))
 
 
-def blocks_for(keys: int, string_bits: int) -> int:
+def blocks_for(keys: int, string_bits: int, varied: bool) -> int:
     """Number of blocks for so many keys with so many bits of strings; 0 without any bits."""
     if not string_bits:
         return 0
-    mean = min(max(_BLOCK_BITS * keys / string_bits, _LEAST_KEYS), _MOST_KEYS)
+    wanted = _VARIED_BITS if varied else _BLOCK_BITS
+    mean = min(max(wanted * keys / string_bits, _LEAST_KEYS), _MOST_KEYS)
+    if keys > _MANY_KEYS:
+        return round(keys / mean / RANGES) * RANGES
     return max(1, round(keys / mean))
 
 

@@ -173,13 +173,16 @@ def nothing_stored(keys: int, fingerprint_bits: int, value_bits: int) -> StaticF
     return StaticFunction(keys, 0, fingerprint_bits, value_bits, empty_bits(), no_bytes, steps)
 
 
-def refuse_equal_hashes(hashes: NDArray[np.uint64]) -> None:
-    """Raise KeysError if two of them are equal."""
+def refuse_equal_hashes(
+    hashes: NDArray[np.uint64], positions: NDArray[np.uint64] | None = None
+) -> None:
+    """Raise KeysError if two of them are equal; ``positions`` are the hashes' own, if given."""
     order = np.argsort(hashes, kind="stable")
     equal = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
     if len(equal):
-        first, second = order[equal[0]], order[equal[0] + 1]
-        raise same_hash(int(hashes[first]), int(first), int(second))
+        pair = order[equal[0] : equal[0] + 2]
+        first, second = pair if positions is None else np.sort(positions[pair])
+        raise same_hash(int(hashes[pair[0]]), int(first), int(second))
 
 
 def same_hash(value: int, first: int, second: int) -> KeysError:
@@ -211,6 +214,9 @@ class Parts:
         positions: NDArray[np.uint64] | None = None,
     ) -> None:
         """Solve the next blocks; ``positions`` are the keys' own, for errors."""
+        if keyed.lengths is not None and not self.census.fingerprint_bits:
+            if (keyed.lengths == 0).any():  # keys without bits are not in the equations
+                refuse_equal_hashes(keyed.hashes, positions)
         sizes = np.zeros(block_count, np.uint32)
         no_lengths = np.zeros(0, np.uint8)
         failure, first, second, data = _native.solve_blocks(

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saec.errors import ArtifactError, KeysError
-from saec.keys.building import KeyedValues, build_function, checked_fingerprint, solve_in_memory
+from saec.keys.building import (
+    KeyedValues,
+    build_function,
+    checked_fingerprint,
+    refuse_equal_hashes,
+    solve_in_memory,
+)
 from saec.keys.prefix_code import PrefixCode, code_lengths
 from saec.keys.static_function import StaticFunction, checked_hashes
 
@@ -85,6 +91,7 @@ class CompressedFunction:
         if not filter_bits:
             code = PrefixCode.of(kinds, occurrences)
             return cls(_coded(asked, array, code, bits, threads), code)
+        refuse_equal_hashes(asked)  # of two with the commonest symbol, neither is stored
         common = int(occurrences.argmax())
         rare = places != common
         others = build_function(

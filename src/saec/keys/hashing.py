@@ -157,7 +157,7 @@ def _joined(keys: Sequence[Any]) -> _Strings:
 
 def _of_series(keys: Any) -> NDArray[np.integer[Any]] | _Strings:
     """A polars or pandas series."""
-    if not hasattr(keys, "to_numpy") or getattr(keys, "ndim", 1) != 1:
+    if not hasattr(keys, "to_numpy") or type(keys).__name__ == "DataFrame":
         raise KeysError(f"keys must be one column, not a {type(keys).__name__}")
     if type(keys).__module__.startswith("polars"):
         if keys.null_count():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import saec
 from saec.errors import ArtifactError, KeysError
 from saec.keys.building import build_function
-from saec.keys.layout import PADDING, Census, directory_of, pack_steps, unpack_steps
+from saec.keys.layout import PADDING, LengthCensus, directory_of, pack_steps, unpack_steps
 from saec.keys.static_function import StaticFunction
 from saec.keys.streamed import FunctionBuilder
 
@@ -195,7 +195,7 @@ def test_equal_hashes_in_one_of_many_ranges(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_steps_by_hand() -> None:
     # Four keys of two bits and two of one, in one block: 6 keys reach column 0, 4 column 1.
-    census = Census(1, 0, 2)
+    census = LengthCensus(1, 0, 2)
     lengths = np.array([2, 2, 1, 2, 1, 2], np.uint8)
     census.add(np.arange(6, dtype=np.uint64), lengths, 0, 1)
     assert census.drops[1, 2] == 1

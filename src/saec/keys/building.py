@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import saec._native as _native
 from saec.errors import KeysError
-from saec.keys.layout import PADDING, Census, directory_of, pack_steps
+from saec.keys.layout import PADDING, LengthCensus, directory_of, pack_steps
 from saec.keys.static_function import StaticFunction, checked_hashes, empty_bits
 
 __all__ = [
@@ -140,7 +140,7 @@ def solve_in_memory(keyed: KeyedValues, fingerprint_bits: int, threads: int) -> 
     if not blocks:
         refuse_equal_hashes(keyed.hashes)
         return nothing_stored(len(keyed), fingerprint_bits, keyed.value_bits)
-    census = Census(blocks, fingerprint_bits, keyed.value_bits)
+    census = LengthCensus(blocks, fingerprint_bits, keyed.value_bits)
     census.add(keyed.hashes, keyed.lengths, 0, blocks)
     parts = Parts(census, threads)
     parts.add(keyed, 0, blocks)
@@ -197,7 +197,7 @@ def same_hash(value: int, first: int, second: int) -> KeysError:
 class Parts:
     """Blocks that are solved run by run, in order, with the steps that a census has chosen."""
 
-    census: Census
+    census: LengthCensus
     threads: int
     sizes: list[NDArray[np.uint32]] = field(default_factory=list)
     bits: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -214,15 +214,15 @@ class Parts:
         positions: NDArray[np.uint64] | None = None,
     ) -> None:
         """Solve the next blocks; ``positions`` are the keys' own, for errors."""
-        if keyed.lengths is not None and not self.census.fingerprint_bits:
-            if (keyed.lengths == 0).any():  # keys without bits are not in the equations
-                refuse_equal_hashes(keyed.hashes, positions)
+        lengths = keyed.lengths
+        if lengths is not None and not self.census.fingerprint_bits and not lengths.all():
+            refuse_equal_hashes(keyed.hashes, positions)  # equations have no keys without bits
         sizes = np.zeros(block_count, np.uint32)
         no_lengths = np.zeros(0, np.uint8)
         failure, first, second, data = _native.solve_blocks(
             keyed.hashes,
             keyed.values,
-            no_lengths if keyed.lengths is None else keyed.lengths,
+            no_lengths if lengths is None else lengths,
             self.census.fingerprint_bits,
             self.census.value_bits,
             self.census.blocks,

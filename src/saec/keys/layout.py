@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 import saec._native as _native
 
-__all__ = ["MOST_SLOTS", "PADDING", "Census", "directory_of", "pack_steps", "unpack_steps"]
+__all__ = ["MOST_SLOTS", "PADDING", "LengthCensus", "directory_of", "pack_steps", "unpack_steps"]
 
 PADDING = 8  # bytes behind the last block
 MOST_SLOTS = 896  # of a column
@@ -23,7 +23,7 @@ Steps = NDArray[np.uint32]
 
 
 @dataclass
-class Census:
+class LengthCensus:
     """Counts keys by block and length, part by part, and chooses the steps of columns.
 
     A step says by how much columns get shorter from one on: a *base* and a field in the header of

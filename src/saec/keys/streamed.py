@@ -20,7 +20,7 @@ from saec.keys.building import (
     checked_values,
     solve_in_memory,
 )
-from saec.keys.layout import Census
+from saec.keys.layout import LengthCensus
 from saec.keys.static_function import StaticFunction
 
 __all__ = ["FunctionBuilder"]
@@ -117,7 +117,7 @@ class FunctionBuilder:
             return solve_in_memory(
                 self._keyed(records[order]), self._fingerprint_bits, self._threads
             )
-        census = Census(blocks, self._fingerprint_bits, self._longest)
+        census = LengthCensus(blocks, self._fingerprint_bits, self._longest)
         run = blocks // RANGES
         for number in range(RANGES):
             keyed = self._keyed(self._part(number))

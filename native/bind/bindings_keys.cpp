@@ -1,14 +1,15 @@
 // Hashes of keys, and static functions; see bindings.h.
-#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/string.h>
 
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <tuple>
+#include <string>
 #include <vector>
 
 #include "bind/bindings.h"
 #include "keys/solve_blocks.h"
+#include "keys/read_strings.h"
 #include "keys/static_function.h"
 #include "keys/xxh3.h"
 
@@ -92,14 +93,13 @@ BoundFunction bound_function(Vector<uint8_t> bits, Vector<uint8_t> directory, ui
   saec::StaticFunction function{bits.data(), (bits.shape(0) - saec::kFunctionPadding) * 8,
                                 directory.data(), blocks, fingerprint_bits, value_bits, 0,
                                 steps_of(steps, columns)};
-  for (const saec::ColumnStep& step : function.steps) function.header_bits += step.bits;
-  function.steps.push_back(saec::kNoStep);
+  finish_steps(function);
   return {std::move(function), std::move(bits), std::move(directory)};
 }
 
 // known: OUT whether the fingerprint fits, or of no length if nobody asks.
 void look_up(const BoundFunction& bound, Vector<uint64_t> hashes, OutVector<uint64_t> values,
-             OutVector<bool> known, int threads) {
+             OutVector<bool> known, int threads, const std::string& isa) {
   const size_t count = hashes.shape(0);
   expect(values.shape(0) == count, "hashes and values differ in length");
   expect(known.shape(0) == count || known.shape(0) == 0, "hashes and known differ in length");
@@ -107,8 +107,10 @@ void look_up(const BoundFunction& bound, Vector<uint64_t> hashes, OutVector<uint
   uint64_t* to = values.data();
   bool* fits = known.shape(0) ? known.data() : nullptr;
   const uint32_t fingerprint_bits = bound.function.fingerprint_bits;
+  const saec::ReadStrings read = saec::choose_read_strings(isa.c_str());
+  if (!read) throw std::invalid_argument("this processor has no instruction set " + isa);
   for_keys(count, threads, [&](size_t first, size_t last) {
-    saec::look_up(bound.function, from + first, last - first,
+    saec::look_up(bound.function, read, from + first, last - first,
                   [&](size_t i, const saec::FunctionString& string) {
                     i += first;
                     to[i] = string.value;
@@ -239,7 +241,7 @@ nb::tuple solve_blocks(Vector<uint64_t> hashes, Vector<uint64_t> values, Vector<
 void bind_keys(nb::module_& module) {
   nb::class_<BoundFunction>(module, "FunctionTable")
       .def("look_up", &look_up, nb::arg("hashes"), nb::arg("values").noconvert(),
-           nb::arg("known").noconvert(), nb::arg("threads") = 0);
+           nb::arg("known").noconvert(), nb::arg("threads") = 0, nb::arg("isa") = "auto");
   module.def("function_table", &bound_function, nb::arg("bits").noconvert(),
              nb::arg("directory").noconvert(), nb::arg("blocks"), nb::arg("fingerprint_bits"),
              nb::arg("value_bits"), nb::arg("steps"));

@@ -39,6 +39,13 @@ struct ColumnStep {
 
 constexpr ColumnStep kNoStep{UINT32_MAX, 0, 0};
 
+// The steps spread over all columns, for readers that take several columns at once.
+struct ColumnTable {
+  // Of each column but the first, and zeros up to a multiple of eight: the step's base and bits, and
+  // where in the header its field is.
+  std::vector<uint64_t> base, bits, field;
+};
+
 // What a query needs. Any content of bits and directory is safe to read.
 struct StaticFunction {
   const uint8_t* bits;  // blocks, each from a whole byte on, and kFunctionPadding bytes
@@ -49,9 +56,27 @@ struct StaticFunction {
   uint32_t value_bits;        // 0..64, of the longest value
   uint32_t header_bits;       // of a block: all steps' fields
   std::vector<ColumnStep> steps;  // the first one is for column 0; kNoStep ends them
+  ColumnTable table = {};
 
   uint32_t columns() const { return fingerprint_bits + value_bits; }
 };
+
+// Fills in what follows from a function's steps.
+inline void finish_steps(StaticFunction& function) {
+  const size_t size = (function.columns() + 7) / 8 * 8;
+  for (auto* part : {&function.table.base, &function.table.bits, &function.table.field})
+    part->assign(size, 0);
+  function.header_bits = 0;
+  for (const ColumnStep& step : function.steps) {
+    if (step.column > 0) {
+      function.table.base[step.column] = step.base;
+      function.table.bits[step.column] = step.bits;
+      function.table.field[step.column] = function.header_bits;
+    }
+    function.header_bits += step.bits;
+  }
+  function.steps.push_back(kNoStep);
+}
 
 // A key's string, cut in two.
 struct FunctionString {
@@ -179,33 +204,6 @@ inline FunctionString read_string(const StaticFunction& function, uint64_t hash,
   ColumnReader reader(function, hash, start);
   const uint64_t fingerprint = reader.read(function.fingerprint_bits);
   return {fingerprint, reader.read(function.columns())};
-}
-
-// Calls take(i, string) for the string of each hash, in order.
-template <typename Take>
-void look_up(const StaticFunction& function, const uint64_t* hashes, size_t count, const Take& take) {
-  constexpr size_t kAhead = 32, kLine = 64;  // keys, and bytes, that are on their way at once
-  if (function.blocks == 0) {
-    for (size_t i = 0; i < count; ++i) take(i, FunctionString{0, 0});
-    return;
-  }
-  const uint64_t bytes = function.bit_count / 8 / function.blocks;
-  uint64_t blocks[kAhead], starts[kAhead];
-  for (size_t first = 0; first < count; first += kAhead) {
-    const size_t used = std::min(count - first, kAhead);
-    for (size_t i = 0; i < used; ++i) {
-      blocks[i] = block_of(hashes[first + i], function.blocks);
-      __builtin_prefetch(directory_group(function, blocks[i]) + 8 + blocks[i] % kGroup * 2);
-      __builtin_prefetch(directory_group(function, blocks[i]));
-    }
-    for (size_t i = 0; i < used; ++i) {
-      starts[i] = block_start(function, blocks[i]);
-      for (uint64_t byte = 0; byte < bytes + kLine; byte += kLine)
-        __builtin_prefetch(function.bits + starts[i] / 8 + byte);
-    }
-    for (size_t i = 0; i < used; ++i)
-      take(first + i, read_string(function, hashes[first + i], starts[i]));
-  }
 }
 
 }  // namespace saec

@@ -192,6 +192,7 @@ class FunctionTable:
         values: NDArray[uint64],
         known: NDArray[bool_],
         threads: int = 0,
+        isa: str = "auto",
     ) -> None: ...
 
 def function_table(

@@ -3,7 +3,8 @@
     python benchmarks/static_functions.py --keys 1000 100000 1000000 --json functions.json
 
 Needs a C++ compiler. The hash map goes from key to index with open addressing and prefetches; the
-binary fuse graph has four places for each key and packed slots. Times are minima of runs in turn.
+binary fuse graph has four places for each key and packed slots. Times are those of the
+processor, minima of runs in turn by one thread.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import ctypes
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timing import interleave
 
 from saec.keys.building import build_function
 from saec.keys.compressed_function import CompressedFunction
@@ -76,6 +77,18 @@ class FuseGraph:
         return found
 
 
+def in_turn(rivals: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Processor seconds of each run, after one warm-up; other programs do not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    for repeat in range(repeats + 1):
+        for name, run in rivals.items():
+            start = time.process_time()
+            run()
+            if repeat:
+                seconds[name].append(time.process_time() - start)
+    return seconds
+
+
 def least(runs: dict[str, list[float]], asked: int) -> dict[str, float]:
     return {name: round(min(seconds) / asked * 1e9, 1) for name, seconds in runs.items()}
 
@@ -93,10 +106,9 @@ def fixed(library: ctypes.CDLL, count: int, bits: int, repeats: int) -> dict[str
     table = ctypes.c_void_p(library.map_of(address(hashes), ctypes.c_size_t(count)))
     index = np.empty(len(asked), np.uint32)
     size = ctypes.c_size_t(len(asked))
-    times = interleave(
+    times = in_turn(
         {
             "saec": lambda: function.lookup(asked, threads=1),
-            "saec_two_threads": lambda: function.lookup(asked, threads=2),
             "fuse": lambda: fuse.find(asked),
             "map": lambda: library.map_find(table, address(asked), size, address(index)),
         },
@@ -137,7 +149,7 @@ def coded(name: str, count: int, repeats: int) -> dict[str, Any]:
     function = CompressedFunction.build(hashes, symbols, threads=1)
     seconds = time.process_time() - start
     asked = rng.choice(hashes, min(count * 4, MOST_ASKED))
-    times = interleave({"saec": lambda: function.lookup(asked, threads=1)}, repeats)
+    times = in_turn({"saec": lambda: function.lookup(asked, threads=1)}, repeats)
     assert np.array_equal(function.lookup(hashes), symbols)
     return {
         "keys": count,

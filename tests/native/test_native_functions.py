@@ -1,4 +1,4 @@
-"""Reading static functions: instruction sets agree, on sound and on damaged blocks; what is refused."""
+"""Reading static functions: instruction sets agree on sound and damaged blocks; what is refused."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from saec.keys.static_function import StaticFunction
 def has_isa(isa: str) -> bool:
     try:
         ask(sound(3, 1, False), np.zeros(1, np.uint64), isa)
-    except ValueError as error:
-        assert "no instruction set" in str(error)
+    except ValueError:
         return False
     return True
 
@@ -47,7 +46,7 @@ def test_instruction_sets_agree(
 ) -> None:
     if not has_isa("avx512"):
         pytest.skip("this processor has no AVX-512 with VPOPCNTDQ")
-    function = sound(2500, bits, varied, fingerprint_bits)
+    asked = function = sound(2500, bits, varied, fingerprint_bits)
     rng = np.random.default_rng(bits)
     hashes = rng.integers(0, 2**64, 3000, dtype=np.uint64)
     for _ in range(20 if damaged else 1):
@@ -56,13 +55,12 @@ def test_instruction_sets_agree(
             for role in ("bits", "directory"):
                 places = rng.integers(0, len(tensors[role]), 50)
                 tensors[role][places] = rng.integers(0, 256, 50)
-            keep = int(rng.integers(8, len(tensors["bits"])))
+            keep = int(rng.integers(8, len(tensors["bits"]) + 1))
             tensors["bits"] = tensors["bits"][:keep].copy()
-            function = StaticFunction.from_tensors(function.description, tensors)
-        for one, other in zip(
-            ask(function, hashes, "scalar"), ask(function, hashes, "avx512"), strict=True
-        ):
-            assert np.array_equal(one, other)
+            asked = StaticFunction.from_tensors(function.description, tensors)
+        portable, fast = ask(asked, hashes, "scalar"), ask(asked, hashes, "avx512")
+        assert np.array_equal(portable[0], fast[0])
+        assert np.array_equal(portable[1], fast[1])
 
 
 def test_lengths_must_agree() -> None:
@@ -97,8 +95,8 @@ def test_keys_outside_the_blocks() -> None:
     none = np.zeros(0, np.uint8)
     with pytest.raises(ValueError, match="a key is in no block of these"):
         _native.solve_blocks(hashes, hashes, none, 0, 1, 4, 0, steps, np.zeros(2, np.uint32))
+    counts = np.zeros((2, 1), np.uint32)
     with pytest.raises(ValueError, match="outside the counts"):
-        counts = np.zeros((2, 1), np.uint32)
         _native.count_lengths(hashes, np.zeros(3, np.uint8), 4, 0, counts)
 
 

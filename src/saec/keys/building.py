@@ -15,7 +15,7 @@ from saec.keys.static_function import StaticFunction, checked_hashes, empty_bits
 __all__ = [
     "RANGES",
     "KeyedValues",
-    "Parts",
+    "SolvedBlocks",
     "blocks_for",
     "build_function",
     "checked_fingerprint",
@@ -142,7 +142,7 @@ def solve_in_memory(keyed: KeyedValues, fingerprint_bits: int, threads: int) -> 
         return nothing_stored(len(keyed), fingerprint_bits, keyed.value_bits)
     census = LengthCensus(blocks, fingerprint_bits, keyed.value_bits)
     census.add(keyed.hashes, keyed.lengths, 0, blocks)
-    parts = Parts(census, threads)
+    parts = SolvedBlocks(census, threads)
     parts.add(keyed, 0, blocks)
     return parts.function(len(keyed))
 
@@ -194,7 +194,7 @@ def same_hash(value: int, first: int, second: int) -> KeysError:
 
 
 @dataclass
-class Parts:
+class SolvedBlocks:
     """Blocks that are solved run by run, in order, with the steps that a census has chosen."""
 
     census: LengthCensus

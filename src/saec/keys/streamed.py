@@ -14,7 +14,7 @@ from saec.errors import KeysError
 from saec.keys.building import (
     RANGES,
     KeyedValues,
-    Parts,
+    SolvedBlocks,
     blocks_for,
     checked_fingerprint,
     checked_values,
@@ -122,7 +122,7 @@ class FunctionBuilder:
         for number in range(RANGES):
             keyed = self._keyed(self._part(number))
             census.add(keyed.hashes, keyed.lengths, number * run, run)
-        parts = Parts(census, self._threads)
+        parts = SolvedBlocks(census, self._threads)
         for number in range(RANGES):
             records = self._part(number)
             parts.add(self._keyed(records), number * run, run, records["position"])

@@ -73,5 +73,6 @@ inline int lookup_threads(int threads, size_t ids) {
   return used_threads(threads, 1 + ids / kWorth);
 }
 
+void bind_keys(nb::module_& module);
 void bind_lookups(nb::module_& module);
 void bind_shortcuts(nb::module_& module);

@@ -15,6 +15,7 @@ from saec.errors import (
     DataError,
     FieldError,
     IdError,
+    KeysError,
     MetricError,
     MetricWarning,
     ModuleError,
@@ -27,6 +28,7 @@ from saec.errors import (
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.load import load
+from saec.keys.hashing import hash_keys
 from saec.tables.checkpoint import LogColumns, read_fields
 from saec.tables.counting import count_batches, count_columns, count_ids, unseen_frequency
 from saec.tables.field import Field
@@ -53,6 +55,7 @@ __all__ = [
     "IdError",
     "InspectedField",
     "Inspection",
+    "KeysError",
     "LogColumns",
     "LossIncrease",
     "LossMetrics",
@@ -72,6 +75,7 @@ __all__ = [
     "count_columns",
     "count_ids",
     "forecast",
+    "hash_keys",
     "inspect",
     "load",
     "load_metrics",

@@ -1,7 +1,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from numpy import float32, float64, int32, int64, uint8, uint32
+from numpy import bool_, float32, float64, int32, int64, uint8, uint32, uint64
 from numpy.typing import NDArray
 
 def usable_cores() -> int: ...
@@ -175,3 +175,51 @@ def pool(
     threads: int = 0,
     isa: str = "auto",
 ) -> tuple[int, int, int]: ...
+def hash_integers(
+    keys: NDArray[uint64], hashes: NDArray[uint64], seed: int, threads: int = 0
+) -> None: ...
+def hash_strings(
+    data: NDArray[uint8],
+    offsets: NDArray[int32] | NDArray[int64],
+    hashes: NDArray[uint64],
+    seed: int,
+    threads: int = 0,
+) -> int: ...
+
+class FunctionTable:
+    def look_up(
+        self,
+        hashes: NDArray[uint64],
+        values: NDArray[uint64],
+        known: NDArray[bool_],
+        threads: int = 0,
+        isa: str = "auto",
+    ) -> None: ...
+
+def function_table(
+    bits: NDArray[uint8],
+    directory: NDArray[uint8],
+    blocks: int,
+    fingerprint_bits: int,
+    value_bits: int,
+    steps: NDArray[uint32],
+) -> FunctionTable: ...
+def count_lengths(
+    hashes: NDArray[uint64],
+    lengths: NDArray[uint8],
+    blocks: int,
+    first_block: int,
+    counts: NDArray[uint32],
+) -> None: ...
+def solve_blocks(
+    hashes: NDArray[uint64],
+    values: NDArray[uint64],
+    lengths: NDArray[uint8],
+    fingerprint_bits: int,
+    value_bits: int,
+    blocks: int,
+    first_block: int,
+    steps: NDArray[uint32],
+    sizes: NDArray[uint32],
+    threads: int = 0,
+) -> tuple[int, int, int, NDArray[uint8]]: ...

@@ -17,6 +17,7 @@ __all__ = [
     "DataError",
     "FieldError",
     "IdError",
+    "KeysError",
     "MetricError",
     "MetricWarning",
     "ModuleError",
@@ -41,6 +42,10 @@ class FieldError(SaecError, ValueError):
 
 class IdError(SaecError, IndexError):
     """A feature id lies outside its vocabulary."""
+
+
+class KeysError(SaecError, ValueError):
+    """Keys cannot be hashed, or two of them have one hash."""
 
 
 class BudgetError(SaecError, ValueError):

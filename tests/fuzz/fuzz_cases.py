@@ -13,6 +13,7 @@ from random import Random
 import fuzz_graphs
 import fuzz_layouts
 import numpy as np
+from fuzz_functions import ask_damaged_function
 from fuzz_spoil import spoiled, spoiled_safetensors, spoiled_zip
 
 from saec import load, load_metrics
@@ -43,6 +44,7 @@ KINDS = {
     "onnx": 10,
     "graph": 6,
     "request": 16,
+    "function": 12,
 }
 
 
@@ -68,7 +70,7 @@ class Cases:
                 if path.is_file() and path.name != fuzz_graphs.COMPRESSED
             )
             for kind in self._kinds
-            if kind not in _MADE
+            if kind not in _MADE and kind != "function"
         }
         self._seeds = seeds
         model = seeds / "artifact" / "all.saec"
@@ -86,6 +88,9 @@ class Cases:
         return f"{kind} read"
 
     def _use(self, kind: str, rng: Random) -> None:
+        if kind == "function":
+            ask_damaged_function(rng)
+            return
         if kind in _MADE:
             path = self._folder / "made.saec"
             path.write_bytes(_MADE[kind](rng))

@@ -1,0 +1,1 @@
+"""Hashes of keys, and functions of keys that do not store them."""

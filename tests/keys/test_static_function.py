@@ -1,0 +1,330 @@
+"""Static functions against dictionaries, against numpy, and with damaged tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from function_reader import string_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import saec
+from saec.errors import ArtifactError, KeysError
+from saec.keys.building import build_function
+from saec.keys.layout import PADDING, LengthCensus, directory_of, pack_steps, unpack_steps
+from saec.keys.static_function import StaticFunction
+from saec.keys.streamed import FunctionBuilder
+
+Keyed = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8]]
+
+
+def random_keys(count: int, bits: int, seed: int = 0, varied: bool = False) -> Keyed:
+    """Hashes, values and their bits."""
+    rng = np.random.default_rng(seed)
+    hashes = rng.integers(0, 2**64, count, dtype=np.uint64)
+    lengths = np.full(count, bits, np.uint8)
+    if varied:
+        lengths = np.minimum(rng.geometric(0.2, count), bits).astype(np.uint8)
+    values = rng.integers(0, 2**64, count, dtype=np.uint64)
+    return hashes, cut(values, lengths), lengths
+
+
+def cut(values: NDArray[np.uint64], lengths: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The lowest bits of each value."""
+    shift = (64 - lengths.astype(np.int64)).clip(0, 63).astype(np.uint64)
+    return np.where(lengths > 0, values << shift >> shift, 0)
+
+
+def same(one: StaticFunction, other: StaticFunction) -> bool:
+    return one.description == other.description and all(
+        np.array_equal(tensor, other.tensors[role]) for role, tensor in one.tensors.items()
+    )
+
+
+def test_one_key_by_hand() -> None:
+    # A block of one column. The key 0 picks slot 0 if bit 0 of mix(golden ratio) >> 8 is set; the
+    # first slot that it picks holds the value.
+    function = build_function(np.zeros(1, np.uint64), [1], 1)
+    assert function.description == (1, 1, 0, 1)
+    x = 0x9E3779B97F4A7C15
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        x = (x ^ x >> 33) * factor % 2**64
+    first_picked = (x ^ x >> 33) >> 8
+    slot = (first_picked & -first_picked).bit_length() - 1
+    base, bits = unpack_steps(function.steps)[0, 1:].tolist()
+    header = int(function.bits[0]) & ((1 << bits) - 1)
+    assert base + header == slot + 1
+    held = int.from_bytes(function.bits.tobytes(), "little") >> bits
+    assert held == 1 << slot
+    assert function.directory.tolist() == [0] * 10
+    assert function.lookup(np.zeros(1, np.uint64)).tolist() == [1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 31, 97, 1000, 20_000])
+@pytest.mark.parametrize(
+    ("bits", "fingerprint_bits"),
+    [(0, 0), (1, 0), (0, 1), (7, 0), (0, 13), (12, 5), (57, 0), (64, 0), (0, 64), (64, 64)],
+)
+def test_every_key_gets_its_value(count: int, bits: int, fingerprint_bits: int) -> None:
+    hashes, values, _ = random_keys(count, bits)
+    function = build_function(hashes, values, bits, fingerprint_bits=fingerprint_bits)
+    found, known = function.find(hashes)
+    assert np.array_equal(found, values)
+    assert known.all()
+    again = StaticFunction.from_tensors(function.description, function.tensors)
+    assert np.array_equal(again.lookup(hashes), values)
+
+
+@pytest.mark.parametrize("count", [1, 2, 150, 5000])
+@pytest.mark.parametrize("fingerprint_bits", [0, 9])
+def test_values_of_several_lengths(count: int, fingerprint_bits: int) -> None:
+    hashes, values, lengths = random_keys(count, 40, varied=True)
+    lengths[: count // 3] = 0
+    values = cut(values, lengths)
+    function = build_function(hashes, values, lengths, fingerprint_bits=fingerprint_bits)
+    found, known = function.find(hashes)
+    assert np.array_equal(cut(found, lengths), values)
+    assert known.all()
+    assert function.value_bits == lengths.max()
+
+
+@pytest.mark.parametrize("varied", [False, True])
+def test_numpy_reads_the_same(varied: bool) -> None:
+    hashes, values, lengths = random_keys(700, 17, varied=varied)
+    function = build_function(hashes, values, lengths if varied else 17, fingerprint_bits=6)
+    strangers = np.random.default_rng(9).integers(0, 2**64, 200, dtype=np.uint64)
+    asked = np.concatenate([hashes[:200], strangers])
+    found, known = function.find(asked)
+    read = [string_of(function.description, function.tensors, int(key)) for key in asked]
+    assert [(bool(a), int(b)) for a, b in zip(known, found, strict=True)] == read
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.dictionaries(st.integers(0, 2**64 - 1), st.integers(0, 2**10 - 1), max_size=40),
+    st.integers(0, 8),
+)
+def test_dictionaries(wanted: dict[int, int], fingerprint_bits: int) -> None:
+    # One block: hashes need not be evenly distributed.
+    hashes = np.array([*wanted], np.uint64)
+    function = build_function(hashes, [*wanted.values()], 10, fingerprint_bits=fingerprint_bits)
+    assert function.lookup(hashes).tolist() == [*wanted.values()]
+    assert function.contains(hashes).all()
+
+
+def test_order_and_threads_change_nothing() -> None:
+    hashes, values, lengths = random_keys(40_000, 20, varied=True)
+    one = build_function(hashes, values, lengths, fingerprint_bits=3, threads=1)
+    order = np.random.default_rng(1).permutation(len(hashes))
+    two = build_function(
+        hashes[order], values[order], lengths[order], fingerprint_bits=3, threads=2
+    )
+    assert same(one, two)
+    assert np.array_equal(one.lookup(hashes, threads=1), one.lookup(hashes, threads=2))
+
+
+@pytest.mark.parametrize("bits", [1, 5, 8])
+def test_unknown_keys_pass_as_often_as_stated(bits: int) -> None:
+    hashes, values, _ = random_keys(5000, 4)
+    function = build_function(hashes, values, 4, fingerprint_bits=bits)
+    strangers = np.random.default_rng(5).integers(0, 2**64, 400_000, dtype=np.uint64)
+    share = function.contains(strangers).mean()
+    deviation = (2.0**-bits / len(strangers)) ** 0.5
+    assert abs(share - 2.0**-bits) < 5 * deviation
+
+
+@pytest.mark.parametrize(
+    ("count", "bits", "most"), [(1000, 12, 1.08), (50_000, 8, 1.05), (50_000, 32, 1.04)]
+)
+def test_size(count: int, bits: int, most: float) -> None:
+    hashes, values, _ = random_keys(count, bits)
+    assert build_function(hashes, values, bits).nbytes * 8 < most * count * bits
+
+
+def test_equal_hashes_are_named() -> None:
+    hashes, values, _ = random_keys(3000, 8)
+    hashes[1234] = hashes[77]
+    message = f"positions 77 and 1234 have the same hash {int(hashes[77]):#018x}"
+    for bits in (8, 0):
+        with pytest.raises(KeysError, match=message):
+            build_function(hashes, values if bits else np.zeros(3000, int), bits)
+    with FunctionBuilder(8) as builder:
+        builder.add(hashes[:1000], values[:1000])
+        builder.add(hashes[1000:], values[1000:])
+        with pytest.raises(KeysError, match=message):
+            builder.finish()
+
+
+def test_equal_hashes_of_values_without_bits_are_named() -> None:
+    hashes, _, lengths = random_keys(300, 2)
+    hashes[200], lengths[:] = hashes[100], 1
+    lengths[[100, 200]] = 0
+    with pytest.raises(KeysError, match="positions 100 and 200 have the same hash"):
+        build_function(hashes, np.zeros(300, int), lengths)
+
+
+def test_many_keys_in_one_block_are_refused() -> None:
+    with pytest.raises(KeysError, match="not evenly distributed"):
+        build_function(np.arange(5000, dtype=np.uint64), np.zeros(5000, int), 3)
+
+
+@pytest.mark.parametrize("varied", [False, True])
+def test_chunks_give_the_same(varied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saec.keys.building._MANY_KEYS", 30_000)
+    for count in (0, 1, 900, 50_000):
+        hashes, values, lengths = random_keys(count, 11, varied=varied)
+        whole = build_function(hashes, values, lengths if varied else 11, fingerprint_bits=2)
+        with FunctionBuilder(None if varied else 11, fingerprint_bits=2) as builder:
+            for first in range(0, count, 7000):
+                part = slice(first, first + 7000)
+                builder.add(hashes[part], values[part], lengths[part] if varied else None)
+            assert same(builder.finish(), whole)
+        assert whole.blocks % 256 == 0 or count < 30_000
+
+
+def test_equal_hashes_in_one_of_many_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saec.keys.building._MANY_KEYS", 30_000)
+    hashes, values, _ = random_keys(40_000, 4)
+    hashes[39_000] = hashes[123]
+    with FunctionBuilder(4) as builder:
+        builder.add(hashes, values)
+        with pytest.raises(KeysError, match="positions 123 and 39000 have the same hash"):
+            builder.finish()
+
+
+def test_steps_by_hand() -> None:
+    # Four keys of two bits and two of one, in one block: 6 keys reach column 0, 4 column 1.
+    census = LengthCensus(1, 0, 2)
+    lengths = np.array([2, 2, 1, 2, 1, 2], np.uint8)
+    census.add(np.arange(6, dtype=np.uint64), lengths, 0, 1)
+    assert census.drops[1, 2] == 1
+    assert census.steps(spare=1).tolist() == [[0, 6, 1]]  # a step would take more than the slots
+    census.drops[1, 2] = 1000
+    assert census.steps(spare=1).tolist() == [[0, 6, 1], [1, 2, 0]]
+    assert unpack_steps(pack_steps(census.steps())).tolist() == census.steps().tolist()
+
+
+def test_directory_by_hand() -> None:
+    table = directory_of(np.array([5] * 32 + [7, 9], np.uint32))
+    assert table is not None
+    assert table[:14].tolist() == [0] * 8 + [0, 0, 5, 0, 10, 0]
+    assert table[72:].tolist() == [160, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0]
+    assert directory_of(np.full(33, 2000, np.uint32)) is not None
+    assert directory_of(np.full(32, 4000, np.uint32)) is None
+
+
+@pytest.mark.parametrize(
+    ("hashes", "values", "bits", "message"),
+    [
+        (np.arange(3), [1, 2, 3], 8, "hashes must be uint64 of one dimension, not int64"),
+        (np.zeros((1, 1), np.uint64), [1], 8, "hashes must be uint64 of one dimension"),
+        (np.arange(3, dtype=np.uint64), [1, 2], 8, "values must be 3 integers"),
+        (
+            np.arange(1, dtype=np.uint64),
+            [1.5],
+            8,
+            "values must be 1 integers as hashes are, not float",
+        ),
+        (np.arange(2, dtype=np.uint64), [1, -1], 8, "value -1 at position 1 is negative"),
+        (np.arange(2, dtype=np.uint64), [7, 8], 3, "value 8 at position 1 needs over 3 bits"),
+        (np.arange(2, dtype=np.uint64), [1, 4], [1, 2], "value 4 at position 1 needs over 2 bits"),
+        (np.arange(2, dtype=np.uint64), [1, 4], 65, r"bits 65 are outside 0\.\.64"),
+        (np.arange(2, dtype=np.uint64), [1, 4], [3, 65], r"bits 65 at position 1 are outside"),
+        (np.arange(2, dtype=np.uint64), [1, 4], [3], "bits must be one integer or 2"),
+    ],
+)
+def test_refused(hashes: object, values: object, bits: object, message: str) -> None:
+    with pytest.raises(KeysError, match=message):
+        build_function(hashes, values, bits)  # type: ignore[arg-type]
+    with pytest.raises(KeysError, match="fingerprint_bits must be an integer from 0 to 64"):
+        build_function(np.zeros(1, np.uint64), [1], 1, fingerprint_bits=65)
+    with pytest.raises(KeysError, match="hashes must be uint64"):
+        build_function(np.zeros(1, np.uint64), [1], 1).lookup([1.0])
+
+
+def test_bits_are_given_once() -> None:
+    one = np.zeros(1, np.uint64)
+    with FunctionBuilder(None) as builder, pytest.raises(KeysError, match="bits must be given"):
+        builder.add(one, one)
+    with FunctionBuilder(3) as builder, pytest.raises(KeysError, match="bits must be given"):
+        builder.add(one, one, [1])
+
+
+def sound() -> StaticFunction:
+    hashes, values, lengths = random_keys(900, 12, varied=True)
+    return build_function(hashes, values, lengths, fingerprint_bits=3)
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "message"),
+    [
+        (0, -1, "not whole numbers below"),
+        (1, 2**48, "not whole numbers below"),
+        (1, 1, "blocks and directory differ in length"),
+        (1, 0, "are in no block"),
+        (2, 65, "strings are too long"),
+        (3, 0, "a step is at a column that there is not"),
+        (3, 1.0, "not whole numbers below"),
+    ],
+)
+def test_descriptions_that_do_not_fit(place: int, number: int, message: str) -> None:
+    function = sound()
+    description = list(function.description)
+    description[place] = number
+    with pytest.raises(ArtifactError, match=message):
+        StaticFunction.from_tensors(tuple(description), function.tensors)
+
+
+@pytest.mark.parametrize(
+    ("role", "change", "message"),
+    [
+        ("bits", lambda tensor: tensor[: PADDING - 1], "bits are too short"),
+        ("bits", lambda tensor: tensor.astype(np.int8), "bits must be uint8"),
+        ("bits", lambda tensor: tensor.reshape(1, -1), "bits must be uint8 of one dimension"),
+        ("directory", lambda tensor: tensor[:-1], "blocks and directory differ in length"),
+        ("steps", lambda tensor: tensor[:-1], "no steps of 4 bytes"),
+        ("steps", lambda tensor: tensor[:0], "there are no steps"),
+        ("steps", lambda tensor: tensor[4:], "steps' columns must ascend from 0"),
+        ("steps", lambda tensor: np.tile(tensor, 2), "steps' columns must ascend"),
+        ("steps", lambda tensor: np.array([0, 11, 0, 0], np.uint8), "a step is too large"),
+        ("steps", lambda tensor: np.array([0, 1, 0, 255], np.uint8), "a step is too large"),
+    ],
+)
+def test_tensors_that_do_not_fit(role: str, change: object, message: str) -> None:
+    function = sound()
+    tensors = {**function.tensors, role: change(function.tensors[role])}  # type: ignore[operator]
+    with pytest.raises(ArtifactError, match=message):
+        StaticFunction.from_tensors(function.description, tensors)
+    with pytest.raises(ArtifactError, match="are not four numbers"):
+        StaticFunction.from_tensors((1, 2), function.tensors)
+    with pytest.raises(ArtifactError, match="tensors"):
+        StaticFunction.from_tensors(function.description, {"bits": function.bits})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_bytes_are_safe_to_read(seed: int) -> None:
+    # A sanitizer sees reads beyond the arrays, which are as long as they must be.
+    rng = np.random.default_rng(seed)
+    hashes, values, lengths = random_keys(1500, 30, seed, varied=True)
+    function = build_function(hashes, values, lengths, fingerprint_bits=int(rng.integers(0, 65)))
+    tensors = {role: tensor.copy() for role, tensor in function.tensors.items()}
+    for role in ("bits", "directory"):
+        places = rng.integers(0, len(tensors[role]), rng.integers(1, 200))
+        tensors[role][places] = rng.integers(0, 256, len(places))
+    if seed % 2:
+        keep = int(rng.integers(PADDING, len(tensors["bits"])))
+        tensors["bits"] = tensors["bits"][:keep].copy()
+    damaged = StaticFunction.from_tensors(function.description, tensors)
+    found, known = damaged.find(hashes)
+    assert len(found) == len(known) == len(hashes)
+    # Steps that say too much: columns of more slots than keys, up to the most that there may be.
+    tensors["steps"] = np.array([0, 10, 128, 3], np.uint8)
+    StaticFunction.from_tensors(function.description, tensors).lookup(hashes)
+
+
+def test_public_hashes_serve_as_keys() -> None:
+    keys = [f"user-{i}" for i in range(500)]
+    function = build_function(saec.hash_keys(keys), np.arange(500), 9, fingerprint_bits=20)
+    assert function.lookup(saec.hash_keys(keys)).tolist() == [*range(500)]
+    assert not function.contains(saec.hash_keys(["nobody", "else"])).any()

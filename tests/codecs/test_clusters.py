@@ -116,7 +116,7 @@ def test_nats_by_hand() -> None:
     nats = {(o.choice.clusters, o.choice.rank): o.distortion for o in options}
     assert nats[1, 2] == pytest.approx(13)
     assert nats[2, 2] == pytest.approx(0.5)
-    assert nats[2, 1] == pytest.approx(0.5)
+    assert (2, 1) not in nats  # the axis takes more bytes than it saves
     options = offers(Clusters(codebook="float32"), CORNERS)
     assert options[-1].choice.rank == 2
     assert {o.choice.clusters: o.distortion for o in options if o.choice.rank == 2}[

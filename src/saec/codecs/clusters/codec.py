@@ -24,7 +24,6 @@ from saec.codecs.clusters.distortion_curve import (
     field_map,
     judged_rows,
     measure_curves,
-    of_size_one,
     offered_sizes,
     saving_ranks,
     surveyed,

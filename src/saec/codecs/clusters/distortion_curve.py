@@ -24,7 +24,6 @@ from saec.format.codebook import Codebook, CodebookDtype, codebook_bytes
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
-from saec.tables.loss_metric import Metric
 
 __all__ = [
     "MOST_JUDGED",
@@ -32,7 +31,6 @@ __all__ = [
     "field_map",
     "judged_rows",
     "measure_curves",
-    "of_size_one",
     "offered_sizes",
     "saving_ranks",
     "surveyed",
@@ -146,16 +144,6 @@ def saving_ranks(ranks: Sequence[int], clusters: int, dim: int, dtype: CodebookD
     return [
         rank for rank in ranks if rank == dim or codebook_bytes(clusters, dim, dtype, rank) < own
     ]
-
-
-def of_size_one(field: Field, metric: Metric | None) -> tuple[Metric | None, float]:
-    """The metric without its scale, which could take float32 squares out of range, and the nats
-    of one unit of the field's distortion in it; no metric, and 1.
-    """
-    if metric is None:
-        return None, 1.0
-    scale = float(np.trace(metric.matrix)) / metric.dim
-    return Metric(metric.matrix / scale), scale / (2 * field.census.total)
 
 
 def surveyed(field: Field, rng: np.random.Generator, space: Workspace) -> Survey:

@@ -194,8 +194,7 @@ def test_bits_go_where_they_lower_the_distortion() -> None:
 
 def test_allocation_beats_a_share_of_the_rows_for_all() -> None:
     fixed = run(codec=Clusters(clusters=0.03))
-    # Fields on few axes have more tensors to be named in the header.
-    allocated = run(MaxBytes(fixed.nbytes + 24 * len(FIELDS)), codec=Clusters())
+    allocated = run(MaxBytes(fixed.nbytes), codec=Clusters())
     assert distortion(allocated) < distortion(fixed)
 
 

@@ -194,7 +194,7 @@ def test_bits_go_where_they_lower_the_distortion() -> None:
 
 def test_allocation_beats_a_share_of_the_rows_for_all() -> None:
     fixed = run(codec=Clusters(clusters=0.03))
-    allocated = run(MaxBytes(fixed.nbytes))
+    allocated = run(MaxBytes(fixed.nbytes), codec=Clusters())
     assert distortion(allocated) < distortion(fixed)
 
 

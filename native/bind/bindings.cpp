@@ -70,15 +70,16 @@ NB_MODULE(_native, module) {
   nb::class_<saec::NearestCentroid>(module, "NearestCentroid")
       .def(
           "__init__",
-          [](saec::NearestCentroid* self, Matrix<float> centroids, const std::string& isa) {
+          [](saec::NearestCentroid* self, Matrix<float> centroids, const std::string& isa,
+             size_t groups) {
             expect(centroids.shape(0) > 0 && centroids.shape(1) > 0, "no centroids");
             expect(centroids.shape(0) < (size_t{1} << 31), "too many centroids");
             const saec::Kernels& kernels = kernels_named(isa);
             const WithoutGil released;
             new (self) saec::NearestCentroid(centroids.data(), centroids.shape(0),
-                                             centroids.shape(1), kernels);
+                                             centroids.shape(1), kernels, groups);
           },
-          nb::arg("centroids"), nb::arg("isa") = "auto")
+          nb::arg("centroids"), nb::arg("isa") = "auto", nb::arg("groups") = 0)
       .def(
           "search",
           [](const saec::NearestCentroid& self, Matrix<float> rows, OutVector<int32_t> nearest,

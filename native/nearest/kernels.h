@@ -49,6 +49,10 @@ struct Kernels {
   // bounds[leaf * kTile + r]: at least how far row r is from every centroid of the leaf.
   void (*bounds)(const float* rows, size_t dim, const float* centres, const float* bias,
                  const float* radii, size_t leaves, const TileState& state, float* bounds);
+  // masks: OUT, for each leaf, bit r set if row r's reach covers its bound and its centre is among about
+  // as many as `groups` nearest to r. bounds and radii: of the leaves, as of `bounds`.
+  void (*nearest_groups)(const float* bounds, const float* radii, size_t leaves, size_t groups,
+                         const TileState& state, uint32_t* masks);
   // True if some row's reach covers the leaf's bound.
   bool (*any_within)(const float* bounds, const TileState& state);
 };

@@ -23,6 +23,7 @@ struct V {
   static __m256 both(__m256 a, __m256 b) { return _mm256_and_ps(a, b); }
   static __m256 either(__m256 a, __m256 b) { return _mm256_or_ps(a, b); }
   static bool any(__m256 a) { return _mm256_movemask_ps(a) != 0; }
+  static uint32_t bits(__m256 a) { return static_cast<uint32_t>(_mm256_movemask_ps(a)); }
   static __m256 blend(__m256 wins, __m256 no, __m256 yes) { return _mm256_blendv_ps(no, yes, wins); }
   static __m256i load_ids(const int32_t* at) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
@@ -43,10 +44,11 @@ struct V {
 #include "nearest/kernels_body.h"
 
 namespace saec {
-const Kernels kAvx2Kernels = {"avx2", false, scan<4, 2>, nullptr, bounds, any_within};
+const Kernels kAvx2Kernels = {"avx2", false, scan<4, 2>, nullptr, bounds, nearest_groups,
+                               any_within};
 }  // namespace saec
 #else
 namespace saec {
-const Kernels kAvx2Kernels = {"avx2", false, nullptr, nullptr, nullptr, nullptr};
+const Kernels kAvx2Kernels = {"avx2", false, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace saec
 #endif

@@ -23,6 +23,7 @@ struct V {
   static __mmask16 both(__mmask16 a, __mmask16 b) { return _kand_mask16(a, b); }
   static __mmask16 either(__mmask16 a, __mmask16 b) { return _kor_mask16(a, b); }
   static bool any(__mmask16 a) { return a != 0; }
+  static uint32_t bits(__mmask16 a) { return a; }
   static __m512 blend(__mmask16 wins, __m512 no, __m512 yes) {
     return _mm512_mask_blend_ps(wins, no, yes);
   }
@@ -139,10 +140,11 @@ void scan_bytes(const float* rows, const uint8_t* byte_rows, size_t dim, float s
 }  // namespace
 
 namespace saec {
-const Kernels kAvx512Kernels = {"avx512", true, scan<8, 2>, scan_bytes, bounds, any_within};
+const Kernels kAvx512Kernels = {"avx512", true, scan<8, 2>, scan_bytes, bounds, nearest_groups,
+                               any_within};
 }  // namespace saec
 #else
 namespace saec {
-const Kernels kAvx512Kernels = {"avx512", false, nullptr, nullptr, nullptr, nullptr};
+const Kernels kAvx512Kernels = {"avx512", false, nullptr, nullptr, nullptr, nullptr, nullptr};
 }  // namespace saec
 #endif

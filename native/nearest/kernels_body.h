@@ -3,7 +3,7 @@
 // library, so that no function compiled for a wide set can be linked into narrow code.
 //
 // V: Float, Mask (of kLanes rows), and static load, store, set1, fma, add, sub, mul, sqrt, max, gt,
-//    ge, eq, less_ids, both, either, any, blend, blend_ids, load_ids, set1_ids, store_ids.
+//    ge, eq, less_ids, both, either, any, bits, blend, blend_ids, load_ids, set1_ids, store_ids.
 
 namespace {
 
@@ -105,6 +105,41 @@ void bounds(const float* rows, size_t dim, const float* centres, const float* bi
         const auto distance = V::sqrt(V::max(squared, V::set1(0.0f)));
         V::store(out + (first + u) * kTile + lane, V::sub(distance, V::set1(radii[first + u])));
       }
+    }
+  }
+}
+
+// The distance within which a row keeps its leaves is found by bisection: each step counts for all rows
+// of a register at once, which takes a fraction of the time of sorting.
+void nearest_groups(const float* bounds, const float* radii, size_t leaves, size_t groups,
+                    const TileState& state, uint32_t* masks) {
+  constexpr int kSteps = 10;
+  const auto zero = V::set1(0.0f), one = V::set1(1.0f), wanted = V::set1(static_cast<float>(groups));
+  for (size_t leaf = 0; leaf < leaves; ++leaf) masks[leaf] = 0;
+  for (size_t lane = 0; lane < kTile; lane += V::kLanes) {
+    const auto distance = [&](size_t leaf) {
+      return V::add(V::load(bounds + leaf * kTile + lane), V::set1(radii[leaf]));
+    };
+    auto low = distance(0), high = low;
+    for (size_t leaf = 1; leaf < leaves; ++leaf) {
+      const auto own = distance(leaf);
+      low = V::blend(V::gt(low, own), low, own);
+      high = V::max(high, own);
+    }
+    for (int step = 0; step < kSteps && groups < leaves; ++step) {
+      const auto middle = V::mul(V::set1(0.5f), V::add(low, high));
+      auto within = zero;
+      for (size_t leaf = 0; leaf < leaves; ++leaf)
+        within = V::add(within, V::blend(V::ge(middle, distance(leaf)), zero, one));
+      const auto enough = V::ge(within, wanted);
+      high = V::blend(enough, high, middle);
+      low = V::blend(enough, middle, low);
+    }
+    const auto reach = V::load(state.reach + lane);
+    for (size_t leaf = 0; leaf < leaves; ++leaf) {
+      const auto within = V::both(V::ge(high, distance(leaf)),
+                                  V::ge(reach, V::load(bounds + leaf * kTile + lane)));
+      masks[leaf] |= V::bits(within) << lane;
     }
   }
 }

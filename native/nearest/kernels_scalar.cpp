@@ -22,6 +22,7 @@ struct V {
   static bool both(bool a, bool b) { return a && b; }
   static bool either(bool a, bool b) { return a || b; }
   static bool any(bool a) { return a; }
+  static uint32_t bits(bool a) { return a; }
   static float blend(bool wins, float no, float yes) { return wins ? yes : no; }
   static int32_t load_ids(const int32_t* at) { return *at; }
   static void store_ids(int32_t* at, int32_t value) { *at = value; }
@@ -34,5 +35,6 @@ struct V {
 #include "nearest/kernels_body.h"
 
 namespace saec {
-const Kernels kScalarKernels = {"scalar", false, scan<4, 1>, nullptr, bounds, any_within};
+const Kernels kScalarKernels = {"scalar", false, scan<4, 1>, nullptr, bounds, nearest_groups,
+                               any_within};
 }  // namespace saec

@@ -17,6 +17,8 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int32_t kNoCentroid = std::numeric_limits<int32_t>::max();
 constexpr size_t kByteDims = 1024;  // 128^2 * 1024 = 2^24
 constexpr size_t kPart = 16 * kTile;  // rows that a thread takes at a time
+constexpr size_t kBlock = 4096;       // rows whose tiles are made anew for every leaf
+constexpr size_t kGroupRounds = 2;    // of k-means over the centroids; more hardly change the leaves
 
 size_t round_up(size_t value, size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -94,59 +96,96 @@ const Kernels* choose_kernels(const char* name) {
 }
 
 NearestCentroid::NearestCentroid(const float* centroids, size_t count, size_t dim,
-                                 const Kernels& kernels)
-    : kernels_(kernels), count_(count), dim_(dim), quads_((dim + 3) / 4),
+                                 const Kernels& kernels, size_t groups)
+    : kernels_(kernels), count_(count), dim_(dim), quads_((dim + 3) / 4), groups_(groups),
       origin_(choose_origin(centroids, count, dim)) {
   std::vector<float> centred(count * dim);
   for (size_t c = 0; c < count; ++c)
     for (size_t d = 0; d < dim; ++d) centred[c * dim + d] = centroids[c * dim + d] - origin_[d];
-  build_leaves(centred);
+  build_leaves(centroids, centred);
+  if (limited()) return;
   build_visits();
   if (kernels_.has_bytes) build_bytes();
 }
 
-void NearestCentroid::build_leaves(const std::vector<float>& centred) {
+// Leaves are the cells of a short k-means that starts from the tree's leaves: more compact than these,
+// so that more of them are ruled out, and the nearest centroid is more often in one of the nearest.
+std::vector<int32_t> NearestCentroid::group(const float* centroids,
+                                            const std::vector<float>& centred) {
   const Tree tree = TreeBuilder(centred.data(), count_, dim_, leaf_size(count_)).take();
+  std::vector<int32_t> leaf_of(count_);
   leaves_ = tree.leaves();
+  for (size_t leaf = 0; leaf < leaves_; ++leaf)
+    for (size_t i = tree.starts[leaf]; i < tree.starts[leaf + 1]; ++i)
+      leaf_of[tree.order[i]] = static_cast<int32_t>(leaf);
+  for (size_t round = 0; leaves_ > 1 && round < kGroupRounds; ++round) {
+    set_centres(centred, leaf_of);
+    home_leaves(centroids, count_, count_ > kPart ? default_threads() : 1, leaf_of.data());
+    drop_empty(leaf_of);
+  }
+  set_centres(centred, leaf_of);
+  return leaf_of;
+}
+
+void NearestCentroid::drop_empty(std::vector<int32_t>& leaf_of) {
+  std::vector<int32_t> number(leaves_, 0);
+  for (int32_t leaf : leaf_of) number[leaf] = 1;
+  int32_t used = 0;
+  for (int32_t& own : number) own = own ? used++ : 0;
+  for (int32_t& leaf : leaf_of) leaf = number[leaf];
+  leaves_ = static_cast<size_t>(used);
+}
+
+void NearestCentroid::set_centres(const std::vector<float>& centred,
+                                  const std::vector<int32_t>& leaf_of) {
   padded_leaves_ = round_up(leaves_, kUnroll);
   centres_.assign(padded_leaves_ * dim_, 0.0f);
   centre_bias_.assign(padded_leaves_, -kInfinity);
-  radii_.assign(padded_leaves_, 0.0f);
   centre_ids_.assign(padded_leaves_, kNoCentroid);
-  places_.resize(count_);
-  leaf_starts_.push_back(0);
+  std::vector<double> sums(leaves_ * dim_), sizes(leaves_);
+  for (size_t c = 0; c < count_; ++c) {
+    sizes[leaf_of[c]] += 1;
+    for (size_t d = 0; d < dim_; ++d) sums[leaf_of[c] * dim_ + d] += centred[c * dim_ + d];
+  }
   for (size_t leaf = 0; leaf < leaves_; ++leaf) {
-    const size_t first = tree.starts[leaf], last = tree.starts[leaf + 1];
-    leaf_starts_.push_back(leaf_starts_.back() + round_up(last - first, kUnroll));
-    coordinates_.resize(leaf_starts_.back() * dim_, 0.0f);
-    bias_.resize(leaf_starts_.back(), -kInfinity);
-    ids_.resize(leaf_starts_.back(), kNoCentroid);
-    std::vector<double> mean(dim_);
-    for (size_t i = first; i < last; ++i) {
-      const float* centroid = centred.data() + static_cast<size_t>(tree.order[i]) * dim_;
-      const size_t place = leaf_starts_[leaf] + i - first;
-      std::copy_n(centroid, dim_, coordinates_.data() + place * dim_);
-      const float norm = squared_norm(centroid, dim_);
-      bias_[place] = -0.5f * norm;
-      ids_[place] = tree.order[i];
-      places_[tree.order[i]] = static_cast<int32_t>(place);
-      largest_norm_ = std::max(largest_norm_, norm);
-      for (size_t d = 0; d < dim_; ++d) mean[d] += centroid[d] / static_cast<double>(last - first);
-    }
     float* centre = centres_.data() + leaf * dim_;
-    for (size_t d = 0; d < dim_; ++d) centre[d] = static_cast<float>(mean[d]);
-    double radius = 0;
-    for (size_t i = first; i < last; ++i) {
-      const float* centroid = centred.data() + static_cast<size_t>(tree.order[i]) * dim_;
-      double squared = 0;
-      for (size_t d = 0; d < dim_; ++d)
-        squared += std::pow(static_cast<double>(centroid[d]) - centre[d], 2);
-      radius = std::max(radius, std::sqrt(squared));
-    }
-    radii_[leaf] = static_cast<float>(radius * (1 + 1e-6));
+    for (size_t d = 0; d < dim_; ++d)
+      centre[d] = static_cast<float>(sums[leaf * dim_ + d] / sizes[leaf]);
     centre_bias_[leaf] = -0.5f * squared_norm(centre, dim_);
     centre_ids_[leaf] = static_cast<int32_t>(leaf);
   }
+}
+
+void NearestCentroid::build_leaves(const float* centroids, const std::vector<float>& centred) {
+  const std::vector<int32_t> leaf_of = group(centroids, centred);
+  std::vector<size_t> sizes(leaves_);
+  for (int32_t leaf : leaf_of) ++sizes[leaf];
+  leaf_starts_.push_back(0);
+  for (size_t size : sizes) leaf_starts_.push_back(leaf_starts_.back() + round_up(size, kUnroll));
+  coordinates_.assign(leaf_starts_.back() * dim_, 0.0f);
+  bias_.assign(leaf_starts_.back(), -kInfinity);
+  ids_.assign(leaf_starts_.back(), kNoCentroid);
+  places_.resize(count_);
+  std::vector<size_t> next(leaf_starts_);
+  std::vector<double> radii(padded_leaves_);
+  for (size_t c = 0; c < count_; ++c) {
+    const float* centroid = centred.data() + c * dim_;
+    const auto leaf = static_cast<size_t>(leaf_of[c]);
+    const size_t place = next[leaf]++;
+    std::copy_n(centroid, dim_, coordinates_.data() + place * dim_);
+    const float norm = squared_norm(centroid, dim_);
+    bias_[place] = -0.5f * norm;
+    ids_[place] = static_cast<int32_t>(c);
+    places_[c] = static_cast<int32_t>(place);
+    largest_norm_ = std::max(largest_norm_, norm);
+    double squared = 0;
+    for (size_t d = 0; d < dim_; ++d)
+      squared += std::pow(static_cast<double>(centroid[d]) - centres_[leaf * dim_ + d], 2);
+    radii[leaf] = std::max(radii[leaf], std::sqrt(squared));
+  }
+  radii_.resize(padded_leaves_);
+  for (size_t leaf = 0; leaf < leaves_; ++leaf)
+    radii_[leaf] = static_cast<float>(radii[leaf] * (1 + 1e-6));
 }
 
 void NearestCentroid::build_visits() {
@@ -326,20 +365,93 @@ void NearestCentroid::search_tile(int32_t home, const std::vector<float>& radii,
   }
 }
 
+// The rows of a block, and which leaves each still has to look into.
+struct NearestCentroid::Block {
+  Block(size_t tiles, size_t leaves)
+      : best(tiles * kTile), best_id(tiles * kTile), masks(tiles * leaves) {}
+  std::vector<float> best;
+  std::vector<int32_t> best_id;
+  std::vector<uint32_t> masks;  // tiles x leaves
+};
+
+// Rows with a limit on their leaves need not agree on them: instead of leaf after leaf for each tile,
+// leaf after leaf for a block, with the rows that look into it gathered in new tiles.
+void NearestCentroid::search_groups(const float* rows, const int32_t* members, size_t count,
+                                    const int32_t* home, const std::vector<float>& radii,
+                                    int32_t* nearest) const {
+  const size_t tiles = round_up(count, kTile) / kTile;
+  Scratch scratch(dim_, quads_, padded_leaves_);
+  Block block(tiles, leaves_);
+  TileState& state = scratch.state;
+  for (size_t tile = 0; tile < tiles; ++tile) {
+    const int32_t* own = members + tile * kTile;
+    const size_t size = std::min(kTile, count - tile * kTile);
+    const auto at_home = static_cast<size_t>(home[own[0]]);
+    load_tile(rows, own, size, scratch);
+    kernels_.scan(scratch.tile.data(), dim_, leaf_run(at_home), state);
+    kernels_.bounds(scratch.tile.data(), dim_, centres_.data(), centre_bias_.data(), radii.data(),
+                    padded_leaves_, state, scratch.bounds.data());
+    uint32_t* masks = block.masks.data() + tile * leaves_;
+    kernels_.nearest_groups(scratch.bounds.data(), radii.data(), leaves_, groups_, state, masks);
+    masks[at_home] = 0;
+    if (size < kTile)
+      for (size_t leaf = 0; leaf < leaves_; ++leaf) masks[leaf] &= (uint32_t{1} << size) - 1;
+    std::copy_n(state.best, kTile, block.best.data() + tile * kTile);
+    std::copy_n(state.best_id, kTile, block.best_id.data() + tile * kTile);
+  }
+  for (size_t leaf = 0; leaf < leaves_; ++leaf) visit_leaf(rows, members, leaf, block, scratch);
+  for (size_t i = 0; i < count; ++i)
+    nearest[members[i]] = block.best_id[i] == kNoCentroid ? 0 : block.best_id[i];
+}
+
+void NearestCentroid::visit_leaf(const float* rows, const int32_t* members, size_t leaf,
+                                 Block& block, Scratch& scratch) const {
+  TileState& state = scratch.state;
+  size_t waiting[kTile], size = 0;
+  const auto scan = [&] {
+    for (size_t r = 0; r < kTile; ++r) {
+      const size_t i = waiting[r < size ? r : 0];
+      load(rows + static_cast<size_t>(members[i]) * dim_, r, scratch.tile.data());
+      state.best[r] = block.best[i];
+      state.best_id[r] = block.best_id[i];
+    }
+    kernels_.scan(scratch.tile.data(), dim_, leaf_run(leaf), state);
+    for (size_t r = 0; r < size; ++r) {
+      block.best[waiting[r]] = state.best[r];
+      block.best_id[waiting[r]] = state.best_id[r];
+    }
+    size = 0;
+  };
+  for (size_t tile = 0; tile * leaves_ < block.masks.size(); ++tile)
+    for (uint32_t mask = block.masks[tile * leaves_ + leaf]; mask; mask &= mask - 1) {
+      waiting[size++] = tile * kTile + static_cast<size_t>(__builtin_ctz(mask));
+      if (size == kTile) scan();
+    }
+  if (size) scan();
+}
+
 void NearestCentroid::search(const float* rows, size_t count, float radius_share, int threads,
                              int32_t* nearest) const {
   std::vector<int32_t> order(count), home(count, 0), place(count, 0);
   std::iota(order.begin(), order.end(), 0);
+  std::vector<float> radii(radii_);
+  for (float& radius : radii) radius *= radius_share;
   if (leaves_ > 1) {
     // Rows that share a tile should look into the same leaves: sort them by the leaf whose centre is
-    // nearest, then by the nearest centroid in it.
+    // nearest.
     home_leaves(rows, count, threads, home.data());
     order = sorted_by(home, leaves_);
+  }
+  if (limited()) {
+    for_ranges(count, kBlock, threads, [&](size_t begin, size_t end) {
+      search_groups(rows, order.data() + begin, end - begin, home.data(), radii, nearest);
+    });
+    return;
+  }
+  if (leaves_ > 1) {  // then by the nearest centroid in it
     home_centroids(rows, order, threads, home, place);
     order = sorted_by(place, ids_.size());
   }
-  std::vector<float> radii(radii_);
-  for (float& radius : radii) radius *= radius_share;
   for_ranges(count, kPart, threads, [&](size_t begin, size_t end) {
     Scratch scratch(dim_, quads_, padded_leaves_);
     for (size_t first = begin; first < end; first += kTile) {

@@ -16,8 +16,10 @@ const Kernels* choose_kernels(const char* name);
 
 class NearestCentroid {
  public:
-  // centroids: IN count x dim, finite.
-  NearestCentroid(const float* centroids, size_t count, size_t dim, const Kernels& kernels);
+  // centroids: IN count x dim, finite. groups: leaves that a row looks into at most, those with the
+  // nearest centres, and the one that is nearest to the first row of its tile; 0 for all.
+  NearestCentroid(const float* centroids, size_t count, size_t dim, const Kernels& kernels,
+                  size_t groups);
 
   // rows: IN count x dim; nearest: OUT count, the lowest index among equally near centroids.
   // radius_share: 1 is exact. Below 1, leaves are taken for that much smaller than they are, so that
@@ -30,8 +32,13 @@ class NearestCentroid {
 
  private:
   struct Scratch;
+  struct Block;
+  bool limited() const { return groups_ > 0 && groups_ < leaves_; }
   CentroidRun leaf_run(size_t leaf) const;
-  void build_leaves(const std::vector<float>& centred);
+  std::vector<int32_t> group(const float* centroids, const std::vector<float>& centred);
+  void drop_empty(std::vector<int32_t>& leaf_of);
+  void set_centres(const std::vector<float>& centred, const std::vector<int32_t>& leaf_of);
+  void build_leaves(const float* centroids, const std::vector<float>& centred);
   void build_bytes();
   void build_visits();
   void order_visits(size_t leaf);
@@ -42,11 +49,15 @@ class NearestCentroid {
   void load_tile(const float* rows, const int32_t* members, size_t size, Scratch& scratch) const;
   void search_tile(int32_t home, const std::vector<float>& radii, size_t size,
                    Scratch& scratch) const;
+  void search_groups(const float* rows, const int32_t* members, size_t count, const int32_t* home,
+                     const std::vector<float>& radii, int32_t* nearest) const;
+  void visit_leaf(const float* rows, const int32_t* members, size_t leaf, Block& block,
+                  Scratch& scratch) const;
   void prepare_rows(size_t size, Scratch& scratch) const;
   bool prepare_bytes(size_t size, Scratch& scratch) const;
 
   const Kernels& kernels_;
-  size_t count_, dim_, quads_;
+  size_t count_, dim_, quads_, groups_;
   float largest_norm_ = 0;   // of the centred centroids, squared
   float step_ = 0;           // width of a byte
   float byte_error_ = 0;     // largest |c - rounded c|

@@ -72,7 +72,7 @@ def measured_curves(
 ) -> dict[int, DistortionCurve]:
     row_map = RowMap(root=root)
     judged = judged_rows(surveyed(field, rng, IN_MEMORY), row_map)
-    return measure_curves("x", learned, store, ranks, most, judged, row_map, IN_MEMORY)
+    return measure_curves("x", learned, store, lambda _: ranks, most, judged, row_map, IN_MEMORY)
 
 
 def test_measured_by_hand(rng: np.random.Generator) -> None:

@@ -284,3 +284,43 @@ def test_what_is_refused() -> None:
     for out in (np.empty(5, np.int64), np.empty(10, np.int32)[::2]):
         with pytest.raises(TypeError, match="incompatible function arguments"):
             searcher.search(ones, out)  # type: ignore[arg-type]
+
+
+def in_groups(
+    rows: Floats, centroids: Floats, groups: int, isa: str, threads: int = 1
+) -> NDArray[np.int32]:
+    nearest = np.full(len(rows), -7, dtype=np.int32)
+    NearestCentroid(centroids, isa, groups).search(rows, nearest, 1.0, threads)
+    return nearest
+
+
+def test_far_apart_groups_need_one_look(isa: str, rng: np.random.Generator) -> None:
+    # 32 clumps of 16 centroids: no row has its nearest centroid in another clump.
+    middles = 1000 * np.arange(32)[:, None] + rng.standard_normal((32, 3))
+    centroids = matrix(np.repeat(middles, 16, axis=0) + rng.standard_normal((512, 3)))
+    rows = matrix(centroids[rng.integers(512, size=9000)] + 0.3 * rng.standard_normal((9000, 3)))
+    check_nearest(in_groups(rows, centroids, 1, isa), rows, centroids)
+
+
+def test_few_groups_find_nearly_the_nearest(isa: str, rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((5000, 8)).astype(np.float32)
+    centroids = rng.standard_normal((3000, 8)).astype(np.float32)
+    squared = squared_distances(rows, centroids)
+    least = squared.min(axis=1).sum()
+    excess = [
+        squared[np.arange(5000), in_groups(rows, centroids, groups, isa)].sum() / least - 1
+        for groups in (1, 8, 32, 1000)
+    ]
+    assert excess == sorted(excess, reverse=True)
+    assert excess[0] > 0.02  # so that the others had something to find
+    assert excess[2] < 0.002
+    assert excess[3] < 1e-6
+
+
+def test_groups_give_the_same_on_all_sets_and_threads(rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((9001, 16)).astype(np.float32)
+    centroids = rng.standard_normal((2000, 16)).astype(np.float32)
+    expected = in_groups(rows, centroids, 6, "scalar")
+    for isa in HERE:
+        for threads in (1, 2, 3):
+            assert np.array_equal(in_groups(rows, centroids, 6, isa, threads), expected)

@@ -58,9 +58,7 @@ _LossIncrease = Annotated[
 ]
 _Codec = Annotated[
     str | None,
-    typer.Option(
-        help="Default: axes with --metrics, clusters without.", **one_of("axes", "clusters")
-    ),
+    typer.Option(help="Default: axes.", **one_of("axes", "clusters")),
 ]
 _Codebook = Annotated[
     str | None,

@@ -63,6 +63,7 @@ class HeadPoints:
         weighting: rows count as frequency ** weighting.
         row_map: takes rows to points.
         radius_share: see :class:`~saec.clustering.points.ArrayPoints`.
+        groups: likewise; a step looks into a quarter of them, since the next one looks again.
         space: how much of it may be held.
     """
 
@@ -75,9 +76,10 @@ class HeadPoints:
         row_map: RowMap,
         radius_share: float,
         space: Workspace,
+        groups: int = 0,
     ) -> None:
         self.count, self.dim = size, field.dim
-        self._radius_share = radius_share
+        self._radius_share, self._groups = radius_share, groups
         placing = ranked(field, size)
         most = float(field.census.values[0])
         task = _TakeHead(placing, weighting, most, row_map)
@@ -95,14 +97,17 @@ class HeadPoints:
 
     def step(self, centroids: NDArray[np.float32]) -> StepSums:
         """See :class:`~saec.clustering.points.Points`."""
-        step = self._held.run(_StepOf(Search(centroids, self._radius_share)), _joined)
+        step = self._held.run(_StepOf(self._search(centroids, -(-self._groups // 4))), _joined)
         assert step is not None, "a head has rows"
         return step
 
     def used(self, centroids: NDArray[np.float32]) -> NDArray[np.int64]:
         """Those of ``centroids`` that are the nearest of any row, ascending."""
-        used = self._held.run(_UsedOf(Search(centroids, self._radius_share)), _either)
+        used = self._held.run(_UsedOf(self._search(centroids, self._groups)), _either)
         return np.flatnonzero(used)
+
+    def _search(self, centroids: NDArray[np.float32], groups: int) -> Search:
+        return Search(centroids, self._radius_share, groups=groups)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ import saec._native as _native
 
 __all__ = ["ArrayPoints", "Points", "Search", "StepSums", "mapped"]
 
+_MANY = 8192  # centroids: with fewer, looking at all of them takes little time
 _BLOCK_VALUES = 1 << 22  # float32 values handed to the native core at once: 16 MB
 
 
@@ -73,19 +74,21 @@ class Points(Protocol):
 class Search:
     """Nearest-centroid search among ``centroids`` (k, dim) float32; made ready when first used.
 
-    ``radius_share`` and ``threads`` are as of :class:`ArrayPoints`.
+    ``radius_share``, ``threads`` and ``groups`` are as of :class:`ArrayPoints`.
     """
 
     centroids: NDArray[np.float32]
     radius_share: float = 1.0
     threads: int = 0
+    groups: int = 0
 
     @cached_property
     def _ready(self) -> _native.NearestCentroid:
-        return _native.NearestCentroid(self.centroids)
+        groups = self.groups if len(self.centroids) >= _MANY else 0
+        return _native.NearestCentroid(self.centroids, groups=groups)
 
-    def __reduce__(self) -> tuple[type[Search], tuple[NDArray[np.float32], float, int]]:
-        return Search, (self.centroids, self.radius_share, self.threads)
+    def __reduce__(self) -> tuple[type[Search], tuple[NDArray[np.float32], float, int, int]]:
+        return Search, (self.centroids, self.radius_share, self.threads, self.groups)
 
     def nearest(self, rows: NDArray[np.float32]) -> NDArray[np.int32]:
         """Nearest centroid of every row (m, dim), (m,); the lowest index among equals."""
@@ -128,6 +131,8 @@ class ArrayPoints:
         radius_share: 1 finds the nearest centroid. Less looks into fewer groups of centroids, as if
             their radii were that much smaller: faster, and now and then only nearly nearest.
         threads: of the native core; 0 for all. The result does not depend on it.
+        groups: among 8,192 centroids or more, a row looks into at most this many of the groups of
+            neighbouring centroids, those nearest to it; 0 for all.
     """
 
     def __init__(
@@ -138,7 +143,9 @@ class ArrayPoints:
         transform: NDArray[np.float64] | None = None,
         radius_share: float = 1.0,
         threads: int = 0,
+        groups: int = 0,
     ) -> None:
+        self._groups = groups
         self._rows = rows
         self._weights = weights
         self._transform = transform
@@ -183,7 +190,7 @@ class ArrayPoints:
         return np.concatenate([search.nearest(rows) for rows, _ in self._blocks()])
 
     def _search(self, centroids: NDArray[np.float32]) -> Search:
-        return Search(centroids, self._radius_share, self._threads)
+        return Search(centroids, self._radius_share, self._threads, self._groups)
 
     def _blocks(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float64]]]:
         size = max(1, _BLOCK_VALUES // self.dim)

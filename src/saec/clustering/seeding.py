@@ -18,6 +18,7 @@ Seeding = Literal["k-means++", "random"]
 _ROWS_PER_SEED = 16
 _LEAST_ROWS = 4096
 _ONE_BY_ONE = 32
+_GROUPS = 4  # of centroids that a row looks into: it need not know its distance exactly
 
 
 def seed_centroids(
@@ -77,7 +78,7 @@ def squared_distances(
     rows: NDArray[np.float32], centroids: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Squared distance of each row (n, dim) to its nearest centroid, (n,) float64."""
-    nearest = ArrayPoints(rows).assign(centroids)
+    nearest = ArrayPoints(rows, groups=_GROUPS).assign(centroids)
     difference = rows - centroids[nearest]
     squared: NDArray[np.float64] = np.einsum("nd,nd->n", difference, difference, dtype=np.float64)
     return squared

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 
 import saec.artifact as artifact
 from saec.codecs.axes.codec import Axes
-from saec.codecs.clusters.codec import Clusters
 from saec.codecs.protocol import Codec, Coded, Option
 from saec.codecs.raw import Raw
 from saec.compression.allocation import allocate, allocate_within
@@ -179,7 +178,7 @@ def _unreachable(budget: SizeBudget, limit: int, size: int, fields: Sequence[Fie
 
 def default_codec(metrics: Mapping[str, object] | None) -> Codec:
     """The codec of who gives none."""
-    return Clusters() if metrics is None else Axes()
+    return Axes()
 
 
 def check_request(codec: object, seed: object) -> None:

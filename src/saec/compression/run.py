@@ -43,7 +43,7 @@ def compress(
             with its codec, metrics and seed.
         budget: ``Ratio``, ``MaxBytes``, ``BitsPerFeature``, or with metrics ``LossIncrease``. None
             only if the codec leaves nothing to be decided, as ``Clusters(clusters=...)``.
-        codec: if None, ``Axes()`` with metrics and ``Clusters()`` without.
+        codec: ``Axes()`` if None.
         metrics: (dim, dim) matrix of every field, as of :func:`saec.torch.loss_metrics`: errors
             then count in nats of log loss, and the result predicts the increase of the loss.
             Without, distances are Euclidean.

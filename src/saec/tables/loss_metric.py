@@ -128,6 +128,9 @@ class Metric:
         return values, vectors
 
     def _power(self, exponent: float) -> NDArray[np.float64]:
+        diagonal = self.matrix.diagonal()
+        if np.count_nonzero(self.matrix) == np.count_nonzero(diagonal):
+            return np.diag(diagonal**exponent)  # an eigendecomposition takes seconds in wide tables
         values, vectors = self._eigen
         powered: NDArray[np.float64] = (vectors * values**exponent) @ vectors.T
         return powered

@@ -19,6 +19,9 @@ __all__ = ["Offer", "TierOffers", "TierRows", "measure_tier", "sampled_shares"]
 _TABLE_BITS = range(1, 9)
 _GRID_BITS = range(3, 13)
 _GRID_ROWS = 1 << 12  # in tiers of more rows, a table of values is no burden
+# Where grids are on offer, a table with more values takes more bits than a finer grid, and finding
+# it takes most of the time in wide tables.
+_ROWS_PER_VALUE = 8
 _JOINT_AXES = (2, 3, 4, 6, 8)
 _JOINT_BITS = range(2, 11)
 _JOINT_ROWS = 8  # rows per joint cluster at least
@@ -155,7 +158,8 @@ def _scalar_offers(rows: TierRows, axis: int, nats: float) -> Iterator[Offer]:
     scalars = Scalars.of(coordinate, rows.shares)
     mean = Coder.table(np.array([scalars.mean]), 0)
     yield _offer(mean, 0, nats * scalars.distortion(mean.values.astype(np.float64)))
-    widths = [bits for bits in _TABLE_BITS if 1 << bits <= rows.count]
+    most = rows.count if rows.count > _GRID_ROWS else max(4, rows.count // _ROWS_PER_VALUE)
+    widths = [bits for bits in _TABLE_BITS if 1 << bits <= most]
     tables = scalar_codebooks(scalars, [1 << bits for bits in widths])
     for bits, centers in zip(widths, tables, strict=True):
         coder = Coder.table(centers, bits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import numpy as np
@@ -52,11 +53,14 @@ class AxesChoice:
     placing: Placing
     layered: Layered
     row_map: RowMap
+    _layouts: dict[int, Layout] = dataclass_field(default_factory=dict)
 
     def layout(self, count: int) -> Layout:
         """The parts of the tiers of ``count`` rows."""
-        tiers = self.layered.tiers
-        return Layout(count, tuple(tuple(coder.part for coder in tier) for tier in tiers))
+        if count not in self._layouts:  # checking one takes milliseconds in wide tables
+            tiers = tuple(tuple(coder.part for coder in tier) for tier in self.layered.tiers)
+            self._layouts[count] = Layout(count, tiers)
+        return self._layouts[count]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from saec.codecs.clusters.distortion_curve import (
     judged_rows,
     measure_curves,
     offered_sizes,
+    saving_ranks,
     surveyed,
 )
 from saec.codecs.clusters.encode import CODES, EncodeClusters
@@ -68,6 +69,8 @@ class Clusters:
             budget also decides how many principal axes of the centroids are kept.
         radius_share: 1 finds the nearest centroid of every feature; less looks into fewer groups of
             centroids and is faster (see :class:`~saec.clustering.points.ArrayPoints`).
+        groups: among 8,192 clusters or more a feature looks into at most this many groups of
+            neighbouring centroids, those nearest to it; 0 for all.
 
     Defaults are measured in docs/results.md.
 
@@ -87,6 +90,7 @@ class Clusters:
     seeding: Seeding = "k-means++"
     codebook: CodebookDtype = "int8"
     radius_share: float = 1.0
+    groups: int = 32
 
     def __post_init__(self) -> None:
         if self.clusters is not None:
@@ -100,6 +104,7 @@ class Clusters:
         _expect("seeding", self.seeding, self.seeding in ("k-means++", "random"))
         _expect("codebook", self.codebook, self.codebook in ("float32", "float16", "int8"))
         _expect("radius_share", self.radius_share, 0 <= self.radius_share <= 1)
+        _expect("groups", self.groups, self.groups >= 0)
 
     @property
     def has_one_size(self) -> bool:
@@ -137,16 +142,19 @@ class Clusters:
                 heads[size] = self._head(field, choice, space)
             return self._learn(heads[size], choice, _CURVE_ITERATIONS, rng, silent)
 
-        ranks, judged = _ranks(field.dim), judged_rows(survey, row_map)
-        store = partial(self._store, whole)
+        def worth(clusters: int) -> list[int]:
+            return saving_ranks(_ranks(field.dim), clusters, field.dim, self.codebook)
+
+        store, judged = partial(self._store, whole), judged_rows(survey, row_map)
         curves = measure_curves(
-            field.name, learn, store, ranks, whole.clusters, judged, row_map, space
+            field.name, learn, store, worth, whole.clusters, judged, row_map, space
         )
         far = lost_by_far_rows(survey, row_map)
         return [
             Option(self._bits(field, choice), (float(distortion) + far) * choice.unit, choice)
             for rank, curve in curves.items()
             for clusters, distortion in zip(offers, curve.at(offers), strict=True)
+            if rank in worth(int(clusters))
             for choice in [replace(whole, clusters=int(clusters), rank=rank)]
         ]
 
@@ -178,7 +186,7 @@ class Clusters:
         codebook = codebook.keep(head.used(choice.row_map.full(codebook.values)))
         bits = bits_for(codebook.clusters)
         lost, tensors = field.passes.lay(
-            EncodeClusters(codebook.values, bits, choice.row_map, self.radius_share),
+            EncodeClusters(codebook.values, bits, choice.row_map, self.radius_share, self.groups),
             sum,
             {CODES: packed_bytes(field.vocab_size, bits)},
             advance=lambda share: advance(share / 2),
@@ -272,6 +280,7 @@ class Clusters:
             row_map=choice.row_map,
             radius_share=self.radius_share,
             space=space,
+            groups=self.groups,
         )
 
 

@@ -20,7 +20,7 @@ from saec.clustering.lloyd import Clustering
 from saec.clustering.points import ArrayPoints
 from saec.clustering.rowmap import RowMap
 from saec.codecs.moments_and_samples import Survey, row_map_of, survey_of
-from saec.format.codebook import Codebook
+from saec.format.codebook import Codebook, CodebookDtype, codebook_bytes
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
@@ -32,6 +32,7 @@ __all__ = [
     "judged_rows",
     "measure_curves",
     "offered_sizes",
+    "saving_ranks",
     "surveyed",
 ]
 
@@ -66,19 +67,21 @@ def measure_curves(
     name: str,
     learn: Callable[[int], Clustering],
     store: Callable[[Clustering, Sequence[int]], Sequence[Codebook]],
-    ranks: Sequence[int],
+    worth: Callable[[int], Sequence[int]],
     most: int,
     judged: ArrayPoints,
     row_map: RowMap,
     space: Workspace,
 ) -> dict[int, DistortionCurve]:
-    """Measure a curve of a field up to ``most`` clusters for each rank of the codebook.
+    """Measure a curve of a field up to ``most`` clusters for each rank of the codebook that saves
+    bytes at some number of clusters, from the numbers on that it is needed for.
 
     Args:
         name: the field's.
         learn: clusters -> clustering.
         store: (clustering, ranks) -> codebooks as they would be stored; these are judged.
-        ranks: numbers of axes kept.
+        worth: clusters -> numbers of axes kept that are worth while there; with more clusters these
+            are worth while, too.
         most: clusters at most.
         judged: rows that stand for all, see :func:`judged_rows`.
         row_map: takes centroids to where these are.
@@ -86,10 +89,14 @@ def measure_curves(
     """
 
     def measured() -> dict[str, NDArray[Any]]:
-        return _measured(judged, row_map, learn, store, ranks, most)
+        return _measured(judged, row_map, learn, store, worth, most)
 
     arrays = space.recalled("curves", name, measured)
-    return {rank: DistortionCurve(arrays["clusters"], arrays[f"{rank}"]) for rank in ranks}
+    curves = {}
+    for rank in worth(most):
+        known = np.isfinite(arrays[f"{rank}"])
+        curves[rank] = DistortionCurve(arrays["clusters"][known], arrays[f"{rank}"][known])
+    return curves
 
 
 def _measured(
@@ -97,27 +104,46 @@ def _measured(
     row_map: RowMap,
     learn: Callable[[int], Clustering],
     store: Callable[[Clustering, Sequence[int]], Sequence[Codebook]],
-    ranks: Sequence[int],
+    worth: Callable[[int], Sequence[int]],
     most: int,
 ) -> dict[str, NDArray[Any]]:
-    """Numbers of clusters, and under each rank the distortion with as many."""
-    counts: list[int] = []
-    distortion: dict[int, list[float]] = {rank: [] for rank in ranks}
-    clusters = 1
-    while clusters <= min(most, _LARGEST):
+    """Numbers of clusters, and under each rank the distortion with as many, infinite where it was
+    not measured."""
+    counts = _measured_sizes(min(most, _LARGEST))
+    distortion = {rank: np.full(len(counts), np.inf) for rank in worth(most)}
+    for place, clusters in enumerate(counts):
         clustering = learn(clusters)
-        counts.append(clusters)
+        fewer = len(clustering.centroids) < clusters  # there are no more different rows
+        last = fewer or place + 1 == len(counts)
+        # The curve up to the next number hangs on this one.
+        ranks = worth(most if last else counts[place + 1])
         for rank, codebook in zip(ranks, store(clustering, ranks), strict=True):
             step = points.step(row_map.full(codebook.values))
-            distortion[rank].append(float(step.distortion.sum()))
-        if len(clustering.centroids) < clusters:
-            break  # no more different rows
-        clusters *= 4 if clusters > 1 else 2
+            distortion[rank][place] = float(step.distortion.sum())
+        if fewer:
+            break
     # Noise of short runs must not make more clusters look worse.
     return {
-        "clusters": np.array(counts),
-        **{f"{rank}": np.minimum.accumulate(distortion[rank]) for rank in ranks},
+        "clusters": np.array(counts[: place + 1]),
+        **{f"{rank}": np.minimum.accumulate(own[: place + 1]) for rank, own in distortion.items()},
     }
+
+
+def _measured_sizes(most: int) -> list[int]:
+    """1, 2, 8, 32, ... up to ``most``."""
+    sizes = [1, 2]
+    while sizes[-1] <= most:
+        sizes.append(4 * sizes[-1])
+    return [size for size in sizes if size <= most]
+
+
+def saving_ranks(ranks: Sequence[int], clusters: int, dim: int, dtype: CodebookDtype) -> list[int]:
+    """Those of ``ranks`` with which a codebook takes fewer bytes than on the table's own axes, and
+    ``dim``, which stands for these."""
+    own = codebook_bytes(clusters, dim, dtype)
+    return [
+        rank for rank in ranks if rank == dim or codebook_bytes(clusters, dim, dtype, rank) < own
+    ]
 
 
 def surveyed(field: Field, rng: np.random.Generator, space: Workspace) -> Survey:

@@ -28,9 +28,10 @@ class EncodeClusters:
         bits: int,
         row_map: RowMap,
         radius_share: float,
+        groups: int = 0,
     ) -> None:
         self._bits, self._row_map = bits, row_map
-        self._search = Search(row_map.full(values), radius_share)
+        self._search = Search(row_map.full(values), radius_share, groups=groups)
 
     def __call__(self, part: Chunk, before: NDArray[np.int64]) -> tuple[float, list[Piece]]:
         frequencies = part.frequencies()

@@ -1,0 +1,103 @@
+"""Both codecs without metrics on tables of many shapes: seconds of processor time, and error.
+
+    python benchmarks/shapes.py --json shapes.json
+    python benchmarks/shapes.py --task ml-1m --path movielens_1m.parquet
+
+Rows are drawn from a normal distribution (the hardest case: no directions and no groups) and have
+frequencies of Zipf's law. With ``--task`` a DeepFM is trained, and its tables are compressed at
+ratios 8, 27 and 100: the frequency-weighted squared error relative to that of the mean row, and
+what is lost in AUC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import saec
+from saec.reference import load
+from saec.reference.experiment import write_json
+from saec.reference.machine import machine
+from saec.reference.trial import Trial
+
+CODECS = {"clusters": saec.Clusters(), "axes": saec.Axes()}
+SHAPES = {
+    "200000x16": 8.0,
+    "2000x768": 8.0,
+    "30000x768": 8.0,
+    "50x3000": 2.0,
+    "5000000x16": 27.0,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--codecs", default=",".join(CODECS))
+    parser.add_argument("--task")
+    parser.add_argument("--path")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    codecs = options.codecs.split(",")
+    if options.task is None:
+        rows = list(shapes(options.shapes.split(","), codecs))
+    else:
+        log = load(options.task, options.path, 0)
+        rows = list(without_metrics(Trial.start(log, "deepfm", 16, 0, False), codecs))
+    if options.json is not None:
+        write_json(options.json, {"machine": machine(), "rows": rows})
+
+
+def shapes(names: list[str], codecs: list[str]) -> Iterator[dict[str, Any]]:
+    """A row for each shape and codec."""
+    for name in names:
+        count, dim = map(int, name.split("x"))
+        weights = np.random.default_rng(0).standard_normal((count, dim), dtype=np.float32)
+        field = saec.Field("table", weights, np.ceil(count / np.arange(1, count + 1)))
+        for codec in codecs:
+            result, seconds = timed([field], SHAPES.get(name, 8.0), codec)
+            yield show(shape=name, codec=codec, seconds=seconds, error=error([field], result))
+
+
+def without_metrics(trial: Trial, codecs: list[str]) -> Iterator[dict[str, Any]]:
+    """A row for each ratio and codec, of the tables of a trained model."""
+    tables, before = trial.tables(), trial.scores(trial.base)["test"].auc
+    for ratio in (8.0, 27.0, 100.0):
+        for codec in codecs:
+            result, seconds = timed(tables, ratio, codec)
+            with trial.holding(result):
+                auc = trial.scores(trial.probabilities())["test"].auc
+            lost = {"error": error(tables, result), "auc_change": auc - before}
+            yield show(ratio=ratio, codec=codec, seconds=seconds, **lost)
+
+
+def timed(fields: list[saec.Field], ratio: float, codec: str) -> tuple[saec.Compressed, float]:
+    """The result, and seconds of processor time."""
+    start = time.process_time()
+    result = saec.compress(fields, saec.Ratio(ratio), CODECS[codec], progress=False)
+    return result, time.process_time() - start
+
+
+def error(fields: list[saec.Field], result: saec.Compressed) -> float:
+    """Squared error weighted by frequency, relative to that of the mean rows."""
+    lost = total = 0.0
+    for field in fields:
+        rows, shares = np.asarray(field.weights, np.float64), field.frequencies
+        lost += float(shares @ np.square(result[field.name].decode() - rows).sum(axis=1))
+        about = rows - np.average(rows, axis=0, weights=shares)
+        total += float(shares @ np.square(about).sum(axis=1))
+    return lost / total
+
+
+def show(**row: Any) -> dict[str, Any]:
+    print(row, flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ from saec.format.clustered_field import ClusteredField
 from saec.format.code_part import CodePart
 from saec.format.codebook import Codebook
 from saec.format.compressed_field import CompressedField
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField
 
@@ -112,22 +112,24 @@ def tiered(
     dim: int,
     tiers: Sequence[str] = CROSSES,
     places: Ids | None = None,
+    number: int | None = None,
 ) -> TieredField:
     """A table as ``saec.Axes`` stores it, on at most ``dim`` axes.
 
     ``tiers``: how the first ones are stored; those that follow are like the last.
     ``places``: the id of each rank, as of :func:`scattered`; None if ids are ranks.
+    ``number``: of tiers, the last of which takes all further rows; None for all that there can be.
     """
-    bounds = tier_bounds(rows)
+    bounds = tier_bounds(rows, number)
     texts = [*tiers, *[tiers[-1]] * len(bounds)]
     layout = Layout(rows, tuple(_parts(text, dim) for text in texts[: len(bounds) - 1]))
     axes = rng.standard_normal((layout.rank + 1, dim)).astype(np.float16)
-    vectors = None
+    index = None
     if places is not None:
         numbers = np.empty(rows, dtype=np.int8)
         for tier, (first, last) in enumerate(pairwise(bounds.tolist())):
             numbers[places[first:last]] = tier
-        vectors = TierVectors.of(numbers)
+        index = TierIndex.of(numbers, len(layout.tiers))
     return TieredField(
         "table",
         layout,
@@ -135,7 +137,7 @@ def tiered(
         np.frombuffer(rng.bytes(layout.code_bytes), dtype=np.uint8),
         rng.standard_normal(layout.value_count).astype(np.float16),
         axes,
-        vectors,
+        index,
         "float32",
         renumbered=layout.any_ordered,
         starts=_starts(rng, layout),

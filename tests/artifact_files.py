@@ -22,7 +22,7 @@ from saec.format.codebook import Codebook
 from saec.format.compressed import Compressed
 from saec.format.load import load
 from saec.format.raw_field import RawField
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 from saec.format.tiered_field import TieredField
 
@@ -39,13 +39,13 @@ def clustered(
     return ClusteredField(name, packed, Codebook.round(BOOK, dtype, rank), "float32")
 
 
-def tiered(name: str, dtype: type[np.floating[Any]], vectors: bool) -> TieredField:
+def tiered(name: str, dtype: type[np.floating[Any]], index: bool) -> TieredField:
     """66 rows in two tiers with parts of every kind."""
     layout = Layout.parse(66, ["2g 1j2", "1 - 0"])
     codes = np.arange(layout.code_bytes, dtype=np.uint8)
     values = np.linspace(-2, 2, layout.value_count).astype(np.float16)
     axes = np.linspace(-1, 1, 8).reshape(4, 2).astype(dtype)
-    where = TierVectors.of(np.arange(66) % 33 == 5) if vectors else None
+    where = TierIndex.of(np.arange(66) % 33 == 5) if index else None
     return TieredField(name, layout, codes, values, axes, where, "float16")
 
 
@@ -57,7 +57,7 @@ def all_kinds() -> Compressed:
             clustered("c", "int8"),
             clustered("d", "int8", 1),
             tiered("tiers", np.float16, False),
-            tiered("vectors", np.float32, True),
+            tiered("index", np.float32, True),
             RawField("e", BOOK),
             RawField("f", BOOK.astype(np.float16)),
             RawField("g\u00e9\n\u4e2d", BOOK.astype(ml_dtypes.bfloat16)),

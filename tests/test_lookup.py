@@ -25,7 +25,7 @@ from saec.format.compressed_field import CompressedField
 from saec.format.load import load
 from saec.format.native_lookup import Bags, RowRun, bags_of, gather, run_table, tier_table
 from saec.format.raw_field import RawField
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 from saec.format.tiered_field import TieredField
 
@@ -50,8 +50,8 @@ def tiered(shuffled: bool) -> TieredField:
     values = rng.standard_normal(layout.value_count).astype(np.float16)
     axes = rng.standard_normal((layout.rank + 1, 12)).astype(np.float16)
     tiers = rng.permutation(np.repeat(np.arange(4), np.diff(layout.bounds)))
-    vectors = TierVectors.of(tiers) if shuffled else None
-    return TieredField(f"t{shuffled}", layout, codes, values, axes, vectors, "float32")
+    index = TierIndex.of(tiers) if shuffled else None
+    return TieredField(f"t{shuffled}", layout, codes, values, axes, index, "float32")
 
 
 def raw(dtype: Any) -> RawField:
@@ -274,13 +274,11 @@ def test_files_that_lie() -> None:
         with pytest.raises(ArtifactError, match=message):
             call()
     whole = tiered(True)
-    assert whole.vectors is not None
-    nowhere = TierVectors(np.full_like(whole.vectors.data, 0xFF), VOCAB)
+    assert whole.index is not None
+    nowhere = TierIndex(np.full_like(whole.index.data, 0xFF), VOCAB, whole.index.tiers)
     layout, values = whole.layout, whole.values
     field = TieredField("city", layout, whole.codes, values, whole.axes, nowhere, "float32")
-    with pytest.raises(
-        ArtifactError, match="field 'city': tier vectors contradict themselves about"
-    ):
+    with pytest.raises(ArtifactError, match="field 'city': the tier index contradicts itself"):
         field.lookup([5])
 
 

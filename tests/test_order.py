@@ -1,4 +1,4 @@
-"""Where rows are stored: bit-vectors against a dictionary, whole and laid together of pieces."""
+"""Where rows are stored: the tier index against a dictionary, whole and laid together of pieces."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from saec.errors import ArtifactError
-from saec.format.tier_index import TierVectors, vector_pieces
+from saec.format.tier_index import TierIndex, index_pieces, levels_of
 from saec.format.tier_layout import tier_bounds
 from saec.streaming.bit_writes import lay
 
 
-def shuffled_tiers(count: int, seed: int = 0) -> NDArray[np.int8]:
+def shuffled_tiers(count: int, seed: int = 0, most: int | None = None) -> NDArray[np.int8]:
     """The tier of each id, ids in no order."""
-    bounds = tier_bounds(count)
+    bounds = tier_bounds(count, most)
     tiers = np.repeat(np.arange(len(bounds) - 1, dtype=np.int8), np.diff(bounds))
     return np.random.default_rng(seed).permutation(tiers)
 
@@ -33,8 +33,8 @@ def dictionary(tiers: NDArray[np.int8]) -> dict[int, tuple[int, int]]:
     return result
 
 
-def located(vectors: TierVectors, ids: list[int]) -> list[tuple[int, int]]:
-    tiers, places = vectors.locate(np.array(ids, dtype=np.int64))
+def located(index: TierIndex, ids: list[int]) -> list[tuple[int, int]]:
+    tiers, places = index.locate(np.array(ids, dtype=np.int64))
     assert tiers.dtype == places.dtype == np.int64
     return list(zip(tiers.tolist(), places.tolist(), strict=True))
 
@@ -44,152 +44,183 @@ def test_300_ids_by_hand() -> None:
     tiers = np.ones(300, dtype=np.int8)
     tiers[:192:3] = 0
     tiers[256:] = 2
-    vectors = TierVectors.of(tiers)
-    assert located(vectors, [0, 1, 2, 3, 4]) == [(0, 0), (1, 0), (1, 1), (0, 1), (1, 2)]
-    assert located(vectors, [189, 190, 191, 192, 255]) == [
+    index = TierIndex.of(tiers)
+    assert located(index, [0, 1, 2, 3, 4]) == [(0, 0), (1, 0), (1, 1), (0, 1), (1, 2)]
+    assert located(index, [189, 190, 191, 192, 255]) == [
         (0, 63),
         (1, 126),
         (1, 127),
         (1, 128),
         (1, 191),
     ]
-    assert located(vectors, [256, 299, 189, 189]) == [(2, 0), (2, 43), (0, 63), (0, 63)]
-    assert located(vectors, []) == []
+    assert located(index, [256, 299, 189, 189]) == [(2, 0), (2, 43), (0, 63), (0, 63)]
+    assert located(index, []) == []
 
 
-def test_literal_bytes() -> None:
-    # Tier 1 is the larger: its vector is over all 200 ids, in one block. Ids 8 to 143 are in it.
-    tiers = np.zeros(200, dtype=np.int8)
-    tiers[8:144] = 1
-    data = TierVectors.of(tiers).data
-    assert data.tobytes() == bytes(4) + b"\x00" + b"\xff" * 17 + bytes(64 - 18)
-    # Of 1000 ids, tier 2 holds the first 744: 512 ones come before its second block.
-    tiers = np.repeat(np.array([2, 0, 1], dtype=np.int8), [744, 64, 192])
-    data = TierVectors.of(tiers).data
-    assert len(data) == 3 * 68  # two blocks for tier 2, then one over 256 ids for tier 1
-    assert data[:4].tobytes() == bytes(4)
-    assert data[68:72].tobytes() == (512).to_bytes(4, "little")
-    assert data[72 : 72 + 29].tobytes() == b"\xff" * 29
-    assert data[136:].tobytes() == bytes(4 + 8) + b"\xff" * 24 + bytes(64 - 32)
+def test_literal_bytes_of_bits() -> None:
+    # Of 300 ids the first level marks 256, in two blocks: 232 of the first 256 ids, 24 of the
+    # others. The second level marks 64 of these 256.
+    tiers = np.repeat(np.array([2, 0, 1, 2], dtype=np.int8), [24, 64, 192, 20])
+    data = TierIndex.of(tiers).data.tobytes()
+    first = bytes(8) + bytes([0, 0, 232, 0, 0, 1])  # the base; 0, 232 and 256 members
+    first += bytes(3) + b"\xff" * 29 + b"\xff" * 3 + bytes(29)
+    second = bytes(8) + bytes([0, 0, 64, 0]) + b"\xff" * 8 + bytes(24)
+    assert data == first + second + bytes(31)
 
 
+def test_literal_bytes_of_lists() -> None:
+    # 64 of 600 ids are listed: 2 in the first block, 62 in the third.
+    tiers = np.ones(600, dtype=np.int8)
+    tiers[[7, 255, *range(512, 574)]] = 0
+    data = TierIndex.of(tiers, 2).data.tobytes()
+    counts = bytes([0, 0, 2, 0, 2, 0, 64, 0])
+    assert data == bytes(8) + counts + bytes([7, 255, *range(62)]) + bytes(31)
+
+
+def test_counts_hold_the_lowest_bits_and_bases_the_rest() -> None:
+    # All of the first 262,144 ids are members; each 256 blocks have 65,536 ids.
+    data = TierIndex.of(np.sort(shuffled_tiers(300_000))).data
+    assert data[: 5 * 8].view("<u8").tolist() == [0, 65_536, 131_072, 196_608, 262_144]
+    level = levels_of(300_000, 8)[0]
+    counts = data[level.counts_at : level.leaves_at].view("<u2")
+    assert len(counts) == 1172 + 1
+    assert counts[[0, 1, 255, 256, 1024, 1172]].tolist() == [0, 256, 65_280, 0, 0, 0]
+
+
+@pytest.mark.parametrize("most", [None, 2, 3])
 @pytest.mark.parametrize("count", [1, 64, 65, 256, 257, 511, 512, 513, 1024, 1025, 1700, 5000])
-def test_every_id_is_where_a_dictionary_has_it(count: int) -> None:
-    tiers = shuffled_tiers(count)
+def test_every_id_is_where_a_dictionary_has_it(count: int, most: int | None) -> None:
+    tiers = shuffled_tiers(count, most=most)
     expected = dictionary(tiers)
-    vectors = TierVectors.of(tiers)
-    assert located(vectors, list(range(count))) == [expected[i] for i in range(count)]
+    index = TierIndex.of(tiers, int(tiers.max()) + 1)
+    assert located(index, list(range(count))) == [expected[i] for i in range(count)]
     backwards = list(range(count - 1, -1, -1))
-    assert located(vectors, backwards) == [expected[i] for i in backwards]
-    assert vectors.data.shape == (TierVectors.planned_bytes(count),)
+    assert located(index, backwards) == [expected[i] for i in backwards]
+    assert index.data.shape == (TierIndex.planned_bytes(count, int(tiers.max()) + 1),)
 
 
-@given(count=st.integers(1, 3000), seed=st.integers(0, 2**32 - 1), data=st.data())
-def test_any_ids_of_any_count(count: int, seed: int, data: st.DataObject) -> None:
-    tiers = shuffled_tiers(count, seed)
+@given(
+    count=st.integers(1, 3000),
+    most=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+def test_any_ids_of_any_count(count: int, most: int, seed: int, data: st.DataObject) -> None:
+    tiers = shuffled_tiers(count, seed, most)
     expected = dictionary(tiers)
     ids = data.draw(st.lists(st.integers(0, count - 1), max_size=20))
-    assert located(TierVectors.of(tiers), ids) == [expected[i] for i in ids]
+    index = TierIndex.of(tiers, int(tiers.max()) + 1)
+    assert located(index, ids) == [expected[i] for i in ids]
 
 
 def test_size() -> None:
-    assert TierVectors.planned_bytes(64) == 0
-    assert TierVectors.planned_bytes(65) == 68
-    assert TierVectors.planned_bytes(512) == 68 + 68  # 256 ids in tier 2, then over 256 others
-    # 1,000,000 ids; 262,144 before the last tier, and so on: 1954 + 512 + 128 + 32 + 8 + 2 + 1.
-    assert TierVectors.planned_bytes(10**6) == 68 * 2637
-    assert 8 * TierVectors.planned_bytes(10**6) / 10**6 == pytest.approx(1.4345, abs=1e-3)
+    assert TierIndex.planned_bytes(64, 1) == TierIndex.planned_bytes(10**6, 1) == 0
+    assert TierIndex.planned_bytes(65, 2) == 8 + 4 + 32 + 31
+    assert TierIndex.planned_bytes(512, 3) == 8 + 6 + 64 + 8 + 4 + 32 + 31
+    # 3907 blocks of 1,000,000 ids, of which 65,536 are listed; then 65,536, 16,384, ... in bits.
+    first = 16 * 8 + 3908 * 2 + 65_536
+    assert levels_of(10**6, 7)[0].stop == first
+    later = [blocks * 34 + 2 + -(-(blocks + 1) // 256) * 8 for blocks in (256, 64, 16, 4, 1)]
+    assert TierIndex.planned_bytes(10**6, 7) == first + sum(later) + 31
+    assert 8 * TierIndex.planned_bytes(10**6, 7) / 10**6 == pytest.approx(0.681, abs=1e-3)
 
 
 def test_data_of_another_length_or_dtype() -> None:
-    with pytest.raises(ArtifactError, match=r"of 65 ids take 68 bytes, not uint8 \(67,\)"):
-        TierVectors(np.zeros(67, np.uint8), 65)
-    with pytest.raises(ArtifactError, match=r"take 68 bytes, not uint8 \(68, 1\)"):
-        TierVectors(np.zeros((68, 1), np.uint8), 65)
-    with pytest.raises(ArtifactError, match="take 68 bytes, not int8"):
-        TierVectors(np.zeros(68, np.int8), 65)
-    with pytest.raises(ArtifactError, match="take 0 bytes"):
-        TierVectors(np.zeros(68, np.uint8), 64)
+    with pytest.raises(ArtifactError, match=r"65 ids in 2 tiers takes 75 bytes, not uint8 \(74,\)"):
+        TierIndex(np.zeros(74, np.uint8), 65, 2)
+    with pytest.raises(ArtifactError, match=r"takes 75 bytes, not uint8 \(75, 1\)"):
+        TierIndex(np.zeros((75, 1), np.uint8), 65, 2)
+    with pytest.raises(ArtifactError, match="takes 75 bytes, not int8"):
+        TierIndex(np.zeros(75, np.int8), 65, 2)
+    with pytest.raises(ArtifactError, match="takes 0 bytes"):
+        TierIndex(np.zeros(75, np.uint8), 64, 1)
 
 
-def lying(fill: int, count: int = 1000) -> TierVectors:
-    return TierVectors(np.full(TierVectors.planned_bytes(count), fill, np.uint8), count)
+SOUND = {
+    "bits": TierIndex.of(shuffled_tiers(1000)),
+    "lists": TierIndex.of(shuffled_tiers(600, most=2), 2),
+}
 
 
 @pytest.mark.parametrize("fill", [0, 1, 0x55, 0x80, 0xFF])
-def test_vectors_that_contradict_themselves(fill: int) -> None:
-    with pytest.raises(ArtifactError, match="tier vectors contradict themselves"):
-        lying(fill).locate(np.arange(1000))
+@pytest.mark.parametrize("kind", SOUND)
+def test_an_index_of_one_byte_contradicts_itself(kind: str, fill: int) -> None:
+    index = SOUND[kind]
+    lying = TierIndex(np.full_like(index.data, fill), index.count, index.tiers)
+    with pytest.raises(ArtifactError, match="the tier index contradicts itself about tier"):
+        lying.locate(np.arange(index.count))
 
 
-def test_messages_about_vectors_that_lie() -> None:
-    with pytest.raises(ArtifactError, match="they give places from 0 to 999 among 256 rows"):
-        lying(0).locate(np.arange(1000))  # no id in the largest tier: all would be in the others
-    with pytest.raises(ArtifactError, match="from 4294967295 to 4294967295 among 744 rows"):
-        lying(0xFF).locate(np.array([0]))
-    # 2**32 - 2 ones before id 0, which is not in the tier: its place would be negative.
-    data = np.zeros(TierVectors.planned_bytes(1000), np.uint8)
-    data[:4] = 0xFF
-    with pytest.raises(ArtifactError, match="they give places from -4294967295 to -4294967295"):
-        TierVectors(data, 1000).locate(np.array([0]))
+@pytest.mark.parametrize(
+    ("kind", "byte", "value"),
+    [
+        ("lists", 0, 1),  # the base
+        ("lists", 8, 1),  # members before the first block
+        ("lists", 14, 65),  # members in all
+        ("lists", 16, 255),  # a list descends
+        ("lists", 16 + 63, 88),  # beyond the last id, 599 = 512 + 87
+        ("lists", 16 + 64, 1),  # the end
+        ("bits", 8 + 10, 0),  # a block has other ones than its count says
+        ("bits", 8 + 10 + 127, 255),  # ones beyond the last id
+    ],
+)
+def test_a_wrong_byte_is_found(kind: str, byte: int, value: int) -> None:
+    index = SOUND[kind]
+    data = index.data.copy()
+    assert data[byte] != value
+    data[byte] = value
+    with pytest.raises(ArtifactError, match="the tier index"):
+        TierIndex(data, index.count, index.tiers).check()
 
 
-@given(seed=st.integers(0, 2**32 - 1), damaged=st.integers(1, 60))
-def test_damaged_vectors_give_places_in_range_or_an_error(seed: int, damaged: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), damaged=st.integers(1, 9), most=st.integers(2, 4))
+def test_a_damaged_index_is_refused_or_gives_places_in_range(
+    seed: int, damaged: int, most: int
+) -> None:
     rng = np.random.default_rng(seed)
-    data = TierVectors.of(shuffled_tiers(1700, seed)).data.copy()
+    data = TierIndex.of(shuffled_tiers(1700, seed, most), most).data.copy()
     data[rng.integers(len(data), size=damaged)] = rng.integers(256, size=damaged)
-    sizes = np.diff(tier_bounds(1700))
-    for ids in (np.arange(1700), rng.integers(1700, size=3)):
-        try:
-            tiers, places = TierVectors(data, 1700).locate(ids)
-        except ArtifactError:
-            continue
-        assert np.all((places >= 0) & (places < sizes[tiers]))
+    sizes = np.diff(tier_bounds(1700, most))
+    try:
+        tiers, places = TierIndex(data, 1700, most).locate(np.arange(1700))
+    except ArtifactError:
+        return
+    assert np.array_equal(np.bincount(tiers, minlength=most), sizes)
+    for tier, size in enumerate(sizes.tolist()):
+        assert np.array_equal(places[tiers == tier], np.arange(size))
 
 
-def laid(tiers: NDArray[np.int8], cuts: list[int]) -> NDArray[np.uint8]:
-    """The vectors that parts between ``cuts`` contribute to, of all ``tiers``."""
+def laid(tiers: NDArray[np.int8], number: int, cuts: list[int]) -> NDArray[np.uint8]:
+    """The index that parts between ``cuts`` contribute to, of all ``tiers``."""
     count = len(tiers)
-    data = np.zeros(TierVectors.planned_bytes(count), np.uint8)
+    data = np.zeros(TierIndex.planned_bytes(count, number), np.uint8)
     bounds = [0, *sorted(cuts), count]
     for start, stop in pairwise(bounds):
-        passed = np.bincount(tiers[:start], minlength=len(tier_bounds(count)) - 1)
-        pieces = list(vector_pieces("x", tiers[start:stop], passed, start, count))
-        assert all(np.all(np.diff(piece.places) >= 0) for piece in pieces)
-        lay(pieces, {"x": data})
+        passed = np.bincount(tiers[:start], minlength=number)
+        lay(index_pieces("x", tiers[start:stop], passed, count), {"x": data})
     return data
 
 
-def test_pieces_by_hand() -> None:
-    # Tier 1 is the larger of 200 ids: ids 8 to 143. Bits stand behind the four bytes of the count.
-    tiers = np.zeros(200, dtype=np.int8)
-    tiers[8:144] = 1
-    ones, heads = vector_pieces("x", tiers[8:12], np.array([8, 0]), 8, 200)
-    assert (ones.role, ones.places.tolist(), ones.words.tolist()) == ("x", [5] * 4, [1, 2, 4, 8])
-    assert heads.places.tolist() == [], "another part has the block's first id"
-    # Of 1000 ids, tier 2 holds the first 744, and 600 before this part: 512 before the block of
-    # id 512 are told by another part, and 1000 is beyond the last block.
-    tiers = np.repeat(np.array([2, 0, 1], dtype=np.int8), [744, 64, 192])
-    pieces = list(vector_pieces("x", tiers[510:514], np.array([0, 0, 510]), 510, 1000))
-    assert pieces[0].places.tolist() == [4 + 63, 4 + 63, 68 + 4, 68 + 4]
-    assert pieces[0].words.tolist() == [64, 128, 1, 2]
-    assert pieces[1].places.tolist() == [68]
-    assert pieces[1].words.tolist() == [512]
-    assert pieces[1].words.dtype == np.uint32
-    assert not any(len(piece.places) for piece in pieces[2:])
-
-
-@pytest.mark.parametrize("count", [1, 64, 65, 300, 511, 512, 513, 1024, 1025, 1700, 5000])
-@pytest.mark.parametrize("cuts", [[], [1], [7, 8, 9, 300], [512], [511, 513, 1024]])
-def test_pieces_lay_the_vectors(count: int, cuts: list[int]) -> None:
-    tiers = shuffled_tiers(count)
+@pytest.mark.parametrize("count", [1, 64, 65, 300, 511, 512, 513, 1024, 1025, 1700, 5000, 70_000])
+@pytest.mark.parametrize("cuts", [[], [1], [7, 8, 9, 300], [512], [511, 513, 1024], [65_536]])
+def test_pieces_lay_the_index(count: int, cuts: list[int]) -> None:
     cuts = [cut for cut in cuts if cut < count]
-    assert np.array_equal(laid(tiers, cuts), TierVectors.of(tiers).data)
+    for most in (None, 2, 3):
+        tiers = shuffled_tiers(count, most=most)
+        number = int(tiers.max()) + 1
+        assert np.array_equal(laid(tiers, number, cuts), TierIndex.of(tiers, number).data)
 
 
-@given(count=st.integers(1, 3000), seed=st.integers(0, 2**32 - 1), data=st.data())
-def test_pieces_of_any_parts_lay_the_vectors(count: int, seed: int, data: st.DataObject) -> None:
-    tiers = shuffled_tiers(count, seed)
+@given(
+    count=st.integers(1, 3000),
+    most=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+def test_pieces_of_any_parts_lay_the_index(
+    count: int, most: int, seed: int, data: st.DataObject
+) -> None:
+    tiers = shuffled_tiers(count, seed, most)
+    number = int(tiers.max()) + 1
     cuts = data.draw(st.lists(st.integers(0, count), max_size=8))
-    assert np.array_equal(laid(tiers, cuts), TierVectors.of(tiers).data)
+    assert np.array_equal(laid(tiers, number, cuts), TierIndex.of(tiers, number).data)

@@ -1,4 +1,4 @@
-"""Tables in tiers: decoded by hand, malformed, saved and loaded, and with vectors that lie."""
+"""Tables in tiers: decoded by hand, malformed, saved and loaded, and with an index that lies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from saec.errors import ArtifactError, IdError
 from saec.format.code_part import CodePart
 from saec.format.compressed import Compressed
 from saec.format.load import load
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField, part_coordinates
 
@@ -38,7 +38,7 @@ def packed(layout: Layout, codes: list[list[list[int]]]) -> NDArray[np.uint8]:
     return data
 
 
-def two_tiers(vectors: TierVectors | None = None, **changes: Any) -> TieredField:
+def two_tiers(index: TierIndex | None = None, **changes: Any) -> TieredField:
     """66 rows of dim 3: 64 of a grid and a joint table, 2 of a table, nothing and one value."""
     layout = Layout.parse(66, ["2g 1j2", "1 - 0"])
     first = [[row % 4 for row in range(64)], [row // 4 % 2 for row in range(64)]]
@@ -49,7 +49,7 @@ def two_tiers(vectors: TierVectors | None = None, **changes: Any) -> TieredField
         "codes": packed(layout, [first, second]),
         "values": VALUES,
         "axes": AXES,
-        "vectors": vectors,
+        "index": index,
         "dtype": "float32",
     }
     return TieredField(**(given | changes))
@@ -98,7 +98,7 @@ def in_order(**changes: Any) -> TieredField:
         "codes": packed(layout, [[0 * row, 0 * row, row % 2], [[0, 0]]]),
         "values": np.array([-1, 0.5, 1, 3, 0.25, 0.5, 5, 7], np.float16),
         "axes": AXES,
-        "vectors": None,
+        "index": None,
         "dtype": "float32",
         "renumbered": True,
         "starts": np.concatenate([pack_starts(np.array([10, 10, 40]), 64), [1, 1]]).astype("u1"),
@@ -175,10 +175,10 @@ def test_ids_outside() -> None:
             two_tiers().lookup([0, bad])
 
 
-def test_vectors_find_the_rows() -> None:
+def test_the_index_finds_the_rows() -> None:
     tiers = np.zeros(66, np.int8)
     tiers[[5, 40]] = 1
-    field = two_tiers(TierVectors.of(tiers))
+    field = two_tiers(TierIndex.of(tiers))
     assert field.lookup([5, 40, 0, 6, 41]).tolist() == [
         BY_HAND[64],
         BY_HAND[65],
@@ -233,15 +233,15 @@ def test_coordinates_of_parts() -> None:
 
 
 def test_what_is_stored() -> None:
-    plain, kept = two_tiers(), two_tiers(TierVectors.of(np.repeat([0, 1], [64, 2])))
+    plain, kept = two_tiers(), two_tiers(TierIndex.of(np.repeat([0, 1], [64, 2])))
     assert {role: t.shape for role, t in plain.tensors.items()} == {
         "codes": (24 + 1 + 7,),
         "values": (9,),
         "axes": (4, 3),
     }
     assert plain.nbytes == 32 + 18 + 24
-    assert kept.tensors["tiers"].shape == (68,)
-    assert kept.nbytes == plain.nbytes + 68
+    assert kept.tensors["tiers"].shape == (75,)
+    assert kept.nbytes == plain.nbytes + 75
     assert plain.description["tiers"] == ["2g 1j2", "1 - 0"]
     assert plain.original_nbytes == 66 * 3 * 4
 
@@ -295,7 +295,7 @@ def fields() -> list[TieredField]:
     layout = Layout.parse(1, [""])
     return [
         two_tiers(),
-        two_tiers(TierVectors.of(tiers), name="kept", axes=AXES.astype(np.float32)),
+        two_tiers(TierIndex.of(tiers), name="kept", axes=AXES.astype(np.float32)),
         TieredField("one", layout, np.zeros(7, np.uint8), VALUES[:0], AXES[-1:], None, "float16"),
         two_tiers(name="new", renumbered=True, permutation=np.arange(66)[::-1]),
         in_order(name="code", permutation=np.arange(66)),
@@ -323,30 +323,30 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fill", [0, 0x7F, 0xFF])
-def test_a_file_whose_vectors_lie(fill: int, tmp_path: Path) -> None:
-    lying = TierVectors(np.full(68, fill, np.uint8), 66)
+def test_a_file_whose_index_lies(fill: int, tmp_path: Path) -> None:
+    lying = TierIndex(np.full(75, fill, np.uint8), 66, 2)
     Compressed([two_tiers(lying)]).save(tmp_path / "a.saec")
     field = load(tmp_path / "a.saec")["user"]
-    with pytest.raises(ArtifactError, match="field 'user': tier vectors contradict themselves"):
+    with pytest.raises(ArtifactError, match="field 'user': the tier index contradicts itself"):
         field.lookup(np.arange(66))
-    with pytest.raises(ArtifactError, match="field 'user': tier vectors contradict themselves"):
+    with pytest.raises(ArtifactError, match="field 'user': the tier index contradicts itself"):
         field.decode()
 
 
 def write(path: Path, changes: dict[str, Any], tensors: dict[str, Any]) -> None:
     """A file that says other things of :func:`two_tiers` than are true; None takes away."""
-    entry = two_tiers(TierVectors.of(np.repeat([0, 1], [64, 2]))).entry
+    entry = two_tiers(TierIndex.of(np.repeat([0, 1], [64, 2]))).entry
     held = {role: t for role, t in (entry.tensors | tensors).items() if t is not None}
     artifact.write(path, [replace(entry, tensors=held, **changes)])
 
 
-# Bit-vectors; "2g 1j2": a grid of two bits, a table of one for two axes; "1 - 0".
+# An index; "2g 1j2": a grid of two bits, a table of one for two axes; "1 - 0".
 DETAILS = b"\2" + b"\2\x42\x61\2" + b"\3\x21\0\x20"
 
 
 def test_details() -> None:
-    vectors = TierVectors.of(np.repeat([0, 1], [64, 2]))
-    assert two_tiers(vectors).entry.details == DETAILS
+    index = TierIndex.of(np.repeat([0, 1], [64, 2]))
+    assert two_tiers(index).entry.details == DETAILS
     assert two_tiers().entry.details == b"\0" + DETAILS[1:]
     assert two_tiers(renumbered=True).entry.details == b"\1" + DETAILS[1:]
     # "o" before a part sets the highest bit.
@@ -366,9 +366,10 @@ NO_PART = "no part of a tier has the byte"
     ("changes", "message"),
     [
         ({"details": b""}, "1 bytes are announced, and 0 are left"),
-        (told(FIRST), "1 bytes are announced, and 0 are left"),
+        (told(FIRST), "of 66 ids in 1 tiers takes 0 bytes, not uint8"),
         (told(FIRST, LAST[:-1]), "1 bytes are announced, and 0 are left"),
-        (told(FIRST, LAST, b"\0"), "1 bytes follow the parts of its tiers"),
+        (told(FIRST, LAST, b"\0"), "66 rows make 1 to 2 tiers, not 3"),
+        (told(*[b"\0"] * 20), "more than 19 tiers"),
         (told(FIRST, LAST, index=3), "ids lead to rows in the unknown way 3"),
         (told(FIRST, LAST, index=0), "axes, codes, tiers, values; its tensors make .* of axes, "),
         (told(FIRST, LAST, index=1), "axes, codes, tiers, values; its tensors make .* of axes, "),
@@ -386,8 +387,8 @@ NO_PART = "no part of a tier has the byte"
         (told(b"\2\x43\x61\2", LAST), r"codes are uint8 \(40,\)"),
         (told(FIRST, b"\2\x21\0"), r"values are float16 \(8,\)"),
         (told(FIRST, b"\4\x21\0\x20\0"), r"axes are float16 \(5, 3\)"),
-        ({"vocab_size": 74}, "tier vectors of 74 ids|codes are uint8"),
-        ({"vocab_size": 64}, "4 bytes follow the parts of its tiers"),
+        ({"vocab_size": 74}, "the index of 74 ids|codes are uint8"),
+        ({"vocab_size": 64}, "64 rows make 1 to 1 tiers, not 2"),
         ({"vocab_size": 0}, "a field has 1 to 4398046511104 rows, not 0"),
         ({"vocab_size": 2**62}, "a field has 1 to 4398046511104 rows, not 46"),
         ({"dim": 4}, r"its record says float32 \(66, 4\)"),
@@ -410,8 +411,8 @@ def test_malformed_record(changes: dict[str, Any], message: str, tmp_path: Path)
         ({"weights": np.zeros(1, np.uint8)}, "tiers, values, weights; its tensors make"),
         ({"starts": np.zeros(1, np.uint8)}, r"starts are uint8 \(0,\), not uint8 \(1,\)"),
         ({"starts": np.zeros(0, np.uint8)}, "starts, tiers, values; its tensors make"),
-        ({"tiers": np.zeros(67, np.uint8)}, "tier vectors of 66 ids take 68 bytes, not uint8"),
-        ({"tiers": np.zeros(68, np.int8)}, "tier vectors of 66 ids take 68 bytes, not int8"),
+        ({"tiers": np.zeros(74, np.uint8)}, "of 66 ids in 2 tiers takes 75 bytes, not uint8"),
+        ({"tiers": np.zeros(75, np.int8)}, "of 66 ids in 2 tiers takes 75 bytes, not int8"),
         ({"values": VALUES.view(np.int8)}, r"values are float16 \(9,\), not int8 \(18,\)"),
     ],
 )
@@ -434,7 +435,7 @@ TIERS = st.lists(PARTS, max_size=4).map(lambda parts: bytes([len(parts)]) + b"".
     tiers=st.lists(TIERS, max_size=3).map(b"".join),
     vocab_size=st.sampled_from([1, 64, 65, 66, 67, 255, 2**31, 2**63 - 1]),
     sizes=st.tuples(st.integers(0, 80), st.integers(0, 20), st.integers(0, 5)),
-    vectors=st.none() | st.sampled_from([0, 67, 68, 136]),
+    index_bytes=st.none() | st.sampled_from([0, 74, 75, 120]),
     fill=st.integers(0, 255),
 )
 def test_any_record_is_used_or_refused(
@@ -442,7 +443,7 @@ def test_any_record_is_used_or_refused(
     tiers: bytes,
     vocab_size: int,
     sizes: tuple[int, int, int],
-    vectors: int | None,
+    index_bytes: int | None,
     fill: int,
     tmp_path: Path,
 ) -> None:
@@ -451,7 +452,7 @@ def test_any_record_is_used_or_refused(
         "codes": np.full(codes, fill, np.uint8),
         "values": np.ones(values, np.float16),
         "axes": np.ones((axes, 3), np.float16),
-        "tiers": None if vectors is None else np.full(vectors, fill, np.uint8),
+        "tiers": None if index_bytes is None else np.full(index_bytes, fill, np.uint8),
     }
     write(tmp_path / "a.saec", {"vocab_size": vocab_size} | told(tiers, index=index), tensors)
     try:
@@ -495,8 +496,8 @@ def test_lookup_is_the_slow_path(rows: int, axes_dtype: type, rng: np.random.Gen
     axes = rng.standard_normal((layout.rank + 1, 5)).astype(axes_dtype)
     in_order = np.repeat(np.arange(len(texts), dtype=np.int8), np.diff(bounds))
     for tiers in (in_order, rng.permutation(in_order)):
-        vectors = None if tiers is in_order else TierVectors.of(tiers)
-        field = TieredField("f", layout, codes, values, axes, vectors, "float32")
+        index = None if tiers is in_order else TierIndex.of(tiers)
+        field = TieredField("f", layout, codes, values, axes, index, "float32")
         expected = slowly(field, tiers)
         assert np.array_equal(field.decode(), expected)
         ids = rng.integers(rows, size=40)

@@ -50,7 +50,8 @@ saec::Scalars scalars_of(const Vector<float>& values, const Matrix<double>& sums
 
 const saec::Kernels& kernels_named(const std::string& name) {
   const saec::Kernels* kernels = saec::choose_kernels(name.c_str());
-  if (!kernels) throw std::invalid_argument("this processor has no instruction set " + name);
+  if (!kernels) throw std::invalid_argument("this processor has no instruction set " +
+                                              std::string(saec::wanted_simd(name.c_str())));
   return *kernels;
 }
 

@@ -14,6 +14,7 @@
 
 #include "system/cores.h"
 #include "lookup/lookup.h"
+#include "system/simd.h"
 #include "system/workers.h"
 
 namespace nb = nanobind;
@@ -62,7 +63,7 @@ inline int used_threads(int threads, size_t worth) {
 struct BoundTable {
   saec::Table table;
   Vector<uint8_t> codes;
-  Vector<uint8_t> vectors;
+  Vector<uint8_t> index;
   Matrix<uint8_t> stored;
   std::vector<float> own;  // stored rows that were decoded once
 };

@@ -32,31 +32,6 @@ void expect_codes(uint64_t rows, uint64_t row_bits, uint64_t first_byte, uint64_
          "codes are too short");
 }
 
-void set_levels(const Matrix<int64_t>& levels, const std::vector<uint64_t>& first_ranks,
-                BoundTable& bound) {
-  constexpr uint64_t kBits = 512, kBytes = 68;
-  saec::Table& table = bound.table;
-  uint64_t left = table.rows, byte = 0;
-  for (size_t i = 0; i < levels.shape(0); ++i) {
-    const uint64_t tier = whole(levels.data()[i]);
-    expect(tier < first_ranks.size(), "no such tier");
-    const uint64_t next = tier + 1 < first_ranks.size() ? first_ranks[tier + 1] : table.rows;
-    const uint64_t rows = next - first_ranks[tier];
-    expect(rows <= left, "a tier is listed twice");
-    if (i + 1 == levels.shape(0)) {
-      table.last_first_rank = first_ranks[tier];
-      table.last_rows = rows;
-      expect(left == rows, "tiers are missing");
-    } else {
-      const uint64_t bytes = (left + kBits - 1) / kBits * kBytes;
-      expect(bytes <= bound.vectors.shape(0) - byte, "tier vectors are too short");
-      table.levels.push_back({first_ranks[tier], rows, left, bound.vectors.data() + byte});
-      byte += bytes;
-    }
-    left -= rows;
-  }
-}
-
 // All tiers' starts, those of each within it and ascending.
 std::vector<uint64_t> checked_starts(const Vector<int64_t>& starts,
                                      const std::vector<uint32_t>& ordered_bits,
@@ -77,21 +52,19 @@ std::vector<uint64_t> checked_starts(const Vector<int64_t>& starts,
 }
 
 // tiers: (tiers, 2) first rank, first byte; parts: (parts, 5) tier, kind, bits, axes, first value;
-// axes: (rank + 1, dim), the mean last; starts: of ordered parts, ascending within a tier; levels:
-// the tiers in the order of their vectors, or none.
+// axes: (rank + 1, dim), the mean last; index: of the tiers, or nothing where ids are ranks; starts: of
+// ordered parts, ascending within a tier.
 BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
                            const Matrix<int64_t>& tiers, const Matrix<int64_t>& parts,
                            const Vector<float>& values, const Matrix<float>& axes,
-                           const Vector<uint8_t>& vectors, const Vector<int64_t>& starts,
-                           const Matrix<int64_t>& levels,
+                           const Vector<uint8_t>& index, const Vector<int64_t>& starts,
                            const Vector<int64_t>& pads, const Matrix<float>& pad_rows) {
   expect(tiers.shape(1) == 2 && parts.shape(1) == 5, "tiers have 2 columns, parts 5");
   expect(tiers.shape(0) > 0 && axes.shape(0) > 0 && axes.shape(1) > 0, "no tiers, or no mean");
-  expect(levels.shape(1) == 1, "levels have 1 column");
   auto bound = std::make_unique<BoundTable>();
   saec::Table& table = bound->table;
   set_codes(codes, *bound);
-  bound->vectors = vectors;
+  bound->index = index;
   table.rows = whole(rows);
   table.dim = axes.shape(1);
   table.rank = axes.shape(0) - 1;
@@ -104,8 +77,7 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
     expect(first_ranks[i] == (i == 0 ? 0 : uint64_t{64} << 2 * (i - 1)), "not a tier's first rank");
     expect(first_ranks[i] < table.rows, "a tier has no rows");
   }
-  const size_t count = first_ranks.size();
-  expect(count < 30 && table.rows <= uint64_t{64} << 2 * (count - 1), "a tier is missing");
+  expect(first_ranks.size() < 30 && table.rows < uint64_t{1} << 43, "too many tiers or rows");
   std::vector<saec::TierPart>& tier_parts = table.parts;
   uint32_t grids = 0;
   std::vector<uint32_t> ordered_bits(tiers.shape(0));
@@ -140,7 +112,10 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
   }
   const std::vector<uint64_t> code_starts =
       checked_starts(starts, ordered_bits, first_ranks, table.rows);
-  if (levels.shape(0) > 0) set_levels(levels, first_ranks, *bound);
+  if (index.shape(0) > 0) {
+    expect(index.shape(0) == saec::index_bytes(table.rows, first_ranks), "not an index of the tiers");
+    saec::prepare_index(first_ranks, index.data(), table);
+  }
   saec::prepare_tiers(first_ranks, first_bytes, code_starts, axes.data() + table.rank * table.dim, table,
                       bound->own);
   expect(pad_rows.shape(0) == pads.shape(0), "pads and their rows differ in length");
@@ -245,16 +220,21 @@ void bind_lookups(nb::module_& module) {
       .def_prop_ro("decoded", [](const BoundTable& self) { return self.table.decoded; });
   module.def("table_of_tiers", &table_of_tiers, nb::arg("rows"), nb::arg("codes"),
              nb::arg("tiers"), nb::arg("parts"), nb::arg("values"), nb::arg("axes"),
-             nb::arg("vectors"), nb::arg("starts"), nb::arg("levels"), nb::arg("pads"),
-             nb::arg("pad_rows"), nb::rv_policy::take_ownership);
+             nb::arg("index"), nb::arg("starts"), nb::arg("pads"), nb::arg("pad_rows"),
+             nb::rv_policy::take_ownership);
   module.def("table_of_runs", &table_of_runs, nb::arg("rows"), nb::arg("codes"), nb::arg("runs"),
              nb::arg("stored"), nb::arg("element"), nb::arg("grid"), nb::arg("axes"),
              nb::arg("pads"), nb::arg("pad_rows"), nb::rv_policy::take_ownership);
+  module.def("simd", [] {
+    const saec::LookupKernels* kernels = saec::choose_lookup("auto");
+    return std::string(kernels ? kernels->name : "");
+  });
   module.def(
       "pool",
       [](const std::vector<RequestTuple>& given, int out, int threads, const std::string& isa) {
         const saec::LookupKernels* kernels = saec::choose_lookup(isa.c_str());
-        if (!kernels) throw std::invalid_argument("this processor has no instruction set " + isa);
+        if (!kernels) throw std::invalid_argument("this processor has no instruction set " +
+                                                  std::string(saec::wanted_simd(isa.c_str())));
         std::vector<saec::Request> requests;
         size_t total = 0;
         for (const RequestTuple& tuple : given) {

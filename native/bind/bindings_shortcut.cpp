@@ -179,6 +179,7 @@ constexpr size_t kBrief = 64;  // ids for which handing the interpreter over wou
 bool pool(const std::vector<saec::Request>& requests, size_t ids, saec::Element element,
           const Exchange& exchange) {
   const saec::LookupKernels* kernels = saec::choose_lookup("auto");
+  if (!kernels) return false;
   if (ids < kBrief) {
     for (const saec::Request& request : requests)
       if (kernels->pool(request, 0, request.count, element).fault != saec::Fault::kNone)
@@ -282,7 +283,8 @@ class Shortcut {
 
   // Whether all went well.
   bool decode(const saec::Request& request, const Forms& forms) const {
-    return saec::choose_lookup("auto")->live(request, roles_.of(forms.data()));
+    const saec::LookupKernels* kernels = saec::choose_lookup("auto");
+    return kernels && kernels->live(request, roles_.of(forms.data()));
   }
 
   // Whether all that rows of the request are made of is what it was: numbers that all rows share, and

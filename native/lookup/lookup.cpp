@@ -6,6 +6,7 @@
 
 #include "codes/codes.h"
 #include "lookup/tier_decoder.h"
+#include "system/simd.h"
 #include "system/workers.h"
 
 namespace saec {
@@ -233,6 +234,13 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
     }
     table.runs.push_back(run);
   }
+  // Where the last tier takes all further ranks, it is the run of each tier that these could make.
+  while (uint64_t{64} << 2 * (table.runs.size() - 1) < table.rows) {
+    const Run last = table.runs.back();
+    table.runs.push_back(last);
+    const TierCodes codes = table.tiers.back();
+    table.tiers.push_back(codes);
+  }
   table.geometric = true;
   table.any_beyond = false;  // every code has a stored row, by construction
   table.element = Element::kFloat32;
@@ -242,6 +250,7 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
 }
 
 const LookupKernels* choose_lookup(const char* name) {
+  name = wanted_simd(name);
   const bool any = std::strcmp(name, "auto") == 0;
 #if defined(__x86_64__)
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

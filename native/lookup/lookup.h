@@ -1,7 +1,7 @@
 // Rows of a compressed table, and sums of bags of them, straight from packed codes.
 //
 // A table's rows are cut into runs that are coded alike: tiers, or the fields of a joint table. A
-// row is found in two steps: its *rank*, which is its id unless tier vectors say otherwise, gives
+// row is found in two steps: its *rank*, which is its id unless a tier index says otherwise, gives
 // its code, and the code gives a *stored row*. Codes are packed. Where ranks of a run are in order of
 // some of their codes, these are not, but the ranks are kept at which each *ordered code* starts
 // (lookup_order.h). Most rows are a stored row and nothing else. Rows of
@@ -56,12 +56,27 @@ struct Cell {
   bool ordered;
 };
 
-// A tier's bit-vector (docs/format.md): blocks of 68 bytes, a count and 512 bits.
+// A level of a tier index (docs/format.md): which of its positions are members. Members go on to the
+// next level; the others are in the tier whose ranks are members, members + 1, ..., ids - 1.
 struct Level {
-  uint64_t first_rank;  // of the tier
-  uint64_t rows;        // of the tier
-  uint64_t ids;         // that the vector is over
-  const uint8_t* blocks;
+  uint64_t ids;
+  uint64_t members;
+  bool listed;            // leaves are lists of bytes, else bits
+  const uint8_t* bases;   // of each 256 blocks, the members before
+  const uint8_t* counts;  // of each block, the lowest 16 bits of the same, and once more at the end
+  const uint8_t* leaves;  // 32 bytes can be read wherever a block's begin
+};
+
+// Ranks of the most frequent ids, which lie deepest in the levels, found by a hash.
+struct HotRanks {
+  static constexpr uint64_t kMostRows = 0xffffffff;  // of a table; no id is the last 32-bit number
+  static constexpr uint32_t kEmpty = 0xffffffff;
+  static constexpr uint32_t kFactor = 0x9E3779B1;
+  std::vector<uint32_t> ids;    // two for each hash, or kEmpty
+  std::vector<uint16_t> ranks;  // of the same, and one more, for reads of four bytes
+  int shift = 31;               // of a 32-bit product
+
+  size_t first_slot(uint32_t id) const { return 2 * size_t{(id * kFactor) >> shift}; }
 };
 
 // A tier's codes: where they are, and which parts they belong to.
@@ -115,8 +130,8 @@ struct Table {
   Order order;  // of runs' ordered codes
   std::vector<float> axes;  // rank x dim, without the mean
   size_t rank = 0;
-  std::vector<Level> levels;     // the largest tier first; what no level holds is in the last tier
-  uint64_t last_first_rank = 0, last_rows = 0;
+  std::vector<Level> levels;  // of the last tier first; none where ids are ranks
+  HotRanks hot;
   std::vector<std::pair<uint64_t, uint64_t>> decoded;  // bytes of codes whose rows are stored decoded
   Frame frame;
   std::vector<uint64_t> pads, pad_rows;  // ids whose stored row is another
@@ -146,7 +161,7 @@ inline uint64_t id_of(const Request& request, size_t position) {
 }
 
 // What was wrong with an id or an offset: the first bad one found in a field of the batch.
-enum class Fault : int { kNone, kId, kCode, kPlace, kOffset };
+enum class Fault : int { kNone, kId, kCode, kOffset };
 struct Failure {
   Fault fault = Fault::kNone;
   size_t request = 0, position = 0;
@@ -183,6 +198,11 @@ const LookupKernels* choose_lookup(const char* name);
 // does which. Ids, offsets and weights must not change meanwhile.
 Failure pool(const std::vector<Request>& requests, Element out, int threads,
              const LookupKernels& kernels);
+
+// Levels of an index of so many rows, whose tiers have these first ranks, and the hash over it. index:
+// IN index_bytes(rows, first_ranks) bytes.
+void prepare_index(const std::vector<uint64_t>& first_ranks, const uint8_t* index, Table& table);
+uint64_t index_bytes(uint64_t rows, const std::vector<uint64_t>& first_ranks);
 
 // Fill in runs, cells, groups and stored rows of a table in tiers; parts, values, axes, rank, rows, dim
 // and codes are set. starts: IN of tier after tier, ascending within one, the ranks of ordered codes.

@@ -126,10 +126,7 @@ class Finder {
       fail_at_id(found_);
       return;
     }
-    if (!table_.levels.empty()) {
-      const size_t bad = rank_ids(table_, count, ranks);
-      if (bad < count) return fail(Fault::kPlace, found_ + bad);
-    }
+    if (!table_.levels.empty()) rank_ids(table_, count, ranks);
     if (table_.runs.size() > 1 || table_.any_long || table_.any_ordered)
       place(slot, slot + eights(count));
     found_ += count;

@@ -9,6 +9,7 @@
 #include "system/cores.h"
 #include "nearest/tree.h"
 #include "system/workers.h"
+#include "system/simd.h"
 
 namespace saec {
 namespace {
@@ -82,6 +83,7 @@ struct NearestCentroid::Scratch {
 };
 
 const Kernels* choose_kernels(const char* name) {
+  name = wanted_simd(name);
   const bool any = std::strcmp(name, "auto") == 0;
 #if defined(__x86_64__)
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -152,9 +152,8 @@ def table_of_tiers(
     parts: NDArray[int64],
     values: NDArray[float32],
     axes: NDArray[float32],
-    vectors: NDArray[uint8],
+    index: NDArray[uint8],
     starts: NDArray[int64],
-    levels: NDArray[int64],
     pads: NDArray[int64],
     pad_rows: NDArray[float32],
 ) -> LookupTable: ...
@@ -169,6 +168,7 @@ def table_of_runs(
     pads: NDArray[int64],
     pad_rows: NDArray[int64],
 ) -> LookupTable: ...
+def simd() -> str: ...
 def pool(
     requests: Sequence[tuple[LookupTable, int, bool, int, int, int, int, int, int, int, int, int]],
     out: int,

@@ -52,8 +52,8 @@ def test_frequent_features_are_in_the_first_tiers_wherever_their_ids_are() -> No
     rng = np.random.default_rng(0)
     places = tables.scattered(rng, ROWS)
     field = tables.tiered(rng, ROWS, 16, places=places)
-    assert field.vectors is not None
-    tiers, _ = field.vectors.locate(places)
+    assert field.index is not None
+    tiers, _ = field.index.locate(places)
     expected = np.repeat(np.arange(5), np.diff(tier_bounds(ROWS)))
     assert tiers.tolist() == expected.tolist()
 

@@ -59,7 +59,7 @@ def test_new_ids(in_order: bool) -> None:
     field = field_of(in_order)
     result = compressed(field, "code")
     assert result.renumbered
-    assert result.vectors is None
+    assert result.index is None
     old = result.permutation
     assert old is not None
     assert np.array_equal(np.sort(old), np.arange(ROWS))

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from artifact_files import AXES, CLUSTERS, Tensor, build
 
 from saec.bits.packing import packed_bytes
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout, tier_bounds
 
 _PARTS = ["-", "0", "1", "2", "3", "5", "8", "2g", "7g", "10g", "12g", "0j2", "2j3", "4j2", "6j8"]
@@ -26,7 +26,9 @@ def tiered(rng: Random) -> bytes:
     count = rng.choice(_ROWS)
     if not rng.randrange(8):
         count = rng.choice([1 << 20, (1 << 36) + 1, 1 << 42])
-    texts = [_tier(rng, big=count > 9999) for _ in range(len(tier_bounds(count)) - 1)]
+    most = len(tier_bounds(count)) - 1
+    number = rng.choice([most, rng.randint(1, most)])
+    texts = [_tier(rng, big=count > 9999) for _ in range(number)]
     renumbered = rng.randrange(3) == 0
     if renumbered:
         texts = [_ordered(rng, text) for text in texts]
@@ -39,9 +41,9 @@ def tiered(rng: Random) -> bytes:
         "axes": ("F16", [layout.rank + 1, dim], _finite(axes).tobytes()),
         "codes": ("U8", [layout.code_bytes], rng.randbytes(layout.code_bytes)),
     }
-    if not renumbered and count < 9999 and rng.randrange(2):
-        vectors = _vectors(rng, count)
-        arrays["tiers"] = ("U8", [len(vectors)], vectors)
+    if not renumbered and number > 1 and count < 9999 and rng.randrange(2):
+        index = _index(rng, count, len(texts))
+        arrays["tiers"] = ("U8", [len(index)], index)
     if layout.first_start_bytes[-1]:
         starts = _starts(rng, layout)
         arrays["starts"] = ("U8", [len(starts)], starts)
@@ -93,16 +95,17 @@ def _ordered(rng: Random, text: str) -> str:
     return " ".join(parts)
 
 
-def _vectors(rng: Random, count: int) -> bytes:
+def _index(rng: Random, count: int, number: int) -> bytes:
+    bounds = tier_bounds(count, number)
     if rng.randrange(3):
-        tiers = np.repeat(np.arange(len(tier_bounds(count)) - 1), np.diff(tier_bounds(count)))
+        tiers = np.repeat(np.arange(number), np.diff(bounds))
         order = np.random.default_rng(rng.randrange(1 << 30)).permutation(count)
-        sound = bytearray(TierVectors.of(tiers[order]).data.tobytes())
+        sound = bytearray(TierIndex.of(tiers[order], number).data.tobytes())
         for _ in range(rng.choice([0, 1, 5])):
             if sound:
                 sound[rng.randrange(len(sound))] = rng.randrange(256)
         return bytes(sound)
-    return rng.randbytes(TierVectors.planned_bytes(count))
+    return rng.randbytes(TierIndex.planned_bytes(count, number))
 
 
 def _starts(rng: Random, layout: Layout) -> bytes:

@@ -21,7 +21,7 @@ from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook
 from saec.format.compressed import Compressed
 from saec.format.raw_field import RawField
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 from saec.format.tiered_field import TieredField
 
@@ -35,7 +35,7 @@ def clustered(name: str, codes: list[int], bits: int, codebook: Codebook) -> Clu
     return ClusteredField(name, PackedCodes.pack(np.array(codes), bits), codebook, "float32")
 
 
-def tiered(name: str, dtype: type[np.floating], vectors: TierVectors | None) -> TieredField:
+def tiered(name: str, dtype: type[np.floating], index: TierIndex | None) -> TieredField:
     """Rows 0 to 63: a grid on the first axis, a joint table on two; 64 and 65: a table on the
     first, nothing on the second, one value on the third."""
     layout = Layout.parse(66, ["2g 1j2", "1 - 0"])
@@ -46,7 +46,7 @@ def tiered(name: str, dtype: type[np.floating], vectors: TierVectors | None) -> 
         PackedRows.pack_into(codes, layout.first_bytes[tier], columns, layout.widths(tier))
     values = np.array([-1, 0.5, 1, 0.25, -2, 0.5, 3, -5, 0.125], np.float16)
     axes = np.array([[1, 0, 0.5], [0, 2, 0], [0, 0, -4], [10, 20, 30]], dtype)
-    return TieredField(name, layout, codes, values, axes, vectors, "float32")
+    return TieredField(name, layout, codes, values, axes, index, "float32")
 
 
 def golden() -> Compressed:
@@ -71,7 +71,7 @@ def golden() -> Compressed:
             clustered("user|item", [0, 1, 0], 12, Codebook(spread, None, axes)),
             clustered("country", [1, 0], 1, bytes_on_axes),
             tiered("movie", np.float16, None),
-            tiered("zip", np.float32, TierVectors.of(tiers)),
+            tiered("zip", np.float32, TierIndex.of(tiers)),
             RawField("gender", np.array([[1, 2], [3, 4]], np.float32)),
             RawField("hour", np.array([[0.5], [-0.5], [65504]], np.float16)),
             RawField("gr\u00f6\u00dfe", np.array([[1.5, -3]], ml_dtypes.bfloat16)),

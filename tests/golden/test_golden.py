@@ -71,7 +71,7 @@ def read() -> Callable[[Path], dict[str, np.ndarray]]:
     assert re.findall(r"^(?:import|from) .*", block, re.MULTILINE) == [
         "import json",
         "import numpy as np",
-        "from itertools import islice",
+        "from itertools import chain, islice",
         "from pathlib import Path",
     ]
     namespace: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {}

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from saec import _native
 from saec.format.native_lookup import ELEMENTS, LookupTable, RowRun, run_table, tier_table
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 
 Floats = NDArray[np.float32]
@@ -103,9 +103,11 @@ class Tiers:
     @cached_property
     def table(self) -> LookupTable:
         layout = Layout.parse(self.count, self.texts)
-        vectors = None if self.tier_of is None else TierVectors.of(self.tier_of)
+        index = None
+        if self.tier_of is not None:
+            index = TierIndex.of(self.tier_of, len(self.texts))
         return tier_table(
-            layout, self.codes, self.values, self.axes, vectors, self.pads, self.code_starts
+            layout, self.codes, self.values, self.axes, index, self.pads, self.code_starts
         )
 
     @property

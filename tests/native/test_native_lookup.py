@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -380,3 +381,23 @@ def test_what_is_not_a_number_stays_so() -> None:
         for isa in HERE:
             rows = pooled(Ask(slow, np.arange(4)), dtype, isa=isa)
             assert np.isnan(rows.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("clumped", [False, True])
+@pytest.mark.parametrize(
+    ("count", "tiers"),
+    [(1, 1), (65, 2), (300, 1), (600, 2), (5000, 2), (5000, 3), (5000, 5), (70_000, 4)],
+)
+def test_kept_ids_in_any_number_of_tiers(count: int, tiers: int, clumped: bool) -> None:
+    # In three tiers 256 of 5,000 ids are listed: 13 of a block on average; side by side, all.
+    slow = random_tiers(count, ["3 1", "2", "1j2 2g", "2", "1"][:tiers], 8, tiers, shuffled=True)
+    assert slow.tier_of is not None
+    if clumped:
+        slow = replace(slow, tier_of=np.roll(np.sort(slow.tier_of), count // 3))
+    rng = np.random.default_rng(0)
+    ids = np.concatenate([rng.integers(0, count, 200), [0, count - 1]])
+    frequent = np.flatnonzero(slow.tier_of < tiers - 1)
+    if len(frequent):
+        ids = np.concatenate([ids, rng.choice(frequent, 200)])
+    check_rows(slow, ids)
+    check_bags(Ask(slow, ids, random_offsets(rng, len(ids), 20)))

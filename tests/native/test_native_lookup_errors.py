@@ -1,20 +1,24 @@
-"""What lookups refuse: ids and offsets out of range, codes and tier vectors that lie."""
+"""What lookups refuse: ids and offsets out of range, and codes that lie; damaged indexes."""
 
 from __future__ import annotations
+
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lookup_reference import HERE, Ask, Runs, Slow, Tiers, call, random_tiers
+from lookup_reference import HERE, Ask, Runs, Slow, call, random_tiers
 from numpy.typing import NDArray
 
 from saec import _native
 from saec.format.native_lookup import LookupTable, RowRun, tier_table
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 
-ID, CODE, PLACE, OFFSET = 1, 2, 3, 4
+ID, CODE, OFFSET = 1, 2, 3
 POSITIONS = [0, 1, 63, 64, 65, 127, 128, 300, 511, 512, 2000, 2999]
 COUNT = 3000
 
@@ -24,7 +28,7 @@ SLOW: dict[str, Slow] = {
     "rows": Runs(40, [RowRun(0, 0, 0, 0)], NO_CODES, BOOK),
     "codes": Runs(99, [RowRun(0, 5, 0, 0)], np.zeros(70, np.uint8), BOOK),
     "tiers": random_tiers(2000, ["3", "2", "5 4", "6 5"], 200),
-    "vectors": random_tiers(2000, ["3", "2", "5 4", "6 5"], 200, shuffled=True),
+    "kept": random_tiers(2000, ["3", "2", "5 4", "6 5"], 200, shuffled=True),
 }
 every_table = pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW.keys())
 
@@ -139,24 +143,6 @@ def test_stored_rows_far_beyond(code_bits: int) -> None:
         assert failures(Ask(slow, np.array([5]))) == (CODE, 0, 0)
 
 
-def place_by_hand(data: NDArray[np.uint8], sizes: list[int], row: int) -> int | None:
-    """Rank of a row, by docs/format.md; None where the vectors contradict themselves."""
-    position, left, blocks = row, sum(sizes), data.reshape(-1, 68)
-    *larger, smallest = sorted(range(len(sizes)), key=lambda tier: -sizes[tier])
-    for tier in larger:
-        block, bit = blocks[position // 512], position % 512
-        bits = int.from_bytes(block[4:].tobytes(), "little")
-        ones = int.from_bytes(block[:4].tobytes(), "little")
-        ones += (bits & ((1 << bit) - 1)).bit_count()
-        if bits >> bit & 1:
-            return sum(sizes[:tier]) + ones if ones < sizes[tier] else None
-        position, blocks = position - ones, blocks[-(-left // 512) :]
-        left -= sizes[tier]
-        if not 0 <= position < left:
-            return None
-    return sum(sizes[:smallest]) + position
-
-
 SIZES = [64, 192, 768, 3072, 904]
 NUMBERED = np.arange(5000, dtype=np.float16).astype(np.float32)
 
@@ -176,78 +162,67 @@ def table_with(data: NDArray[np.uint8]) -> LookupTable:
         first_rank += size
     values[layout.first_values[4][0]] = first_rank
     axes = np.array([[1], [0]], np.float32)
-    return tier_table(layout, codes, values, axes, TierVectors(data, 5000))
+    return tier_table(layout, codes, values, axes, TierIndex(data, 5000, 5))
 
 
-def check_places(data: NDArray[np.uint8], ids: NDArray[np.int64]) -> None:
-    table = table_with(data)
-    out = np.empty(1, np.float32)
-    for row in ids.tolist():
-        one, rank = np.array([row]), place_by_hand(data, SIZES, row)
-        for isa in HERE:
-            asked = (table, one.ctypes.data, True, 1, 1, 0, 1, 0, 0, -1, out.ctypes.data, 4)
-            fault, _, _ = _native.pool([asked], 0, 1, isa)
-            assert fault == (PLACE if rank is None else 0)
-            assert rank is None or out[0] == min(rank, 4096)
+def ranks_of(table: LookupTable, ids: NDArray[np.int64], isa: str) -> NDArray[np.int64]:
+    """Ranks of rows, those of the last tier as its first."""
+    out = np.empty(len(ids), np.float32)
+    asked = (table, ids.ctypes.data, True, 1, len(ids), 0, len(ids), 0, 0, -1, out.ctypes.data, 4)
+    assert _native.pool([asked], 0, 1, isa) == (0, 0, 0)
+    return out.astype(np.int64)
 
 
-def true_vectors() -> NDArray[np.uint8]:
+def sound_index() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Of 5,000 ids, and their ranks."""
     tiers = np.random.default_rng(0).permutation(np.repeat(np.arange(5), SIZES))
-    return TierVectors.of(tiers).data
+    ranks = np.empty(5000, np.int64)
+    ranks[np.argsort(tiers, kind="stable")] = np.arange(5000)
+    return TierIndex.of(tiers).data, ranks
 
 
-def test_places_by_vectors() -> None:
-    check_places(true_vectors(), np.arange(0, 5000, 7))
+@pytest.mark.parametrize("isa", HERE)
+def test_ranks_by_the_index(isa: str) -> None:
+    data, ranks = sound_index()
+    assert np.array_equal(ranks_of(table_with(data), np.arange(5000), isa), ranks.clip(max=4096))
 
 
-def test_vectors_that_say_nothing() -> None:
-    # Beyond a vector of zeros the next one ends long before the last id. What would be read behind
-    # all of them says that the id is the first of its tier.
-    buffer = np.full((17 + 40) * 68, 0xFF, np.uint8)
-    buffer.reshape(-1, 68)[:, :4] = 0
-    vectors = buffer[: 17 * 68]
-    vectors[:] = 0
-    check_places(vectors, np.array([0, 63, 64, 900, 903, 904, 1023, 1928, 2000, 2600, 4095, 4999]))
-
-
-@given(
-    places=st.lists(st.tuples(st.integers(0, 17 * 68 - 1), st.integers(0, 255)), max_size=9),
-    seed=st.integers(0, 2**32 - 1),
-)
+@pytest.mark.parametrize("isa", HERE)
+@given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.01, 0.5, 1]))
 @settings(max_examples=60)
-def test_vectors_with_any_bytes_changed(places: list[tuple[int, int]], seed: int) -> None:
-    data = true_vectors().copy()
-    for place, byte in places:
-        data[place] = byte
-    check_places(data, np.random.default_rng(seed).integers(0, 5000, 20))
-
-
-@given(seed=st.integers(0, 2**32 - 1), zeros=st.floats(0, 1))
-@settings(max_examples=60)
-def test_vectors_of_any_bytes(seed: int, zeros: float) -> None:
+def test_an_index_of_any_bytes_gives_ranks_in_range(isa: str, seed: int, share: float) -> None:
+    # An index is checked when a table is made of it. What is written to it later must not lead
+    # beyond the codes.
     rng = np.random.default_rng(seed)
-    data = rng.integers(0, 256, 17 * 68, dtype=np.uint8)
-    data[rng.random(len(data)) < zeros] = 0
-    data.reshape(-1, 68)[:, 1:4] = 0  # counts above 255 would hardly ever be right
-    check_places(data, rng.integers(0, 5000, 20))
-
-
-@pytest.mark.parametrize("position", POSITIONS)
-def test_contradictions_name_their_position(position: int) -> None:
-    data = true_vectors().copy()
-    data[:4] = 0xFF  # rows of the first block are nowhere
-    layout = Layout.parse(5000, ["", "", "", "", ""])
-    axes = np.zeros((1, 4), np.float32)
-    table = tier_table(layout, np.zeros(7, np.uint8), axes[0, :0], axes, TierVectors(data, 5000))
-    slow = Tiers(5000, [""] * 5, np.zeros(7, np.uint8), axes[0, :0], axes)
-    slow.__dict__["table"] = table
-    ids = np.arange(COUNT) + 1000
-    assert failures(Ask(slow, ids)) == (0, 0, 0)
-    ids[position:] = 5
-    assert failures(Ask(slow, ids)) == (PLACE, 0, position)
-    assert failures(bags_of_seven(slow, ids)) == (PLACE, 0, position)
+    data = sound_index()[0].copy()
+    table = table_with(data)
+    written = rng.random(len(data)) < share
+    data[written] = rng.integers(0, 256, int(written.sum()))
+    found = ranks_of(table, np.arange(5000), isa)
+    assert found.min() >= 0
+    assert found.max() <= 4096
 
 
 def test_unknown_instruction_sets() -> None:
     with pytest.raises(ValueError, match="this processor has no instruction set sse9"):
         _native.pool([], 0, 1, "sse9")
+
+
+@pytest.mark.parametrize("simd", ["", *HERE])
+def test_the_environment_forces_an_instruction_set(simd: str) -> None:
+    code = "from saec import _native; print(_native.simd())"
+    environment = os.environ | {"SAEC_SIMD": simd}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == (simd or HERE[-1])
+
+
+def test_an_unknown_instruction_set_in_the_environment() -> None:
+    code = "from saec import _native; print(_native.simd() == ''); _native.pool([], 0)"
+    environment = os.environ | {"SAEC_SIMD": "sse9"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "True"
+    assert "ValueError: this processor has no instruction set sse9" in done.stderr

@@ -103,22 +103,21 @@ def table_of_tiers(**changes: Any) -> LookupTable:
         "parts": ints([0, GRID, 3, 1, 0], [0, TABLE, 2, 2, 2], [1, TABLE, 0, 1, 10]),
         "values": floats(11),
         "axes": floats(4, 5),
-        "vectors": np.zeros(0, np.uint8),
+        "index": np.zeros(0, np.uint8),
         "starts": np.zeros(0, np.int64),
-        "levels": np.zeros((0, 1), np.int64),
         "pads": np.zeros(0, np.int64),
         "pad_rows": floats(0, 5),
     }
     return _native.table_of_tiers(**(given | changes))
 
 
-LEVELS = {"levels": ints([0], [1]), "vectors": np.zeros(68, np.uint8)}
+INDEX = {"index": np.zeros(75, np.uint8)}
 
 
 def test_tiers_that_fit() -> None:
     table = table_of_tiers()
     assert (table.rows, table.dim) == (70, 5)
-    assert table_of_tiers(**LEVELS).rows == 70
+    assert table_of_tiers(**INDEX).rows == 70
     padded = table_of_tiers(pads=np.array([1, 2]), pad_rows=floats(2, 5))
     assert padded.stored_rows == table.stored_rows + 2
 
@@ -131,11 +130,9 @@ def test_tiers_that_fit() -> None:
         ({"tiers": np.zeros((0, 2), np.int64)}, "no tiers, or no mean"),
         ({"axes": floats(0, 5)}, "no tiers, or no mean"),
         ({"axes": floats(4, 0)}, "no tiers, or no mean"),
-        ({"levels": np.zeros((0, 2), np.int64)}, "levels have 1 column"),
         ({"rows": -1}, "a count or place is negative"),
         ({"rows": 64}, "a tier has no rows"),
-        ({"rows": 257}, "a tier is missing"),
-        ({"tiers": ints([0, 0]), "parts": ints([0, 0, 0, 1, 0])}, "a tier is missing"),
+        ({"rows": 1 << 43}, "too many tiers or rows"),
         ({"tiers": ints([0, 0], [65, 40])}, "not a tier's first rank"),
         ({"tiers": ints([64, 0], [256, 40])}, "not a tier's first rank"),
         ({"tiers": ints([0, 0], [64, -1])}, "a count or place is negative"),
@@ -168,11 +165,8 @@ def test_tiers_that_fit() -> None:
         ({"parts": ints([0, 0, 0, 4, 0])}, "parts cover more axes than there are"),
         ({"codes": np.zeros(46, np.uint8)}, "codes are too short"),
         ({"tiers": ints([0, 1], [64, 40])}, "codes are too short"),
-        (LEVELS | {"levels": ints([0], [2])}, "no such tier"),
-        (LEVELS | {"levels": ints([-1], [1])}, "a count or place is negative"),
-        (LEVELS | {"levels": ints([0], [0])}, "a tier is listed twice"),
-        (LEVELS | {"levels": ints([0])}, "tiers are missing"),
-        (LEVELS | {"vectors": np.zeros(67, np.uint8)}, "tier vectors are too short"),
+        ({"index": np.zeros(74, np.uint8)}, "not an index of the tiers"),
+        ({"index": np.zeros(76, np.uint8)}, "not an index of the tiers"),
         ({"pads": np.array([1])}, "pads and their rows differ in length"),
         ({"pads": np.array([1]), "pad_rows": floats(1, 4)}, "pads and rows differ in dim"),
         ({"pads": np.array([-1]), "pad_rows": floats(1, 5)}, "a count or place is negative"),

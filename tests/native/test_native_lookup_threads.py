@@ -43,7 +43,7 @@ SLOW: dict[str, Slow] = {
     "codes": coded("float32"),
     "int8": coded("int8"),
     "tiers": random_tiers(17_000, LAYOUT, 64, 1),
-    "vectors": random_tiers(17_000, LAYOUT, 64, 1, shuffled=True),
+    "kept": random_tiers(17_000, LAYOUT, 64, 1, shuffled=True),
 }
 every_table = pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW.keys())
 every_isa = pytest.mark.parametrize("isa", HERE)
@@ -131,7 +131,7 @@ def test_more_threads_than_ids_are_worth() -> None:
 
 
 def test_one_table_used_by_callers_at_once() -> None:
-    ask = asked(SLOW["vectors"], 20)
+    ask = asked(SLOW["kept"], 20)
     one = pooled(ask, threads=1)
     with ThreadPoolExecutor(4) as callers:
         found = list(callers.map(lambda _: pooled(ask, threads=3), range(8)))

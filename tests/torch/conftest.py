@@ -17,7 +17,7 @@ from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook, CodebookDtype
 from saec.format.compressed import Compressed
 from saec.format.raw_field import RawField
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField
 
@@ -74,7 +74,7 @@ def tiered() -> Make:
             rng.integers(0, 256, layout.code_bytes).astype(np.uint8),
             rng.standard_normal(layout.value_count).astype(np.float16) / 8,
             rng.standard_normal((layout.rank + 1, dim)).astype(axes_dtype),
-            TierVectors.of(own) if keep else None,
+            TierIndex.of(own) if keep else None,
             "float32",
         )
 

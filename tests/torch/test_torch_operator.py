@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from saec.errors import IdError
 from saec.format.compressed_field import CompressedField
 from saec.format.raw_field import RawField
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField
 from saec.torch.lookup.from_spec import reader_of
@@ -39,8 +39,8 @@ def tiered(dim: int = 16, keep: bool = False) -> TieredField:
     values = rng.standard_normal(layout.value_count).astype(np.float16)
     axes = rng.standard_normal((layout.rank + 1, dim)).astype(np.float16)
     tiers = np.repeat(np.arange(len(layout.tiers), dtype=np.int8), np.diff(layout.bounds))
-    vectors = TierVectors.of(rng.permutation(tiers)) if keep else None
-    return TieredField("user", layout, codes, values, axes, vectors, "float32")
+    index = TierIndex.of(rng.permutation(tiers)) if keep else None
+    return TieredField("user", layout, codes, values, axes, index, "float32")
 
 
 def tiered_with(seed: int) -> TieredField:
@@ -50,7 +50,7 @@ def tiered_with(seed: int) -> TieredField:
     return field.filled(codes)
 
 
-KINDS = ["tiers", "vectors", "in order", "clusters", "mixed runs", "pads"]
+KINDS = ["tiers", "kept", "in order", "clusters", "mixed runs", "pads"]
 
 
 @pytest.fixture(params=KINDS)
@@ -60,7 +60,7 @@ def table(
     in_order: Callable[..., TieredField],
 ) -> LearnedTable:
     kind, like, pads = request.param, torch.zeros(1), {}
-    fields: list[CompressedField] = [tiered(16, keep=kind == "vectors")]
+    fields: list[CompressedField] = [tiered(16, keep=kind == "kept")]
     if kind == "in order":
         fields = [in_order("user", ROWS, 16)]
     elif kind == "clusters":

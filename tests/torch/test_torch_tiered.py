@@ -20,7 +20,7 @@ from saec.codecs.axes.codec import Axes
 from saec.errors import ArtifactError, IdError, ModuleError
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 from saec.format.tiered_field import TieredField
 from saec.torch import (
@@ -222,10 +222,10 @@ def test_ids_out_of_range_are_named(tiered: Make, bad: int, joint: bool) -> None
         module(torch.zeros(3))
 
 
-def test_vectors_that_contradict_themselves_are_refused(tiered: Make) -> None:
+def test_an_index_that_contradicts_itself_is_refused(tiered: Make) -> None:
     field = tiered("user", 300, keep=True)
-    damaged = TierVectors(np.full_like(field.vectors.data, 255), 300)
-    with pytest.raises(ArtifactError, match="tier vectors contradict themselves"):
+    damaged = TierIndex(np.full_like(field.index.data, 255), 300, field.index.tiers)
+    with pytest.raises(ArtifactError, match="the tier index contradicts itself"):
         TieredTable(
             TieredField(
                 "user", field.layout, field.codes, field.values, field.axes, damaged, "float32"
@@ -273,7 +273,7 @@ def test_state_dict_goes_into_a_freshly_replaced_model(tiered: Make) -> None:
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     parameters = {"values", "extents", "axes", "mean"}
-    buffers = {"codes", "layout", "vectors.blocks", "pad_rows"}
+    buffers = {"codes", "layout", "index", "pad_rows"}
     assert set(model.state_dict()) == {f"a.table.{name}" for name in parameters | buffers}
     buffer.seek(0)
     fresh = made()
@@ -301,7 +301,7 @@ def test_half_rounds_once_at_the_end(tiered: Make) -> None:
 
 @pytest.fixture
 def mixed(tiered: Make, clustered: Make, raw: Make) -> nn.Module:
-    """A tiered table, a padded joint one, and a bag with tier vectors."""
+    """A tiered table, a padded joint one, and a bag with a tier index."""
     torch.manual_seed(0)
     model = nn.ModuleDict(
         {
@@ -476,7 +476,7 @@ def test_the_whole_way_with_the_codec(sorted_ids: bool) -> None:
         fields(model, {"user": counts}), saec.Ratio(10), Axes(), metrics=None, progress=False
     )
     assert isinstance(result["user"], TieredField)
-    assert (result["user"].vectors is None) == sorted_ids
+    assert (result["user"].index is None) == sorted_ids
     replace_embeddings_(model, result)
     ids = torch.randperm(3000)
     assert torch.equal(model["user"](ids), decoded(result["user"])[ids])

@@ -97,11 +97,10 @@ class Table:
 
     def _located(self, ids: Tensor) -> tuple[Tensor, Tensor] | None:
         assert isinstance(self.plain, TieredTable)
-        vectors = self.plain.vectors
-        if vectors is None:
+        index, layout = self.plain.index, self.plain.parts
+        if index is None:
             return None
-        count = self.plain.vocab_size
-        return locate(ids.long().to(DEVICE), count, vectors.blocks)
+        return locate(ids.long().to(DEVICE), layout.count, len(layout.tiers), index)
 
 
 def _held(kind: Any, table: TieredTable | ClusteredTable) -> Any:
@@ -260,9 +259,9 @@ def test_bags_equal_those_of_the_decoded_table(
     tiered: Make, clustered: Make, raw: Make, data: st.DataObject
 ) -> None:
     dim = data.draw(st.sampled_from([1, 5, 16, 40]))
-    kind = data.draw(st.sampled_from(["ranks", "vectors", "clusters", "joint"]))
-    if kind in ("ranks", "vectors"):
-        table = Table(tiered("a", 300, dim, keep=kind == "vectors"))
+    kind = data.draw(st.sampled_from(["ranks", "kept", "clusters", "joint"]))
+    if kind in ("ranks", "kept"):
+        table = Table(tiered("a", 300, dim, keep=kind == "kept"))
     else:
         more = [raw("b", 7, dim), clustered("c", 100, dim)] if kind == "joint" else []
         table = Table(clustered("a", 200, dim), *more)
@@ -306,12 +305,12 @@ def test_bags_over_many_programs(tiered: Make, clustered: Make, kind: str) -> No
 
 
 @computing
-@pytest.mark.parametrize("kind", ["ranks", "vectors", "in order", "clusters", "padded"])
+@pytest.mark.parametrize("kind", ["ranks", "kept", "in order", "clusters", "padded"])
 def test_the_operator_runs_the_kernels(
     tiered: Make, clustered: Make, in_order: Make, kind: str
 ) -> None:
     makers = {"clusters": clustered, "in order": in_order}
-    field = makers[kind]("a", 300) if kind in makers else tiered("a", 300, keep=kind == "vectors")
+    field = makers[kind]("a", 300) if kind in makers else tiered("a", 300, keep=kind == "kept")
     table = Table(field).plain
     if kind == "padded":
         table = TieredTable(field, {7: torch.ones(field.dim)}, torch.zeros(1)).to(DEVICE)

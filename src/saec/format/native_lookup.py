@@ -23,7 +23,7 @@ import saec._native as _native
 from saec._native import LookupTable
 from saec.bits.packing import whole_ids
 from saec.errors import ArtifactError, IdError
-from saec.format.tier_index import TierVectors, levels_of
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 
 __all__ = ["Bags", "LookupTable", "Mode", "RowRun", "bags_of", "gather", "run_table", "tier_table"]
@@ -40,7 +40,7 @@ _ORDERED_KINDS = {"table": 3, "grid": 4}
 
 _NO_BYTES = np.zeros(0, dtype=np.uint8)
 _NO_IDS = np.zeros(0, dtype=np.int64)
-_FAULTS = ("", "id", "code", "place", "offset")
+_FAULTS = ("", "id", "code", "offset")
 
 
 @dataclass(frozen=True)
@@ -102,28 +102,32 @@ def tier_table(
     codes: NDArray[np.uint8],
     values: NDArray[np.float32],
     axes: NDArray[np.float32],
-    vectors: TierVectors | None,
+    index: TierIndex | None,
     pads: Mapping[int, NDArray[np.float32]] | None = None,
     starts: NDArray[np.int64] = _NO_IDS,
 ) -> LookupTable:
-    """A table in tiers; codes and vectors are read in place, the rest is decoded once.
+    """A table in tiers; codes and index are read in place, the rest is decoded once.
 
     Args:
         layout: the parts of each tier.
         codes: (layout.code_bytes,).
         values: (layout.value_count,) what codes stand for.
         axes: (rank + 1, dim) the axes and, last, the mean.
-        vectors: where a row is stored; None if ids are ranks.
+        index: where a row is stored; None if ids are ranks.
         pads: rows (dim,) that some ids have in place of their own.
         starts: ranks at which codes start, in tiers that are in order of their codes.
+
+    Raises:
+        ArtifactError: the index contradicts itself.
     """
     pads = pads or {}
+    if index is not None:
+        index.check()
     parts = [
         [tier, (_ORDERED_KINDS if part.ordered else _KINDS)[part.kind], part.bits, part.axes, first]
         for tier, firsts in enumerate(layout.first_values)
         for part, first in zip(layout.tiers[tier], firsts, strict=True)
     ]
-    levels = [] if vectors is None else [level.tier for level in levels_of(layout.count)]
     return _native.table_of_tiers(
         layout.count,
         codes,
@@ -131,9 +135,8 @@ def tier_table(
         np.array(parts, dtype=np.int64).reshape(-1, 5),
         values,
         axes,
-        _NO_BYTES if vectors is None else vectors.data,
+        _NO_BYTES if index is None else index.data,
         starts,
-        np.array(levels, dtype=np.int64).reshape(-1, 1),
         np.array(list(pads), dtype=np.int64),
         np.array(list(pads.values()), dtype=np.float32).reshape(-1, axes.shape[1]),
     )
@@ -236,7 +239,7 @@ def fail(failure: tuple[int, int, int], ids: Any, table: LookupTable, place: str
 
     Raises:
         IdError: an id or an offset.
-        ArtifactError: a code or a tier vector, and so the file.
+        ArtifactError: a code, and so the file.
     """
     fault, position = _FAULTS[failure[0]], failure[2]
     if fault == "offset":
@@ -244,11 +247,7 @@ def fail(failure: tuple[int, int, int], ids: Any, table: LookupTable, place: str
     row = int(ids[position])
     if fault == "id":
         raise IdError(f"{place}: id {row} at position {position} is outside [0, {table.rows})")
-    if fault == "code":
-        raise ArtifactError(
-            f"{place}: row {row} has a code beyond the {table.stored_rows} centroids"
-        )
-    raise ArtifactError(f"{place}: tier vectors contradict themselves about row {row}")
+    raise ArtifactError(f"{place}: row {row} has a code beyond the {table.stored_rows} centroids")
 
 
 def output_dtype(dtype: DTypeLike) -> np.dtype[Any]:

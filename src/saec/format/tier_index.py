@@ -1,8 +1,8 @@
 """Where a feature's row is stored: its tier, and its place in it.
 
 Tiers want rows in order of frequency. Either the owner renumbers the vocabulary by frequency, and a
-row's id is its rank; or ids stay as they are, and bit-vectors tell each id's tier and place. An
-owner who renumbers may as well put similar rows of a tier side by side.
+row's id is its rank; or ids stay as they are, and an index tells each id's tier and place. An owner
+who renumbers may as well put similar rows of a tier side by side.
 """
 
 from __future__ import annotations
@@ -15,166 +15,259 @@ from numpy.typing import NDArray
 
 from saec.errors import ArtifactError
 from saec.format.tier_layout import tier_bounds
-from saec.streaming.bit_writes import Scattered
+from saec.streaming.bit_writes import ByteRun, Piece, run_of_codes
 
-__all__ = ["BLOCK_BITS", "ORDERS", "Level", "Order", "TierVectors", "levels_of", "vector_pieces"]
+__all__ = ["BLOCK_IDS", "ORDERS", "Level", "Order", "TierIndex", "index_pieces", "levels_of"]
 
 Order = Literal["keep", "frequency", "code"]
 ORDERS = get_args(Order)
 
-BLOCK_BITS = 512
-_BLOCK: np.dtype[np.void] = np.dtype([("before", "<u4"), ("words", "<u8", BLOCK_BITS // 64)])
+BLOCK_IDS = 256
+BASE_BLOCKS = 256  # blocks that share a base
+
+_BITMAP_BYTES = BLOCK_IDS // 8
+# A reader may load so many bytes wherever a block's list starts.
+_PADDING = 31
+_LOW = np.int64(0xFFFF)
 
 
-class TierVectors:
-    """Tier and place of each id in about 1.4 bits per id, found in constant time.
+class Level(NamedTuple):
+    """A set of ids, stored so that an id's membership and the members before it are read at once.
 
-    One bit-vector per tier, the largest tier first: over the ids that no tier before it holds, in
-    ascending order, bit 1 says that the id is in this tier. Ids without any are in the smallest. A
-    vector is stored in blocks of 512 bits, each after the number of ones before it. Within a tier,
-    rows stand in ascending order of their ids.
+    The first level is over all ids, and its members are the rows of all tiers but the last. Each
+    further level is over the members of the one before, in order of their ids, and takes the last
+    of the remaining tiers away.
+
+    Attributes:
+        tier: of those that are no members.
+        ids: over how many positions.
+        members: how many of them.
+        first: byte of the index.
+    """
+
+    tier: int
+    ids: int
+    members: int
+    first: int
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.ids // BLOCK_IDS)
+
+    @property
+    def listed(self) -> bool:
+        """Whether members are listed, one byte each, and not marked by bits, one bit per id."""
+        return self.members < self.blocks * _BITMAP_BYTES
+
+    @property
+    def counts_at(self) -> int:
+        """First byte of the blocks' counts, which follow the bases."""
+        return self.first + 8 * -(-(self.blocks + 1) // BASE_BLOCKS)
+
+    @property
+    def leaves_at(self) -> int:
+        """First byte of what tells the members."""
+        return self.counts_at + 2 * (self.blocks + 1)
+
+    @property
+    def stop(self) -> int:
+        """First byte after the level."""
+        return self.leaves_at + (self.members if self.listed else self.blocks * _BITMAP_BYTES)
+
+
+def levels_of(count: int, tiers: int) -> list[Level]:
+    """The levels of ``count`` ids in so many tiers; the last tier's comes first."""
+    bounds = tier_bounds(count, tiers).tolist()
+    levels, first = [], 0
+    for tier in range(tiers - 1, 0, -1):
+        levels.append(Level(tier, bounds[tier + 1], bounds[tier], first))
+        first = levels[-1].stop
+    return levels
+
+
+class TierIndex:
+    """Tier and place of each id, found in constant time; see docs/format.md.
+
+    An id of the last tier takes about 0.06 bits, an id of another one at most a byte more, or a
+    bit for every id where that is less. Within a tier, rows stand in ascending order of their ids.
 
     Args:
         data: (bytes,) uint8.
         count: number of ids.
+        tiers: number of tiers.
 
     Raises:
-        ArtifactError: the number of bytes is not that of ``count`` ids.
+        ArtifactError: the number of bytes is another one.
     """
 
-    def __init__(self, data: NDArray[np.uint8], count: int) -> None:
-        wanted = self.planned_bytes(count)
+    def __init__(self, data: NDArray[np.uint8], count: int, tiers: int) -> None:
+        wanted = self.planned_bytes(count, tiers)
         if data.shape != (wanted,) or data.dtype != np.uint8:
             raise ArtifactError(
-                f"tier vectors of {count} ids take {wanted} bytes, not {data.dtype} {data.shape}"
+                f"the index of {count} ids in {tiers} tiers takes {wanted} bytes, "
+                f"not {data.dtype} {data.shape}"
             )
         self.data = data
         self.count = count
+        self.tiers = tiers
+        self._checked = False
 
     @classmethod
-    def of(cls, tiers: NDArray[np.integer]) -> TierVectors:
-        """Store the tier of each id, (count,); tiers have the sizes that ranks would give them."""
-        parts = []
-        left = np.asarray(tiers)
-        for level in levels_of(len(left))[:-1]:
-            inside = left == level.tier
-            parts.append(_blocks_of(inside))
-            left = left[~inside]
-        data = np.concatenate(parts) if parts else np.empty(0, _BLOCK)
-        return cls(data.view(np.uint8), len(tiers))
+    def of(cls, tiers: NDArray[np.integer], number: int | None = None) -> TierIndex:
+        """Store the tier of each id, (count,); tiers have the sizes that ranks would give them.
+
+        number: of tiers; as many as there can be by default.
+        """
+        count = len(tiers)
+        number = len(tier_bounds(count)) - 1 if number is None else number
+        data = np.zeros(cls.planned_bytes(count, number), dtype=np.uint8)
+        passed = np.zeros(number, dtype=np.int64)
+        for piece in index_pieces("", np.asarray(tiers, np.int8), passed, count):
+            assert isinstance(piece, ByteRun)
+            data[piece.first : piece.first + len(piece.data)] |= piece.data
+        return cls(data, count, number)
 
     @staticmethod
-    def planned_bytes(count: int) -> int:
-        """Bytes for ``count`` ids."""
-        return _BLOCK.itemsize * sum(level.blocks for level in levels_of(count)[:-1])
+    def planned_bytes(count: int, tiers: int) -> int:
+        """Bytes for ``count`` ids in so many tiers."""
+        return levels_of(count, tiers)[-1].stop + _PADDING if tiers > 1 else 0
 
     def locate(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tier and place in it of checked ``ids`` (m,), both (m,) int64.
 
         Raises:
-            ArtifactError: an id would be stored outside its tier, as in a damaged file.
+            ArtifactError: see :meth:`check`.
         """
-        levels = levels_of(self.count)
-        tiers = np.full(len(ids), levels[-1].tier, dtype=np.int64)
+        self.check()
+        tiers = np.zeros(len(ids), dtype=np.int64)
         places = ids.copy()
         searched = np.arange(len(ids))
-        blocks = self.data.view(_BLOCK)
-        for level in levels[:-1]:
-            ones, inside = _rank(blocks[: level.blocks], places[searched])
-            blocks = blocks[level.blocks :]
-            found, rest = searched[inside], searched[~inside]
+        for level in levels_of(self.count, self.tiers):
+            before, inside = self._passed(level, places[searched])
+            found, rest = searched[~inside], searched[inside]
             tiers[found] = level.tier
-            places[found] = ones[inside]
-            places[rest] -= ones[~inside]
-            _check_places(places[found], level.rows)
-            _check_places(places[rest], level.ids - level.rows)
+            places[found] -= before[~inside]
+            places[rest] = before[inside]
             searched = rest
         return tiers, places
 
+    def check(self) -> None:
+        """Read the whole index once, in time linear in its bytes.
 
-def vector_pieces(
-    role: str, tiers: NDArray[np.int8], passed: NDArray[np.int64], first: int, count: int
-) -> Iterator[Scattered]:
-    """What some rows, one after the other, contribute to the :class:`TierVectors` of all.
+        Raises:
+            ArtifactError: it contradicts itself, as in a damaged file.
+        """
+        if self._checked:
+            return
+        for level in levels_of(self.count, self.tiers):
+            starts = self._starts(level, np.arange(level.blocks + 1))
+            sizes = np.diff(starts)
+            bases = self._bases(level)
+            right = starts[0] == 0 and starts[-1] == level.members
+            right = right and sizes.min() >= 0 and sizes.max() <= BLOCK_IDS
+            right = right and np.array_equal(starts[::BASE_BLOCKS], bases)
+            if not (right and self._leaves_fit(level, starts)):
+                raise ArtifactError(
+                    f"the tier index contradicts itself about tier {level.tier} of {self.count} ids"
+                )
+        if self.data[len(self.data) - _PADDING :].any():
+            raise ArtifactError("the tier index does not end in zeros")
+        self._checked = True
+
+    def _leaves_fit(self, level: Level, starts: NDArray[np.int64]) -> bool:
+        last = level.ids - (level.blocks - 1) * BLOCK_IDS  # ids of the last block
+        leaves = self.data[level.leaves_at : level.stop]
+        if level.listed:
+            ascending = leaves[1:] > leaves[:-1]
+            ascending[starts[(starts > 0) & (starts < level.members)] - 1] = True
+            own = leaves[starts[-2] :]
+            return bool(ascending.all() and (len(own) == 0 or int(own[-1]) < last))
+        words = leaves.reshape(-1, _BITMAP_BYTES)
+        held = np.bitwise_count(words).sum(axis=1, dtype=np.int64)
+        beyond = np.unpackbits(words[-1], bitorder="little")[last:]
+        return bool(np.array_equal(held, np.diff(starts)) and not beyond.any())
+
+    def _bases(self, level: Level) -> NDArray[np.int64]:
+        return self.data[level.first : level.counts_at].view("<i8")
+
+    def _starts(self, level: Level, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Members before each block, from the lowest 16 bits of that number and its base."""
+        counts = self.data[level.counts_at : level.leaves_at].view("<u2")
+        bases = self._bases(level)[blocks // BASE_BLOCKS]
+        starts: NDArray[np.int64] = bases + (counts[blocks].astype(np.int64) - bases & _LOW)
+        return starts
+
+    def _passed(
+        self, level: Level, positions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Members before each position, and whether it is one."""
+        blocks, offsets = positions // BLOCK_IDS, positions % BLOCK_IDS
+        low, high = self._starts(level, blocks), self._starts(level, blocks + 1)
+        leaves = self.data[level.leaves_at : level.stop]
+        if not level.listed:
+            bits = np.unpackbits(leaves.reshape(-1, _BITMAP_BYTES)[blocks], 1, bitorder="little")
+            earlier = np.arange(BLOCK_IDS) < offsets[:, None]
+            inside = bits[np.arange(len(bits)), offsets] > 0
+            return low + (bits * earlier).sum(axis=1, dtype=np.int64), inside
+        last = high
+        while (searching := low < high).any():
+            middle = low + high >> 1
+            less = searching & (leaves[np.minimum(middle, level.members - 1)] < offsets)
+            low, high = (
+                np.where(less, middle + 1, low),
+                np.where(searching & ~less, middle, high),
+            )
+        at = leaves[np.minimum(low, level.members - 1)]
+        return low, (low < last) & (at == offsets)
+
+
+def index_pieces(
+    role: str, tiers: NDArray[np.int8], passed: NDArray[np.int64], count: int
+) -> Iterator[Piece]:
+    """What some rows, one after the other, contribute to the :class:`TierIndex` of all.
 
     Args:
         role: of the tensor.
         tiers: (m,) of these rows.
-        passed: rows of each tier before them.
-        first: id of the first of them.
+        passed: (tiers,) rows of each tier before them.
         count: number of all rows.
     """
-    start, position = 0, first
-    for level in levels_of(count)[:-1]:
-        inside = tiers == level.tier
-        positions = position + np.arange(len(tiers))
-        blocks = start + positions // BLOCK_BITS * _BLOCK.itemsize
-        bits = positions[inside] % BLOCK_BITS
-        words = _BLOCK.fields["words"][1] if _BLOCK.fields else 0
-        yield Scattered(
-            role,
-            blocks[inside] + words + bits // 8,
-            np.left_shift(1, bits % 8).astype(np.uint8),
-        )
-        heads = positions % BLOCK_BITS == 0
-        ones = passed[level.tier] + np.cumsum(inside) - inside
-        yield Scattered(role, blocks[heads], ones[heads].astype(np.uint32))
-        start += level.blocks * _BLOCK.itemsize
-        position -= int(passed[level.tier])
-        tiers = tiers[~inside]
+    for level in levels_of(count, len(passed)):
+        inside = tiers < level.tier
+        before = int(passed[: level.tier].sum())  # members
+        position = before + int(passed[level.tier])
+        yield from _counts(role, level, inside, before, position)
+        yield from _leaves(role, level, inside, before, position)
+        tiers = tiers[inside]
 
 
-class Level(NamedTuple):
-    """A tier with its rows, and how many ids its bit-vector is over."""
-
-    tier: int
-    rows: int
-    ids: int
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.ids // BLOCK_BITS)
-
-
-def levels_of(count: int) -> list[Level]:
-    """Tiers of ``count`` ids, the largest first; each is over the ids that those before leave."""
-    sizes = np.diff(tier_bounds(count)).tolist()
-    levels = []
-    for tier in sorted(range(len(sizes)), key=lambda tier: -sizes[tier]):
-        levels.append(Level(tier, sizes[tier], count))
-        count -= sizes[tier]
-    return levels
-
-
-def _check_places(places: NDArray[np.int64], rows: int) -> None:
-    if len(places) and not 0 <= places.min() <= places.max() < rows:
-        raise ArtifactError(
-            f"tier vectors contradict themselves: they give places from {places.min()} to "
-            f"{places.max()} among {rows} rows"
-        )
+def _counts(
+    role: str, level: Level, inside: NDArray[np.bool_], before: int, position: int
+) -> Iterator[Piece]:
+    """Of the blocks that start within the rows from ``position`` on; the last row tells the end."""
+    stop = position + len(inside)
+    first_block = -(-position // BLOCK_IDS)
+    running = np.r_[before, before + np.cumsum(inside)]
+    counts = running[first_block * BLOCK_IDS - position :: BLOCK_IDS]
+    if stop % BLOCK_IDS == 0:
+        counts = counts[: stop // BLOCK_IDS - first_block]  # the next rows start that block
+    if stop == level.ids and len(inside):
+        counts = np.r_[counts, running[-1]]
+    if not len(counts):
+        return
+    yield ByteRun(role, level.counts_at + 2 * first_block, counts.astype("<u2").view(np.uint8))
+    first_base = -(-first_block // BASE_BLOCKS)
+    bases = counts[first_base * BASE_BLOCKS - first_block :: BASE_BLOCKS]
+    if len(bases):
+        yield ByteRun(role, level.first + 8 * first_base, bases.astype("<i8").view(np.uint8))
 
 
-def _blocks_of(bits: NDArray[np.bool_]) -> NDArray[np.void]:
-    blocks = np.zeros(-(-len(bits) // BLOCK_BITS), dtype=_BLOCK)
-    padded = np.zeros(len(blocks) * BLOCK_BITS, dtype=bool)
-    padded[: len(bits)] = bits
-    blocks["words"] = np.packbits(padded, bitorder="little").view("<u8").reshape(len(blocks), -1)
-    ones = padded.reshape(len(blocks), BLOCK_BITS).sum(axis=1)
-    blocks["before"] = np.cumsum(ones) - ones
-    return blocks
-
-
-def _rank(
-    blocks: NDArray[np.void], positions: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Ones before each position, and whether there is one at it."""
-    chosen = blocks[positions // BLOCK_BITS]
-    word, bit = positions % BLOCK_BITS // 64, (positions % 64).astype(np.uint64)
-    at = np.take_along_axis(chosen["words"], word[:, None], axis=1)[:, 0] >> bit & np.uint64(1)
-    # Bits of the words before count in full, those of the position's own word below it only.
-    below = (np.uint64(1) << bit) - np.uint64(1)
-    full = np.arange(BLOCK_BITS // 64)[None, :] < word[:, None]
-    own = np.arange(BLOCK_BITS // 64)[None, :] == word[:, None]
-    mask = np.where(full, ~np.uint64(0), np.where(own, below[:, None], np.uint64(0)))
-    ones = np.bitwise_count(chosen["words"] & mask).sum(axis=1, dtype=np.int64)
-    return chosen["before"].astype(np.int64) + ones, at.astype(bool)
+def _leaves(
+    role: str, level: Level, inside: NDArray[np.bool_], before: int, position: int
+) -> Iterator[Piece]:
+    if level.listed:
+        offsets = (position + np.flatnonzero(inside)) % BLOCK_IDS
+        yield ByteRun(role, level.leaves_at + before, offsets.astype(np.uint8))
+    elif len(inside):
+        first_bit = 8 * level.leaves_at + position
+        yield run_of_codes(role, first_bit, [inside.astype(np.uint32)], [1])

@@ -35,10 +35,13 @@ _MOST_TIERS = 19
 _LONGEST_PART = len("o16j99 ")
 
 
-def tier_bounds(count: int) -> NDArray[np.int64]:
-    """First rank of each tier of ``count`` rows, and ``count`` itself: 0, 64, 256, ..., count."""
+def tier_bounds(count: int, most: int | None = None) -> NDArray[np.int64]:
+    """First rank of each tier of ``count`` rows, and ``count`` itself: 0, 64, 256, ..., count.
+
+    most: tiers; the last one then takes all further rows.
+    """
     bounds, cut = [0], FIRST_TIER
-    while cut < count:
+    while cut < count and (most is None or len(bounds) < most):
         bounds.append(cut)
         cut <<= _GROWTH_BITS
     return np.array([*bounds, count], dtype=np.int64)
@@ -53,7 +56,8 @@ def _check_count(count: int) -> None:
 class Layout:
     """The parts of every tier of ``count`` rows; a tier's parts cover at most ``rank`` axes.
 
-    Axes after a tier's last part have the coordinate 0 there.
+    Where there are fewer tiers than cuts would make, the last one takes all further rows. Axes
+    after a tier's last part have the coordinate 0 there.
     """
 
     count: int
@@ -61,10 +65,9 @@ class Layout:
 
     def __post_init__(self) -> None:
         _check_count(self.count)
-        if len(self.tiers) != len(self.bounds) - 1:
-            raise ArtifactError(
-                f"{self.count} rows make {len(self.bounds) - 1} tiers, not {len(self.tiers)}"
-            )
+        if not 0 < len(self.tiers) == len(self.bounds) - 1:
+            most = len(tier_bounds(self.count)) - 1
+            raise ArtifactError(f"{self.count} rows make 1 to {most} tiers, not {len(self.tiers)}")
         for text, parts in zip(self.texts, self.tiers, strict=True):
             ordered = [part.ordered for part in parts]
             if ordered != sorted(ordered, reverse=True):
@@ -97,14 +100,16 @@ class Layout:
 
     @classmethod
     def unpacked(cls, count: int, reader: ByteReader) -> Layout:
-        """Take what :meth:`packed` wrote of ``count`` rows.
+        """Take what :meth:`packed` wrote of ``count`` rows, up to the end.
 
         Raises:
             ArtifactError: there are no such rows or parts, or the bytes end early.
         """
         _check_count(count)
-        tiers = []
-        for _ in range(len(tier_bounds(count)) - 1):
+        tiers: list[tuple[CodePart, ...]] = []
+        while reader.left:
+            if len(tiers) == _MOST_TIERS:
+                raise ArtifactError(f"more than {_MOST_TIERS} tiers")
             parts = reader.number()
             if parts > MOST_AXES:
                 raise ArtifactError(f"a tier has {parts} parts; the limit is {MOST_AXES}")
@@ -119,7 +124,7 @@ class Layout:
     @cached_property
     def bounds(self) -> NDArray[np.int64]:
         """See :func:`tier_bounds`."""
-        return tier_bounds(self.count)
+        return tier_bounds(self.count, len(self.tiers))
 
     @property
     def rank(self) -> int:

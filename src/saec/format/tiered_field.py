@@ -15,13 +15,13 @@ from saec.errors import ArtifactError
 from saec.format.code_part import CodePart
 from saec.format.compressed_field import CompressedField
 from saec.format.native_lookup import LookupTable, tier_table
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 
 __all__ = ["TieredField", "part_coordinates"]
 
 # How ids lead to rows, as an artifact says it: append only.
-_RANKS, _NEW_RANKS, _VECTORS = range(3)
+_RANKS, _NEW_RANKS, _INDEX = range(3)
 
 _AXES_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 
@@ -35,7 +35,7 @@ class TieredField(CompressedField):
         codes: (layout.code_bytes,) uint8, the tiers' packed rows one after the other.
         values: (layout.value_count,) float16, what the codes stand for.
         axes: (rank + 1, dim) float16 or float32, the axes and, last, the mean.
-        vectors: where a row is stored; None if ids are ranks.
+        index: where a row is stored; None if ids are ranks.
         dtype: of the table that was compressed.
         renumbered: whether compression renumbered the features, so that ids are new ones.
         permutation: (vocab_size,) int64 or the shards with its bytes, the old id of each new one,
@@ -57,7 +57,7 @@ class TieredField(CompressedField):
         codes: NDArray[np.uint8],
         values: NDArray[np.float16],
         axes: NDArray[np.floating[Any]],
-        vectors: TierVectors | None,
+        index: TierIndex | None,
         dtype: str,
         renumbered: bool = False,
         permutation: artifact.Stored | None = None,
@@ -72,7 +72,7 @@ class TieredField(CompressedField):
         self.codes = codes
         self.values = values
         self.axes = axes
-        self.vectors = vectors
+        self.index = index
         assert permutation is None or renumbered, "a permutation renumbers"
         self.renumbered = renumbered
         self.permutation = permutation
@@ -91,11 +91,15 @@ class TieredField(CompressedField):
                 raise ArtifactError(
                     f"{role} are {np.dtype(dtype)} {shape}, not {tensor.dtype} {tensor.shape}"
                 )
-        if self.renumbered and self.vectors is not None:
+        if self.renumbered and self.index is not None:
             raise ArtifactError("renumbered features are in order of frequency, but have tiers")
         for role, tensor in (("values", self.values), ("axes", self.axes)):
             if not np.isfinite(tensor).all():
                 raise ArtifactError(f"{role} hold numbers that are not finite")
+        if self.index is not None and self.index.tiers != len(self.layout.tiers):
+            raise ArtifactError(
+                f"the index is of {self.index.tiers} tiers, not of {len(self.layout.tiers)}"
+            )
         if self.layout.any_ordered and not self.renumbered:
             raise ArtifactError("rows are in order of their codes, but features keep their ids")
 
@@ -123,6 +127,14 @@ class TieredField(CompressedField):
         starts += low
         return starts
 
+    def check_index(self) -> None:
+        """See :meth:`saec.format.tier_index.TierIndex.check`; errors name the field."""
+        try:
+            if self.index is not None:
+                self.index.check()
+        except ArtifactError as error:
+            raise ArtifactError(f"{self.place}: {error}") from error
+
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
         """``codes``, ``values``, ``axes``; ``tiers`` where ids are no ranks, ``starts`` where tiers
@@ -132,8 +144,8 @@ class TieredField(CompressedField):
             "values": self.values,
             "axes": self.axes,
         }
-        if self.vectors is not None:
-            tensors["tiers"] = self.vectors.data
+        if self.index is not None:
+            tensors["tiers"] = self.index.data
         if len(self.starts):
             tensors["starts"] = self.starts
         return tensors
@@ -145,8 +157,8 @@ class TieredField(CompressedField):
 
     @property
     def _index_kind(self) -> int:
-        if self.vectors is not None:
-            return _VECTORS
+        if self.index is not None:
+            return _INDEX
         return _NEW_RANKS if self.renumbered else _RANKS
 
     @property
@@ -175,7 +187,7 @@ class TieredField(CompressedField):
             codes,
             values,
             axes,
-            self.vectors,
+            self.index,
             self.dtype,
             self.renumbered,
             self.permutation,
@@ -197,8 +209,9 @@ class TieredField(CompressedField):
 
     def _lookup_table(self) -> LookupTable:
         values, axes = self.values.astype(np.float32), self.axes.astype(np.float32)
+        self.check_index()
         return tier_table(
-            self.layout, self.codes, values, axes, self.vectors, starts=self.code_starts
+            self.layout, self.codes, values, axes, self.index, starts=self.code_starts
         )
 
     @classmethod
@@ -206,19 +219,19 @@ class TieredField(CompressedField):
         tensors = entry.tensors
         details = artifact.ByteReader(entry.details)
         index_kind = details.byte()
-        if index_kind not in (_RANKS, _NEW_RANKS, _VECTORS):
+        if index_kind not in (_RANKS, _NEW_RANKS, _INDEX):
             raise ArtifactError(f"ids lead to rows in the unknown way {index_kind}")
         layout = Layout.unpacked(entry.vocab_size, details)
-        if details.left:
-            raise ArtifactError(f"{details.left} bytes follow the parts of its tiers")
-        by_vectors = index_kind == _VECTORS
+        index = None
+        if index_kind == _INDEX:
+            index = TierIndex(tensors["tiers"], layout.count, len(layout.tiers))
         return cls(
             entry.name,
             layout,
             tensors["codes"],
             tensors["values"],
             tensors["axes"],
-            TierVectors(tensors["tiers"], layout.count) if by_vectors else None,
+            index,
             entry.dtype.name,
             index_kind == _NEW_RANKS,
             starts=tensors.get("starts"),

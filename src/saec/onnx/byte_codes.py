@@ -119,10 +119,10 @@ def _of_tiers(field: TieredField, alone: bool) -> dict[Kind, Whole]:
     }
     plans = {}
     for kind in KINDS:
-        by_place = field.vectors is None or alone
+        by_place = field.index is None or alone
         ways = (
             _smallest_cut(field, tiers, halves[kind.most], kind) if by_place else None,
-            _all_alike(field, tiers, kind.dtype) if field.vectors is not None else None,
+            _all_alike(field, tiers, kind.dtype) if field.index is not None else None,
         )
         found = [plan for plan in ways if plan is not None]
         if found:
@@ -253,7 +253,7 @@ def _cut(
         np.concatenate([plain.lookup(np.arange(tiers[start].first)), *firsts]),
         tiers[start].first,
         codes.astype(kind.dtype),
-        None if field.vectors is None else ranks_of(field).astype(np.int32),
+        None if field.index is None else ranks_of(field).astype(np.int32),
         np.concatenate(pairs),
         np.concatenate(seconds),
     )

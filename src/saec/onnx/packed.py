@@ -85,7 +85,7 @@ def packed_plan(field: CompressedField, alone: bool) -> Packed:
     if not isinstance(field, TieredField):
         return _one_segment(field.decode(), np.arange(field.vocab_size, dtype=np.uint64))
     tiers = list(tiers_of(field))
-    if field.vectors is None:
+    if field.index is None:
         return _packed_tiers(field, tiers)
     ranks = ranks_of(field)
     rows, codes = distinct_rows(field, tiers, ranks)

@@ -87,7 +87,7 @@ class Rewriting:
         A table whose ids are no ranks is smaller with a place for each, which is its own affair.
         """
         field_ = self.fields[name]
-        if not isinstance(field_, TieredField) or field_.vectors is None:
+        if not isinstance(field_, TieredField) or field_.index is None:
             return None
         shared, own = (self._smallest([name], alone) for alone in (False, True))
         return name if _bytes_of(shared) > _MOST_FOR_SHARING * _bytes_of(own) else None

@@ -28,15 +28,15 @@ class DistinctRows:
 def ranks_of(field: TieredField) -> NDArray[np.int64]:
     """Where the tiers have the row of each id."""
     ids = np.arange(field.vocab_size, dtype=np.int64)
-    if field.vectors is None:
+    if field.index is None:
         return ids
-    tiers, places = field.vectors.locate(ids)
+    tiers, places = field.index.locate(ids)
     return field.layout.bounds[tiers] + places
 
 
 def by_rank(field: TieredField) -> TieredField:
     """The same rows in the order of the tiers."""
-    if field.vectors is None:
+    if field.index is None:
         return field
     return TieredField(
         field.name, field.layout, field.codes, field.values, field.axes, None, field.dtype

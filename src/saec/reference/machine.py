@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from saec._native import simd
 from saec.util.cores import usable_cores
 
 __all__ = ["machine"]
@@ -17,11 +18,14 @@ PACKAGES = ("saec", "numpy", "torch", "polars", "scikit-learn", "faiss-cpu")
 
 
 def machine() -> dict[str, Any]:
-    """Cores that this process may use, bytes of memory, processor, versions, and UTC time."""
+    """Cores that this process may use, bytes of memory, processor, instruction set of lookups,
+    caches of the first core, versions, and UTC time."""
     return {
         "cores": usable_cores(),
         "memory": _memory(),
         "cpu": _cpu(),
+        "simd": simd(),
+        "caches": _caches(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": _versions(),
@@ -43,6 +47,18 @@ def _cpu() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+def _caches() -> list[str]:
+    """As ``L2 2048K``; none where the system does not tell."""
+    folder = Path("/sys/devices/system/cpu/cpu0/cache")
+    try:
+        return [
+            f"L{(one / 'level').read_text().strip()} {(one / 'size').read_text().strip()}"
+            for one in sorted(folder.glob("index*"))
+        ]
+    except OSError:
+        return []
 
 
 def _versions() -> dict[str, str]:

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from saec.artifact import Stored, entry_bytes
 from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.candidates import TierOffers, TierRows, measure_tier
-from saec.codecs.axes.encode import CODES, PERMUTATION, STARTS, VECTORS, EncodeTiers
+from saec.codecs.axes.encode import (
+    CODES,
+    INDEX,
+    PERMUTATION,
+    STARTS,
+    EncodeTiers,
+    keeps_ids,
+)
+from saec.codecs.axes.joined_tails import joined_tails, undominated
 from saec.codecs.axes.lagrangian import Layered, sweep
 from saec.codecs.axes.mixed_layouts import mixed
 from saec.codecs.axes.principal_axes import Frame
@@ -27,7 +35,7 @@ from saec.codecs.moments_and_samples import (
 )
 from saec.codecs.protocol import Coded, Option, split
 from saec.errors import OptionError
-from saec.format.tier_index import ORDERS, Order, TierVectors
+from saec.format.tier_index import ORDERS, Order, TierIndex
 from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField
 from saec.streaming.chunks import Chunk
@@ -72,8 +80,9 @@ class Axes:
     leading axes; see docs/design.md.
 
     Args:
-        order: ``"keep"`` keeps the ids; what finds a row's tier is stored, about 1.4 bits a
-            feature, unless ids are in order of frequency already. ``"frequency"`` renumbers
+        order: ``"keep"`` keeps the ids; unless they are in order of frequency already, an index
+            of the rows' tiers is stored, and its bytes are part of the allocation.
+            ``"frequency"`` renumbers
             features by frequency: lookups of the result take the new ids, and its fields'
             ``old_ids`` gives the old id of each, ``new_ids`` the new id of each old one.
             ``"code"`` does so, too, and within a tier puts features side by side whose rows have
@@ -115,21 +124,24 @@ class Axes:
         far = lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
         survey = near_survey(field, survey, row_map)
         frame = Frame.of(survey.moments, Metric.euclidean(field.dim) if metric is None else metric)
-        tiers = [
-            _measured(sample, frame, int(count), total, rng, self.order == "code")
+        rows = [
+            _tier_rows(sample, frame, int(count), total)
             for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
         ]
-        axis_bits = 8 * field.dim * frame.stored.itemsize
-        found = sweep(tiers, axis_bits, frame.rest)
-        # What takes more than the table itself is not worth a plan.
-        smaller = [layered for layered in found if layered.bits < 8 * field.nbytes]
+        tiers = [measure_tier(tier, frame.nats, rng, self.order == "code") for tier in rows]
+        ways = [tiers]
+        if keeps_ids(placing):
+            ways += joined_tails(rows, tiers, frame.nats, rng)
+        found = _layouts(field, ways, frame, keeps_ids(placing))
+        numbers = {len(layered.ways) for layered in found}
+        placings = {number: _with_tiers(field, placing, number) for number in numbers}
         choices = [
-            AxesChoice(frame, placing, layered, row_map) for layered in mixed(smaller or found[:1])
+            AxesChoice(frame, placings[len(layered.ways)], layered, row_map) for layered in found
         ]
         if frame.stored.dtype != np.float16:  # else the mean alone is in float16 already
             narrow, moved = frame.least
             alone = replace(found[0], rest=found[0].rest + moved)
-            choices.insert(0, AxesChoice(narrow, placing, alone, row_map))
+            choices.insert(0, AxesChoice(narrow, choices[0].placing, alone, row_map))
         # Without a metric, in the unit of the other codecs.
         unit = 1.0 if metric is not None else 2 * total
         return [
@@ -144,18 +156,17 @@ class Axes:
     def least(self, field: Field) -> TieredField:
         """Every row at the mean; see :class:`~saec.codecs.protocol.Codec`."""
         placing = _placing(field, self.order)
-        layout = Layout(field.vocab_size, ((),) * (len(placing.bounds) - 1))
-        scattered = isinstance(placing, ByRank) and placing.order == "keep"
-        size = TierVectors.planned_bytes(field.vocab_size)
+        kept = keeps_ids(placing)
+        layout = Layout(field.vocab_size, ((),) * (1 if kept else len(placing.bounds) - 1))
         return TieredField(
             field.name,
             layout,
             np.zeros(layout.code_bytes, np.uint8),
             np.zeros(layout.value_count, np.float16),
             np.zeros((1, field.dim), np.float16),
-            TierVectors(np.broadcast_to(np.uint8(0), size), layout.count) if scattered else None,
+            None,
             field.dtype.name,
-            renumbered=isinstance(placing, ByRank) and not scattered,
+            renumbered=isinstance(placing, ByRank) and not kept,
         )
 
     def encode(
@@ -204,8 +215,9 @@ def _sizes(field: Field, choice: AxesChoice) -> dict[str, int]:
     """Bytes of the tensors that grow with the number of rows, by role."""
     layout, placing = choice.layout(field.vocab_size), choice.placing
     sizes = {CODES: layout.code_bytes}
-    if isinstance(placing, ByRank) and placing.order == "keep":
-        sizes[VECTORS] = TierVectors.planned_bytes(field.vocab_size)
+    if keeps_ids(placing):
+        if index_bytes := TierIndex.planned_bytes(layout.count, len(layout.tiers)):
+            sizes[INDEX] = index_bytes
     elif isinstance(placing, ByRank) or layout.any_ordered:
         sizes[PERMUTATION] = 8 * field.vocab_size
     return sizes
@@ -221,14 +233,14 @@ def _stored(
     layout = choice.layout(field.vocab_size)
     values = [coder.values for tier in choice.layered.tiers for coder in tier]
     stored = choice.frame.stored
-    vectors = tensors.get(VECTORS)
+    index = tensors.get(INDEX)
     return TieredField(
         field.name,
         layout,
         tensors[CODES],
         np.concatenate([np.zeros(0, np.float16), *values]),
         np.concatenate([stored[: layout.rank], stored[-1:]]),
-        None if vectors is None else TierVectors(vectors, field.vocab_size),
+        None if index is None else TierIndex(index, layout.count, len(layout.tiers)),
         field.dtype.name,
         renumbered=permutation is not None,
         permutation=permutation,
@@ -266,15 +278,28 @@ class _Misplaced:
         return late
 
 
-def _measured(
-    sample: Sample,
-    frame: Frame,
-    count: int,
-    total: float,
-    rng: np.random.Generator,
-    ordered: bool,
-) -> TierOffers:
-    """The offers of a tier of ``count`` rows from its sample."""
+def _tier_rows(sample: Sample, frame: Frame, count: int, total: float) -> TierRows:
+    """A tier of ``count`` rows as its sample stands for it."""
     shares = sample.standing_for_all / total
-    coordinates = frame.coordinates(sample.rows, frame.rank)
-    return measure_tier(TierRows(coordinates, shares, count), frame.nats, rng, ordered)
+    return TierRows(frame.coordinates(sample.rows, frame.rank), shares, count)
+
+
+def _with_tiers(field: Field, placing: Placing, number: int) -> Placing:
+    """The same with so many tiers, the last of which takes all further rows."""
+    if number == len(placing.bounds) - 1:
+        return placing
+    return ByRank.of(field.census, tier_bounds(field.vocab_size, number), "keep")
+
+
+def _layouts(
+    field: Field, ways: Sequence[Sequence[TierOffers]], frame: Frame, indexed: bool
+) -> list[Layered]:
+    """The layouts of all ``ways`` to cut rows into tiers that are worth a plan."""
+    found = []
+    for tiers in ways:
+        index_bits = 8 * TierIndex.planned_bytes(field.vocab_size, len(tiers)) if indexed else 0
+        layouts = sweep(tiers, 8 * field.dim * frame.stored.itemsize, frame.rest)
+        # What takes more than the table itself is not.
+        smaller = [layered for layered in layouts if layered.bits < 8 * field.nbytes]
+        found += [(layered, index_bits) for layered in mixed(smaller or layouts[:1])]
+    return [layered for layered, _ in (undominated(found) if len(ways) > 1 else found)]

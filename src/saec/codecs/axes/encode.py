@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,21 @@ from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.quantizer import Coder
 from saec.codecs.axes.sort_by_code import Ordering, code_columns
-from saec.format.tier_index import vector_pieces
+from saec.format.tier_index import index_pieces
 from saec.format.tier_layout import Layout
 from saec.streaming.bit_writes import Piece, Scattered, run_of_codes, scattered_codes
 from saec.streaming.chunks import Chunk
 from saec.streaming.strata import ByRank, Placing, RowGroup
 
-__all__ = ["CODES", "PERMUTATION", "STARTS", "VECTORS", "EncodeTiers"]
+__all__ = ["CODES", "INDEX", "PERMUTATION", "STARTS", "EncodeTiers", "keeps_ids"]
 
 # Roles of tensors.
-CODES, VECTORS, STARTS, PERMUTATION = "codes", "tiers", "starts", "permutation"
+CODES, INDEX, STARTS, PERMUTATION = "codes", "tiers", "starts", "permutation"
+
+
+def keeps_ids(placing: Placing) -> TypeGuard[ByRank]:
+    """Whether rows go to tiers by frequency while their ids, which are no ranks, stay."""
+    return isinstance(placing, ByRank) and placing.order == "keep"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +95,12 @@ class EncodeTiers:
     ) -> Iterator[Piece]:
         """What finds a row again: the tiers of ids, or the old ids of new ones."""
         placing = self.placing
-        if isinstance(placing, ByRank) and placing.order == "keep":
+        if keeps_ids(placing):
             tiers = np.empty(len(part), dtype=np.int8)
             for group in groups:
                 tiers[group.rows] = group.stratum
             passed = placing.passed(before)
-            yield from vector_pieces(VECTORS, tiers, passed, part.start, self.layout.count)
+            yield from index_pieces(INDEX, tiers, passed, self.layout.count)
             return
         if not (isinstance(placing, ByRank) or self.ordering):
             return

@@ -1,92 +1,74 @@
-"""Where a row of a tiered table is stored, found in bit-vectors by plain torch operations."""
+"""Where a row of a tiered table is stored, found in its index by plain torch operations."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from saec.format.tier_index import BLOCK_BITS, TierVectors, levels_of
+from saec.format.tier_index import BASE_BLOCKS, BLOCK_IDS, Level, levels_of
+from saec.torch.lookup.reader import bits_at
 
-__all__ = ["Vectors", "locate"]
+__all__ = ["locate"]
 
 _WORD_BITS = 32
-_BLOCK_WORDS = 1 + BLOCK_BITS // _WORD_BITS
-_CHECKED_ROWS = 1 << 16
+_SEARCH_STEPS = BLOCK_IDS.bit_length()  # that find a place among 0 to 256 members
 
 
-class Vectors(nn.Module):
-    """:class:`saec.format.tier_index.TierVectors` as it is stored, for lookups in tensors.
-
-    Attributes:
-        blocks: buffer (blocks, 17) int32, the ones before each block and its bits.
-
-    Raises:
-        ArtifactError: the vectors contradict themselves.
-    """
-
-    blocks: Tensor
-
-    def __init__(self, vectors: TierVectors, device: torch.device) -> None:
-        super().__init__()
-        # A damaged vector must not reach the codes of another tier.
-        for start in range(0, vectors.count, _CHECKED_ROWS):
-            stop = min(start + _CHECKED_ROWS, vectors.count)
-            vectors.locate(np.arange(start, stop, dtype=np.int64))
-        blocks = np.array(vectors.data).view("<i4").reshape(-1, _BLOCK_WORDS)
-        self.register_buffer("blocks", torch.from_numpy(blocks).to(device))
-
-    @property
-    def data(self) -> NDArray[np.uint8]:
-        """What is stored, (bytes,)."""
-        array: NDArray[np.uint8] = self.blocks.cpu().numpy().reshape(-1).view(np.uint8)
-        return array
-
-
-def locate(ids: Tensor, count: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
+def locate(ids: Tensor, count: int, tiers: int, index: Tensor) -> tuple[Tensor, Tensor]:
     """Tier of each id (m,) int64 of ``count`` and place in it, both (m,) int64.
 
-    ``blocks`` are those of :class:`Vectors`.
+    ``index`` (bytes,) uint8 is that of :class:`saec.format.tier_index.TierIndex`, checked.
     """
-    *levels, last = levels_of(count)
-    tiers = torch.full_like(ids, last.tier)
-    places, left = ids, ids
-    found = torch.zeros_like(ids, dtype=torch.bool)
-    first = 0
-    for level in levels:
-        ones, inside = _counted(blocks, first, left)
-        new = inside & ~found
-        tiers = torch.where(new, level.tier, tiers)
-        places = torch.where(new, ones, places)
-        found = found | inside
-        left = torch.where(found, 0, left - ones)
-        first += level.blocks
-    return tiers, torch.where(found, places, left)
+    found, places = torch.zeros_like(ids), ids
+    searched = torch.ones_like(ids, dtype=torch.bool)
+    for level in levels_of(count, tiers):
+        positions = torch.where(searched, places, 0)
+        before, inside = _passed(level, positions, index)
+        before = torch.where(searched, before, 0)  # places that are known stay
+        found = torch.where(searched & ~inside, level.tier, found)
+        places = torch.where(searched & inside, before, places - before)
+        searched = searched & inside
+    return found, places
 
 
-def _counted(blocks: Tensor, first_block: int, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Ones before each position of a vector, and whether there is one at it."""
-    chosen = blocks.index_select(0, first_block + (positions // BLOCK_BITS))
-    inside = positions % BLOCK_BITS
-    word = chosen.gather(1, 1 + inside[:, None] // _WORD_BITS)[:, 0]
-    at = (word >> (inside % _WORD_BITS)) & 1
-    before = chosen[:, 0].long() & 0xFFFFFFFF
-    ones = _popcount(chosen[:, 1:] & _bits_below(inside))
-    return before + ones, at.bool()
+def _passed(level: Level, positions: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Members before each position, and whether it is one."""
+    blocks, offsets = positions // BLOCK_IDS, positions % BLOCK_IDS
+    bases = bits_at(index, 8 * level.first + 64 * (blocks // BASE_BLOCKS), 8)
+    both = bits_at(index, 8 * level.counts_at + 16 * blocks, 4)
+    start = bases + ((both - bases) & 0xFFFF)
+    size = ((both >> 16) - both) & 0xFFFF
+    if level.listed:
+        return _in_list(level, start, size, offsets, index)
+    first_bit = 8 * level.leaves_at + BLOCK_IDS * blocks
+    before, inside = start, torch.zeros_like(offsets)
+    for word in range(0, BLOCK_IDS, _WORD_BITS):
+        bits = bits_at(index, first_bit + word, _WORD_BITS // 8)
+        earlier = (offsets - word).clamp(0, _WORD_BITS)
+        before = before + _popcount(bits & ((1 << earlier) - 1))
+        inside = inside | ((earlier == offsets - word) & (earlier < _WORD_BITS)) * (bits >> earlier)
+    return before, (inside & 1).bool()
 
 
-def _bits_below(positions: Tensor) -> Tensor:
-    """The bits before each position (m,) of a block, (m, 16) int32."""
-    first_bits = torch.arange(0, BLOCK_BITS, _WORD_BITS, device=positions.device)
-    counts = (positions[:, None] - first_bits).clamp(0, _WORD_BITS)
-    return ((1 << counts) - 1).to(torch.int32)  # int64, as a word may be all ones
+def _in_list(
+    level: Level, start: Tensor, size: Tensor, offsets: Tensor, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    low, stop = start, start + size
+    high = stop
+    last = level.members - 1
+    for _ in range(_SEARCH_STEPS):
+        middle = (low + high) >> 1
+        leaf = index.index_select(0, level.leaves_at + middle.clamp(0, last)).long()
+        less = (low < high) & (leaf < offsets)
+        high = torch.where((low < high) & ~less, middle, high)
+        low = torch.where(less, middle + 1, low)
+    leaf = index.index_select(0, level.leaves_at + low.clamp(0, last)).long()
+    return low, (low < stop) & (leaf == offsets)
 
 
-def _popcount(blocks: Tensor) -> Tensor:
-    """Ones in each row of 16 words of 32 bits, (m, 16) int32 to (m,) int64."""
-    pairs = blocks - ((blocks >> 1) & 0x55555555)
+def _popcount(words: Tensor) -> Tensor:
+    """Ones of each of the 32-bit words (m,) int64."""
+    pairs = words - ((words >> 1) & 0x55555555)
     fours = (pairs & 0x33333333) + ((pairs >> 2) & 0x33333333)
-    # Bytes of up to 8 ones each: sixteen of them still fit a byte.
-    ones = ((fours + (fours >> 4)) & 0x0F0F0F0F).sum(dim=1)
-    return (ones & 0xFF) + ((ones >> 8) & 0xFF) + ((ones >> 16) & 0xFF) + (ones >> 24)
+    bytes_ = (fours + (fours >> 4)) & 0x0F0F0F0F
+    return ((bytes_ * 0x01010101) >> 24) & 0xFF

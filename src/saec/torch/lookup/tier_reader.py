@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saec.format.native_lookup import LookupTable, tier_table
-from saec.format.tier_index import TierVectors
+from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 from saec.torch.lookup.reader import (
     COPIED,
-    READ,
     UNUSED,
     TableReader,
     Tensors,
@@ -155,8 +154,8 @@ class TierReader(TableReader):
 
     def _located(self, ids: Tensor, held: TierTensors) -> tuple[Tensor, Tensor]:
         """Tier of each id and place in it, (m,) int64."""
-        if held.blocks is not None:
-            return locate(ids, self.layout.count, held.blocks)
+        if held.tier_index is not None:
+            return locate(ids, self.layout.count, len(self.layout.tiers), held.tier_index)
         bounds = held.columns[:, 0].contiguous()
         tiers = torch.bucketize(ids, bounds[1:], right=True)
         return tiers, ids - bounds.index_select(0, tiers)
@@ -176,16 +175,17 @@ class TierReader(TableReader):
         directions = np.concatenate([axes, mean[None]])
         starts = np.zeros(0, dtype=np.int64) if held.starts is None else held.starts.numpy()
         where = None
-        if held.blocks is not None:
-            blocks = held.blocks.contiguous().numpy().reshape(-1).view(np.uint8)
-            where = TierVectors(blocks, self.layout.count)
+        if held.tier_index is not None:
+            index = held.tier_index.contiguous().numpy()
+            where = TierIndex(index, self.layout.count, len(self.layout.tiers))
         rows = {} if held.pads is None else dict(zip(self.pads, _floats(held.pads), strict=True))
         return tier_table(self.layout, held.codes.numpy(), values, directions, where, rows, starts)
 
     def uses(self, table: LookupTable, tensors: Tensors) -> list[Use]:
-        """See :class:`TableReader`; rows of frequent features are kept decoded with their codes."""
+        """See :class:`TableReader`; of frequent features copies of rows and of ids are kept, made
+        from their codes and from the index."""
         special = {"codes": Use(in_place=True, copied=table.decoded)}
-        special |= {"columns": UNUSED, "blocks": READ}
+        special |= {"columns": UNUSED, "tier_index": Use(in_place=True, copied=None)}
         return [special.get(name, COPIED) for name, _ in zip(self.names, tensors, strict=False)]
 
     def fused(
@@ -204,7 +204,7 @@ class TierReader(TableReader):
         table = gpu.TieredTensors(
             self.layout.count, held.codes, held.columns, *self.learned(tensors), held.starts
         )
-        located = None if held.blocks is None else self._located(ids, held)
+        located = None if held.tier_index is None else self._located(ids, held)
         if offsets is None:
             return gpu.tiered_rows(table, ids, located)
         return gpu.tiered_pool(table, ids, gpu_bags(ids, offsets, weights, mode, skipped), located)

@@ -22,8 +22,8 @@ class TierTensors(NamedTuple):
         pads: (pads, dim), or None.
         starts: where tiers are in order of their codes, the ranks (starts,) int64 of
             :attr:`saec.format.tiered_field.TieredField.code_starts`; else None.
-        blocks: where ids are no ranks, those of :class:`saec.torch.lookup.tier_index.Vectors`; else
-        None.
+        tier_index: where ids are no ranks, the bytes (bytes,) uint8 of their
+            :class:`saec.format.tier_index.TierIndex`; else None.
     """
 
     values: Tensor | None
@@ -34,4 +34,4 @@ class TierTensors(NamedTuple):
     columns: Tensor
     pads: Tensor | None
     starts: Tensor | None
-    blocks: Tensor | None
+    tier_index: Tensor | None

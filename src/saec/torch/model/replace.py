@@ -64,7 +64,7 @@ def replace_embeddings_(
     Raises:
         ModuleError: names, shapes or modules do not fit, or a field was renumbered and
             ``renumbered`` does not say so; nothing was replaced then.
-        ArtifactError: a code lies beyond its codebook, or tier vectors contradict themselves;
+        ArtifactError: a code lies beyond its codebook, or a tier index contradicts itself;
             nothing was replaced then.
     """
     ranges = renamed(model, set(result), ranges or {}, names or {})

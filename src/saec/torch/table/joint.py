@@ -27,7 +27,7 @@ def compressed_table(
 
     Raises:
         ModuleError: a field of a codec that has no PyTorch module.
-        ArtifactError: codes or tier vectors are damaged.
+        ArtifactError: codes or a tier index are damaged.
     """
     if not any(isinstance(field, TieredField) for field in fields):
         return ClusteredTable(fields, pads, like)

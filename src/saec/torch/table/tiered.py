@@ -17,7 +17,6 @@ from saec.format.tier_layout import Layout
 from saec.format.tiered_field import TieredField
 from saec.torch.lookup.operator import Place, native_pool
 from saec.torch.lookup.recorded_calls import recorded
-from saec.torch.lookup.tier_index import Vectors
 from saec.torch.lookup.tier_reader import TierReader, held_values
 from saec.torch.table.learned import LearnedTable
 
@@ -44,10 +43,10 @@ class TieredTable(LearnedTable):
         layout: buffer (tiers, 4 + 6 * rank) int64, see :attr:`TierReader.columns`.
         pad_rows: buffer (pads, dim), or None.
         starts: buffer (starts,) int64, ranks, or None if no tier is in order of its codes.
-        vectors: where each id's row is stored, or None if ids are ranks.
+        index: buffer (bytes,) uint8, where each id's row is stored, or None if ids are ranks.
 
     Raises:
-        ArtifactError: tier vectors contradict themselves.
+        ArtifactError: the tier index contradicts itself.
     """
 
     values: nn.Parameter | None
@@ -57,14 +56,13 @@ class TieredTable(LearnedTable):
     codes: Tensor
     pad_rows: Tensor | None
     starts: Tensor | None
-    vectors: Vectors | None
+    index: Tensor | None
     reader: TierReader
 
     def __init__(self, field: TieredField, pads: Mapping[int, Tensor], like: Tensor) -> None:
         reader = TierReader(field.layout, tuple(pads))
         super().__init__([field.name], field.vocab_size, reader)
         self.parts = field.layout
-        self.vectors = None if field.vectors is None else Vectors(field.vectors, like.device)
         self._axes_dtype = field.axes.dtype
         for name, array in _held(field.layout, field.values, field.axes).items():
             values = torch.from_numpy(array).to(like.device, like.dtype)
@@ -74,6 +72,7 @@ class TieredTable(LearnedTable):
         self.register_buffer("pad_rows", torch.stack(list(pads.values())) if pads else None)
         starts = torch.from_numpy(field.code_starts).to(like.device)
         self.register_buffer("starts", starts if len(starts) else None)
+        self.register_buffer("index", _index_of(field, like.device))
         self._prepare()
 
     @property
@@ -82,9 +81,7 @@ class TieredTable(LearnedTable):
         held: dict[str, Any] = self._parameters
         own: dict[str, Any] = self._buffers
         named = [(held, name) for name in ("values", "extents", "axes", "mean")]
-        named += [(own, name) for name in ("codes", "layout", "pad_rows", "starts")]
-        if self.vectors is not None:
-            named.append((self.vectors._buffers, "blocks"))
+        named += [(own, name) for name in ("codes", "layout", "pad_rows", "starts", "index")]
         return [(tensors, name) for tensors, name in named if tensors[name] is not None]
 
     @property
@@ -93,9 +90,7 @@ class TieredTable(LearnedTable):
         held: dict[str, Any] = self._parameters
         own: dict[str, Any] = self._buffers
         found = [held["values"], held["extents"], held["axes"], held["mean"]]
-        found += [own["codes"], own["layout"], own["pad_rows"], own["starts"]]
-        if self.vectors is not None:
-            found.append(self.vectors._buffers["blocks"])
+        found += [own[name] for name in ("codes", "layout", "pad_rows", "starts", "index")]
         return [tensor for tensor in found if tensor is not None]
 
     @property
@@ -150,16 +145,19 @@ class TieredTable(LearnedTable):
         self._set(*self._rounded())
 
     def _check_codes(self, field: CompressedField) -> None:
-        held = b"" if self.vectors is None else self.vectors.data.tobytes()
-        starts = self.starts
+        starts, index = self.starts, self.index
         if not (
             isinstance(field, TieredField)
             and field.layout == self.parts
             and (field.dim, field.axes.dtype) == (self.dim, self._axes_dtype)
             and np.array_equal(field.codes, self.codes.cpu().numpy())
             and np.array_equal(field.code_starts, [] if starts is None else starts.cpu().numpy())
-            and (self.vectors is None) == (field.vectors is None)
-            and held == (b"" if field.vectors is None else field.vectors.data.tobytes())
+            and (field.index is None) == (index is None)
+            and (
+                field.index is None
+                or index is None
+                or np.array_equal(field.index.data, index.cpu().numpy())
+            )
         ):
             raise ModuleError(
                 f"field {field.name!r} has other codes in the model than in the result"
@@ -177,6 +175,13 @@ class TieredTable(LearnedTable):
         values = held_values(self.parts, values, extents)
         axes = np.concatenate([axes, mean[None]])
         return _clipped(values, np.dtype(np.float16)), _clipped(axes, self._axes_dtype)
+
+
+def _index_of(field: TieredField, device: torch.device) -> Tensor | None:
+    if field.index is None:
+        return None
+    field.check_index()
+    return torch.from_numpy(np.array(field.index.data)).to(device)
 
 
 def _held(

@@ -103,7 +103,7 @@ def tiered_rows(
     """Rows (m, dim) of ids (m,), int32 or int64, in the mean's dtype.
 
     ``located`` are tiers and places (m,), int64, where ids are no ranks; see
-    :meth:`saec.torch.lookup.tier_index.Vectors.locate`.
+    :meth:`saec.torch.lookup.tier_index.locate`.
     """
     out = table.mean.new_empty(len(ids), len(table.mean))
     if out.numel():

@@ -93,7 +93,9 @@ def _rivals(
     yield rivals.compressed("axes, similar", similar)
     users = tables.stored(tables.tiered(rng, rows, dim, tables.USERS), folder / "users.saec")
     yield rivals.compressed("axes, long codes", users)
-    kept = tables.stored(tables.tiered(rng, rows, dim, places=places), folder / "kept.saec")
+    # As many tiers as compression gave the largest fields of globo when their ids were in no order.
+    field = tables.tiered(rng, rows, dim, places=places, number=tables.KEPT_TIERS)
+    kept = tables.stored(field, folder / "kept.saec")
     yield rivals.compressed("axes", kept, kept=True)
     yield from _fixed_width(table, _room() - table.nbytes)
 

@@ -28,6 +28,7 @@ from saec.format.tiered_field import TieredField
 __all__ = [
     "CROSSES",
     "DISTRIBUTIONS",
+    "KEPT_TIERS",
     "SIMILAR",
     "USERS",
     "clustered",
@@ -77,6 +78,9 @@ SIMILAR = (
     "o10j3 o2",
     "o9j3 o2",
 )
+
+# Of crosses with ids in no order, at a ratio of 100; the last takes all further rows.
+KEPT_TIERS = 7
 
 _BLOCK_ROWS = 1 << 16
 

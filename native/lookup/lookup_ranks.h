@@ -121,8 +121,47 @@ inline size_t pass_level(Level level, PassedIn passed_in, uint32_t* open, size_t
   return inside;
 }
 
-// Those of the first `count` of ids that the hash does not know; their number. ranks: IN ids, OUT ranks
-// of the others.
+// open: OUT those of the first `count` ids that the hash does not know; their number. ranks: IN ids, OUT
+// ranks of the others. Ids up to the next multiple of four can be read, and what is in `open` after them
+// written.
+#ifdef __AVX2__
+inline size_t rank_hot_ids(const HotRanks& hot, size_t count, uint64_t* ranks, uint32_t* open) {
+  // Which of four bits are set, in order.
+  alignas(16) static constexpr uint32_t kSet[16][4] = {
+      {0, 0, 0, 0}, {0, 0, 0, 0}, {1, 0, 0, 0}, {0, 1, 0, 0}, {2, 0, 0, 0}, {0, 2, 0, 0},
+      {1, 2, 0, 0}, {0, 1, 2, 0}, {3, 0, 0, 0}, {0, 3, 0, 0}, {1, 3, 0, 0}, {0, 1, 3, 0},
+      {2, 3, 0, 0}, {0, 2, 3, 0}, {1, 2, 3, 0}, {0, 1, 2, 3}};
+  const auto* pairs = reinterpret_cast<const long long*>(hot.ids.data());
+  const auto* hot_ranks = reinterpret_cast<const int*>(hot.ranks.data());
+  const __m256i factor = _mm256_set1_epi64x(HotRanks::kFactor);
+  const __m256i low = _mm256_set1_epi64x(0xffffffff), rank_bits = _mm256_set1_epi64x(0xffff);
+  const __m128i shift = _mm_cvtsi32_si128(32 + hot.shift);
+  size_t left = 0;
+  for (size_t i = 0; i < count; i += 4) {
+    auto* const at = reinterpret_cast<__m256i*>(ranks + i);
+    const __m256i ids = _mm256_loadu_si256(at);
+    const __m256i product = _mm256_slli_epi64(_mm256_mul_epu32(ids, factor), 32);
+    const __m256i pair = _mm256_srl_epi64(product, shift);
+    const __m256i held = _mm256_i64gather_epi64(pairs, pair, 8);
+    const __m256i first = _mm256_cmpeq_epi64(_mm256_and_si256(held, low), ids);
+    const __m256i second = _mm256_cmpeq_epi64(_mm256_srli_epi64(held, 32), ids);
+    const __m256i found = _mm256_or_si256(first, second);
+    const __m256i slot = _mm256_sub_epi64(_mm256_add_epi64(pair, pair), second);
+    const __m256i own = _mm256_cvtepu32_epi64(_mm256_i64gather_epi32(hot_ranks, slot, 2));
+    const __m256i rank = _mm256_and_si256(own, rank_bits);
+    _mm256_storeu_si256(at, _mm256_blendv_epi8(ids, rank, found));
+    const auto cold = static_cast<uint32_t>(~_mm256_movemask_pd(_mm256_castsi256_pd(found)) & 15);
+    const __m128i positions =
+        _mm_add_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(kSet[cold])),
+                      _mm_set1_epi32(static_cast<int>(i)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(open + left), positions);
+    left += static_cast<size_t>(std::popcount(cold));
+  }
+  // Those after the last id are of no interest, and may be none of the table's.
+  while (left > 0 && open[left - 1] >= count) --left;
+  return left;
+}
+#else
 inline size_t rank_hot_ids(const HotRanks& hot, size_t count, uint64_t* ranks, uint32_t* open) {
   const uint32_t* ids = hot.ids.data();
   const uint16_t* hot_ranks = hot.ranks.data();
@@ -139,6 +178,7 @@ inline size_t rank_hot_ids(const HotRanks& hot, size_t count, uint64_t* ranks, u
   }
   return left;
 }
+#endif
 
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
 // Eight ids at once by the hash and the first level.

@@ -68,8 +68,12 @@ def measured(trial: Trial, ratios: Sequence[float], seed: int) -> list[dict[str,
     scattered = {field.name: rng.permutation(field.vocab_size) for field in fields}
     base = trial.scores(trial.base)["test"]
     rows = []
-    for label, places in (("by frequency", sorted_ids), ("in no order", scattered)):
-        own = moved(fields, places)
+    # Copies, all of them made now: the model's own tables are written to below.
+    orders = [
+        (label, places, moved(fields, places))
+        for label, places in (("by frequency", sorted_ids), ("in no order", scattered))
+    ]
+    for label, places, own in orders:
         priced = Priced.of(own, saec.Axes(), trial.metrics[0], seed=seed, progress=False)
         for ratio in ratios:
             result = compress_priced(priced, saec.Ratio(ratio))

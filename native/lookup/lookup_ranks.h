@@ -121,6 +121,13 @@ inline size_t pass_level(Level level, PassedIn passed_in, uint32_t* open, size_t
   return inside;
 }
 
+inline void pass_levels(const Level* level, const Level* last, uint32_t* open, size_t left,
+                        uint64_t* ranks) {
+  for (; level < last && left > 0; ++level)
+    left = level->listed ? pass_level(*level, passed_in_list, open, left, ranks)
+                         : pass_level(*level, passed_in_bits, open, left, ranks);
+}
+
 // open: OUT those of the first `count` ids that the hash does not know; their number. ranks: IN ids, OUT
 // ranks of the others. Ids up to the next multiple of four can be read, and what is in `open` after them
 // written.

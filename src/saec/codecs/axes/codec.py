@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from saec.artifact import Stored, entry_bytes
 from saec.clustering.rowmap import RowMap
-from saec.codecs.axes.candidates import TierOffers, TierRows, measure_tier
+from saec.codecs.axes.candidates import TierRows, measure_tier
 from saec.codecs.axes.encode import (
     CODES,
     INDEX,
@@ -21,9 +21,8 @@ from saec.codecs.axes.encode import (
     EncodeTiers,
     keeps_ids,
 )
-from saec.codecs.axes.joined_tails import joined_tails, undominated
-from saec.codecs.axes.lagrangian import Layered, sweep
-from saec.codecs.axes.mixed_layouts import mixed
+from saec.codecs.axes.joined_tails import joined_tails, layouts
+from saec.codecs.axes.lagrangian import Layered
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.sort_by_code import order_rows
 from saec.codecs.moments_and_samples import (
@@ -132,7 +131,7 @@ class Axes:
         ways = [tiers]
         if keeps_ids(placing):
             ways += joined_tails(rows, tiers, frame.nats, rng)
-        found = _layouts(field, ways, frame, keeps_ids(placing))
+        found = layouts(field, ways, frame, keeps_ids(placing))
         numbers = {len(layered.ways) for layered in found}
         placings = {number: _with_tiers(field, placing, number) for number in numbers}
         choices = [
@@ -289,17 +288,3 @@ def _with_tiers(field: Field, placing: Placing, number: int) -> Placing:
     if number == len(placing.bounds) - 1:
         return placing
     return ByRank.of(field.census, tier_bounds(field.vocab_size, number), "keep")
-
-
-def _layouts(
-    field: Field, ways: Sequence[Sequence[TierOffers]], frame: Frame, indexed: bool
-) -> list[Layered]:
-    """The layouts of all ``ways`` to cut rows into tiers that are worth a plan."""
-    found = []
-    for tiers in ways:
-        index_bits = 8 * TierIndex.planned_bytes(field.vocab_size, len(tiers)) if indexed else 0
-        layouts = sweep(tiers, 8 * field.dim * frame.stored.itemsize, frame.rest)
-        # What takes more than the table itself is not.
-        smaller = [layered for layered in layouts if layered.bits < 8 * field.nbytes]
-        found += [(layered, index_bits) for layered in mixed(smaller or layouts[:1])]
-    return [layered for layered, _ in (undominated(found) if len(ways) > 1 else found)]

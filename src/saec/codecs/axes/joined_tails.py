@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.codecs.axes.candidates import TierOffers, TierRows, measure_tier, sampled_shares
-from saec.codecs.axes.lagrangian import Layered
+from saec.codecs.axes.lagrangian import Layered, sweep
+from saec.codecs.axes.mixed_layouts import mixed
+from saec.codecs.axes.principal_axes import Frame
+from saec.format.tier_index import TierIndex
+from saec.tables.field import Field
 
-__all__ = ["joined_tails", "undominated"]
+__all__ = ["joined_tails", "layouts"]
 
 _SAMPLED_ROWS = 1 << 15  # of a joined tail
 
@@ -54,7 +58,21 @@ def _joined(tiers: Sequence[TierRows], rng: np.random.Generator) -> TierRows:
     return TierRows(np.concatenate(coordinates), np.concatenate(shares), count)
 
 
-def undominated(found: Iterable[tuple[Layered, int]]) -> list[tuple[Layered, int]]:
+def layouts(
+    field: Field, ways: Sequence[Sequence[TierOffers]], frame: Frame, indexed: bool
+) -> list[Layered]:
+    """The layouts of all ``ways`` to cut rows into tiers that are worth a plan."""
+    found: list[tuple[Layered, int]] = []
+    for tiers in ways:
+        index_bits = 8 * TierIndex.planned_bytes(field.vocab_size, len(tiers)) if indexed else 0
+        swept = sweep(tiers, 8 * field.dim * frame.stored.itemsize, frame.rest)
+        # What takes more than the table itself is not.
+        smaller = [layered for layered in swept if layered.bits < 8 * field.nbytes]
+        found += [(layered, index_bits) for layered in mixed(smaller or swept[:1])]
+    return [layered for layered, _ in (_undominated(found) if len(ways) > 1 else found)]
+
+
+def _undominated(found: Iterable[tuple[Layered, int]]) -> list[tuple[Layered, int]]:
     """Layouts, each with the bits of its index, than which none is smaller and better."""
     kept: list[tuple[Layered, int]] = []
     for layered, index_bits in sorted(found, key=_size_and_nats):

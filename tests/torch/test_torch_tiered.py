@@ -515,3 +515,20 @@ def test_on_cuda(tiered: Make, keep: bool) -> None:
     assert torch.equal(module.to("cuda")(ids.to("cuda")).cpu(), expected)
     there = compressed(nn.Embedding(1500, 4, device="cuda"), field)
     assert torch.equal(there(ids.to("cuda")).cpu(), decoded(field)[ids])
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_another_index_written_in_place_is_seen(tiered: Make, count: int) -> None:
+    field = tiered("user", 300, keep=True)
+    module = compressed(nn.Embedding(300, 4), field)
+    ids = torch.arange(300)[-count:]
+    with torch.no_grad():
+        before = module(ids)
+        tiers, _ = field.index.locate(np.arange(300))
+        other = TierIndex.of(tiers[::-1], field.index.tiers)
+        module.table.index.copy_(torch.from_numpy(other.data))
+        moved = TieredField(
+            "user", field.layout, field.codes, field.values, field.axes, other, "float32"
+        )
+        assert torch.equal(module(ids), decoded(moved)[ids])
+        assert not torch.equal(module(ids), before)

@@ -87,6 +87,12 @@ uint64_t index_bytes(uint64_t rows, const std::vector<uint64_t>& first_ranks) {
 void prepare_index(const std::vector<uint64_t>& first_ranks, const uint8_t* index, Table& table) {
   lay_levels(table.rows, first_ranks, index, table.levels);
   const std::vector<Level>& levels = table.levels;
+  for (size_t i = 0; i < levels.size() && table.members.ranks.empty(); ++i) {
+    if (levels[i].members > MemberRanks::kMost) continue;
+    table.members.level = i;
+    for (uint64_t member = 0; member < levels[i].members; ++member)
+      table.members.ranks.push_back(static_cast<uint16_t>(rank_within(levels, i + 1, member)));
+  }
   size_t depth = 0;  // members of the level before are all hot
   while (depth < levels.size() && levels[depth].members > kHotRanks) ++depth;
   const uint64_t count = depth < levels.size() ? levels[depth].members : 0;

@@ -79,6 +79,13 @@ struct HotRanks {
   size_t first_slot(uint32_t id) const { return 2 * size_t{(id * kFactor) >> shift}; }
 };
 
+// Ranks of all members of a level, so that further levels need not be asked.
+struct MemberRanks {
+  static constexpr uint64_t kMost = 1 << 16;  // members
+  size_t level = ~size_t{0};
+  std::vector<uint16_t> ranks;
+};
+
 // A tier's codes: where they are, and which parts they belong to.
 struct TierCodes {
   uint64_t first_rank, first_bit, row_bits;
@@ -132,6 +139,7 @@ struct Table {
   size_t rank = 0;
   std::vector<Level> levels;  // of the last tier first; none where ids are ranks
   HotRanks hot;
+  MemberRanks members;  // of the first level that has few enough
   std::vector<std::pair<uint64_t, uint64_t>> decoded;  // bytes of codes whose rows are stored decoded
   Frame frame;
   std::vector<uint64_t> pads, pad_rows;  // ids whose stored row is another

@@ -121,11 +121,13 @@ inline size_t pass_level(Level level, PassedIn passed_in, uint32_t* open, size_t
   return inside;
 }
 
-inline void pass_levels(const Level* level, const Level* last, uint32_t* open, size_t left,
-                        uint64_t* ranks) {
+// Those that are left are members of the last level; their number.
+inline size_t pass_levels(const Level* level, const Level* last, uint32_t* open, size_t left,
+                          uint64_t* ranks) {
   for (; level < last && left > 0; ++level)
     left = level->listed ? pass_level(*level, passed_in_list, open, left, ranks)
                          : pass_level(*level, passed_in_bits, open, left, ranks);
+  return left;
 }
 
 // open: OUT those of the first `count` ids that the hash does not know; their number. ranks: IN ids, OUT
@@ -297,7 +299,10 @@ inline void rank_ids(const Table& table, size_t count, uint64_t* ranks) {
   } else {
     for (; left < count; ++left) open[left] = static_cast<uint32_t>(left);
   }
-  pass_levels(table.levels.data() + next, table.levels.data() + table.levels.size(), open, left, ranks);
+  const size_t last = std::min(table.members.level + 1, table.levels.size());
+  left = pass_levels(table.levels.data() + next, table.levels.data() + last, open, left, ranks);
+  const uint16_t* own = table.members.ranks.data();
+  for (size_t k = 0; k < left; ++k) ranks[open[k]] = own[ranks[open[k]]];
 }
 
 // The same by the index alone, as it is at the time.

@@ -67,7 +67,7 @@ class AskedKeys:
             own = name.removeprefix(prefix)
             keys = np.concatenate([self.of_ids(own), self._extended(own)[1]])
             rows = torch.from_numpy(field.lookup(keys))
-            model.embeddings[own] = nn.Embedding.from_pretrained(rows)
+            model.embeddings[own] = nn.Embedding(len(rows), field.dim, _weight=rows)
         model.vocab_sizes = self.sizes
 
     def _ids(self, name: str) -> NDArray[np.int32]:

@@ -60,7 +60,7 @@ def encode(
         ids[:, place] = coded.ids
         frequencies[field] = coded.counts
         values[field] = coded.values
-        if asked is not None:
+        if asked is not None and coded.keys is not None:
             asked[:, place] = coded.keys
     return Log(
         name=name,

@@ -21,7 +21,7 @@ from saec.keys.kinds import KeyKind, check_kind
 from saec.keys.static_function import StaticFunction
 from saec.tables.field_keys import KEY_BYTES
 
-__all__ = ["KeyedField", "keyed_details"]
+__all__ = ["KeyKind", "KeyedField", "keyed_details"]
 
 _AXES_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 # Roles in a file of the function's tensors.
@@ -115,6 +115,17 @@ class KeyedField(CompressedField):
             "lengths": self.lengths,
             "values": self.values,
             "axes": self.axes,
+        }
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """See :class:`CompressedField`; with the kind of the keys, how many strings are stored, how
+        often unknown keys are taken for known ones, and the bill."""
+        return super().description | {
+            "keys": str(self.key_kind),
+            "strings": self.function.keys,
+            "false_positive_rate": self.false_positive_rate,
+            "bill": self.bill,
         }
 
     @property

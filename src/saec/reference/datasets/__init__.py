@@ -77,9 +77,7 @@ def load(
         raise DataError(f"task {task!r} needs the path of its data")
     _check_options(task, LOADERS[task], options)
     rows = LOADERS[task](Path(path), seed, **options)
-    return encode(
-        rows.columns, rows.labels, rows.split, task, vocabularies=vocabularies, keys=keys
-    )
+    return encode(rows.columns, rows.labels, rows.split, task, vocabularies=vocabularies, keys=keys)
 
 
 def _check_options(task: str, loader: Callable[..., object], options: dict[str, Any]) -> None:

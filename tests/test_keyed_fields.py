@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,22 @@ def test_saved_is_loaded(example: Example, result: saec.Compressed, tmp_path: Pa
     assert (tmp_path / "model.saec").stat().st_size == result.nbytes
     asked = np.concatenate([example.keys, random_keys(5000)])
     assert np.array_equal(loaded["user"].lookup(asked), result["user"].lookup(asked))
+
+
+def test_written_in_a_stream_and_pickled(
+    example: Example, result: saec.Compressed, tmp_path: Path
+) -> None:
+    written = saec.compress(
+        [example.field()],
+        saec.Ratio(30),
+        metrics=example.metrics,
+        out=tmp_path / "model.saec",
+        progress=False,
+    )
+    pickled = pickle.loads(pickle.dumps(result["user"]))
+    rows = result["user"].lookup(example.keys)
+    assert np.array_equal(written["user"].lookup(example.keys), rows)
+    assert np.array_equal(pickled.lookup(example.keys), rows)
 
 
 def test_exact_keys_are_all_known_and_others_are_not(example: Example) -> None:

@@ -53,7 +53,7 @@ def bytes_all_in(result: Compressed) -> int:
 def _key_bytes(field: CompressedField) -> int:
     if isinstance(field, KeyedField):
         return 0
-    ranked = isinstance(field, TieredField) and field.vectors is None
+    ranked = isinstance(field, TieredField) and field.index is None and len(field.layout.tiers) > 1
     return KEY_BYTES + (4 if ranked else 0)
 
 

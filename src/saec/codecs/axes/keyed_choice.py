@@ -33,7 +33,7 @@ __all__ = [
 # each bit of the longest string in each block, each such bit, each of the first few keys, and for
 # all.
 FUNCTION_FACTOR, _BLOCK_BYTES, _COLUMN_BYTES, _STEP_BYTES = 1.03, 3, 0.45, 3
-_FEW_KEYS, _FEW_BYTES, _FUNCTION_BYTES = 200, 0.5, 32
+_FEW_KEYS, _FEW_BYTES, _FUNCTION_BYTES = 200, 1.3, 40
 _SMALL_BYTES = 1 << 12  # that do not matter, of a field that may take more than its rows
 _NUMBERS = 48  # bytes that numbers of a function and its tensors take in a record, at most
 

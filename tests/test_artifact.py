@@ -238,7 +238,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {
         "its record says float16 (3, 2) and weights; its tensors make float32 (3, 2) of weights",
     ),
     "weights with details": (item(details=b"a"), "damaged field 'item': its record says"),
-    "unknown codec": (user(codec=3), "field 'user': codec 3 is unknown"),
+    "unknown codec": (user(codec=4), "field 'user': codec 4 is unknown"),
     "codec of another field": (item(codec=1, details=b"\2"), "field 'item': there is no tensor"),
     "empty name": (user(name=""), "is a string that is not empty, not ''"),
     "names twice": (item(name="user"), "field names are not unique"),
@@ -271,7 +271,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "no code_bits": (user(details=b""), "0 bytes do not say the width of a code"),
     "two code_bits": (user(details=b"\2\2"), "2 bytes do not say the width of a code"),
     "details beyond the record": (user(details=b"\2" * 200), "200 bytes do not say the width of"),
-    "role unknown": (tensor(0, 8, "U8", [1], b"a"), "field 'user': role 8 is unknown, or out of"),
+    "role unknown": (tensor(0, 11, "U8", [1], b"a"), "field 'user': role 11 is unknown, or out of"),
     "tensor dtype zero": (tensor(0, "codes", 0, [9], bytes(9)), "field 'user': dtype 0 is unknown"),
     "tensor dtype unknown": (tensor(0, "codes", 15, [9], bytes(9)), "dtype 15 is unknown"),
     "tensor without lengths": (

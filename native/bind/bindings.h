@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "system/cores.h"
+#include "keys/static_function.h"
 #include "lookup/lookup.h"
 #include "system/simd.h"
 #include "system/workers.h"
@@ -68,12 +69,19 @@ struct BoundTable {
   std::vector<float> own;  // stored rows that were decoded once
 };
 
+// A static function for lookups, and the arrays that it reads.
+struct BoundFunction {
+  saec::StaticFunction function;
+  Vector<uint8_t> bits, directory;
+};
+
 // At most so many (0: as many as there are), and no more than are worth starting.
 inline int lookup_threads(int threads, size_t ids) {
   constexpr size_t kWorth = size_t{1} << 13;
   return used_threads(threads, 1 + ids / kWorth);
 }
 
+void bind_keyed(nb::module_& module);
 void bind_keys(nb::module_& module);
 void bind_lookups(nb::module_& module);
 void bind_shortcuts(nb::module_& module);

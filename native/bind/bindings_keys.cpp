@@ -74,12 +74,6 @@ std::vector<saec::ColumnStep> steps_of(const Matrix<uint32_t>& steps, uint32_t c
   return result;
 }
 
-// A function for lookups, and the arrays that it reads.
-struct BoundFunction {
-  saec::StaticFunction function;
-  Vector<uint8_t> bits, directory;
-};
-
 BoundFunction bound_function(Vector<uint8_t> bits, Vector<uint8_t> directory, uint64_t blocks,
                              uint32_t fingerprint_bits, uint32_t value_bits,
                              Matrix<uint32_t> steps) {

@@ -186,6 +186,24 @@ def hash_strings(
     threads: int = 0,
 ) -> int: ...
 
+class KeyedTable:
+    def read_rows(
+        self,
+        hashes: NDArray[uint64],
+        rows: NDArray[float32],
+        classes: NDArray[int32],
+        threads: int = 0,
+        isa: str = "auto",
+    ) -> None: ...
+
+def keyed_table(
+    function: FunctionTable,
+    parts: NDArray[int64],
+    lengths: NDArray[uint8],
+    values: NDArray[float32],
+    axes: NDArray[float32],
+) -> KeyedTable: ...
+
 class FunctionTable:
     def look_up(
         self,

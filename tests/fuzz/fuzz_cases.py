@@ -19,6 +19,8 @@ from fuzz_spoil import spoiled, spoiled_safetensors, spoiled_zip
 from saec import load, load_metrics
 from saec.errors import SaecError
 from saec.format.compressed import Compressed
+from saec.format.keyed_field import KeyedField
+from saec.keys.kinds import KeyKind
 from saec.serve import grpc_body, rest_body
 from saec.serve.grpc_messages import message
 from saec.serve.lookup_model import LookupModel
@@ -154,14 +156,19 @@ def _use_artifact(result: Compressed, rng: Random) -> None:
     for field in fields:
         last = field.vocab_size - 1
         ids = np.array([0, last, last // 2, *(rng.randrange(last + 1) for _ in range(40))])
+        if isinstance(field, KeyedField):
+            ids = ids.astype(str) if field.key_kind == KeyKind.TEXT else ids
+            field.contains(ids)
         field.lookup(ids)
-        field.lookup(ids.astype(np.int64), dtype=np.float16)
+        field.lookup(ids, dtype=np.float16)
         field.pool(ids, [0, 0, 3, len(ids) - 1], mode=rng.choice(["sum", "mean", "max"]))
-        if field.vocab_size * field.dim < _DECODED_VALUES:
+        if not isinstance(field, KeyedField) and field.vocab_size * field.dim < _DECODED_VALUES:
             field.decode()
         _ = field.entry, repr(field), field._repr_html_()
     if fields:
-        result.lookup({field.name: [0, field.vocab_size - 1] for field in fields})
+        plain = [field for field in fields if not isinstance(field, KeyedField)]
+        if plain:
+            result.lookup({field.name: [0, field.vocab_size - 1] for field in plain})
     _ = repr(result), result._repr_html_(), result.nbytes
 
 

@@ -32,7 +32,7 @@ def write_seeds(folder: Path) -> None:
 
 def _artifacts(folder: Path) -> None:
     all_kinds().save(folder / "all.saec")
-    for name in ("golden", "ordered"):
+    for name in ("golden", "ordered", "keyed"):
         shutil.copy(TESTS / "golden" / f"{name}.saec", folder)
 
 

@@ -1,7 +1,7 @@
 """Write golden.saec: every kind of tensor that format 3 knows, with numbers chosen by hand.
 
-And sharded.saec with its shards, of which one tensor has two; and ordered.saec, whose rows are in
-order of their codes.
+And sharded.saec with its shards, of which one tensor has two; ordered.saec, whose rows are in
+order of their codes; and keyed.saec, which is asked by keys.
 
 Run it only when the format gets a new number: old files must stay readable, bit for bit.
 """
@@ -20,14 +20,21 @@ from saec.bits.packing import PackedCodes, PackedRows
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook
 from saec.format.compressed import Compressed
+from saec.format.key_strings import KeyStrings
+from saec.format.keyed_field import KeyedField
+from saec.format.keyed_layout import KeyedLayout, SymbolPart
 from saec.format.raw_field import RawField
 from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 from saec.format.tiered_field import TieredField
+from saec.keys.building import build_function
+from saec.keys.hashing import hash_keys
+from saec.keys.kinds import KeyKind
 
 GOLDEN = Path(__file__).with_name("golden.saec")
 SHARDED = Path(__file__).with_name("sharded.saec")
 ORDERED = Path(__file__).with_name("ordered.saec")
+KEYED = Path(__file__).with_name("keyed.saec")
 RUN = "0123456789abcdef"
 
 
@@ -102,6 +109,34 @@ def ordered() -> Compressed:
     return Compressed([field])
 
 
+KEYS = ["alice", "bob", "", "Gr\u00fc\u00dfe", "carol"]
+
+
+def keyed() -> Compressed:
+    """Five keys in two classes: a table of two axes, with a grid behind it whose codewords need a
+    second string; and a symbol that only tells the class, with a table behind it."""
+    grid = SymbolPart(24, 1, 0, 1)
+    layout = KeyedLayout(((SymbolPart(2, 2), grid), (SymbolPart(1, 0), SymbolPart(3, 1))))
+    lengths = np.array([2, 4, 3, 1, 2, 2], np.uint8)
+    values = np.array([1, 0.5, -2, 4, -1, 0.25, 3, -5, 0.5], np.float16)
+    strings, hashes = KeyStrings(layout, lengths), hash_keys(KEYS, seed=3)
+    rows = [[0, 1, 2], [3, 4]]
+    symbols = [[[0, 1, 0], [1, 0, 23]], [[0, 0], [2, 0]]]
+    parts = [
+        string
+        for number, own in enumerate(rows)
+        for string in strings.strings(number, [*map(np.array, symbols[number])], hashes[own])
+    ]
+    function = build_function(
+        np.concatenate([part.hashes for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+    )
+    axes = np.array([[1, 0, 0.5], [0, 2, 0], [0, 0, -4], [10, 20, 30]], np.float16)
+    stored = (layout, lengths, values, axes, function)
+    return Compressed([KeyedField("user", 5, *stored, "float32", KeyKind.TEXT, 3)])
+
+
 def sharded() -> tuple[ClusteredField, RawField]:
     """Codes that do not fit into one shard of the smallest size, and three rows."""
     thirds = Codebook(np.array([[1, -2], [0.5, 4], [3, 0.125]], np.float32))
@@ -129,3 +164,4 @@ if __name__ == "__main__":
     golden().save(GOLDEN)
     save_sharded(SHARDED)
     ordered().save(ORDERED)
+    keyed().save(KEYED)

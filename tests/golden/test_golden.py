@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from make_golden import GOLDEN, ORDERED, RUN, SHARDED, golden, ordered, save_sharded
+from documented import documented_reader
+from make_golden import (
+    GOLDEN,
+    KEYED,
+    KEYS,
+    ORDERED,
+    RUN,
+    SHARDED,
+    golden,
+    keyed,
+    ordered,
+    save_sharded,
+)
 
 import saec
-
-FORMAT = Path(__file__).resolve().parents[2] / "docs" / "format.md"
+from saec.keys.hashing import hash_keys
 
 # (10, 20, 30) + x (1, 0, 0.5) + y (0, 2, 0) + z (0, 0, -4); x is -1, -0.5, 0, 0.5 in turn, y and z
 # are 1 and 0.25, then -2 and 0.5. The last two rows have x of -5 and 3, y of 0 and z of 0.125.
@@ -66,17 +77,7 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def read() -> Callable[[Path], dict[str, np.ndarray]]:
-    """The documented decoder, up to where it is called; it imports numpy alone, beside Python's."""
-    [block] = re.findall(r"```python\n(import json\n.*?)\ntables = ", FORMAT.read_text(), re.DOTALL)
-    assert re.findall(r"^(?:import|from) .*", block, re.MULTILINE) == [
-        "import json",
-        "import numpy as np",
-        "from itertools import chain, islice",
-        "from pathlib import Path",
-    ]
-    namespace: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {}
-    exec(compile(block, str(FORMAT), "exec"), namespace)
-    return namespace["read"]
+    return documented_reader()
 
 
 def test_documented_decoder_gives_literal_numbers(
@@ -118,6 +119,24 @@ def test_rows_in_order_give_literal_numbers(
     ]
     assert read(ORDERED)["movie"].tolist() == rows
     assert saec.load(ORDERED)["movie"].decode().tolist() == rows
+
+
+def test_keys_give_literal_numbers(read: Callable[[Path], dict[str, Any]]) -> None:
+    # (10, 20, 30) + x (1, 0, 0.5) + y (0, 2, 0) + z (0, 0, -4); x and y are (1, 0.5) or (-2, 4), z
+    # -0.75, -1 and 4.75; the last two have x of 0.5 and 3, and y and z of 0.
+    rows = [[11, 21, 33.5], [8, 28, 33], [11, 21, 11.5], [10.5, 20, 30.25], [13, 20, 31.5]]
+    row = read(KEYED)["user"]
+    assert [row(own).tolist() for own in hash_keys(KEYS, seed=3).tolist()] == rows
+    loaded = saec.load(KEYED)["user"]
+    assert loaded.lookup(KEYS).tolist() == rows
+    unknown = [f"nobody {number}" for number in range(500)]
+    documented = [row(own) for own in hash_keys(unknown, seed=3).tolist()]
+    assert np.array_equal(loaded.lookup(unknown), documented)
+
+
+def test_keys_are_written_as_ever(tmp_path: Path) -> None:
+    keyed().save(tmp_path / "now.saec")
+    assert (tmp_path / "now.saec").read_bytes() == KEYED.read_bytes()
 
 
 def test_the_file_is_written_as_ever(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ def test_sizes_by_hand() -> None:
     result = Compressed([RawField("x.a", np.ones((3, 2), np.float16)), clustered, tiered])
     found = sizes(result, "x.")
     assert (found["nbytes"], found["ratio"]) == (result.nbytes, result.compression_ratio)
+    # 8 bytes a key, and 4 more where ids are ranks; against float32 rows and keys.
+    assert found["bytes_all_in"] == result.nbytes + 303 * 8 + 300 * 12
+    assert found["ratio_all_in"] == 603 * 16 / found["bytes_all_in"]
     assert found["original_nbytes"] == 12 + 2400 + 2400
     assert found["field_original_bytes"] == {"a": 12, "b": 2400, "c": 2400}
     assert found["field_bytes"]["a"] == 12

@@ -19,7 +19,19 @@ from saec.errors import ArtifactError
 __all__ = ["ROLES", "Entry", "Place", "Record", "Stored", "read_record", "record_of"]
 
 # In the order of their numbers in a file, from 0 on: append only.
-ROLES = ("weights", "codes", "codebook", "grid", "axes", "values", "tiers", "starts")
+ROLES = (
+    "weights",
+    "codes",
+    "codebook",
+    "grid",
+    "axes",
+    "values",
+    "tiers",
+    "starts",
+    "lengths",
+    "directory",
+    "steps",
+)
 
 Stored = NDArray[Any] | ShardedTensor
 """A tensor of a field: an array in memory or mapped, or bytes that workers left in shards."""

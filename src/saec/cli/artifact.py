@@ -57,6 +57,7 @@ def info(
     else:
         console().print(size_table(result))
         _print_tiers(result)
+        _print_bill(result)
         shards = f", shards: {result.shard_count}" if result.shard_count else ""
         typer.echo(f"{_renumbered(result)}{predicted(result)}format {FORMAT}{shards}")
 
@@ -65,8 +66,13 @@ def lookup(
     artifact: Artifact,
     field: Annotated[str, typer.Argument(metavar="FIELD", help="The field's name.")],
     ids: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Row numbers; - reads them from stdin.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="[ID...]", help="Row numbers; - reads them from stdin."),
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="A key, of a field that has some; several times."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write a float32 .npy file.")
@@ -88,8 +94,8 @@ def lookup(
         if as_json:
             raise UsageError("give --json or --out, not both")
         check_out(out, artifact)
-    numbers = _ids(ids, result[field])
-    rows = result[field].lookup(numbers)
+    asked = _asked(result[field], ids or [], key or [])
+    rows = result[field].lookup(asked)
     if out is not None:
         _save_rows(out, rows)
         if not quiet:
@@ -97,9 +103,28 @@ def lookup(
     elif as_json:
         # By way of text, for the shortest digits that give the same float32.
         values = [[float(str(value)) for value in row] for row in rows]
-        typer.echo(json.dumps({"field": field, "ids": numbers, "rows": values}))
+        typer.echo(json.dumps({"field": field, "keys" if key else "ids": asked, "rows": values}))
     else:
         typer.echo("".join(" ".join(map(str, row)) + "\n" for row in rows), nl=False)
+
+
+def _asked(field: CompressedField, ids: list[str], keys: list[str]) -> list[Any]:
+    """The ids or keys of a command line, as the field takes them."""
+    from saec.format.keyed_field import KeyedField
+    from saec.keys.kinds import KeyKind
+
+    if not isinstance(field, KeyedField):
+        if keys or not ids:
+            raise UsageError(f"field {field.name!r} has ids: give row numbers, and no --key")
+        return _ids(ids, field)
+    if ids or not keys:
+        raise UsageError(f"field {field.name!r} has keys: give --key, and no row numbers")
+    if field.key_kind == KeyKind.TEXT:
+        return list(keys)
+    try:
+        return [int(text) for text in keys]
+    except ValueError as error:
+        raise IdError(f"field {field.name!r}: its keys are whole numbers; {error}") from error
 
 
 def _described(field: CompressedField) -> dict[str, Any]:
@@ -137,6 +162,28 @@ def _print_tiers(result: Compressed) -> None:
     if tiered:
         console().print()
         console().print(_tier_table(tiered))
+
+
+def _print_bill(result: Compressed) -> None:
+    """What the bytes of fields with keys are for, against rows and keys in full."""
+    from saec.format.keyed_field import KeyedField
+
+    keyed = [field for field in result.values() if isinstance(field, KeyedField)]
+    if not keyed:
+        return
+    columns = (
+        "strings\nof keys",
+        "symbols",
+        "axes",
+        "rows and\n8-byte keys",
+        "unknown keys\ntaken for known",
+    )
+    table = plain_table(columns, "field")
+    for field in keyed:
+        bytes_ = [f"{nbytes:,}" for nbytes in (*field.bill.values(), field.original_nbytes)]
+        table.add_row(field.name, *bytes_, f"{100 * field.false_positive_rate:.2g} %")
+    console().print()
+    console().print(table)
 
 
 def _tier_table(fields: Iterable[TieredField]) -> Table:

@@ -108,6 +108,9 @@ LossIncreases = Annotated[
 Names = Annotated[
     bool, typer.Option("--names", help="Keep features' names for pictures; takes memory.")
 ]
+Keyed = Annotated[
+    bool, typer.Option("--keyed", help="Give axes raw keys in place of ids, unseen ones too.")
+]
 ResultsFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Results file to write.")
 ]
@@ -125,6 +128,7 @@ def bench(
     bit_price: BitPrice = None,
     loss_increases: LossIncreases = "",
     names: Names = False,
+    keyed: Keyed = False,
     out: ResultsFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -147,6 +151,7 @@ def bench(
         loss_increases=_split("--loss-increases", loss_increases, float),
         seeds=_split("--seeds", seeds, int),
         names=names,
+        keyed=keyed,
     )
     results = experiment.bench(benchmark, progress=not quiet, on_row=None if quiet else _tell_row)
     if out is not None:
@@ -208,7 +213,8 @@ def _tell_row(row: Mapping[str, Any]) -> None:
     """One line per measurement; a bench may take hours."""
     # The plain stream, which a progress bar lets through above itself.
     sys.stderr.write(
-        f"seed {row['seed']}: {row['method']} at ratio {row['ratio']:.1f}: "
+        f"seed {row['seed']}: {row['method']} at ratio {row['ratio']:.1f} "
+        f"({row['ratio_all_in']:.1f} with the vocabulary): "
         f"dAUC {row['auc'] - row['base_auc']:+.5f}, "
         f"dlogloss {row['logloss'] - row['base_logloss']:+.5f}{_predicted(row)}\n"
     )

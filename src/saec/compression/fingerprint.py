@@ -28,7 +28,15 @@ def fingerprint(
     """A hash of all that the artifact depends on; of files, their sizes and times of change."""
     known = {
         "versions": [version("saec"), artifact.FORMAT],
-        "fields": [[field.name, field.rows.identity, field.counts.identity] for field in fields],
+        "fields": [
+            [
+                field.name,
+                field.rows.identity,
+                field.counts.identity,
+                None if field.keys is None else field.keys.identity,
+            ]
+            for field in fields
+        ],
         "metrics": None if metrics is None else _hashed(metrics),
         "asked": [repr(budget), repr(codec), seed],
     }

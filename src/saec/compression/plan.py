@@ -98,6 +98,7 @@ class Priced:
         checked = check_fields(fields)
         known = None if metrics is None else check_metrics(checked, metrics)
         codec = codec or default_codec(known)
+        _check_keys(checked, codec)
         check_reachable(checked, budget, codec)
         options = tuple(
             _offered(
@@ -130,6 +131,9 @@ class Priced:
                 raise BudgetError(
                     f"{budget} needs metrics, and a codec that leaves the number of clusters open"
                 )
+            least = sum(min(one.distortion for one in row) for row in self.options)
+            if least > budget.value:  # only fields with keys have no option without any loss
+                raise BudgetError(f"{budget} cannot be met: the least predicted is {least:.3g}")
             return allocate_within(self.options, budget.value)
         return self._within(budget)
 
@@ -153,7 +157,10 @@ def check_reachable(fields: Sequence[Field], budget: Budget | None, codec: Codec
         return
     limit = _limit(budget, fields)
     size = artifact.FIXED_BYTES + sum(
-        min(artifact.entry_bytes(one.least(field).entry) for one in (codec, Raw()))
+        min(
+            artifact.entry_bytes(one.least(field).entry)
+            for one in ((codec, Raw()) if field.keys is None else (codec,))
+        )
         for field in fields
     )
     if size > limit:
@@ -179,6 +186,19 @@ def _unreachable(budget: SizeBudget, limit: int, size: int, fields: Sequence[Fie
 def default_codec(metrics: Mapping[str, object] | None) -> Codec:
     """The codec of who gives none."""
     return Axes()
+
+
+def _check_keys(fields: Sequence[Field], codec: Codec) -> None:
+    """Refuse fields with keys for a codec that codes none.
+
+    Raises:
+        OptionError: in this case; names the field.
+    """
+    keyed = [field.name for field in fields if field.keys is not None]
+    if keyed and not isinstance(codec, Axes):
+        raise OptionError(
+            f"field {keyed[0]!r} has keys, which {codec!r} cannot code; use saec.Axes()"
+        )
 
 
 def check_request(codec: object, seed: object) -> None:
@@ -236,7 +256,10 @@ def field_rng(seed: int, field: Field, purpose: int) -> np.random.Generator:
 
 
 def _offered(codec: Codec, field: Field, options: Sequence[Option]) -> list[Option]:
-    """Options of ``codec`` that are smaller than the table itself, and the table."""
+    """Options of ``codec`` that are smaller than the table itself, and the table; a field with keys
+    has the codec's alone."""
+    if field.keys is not None:
+        return [replace(option, choice=CodecChoice(codec, option.choice)) for option in options]
     raw = Raw().option(field)
     own = [
         replace(option, choice=CodecChoice(codec, option.choice))

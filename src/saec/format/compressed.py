@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import saec.artifact as artifact
-from saec.bits.packing import whole_ids
 from saec.errors import ArtifactError, FieldError, did_you_mean
 from saec.format.compressed_field import SIZE_HEADING, CompressedField, size_cells
 from saec.format.model_size import ModelSize
-from saec.format.native_lookup import Bags, Mode, bags_of, gather, output_dtype
+from saec.format.native_lookup import Bags, LookupTable, Mode, bags_of, gather, output_dtype
 from saec.format.permutation_file import (
     permutation_path,
     remove_permutations,
@@ -106,7 +105,8 @@ class Compressed(Mapping[str, CompressedField]):
         """Rows of a batch, of several fields in one call: (batch, sum of their dims).
 
         Args:
-            ids: (batch,) integers by field name; rows stand side by side in the order given.
+            ids: (batch,) integers by field name, or keys of a field that has some; rows stand side
+                by side in the order given.
             dtype: float32, float16 or bfloat16.
             threads: at most so many; 0 for as many as there are.
 
@@ -115,10 +115,12 @@ class Compressed(Mapping[str, CompressedField]):
             IdError: an id lies outside its field.
             ArtifactError: the file is damaged.
         """
-        bags = {name: Bags(whole_ids(some, self._place(name))) for name, some in ids.items()}
-        for name, field in bags.items():
-            if field.ids.ndim != 1:
-                raise FieldError(f"field {name!r}: ids have shape {field.ids.shape}, not (batch,)")
+        bags = {}
+        for name, some in ids.items():
+            table, whole = self._known(name).asked(some, threads)
+            if whole.ndim != 1:
+                raise FieldError(f"field {name!r}: ids have shape {whole.shape}, not (batch,)")
+            bags[name] = table, Bags(whole)
         return self._gathered(bags, dtype, threads)
 
     def pool(
@@ -134,8 +136,8 @@ class Compressed(Mapping[str, CompressedField]):
         """Reduced bags of a batch, of several fields in one call: (batch, sum of their dims).
 
         Args:
-            ids: (m,) integers by field name, each field with an m of its own; reduced rows stand
-                side by side in the order given.
+            ids: (m,) integers or keys by field name, each field with an m of its own; reduced rows
+                stand side by side in the order given.
             offsets: (batch,) by field name; see :meth:`CompressedField.pool`, also for the rest.
             per_sample_weights: (m,) by field name; fields that are left out count each id once.
             mode: ``sum``, ``mean`` or ``max``.
@@ -153,16 +155,18 @@ class Compressed(Mapping[str, CompressedField]):
         for name in (*ids, *weights):
             if name not in offsets or name not in ids:
                 raise FieldError(f"field {name!r} has no offsets, or no ids")
-        bags = {
-            name: bags_of(some, offsets[name], weights.get(name), mode, self._place(name))
-            for name, some in ids.items()
-        }
+        bags = {}
+        for name, some in ids.items():
+            field = self._known(name)
+            table, whole = field.asked(some, threads)
+            own = bags_of(whole, offsets[name], weights.get(name), mode, field.place)
+            bags[name] = table, own
         return self._gathered(bags, dtype, threads)
 
-    def _place(self, name: str) -> str:
+    def _known(self, name: str) -> CompressedField:
         if name not in self._fields:
             raise FieldError(self._unknown(name))
-        return self._fields[name].place
+        return self._fields[name]
 
     def _unknown(self, name: str) -> str:
         return (
@@ -170,16 +174,18 @@ class Compressed(Mapping[str, CompressedField]):
             f"{did_you_mean(str(name), self)}"
         )
 
-    def _gathered(self, bags: Mapping[str, Bags], dtype: DTypeLike, threads: int) -> NDArray[Any]:
-        counts = {name: field.count for name, field in bags.items()}
+    def _gathered(
+        self, bags: Mapping[str, tuple[LookupTable, Bags]], dtype: DTypeLike, threads: int
+    ) -> NDArray[Any]:
+        counts = {name: own.count for name, (_, own) in bags.items()}
         if len(set(counts.values())) != 1:
             raise FieldError(f"a batch has as many rows in each field, not {counts}")
         fields = [self._fields[name] for name in bags]
         width = sum(field.dim for field in fields)
         rows = np.empty((next(iter(counts.values())), width), dtype=output_dtype(dtype))
         gather(
-            [field.lookup_table for field in fields],
-            list(bags.values()),
+            [table for table, _ in bags.values()],
+            [own for _, own in bags.values()],
             [field.place for field in fields],
             rows,
             threads,

@@ -191,8 +191,8 @@ class CompressedField(ABC):
             IdError: an id lies outside [0, vocab_size).
             ArtifactError: the file is damaged.
         """
-        whole = whole_ids(ids, self.place)
-        rows = self._gathered(Bags(whole.reshape(-1)), dtype, threads)
+        table, whole = self.asked(ids, threads)
+        rows = self._gathered(table, Bags(whole.reshape(-1)), dtype, threads)
         return rows.reshape(*whole.shape, self.dim)
 
     def pool(
@@ -220,12 +220,24 @@ class CompressedField(ABC):
             ValueError: weights with another mode than sum, or of another length.
             ArtifactError: the file is damaged.
         """
-        bags = bags_of(ids, offsets, per_sample_weights, mode, self.place)
-        return self._gathered(bags, dtype, threads)
+        table, whole = self.asked(ids, threads)
+        bags = bags_of(whole, offsets, per_sample_weights, mode, self.place)
+        return self._gathered(table, bags, dtype, threads)
 
-    def _gathered(self, bags: Bags, dtype: DTypeLike, threads: int) -> NDArray[Any]:
+    def asked(self, ids: ArrayLike, threads: int = 0) -> tuple[LookupTable, NDArray[np.integer]]:
+        """What the native core reads the rows of ``ids`` from, and where they are in it; of the
+        same shape.
+
+        Raises:
+            IdError: ids are no integers; or KeysError of a field with keys.
+        """
+        return self.lookup_table, whole_ids(ids, self.place)
+
+    def _gathered(
+        self, table: LookupTable, bags: Bags, dtype: DTypeLike, threads: int
+    ) -> NDArray[Any]:
         rows = np.empty((bags.count, self.dim), dtype=output_dtype(dtype))
-        gather([self.lookup_table], [bags], [self.place], rows, threads)
+        gather([table], [bags], [self.place], rows, threads)
         return rows
 
     def decode(self) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from saec.errors import ArtifactError, FieldError
 from saec.format.clustered_field import ClusteredField
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.keyed_field import KeyedField
 from saec.format.permutation_file import saved_permutations
 from saec.format.raw_field import RawField
 from saec.format.tiered_field import TieredField
@@ -20,7 +21,7 @@ from saec.util.remote_file import as_url
 __all__ = ["load"]
 
 _FORMS: dict[int, type[CompressedField]] = {
-    form.kind: form for form in (RawField, ClusteredField, TieredField)
+    form.kind: form for form in (RawField, ClusteredField, TieredField, KeyedField)
 }
 
 

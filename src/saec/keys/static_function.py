@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -88,6 +89,10 @@ class StaticFunction:
         if set(tensors) != set(_ROLES):
             raise ArtifactError(f"static function: tensors {sorted(tensors)} are not {_ROLES}")
         return cls(*description, *(tensors[role] for role in _ROLES))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is stored; the native table is made anew."""
+        return type(self), (*self.description, self.bits, self.directory, self.steps)
 
     @property
     def description(self) -> tuple[int, int, int, int]:

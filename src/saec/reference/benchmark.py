@@ -40,6 +40,8 @@ class Benchmark:
         seeds: of the split, the model, its training and the clustering.
         names: keep the values that features stand for, which name them in pictures; of a log of
             millions of features that takes some 500 MB.
+        keyed: ``axes`` gets raw keys in place of ids; validation and test rows ask for the keys
+            that training never saw, too. Its ratios count 8 bytes for each key of the original.
 
     Raises:
         DataError: an unknown task or model.
@@ -56,6 +58,7 @@ class Benchmark:
     loss_increases: Sequence[float] = ()
     seeds: Sequence[int] = (0, 1, 2)
     names: bool = False
+    keyed: bool = False
 
     def __post_init__(self) -> None:
         if self.task not in tasks():
@@ -72,6 +75,8 @@ class Benchmark:
         for what, given in (("methods", self.methods), ("ratios", sizes), ("seeds", self.seeds)):
             if len(given) == 0:
                 raise OptionError(f"bench needs {what}: none were given")
+        if self.keyed and ("axes" not in self.methods or self.loss_increases):
+            raise OptionError("a keyed run needs the method axes, and ratios alone")
         if min(self.seeds) < 0:
             raise OptionError(f"seed {min(self.seeds)}: seeds must not be negative")
 
@@ -101,6 +106,7 @@ class Benchmark:
             words += ["--loss-increases", ",".join(f"{value:g}" for value in self.loss_increases)]
         words += ["--seeds", ",".join(map(str, self.seeds))]
         words += ["--names"] if self.names else []
+        words += ["--keyed"] if self.keyed else []
         return shlex.join(words)
 
 

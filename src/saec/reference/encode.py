@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from saec.errors import DataError
+from saec.keys.hashing import hash_keys
 from saec.reference.log import MISSING, TRAIN, UNSEEN, Column, Log
 from saec.tables.counting import unseen_frequency
 
@@ -25,6 +26,7 @@ def encode(
     *,
     truth: NDArray[np.float32] | None = None,
     vocabularies: bool = False,
+    keys: bool = False,
 ) -> Log:
     """Turn columns of values into a :class:`Log`, with ids assigned from the training rows.
 
@@ -39,6 +41,7 @@ def encode(
         name: of the task.
         truth: true click probabilities, where known.
         vocabularies: keep the original values, as strings (500 MB and more for large logs).
+        keys: keep them as keys of 64 bits, a row at a time.
 
     Raises:
         DataError: columns of unequal length or of no usable type, a label that is not 0 or 1, no
@@ -48,14 +51,17 @@ def encode(
         raise DataError(f"log {name!r}: there are no fields")
     checked = _checked_labels(labels, name)
     parts = _checked_split(split, len(checked), name)
-    encoder = _Encoder(parts == TRAIN, vocabularies)
+    encoder = _Encoder(parts == TRAIN, vocabularies, keys)
     ids = np.empty((len(checked), len(columns)), np.int32)
     frequencies, values = {}, {}
+    asked = np.empty(ids.shape, np.uint64) if keys else None
     for place, (field, column) in enumerate(columns.items()):
         coded = encoder.encode(field, column)
         ids[:, place] = coded.ids
         frequencies[field] = coded.counts
         values[field] = coded.values
+        if asked is not None and coded.keys is not None:
+            asked[:, place] = coded.keys
     return Log(
         name=name,
         field_names=tuple(columns),
@@ -65,24 +71,28 @@ def encode(
         frequencies=frequencies,
         vocabularies={k: v for k, v in values.items() if v is not None} if vocabularies else None,
         truth=truth,
+        keys=asked,
     )
 
 
 @dataclass(frozen=True)
 class _EncodedColumn:
-    """A column as ids, with its frequencies and (if kept) its values by id."""
+    """A column as ids, with its frequencies and (if kept) its values by id, and the key of each
+    row."""
 
     ids: NDArray[np.int32]
     counts: NDArray[np.float64]
     values: NDArray[Any] | None
+    keys: NDArray[np.uint64] | None
 
 
 class _Encoder:
     """Encodes columns against the same training rows; each part of a cross only once."""
 
-    def __init__(self, train: NDArray[np.bool_], keep_values: bool) -> None:
+    def __init__(self, train: NDArray[np.bool_], keep_values: bool, keep_keys: bool) -> None:
         self._train = train
         self._keep_values = keep_values
+        self._keep_keys = keep_keys
         # The column is kept beside its result, or its id() could be that of another one later.
         self._done: dict[int, tuple[object, _EncodedColumn]] = {}
 
@@ -111,7 +121,8 @@ class _Encoder:
         if self._keep_values:
             texts = pl.Series(distinct).gather(kept).cast(pl.String).fill_null(MISSING)
             values = np.array([UNSEEN, *texts], object)
-        coded = _EncodedColumn(ids, counts, values)
+        keys = _keys_of(series) if self._keep_keys else None
+        coded = _EncodedColumn(ids, counts, values, keys)
         self._done[id(column)] = (column, coded)
         return coded
 
@@ -126,7 +137,10 @@ class _Encoder:
             pairs = distinct[kept]
             texts = left.values[pairs // width] + "|" + right.values[pairs % width]
             values = np.concatenate([np.array([UNSEEN], object), texts])
-        return _EncodedColumn(ids, counts, values)
+        keys = None
+        if left.keys is not None and right.keys is not None:
+            keys = hash_keys(left.keys) ^ hash_keys(right.keys, seed=1)
+        return _EncodedColumn(ids, counts, values, keys)
 
 
 def _as_series(field: str, column: ArrayLike | pl.Series) -> pl.Series:
@@ -137,6 +151,14 @@ def _as_series(field: str, column: ArrayLike | pl.Series) -> pl.Series:
     if series.dtype.is_nested() or series.dtype == pl.Object:
         raise DataError(f"field {field!r} holds {series.dtype}, not single values")
     return series
+
+
+def _keys_of(series: pl.Series) -> NDArray[np.uint64]:
+    """Integers as they are, anything else as a hash."""
+    if series.dtype.is_integer() and not series.has_nulls():
+        wide = series if series.dtype == pl.UInt64 else series.cast(pl.Int64)
+        return wide.to_numpy().view(np.uint64)
+    return hash_keys(series.cast(pl.String).fill_null(MISSING))
 
 
 def _rank(series: pl.Series) -> tuple[NDArray[np.intp], pl.Series | NDArray[np.int64]]:

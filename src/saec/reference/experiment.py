@@ -64,7 +64,7 @@ def bench(
     for seed in benchmark.seeds:
         with bar(f"loading {task}", None, progress):
             names = benchmark.names and seed == first
-            log = load(task, benchmark.path, seed, vocabularies=names)
+            log = load(task, benchmark.path, seed, vocabularies=names, keys=benchmark.keyed)
         trial = Trial.start(log, benchmark.model, benchmark.dim, seed, progress, benchmark.training)
         results["rows"] += _told(trial.rows(jobs, pictures=seed == first), on_row)
     return results

@@ -41,6 +41,8 @@ class Log:
             (:func:`saec.unseen_frequency`).
         vocabularies: per field ``(vocab_size,)`` original values as strings, by id, or None.
         truth: ``(rows,)`` float32 true click probabilities, or None where nobody knows them.
+        keys: ``(rows, fields)`` uint64, the original value of each id, of strings and crosses a
+            hash; or None. Those of unseen features differ, unlike their ids.
 
     Raises:
         DataError: these do not fit together, or a value is out of its range.
@@ -54,6 +56,7 @@ class Log:
     frequencies: dict[str, NDArray[np.float64]]
     vocabularies: dict[str, NDArray[Any]] | None = None
     truth: NDArray[np.float32] | None = None
+    keys: NDArray[np.uint64] | None = None
 
     def __post_init__(self) -> None:
         _check_names(self)
@@ -106,6 +109,11 @@ def _check_rows(log: Log) -> None:
         raise DataError(
             f"log {log.name!r}: ids are {log.ids.dtype} of shape {log.ids.shape}; "
             f"{shape[0]} labels and {shape[1]} fields need int32 of shape {shape}"
+        )
+    if log.keys is not None and (log.keys.dtype != np.uint64 or log.keys.shape != shape):
+        raise DataError(
+            f"log {log.name!r}: keys are {log.keys.dtype} of shape {log.keys.shape}, "
+            f"not uint64 of shape {shape}"
         )
     for what, array in (("labels", log.labels), ("split", log.split), ("truth", log.truth)):
         if array is not None and array.shape != shape[:1]:

@@ -63,7 +63,12 @@ class Simulation:
 
 
 def simulate(
-    rows: int = 600_000, days: int = 10, seed: int = 0, *, vocabularies: bool = False
+    rows: int = 600_000,
+    days: int = 10,
+    seed: int = 0,
+    *,
+    vocabularies: bool = False,
+    keys: bool = False,
 ) -> Log:
     """Simulate a click log: the last day for testing, the one before for validation.
 
@@ -72,15 +77,21 @@ def simulate(
         days: at least 3.
         seed: everything follows from it.
         vocabularies: keep the original values.
+        keys: keep them as keys.
 
     Raises:
         DataError: too few rows or days.
     """
-    return simulation(rows, days, seed, vocabularies=vocabularies).log
+    return simulation(rows, days, seed, vocabularies=vocabularies, keys=keys).log
 
 
 def simulation(
-    rows: int = 600_000, days: int = 10, seed: int = 0, *, vocabularies: bool = False
+    rows: int = 600_000,
+    days: int = 10,
+    seed: int = 0,
+    *,
+    vocabularies: bool = False,
+    keys: bool = False,
 ) -> Simulation:
     """The same log as :func:`simulate`, with its planted groups and vectors.
 
@@ -108,6 +119,7 @@ def simulation(
         "simulated",
         truth=truth,
         vocabularies=vocabularies,
+        keys=keys,
     )
     by_id = {
         name: _by_id(log, place, values[name], planted[name])

@@ -9,10 +9,12 @@ import numpy as np
 from saec.format.clustered_field import ClusteredField
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.keyed_field import KeyedField
 from saec.format.tier_layout import tier_bounds
 from saec.format.tiered_field import TieredField
+from saec.tables.field_keys import KEY_BYTES
 
-__all__ = ["sizes"]
+__all__ = ["bytes_all_in", "sizes"]
 
 
 def sizes(result: Compressed, prefix: str) -> dict[str, Any]:
@@ -22,11 +24,14 @@ def sizes(result: Compressed, prefix: str) -> dict[str, Any]:
         ``ratio``, ``nbytes`` and ``original_nbytes`` of the file; by field ``field_bytes``,
         ``field_original_bytes``, ``clusters`` (None for a field without) and ``field_tiers``: for
         features in order of frequency, cut at ranks 64, 256, 1024, ..., their number ``rows`` and
-        the ``bits`` of the codes of each.
+        the ``bits`` of the codes of each. ``bytes_all_in`` and ``ratio_all_in`` count all that
+        serving needs to go from a key to a row, see :func:`bytes_all_in`.
     """
     fields = {name.removeprefix(prefix): field for name, field in result.items()}
     return {
         "ratio": result.compression_ratio,
+        "bytes_all_in": bytes_all_in(result),
+        "ratio_all_in": _original_all_in(result) / bytes_all_in(result),
         "nbytes": result.nbytes,
         "original_nbytes": result.original_nbytes,
         "field_bytes": {name: field.nbytes for name, field in fields.items()},
@@ -34,6 +39,27 @@ def sizes(result: Compressed, prefix: str) -> dict[str, Any]:
         "field_tiers": {name: _tiers(field) for name, field in fields.items()},
         "clusters": {name: _clusters(field) for name, field in fields.items()},
     }
+
+
+def bytes_all_in(result: Compressed) -> int:
+    """Bytes of the file, and of the vocabulary that takes keys to ids.
+
+    Fields with keys need none. Where any numbering serves, an id is a key's place among the sorted
+    keys, 8 bytes each. Ids in an order of their own, by frequency or code, take 4 bytes more.
+    """
+    return result.nbytes + sum(_key_bytes(field) * field.vocab_size for field in result.values())
+
+
+def _key_bytes(field: CompressedField) -> int:
+    if isinstance(field, KeyedField):
+        return 0
+    ranked = isinstance(field, TieredField) and field.index is None and len(field.layout.tiers) > 1
+    return KEY_BYTES + (4 if ranked else 0)
+
+
+def _original_all_in(result: Compressed) -> int:
+    """Bytes of float32 rows and of 8-byte keys."""
+    return sum(field.vocab_size * (4 * field.dim + KEY_BYTES) for field in result.values())
 
 
 def _tiers(field: CompressedField) -> list[dict[str, int]]:
@@ -47,6 +73,8 @@ def _bits(field: CompressedField, tier: int) -> int:
         return sum(field.layout.widths(tier))
     if isinstance(field, ClusteredField):
         return field.codes.bits
+    if isinstance(field, KeyedField):  # a mean over all tiers
+        return round(8 * field.function.nbytes / field.vocab_size)
     return 8 * field.dim * np.dtype(field.dtype).itemsize
 
 

@@ -14,10 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from saec.codecs.axes.codec import Axes
 from saec.compression.budget import LossIncrease
 from saec.compression.plan import Priced
 from saec.compression.run import compress_priced
 from saec.format.compressed import Compressed
+from saec.format.keyed_field import KeyedField
+from saec.reference.asked_keys import AskedKeys
 from saec.reference.batches import Batches
 from saec.reference.damage import damage_by_decile
 from saec.reference.evaluate import Score, predict, score
@@ -115,6 +118,7 @@ class Trial:
                 **asked_for(job.budget),
                 "compress_seconds": seconds,
                 "finetuned": job.method.tuning is not None,
+                "keyed": self.asks_keys(job.method),
             }
             with self.holding(result):
                 if tuning is not None and job.method.tuning is not None:
@@ -122,9 +126,6 @@ class Trial:
                     result = tuning.run(result, job.method.tuning)
                     described["finetune_seconds"] = time.perf_counter() - start
                 yield described | self.measured(result) | drawn.get(job, {})
-
-    def _tuning(self) -> Tuning:
-        return Tuning(self.model, self.log, self.seed, self.progress)
 
     def _pictures(self, results: Mapping[Job, Compressed]) -> dict[Job, dict[str, Any]]:
         if not results:
@@ -158,6 +159,15 @@ class Trial:
         """The model's own, which it must hold now."""
         return fields(self.model, self.frequencies)
 
+    @cached_property
+    def keys(self) -> AskedKeys:
+        """The keys of the log; only of one that has them."""
+        return AskedKeys(self.log)
+
+    def asks_keys(self, method: Method) -> bool:
+        """Whether a method gets keys in place of ids."""
+        return self.log.keys is not None and method.codec == Axes()
+
     @property
     def frequencies(self) -> dict[str, NDArray[np.float64]]:
         """Counts of the training rows, by the names of the model's tables."""
@@ -190,8 +200,11 @@ class Trial:
         if method not in self._known:
             metrics, seconds = self.metrics if method.metric else (None, 0.0)
             start = time.perf_counter()
+            tables = self.tables()
+            if self.asks_keys(method):
+                tables = self.keys.fields(tables, _TABLES)
             priced = Priced.of(
-                self.tables(), method.codec, metrics, seed=self.seed, progress=self.progress
+                tables, method.codec, metrics, seed=self.seed, progress=self.progress
             )
             self._known[method] = priced, seconds + time.perf_counter() - start
         priced, seconds = self._known[method]
@@ -205,6 +218,10 @@ class Trial:
     def holding(self, result: Compressed) -> Iterator[None]:
         """Compressed tables in the model, and in the end its own ones again, untouched."""
         with self.own_tables():
+            if any(isinstance(field, KeyedField) for field in result.values()):
+                self.keys.hold(self.model, result, _TABLES)
+                yield
+                return
             replace_embeddings_(self.model, result, renumbered=True)
             for name, field in result.items():
                 if field.renumbered:
@@ -220,6 +237,7 @@ class Trial:
         try:
             yield
         finally:
+            self.model.vocab_sizes = self.log.vocab_sizes
             for name, module in own.items():
                 self.model.embeddings[name] = module
 
@@ -237,8 +255,10 @@ class Trial:
 
     def probabilities(self) -> dict[str, NDArray[np.float32]]:
         """Predictions on validation and test rows."""
+        asked = self.model.vocab_sizes != self.log.vocab_sizes  # by keys, unseen ones too
+        ids = self.keys.ids if asked else self.log.ids
         return {
-            part: predict(self.model, self.log.ids[self.log.rows(part)], progress=self.progress)
+            part: predict(self.model, ids[self.log.rows(part)], progress=self.progress)
             for part in ("validation", "test")
         }
 

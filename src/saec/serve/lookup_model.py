@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.errors import IdError
+from saec.errors import IdError, KeysError
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.keyed_field import KeyedField, KeyKind
 from saec.format.load import load
 from saec.serve.model import Model, check_known, check_size
 from saec.serve.protocol import DTYPES, InferRequest, TensorSpec, datatype_of, invalid
@@ -19,8 +20,16 @@ from saec.serve.protocol import DTYPES, InferRequest, TensorSpec, datatype_of, i
 __all__ = ["LookupModel"]
 
 _OFFSETS = ".offsets"
+_ID_TYPES = ("INT64", "INT32")
+# Of keys, what is expected first.
+_KEY_TYPES = {
+    KeyKind.UNSIGNED: ("UINT64", "INT64", "UINT32", "INT32"),
+    KeyKind.SIGNED: ("INT64", "UINT64", "INT32", "UINT32"),
+    KeyKind.TEXT: ("BYTES",),
+}
 _ROW_TYPES = ("FP32", "FP16")
 _MODES = ("sum", "mean", "max")
+_CHECKED_KEYS = 1 << 10
 _CHECKED_VALUES = 1 << 20  # of rows that are read at a time
 # Rows of 128 values of which each takes one bit have as many.
 _CHECKED_VALUES_PER_BYTE = 1 << 10
@@ -30,7 +39,9 @@ class LookupModel(Model):
     """Rows of an artifact's fields.
 
     Input ``f`` are ids of field f, any shape of INT64 or INT32, and output ``f`` their rows. With
-    an input ``f.offsets``, the starts of bags among ids of shape [m], it is the bags' sums.
+    an input ``f.offsets``, the starts of bags among ids of shape [m], it is the bags' sums. Of a
+    field with keys, input ``f`` are keys: UINT64, INT64, or BYTES in UTF-8; unknown ones are no
+    error.
     Parameters of a request: ``datatype`` FP32 or FP16 of the rows, and ``mode`` sum, mean or max.
     """
 
@@ -42,7 +53,11 @@ class LookupModel(Model):
         self.outputs = [TensorSpec(name, "FP32", (-1, tables[name].dim)) for name in tables]
         # A field that is called like another's offsets is a field.
         offsets = [name + _OFFSETS for name in tables if name + _OFFSETS not in tables]
-        self.inputs = [TensorSpec(name, "INT64", (-1,)) for name in (*tables, *offsets)]
+        self._types = {name: _types(field) for name, field in tables.items()}
+        self.inputs = [
+            TensorSpec(name, self._types.get(name, _ID_TYPES)[0], (-1,))
+            for name in (*tables, *offsets)
+        ]
         self._offsets = frozenset(offsets)
         self._known = [spec.name for spec in self.inputs]
 
@@ -59,6 +74,9 @@ class LookupModel(Model):
         """
         tables = load(path)
         for field in tables.values():
+            if isinstance(field, KeyedField):  # whatever its strings hold is a row
+                field.rows_of_hashes(np.arange(_CHECKED_KEYS, dtype=np.uint64), threads=1)
+                continue
             most_values = _CHECKED_VALUES_PER_BYTE * field.nbytes + _CHECKED_VALUES
             rows = min(field.vocab_size, most_values // field.dim)
             step = max(_CHECKED_VALUES // field.dim, 1)
@@ -77,7 +95,7 @@ class LookupModel(Model):
         if not names:
             raise invalid("the ids of no field are given")
         for name, values in inputs.items():
-            _check_input(name, values)
+            _check_input(name, values, self._types.get(name, _ID_TYPES))
         bags = {name: self._bags(name, inputs) for name in names}
         if mode is not None and not any(starts is not None for starts in bags.values()):
             raise invalid("parameter 'mode' goes with offsets")
@@ -122,13 +140,18 @@ def _rows(
         if starts is None:
             return field.lookup(ids, dtype=dtype, threads=1)
         return field.pool(ids, starts, mode=mode, dtype=dtype, threads=1)
-    except IdError as error:
+    except (IdError, KeysError) as error:
         raise invalid(str(error)) from error
 
 
-def _check_input(name: str, values: NDArray[Any]) -> None:
-    if datatype_of(values) not in ("INT64", "INT32"):
-        raise invalid(f"input {name!r} is INT64 or INT32, not {datatype_of(values)}")
+def _types(field: CompressedField) -> tuple[str, ...]:
+    """Datatypes of a field's input."""
+    return _KEY_TYPES[field.key_kind] if isinstance(field, KeyedField) else _ID_TYPES
+
+
+def _check_input(name: str, values: NDArray[Any], types: tuple[str, ...]) -> None:
+    if datatype_of(values) not in types:
+        raise invalid(f"input {name!r} is {' or '.join(types)}, not {datatype_of(values)}")
     if not values.ndim:
         raise invalid(f"input {name!r} has shape [n] or [n, k], not []")
 

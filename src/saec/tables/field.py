@@ -15,6 +15,7 @@ from saec.streaming.chunks import Chunk, check_finite, check_frequencies, check_
 from saec.streaming.frequency_histogram import Census, join_censuses, take_census
 from saec.streaming.map_reduce import LocalPasses, Passes
 from saec.streaming.rows import ArrayRows, Rows, rows_of
+from saec.tables.field_keys import KEY_BYTES, FieldKeys, Unseen, field_keys
 
 __all__ = ["Field", "check_fields"]
 
@@ -39,13 +40,32 @@ class Field:
         frequencies: ``(vocab_size,)`` counts of any real dtype, finite, none negative and not all
             zero; an array, a memory map or rows of files.
 
+        keys: (vocab_size,) the key of each row, for lookups by keys in place of ids: int64 or
+            uint64, or strings, as of :func:`saec.hash_keys`. No key stands twice.
+        unseen: the row that the model uses for keys that it does not know: the number of a row,
+            whose key and frequency are not looked at, or a row (dim,). None if it has none.
+        unseen_share: of all lookups, those of keys that have no row, from 0 to 1, as measured on
+            later rows; None for the estimate of Good and Turing, features that occur once /
+            occurrences.
+        exact: True if every key must be told from unknown ones, or by how many bits (1 to 40, True
+            is 32): an unknown key then passes for a known one with probability 2^-bits. False
+            leaves that to the budget, and keys that are not worth a bit count as unknown.
+
     Raises:
         FieldError: something is wrong with one of them; the message names the field and, for a
             value, its row.
     """
 
     def __init__(
-        self, name: str, weights: NDArray[Any] | Rows, frequencies: ArrayLike | Rows
+        self,
+        name: str,
+        weights: NDArray[Any] | Rows,
+        frequencies: ArrayLike | Rows,
+        *,
+        keys: ArrayLike | None = None,
+        unseen: int | ArrayLike | None = None,
+        unseen_share: float | None = None,
+        exact: bool | int = False,
     ) -> None:
         if not isinstance(name, str) or name == "":
             raise FieldError(f"a field's name must be a string that is not empty, not {name!r}")
@@ -53,6 +73,14 @@ class Field:
         self.weights = weights
         self.rows = _checked_rows(name, weights)
         self.counts = _checked_counts(name, frequencies, len(self.rows))
+        self.keys: FieldKeys | None = None
+        if keys is not None:
+            default = _unseen(name, unseen, self.rows)
+            self.counts = _without(name, self.counts, default.row)
+            counts = self.counts.read(0, len(self.rows)).astype(np.float64, copy=False)
+            self.keys = field_keys(name, keys, counts, default, unseen_share, exact)
+        elif unseen is not None or unseen_share is not None or exact is not False:
+            raise FieldError(f"field {name!r}: unseen, unseen_share and exact go with keys")
 
     def __repr__(self) -> str:
         return f"Field({self.name!r}, {self.vocab_size} x {self.dim} {self.dtype})"
@@ -74,8 +102,9 @@ class Field:
 
     @property
     def nbytes(self) -> int:
-        """Size of the table in bytes, in its own dtype."""
-        return self.rows.nbytes
+        """Size of the table in bytes, in its own dtype, with 8 bytes for each key if it has
+        keys."""
+        return self.rows.nbytes + (0 if self.keys is None else KEY_BYTES * self.keys.count)
 
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
@@ -101,6 +130,7 @@ class Field:
     def worked_on(self, passes: Callable[[tuple[Chunk, ...]], Passes]) -> Field:
         """The same field, whose parts are worked on in another way."""
         other = Field(self.name, self.weights, self.counts)
+        other.keys = self.keys
         other.passes = passes(other.passes.parts)
         return other
 
@@ -166,4 +196,38 @@ def _checked_counts(name: str, values: ArrayLike | Rows, rows: int) -> Rows:
     frequencies = counts.array.astype(np.float64, copy=False)
     check_frequencies(name, frequencies, 0)
     check_total(name, float(frequencies.sum()), rows)
+    return ArrayRows(frequencies)
+
+
+def _unseen(name: str, given: int | ArrayLike | None, rows: Rows) -> Unseen:
+    """The row of unknown keys, given by its number or as it is."""
+    count, dim = rows.shape
+    if given is None:
+        return Unseen()
+    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        if not 0 <= given < count:
+            raise FieldError(f"field {name!r}: unseen is row {given}, outside [0, {count})")
+        own = rows.read(int(given), int(given) + 1)
+        check_finite(name, own, int(given))
+        return Unseen(own[0].astype(np.float64), int(given))
+    row = np.asarray(given)
+    if row.shape != (dim,) or (row.dtype.kind not in "iuf" and row.dtype != BFLOAT16):
+        raise FieldError(
+            f"field {name!r}: unseen is the number of a row or {dim} values, not {row.dtype} of "
+            f"shape {row.shape}"
+        )
+    wide = row.astype(np.float64)
+    if not np.isfinite(wide).all():
+        raise FieldError(f"field {name!r}: unseen holds {float(wide[~np.isfinite(wide)][0])}")
+    return Unseen(wide)
+
+
+def _without(name: str, counts: Rows, row: int | None) -> Rows:
+    """The counts without that of the row of unknown keys, whose share of lookups is known
+    otherwise."""
+    if row is None:
+        return counts
+    frequencies = counts.read(0, len(counts)).astype(np.float64)
+    frequencies[row] = 0.0
+    check_total(name, float(frequencies.sum()), len(frequencies))
     return ArrayRows(frequencies)

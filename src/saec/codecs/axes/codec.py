@@ -22,6 +22,9 @@ from saec.codecs.axes.encode import (
     keeps_ids,
 )
 from saec.codecs.axes.joined_tails import joined_tails, layouts
+from saec.codecs.axes.keyed import keyed_options
+from saec.codecs.axes.keyed_choice import KeyedChoice, keyed_least
+from saec.codecs.axes.keyed_encode import encode_keyed
 from saec.codecs.axes.lagrangian import Layered
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.sort_by_code import order_rows
@@ -34,6 +37,7 @@ from saec.codecs.moments_and_samples import (
 )
 from saec.codecs.protocol import Coded, Option, split
 from saec.errors import OptionError
+from saec.format.compressed_field import CompressedField
 from saec.format.tier_index import ORDERS, Order, TierIndex
 from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField
@@ -115,6 +119,8 @@ class Axes:
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """Layouts on offer; see :class:`~saec.codecs.protocol.Codec`."""
+        if field.keys is not None:
+            return keyed_options(field, metric, rng, space)
         placing = _placing(field, self.order)
         seed = int(rng.integers(1 << 63))
         survey = survey_of(field, placing, _SAMPLED_ROWS, seed, space)
@@ -152,8 +158,10 @@ class Axes:
             for choice in choices
         ]
 
-    def least(self, field: Field) -> TieredField:
+    def least(self, field: Field) -> CompressedField:
         """Every row at the mean; see :class:`~saec.codecs.protocol.Codec`."""
+        if field.keys is not None:
+            return keyed_least(field)
         placing = _placing(field, self.order)
         kept = keeps_ids(placing)
         layout = Layout(field.vocab_size, ((),) * (1 if kept else len(placing.bounds) - 1))
@@ -176,7 +184,9 @@ class Axes:
         advance: Advance,
         space: Workspace,
     ) -> Coded:
-        """Code every row by the tables of a :class:`AxesChoice`."""
+        """Code every row by the tables of a :class:`AxesChoice`, or of a ``KeyedChoice``."""
+        if isinstance(choice, KeyedChoice):
+            return encode_keyed(field, choice, advance)
         assert isinstance(choice, AxesChoice)
         layout, tiers = choice.layout(field.vocab_size), choice.layered.tiers
         frame, placing, passes = choice.frame, choice.placing, field.passes

@@ -44,6 +44,7 @@ def load(
     seed: int = 0,
     *,
     vocabularies: bool = False,
+    keys: bool = False,
     **options: Any,
 ) -> Log:
     """Load the log of a task.
@@ -54,6 +55,7 @@ def load(
             list them); None for ``simulated``, which needs none.
         seed: of the split and whatever else is drawn.
         vocabularies: keep the original values.
+        keys: keep them as keys of 64 bits, for each row.
         **options: of the task: ``days`` for ``globo-days`` (train on days 1 to ``days``, test on
             the next), ``max_rows`` for ``criteo`` and ``avazu``, ``spec``, a :class:`ColumnSpec`,
             for ``columns``, ``rows`` and ``days`` for ``simulated``.
@@ -68,19 +70,19 @@ def load(
         if path is not None:
             raise DataError(f"task 'simulated' reads no file, but path is {str(path)!r}")
         _check_options(task, simulate, options)
-        return simulate(seed=seed, vocabularies=vocabularies, **options)
+        return simulate(seed=seed, vocabularies=vocabularies, keys=keys, **options)
     if task not in LOADERS:
         raise DataError(f"no task {task!r}; there are {', '.join(tasks())}")
     if path is None:
         raise DataError(f"task {task!r} needs the path of its data")
     _check_options(task, LOADERS[task], options)
     rows = LOADERS[task](Path(path), seed, **options)
-    return encode(rows.columns, rows.labels, rows.split, task, vocabularies=vocabularies)
+    return encode(rows.columns, rows.labels, rows.split, task, vocabularies=vocabularies, keys=keys)
 
 
 def _check_options(task: str, loader: Callable[..., object], options: dict[str, Any]) -> None:
     parameters = inspect.signature(loader).parameters
-    known = [name for name in parameters if name not in ("path", "seed", "vocabularies")]
+    known = [name for name in parameters if name not in ("path", "seed", "vocabularies", "keys")]
     for name in options:
         if name not in known:
             allowed = ", ".join(known) or "none"

@@ -1,0 +1,100 @@
+// Tables that are asked by the hashes of keys; see bindings.h.
+#include <nanobind/stl/string.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "bind/bindings.h"
+#include "keys/keyed_rows.h"
+
+namespace {
+
+constexpr size_t kKeysPerThread = size_t{1} << 12;
+
+// A table, and the function that it reads.
+struct BoundKeyed {
+  saec::KeyedTable table;
+  BoundFunction function;
+};
+
+uint32_t number(int64_t given, int64_t limit) {
+  expect(0 <= given && given < limit, "a number of a part is out of range");
+  return static_cast<uint32_t>(given);
+}
+
+// parts: (parts, 4) class, symbols, axes, string, in order of classes; lengths and values: of the parts'
+// symbols, part after part; axes: (rank + 1, dim), the default row last.
+BoundKeyed* keyed_table(const BoundFunction& function, Matrix<int64_t> parts,
+                        Vector<uint8_t> lengths, Vector<float> values, Matrix<float> axes) {
+  expect(parts.shape(1) == 4, "a part has four numbers");
+  expect(axes.shape(0) > 0 && axes.shape(1) > 0, "there is no default row");
+  auto bound = std::make_unique<BoundKeyed>(BoundKeyed{{}, function});
+  saec::KeyedTable& table = bound->table;
+  table.dim = axes.shape(1);
+  table.axes.assign(axes.data(), axes.data() + axes.size());
+  table.values.assign(values.data(), values.data() + values.size());
+  std::vector<uint8_t> root_lengths;
+  size_t first_length = 0, first_value = 0;
+  uint32_t axis = 0, string = 0;
+  for (size_t i = 0; i < parts.shape(0); ++i) {
+    const int64_t* row = parts.data() + 4 * i;
+    const uint32_t own = number(row[0], 1 << 16), symbols = number(row[1], 1 << 17);
+    const uint32_t covered = number(row[2], 1 << 16), in_string = number(row[3], 1 << 16);
+    expect(symbols <= lengths.shape(0) - first_length, "lengths are missing");
+    expect(size_t{symbols} * covered <= values.shape(0) - first_value, "values are missing");
+    const uint8_t* own_lengths = lengths.data() + first_length;
+    if (own == table.classes.size()) {
+      axis = string = 0;
+      expect(in_string == 0, "a class starts in another string");
+      table.classes.push_back({static_cast<uint32_t>(root_lengths.size()), covered, first_value, {}});
+      root_lengths.insert(root_lengths.end(), own_lengths, own_lengths + symbols);
+      table.class_of_root.resize(root_lengths.size(), static_cast<uint16_t>(own));
+    } else {
+      expect(own + 1 == table.classes.size(), "parts are out of order");
+      expect(in_string == string || in_string == string + 1, "a string is left out");
+      string = in_string;
+      table.classes.back().parts.push_back({{}, first_value, covered, axis, string});
+      expect(table.classes.back().parts.back().code.set(own_lengths, symbols), "no such codewords");
+    }
+    axis += covered;
+    expect(axis < axes.shape(0), "a part covers more axes than there are");
+    first_length += symbols;
+    first_value += size_t{symbols} * covered;
+  }
+  expect(root_lengths.empty() || table.root.set(root_lengths.data(), root_lengths.size()),
+         "no such codewords");
+  return bound.release();
+}
+
+// rows: OUT (keys, dim), or (0, dim) if nobody asks; classes: OUT -1 for unknown keys, or of no length.
+void read_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, OutMatrix<float> rows,
+               OutVector<int32_t> classes, int threads, const std::string& isa) {
+  const size_t count = hashes.shape(0), dim = bound.table.dim;
+  expect(rows.shape(1) == dim, "rows have another width");
+  expect(rows.shape(0) == count || rows.shape(0) == 0, "hashes and rows differ in length");
+  expect(classes.shape(0) == count || classes.shape(0) == 0, "hashes and classes differ in length");
+  const saec::ReadStrings read = saec::choose_read_strings(isa.c_str());
+  if (!read) throw std::invalid_argument("this processor has no instruction set " + isa);
+  const uint64_t* from = hashes.data();
+  float* to = rows.shape(0) ? rows.data() : nullptr;
+  int32_t* found = classes.shape(0) ? classes.data() : nullptr;
+  const WithoutGil released;
+  saec::for_shares(count, used_threads(threads, 1 + count / kKeysPerThread),
+                   [&](size_t first, size_t last) {
+                     saec::KeyedReader reader(bound.table, bound.function.function, read);
+                     reader.run(from + first, last - first, to ? to + first * dim : nullptr,
+                                found ? found + first : nullptr);
+                   });
+}
+
+}  // namespace
+
+void bind_keyed(nb::module_& module) {
+  nb::class_<BoundKeyed>(module, "KeyedTable")
+      .def("read_rows", &read_rows, nb::arg("hashes"), nb::arg("rows").noconvert(),
+           nb::arg("classes").noconvert(), nb::arg("threads") = 0, nb::arg("isa") = "auto");
+  module.def("keyed_table", &keyed_table, nb::arg("function"), nb::arg("parts"),
+             nb::arg("lengths"), nb::arg("values"), nb::arg("axes"),
+             nb::rv_policy::take_ownership);
+}

@@ -1,0 +1,115 @@
+"""Options for a field with keys: what a bit may cost decides everything else.
+
+At a price per bit every class of rows gets its symbols (:mod:`.keyed_class`), every row is stored
+or left to the default row, and codewords get lengths that also say how often an unknown key is
+taken for a stored one (:mod:`.code_lengths`). One objective decides all three:
+
+    sum over stored rows (w/N nats of its error + price x bits) + sum over others w/N nats from the
+    default row + u x sum over symbols 2^-length x nats between symbol and default row,
+
+where u is the share of lookups whose key is not stored: those never seen, and the rows left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.codecs.axes.keyed_choice import stored_bytes
+from saec.codecs.axes.keyed_pricing import KeyedClass, Pricing, keyed_class
+from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.moments_and_samples import (
+    Moments,
+    Survey,
+    lost_by_far_rows,
+    near_survey,
+    row_map_of,
+    survey_of,
+)
+from saec.codecs.protocol import Option
+from saec.streaming.frequency_histogram import Census
+from saec.streaming.scratch import Workspace
+from saec.streaming.strata import ByRank, InOrder, Placing
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
+
+__all__ = ["keyed_options"]
+
+Floats = NDArray[np.float64]
+
+_SAMPLED_ROWS = 1 << 15  # of a class
+_BAND = 4.0  # rows whose frequencies differ by less share a class
+_PRICES_PER_DECADE = 3
+_MOST_DECADES = 12
+_LEAST_LEFT = 1e-5  # of the nats without any bits: cheaper bits are not worth looking at
+_SMALL_BYTES = 1 << 12  # that do not matter, of a field that may take more than its rows
+
+
+def keyed_options(
+    field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
+) -> list[Option]:
+    """Ways to store a field with keys; see :class:`~saec.codecs.protocol.Codec`."""
+    assert field.keys is not None, "fields without keys have other options"
+    placing = _bands(field.census)
+    survey = survey_of(field, placing, _SAMPLED_ROWS, int(rng.integers(1 << 63)), space)
+    row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
+    total = field.census.total
+    far = lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
+    survey = near_survey(field, survey, row_map)
+    default = _default_row(field, survey)
+    frame = Frame.of(
+        _about(survey.moments, default), Metric.euclidean(field.dim) if metric is None else metric
+    )
+    classes = tuple(
+        keyed_class(sample, frame, int(count), total)
+        for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
+    )
+    pricing = Pricing(
+        field, frame, placing, row_map, classes, field.keys.unseen_share, field.keys.room
+    )
+    unit = 1.0 if metric is not None else 2 * total
+    options = []
+    everything = sum(float(own.unstored.sum()) for own in classes)
+    for price in _prices(classes):
+        for nats, choice in pricing.at(price):
+            size = stored_bytes(field, choice)
+            options.append(Option(8 * size, (nats + far) * unit, choice))
+        least_bits = 8 * (field.nbytes + _SMALL_BYTES)
+        if options[-1].bits > least_bits or nats - frame.rest < _LEAST_LEFT * everything:
+            break
+    return options
+
+
+def _bands(census: Census) -> Placing:
+    """Rows in classes of frequencies that differ by less than a factor."""
+    seen = census.values[census.values > 0]
+    bands = np.floor(np.log(seen / seen[-1]) / np.log(_BAND) + 1e-9)
+    ends = np.flatnonzero(np.r_[np.diff(bands) != 0, True])
+    cuts = np.cumsum(census.counts)[ends]
+    bounds = np.unique(np.r_[0, cuts, census.rows])
+    return InOrder(bounds) if census.descending else ByRank.of(census, bounds, "keep")
+
+
+def _default_row(field: Field, survey: Survey) -> Floats:
+    """The row of unknown keys: the model's own, or the mean of the rarest rows that occur."""
+    assert field.keys is not None
+    if field.keys.unseen.vector is not None:
+        return field.keys.unseen.vector
+    rarest = [sample for sample in survey.samples if sample.blocks and sample.weight > 0][-1]
+    mean: Floats = np.average(rarest.rows.astype(np.float64), axis=0, weights=rarest.frequencies)
+    return mean
+
+
+def _about(moments: Moments, row: Floats) -> Moments:
+    """The moments about ``row`` in place of the mean."""
+    away = moments.mean - row
+    return Moments(moments.weight, row, moments.scatter + moments.weight * np.outer(away, away))
+
+
+def _prices(classes: Sequence[KeyedClass]) -> Iterator[float]:
+    """From the price at which no row is worth a bit, downwards."""
+    highest = max(float((own.unstored / own.each).max()) for own in classes)
+    for step in range(_PRICES_PER_DECADE * _MOST_DECADES):
+        yield highest * 10.0 ** (-step / _PRICES_PER_DECADE)

@@ -1,0 +1,282 @@
+"""Symbols for the rows of one class of a keyed field, from what a bit may cost.
+
+At a price per bit the best step of an even quantizer with entropy-coded symbols is known (Gish and
+Pierce 1968): w nats step^2 = 6 price / ln 2, for rows that occur with share w. So nothing is
+searched
+for: coordinates are rounded to that lattice, to the neighbour that costs least with the bits of its
+codeword, and neighbouring axes share a symbol where their pairs take fewer bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.codecs.axes.candidates import TierRows
+from saec.codecs.axes.code_lengths import code_lengths
+from saec.codecs.axes.symbols import (
+    LENGTH_BITS,
+    SymbolCoder,
+    grid_coder,
+    symbol_means,
+    table_coder,
+)
+
+__all__ = ["ClassCoder", "CodedRows", "class_coder"]
+
+Floats = NDArray[np.float64]
+Symbols = NDArray[np.int64]
+
+_LEAST_GAIN_BITS = 8  # that an axis must be worth
+_ROUNDS = 3
+_MOST_LEVELS = 1 << 11  # on either side
+_MOST_TUPLES = 4096
+_STEP_BITS = 6 / np.log(2)  # that an error of one step is worth
+
+
+@dataclass(frozen=True, eq=False)
+class CodedRows:
+    """Rows of a class (m,): first symbols, bits of the other parts, squared error as coded in nats,
+    and squared distance of the coded row from the default row, in nats."""
+
+    first: Symbols
+    later_bits: Floats
+    lost: Floats
+    harm: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class ClassCoder:
+    """The coders of a class's parts, each for the next axes, and the mean weight of its rows."""
+
+    coders: tuple[SymbolCoder, ...]
+    weight: float
+
+    @property
+    def bits(self) -> int:
+        """Bits that the parts themselves take."""
+        return sum(coder.bits for coder in self.coders)
+
+    @property
+    def axes(self) -> int:
+        """Number of axes that are coded."""
+        return sum(coder.part.axes for coder in self.coders)
+
+    def spans(self) -> Iterator[tuple[SymbolCoder, slice]]:
+        """Each part's coder with its axes."""
+        first = 0
+        for coder in self.coders:
+            yield coder, slice(first, first + coder.part.axes)
+            first += coder.part.axes
+
+    def symbols(
+        self, coordinates: NDArray[np.float32], nats: Floats, price: float
+    ) -> Iterator[Symbols]:
+        """The symbols (m,) of rows (m, axes or more), part by part."""
+        for coder, span in self.spans():
+            yield coder.assign(coordinates[:, span], nats[span], self.weight, price)
+
+    def code(self, coordinates: NDArray[np.float32], nats: Floats, price: float) -> CodedRows:
+        """What coding rows (m, rank) takes and leaves."""
+        later = np.zeros(len(coordinates))
+        lost = np.square(coordinates[:, self.axes :], dtype=np.float64) @ nats[self.axes :]
+        harm = np.zeros(len(coordinates))
+        every = list(self.symbols(coordinates, nats, price))
+        for number, (coder, span) in enumerate(self.spans()):
+            decoded = coder.coordinates[every[number]].astype(np.float64)
+            lost = lost + np.square(coordinates[:, span] - decoded) @ nats[span]
+            harm += np.square(decoded) @ nats[span]
+            if number:
+                later += coder.lengths[every[number]]
+        return CodedRows(every[0], later, lost, harm)
+
+
+def class_coder(rows: TierRows, nats: Floats, most_axes: int, price: float) -> ClassCoder | None:
+    """The coders of a class at a ``price`` per bit, of the first ``most_axes`` axes at most; None
+    if none is worth its bits."""
+    each = rows.count / len(rows.shares)  # rows that a row of the sample stands for
+    weight = float(rows.shares.sum()) / rows.count
+    if weight == 0.0:
+        return None
+    spread = np.einsum("na,n->a", np.square(rows.coordinates, dtype=np.float64), rows.shares) * nats
+    useful = np.append(spread >= price * _LEAST_GAIN_BITS, False)
+    axes = min(int(np.argmin(useful)), most_axes)
+    levels = [_Levels.of(rows, axis, float(nats[axis]), price) for axis in range(axes)]
+    coders: list[SymbolCoder] = []
+    first = 0
+    for group, symbols in _grouped(levels, each):
+        span = slice(first, first + len(group))
+        first = span.stop
+        if len(group) == 1:
+            coders.append(group[0].coder(rows, float(nats[span.start]), price, each))
+        else:
+            coders.append(_joint(symbols, rows, span, nats[span], weight, price, each))
+    while coders and coders[-1].part.symbols == 1 and not coders[-1].values.any():
+        coders.pop()
+    if not coders:
+        return None
+    if coders[0].part.rice is not None:
+        coders.insert(0, table_coder(np.zeros((1, 0)), np.zeros(1, dtype=np.int64)))
+    return ClassCoder(tuple(coders), weight)
+
+
+@dataclass(frozen=True, eq=False)
+class _Levels:
+    """An axis on its lattice.
+
+    symbols: (m,) of each row; low, step: the first symbol's value as on the lattice and the
+    distance of the next; numbers: (levels,) of steps from ``low``; counts: (levels,) rows of the
+    sample; means: (levels,).
+    """
+
+    axis: int
+    symbols: Symbols
+    low: float
+    step: float
+    numbers: Symbols
+    counts: Floats
+    means: Floats
+
+    @classmethod
+    def of(cls, rows: TierRows, axis: int, nats: float, price: float) -> _Levels:
+        column = rows.coordinates[:, axis].astype(np.float64)
+        shares = rows.shares
+        each = rows.count / len(shares)
+        step = np.sqrt(_STEP_BITS * price / (shares.sum() / rows.count * nats))
+        centre = float((shares * column).sum() / shares.sum())
+        if abs(centre) < step / 2:
+            centre = 0.0
+        step = max(step, float(np.abs(column - centre).max()) / _MOST_LEVELS)
+        numbers, symbols = _dense(np.rint((column - centre) / step).astype(np.int64))
+        for _ in range(_ROUNDS):
+            counts = np.bincount(symbols).astype(np.float64)
+            means = symbol_means(symbols, column[:, None], shares, len(counts))[:, 0]
+            ideal = price * each * -np.log2(counts / len(column))
+            above = np.searchsorted(means, column)
+            candidates = (above - 1, above, np.full_like(above, counts.argmax()))
+            symbols = _cheapest(column, shares * nats, means, ideal, candidates)
+            kept, symbols = _dense(symbols)
+            numbers = numbers[kept]
+        counts = np.bincount(symbols).astype(np.float64)
+        means = symbol_means(symbols, column[:, None], shares, len(counts))[:, 0]
+        low = centre + step * float(numbers[0])
+        return cls(axis, symbols, low, step, numbers - numbers[0], counts, means)
+
+    def coder(self, rows: TierRows, nats: float, price: float, each: float) -> SymbolCoder:
+        """A table or a grid, whichever is better at this price."""
+        column = rows.coordinates[:, self.axis].astype(np.float64)
+        counts = each * self.counts
+        lengths = code_lengths(counts, np.zeros(len(counts)), price)
+        table = table_coder(self.means[:, None], lengths)
+        grid_counts = np.zeros(int(self.numbers[-1]) + 1)
+        grid_counts[self.numbers] = counts
+        grid = None if len(counts) == 1 else grid_coder(self.low, self.step, grid_counts)
+        if grid is None:
+            return table
+
+        def cost(coder: SymbolCoder, symbols: Symbols, rows_of: Floats) -> float:
+            error = column - coder.coordinates[symbols, 0]
+            taken = coder.bits + float(rows_of @ coder.lengths)
+            return float(nats * (rows.shares * error**2).sum() + price * taken)
+
+        in_table = cost(table, self.symbols, counts)
+        in_grid = cost(grid, self.numbers[self.symbols], grid_counts)
+        return table if in_table <= in_grid else grid
+
+
+def _dense(values: Symbols) -> tuple[Symbols, Symbols]:
+    """The different ``values`` (m,), ascending, and the number of each among them."""
+    low = int(values.min())
+    span = int(values.max()) - low + 1
+    if span > 4 * len(values) + (1 << 16):
+        different, numbers = np.unique(values, return_inverse=True)
+        return different, numbers
+    present = np.bincount(values - low, minlength=span) > 0
+    numbers = np.cumsum(present) - 1
+    return np.flatnonzero(present) + low, numbers[values - low]
+
+
+def _cheapest(
+    column: Floats, weights: Floats, means: Floats, bits: Floats, candidates: Sequence[Symbols]
+) -> Symbols:
+    """Of three symbols for each value the one of least weighted squared error + cost of bits."""
+    best = np.full(len(column), np.inf)
+    chosen = np.zeros(len(column), dtype=np.int64)
+    for each in candidates:
+        symbols = each.clip(0, len(means) - 1)
+        cost = weights * np.square(column - means[symbols]) + bits[symbols]
+        better = cost < best
+        chosen[better] = symbols[better]
+        best = np.minimum(best, cost)
+    return chosen
+
+
+def _grouped(levels: Sequence[_Levels], each: float) -> Iterator[tuple[list[_Levels], Symbols]]:
+    """Neighbouring axes that share a symbol, and the symbols (m,) of the rows."""
+    start = 0
+    while start < len(levels):
+        group = [levels[start]]
+        symbols = levels[start].symbols
+        taken = _bits_of(symbols, 1, each)
+        while start + len(group) < len(levels):
+            next_ = levels[start + len(group)]
+            both = _dense(symbols * len(next_.counts) + next_.symbols)[1]
+            together = _bits_of(both, len(group) + 1, each)
+            if together >= taken + _bits_of(next_.symbols, 1, each):
+                break
+            symbols, taken = both, together
+            group.append(next_)
+        yield group, symbols
+        start += len(group)
+
+
+def _bits_of(symbols: Symbols, axes: int, each: float) -> float:
+    """About the bits of all rows' codewords and of a table of the symbols."""
+    counts = each * np.bincount(symbols).astype(np.float64)
+    if len(counts) > _MOST_TUPLES:
+        return np.inf
+    rows = float(counts.sum())
+    entropy = float(counts @ np.log2(rows / counts))
+    # A codeword has a bit or more, unless there is one symbol alone.
+    return (max(entropy, rows) if len(counts) > 1 else 0.0) + len(counts) * (
+        LENGTH_BITS + 16 * axes
+    )
+
+
+def _joint(
+    symbols: Symbols,
+    rows: TierRows,
+    span: slice,
+    nats: Floats,
+    weight: float,
+    price: float,
+    each: float,
+) -> SymbolCoder:
+    """A table of several axes; symbols of few rows go where the table costs more than they save."""
+    own = rows.coordinates[:, span]
+    coder = _table(symbols, own, rows.shares, each, price)
+    counts = each * np.bincount(symbols).astype(np.float64)
+    worth = counts * _STEP_BITS >= LENGTH_BITS + 16 * own.shape[1]
+    if worth.all() or not worth.any():
+        return coder
+
+    def cost(table: SymbolCoder, chosen: Symbols) -> float:
+        error = np.square(own - table.coordinates[chosen], dtype=np.float64) @ nats
+        taken = table.bits + each * float(table.lengths[chosen].sum())
+        return float((rows.shares * error).sum() + price * taken)
+
+    kept = table_coder(coder.coordinates[worth].astype(np.float64), coder.lengths[worth])
+    fewer = _dense(kept.assign(own, nats, weight, price))[1]
+    smaller = _table(fewer, own, rows.shares, each, price)
+    return smaller if cost(smaller, fewer) < cost(coder, symbols) else coder
+
+
+def _table(
+    symbols: Symbols, own: NDArray[np.float32], shares: Floats, each: float, price: float
+) -> SymbolCoder:
+    counts = each * np.bincount(symbols).astype(np.float64)
+    lengths = code_lengths(counts, np.zeros(len(counts)), price)
+    return table_coder(symbol_means(symbols, own, shares, len(counts)), lengths)

@@ -1,0 +1,230 @@
+"""Coding the rows of a keyed field: which are stored, by what strings, and what is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.codecs.axes.keyed_choice import (
+    FUNCTION_FACTOR,
+    KeyedChoice,
+    planned_bytes,
+    stored_field,
+)
+from saec.codecs.axes.keyed_class import ClassCoder
+from saec.codecs.axes.keyed_pricing import mean_harm
+from saec.codecs.protocol import Coded
+from saec.format.key_strings import KeyStrings
+from saec.keys.building import build_function
+from saec.keys.static_function import StaticFunction
+from saec.streaming.chunks import Chunk
+from saec.streaming.map_reduce import Advance
+from saec.tables.field import Field
+from saec.tables.field_keys import FieldKeys
+
+__all__ = ["encode_keyed"]
+
+Floats = NDArray[np.float64]
+
+_CUTS = 20  # attempts to meet a size by storing fewer rows
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Rows that are worth their bits, (k,) of all arrays, and their strings (s,).
+
+    roots: symbols of first parts; saved: nats that storing saves; bits: of all strings of a row;
+    shares: of all occurrences; harm: nats from the default row; owners: the row of each string,
+    from 0 on; unstored: nats if no row were stored, of these and all other rows.
+    """
+
+    roots: NDArray[np.int64]
+    saved: Floats
+    bits: NDArray[np.int64]
+    shares: Floats
+    harm: Floats
+    owners: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    values: NDArray[np.uint64]
+    lengths: NDArray[np.uint8]
+    unstored: float = 0.0
+    occurrences: float = 0.0
+
+    @classmethod
+    def join(cls, parts: Sequence[StoredRows]) -> StoredRows:
+        """The rows of all ``parts``."""
+        firsts = np.cumsum([0, *(len(part.roots) for part in parts)])
+        owners = [part.owners + first for part, first in zip(parts, firsts, strict=False)]
+        names = ("roots", "saved", "bits", "shares", "harm", "hashes", "values", "lengths")
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(
+            **joined,
+            owners=np.concatenate(owners),
+            unstored=sum(part.unstored for part in parts),
+            occurrences=sum(part.occurrences for part in parts),
+        )
+
+    def only(self, kept: NDArray[np.bool_]) -> StoredRows:
+        """The rows that are ``kept`` (k,)."""
+        strings = kept[self.owners]
+        numbers = np.cumsum(kept) - 1
+        return StoredRows(
+            self.roots[kept],
+            self.saved[kept],
+            self.bits[kept],
+            self.shares[kept],
+            self.harm[kept],
+            numbers[self.owners[strings]],
+            self.hashes[strings],
+            self.values[strings],
+            self.lengths[strings],
+            self.unstored,
+            self.occurrences,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _EncodeKeys:
+    """A task that codes a part."""
+
+    choice: KeyedChoice
+    keys: FieldKeys
+    total: float
+
+    @cached_property
+    def _strings(self) -> KeyStrings:
+        return self.choice.strings
+
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> StoredRows:
+        frequencies = part.frequencies()
+        rows, shares = part.weights(), frequencies / self.total
+        near = self.choice.row_map.near(rows, frequencies)
+        hashes = self.keys.hashes[part.start : part.stop]
+        known = np.ones(len(part), dtype=bool)
+        unseen = self.keys.unseen.row
+        if unseen is not None and part.start <= unseen < part.stop:
+            known[unseen - part.start] = False
+        unstored = shares * self.choice.frame.squared_errors(rows, []) / 2
+        found = [_none(float(unstored.sum()), float(shares.sum()))]
+        for group in self.choice.placing.groups(part, before):
+            coder = self.choice.coders[group.stratum]
+            if coder is not None:
+                own = np.arange(len(part))[group.rows]
+                own = own[known[own]]
+                number = self.choice.stored.index(coder)
+                one = _ClassRows(near[own], rows[own], shares[own], unstored[own], hashes[own])
+                found.append(self._coded(number, coder, one))
+        return StoredRows.join(found)
+
+    def _coded(self, number: int, coder: ClassCoder, rows: _ClassRows) -> StoredRows:
+        """The rows of a class that are worth their bits."""
+        frame, price = self.choice.frame, self.choice.price
+        coordinates = frame.coordinates(rows.near, coder.axes)
+        symbols = list(coder.symbols(coordinates, frame.nats, price))
+        pairs = list(zip(coder.coders, symbols, strict=True))
+        decoded = [each.coordinates[own] for each, own in pairs]
+        lost = rows.shares * frame.squared_errors(rows.exact, decoded) / 2
+        bits = np.sum([each.lengths[own] for each, own in pairs], axis=0)
+        saved = rows.unstored - lost
+        kept = np.ones(len(saved), dtype=bool)
+        if self.choice.least_gain is not None:
+            kept = saved > self.choice.least_gain * FUNCTION_FACTOR * bits
+        nats = frame.nats[: coder.axes]
+        harm = np.square(np.concatenate(decoded, axis=1), dtype=np.float64) @ nats
+        strings = self._strings.strings(number, [own[kept] for own in symbols], rows.hashes[kept])
+        count = int(kept.sum())
+        return StoredRows(
+            symbols[0][kept] + self.choice.layout.first_roots[number],
+            saved[kept],
+            bits[kept],
+            rows.shares[kept],
+            harm[kept],
+            np.tile(np.arange(count), len(strings)),
+            np.concatenate([string.hashes for string in strings]),
+            np.concatenate([string.values for string in strings]),
+            np.concatenate([string.lengths for string in strings]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _ClassRows:
+    """Rows (m, dim) as near as they count and as they are, and of each its share of all
+    occurrences, the nats that it costs if it is left out, and the hash of its key."""
+
+    near: NDArray[Any]
+    exact: NDArray[Any]
+    shares: Floats
+    unstored: Floats
+    hashes: NDArray[np.uint64]
+
+
+def _none(unstored: float, occurrences: float) -> StoredRows:
+    floats, words = np.zeros(0), np.zeros(0, dtype=np.uint64)
+    whole = np.zeros(0, dtype=np.int64)
+    lengths = np.zeros(0, dtype=np.uint8)
+    return StoredRows(
+        whole, floats, whole, floats, floats, whole, words, words, lengths, unstored, occurrences
+    )
+
+
+def encode_keyed(field: Field, choice: KeyedChoice, advance: Advance) -> Coded:
+    """Code every row that is worth its bits, within the bytes that ``choice`` allows."""
+    assert field.keys is not None, "fields without keys are coded otherwise"
+    task = _EncodeKeys(choice, field.keys, field.census.total)
+    rows = field.passes.run(task, StoredRows.join, counter=choice.placing, advance=advance)
+    limit = choice.function_bytes
+    rows = _within(rows, limit)
+    function = _built(rows)
+    for _ in range(_CUTS):
+        if function.nbytes <= limit:
+            break
+        rows = _fewer(rows, 1 - limit / function.nbytes + 1e-3)
+        function = _built(rows)
+    assert function.nbytes <= limit, f"{function.nbytes} bytes of strings, planned were {limit}"
+    stored = stored_field(field, choice, function)
+    return Coded(stored, _lost(field, choice, rows))
+
+
+def _built(rows: StoredRows) -> StaticFunction:
+    return build_function(rows.hashes, rows.values, rows.lengths)
+
+
+def _within(rows: StoredRows, limit: int) -> StoredRows:
+    """The rows that save most per bit, as many as may be expected to fit into ``limit`` bytes."""
+    for _ in range(_CUTS):
+        size = planned_bytes(
+            len(rows.hashes), int(rows.bits.sum()), int(rows.lengths.max(initial=0))
+        )
+        if size <= limit:
+            break
+        rows = _fewer(rows, 1 - limit / size)
+    return rows
+
+
+def _fewer(rows: StoredRows, share: float) -> StoredRows:
+    """Without the rows that save least per bit, which have this ``share`` of the bits."""
+    order = np.argsort(rows.saved / np.maximum(rows.bits, 1), kind="stable")
+    taken = np.cumsum(rows.bits[order])
+    kept = np.ones(len(order), dtype=bool)
+    kept[order[: int(np.searchsorted(taken, share * taken[-1])) + 1]] = False
+    return rows.only(kept)
+
+
+def _lost(field: Field, choice: KeyedChoice, rows: StoredRows) -> float:
+    """Nats: of rows as stored or left out, and of unknown keys that are taken for stored ones."""
+    assert field.keys is not None
+    lost = rows.unstored - float(rows.saved.sum())
+    if not choice.stored:
+        return lost
+    unknown = field.keys.unseen_share + max(rows.occurrences - float(rows.shares.sum()), 0.0)
+    first = choice.layout.first_roots
+    for number, coder in enumerate(choice.stored):
+        own = (rows.roots >= first[number]) & (rows.roots < first[number + 1])
+        means = mean_harm(coder, rows.roots[own] - first[number], rows.harm[own], choice.frame.nats)
+        lost += unknown * float(means @ 0.5 ** coder.coders[0].lengths)
+    return lost

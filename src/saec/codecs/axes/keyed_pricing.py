@@ -1,0 +1,233 @@
+"""Classes of a field with keys at a price per bit: what storing their rows takes and leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.clustering.rowmap import RowMap
+from saec.codecs.axes.candidates import TierRows
+from saec.codecs.axes.code_lengths import code_lengths
+from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, KeyedChoice, planned_bytes
+from saec.codecs.axes.keyed_class import ClassCoder, CodedRows, class_coder
+from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.symbols import table_coder
+from saec.codecs.moments_and_samples import Sample
+from saec.format.keyed_layout import strings_of
+from saec.streaming.strata import Placing
+from saec.tables.field import Field
+
+__all__ = ["KeyedClass", "Pricing", "keyed_class", "mean_harm"]
+
+Floats = NDArray[np.float64]
+
+_GAINS = (
+    2.2,
+    1.7,
+    1.35,
+    1.1,
+    0.9,
+    0.72,
+    0.55,
+    0.4,
+)  # of the price, that storing a row must save for each bit
+
+
+@dataclass(frozen=True, eq=False)
+class KeyedClass:
+    """A class of which a sample is known: its rows, and how many rows each stands for."""
+
+    rows: TierRows
+    each: float
+    unstored: Floats  # nats (m,) that each row of the sample costs if it is left out
+    spread: Floats  # (rank,) weighted squares of the coordinates
+
+
+@dataclass(frozen=True, eq=False)
+class Pricing:
+    """A field as its options are priced."""
+
+    field: Field
+    frame: Frame
+    placing: Placing
+    row_map: RowMap
+    classes: tuple[KeyedClass, ...]
+    unseen: float
+    room: float  # share of all strings that may belong to symbols
+
+    def at(self, price: float) -> Iterator[tuple[float, KeyedChoice]]:
+        """Choices at a price per bit, with the nats that each leaves."""
+        axes = self._axes(price)
+        found = [class_coder(own.rows, self.frame.nats, axes, price) for own in self.classes]
+        if self.room < 1:  # every key is stored
+            found = [coder or _marker(own) for coder, own in zip(found, self.classes, strict=True)]
+        # Of the price, for a bit; None where every row is stored whatever it saves.
+        gains = [gain * price for gain in _GAINS] if self.room == 1 else [None]
+        pairs = zip(found, self.classes, strict=True)
+        first = [_CodedClass.of(coder, own, self.frame, price) for coder, own in pairs]
+        # Coded again with the lengths of the roots, which say more than those within a class.
+        rough = self._rooted(first, None if gains[0] is None else price, price)
+        again = [_CodedClass.of(coded.coder, coded.own, self.frame, price) for coded in rough]
+        for gain in gains:
+            yield self._priced(self._rooted(again, gain, price), gain, price)
+
+    def _axes(self, price: float) -> int:
+        """How many leading axes are worth the bits of their vectors."""
+        spread = sum(own.spread for own in self.classes) * self.frame.nats
+        worth = spread >= price * 8 * self.field.dim * self.frame.stored.itemsize
+        return len(worth) if worth.all() else int(np.argmin(worth))
+
+    def _rooted(
+        self, coded: Sequence[_CodedClass], least_gain: float | None, price: float
+    ) -> list[_CodedClass]:
+        """Stored are rows that save ``least_gain`` for each bit; with the lengths of the first
+        symbols that they have."""
+        kept = [one.keeping(least_gain) for one in coded]
+        unknown = self.unseen + sum(one.unstored_share for one in kept)
+        stored = [one for one in kept if one.coder is not None]
+        if not stored:
+            return kept
+        counts = np.concatenate([one.counts for one in stored])
+        harms = np.concatenate([one.harms(self.frame.nats) for one in stored])
+        lengths = code_lengths(counts, unknown * harms, price * FUNCTION_FACTOR, self.room)
+        parts = iter(np.split(lengths, np.cumsum([len(one.counts) for one in stored])[:-1]))
+        return [one if one.coder is None else one.with_roots(next(parts)) for one in kept]
+
+    def _priced(
+        self, coded: Sequence[_CodedClass], least_gain: float | None, price: float
+    ) -> tuple[float, KeyedChoice]:
+        coders = tuple(one.coder for one in coded)
+        choice = KeyedChoice(self.frame, self.placing, self.row_map, coders, price, least_gain, 0)
+        unknown = self.unseen + sum(one.unstored_share for one in coded)
+        nats = self.frame.rest + sum(one.nats for one in coded)
+        bits = keys = harm = 0.0
+        longest = 0
+        for one in coded:
+            if one.coder is None:
+                continue
+            harm += float(one.harms(self.frame.nats) @ 0.5**one.root_lengths)
+            bits += one.bits
+            parts = [int(coder.lengths.max()) for coder in one.coder.coders]
+            plan = strings_of(parts)
+            keys += float(one.counts.sum()) * len(plan)
+            longest = max(longest, *(sum(parts[part] for part in own) for own in plan))
+        size = planned_bytes(round(keys), round(bits), longest)
+        return nats + unknown * harm, replace(choice, function_bytes=size)
+
+
+@dataclass(frozen=True, eq=False)
+class _CodedClass:
+    """A class as coded, and which rows (m,) of its sample are stored."""
+
+    own: KeyedClass
+    coder: ClassCoder | None
+    coded: CodedRows | None
+    kept: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls, coder: ClassCoder | None, own: KeyedClass, frame: Frame, price: float
+    ) -> _CodedClass:
+        coded = None if coder is None else coder.code(own.rows.coordinates, frame.nats, price)
+        return cls(own, coder, coded, np.zeros(len(own.unstored), dtype=bool))
+
+    def keeping(self, least_gain: float | None) -> _CodedClass:
+        """The same with the rows that save enough; without a coder if there are none."""
+        if self.coded is None:
+            return self
+        if least_gain is None:
+            return replace(self, kept=np.ones(len(self.kept), dtype=bool))
+        saved = self.own.unstored - self.own.rows.shares * self.coded.lost
+        kept = saved > least_gain * FUNCTION_FACTOR * self.own.each * self._row_bits
+        if not kept.any():
+            return _CodedClass(self.own, None, None, kept)
+        return replace(self, kept=kept)
+
+    @property
+    def root_lengths(self) -> NDArray[np.int64]:
+        """Of the first symbols' codewords."""
+        assert self.coder is not None
+        return self.coder.coders[0].lengths
+
+    @property
+    def _row_bits(self) -> Floats:
+        assert self.coded is not None
+        return self.root_lengths[self.coded.first] + self.coded.later_bits
+
+    @property
+    def bits(self) -> float:
+        """Bits of the strings of all stored rows of the class."""
+        return self.own.each * float(self._row_bits[self.kept].sum())
+
+    @property
+    def nats(self) -> float:
+        """Nats that the rows lose, stored or not."""
+        if self.coded is None:
+            return float(self.own.unstored.sum())
+        stored = self.own.rows.shares * self.coded.lost
+        return float(np.where(self.kept, stored, self.own.unstored).sum())
+
+    @property
+    def unstored_share(self) -> float:
+        """The share of all occurrences that rows have which are not stored."""
+        return float(self.own.rows.shares[~self.kept].sum())
+
+    @property
+    def _used(self) -> NDArray[np.int64]:
+        """How many stored rows of the sample have each first symbol."""
+        assert self.coded is not None
+        return np.bincount(self.coded.first[self.kept], minlength=len(self.root_lengths))
+
+    @property
+    def counts(self) -> Floats:
+        """Stored rows of the class with each first symbol that some have."""
+        used = self._used[self._used > 0].astype(np.float64)
+        return self.own.each * used
+
+    def harms(self, nats: Floats) -> Floats:
+        """See :func:`mean_harm`, of the same symbols."""
+        assert self.coder is not None, "a class that is stored has a coder"
+        assert self.coded is not None, "and is coded"
+        own = mean_harm(self.coder, self.coded.first[self.kept], self.coded.harm[self.kept], nats)
+        return own[self._used > 0]
+
+    def with_roots(self, lengths: NDArray[np.int64]) -> _CodedClass:
+        """Without first symbols that no stored row has, and with the ``lengths`` of the others."""
+        assert self.coder is not None, "a class that is stored has a coder"
+        assert self.coded is not None, "and is coded"
+        used = self._used > 0
+        numbers = np.cumsum(used) - 1
+        first = np.where(used[self.coded.first], numbers[self.coded.first], 0)
+        first_coder = self.coder.coders[0]
+        table = table_coder(first_coder.coordinates[used].astype(np.float64), lengths)
+        coder = replace(self.coder, coders=(table, *self.coder.coders[1:]))
+        return replace(self, coder=coder, coded=replace(self.coded, first=first))
+
+
+def mean_harm(coder: ClassCoder, first: NDArray[np.int64], harm: Floats, nats: Floats) -> Floats:
+    """Nats between the default row and a row with each first symbol (symbols,): the mean over rows
+    with these ``first`` symbols (m,) and their ``harm`` (m,)."""
+    symbols = coder.coders[0].coordinates.astype(np.float64)
+    rows = np.bincount(first, minlength=len(symbols))
+    alone = np.square(symbols) @ nats[: symbols.shape[1]]
+    means = np.bincount(first, harm, len(symbols)) / np.maximum(rows, 1)
+    result: Floats = np.where(rows > 0, means, alone)
+    return result
+
+
+def keyed_class(sample: Sample, frame: Frame, count: int, total: float) -> KeyedClass:
+    shares = sample.standing_for_all / total
+    coordinates = frame.coordinates(sample.rows, frame.rank)
+    squared = np.square(coordinates, dtype=np.float64)
+    spread = (shares[:, None] * squared).sum(axis=0)
+    rows = TierRows(coordinates, shares, count)
+    return KeyedClass(rows, count / len(shares), shares * (squared @ frame.nats), spread)
+
+
+def _marker(own: KeyedClass) -> ClassCoder:
+    """A class whose keys are known, and have the default row."""
+    lone = table_coder(np.zeros((1, 0)), np.zeros(1, dtype=np.int64))
+    return ClassCoder((lone,), float(own.rows.shares.sum()) / own.rows.count)

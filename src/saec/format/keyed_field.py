@@ -1,0 +1,255 @@
+"""A table that is asked by keys: strings of bits in a static function, and what they stand for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+import saec._native as _native
+import saec.artifact as artifact
+from saec._native import KeyedTable
+from saec.errors import ArtifactError, KeysError
+from saec.format.compressed_field import CompressedField
+from saec.format.key_strings import KeyStrings
+from saec.format.keyed_layout import KeyedLayout
+from saec.format.native_lookup import LookupTable, RowRun, run_table
+from saec.keys.hashing import hash_keys
+from saec.keys.kinds import KeyKind, check_kind
+from saec.keys.static_function import StaticFunction
+from saec.tables.field_keys import KEY_BYTES
+
+__all__ = ["KeyKind", "KeyedField", "keyed_details"]
+
+_AXES_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
+# Roles in a file of the function's tensors.
+_FUNCTION = {"bits": "codes", "directory": "directory", "steps": "steps"}
+
+
+class KeyedField(CompressedField):
+    """e(key) = default + sum_a value_a[symbol_a(key)] * axis_a, with symbols by class of rows.
+
+    Keys themselves are not stored. A key that is not known gets the default row, but for a share of
+    them (:attr:`false_positive_rate`), which get some other row.
+
+    Args:
+        name: the field's.
+        vocab_size: rows of the table that was compressed.
+        layout: the parts of each class.
+        lengths: (stored lengths,) uint8, bits of codewords.
+        values: (values,) float16, what symbols stand for.
+        axes: (rank + 1, dim) float16 or float32, the axes and, last, the default row.
+        function: from the hashes of keys to their strings.
+        dtype: of the table that was compressed.
+        kind: of the keys.
+        seed: of their hashes.
+
+    Raises:
+        ArtifactError: sizes do not fit each other, values are not finite, or there are no codewords
+            of these lengths.
+    """
+
+    codec = "keyed"
+    kind = 3
+
+    def __init__(
+        self,
+        name: str,
+        vocab_size: int,
+        layout: KeyedLayout,
+        lengths: NDArray[np.uint8],
+        values: NDArray[np.float16],
+        axes: NDArray[np.floating[Any]],
+        function: StaticFunction,
+        dtype: str,
+        key_kind: KeyKind,
+        seed: int,
+    ) -> None:
+        if axes.ndim != 2 or axes.dtype not in _AXES_DTYPES or 0 in axes.shape:
+            raise ArtifactError(
+                f"axes are (rank + 1, dim) float16 or float32, not {axes.dtype} {axes.shape}"
+            )
+        super().__init__(name, vocab_size, axes.shape[1], dtype)
+        self.layout = layout
+        self.lengths = lengths
+        self.values = values
+        self.axes = axes
+        self.function = function
+        self.key_kind = key_kind
+        self.seed = seed
+        self._check()
+        self.strings = KeyStrings(layout, lengths)
+        if layout.classes:
+            assert self.strings.plans, "codes are made, and so checked, here"
+
+    def _check(self) -> None:
+        wanted: dict[str, tuple[NDArray[Any], tuple[int, ...], DTypeLike]] = {
+            "lengths": (self.lengths, self.layout.first_lengths[-1:], np.uint8),
+            "values": (self.values, self.layout.first_values[-1:], np.float16),
+            "axes": (self.axes, (self.layout.rank + 1, self.dim), self.axes.dtype),
+        }
+        for role, (tensor, shape, dtype) in wanted.items():
+            if tensor.shape != shape or tensor.dtype != dtype:
+                raise ArtifactError(
+                    f"{role} are {np.dtype(dtype)} {shape}, not {tensor.dtype} {tensor.shape}"
+                )
+        if self.function.fingerprint_bits:
+            raise ArtifactError("its static function has fingerprints, beside its codewords")
+        for role, tensor in (("values", self.values), ("axes", self.axes)):
+            if not np.isfinite(tensor).all():
+                raise ArtifactError(f"{role} hold numbers that are not finite")
+
+    @property
+    def original_nbytes(self) -> int:
+        """Bytes of the table that was compressed, in its own dtype, and 8 for each key."""
+        return super().original_nbytes + KEY_BYTES * self.vocab_size
+
+    @property
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """``codes``, ``directory`` and ``steps`` of the static function; ``lengths``, ``values``
+        and ``axes``."""
+        return {
+            **{_FUNCTION[role]: tensor for role, tensor in self.function.tensors.items()},
+            "lengths": self.lengths,
+            "values": self.values,
+            "axes": self.axes,
+        }
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """See :class:`CompressedField`; with the kind of the keys, how many strings are stored, how
+        often unknown keys are taken for known ones, and the bill."""
+        return super().description | {
+            "keys": str(self.key_kind),
+            "strings": self.function.keys,
+            "false_positive_rate": self.false_positive_rate,
+            "bill": self.bill,
+        }
+
+    @property
+    def details(self) -> bytes:
+        """The kind of the keys, the seed of their hashes, the function's numbers and the parts of
+        every class."""
+        return keyed_details(self.key_kind, self.seed, self.function, self.layout)
+
+    @property
+    def false_positive_rate(self) -> float:
+        """The share of unknown keys that are taken for known ones."""
+        return self.strings.root.known_share if self.layout.classes else 0.0
+
+    @property
+    def bill(self) -> dict[str, int]:
+        """Bytes by what they are for: ``strings`` of keys, ``symbols`` (lengths of codewords, and
+        values), ``axes``."""
+        return {
+            "strings": self.function.nbytes,
+            "symbols": self.lengths.nbytes + self.values.nbytes,
+            "axes": self.axes.nbytes,
+        }
+
+    def contains(self, keys: ArrayLike) -> NDArray[np.bool_]:
+        """Which keys (m,) are stored: (m,) bool.
+
+        True for every stored key, and for :attr:`false_positive_rate` of all others. Keys that were
+        not worth their bits are not stored, unless the field was made with ``exact``.
+
+        Raises:
+            KeysError: keys are of another kind than the field's, or missing.
+        """
+        hashes = self._hashed(keys)
+        classes = np.empty(len(hashes), np.int32)
+        self._keyed_table.read_rows(hashes, np.empty((0, self.dim), np.float32), classes)
+        return classes >= 0
+
+    def asked(self, ids: ArrayLike, threads: int = 0) -> tuple[LookupTable, NDArray[np.integer]]:
+        """The rows of keys, in their order, and where they are; see :class:`CompressedField`.
+
+        Raises:
+            KeysError: keys are of another kind than the field's, or missing.
+        """
+        flat = ids.reshape(-1) if isinstance(ids, np.ndarray) else ids
+        rows = self.rows_of_hashes(self._hashed(flat), threads)
+        shape = ids.shape if isinstance(ids, np.ndarray) else (len(rows),)
+        stored = rows if len(rows) else self.axes[-1:].astype(np.float32)
+        table = run_table(len(stored), [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
+        return table, np.arange(len(rows)).reshape(shape)
+
+    def decode(self) -> NDArray[np.float32]:
+        """Refused: which keys there are is not stored.
+
+        Raises:
+            KeysError: always.
+        """
+        raise KeysError(f"{self.place} does not store its keys: look up those that you have")
+
+    def _lookup_table(self) -> LookupTable:
+        raise KeysError(f"{self.place} is asked by keys, and has no ids")
+
+    def rows_of_hashes(self, hashes: NDArray[np.uint64], threads: int = 0) -> NDArray[np.float32]:
+        """The rows (m, dim) of keys with these hashes (m,); ``threads`` as in :meth:`lookup`."""
+        rows = np.empty((len(hashes), self.dim), np.float32)
+        self._keyed_table.read_rows(hashes, rows, np.empty(0, np.int32), threads)
+        return rows
+
+    @cached_property
+    def _keyed_table(self) -> KeyedTable:
+        """What the native core reads strings and rows from."""
+        parts, lengths, values = [], [np.zeros(0, np.uint8)], [np.zeros(0, np.float32)]
+        plans = self.strings.plans if self.layout.classes else ()
+        for number, (own, plan) in enumerate(zip(self.layout.classes, plans, strict=True)):
+            strings = [string for string, members in enumerate(plan) for _ in members]
+            for place, (part, string) in enumerate(zip(own, strings, strict=True)):
+                at = self.layout.first_parts[number] + place
+                parts.append([number, part.symbols, part.axes, string])
+                lengths.append(self.layout.part_lengths(at, part, self.lengths))
+                values.append(self.layout.part_values(at, part, self.values).reshape(-1))
+        return _native.keyed_table(
+            self.function.table,
+            np.array(parts, np.int64).reshape(-1, 4),
+            np.concatenate(lengths),
+            np.concatenate(values),
+            self.axes.astype(np.float32),
+        )
+
+    def _hashed(self, keys: ArrayLike) -> NDArray[np.uint64]:
+        try:
+            hashes = hash_keys(keys, seed=self.seed)
+        except KeysError as error:
+            raise KeysError(f"{self.place}: {error}") from error
+        check_kind(keys, self.key_kind, self.place)
+        return hashes
+
+    @classmethod
+    def _from_entry(cls, entry: artifact.Entry) -> Self:
+        details = artifact.ByteReader(entry.details)
+        kind = details.byte()
+        if kind > max(KeyKind):
+            raise ArtifactError(f"keys are of the unknown kind {kind}")
+        seed, *numbers = (details.number() for _ in range(5))
+        layout = KeyedLayout.unpacked(details)
+        if details.left:
+            raise ArtifactError(f"{details.left} bytes follow the parts of its classes")
+        tensors = entry.tensors
+        function = StaticFunction.from_tensors(
+            tuple(numbers), {own: tensors[role] for own, role in _FUNCTION.items()}
+        )
+        return cls(
+            entry.name,
+            entry.vocab_size,
+            layout,
+            tensors["lengths"],
+            tensors["values"],
+            tensors["axes"],
+            function,
+            entry.dtype.name,
+            KeyKind(kind),
+            seed,
+        )
+
+
+def keyed_details(kind: KeyKind, seed: int, function: StaticFunction, layout: KeyedLayout) -> bytes:
+    """The details of a field's record; see :attr:`KeyedField.details`."""
+    numbers = (seed, *function.description)
+    return bytes([kind, *b"".join(map(artifact.number_bytes, numbers)), *layout.packed()])

@@ -1,0 +1,85 @@
+"""Keys of a log in place of its ids, and tables that are asked by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from saec.format.compressed import Compressed
+from saec.reference.log import TRAIN, Log
+from saec.reference.models import ClickModel
+from saec.tables.field import Field
+
+__all__ = ["AskedKeys"]
+
+
+@dataclass(frozen=True, eq=False)
+class AskedKeys:
+    """A log with keys: what fields are made of, and what validation and test rows ask for.
+
+    An id beyond the vocabulary stands for each key that training never saw.
+    """
+
+    log: Log
+
+    def of_ids(self, name: str) -> NDArray[np.uint64]:
+        """The key of each id of a field, (vocab_size,); 0 for the id of unseen features."""
+        train = self.log.split == TRAIN
+        keys = np.zeros(self.log.vocab_sizes[name], np.uint64)
+        keys[self._ids(name)[train]] = self._keys(name)[train]
+        return keys
+
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        """The ids (rows, fields) of the log, with those of unseen keys."""
+        return np.stack([self._extended(name)[0] for name in self.log.field_names], axis=1)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """How many ids each field has with those of unseen keys."""
+        return {
+            name: self.log.vocab_sizes[name] + len(self._extended(name)[1])
+            for name in self.log.field_names
+        }
+
+    def fields(self, tables: Sequence[Field], prefix: str) -> list[Field]:
+        """Tables with keys; row 0 is that of unknown ones. ``prefix``: of the fields' names."""
+        return [
+            Field(
+                field.name,
+                field.weights,
+                field.counts,
+                keys=self.of_ids(field.name.removeprefix(prefix)),
+                unseen=0,
+            )
+            for field in tables
+        ]
+
+    def hold(self, model: ClickModel, result: Compressed, prefix: str) -> None:
+        """Put the rows that ``result`` has for all of these ids into a model."""
+        for name, field in result.items():
+            own = name.removeprefix(prefix)
+            keys = np.concatenate([self.of_ids(own), self._extended(own)[1]])
+            rows = torch.from_numpy(field.lookup(keys))
+            model.embeddings[own] = nn.Embedding(len(rows), field.dim, _weight=rows)
+        model.vocab_sizes = self.sizes
+
+    def _ids(self, name: str) -> NDArray[np.int32]:
+        return self.log.ids[:, self.log.field_names.index(name)]
+
+    def _keys(self, name: str) -> NDArray[np.uint64]:
+        assert self.log.keys is not None, "the log was loaded with keys"
+        return self.log.keys[:, self.log.field_names.index(name)]
+
+    def _extended(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        ids = self._ids(name).astype(np.int64)
+        unseen = np.flatnonzero(ids == 0)
+        keys, places = np.unique(self._keys(name)[unseen], return_inverse=True)
+        ids[unseen] = self.log.vocab_sizes[name] + places
+        return ids, keys

@@ -1,0 +1,172 @@
+"""The keys of a field's rows, checked once, and what is known of keys that have no row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from saec.errors import FieldError, KeysError
+from saec.keys.hashing import hash_keys
+from saec.keys.kinds import KeyKind, kind_of
+
+__all__ = ["KEY_BYTES", "FieldKeys", "Unseen", "field_keys"]
+
+KEY_BYTES = 8  # that a key takes where it is stored, or its hash
+EXACT_BITS = 32
+_MOST_EXACT = 40
+_MOST_SEEDS = 8
+
+Exact = bool | int
+
+
+@dataclass(frozen=True, eq=False)
+class Unseen:
+    """What a model has for keys that it does not know: a vector (dim,) float64, and the number of
+    the row that it is; None each if there is none."""
+
+    vector: NDArray[np.float64] | None = None
+    row: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FieldKeys:
+    """Keys of a field's rows, and of unknown keys how often they are asked for and what they get.
+
+    Args:
+        hashes: (vocab_size,) uint64, all different, but for that of ``unseen.row``.
+        kind: what all keys are.
+        seed: of the hashes.
+        unseen: the model's row for unknown keys.
+        unseen_share: of all lookups, those whose key has no row.
+        exact_bits: an unknown key passes for a known one with probability 2^-bits; 0: as the budget
+            decides.
+    """
+
+    hashes: NDArray[np.uint64]
+    kind: KeyKind
+    seed: int
+    unseen: Unseen
+    unseen_share: float
+    exact_bits: int
+
+    @property
+    def count(self) -> int:
+        """Number of keys."""
+        return len(self.hashes) - (self.unseen.row is not None)
+
+    @property
+    def identity(self) -> list[object]:
+        """A hash of the keys, and all that is known of others."""
+        vector = self.unseen.vector
+        row = None if vector is None else vector.tolist()
+        digest = blake2b(np.ascontiguousarray(self.hashes).data, digest_size=16).hexdigest()
+        known = [int(self.kind), self.seed, row, self.unseen.row]
+        return [digest, *known, self.unseen_share, self.exact_bits]
+
+    @property
+    def room(self) -> float:
+        """The share of unknown keys that may pass for known ones; 1 if that is open."""
+        return 0.5**self.exact_bits if self.exact_bits else 1.0
+
+
+def field_keys(
+    name: str,
+    keys: ArrayLike,
+    frequencies: NDArray[np.float64],
+    unseen: Unseen,
+    unseen_share: float | None,
+    exact: Exact,
+) -> FieldKeys:
+    """Check the keys of field ``name``; arguments as of :class:`~saec.tables.field.Field`.
+
+    Args:
+        name: of the field.
+        keys: (vocab_size,).
+        frequencies: (vocab_size,), 0 for the row of unknown keys.
+        unseen: the row of unknown keys.
+        unseen_share: None for the estimate of Good and Turing.
+        exact: see Field.
+
+    Raises:
+        FieldError: a key is missing, occurs twice or is of another kind; names it and its rows.
+    """
+    count = len(frequencies)
+    try:
+        kind = kind_of(keys)
+        hashes, seed = _different(name, keys, unseen.row)
+    except KeysError as error:
+        raise FieldError(f"field {name!r}: {error}") from error
+    if len(hashes) != count:
+        raise FieldError(f"field {name!r}: weights have {count} rows, keys {len(hashes)}")
+    return FieldKeys(
+        hashes,
+        kind,
+        seed,
+        unseen,
+        _share(name, unseen_share, frequencies),
+        _exact_bits(name, exact),
+    )
+
+
+def _different(name: str, keys: Any, unseen_row: int | None) -> tuple[NDArray[np.uint64], int]:
+    """Hashes that differ where keys do, and their seed."""
+    for seed in range(_MOST_SEEDS):
+        hashes = hash_keys(keys, seed=seed)
+        order = np.argsort(hashes, kind="stable")
+        if unseen_row is not None:
+            order = order[order != unseen_row]
+        ascending = hashes[order]
+        pairs = np.flatnonzero(ascending[1:] == ascending[:-1])
+        if not len(pairs):
+            return hashes, seed
+        first, second = int(order[pairs[0]]), int(order[pairs[0] + 1])
+        if _same(_key_at(keys, first), _key_at(keys, second)):
+            raise FieldError(
+                f"field {name!r}: key {_short(_key_at(keys, first))} "
+                f"stands at rows {first} and {second}"
+            )
+    raise FieldError(f"field {name!r}: different keys have equal hashes for {_MOST_SEEDS} seeds")
+
+
+def _key_at(keys: Any, row: int) -> object:
+    found = keys.iloc[row] if hasattr(keys, "iloc") else keys[row]
+    return found.as_py() if hasattr(found, "as_py") else found
+
+
+def _same(left: object, right: object) -> bool:
+    # A string and its bytes in UTF-8 are one key.
+    a, b = (key.encode() if isinstance(key, str) else key for key in (left, right))
+    return bool(a == b)
+
+
+def _short(key: object) -> str:
+    text = repr(key.item() if isinstance(key, np.generic) else key)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _share(name: str, given: float | None, frequencies: NDArray[np.float64]) -> float:
+    if given is None:
+        # Good and Turing: what was seen once stands for what was not seen at all.
+        total = float(frequencies.sum())
+        return float(np.count_nonzero(frequencies == 1)) / total if total else 0.0
+    if (
+        isinstance(given, bool)
+        or not isinstance(given, int | float | np.number)
+        or not 0 <= given <= 1
+    ):
+        raise FieldError(f"field {name!r}: unseen_share is a share from 0 to 1, not {given!r}")
+    return float(given)
+
+
+def _exact_bits(name: str, exact: Exact) -> int:
+    if isinstance(exact, bool):
+        return EXACT_BITS if exact else 0
+    if not isinstance(exact, int | np.integer) or not 1 <= exact <= _MOST_EXACT:
+        raise FieldError(
+            f"field {name!r}: exact is True, False or 1 to {_MOST_EXACT} bits, not {exact!r}"
+        )
+    return int(exact)

@@ -35,9 +35,8 @@ def trial_rows(trial: Trial, order: str, ratios: list[float]) -> None:
             expected = result.predicted_loss_increase
             print(f"{name:7} ratio {ratio:g}  {changes}  expected {expected:+.6f}", flush=True)
     for field, share in result.slope_shares.items():
-        print(
-            f"  {field}: {share.value:.2f} of the slopes ({share.measured:.2f} +- {share.error:.2f})"
-        )
+        told = f"{share.measured:.2f} +- {share.error:.2f}"
+        print(f"  {field}: {share.value:.2f} of the slopes ({told})")
 
 
 def main() -> None:

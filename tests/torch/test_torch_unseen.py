@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+import saec
+import saec.torch
 from saec import DataError
 from saec.tables.unseen_gradients import UnseenGradients
 from saec.torch import loss_metrics
@@ -162,3 +164,23 @@ def test_without_labels_or_rows() -> None:
     with pytest.raises(DataError, match="unseen: the batches are empty"):
         loss_metrics(model, good, unseen=[], progress=False)
     assert not loss_metrics(model, good, progress=False).unseen
+
+
+def test_compressing_and_forecasting_with_slopes() -> None:
+    model = Linear(nn.Embedding(500, 2, _weight=torch.randn(500, 2)))
+    generator = torch.Generator().manual_seed(5)
+    batches = [
+        (torch.randint(0, 500, (2000,), generator=generator), torch.ones(2000)) for _ in range(2)
+    ]
+    with pytest.raises(DataError, match="needs labels of such rows: give calibration or unseen"):
+        saec.torch.forecast(model, batches, progress=False)
+    with pytest.raises(DataError, match="unseen must be iterable more than once"):
+        saec.torch.forecast(model, batches, unseen=iter(batches), progress=False)
+    curve = saec.torch.forecast(model, batches, unseen=batches, progress=False)
+    assert curve.labelled
+    result = saec.torch.compress_(
+        model, batches, budget=saec.LossIncrease(1e-2), unseen=batches, progress=False
+    )
+    assert list(result.slope_shares) == ["user"]
+    assert result.predicted_loss_increase is not None
+    assert 0 < result.predicted_loss_increase <= 1.1e-2

@@ -11,7 +11,8 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from saec import LossMetrics, MetricError, load_metrics, save_metrics
+from saec import Field, LossMetrics, MetricError, load_metrics, measure, save_metrics
+from saec.tables.unseen_gradients import RowSums, UnseenGradients
 
 
 @pytest.fixture
@@ -41,6 +42,60 @@ def test_the_format(metrics: LossMetrics, tmp_path: Path) -> None:
         facts = json.loads(file.metadata()["saec_metrics"])
     errors = {"user": 0.02, "a.item": None}
     assert facts == {"format": 1, "examples": 12_345, "relative_errors": errors}
+
+
+@pytest.fixture
+def with_unseen(metrics: LossMetrics) -> LossMetrics:
+    halves = (
+        RowSums(np.array([3, 7]), np.array([[1, 2], [3, 4]], np.float32)),
+        RowSums(np.zeros(0, np.int64), np.zeros((0, 2), np.float32)),
+    )
+    known = {"user": UnseenGradients(halves, 10)}
+    return LossMetrics(dict(metrics), metrics.examples, metrics.relative_errors, known)
+
+
+def test_gradients_on_unseen_rows_come_back(with_unseen: LossMetrics, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.safetensors"
+    save_metrics(with_unseen, path)
+    loaded = load_metrics(path)
+    assert loaded.examples == 12_345
+    np.testing.assert_array_equal(loaded["user"], with_unseen["user"])
+    [(name, found)] = loaded.unseen.items()
+    assert (name, found.examples) == ("user", 10)
+    for half, saved in zip(found.halves, with_unseen.unseen["user"].halves, strict=True):
+        np.testing.assert_array_equal(half.ids, saved.ids)
+        np.testing.assert_array_equal(half.sums, saved.sums)
+
+
+def test_the_format_with_unseen_rows(with_unseen: LossMetrics, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.safetensors"
+    save_metrics(with_unseen, path)
+    with safetensors.safe_open(path, framework="np") as file:
+        assert sorted(file.keys()) == [
+            *("metric a.item", "metric user"),
+            *("unseen 0 ids user", "unseen 0 sums user"),
+            *("unseen 1 ids user", "unseen 1 sums user"),
+        ]
+        facts = json.loads(file.metadata()["saec_metrics"])
+    assert (facts["format"], facts["unseen_examples"]) == (2, {"user": 10})
+
+
+@pytest.mark.parametrize(
+    ("ids", "sums", "message"),
+    [
+        (np.array([1, 1]), np.ones((2, 2), np.float32), "must ascend and lie below 9"),
+        (np.array([1, 9]), np.ones((2, 2), np.float32), "of ids 1 to 9"),
+        (np.array([1, 2]), np.ones((2, 3), np.float32), "2 x 3; 2 features of dim 2"),
+        (np.array([1, 2]), np.full((2, 2), np.nan, np.float32), "is not finite"),
+    ],
+)
+def test_gradients_of_another_table(ids: np.ndarray, sums: np.ndarray, message: str) -> None:
+    half = RowSums(ids, sums)
+    known = {"user": UnseenGradients((half, half), 10)}
+    metrics = LossMetrics({"user": np.eye(2)}, 1, {"user": 0.5}, known)
+    field = Field("user", np.ones((9, 2), np.float32), np.ones(9))
+    with pytest.raises(MetricError, match=f"field 'user': .*{message}"):
+        measure([field], metrics=metrics, progress=False)
 
 
 @pytest.mark.parametrize("name", ["x" * 3000, '\u4e2d\u6587\n"\\', "\U0001f600"])
@@ -74,7 +129,14 @@ EYE = {"user": np.eye(2)}
         (EYE, "[" * 100_000, "damaged metadata: RecursionError"),
         (EYE, "[]", "damaged metadata: TypeError"),
         (EYE, "{}", "damaged metadata: KeyError: 'format'"),
-        (EYE, GOOD | {"format": 2}, "format 2 of metrics; this saec reads 1"),
+        (EYE, GOOD | {"format": 3}, "format 3 of metrics; this saec reads 1 and 2"),
+        (EYE, GOOD | {"format": 2}, "damaged metadata: KeyError: 'unseen_examples'"),
+        (EYE, GOOD | {"format": 2, "unseen_examples": {"user": 0}}, "whole numbers above 0"),
+        (
+            EYE,
+            GOOD | {"format": 2, "unseen_examples": {"user": 1}},
+            "on unseen rows are missing",
+        ),
         (EYE, GOOD | {"examples": -1}, "examples and relative errors are numbers of at least 0"),
         (EYE, GOOD | {"examples": True}, "examples and relative errors are numbers"),
         (EYE, GOOD | {"relative_errors": {"user": "x"}}, "examples and relative errors are"),

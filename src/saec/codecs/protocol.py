@@ -16,6 +16,7 @@ from saec.streaming.map_reduce import Advance
 from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
+from saec.tables.unseen_gradients import SlopeShare
 
 __all__ = ["Codec", "Coded", "Option", "split"]
 
@@ -28,11 +29,15 @@ class Option:
         bits: 8 times the bytes by which it makes the artifact grow, record and tensors.
         distortion: what it loses, in a unit that all fields share; finite.
         choice: whatever the caller needs to carry it out.
+        error: standard error of ``distortion`` that slopes on unseen rows add.
+        share: of these slopes that is in ``distortion``; None without unseen rows.
     """
 
     bits: int
     distortion: float
     choice: Any
+    error: float = 0.0
+    share: SlopeShare | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +48,7 @@ class Coded:
     that take no memory, until it is saved and loaded.
 
     lost: sum_i w_i / sum w 1/2 delta_i' G delta_i over the changes delta_i of the rows, in nats to
-    second order; G is the identity without a metric.
+    second order, and what slopes on unseen rows add; G is the identity without a metric.
     """
 
     field: CompressedField

@@ -14,6 +14,7 @@ import saec.artifact as artifact
 from saec.codecs.protocol import Codec
 from saec.compression.budget import Budget
 from saec.tables.field import Field
+from saec.tables.loss_metric import LossMetrics
 
 __all__ = ["fingerprint"]
 
@@ -43,8 +44,16 @@ def fingerprint(
     return blake2b(json.dumps(known).encode(), digest_size=16).hexdigest()
 
 
-def _hashed(metrics: Mapping[str, ArrayLike]) -> dict[str, str]:
+def _hashed(metrics: Mapping[str, ArrayLike]) -> dict[str, list[str]]:
+    unseen = metrics.unseen if isinstance(metrics, LossMetrics) else {}
+    arrays: dict[str, list[ArrayLike]] = {name: [matrix] for name, matrix in metrics.items()}
+    for name, gradients in unseen.items():
+        parts = [array for half in gradients.halves for array in (half.ids, half.sums)]
+        arrays[name] += [gradients.examples, *parts]
     return {
-        name: blake2b(np.asarray(matrix, np.float64).tobytes(), digest_size=16).hexdigest()
-        for name, matrix in metrics.items()
+        name: [
+            blake2b(np.asarray(array, np.float64).tobytes(), digest_size=16).hexdigest()
+            for array in own
+        ]
+        for name, own in arrays.items()
     }

@@ -26,6 +26,9 @@ _NO_LOSS = 1e-12  # nats that stand for none where there are logarithms
 
 _LEAST_SHARE = 0.02  # of a forecast that may come true; measurements below are noise
 
+# What the band cannot contain.
+_UNKNOWN = "no labels of unseen rows: what is lost on them in first order is not known"
+
 _LEAST_TOLD = 1e-5  # of the largest increase; points of smaller ones need not be told apart
 
 
@@ -36,15 +39,19 @@ class Forecast:
     :func:`saec.forecast` predicts to second order, from the model's own predictions. The increase
     on rows that the tables have not seen has a part of first order as well, of either sign, which
     only labels of such rows tell: mostly the sum overstates increases of 1e-4 and more, and it may
-    understate smaller ones by a factor of ten and more. :func:`saec.torch.forecast` measures.
+    understate smaller ones by a factor of ten and more. Metrics measured with labelled ``unseen``
+    rows know that part, and the curve contains it; :func:`saec.torch.forecast` also measures.
 
     Attributes:
         ratios: (m,) compression ratios, descending.
         nbytes: (m,) bytes of the artifact as saved, ascending.
         loss_increases: (m,) nats, descending.
         low, high: (m,) nats, two standard errors below and above: of the second-order sum, as far
-            as that of the metrics is known, or of what was measured, if the curve was corrected.
+            as that of the metrics is known, and of the first-order part, if that is known; or of
+            what was measured, if the curve was corrected.
         fields: by field name, (m,) bytes of its codes and tables.
+        labelled: whether labels of unseen rows are in the curve. Without, ``low`` and ``high`` do
+            not contain the part of first order, of which nothing is known.
     """
 
     ratios: NDArray[np.float64]
@@ -53,6 +60,7 @@ class Forecast:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     fields: Mapping[str, NDArray[np.int64]]
+    labelled: bool = False
 
     def loss_at(self, ratio: float) -> float:
         """Nats expected at a compression ratio, between points of the curve in logarithms.
@@ -116,7 +124,7 @@ class Forecast:
         if beyond.any():
             low[beyond] = np.minimum(low[beyond], 0.0)
             high[beyond] = np.interp(known[0], sizes[::-1], high[::-1])
-        return replace(self, loss_increases=mean, low=low, high=high)
+        return replace(self, loss_increases=mean, low=low, high=high, labelled=True)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One dictionary per point, for tables and files."""
@@ -137,6 +145,8 @@ class Forecast:
                 f"+{self.loss_increases[place]:.2e} "
                 f"({self.low[place]:.1e} to {self.high[place]:.1e})"
             )
+        if not self.labelled:
+            lines.append(_UNKNOWN)
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -150,7 +160,8 @@ class Forecast:
             )
             for place in self.told_apart(_SHOWN)
         ]
-        return html_table("expected increase of the log loss", heading, rows)
+        caption = "expected increase of the log loss"
+        return html_table(caption if self.labelled else f"{caption}\n{_UNKNOWN}", heading, rows)
 
     def told_apart(self, count: int) -> list[int]:
         """Places of up to ``count`` points, both ends among them, that show how the curve bends.
@@ -171,8 +182,9 @@ def forecast(
     """Forecast the increase of the log loss for every size that compression can reach.
 
     Each field's options are measured as :func:`saec.compress` measures them; nothing is coded. The
-    increase is the second-order sum, sum_f sum_i (w_i / sum w) 1/2 delta_i' G_f delta_i, and its
-    range that of the metric's standard error: see :class:`Forecast` for what it cannot know.
+    increase is the second-order sum, sum_f sum_i (w_i / sum w) 1/2 delta_i' G_f delta_i, with the
+    part of first order if the metrics were measured with unseen rows, and its range that of the
+    standard errors: see :class:`Forecast` for what it cannot know.
 
     Args:
         fields: tables with frequencies; names must be unique. Or what :func:`saec.measure` gave,
@@ -203,6 +215,7 @@ def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:
     checked = priced.fields
     steps = _spaced(list(frontier(priced.options)))
     nbytes = np.array([priced.file_bytes(step.chosen) for step in steps])
+    labelled = isinstance(metrics, LossMetrics) and bool(metrics.unseen)
     losses = np.array([step.distortion for step in steps])
     errors = np.array([_standard_error(checked, step, metrics) for step in steps])
     original = sum(field.nbytes for field in checked)
@@ -210,12 +223,13 @@ def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:
         ratios=original / nbytes,
         nbytes=nbytes,
         loss_increases=losses,
-        low=np.maximum(losses - 2 * errors, 0.0),
+        low=losses - 2 * errors if labelled else np.maximum(losses - 2 * errors, 0.0),
         high=losses + 2 * errors,
         fields={
             field.name: np.array([step.chosen[place].bits // 8 for step in steps])
             for place, field in enumerate(checked)
         },
+        labelled=labelled,
     )
 
 
@@ -245,11 +259,13 @@ def _along(sizes: NDArray[Any], losses: NDArray[np.float64], count: int) -> list
 def _standard_error(
     fields: Sequence[Field], step: Optimum, metrics: Mapping[str, ArrayLike]
 ) -> float:
-    """Of the sum over fields, from the standard errors of the metrics' traces, where known."""
+    """Of the sum over fields, from the standard errors of the metrics' traces and of slopes on
+    unseen rows, where known."""
     if not isinstance(metrics, LossMetrics):
         return 0.0
     parts = [
         option.distortion * min(metrics.relative_errors[field.name], 1.0)
         for field, option in zip(fields, step.chosen, strict=True)
     ]
+    parts += [option.error for option in step.chosen]
     return float(np.sqrt(np.sum(np.square(parts))))

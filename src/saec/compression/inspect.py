@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from saec.clustering.rowmap import RowMap
 from saec.codecs.clusters.distortion_curve import field_map, surveyed
 from saec.codecs.moments_and_samples import Moments
+from saec.codecs.protocol import Option
 from saec.compression.budget import Ratio
 from saec.compression.plan import Priced, field_rng
 from saec.streaming.chunks import Chunk
 from saec.streaming.scratch import IN_MEMORY
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
+from saec.tables.unseen_gradients import SlopeShare
 from saec.util.html_table import html_table, text_table
 
 __all__ = ["InspectedField", "Inspection", "inspect"]
@@ -47,6 +49,7 @@ class InspectedField:
         far_rows: id of each row that lies much farther from the mean than nearly all others, at
             most 8 of them, and how many times as far, the farthest first. Codebooks of int8 store
             such rows nearer to the others than they are, so that the others keep their digits.
+        slopes: how far slopes on unseen rows are believed; None without such rows.
     """
 
     name: str
@@ -58,6 +61,7 @@ class InspectedField:
     directions: float
     planned_nbytes: int
     far_rows: tuple[tuple[int, float], ...] = ()
+    slopes: SlopeShare | None = None
 
     @property
     def planned_bits_per_feature(self) -> float:
@@ -97,7 +101,8 @@ class Inspection:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What is unusual, a line for each field where something is."""
-        return tuple(_remark(field) for field in self.fields if field.far_rows)
+        far = [_remark(field) for field in self.fields if field.far_rows]
+        return (*far, *(_of_slopes(f.name, f.slopes) for f in self.fields if f.slopes))
 
     def _repr_html_(self) -> str:
         return html_table(self._caption, _HEADING, map(_cells, self.fields))
@@ -119,6 +124,13 @@ class Inspection:
 def _remark(field: InspectedField) -> str:
     rows = ", ".join(f"{row} ({times:,.0f} times as far)" for row, times in field.far_rows)
     return f"field {field.name!r}: rows far from nearly all others: {rows}"
+
+
+def _of_slopes(name: str, share: SlopeShare) -> str:
+    return (
+        f"field {name!r}: slopes on unseen rows count {share.value:.0%}: of those that one half of "
+        f"the rows shows, {share.measured:.0%} +- {share.error:.0%} come true on the other half"
+    )
 
 
 def _cells(field: InspectedField) -> tuple[str, ...]:
@@ -166,7 +178,7 @@ def inspect(
     known = priced.metrics
     return Inspection(
         fields=tuple(
-            _inspected(field, None if known is None else known[field.name], option.bits, seed)
+            _inspected(field, None if known is None else known[field.name], option, seed)
             for field, option in zip(priced.fields, chosen, strict=True)
         ),
         in_loss_metric=known is not None,
@@ -177,7 +189,7 @@ def inspect(
     )
 
 
-def _inspected(field: Field, metric: Metric | None, bits: int, seed: int) -> InspectedField:
+def _inspected(field: Field, metric: Metric | None, option: Option, seed: int) -> InspectedField:
     once = field.census.counted(1.0)
     survey = surveyed(field, field_rng(seed, field, 2), IN_MEMORY)
     row_map = field_map(field, survey, None if metric is None else metric.root)
@@ -191,8 +203,9 @@ def _inspected(field: Field, metric: Metric | None, bits: int, seed: int) -> Ins
         directions=_directions(
             survey.moments, Metric.euclidean(field.dim) if metric is None else metric
         ),
-        planned_nbytes=-(-bits // 8),
+        planned_nbytes=-(-option.bits // 8),
         far_rows=field.passes.run(_FindFar(row_map), _farthest),
+        slopes=option.share,
     )
 
 

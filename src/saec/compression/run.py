@@ -99,7 +99,9 @@ def compress(
         run.finish(result, {permutation_path(out): old_ids} if renumbered else {})
         if not renumbered:
             remove_permutations(out)  # of an artifact that was here before
-    return load(out)
+    loaded = load(out)
+    loaded.slope_shares = result.slope_shares
+    return loaded
 
 
 def _held(memory: int | str, fields: Sequence[Field], codec: Codec) -> int:
@@ -124,7 +126,13 @@ def compress_priced(
                 coded.append(code())
             else:
                 coded.append(run.once(number, code))
-    return _together(coded, priced.metrics is not None)
+    result = _together(coded, priced.metrics is not None)
+    result.slope_shares = {
+        field.name: option.share
+        for field, option in zip(priced.fields, chosen, strict=True)
+        if option.share is not None
+    }
+    return result
 
 
 def _together(coded: Sequence[Coded], in_nats: bool) -> Compressed:

@@ -22,6 +22,7 @@ from saec.format.permutation_file import (
     remove_permutations,
     save_permutations,
 )
+from saec.tables.unseen_gradients import SlopeShare
 from saec.util.html_table import html_table
 from saec.util.messages import listed
 from saec.util.remote_file import as_url
@@ -39,6 +40,8 @@ class Compressed(Mapping[str, CompressedField]):
     Attributes:
         model_size: of the model that :func:`saec.torch.compress_` put the tables into; None
             otherwise, and once it was loaded.
+        slope_shares: by field name, how far slopes on unseen rows decided; empty without such rows,
+            and once it was loaded.
 
     Raises:
         FieldError: names are not unique.
@@ -53,6 +56,7 @@ class Compressed(Mapping[str, CompressedField]):
             raise FieldError("field names are not unique")
         self.sharded: Mapping[str, Mapping[str, artifact.ShardedTensor]] = {}  # loaded from there
         self.model_size: ModelSize | None = None
+        self.slope_shares: Mapping[str, SlopeShare] = {}
         self.predicted_loss_increase = (
             None if predicted_loss_increase is None else _checked_loss(predicted_loss_increase)
         )

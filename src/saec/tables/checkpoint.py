@@ -142,7 +142,13 @@ def _metrics(
     matrices = _for_tables(loaded, tables, names, nameless)
     errors = _for_tables(loaded.relative_errors, tables, names, nameless)
     matrices = _partners(tables, matrices, only, "metrics")
-    return LossMetrics(matrices, loaded.examples, {name: errors[name] for name in matrices})
+    unseen = _for_tables(loaded.unseen, tables, names, nameless)
+    return LossMetrics(
+        matrices,
+        loaded.examples,
+        {name: errors[name] for name in matrices},
+        {name: gradients for name, gradients in unseen.items() if name in matrices},
+    )
 
 
 def _tables(path: str | Path, source: Source) -> Arrays:

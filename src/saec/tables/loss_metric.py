@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from saec.errors import MetricError, MetricWarning, check_plain
 from saec.tables.field import Field
+from saec.tables.unseen_gradients import UnseenGradients
 
 __all__ = ["LossMetrics", "Metric", "check_metrics"]
 
@@ -36,6 +37,8 @@ class LossMetrics(Mapping[str, NDArray[np.float64]]):
         examples: examples that were measured.
         relative_errors: by field name, the standard error of the matrix's trace divided by the
             trace; infinite for a field that no example used.
+        unseen: by field name, the gradients summed over labelled rows that the tables have not
+            seen; empty if there were none.
     """
 
     def __init__(
@@ -43,10 +46,12 @@ class LossMetrics(Mapping[str, NDArray[np.float64]]):
         matrices: Mapping[str, NDArray[np.float64]],
         examples: int,
         relative_errors: Mapping[str, float],
+        unseen: Mapping[str, UnseenGradients] | None = None,
     ) -> None:
         self._matrices = dict(matrices)
         self.examples = examples
         self.relative_errors: Mapping[str, float] = dict(relative_errors)
+        self.unseen: Mapping[str, UnseenGradients] = dict(unseen or {})
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         return self._matrices[name]
@@ -75,9 +80,11 @@ class Metric:
 
     Attributes:
         matrix: ``(dim, dim)`` float64.
+        unseen: gradients on rows that the table has not seen, if known.
     """
 
     matrix: NDArray[np.float64]
+    unseen: UnseenGradients | None = None
 
     @classmethod
     def of(cls, matrix: ArrayLike, name: str, dim: int) -> Self:
@@ -136,7 +143,7 @@ class Metric:
         return powered
 
 
-def check_metrics(fields: Iterable[Field], metrics: Mapping[str, ArrayLike]) -> dict[str, Metric]:
+def check_metrics(fields: Sequence[Field], metrics: Mapping[str, ArrayLike]) -> dict[str, Metric]:
     """The metrics of ``fields``, checked and regularised, in the order of ``fields``.
 
     A field whose matrix is all zero was looked up by no example that was measured. Its rows are
@@ -162,9 +169,15 @@ def check_metrics(fields: Iterable[Field], metrics: Mapping[str, ArrayLike]) -> 
             MetricWarning,
             stacklevel=2,
         )
-    return {
+    found = {
         name: given.get(name) or Metric(np.eye(dim) * (trace / dim)) for name, dim in dims.items()
     }
+    unseen = metrics.unseen if isinstance(metrics, LossMetrics) else {}
+    for field in fields:
+        if field.name in unseen:
+            unseen[field.name].check(field.name, field.vocab_size, field.dim)
+            found[field.name] = replace(found[field.name], unseen=unseen[field.name])
+    return found
 
 
 def _check_names(fields: set[str], metrics: set[str]) -> None:

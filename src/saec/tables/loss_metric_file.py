@@ -6,13 +6,17 @@ import json
 import math
 import os
 import sys
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import safetensors.numpy
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from saec.errors import MetricError
 from saec.tables.loss_metric import LossMetrics
+from saec.tables.unseen_gradients import RowSums, UnseenGradients
 from saec.util.atomic_file import whole_file
 from saec.util.regular_file import check_header, mistaken_for
 from saec.util.remote_file import local
@@ -20,7 +24,9 @@ from saec.util.remote_file import local
 __all__ = ["load_metrics", "save_metrics"]
 
 _FACTS = "saec_metrics"  # the key of the file's metadata
-_FORMAT = 1
+_FORMAT, _WITH_UNSEEN = 1, 2
+_UNSEEN = "unseen"  # names of tensors of gradients on unseen rows start so, in format 2
+_MATRIX = "metric "  # and those of matrices so
 _MOST_HEADER_BYTES = 16 << 20
 
 
@@ -30,6 +36,11 @@ def save_metrics(metrics: LossMetrics, path: str | os.PathLike[str]) -> None:
     The file holds one (dim, dim) float64 tensor per field, by the field's name. Its metadata have
     one entry, ``saec_metrics``, a JSON object: ``format`` (1), ``examples``, and
     ``relative_errors`` by field name, null where no example used the field.
+
+    With gradients on unseen rows the format is 2. The matrix of field ``f`` is then ``metric f``,
+    and its gradients are ``unseen 0 ids f`` (m,) int64 and ``unseen 0 sums f`` (m, dim) float32 of
+    one half, ``unseen 1 ...`` of the other; ``unseen_examples`` in the metadata is by field name
+    how many rows both halves have.
 
     Raises:
         MetricError: the file cannot be written, or a field is named ``__metadata__``.
@@ -44,7 +55,16 @@ def save_metrics(metrics: LossMetrics, path: str | os.PathLike[str]) -> None:
             name: float(errors[name]) if math.isfinite(errors[name]) else None for name in metrics
         },
     }
-    content = safetensors.numpy.save(dict(metrics), {_FACTS: json.dumps(facts)})
+    tensors: dict[str, NDArray[Any]] = dict(metrics)
+    if metrics.unseen:
+        facts["format"] = _WITH_UNSEEN
+        facts["unseen_examples"] = {n: own.examples for n, own in metrics.unseen.items()}
+        tensors = {f"{_MATRIX}{name}": matrix for name, matrix in metrics.items()}
+        for name, own in metrics.unseen.items():
+            for number, half in enumerate(own.halves):
+                tensors[f"{_UNSEEN} {number} ids {name}"] = half.ids
+                tensors[f"{_UNSEEN} {number} sums {name}"] = half.sums
+    content = safetensors.numpy.save(tensors, {_FACTS: json.dumps(facts)})
     with whole_file(path, MetricError) as file:
         file.write(content)
 
@@ -60,23 +80,65 @@ def load_metrics(path: str | os.PathLike[str]) -> LossMetrics:
     try:
         with safe_open(file_here, framework="np") as file:
             names = list(file.keys())
-            kinds = {name: file.get_slice(name) for name in names}
-            for name, kind in kinds.items():
-                _check_kind(path, name, kind.get_dtype(), kind.get_shape())
-            matrices = {name: file.get_tensor(name) for name in names}
             text = (file.metadata() or {}).get(_FACTS)
+            if text is None:
+                held = ", ".join(names) or "nothing"
+                raise MetricError(f"{path}: no loss metrics; it holds {held}")
+            facts = _checked_facts(path, text)
+            prefix = _MATRIX if facts.unseen else ""
+            own = [name for name in names if name.startswith(prefix)]
+            for name in own:
+                kind = file.get_slice(name)
+                _check_kind(path, name, kind.get_dtype(), kind.get_shape())
+            matrices = {name.removeprefix(prefix): file.get_tensor(name) for name in own}
+            unseen = _unseen(path, {n: file.get_tensor(n) for n in names if n not in own}, facts)
     except (SafetensorError, OSError) as error:
         said = f"{error}{mistaken_for(path)}"
         raise MetricError(f"{path}: not a safetensors file, or truncated: {said}") from error
-    if text is None:
-        raise MetricError(f"{path}: no loss metrics; it holds {', '.join(names) or 'nothing'}")
-    examples, errors = _checked_facts(path, text)
+    errors = facts.relative_errors
     if errors.keys() != matrices.keys():
         raise MetricError(
             f"{path}: damaged: standard errors of {', '.join(errors) or 'nothing'}, but matrices "
             f"of {', '.join(matrices) or 'nothing'}"
         )
-    return LossMetrics({name: matrices[name] for name in errors}, examples, errors)
+    ordered = {name: matrices[name] for name in errors}
+    return LossMetrics(ordered, facts.examples, errors, unseen)
+
+
+@dataclass(frozen=True)
+class _MetricFacts:
+    """The metadata: examples, and by field name relative errors and examples of unseen rows."""
+
+    examples: int
+    relative_errors: dict[str, float]
+    unseen: dict[str, int]
+
+
+def _unseen(
+    path: str | os.PathLike[str], tensors: dict[str, NDArray[Any]], facts: _MetricFacts
+) -> dict[str, UnseenGradients]:
+    """Gradients on unseen rows, from all tensors that are no matrices."""
+    result = {}
+    for name, examples in facts.unseen.items():
+        halves = []
+        for half in range(2):
+            ids = tensors.pop(f"{_UNSEEN} {half} ids {name}", None)
+            sums = tensors.pop(f"{_UNSEEN} {half} sums {name}", None)
+            if ids is None or sums is None or ids.dtype != np.int64 or sums.dtype != np.float32:
+                raise MetricError(
+                    f"{path}: damaged: gradients of {name!r} on unseen rows are missing, or ids "
+                    "are not int64 or sums not float32"
+                )
+            if ids.ndim != 1 or sums.ndim != 2 or len(ids) != len(sums):
+                raise MetricError(
+                    f"{path}: damaged: {ids.shape} ids of {name!r} on unseen rows, but "
+                    f"{sums.shape} sums"
+                )
+            halves.append(RowSums(ids, sums))
+        result[name] = UnseenGradients((halves[0], halves[1]), examples)
+    if tensors:
+        raise MetricError(f"{path}: damaged: it also holds {', '.join(sorted(tensors))}")
+    return result
 
 
 def _check_kind(path: str | os.PathLike[str], name: str, dtype: str, shape: list[int]) -> None:
@@ -86,22 +148,28 @@ def _check_kind(path: str | os.PathLike[str], name: str, dtype: str, shape: list
         )
 
 
-def _checked_facts(path: str | os.PathLike[str], text: str) -> tuple[int, dict[str, float]]:
-    """Examples and relative errors of the metadata's JSON."""
+def _checked_facts(path: str | os.PathLike[str], text: str) -> _MetricFacts:
+    """What the metadata's JSON says."""
     try:
         facts: Any = json.loads(text)
         known = facts["format"]
         examples, given = facts["examples"], dict(facts["relative_errors"])
+        unseen = dict(facts["unseen_examples"]) if known == _WITH_UNSEEN else {}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise MetricError(f"{path}: damaged metadata: {type(error).__name__}: {error}") from error
-    if known != _FORMAT:
-        raise MetricError(f"{path}: format {known!r} of metrics; this saec reads {_FORMAT}")
+    if known not in (_FORMAT, _WITH_UNSEEN):
+        raise MetricError(
+            f"{path}: format {known!r} of metrics; this saec reads {_FORMAT} and {_WITH_UNSEEN}"
+        )
+    if not all(type(count) is int and count > 0 for count in unseen.values()):
+        raise MetricError(f"{path}: damaged metadata: unseen examples are whole numbers above 0")
     right = type(examples) is int and examples >= 0 and all(map(_is_error, given.values()))
     if not right:
         raise MetricError(
             f"{path}: damaged metadata: examples and relative errors are numbers of at least 0"
         )
-    return examples, {n: math.inf if error is None else float(error) for n, error in given.items()}
+    errors = {n: math.inf if error is None else float(error) for n, error in given.items()}
+    return _MetricFacts(examples, errors, unseen)
 
 
 def _is_error(value: object) -> bool:

@@ -39,6 +39,7 @@ def compress_(
     *,
     frequencies: Mapping[str, ArrayLike] | None = None,
     calibration: Batches | None = None,
+    unseen: Batches | None = None,
     codec: Codec | None = None,
     ranges: Ranges | None = None,
     seed: int = 0,
@@ -68,6 +69,11 @@ def compress_(
             one's on ``batches``, which can be iterated more than once then, in the same order. That
             needs no labels, but it takes the model's predictions for the truth: the increase on
             unseen rows may be several times smaller or larger, the more so the smaller it is.
+        unseen: labelled batches of other rows that the tables have not seen; can be iterated more
+            than once. What they tell of the loss in first order moves bits to where they lower the
+            loss on unseen rows, see :func:`saec.torch.loss_metrics`, and is in the increase that is
+            predicted: without ``calibration`` a ``LossIncrease`` is met by that prediction. Rows
+            that are in both lose less than others, as the bits suit them: measure on others.
         codec: ``Axes()`` if None; one that renumbers features does not fit a model, whose ids stay.
         ranges: fields of joint tables; see :func:`saec.torch.fields`.
         seed: see :func:`saec.compress`.
@@ -109,12 +115,14 @@ def compress_(
     known = None
     if calibration is not None:
         known = Comparison(model, calibration, loss_fn, ranges, labelled=True)
-    elif isinstance(budget, LossIncrease):
+    elif isinstance(budget, LossIncrease) and unseen is None:
         known = Comparison(model, batches, loss_fn, ranges, labelled=False)
     if frequencies is None:
         frequencies = count_lookups(model, batches, ranges, progress=progress)
-    if calibration is not None:
-        frequencies = with_unseen(frequencies, model, calibration, ranges)
+    for labelled, name in ((calibration, "calibration"), (unseen, "unseen")):
+        if labelled is not None:
+            check_repeatable(labelled, name)
+            frequencies = with_unseen(frequencies, model, labelled, ranges)
     priced, _ = priced_tables(
         model,
         batches,
@@ -125,6 +133,7 @@ def compress_(
         seed=seed,
         progress=progress,
         budget=budget,
+        unseen=unseen,
     )
     result = _compressed(priced, budget, known)
     before = model_bytes(model)
@@ -140,4 +149,6 @@ def _compressed(priced: Priced, budget: Budget, known: Comparison | None) -> Com
     if isinstance(budget, LossIncrease):
         return calibrated(priced, budget.value, known)
     result = compress_priced(priced, budget)
-    return Compressed(list(result.values()), max(known.of(result).value, 0.0))
+    measured = Compressed(list(result.values()), max(known.of(result).value, 0.0))
+    measured.slope_shares = result.slope_shares
+    return measured

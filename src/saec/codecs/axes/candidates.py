@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from saec.clustering.lloyd import kmeans
 from saec.clustering.points import ArrayPoints
 from saec.clustering.scalar import Scalars, scalar_codebooks
 from saec.codecs.axes.quantizer import Coder
+from saec.codecs.axes.tier_slopes import JoinedMoves, Moves
 
 __all__ = ["Offer", "TierOffers", "TierRows", "measure_tier", "sampled_shares"]
 
@@ -35,14 +38,25 @@ _JOINT_SHARE = 0.02  # of a tier's nats that the last axis of a joint code must 
 _CLIP = float(np.finfo(np.float16).max)
 
 
+def _no_moves() -> NDArray[np.float64]:
+    return np.zeros((0, 3))
+
+
 @dataclass(frozen=True, eq=False)
 class Offer:
-    """Coders of neighbouring axes, one or some: bits they take for all of a tier's rows with their
-    values, nats they leave."""
+    """Coders of neighbouring axes, one or some.
+
+    bits: that they take for all of a tier's rows with their values; nats: that they leave, with
+    those that slopes on unseen rows add; moves: (axes, 3 for each tier), what
+    :meth:`.tier_slopes.Moves.by` gives, or none without unseen rows; by_slopes: the nats that
+    slopes add.
+    """
 
     bits: int
     nats: float
     coders: tuple[Coder, ...]
+    moves: NDArray[np.float64] = field(default_factory=_no_moves)
+    by_slopes: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +88,11 @@ def sampled_shares(shares: NDArray[np.float64], chosen: NDArray[np.int64]) -> ND
 
 
 def measure_tier(
-    rows: TierRows, nats: NDArray[np.float64], rng: np.random.Generator, ordered: bool = False
+    rows: TierRows,
+    nats: NDArray[np.float64],
+    rng: np.random.Generator,
+    ordered: bool = False,
+    judged: Moves | JoinedMoves | None = None,
 ) -> TierOffers:
     """Measure what a tier may spend.
 
@@ -83,12 +101,22 @@ def measure_tier(
         nats: (rank,) nats per squared error of each coordinate.
         rng: seeds the joint clusters.
         ordered: whether rows may stand in order of their first codes.
+        judged: rows on which it is measured what codes do on average, where that counts.
     """
-    scalar = [list(_scalar_offers(rows, axis, float(nats[axis]))) for axis in range(len(nats))]
-    clusters = dict(_joint_coders(rows, nats, scalar, rng, ordered))
+    judge = partial(_judged, judged)
+    scalar = [
+        [judge(offer, np.ones(1), axis) for offer in _scalar_offers(rows, axis, float(each))]
+        for axis, each in enumerate(nats)
+    ]
+    clusters = {
+        axes: [judge(lead, np.sqrt(nats[:axes] / nats[0]), 0) for lead in leads]
+        for axes, leads in _joint_coders(rows, nats, scalar, rng, ordered)
+    }
     joint = {axes: list(_coded(found, rows)) for axes, found in clusters.items()}
     if ordered and scalar:
-        alone = [[_Lead(offer.nats, offer.coders) for offer in offers] for offers in scalar]
+        alone = [
+            [_Lead(offer.nats, offer.coders, offer.moves) for offer in offers] for offers in scalar
+        ]
         for lead in _leads(alone, clusters, rows.count):
             (scalar[0] if lead.axes == 1 else joint.setdefault(lead.axes, [])).append(
                 lead.offer(rows.count)
@@ -104,6 +132,11 @@ class _Lead:
 
     nats: float
     coders: tuple[Coder, ...]
+    moves: NDArray[np.float64] = field(default_factory=_no_moves)
+
+    def __add__(self, other: _Lead) -> _Lead:
+        moves = np.concatenate([self.moves, other.moves])
+        return _Lead(self.nats + other.nats, self.coders + other.coders, moves)
 
     @property
     def axes(self) -> int:
@@ -119,7 +152,21 @@ class _Lead:
             replace(coder, part=replace(coder.part, ordered=True)) for coder in self.coders
         )
         starts = starts_bytes((1 << self.bits) - 1, rows)
-        return Offer(8 * starts + sum(coder.bits for coder in coders), self.nats, coders)
+        bits = 8 * starts + sum(coder.bits for coder in coders)
+        return Offer(bits, self.nats, coders, self.moves)
+
+
+_Judged = TypeVar("_Judged", Offer, _Lead)
+
+
+def _judged(
+    moves: Moves | JoinedMoves | None, code: _Judged, scale: NDArray[np.float64], first: int
+) -> _Judged:
+    """``code``, of one coder of axes from ``first`` on, with what it does on average."""
+    if moves is None:
+        return code
+    (coder,) = code.coders
+    return replace(code, moves=moves.by(coder, scale, first))
 
 
 def _leads(
@@ -132,7 +179,7 @@ def _leads(
 
     def longer(leads: Iterable[_Lead]) -> list[_Lead]:
         return [
-            _Lead(lead.nats + next_.nats, lead.coders + next_.coders)
+            lead + next_
             for lead in leads
             for next_ in (single[lead.axes] if lead.axes < len(single) else ())
             if lead.bits + next_.bits <= most
@@ -155,6 +202,7 @@ def _scalar_offers(rows: TierRows, axis: int, nats: float) -> Iterator[Offer]:
     yield nothing
     if nothing.nats == 0.0:
         return
+
     scalars = Scalars.of(coordinate, rows.shares)
     mean = Coder.table(np.array([scalars.mean]), 0)
     yield _offer(mean, 0, nats * scalars.distortion(mean.values.astype(np.float64)))
@@ -224,7 +272,8 @@ def _coded(clusters: Sequence[_Lead], rows: TierRows) -> Iterator[Offer]:
     """Joint clusters with a code for each row."""
     for lead in clusters:
         if lead.bits in _JOINT_BITS and _JOINT_ROWS << lead.bits <= rows.count:
-            yield _offer(lead.coders[0], rows.count, lead.nats)
+            bits = lead.coders[0].bits + rows.count * lead.bits
+            yield Offer(bits, lead.nats, lead.coders, lead.moves)
 
 
 def _count_different(rows: NDArray[np.float32]) -> int:

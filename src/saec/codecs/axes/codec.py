@@ -27,6 +27,7 @@ from saec.codecs.axes.keyed_choice import KeyedChoice, keyed_least
 from saec.codecs.axes.keyed_encode import encode_keyed
 from saec.codecs.axes.lagrangian import Layered
 from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.slope_costs import FieldSlopes
 from saec.codecs.axes.sort_by_code import order_rows
 from saec.codecs.moments_and_samples import (
     Sample,
@@ -129,14 +130,20 @@ class Axes:
         far = lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
         survey = near_survey(field, survey, row_map)
         frame = Frame.of(survey.moments, Metric.euclidean(field.dim) if metric is None else metric)
+        slopes = FieldSlopes.of(field, metric, survey, frame, placing, row_map)
         rows = [
             _tier_rows(sample, frame, int(count), total)
             for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
         ]
-        tiers = [measure_tier(tier, frame.nats, rng, self.order == "code") for tier in rows]
+        tiers = [
+            measure_tier(tier, frame.nats, rng, self.order == "code", own)
+            for tier, own in zip(rows, slopes.moves if slopes else [None] * len(rows), strict=True)
+        ]
         ways = [tiers]
         if keeps_ids(placing):
-            ways += joined_tails(rows, tiers, frame.nats, rng)
+            ways += joined_tails(rows, tiers, frame.nats, rng, slopes)
+        if slopes is not None:
+            ways = [slopes.priced(way) for way in ways]
         found = layouts(field, ways, frame, keeps_ids(placing))
         numbers = {len(layered.ways) for layered in found}
         placings = {number: _with_tiers(field, placing, number) for number in numbers}
@@ -154,6 +161,8 @@ class Axes:
                 8 * entry_bytes(_planned(field, choice).entry),
                 (choice.layered.nats + far) * unit,
                 choice,
+                0.0 if slopes is None else slopes.error(choice.layered),
+                None if slopes is None else slopes.share,
             )
             for choice in choices
         ]
@@ -209,6 +218,7 @@ class Axes:
         arrays, sharded = split({role: tensors[role] for role in tensors if role != PERMUTATION})
         if ordering is not None:
             arrays[STARTS] = ordering.starts
+        lost = max(lost + choice.layered.by_slopes, 0.0)
         return Coded(_stored(field, choice, arrays, old_ids), lost, sharded)
 
 

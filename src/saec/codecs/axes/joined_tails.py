@@ -15,6 +15,7 @@ from saec.codecs.axes.candidates import TierOffers, TierRows, measure_tier, samp
 from saec.codecs.axes.lagrangian import Layered, sweep
 from saec.codecs.axes.mixed_layouts import mixed
 from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.slope_costs import FieldSlopes
 from saec.format.tier_index import TierIndex
 from saec.tables.field import Field
 
@@ -28,6 +29,7 @@ def joined_tails(
     offers: Sequence[TierOffers],
     nats: NDArray[np.float64],
     rng: np.random.Generator,
+    slopes: FieldSlopes | None = None,
 ) -> Iterator[list[TierOffers]]:
     """What tiers may spend if those from one on are a single tier, down to one for all rows.
 
@@ -36,10 +38,12 @@ def joined_tails(
         offers: of each tier.
         nats: (rank,) nats per squared error of each coordinate.
         rng: draws the rows of which a tail is learned.
+        slopes: on unseen rows, if there are any.
     """
     for first in range(len(rows) - 2, -1, -1):
         tail = _joined(rows[first:], rng)
-        yield [*offers[:first], measure_tier(tail, nats, rng)]
+        judged = None if slopes is None else slopes.of_tail(first)[1]
+        yield [*offers[:first], measure_tier(tail, nats, rng, judged=judged)]
 
 
 def _joined(tiers: Sequence[TierRows], rng: np.random.Generator) -> TierRows:

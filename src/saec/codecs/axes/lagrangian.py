@@ -24,12 +24,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """A way to code a tier: its coders, the bits that they take for all rows with their values, and
-    the nats that are left."""
+    """A way to code a tier: its coders, the bits that they take for all rows with their values, the
+    nats that are left. Moves and ``by_slopes`` are as of an offer, the moves of all axes."""
 
     coders: tuple[Coder, ...]
     bits: int
     nats: float
+    moves: NDArray[np.float64]
+    by_slopes: float
 
     @property
     def axes(self) -> int:
@@ -61,6 +63,11 @@ class Layered:
     def nats(self) -> float:
         """Nats that are left."""
         return self.rest + sum(way.nats for way in self.ways)
+
+    @property
+    def by_slopes(self) -> float:
+        """Those of them that slopes on unseen rows add to the second-order ones."""
+        return sum(way.by_slopes for way in self.ways)
 
 
 def sweep(tiers: Sequence[TierOffers], axis_bits: int, rest: float) -> list[Layered]:
@@ -169,8 +176,13 @@ def _first_slopes(tier: TierOffers) -> Iterator[float]:
 
 
 def _way(tier: TierOffers, offers: Sequence[Offer]) -> Way:
-    coders = tuple(coder for offer in offers for coder in offer.coders)
-    covered = sum(coder.part.axes for coder in coders)
-    unused = sum(alone[0].nats for alone in tier.scalar[covered:])
-    bits = sum(offer.bits for offer in offers)
-    return Way(coders, bits, sum(offer.nats for offer in offers) + unused)
+    covered = sum(coder.part.axes for offer in offers for coder in offer.coders)
+    unused = [alone[0] for alone in tier.scalar[covered:]]
+    every = [*offers, *unused]
+    return Way(
+        tuple(coder for offer in offers for coder in offer.coders),
+        sum(offer.bits for offer in offers),
+        sum(offer.nats for offer in offers) + sum(offer.nats for offer in unused),
+        np.concatenate([offer.moves for offer in every]) if every else np.zeros((0, 3)),
+        sum(offer.by_slopes for offer in every),
+    )

@@ -103,7 +103,9 @@ def calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:
             f"gave {expected.value:.3g} on the calibration rows"
         )
     _warn_of_noise(wanted, best[1])
-    return Compressed(list(best[0].values()), max(best[1].value, 0.0))
+    result = Compressed(list(best[0].values()), max(best[1].value, 0.0))
+    result.slope_shares = best[0].slope_shares
+    return result
 
 
 class _BudgetSearch:

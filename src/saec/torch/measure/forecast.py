@@ -30,7 +30,8 @@ def forecast(
     batches: Batches,
     loss_fn: Loss | None = None,
     *,
-    calibration: Batches,
+    calibration: Batches | None = None,
+    unseen: Batches | None = None,
     frequencies: Mapping[str, ArrayLike] | None = None,
     codec: Codec | None = None,
     ranges: Ranges | None = None,
@@ -50,10 +51,12 @@ def forecast(
 
     Args:
         calibration: labelled batches of rows that the tables have not seen, which can be iterated
-            more than once.
+            more than once. If None, nothing is measured on compressed models.
+        unseen: see :func:`saec.torch.compress_`; one of the two is needed.
 
     Returns:
-        The curve, with two standard errors of the measurement as its range; below the smallest
+        The curve, with two standard errors of the measurement as its range, or of the prediction
+        where nothing is measured; below the smallest
         size that was measured, a predicted increase of 1e-5, the range ends at what holds there.
 
     Raises:
@@ -62,14 +65,33 @@ def forecast(
     """
     if frequencies is None:
         check_repeatable(batches, "batches")
-    known = Comparison(model, calibration, loss_fn, ranges, labelled=True)
+    if calibration is None and unseen is None:
+        raise DataError(
+            "a forecast for unseen rows needs labels of such rows: give calibration or unseen"
+        )
+    known = None
+    if calibration is not None:
+        known = Comparison(model, calibration, loss_fn, ranges, labelled=True)
     if frequencies is None:
         frequencies = count_lookups(model, batches, ranges, progress=progress)
-    frequencies = with_unseen(frequencies, model, calibration, ranges)
+    for labelled, name in ((calibration, "calibration"), (unseen, "unseen")):
+        if labelled is not None:
+            check_repeatable(labelled, name)
+            frequencies = with_unseen(frequencies, model, labelled, ranges)
     priced, metrics = priced_tables(
-        model, batches, loss_fn, frequencies, codec, ranges, seed=seed, progress=progress
+        model,
+        batches,
+        loss_fn,
+        frequencies,
+        codec,
+        ranges,
+        seed=seed,
+        progress=progress,
+        unseen=unseen,
     )
     curve = curve_of(priced, metrics)
+    if known is None:
+        return curve
     largest = float(curve.loss_increases[0])
     wanted = [value for value in _LOOKED_AT if value < largest]
     if not wanted:

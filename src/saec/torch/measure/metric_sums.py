@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from saec.errors import DataError, MetricError
 from saec.tables.loss_metric import LossMetrics
+from saec.tables.unseen_gradients import UnseenGradients
 from saec.torch.measure.labels import check_batch
 from saec.torch.model.call import (
     Loss,
@@ -121,7 +122,8 @@ class MetricSums:
     def relative_errors(self) -> dict[str, float]:
         return {name: sums.relative_error() for name, sums in self.sums.items()}
 
-    def result(self) -> LossMetrics:
+    def result(self, unseen: Mapping[str, UnseenGradients]) -> LossMetrics:
+        """The metrics, with the gradients on ``unseen`` rows by field name."""
         if self.examples == 0:
             raise DataError("batches are empty")
         for name, sums in self.sums.items():
@@ -135,7 +137,7 @@ class MetricSums:
         matrices = {
             name: (sums.matrix / self.examples).cpu().numpy() for name, sums in self.sums.items()
         }
-        return LossMetrics(matrices, self.examples, self.relative_errors())
+        return LossMetrics(matrices, self.examples, self.relative_errors(), unseen)
 
     def _add(self, lookup: RecordedLookup, gradient: Tensor, index: int) -> None:
         """Give a call's lookups to the sums of their fields."""

@@ -36,6 +36,7 @@ def priced_tables(
     seed: int,
     progress: bool,
     budget: Budget | None = None,
+    unseen: Batches | None = None,
 ) -> tuple[Priced, LossMetrics]:
     """The ways in which the model's tables may be stored, in nats of the metric measured here.
 
@@ -46,7 +47,7 @@ def priced_tables(
     names = [field.name for field in tables]
     with watching(model) as looked_up:
         metrics = loss_metrics(
-            model, batches, loss_fn, names=names, ranges=ranges, progress=progress
+            model, batches, loss_fn, names=names, ranges=ranges, unseen=unseen, progress=progress
         )
     for left in (*overlooked(model), *looked_up):
         warnings.warn(f"{left}: it stays as it is", ModuleWarning, stacklevel=3)

@@ -1,0 +1,126 @@
+"""What slopes on unseen rows add to the cost of codes, and how far they are believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.clustering.rowmap import RowMap
+from saec.codecs.axes.candidates import Offer, TierOffers
+from saec.codecs.axes.lagrangian import Layered
+from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, JoinedMoves, Moves, slopes_of
+from saec.codecs.moments_and_samples import Survey
+from saec.streaming.strata import Placing
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
+from saec.tables.unseen_gradients import SlopeShare
+
+__all__ = ["FieldSlopes"]
+
+_MOST_ROWS = 1 << 14  # of a tier, that tell what codes do
+# Where rows are overfit, the slopes of each field say that its rows should shrink. If those of all
+# fields do, that is too much: half of what shrinking gains is taken, and this share of the
+# second-order cost is left in any case.
+_GAIN_TAKEN, _LEAST_COST = 0.5, 0.1
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FieldSlopes:
+    """Slopes of a field's tiers, what measures codes against them, and the share that is taken."""
+
+    tiers: tuple[Estimate, ...]
+    moves: tuple[Moves, ...]
+    share: SlopeShare
+
+    @classmethod
+    def of(
+        cls,
+        field: Field,
+        metric: Metric | None,
+        survey: Survey,
+        frame: Frame,
+        placing: Placing,
+        row_map: RowMap,
+    ) -> FieldSlopes | None:
+        """Measure them, in one pass over the field's rows; None if the metric has no gradients on
+        unseen rows."""
+        if metric is None or metric.unseen is None:
+            return None
+        shapes, moves = [], []
+        for sample in survey.samples:
+            step = -(-len(sample.rows) // _MOST_ROWS)
+            coordinates = frame.coordinates(sample.rows[::step], frame.rank)
+            counts = sample.frequencies[::step]
+            weights = counts if counts.any() else np.ones(len(counts))
+            weights = weights / weights.sum()
+            shapes.append(AxisFunctions.of(coordinates, weights))
+            moves.append(Moves.of(shapes[-1], coordinates, weights))
+        tiers = slopes_of(field, metric.unseen, frame, placing, row_map, shapes)
+        return cls(tuple(tiers), tuple(moves), _share(tiers, [each.widths for each in shapes]))
+
+    def priced(self, tiers: Sequence[TierOffers]) -> list[TierOffers]:
+        """``tiers``, the last of which may be a joined tail, with what slopes add to the nats of
+        each offer."""
+        return [
+            _priced(tier, self.share.value * own.believed())
+            for tier, own in zip(tiers, self._of(len(tiers)), strict=True)
+        ]
+
+    def of_tail(self, first: int) -> tuple[Estimate, JoinedMoves]:
+        """Slopes of the tiers from ``first`` on as one tier, and what measures its codes."""
+        return Estimate.side_by_side(self.tiers[first:]), JoinedMoves(self.moves[first:])
+
+    def _of(self, number: int) -> list[Estimate]:
+        """Slopes if there are so many tiers, the last of which takes all further rows."""
+        return [*self.tiers[: number - 1], self.of_tail(number - 1)[0]]
+
+    def error(self, layered: Layered) -> float:
+        """The standard error of what slopes add to the nats of a layout."""
+        variances = [
+            float((np.square(way.moves) * own.variance).sum())
+            for way, own in zip(layered.ways, self._of(len(layered.ways)), strict=True)
+        ]
+        return float(np.sqrt(sum(variances)))
+
+
+def _priced(tier: TierOffers, slopes: Floats) -> TierOffers:
+    def costs(offers: Iterable[Offer], first: int) -> tuple[Offer, ...]:
+        return tuple(_with_slopes(offer, slopes[first:]) for offer in offers)
+
+    scalar = tuple(costs(offers, axis) for axis, offers in enumerate(tier.scalar))
+    return TierOffers(scalar, {axes: costs(offers, 0) for axes, offers in tier.joint.items()})
+
+
+def _with_slopes(offer: Offer, slopes: Floats) -> Offer:
+    added = float((offer.moves * slopes[: len(offer.moves)]).sum())
+    if added < 0:
+        added = max(_GAIN_TAKEN * added, (_LEAST_COST - 1) * offer.nats)
+    return replace(offer, nats=offer.nats + added, by_slopes=added)
+
+
+def _share(tiers: Sequence[Estimate], widths: Sequence[Floats]) -> SlopeShare:
+    """The share of slopes measured on one half of the unseen rows that comes true on the other.
+
+    It is that of least squares, both ways round, where each slope counts by what it makes of a
+    change as large as the coordinates are.
+    """
+    common = square = variance = 0.0
+    for tier, width in zip(tiers, widths, strict=True):
+        weights = np.square(width)[:, None]
+        for half in range(2):
+            believed = tier.believed(half)
+            common += float((weights * believed * tier.halves[1 - half]).sum())
+            square += float((weights * np.square(believed)).sum())
+            noise = np.square(weights * believed) * 2 * tier.variance
+            variance += float(noise.sum())
+    if not square:
+        return SlopeShare(0.0, 0.0, np.inf)
+    measured, error = common / square, float(np.sqrt(variance)) / square
+    taken = min(measured, 1.0) if measured > error else 0.0
+    return SlopeShare(taken, measured, error)

@@ -1,0 +1,89 @@
+"""Gradients of the loss at a field's rows, summed over labelled rows that the tables have not seen.
+
+At an optimum of the training loss these sums vanish on training rows. On rows that the tables have
+not seen they do not, and a change of the table then changes the loss in first order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.errors import MetricError
+
+__all__ = ["RowSums", "SlopeShare", "UnseenGradients"]
+
+
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """Sums for some features of a field.
+
+    Args:
+        ids: (m,) int64, ascending.
+        sums: (m, dim) float32, of an example's gradient with respect to the feature's row.
+    """
+
+    ids: NDArray[np.int64]
+    sums: NDArray[np.float32]
+
+    def between(self, start: int, stop: int) -> RowSums:
+        """Those of the features from ``start`` to ``stop`` - 1."""
+        first, last = np.searchsorted(self.ids, [start, stop])
+        return RowSums(self.ids[first:last], self.sums[first:last])
+
+
+@dataclass(frozen=True, eq=False)
+class UnseenGradients:
+    """The sums of a field, over two halves of the labelled rows, drawn at random.
+
+    If row i moves by delta_i, the mean loss on unseen rows changes by ``sum_i s_i . delta_i /
+    examples`` in first order, with s_i the sum of both halves. Their difference tells the noise.
+
+    Args:
+        halves: features that a half did not look up are left out.
+        examples: labelled rows of both halves together.
+    """
+
+    halves: tuple[RowSums, RowSums]
+    examples: int
+
+    def check(self, name: str, vocab_size: int, dim: int) -> None:
+        """Refuse sums that do not belong to field ``name``.
+
+        Raises:
+            MetricError: ids outside the table, in no ascending order, or sums that are not finite
+                or not one of the table's width for each id.
+        """
+        for half in self.halves:
+            ids, sums = half.ids, half.sums
+            if sums.shape != (len(ids), dim):
+                shape = " x ".join(map(str, sums.shape))
+                raise MetricError(
+                    f"field {name!r}: gradients on unseen rows are {shape}; {len(ids)} features of "
+                    f"dim {dim} need {len(ids)} x {dim}"
+                )
+            if len(ids) and (ids[0] < 0 or ids[-1] >= vocab_size or (np.diff(ids) <= 0).any()):
+                raise MetricError(
+                    f"field {name!r}: gradients on unseen rows are of ids {ids[0]} to {ids[-1]}; "
+                    f"they must ascend and lie below {vocab_size}"
+                )
+            if not np.isfinite(sums).all():
+                raise MetricError(f"field {name!r}: a gradient on unseen rows is not finite")
+
+
+@dataclass(frozen=True)
+class SlopeShare:
+    """How far a field's slopes on unseen rows are believed.
+
+    Args:
+        value: the share that is taken, from 0 to 1; 0 if ``measured`` is not above ``error``.
+        measured: the share of slopes measured on one half of the unseen rows that comes true on
+            the other half.
+        error: standard error of ``measured``.
+    """
+
+    value: float
+    measured: float
+    error: float

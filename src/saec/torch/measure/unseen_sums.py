@@ -1,0 +1,170 @@
+"""Sums of the loss's gradients at looked-up rows, over labelled rows that tables have not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saec.errors import DataError, MetricError
+from saec.tables.unseen_gradients import RowSums, UnseenGradients
+from saec.torch.measure.labels import check_batch
+from saec.torch.model.call import Loss, logits_by, moved, outputs_of
+from saec.torch.model.model_table import ModelTable
+from saec.torch.model.record_lookups import (
+    RecordedLookup,
+    gradients_of,
+    single_precision,
+    split_fields,
+)
+
+__all__ = ["UnseenSums"]
+
+# Lookups that wait until they are added to the sums: at least so many, and as large a share of the
+# features that have sums, so that both memory and time are in proportion to these.
+_LEAST_WAITING, _WAITING_SHARE = 1 << 14, 1 / 8
+
+
+class _SparseSums:
+    """Sums of vectors by id, for the ids that occur."""
+
+    def __init__(self, dim: int) -> None:
+        self._ids = torch.zeros(0, dtype=torch.int64)
+        self._sums = torch.zeros(0, dim)
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._count = 0  # of ids that wait
+
+    def add(self, ids: Tensor, vectors: Tensor) -> None:
+        """Add ``vectors`` (m, dim) to the sums of ``ids`` (m,)."""
+        self._waiting.append((ids.cpu().long(), vectors.float().cpu()))
+        self._count += len(ids)
+        if self._count > max(_LEAST_WAITING, int(_WAITING_SHARE * len(self._ids))):
+            self._merge()
+
+    def result(self) -> RowSums:
+        self._merge()
+        return RowSums(self._ids.numpy(), self._sums.numpy())
+
+    def _merge(self) -> None:
+        if not self._waiting:
+            return
+        new_ids = torch.cat([ids for ids, _ in self._waiting])
+        vectors = torch.cat([each for _, each in self._waiting])
+        self._waiting, self._count = [], 0
+        known = len(self._ids)
+        ids, places = torch.unique(torch.cat([self._ids, new_ids]), return_inverse=True)
+        sums = self._sums if len(ids) == known else torch.zeros(len(ids), vectors.shape[1])
+        if len(ids) != known:
+            sums[places[:known]] = self._sums
+        sums.index_add_(0, places[known:], vectors)
+        self._ids, self._sums = ids, sums
+
+
+class UnseenSums:
+    """One measurement: sums by field and half, and what was looked up in the current batch."""
+
+    def __init__(
+        self, model: nn.Module, tables: Sequence[ModelTable], loss_fn: Loss | None
+    ) -> None:
+        self._model, self._tables = model, tables
+        self._loss_fn, self._logits = loss_fn, logits_by(loss_fn)
+        self._device = tables[0].weight.device
+        self._sums = {
+            part.name: (_SparseSums(t.weight.shape[1]), _SparseSums(t.weight.shape[1]))
+            for t in tables
+            for part in t.parts
+        }
+        self._draw = np.random.default_rng(0)
+        self._examples = 0
+        self.lookups: list[RecordedLookup] = []
+
+    def add(self, inputs: Any, labels: Any, index: int) -> int:
+        """Add batch ``index``; returns its number of examples."""
+        self.lookups.clear()
+        outputs = outputs_of(self._model, inputs, self._device, index)
+        loss = self._loss(outputs, moved(labels, self._device), index)
+        if not math.isfinite(float(loss.detach())):
+            raise MetricError(f"unseen batch {index}: the loss is {float(loss.detach())}")
+        gradients, computed = gradients_of(loss, list(self.lookups), self._tables)
+        halves: dict[int, Tensor] = {}  # of the batch's units, by their number
+        for lookup, gradient in gradients:
+            if lookup.count not in halves:
+                halves[lookup.count] = self._drawn(lookup.count)
+            self._add(lookup, gradient, halves[lookup.count], index)
+        if computed:
+            self._add_computed(computed, outputs, loss, index)
+        self._examples += len(outputs)
+        return len(outputs)
+
+    def result(self) -> Mapping[str, UnseenGradients]:
+        if not self._examples:
+            raise DataError("unseen: the batches are empty")
+        return {
+            name: UnseenGradients((one.result(), other.result()), self._examples)
+            for name, (one, other) in self._sums.items()
+        }
+
+    def _drawn(self, count: int) -> Tensor:
+        """The half of each of ``count`` units: 0 or 1, at random."""
+        return torch.from_numpy(self._draw.integers(2, size=count))
+
+    def _add(self, lookup: RecordedLookup, gradient: Tensor, halves: Tensor, index: int) -> None:
+        vectors = gradient.reshape(-1, gradient.shape[-1])
+        if not bool(vectors.isfinite().all()):
+            raise MetricError(f"unseen batch {index}: a gradient at {lookup.path!r} is not finite")
+        ids, own = lookup.ids, halves.to(lookup.units.device)[lookup.units]
+        if lookup.padding_idx is not None:
+            kept = ids != lookup.padding_idx
+            ids, own, vectors = ids[kept], own[kept], vectors[kept]
+        starts = {part.name: part.first for part in lookup.table.parts}
+        for name, chosen in split_fields(lookup.table, ids):
+            field_ids, field_halves = ids[chosen] - starts[name], own[chosen]
+            for half, sums in enumerate(self._sums[name]):
+                mine = field_halves == half
+                sums.add(field_ids[mine], vectors[chosen][mine])
+
+    def _add_computed(
+        self, tables: Sequence[ModelTable], outputs: Tensor, loss: Tensor, index: int
+    ) -> None:
+        """Add what rows get by computations with their tables' weights, as of a tied output."""
+        (at_outputs,) = torch.autograd.grad(loss, outputs, retain_graph=True)
+        halves = self._drawn(len(outputs)).to(outputs.device)
+        weights = [table.weight for table in tables]
+        for half in range(2):
+            mine = (halves == half).reshape(-1, *[1] * (outputs.ndim - 1))
+            found = torch.autograd.grad(outputs, weights, mine * at_outputs, retain_graph=True)
+            for table, gradients in zip(tables, found, strict=True):
+                if not bool(gradients.isfinite().all()):
+                    raise MetricError(
+                        f"unseen batch {index}: a gradient at {table.path!r} is not finite"
+                    )
+                self._add_rows(table, gradients, half)
+
+    def _add_rows(self, table: ModelTable, gradients: Tensor, half: int) -> None:
+        padding = [module.padding_idx for module in table.modules.values()]
+        pads = torch.tensor([pad for pad in padding if pad is not None], dtype=torch.long)
+        rows = gradients.index_fill(0, pads.to(gradients.device), 0)
+        for part in table.parts:
+            own = rows[part.first : part.last]
+            ids = own.any(dim=1).nonzero()[:, 0]
+            self._sums[part.name][half].add(ids, own[ids])
+
+    def _loss(self, outputs: Tensor, labels: Any, index: int) -> Tensor:
+        """The sum of the examples' losses at the given labels."""
+        if labels is None:
+            raise DataError(f"unseen batch {index} has no labels")
+        check_batch(outputs, labels, self._loss_fn, index)
+        if self._logits is not None:
+            logits = self._logits(single_precision(outputs.reshape(-1)))
+            wanted = labels.reshape(-1).to(logits.dtype)
+            return nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+        assert self._loss_fn is not None
+        loss = self._loss_fn(outputs, labels)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise DataError(f"unseen batch {index}: loss_fn must give one number, not {found}")
+        return single_precision(loss.reshape(())) * len(outputs)

@@ -1,0 +1,162 @@
+"""Slopes on unseen rows: estimates by hand, what codes do in first order, and where bits go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import saec
+from saec.artifact import entry_bytes
+from saec.codecs.axes.quantizer import Coder
+from saec.codecs.axes.slope_costs import _share
+from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, Moves
+from saec.tables.loss_metric import LossMetrics
+from saec.tables.unseen_gradients import RowSums, SlopeShare, UnseenGradients
+
+Floats = NDArray[np.float64]
+
+
+def test_an_estimate_by_hand() -> None:
+    # Two features, of which the halves say 3 and 1, and 2 and 4.
+    found = Estimate.of(np.array([[3.0, 2.0], [1.0, 4.0]]))
+    assert found.halves.tolist() == [5, 5]
+    assert (found.value, found.variance) == (5, (2**2 + 2**2) / 4)
+    # Of a square of 25, 2 are noise; from one half, of twice the variance, 4.
+    assert found.believed() == pytest.approx(5 * 23 / 25)
+    assert found.believed(0) == pytest.approx(5 * 21 / 25)
+    noise = Estimate.of(np.array([[2.0], [-1.0]]))
+    assert (noise.value, noise.variance, noise.believed()) == (0.5, 9 / 4, 0)
+
+
+def test_the_variance_is_that_of_repeated_estimates() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [Estimate.of(rng.normal(0.1, 1.0, (2, 50))) for _ in range(2000)]
+    spread = np.var([one.value for one in drawn])
+    assert np.mean([one.variance for one in drawn]) == pytest.approx(spread, rel=0.1)
+
+
+@pytest.fixture(scope="module")
+def tier() -> tuple[NDArray[np.float32], Floats]:
+    rng = np.random.default_rng(1)
+    coordinates = rng.laplace(0.3, 1.0, (2000, 2)).astype(np.float32) * np.float32([1, 1e-3])
+    weights = rng.random(2000)
+    return coordinates, weights / weights.sum()
+
+
+def test_shapes_are_orthonormal(tier: tuple[NDArray[np.float32], Floats]) -> None:
+    coordinates, weights = tier
+    found = AxisFunctions.of(coordinates, weights).at(coordinates)
+    products = np.einsum("m,mak,maj->akj", weights, found, found)
+    np.testing.assert_allclose(products, np.broadcast_to(np.eye(3), (2, 3, 3)), atol=1e-9)
+    # The first is the coordinate in units of its root mean square.
+    width = np.sqrt(weights @ np.square(coordinates, dtype=np.float64))
+    np.testing.assert_allclose(found[:, :, 0], coordinates / width, rtol=1e-6)
+
+
+def test_shapes_of_few_values() -> None:
+    for values in ([[0.0], [0.0]], [[1.0], [1.0]], [[1.0], [2.0]]):
+        found = AxisFunctions.of(np.array(values, np.float32), np.full(2, 0.5))
+        products = np.einsum("mak,maj->akj", *[found.at(np.array(values, np.float32))] * 2) / 2
+        kept = np.diag(products[0])
+        assert np.isfinite(kept).all()
+        assert kept == pytest.approx(np.round(kept))  # a function is normal, or left out
+
+
+def test_what_codes_do_in_first_order(tier: tuple[NDArray[np.float32], Floats]) -> None:
+    # A gradient of that form: of every code the sum of its products is the change of the loss.
+    coordinates, weights = tier
+    shapes = AxisFunctions.of(coordinates, weights)
+    moves = Moves.of(shapes, coordinates, weights)
+    x = coordinates[:, 0].astype(np.float64)
+    gradients = 0.2 + 0.7 * x - 0.4 * x.clip(-shapes.widths[0], shapes.widths[0])
+    slopes = ((weights * gradients)[:, None, None] * shapes.at(coordinates)).sum(axis=0)
+    one = np.ones(1)
+    for coder in (
+        Coder.none(),
+        Coder.table(np.array([0.5]), 0),
+        Coder.table(np.array([-1.0, 0.1, 2.0, 4.0]), 2),
+    ):
+        code = coder.assign(coordinates[:, :1], one)
+        added = coder.decode(code)[:, 0].astype(np.float64) - x
+        told = (moves.by(coder, one, 0) * slopes[:1]).sum()
+        assert told == pytest.approx((weights * gradients * added).sum(), rel=1e-6)
+
+
+def share(halves: Floats, variance: float) -> SlopeShare:
+    count = halves.shape[1]
+    tier = Estimate(halves[:, :, None] * np.ones(3), np.full((count, 3), variance))
+    return _share([tier], [np.ones(count)])
+
+
+def test_the_share_is_what_comes_true_on_the_other_half() -> None:
+    same = share(np.array([[3.0, -2.0], [3.0, -2.0]]), 0.0)
+    assert (same.value, same.measured, same.error) == (1, 1, 0)
+    # From the first half 4, of which 1 comes true; from the second 1, of which 4 does.
+    other = share(np.array([[4.0], [1.0]]), 0.0)
+    assert other.measured == pytest.approx((4 * 1 + 1 * 4) / (16 + 1))
+    assert other.value == other.measured
+    opposite = share(np.array([[3.0], [-3.0]]), 0.0)
+    assert (opposite.value, opposite.measured) == (0, -1)
+    rng = np.random.default_rng(0)
+    noise = share(rng.normal(size=(2, 500)), 0.5)
+    assert noise.value < 0.1
+    assert share(np.zeros((2, 3)), 0.0).value == 0
+
+
+def tables(sign: dict[str, float]) -> tuple[list[saec.Field], LossMetrics]:
+    """Equal fields, whose rows the loss wants larger (-1) or smaller (1) on unseen rows."""
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(1000, 2)).astype(np.float32)
+    counts = np.sort(rng.integers(1, 100, 1000))[::-1].astype(np.float64)
+    fields = [saec.Field(name, rows, counts) for name in sign]
+    metric = np.eye(2) * 1e-3
+    ids = np.arange(1000)
+    unseen = {}
+    for name, direction in sign.items():
+        # Both halves say that the loss changes by direction x metric x the row.
+        sums = (direction * 0.5 * counts / counts.sum() * 1000)[:, None] * (rows @ metric)
+        half = RowSums(ids, sums.astype(np.float32))
+        unseen[name] = UnseenGradients((half, half), 1000)
+    known = dict.fromkeys(sign, metric)
+    return fields, LossMetrics(known, 1000, dict.fromkeys(sign, 0.0), unseen)
+
+
+def test_bits_go_where_rows_generalise() -> None:
+    fields, metrics = tables({"keeps": -1.0, "by heart": 0.4})
+    plain = LossMetrics(dict(metrics), 1000, metrics.relative_errors)
+    alike = saec.compress(fields, saec.Ratio(20), metrics=plain, progress=False)
+    result = saec.compress(fields, saec.Ratio(20), metrics=metrics, progress=False)
+    sizes = {name: field.entry for name, field in result.items()}
+    assert alike.slope_shares == {}
+    assert {name: own.value for name, own in result.slope_shares.items()} == {
+        "keeps": pytest.approx(1),
+        "by heart": pytest.approx(1),
+    }
+    nbytes = {name: entry_bytes(entry) for name, entry in sizes.items()}
+    before = {name: entry_bytes(field.entry) for name, field in alike.items()}
+    assert before["keeps"] == pytest.approx(before["by heart"], rel=0.15)
+    assert nbytes["keeps"] > 1.2 * nbytes["by heart"]
+
+
+@pytest.mark.parametrize(("direction", "factor"), [(-1.0, 3.0), (0.25, 0.75), (4.0, 0.1)])
+def test_the_forecast_contains_slopes(direction: float, factor: float) -> None:
+    fields, metrics = tables({"only": direction})
+    plain = LossMetrics(dict(metrics), 1000, metrics.relative_errors)
+    curves = [saec.forecast(fields, known, progress=False) for known in (plain, metrics)]
+    assert [curve.labelled for curve in curves] == [False, True]
+    assert "is not known" in repr(curves[0])
+    assert "is not known" in curves[0]._repr_html_()
+    assert "is not known" not in repr(curves[1])
+    # Where all coordinates are given up, the first order is twice the second, times direction.
+    largest = [float(curve.loss_increases.max()) for curve in curves]
+    assert largest[1] / largest[0] == pytest.approx(factor, rel=0.02)
+    result = saec.compress(fields, saec.Ratio(10), metrics=metrics, progress=False)
+    rows, counts = fields[0].rows.read(0, 1000), fields[0].frequencies
+    moved = result.lookup({"only": np.arange(1000)}) - rows.astype(np.float64)
+    shares = counts / counts.sum()
+    second = (shares @ np.square(moved)).sum() * 1e-3 / 2
+    first = direction * (shares @ (rows * moved)).sum() * 1e-3
+    # Of a gain half is taken, and a tenth of the second order is left at least.
+    expected = max(second + (first if first > 0 else first / 2), second / 10)
+    assert result.predicted_loss_increase == pytest.approx(expected, rel=0.05)

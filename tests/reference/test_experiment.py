@@ -23,7 +23,7 @@ from saec.reference import experiment, load, simulate
 from saec.reference import tuning as tuning_module
 from saec.reference.benchmark import Benchmark
 from saec.reference.datasets.avazu import FIELDS
-from saec.reference.evaluate import evaluate, predict
+from saec.reference.evaluate import divergence, evaluate, predict
 from saec.reference.experiment import bench, demo, write_json
 from saec.reference.job import Job
 from saec.reference.log import TRAIN, VALIDATION
@@ -31,7 +31,7 @@ from saec.reference.machine import machine
 from saec.reference.methods import METHODS
 from saec.reference.models import build
 from saec.reference.train import train
-from saec.reference.trial import Trial, divergence
+from saec.reference.trial import Trial
 from saec.reference.tuning import Tuning
 from saec.report import read_results
 from saec.torch import CompressedEmbedding

@@ -17,7 +17,7 @@ from saec.torch.model.call import call, evaluating
 from saec.torch.tuning.ranks import Ranks, checksum
 from saec.util.progress import track
 
-__all__ = ["Score", "Split", "check_labels", "evaluate", "predict", "score"]
+__all__ = ["Score", "Split", "check_labels", "divergence", "evaluate", "predict", "score"]
 
 Split = Literal["train", "validation", "test"]
 
@@ -171,3 +171,10 @@ def _check_ids(model: nn.Module, ids: NDArray[Any]) -> None:
         for value in (int(column.min()), int(column.max())):
             if not 0 <= value < size:
                 raise IdError(f"id {value} of field {name!r} is outside its vocabulary of {size}")
+
+
+def divergence(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+    """Mean KL(p || p') of two predictions, in nats."""
+    least = np.finfo(np.float64).eps
+    p, q = (np.clip(values.astype(np.float64), least, 1 - least) for values in (before, after))
+    return float(np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))

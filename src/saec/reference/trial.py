@@ -23,7 +23,7 @@ from saec.format.keyed_field import KeyedField
 from saec.reference.asked_keys import AskedKeys
 from saec.reference.batches import Batches
 from saec.reference.damage import damage_by_decile
-from saec.reference.evaluate import Score, predict, score
+from saec.reference.evaluate import Score, divergence, predict, score
 from saec.reference.job import Job, Method, asked_for, smallest, untuned
 from saec.reference.log import Log
 from saec.reference.models import ClickModel, build
@@ -42,7 +42,7 @@ from saec.torch import (
     replace_embeddings_,
 )
 
-__all__ = ["Trial", "divergence"]
+__all__ = ["Trial"]
 
 
 METRIC_ROWS = 131_072  # of the training rows, more than the metric asks for
@@ -296,10 +296,3 @@ def _named(scores: dict[str, Score], prefix: str) -> dict[str, float]:
         for part, name in (("test", ""), ("validation", "validation_"))
         for measure in ("auc", "logloss")
     }
-
-
-def divergence(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
-    """Mean KL(p || p') of two predictions, in nats."""
-    least = np.finfo(np.float64).eps
-    p, q = (np.clip(values.astype(np.float64), least, 1 - least) for values in (before, after))
-    return float(np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))

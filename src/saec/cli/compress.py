@@ -117,7 +117,7 @@ def compress(
     budget = _budget(ratio, max_bytes, bits_per_feature, loss_increase)
     if loss_increase is not None and metrics is None:
         raise UsageError("--loss-increase needs --metrics")
-    chosen = _codec(codec, metrics is not None, codebook, order)
+    chosen = _codec(codec or "axes", codebook, order)
     if cluster is not None and workers is not None:
         raise UsageError("give --cluster or --workers, not both")
     refuse_url(out, ArtifactError)
@@ -189,11 +189,9 @@ def _budget(
     return given[0]
 
 
-def _codec(name: str | None, in_nats: bool, codebook: str | None, order: str | None) -> Codec:
+def _codec(name: str, codebook: str | None, order: str | None) -> Codec:
     from saec import Axes, Clusters
 
-    if name is None:
-        name = "axes" if in_nats else "clusters"
     if name == "axes":
         if codebook is not None:
             raise UsageError("--codebook goes with --codec clusters")

@@ -149,6 +149,29 @@ def test_codecs_by_name(folder: Path, run: Run) -> None:
     assert saec.load("s.saec").predicted_loss_increase is not None
 
 
+def test_several_budgets_share_a_measurement(folder: Path, run: Run) -> None:
+    words = ("compress", "both.npz", "--frequencies", "counts.npz", "-q")
+    budgets = ("--ratio", 4, "--ratio", 6.5, "--max-bytes", "3kB")
+    assert run(*words, *budgets, "-o", "several-{}.saec") == (0, "", "")
+    for budget in (budgets[:2], budgets[2:4], budgets[4:]):
+        assert run(*words, *budget, "-o", "alone-{}.saec") == (0, "", "")
+        alone, several = (Path(f"{name}-{budget[1]}.saec") for name in ("alone", "several"))
+        assert several.read_bytes() == alone.read_bytes()
+    impossible = ("--ratio", 5, "--ratio", 900)
+    code, _, err = run(*words, *impossible, "-o", "impossible-{}.saec")
+    assert (code, "the smallest possible is" in err) == (2, True)
+    assert not list(folder.glob("impossible-*"))
+
+
+def test_several_budgets_tell_of_each_file(folder: Path, run: Run) -> None:
+    np.save("rising.npy", np.load("counts.npy")[::-1])
+    words = ("compress", "user.npy", "--frequencies", "rising.npy", "--order", "frequency")
+    code, out, err = run(*words, "--ratio", 4, "--ratio", 5, "-o", "{}.saec")
+    assert (code, err) == (0, "")
+    wrote = [line for line in out.splitlines() if line.startswith("wrote")]
+    assert wrote == [f"wrote {n}.saec and {n}.saec.permutation.safetensors" for n in (4, 5)]
+
+
 def test_renumbering_writes_the_permutation(folder: Path, run: Run) -> None:
     mixed = np.random.default_rng(0).permutation(np.load("counts.npy"))
     np.savez("mixed.npz", user=mixed, item=np.load("counts.npz")["item"])

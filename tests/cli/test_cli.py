@@ -87,7 +87,7 @@ BAD = {
         "--codebook goes with --codec clusters",
     ),
     "order of clusters": (
-        compressing("--ratio", "4", "--order", "frequency"),
+        compressing("--ratio", "4", "--codec", "clusters", "--order", "frequency"),
         "--order goes with --codec axes",
     ),
     "codec": (compressing("--ratio", "4", "--codec", "pca"), "'pca' is not one of"),

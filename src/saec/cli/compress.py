@@ -117,9 +117,10 @@ def compress(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Compress the tables of a checkpoint to a budget, or to several.
+    """Compress the tables of a checkpoint to a budget.
 
-    After an interruption, the same command with one budget continues where it stopped.
+    After an interruption, the same command continues where it stopped, unless it has several
+    budgets: these share one measurement, which is held in memory.
     """
     from saec.errors import ArtifactError
     from saec.format.permutation_file import permutation_path

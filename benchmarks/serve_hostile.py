@@ -35,6 +35,7 @@ from serve import told
 from serve_clients import Ask, Seen, ask_for, put, served, start_together, swap_until
 
 TIMEOUT = 3.0  # the server's, so that its deadlines pass many times in a minute
+TRIM = 6.0  # seconds: the server gives freed memory back more often
 FLOOD = 300  # connections at once; the server takes 256
 FLOOD_EVERY = 3.0  # seconds
 INFER = b"POST /v2/models/model/infer HTTP/1.1\r\nHost: x\r\n"
@@ -195,11 +196,12 @@ def held(pid: int) -> dict[str, int]:
     return {"rss": kib << 10, "descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir()))}
 
 
-def settled(pid: int, descriptors: int) -> dict[str, int]:
-    """What it holds once its deadlines have passed."""
+def settled(pid: int, descriptors: int, rest: float) -> dict[str, int]:
+    """What it holds ``rest`` seconds after its deadlines have passed."""
     deadline = time.monotonic() + 3 * TIMEOUT
     while held(pid)["descriptors"] > descriptors and time.monotonic() < deadline:
         time.sleep(0.1)
+    time.sleep(rest)
     return held(pid)
 
 
@@ -227,16 +229,17 @@ def measure(files: Sequence[Path], asks: Sequence[Ask], options: argparse.Namesp
 
         memory = {"new": held(pid)}
         free = memory["new"]["descriptors"]
+        rest = min(TRIM, options.seconds / 10)
         alone = [client.result() for client in good(options.seconds / 10)]
-        memory["good clients"] = settled(pid, free)
+        memory["good clients"] = settled(pid, free, rest)
         others.submit(besiege, options.seconds / 10, at).result()
-        memory["all, a tenth"] = settled(pid, free)
+        memory["all, a tenth"] = settled(pid, free, rest)
         hostile = others.submit(besiege, options.seconds, at)
         clients = good(options.seconds)
         swaps = swap_until(model, [*files, broken], options.swap_every, clients)
         seen = [client.result() for client in clients]
         made = hostile.result()
-        memory["all"] = settled(pid, free)
+        memory["all"] = settled(pid, free, rest)
     return {
         "swaps": swaps,
         "hostile": made,

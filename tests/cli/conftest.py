@@ -68,5 +68,5 @@ def artifact(folder: Path) -> Path:
     """Two compressed fields, saved."""
     fields = [saec.Field("user", USER, USER_COUNTS), saec.Field("item", ITEM, ITEM_COUNTS)]
     path = folder / "both.saec"
-    saec.compress(fields, saec.Ratio(4), progress=False).save(path)
+    saec.compress(fields, saec.Ratio(4), saec.Clusters(), progress=False).save(path)
     return path

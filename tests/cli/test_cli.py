@@ -58,7 +58,19 @@ BAD = {
         compressing(),
         "give one of --ratio, --max-bytes, --bits-per-feature and --loss-increase",
     ),
-    "two budgets": (compressing("--ratio", "4", "--max-bytes", "9"), "give one of --ratio"),
+    "two budgets": (
+        compressing("--ratio", "4", "--max-bytes", "9"),
+        "2 budgets need {} in -o, which stands for the budget, like -o model-{}.saec; "
+        "not small.saec",
+    ),
+    "two budgets of a name": (
+        compressing("--ratio", "4", "--max-bytes", "4", "-o", "{}.saec"),
+        "two budgets would be written to 4.saec",
+    ),
+    "memory for two": (
+        compressing("--ratio", "4", "--ratio", "5", "-o", "{}.saec", "--memory", "2GB"),
+        "--memory goes with one budget: several are compressed in memory",
+    ),
     "ratio below 1": (compressing("--ratio", "0.5"), "a ratio must be a number of at least 1"),
     "no ratio": (compressing("--ratio", "x"), "Invalid value for '--ratio'"),
     "size": (compressing("--max-bytes", "1 mile"), "cannot read '1 mile' as a size"),
@@ -75,7 +87,7 @@ BAD = {
         "--codebook goes with --codec clusters",
     ),
     "order of clusters": (
-        compressing("--ratio", "4", "--order", "frequency"),
+        compressing("--ratio", "4", "--codec", "clusters", "--order", "frequency"),
         "--order goes with --codec axes",
     ),
     "codec": (compressing("--ratio", "4", "--codec", "pca"), "'pca' is not one of"),

@@ -56,7 +56,8 @@ def test_a_field_with_another_name_than_its_table(folder: Path, run: Run) -> Non
 
 
 def test_compress_gives_what_the_library_gives(folder: Path, run: Run, artifact: Path) -> None:
-    run("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 4, "-o", "small.saec")
+    words = ("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 4)
+    run(*words, "--codec", "clusters", "-o", "small.saec")
     assert Path("small.saec").read_bytes() == artifact.read_bytes()
 
 
@@ -74,7 +75,8 @@ def test_compress_keeps_within_other_budgets(
 
 def test_compress_stores_the_codebook_as_told(folder: Path, run: Run) -> None:
     words = ("compress", "user.npy", "--frequencies", "counts.npy", "--ratio", 4)
-    run(*words, "-o", "small.saec", "--codebook", "float16", "--seed", 3)
+    clusters = ("--codec", "clusters", "--codebook", "float16")
+    run(*words, *clusters, "-o", "small.saec", "--seed", 3)
     field = saec.load("small.saec")["user"]
     assert field.tensors["codebook"].dtype == np.float16
 
@@ -137,13 +139,37 @@ def test_a_nameless_table_takes_the_only_metric(folder: Path, run: Run) -> None:
 
 def test_codecs_by_name(folder: Path, run: Run) -> None:
     words = ("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 4, "-o", "s.saec")
-    assert run(*words, "--codec", "axes", "-q") == (0, "", "")
-    assert saec.load("s.saec")["user"].codec == "axes"
-    assert saec.load("s.saec").predicted_loss_increase is None
+    for chosen in ((), ("--codec", "axes")):
+        assert run(*words, *chosen, "-q") == (0, "", "")
+        assert saec.load("s.saec")["user"].codec == "axes"
+        assert saec.load("s.saec").predicted_loss_increase is None
     metrics = ("--metrics", "metrics.safetensors")
     assert run(*words, "--codec", "clusters", *metrics, "-q") == (0, "", "")
     assert saec.load("s.saec")["user"].codec == "clusters"
     assert saec.load("s.saec").predicted_loss_increase is not None
+
+
+def test_several_budgets_share_a_measurement(folder: Path, run: Run) -> None:
+    words = ("compress", "both.npz", "--frequencies", "counts.npz", "-q")
+    budgets = ("--ratio", 4, "--ratio", 6.5, "--max-bytes", "3kB")
+    assert run(*words, *budgets, "-o", "several-{}.saec") == (0, "", "")
+    for budget in (budgets[:2], budgets[2:4], budgets[4:]):
+        assert run(*words, *budget, "-o", "alone-{}.saec") == (0, "", "")
+        alone, several = (Path(f"{name}-{budget[1]}.saec") for name in ("alone", "several"))
+        assert several.read_bytes() == alone.read_bytes()
+    impossible = ("--ratio", 5, "--ratio", 900)
+    code, _, err = run(*words, *impossible, "-o", "impossible-{}.saec")
+    assert (code, "the smallest possible is" in err) == (2, True)
+    assert not list(folder.glob("impossible-*"))
+
+
+def test_several_budgets_tell_of_each_file(folder: Path, run: Run) -> None:
+    np.save("rising.npy", np.load("counts.npy")[::-1])
+    words = ("compress", "user.npy", "--frequencies", "rising.npy", "--order", "frequency")
+    code, out, err = run(*words, "--ratio", 4, "--ratio", 5, "-o", "{}.saec")
+    assert (code, err) == (0, "")
+    wrote = [line for line in out.splitlines() if line.startswith("wrote")]
+    assert wrote == [f"wrote {n}.saec and {n}.saec.permutation.safetensors" for n in (4, 5)]
 
 
 def test_renumbering_writes_the_permutation(folder: Path, run: Run) -> None:

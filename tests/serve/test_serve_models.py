@@ -129,7 +129,7 @@ def test_every_row_is_read_at_the_beginning(tmp_path: Path) -> None:
     table = np.tile(np.eye(3, 8, dtype=np.float32), (rows // 3 + 1, 1))[:rows]
     field = saec.Field("user", table, np.ones(rows))
     path = tmp_path / "tables.saec"
-    saec.compress([field], saec.Ratio(100), progress=False).save(path)
+    saec.compress([field], saec.Ratio(100), saec.Clusters(), progress=False).save(path)
     assert saec.load(path)["user"].description["code_bits"] == 2
     held = bytearray(path.read_bytes())
     tensors = saec.load(path)["user"].tensors

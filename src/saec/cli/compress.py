@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -38,22 +38,36 @@ if TYPE_CHECKING:
     from saec.codecs.protocol import Codec
 
 _NOT_WORTH_TELLING = 0.03  # of a budget
+_PLACE = "{}"  # of the budget in the name of an artifact
 
 
-_Out = Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The artifact to write.")]
+_Out = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="The artifact to write. With several budgets, {} stands for the budget: "
+        "model-{}.saec.",
+    ),
+]
 _Ratio = Annotated[
-    float | None, typer.Option(metavar="RATIO", help="Original size / compressed size.")
+    list[float] | None,
+    typer.Option(metavar="RATIO", help="Original size / compressed size. Repeatable."),
 ]
 _MaxBytes = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Largest size, like 161MB or 2GiB.")
+    list[str] | None,
+    typer.Option(metavar="SIZE", help="Largest size, like 161MB or 2GiB. Repeatable."),
 ]
 _BitsPerFeature = Annotated[
-    float | None, typer.Option(metavar="BITS", help="Bits per row, everything included.")
+    list[float] | None,
+    typer.Option(metavar="BITS", help="Bits per row, everything included. Repeatable."),
 ]
 _LossIncrease = Annotated[
-    float | None,
+    list[float] | None,
     typer.Option(
-        metavar="NATS", help="Largest predicted increase of the log loss; needs --metrics."
+        metavar="NATS",
+        help="Largest predicted increase of the log loss; needs --metrics. Repeatable.",
     ),
 ]
 _Codec = Annotated[
@@ -105,53 +119,74 @@ def compress(
 ) -> None:
     """Compress the tables of a checkpoint to a budget.
 
-    After an interruption, the same command continues where it stopped.
+    After an interruption, the same command continues where it stopped, unless it has several
+    budgets: these share one measurement, which is held in memory.
     """
-    import saec
     from saec.errors import ArtifactError
     from saec.format.permutation_file import permutation_path
     from saec.tables.checkpoint import read_fields
     from saec.util.remote_file import refuse_url
 
     hush(quiet)
-    budget = _budget(ratio, max_bytes, bits_per_feature, loss_increase)
-    if loss_increase is not None and metrics is None:
+    wanted = _by_file(out, _budgets(ratio, max_bytes, bits_per_feature, loss_increase))
+    if loss_increase and metrics is None:
         raise UsageError("--loss-increase needs --metrics")
-    chosen = _codec(codec, metrics is not None, codebook, order)
+    if memory is not None and len(wanted) > 1:
+        raise UsageError("--memory goes with one budget: several are compressed in memory")
+    chosen = _codec(codec or "axes", codebook, order)
     if cluster is not None and workers is not None:
         raise UsageError("give --cluster or --workers, not both")
     refuse_url(out, ArtifactError)
-    permutation = permutation_path(out)
-    written = (out, permutation) if chosen and chosen.renumbers else (out,)
-    for path in written:
-        check_out(path, checkpoint, frequencies, metrics)
+    for path in wanted:
+        for written in (path, permutation_path(path)) if chosen.renumbers else (path,):
+            check_out(written, checkpoint, frequencies, metrics)
     counts = counted(frequencies, log, column)
     fields, known = read_fields(
         checkpoint, counts, metrics, only or [], names=named(table), progress=not quiet
     )
+    options = {"metrics": known, "seed": seed, "progress": not quiet}
     with _spread(fields, cluster, workers, quiet) as spread:
-        result = saec.compress(
-            spread,
-            budget,
-            chosen,
-            metrics=known,
-            seed=seed,
-            progress=not quiet,
-            out=out,
-            memory=memory,
-        )
-    if not quiet:
-        _tell(result, budget, written)
+        for path, result in _written(spread, wanted, chosen, options, memory):
+            if not quiet:
+                _tell(result, wanted[path], path)
 
 
-def _tell(result: Compressed, budget: Budget, written: Iterable[Path]) -> None:
+def _written(
+    fields: list[Field],
+    wanted: Mapping[Path, Budget],
+    codec: Codec,
+    options: Mapping[str, Any],
+    memory: str | None,
+) -> Iterator[tuple[Path, Compressed]]:
+    """Write an artifact for each budget; several share one measurement, which is held in memory."""
+    import saec
+    from saec.compression.plan import check_reachable
+
+    if len(wanted) == 1:
+        ((path, budget),) = wanted.items()
+        yield path, saec.compress(fields, budget, codec, out=path, memory=memory, **options)
+        return
+    for budget in wanted.values():
+        check_reachable(fields, budget, codec)
+    measured = saec.measure(fields, codec, **options)
+    for budget in wanted.values():
+        measured.chosen(budget)  # raises before the first file is written
+    for path, budget in wanted.items():
+        result = saec.compress(measured, budget)
+        result.save(path)
+        yield path, result
+
+
+def _tell(result: Compressed, budget: Budget, path: Path) -> None:
     """Print what became of the fields, the prediction, what the budget has left, and the files."""
+    from saec.format.permutation_file import permutation_path
+
     console().print(size_table(result))
     typer.echo(predicted(result), nl=False)
     if result.predicted_loss_increase is not None:
         typer.echo(SECOND_ORDER)
     typer.echo(_left(result, budget), nl=False)
-    made = (path for path in written if path.exists())
+    made = (made for made in (path, permutation_path(path)) if made.exists())
     typer.echo(f"wrote {' and '.join(map(str, made))}")
 
 
@@ -170,30 +205,49 @@ def _left(result: Compressed, budget: Budget) -> str:
     return f"{unused}: no larger choice that fits loses less\n"
 
 
-def _budget(
-    ratio: float | None, max_bytes: str | None, bits: float | None, loss: float | None
-) -> Budget:
+def _budgets(
+    ratios: Sequence[float] | None,
+    sizes: Sequence[str] | None,
+    bits: Sequence[float] | None,
+    losses: Sequence[float] | None,
+) -> list[tuple[str, Budget]]:
+    """All budgets that were given, each with the text that stands for it in a file's name."""
     from saec import BitsPerFeature, LossIncrease, MaxBytes, Ratio
 
-    given: list[Budget] = []
-    if ratio is not None:
-        given.append(Ratio(ratio))
-    if max_bytes is not None:
-        given.append(MaxBytes(max_bytes))
-    if bits is not None:
-        given.append(BitsPerFeature(bits))
-    if loss is not None:
-        given.append(LossIncrease(loss))
-    if len(given) != 1:
+    given: list[tuple[str, Budget]] = [
+        *((f"{ratio:g}", Ratio(ratio)) for ratio in ratios or ()),
+        *((size, MaxBytes(size)) for size in sizes or ()),
+        *((f"{number:g}", BitsPerFeature(number)) for number in bits or ()),
+        *((f"{loss:g}", LossIncrease(loss)) for loss in losses or ()),
+    ]
+    if not given:
         raise UsageError("give one of --ratio, --max-bytes, --bits-per-feature and --loss-increase")
-    return given[0]
+    return given
 
 
-def _codec(name: str | None, in_nats: bool, codebook: str | None, order: str | None) -> Codec:
+def _by_file(out: Path, budgets: Sequence[tuple[str, Budget]]) -> dict[Path, Budget]:
+    """The budget of each file to be written.
+
+    Raises:
+        UsageError: two budgets would be written to one file.
+    """
+    if len(budgets) > 1 and _PLACE not in str(out):
+        raise UsageError(
+            f"{len(budgets)} budgets need {_PLACE} in -o, which stands for the budget, "
+            f"like -o model-{_PLACE}.saec; not {out}"
+        )
+    files: dict[Path, Budget] = {}
+    for text, budget in budgets:
+        path = Path(str(out).replace(_PLACE, text))
+        if path in files:
+            raise UsageError(f"two budgets would be written to {path}")
+        files[path] = budget
+    return files
+
+
+def _codec(name: str, codebook: str | None, order: str | None) -> Codec:
     from saec import Axes, Clusters
 
-    if name is None:
-        name = "axes" if in_nats else "clusters"
     if name == "axes":
         if codebook is not None:
             raise UsageError("--codebook goes with --codec clusters")

@@ -20,6 +20,7 @@ from saec.errors import DataError
 from saec.serve import grpc_service, rest
 from saec.serve.connection import BoundedConnection, Bounds
 from saec.serve.descriptors import connections_within, quiet_about_descriptors
+from saec.serve.heap import keep_trimming
 from saec.serve.service import Limits, Service
 
 __all__ = ["Address", "serve"]
@@ -114,7 +115,7 @@ async def _serve(
             service, version, address.host, address.grpc_port, connections
         )
         answering = asyncio.create_task(http.serve([listening]))
-        watching = asyncio.create_task(service.slot.watch())
+        beside = [asyncio.create_task(task) for task in (service.slot.watch(), keep_trimming())]
         try:
             await _until(http.listens, answering)
             on_ready(service.slot.name, Address(address.host, http_port, grpc_port))
@@ -123,7 +124,8 @@ async def _serve(
         finally:
             # A start that fails must stop both servers, too: gRPC's threads keep a process alive.
             service.ready = False
-            watching.cancel()
+            for task in beside:
+                task.cancel()
             http.should_exit = True
             await asyncio.gather(
                 answering,

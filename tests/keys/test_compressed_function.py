@@ -157,6 +157,20 @@ def test_missing_tensors(role: str) -> None:
         CompressedFunction.from_tensors(function.description, tensors)
 
 
+@pytest.mark.parametrize(("largest", "width"), [(255, 1), (256, 2), (65_535, 2), (65_536, 4)])
+def test_symbols_take_as_few_bytes_as_the_largest(largest: int, width: int) -> None:
+    symbols = np.arange(100) % 2 * largest
+    function = CompressedFunction.build(hashes_of(100), symbols)
+    assert len(function.tensors["symbols"]) == 2 * width
+    assert function.tensors["code_counts"].tolist() == [0, 2]
+    again = CompressedFunction.from_tensors(function.description, function.tensors)
+    assert again.lookup(hashes_of(100)).tolist() == symbols.tolist()
+    for role in ("symbols", "code_counts"):
+        tensors = {**function.tensors, role: np.zeros(3 * width, np.uint8)}
+        with pytest.raises(ArtifactError, match=f"{role} has {3 * width} bytes"):
+            CompressedFunction.from_tensors(function.description, tensors)
+
+
 @pytest.mark.parametrize("counts", [[], [0, 3], [5], [0, 1, 1], [0] * 40])
 def test_codes_that_are_none(counts: list[int]) -> None:
     with pytest.raises(ArtifactError, match="prefix code"):

@@ -58,6 +58,22 @@ def test_codes_decode_what_follows_them(counts: list[int], noise: int) -> None:
     assert code.decode(words).tolist() == code.symbols.tolist()
 
 
+@pytest.mark.parametrize("ratio", [1, 2, 3])
+def test_many_words_decode_as_few(ratio: int) -> None:
+    # Codewords of up to 6, 24 and 24 bits: many words are looked up in a table of first bits.
+    counts = np.array([ratio**i for i in range(25 if ratio > 1 else 40)], np.int64)
+    symbols = np.arange(len(counts), dtype=np.uint32) + 70
+    code = PrefixCode.of(symbols, counts)
+    rng = np.random.default_rng(0)
+    words = np.concatenate([code.codewords(), rng.integers(0, 2**32, 8000, dtype=np.uint64)])
+    noise = rng.integers(0, 2**31, len(symbols), dtype=np.uint64)
+    words[: len(symbols)] |= noise << code.lengths.astype(np.uint64)
+    found = code.decode(words)
+    assert found[: len(symbols)].tolist() == code.symbols.tolist()
+    few = [int(code.decode(words[i : i + 1])[0]) for i in range(len(words))]
+    assert found.tolist() == few
+
+
 MIXTURES = {
     "one": [1.0],
     "two": [0.5, 0.5],
@@ -139,6 +155,20 @@ def test_missing_tensors(role: str) -> None:
     del tensors[role]
     with pytest.raises(ArtifactError):
         CompressedFunction.from_tensors(function.description, tensors)
+
+
+@pytest.mark.parametrize(("largest", "width"), [(255, 1), (256, 2), (65_535, 2), (65_536, 4)])
+def test_symbols_take_as_few_bytes_as_the_largest(largest: int, width: int) -> None:
+    symbols = np.arange(100) % 2 * largest
+    function = CompressedFunction.build(hashes_of(100), symbols)
+    assert len(function.tensors["symbols"]) == 2 * width
+    assert function.tensors["code_counts"].tolist() == [0, 2]
+    again = CompressedFunction.from_tensors(function.description, function.tensors)
+    assert again.lookup(hashes_of(100)).tolist() == symbols.tolist()
+    for role in ("symbols", "code_counts"):
+        tensors = {**function.tensors, role: np.zeros(3 * width, np.uint8)}
+        with pytest.raises(ArtifactError, match=f"{role} has {3 * width} bytes"):
+            CompressedFunction.from_tensors(function.description, tensors)
 
 
 @pytest.mark.parametrize("counts", [[], [0, 3], [5], [0, 1, 1], [0] * 40])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from function_reader import string_of
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 import saec
 from saec.errors import ArtifactError, KeysError
-from saec.keys.building import build_function
+from saec.keys.building import KeyedValues, SolvedBlocks, build_function
 from saec.keys.layout import PADDING, LengthCensus, directory_of, pack_steps, unpack_steps
 from saec.keys.static_function import StaticFunction
 from saec.keys.streamed import FunctionBuilder
@@ -203,6 +205,41 @@ def test_steps_by_hand() -> None:
     census.drops[1, 2] = 1000
     assert census.steps(spare=1).tolist() == [[0, 6, 1], [1, 2, 0]]
     assert unpack_steps(pack_steps(census.steps())).tolist() == census.steps().tolist()
+
+
+@pytest.mark.parametrize("varied", [False, True])
+def test_ranges_solved_apart_give_the_same(varied: bool) -> None:
+    # As on several workers: objects travel by pickle.
+    hashes, values, lengths = random_keys(20_000, 9, varied=varied)
+    whole = build_function(hashes, values, lengths if varied else 9, fingerprint_bits=2)
+    middle = whole.blocks // 3
+    starts = [0, middle, whole.blocks]
+    borders = [0, int(np.ceil(middle * 2**64 / whole.blocks)), 2**64 - 1]
+    ranges, census = [], LengthCensus(whole.blocks, 2, 9)
+    for part in range(2):
+        mine = (hashes >= borders[part]) & (hashes < borders[part + 1])
+        keyed = KeyedValues(hashes[mine], values[mine], lengths[mine] if varied else None, 9)
+        first, count = starts[part], starts[part + 1] - starts[part]
+        counted = LengthCensus(whole.blocks, 2, 9)
+        counted.add(keyed.hashes, keyed.lengths, first, count)
+        census.merge(pickle.loads(pickle.dumps(counted)))
+        ranges.append((keyed, first, count))
+    joined = SolvedBlocks(census, 1)
+    for keyed, first, count in ranges:
+        solved = SolvedBlocks(census, 1)
+        solved.add(keyed, first, count)
+        joined.extend(pickle.loads(pickle.dumps(solved)))
+    assert same(joined.function(len(hashes)), whole)
+
+
+def test_parts_of_other_functions_are_refused() -> None:
+    with pytest.raises(KeysError, match=r"\(5, 2, 8\) cannot be merged into one of \(5, 2, 9\)"):
+        LengthCensus(5, 2, 9).merge(LengthCensus(5, 2, 8))
+    few, many = LengthCensus(1, 0, 2), LengthCensus(1, 0, 2)
+    few.add(np.arange(6, dtype=np.uint64), None, 0, 1)
+    many.add(np.arange(9, dtype=np.uint64), None, 0, 1)
+    with pytest.raises(KeysError, match="steps of another census"):
+        SolvedBlocks(few, 1).extend(SolvedBlocks(many, 1))
 
 
 def test_directory_by_hand() -> None:

@@ -241,6 +241,17 @@ class SolvedBlocks:
         self.sizes.append(sizes)
         self.bits.append(data)
 
+    def extend(self, other: SolvedBlocks) -> None:
+        """Append blocks that were solved elsewhere, with the steps of the same census.
+
+        Raises:
+            KeysError: the steps differ.
+        """
+        if not np.array_equal(self.steps, other.steps):
+            raise KeysError("blocks to be joined were solved with the steps of another census")
+        self.sizes.extend(other.sizes)
+        self.bits.extend(other.bits)
+
     def function(self, keys: int) -> StaticFunction:
         """All blocks together."""
         directory = directory_of(np.concatenate(self.sizes))

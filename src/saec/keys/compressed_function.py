@@ -22,6 +22,7 @@ from saec.keys.static_function import StaticFunction, checked_hashes
 __all__ = ["CompressedFunction"]
 
 _MOST_FILTER_BITS = 16
+_WIDTHS = (1, 2, 4)  # bytes of a symbol or a count
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +118,8 @@ class CompressedFunction:
     @property
     def tensors(self) -> dict[str, NDArray[np.uint8]]:
         """All that is stored, flat uint8 arrays by role."""
-        counts = np.array(self.code.counts, "<u4").view(np.uint8)
-        symbols = self.code.symbols.astype("<u4").view(np.uint8)
+        counts = _packed(np.array(self.code.counts, np.uint32))
+        symbols = _packed(self.code.symbols)
         others = self.others.tensors if self.others else {}
         return {
             **self.function.tensors,
@@ -137,9 +138,10 @@ class CompressedFunction:
             ArtifactError: they do not fit each other.
         """
         left = dict(tensors)
-        counts, symbols = (
-            _numbers(left.pop(role, None), role) for role in ("code_counts", "symbols")
-        )
+        if len(description) < 4 or type(description[3]) is not int:
+            raise ArtifactError(f"compressed function: {description} are no description")
+        counts = _unpacked(left.pop("code_counts", None), "code_counts", description[3] + 1)
+        symbols = _unpacked(left.pop("symbols", None), "symbols", int(counts.sum(dtype=np.int64)))
         code = PrefixCode(symbols, tuple(counts.tolist()))
         others = {
             role.removeprefix("others_"): left.pop(role)
@@ -179,10 +181,23 @@ class CompressedFunction:
         return symbols, np.ones(len(asked), np.bool_)
 
 
-def _numbers(tensor: NDArray[np.uint8] | None, role: str) -> NDArray[np.uint32]:
-    if tensor is None or tensor.dtype != np.uint8 or tensor.ndim != 1 or tensor.size % 4:
-        raise ArtifactError(f"compressed function: {role} must be uint8, 4 for each number")
-    return np.ascontiguousarray(tensor).view("<u4")
+def _packed(numbers: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """In 1, 2 or 4 bytes each, as the largest needs."""
+    largest = int(numbers.max())
+    width = next(bytes_ for bytes_ in _WIDTHS if largest < 256**bytes_)
+    return numbers.astype(f"<u{width}").view(np.uint8)
+
+
+def _unpacked(tensor: NDArray[np.uint8] | None, role: str, count: int) -> NDArray[np.uint32]:
+    """``count`` numbers that :func:`_packed` has packed; the tensor's length tells their width."""
+    if tensor is None or tensor.dtype != np.uint8 or tensor.ndim != 1:
+        raise ArtifactError(f"compressed function: {role} must be uint8 of one dimension")
+    for width in _WIDTHS:
+        if tensor.size == width * count and count > 0:
+            return np.ascontiguousarray(tensor).view(f"<u{width}").astype(np.uint32)
+    raise ArtifactError(
+        f"compressed function: {role} has {tensor.size} bytes, not 1, 2 or 4 for each of {count}"
+    )
 
 
 def _filter_bits(occurrences: NDArray[np.int64]) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import saec._native as _native
+from saec.errors import KeysError
 
 __all__ = ["MOST_SLOTS", "PADDING", "LengthCensus", "directory_of", "pack_steps", "unpack_steps"]
 
@@ -67,6 +68,23 @@ class LengthCensus:
                 self.drops[length] += np.bincount(dropped, minlength=MOST_SLOTS + 1)
         self.fewest = min(self.fewest, int(keys.min()))
         self.most = max(self.most, int(keys.max()))
+
+    def merge(self, other: LengthCensus) -> None:
+        """Count what ``other`` has counted as well, of other blocks of the same function.
+
+        Raises:
+            KeysError: the two are of functions of different shape.
+        """
+        shape = (self.blocks, self.fingerprint_bits, self.value_bits)
+        theirs = (other.blocks, other.fingerprint_bits, other.value_bits)
+        if shape != theirs:
+            raise KeysError(
+                f"a census of blocks, fingerprint bits and value bits {theirs} cannot be merged "
+                f"into one of {shape}"
+            )
+        self.fewest = min(self.fewest, other.fewest)
+        self.most = max(self.most, other.most)
+        self.drops += other.drops
 
     def steps(self, spare: int = _SPARE) -> Steps:
         """The steps (k, 3): column, base and field bits; the first one is for column 0."""

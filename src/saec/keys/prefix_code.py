@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from saec.errors import ArtifactError
 __all__ = ["PrefixCode", "code_lengths"]
 
 _LONGEST = 32  # bits of a codeword
+_TABLE_BITS = 12  # first bits of a word by which symbols are found at once; the table takes 20 KB
 
 
 def code_lengths(counts: Sequence[int]) -> list[int]:
@@ -100,17 +102,48 @@ class PrefixCode:
         """The symbols whose codewords ``words`` (n,) start with; some symbol where none fits."""
         if self.longest == 0:
             return np.full(len(words), self.symbols[0], np.uint32)
-        aligned = self._aligned()
+        bits = min(self.longest, _TABLE_BITS)
+        if len(words) < 2**bits:
+            return self._search(words.astype(np.uint32))
+        heads = (words & np.uint64(2**bits - 1)).astype(np.intp)
+        symbols = self._table[heads]
+        if self.longest > bits:
+            longer = np.flatnonzero(self._beyond[heads])
+            symbols[longer] = self._search(words[longer].astype(np.uint32))
+        return symbols
+
+    @functools.cached_property
+    def _table(self) -> NDArray[np.uint32]:
+        """The symbol for each value of the first bits of a word, where these are enough."""
+        return self._search(np.arange(2 ** min(self.longest, _TABLE_BITS), dtype=np.uint32))
+
+    @functools.cached_property
+    def _beyond(self) -> NDArray[np.bool_]:
+        """Which first bits of a word are not enough, as a codeword that they start is longer."""
+        heads = np.arange(2**_TABLE_BITS, dtype=np.uint32)
+        ends = _reversed(heads) | np.uint32(2 ** (_LONGEST - _TABLE_BITS) - 1)
+        beyond: NDArray[np.bool_] = self._places(ends) >= sum(self.counts[: _TABLE_BITS + 1])
+        return beyond
+
+    def _search(self, words: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """As :meth:`decode`, by the first codeword of each length."""
+        symbols: NDArray[np.uint32] = self.symbols[self._places(_reversed(words))]
+        return symbols
+
+    def _places(self, wanted: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """Places of codewords that start words given with their first bit highest."""
+        starts, firsts, used = self._lengths_in_use
+        kind = np.searchsorted(starts, wanted, side="right") - 1
+        within = (wanted - starts[kind]).astype(np.int64) >> (_LONGEST - used[kind])
+        places: NDArray[np.int64] = np.minimum(firsts[kind] + within, len(self.symbols) - 1)
+        return places
+
+    @functools.cached_property
+    def _lengths_in_use(self) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
+        """Of each length that codewords have: the first codeword, its place, and the length."""
         firsts = np.concatenate([[0], np.cumsum(self.counts)])[:-1]
         used = np.flatnonzero(self.counts)
-        starts = aligned[firsts[used]]
-        wanted = _reversed(words.astype(np.uint32))
-        kind = np.searchsorted(starts, wanted, side="right") - 1
-        place = firsts[used][kind] + (
-            (wanted - starts[kind]).astype(np.int64) >> (_LONGEST - used[kind])
-        )
-        symbols: NDArray[np.uint32] = self.symbols[np.minimum(place, len(self.symbols) - 1)]
-        return symbols
+        return self._aligned()[firsts[used]], firsts[used], used
 
 
 def _reversed(words: NDArray[np.uint32]) -> NDArray[np.uint32]:

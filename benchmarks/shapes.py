@@ -1,17 +1,26 @@
 """Both codecs without metrics on tables of many shapes: seconds of processor time, and error.
 
     python benchmarks/shapes.py --json shapes.json
+    python benchmarks/shapes.py --against ../earlier --repeats 3
     python benchmarks/shapes.py --task ml-1m --path movielens_1m.parquet
 
 Rows are drawn from a normal distribution (the hardest case: no directions and no groups) and have
 frequencies of Zipf's law. With ``--task`` a DeepFM is trained, and its tables are compressed at
 ratios 8, 27 and 100: the frequency-weighted squared error relative to that of the mean row, and
-what is lost in AUC.
+what is lost in AUC. ``--against`` takes another checkout with its core built:
+both compress each shape in turn, in processes of their own with one thread, and the medians of
+their seconds are compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,10 +51,15 @@ def main() -> None:
     parser.add_argument("--task")
     parser.add_argument("--path")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--against", type=Path)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     codecs = options.codecs.split(",")
-    if options.task is None:
-        rows = list(shapes(options.shapes.split(","), codecs))
+    names = options.shapes.split(",")
+    if options.against is not None:
+        rows = list(against(options.against, names, codecs, options.repeats))
+    elif options.task is None:
+        rows = list(shapes(names, codecs))
     else:
         log = load(options.task, options.path, 0)
         rows = list(without_metrics(Trial.start(log, "deepfm", 16, 0, False), codecs))
@@ -62,6 +76,43 @@ def shapes(names: list[str], codecs: list[str]) -> Iterator[dict[str, Any]]:
         for codec in codecs:
             result, seconds = timed([field], SHAPES.get(name, 8.0), codec)
             yield show(shape=name, codec=codec, seconds=seconds, error=error([field], result))
+
+
+def against(
+    other: Path, names: list[str], codecs: list[str], repeats: int
+) -> Iterator[dict[str, Any]]:
+    """A row for each shape and codec: medians of this checkout and the ``other``, in turn."""
+    checkouts = {"other": other.resolve(), "this": Path(__file__).resolve().parents[1]}
+    for shape in names:
+        for codec in codecs:
+            runs: dict[str, list[dict[str, Any]]] = {name: [] for name in checkouts}
+            for _ in range(repeats):
+                for name, checkout in checkouts.items():
+                    runs[name].append(run_of(checkout, shape, codec))
+            seconds = {
+                name: statistics.median(run["seconds"] for run in own) for name, own in runs.items()
+            }
+            errors = {f"{name}_error": own[0]["error"] for name, own in runs.items()}
+            speedup = seconds["other"] / seconds["this"]
+            yield show(shape=shape, codec=codec, **seconds, times_as_fast=speedup, **errors)
+
+
+def run_of(checkout: Path, shape: str, codec: str) -> dict[str, Any]:
+    """The row of one shape and codec, by a new process with one thread and the package of
+    ``checkout``, in which this script is the same for all."""
+    settings = {"PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "row.json"
+        what = ["--shapes", shape, "--codecs", codec, "--json", str(result)]
+        subprocess.run(
+            [sys.executable, __file__, *what],
+            env={**os.environ, **settings},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        (row,) = json.loads(result.read_text())["rows"]
+    found: dict[str, Any] = row
+    return found
 
 
 def without_metrics(trial: Trial, codecs: list[str]) -> Iterator[dict[str, Any]]:

@@ -25,10 +25,15 @@ def spread(kind: str) -> NDArray[np.float32]:
 
 
 def decoded(
-    weights: NDArray[np.float32], codec: Axes | Clusters, ratio: float
+    weights: NDArray[np.float32],
+    codec: Axes | Clusters,
+    ratio: float,
+    frequencies: NDArray[np.float64] | None = None,
+    metric: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    field = Field("u", weights, zipf(len(weights)))
-    result = saec.compress([field], Ratio(ratio), codec, progress=False)
+    field = Field("u", weights, zipf(len(weights)) if frequencies is None else frequencies)
+    metrics = None if metric is None else {"u": metric}
+    result = saec.compress([field], Ratio(ratio), codec, metrics=metrics, progress=False)
     assert result.compression_ratio >= ratio
     return result["u"].decode()
 
@@ -51,6 +56,24 @@ def test_one_far_row_costs_the_others_nothing(
         far = weights.copy()
         far[FAR] *= scale
         assert errors_of_others(far, decoded(far, codec, ratio)) <= 1.05 * expected
+
+
+@pytest.mark.parametrize("codec", [Clusters(), Axes()], ids=["clusters", "axes"])
+@pytest.mark.parametrize(
+    ("frequencies", "metric"),
+    [(np.ones(2000), None), (None, np.diag(np.linspace(1, 0.1, 16)))],
+    ids=["equal frequencies", "metric"],
+)
+def test_one_far_row_costs_nothing_without_frequencies_or_with_a_metric(
+    codec: Axes | Clusters,
+    frequencies: NDArray[np.float64] | None,
+    metric: NDArray[np.float64] | None,
+) -> None:
+    weights = spread("equal")
+    expected = errors_of_others(weights, decoded(weights, codec, 8, frequencies, metric))
+    weights[FAR] *= 1000
+    found = decoded(weights, codec, 8, frequencies, metric)
+    assert errors_of_others(weights, found) <= 1.05 * expected
 
 
 def test_a_far_row_keeps_its_direction() -> None:
@@ -86,11 +109,14 @@ def test_inspect_names_far_rows() -> None:
     for metrics in (None, {"u": np.diag(np.logspace(0, -3, 16))}):
         field = Field("u", weights, zipf(2000))
         looked = saec.inspect([field], metrics, ratio=10, progress=False)
-        rows = [row for row, _ in looked.fields[0].far_rows]
-        assert rows == [FAR, 1200]
-        assert looked.fields[0].far_rows[0][1] > 100
+        first, second = looked.fields[0].far_rows
+        assert (first.row, second.row) == (FAR, 1200)
+        assert first.times > 100
+        norms = np.linalg.norm(weights, axis=1)
+        assert first.norm == pytest.approx(norms[FAR] / np.median(norms), rel=1e-3)
+        assert first.share == pytest.approx(zipf(2000)[FAR] / zipf(2000).sum())
         (remark,) = looked.remarks
-        assert remark.startswith("field 'u': rows far from nearly all others: 1500 (")
+        assert remark.startswith("field 'u': rows far from nearly all others: 1500 (norm ")
         assert "1500 (" in looked._repr_html_()
 
 

@@ -4,7 +4,7 @@ from saec.codecs.axes.codec import Axes
 from saec.codecs.clusters.codec import Clusters
 from saec.compression.budget import BitsPerFeature, Budget, LossIncrease, MaxBytes, Ratio
 from saec.compression.forecast import Forecast, forecast
-from saec.compression.inspect import InspectedField, Inspection, inspect
+from saec.compression.inspect import FarRow, InspectedField, Inspection, inspect
 from saec.compression.plan import Priced, measure
 from saec.compression.run import compress
 from saec.errors import (
@@ -49,6 +49,7 @@ __all__ = [
     "Compressed",
     "CompressedField",
     "DataError",
+    "FarRow",
     "Field",
     "FieldError",
     "Forecast",

@@ -21,6 +21,7 @@ __all__ = [
     "Sample",
     "Survey",
     "lost_by_far_rows",
+    "median_norm",
     "moments_of",
     "near_survey",
     "row_map_of",
@@ -219,6 +220,20 @@ def row_map_of(
     if reach is not None and reach.holds(float(np.ldexp(survey.longest, -exponent)), root):
         reach = None
     return RowMap(exponent, root, reach)
+
+
+def median_norm(survey: Survey, bounds: NDArray[np.int64]) -> float:
+    """The median norm of the rows of a field, as far as the samples of ``survey`` tell; ``bounds``
+    are those of their strata."""
+    samples = [
+        (np.linalg.norm(sample.rows.astype(np.float64), axis=1), count / len(sample.rows))
+        for sample, count in zip(survey.samples, np.diff(bounds), strict=True)
+        if sample.blocks
+    ]
+    norms = np.concatenate([own for own, _ in samples])
+    order = np.argsort(norms)
+    covered = np.cumsum(np.concatenate([np.full(len(own), each) for own, each in samples])[order])
+    return float(norms[order[np.searchsorted(covered, covered[-1] / 2)]])
 
 
 def lost_by_far_rows(survey: Survey, row_map: RowMap) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saec.clustering.rowmap import RowMap
-from saec.codecs.clusters.distortion_curve import field_map, surveyed
+from saec.codecs.clusters.distortion_curve import field_map, surveyed, usual_norm
 from saec.codecs.moments_and_samples import Moments
 from saec.codecs.protocol import Option
 from saec.compression.budget import Ratio
@@ -22,7 +22,7 @@ from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
 from saec.util.html_table import html_table, text_table
 
-__all__ = ["InspectedField", "Inspection", "inspect"]
+__all__ = ["FarRow", "InspectedField", "Inspection", "inspect"]
 
 _MOST_FAR = 8  # rows of a field that are named
 
@@ -30,6 +30,23 @@ _HEADING = (
     *("field", "rows", "dim", "bytes", "rows once", "of occurrences", "directions"),
     *("would take", "bits per feature"),
 )
+
+
+@dataclass(frozen=True)
+class FarRow:
+    """A row that lies much farther from the mean than nearly all others.
+
+    Args:
+        row: its id.
+        times: its distance from the mean, in units of the distance that all rows but a few keep.
+        norm: its norm relative to the median norm of the field's rows; infinite if that is 0.
+        share: of the field's occurrences.
+    """
+
+    row: int
+    times: float
+    norm: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -46,9 +63,9 @@ class InspectedField:
         directions: effective number of directions in which rows differ, (sum v)^2 / sum v^2 over
             the variances v along the principal axes; 0 if all rows are equal.
         planned_nbytes: about what the field would take.
-        far_rows: id of each row that lies much farther from the mean than nearly all others, at
-            most 8 of them, and how many times as far, the farthest first. Codebooks of int8 store
-            such rows nearer to the others than they are, so that the others keep their digits.
+        far_rows: rows that lie much farther from the mean than nearly all others, at most 8 of
+            them, the farthest first. Codebooks of int8 store such rows nearer to the others than
+            they are, so that the others keep their digits.
         slopes: how far slopes on unseen rows are believed; None without such rows.
     """
 
@@ -60,7 +77,7 @@ class InspectedField:
     occurrences_once: float
     directions: float
     planned_nbytes: int
-    far_rows: tuple[tuple[int, float], ...] = ()
+    far_rows: tuple[FarRow, ...] = ()
     slopes: SlopeShare | None = None
 
     @property
@@ -122,7 +139,10 @@ class Inspection:
 
 
 def _remark(field: InspectedField) -> str:
-    rows = ", ".join(f"{row} ({times:,.0f} times as far)" for row, times in field.far_rows)
+    rows = ", ".join(
+        f"{far.row} (norm {far.norm:,.0f} times the median, {far.share:.2g} of occurrences)"
+        for far in field.far_rows
+    )
     return f"field {field.name!r}: rows far from nearly all others: {rows}"
 
 
@@ -193,6 +213,7 @@ def _inspected(field: Field, metric: Metric | None, option: Option, seed: int) -
     once = field.census.counted(1.0)
     survey = surveyed(field, field_rng(seed, field, 2), IN_MEMORY)
     row_map = field_map(field, survey, None if metric is None else metric.root)
+    find_far = _FindFar(row_map, usual_norm(field, survey), field.census.total)
     return InspectedField(
         name=field.name,
         vocab_size=field.vocab_size,
@@ -204,25 +225,37 @@ def _inspected(field: Field, metric: Metric | None, option: Option, seed: int) -
             survey.moments, Metric.euclidean(field.dim) if metric is None else metric
         ),
         planned_nbytes=-(-option.bits // 8),
-        far_rows=field.passes.run(_FindFar(row_map), _farthest),
+        far_rows=field.passes.run(find_far, _farthest),
         slopes=option.share,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _FindFar:
-    """A task that finds the rows of a part that lie far from nearly all others."""
+    """A task that finds the rows of a part that lie far from nearly all others.
+
+    row_map: as of the codec; median: norm of a row; total: occurrences.
+    """
 
     row_map: RowMap
+    median: float
+    total: float
 
-    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> tuple[tuple[int, float], ...]:
-        far, times = self.row_map.far(part.weights(), part.frequencies())
-        return _farthest([tuple(zip((part.start + far).tolist(), times.tolist(), strict=True))])
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> tuple[FarRow, ...]:
+        weights, frequencies = part.weights(), part.frequencies()
+        far, times = self.row_map.far(weights, frequencies)
+        norms = np.linalg.norm(weights[far].astype(np.float64), axis=1)
+        with np.errstate(divide="ignore"):
+            relative = norms / np.float64(self.median)
+        shares = frequencies[far] / self.total
+        columns = (part.start + far, times, relative, shares)
+        found = zip(*(column.tolist() for column in columns), strict=True)
+        return _farthest([tuple(FarRow(*values) for values in found)])
 
 
-def _farthest(parts: Sequence[tuple[tuple[int, float], ...]]) -> tuple[tuple[int, float], ...]:
-    found = [row for part in parts for row in part]
-    return tuple(nlargest(_MOST_FAR, found, key=lambda row: row[1]))
+def _farthest(parts: Sequence[tuple[FarRow, ...]]) -> tuple[FarRow, ...]:
+    found = [far for part in parts for far in part]
+    return tuple(nlargest(_MOST_FAR, found, key=lambda far: far.times))
 
 
 def _directions(moments: Moments, metric: Metric) -> float:

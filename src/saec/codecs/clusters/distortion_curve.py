@@ -19,7 +19,7 @@ from saec.clustering.headtail import ranked
 from saec.clustering.lloyd import Clustering
 from saec.clustering.points import ArrayPoints
 from saec.clustering.rowmap import RowMap
-from saec.codecs.moments_and_samples import Survey, row_map_of, survey_of
+from saec.codecs.moments_and_samples import Survey, median_norm, row_map_of, survey_of
 from saec.format.codebook import Codebook, CodebookDtype, codebook_bytes
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing
@@ -34,6 +34,7 @@ __all__ = [
     "offered_sizes",
     "saving_ranks",
     "surveyed",
+    "usual_norm",
 ]
 
 _LARGEST = 4096  # clusters; beyond, the last slope goes on
@@ -154,6 +155,11 @@ def surveyed(field: Field, rng: np.random.Generator, space: Workspace) -> Survey
 def field_map(field: Field, survey: Survey, root: NDArray[np.float64] | None) -> RowMap:
     """Takes rows to points, as a survey by :func:`surveyed` shows them."""
     return row_map_of(survey, _strata(field).bounds, root)
+
+
+def usual_norm(field: Field, survey: Survey) -> float:
+    """The median norm of the field's rows, as a survey by :func:`surveyed` shows them."""
+    return median_norm(survey, _strata(field).bounds)
 
 
 def judged_rows(survey: Survey, row_map: RowMap) -> ArrayPoints:

@@ -10,7 +10,8 @@ from coding_calls import encode, offers
 from numpy.typing import NDArray
 from placed_rows import counted, in_parts, placed
 
-from saec.codecs.axes.codec import Axes, _placing
+from saec.codecs.axes.codec import Axes
+from saec.codecs.axes.placing import placing_of
 from saec.format.tier_index import Order, TierIndex
 from saec.format.tier_layout import tier_bounds
 from saec.format.tiered_field import TieredField
@@ -26,7 +27,7 @@ every_part = pytest.mark.parametrize("part_rows", [7, 47, 64, 1300])
 def tiers_of(frequencies: NDArray[np.float64], order: Order, part_rows: int) -> list[list[int]]:
     """Ids of the rows of each tier, by place."""
     field = in_parts(counted(frequencies), part_rows)
-    return placed(field, _placing(field, order))
+    return placed(field, placing_of(field, order))
 
 
 def coded(frequencies: NDArray[np.float64], order: Order, part_rows: int) -> TieredField:
@@ -93,7 +94,7 @@ def test_a_hundredth_of_all_occurrences_may_stand_too_late(
     frequencies = 1000.0 / np.arange(1, 301)
     frequencies[299] = frequency
     assert (frequency > 0.01 * frequencies.sum()) == needed
-    found = _placing(in_parts(counted(frequencies), part_rows), "keep")
+    found = placing_of(in_parts(counted(frequencies), part_rows), "keep")
     assert isinstance(found, ByRank if needed else InOrder)
 
 

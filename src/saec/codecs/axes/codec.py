@@ -26,6 +26,7 @@ from saec.codecs.axes.keyed import keyed_options
 from saec.codecs.axes.keyed_choice import KeyedChoice, keyed_least
 from saec.codecs.axes.keyed_encode import encode_keyed
 from saec.codecs.axes.lagrangian import Layered
+from saec.codecs.axes.placing import placing_of
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.slope_costs import FieldSlopes
 from saec.codecs.axes.sort_by_code import order_rows
@@ -42,19 +43,15 @@ from saec.format.compressed_field import CompressedField
 from saec.format.tier_index import ORDERS, Order, TierIndex
 from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField
-from saec.streaming.chunks import Chunk
 from saec.streaming.map_reduce import Advance
 from saec.streaming.scratch import Workspace
-from saec.streaming.strata import ByRank, InOrder, Placing
+from saec.streaming.strata import ByRank, Placing
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 
 __all__ = ["Axes"]
 
 _SAMPLED_ROWS = 1 << 17  # of a tier, from which its tables are learned and judged
-
-# Ids count as sorted if rows that stand too late hold less than this share of all occurrences.
-_MISPLACED = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +119,7 @@ class Axes:
         """Layouts on offer; see :class:`~saec.codecs.protocol.Codec`."""
         if field.keys is not None:
             return keyed_options(field, metric, rng, space)
-        placing = _placing(field, self.order)
+        placing = placing_of(field, self.order)
         seed = int(rng.integers(1 << 63))
         survey = survey_of(field, placing, _SAMPLED_ROWS, seed, space)
         row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
@@ -171,7 +168,7 @@ class Axes:
         """Every row at the mean; see :class:`~saec.codecs.protocol.Codec`."""
         if field.keys is not None:
             return keyed_least(field)
-        placing = _placing(field, self.order)
+        placing = placing_of(field, self.order)
         kept = keeps_ids(placing)
         layout = Layout(field.vocab_size, ((),) * (1 if kept else len(placing.bounds) - 1))
         return TieredField(
@@ -265,36 +262,6 @@ def _stored(
         permutation=permutation,
         starts=tensors.get(STARTS),
     )
-
-
-def _placing(field: Field, order: Order) -> Placing:
-    """Rows by frequency in tiers; ids are ranks where rows stand in order of frequency."""
-    bounds = tier_bounds(field.vocab_size)
-    if field.census.descending:
-        return InOrder(bounds)
-    placing = ByRank.of(field.census, bounds, "keep" if order == "keep" else "frequency")
-    if order == "keep":
-        misplaced = field.passes.run(_Misplaced(placing), sum, counter=placing)
-        if misplaced <= _MISPLACED * field.census.total:
-            return InOrder(bounds)
-    return placing
-
-
-@dataclass(frozen=True, eq=False)
-class _Misplaced:
-    """A task: occurrences of a part's rows that would be in a later tier if ids were ranks."""
-
-    placing: ByRank
-
-    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> float:
-        frequencies = part.frequencies()
-        own = np.searchsorted(
-            self.placing.bounds[1:-1], np.arange(part.start, part.stop), side="right"
-        )
-        late = 0.0
-        for group in self.placing.groups(part, before):
-            late += float(frequencies[group.rows][own[group.rows] > group.stratum].sum())
-        return late
 
 
 def _tier_rows(sample: Sample, frame: Frame, count: int, total: float) -> TierRows:

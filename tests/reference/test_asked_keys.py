@@ -67,7 +67,8 @@ def test_plain_logs_are_asked_by_ids(trial: Trial) -> None:
     (row,) = plain.rows([Job("axes", Method(Axes(), metric=True), saec.Ratio(3))])
     assert not row["keyed"]
     features = sum(trial.log.vocab_sizes.values())
-    assert row["bytes_all_in"] == row["nbytes"] + 12 * features
+    vocabulary = row["bytes_all_in"] - row["nbytes"]
+    assert 8 * features < vocabulary <= 12 * features  # 8 where a field has one tier
 
 
 def test_keyed_runs_need_axes_and_ratios() -> None:

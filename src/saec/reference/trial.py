@@ -35,15 +35,9 @@ from saec.reference.training_settings import Training
 from saec.reference.tuning import Tuning
 from saec.tables.field import Field
 from saec.tables.loss_metric import LossMetrics
-from saec.torch import (
-    compress_,
-    fields,
-    loss_metrics,
-    replace_embeddings_,
-)
+from saec.torch import compress_, fields, loss_metrics, replace_embeddings_
 
 __all__ = ["Trial"]
-
 
 METRIC_ROWS = 131_072  # of the training rows, more than the metric asks for
 

@@ -11,6 +11,7 @@ from saec.artifact import entry_bytes
 from saec.codecs.axes.quantizer import Coder
 from saec.codecs.axes.slope_costs import _share
 from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, Moves
+from saec.format.tiered_field import TieredField
 from saec.tables.loss_metric import LossMetrics
 from saec.tables.unseen_gradients import RowSums, SlopeShare, UnseenGradients
 
@@ -160,3 +161,30 @@ def test_the_forecast_contains_slopes(direction: float, factor: float) -> None:
     # Of a gain half is taken, and a tenth of the second order is left at least.
     expected = max(second + (first if first > 0 else first / 2), second / 10)
     assert result.predicted_loss_increase == pytest.approx(expected, rel=0.05)
+
+
+def test_tails_that_are_coded_as_one() -> None:
+    # Ids in no order: the last tier may take the rows of several. What is told is what comes.
+    fields, metrics = tables({"only": -1.0})
+    order = np.random.default_rng(3).permutation(1000)
+    rows, counts = fields[0].rows.read(0, 1000)[order], fields[0].frequencies[order]
+    half = metrics.unseen["only"].halves[0]
+    mixed = RowSums(np.arange(1000), half.sums[order])
+    known = LossMetrics(
+        dict(metrics),
+        1000,
+        metrics.relative_errors,
+        {"only": UnseenGradients((mixed, mixed), 1000)},
+    )
+    measured = saec.measure([saec.Field("only", rows, counts)], metrics=known, progress=False)
+    cut = set()
+    for ratio in (8, 12, 20):
+        result = saec.compress(measured, saec.Ratio(ratio), progress=False)
+        field = result["only"]
+        assert isinstance(field, TieredField)
+        cut.add(len(field.layout.tiers))
+        moved = result.lookup({"only": np.arange(1000)}) - rows.astype(np.float64)
+        second = (counts @ np.square(moved)).sum() * 1e-3 / 2 / counts.sum()
+        first = -(counts @ (rows * moved)).sum() * 1e-3 / counts.sum()
+        assert result.predicted_loss_increase == pytest.approx(second + first, rel=0.1)
+    assert len(cut) > 1

@@ -21,7 +21,7 @@ from saec.tables.unseen_gradients import SlopeShare
 
 __all__ = ["FieldSlopes"]
 
-_MOST_ROWS = 1 << 14  # of a tier, that tell what codes do
+_MOST_ROWS = 1 << 13  # of a tier, that tell what codes do
 # Where rows are overfit, the slopes of each field say that its rows should shrink. If those of all
 # fields do, that is too much: half of what shrinking gains is taken, and this share of the
 # second-order cost is left in any case.

@@ -120,7 +120,7 @@ def _orthonormal(products: Floats) -> Floats:
 class Moves:
     """What codes do to a tier's rows, as told by some of these.
 
-    coordinates: (m, rank) float32; weighted: (m, rank, 3), functions times the rows' weights.
+    coordinates: (rank, m) float32; weighted: (rank, 3, m), functions times the rows' weights.
     """
 
     coordinates: NDArray[np.float32]
@@ -129,7 +129,11 @@ class Moves:
     @classmethod
     def of(cls, shapes: AxisFunctions, coordinates: NDArray[np.float32], weights: Floats) -> Moves:
         """Of rows at ``coordinates`` (m, rank) with ``weights`` (m,) whose sum is 1."""
-        return cls(coordinates, shapes.at(coordinates) * weights[:, None, None])
+        weighted = shapes.at(coordinates) * weights[:, None, None]
+        # An axis at a time is asked for.
+        return cls(
+            np.ascontiguousarray(coordinates.T), np.ascontiguousarray(weighted.transpose(1, 2, 0))
+        )
 
     def by(self, coder: Coder, scale: Floats, first: int) -> Floats:
         """Mean products of the functions and what ``coder``, of the axes from ``first`` on, adds to
@@ -138,9 +142,11 @@ class Moves:
         scale: (axes,), as of :meth:`.quantizer.Coder.assign`.
         """
         axes = slice(first, first + coder.part.axes)
-        own = np.ascontiguousarray(self.coordinates[:, axes])
+        own = np.ascontiguousarray(self.coordinates[axes].T)
         added = coder.decode(coder.assign(own, scale)).astype(np.float64) - own
-        products: Floats = np.einsum("ma,mak->ak", added, self.weighted[:, axes])
+        products: Floats = np.einsum(
+            "am,akm->ak", np.ascontiguousarray(added.T), self.weighted[axes]
+        )
         return products
 
 

@@ -187,4 +187,4 @@ def test_tails_that_are_coded_as_one() -> None:
         second = (counts @ np.square(moved)).sum() * 1e-3 / 2 / counts.sum()
         first = -(counts @ (rows * moved)).sum() * 1e-3 / counts.sum()
         assert result.predicted_loss_increase == pytest.approx(second + first, rel=0.1)
-    assert len(cut) > 1
+    assert min(cut) < 3  # of three tiers

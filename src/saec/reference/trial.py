@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from saec.baselines import RivalField
 from saec.codecs.axes.codec import Axes
 from saec.compression.budget import LossIncrease
 from saec.compression.plan import Priced
@@ -228,6 +229,10 @@ class Trial:
                 self.keys.hold(self.model, result, _TABLES)
                 yield
                 return
+            if any(isinstance(field, RivalField) for field in result.values()):
+                self._hold_rows(result)
+                yield
+                return
             replace_embeddings_(self.model, result, renumbered=True)
             for name, field in result.items():
                 if field.renumbered:
@@ -235,6 +240,13 @@ class Trial:
                     table = self.model.embeddings[own]
                     self.model.embeddings[own] = _Renumbered(field.new_ids, table)
             yield
+
+    def _hold_rows(self, result: Compressed) -> None:
+        """Put decoded rows into plain tables of their own."""
+        for name, field in result.items():
+            rows = torch.from_numpy(field.decode())
+            table = nn.Embedding.from_pretrained(rows)
+            self.model.embeddings[name.removeprefix(_TABLES)] = table
 
     @contextmanager
     def own_tables(self) -> Iterator[None]:

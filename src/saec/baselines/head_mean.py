@@ -13,6 +13,8 @@ from saec.baselines.rival import Choice, Table, as_half
 
 __all__ = ["HeadMean"]
 
+_ID = np.dtype("<u4")
+
 
 @dataclass(frozen=True)
 class HeadMean:
@@ -32,11 +34,11 @@ class HeadMean:
         return [(kept,) for kept in sorted(numbers) if kept < count]
 
     def planned(self, count: int, dim: int, choice: Choice) -> dict[str, NDArray[Any]]:
-        """``values``, (kept + 1, dim) float16, the mean last; ``codes``, (kept,) int32 ids."""
+        """``values``, (kept + 1, dim) float16, the mean last; ``codes``, ids of 4 bytes."""
         (kept,) = choice
         found = {"values": np.broadcast_to(np.zeros((), np.float16), (kept + 1, dim))}
         if kept:
-            found["codes"] = np.broadcast_to(np.zeros((), np.int32), (kept,))
+            found["codes"] = np.broadcast_to(np.zeros((), np.uint8), (4 * kept,))
         return found
 
     def losses(
@@ -68,7 +70,7 @@ class HeadMean:
         ids = np.sort(order[:kept])
         found = {"values": as_half(np.vstack([table.rows[ids], mean]), table.name)}
         if kept:
-            found["codes"] = ids.astype(np.int32)
+            found["codes"] = ids.astype(_ID).view(np.uint8)
         return found
 
     def decode(
@@ -79,7 +81,7 @@ class HeadMean:
         values = tensors["values"].astype(np.float32)
         rows = np.broadcast_to(values[kept], (count, dim)).copy()
         if kept:
-            rows[tensors["codes"]] = values[:kept]
+            rows[tensors["codes"].view(_ID)] = values[:kept]
         return rows
 
 

@@ -245,7 +245,7 @@ class Trial:
         """Put decoded rows into plain tables of their own."""
         for name, field in result.items():
             rows = torch.from_numpy(field.decode())
-            table = nn.Embedding.from_pretrained(rows)
+            table = nn.Embedding(len(rows), field.dim, _weight=rows)
             self.model.embeddings[name.removeprefix(_TABLES)] = table
 
     @contextmanager

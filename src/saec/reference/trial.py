@@ -10,11 +10,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from saec.baselines import RivalField
 from saec.codecs.axes.codec import Axes
 from saec.compression.budget import LossIncrease
 from saec.compression.plan import Priced
@@ -25,6 +23,7 @@ from saec.reference.asked_keys import AskedKeys
 from saec.reference.batches import Batches
 from saec.reference.damage import damage_by_decile
 from saec.reference.evaluate import Score, predict, score
+from saec.reference.held_tables import hold
 from saec.reference.job import Job, Method, asked_for, smallest, untuned
 from saec.reference.log import Log
 from saec.reference.models import ClickModel, build
@@ -40,7 +39,6 @@ from saec.torch import (
     compress_,
     fields,
     loss_metrics,
-    replace_embeddings_,
 )
 
 __all__ = ["Trial", "divergence"]
@@ -227,26 +225,9 @@ class Trial:
         with self.own_tables():
             if any(isinstance(field, KeyedField) for field in result.values()):
                 self.keys.hold(self.model, result, _TABLES)
-                yield
-                return
-            if any(isinstance(field, RivalField) for field in result.values()):
-                self._hold_rows(result)
-                yield
-                return
-            replace_embeddings_(self.model, result, renumbered=True)
-            for name, field in result.items():
-                if field.renumbered:
-                    own = name.removeprefix(_TABLES)
-                    table = self.model.embeddings[own]
-                    self.model.embeddings[own] = _Renumbered(field.new_ids, table)
+            else:
+                hold(self.model, result, _TABLES)
             yield
-
-    def _hold_rows(self, result: Compressed) -> None:
-        """Put decoded rows into plain tables of their own."""
-        for name, field in result.items():
-            rows = torch.from_numpy(field.decode())
-            table = nn.Embedding(len(rows), field.dim, _weight=rows)
-            self.model.embeddings[name.removeprefix(_TABLES)] = table
 
     @contextmanager
     def own_tables(self) -> Iterator[None]:
@@ -286,19 +267,6 @@ class Trial:
             part: score(self.log.labels[self.log.rows(part)], values)
             for part, values in probabilities.items()
         }
-
-
-class _Renumbered(nn.Module):
-    """A table that is asked by old ids, as the log has them; who serves it renumbers the log."""
-
-    def __init__(self, new_ids: NDArray[np.int64], table: nn.Module) -> None:
-        super().__init__()
-        self._new_ids = torch.from_numpy(new_ids)
-        self.table = table
-
-    def forward(self, ids: Tensor) -> Tensor:
-        rows: Tensor = self.table(self._new_ids[ids])
-        return rows
 
 
 def _named(scores: dict[str, Score], prefix: str) -> dict[str, float]:

@@ -4,7 +4,7 @@
 
 Writes docs/pictures/rivals.svg from results files of ``saec bench``, with a column of panels for
 each: above the bytes of the tables, below those of tables and vocabulary (``bytes_all_in``). Points
-are means over seeds.
+are means over seeds. Prints the same as a table.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from plot_lookup import PICTURES, STYLE
 
 # Label, colour, marker; ours are lines with filled marks.
@@ -33,6 +34,7 @@ METHODS = {
     "pq": ("PQ (faiss)", "#59a14f", "p"),
     "opq": ("OPQ (faiss)", "#1b7f79", "h"),
     "saec": ("clusters (the paper)", "#3b82d6", "o"),
+    "saec-metric": ("clusters, loss metric", "#8ab6ea", "o"),
     "axes": ("axes", "#d9691e", "o"),
     "axes-remapped": ("axes, remapped ids", "#c0262d", "o"),
 }
@@ -54,6 +56,31 @@ def points(rows: Iterable[dict[str, Any]], size: str) -> dict[str, list[Point]]:
     for (method, _), same in found.items():
         lines[method].append((mean(x for x, _ in same), mean(y for _, y in same)))
     return {method: sorted(line) for method, line in lines.items()}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Means over seeds, in Markdown."""
+    same: dict[tuple[str, float | None], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        same[row["method"], row["target_ratio"]].append(row)
+    lines = ["| method | ratio | MB | MB, all in | ratio, all in | dAUC | d log loss | seeds |"]
+    lines.append("|---" * 8 + "|")
+    for (method, _), found in sorted(
+        same.items(), key=lambda item: list(METHODS).index(item[0][0])
+    ):
+        means = {
+            name: mean(row[name] for row in found)
+            for name in ("ratio", "nbytes", "bytes_all_in", "ratio_all_in")
+        }
+        lost = [
+            mean(row[name] - row[f"base_{name}"] for row in found) for name in ("auc", "logloss")
+        ]
+        lines.append(
+            f"| `{method}` | {means['ratio']:.1f} | {means['nbytes'] / 1e6:.3g} "
+            f"| {means['bytes_all_in'] / 1e6:.3g} | {means['ratio_all_in']:.1f} "
+            f"| {lost[0]:+.4f} | {lost[1]:+.4f} | {len(found)} |"
+        )
+    return "\n".join(lines)
 
 
 def panel(axes: Axes, rows: Sequence[dict[str, Any]], size: str) -> None:
@@ -78,6 +105,7 @@ def panel(axes: Axes, rows: Sequence[dict[str, Any]], size: str) -> None:
     axes.set_yscale("symlog", linthresh=LEAST, linscale=0.6)
     axes.set_ylim(-0.15, LEAST)
     axes.set_yticks([-0.1, -0.01, -0.001, -LEAST, 0], ["-0.1", "-0.01", "-0.001", "-0.0001", "0"])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.grid(visible=True)
@@ -105,6 +133,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, nargs="+")
     results = [json.loads(path.read_text())["rows"] for path in parser.parse_args().results]
+    for rows in results:
+        print(table(rows))
     path = PICTURES / "rivals.svg"
     with matplotlib.rc_context(STYLE):
         draw(results).savefig(path, format="svg", metadata={"Date": None})

@@ -3,7 +3,7 @@
     python benchmarks/plot_rivals.py benchmarks/recorded/rivals_*.json
 
 Writes docs/pictures/rivals.svg from results files of ``saec bench``, with a column of panels for
-each: above the bytes of the tables, below those of tables and vocabulary (``bytes_all_in``). Points
+each task: above the bytes of the tables, below those of tables and vocabulary (``bytes_all_in``). Points
 are means over seeds. Prints the same as a table.
 """
 
@@ -36,6 +36,7 @@ METHODS = {
     "saec": ("clusters (the paper)", "#3b82d6", "o"),
     "saec-metric": ("clusters, loss metric", "#8ab6ea", "o"),
     "axes": ("axes", "#d9691e", "o"),
+    "axes, keyed": ("axes by keys", "#5b2a86", "o"),
     "axes-remapped": ("axes, remapped ids", "#c0262d", "o"),
 }
 
@@ -124,15 +125,22 @@ def draw(results: Sequence[Sequence[dict[str, Any]]]) -> Figure:
         grid[1, column].set(xlabel="MB of tables and vocabulary")
     for left in grid[:, 0]:
         left.set(ylabel="change of test AUC")
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    handles = {}
+    for axes in grid[0]:
+        handles |= {handle.get_label(): handle for handle in axes.get_legend_handles_labels()[0]}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4)
     return figure
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, nargs="+")
-    results = [json.loads(path.read_text())["rows"] for path in parser.parse_args().results]
+    tasks: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for path in parser.parse_args().results:
+        for row in json.loads(path.read_text())["rows"]:
+            keyed = row["method"] + (", keyed" if row.get("keyed") else "")
+            tasks[row["task"]].append(row | {"method": keyed})
+    results = list(tasks.values())
     for rows in results:
         print(table(rows))
     path = PICTURES / "rivals.svg"

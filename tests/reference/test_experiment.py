@@ -395,9 +395,9 @@ GOOD: dict[str, Any] = {"methods": ["saec"], "ratios": [10.0], "seeds": [0]}
     [
         ({"task": "ml-2m"}, DataError, "no task 'ml-2m'; there are simulated, ml-1m"),
         ({"model": "fm"}, DataError, "no model is called 'fm'; there are dcnv2, deepfm"),
-        ({"methods": ["pq"]}, OptionError, "no method 'pq'; there are saec, saec-metric, axes, "),
+        ({"methods": ["lsh"]}, OptionError, "no method 'lsh'; there are saec, saec-metric, axes, "),
         ({"methods": ["axes+"]}, OptionError, r"no method 'axes\+'; .* \+finetune or \+unseen"),
-        ({"methods": ["axes+pq"]}, OptionError, r"no method 'axes\+pq'"),
+        ({"methods": ["axes+lsh"]}, OptionError, r"no method 'axes\+lsh'"),
         ({"methods": ["axes+finetune+unseen"]}, OptionError, r"no method 'axes\+finetune\+uns"),
         ({"methods": ["+finetune"]}, OptionError, r"no method '\+finetune'"),
         ({"methods": []}, OptionError, "bench needs methods: none were given"),

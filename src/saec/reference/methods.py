@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from saec.baselines import BASELINES
+from saec.baselines import BASELINES, RIVALS, AfterTraining, Rival
 from saec.codecs.axes.codec import Axes
 from saec.codecs.clusters.codec import Clusters
 from saec.codecs.protocol import Codec
@@ -17,6 +17,10 @@ __all__ = ["FULL_KMEANS", "METHODS", "TUNINGS", "method_of"]
 
 def _baseline(make: Callable[[], Codec]) -> Callable[[], Method]:
     return lambda: Method(make())
+
+
+def _rival(make: Callable[[], Rival]) -> Callable[[], Method]:
+    return lambda: Method(AfterTraining(make()))
 
 
 # What the paper compares its clustering with: all rows, all iterations, exact search.
@@ -40,6 +44,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "kmeans": lambda: Method(FULL_KMEANS),
     "kmeans-weighted": lambda: Method(replace(FULL_KMEANS, weighting=1.0)),
     **{name: _baseline(make) for name, make in BASELINES.items()},
+    **{name: _rival(make) for name, make in RIVALS.items()},
 }
 
 
@@ -56,4 +61,6 @@ def method_of(name: str) -> Method:
             f"no method {name!r}; there are {', '.join(METHODS)}, each of which may be followed by "
             f"{' or '.join('+' + known for known in TUNINGS)}{did_you_mean(name, every)}"
         )
+    if tuning and plain in RIVALS:
+        raise OptionError(f"method {name!r}: {plain} has nothing to tune; name it alone")
     return replace(METHODS[plain](), tuning=tuning or None)

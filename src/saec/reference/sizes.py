@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from saec.baselines import RivalField
 from saec.format.clustered_field import ClusteredField
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
@@ -75,6 +76,8 @@ def _bits(field: CompressedField, tier: int) -> int:
         return field.codes.bits
     if isinstance(field, KeyedField):  # a mean over all tiers
         return round(8 * field.function.nbytes / field.vocab_size)
+    if isinstance(field, RivalField):  # a mean over all tiers
+        return round(8 * field.nbytes / field.vocab_size)
     return 8 * field.dim * np.dtype(field.dtype).itemsize
 
 

@@ -10,9 +10,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from saec.codecs.axes.codec import Axes
 from saec.compression.budget import LossIncrease
@@ -24,6 +23,7 @@ from saec.reference.asked_keys import AskedKeys
 from saec.reference.batches import Batches
 from saec.reference.damage import damage_by_decile
 from saec.reference.evaluate import Score, divergence, predict, score
+from saec.reference.held_tables import hold
 from saec.reference.job import Job, Method, asked_for, smallest, untuned
 from saec.reference.log import Log
 from saec.reference.models import ClickModel, build
@@ -35,7 +35,7 @@ from saec.reference.training_settings import Training
 from saec.reference.tuning import Tuning
 from saec.tables.field import Field
 from saec.tables.loss_metric import LossMetrics
-from saec.torch import compress_, fields, loss_metrics, replace_embeddings_
+from saec.torch import compress_, fields, loss_metrics
 
 __all__ = ["Trial"]
 
@@ -220,14 +220,8 @@ class Trial:
         with self.own_tables():
             if any(isinstance(field, KeyedField) for field in result.values()):
                 self.keys.hold(self.model, result, _TABLES)
-                yield
-                return
-            replace_embeddings_(self.model, result, renumbered=True)
-            for name, field in result.items():
-                if field.renumbered:
-                    own = name.removeprefix(_TABLES)
-                    table = self.model.embeddings[own]
-                    self.model.embeddings[own] = _Renumbered(field.new_ids, table)
+            else:
+                hold(self.model, result, _TABLES)
             yield
 
     @contextmanager
@@ -268,19 +262,6 @@ class Trial:
             part: score(self.log.labels[self.log.rows(part)], values)
             for part, values in probabilities.items()
         }
-
-
-class _Renumbered(nn.Module):
-    """A table that is asked by old ids, as the log has them; who serves it renumbers the log."""
-
-    def __init__(self, new_ids: NDArray[np.int64], table: nn.Module) -> None:
-        super().__init__()
-        self._new_ids = torch.from_numpy(new_ids)
-        self.table = table
-
-    def forward(self, ids: Tensor) -> Tensor:
-        rows: Tensor = self.table(self._new_ids[ids])
-        return rows
 
 
 def _named(scores: dict[str, Score], prefix: str) -> dict[str, float]:

@@ -12,6 +12,14 @@ METHODS = {
     "kmeans": "k-means over all rows, one cluster per 100 rows",
     "kmeans-weighted": "the same k-means, with rows weighted by frequency",
     "faiss-kmeans": "k-means of the package faiss, one cluster per 100 rows",
+    "float16": "every value rounded to 16 bits",
+    "int8": "8 bits a value, with a float16 scale and offset for each row",
+    "int4": "4 bits a value, with the same",
+    "int2": "2 bits a value, with the same",
+    "pq": "product quantisation of the package faiss",
+    "opq": "product quantisation of faiss after a learned rotation",
+    "svd": "coordinates on the first singular vectors, in float16",
+    "head-mean": "the most frequent rows in float16, and one mean row for all others",
 }
 
 # What may follow a method's name after a plus.

@@ -1,0 +1,197 @@
+"""What a rival has to say, and the codec that all rivals share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+import saec.artifact as artifact
+from saec.artifact import entry_bytes
+from saec.codecs.protocol import Coded, Option
+from saec.errors import ArtifactError, FieldError
+from saec.format.compressed_field import CompressedField
+from saec.format.native_lookup import LookupTable, RowRun, run_table
+from saec.streaming.map_reduce import Advance
+from saec.streaming.scratch import Workspace
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
+
+__all__ = ["AfterTraining", "Choice", "Rival", "RivalField", "Table", "as_half"]
+
+Choice = tuple[int, ...]
+"""A size on offer: what it means is the rival's own affair; () where there is one size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What rivals see of a field.
+
+    Args:
+        name: of the field, for errors.
+        rows: (n, dim) float32.
+        frequencies: (n,) float64.
+    """
+
+    name: str
+    rows: NDArray[np.float32]
+    frequencies: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, field: Field) -> Self:
+        """All rows of ``field``, in memory."""
+        rows = np.ascontiguousarray(field.rows.read(0, field.vocab_size), dtype=np.float32)
+        return cls(field.name, rows, field.frequencies)
+
+
+class Rival(Protocol):
+    """A way to compress one table after training, as a frozen dataclass."""
+
+    @property
+    def has_one_size(self) -> bool:
+        """Whether :meth:`choices` has one element for every table."""
+
+    def choices(self, count: int, dim: int) -> Sequence[Choice]:
+        """The sizes on offer for a table of ``count`` rows."""
+
+    def planned(self, count: int, dim: int, choice: Choice) -> dict[str, NDArray[Any]]:
+        """Tensors of the shapes and dtypes that :meth:`encode` gives; their values mean nothing."""
+
+    def losses(
+        self, table: Table, choices: Sequence[Choice], rng: np.random.Generator
+    ) -> list[float]:
+        """The expected squared error of each choice, weighted by frequency and summed over rows."""
+
+    def encode(
+        self, table: Table, choice: Choice, rng: np.random.Generator
+    ) -> dict[str, NDArray[Any]]:
+        """All that decoding needs, by role of the artifact.
+
+        Raises:
+            FieldError: values are too large for the rival's numbers.
+        """
+
+    def decode(
+        self, tensors: Mapping[str, NDArray[Any]], count: int, dim: int, choice: Choice
+    ) -> NDArray[np.float32]:
+        """The rows (count, dim) that the tensors stand for."""
+
+
+class RivalField(CompressedField):
+    """A table as a rival stores it, beside its decoded rows, which lookups read.
+
+    Sizes are those of the stored tensors. It is for measuring quality: :func:`saec.load` does not
+    read it.
+    """
+
+    codec = "rival"
+    kind = 255
+
+    def __init__(
+        self, field: Field, choice: Choice, tensors: dict[str, NDArray[Any]], rows: NDArray[Any]
+    ) -> None:
+        super().__init__(field.name, field.vocab_size, field.dim, field.dtype.name)
+        self._choice = choice
+        self._tensors = tensors
+        self._rows = rows
+
+    @property
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What the rival stores."""
+        return self._tensors
+
+    @property
+    def details(self) -> bytes:
+        """The choice, four bytes a number."""
+        return np.array(self._choice, np.uint32).tobytes()
+
+    def _lookup_table(self) -> LookupTable:
+        codes = np.zeros(0, dtype=np.uint8)
+        return run_table(self.vocab_size, [RowRun(0, 0, 0, 0)], codes, self._rows)
+
+    @classmethod
+    def _from_entry(cls, entry: artifact.Entry) -> Self:
+        raise ArtifactError("rivals are measured, and not read from files")
+
+
+@dataclass(frozen=True)
+class AfterTraining:
+    """A rival as a codec; see :class:`~saec.codecs.protocol.Codec`.
+
+    Where a rival has several sizes, the allocation over fields is ours: each field gets the size
+    that lowers the squared error, weighted by frequency, most for its bits.
+    """
+
+    renumbers = False
+    only_copies = False
+
+    rival: Rival
+
+    @property
+    def has_one_size(self) -> bool:
+        """As the rival has it."""
+        return self.rival.has_one_size
+
+    def sampled_bytes(self, field: Field) -> int:
+        """All rows as float32, and some copies of them."""
+        return 16 * field.vocab_size * field.dim
+
+    def options(
+        self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
+    ) -> Sequence[Option]:
+        """All sizes, in Euclidean distance whatever the metric."""
+        choices = self.rival.choices(field.vocab_size, field.dim)
+        lost = self.rival.losses(Table.of(field), choices, rng)
+        return [
+            Option(8 * entry_bytes(self._planned(field, choice).entry), loss, choice)
+            for choice, loss in zip(choices, lost, strict=True)
+        ]
+
+    def least(self, field: Field) -> RivalField:
+        """The smallest size."""
+        planned = [
+            self._planned(field, choice)
+            for choice in self.rival.choices(field.vocab_size, field.dim)
+        ]
+        return min(planned, key=lambda one: entry_bytes(one.entry))
+
+    def encode(
+        self,
+        field: Field,
+        choice: object,
+        rng: np.random.Generator,
+        advance: Advance,
+        space: Workspace,
+    ) -> Coded:
+        """Encode, and decode what was stored."""
+        assert isinstance(choice, tuple)
+        table = Table.of(field)
+        tensors = self.rival.encode(table, choice, rng)
+        rows = self.rival.decode(tensors, field.vocab_size, field.dim, choice)
+        squared = np.square((rows - table.rows).astype(np.float64)).sum(axis=1)
+        advance(1.0)
+        lost = float(table.frequencies @ squared) / (2 * field.census.total)
+        return Coded(RivalField(field, choice, tensors, rows), lost)
+
+    def _planned(self, field: Field, choice: Choice) -> RivalField:
+        shape = field.vocab_size, field.dim
+        none = np.broadcast_to(np.zeros((), np.float32), shape)
+        return RivalField(field, choice, self.rival.planned(*shape, choice), none)
+
+
+def as_half(values: NDArray[Any], name: str) -> NDArray[np.float16]:
+    """``values`` of a field rounded to float16.
+
+    Raises:
+        FieldError: one is beyond the largest that float16 holds.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > float(np.finfo(np.float16).max):
+        raise FieldError(
+            f"field {name!r}: the largest value is {largest:.3g}, but float16 holds up to "
+            f"{np.finfo(np.float16).max:g}"
+        )
+    return values.astype(np.float16)

@@ -3,8 +3,8 @@
     python benchmarks/plot_rivals.py benchmarks/recorded/rivals_*.json
 
 Writes docs/pictures/rivals.svg from results files of ``saec bench``, with a column of panels for
-each task: above the bytes of the tables, below those of tables and vocabulary (``bytes_all_in``). Points
-are means over seeds. Prints the same as a table.
+each task: above the bytes of the tables, below those of tables and vocabulary (``bytes_all_in``).
+Points are means over seeds. Prints the same as a table.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ METHODS = {
     "svd": ("SVD", "#8b8420", "P"),
     "head-mean": ("head and mean", "#b07aa1", "X"),
     "pq": ("PQ (faiss)", "#59a14f", "p"),
-    "opq": ("OPQ (faiss)", "#1b7f79", "h"),
+    "opq": ("OPQ", "#1b7f79", "h"),
     "saec": ("clusters (the paper)", "#3b82d6", "o"),
     "saec-metric": ("clusters, loss metric", "#8ab6ea", "o"),
     "axes": ("axes", "#d9691e", "o"),

@@ -1,7 +1,8 @@
 """Product quantisation by faiss, with and without a learned rotation.
 
 Sources: Jégou, Douze, Schmid, Product quantization for nearest neighbor search, 2011; Ge, He, Ke,
-Sun, Optimized product quantization, 2013.
+Sun, Optimized product quantization, 2013. The rotation is learned as there, without faiss's
+OPQMatrix: training one with a quantiser of few bits crashed twice in faiss 1.15.1.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _SAMPLE_ITERATIONS = 8  # of k-means there; 25 are faiss's own
 _TYPICAL_BITS = 4
 _ROTATION_ROWS = 16_384  # to learn rotations from
 _ROTATION_ITERATIONS = 20
+_ROTATION_KMEANS = 4  # iterations of k-means in each
 
 
 @dataclass(frozen=True)
@@ -126,18 +128,20 @@ class ProductQuantisation:
     def _rotation(
         self, table: Table, pieces: int, bits: int, rng: np.random.Generator
     ) -> NDArray[np.float16] | None:
-        """The rotation (dim, dim) that faiss learns for such codes, if any."""
+        """The rotation (dim, dim) for such codes, if any: codes and rotation improve in turn."""
         if not self._rotates(pieces):
             return None
-        faiss = require("faiss", "bench")
-        dim = table.rows.shape[1]
-        learned = faiss.OPQMatrix(dim, pieces)
-        inner = _product_quantiser(dim, (pieces, bits), rng)
-        learned.pq = inner
-        learned.niter = _ROTATION_ITERATIONS
-        learned.max_train_points = _ROTATION_ROWS
-        learned.train(table.rows)
-        return as_half(faiss.vector_to_array(learned.A).reshape(dim, dim), table.name)
+        picked = np.sort(rng.permutation(len(table.rows))[:_ROTATION_ROWS])
+        rows = table.rows[picked]
+        rotation = np.eye(rows.shape[1], dtype=np.float32)
+        for _ in range(_ROTATION_ITERATIONS):
+            turned = Table(table.name, rows @ rotation.T, np.ones(len(rows)))
+            quantiser = _learned(turned, (pieces, bits), None, rng, _ROTATION_KMEANS)
+            coded = quantiser.decoded(quantiser.codes(turned.rows))
+            # The rotation that brings rows nearest to what is coded (orthogonal Procrustes).
+            left, _, right = np.linalg.svd(coded.T.astype(np.float64) @ rows)
+            rotation = (left @ right).astype(np.float32)
+        return as_half(rotation, table.name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ METHODS = {
     "int4": "4 bits a value, with the same",
     "int2": "2 bits a value, with the same",
     "pq": "product quantisation of the package faiss",
-    "opq": "product quantisation of faiss after a learned rotation",
+    "opq": "the same after a learned rotation",
     "svd": "coordinates on the first singular vectors, in float16",
     "head-mean": "the most frequent rows in float16, and one mean row for all others",
 }

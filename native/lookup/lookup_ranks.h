@@ -76,7 +76,8 @@ inline Passed passed_in_list(const Level& level, uint64_t position) {
   BlockMembers members = members_of(level, position / 256);
   members.start = std::min(members.start, level.members);
   members.count = std::min(members.count, level.members - members.start);
-  const uint8_t* list = level.leaves + members.start;
+  // Of an empty list after the last member nothing counts, but 32 bytes are read.
+  const uint8_t* list = level.leaves + std::min(members.start, level.members - 1);
   const auto byte = static_cast<uint8_t>(position);
   Compared found = compare_bytes(list, members.count, byte);
   uint64_t before = members.start + static_cast<uint64_t>(std::popcount(found.less));

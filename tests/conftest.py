@@ -17,9 +17,7 @@ settings.register_profile("saec", deadline=None)
 settings.load_profile("saec")
 
 
-SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
-
-if SIDE_BY_SIDE:
+if "PYTEST_XDIST_WORKER" in os.environ:
     # PyTorch is imported later. Threads of several workers would wait for one another's cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -45,8 +43,11 @@ def turn(alone: bool) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """No test of another worker runs beside one that is marked ``alone``."""
-    if not SIDE_BY_SIDE:
+    """No test of another worker runs beside one that is marked ``alone``.
+
+    A pytest that a test has started runs within the turn of that test.
+    """
+    if not hasattr(item.config, "workerinput"):  # no worker of pytest-xdist
         return (yield)
     with turn(item.get_closest_marker("alone") is not None):
         return (yield)

@@ -122,7 +122,7 @@ def test_a_short_curve_shows_no_point_twice(
         {},
     )
     assert len(Cells(short._repr_html_()).rows) == 1 + 3
-    assert len(repr(short).splitlines()) == 2 + 3
+    assert len(repr(short).splitlines()) == 2 + 3 + 1  # and what no labels mean
 
 
 @pytest.mark.parametrize("measured", [True, False])

@@ -97,7 +97,7 @@ BAD = {
     ),
     "other tensors": (
         compressing("--ratio", "4", "--metrics", "both.safetensors"),
-        "both.safetensors: no loss metrics: ",
+        "both.safetensors: no loss metrics; it holds item, user",
     ),
     "metrics of another size": (
         compressing("--ratio", "4", "--metrics", "wide.safetensors"),
@@ -415,11 +415,14 @@ def test_the_commands_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.Monkey
     saec.save_metrics(metrics, "metrics.safetensors")
     write_sources(table.numpy(), counts)
     write_onnx(table.numpy())
+    keys = ["alice", "bob", *map(str, range(2, 3000))]
+    keyed = saec.Field("user", table.numpy(), counts, keys=keys)
+    saec.compress([keyed], saec.Ratio(4), progress=False).save("keyed.saec")
     blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     # The others take minutes, data sets or their results, or do not end.
     quick = [line for line in lines if not re.search(r"saec (demo|bench|report|serve)\b", line)]
-    assert len(quick) == len(lines) - 5 == 15
+    assert len(quick) == len(lines) - 5 == 16
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
     for line in quick:

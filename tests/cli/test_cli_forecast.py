@@ -55,6 +55,9 @@ def test_forecast_writes_the_curve(fields: list[saec.Field], run: Run) -> None:
     assert run("forecast", *MODEL, *METRICS, "--svg", "f.svg", "--quiet") == (0, "", "")
 
 
+NEAR = 1e-4  # nats
+
+
 def test_forecast_of_renumbered_features(fields: list[saec.Field], run: Run) -> None:
     rng = np.random.default_rng(0)
     counts = {field.name: rng.permutation(field.frequencies) for field in fields}
@@ -62,7 +65,9 @@ def test_forecast_of_renumbered_features(fields: list[saec.Field], run: Run) -> 
     sizes = {}
     for order in ("keep", "frequency", "code"):
         assert run("forecast", *MODEL, *METRICS, "--order", order, "--json", "f.json")[0] == 0
-        sizes[order] = json.loads(Path("f.json").read_text())["points"][0]["nbytes"]
+        points = json.loads(Path("f.json").read_text())["points"]
+        near = [one["nbytes"] for one in points if one["predicted_loss_increase"] <= NEAR]
+        sizes[order] = min(near)
     assert sizes["frequency"] < sizes["keep"]
     assert sizes["code"] < sizes["keep"]
 

@@ -222,7 +222,7 @@ def stacked_fields() -> dict[str, Any]:
         "user": tiered("user", 2000, ranked=True),
         "item": tiered("item", 500, ranked=True),
         "shop": tiered("shop", 3000, ratio=60, ranked=True),
-        "kept": tiered("kept", 900, ratio=40),
+        "kept": tiered("kept", 900, ratio=8),
         "city": clustered("city", 300),
         "hour": RawField("hour", TABLE[:24]),
     }

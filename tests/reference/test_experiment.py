@@ -235,7 +235,7 @@ def test_the_figures_are_those_of_the_decoded_model(
     tables = saec.torch.fields(
         model, {f"embeddings.{name}": counts for name, counts in log.frequencies.items()}
     )
-    result = saec.compress(tables, saec.Ratio(6), seed=1, progress=False)
+    result = saec.compress(tables, saec.Ratio(6), saec.Clusters(), seed=1, progress=False)
     result.save(tmp_path / "a.saec")
     for name in log.field_names:
         with torch.no_grad():
@@ -327,7 +327,7 @@ def test_fine_tuning_does_not_look_at_training_labels(trial: Trial) -> None:
     sides = predict(trial.model, log.ids, progress=False) > 0.2
     labels = np.where(log.split == VALIDATION, sides, log.labels)
     flipped = np.where(log.split == TRAIN, 1 - labels, labels)
-    result, _ = trial.compress(job("saec", Ratio(6)))
+    result, _ = trial.compress(job("saec", Ratio(8)))
     users = []
     for seen in (labels, flipped):
         other = dataclasses.replace(log, labels=seen.astype(np.float32))

@@ -19,7 +19,7 @@ __all__ = ["Limit", "Reach", "RowMap", "exponent_of"]
 
 # Rows are far if they lie this many times as far out as all rows but a few. A few are those that
 # together make at most this share of the rows, and of the occurrences.
-_FAR = 2.0
+_FAR = 3.0
 _FEW = 0.01
 # Rows in the sample without which one row alone is more than a few.
 _LEAST_ROWS = round(1 / _FEW)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -84,7 +83,6 @@ def test_dtypes_of_equal_numbers_agree() -> None:
         lambda keys: pa.array(keys).dictionary_encode(),
         pl.Series,
         lambda keys: pl.Series(keys, dtype=pl.Categorical),
-        pd.Series,
     ],
 )
 def test_kinds_of_strings(of: object) -> None:
@@ -92,7 +90,15 @@ def test_kinds_of_strings(of: object) -> None:
     assert saec.hash_keys(of(keys)).tolist() == [STRINGS[key] for key in keys]  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("of", [pa.array, pl.Series, pd.Series, tuple])
+def test_series_of_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    assert saec.hash_keys(pandas.Series(["", "a"])).tolist() == [STRINGS[""], STRINGS["a"]]
+    assert saec.hash_keys(pandas.Series([0, 1])).tolist() == [*INTEGERS.values()][:2]
+    with pytest.raises(saec.KeysError, match="key at position 1 is missing"):
+        saec.hash_keys(pandas.Series([1, None], dtype="Int64"))
+
+
+@pytest.mark.parametrize("of", [pa.array, pl.Series, tuple])
 def test_kinds_of_integers(of: object) -> None:
     assert saec.hash_keys(of([0, 1, 42])).tolist() == [*INTEGERS.values()][:3]  # type: ignore[operator]
 
@@ -142,7 +148,6 @@ def test_threads_change_nothing() -> None:
         ([-(2**63) - 1], r"key -9223372036854775809 at position 0 needs over 64 bits"),
         (pa.array(["a", None]), "key at position 1 is missing"),
         (pl.Series([1, None]), "key at position 1 is missing"),
-        (pd.Series([1, None], dtype="Int64"), "key at position 1 is missing"),
         (pl.Series([1.5]), "not float64"),
         (pl.DataFrame({"a": [1]}), "one column, not a DataFrame"),
         (np.ma.array([1], mask=[True]), "masked array"),

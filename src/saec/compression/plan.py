@@ -24,14 +24,16 @@ from saec.tables.loss_metric import Metric, check_metrics
 from saec.util.progress import track
 
 __all__ = [
+    "DEFAULT_CODEC",
     "CodecChoice",
     "Priced",
     "check_reachable",
     "check_request",
-    "default_codec",
     "field_rng",
     "measure",
 ]
+
+DEFAULT_CODEC: Codec = Axes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +99,7 @@ class Priced:
             return fields
         checked = check_fields(fields)
         known = None if metrics is None else check_metrics(checked, metrics)
-        codec = codec or default_codec(known)
+        codec = codec or DEFAULT_CODEC
         _check_keys(checked, codec)
         check_reachable(checked, budget, codec)
         options = tuple(
@@ -181,11 +183,6 @@ def _unreachable(budget: SizeBudget, limit: int, size: int, fields: Sequence[Fie
         f"{budget} allows {limit} bytes; the smallest possible is {size} bytes, "
         f"ratio {_original(fields) / size:.1f}"
     )
-
-
-def default_codec(metrics: Mapping[str, object] | None) -> Codec:
-    """The codec of who gives none."""
-    return Axes()
 
 
 def _check_keys(fields: Sequence[Field], codec: Codec) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from saec.codecs.protocol import Codec, Coded
 from saec.compression.budget import Budget, check_budget
 from saec.compression.fingerprint import fingerprint
-from saec.compression.plan import CodecChoice, Priced, check_request, default_codec, field_rng
+from saec.compression.plan import DEFAULT_CODEC, CodecChoice, Priced, check_request, field_rng
 from saec.compression.resume import Resumable
 from saec.errors import OptionError
 from saec.format.compressed import Compressed
@@ -80,7 +80,7 @@ def compress(
         priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, budget=budget)
         return compress_priced(priced, budget)
     assert not isinstance(fields, Priced), "it was refused"
-    asked = codec or default_codec(metrics)
+    asked = codec or DEFAULT_CODEC
     held = Workspace.held if memory is None else _held(memory, fields, asked)
     mark = fingerprint(fields, budget, codec, metrics, seed)
     with Resumable(Path(out), mark, held) as run:

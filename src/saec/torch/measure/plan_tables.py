@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from numpy.typing import ArrayLike
 from torch import nn
 
-from saec.codecs.axes.codec import Axes
 from saec.codecs.protocol import Codec
 from saec.compression.budget import Budget
-from saec.compression.plan import Priced, check_reachable
+from saec.compression.plan import DEFAULT_CODEC, Priced, check_reachable
 from saec.errors import ModuleWarning
 from saec.tables.loss_metric import LossMetrics
 from saec.torch.measure.loss_metrics import loss_metrics
@@ -43,7 +42,7 @@ def priced_tables(
     A ``budget`` that cannot be reached is refused before.
     """
     tables = fields(model, frequencies, ranges)
-    check_reachable(tables, budget, codec or Axes())
+    check_reachable(tables, budget, codec or DEFAULT_CODEC)
     names = [field.name for field in tables]
     with watching(model) as looked_up:
         metrics = loss_metrics(

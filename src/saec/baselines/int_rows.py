@@ -5,21 +5,21 @@ Source: Guan et al., Post-Training 4-bit Quantization on Embedding Tables, 2019 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.baselines.rival import Choice, Table, as_half
+from saec.baselines.rival import Choice, OneSize, Table, as_half
 from saec.bits.packing import PackedRows, packed_bytes
 
 __all__ = ["IntRows"]
 
 
 @dataclass(frozen=True)
-class IntRows:
+class IntRows(OneSize):
     """Values between a row's least and largest, in equal steps; see
     :class:`~saec.baselines.rival.Rival`.
 
@@ -30,13 +30,7 @@ class IntRows:
         bits: of a value; 8, 4 or 2.
     """
 
-    has_one_size = True
-
     bits: int
-
-    def choices(self, count: int, dim: int) -> Sequence[Choice]:
-        """One."""
-        return [()]
 
     def planned(self, count: int, dim: int, choice: Choice) -> dict[str, NDArray[Any]]:
         """``codes``, packed; ``grid``, (count, 2) float16, the scale and the offset of each row."""
@@ -45,12 +39,6 @@ class IntRows:
             "codes": np.broadcast_to(np.zeros((), np.uint8), (nbytes,)),
             "grid": np.broadcast_to(np.zeros((), np.float16), (count, 2)),
         }
-
-    def losses(
-        self, table: Table, choices: Sequence[Choice], rng: np.random.Generator
-    ) -> list[float]:
-        """0: nothing is decided by the loss of the only size."""
-        return [0.0]
 
     def encode(
         self, table: Table, choice: Choice, rng: np.random.Generator

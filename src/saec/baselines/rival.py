@@ -20,7 +20,7 @@ from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 
-__all__ = ["AfterTraining", "Choice", "Rival", "RivalField", "Table", "as_half"]
+__all__ = ["AfterTraining", "Choice", "OneSize", "Rival", "RivalField", "Table", "as_half"]
 
 Choice = tuple[int, ...]
 """A size on offer: what it means is the rival's own affair; () where there is one size."""
@@ -78,6 +78,22 @@ class Rival(Protocol):
         self, tensors: Mapping[str, NDArray[Any]], count: int, dim: int, choice: Choice
     ) -> NDArray[np.float32]:
         """The rows (count, dim) that the tensors stand for."""
+
+
+class OneSize:
+    """What rivals share that have one size for every table."""
+
+    has_one_size = True
+
+    def choices(self, count: int, dim: int) -> Sequence[Choice]:
+        """One."""
+        return [()]
+
+    def losses(
+        self, table: Table, choices: Sequence[Choice], rng: np.random.Generator
+    ) -> list[float]:
+        """0: nothing is decided by the loss of the only size."""
+        return [0.0]
 
 
 class RivalField(CompressedField):

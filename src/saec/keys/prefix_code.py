@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.bits.codewords import reversed_bits
 from saec.errors import ArtifactError
 
 __all__ = ["PrefixCode", "code_lengths"]
@@ -148,7 +149,4 @@ class PrefixCode:
 
 def _reversed(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Bits in the opposite order."""
-    for shift, mask in ((1, 0x55555555), (2, 0x33333333), (4, 0x0F0F0F0F), (8, 0x00FF00FF)):
-        low = np.uint32(mask)
-        words = (words >> np.uint32(shift) & low) | (words & low) << np.uint32(shift)
-    return words >> np.uint32(16) | words << np.uint32(16)
+    return (reversed_bits(words.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)

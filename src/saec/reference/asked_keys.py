@@ -35,16 +35,16 @@ class AskedKeys:
         keys[self._ids(name)[train]] = self._keys(name)[train]
         return keys
 
-    @cached_property
+    @property
     def ids(self) -> NDArray[np.int64]:
         """The ids (rows, fields) of the log, with those of unseen keys."""
-        return np.stack([self._extended(name)[0] for name in self.log.field_names], axis=1)
+        return self._extended[0]
 
     @cached_property
     def sizes(self) -> dict[str, int]:
         """How many ids each field has with those of unseen keys."""
         return {
-            name: self.log.vocab_sizes[name] + len(self._extended(name)[1])
+            name: self.log.vocab_sizes[name] + len(self._extended[1][name])
             for name in self.log.field_names
         }
 
@@ -65,7 +65,7 @@ class AskedKeys:
         """Put the rows that ``result`` has for all of these ids into a model."""
         for name, field in result.items():
             own = name.removeprefix(prefix)
-            keys = np.concatenate([self.of_ids(own), self._extended(own)[1]])
+            keys = np.concatenate([self.of_ids(own), self._extended[1][own]])
             rows = torch.from_numpy(field.lookup(keys))
             model.embeddings[own] = nn.Embedding(len(rows), field.dim, _weight=rows)
         model.vocab_sizes = self.sizes
@@ -77,9 +77,12 @@ class AskedKeys:
         assert self.log.keys is not None, "the log was loaded with keys"
         return self.log.keys[:, self.log.field_names.index(name)]
 
-    def _extended(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-        ids = self._ids(name).astype(np.int64)
-        unseen = np.flatnonzero(ids == 0)
-        keys, places = np.unique(self._keys(name)[unseen], return_inverse=True)
-        ids[unseen] = self.log.vocab_sizes[name] + places
+    @cached_property
+    def _extended(self) -> tuple[NDArray[np.int64], dict[str, NDArray[np.uint64]]]:
+        """The ids (rows, fields) with those of unseen keys, and these keys by field."""
+        ids, keys = self.log.ids.astype(np.int64), {}
+        for column, name in zip(ids.T, self.log.field_names, strict=True):
+            unseen = np.flatnonzero(column == 0)
+            keys[name], places = np.unique(self._keys(name)[unseen], return_inverse=True)
+            column[unseen] = self.log.vocab_sizes[name] + places
         return ids, keys

@@ -11,7 +11,13 @@ from saec.compression.budget import Budget
 from saec.errors import DataError, OptionError
 from saec.torch.model.call import Loss, is_squared_error, logits_by
 
-__all__ = ["check_batch", "check_log_loss", "check_loss_fn", "warn_of_probabilities"]
+__all__ = [
+    "check_batch",
+    "check_log_loss",
+    "check_loss_fn",
+    "one_number",
+    "warn_of_probabilities",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +55,18 @@ def check_batch(outputs: Tensor, labels: Any, loss_fn: Loss | None, index: int) 
             f"batch {index}: labels have shape {tuple(labels.shape)}, the model's outputs "
             f"{tuple(outputs.shape)}; the squared error needs the same shape"
         )
+
+
+def one_number(loss: object, batch: str) -> Tensor:
+    """What ``loss_fn`` gave for a ``batch``, which errors name, if it is one number.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise DataError(f"{batch}: loss_fn must give one number, not {found}")
+    return loss.reshape(())
 
 
 def check_log_loss(outputs: Tensor, labels: Any, index: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from saec.errors import DataError, MetricError
 from saec.tables.loss_metric import LossMetrics
 from saec.tables.unseen_gradients import UnseenGradients
-from saec.torch.measure.labels import check_batch
+from saec.torch.measure.labels import check_batch, one_number
 from saec.torch.model.call import (
     Loss,
     is_squared_error,
@@ -30,6 +30,7 @@ from saec.torch.model.record_lookups import (
     gradients_of,
     single_precision,
     split_fields,
+    without_padding,
 )
 
 __all__ = ["MetricSums", "unchanged"]
@@ -166,9 +167,7 @@ class MetricSums:
         for table, gradients in zip(tables, found, strict=True):
             if not bool(gradients.isfinite().all()):
                 raise MetricError(f"batch {index}: a gradient at {table.path!r} is not finite")
-            padding = [module.padding_idx for module in table.modules.values()]
-            pads = torch.tensor([pad for pad in padding if pad is not None], dtype=torch.long)
-            rows = gradients.double().index_fill(0, pads.to(gradients.device), 0)
+            rows = without_padding(table, gradients.double())
             for part in table.parts:
                 self.sums[part.name].add_even(rows[part.first : part.last], len(outputs))
 
@@ -181,11 +180,8 @@ class MetricSums:
         if is_squared_error(self.loss_fn) and outputs.numel() == len(outputs):
             # h h' = 2 g g', the curvature itself: 1/2 delta' G delta is the squared change.
             return math.sqrt(2) * single_precision(outputs).sum()
-        loss = self.loss_fn(outputs, labels)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise DataError(f"batch {index}: loss_fn must give one number, not {found}")
-        return single_precision(loss.reshape(())) * len(outputs)
+        loss = one_number(self.loss_fn(outputs, labels), f"batch {index}")
+        return single_precision(loss) * len(outputs)
 
 
 def _spread(logits: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from saec.errors import DataError, MetricError
 from saec.tables.unseen_gradients import RowSums, UnseenGradients
-from saec.torch.measure.labels import check_batch
+from saec.torch.measure.labels import check_batch, one_number
 from saec.torch.model.call import Loss, logits_by, moved, outputs_of
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.record_lookups import (
@@ -20,6 +20,7 @@ from saec.torch.model.record_lookups import (
     gradients_of,
     single_precision,
     split_fields,
+    without_padding,
 )
 
 __all__ = ["UnseenSums"]
@@ -145,9 +146,7 @@ class UnseenSums:
                 self._add_rows(table, gradients, half)
 
     def _add_rows(self, table: ModelTable, gradients: Tensor, half: int) -> None:
-        padding = [module.padding_idx for module in table.modules.values()]
-        pads = torch.tensor([pad for pad in padding if pad is not None], dtype=torch.long)
-        rows = gradients.index_fill(0, pads.to(gradients.device), 0)
+        rows = without_padding(table, gradients)
         for part in table.parts:
             own = rows[part.first : part.last]
             ids = own.any(dim=1).nonzero()[:, 0]
@@ -163,8 +162,5 @@ class UnseenSums:
             wanted = labels.reshape(-1).to(logits.dtype)
             return nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
         assert self._loss_fn is not None
-        loss = self._loss_fn(outputs, labels)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise DataError(f"unseen batch {index}: loss_fn must give one number, not {found}")
-        return single_precision(loss.reshape(())) * len(outputs)
+        loss = one_number(self._loss_fn(outputs, labels), f"unseen batch {index}")
+        return single_precision(loss) * len(outputs)

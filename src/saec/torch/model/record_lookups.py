@@ -17,7 +17,14 @@ from saec.errors import ModuleError
 from saec.torch.model.find_tables import EmbeddingModule
 from saec.torch.model.model_table import ModelTable
 
-__all__ = ["RecordedLookup", "gradients_of", "recording", "single_precision", "split_fields"]
+__all__ = [
+    "RecordedLookup",
+    "gradients_of",
+    "recording",
+    "single_precision",
+    "split_fields",
+    "without_padding",
+]
 
 
 @dataclass(eq=False)
@@ -76,6 +83,13 @@ def gradients_of(
             )
     at_weights = zip(learning, found[len(lookups) :], strict=True)
     return gradients, [table for table, gradient in at_weights if gradient is not None]
+
+
+def without_padding(table: ModelTable, gradients: Tensor) -> Tensor:
+    """Gradients (rows, dim) of a table's weight, 0 at the rows that its modules pad with."""
+    padding = [module.padding_idx for module in table.modules.values()]
+    pads = torch.tensor([pad for pad in padding if pad is not None], dtype=torch.long)
+    return gradients.index_fill(0, pads.to(gradients.device), 0)
 
 
 def split_fields(table: ModelTable, ids: Tensor) -> Iterator[tuple[str, Tensor | slice]]:

@@ -166,7 +166,7 @@ class AfterTraining:
             for choice, loss in zip(choices, lost, strict=True)
         ]
 
-    def least(self, field: Field) -> RivalField:
+    def least(self, field: Field, space: Workspace) -> RivalField:
         """The smallest size."""
         planned = [
             self._planned(field, choice)

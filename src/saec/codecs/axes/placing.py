@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from saec.format.tier_index import Order
 from saec.format.tier_layout import tier_bounds
 from saec.streaming.chunks import Chunk
+from saec.streaming.map_reduce import passes_over
+from saec.streaming.scratch import Workspace
 from saec.streaming.strata import ByRank, InOrder, Placing
 from saec.tables.field import Field
 
@@ -19,14 +21,14 @@ __all__ = ["placing_of", "with_tiers"]
 _MISPLACED = 0.01
 
 
-def placing_of(field: Field, order: Order) -> Placing:
+def placing_of(field: Field, order: Order, space: Workspace) -> Placing:
     """Rows by frequency in tiers; ids are ranks where rows stand in order of frequency."""
     bounds = tier_bounds(field.vocab_size)
     if field.census.descending:
         return InOrder(bounds)
     placing = ByRank.of(field.census, bounds, "keep" if order == "keep" else "frequency")
     if order == "keep":
-        misplaced = field.passes.run(_Misplaced(placing), sum, counter=placing)
+        misplaced = passes_over(field.parts, space).run(_Misplaced(placing), sum, counter=placing)
         if misplaced <= _MISPLACED * field.census.total:
             return InOrder(bounds)
     return placing

@@ -35,7 +35,7 @@ from saec.errors import FieldError, OptionError
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook, CodebookDtype
 from saec.format.compressed_field import CompressedField
-from saec.streaming.map_reduce import Advance, silent
+from saec.streaming.map_reduce import Advance, passes_over, silent
 from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
@@ -158,7 +158,7 @@ class Clusters:
             for choice in [replace(whole, clusters=int(clusters), rank=rank)]
         ]
 
-    def least(self, field: Field) -> CompressedField:
+    def least(self, field: Field, space: Workspace) -> CompressedField:
         """The clusters asked for, or one; see :class:`~saec.codecs.protocol.Codec`."""
         if self.clusters is not None:
             return self._planned(field, self._fixed_clusters(field), field.dim)
@@ -185,7 +185,7 @@ class Clusters:
         # Rounding may have taken all rows from a cluster.
         codebook = codebook.keep(head.used(choice.row_map.full(codebook.values)))
         bits = bits_for(codebook.clusters)
-        lost, tensors = field.passes.lay(
+        lost, tensors = passes_over(field.parts, space).lay(
             EncodeClusters(codebook.values, bits, choice.row_map, self.radius_share, self.groups),
             sum,
             {CODES: packed_bytes(field.vocab_size, bits)},

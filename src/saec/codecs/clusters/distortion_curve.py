@@ -88,11 +88,10 @@ def measure_curves(
         row_map: takes centroids to where these are.
         space: remembers what was measured.
     """
-
-    def measured() -> dict[str, NDArray[Any]]:
-        return _measured(judged, row_map, learn, store, worth, most)
-
-    arrays = space.recalled("curves", name, measured)
+    arrays = space.recalled("curves", name)
+    if arrays is None:
+        found = _measured(judged, row_map, learn, store, worth, most)
+        arrays = space.remembered("curves", name, found)
     curves = {}
     for rank in worth(most):
         known = np.isfinite(arrays[f"{rank}"])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from placed_rows import counted, in_parts, placed
 
 from saec.codecs.axes.codec import Axes
-from saec.codecs.axes.placing import placing_of
+from saec.codecs.axes.layouts import placing_of
 from saec.format.tier_index import Order, TierIndex
 from saec.format.tier_layout import tier_bounds
 from saec.format.tiered_field import TieredField

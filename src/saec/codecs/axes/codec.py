@@ -20,16 +20,15 @@ from saec.codecs.axes.encode import (
     STARTS,
     EncodeTiers,
     keeps_ids,
+    order_rows,
 )
-from saec.codecs.axes.joined_tails import joined_tails, layouts
 from saec.codecs.axes.keyed import keyed_options
 from saec.codecs.axes.keyed_choice import KeyedChoice, keyed_least
 from saec.codecs.axes.keyed_encode import encode_keyed
 from saec.codecs.axes.lagrangian import Layered
-from saec.codecs.axes.placing import placing_of, with_tiers
+from saec.codecs.axes.layouts import joined_tails, layouts, placing_of, with_tiers
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.slope_costs import FieldSlopes
-from saec.codecs.axes.sort_by_code import order_rows
 from saec.codecs.moments_and_samples import (
     Sample,
     lost_by_far_rows,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.clustering.headtail import ranked
-from saec.clustering.lloyd import Clustering
+from saec.clustering.kmeans import Clustering
 from saec.clustering.points import ArrayPoints
 from saec.clustering.rowmap import RowMap
 from saec.codecs.moments_and_samples import Survey, median_norm, row_map_of, survey_of

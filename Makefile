@@ -63,7 +63,7 @@ test-lowest:
 	$(PYTHON) -m venv --clear $(LOWEST)
 	sed 's/^torch==.*/torch==$(TORCH)/' constraints-lowest.txt > $(LOWEST)/constraints.txt
 	$(LOWEST_INSTALL) torch scikit-build-core nanobind cmake ninja pytest hypothesis
-	$(LOWEST_INSTALL) --no-build-isolation --config-settings build-dir=$(LOWEST)/native '.[torch]'
+	$(LOWEST_INSTALL) --no-build-isolation --config-settings build-dir=$(LOWEST)/native '.[progress,torch]'
 	$(LOWEST)/bin/python -m pytest -p no:cacheprovider $(LOWEST_TESTS)
 
 FUZZ_SEED ?= 1

@@ -52,21 +52,20 @@ def main() -> None:
         in_shards(np.load(Path(table) / f"{name}.npy", mmap_mode=mode), int(shards))
         for name in ("weights", "frequencies")
     )
-    options = {} if memory == "all" else {"out": out, "memory": memory}
+    options: dict[str, Any] = {} if memory == "all" else {"out": out, "memory": memory}
     field = saec.Field("table", weights, frequencies)
     metrics = {"table": np.diag(0.5 ** np.arange(field.dim))}
     measured: dict[str, Any] = {"worker_peaks": [], "between_workers": 0, "network": 0}
     with ExitStack() as stack:
-        fields = [field]
         if int(workers):
-            from saec.distributed import local_cluster, spread
+            from saec.distributed import DaskExecutor, local_cluster
 
             client = stack.enter_context(local_cluster(int(workers)))
-            fields = spread(fields, client)
+            options["executor"] = DaskExecutor(client)
         before = loopback_bytes()
         start = time.perf_counter()
         result = saec.compress(
-            fields, saec.Ratio(float(ratio)), CODECS[codec], metrics=metrics, **options
+            [field], saec.Ratio(float(ratio)), CODECS[codec], metrics=metrics, **options
         )
         if memory == "all":
             result.save(out)
@@ -77,7 +76,7 @@ def main() -> None:
             measured["worker_peaks"] = sorted(client.run(peak_bytes).values())
             measured["between_workers"] = sum(client.run(sent_bytes).values())
     result.save(f"{out}.joined")  # the one file that shards would be
-    measured["parts"] = len(field.passes.parts)
+    measured["parts"] = len(field.parts)
     measured["nbytes"] = result.nbytes
     measured["ratio"] = result.compression_ratio
     measured["predicted"] = result.predicted_loss_increase

@@ -32,7 +32,7 @@ def in_parts(field: Field, rows: int) -> Field:
     """The same field, in parts of so many ``rows``."""
     other = Field(field.name, field.weights, field.counts)
     with parts_of_values(rows * field.dim):
-        assert max(len(part) for part in other.passes.parts) <= rows
+        assert max(len(part) for part in other.parts) <= rows
     return other
 
 
@@ -47,7 +47,7 @@ def placed(field: Field, placing: Placing) -> list[list[int]]:
     """For each stratum the ids of its rows by their places, all of which are taken once."""
     sizes = np.diff(placing.bounds)
     found = [np.full(size, -1, dtype=np.int64) for size in sizes]
-    parts = field.passes.parts
+    parts = field.parts
     for part, before in zip(parts, befores(parts, placing), strict=True):
         seen = np.zeros(len(part), dtype=np.int64)
         strata = []

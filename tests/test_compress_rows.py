@@ -122,7 +122,7 @@ def test_a_map_is_the_array(case: str, tmp_path: Path) -> None:
 @every_case
 def test_shards_are_the_array(case: str, in_nats: bool, tmp_path: Path) -> None:
     field = Field("f", shards_of(tmp_path, table()), counts(CASES[case][1]))
-    assert len(field.passes.parts) == 4
+    assert len(field.parts) == 4
     check_same(run(field, case, in_nats), from_memory(case, in_nats))
 
 
@@ -158,7 +158,7 @@ def test_samples_of_shards_are_those_of_the_array(
 def test_small_parts_change_last_digits_only(case: str, in_nats: bool, part_rows: int) -> None:
     field = Field("f", table(), counts(CASES[case][1]))
     with parts_of_values(part_rows * DIM):
-        assert len(field.passes.parts) == -(-ROWS // part_rows)
+        assert len(field.parts) == -(-ROWS // part_rows)
     found, expected = run(field, case, in_nats), from_memory(case, in_nats)
     if not isinstance(expected["f"], ClusteredField):
         check_same(found, expected)
@@ -181,7 +181,7 @@ def test_little_memory_changes_nothing(case: str, held: int, tmp_path: Path) -> 
     metric = Metric.of(METRICS["f"], "f", DIM)
     with parts_of_values(90 * DIM):
         field = Field("f", file_of(tmp_path / "rows", table()), counts(in_order))
-        assert len(field.passes.parts) > 9
+        assert len(field.parts) > 9
     (tmp_path / "work").mkdir()
     space = Workspace(tmp_path / "work", held)
     expected = offers(codec, field, metric)

@@ -12,9 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def stated() -> list[Requirement]:
-    """What the core and PyTorch's part depend on."""
+    """What the core, its progress bars and PyTorch's part depend on."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    words = project["dependencies"] + project["optional-dependencies"]["torch"]
+    extras = project["optional-dependencies"]
+    words = project["dependencies"] + extras["progress"] + extras["torch"]
     return [Requirement(word) for word in words]
 
 

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from saec.bits.packing import PackedCodes, whole_ids
 from saec.errors import ArtifactError, IdError
+from saec.format.bags import Bags, bags_of
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.load import load
-from saec.format.native_lookup import Bags, RowRun, bags_of, gather, run_table, tier_table
+from saec.format.native_lookup import RowRun, gather, run_table, tier_table
 from saec.format.raw_field import RawField
 from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout

@@ -19,9 +19,7 @@ from saec.streaming.scratch import IN_MEMORY, Workspace
 
 def passes_over(rows: int, part_rows: int) -> LocalPasses:
     """Over frequencies 1, 2, ..., in parts."""
-    passes = in_parts(counted(np.arange(1, rows + 1)), part_rows).passes
-    assert isinstance(passes, LocalPasses)
-    return passes
+    return LocalPasses(in_parts(counted(np.arange(1, rows + 1)), part_rows).parts)
 
 
 class Rows:

@@ -60,7 +60,7 @@ def test_classes_by_hand() -> None:
 def test_ids_as_ranks_by_hand() -> None:
     field = in_parts(counted(np.ones(8)), 3)
     assert placed(field, InOrder(np.array([0, 2, 7, 8]))) == [[0, 1], [2, 3, 4, 5, 6], [7]]
-    groups = list(InOrder(np.array([0, 2, 7, 8])).groups(field.passes.parts[0], np.zeros(0)))
+    groups = list(InOrder(np.array([0, 2, 7, 8])).groups(field.parts[0], np.zeros(0)))
     assert [(group.stratum, group.rows, group.places.tolist()) for group in groups] == [
         (0, slice(0, 2), [0, 1]),
         (1, slice(2, 3), [0]),
@@ -98,7 +98,7 @@ def test_rows_passed_are_those_of_the_parts_before(cut: tuple[Field, list[int]])
     field, bounds = cut
     placing = by_rank(field, bounds)
     strata = placed(field, placing)
-    parts = field.passes.parts
+    parts = field.parts
     for part, before in zip(parts, befores(parts, placing), strict=True):
         expected = [sum(row < part.start for row in ids) for ids in strata]
         assert placing.passed(before).tolist() == expected

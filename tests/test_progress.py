@@ -140,3 +140,13 @@ def test_track_is_lazy_and_takes_any_iterable() -> None:
     numbers = track(iter([1, 2, 3]), description="lazy")
     assert next(numbers) == 1
     assert list(numbers) == [2, 3]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_without_rich_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    progress._has_rich.cache_clear()
+    with terminal() as drawn:
+        long_work()
+        assert drawn() == ""
+    progress._has_rich.cache_clear()

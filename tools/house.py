@@ -13,7 +13,10 @@ import ast
 import collections
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from inspect import CO_GENERATOR
 from pathlib import Path
+from types import FrameType
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "saec"
 
@@ -143,52 +146,75 @@ def names_used_twice(source: Path = SOURCE) -> list[str]:
     ]
 
 
-def files_entered(call: Callable[[], object]) -> tuple[list[str], list[str]]:
-    """Files of saec in which functions run during ``call``, and calls from a room to a higher one.
+@dataclass
+class Entered:
+    """Files of saec in which functions run during a call.
 
-    Imports, and functions that a caller passed down, count like all others.
+    files: all of them, in order; passed: those whose functions call functions of further files. A
+    reader who follows the call goes on from these; the others are leaves, which only answer.
+    climbs: files whose functions call one of a higher room, such as a task that they were given.
     """
-    files: dict[str, None] = {}
-    climbs: dict[str, None] = {}
 
-    def watch(frame: object, event: str, _: object) -> None:
-        if event != "call":
-            return
+    files: dict[str, None] = field(default_factory=dict)
+    passed: dict[str, None] = field(default_factory=dict)
+    climbs: dict[str, set[str]] = field(default_factory=dict)
+
+
+def files_entered(call: Callable[[], object]) -> Entered:
+    """Trace ``call``. Imports, and functions that a caller passed down, count like all others."""
+    found = Entered()
+
+    def watch(frame: FrameType, event: str, _: object) -> None:
         own = _module(frame)
-        if own is None:
+        if event != "call" or own is None:
             return
-        files.setdefault(str(own))
-        caller = _module(getattr(frame, "f_back", None))
-        if caller is not None and FLOOR[room_of(caller)] < FLOOR[room_of(own)]:
-            climbs.setdefault(f"{caller} calls {own}")
+        found.files.setdefault(str(own))
+        caller = _module(frame.f_back)
+        if caller in (None, own) or frame.f_code.co_flags & CO_GENERATOR:
+            return  # what resumes a generator is not what called it
+        found.passed.setdefault(str(caller))
+        if FLOOR[room_of(Path(str(caller)))] < FLOOR[room_of(own)]:
+            found.climbs.setdefault(str(caller), set()).add(str(own))
 
     sys.setprofile(watch)
     try:
         call()
     finally:
         sys.setprofile(None)
-    return list(files), list(climbs)
+    return found
 
 
-def _module(frame: object) -> Path | None:
+def _module(frame: FrameType | None) -> Path | None:
     if frame is None:
         return None
-    path = Path(frame.f_code.co_filename)  # type: ignore[attr-defined]
+    path = Path(frame.f_code.co_filename)
     return path.relative_to(SOURCE) if path.is_relative_to(SOURCE) else None
 
 
-def _calls() -> dict[str, Callable[[], object]]:
-    """Calls of the public surface on small inputs, each after a first one that imports."""
+def core_calls() -> dict[str, Callable[[], object]]:
+    """Calls of the core on small inputs, each after a first one that imports."""
     import numpy as np
+
+    import saec
+
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((500, 4), dtype=np.float32)
+    table = saec.Field("user", rows, 1000 / np.arange(1, 501))
+    result = saec.compress([table], saec.Ratio(4), progress=False)
+    result["user"].lookup([1, 2])
+    return {
+        "saec.compress": lambda: saec.compress([table], saec.Ratio(4), progress=False),
+        "lookup": lambda: result["user"].lookup([1, 2]),
+    }
+
+
+def torch_calls() -> dict[str, Callable[[], object]]:
+    """The same of ``saec.torch``."""
     import torch
 
     import saec
     import saec.torch
 
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((500, 4), dtype=np.float32)
-    field = saec.Field("user", rows, 1000 / np.arange(1, 501))
-    result = saec.compress([field], saec.Ratio(4), progress=False)
     ids = torch.arange(500)
 
     def compress_in_place() -> object:
@@ -199,14 +225,8 @@ def _calls() -> dict[str, Callable[[], object]]:
             model, batches, lambda out, y: loss(out, y), saec.Ratio(4), progress=False
         )
 
-    calls: dict[str, Callable[[], object]] = {
-        "saec.compress": lambda: saec.compress([field], saec.Ratio(4), progress=False),
-        "saec.torch.compress_": compress_in_place,
-        "lookup": lambda: result["user"].lookup([1, 2]),
-    }
-    for call in calls.values():
-        call()
-    return calls
+    compress_in_place()
+    return {"saec.torch.compress_": compress_in_place}
 
 
 def main() -> None:
@@ -228,11 +248,16 @@ def main() -> None:
         for one in found:
             print(f"    {one}")
     if chosen.calls:
-        for name, call in _calls().items():
-            files, climbs = files_entered(call)
-            print(f"{name}: {len(files)} files, {len(climbs)} climbs")
-            for one in [*files, *climbs]:
-                print(f"    {one}")
+        for name, call in (core_calls() | torch_calls()).items():
+            found = files_entered(call)
+            print(
+                f"{name}: passes through {len(found.passed)} of the {len(found.files)} files that "
+                f"it enters, {len(found.climbs)} climbs"
+            )
+            for one in found.files:
+                print(f"    {one}{'' if one in found.passed else ' (leaf)'}")
+            for low, high in found.climbs.items():
+                print(f"    {low} calls {', '.join(sorted(high))}")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ ROOMS = {
         "bits/packing.py",
         "clustering/points.py",
         "clustering/scalar.py",
-        "clustering/seeding.py",
+        "clustering/kmeans.py",
         "format/native_lookup.py",
     ],
 }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from placed_rows import counted, in_parts, placed
 
 from saec.clustering.headtail import HeadPoints, head_size, ranked
-from saec.clustering.lloyd import kmeans
+from saec.clustering.kmeans import kmeans
 from saec.clustering.points import ArrayPoints
 from saec.clustering.rowmap import RowMap
 from saec.streaming.scratch import IN_MEMORY, Workspace

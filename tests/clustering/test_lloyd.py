@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from saec.clustering.lloyd import Clustering, kmeans
+from saec.clustering.kmeans import Clustering, kmeans
 from saec.clustering.points import ArrayPoints, Points, StepSums
 
 Sample = tuple[NDArray[np.float32], NDArray[np.float64]]

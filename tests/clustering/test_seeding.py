@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from saec.clustering.points import ArrayPoints
-from saec.clustering.seeding import (
+from saec.clustering.kmeans import (
     Seeding,
     draw_distant,
     seed_centroids,
     squared_distances,
 )
+from saec.clustering.points import ArrayPoints
 
 SEEDINGS = get_args(Seeding)
 

@@ -130,7 +130,7 @@ def test_coding_in_parts_changes_nothing(
         with monkeypatch.context() as patch:
             patch.setattr("saec.streaming.chunks._PART_VALUES", 8 * 150)
             other = field(1400, 8, shuffled=shuffled)
-            assert len(other.passes.parts) == 10
+            assert len(other.parts) == 10
             parted = encode(other, chosen, codec)
         assert parted.tensors.keys() == whole.tensors.keys()
         for role, tensor in whole.tensors.items():

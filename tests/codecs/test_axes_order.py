@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from placed_rows import counted, in_parts, placed
 
 from saec.codecs.axes.codec import Axes
-from saec.codecs.axes.placing import placing_of
+from saec.codecs.axes.layouts import placing_of
 from saec.format.tier_index import Order, TierIndex
 from saec.format.tier_layout import tier_bounds
 from saec.format.tiered_field import TieredField
+from saec.streaming.scratch import IN_MEMORY
 from saec.streaming.strata import ByRank, InOrder
 from saec.tables.field import Field
 
@@ -27,7 +28,7 @@ every_part = pytest.mark.parametrize("part_rows", [7, 47, 64, 1300])
 def tiers_of(frequencies: NDArray[np.float64], order: Order, part_rows: int) -> list[list[int]]:
     """Ids of the rows of each tier, by place."""
     field = in_parts(counted(frequencies), part_rows)
-    return placed(field, placing_of(field, order))
+    return placed(field, placing_of(field, order, IN_MEMORY))
 
 
 def coded(frequencies: NDArray[np.float64], order: Order, part_rows: int) -> TieredField:
@@ -94,7 +95,7 @@ def test_a_hundredth_of_all_occurrences_may_stand_too_late(
     frequencies = 1000.0 / np.arange(1, 301)
     frequencies[299] = frequency
     assert (frequency > 0.01 * frequencies.sum()) == needed
-    found = placing_of(in_parts(counted(frequencies), part_rows), "keep")
+    found = placing_of(in_parts(counted(frequencies), part_rows), "keep", IN_MEMORY)
     assert isinstance(found, ByRank if needed else InOrder)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from saec.clustering.lloyd import Clustering
+from saec.clustering.kmeans import Clustering
 from saec.clustering.rowmap import RowMap
 from saec.codecs.clusters import distortion_curve as curve
 from saec.codecs.clusters.distortion_curve import (

@@ -136,7 +136,7 @@ def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         "saec.streaming.chunks._PART_VALUES", 8 * 30
     )  # 33 parts of 30 rows and one of 10
     one = field(table(1000, 8))
-    assert len(one.passes.parts) == 34
+    assert len(one.parts) == 34
     parted = frame_of(one, skewed(8))
     assert np.array_equal(parted.stored, whole.stored)
     assert parted.nats == pytest.approx(whole.nats, rel=1e-12)

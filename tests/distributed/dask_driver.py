@@ -41,11 +41,12 @@ def main(folder: Path) -> None:
         sys.stdout.write(" ".join(map(str, client.run(os.getpid).values())) + "\n")
         sys.stdout.flush()
         saec.compress(
-            distributed.spread(fields, client),
+            fields,
             saec.Ratio(4),
             metrics=metrics,
             out=folder / "many.saec",
             progress=False,
+            executor=distributed.DaskExecutor(client),
         )
 
 

@@ -36,13 +36,15 @@ def test_blocks_of_any_size(
     shards = np.cumsum((0, *blocks))
     assert there.rows.borders == tuple(shards)
     here = saec.Field("user", rows, counts)
+    passes = distributed.DaskExecutor(client)(there.parts)
+    there.take_census(passes)
     assert there.census.total == here.census.total
     np.testing.assert_array_equal(there.census.counts, here.census.counts)
     expected = [
         tasks.weighted(rows[first:last], counts[first:last])
-        for first, last in ((part.start, part.stop) for part in there.passes.parts)
+        for first, last in ((part.start, part.stop) for part in there.parts)
     ]
-    found = there.passes.run(tasks.Sums(), list)
+    found = passes.run(tasks.Sums(), list)
     assert np.array_equal(tasks.flat(found), expected)
 
 
@@ -63,7 +65,11 @@ def test_the_artifact_is_the_same_where_parts_are(
     here = saec.Field("user", rows, counts)
     there = distributed.field("user", da.from_array(rows, chunks=(250, 4)), counts, client)
     budget, codec = saec.Ratio(8), saec.Clusters(clusters=32, iterations=2)
-    results = [saec.compress([field], budget, codec, progress=False) for field in (here, there)]
+    executors = (None, distributed.DaskExecutor(client))
+    results = [
+        saec.compress([field], budget, codec, progress=False, executor=executor)
+        for field, executor in zip((here, there), executors, strict=True)
+    ]
     np.testing.assert_array_equal(*(result["user"].decode() for result in results))
 
 
@@ -78,4 +84,4 @@ def test_what_is_wrong_with_an_array_is_said(client: Client) -> None:
     bad = da.where(da.arange(10, chunks=5)[:, None] == 7, np.float32(np.nan), rows)
     field = distributed.field("user", bad, np.ones(10), client)
     with pytest.raises(saec.FieldError, match="'user': weights hold nan at row 7, column 0"):
-        field.passes.run(tasks.Sums(), tasks.add)
+        distributed.DaskExecutor(client)(field.parts).run(tasks.Sums(), tasks.add)

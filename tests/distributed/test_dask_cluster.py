@@ -39,8 +39,8 @@ def test_connecting_to_a_scheduler_that_runs(
     address = client.scheduler_info()["address"]
     with distributed.connect(address) as other:
         field = saec.Field("user", np.ones((3, 2), np.float32), np.array([1, 5, 1]))
-        (spread,) = distributed.spread([field], other)
-        assert spread.census.values.tolist() == [5, 1]
+        field.take_census(distributed.DaskExecutor(other)(field.parts))
+        assert field.census.values.tolist() == [5, 1]
     assert f"connected to {address}; dashboard: http://127.0.0.1:" in caplog.text
 
 
@@ -95,6 +95,6 @@ def test_a_task_of_which_workers_die(impatient: Client) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     field = saec.Field("user", np.ones((3, 2), np.float32), np.ones(3))
-    (spread,) = distributed.spread([field], impatient)
+    passes = distributed.DaskExecutor(impatient)(field.parts)
     with pytest.raises(ClusterError, match=r"(?s)work-.*died.* They may need more memory"):
-        spread.passes.run(die, list)
+        passes.run(die, list)

@@ -14,6 +14,7 @@ import saec
 from saec import distributed
 from saec.codecs.protocol import Codec
 from saec.format.tier_index import Order
+from saec.streaming.map_reduce import Executor
 
 ROWS, DIM = 12_001, 4
 
@@ -47,8 +48,10 @@ def test_the_artifact_is_the_same(
 ) -> None:
     metrics = {"user": np.diag([1.0, 0.9, 0.7, 0.5]), "item": np.eye(DIM)} if measured else None
     results = [
-        saec.compress(each, saec.Ratio(10), codec, metrics=metrics, progress=False)
-        for each in (fields, distributed.spread(fields, client))
+        saec.compress(
+            fields, saec.Ratio(10), codec, metrics=metrics, progress=False, executor=executor
+        )
+        for executor in (None, distributed.DaskExecutor(client))
     ]
     one, many = tmp_path / "one.saec", tmp_path / "many.saec"
     results[0].save(one)
@@ -66,15 +69,17 @@ def test_a_worker_may_die_while_it_compresses(
     codec = saec.Axes(order="frequency")
     metrics = {field.name: np.eye(DIM) for field in fields}
 
-    def compressed(each: list[saec.Field]) -> list[np.ndarray]:
-        result = saec.compress(each, saec.Ratio(10), codec, metrics=metrics, progress=False)
+    def compressed(executor: Executor | None) -> list[np.ndarray]:
+        result = saec.compress(
+            fields, saec.Ratio(10), codec, metrics=metrics, progress=False, executor=executor
+        )
         return [result[name].decode() for name in result] + [result["user"].permutation]
 
-    local = compressed(fields)
+    local = compressed(None)
     for seconds in rng.uniform(0, 0.3, KILLS):
         with Killer(client) as killer:
             killer.kill_after(seconds)
-            found = compressed(distributed.spread(fields, client))
+            found = compressed(distributed.DaskExecutor(client))
         for one, many in zip(local, found, strict=True):
             np.testing.assert_array_equal(one, many)
 
@@ -95,9 +100,17 @@ def test_workers_write_shards_of_the_artifact(
     (tmp_path / "shards").mkdir()
     with Killer(client) as killer:
         killer.kill_after(0.1)
-        spread = distributed.spread(fields, client)
+        executor = distributed.DaskExecutor(client)
         many = tmp_path / "shards" / "many.saec"
-        result = saec.compress(spread, budget, codec, metrics=metrics, out=many, progress=False)
+        result = saec.compress(
+            fields,
+            budget,
+            codec,
+            metrics=metrics,
+            out=many,
+            progress=False,
+            executor=executor,
+        )
     assert result.shard_count >= 1
     shards = sorted(path.name for path in many.parent.iterdir() if path.name[-6:-5] == "-")
     assert len(shards) == result.shard_count

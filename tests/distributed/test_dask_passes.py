@@ -20,7 +20,7 @@ from saec.artifact import ShardedTensor
 from saec.artifact.shards import map_shards
 from saec.clustering.points import StepSums
 from saec.codecs.moments_and_samples import Moments, Sample, Survey
-from saec.distributed import DaskPasses
+from saec.distributed.map_reduce import DaskPasses
 from saec.distributed.output_windows import cut
 from saec.streaming.frequency_histogram import Census
 from saec.streaming.map_reduce import LocalPasses
@@ -44,8 +44,8 @@ def field(tmp_path: Path, rng: np.random.Generator, small_parts: None) -> saec.F
 
 
 @pytest.fixture
-def spread(field: saec.Field, client: Client) -> saec.Field:
-    return distributed.spread([field], client)[0]
+def spread(field: saec.Field, client: Client) -> DaskPasses:
+    return distributed.DaskExecutor(client)(field.parts)
 
 
 def tasks_of(client: Client) -> int:
@@ -62,14 +62,13 @@ def tensor(found: object, folder: Path) -> np.ndarray:
     return map_shards(folder, found) if isinstance(found, ShardedTensor) else np.asarray(found)
 
 
-def test_a_field_is_cut_as_in_one_process(field: saec.Field, spread: saec.Field) -> None:
-    assert isinstance(spread.passes, DaskPasses)
-    assert len(spread.passes.parts) == len(field.passes.parts) == 81
+def test_a_field_is_cut_as_in_one_process(field: saec.Field, spread: DaskPasses) -> None:
+    assert len(spread.parts) == len(field.parts) == 81
 
 
-def test_the_workers_do_the_work_each_on_its_own_parts(spread: saec.Field, client: Client) -> None:
+def test_the_workers_do_the_work_each_on_its_own_parts(spread: DaskPasses, client: Client) -> None:
     workers = set(client.run(os.getpid).values())
-    first, second = (spread.passes.run(tasks.processes, tasks.union) for _ in range(2))
+    first, second = (spread.run(tasks.processes, tasks.union) for _ in range(2))
     assert set(first) == workers
     assert os.getpid() not in workers
     # Idle workers help out with some parts; by far the most are where they were.
@@ -77,30 +76,32 @@ def test_the_workers_do_the_work_each_on_its_own_parts(spread: saec.Field, clien
     assert sum(same) > 60
 
 
-def test_censuses_are_those_of_one_process(field: saec.Field, spread: saec.Field) -> None:
-    np.testing.assert_array_equal(spread.census.values, field.census.values)
-    np.testing.assert_array_equal(spread.census.counts, field.census.counts)
-    assert spread.census.total == field.census.total
+def test_censuses_are_those_of_one_process(field: saec.Field, spread: DaskPasses) -> None:
+    there = saec.Field("user", field.weights, field.counts)
+    there.take_census(spread)
+    np.testing.assert_array_equal(there.census.values, field.census.values)
+    np.testing.assert_array_equal(there.census.counts, field.census.counts)
+    assert there.census.total == field.census.total
 
 
-def test_sums_have_the_same_last_digits(field: saec.Field, spread: saec.Field) -> None:
-    local = field.passes.run(tasks.Sums(), tasks.add)
-    assert spread.passes.run(tasks.Sums(), tasks.add).tobytes() == local.tobytes()
+def test_sums_have_the_same_last_digits(field: saec.Field, spread: DaskPasses) -> None:
+    local = LocalPasses(field.parts).run(tasks.Sums(), tasks.add)
+    assert spread.run(tasks.Sums(), tasks.add).tobytes() == local.tobytes()
     # Which says something: one sum over all rows has others.
     whole = (field.weights * field.frequencies.astype(np.float32)[:, None]).sum(axis=0)
     assert whole.tobytes() != local.tobytes()
 
 
-def test_held_arrays_give_the_same_sums(field: saec.Field, spread: saec.Field) -> None:
-    local = field.passes.hold(tasks.arrays).run(tasks.held_sums, tasks.add)
-    held = spread.passes.hold(tasks.arrays)
+def test_held_arrays_give_the_same_sums(field: saec.Field, spread: DaskPasses) -> None:
+    local = LocalPasses(field.parts).hold(tasks.arrays).run(tasks.held_sums, tasks.add)
+    held = spread.hold(tasks.arrays)
     for _ in range(2):
         assert held.run(tasks.held_sums, tasks.add).tobytes() == local.tobytes()
 
 
-def test_nothing_is_left_on_the_workers(spread: saec.Field, client: Client) -> None:
-    held = spread.passes.hold(tasks.arrays)
-    spread.passes.run(tasks.Sums(), tasks.add)
+def test_nothing_is_left_on_the_workers(spread: DaskPasses, client: Client) -> None:
+    held = spread.hold(tasks.arrays)
+    spread.run(tasks.Sums(), tasks.add)
     # What the arrays were made with is known still, so that they can be made again.
     wait_until(lambda: tasks_of(client) == 82)
     del held
@@ -110,7 +111,7 @@ def test_nothing_is_left_on_the_workers(spread: saec.Field, client: Client) -> N
 @pytest.mark.parametrize("shards", [False, True])
 def test_pieces_are_laid_as_in_one_process(
     field: saec.Field,
-    spread: saec.Field,
+    spread: DaskPasses,
     shards: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -119,8 +120,8 @@ def test_pieces_are_laid_as_in_one_process(
     sizes = {"run": ROWS, "scattered": 7 * ROWS + 1, "none": 0, "untouched": 200_000}
     names = ShardNames(tmp_path / "a.saec", RUN, 7)
     space = Workspace(shards=names) if shards else IN_MEMORY
-    local_rows, local = field.passes.lay(tasks.Copy(), sum, sizes)
-    rows, tensors = spread.passes.lay(tasks.Copy(), sum, sizes, space=space)
+    local_rows, local = LocalPasses(field.parts).lay(tasks.Copy(), sum, sizes)
+    rows, tensors = spread.lay(tasks.Copy(), sum, sizes, space=space)
     assert rows == local_rows == ROWS
     for role in sizes:
         np.testing.assert_array_equal(tensor(tensors[role], tmp_path), local[role])
@@ -135,40 +136,40 @@ def test_pieces_are_laid_as_in_one_process(
 
 @pytest.mark.parametrize("order", ["keep", "frequency"])
 def test_rows_are_ranked_as_in_one_process(
-    field: saec.Field, spread: saec.Field, order: str
+    field: saec.Field, spread: DaskPasses, order: str
 ) -> None:
     placing = by_rank(field.census, order)
     sizes = {"ranks": 5 * ROWS // 8 + 8}
-    local = field.passes.lay(tasks.Ranks(placing), sum, sizes, counter=placing)
-    found = spread.passes.lay(tasks.Ranks(placing), sum, sizes, counter=placing)
+    local = LocalPasses(field.parts).lay(tasks.Ranks(placing), sum, sizes, counter=placing)
+    found = spread.lay(tasks.Ranks(placing), sum, sizes, counter=placing)
     assert found[0] == local[0] > 0
     np.testing.assert_array_equal(found[1]["ranks"], local[1]["ranks"])
 
 
-def test_progress_adds_up(spread: saec.Field) -> None:
+def test_progress_adds_up(spread: DaskPasses) -> None:
     shares: list[float] = []
-    spread.passes.run(tasks.Sums(), tasks.add, advance=shares.append)
+    spread.run(tasks.Sums(), tasks.add, advance=shares.append)
     assert len(shares) == 81
     assert sum(shares) == pytest.approx(1)
 
 
 @pytest.mark.alone
 def test_a_task_that_fails_says_so_itself_and_ends_the_others(
-    spread: saec.Field, client: Client
+    spread: DaskPasses, client: Client
 ) -> None:
     start = time.monotonic()
     with pytest.raises(ArithmeticError, match="no such sum"):
-        spread.passes.lay(tasks.Copy(1.0, fails=0), sum, {"run": ROWS, "scattered": 7 * ROWS + 1})
+        spread.lay(tasks.Copy(1.0, fails=0), sum, {"run": ROWS, "scattered": 7 * ROWS + 1})
     wait_until(lambda: tasks_of(client) == 0)
     assert time.monotonic() - start < 20  # all of them would take 40 s
 
 
-def test_an_interrupt_ends_the_tasks(spread: saec.Field, client: Client) -> None:
+def test_an_interrupt_ends_the_tasks(spread: DaskPasses, client: Client) -> None:
     def interrupt(share: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        spread.passes.run(tasks.Sums(0.2), tasks.add, advance=interrupt)
+        spread.run(tasks.Sums(0.2), tasks.add, advance=interrupt)
     wait_until(lambda: tasks_of(client) == 0)
 
 
@@ -179,20 +180,20 @@ def test_a_value_that_is_not_finite_is_named(
     rows[1999, 3] = np.inf
     np.save(tmp_path / "rows.npy", rows)
     field = saec.Field("user", np.load(tmp_path / "rows.npy", mmap_mode="r"), np.ones(2000))
-    (spread,) = distributed.spread([field], client)
+    spread = distributed.DaskExecutor(client)(field.parts)
     with pytest.raises(saec.FieldError, match="'user': weights hold inf at row 1999, column 3"):
-        spread.passes.run(tasks.Sums(), tasks.add)
+        spread.run(tasks.Sums(), tasks.add)
 
 
 def test_rows_in_memory_are_sent_once(
     client: Client, small_parts: None, rng: np.random.Generator
 ) -> None:
     field = saec.Field("user", rng.standard_normal((2001, 4), dtype=np.float32), np.ones(2001))
-    (spread,) = distributed.spread([field], client)
-    local = field.passes.run(tasks.Sums(), tasks.add)
+    spread = distributed.DaskExecutor(client)(field.parts)
+    local = LocalPasses(field.parts).run(tasks.Sums(), tasks.add)
     for _ in range(2):
-        assert spread.passes.run(tasks.Sums(), tasks.add).tobytes() == local.tobytes()
-        wait_until(lambda: tasks_of(client) == len(field.passes.parts))  # the parts
+        assert spread.run(tasks.Sums(), tasks.add).tobytes() == local.tobytes()
+        wait_until(lambda: tasks_of(client) == len(field.parts))  # the parts
 
 
 def test_too_many_rows_in_memory_are_refused(
@@ -201,39 +202,35 @@ def test_too_many_rows_in_memory_are_refused(
     monkeypatch.setattr("saec.distributed.map_reduce._MOST_SENT", 100)
     field = saec.Field("user", np.ones((10, 2), np.float32), np.ones(10))
     with pytest.raises(saec.FieldError, match=r"'user': 160 bytes are in memory .* at most 100"):
-        distributed.spread([field], client)
+        distributed.DaskExecutor(client)(field.parts)
 
 
 def test_files_are_read_where_they_are(field: saec.Field, client: Client) -> None:
     address, pid = min(client.run(os.getpid).items())
     path = str(field.rows.path)
-    (spread,) = distributed.spread([field], client, {path: [address]})
-    assert set(spread.passes.run(tasks.processes, tasks.union)) == {pid}
-
-
-def test_parts_without_a_cluster(field: saec.Field) -> None:
-    assert isinstance(field.passes, LocalPasses)
+    spread = distributed.DaskExecutor(client, {path: [address]})(field.parts)
+    assert set(spread.run(tasks.processes, tasks.union)) == {pid}
 
 
 @pytest.mark.parametrize("held", [False, True])
 def test_a_worker_may_die_in_a_pass(
-    field: saec.Field, spread: saec.Field, client: Client, rng: np.random.Generator, held: bool
+    field: saec.Field, spread: DaskPasses, client: Client, rng: np.random.Generator, held: bool
 ) -> None:
-    sums = field.passes.run(tasks.Sums(), tasks.add)
+    sums = LocalPasses(field.parts).run(tasks.Sums(), tasks.add)
     for killed_at in rng.integers(1, 81, KILLS):
         with Killer(client, killed_at) as killer:
             if held:
-                arrays = spread.passes.hold(tasks.arrays)
+                arrays = spread.hold(tasks.arrays)
                 killer.kill()
                 found = arrays.run(tasks.held_sums, tasks.add)
             else:
-                found = spread.passes.run(tasks.Sums(0.01), tasks.add, advance=killer.advance)
+                found = spread.run(tasks.Sums(0.01), tasks.add, advance=killer.advance)
         assert found.tobytes() == sums.tobytes()
 
 
 def test_a_worker_may_die_while_it_lays(
     field: saec.Field,
-    spread: saec.Field,
+    spread: DaskPasses,
     client: Client,
     tmp_path: Path,
     rng: np.random.Generator,
@@ -242,11 +239,11 @@ def test_a_worker_may_die_while_it_lays(
     """The last time as windows are put together."""
     monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 16)
     sizes = {"run": ROWS, "scattered": 7 * ROWS + 1}
-    _, local = field.passes.lay(tasks.Copy(), sum, sizes)
+    _, local = LocalPasses(field.parts).lay(tasks.Copy(), sum, sizes)
     space = Workspace(shards=ShardNames(tmp_path / "a.saec", RUN))
     for killed_at in [*rng.integers(1, 81, KILLS), 81]:
         with Killer(client, killed_at) as killer:
-            rows, tensors = spread.passes.lay(
+            rows, tensors = spread.lay(
                 tasks.Copy(0.01), sum, sizes, space=space, advance=killer.advance
             )
         assert rows == ROWS

@@ -10,6 +10,7 @@ from distributed import Client
 
 import saec
 from saec import distributed
+from saec.streaming.map_reduce import Executor
 
 NAMES = ("user", "item", "city")
 METRICS = {name: np.diag([1.0, 0.5, 0.25, 0.1]) for name in NAMES}
@@ -34,8 +35,12 @@ class StopError(Exception):
     """What interrupts a compression here."""
 
 
-def compress(fields: list[saec.Field], out: Path) -> saec.Compressed:
-    return saec.compress(fields, saec.Ratio(4), metrics=METRICS, out=out, progress=False)
+def compress(
+    fields: list[saec.Field], out: Path, executor: Executor | None = None
+) -> saec.Compressed:
+    return saec.compress(
+        fields, saec.Ratio(4), metrics=METRICS, out=out, progress=False, executor=executor
+    )
 
 
 def shards(folder: Path) -> dict[str, int]:
@@ -57,13 +62,13 @@ def test_shards_that_are_written_stay(
     with monkeypatch.context() as patch:
         patch.setattr(saec.Axes, "encode", stopping)
         with pytest.raises(StopError):
-            compress(distributed.spread(fields, client), many)
+            compress(fields, many, distributed.DaskExecutor(client))
     assert not many.exists()
     assert not shards(tmp_path)
     written = shards(tmp_path / "many.saec.partial")
     assert written
 
-    result = compress(distributed.spread(fields, client), many)
+    result = compress(fields, many, distributed.DaskExecutor(client))
     assert written.items() <= shards(tmp_path).items()
     assert len(shards(tmp_path)) == result.shard_count
     assert not (tmp_path / "many.saec.partial").exists()
@@ -76,15 +81,16 @@ def test_shards_of_an_older_artifact_go(
     fields: list[saec.Field], client: Client, tmp_path: Path
 ) -> None:
     many = tmp_path / "many.saec"
-    older = compress(distributed.spread(fields, client), many)
+    older = compress(fields, many, distributed.DaskExecutor(client))
     rows = older["user"].lookup(np.arange(5000))
     names = set(shards(tmp_path))
     saec.compress(
-        distributed.spread(fields, client),
+        fields,
         saec.Ratio(6),
         metrics=METRICS,
         out=many,
         progress=False,
+        executor=distributed.DaskExecutor(client),
     )
     assert names.isdisjoint(shards(tmp_path))
     assert np.array_equal(older["user"].lookup(np.arange(5000)), rows)  # its map stays

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from saec.errors import DataError, ModuleError, ModuleWarning
 from saec.torch.model.count_lookups import count_lookups, with_unseen
+from saec.torch.model.find_tables import named_tables
 
 Make = Callable[..., Any]
 
@@ -29,8 +30,13 @@ class Lambda(nn.Module):
         return self.call(self, *arguments)
 
 
+def counts_of(model: nn.Module, batches: Any, ranges: Any = None) -> dict[str, np.ndarray]:
+    tables = named_tables(model, None, ranges or {})
+    return count_lookups(model, tables, batches, progress=False)
+
+
 def counted(model: nn.Module, *inputs: Any, **options: Any) -> dict[str, list[float]]:
-    counts = count_lookups(model, [(inputs, None)], progress=False, **options)
+    counts = counts_of(model, [(inputs, None)], **options)
     assert all(values.dtype == np.float64 for values in counts.values())
     return {name: values.tolist() for name, values in counts.items()}
 
@@ -44,7 +50,7 @@ def test_by_hand(dtype: torch.dtype) -> None:
 
 def test_batches_add_up_as_numpy_counts(click_model: Make, click_inputs: Make) -> None:
     batches = [(click_inputs(rows, seed), None) for seed, rows in enumerate((16, 16, 5))]
-    counts = count_lookups(click_model(), batches, progress=False)
+    counts = counts_of(click_model(), batches)
     assert list(counts) == ["user", "tags"]
     for place, (name, rows) in enumerate({"user": 30, "tags": 12}.items()):
         ids = np.concatenate([inputs[place].numpy().ravel() for inputs, _ in batches])
@@ -53,8 +59,8 @@ def test_batches_add_up_as_numpy_counts(click_model: Make, click_inputs: Make) -
 
 def test_an_iterator_of_batches_is_enough(click_model: Make, click_inputs: Make) -> None:
     batches = [(click_inputs(4, seed), None) for seed in range(3)]
-    whole = count_lookups(click_model(), batches, progress=False)
-    once = count_lookups(click_model(), iter(batches), progress=False)
+    whole = counts_of(click_model(), batches)
+    once = counts_of(click_model(), iter(batches))
     assert all(np.array_equal(once[name], whole[name]) for name in whole)
 
 
@@ -117,31 +123,31 @@ def test_the_model_is_as_before(click_model: Make, click_inputs: Make) -> None:
     model.hidden.eval()
     flags = [module.training for module in model.modules()]
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    count_lookups(model, [(click_inputs(), None)], progress=False)
+    counts_of(model, [(click_inputs(), None)])
     assert [module.training for module in model.modules()] == flags
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in model.modules())
     with pytest.raises(IndexError):
-        count_lookups(model, [((torch.tensor([30]), torch.tensor([[0]])), None)], progress=False)
+        counts_of(model, [((torch.tensor([30]), torch.tensor([[0]])), None)])
     assert [module.training for module in model.modules()] == flags
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 def test_what_cannot_be_counted(click_model: Make, click_inputs: Make) -> None:
     with pytest.raises(DataError, match="batches are empty"):
-        count_lookups(click_model(), [], progress=False)
+        counts_of(click_model(), [])
     with pytest.raises(ModuleError, match="no embedding tables to count"):
-        count_lookups(nn.Linear(1, 1), [(torch.zeros(1, 1), None)], progress=False)
+        counts_of(nn.Linear(1, 1), [(torch.zeros(1, 1), None)])
     model = click_model(max_norm=1.0)
     with pytest.raises(ModuleError, match="embedding 'user' cannot be compressed: it has max_norm"):
-        count_lookups(model, [(click_inputs(), None)], progress=False)
+        counts_of(model, [(click_inputs(), None)])
 
 
 def test_features_unseen_in_training_get_their_share_of_later_lookups() -> None:
     model = Lambda(lambda self, ids: self.user(ids).sum(-1), user=nn.Embedding(4, 2))
     later = [(torch.tensor([0, 0, 0, 2]), None), (torch.tensor([1, 1, 1, 1]), None)]
     counts = {"user": torch.tensor([0, 10, 30, 0]), "other": np.ones(3)}
-    found = with_unseen(counts, model, later)
+    found = with_unseen(counts, model, named_tables(model, None, {}), later)
     # Id 0 is 3 of 8 later lookups, so 15 of 40; id 3 is not looked up at all.
     assert np.asarray(found["user"]).tolist() == [15, 10, 30, 0]
     assert found["other"] is counts["other"]

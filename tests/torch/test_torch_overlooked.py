@@ -17,6 +17,7 @@ import saec
 from saec import ModuleError, ModuleWarning
 from saec.torch import compress_, decode_embeddings_, fields, loss_metrics, replace_embeddings_
 from saec.torch.model.count_lookups import count_lookups
+from saec.torch.model.find_tables import named_tables
 
 Make = Callable[..., Any]
 IDS = torch.arange(64)
@@ -163,7 +164,11 @@ def test_a_weight_that_the_model_computes_with_is_compressed(clustered: Make) ->
     torch.testing.assert_close(decode_embeddings_(model)(IDS), compared)
 
 
-@pytest.mark.parametrize("act", [count_lookups, loss_metrics], ids=["count", "measure"])
+def counts_of(model: nn.Module, batches: Any, progress: bool) -> Any:
+    return count_lookups(model, named_tables(model, None, {}), batches, progress=progress)
+
+
+@pytest.mark.parametrize("act", [counts_of, loss_metrics], ids=["count", "measure"])
 def test_models_without_plain_tables_are_told_what_they_have(
     act: Callable[..., Any], clustered: Make
 ) -> None:
@@ -194,7 +199,7 @@ def test_quantised_modules() -> None:
     model = nn.ModuleDict({"user": quantized.Embedding(64, 16)})
     message = r"'user' \(1,\d+ bytes\) is a quantised module; compress the float model"
     with pytest.raises(ModuleError, match=message):
-        count_lookups(model, ROWS, progress=False)
+        counts_of(model, ROWS, progress=False)
     with pytest.raises(ModuleError, match=f"named 'user'; there are: none; {message}"):
         fields(model, COUNTS)
     with pytest.warns(ModuleWarning, match=message.replace("user", "more")):

@@ -398,9 +398,7 @@ NUMBERS = ["count", "bags", "vocab_size", "segments", "centroids", "tiers", "ran
     [
         ("clustered_rows", None),
         ("tiered_rows", None),
-        ("tiered_max", "max"),
-        *itertools.product(["clustered_pool", "tiered_pool"], ["sum", "mean"]),
-        ("clustered_pool", "max"),
+        *itertools.product(["clustered_pool", "tiered_pool"], ["sum", "mean", "max"]),
     ],
 )
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from saec.artifact.byte_reader import ByteReader, number_bytes
 from saec.artifact.container import FIXED_BYTES, FORMAT, shortly
-from saec.artifact.entry import Entry, Stored
+from saec.artifact.entry import Entry, Stored, entry_bytes, file_bytes
 from saec.artifact.reading import read
 from saec.artifact.shards import (
     GRAIN,
@@ -21,7 +21,7 @@ from saec.artifact.shards import (
     remove_stale,
     write_shard,
 )
-from saec.artifact.writing import entry_bytes, file_bytes, write
+from saec.artifact.writing import write
 
 __all__ = [
     "FIXED_BYTES",

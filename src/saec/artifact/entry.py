@@ -1,9 +1,9 @@
-"""One field of a file, and its record: the bytes that describe it, which depend on it alone."""
+"""One field of a file: its record, the bytes that describe it, and what it takes in all."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.artifact.byte_reader import ByteReader, number_bytes, text_bytes
-from saec.artifact.container import DTYPES, shortly
+from saec.artifact.container import DTYPES, FIXED_BYTES, shortly
 from saec.artifact.shards import Shard, ShardedTensor
 from saec.errors import ArtifactError
 
-__all__ = ["ROLES", "Entry", "Place", "Record", "Stored", "read_record", "record_of"]
+__all__ = [
+    "ROLES",
+    "Entry",
+    "Place",
+    "Record",
+    "Stored",
+    "entry_bytes",
+    "file_bytes",
+    "read_record",
+    "record_of",
+]
 
 # In the order of their numbers in a file, from 0 on: append only.
 ROLES = (
@@ -150,6 +160,18 @@ def record_of(entry: Entry) -> bytes:
         parts.append(bytes([ROLES.index(role)]))
         parts += _tensor_parts(tensors[role])
     return b"".join(parts)
+
+
+def file_bytes(entries: Sequence[Entry]) -> int:
+    """Bytes of the file that :func:`saec.artifact.write` makes of them, and of the shards that it
+    joins."""
+    return FIXED_BYTES + sum(map(entry_bytes, entries))
+
+
+def entry_bytes(entry: Entry) -> int:
+    """What a file grows by if ``entry`` is one of its fields, whatever the others are."""
+    shards = sum(tensor.file_bytes for tensor in entry.sharded.values())
+    return len(record_of(entry)) + sum(part.nbytes for part in entry.inside.values()) + shards
 
 
 def _tensor_parts(tensor: Stored) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Writing the file, and what it takes."""
+"""Writing the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.artifact.container import (
-    FIXED_BYTES,
     LOSS,
     MOST_BYTES,
     MOST_FIELDS,
@@ -24,18 +23,7 @@ from saec.artifact.shards import check_shards
 from saec.errors import ArtifactError
 from saec.util.atomic_file import whole_file
 
-__all__ = ["entry_bytes", "file_bytes", "write"]
-
-
-def file_bytes(entries: Sequence[Entry]) -> int:
-    """Size in bytes of the file that :func:`write` makes of them, and of the shards it joins."""
-    return FIXED_BYTES + sum(map(entry_bytes, entries))
-
-
-def entry_bytes(entry: Entry) -> int:
-    """What a file grows by if ``entry`` is one of its fields, whatever the others are."""
-    shards = sum(tensor.file_bytes for tensor in entry.sharded.values())
-    return len(record_of(entry)) + sum(part.nbytes for part in entry.inside.values()) + shards
+__all__ = ["write"]
 
 
 def write(

@@ -68,9 +68,9 @@ class FaissKMeans:
     ) -> Sequence[Option]:
         """The only size on offer, in Euclidean distance whatever the metric."""
         choice = KmeansChoice(_clusters(field), metric or Metric.euclidean(field.dim))
-        return [Option(8 * entry_bytes(self.least(field).entry), 0.0, choice)]
+        return [Option(8 * entry_bytes(self.least(field, space).entry), 0.0, choice)]
 
-    def least(self, field: Field) -> ClusteredField:
+    def least(self, field: Field, space: Workspace) -> ClusteredField:
         """The only size; see :class:`~saec.codecs.protocol.Codec`."""
         return ClusteredField.planned(field, _clusters(field), "float32", field.dim)
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 import saec.artifact as artifact
 from saec.artifact import entry_bytes
 from saec.codecs.protocol import Coded, Option
-from saec.errors import ArtifactError, FieldError
+from saec.errors import ArtifactError
 from saec.format.compressed_field import CompressedField
 from saec.format.native_lookup import LookupTable, RowRun, run_table
+from saec.streaming.chunks import check_float16
 from saec.streaming.map_reduce import Advance
 from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
@@ -166,7 +167,7 @@ class AfterTraining:
             for choice, loss in zip(choices, lost, strict=True)
         ]
 
-    def least(self, field: Field) -> RivalField:
+    def least(self, field: Field, space: Workspace) -> RivalField:
         """The smallest size."""
         planned = [
             self._planned(field, choice)
@@ -204,10 +205,5 @@ def as_half(values: NDArray[Any], name: str) -> NDArray[np.float16]:
     Raises:
         FieldError: one is beyond the largest that float16 holds.
     """
-    largest = float(np.abs(values).max(initial=0.0))
-    if largest > float(np.finfo(np.float16).max):
-        raise FieldError(
-            f"field {name!r}: the largest value is {largest:.3g}, but float16 holds up to "
-            f"{np.finfo(np.float16).max:g}"
-        )
+    check_float16(name, float(np.abs(values).max(initial=0.0)))
     return values.astype(np.float16)

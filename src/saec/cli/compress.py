@@ -36,6 +36,7 @@ from saec.cli.common import (
 if TYPE_CHECKING:
     from saec import Budget, Compressed, Field
     from saec.codecs.protocol import Codec
+    from saec.streaming.map_reduce import Executor
 
 _NOT_WORTH_TELLING = 0.03  # of a budget
 _PLACE = "{}"  # of the budget in the name of an artifact
@@ -144,9 +145,9 @@ def compress(
     fields, known = read_fields(
         checkpoint, counts, metrics, only or [], names=named(table), progress=not quiet
     )
-    options = {"metrics": known, "seed": seed, "progress": not quiet}
-    with _spread(fields, cluster, workers, quiet) as spread:
-        for path, result in _written(spread, wanted, chosen, options, memory):
+    options: dict[str, Any] = {"metrics": known, "seed": seed, "progress": not quiet}
+    with _executor(cluster, workers, quiet) as options["executor"]:
+        for path, result in _written(fields, wanted, chosen, options, memory):
             if not quiet:
                 _tell(result, wanted[path], path)
 
@@ -161,6 +162,7 @@ def _written(
     """Write an artifact for each budget; several share one measurement, which is held in memory."""
     import saec
     from saec.compression.plan import check_reachable
+    from saec.compression.run import compress_chosen
 
     if len(wanted) == 1:
         ((path, budget),) = wanted.items()
@@ -169,10 +171,10 @@ def _written(
     for budget in wanted.values():
         check_reachable(fields, budget, codec)
     measured = saec.measure(fields, codec, **options)
-    for budget in wanted.values():
-        measured.chosen(budget)  # raises before the first file is written
-    for path, budget in wanted.items():
-        result = saec.compress(measured, budget)
+    # All of them before the first file is written: a budget may turn out to be out of reach.
+    choices = {path: measured.chosen(budget) for path, budget in wanted.items()}
+    for path, choice in choices.items():
+        result = compress_chosen(measured, choice)
         result.save(path)
         yield path, result
 
@@ -258,16 +260,14 @@ def _codec(name: str, codebook: str | None, order: str | None) -> Codec:
 
 
 @contextmanager
-def _spread(
-    fields: list[Field], cluster: str | None, workers: int | None, quiet: bool
-) -> Iterator[list[Field]]:
-    """The fields, on a cluster if one is wanted."""
+def _executor(cluster: str | None, workers: int | None, quiet: bool) -> Iterator[Executor | None]:
+    """What works on the rows: a cluster if one is wanted."""
     if cluster is None and workers is None:
-        yield fields
+        yield None
         return
-    from saec.distributed import connect, local_cluster, spread
+    from saec.distributed import DaskExecutor, connect, local_cluster
 
     with connect(cluster) if cluster is not None else local_cluster(workers or 1) as client:
         if not quiet:
             typer.echo(f"dashboard: {client.dashboard_link}", err=True)
-        yield spread(fields, client)
+        yield DaskExecutor(client)

@@ -16,7 +16,7 @@ from saec.clustering.points import Search, StepSums
 from saec.clustering.rowmap import RowMap
 from saec.streaming.chunks import Chunk
 from saec.streaming.frequency_histogram import Census
-from saec.streaming.map_reduce import Arrays, Held
+from saec.streaming.map_reduce import Arrays, Held, passes_over
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import ByRank, InOrder, Placing
 from saec.tables.field import Field
@@ -83,7 +83,7 @@ class HeadPoints:
         placing = ranked(field, size)
         most = float(field.census.values[0])
         task = _TakeHead(placing, weighting, most, row_map)
-        self._held: Held = field.passes.hold(task, placing, space)
+        self._held: Held = passes_over(field.parts, space).hold(task, placing, space)
 
     def sample(
         self, size: int, rng: np.random.Generator

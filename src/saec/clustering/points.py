@@ -1,6 +1,6 @@
 """What k-means runs over: something that can be sampled and can take one step.
 
-The loop in :mod:`saec.clustering.lloyd` sees this interface only, so rows in an array, a memory
+The loop in :mod:`saec.clustering.kmeans` sees this interface only, so rows in an array, a memory
 map, a file or on other machines are clustered by the same code.
 """
 

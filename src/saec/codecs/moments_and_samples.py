@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from saec.clustering.rowmap import Reach, RowMap, exponent_of
 from saec.streaming.chunks import Chunk
-from saec.streaming.scratch import Workspace
+from saec.streaming.map_reduce import passes_over
+from saec.streaming.scratch import IN_MEMORY, Workspace
 from saec.streaming.strata import Placing, sampled
 from saec.tables.field import Field
 
@@ -173,17 +174,19 @@ class _Surveying:
 
 def survey_of(field: Field, placing: Placing, size: int, seed: int, space: Workspace) -> Survey:
     """Survey ``field`` in one pass, with up to ``size`` rows of each stratum of ``placing``."""
-
-    def surveyed() -> dict[str, NDArray[Any]]:
+    kept = space.recalled("survey", field.name)
+    if kept is None:
         task = _Surveying(placing, size, seed)
-        return field.passes.run(task, _joined, counter=placing).arrays
+        survey = passes_over(field.parts, space).run(task, _joined, counter=placing)
+        kept = space.remembered("survey", field.name, survey.arrays)
+    return Survey.of_arrays(kept)
 
-    return Survey.of_arrays(space.recalled("survey", field.name, surveyed))
 
-
-def moments_of(field: Field, row_map: RowMap | None = None) -> Moments:
+def moments_of(
+    field: Field, row_map: RowMap | None = None, space: Workspace = IN_MEMORY
+) -> Moments:
     """Moments of the rows, as near as they count, weighted by frequency, from one pass."""
-    return field.passes.run(_TakeMoments(row_map or RowMap()), Moments.join)
+    return passes_over(field.parts, space).run(_TakeMoments(row_map or RowMap()), Moments.join)
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +249,7 @@ def lost_by_far_rows(survey: Survey, row_map: RowMap) -> float:
     )
 
 
-def near_survey(field: Field, survey: Survey, row_map: RowMap) -> Survey:
+def near_survey(field: Field, survey: Survey, row_map: RowMap, space: Workspace) -> Survey:
     """``survey`` with rows as near as they count; takes a pass where some may be far."""
     if row_map.reach is None:
         return survey
@@ -260,7 +263,7 @@ def near_survey(field: Field, survey: Survey, row_map: RowMap) -> Survey:
         )
         for sample in survey.samples
     )
-    return replace(survey, moments=moments_of(field, row_map), samples=samples)
+    return replace(survey, moments=moments_of(field, row_map, space), samples=samples)
 
 
 def _longest(rows: NDArray[Any], largest: float) -> float:

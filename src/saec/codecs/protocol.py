@@ -102,7 +102,7 @@ class Codec(Protocol):
         Distortion is in nats with a ``metric``, and else the squared error weighted by frequency.
         """
 
-    def least(self, field: Field) -> CompressedField:
+    def least(self, field: Field, space: Workspace) -> CompressedField:
         """The smallest of the options, without its numbers: for its size.
 
         Takes no pass over the table, at most some over its frequencies.

@@ -13,7 +13,7 @@ from saec.codecs.protocol import Coded, Option
 from saec.format.raw_field import RawField
 from saec.streaming.map_reduce import Advance
 from saec.streaming.rows import ArrayRows, FileRows
-from saec.streaming.scratch import Workspace
+from saec.streaming.scratch import IN_MEMORY, Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 
@@ -42,9 +42,9 @@ class Raw:
 
     def option(self, field: Field) -> Option:
         """The only one."""
-        return Option(8 * entry_bytes(self.least(field).entry), 0.0, None)
+        return Option(8 * entry_bytes(self.least(field, IN_MEMORY).entry), 0.0, None)
 
-    def least(self, field: Field) -> RawField:
+    def least(self, field: Field, space: Workspace) -> RawField:
         """The table with zeros that take no memory."""
         return RawField(field.name, np.broadcast_to(np.zeros((), field.dtype), field.rows.shape))
 
@@ -65,7 +65,7 @@ class Raw:
 def _kept(field: Field, space: Workspace) -> NDArray[np.generic]:
     rows = field.rows
     if not isinstance(rows, ArrayRows):  # what is in memory was checked where the field was made
-        for part in field.passes.parts:
+        for part in field.parts:
             part.weights()
     if isinstance(rows, FileRows):
         return rows.mapped()

@@ -13,6 +13,8 @@ from saec.codecs.protocol import Codec
 from saec.compression.allocation import Optimum, frontier
 from saec.compression.plan import Priced
 from saec.errors import BudgetError, MetricError
+from saec.streaming.map_reduce import Executor
+from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import LossMetrics
 from saec.util.html_table import html_table
@@ -178,6 +180,7 @@ def forecast(
     *,
     seed: int = 0,
     progress: bool = True,
+    executor: Executor | None = None,
 ) -> Forecast:
     """Forecast the increase of the log loss for every size that compression can reach.
 
@@ -194,6 +197,7 @@ def forecast(
         codec: ``Axes()`` if None.
         seed: see :func:`saec.compress`.
         progress: show a bar on stderr for work over two seconds.
+        executor: see :func:`saec.compress`.
 
     Raises:
         FieldError: names are not unique, or there are no fields.
@@ -205,7 +209,9 @@ def forecast(
     if known is None:
         where = "saec.measure" if measured else "saec.forecast"
         raise MetricError(f"a forecast is in nats of log loss: give the metrics to {where}")
-    return curve_of(Priced.of(fields, codec, metrics, seed=seed, progress=progress), known)
+    space = Workspace(executor=executor)
+    priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, space=space)
+    return curve_of(priced, known)
 
 
 def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:

@@ -16,7 +16,8 @@ from saec.codecs.protocol import Option
 from saec.compression.budget import Ratio
 from saec.compression.plan import Priced, field_rng
 from saec.streaming.chunks import Chunk
-from saec.streaming.scratch import IN_MEMORY
+from saec.streaming.map_reduce import Executor, passes_over
+from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
@@ -174,6 +175,7 @@ def inspect(
     *,
     seed: int = 0,
     progress: bool = True,
+    executor: Executor | None = None,
 ) -> Inspection:
     """Look into tables: how heavy their tails are, how many directions they use, and what each
     would get of the bytes at a compression ratio.
@@ -186,6 +188,7 @@ def inspect(
             codec.
         seed: see :func:`saec.compress`.
         progress: show a bar on stderr for work over two seconds.
+        executor: see :func:`saec.compress`.
 
     Raises:
         BudgetError: the ratio is below 1 or cannot be reached; names the largest that can.
@@ -193,12 +196,16 @@ def inspect(
         MetricError: a metric is missing or malformed.
     """
     budget = Ratio(ratio)
-    priced = Priced.of(fields, None, metrics, seed=seed, progress=progress, budget=budget)
+    space = Workspace(executor=executor)
+    priced = Priced.of(
+        fields, None, metrics, seed=seed, progress=progress, space=space, budget=budget
+    )
+    space = Workspace(executor=priced.executor)
     chosen = priced.chosen(budget)
     known = priced.metrics
     return Inspection(
         fields=tuple(
-            _inspected(field, None if known is None else known[field.name], option, seed)
+            _inspected(field, None if known is None else known[field.name], option, seed, space)
             for field, option in zip(priced.fields, chosen, strict=True)
         ),
         in_loss_metric=known is not None,
@@ -209,9 +216,11 @@ def inspect(
     )
 
 
-def _inspected(field: Field, metric: Metric | None, option: Option, seed: int) -> InspectedField:
+def _inspected(
+    field: Field, metric: Metric | None, option: Option, seed: int, space: Workspace
+) -> InspectedField:
     once = field.census.counted(1.0)
-    survey = surveyed(field, field_rng(seed, field, 2), IN_MEMORY)
+    survey = surveyed(field, field_rng(seed, field, 2), space)
     row_map = field_map(field, survey, None if metric is None else metric.root)
     find_far = _FindFar(row_map, usual_norm(field, survey), field.census.total)
     return InspectedField(
@@ -225,7 +234,7 @@ def _inspected(field: Field, metric: Metric | None, option: Option, seed: int) -
             survey.moments, Metric.euclidean(field.dim) if metric is None else metric
         ),
         planned_nbytes=-(-option.bits // 8),
-        far_rows=field.passes.run(find_far, _farthest),
+        far_rows=passes_over(field.parts, space).run(find_far, _farthest),
         slopes=option.share,
     )
 

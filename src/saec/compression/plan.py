@@ -17,7 +17,7 @@ from saec.codecs.raw import Raw
 from saec.compression.allocation import allocate, allocate_within
 from saec.compression.budget import Budget, LossIncrease, SizeBudget, check_budget
 from saec.errors import BudgetError, OptionError
-from saec.streaming.map_reduce import Advance
+from saec.streaming.map_reduce import Advance, Executor, passes_over
 from saec.streaming.scratch import IN_MEMORY, Workspace
 from saec.tables.field import Field, check_fields
 from saec.tables.loss_metric import Metric, check_metrics
@@ -66,6 +66,7 @@ class Priced:
         seed: that everything drawn at random depends on.
         progress: whether to show bars.
         given: the metrics as they were given, with their standard errors if these are known.
+        executor: works on the fields' rows; None for this process.
     """
 
     fields: tuple[Field, ...]
@@ -75,6 +76,7 @@ class Priced:
     seed: int
     progress: bool
     given: Mapping[str, ArrayLike] | None = None
+    executor: Executor | None = None
 
     @classmethod
     def of(
@@ -95,13 +97,16 @@ class Priced:
         """
         check_request(codec, seed)
         if isinstance(fields, Priced):
-            _check_unused(codec, metrics)
+            _check_unused(codec, metrics, space.executor)
             return fields
         checked = check_fields(fields)
         known = None if metrics is None else check_metrics(checked, metrics)
         codec = codec or DEFAULT_CODEC
         _check_keys(checked, codec)
-        check_reachable(checked, budget, codec)
+        if space.executor is not None:
+            for field in checked:
+                field.take_census(passes_over(field.parts, space))
+        check_reachable(checked, budget, codec, space)
         options = tuple(
             _offered(
                 codec,
@@ -115,7 +120,7 @@ class Priced:
             )
             for field in track(checked, description="measuring fields", show=progress)
         )
-        return cls(checked, codec, known, options, seed, progress, metrics)
+        return cls(checked, codec, known, options, seed, progress, metrics, space.executor)
 
     def file_bytes(self, chosen: Sequence[Option]) -> int:
         """Bytes of the file with the fields stored as ``chosen``."""
@@ -149,7 +154,9 @@ class Priced:
         return allocate(self.options, 8 * (limit - artifact.FIXED_BYTES), names)
 
 
-def check_reachable(fields: Sequence[Field], budget: Budget | None, codec: Codec) -> None:
+def check_reachable(
+    fields: Sequence[Field], budget: Budget | None, codec: Codec, space: Workspace = IN_MEMORY
+) -> None:
     """Refuse a size that no choice can reach, before anything is measured.
 
     Raises:
@@ -160,7 +167,7 @@ def check_reachable(fields: Sequence[Field], budget: Budget | None, codec: Codec
     limit = _limit(budget, fields)
     size = artifact.FIXED_BYTES + sum(
         min(
-            artifact.entry_bytes(one.least(field).entry)
+            artifact.entry_bytes(one.least(field, space).entry)
             for one in ((codec, Raw()) if field.keys is None else (codec,))
         )
         for field in fields
@@ -221,6 +228,7 @@ def measure(
     metrics: Mapping[str, ArrayLike] | None = None,
     seed: int = 0,
     progress: bool = True,
+    executor: Executor | None = None,
 ) -> Priced:
     """Measure once what :func:`inspect`, :func:`forecast` and :func:`compress` of ``saec`` need.
 
@@ -233,16 +241,20 @@ def measure(
         metrics: as of :func:`saec.torch.loss_metrics`.
         seed: random seed.
         progress: show bars on stderr for work over two seconds.
+        executor: works on the rows, also when the result is coded.
 
     Raises:
         FieldError: names are not unique, or there are no fields.
         MetricError: a metric is missing or malformed.
     """
-    return Priced.of(fields, codec, metrics, seed=seed, progress=progress)
+    space = Workspace(executor=executor)
+    return Priced.of(fields, codec, metrics, seed=seed, progress=progress, space=space)
 
 
-def _check_unused(codec: Codec | None, metrics: Mapping[str, ArrayLike] | None) -> None:
-    for name, value in (("codec", codec), ("metrics", metrics)):
+def _check_unused(
+    codec: Codec | None, metrics: Mapping[str, ArrayLike] | None, executor: Executor | None
+) -> None:
+    for name, value in (("codec", codec), ("metrics", metrics), ("executor", executor)):
         if value is not None:
             raise OptionError(f"these fields are measured already: give {name} to saec.measure")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from saec.codecs.protocol import Codec, Coded
+from saec.codecs.protocol import Codec, Coded, Option
 from saec.compression.budget import Budget, check_budget
 from saec.compression.fingerprint import fingerprint
 from saec.compression.plan import DEFAULT_CODEC, CodecChoice, Priced, check_request, field_rng
@@ -18,11 +19,12 @@ from saec.errors import OptionError
 from saec.format.compressed import Compressed
 from saec.format.load import load
 from saec.format.permutation_file import permutation_path, remove_permutations, save_permutations
+from saec.streaming.map_reduce import Executor
 from saec.streaming.scratch import IN_MEMORY, Workspace, held_bytes
 from saec.tables.field import Field, check_fields
 from saec.util.progress import bar
 
-__all__ = ["compress", "compress_priced"]
+__all__ = ["compress", "compress_chosen", "compress_priced"]
 
 
 def compress(
@@ -35,6 +37,7 @@ def compress(
     progress: bool = True,
     out: str | os.PathLike[str] | None = None,
     memory: int | str | None = None,
+    executor: Executor | None = None,
 ) -> Compressed:
     """Compress ``fields`` so that the artifact, as saved, stays within ``budget``.
 
@@ -55,6 +58,8 @@ def compress(
             renumbered, ``<out>.permutation.safetensors`` gets the old ids.
         memory: with ``out``, what the process may take, in bytes or as ``"2GB"``; rows of a head
             that do not fit are read again for each iteration. None for no limit.
+        executor: works on the rows, as a :class:`saec.distributed.DaskExecutor`; None for this
+            process. The result is the same, to the last bit.
 
     Bits go where they lower the loss, or without metrics the frequency-weighted squared error,
     most. A field that would not get smaller stays as it is.
@@ -77,7 +82,10 @@ def compress(
     if out is None:
         if memory is not None:
             raise OptionError(f"memory={memory!r} needs out: a result in memory has no limit")
-        priced = Priced.of(fields, codec, metrics, seed=seed, progress=progress, budget=budget)
+        space = Workspace(executor=executor)
+        priced = Priced.of(
+            fields, codec, metrics, seed=seed, progress=progress, space=space, budget=budget
+        )
         return compress_priced(priced, budget)
     assert not isinstance(fields, Priced), "it was refused"
     asked = codec or DEFAULT_CODEC
@@ -90,7 +98,7 @@ def compress(
             metrics,
             seed=seed,
             progress=progress,
-            space=run.space(0),
+            space=replace(run.space(0), executor=executor),
             budget=budget,
         )
         result = compress_priced(priced, budget, run)
@@ -113,12 +121,19 @@ def _held(memory: int | str, fields: Sequence[Field], codec: Codec) -> int:
 def compress_priced(
     priced: Priced, budget: Budget | None, run: Resumable | None = None
 ) -> Compressed:
-    """Choose within the budget and code, each field once over all starts of a ``run``."""
+    """Choose within the budget and code; see :func:`compress_chosen`."""
+    return compress_chosen(priced, priced.chosen(budget), run)
+
+
+def compress_chosen(
+    priced: Priced, chosen: Sequence[Option], run: Resumable | None = None
+) -> Compressed:
+    """Code the fields as chosen, each once over all starts of a ``run``."""
     coded: list[Coded] = []
-    chosen = priced.chosen(budget)
     with bar("coding fields", len(priced.fields), priced.progress) as shown:
         for number, (field, option) in enumerate(zip(priced.fields, chosen, strict=True)):
             space = IN_MEMORY if run is None else run.space(number)
+            space = replace(space, executor=priced.executor)
             choice: CodecChoice = option.choice
             rng = field_rng(priced.seed, field, 1)
             code = partial(choice.encode, field, rng, shown.advance, space)

@@ -40,7 +40,7 @@ def renumber(
         frequencies: (n,) counts in a file that the workers see, as a memory map or rows; or a few.
         client: see :func:`~saec.distributed.connect`.
         out: a .npy file, in whose folder the workers can write. None for memory.
-        readers: see :func:`~saec.distributed.spread`.
+        readers: see :class:`~saec.distributed.DaskExecutor`.
         progress: show a bar.
 
     Returns:

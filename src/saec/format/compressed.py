@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import saec.artifact as artifact
 from saec.errors import ArtifactError, FieldError, did_you_mean
+from saec.format.bags import Bags, Mode, bags_of
 from saec.format.compressed_field import SIZE_HEADING, CompressedField, size_cells
 from saec.format.model_size import ModelSize
-from saec.format.native_lookup import Bags, LookupTable, Mode, bags_of, gather, output_dtype
+from saec.format.native_lookup import LookupTable, gather, output_dtype
 from saec.format.permutation_file import (
     permutation_path,
     remove_permutations,

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 import saec.artifact as artifact
 from saec.bits.packing import whole_ids
 from saec.errors import ArtifactError
-from saec.format.native_lookup import Bags, LookupTable, Mode, bags_of, gather, output_dtype
+from saec.format.bags import Bags, Mode, bags_of
+from saec.format.native_lookup import LookupTable, gather, output_dtype
 from saec.format.permutation_file import SavedPermutation
 from saec.format.tier_layout import MOST_ROWS
 from saec.tables.field import WEIGHT_DTYPES

@@ -13,23 +13,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, NamedTuple, NoReturn
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 import saec._native as _native
 from saec._native import LookupTable
-from saec.bits.packing import whole_ids
 from saec.errors import ArtifactError, IdError
+from saec.format.bags import MODES, Bags
 from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 
-__all__ = ["Bags", "LookupTable", "Mode", "RowRun", "bags_of", "gather", "run_table", "tier_table"]
-
-Mode = Literal["sum", "mean", "max"]
-MODES = get_args(Mode)
+__all__ = [
+    "LookupTable",
+    "PoolRequest",
+    "RowRun",
+    "gather",
+    "run_table",
+    "tier_table",
+]
 
 # Types of stored rows by the numbers that the core knows them by; rows come out as the first three.
 ELEMENTS = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.int8)))
@@ -142,41 +146,49 @@ def tier_table(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Bags:
-    """Ids of one field, checked but for their range, and how to reduce their rows.
+class PoolRequest(NamedTuple):
+    """One field's part of a native lookup: what the core's struct of this name holds, in its order.
 
-    ids: (m,) int32 or int64; offsets: (bags,) int64, None if each id is by itself; weights: (m,)
-    float32 or None.
+    Addresses are those of contiguous arrays that live until the lookup has ended; 0 for none.
+
+    table: that the rows come from; ids: address of int64, or int32 unless ``wide``; id_step: from
+    one id to the next, in ids; count: of the ids; offsets: address of int64; bags: rows that come
+    out; weights: address of float32; mode: place in :data:`MODES`; skipped: id that is left out, or
+    -1; out: address of the first row; stride: bytes from one row to the next.
     """
 
-    ids: NDArray[np.integer]
-    offsets: NDArray[np.int64] | None = None
-    weights: NDArray[np.float32] | None = None
-    mode: Mode = "sum"
+    table: LookupTable
+    ids: int
+    wide: bool
+    id_step: int
+    count: int
+    offsets: int
+    bags: int
+    weights: int
+    mode: int
+    skipped: int
+    out: int
+    stride: int
 
-    @property
-    def count(self) -> int:
-        """Number of rows that come out."""
-        return len(self.ids if self.offsets is None else self.offsets)
+    @classmethod
+    def of(
+        cls,
+        table: LookupTable,
+        ids: tuple[int, int, int],
+        bags: tuple[int, int],
+        weights: int,
+        mode: str,
+        out: tuple[int, int],
+        skipped: int = -1,
+    ) -> PoolRequest:
+        """From addresses, each with what belongs to it.
 
-
-def bags_of(
-    ids: ArrayLike,
-    offsets: ArrayLike,
-    per_sample_weights: ArrayLike | None,
-    mode: Mode,
-    place: str,
-) -> Bags:
-    """Check all but whether ids and offsets are in range; see :meth:`CompressedField.pool`."""
-    if mode not in MODES:
-        raise ValueError(f"mode is sum, mean or max, not {mode!r}")
-    flat = whole_ids(ids, place).reshape(-1)
-    starts = _checked_offsets(offsets, len(flat), place)
-    weights = None
-    if per_sample_weights is not None:
-        weights = _checked_weights(per_sample_weights, len(flat), mode)
-    return Bags(flat, starts, weights, mode)
+        ids: address, bytes of one, and how many; bags: address of the offsets, and how many rows
+        come out; out: address and stride.
+        """
+        first, width, count = ids
+        number = MODES.index(mode)
+        return cls(table, first, width == 8, 1, count, *bags, weights, number, skipped, *out)
 
 
 def gather(
@@ -203,31 +215,21 @@ def gather(
     address, stride = out.__array_interface__["data"][0], out.strides[0]
     requests = []
     for table, field in zip(tables, bags, strict=True):
-        requests.append(_request(table, field, address, stride))
+        requests.append(
+            PoolRequest.of(
+                table,
+                (_address(field.ids), field.ids.itemsize, len(field.ids)),
+                (_address(field.offsets), field.count),
+                _address(field.weights),
+                field.mode,
+                (address, stride),
+            )
+        )
         address += table.dim * out.itemsize
     failure = _native.pool(requests, ELEMENTS.index(out.dtype), threads)
     if failure[0]:
         number = failure[1]
         fail(failure, bags[number].ids, tables[number], places[number])
-
-
-def _request(
-    table: LookupTable, field: Bags, out: int, stride: int
-) -> tuple[LookupTable, int, bool, int, int, int, int, int, int, int, int, int]:
-    return (
-        table,
-        _address(field.ids),
-        field.ids.itemsize == 8,
-        1,
-        len(field.ids),
-        _address(field.offsets),
-        field.count,
-        _address(field.weights),
-        MODES.index(field.mode),
-        -1,
-        out,
-        stride,
-    )
 
 
 def _address(array: NDArray[Any] | None) -> int:
@@ -256,22 +258,3 @@ def output_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if wanted not in _OUTPUTS:
         raise ValueError(f"rows are float32, float16 or bfloat16, not {wanted}")
     return wanted
-
-
-def _checked_offsets(offsets: ArrayLike, count: int, place: str) -> NDArray[np.int64]:
-    starts = np.asarray(offsets)
-    if starts.ndim != 1 or (starts.size and starts.dtype.kind not in "iu"):
-        raise IdError(f"{place}: offsets must be a vector of integers")
-    starts = np.require(starts, np.int64, ["C", "A"])
-    if not starts.size and count:
-        raise IdError(f"{place}: {count} ids, but no bags")
-    return starts
-
-
-def _checked_weights(weights: ArrayLike, count: int, mode: Mode) -> NDArray[np.float32]:
-    factors = np.require(np.asarray(weights), np.float32, ["C", "A"])
-    if mode != "sum":
-        raise ValueError(f"per_sample_weights go with mode 'sum', not {mode!r}")
-    if factors.shape != (count,):
-        raise ValueError(f"{count} ids, but per_sample_weights of shape {factors.shape}")
-    return factors

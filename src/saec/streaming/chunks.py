@@ -24,6 +24,7 @@ __all__ = [
     "RunningCounts",
     "Task",
     "check_finite",
+    "check_float16",
     "check_frequencies",
     "check_total",
     "chunks_of",
@@ -145,6 +146,23 @@ def check_finite(name: str, weights: NDArray[Any], first: int) -> None:
         raise FieldError(
             f"field {name!r}: weights hold {float(weights[row, column])} "
             f"at row {first + row}, column {column}"
+        )
+
+
+def check_float16(name: str, largest: float, least: float = 0.0, advice: str = "") -> None:
+    """Raise FieldError unless float16 holds a field's values.
+
+    Args:
+        name: the field's.
+        largest: of the absolute values.
+        least: that ``largest`` must be, unless it is 0.
+        advice: ends the message.
+    """
+    most = float(np.finfo(np.float16).max)
+    if largest and not least <= largest <= most:
+        raise FieldError(
+            f"field {name!r}: the largest value is {largest:.3g}, but float16 holds "
+            f"{least:.2g} to {most:.5g}{advice}"
         )
 
 

@@ -14,7 +14,7 @@ from saec.streaming.bit_writes import Piece, lay, lay_and_let_go
 from saec.streaming.chunks import Chunk, RunningCounts, Task, merged
 from saec.streaming.scratch import IN_MEMORY, Workspace
 
-__all__ = ["Advance", "Held", "LocalPasses", "Merge", "Passes", "silent"]
+__all__ = ["Advance", "Executor", "Held", "LocalPasses", "Merge", "Passes", "passes_over", "silent"]
 
 T = TypeVar("T")
 
@@ -91,6 +91,13 @@ class Passes(Protocol):
         """
 
 
+class Executor(Protocol):
+    """Who works on the parts of fields: this process, or the workers of a cluster."""
+
+    def __call__(self, parts: tuple[Chunk, ...]) -> Passes:
+        """Passes over the ``parts`` of one field."""
+
+
 @dataclass(frozen=True, eq=False)
 class LocalPasses:
     """One part after the other."""
@@ -158,6 +165,11 @@ class LocalPasses:
         for part in self.parts:
             yield part, before
             before = before + counter(part)
+
+
+def passes_over(parts: tuple[Chunk, ...], space: Workspace) -> Passes:
+    """Passes by the executor of ``space``, or in this process if it has none."""
+    return LocalPasses(parts) if space.executor is None else space.executor(parts)
 
 
 @dataclass(frozen=True, eq=False)

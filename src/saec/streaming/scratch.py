@@ -1,15 +1,15 @@
-"""Where results that grow with the number of rows are put while they are made."""
+"""Where the rows of fields are worked on, and where what grows with their number is put."""
 
 from __future__ import annotations
 
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from saec.errors import ArtifactError, BudgetError
 from saec.util.atomic_file import reserve, whole_file
 from saec.util.sizes import parse_size
+
+if TYPE_CHECKING:
+    from saec.streaming.map_reduce import Executor
 
 __all__ = ["IN_MEMORY", "ShardNames", "Workspace", "held_bytes"]
 
@@ -43,17 +46,19 @@ class ShardNames:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Memory, or files of a folder.
+    """Memory, or files of a folder; and who works on the rows.
 
     Args:
         folder: of files that are mapped; None for memory.
         held: bytes that rows which are needed several times may take; more are read again.
         shards: of an artifact that workers write, where there are any.
+        executor: works on the parts of fields; None for this process.
     """
 
     folder: Path | None = None
     held: int = 1 << 60
     shards: ShardNames | None = None
+    executor: Executor | None = None
 
     def zeros(self, nbytes: int) -> NDArray[np.uint8]:
         """``nbytes`` zeros that can be written to.
@@ -72,25 +77,26 @@ class Workspace:
             raise ArtifactError(f"cannot write to {self.folder}: {error.strerror}") from error
         return mapped.view(np.ndarray)  # numpy is slow at single places of its memmap
 
-    def recalled(
-        self, what: str, name: str, compute: Callable[[], Mapping[str, NDArray[Any]]]
-    ) -> Mapping[str, NDArray[Any]]:
-        """What ``compute`` gives, or gave in an earlier run that was interrupted.
+    def recalled(self, what: str, name: str) -> Mapping[str, NDArray[Any]] | None:
+        """The arrays that :meth:`remembered` kept in an earlier run that was interrupted.
 
         Args:
-            what: it is.
-            name: of the field that it is about.
-            compute: arrays of plain dtypes by role.
+            what: they are.
+            name: of the field that they are about.
         """
-        if self.folder is None:
-            return compute()
-        path = self.folder / f"{what}-{blake2b(name.encode(), digest_size=16).hexdigest()}.npz"
-        found = _loaded(path)
-        if found is None:
-            _save(path, compute())  # and forget, so that it is not held twice
-            found = _loaded(path)
-        assert found is not None, "it was just written"
-        return found
+        return None if self.folder is None else _loaded(self._kept(self.folder, what, name))
+
+    def remembered(
+        self, what: str, name: str, arrays: Mapping[str, NDArray[Any]]
+    ) -> Mapping[str, NDArray[Any]]:
+        """``arrays`` of plain dtypes by role, kept for another run if there is a folder."""
+        if self.folder is not None:
+            _save(self._kept(self.folder, what, name), arrays)
+        return arrays
+
+    @staticmethod
+    def _kept(folder: Path, what: str, name: str) -> Path:
+        return folder / f"{what}-{blake2b(name.encode(), digest_size=16).hexdigest()}.npz"
 
 
 def _loaded(path: Path) -> Mapping[str, NDArray[Any]] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -112,27 +112,30 @@ class Field:
         return self.counts.read(0, self.vocab_size).astype(np.float64, copy=False)
 
     @cached_property
-    def passes(self) -> Passes:
-        """How the rows are worked on, part by part."""
-        return LocalPasses(chunks_of(self.name, self.rows, self.counts))
+    def parts(self) -> tuple[Chunk, ...]:
+        """The rows in the parts that are worked on at once."""
+        return chunks_of(self.name, self.rows, self.counts)
 
     @cached_property
     def census(self) -> Census:
-        """How often each frequency occurs; the first use takes a pass over the frequencies.
+        """How often each frequency occurs; the first use takes a pass over the frequencies in this
+        process, unless :meth:`take_census` did before.
 
         Raises:
             FieldError: a frequency is negative or not finite, or all are zero.
         """
-        census = self.passes.run(take_census, join_censuses)
+        return self._counted(LocalPasses(self.parts))
+
+    def take_census(self, passes: Passes) -> None:
+        """Have :attr:`census` made by ``passes`` over :attr:`parts`, unless it is known; errors as
+        there."""
+        if "census" not in vars(self):
+            self.census = self._counted(passes)
+
+    def _counted(self, passes: Passes) -> Census:
+        census = passes.run(take_census, join_censuses)
         check_total(self.name, census.total, census.rows)
         return census
-
-    def worked_on(self, passes: Callable[[tuple[Chunk, ...]], Passes]) -> Field:
-        """The same field, whose parts are worked on in another way."""
-        other = Field(self.name, self.weights, self.counts)
-        other.keys = self.keys
-        other.passes = passes(other.passes.parts)
-        return other
 
 
 def check_fields(fields: Iterable[Field]) -> tuple[Field, ...]:

@@ -24,9 +24,9 @@ from saec.torch.model.call import (
     check_repeatable,
 )
 from saec.torch.model.count_lookups import count_lookups, with_unseen
-from saec.torch.model.find_tables import Ranges, named_tables
+from saec.torch.model.find_tables import Ranges, named_tables, only
 from saec.torch.model.overlooked import model_bytes
-from saec.torch.model.replace import replace_embeddings_
+from saec.torch.model.replace import replace_tables_
 
 __all__ = ["compress_"]
 
@@ -109,27 +109,27 @@ def compress_(
             "each id of the log by its field's new_ids, and call "
             "saec.torch.replace_embeddings_(model, result, renumbered=True)"
         )
-    named_tables(model, None if frequencies is None else set(frequencies), ranges or {})
+    tables = named_tables(model, None if frequencies is None else set(frequencies), ranges or {})
     if frequencies is None:
         check_repeatable(batches, "batches")
     known = None
     if calibration is not None:
-        known = Comparison(model, calibration, loss_fn, ranges, labelled=True)
+        known = Comparison(model, tables, calibration, loss_fn, labelled=True)
     elif isinstance(budget, LossIncrease) and unseen is None:
-        known = Comparison(model, batches, loss_fn, ranges, labelled=False)
+        known = Comparison(model, tables, batches, loss_fn, labelled=False)
     if frequencies is None:
-        frequencies = count_lookups(model, batches, ranges, progress=progress)
+        frequencies = count_lookups(model, tables, batches, progress=progress)
     for labelled, name in ((calibration, "calibration"), (unseen, "unseen")):
         if labelled is not None:
             check_repeatable(labelled, name)
-            frequencies = with_unseen(frequencies, model, labelled, ranges)
+            frequencies = with_unseen(frequencies, model, tables, labelled)
     priced, _ = priced_tables(
         model,
+        tables,
         batches,
         loss_fn,
         frequencies,
         codec,
-        ranges,
         seed=seed,
         progress=progress,
         budget=budget,
@@ -138,7 +138,7 @@ def compress_(
     result = _compressed(priced, budget, known)
     before = model_bytes(model)
     result.model_size = ModelSize(before, before - result.original_nbytes + result.nbytes)
-    replace_embeddings_(model, result, ranges)
+    replace_tables_(model, only(tables, result), result)
     return result
 
 

@@ -1,4 +1,7 @@
-"""Progress bars, at a terminal or in a notebook only, and only for work worth watching."""
+"""Progress bars, at a terminal or in a notebook only, and only for work worth watching.
+
+They need rich, which the extra ``progress`` installs; without it nothing is shown.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,11 @@ from collections.abc import Iterable, Iterator, Sized
 from functools import cache
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 __all__ = ["Bar", "bar", "track"]
 
@@ -90,11 +87,11 @@ def bar(description: str, total: float | None = None, show: bool = True) -> Bar:
     Args:
         description: what is being done, shown before the bar.
         total: units of work, or None if unknown.
-        show: False keeps silent; so does a stderr that is neither a terminal nor a notebook's, and
-            a notebook without ipywidgets.
+        show: False keeps silent; so does a stderr that is neither a terminal nor a notebook's, a
+            notebook without ipywidgets, and an environment without rich.
     """
     return Bar(
-        _rich_progress() if show and (_at_terminal() or _in_notebook()) else None,
+        _rich_progress() if show and _has_rich() and (_at_terminal() or _in_notebook()) else None,
         description,
         total,
     )
@@ -112,23 +109,41 @@ def track(
             progress.advance()
 
 
+@cache
+def _has_rich() -> bool:
+    return find_spec("rich") is not None
+
+
 def _at_terminal() -> bool:
     # Not rich's is_terminal, which FORCE_COLOR turns on for pipes and log files too.
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _in_notebook() -> bool:
+    from rich.console import Console
+
     # Rich warns in every notebook that lacks the widgets.
     return Console().is_jupyter and find_spec("ipywidgets") is not None
 
 
 @cache
 def _console() -> Console:
+    from rich.console import Console
+
     # One console for all bars: rich stacks nested displays that share a console.
     return Console(stderr=True)
 
 
 def _rich_progress() -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     return Progress(
         TextColumn("{task.description}", markup=False),  # field names may hold brackets
         BarColumn(),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.bits.elias_fano import starts_bytes
-from saec.clustering.lloyd import kmeans
+from saec.clustering.kmeans import kmeans
 from saec.clustering.points import ArrayPoints
 from saec.clustering.scalar import Scalars, scalar_codebooks
 from saec.codecs.axes.quantizer import Coder

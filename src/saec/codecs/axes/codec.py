@@ -20,16 +20,15 @@ from saec.codecs.axes.encode import (
     STARTS,
     EncodeTiers,
     keeps_ids,
+    order_rows,
 )
-from saec.codecs.axes.joined_tails import joined_tails, layouts
 from saec.codecs.axes.keyed import keyed_options
 from saec.codecs.axes.keyed_choice import KeyedChoice, keyed_least
 from saec.codecs.axes.keyed_encode import encode_keyed
 from saec.codecs.axes.lagrangian import Layered
-from saec.codecs.axes.placing import placing_of, with_tiers
+from saec.codecs.axes.layouts import joined_tails, layouts, placing_of, with_tiers
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.slope_costs import FieldSlopes
-from saec.codecs.axes.sort_by_code import order_rows
 from saec.codecs.moments_and_samples import (
     Sample,
     lost_by_far_rows,
@@ -43,7 +42,7 @@ from saec.format.compressed_field import CompressedField
 from saec.format.tier_index import ORDERS, Order, TierIndex
 from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField
-from saec.streaming.map_reduce import Advance
+from saec.streaming.map_reduce import Advance, passes_over
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import ByRank, Placing
 from saec.tables.field import Field
@@ -119,15 +118,15 @@ class Axes:
         """Layouts on offer; see :class:`~saec.codecs.protocol.Codec`."""
         if field.keys is not None:
             return keyed_options(field, metric, rng, space)
-        placing = placing_of(field, self.order)
+        placing = placing_of(field, self.order, space)
         seed = int(rng.integers(1 << 63))
         survey = survey_of(field, placing, _SAMPLED_ROWS, seed, space)
         row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
         total = field.census.total
         far = lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
-        survey = near_survey(field, survey, row_map)
+        survey = near_survey(field, survey, row_map, space)
         frame = Frame.of(survey.moments, Metric.euclidean(field.dim) if metric is None else metric)
-        slopes = FieldSlopes.of(field, metric, survey, frame, placing, row_map)
+        slopes = FieldSlopes.of(field, metric, survey, frame, placing, row_map, space)
         rows = [
             _tier_rows(sample, frame, int(count), total)
             for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
@@ -164,11 +163,11 @@ class Axes:
             for choice in choices
         ]
 
-    def least(self, field: Field) -> CompressedField:
+    def least(self, field: Field, space: Workspace) -> CompressedField:
         """Every row at the mean; see :class:`~saec.codecs.protocol.Codec`."""
         if field.keys is not None:
             return keyed_least(field)
-        placing = placing_of(field, self.order)
+        placing = placing_of(field, self.order, space)
         kept = keeps_ids(placing)
         layout = Layout(field.vocab_size, ((),) * (1 if kept else len(placing.bounds) - 1))
         return TieredField(
@@ -192,10 +191,11 @@ class Axes:
     ) -> Coded:
         """Code every row by the tables of a :class:`AxesChoice`, or of a ``KeyedChoice``."""
         if isinstance(choice, KeyedChoice):
-            return encode_keyed(field, choice, advance)
+            return encode_keyed(field, choice, advance, space)
         assert isinstance(choice, AxesChoice)
         layout, tiers = choice.layout(field.vocab_size), choice.layered.tiers
-        frame, placing, passes = choice.frame, choice.placing, field.passes
+        frame, placing = choice.frame, choice.placing
+        passes = passes_over(field.parts, space)
         ordering = None
         if layout.any_ordered:
             ordering = order_rows(passes, frame, placing, layout, tiers, choice.row_map)

@@ -57,7 +57,7 @@ def keyed_options(
     row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
     total = field.census.total
     far = lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
-    survey = near_survey(field, survey, row_map)
+    survey = near_survey(field, survey, row_map, space)
     default = _default_row(field, survey)
     frame = Frame.of(
         _about(survey.moments, default), Metric.euclidean(field.dim) if metric is None else metric

@@ -23,7 +23,8 @@ from saec.format.key_strings import KeyStrings
 from saec.keys.building import build_function
 from saec.keys.static_function import StaticFunction
 from saec.streaming.chunks import Chunk
-from saec.streaming.map_reduce import Advance
+from saec.streaming.map_reduce import Advance, passes_over
+from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.field_keys import FieldKeys
 
@@ -172,11 +173,13 @@ def _none(unstored: float, occurrences: float) -> StoredRows:
     )
 
 
-def encode_keyed(field: Field, choice: KeyedChoice, advance: Advance) -> Coded:
+def encode_keyed(field: Field, choice: KeyedChoice, advance: Advance, space: Workspace) -> Coded:
     """Code every row that is worth its bits, within the bytes that ``choice`` allows."""
     assert field.keys is not None, "fields without keys are coded otherwise"
     task = _EncodeKeys(choice, field.keys, field.census.total)
-    rows = field.passes.run(task, StoredRows.join, counter=choice.placing, advance=advance)
+    rows = passes_over(field.parts, space).run(
+        task, StoredRows.join, counter=choice.placing, advance=advance
+    )
     limit = choice.function_bytes
     rows = _within(rows, limit)
     function = _built(rows)

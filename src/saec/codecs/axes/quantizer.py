@@ -13,7 +13,7 @@ from saec.clustering.scalar import nearest_scalars
 from saec.format.code_part import CodePart
 from saec.format.tiered_field import part_coordinates
 
-__all__ = ["Coder"]
+__all__ = ["Coder", "evenly_spaced", "within_float16"]
 
 _LARGEST = float(np.finfo(np.float16).max)
 _LEAST_STEP = float(np.finfo(np.float16).tiny)  # smaller ones lose digits
@@ -39,8 +39,7 @@ class Coder:
     @classmethod
     def table(cls, centers: NDArray[np.floating[Any]], bits: int) -> Coder:
         """Up to ``2**bits`` centers (k,) ascending, or (k, axes)."""
-        # Rows that hardly count may lie beyond what float16 holds.
-        rows = centers.reshape(len(centers), -1).clip(-_LARGEST, _LARGEST).astype(np.float16)
+        rows = within_float16(centers.reshape(len(centers), -1))
         if rows.shape[1] == 1:
             rows = np.unique(rows)[:, None]  # rounding may have made neighbours equal
         missing = (1 << bits) - len(rows)
@@ -50,10 +49,8 @@ class Coder:
     @classmethod
     def grid(cls, low: float, high: float, bits: int) -> Coder | None:
         """Evenly spaced values from ``low`` to ``high``; None if float16 cannot space them."""
-        step = (high - low) / ((1 << bits) - 1)
-        if abs(low) > _LARGEST or not _LEAST_STEP <= step <= _LARGEST:
-            return None
-        return cls(CodePart("grid", bits), np.array([low, step], dtype=np.float16))
+        values = evenly_spaced(low, (high - low) / ((1 << bits) - 1))
+        return None if values is None else cls(CodePart("grid", bits), values)
 
     def assign(
         self, coordinates: NDArray[np.float32], scale: NDArray[np.float64]
@@ -79,3 +76,16 @@ class Coder:
     def decode(self, codes: NDArray[np.uint32]) -> NDArray[np.float32]:
         """Coordinates of ``codes`` (m,), as (m, axes)."""
         return part_coordinates(self.part, self.values, codes)
+
+
+def within_float16(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
+    """``values`` rounded to float16. Rows that hardly count may lie beyond what it holds, and get
+    its largest value."""
+    return values.clip(-_LARGEST, _LARGEST).astype(np.float16)
+
+
+def evenly_spaced(low: float, step: float) -> NDArray[np.float16] | None:
+    """Offset and step of a grid, (2,); None if float16 does not hold them with all digits."""
+    if abs(low) > _LARGEST or not _LEAST_STEP <= step <= _LARGEST:
+        return None
+    return np.array([low, step], dtype=np.float16)

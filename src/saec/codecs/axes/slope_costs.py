@@ -14,6 +14,7 @@ from saec.codecs.axes.lagrangian import Layered
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, JoinedMoves, Moves, slopes_of
 from saec.codecs.moments_and_samples import Survey
+from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
@@ -47,6 +48,7 @@ class FieldSlopes:
         frame: Frame,
         placing: Placing,
         row_map: RowMap,
+        space: Workspace,
     ) -> FieldSlopes | None:
         """Measure them, in one pass over the field's rows; None if the metric has no gradients on
         unseen rows."""
@@ -61,7 +63,7 @@ class FieldSlopes:
             weights = weights / weights.sum()
             shapes.append(AxisFunctions.of(coordinates, weights))
             moves.append(Moves.of(shapes[-1], coordinates, weights))
-        tiers = slopes_of(field, metric.unseen, frame, placing, row_map, shapes)
+        tiers = slopes_of(field, metric.unseen, frame, placing, row_map, shapes, space)
         return cls(tuple(tiers), tuple(moves), _share(tiers, [each.widths for each in shapes]))
 
     def priced(self, tiers: Sequence[TierOffers]) -> list[TierOffers]:

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.clustering.points import ArrayPoints
+from saec.codecs.axes.quantizer import evenly_spaced, within_float16
 from saec.format.keyed_layout import SymbolPart, grid_values
 
 __all__ = ["LENGTH_BITS", "SymbolCoder", "grid_coder", "symbol_means", "table_coder"]
 
 LENGTH_BITS = 8  # that a stored length takes
 _VALUE_BITS = 16
-_LARGEST = float(np.finfo(np.float16).max)
-_LEAST_STEP = float(np.finfo(np.float16).tiny)
 _MOST_GRID = 1024  # symbols, whose values float16 can space evenly
 _MOST_RICE = 8
 
@@ -82,8 +81,7 @@ def symbol_means(
 
 def table_coder(means: Floats, lengths: NDArray[np.int64]) -> SymbolCoder:
     """A table of these ``means`` (symbols, axes)."""
-    values = means.clip(-_LARGEST, _LARGEST).astype(np.float16)
-    return SymbolCoder(SymbolPart(*means.shape), values.ravel(), lengths)
+    return SymbolCoder(SymbolPart(*means.shape), within_float16(means).ravel(), lengths)
 
 
 def grid_coder(low: float, step: float, counts: Floats) -> SymbolCoder | None:
@@ -91,8 +89,8 @@ def grid_coder(low: float, step: float, counts: Floats) -> SymbolCoder | None:
 
     None where float16 cannot space the values, or codewords would be too long.
     """
-    values = np.array([low, step], dtype=np.float16) if abs(low) < _LARGEST else None
-    if values is None or not _LEAST_STEP <= step < _LARGEST or len(counts) > _MOST_GRID:
+    values = evenly_spaced(low, step)
+    if values is None or len(counts) > _MOST_GRID:
         return None
     middle = int(counts.argmax())
     found = [_rice(len(counts), rice, middle) for rice in range(_MOST_RICE)]

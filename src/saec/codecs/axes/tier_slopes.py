@@ -17,6 +17,8 @@ from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.quantizer import Coder
 from saec.streaming.chunks import Chunk
+from saec.streaming.map_reduce import passes_over
+from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
 from saec.tables.unseen_gradients import UnseenGradients
@@ -168,6 +170,7 @@ def slopes_of(
     placing: Placing,
     row_map: RowMap,
     shapes: Sequence[AxisFunctions],
+    space: Workspace,
 ) -> list[Estimate]:
     """For each tier the mean products (rank, 3) of gradients on unseen rows and functions, in nats
     per unit of the coordinates; in one pass over the field's rows.
@@ -175,7 +178,7 @@ def slopes_of(
     A code of :meth:`Moves.by` changes the loss by the sum of its products with these.
     """
     task = _TakeSlopes(unseen, frame, placing, row_map, tuple(shapes))
-    return field.passes.run(task, _added, counter=placing)
+    return passes_over(field.parts, space).run(task, _added, counter=placing)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,7 @@ import numpy as np
 from saec.artifact import entry_bytes
 from saec.bits.packing import PackedCodes, bits_for, packed_bytes
 from saec.clustering.headtail import HeadPoints, head_size
-from saec.clustering.lloyd import Clustering, kmeans
-from saec.clustering.seeding import Seeding
+from saec.clustering.kmeans import Clustering, Seeding, kmeans
 from saec.codecs.clusters.choice import ClustersChoice, of_size_one
 from saec.codecs.clusters.distortion_curve import (
     MOST_JUDGED,
@@ -31,11 +30,12 @@ from saec.codecs.clusters.distortion_curve import (
 from saec.codecs.clusters.encode import CODES, EncodeClusters
 from saec.codecs.moments_and_samples import lost_by_far_rows
 from saec.codecs.protocol import Coded, Option, split
-from saec.errors import FieldError, OptionError
+from saec.errors import OptionError
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook, CodebookDtype
 from saec.format.compressed_field import CompressedField
-from saec.streaming.map_reduce import Advance, silent
+from saec.streaming.chunks import check_float16
+from saec.streaming.map_reduce import Advance, passes_over, silent
 from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
@@ -158,7 +158,7 @@ class Clusters:
             for choice in [replace(whole, clusters=int(clusters), rank=rank)]
         ]
 
-    def least(self, field: Field) -> CompressedField:
+    def least(self, field: Field, space: Workspace) -> CompressedField:
         """The clusters asked for, or one; see :class:`~saec.codecs.protocol.Codec`."""
         if self.clusters is not None:
             return self._planned(field, self._fixed_clusters(field), field.dim)
@@ -185,7 +185,7 @@ class Clusters:
         # Rounding may have taken all rows from a cluster.
         codebook = codebook.keep(head.used(choice.row_map.full(codebook.values)))
         bits = bits_for(codebook.clusters)
-        lost, tensors = field.passes.lay(
+        lost, tensors = passes_over(field.parts, space).lay(
             EncodeClusters(codebook.values, bits, choice.row_map, self.radius_share, self.groups),
             sum,
             {CODES: packed_bytes(field.vocab_size, bits)},
@@ -220,14 +220,9 @@ class Clusters:
 
     def _check_range(self, field: Field, largest: float) -> None:
         """Whether the codebook's dtype holds values of up to ``largest``."""
-        if self.codebook != "float16" or not largest:
-            return
-        half = np.finfo(np.float16)
-        if not float(half.tiny) <= largest <= float(half.max):
-            raise FieldError(
-                f"field {field.name!r}: the largest value is {largest:.3g}; codebooks of float16 "
-                f"hold {half.tiny:.2g} to {half.max:.5g}: take codebook='float32' or 'int8'"
-            )
+        if self.codebook == "float16":
+            least = float(np.finfo(np.float16).tiny)  # smaller values lose digits
+            check_float16(field.name, largest, least, ": take codebook='float32' or 'int8'")
 
     def _bits(self, field: Field, choice: ClustersChoice) -> int:
         return 8 * entry_bytes(self._planned(field, choice.clusters, choice.rank).entry)

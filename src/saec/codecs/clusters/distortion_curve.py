@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.clustering.headtail import ranked
-from saec.clustering.lloyd import Clustering
+from saec.clustering.kmeans import Clustering
 from saec.clustering.points import ArrayPoints
 from saec.clustering.rowmap import RowMap
 from saec.codecs.moments_and_samples import Survey, median_norm, row_map_of, survey_of
@@ -88,11 +88,10 @@ def measure_curves(
         row_map: takes centroids to where these are.
         space: remembers what was measured.
     """
-
-    def measured() -> dict[str, NDArray[Any]]:
-        return _measured(judged, row_map, learn, store, worth, most)
-
-    arrays = space.recalled("curves", name, measured)
+    arrays = space.recalled("curves", name)
+    if arrays is None:
+        found = _measured(judged, row_map, learn, store, worth, most)
+        arrays = space.remembered("curves", name, found)
     curves = {}
     for rank in worth(most):
         known = np.isfinite(arrays[f"{rank}"])

@@ -13,11 +13,12 @@ from saec.compression.budget import LossIncrease
 from saec.compression.forecast import Forecast, curve_of
 from saec.compression.run import compress_priced
 from saec.errors import DataError
+from saec.torch.measure.labels import check_loss_fn
 from saec.torch.measure.loss_increase import Comparison
 from saec.torch.measure.plan_tables import priced_tables
 from saec.torch.model.call import Batches, Loss, check_repeatable
 from saec.torch.model.count_lookups import count_lookups, with_unseen
-from saec.torch.model.find_tables import Ranges
+from saec.torch.model.find_tables import Ranges, named_tables
 
 __all__ = ["forecast"]
 
@@ -63,28 +64,30 @@ def forecast(
         BudgetError, DataError, FieldError, MetricError, ModuleError: see
             :func:`saec.torch.compress_` and :func:`saec.forecast`.
     """
+    check_loss_fn(loss_fn)
     if frequencies is None:
         check_repeatable(batches, "batches")
     if calibration is None and unseen is None:
         raise DataError(
             "a forecast for unseen rows needs labels of such rows: give calibration or unseen"
         )
+    tables = named_tables(model, None if frequencies is None else set(frequencies), ranges or {})
     known = None
     if calibration is not None:
-        known = Comparison(model, calibration, loss_fn, ranges, labelled=True)
+        known = Comparison(model, tables, calibration, loss_fn, labelled=True)
     if frequencies is None:
-        frequencies = count_lookups(model, batches, ranges, progress=progress)
+        frequencies = count_lookups(model, tables, batches, progress=progress)
     for labelled, name in ((calibration, "calibration"), (unseen, "unseen")):
         if labelled is not None:
             check_repeatable(labelled, name)
-            frequencies = with_unseen(frequencies, model, labelled, ranges)
+            frequencies = with_unseen(frequencies, model, tables, labelled)
     priced, metrics = priced_tables(
         model,
+        tables,
         batches,
         loss_fn,
         frequencies,
         codec,
-        ranges,
         seed=seed,
         progress=progress,
         unseen=unseen,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +26,9 @@ from saec.torch.model.call import (
     outputs_of,
     pairs,
 )
-from saec.torch.model.find_tables import Ranges, named_tables
-from saec.torch.model.replace import is_raw, replace_embeddings_
+from saec.torch.model.find_tables import Ranges, named_tables, only
+from saec.torch.model.model_table import ModelTable
+from saec.torch.model.replace import is_raw, replace_tables_
 
 __all__ = ["Comparison", "MeasuredIncrease", "measure_loss_increase"]
 
@@ -80,7 +81,9 @@ def measure_loss_increase(
         ModuleError: ``result`` does not fit the model.
         OptionError: ``loss_fn`` is no function.
     """
-    return Comparison(model, batches, loss_fn, ranges, labelled=labelled).of(result)
+    check_loss_fn(loss_fn)
+    tables = named_tables(model, set(result), ranges or {})
+    return Comparison(model, tables, batches, loss_fn, labelled=labelled).of(result)
 
 
 class Comparison:
@@ -89,14 +92,13 @@ class Comparison:
     def __init__(
         self,
         model: nn.Module,
+        tables: Sequence[ModelTable],
         batches: Batches,
         loss_fn: Loss | None,
-        ranges: Ranges | None,
         *,
         labelled: bool,
     ) -> None:
-        check_loss_fn(loss_fn)
-        self._model, self._batches, self._ranges = model, batches, ranges
+        self._model, self._tables, self._batches = model, tables, batches
         self._loss_fn, self._logits = loss_fn, logits_by(loss_fn)
         self._labelled = labelled
         check_repeatable(batches, "batches to compare predictions on")
@@ -110,7 +112,8 @@ class Comparison:
     def of(self, result: Compressed) -> MeasuredIncrease:
         """The increase with ``result`` in place."""
         grown, examples = [], []
-        with _holding(self._model, result, self._ranges), evaluating(self._model):
+        tables = only(self._tables, result)
+        with _holding(self._model, tables, result), evaluating(self._model):
             for before, after in zip(self._before, self._outputs(), strict=True):
                 values = before.values, after.values
                 own = values[1] - values[0] if self._has_losses else _kl(*values)
@@ -181,9 +184,8 @@ def _kl(before: Tensor, after: Tensor) -> Tensor:
 
 
 @contextmanager
-def _holding(model: nn.Module, result: Compressed, ranges: Ranges | None) -> Iterator[None]:
-    """``result`` in the model, and in the end the model's own modules again."""
-    tables = named_tables(model, set(result), ranges or {})
+def _holding(model: nn.Module, tables: Sequence[ModelTable], result: Compressed) -> Iterator[None]:
+    """``result`` in place of the model's tables, and in the end its own modules again."""
     own = {m for table in tables for m in (*table.modules.values(), *table.tied.values())}
     # Of a table that ``result`` holds uncompressed, the module stays and its rows are overwritten.
     rows = [(t.weight, t.weight.detach().clone()) for t in tables if is_raw(t, result)]
@@ -194,7 +196,7 @@ def _holding(model: nn.Module, result: Compressed, ranges: Ranges | None) -> Ite
         if child in own
     ]
     try:
-        replace_embeddings_(model, result, ranges)
+        replace_tables_(model, tables, result)
         yield
     finally:
         for parent, name, child in places:

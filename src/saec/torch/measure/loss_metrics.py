@@ -26,7 +26,7 @@ from saec.torch.model.record_lookups import (
 )
 from saec.util.progress import bar
 
-__all__ = ["loss_metrics"]
+__all__ = ["loss_metrics", "metrics_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,11 +105,35 @@ def loss_metrics(
         OptionError: a number out of range, or a ``loss_fn`` that is no function.
     """
     check_loss_fn(loss_fn)
+    tables = named_tables(model, None if names is None else set(names), ranges or {})
+    return metrics_of(
+        model,
+        tables,
+        batches,
+        loss_fn,
+        examples=examples,
+        tolerance=tolerance,
+        unseen=unseen,
+        progress=progress,
+    )
+
+
+def metrics_of(
+    model: nn.Module,
+    tables: Sequence[ModelTable],
+    batches: Batches,
+    loss_fn: Loss | None,
+    *,
+    examples: int = 100_000,
+    tolerance: float = 0.01,
+    unseen: Batches | None = None,
+    progress: bool = True,
+) -> LossMetrics:
+    """The metrics of the fields of ``tables``; see :func:`loss_metrics`."""
     if examples < 1:
         raise OptionError(f"examples must be at least 1, not {examples}")
     if not tolerance >= 0:
         raise OptionError(f"tolerance must not be negative, not {tolerance}")
-    tables = named_tables(model, None if names is None else set(names), ranges or {})
     if not tables:
         raise ModuleError(f"no embedding tables to measure: {explained(model)}")
     with unchanged(model, tables):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from saec.errors import DataError, ModuleError, ModuleWarning
 from saec.torch.model.call import Batches, call, evaluating, pairs
-from saec.torch.model.find_tables import EmbeddingModule, Ranges, named_tables
+from saec.torch.model.find_tables import EmbeddingModule
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.overlooked import explained
 from saec.util.progress import track
@@ -23,7 +23,7 @@ __all__ = ["count_lookups", "with_unseen"]
 
 
 def count_lookups(
-    model: nn.Module, batches: Batches, ranges: Ranges | None = None, *, progress: bool = True
+    model: nn.Module, tables: Sequence[ModelTable], batches: Batches, *, progress: bool = True
 ) -> dict[str, NDArray[np.float64]]:
     """Count the lookups of every feature while ``batches`` pass through the model.
 
@@ -32,8 +32,8 @@ def count_lookups(
 
     Args:
         model: see :func:`saec.torch.loss_metrics`.
+        tables: of the model.
         batches: (inputs, labels) pairs, the training log.
-        ranges: joint tables, as for :func:`saec.torch.fields`.
         progress: show a bar on stderr for work over two seconds.
 
     Returns:
@@ -42,9 +42,8 @@ def count_lookups(
 
     Raises:
         DataError: the batches are empty.
-        ModuleError: a table cannot be compressed, or there is none.
+        ModuleError: there are no tables.
     """
-    tables = named_tables(model, None, ranges or {})
     if not tables:
         raise ModuleError(f"no embedding tables to count: {explained(model)}")
     counts = {table.path: torch.zeros(table.weight.shape[0]).double() for table in tables}
@@ -76,8 +75,8 @@ def count_lookups(
 def with_unseen(
     frequencies: Mapping[str, ArrayLike],
     model: nn.Module,
+    tables: Sequence[ModelTable],
     rows: Batches,
-    ranges: Ranges | None = None,
 ) -> dict[str, ArrayLike]:
     """``frequencies`` of a training log, with what only ``rows`` that it does not have look up.
 
@@ -89,10 +88,10 @@ def with_unseen(
     Args:
         frequencies: (vocab_size,) by field name.
         model: see :func:`count_lookups`.
+        tables: of the model.
         rows: batches of rows that trained no table.
-        ranges: see :func:`count_lookups`.
     """
-    later = count_lookups(model, rows, ranges, progress=False)
+    later = count_lookups(model, tables, rows, progress=False)
     return {
         name: _with_later(counts, later[name]) if name in later else counts
         for name, counts in frequencies.items()

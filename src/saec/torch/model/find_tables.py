@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from types import MethodType
 from typing import Any
@@ -27,8 +27,10 @@ __all__ = [
     "Ranges",
     "check_known",
     "fields",
+    "fields_of",
     "find_modules",
     "named_tables",
+    "only",
 ]
 
 Ranges = Mapping[str, Mapping[str, tuple[int, int]]]
@@ -68,7 +70,11 @@ def fields(
             DistributedDataParallel, or compiled.
         FieldError: weights or frequencies cannot be used.
     """
-    tables = named_tables(model, set(frequencies), ranges or {})
+    return fields_of(named_tables(model, set(frequencies), ranges or {}), frequencies)
+
+
+def fields_of(tables: Iterable[ModelTable], frequencies: Mapping[str, ArrayLike]) -> list[Field]:
+    """The fields of ``tables``, in their order; see :func:`fields`."""
     return [
         Field(part.name, weights[part.first : part.last], np.asanyarray(frequencies[part.name]))
         for table in tables
@@ -118,6 +124,11 @@ def named_tables(
                 "works without them)"
             )
     return [replace(table, tied=tied(model, table)) for table in chosen]
+
+
+def only(tables: Iterable[ModelTable], names: Container[str]) -> list[ModelTable]:
+    """Those of ``tables`` whose fields are among ``names``, all or none of each table."""
+    return [table for table in tables if table.parts[0].name in names]
 
 
 def find_modules(model: nn.Module) -> tuple[dict[str, dict[str, EmbeddingModule]], dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -20,7 +20,13 @@ from saec.torch.table.base import CompressedTable
 from saec.torch.table.joint import compressed_table
 from saec.torch.table.learned import LearnedTable
 
-__all__ = ["decode_embeddings_", "is_raw", "replace_embeddings_", "sync_codebooks_"]
+__all__ = [
+    "decode_embeddings_",
+    "is_raw",
+    "replace_embeddings_",
+    "replace_tables_",
+    "sync_codebooks_",
+]
 
 _CompressedModule = CompressedEmbedding | CompressedEmbeddingBag | CompressedLinear
 
@@ -69,6 +75,18 @@ def replace_embeddings_(
     """
     ranges = renamed(model, set(result), ranges or {}, names or {})
     tables = named_tables(model, set(result), ranges, readable=False)
+    replace_tables_(model, tables, result, renumbered=renumbered)
+    return model
+
+
+def replace_tables_(
+    model: nn.Module,
+    tables: Sequence[ModelTable],
+    result: Compressed,
+    *,
+    renumbered: bool = False,
+) -> None:
+    """Put ``result`` in the place of ``tables`` of the model; see :func:`replace_embeddings_`."""
     for table in tables:
         _check_shapes(table, result)
     if not renumbered:
@@ -81,7 +99,6 @@ def replace_embeddings_(
     for table in raw:
         _restore(table, result)
     _swap(model, replacements)
-    return model
 
 
 def decode_embeddings_(model: nn.Module) -> nn.Module:

@@ -121,11 +121,9 @@ def tiered_pool(
     out = table.mean.new_empty(len(bags.bounds) - 1, len(table.mean))
     if out.numel():
         options = _tiered_options(table, located)
-        if bags.mode == "max":
-            _launch_bags(_tier_kernels().tiered_max, out, ids, bags, options)
-        else:
-            options["RANK"] = _power_of_two(table.axes.shape[0])
-            _launch_bags(_tier_kernels().tiered_pool, out, ids, bags, options)
+        # The largest numbers need no block of coordinates, so that more entries fit a program.
+        options["RANK"] = 1 if bags.mode == "max" else _power_of_two(table.axes.shape[0])
+        _launch_bags(_tier_kernels().tiered_pool, out, ids, bags, options)
     return out
 
 

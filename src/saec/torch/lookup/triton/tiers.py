@@ -17,7 +17,7 @@ from saec.torch.lookup.triton.blocks import (
     weighted,
 )
 
-__all__ = ["tiered_max", "tiered_pool", "tiered_rows"]
+__all__ = ["tiered_pool", "tiered_rows"]
 
 
 @jit
@@ -172,6 +172,33 @@ def tiered_rows(
 
 
 @jit
+def _entries(
+    ids: tl.tensor,
+    weights: tl.tensor,
+    position: tl.tensor,
+    last: tl.tensor,
+    padding: tl.tensor,
+    tiers_of: tl.tensor,
+    places_of: tl.tensor,
+    vocab_size: tl.tensor,
+    layout: tl.tensor,
+    code_starts: tl.tensor,
+    starts: tl.tensor,
+    tiers: tl.tensor,
+    columns: tl.tensor,
+    STEPS: tl.constexpr,
+    ORDERED: tl.constexpr,
+) -> Any:
+    """Of the bags' entries at ``position``: weights, the layout's rows, bits and ranks of codes."""
+    found, weight = weighted(ids, weights, position, last, vocab_size, padding)
+    tier_layout, start = _placed(
+        found, position, position < last, tiers_of, places_of, layout, columns, tiers, STEPS
+    )
+    ordered = _ordered(found, tier_layout, code_starts, starts, ORDERED)
+    return weight[:, None], tier_layout, start, ordered
+
+
+@jit
 def tiered_pool(
     out: tl.tensor,
     ids: tl.tensor,
@@ -203,102 +230,93 @@ def tiered_pool(
     RANK: tl.constexpr,
     DIM: tl.constexpr,
 ) -> None:
-    """Write ``out`` (bags, dim), sums or means: of coordinates, times the axes once for a bag."""
+    """Write ``out`` (bags, dim): sums, means or the largest numbers of each bag's rows.
+
+    Coordinates are summed, and the sums multiplied by the axes once for a bag; ``RANK`` is that of
+    the block of coordinates. For the largest numbers every entry's row is decoded.
+    """
     bag = tl.program_id(0).to(tl.int64) * BAGS
     first, last, longest = bags_of(bag, bounds, bags, count, BAGS, ENTRIES)
-    every_axis = tl.arange(0, RANK)[None, :]
-    total = tl.zeros((BAGS * ENTRIES, 1), tl.float32)
-    sums = tl.zeros((BAGS * ENTRIES, RANK), tl.float32)
-    for step in range(0, longest, ENTRIES):
-        position = first + step
-        found, weight = weighted(ids, weights, position, last, vocab_size, padding)
-        tier_layout, start = _placed(
-            found, position, position < last, tiers_of, places_of, layout, columns, tiers, STEPS
-        )
-        ordered = _ordered(found, tier_layout, code_starts, starts, ORDERED)
-        found = _coordinates(
-            tier_layout[:, None],
-            start[:, None],
-            ordered[:, None],
-            every_axis,
-            rank,
-            codes,
-            values,
-            extents,
-        )
-        sums += weight[:, None] * found
-        total += weight[:, None]
-    entries = tl.sum(tl.reshape(total, (BAGS, ENTRIES)), axis=1)
-    sums = tl.sum(by_bag(sums, BAGS, ENTRIES), axis=1)
-    for left in range(0, dim, DIM):
-        rows = _added(tl.zeros((BAGS, DIM), tl.float32), entries, 0, mean, left, dim)
-        for axis in range(rank):
-            coordinates = tl.sum(tl.where(every_axis == axis, sums, 0), axis=1)
-            rows = _added(rows, coordinates, axis, axes, left, dim)
-        store_rows(out, reduced(rows, entries, MODE), bag, bags, left, dim)
-
-
-@jit
-def tiered_max(
-    out: tl.tensor,
-    ids: tl.tensor,
-    count: tl.tensor,
-    bounds: tl.tensor,
-    bags: tl.tensor,
-    weights: tl.tensor,
-    padding: tl.tensor,
-    tiers_of: tl.tensor,
-    places_of: tl.tensor,
-    vocab_size: tl.tensor,
-    codes: tl.tensor,
-    layout: tl.tensor,
-    values: tl.tensor,
-    extents: tl.tensor,
-    axes: tl.tensor,
-    mean: tl.tensor,
-    code_starts: tl.tensor,
-    starts: tl.tensor,
-    tiers: tl.tensor,
-    columns: tl.tensor,
-    rank: tl.tensor,
-    dim: tl.tensor,
-    MODE: tl.constexpr,
-    STEPS: tl.constexpr,
-    ORDERED: tl.constexpr,
-    BAGS: tl.constexpr,
-    ENTRIES: tl.constexpr,
-    DIM: tl.constexpr,
-) -> None:
-    """Write ``out`` (bags, dim), the largest numbers of each bag's rows."""
-    bag = tl.program_id(0).to(tl.int64) * BAGS
-    first, last, longest = bags_of(bag, bounds, bags, count, BAGS, ENTRIES)
-    for left in range(0, dim, DIM):
+    if MODE == "max":
+        for left in range(0, dim, DIM):
+            total = tl.zeros((BAGS * ENTRIES, 1), tl.float32)
+            largest = tl.full((BAGS * ENTRIES, DIM), float("-inf"), tl.float32)
+            for step in range(0, longest, ENTRIES):
+                weight, tier_layout, start, ordered = _entries(
+                    ids,
+                    weights,
+                    first + step,
+                    last,
+                    padding,
+                    tiers_of,
+                    places_of,
+                    vocab_size,
+                    layout,
+                    code_starts,
+                    starts,
+                    tiers,
+                    columns,
+                    STEPS,
+                    ORDERED,
+                )
+                rows = _decoded(
+                    tier_layout,
+                    start,
+                    ordered,
+                    rank,
+                    codes,
+                    values,
+                    extents,
+                    axes,
+                    mean,
+                    left,
+                    dim,
+                    DIM,
+                )
+                largest = tl.maximum(largest, tl.where(weight > 0, rows, float("-inf")))
+                total += weight
+            largest = tl.max(by_bag(largest, BAGS, ENTRIES), axis=1)
+            entries = tl.sum(tl.reshape(total, (BAGS, ENTRIES)), axis=1)
+            store_rows(out, reduced(largest, entries, MODE), bag, bags, left, dim)
+    else:
+        every_axis = tl.arange(0, RANK)[None, :]
         total = tl.zeros((BAGS * ENTRIES, 1), tl.float32)
-        largest = tl.full((BAGS * ENTRIES, DIM), float("-inf"), tl.float32)
+        sums = tl.zeros((BAGS * ENTRIES, RANK), tl.float32)
         for step in range(0, longest, ENTRIES):
-            position = first + step
-            found, weight = weighted(ids, weights, position, last, vocab_size, padding)
-            tier_layout, start = _placed(
-                found, position, position < last, tiers_of, places_of, layout, columns, tiers, STEPS
+            weight, tier_layout, start, ordered = _entries(
+                ids,
+                weights,
+                first + step,
+                last,
+                padding,
+                tiers_of,
+                places_of,
+                vocab_size,
+                layout,
+                code_starts,
+                starts,
+                tiers,
+                columns,
+                STEPS,
+                ORDERED,
             )
-            ordered = _ordered(found, tier_layout, code_starts, starts, ORDERED)
-            rows = _decoded(
-                tier_layout,
-                start,
-                ordered,
+            found = _coordinates(
+                tier_layout[:, None],
+                start[:, None],
+                ordered[:, None],
+                every_axis,
                 rank,
                 codes,
                 values,
                 extents,
-                axes,
-                mean,
-                left,
-                dim,
-                DIM,
             )
-            weight = weight[:, None]
-            largest = tl.maximum(largest, tl.where(weight > 0, rows, float("-inf")))
+            sums += weight * found
             total += weight
-        largest = tl.max(by_bag(largest, BAGS, ENTRIES), axis=1)
         entries = tl.sum(tl.reshape(total, (BAGS, ENTRIES)), axis=1)
-        store_rows(out, reduced(largest, entries, MODE), bag, bags, left, dim)
+        sums = tl.sum(by_bag(sums, BAGS, ENTRIES), axis=1)
+        for left in range(0, dim, DIM):
+            rows = _added(tl.zeros((BAGS, DIM), tl.float32), entries, 0, mean, left, dim)
+            for axis in range(rank):
+                coordinates = tl.sum(tl.where(every_axis == axis, sums, 0), axis=1)
+                rows = _added(rows, coordinates, axis, axes, left, dim)
+            store_rows(out, reduced(rows, entries, MODE), bag, bags, left, dim)

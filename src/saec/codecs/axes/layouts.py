@@ -1,0 +1,189 @@
+"""How a field's rows are cut into tiers, and the layouts of tiers that are on offer.
+
+Where ids stay, an index tells the rows of the last tier from all others. The more rows this tier
+has, the fewer ids are in the index; in return its rows are coded alike, whatever their frequency.
+So tails of several tiers may be joined.
+
+The layouts of the sweep lie on the lower convex hull, where a step may be a bit more for each row
+of the largest tier. Layouts between them use what a budget leaves of such a step for bits in other
+tiers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.codecs.axes.candidates import TierOffers, TierRows, measure_tier, sampled_shares
+from saec.codecs.axes.lagrangian import Layered, Way, sweep
+from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.slope_costs import FieldSlopes
+from saec.format.tier_index import Order, TierIndex
+from saec.format.tier_layout import tier_bounds
+from saec.streaming.chunks import Chunk
+from saec.streaming.map_reduce import passes_over
+from saec.streaming.scratch import Workspace
+from saec.streaming.strata import ByRank, InOrder, Placing
+from saec.tables.field import Field
+
+__all__ = ["joined_tails", "layouts", "mixed", "placing_of", "with_tiers"]
+
+# Ids count as sorted if rows that stand too late hold less than this share of all occurrences.
+_MISPLACED = 0.01
+_SAMPLED_ROWS = 1 << 15  # of a joined tail
+_LONG = 1 / 64  # of a layout's bits: steps that are longer are divided
+_MOST_BETWEEN = 16  # layouts
+
+
+def placing_of(field: Field, order: Order, space: Workspace) -> Placing:
+    """Rows by frequency in tiers; ids are ranks where rows stand in order of frequency."""
+    bounds = tier_bounds(field.vocab_size)
+    if field.census.descending:
+        return InOrder(bounds)
+    placing = ByRank.of(field.census, bounds, "keep" if order == "keep" else "frequency")
+    if order == "keep":
+        misplaced = passes_over(field.parts, space).run(_Misplaced(placing), sum, counter=placing)
+        if misplaced <= _MISPLACED * field.census.total:
+            return InOrder(bounds)
+    return placing
+
+
+@dataclass(frozen=True, eq=False)
+class _Misplaced:
+    """A task: occurrences of a part's rows that would be in a later tier if ids were ranks."""
+
+    placing: ByRank
+
+    def __call__(self, part: Chunk, before: NDArray[np.int64]) -> float:
+        frequencies = part.frequencies()
+        own = np.searchsorted(
+            self.placing.bounds[1:-1], np.arange(part.start, part.stop), side="right"
+        )
+        late = 0.0
+        for group in self.placing.groups(part, before):
+            late += float(frequencies[group.rows][own[group.rows] > group.stratum].sum())
+        return late
+
+
+def with_tiers(field: Field, placing: Placing, number: int) -> Placing:
+    """The same with so many tiers, the last of which takes all further rows."""
+    if number == len(placing.bounds) - 1:
+        return placing
+    return ByRank.of(field.census, tier_bounds(field.vocab_size, number), "keep")
+
+
+def joined_tails(
+    rows: Sequence[TierRows],
+    offers: Sequence[TierOffers],
+    nats: NDArray[np.float64],
+    rng: np.random.Generator,
+    slopes: FieldSlopes | None = None,
+) -> Iterator[list[TierOffers]]:
+    """What tiers may spend if those from one on are a single tier, down to one for all rows.
+
+    Args:
+        rows: of each tier.
+        offers: of each tier.
+        nats: (rank,) nats per squared error of each coordinate.
+        rng: draws the rows of which a tail is learned.
+        slopes: on unseen rows, if there are any.
+    """
+    for first in range(len(rows) - 2, -1, -1):
+        tail = _joined(rows[first:], rng)
+        judged = None if slopes is None else slopes.of_tail(first)[1]
+        yield [*offers[:first], measure_tier(tail, nats, rng, judged=judged)]
+
+
+def _joined(tiers: Sequence[TierRows], rng: np.random.Generator) -> TierRows:
+    """Samples of some tiers as one, an equal number of rows from each as far as it has them."""
+    most = _SAMPLED_ROWS // len(tiers)
+    coordinates, shares = [], []
+    for tier in tiers:
+        if len(tier.shares) <= most:
+            coordinates.append(tier.coordinates)
+            shares.append(tier.shares)
+            continue
+        chosen = np.sort(rng.choice(len(tier.shares), most, replace=False))
+        coordinates.append(tier.coordinates[chosen])
+        shares.append(sampled_shares(tier.shares, chosen))
+    count = sum(tier.count for tier in tiers)
+    return TierRows(np.concatenate(coordinates), np.concatenate(shares), count)
+
+
+def layouts(
+    field: Field, ways: Sequence[Sequence[TierOffers]], frame: Frame, indexed: bool
+) -> list[Layered]:
+    """The layouts of all ``ways`` to cut rows into tiers that are worth a plan."""
+    found: list[tuple[Layered, int]] = []
+    for tiers in ways:
+        index_bits = 8 * TierIndex.planned_bytes(field.vocab_size, len(tiers)) if indexed else 0
+        swept = sweep(tiers, 8 * field.dim * frame.stored.itemsize, frame.rest)
+        # What takes more than the table itself is not.
+        smaller = [layered for layered in swept if layered.bits < 8 * field.nbytes]
+        found += [(layered, index_bits) for layered in mixed(smaller or swept[:1])]
+    return [layered for layered, _ in (_undominated(found) if len(ways) > 1 else found)]
+
+
+def _undominated(found: Iterable[tuple[Layered, int]]) -> list[tuple[Layered, int]]:
+    """Layouts, each with the bits of its index, than which none is smaller and better."""
+    kept: list[tuple[Layered, int]] = []
+    for layered, index_bits in sorted(found, key=_size_and_nats):
+        if not kept or layered.nats < kept[-1][0].nats:
+            kept.append((layered, index_bits))
+    return kept
+
+
+def _size_and_nats(pair: tuple[Layered, int]) -> tuple[int, float]:
+    return pair[0].bits + pair[1], pair[0].nats
+
+
+def mixed(found: Sequence[Layered]) -> list[Layered]:
+    """``found``, cheapest first as of :func:`.lagrangian.sweep`, and layouts between those
+    neighbours whose sizes are far apart.
+
+    These are the smaller neighbour with some tiers coded as in other layouts.
+    """
+    ways = _Ways(found)
+    result = list(found[:1])
+    for small, large in pairwise(found):
+        step = large.bits - small.bits
+        parts = min(int(step / (_LONG * large.bits)), _MOST_BETWEEN)
+        for part in range(1, parts):
+            layout = ways.filled(small, step * part // parts)
+            if layout.nats < result[-1].nats:
+                result.append(layout)
+        result.append(large)
+    return result
+
+
+class _Ways:
+    """All ways to code each tier that occur in ``layouts``."""
+
+    def __init__(self, layouts: Sequence[Layered]) -> None:
+        pairs = {pair: None for layered in layouts for pair in enumerate(layered.ways)}
+        self._ways: list[tuple[int, Way]] = list(pairs)
+        self._tiers = np.array([tier for tier, _ in pairs], np.int64)
+        self._bits = np.array([way.bits for _, way in pairs], np.int64)
+        self._nats = np.array([way.nats for _, way in pairs])
+        self._axes = np.array([way.axes for _, way in pairs], np.int64)
+
+    def filled(self, layout: Layered, left: int) -> Layered:
+        """Spend up to ``left`` bits: again and again the way that fits and saves most per bit."""
+        chosen = list(layout.ways)
+        while True:
+            axes = max(way.axes for way in chosen)
+            step = self._bits - np.array([way.bits for way in chosen])[self._tiers]
+            step = step + layout.axis_bits * np.maximum(self._axes - axes, 0)
+            saved = np.array([way.nats for way in chosen])[self._tiers] - self._nats
+            usable = (step <= left) & (saved > 0)
+            if not usable.any():
+                return Layered(tuple(chosen), layout.axis_bits, layout.rest)
+            slope = np.where(usable, saved / np.maximum(step, 1), -np.inf)
+            best = int(np.argmax(slope))
+            tier, way = self._ways[best]
+            chosen[tier] = way
+            left -= int(step[best])

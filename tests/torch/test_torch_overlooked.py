@@ -164,7 +164,7 @@ def test_a_weight_that_the_model_computes_with_is_compressed(clustered: Make) ->
 
 
 @pytest.mark.parametrize("act", [count_lookups, loss_metrics], ids=["count", "measure"])
-def test_models_without_plain_tables_are_told_what_they_have(
+def test_errors_for_models_without_plain_tables_name_what_they_have(
     act: Callable[..., Any], clustered: Make
 ) -> None:
     def message(model: nn.Module) -> str:

@@ -32,8 +32,9 @@ help:
 	@echo "make wheel     build one, and test it in an environment that has nothing else"
 	@echo "make clean     remove the environment and everything built"
 
-# Each worker holds its own copy of the libraries: about 1 GB.
-WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
+# One more than cores, because tests of servers, clusters and processes wait for these. Each worker
+# holds its own copy of the libraries: about 1 GB.
+WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 3 ? cores + 1 : 4)))
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal

@@ -13,8 +13,8 @@ from saec import distributed
 from saec.distributed import output_windows as windows
 from saec.streaming import chunks as parts
 
-NAMES = ("user", "item", "city")
-ROWS, DIM = 6_000, 4
+NAMES = ("user", "city")
+ROWS, DIM = 3_000, 4
 PART_VALUES, LEAST_WINDOW = 4_000, 1 << 10
 
 

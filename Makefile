@@ -32,8 +32,9 @@ help:
 	@echo "make wheel     build one, and test it in an environment that has nothing else"
 	@echo "make clean     remove the environment and everything built"
 
-# Each worker holds its own copy of the libraries: about 1 GB.
-WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
+# One more than cores, because tests of servers, clusters and processes wait for these. Each worker
+# holds its own copy of the libraries: about 1 GB.
+WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 3 ? cores + 1 : 4)))
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
@@ -59,11 +60,15 @@ LOWEST_TESTS ?= tests/golden tests/codecs tests/native/test_native_codes.py \
     $(addprefix tests/test_,artifact.py compress.py lookup.py progress.py table.py tiered.py) \
     $(addprefix tests/torch/test_torch_,copies.py modules.py operator.py replace.py tiered.py)
 
+# What is tested: these sources, or a wheel of them, which need not be built again.
+LOWEST_SAEC ?= .
+
 test-lowest:
 	$(PYTHON) -m venv --clear $(LOWEST)
 	sed 's/^torch==.*/torch==$(TORCH)/' constraints-lowest.txt > $(LOWEST)/constraints.txt
 	$(LOWEST_INSTALL) torch scikit-build-core nanobind cmake ninja pytest hypothesis
-	$(LOWEST_INSTALL) --no-build-isolation --config-settings build-dir=$(LOWEST)/native '.[progress,torch]'
+	$(LOWEST_INSTALL) --no-build-isolation --config-settings build-dir=$(LOWEST)/native \
+	    '$(or $(wildcard $(LOWEST_SAEC)),$(error there is no $(LOWEST_SAEC)))[progress,torch]'
 	$(LOWEST)/bin/python -m pytest -p no:cacheprovider $(LOWEST_TESTS)
 
 FUZZ_SEED ?= 1

@@ -27,8 +27,10 @@ def lost_nats(field: Field, coded: CompressedField, metric: Metric) -> float:
 def offers(
     codec: Codec, field: Field, metric: Metric | None = None, seed: int = 0
 ) -> Sequence[Option]:
-    """What ``codec`` offers, in memory."""
-    return codec.options(field, metric, np.random.default_rng(seed), IN_MEMORY)
+    """What ``codec`` offers, in memory: at least one option."""
+    offered = codec.options(field, metric, np.random.default_rng(seed), IN_MEMORY)
+    assert offered
+    return offered
 
 
 def encode(

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# Machines differ in speed; a slow example is no failure.
-settings.register_profile("saec", deadline=None)
+# Machines differ in speed; a slow example is no failure. `make fuzz` tries far more examples.
+settings.register_profile("saec", deadline=None, max_examples=60)
 settings.load_profile("saec")
 
 

@@ -136,8 +136,12 @@ def test_fields_take_what_each_takes_alone(tmp_path: Path) -> None:
 
 
 def test_tensors_start_at_multiples_of_their_item_size(tmp_path: Path) -> None:
-    all_kinds().save(tmp_path / "a.saec")
-    for field in load(tmp_path / "a.saec").values():
+    saved = all_kinds()
+    saved.save(tmp_path / "a.saec")
+    loaded = load(tmp_path / "a.saec")
+    assert list(loaded) == list(saved)
+    for field in loaded.values():
+        assert field.tensors
         for tensor in field.tensors.values():
             assert isinstance(tensor.base, np.memmap), "mapped, not copied"
             assert tensor.ctypes.data % tensor.dtype.itemsize == 0
@@ -497,7 +501,7 @@ def test_code_beyond_the_codebook(tmp_path: Path) -> None:
         field.lookup([0])
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_fuzzed_bytes(data: st.DataObject, tmp_path: Path) -> None:
     path = tmp_path / "fuzzed.saec"
@@ -510,7 +514,7 @@ def test_fuzzed_bytes(data: st.DataObject, tmp_path: Path) -> None:
     load_and_use(path)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_fuzzed_description(data: st.DataObject, tmp_path: Path) -> None:
     path = tmp_path / "fuzzed.saec"
@@ -526,7 +530,7 @@ def test_fuzzed_description(data: st.DataObject, tmp_path: Path) -> None:
     load_and_use(path)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_fuzzed_fields(data: st.DataObject, tmp_path: Path) -> None:
     small = st.integers(0, 255)

@@ -183,7 +183,7 @@ def test_a_shard_is_no_artifact(tmp_path: Path) -> None:
         load(tmp_path / FIRST)
 
 
-FUZZ = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ

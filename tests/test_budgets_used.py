@@ -67,7 +67,7 @@ def two_rows() -> Field:
 
 
 @pytest.mark.parametrize("codec", [Axes(), Clusters()], ids=["axes", "clusters"])
-def test_nothing_is_said_of_clusters_that_nobody_asked_for(
+def test_no_warning_about_a_number_of_clusters_that_was_not_requested(
     codec: Axes | Clusters, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -75,7 +75,7 @@ def test_nothing_is_said_of_clusters_that_nobody_asked_for(
     assert caplog.messages == []
 
 
-def test_fewer_clusters_than_asked_for_are_told_with_the_field(
+def test_fewer_clusters_than_requested_are_reported_with_the_field(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):

@@ -78,7 +78,7 @@ def test_the_check_itself(page: str, found: list[str]) -> None:
     assert loaded(page) == found
 
 
-def test_the_search_knows_the_pages(site: Path) -> None:
+def test_the_search_index_holds_the_pages(site: Path) -> None:
     index = (site / "search" / "search_index.json").read_text()
     for words in ("Choosing a budget", "saec.torch", "tensor train"):
         assert words in index

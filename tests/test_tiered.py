@@ -429,7 +429,7 @@ PARTS = st.sampled_from(
 TIERS = st.lists(PARTS, max_size=4).map(lambda parts: bytes([len(parts)]) + b"".join(parts))
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     index=st.integers(0, 3),
     tiers=st.lists(TIERS, max_size=3).map(b"".join),

@@ -76,7 +76,7 @@ def test_constant_tables_lose_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, make in RIVALS.items() if not make().has_one_size])
-def test_losses_are_foretold(name: str) -> None:
+def test_losses_are_predicted(name: str) -> None:
     rows = normal(600, 4)
     codec, one = AfterTraining(RIVALS[name]()), Field("f", rows, np.ones(600))
     for option in offers(codec, one):

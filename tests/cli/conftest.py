@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,31 +43,40 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with tables and frequencies in every kind of file."""
-    monkeypatch.chdir(tmp_path)
-    np.save("user.npy", USER)
-    np.savez("both.npz", user=USER, item=ITEM)
-    safetensors.numpy.save_file({"user": USER, "item": ITEM}, "both.safetensors")
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables and frequencies in every kind of file, and two compressed fields."""
+    path = tmp_path_factory.mktemp("files")
+    np.save(path / "user.npy", USER)
+    np.savez(path / "both.npz", user=USER, item=ITEM)
+    safetensors.numpy.save_file({"user": USER, "item": ITEM}, path / "both.safetensors")
     state = {
         "user.weight": torch.from_numpy(USER),
         "item.weight": torch.from_numpy(ITEM),
         "mlp.0.weight": torch.ones(3, 2 * DIM),
         "mlp.0.bias": torch.ones(3),
     }
-    torch.save(state, "model.pt")
-    np.save("counts.npy", USER_COUNTS)
-    np.savez("counts.npz", user=USER_COUNTS, item=ITEM_COUNTS)
+    torch.save(state, path / "model.pt")
+    np.save(path / "counts.npy", USER_COUNTS)
+    np.savez(path / "counts.npz", user=USER_COUNTS, item=ITEM_COUNTS)
     metrics = saec.LossMetrics(METRICS, 5000, {"user": 0.02, "item": 0.03})
-    saec.save_metrics(metrics, "metrics.safetensors")
+    saec.save_metrics(metrics, path / "metrics.safetensors")
+    fields = [saec.Field("user", USER, USER_COUNTS), saec.Field("item", ITEM, ITEM_COUNTS)]
+    compressed = saec.compress(fields, saec.Ratio(4), saec.Clusters(), progress=False)
+    compressed.save(path / "both.saec")
+    return path
+
+
+@pytest.fixture
+def folder(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a copy of the files; of the artifact with :func:`artifact`."""
+    monkeypatch.chdir(tmp_path)
+    ignored = shutil.ignore_patterns("*.saec")
+    shutil.copytree(files, tmp_path, ignore=ignored, dirs_exist_ok=True)
     return tmp_path
 
 
 @pytest.fixture
-def artifact(folder: Path) -> Path:
+def artifact(files: Path, folder: Path) -> Path:
     """Two compressed fields, saved."""
-    fields = [saec.Field("user", USER, USER_COUNTS), saec.Field("item", ITEM, ITEM_COUNTS)]
-    path = folder / "both.saec"
-    saec.compress(fields, saec.Ratio(4), saec.Clusters(), progress=False).save(path)
-    return path
+    return Path(shutil.copy(files / "both.saec", folder))

@@ -219,7 +219,7 @@ def test_a_field_that_no_example_used_is_a_line_on_stderr(folder: Path, run: Run
     assert run(*words, "--metrics", "zero.safetensors", "--quiet") == (0, "", "")
 
 
-def test_what_a_budget_has_left_is_told() -> None:
+def test_what_is_left_of_a_budget_is_reported() -> None:
     from saec import Clusters, Field, MaxBytes, compress
     from saec.cli.compress import _left
 

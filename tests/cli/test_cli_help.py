@@ -67,7 +67,7 @@ def test_the_closest_name(name: str, known: list[str], ending: str) -> None:
         (["bench", "simulated", "--optimiser", "adm"], "; did you mean 'adam'?"),
     ],
 )
-def test_a_misspelt_name_is_told_the_right_one(
+def test_a_misspelt_name_gets_a_suggestion(
     artifact: Path, run: Run, words: list[str], message: str
 ) -> None:
     pq.write_table(pa.table({"user_id": [1]}), "log.parquet")

@@ -13,8 +13,9 @@ from saec import distributed
 from saec.distributed import output_windows as windows
 from saec.streaming import chunks as parts
 
-NAMES = ("user", "item", "city")
-ROWS, DIM = 20_000, 4
+NAMES = ("user", "city")
+ROWS, DIM = 3_000, 4
+PART_VALUES, LEAST_WINDOW = 4_000, 1 << 10
 
 
 def write_tables(folder: Path) -> None:
@@ -24,11 +25,8 @@ def write_tables(folder: Path) -> None:
         np.save(folder / f"{name}.counts.npy", rng.zipf(1.3, ROWS).clip(max=10_000))
 
 
-def main(folder: Path) -> None:
-    """Print the workers' process ids, then compress."""
-    parts._PART_VALUES = 8000
-    windows._LEAST = 1 << 10
-    fields = [
+def fields(folder: Path) -> list[saec.Field]:
+    return [
         saec.Field(
             name,
             np.load(folder / f"{name}.npy", mmap_mode="r"),
@@ -36,18 +34,26 @@ def main(folder: Path) -> None:
         )
         for name in NAMES
     ]
+
+
+def compress(
+    fields: list[saec.Field], out: Path, executor: distributed.DaskExecutor | None = None
+) -> None:
     metrics = {name: np.diag([1.0, 0.5, 0.25, 0.1]) for name in NAMES}
-    with distributed.local_cluster(2, "1GB") as client:
+    saec.compress(
+        fields, saec.Ratio(4), metrics=metrics, out=out, progress=False, executor=executor
+    )
+
+
+def main(folder: Path) -> None:
+    """Print the worker's process id, then compress."""
+    parts._PART_VALUES = PART_VALUES
+    windows._LEAST = LEAST_WINDOW
+    with distributed.local_cluster(1, "1GB") as client:
         sys.stdout.write(" ".join(map(str, client.run(os.getpid).values())) + "\n")
         sys.stdout.flush()
-        saec.compress(
-            fields,
-            saec.Ratio(4),
-            metrics=metrics,
-            out=folder / "many.saec",
-            progress=False,
-            executor=distributed.DaskExecutor(client),
-        )
+        executor = distributed.DaskExecutor(client)
+        compress(fields(folder), folder / "many.saec", executor)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dask_killing import KILLS, wait_until
 from distributed import Client
 
 import saec
+from saec import distributed
 from saec.cli import main
 from saec.distributed.cluster import workers_of
 
@@ -79,23 +80,25 @@ def test_no_scheduler_is_an_error_of_the_user(
     assert not list(folder.glob("many*"))
 
 
-def seconds_taken(folder: Path, limit: float) -> float | None:
-    """By a client from when it has workers; None if it was killed because that was too long."""
+def killed(folder: Path, after: float) -> bool:
+    """Whether a client was killed so many seconds after it wrote a shard, before it ended."""
+    known = shards(folder)
     command = [sys.executable, dask_driver.__file__, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        workers = [int(pid) for pid in process.stdout.readline().split()]
-        assert len(workers) == 2
-        start = time.perf_counter()
-        try:
-            process.wait(limit)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            wait_until(lambda: not any(map(runs, workers)))  # they do not outlive it
-            return None
-    assert process.returncode == 0
-    return time.perf_counter() - start
+        (worker,) = map(int, process.stdout.readline().split())
+        wait_until(lambda: shards(folder) > known or process.poll() is not None, 120)
+        time.sleep(after)
+        process.kill()
+    wait_until(lambda: not runs(worker))  # it does not outlive the client
+    assert process.returncode in (0, -signal.SIGKILL)
+    return process.returncode != 0
+
+
+def shards(folder: Path) -> set[str]:
+    """The names of what is finished of the artifact."""
+    places = (folder, folder / "many.saec.partial")
+    return {file.name for place in places for file in place.glob("many.saec.*-*")}
 
 
 def runs(pid: int) -> bool:
@@ -106,23 +109,31 @@ def runs(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
-def test_a_client_that_is_killed_leaves_what_is_finished(tmp_path: Path) -> None:
+def test_a_client_that_is_killed_leaves_what_is_finished(
+    tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saec.streaming.chunks._PART_VALUES", dask_driver.PART_VALUES)
+    monkeypatch.setattr("saec.distributed.output_windows._LEAST", dask_driver.LEAST_WINDOW)
     dask_driver.write_tables(tmp_path)
-    out = tmp_path / "many.saec"
-    whole = seconds_taken(tmp_path, 600)
-    assert whole is not None
-    expected = joined(out)
+    fields = dask_driver.fields(tmp_path)
+    dask_driver.compress(fields, tmp_path / "one.saec")
+    expected, out = (tmp_path / "one.saec").read_bytes(), tmp_path / "many.saec"
     moments = random.Random(0)
     kills = 0
     while kills < KILLS:
-        if out.exists():
+        finished = shards(tmp_path)
+        if killed(tmp_path, moments.uniform(0, 0.5) if kills else 0):
+            kills += 1
+            assert finished <= shards(tmp_path)
+            assert not out.exists() or joined(out) == expected
+        else:
+            assert joined(out) == expected
             for file in tmp_path.glob("many.saec*"):
                 file.unlink()
-        if seconds_taken(tmp_path, moments.uniform(0.1, 0.9) * whole) is None:
-            kills += 1
-        assert not out.exists() or joined(out) == expected
-    assert out.exists() or seconds_taken(tmp_path, 600) is not None
+    finished = shards(tmp_path)
+    assert finished
+    dask_driver.compress(fields, out, distributed.DaskExecutor(client))
+    assert finished <= shards(tmp_path)
     assert joined(out) == expected
-    shards = {file.name for file in tmp_path.glob("many.saec.*-*")}
-    assert len(shards) == saec.load(out).shard_count
+    assert len(list(tmp_path.glob("many.saec.*-*"))) == saec.load(out).shard_count
     assert not (tmp_path / "many.saec.partial").exists()

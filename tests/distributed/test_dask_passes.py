@@ -159,9 +159,9 @@ def test_a_task_that_fails_says_so_itself_and_ends_the_others(
 ) -> None:
     start = time.monotonic()
     with pytest.raises(ArithmeticError, match="no such sum"):
-        spread.lay(tasks.Copy(1.0, fails=0), sum, {"run": ROWS, "scattered": 7 * ROWS + 1})
+        spread.lay(tasks.Copy(0.5, fails=0), sum, {"run": ROWS, "scattered": 7 * ROWS + 1})
     wait_until(lambda: tasks_of(client) == 0)
-    assert time.monotonic() - start < 20  # all of them would take 40 s
+    assert time.monotonic() - start < 10  # all of them would take 20 s
 
 
 def test_an_interrupt_ends_the_tasks(spread: DaskPasses, client: Client) -> None:
@@ -236,12 +236,12 @@ def test_a_worker_may_die_while_it_lays(
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The last time as windows are put together."""
+    """The last time, or the only one, as windows are put together."""
     monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 16)
     sizes = {"run": ROWS, "scattered": 7 * ROWS + 1}
     _, local = LocalPasses(field.parts).lay(tasks.Copy(), sum, sizes)
     space = Workspace(shards=ShardNames(tmp_path / "a.saec", RUN))
-    for killed_at in [*rng.integers(1, 81, KILLS), 81]:
+    for killed_at in [*rng.integers(1, 81, KILLS - 1), 81]:
         with Killer(client, killed_at) as killer:
             rows, tensors = spread.lay(
                 tasks.Copy(0.01), sum, sizes, space=space, advance=killer.advance

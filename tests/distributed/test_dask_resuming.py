@@ -12,7 +12,8 @@ import saec
 from saec import distributed
 from saec.streaming.map_reduce import Executor
 
-NAMES = ("user", "item", "city")
+NAMES = ("user", "city")
+ROWS = 3000
 METRICS = {name: np.diag([1.0, 0.5, 0.25, 0.1]) for name in NAMES}
 
 
@@ -24,8 +25,8 @@ def fields(
     monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 10)
     result = []
     for name in NAMES:
-        np.save(tmp_path / f"{name}.npy", rng.standard_normal((5000, 4), dtype=np.float32))
-        np.save(tmp_path / f"{name}.counts.npy", rng.zipf(1.3, 5000).clip(max=10_000))
+        np.save(tmp_path / f"{name}.npy", rng.standard_normal((ROWS, 4), dtype=np.float32))
+        np.save(tmp_path / f"{name}.counts.npy", rng.zipf(1.3, ROWS).clip(max=10_000))
         files = (tmp_path / f"{name}.npy", tmp_path / f"{name}.counts.npy")
         result.append(saec.Field(name, *(np.load(file, mmap_mode="r") for file in files)))
     return result
@@ -82,7 +83,7 @@ def test_shards_of_an_older_artifact_go(
 ) -> None:
     many = tmp_path / "many.saec"
     older = compress(fields, many, distributed.DaskExecutor(client))
-    rows = older["user"].lookup(np.arange(5000))
+    rows = older["user"].lookup(np.arange(ROWS))
     names = set(shards(tmp_path))
     saec.compress(
         fields,
@@ -93,6 +94,6 @@ def test_shards_of_an_older_artifact_go(
         executor=distributed.DaskExecutor(client),
     )
     assert names.isdisjoint(shards(tmp_path))
-    assert np.array_equal(older["user"].lookup(np.arange(5000)), rows)  # its map stays
+    assert np.array_equal(older["user"].lookup(np.arange(ROWS)), rows)  # its map stays
     compress(fields, many)  # one file, by one process
     assert not shards(tmp_path)

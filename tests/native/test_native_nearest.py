@@ -244,7 +244,9 @@ def test_squares_that_over_or_underflow(isa: str, scale: float, clusters: int) -
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("clusters", [3, 300])
-def test_values_that_are_not_finite_harm_nobody(isa: str, bad: float, clusters: int) -> None:
+def test_values_that_are_not_finite_change_no_other_row(
+    isa: str, bad: float, clusters: int
+) -> None:
     rng = np.random.default_rng(2)
     x, c = integers(rng, TILE + 3, 2), integers(rng, clusters, 2)
     c[::2] = bad

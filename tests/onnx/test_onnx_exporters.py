@@ -70,7 +70,12 @@ def check(path: Path, packed: bool, fields: list[Any], *inputs: Tensor) -> tuple
     return out, report
 
 
-@pytest.mark.parametrize("model", ["deepfm", "dlrm"])
+# The newer exporter takes seconds.
+@pytest.mark.parametrize(
+    ("model", "export"),
+    [("deepfm", "dynamo"), ("deepfm", "legacy"), ("dlrm", "legacy")],
+    indirect=["export"],
+)
 def test_click_models(model: str, export: Export) -> None:
     sizes = {"user": 2000, "item": 500, "city": 300, "hour": 24}
     net = build(model, sizes, DIM)
@@ -105,7 +110,11 @@ class Bag(nn.Module):
         return rows
 
 
-@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize(
+    ("mode", "export"),
+    [("sum", "dynamo"), ("max", "dynamo"), *((mode, "legacy") for mode in ("sum", "mean", "max"))],
+    indirect=["export"],
+)
 def test_bags(mode: str, export: Export) -> None:
     offsets = OFFSETS if mode != "max" else torch.tensor([0, 2, 5])  # the loop's Max takes no none
     path = export(Bag(mode=mode), IDS, offsets)

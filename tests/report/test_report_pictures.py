@@ -89,7 +89,7 @@ def test_names_are_shown_and_escaped() -> None:
     assert "movie id 3, 25 times" in drawn(read())
 
 
-def test_the_foot_tells_what_the_axes_hold() -> None:
+def test_the_footer_gives_the_variance_along_the_axes() -> None:
     assert "across: 80 % of the variance, up: 20 %" in drawn(read())
 
 

@@ -280,7 +280,7 @@ def test_json_has_no_words_for_some_values() -> None:
 
 
 @given(st.binary(max_size=200), st.none() | st.integers(0, 300))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_any_bytes_are_refused_or_read(body: bytes, json_bytes: int | None) -> None:
     try:
         assert isinstance(rest_body.decode(body, json_bytes).request, InferRequest)
@@ -315,7 +315,7 @@ TENSOR_LIKE = st.fixed_dictionaries(
     st.binary(max_size=12),
     st.integers(-3, 3),
 )
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_nearly_right_requests_are_refused_or_read(
     said: dict[str, Any], raw: bytes, off: int
 ) -> None:

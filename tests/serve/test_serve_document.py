@@ -36,7 +36,10 @@ def test_all_metrics_and_paths_are_named(lookups: serving.Server) -> None:
     lookups.infer({"inputs": [serving.tensor("user", [3])]})
     text = lookups.ask("GET", "/metrics")[2].decode()
     families = re.findall(r"^# TYPE (\w+) (?:counter|gauge|histogram)$", text, re.MULTILINE)
+    assert len(families) > 5
     for name in families:
         assert name in TEXT or name.endswith("_created")
-    for path in json.loads(lookups.ask("GET", "/openapi.json")[2])["paths"]:
+    paths = json.loads(lookups.ask("GET", "/openapi.json")[2])["paths"]
+    assert len(paths) > 5
+    for path in paths:
         assert path.replace("{name}", "NAME").partition("/versions")[0] in TEXT

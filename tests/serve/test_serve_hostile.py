@@ -113,7 +113,7 @@ def test_slow_bodies_do_not_take_the_place_of_others(server: Server) -> None:
         wait_until(lambda: all(map(ended, streams)))
 
 
-def test_answers_that_nobody_reads_are_given_up(server: Server) -> None:
+def test_connections_that_read_no_answer_are_closed(server: Server) -> None:
     ids = np.zeros(1 << 20, np.int32)
     said = '{"inputs":[{"name":"user","datatype":"INT32","shape":[%d],"parameters":{"binary_data_size":%d}}],"parameters":{"binary_data_output":true}}'  # noqa: E501
     text = (said % (ids.size, ids.nbytes)).encode()

@@ -80,8 +80,8 @@ def test_no_request_fails_while_files_are_swapped(tmp_path: Path) -> None:
         ]
         for client in clients:
             client.start()
-        for swap in range(1, 9):
-            time.sleep(0.4)
+        for swap in range(1, 6):
+            time.sleep(0.3)
             serving.write_artifact(path, swap % 2)
             assert server.ask("POST", LOAD)[0] == 200
         for client in clients:
@@ -89,7 +89,7 @@ def test_no_request_fails_while_files_are_swapped(tmp_path: Path) -> None:
             client.join(serving.SECONDS)
         versions = server.metric("saec_model_version")
         answered = server.metric('saec_requests_total{model="tables",protocol="http",status="ok"}')
-    assert versions >= 9  # the watcher may have seen a file before we told
+    assert versions >= 6  # the watcher may have seen a file before we told
     for client in clients:
         assert client.failures == []
         assert set(client.seen) == {0, 1}  # whole answers of one or the other, never of both

@@ -1,4 +1,4 @@
-"""What a server does with bad requests, too many, too large ones, strangers, and at its end."""
+"""What a server does with bad, large, slow and unauthorised requests, and at its end."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ PRIVATE = [
 
 @pytest.mark.parametrize(("method", "path"), PRIVATE)
 @pytest.mark.parametrize("shown", [None, "sesame", "Bearer", "Bearer sesam", "Basic sesame"])
-def test_strangers_are_told_nothing(
+def test_requests_without_token_get_401(
     guarded: Server, method: str, path: str, shown: str | None
 ) -> None:
     headers = {} if shown is None else {"Authorization": shown}
@@ -290,7 +290,7 @@ def test_strangers_are_told_nothing(
 
 
 @pytest.mark.parametrize(("method", "path"), PRIVATE)
-def test_friends_are_answered(guarded: Server, method: str, path: str) -> None:
+def test_requests_with_token_are_answered(guarded: Server, method: str, path: str) -> None:
     body = json.dumps({} if path.endswith("load") else GOOD).encode()
     for version in (1, 2, 3):  # each load is a new version
         where = path.replace("versions/1", f"versions/{version}")
@@ -301,7 +301,7 @@ def test_friends_are_answered(guarded: Server, method: str, path: str) -> None:
     raise AssertionError(status)
 
 
-def test_anybody_may_ask_after_its_health(guarded: Server) -> None:
+def test_health_needs_no_token(guarded: Server) -> None:
     for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/tables/ready"):
         assert guarded.ask("GET", path)[0] == 200
     with tritonclient.grpc.InferenceServerClient(guarded.grpc) as client:
@@ -310,7 +310,7 @@ def test_anybody_may_ask_after_its_health(guarded: Server) -> None:
         assert client.is_model_ready("tables")
 
 
-def test_strangers_by_grpc(guarded: Server) -> None:
+def test_calls_without_token_are_refused_by_grpc(guarded: Server) -> None:
     put = tritonclient.grpc.InferInput("user", [1], "INT64")
     put.set_data_from_numpy(np.array([3]))
     with tritonclient.grpc.InferenceServerClient(guarded.grpc) as client:
@@ -327,7 +327,7 @@ def test_strangers_by_grpc(guarded: Server) -> None:
             assert call({"authorization": "Bearer sesame"})
 
 
-def test_a_stranger_with_much_to_say_is_told_why(guarded: Server) -> None:
+def test_a_large_request_without_token_gets_401(guarded: Server) -> None:
     assert guarded.ask("POST", INFER, bytes(8 << 20))[0] == 401
 
 
@@ -516,7 +516,7 @@ def test_a_token_in_a_file(tmp_path: Path) -> None:
         assert server.ask("GET", "/v2", headers={"Authorization": "Bearer sesame"})[0] == 200
 
 
-def test_a_server_for_everybody_is_warned_of(tmp_path: Path) -> None:
+def test_a_server_on_all_interfaces_without_token_logs_a_warning(tmp_path: Path) -> None:
     serving.write_artifact(tmp_path / "tables.saec", 0)
     with serving.served(tmp_path / "tables.saec", "--host", "0.0.0.0") as server:
         assert "whoever reaches 0.0.0.0 may use this server" in server.log.read_text()

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serve_hostile.py"
 
 
 @pytest.mark.alone
-def test_no_good_request_fails_beside_hostile_clients(tmp_path: Path) -> None:
+def test_good_requests_succeed_beside_hostile_clients(tmp_path: Path) -> None:
     told = tmp_path / "told.json"
     small = ["--rows", "2000", "--clients", "2", "--batch", "64"]
     short = ["--seconds", "3", "--swap-every", "0.6", "--json", str(told)]

@@ -180,9 +180,26 @@ def test_other_default_devices(table: CompressedTable) -> None:
 ENDS = [("sum", None), ("mean", None), ("max", None), ("sum", 3), ("mean", 3)]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(("mode", "padding_idx"), ENDS)
 def test_ids_beyond_the_last_offset(
+    table: CompressedTable, mode: str, padding_idx: int | None
+) -> None:
+    check_ids_beyond(table, mode, padding_idx, compiled=False)
+
+
+# Compiling takes seconds: each kind of table and each ending, but not all pairs of them.
+@pytest.mark.parametrize(
+    ("table", "mode", "padding_idx"),
+    [(KINDS[number % len(KINDS)], *end) for number, end in enumerate(ENDS)],
+    indirect=["table"],
+)
+def test_ids_beyond_the_last_offset_compiled(
+    table: CompressedTable, mode: str, padding_idx: int | None
+) -> None:
+    check_ids_beyond(table, mode, padding_idx, compiled=True)
+
+
+def check_ids_beyond(
     table: CompressedTable, mode: str, padding_idx: int | None, compiled: bool
 ) -> None:
     """PyTorch leaves them out of sums; in other modes its numbers follow from how it computes."""

@@ -125,6 +125,7 @@ def test_gradients_go_through_the_modules(fields: FieldEmbeddings) -> None:
         fields(ids)
     fields(ids).square().sum().backward()
     found = [parameter.grad for parameter in fields.parameters()]
+    assert any(gradient is not None for gradient in found)
     fields.zero_grad()
     one_by_one(fields, ids).square().sum().backward()
     for gradient, parameter in zip(found, fields.parameters(), strict=True):

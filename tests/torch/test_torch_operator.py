@@ -85,7 +85,7 @@ def reference(
     return plain(table.reader, ids, offsets, None, table.tensors, mode, -1)
 
 
-def test_the_reader_is_told_by_its_spec(table: LearnedTable) -> None:
+def test_a_reader_is_made_from_its_spec(table: LearnedTable) -> None:
     assert reader_of(table.reader.spec) == table.reader
 
 
@@ -217,14 +217,18 @@ def test_bad_ids_are_refused_on_the_short_way(table: LearnedTable) -> None:
 )
 def test_the_operator_keeps_the_rules(clustered: Callable[..., CompressedField]) -> None:
     """Schema, shapes of fake tensors, gradients, compilation: by PyTorch's own test."""
-    tables = [ClusteredTable([clustered("a", 50, 3, 3)], {}, torch.zeros(1))]
-    tables.append(compressed_table([tiered(3)], {}, torch.zeros(1)))  # type: ignore[arg-type]
-    for table in tables:
-        ids, offsets = torch.tensor([3, 0, 49, 3]), torch.tensor([0, 1, 1])
-        weights = torch.tensor([1.0, -2, 0.5, 3], requires_grad=True)
-        for starts, factors in ((None, None), (offsets, None), (offsets, weights)):
-            inputs = (ids, starts, factors, table.tensors, table.reader.spec, "sum", -1)
-            torch.library.opcheck(pool, inputs, rtol=1e-4, atol=1e-4)
+    clusters = ClusteredTable([clustered("a", 50, 3, 3)], {}, torch.zeros(1))
+    tiers = compressed_table([tiered(3)], {}, torch.zeros(1))
+    assert isinstance(tiers, LearnedTable)
+    ids, offsets = torch.tensor([3, 0, 49, 3]), torch.tensor([0, 1, 1])
+    weights = torch.tensor([1.0, -2, 0.5, 3], requires_grad=True)
+    for table, starts, factors in (
+        (clusters, offsets, None),
+        (tiers, None, None),
+        (tiers, offsets, weights),
+    ):
+        inputs = (ids, starts, factors, table.tensors, table.reader.spec, "sum", -1)
+        torch.library.opcheck(pool, inputs, rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_of_compiled_bags(table: LearnedTable) -> None:

@@ -169,7 +169,7 @@ def counts_of(model: nn.Module, batches: Any, progress: bool) -> Any:
 
 
 @pytest.mark.parametrize("act", [counts_of, loss_metrics], ids=["count", "measure"])
-def test_models_without_plain_tables_are_told_what_they_have(
+def test_errors_for_models_without_plain_tables_name_what_they_have(
     act: Callable[..., Any], clustered: Make
 ) -> None:
     def message(model: nn.Module) -> str:

@@ -152,7 +152,7 @@ class PoolRequest(NamedTuple):
     Addresses are those of contiguous arrays that live until the lookup has ended; 0 for none.
 
     table: that the rows come from; ids: address of int64, or int32 unless ``wide``; id_step: from
-    one id to the next, in ids; count: of the ids; offsets: address of int64; bags: rows that come
+    one id to the next, in ids; id_count: of the ids; offsets: address of int64; bags: rows that come
     out; weights: address of float32; mode: place in :data:`MODES`; skipped: id that is left out, or
     -1; out: address of the first row; stride: bytes from one row to the next.
     """
@@ -161,7 +161,7 @@ class PoolRequest(NamedTuple):
     ids: int
     wide: bool
     id_step: int
-    count: int
+    id_count: int
     offsets: int
     bags: int
     weights: int

@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,20 @@ from typing import BinaryIO
 from saec.errors import CheckpointError
 from saec.util.regular_file import open_regular
 
-__all__ = ["Archive", "open_archive"]
+__all__ = ["DAMAGED", "Archive", "open_archive"]
+
+# What damaged bytes make zipfile, zlib and the readers here raise. All else is a fault of ours.
+DAMAGED = (
+    ValueError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 _PIECE = 1 << 15  # bytes that are unpacked at once
 
@@ -34,6 +48,16 @@ class Archive:
     opened: zipfile.ZipFile
     stream: BinaryIO
 
+    def member(self, name: str) -> zipfile.ZipInfo:
+        """The member of this name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if name not in self.opened.NameToInfo:
+            raise ValueError(f"there is no {name!r} in it")
+        return self.opened.getinfo(name)
+
     def read(self, member: zipfile.ZipInfo | str, most: int) -> bytearray:
         """A member's content, unpacked.
 
@@ -41,7 +65,7 @@ class Archive:
             ValueError: it takes more than ``most`` bytes, or is packed in a way in which it could
                 take any number of bytes before that is noticed.
         """
-        info = self.opened.getinfo(member) if isinstance(member, str) else member
+        info = self.member(member) if isinstance(member, str) else member
         if info.file_size > most:
             raise ValueError(f"{info.filename} takes {info.file_size} bytes; the limit is {most}")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -65,6 +89,8 @@ class Archive:
         # Lengths here differ from those in the archive's directory: writers pad for alignment.
         self.stream.seek(member.header_offset)
         header = self.stream.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size:
+            raise ValueError(f"{member.filename} is not where the directory says")
         signature, name, extra = _LOCAL_HEADER.unpack(header)
         begin = int(member.header_offset + _LOCAL_HEADER.size + name + extra)
         if signature != b"PK\3\4" or begin + member.file_size > self.stream.seek(0, os.SEEK_END):

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from saec.errors import CheckpointError
+from saec.sources.archive import DAMAGED
 from saec.sources.beside import BesideRows
 from saec.sources.pickles import MOST_PICKLE_BYTES, StandIn, unpickled
 from saec.sources.source import Arrays
@@ -59,7 +60,7 @@ def read_dcp(folder: Path) -> Arrays:
         tensors, paths = _listed(folder / METADATA)
     except CheckpointError:
         raise
-    except Exception as error:  # a broken pickle may raise anything
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder / METADATA}: damaged: {first_line(error)}") from error
     names = _names(tensors, paths)
     read = {
@@ -75,35 +76,62 @@ def _listed(path: Path) -> tuple[dict[str, tuple[Numbers, list[_StoredChunk]]], 
     if not isinstance(metadata, StandIn) or metadata.kind != f"{_CLASSES}Metadata":
         raise CheckpointError(f"{path}: not the metadata of a distributed checkpoint")
     stored = {
-        (_text(index.get("fqn")), _numbers(index.get("offset"))): place
-        for index, place in metadata.get("storage_data").items()
-        if index.get("offset") is not None
+        (_text(index.get("fqn")), _numbers(index.get("offset"))): _object(place)
+        for index, place in _mapping(metadata, "storage_data").items()
+        if _object(index).get("offset") is not None
     }
     tensors = {}
     left = len(stored)  # chunks that may still be named: none is read again and again
-    for name, entry in metadata.get("state_dict_metadata").items():
-        if entry.kind == f"{_CLASSES}TensorStorageMetadata":
+    for name, entry in _mapping(metadata, "state_dict_metadata").items():
+        if isinstance(entry, StandIn) and entry.kind == f"{_CLASSES}TensorStorageMetadata":
             shape = _numbers(entry.get("size"))
             if len(shape) in (1, 2) and 0 not in shape:
-                left -= len(entry.get("chunks"))
+                given = entry.get("chunks")
+                if not isinstance(given, list):
+                    raise ValueError(f"the chunks of {_text(name)} are no list")
+                left -= len(given)
                 if left < 0:
                     raise ValueError("more chunks than are stored")
-                chunks = [_chunk(name, chunk, stored) for chunk in entry.get("chunks")]
+                chunks = [_chunk(_text(name), _object(chunk), stored) for chunk in given]
+                if any({len(c.offsets), len(c.sizes)} != {len(shape)} for c in chunks):
+                    raise ValueError(f"chunks of {name} have other dimensions than it")
                 tensors[_text(name)] = shape, chunks
-    return tensors, metadata.get("planner_data") or {}
+    paths = metadata.get("planner_data") or {}
+    if not isinstance(paths, Mapping):
+        raise ValueError("the tensors' paths are no mapping")
+    return tensors, paths
+
+
+def _object(value: object) -> StandIn:
+    if not isinstance(value, StandIn):
+        raise ValueError(f"a {type(value).__name__} where an object is due")
+    return value
+
+
+def _mapping(metadata: StandIn, name: str) -> Mapping[Any, Any]:
+    found = metadata.get(name)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{name} is no mapping")
+    return found
 
 
 def _chunk(name: str, chunk: StandIn, stored: Mapping[Any, StandIn]) -> _StoredChunk:
     offsets = _numbers(chunk.get("offsets"))
-    place = stored[name, offsets]
-    if place.get("transform_descriptors"):
+    place = stored.get((name, offsets))
+    if place is None:
+        raise ValueError(f"a chunk of {name} is not stored")
+    extensions = place.get("transform_descriptors")
+    if extensions:
+        names = extensions if isinstance(extensions, list | tuple) else [extensions]
         raise CheckpointError(
-            f"{name} is stored by extensions ({', '.join(place.get('transform_descriptors'))}); "
+            f"{name} is stored by extensions ({', '.join(map(str, names))}); "
             "save the checkpoint without them"
         )
     file, first, length = (place.get(key) for key in ("relative_path", "offset", "length"))
     if type(first) is not int or type(length) is not int or min(first, length) < 0:
         raise ValueError(f"{name} lies at no place of its file")
+    if not isinstance(file, str):
+        raise ValueError(f"{name} lies in a file whose name is no text")
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
         raise CheckpointError(f"{name} lies in {file!r}, a file outside its folder")
     return _StoredChunk(offsets, _numbers(chunk.get("sizes")), file, first, length)
@@ -111,7 +139,7 @@ def _chunk(name: str, chunk: StandIn, stored: Mapping[Any, StandIn]) -> _StoredC
 
 def _numbers(size: Any) -> Numbers:
     """A torch.Size, or a tuple."""
-    given: Any = size.given[0] if isinstance(size, StandIn) else size
+    given: Any = size.given[0] if isinstance(size, StandIn) and size.given else size
     if not isinstance(given, tuple | list) or len(given) > MOST_DIMS:
         raise ValueError("a shape that is no list of lengths")
     if not all(type(number) is int and number >= 0 for number in given):
@@ -185,7 +213,7 @@ def _rows(folder: Path, name: str, chunk: _StoredChunk) -> Rows | None:
         found = tensor(read_archive(path, chunk.first, chunk.length, _DIRECTORY_BYTES))
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {name} lies in it") from error
-    except Exception as error:  # a broken archive may raise anything
+    except DAMAGED as error:
         raise CheckpointError(
             f"{path}: {name} at byte {chunk.first} is damaged: {first_line(error)}"
         ) from error

@@ -12,9 +12,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from saec.errors import CheckpointError
-from saec.sources.archive import Archive, open_archive
+from saec.sources.archive import DAMAGED, Archive, open_archive
 from saec.sources.source import Arrays, unreadable
 from saec.streaming.rows import ArrayRows, FileRows, Rows, rows_of
+from saec.util.messages import first_line
 from saec.util.regular_file import check_regular, mistaken_for
 
 __all__ = ["MOST_PACKED_BYTES", "read_npy", "read_npz"]
@@ -31,9 +32,10 @@ def read_npy(path: Path) -> Arrays:
     check_regular(path, CheckpointError)
     try:
         # Not np.load, which would open a zip or try a pickle by the file's first bytes.
-        return {path.stem: rows_of(np.lib.format.open_memmap(path, mode="r"))}
-    except Exception as error:  # a broken header may raise anything
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # whatever a damaged header makes of numpy's reader
         raise unreadable(path, error) from error
+    return {path.stem: rows_of(mapped)}
 
 
 def read_npz(path: Path) -> Arrays:
@@ -51,7 +53,7 @@ def read_npz(path: Path) -> Arrays:
             members = [m for m in archive.opened.infolist() if m.filename.endswith(".npy")]
             _check_packed(members)
             return {m.filename.removesuffix(".npy"): _member(archive, m) for m in members}
-    except Exception as error:  # a broken archive may raise anything
+    except DAMAGED as error:
         raise unreadable(path, error) from error
 
 
@@ -91,14 +93,18 @@ def _packed(archive: Archive, member: zipfile.ZipInfo) -> Rows:
 
 def _header(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, order and dtype of an array; the stream then stands at its values."""
-    version = np.lib.format.read_magic(stream)
     known = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = known.get(version)
+        shape, fortran, dtype = ((), False, np.dtype(np.void)) if read is None else read(stream)
+    except Exception as error:  # whatever a damaged header makes of numpy's reader
+        raise ValueError(first_line(error)) from error
     if version not in known:
         raise ValueError(f"{name} is of version {version}, for records")
-    shape, fortran, dtype = known[version](stream)
     if dtype.hasobject:
         raise ValueError(f"{name} holds Python objects")
     if any(n < 0 for n in shape):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import Any, BinaryIO, ClassVar
 
+from saec.util.messages import first_line
+
 __all__ = ["MOST_PICKLE_BYTES", "StandIn", "read_pickle", "unpickled"]
 
 MOST_PICKLE_BYTES = 64 << 20
@@ -84,7 +86,7 @@ def unpickled(
         most: bytes of a pickle that is read at all.
 
     Raises:
-        Exception: of any kind, if the pickle is damaged or takes more steps than the limit.
+        ValueError: the pickle is damaged or takes more steps than the limit.
     """
     if len(content) > most:
         raise ValueError(f"a pickle of {len(content)} bytes; the limit is {most}")
@@ -93,7 +95,13 @@ def unpickled(
 
 def read_pickle(stream: BinaryIO, load: Load | None = None) -> object:
     """The same of the next pickle in a stream, of which no byte behind it is read."""
-    return _Unpickler(_Limited(stream), load).load()
+    reader = _Unpickler(_Limited(stream), load)
+    try:
+        return reader.load()
+    except Exception as error:  # whatever a damaged pickle makes of the library's reader
+        if isinstance(error, ValueError | OSError) or error is reader.fault:
+            raise
+        raise ValueError(first_line(error)) from error
 
 
 class _Limited:
@@ -119,6 +127,7 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, stream: _Limited, load: Load | None) -> None:
         super().__init__(stream, encoding="utf-8")
         self._load = load
+        self.fault: Exception | None = None  # of ``load``, which is none of the pickle's
         self._kinds: dict[str, type] = {"collections.OrderedDict": Items}
         self.stack: list[Any] = []
         self.dispatch = _Steps(self)  # type: ignore[misc]  # of this reader alone
@@ -126,7 +135,11 @@ class _Unpickler(pickle._Unpickler):
     def persistent_load(self, pid: Any) -> object:
         if self._load is None:
             raise ValueError("a persistent id")
-        return self._load(pid)
+        try:
+            return self._load(pid)
+        except Exception as error:
+            self.fault = error
+            raise
 
     def find_class(self, module: str, name: str) -> type:
         kind = f"{module}.{name}"

@@ -34,11 +34,15 @@ def read_archive(
         directory: bytes that its directory may take.
 
     Raises:
-        Exception: of any kind, if the archive is damaged.
+        CheckpointError: there is no such file.
+        archive.DAMAGED: the archive is damaged.
     """
     with open_archive(path.absolute(), first, length, directory) as archive:
         names = archive.opened.namelist()
-        folder = next(name.partition("/")[0] for name in names if name.endswith("/data.pkl"))
+        folders = [name.partition("/")[0] for name in names if name.endswith("/data.pkl")]
+        if not folders:
+            raise ValueError("no pickle in it")
+        folder = folders[0]
         if f"{folder}/constants.pkl" in names:
             raise ValueError("a TorchScript program")
         order = f"{folder}/byteorder"
@@ -61,6 +65,8 @@ def tensor(value: object) -> Rows | None:
     storage = value.given[0]
     if value.kind != "torch._utils._rebuild_tensor_v2" or not isinstance(storage, FileRows):
         return None
+    if len(value.given) < 4:
+        raise ValueError("a tensor without a shape")
     first, shape, strides = value.given[1:4]
     return _view(storage, first, shape, strides)
 
@@ -82,7 +88,7 @@ def _storages(archive: Archive, folder: str) -> Callable[[Any], object]:
         return known.get(storage)
 
     def find(storage: Storage) -> FileRows:
-        member = archive.opened.getinfo(f"{folder}/data/{storage.key}")
+        member = archive.member(f"{folder}/data/{storage.key}")
         place = archive.place(member)
         rows = FileRows(archive.path, place, (storage.count,), NUMBERS[storage.kind])
         if rows.nbytes > member.file_size:
@@ -93,6 +99,9 @@ def _storages(archive: Archive, folder: str) -> Callable[[Any], object]:
 
 
 def _view(storage: FileRows, first: Any, shape: Any, strides: Any) -> Rows:
+    if not isinstance(shape, tuple | list) or not isinstance(strides, tuple | list):
+        raise ValueError("a tensor whose shape is no list of lengths")
+    shape, strides = tuple(shape), tuple(strides)
     if not len(shape) == len(strides) <= MOST_DIMS:
         raise ValueError(f"a tensor of {len(shape)} lengths and {len(strides)} strides")
     if not all(type(n) is int and n >= 0 for n in (first, *shape, *strides)):

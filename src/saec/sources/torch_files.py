@@ -7,6 +7,7 @@ from pathlib import Path
 from reprlib import repr as shortly
 
 from saec.errors import CheckpointError
+from saec.sources.archive import DAMAGED
 from saec.sources.pickles import StandIn
 from saec.sources.source import Arrays
 from saec.sources.torch_archive import is_tensor, read_archive, tensor
@@ -39,7 +40,7 @@ def read_torch(path: Path) -> Arrays:
         return {name: value for name, value in read.items() if value is not None}
     except CheckpointError:
         raise
-    except Exception as error:  # a broken pickle may raise anything
+    except DAMAGED as error:
         raise _no_state_dict(path, first_line(error)) from error
 
 

@@ -26,7 +26,7 @@ def read_legacy(path: Path) -> object:
     """What was saved; its tensors and other objects are stand-ins, see :func:`tensor`.
 
     Raises:
-        Exception: of any kind, if the file is damaged.
+        ValueError, OSError, EOFError: the file is damaged.
     """
     with open_regular(path, CheckpointError) as stream:
         if read_pickle(stream) != _MAGIC or read_pickle(stream) != _VERSION:
@@ -50,6 +50,8 @@ class _Storages:
 
     def load(self, given: Any) -> FileRows | None:
         """Rows, one number each, from a storage's id; None for those of other numbers."""
+        if not isinstance(given, tuple):
+            raise ValueError("a persistent id that is no storage's")
         storage = Storage.of(given[:5])
         if given[5:] != (None,):
             raise ValueError("a view of a storage")
@@ -68,6 +70,8 @@ class _Storages:
         if not isinstance(keys, list) or len(keys) != len(self._named):
             raise ValueError("other storages than the tensors name")
         for key in keys:
+            if not isinstance(key, str) or key not in self._named:
+                raise ValueError("other storages than the tensors name")
             storage = self._named.pop(key)
             stream.seek(offset)
             count = int.from_bytes(stream.read(8), "little")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from saec import Axes, Clusters, Field
 from saec.codecs.raw import Raw
@@ -76,33 +75,20 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
         Workspace(tmp_path / "gone").zeros(1)
 
 
-def test_what_was_computed_is_recalled(tmp_path: Path) -> None:
-    calls: list[str] = []
-
-    def compute() -> dict[str, NDArray[np.generic]]:
-        calls.append("")
-        return {"a": np.arange(3), "b/c": np.array([[0.5]], np.float16)}
-
-    for space, expected in ((IN_MEMORY, 3), (Workspace(tmp_path), 1)):
-        calls.clear()
-        for _ in range(3):
-            found = space.recalled("curves", "a field / with any name", compute)
-            assert set(found) == {"a", "b/c"}
-            assert found["a"].tolist() == [0, 1, 2]
-            assert found["b/c"].dtype == np.float16
-        assert len(calls) == expected
-    assert Workspace(tmp_path).recalled("other", "a field / with any name", dict) == {}
-    assert Workspace(tmp_path).recalled("curves", "another field", dict) == {}
-
-
-def test_what_failed_is_not_recalled(tmp_path: Path) -> None:
-    def fails() -> dict[str, NDArray[np.generic]]:
-        raise KeyboardInterrupt
-
-    space = Workspace(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        space.recalled("curves", "f", fails)
-    assert list(space.recalled("curves", "f", lambda: {"a": np.ones(1)})) == ["a"]
+def test_what_is_remembered_in_a_folder_is_recalled(tmp_path: Path) -> None:
+    arrays = {"a": np.arange(3), "b/c": np.array([[0.5]], np.float16)}
+    name = "a field / with any name"
+    for space in (IN_MEMORY, Workspace(tmp_path)):
+        assert space.recalled("curves", name) is None
+        assert space.remembered("curves", name, arrays) is arrays
+    assert IN_MEMORY.recalled("curves", name) is None
+    found = Workspace(tmp_path).recalled("curves", name)
+    assert found is not None
+    assert set(found) == {"a", "b/c"}
+    assert found["a"].tolist() == [0, 1, 2]
+    assert found["b/c"].dtype == np.float16
+    assert Workspace(tmp_path).recalled("other", name) is None
+    assert Workspace(tmp_path).recalled("curves", "another field") is None
 
 
 def test_what_may_be_held() -> None:

@@ -189,7 +189,7 @@ BoundTable* table_of_runs(int64_t rows, const Vector<uint8_t>& codes, const Matr
   return bound.release();
 }
 
-// What saec.format.native_lookup.PoolRequest holds, in its order.
+// What saec.format.native_lookup.pool_request gives, in its order.
 using RequestTuple = std::tuple<const BoundTable*, uintptr_t, bool, ptrdiff_t, size_t, uintptr_t, size_t,
                                 uintptr_t, int, int64_t, uintptr_t, size_t>;
 

@@ -31,6 +31,7 @@ from saec.format.compressed import Compressed
 from saec.format.raw_field import RawField
 from saec.reference.models import build
 from saec.torch import CompressedEmbedding, compress_, measure_loss_increase, replace_embeddings_
+from saec.torch.model.find_tables import find_modules
 
 Make = Callable[..., Any]
 Batch = tuple[Tensor, Tensor]
@@ -189,6 +190,27 @@ def test_another_loss(model: nn.Module, log_rows: list[Batch], unseen: list[Batc
         measured = loss_growth(model, small, measured_on, mse)
         assert measured == pytest.approx(0.2, rel=0.1)
         assert result.predicted_loss_increase == pytest.approx(measured, rel=0.05)
+
+
+def test_tables_are_looked_for_once(
+    model: nn.Module,
+    log_rows: list[Batch],
+    unseen: list[Batch],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counting, metrics, comparisons and replacement use what was found first."""
+    looks = []
+
+    def find(*arguments: Any) -> Any:
+        looks.append(arguments)
+        return find_modules(*arguments)
+
+    monkeypatch.setattr("saec.torch.model.find_tables.find_modules", find)
+    small = copy.deepcopy(model)
+    budget = saec.LossIncrease(0.2)
+    compress_(small, log_rows, budget=budget, calibration=unseen, progress=False)
+    assert len(looks) == 1
+    assert isinstance(small.embeddings["user"], CompressedEmbedding)
 
 
 def test_lookups_are_the_frequencies_unless_given(model: nn.Module, log_rows: list[Batch]) -> None:

@@ -163,13 +163,15 @@ def _written(
     import saec
     from saec.compression.plan import check_reachable
     from saec.compression.run import compress_chosen
+    from saec.streaming.scratch import Workspace
 
     if len(wanted) == 1:
         ((path, budget),) = wanted.items()
         yield path, saec.compress(fields, budget, codec, out=path, memory=memory, **options)
         return
+    space = Workspace(executor=options["executor"])
     for budget in wanted.values():
-        check_reachable(fields, budget, codec)
+        check_reachable(fields, budget, codec, space)
     measured = saec.measure(fields, codec, **options)
     # All of them before the first file is written: a budget may turn out to be out of reach.
     choices = {path: measured.chosen(budget) for path, budget in wanted.items()}

@@ -103,9 +103,6 @@ class Priced:
         known = None if metrics is None else check_metrics(checked, metrics)
         codec = codec or DEFAULT_CODEC
         _check_keys(checked, codec)
-        if space.executor is not None:
-            for field in checked:
-                field.take_census(passes_over(field.parts, space))
         check_reachable(checked, budget, codec, space)
         options = tuple(
             _offered(
@@ -162,6 +159,9 @@ def check_reachable(
     Raises:
         BudgetError: even the smallest file that ``codec`` could make is too large.
     """
+    if space.executor is not None:
+        for field in fields:  # before anything asks for it, and so counts in this process
+            field.take_census(passes_over(field.parts, space))
     if not isinstance(budget, SizeBudget):
         return
     limit = _limit(budget, fields)

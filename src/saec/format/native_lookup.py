@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -31,6 +31,7 @@ __all__ = [
     "PoolRequest",
     "RowRun",
     "gather",
+    "pool_request",
     "run_table",
     "tier_table",
 ]
@@ -146,49 +147,43 @@ def tier_table(
     )
 
 
-class PoolRequest(NamedTuple):
-    """One field's part of a native lookup: what the core's struct of this name holds, in its order.
+PoolRequest = tuple[LookupTable, int, bool, int, int, int, int, int, int, int, int, int]
+"""One field's part of a native lookup, as :func:`pool_request` makes it for the core's struct."""
 
-    Addresses are those of contiguous arrays that live until the lookup has ended; 0 for none.
 
-    table: that the rows come from; ids: address of int64, or int32 unless ``wide``; id_step: from
-    one id to the next, in ids; id_count: of the ids; offsets: address of int64; bags: rows that come
-    out; weights: address of float32; mode: place in :data:`MODES`; skipped: id that is left out, or
-    -1; out: address of the first row; stride: bytes from one row to the next.
+def pool_request(
+    table: LookupTable,
+    ids: int,
+    id_bytes: int,
+    count: int,
+    offsets: int,
+    bags: int,
+    weights: int,
+    mode: str,
+    out: int,
+    stride: int,
+    skipped: int = -1,
+) -> PoolRequest:
+    """What the core needs to know, in the order of its ``RequestTuple``.
+
+    Addresses are those of contiguous arrays that live until the lookup has ended; 0 for none. A
+    plain tuple, as a named one takes longer to make than the lookup of an id.
+
+    Args:
+        table: that the rows come from.
+        ids: address of int64 or int32.
+        id_bytes: of an id.
+        count: of the ids.
+        offsets: address of int64.
+        bags: rows that come out.
+        weights: address of float32.
+        mode: one of :data:`MODES`.
+        out: address of the first row.
+        stride: bytes from one row to the next.
+        skipped: id that is left out, or -1.
     """
-
-    table: LookupTable
-    ids: int
-    wide: bool
-    id_step: int
-    id_count: int
-    offsets: int
-    bags: int
-    weights: int
-    mode: int
-    skipped: int
-    out: int
-    stride: int
-
-    @classmethod
-    def of(
-        cls,
-        table: LookupTable,
-        ids: tuple[int, int, int],
-        bags: tuple[int, int],
-        weights: int,
-        mode: str,
-        out: tuple[int, int],
-        skipped: int = -1,
-    ) -> PoolRequest:
-        """From addresses, each with what belongs to it.
-
-        ids: address, bytes of one, and how many; bags: address of the offsets, and how many rows
-        come out; out: address and stride.
-        """
-        first, width, count = ids
-        number = MODES.index(mode)
-        return cls(table, first, width == 8, 1, count, *bags, weights, number, skipped, *out)
+    wide, number = id_bytes == 8, MODES.index(mode)
+    return (table, ids, wide, 1, count, offsets, bags, weights, number, skipped, out, stride)
 
 
 def gather(
@@ -216,13 +211,17 @@ def gather(
     requests = []
     for table, field in zip(tables, bags, strict=True):
         requests.append(
-            PoolRequest.of(
+            pool_request(
                 table,
-                (_address(field.ids), field.ids.itemsize, len(field.ids)),
-                (_address(field.offsets), field.count),
+                _address(field.ids),
+                field.ids.itemsize,
+                len(field.ids),
+                _address(field.offsets),
+                field.count,
                 _address(field.weights),
                 field.mode,
-                (address, stride),
+                address,
+                stride,
             )
         )
         address += table.dim * out.itemsize

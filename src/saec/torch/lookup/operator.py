@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 import saec._native as _native
-from saec.format.native_lookup import LookupTable, PoolRequest, fail
+from saec.format.native_lookup import LookupTable, fail, pool_request
 from saec.torch.lookup.from_spec import reader_of
 from saec.torch.lookup.reader import TableReader, plain
 from saec.torch.lookup.recorded_calls import refuse_onnx
@@ -101,13 +101,17 @@ def native_pool(
     count = ids.shape[0]
     bags = count if offsets is None else offsets.shape[0]
     out = torch.empty((bags, table.dim), dtype=dtype, device="cpu")  # whatever the default is
-    request = PoolRequest.of(
+    request = pool_request(
         table,
-        (ids.data_ptr(), ids.itemsize, count),
-        (0 if offsets is None else offsets.data_ptr(), bags),
+        ids.data_ptr(),
+        ids.itemsize,
+        count,
+        0 if offsets is None else offsets.data_ptr(),
+        bags,
         0 if weights is None else weights.data_ptr(),
         mode,
-        (out.data_ptr(), table.dim * out.itemsize),
+        out.data_ptr(),
+        table.dim * out.itemsize,
         skipped,
     )
     threads = min(torch.get_num_threads(), usable_cores())

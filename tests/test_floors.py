@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,7 +133,9 @@ def test_calls_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(body)
     monkeypatch.setattr(house, "SOURCE", tmp_path)
-    a, b, c = ({}, {}, {})
+    a: dict[str, Any] = {}
+    b: dict[str, Any] = {}
+    c: dict[str, Any] = {}
     for names, path in ((a, "compression/a.py"), (b, "codecs/b.py"), (c, "util/c.py")):
         exec(compile((tmp_path / path).read_text(), str(tmp_path / path), "exec"), names)
     found = house.files_entered(lambda: a["f"](b, c))

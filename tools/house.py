@@ -249,14 +249,14 @@ def main() -> None:
             print(f"    {one}")
     if chosen.calls:
         for name, call in (core_calls() | torch_calls()).items():
-            found = files_entered(call)
+            entered = files_entered(call)
             print(
-                f"{name}: passes through {len(found.passed)} of the {len(found.files)} files that "
-                f"it enters, {len(found.climbs)} climbs"
+                f"{name}: passes through {len(entered.passed)} of the {len(entered.files)} files "
+                f"that it enters, {len(entered.climbs)} climbs"
             )
-            for one in found.files:
-                print(f"    {one}{'' if one in found.passed else ' (leaf)'}")
-            for low, high in found.climbs.items():
+            for one in entered.files:
+                print(f"    {one}{'' if one in entered.passed else ' (leaf)'}")
+            for low, high in entered.climbs.items():
                 print(f"    {low} calls {', '.join(sorted(high))}")
 
 

@@ -8,10 +8,11 @@ rows do not have; a network of two layers; one epoch of SparseAdam and Adam. Row
 random into 80 % for training, 10 % for validation (calibration) and 10 % for tests.
 
 Budgets in bytes are forecast to second order and measured on test rows, with features counted in
-the training rows, where id 0 never occurs, and with id 0 counted as often as validation rows say.
-Budgets in log loss are calibrated on validation rows and measured on test rows. With slopes, the
-first-order part of the loss on validation rows is in allocation and forecast, and nothing is
-calibrated.
+the training rows, where id 0 hardly occurs, and with id 0 counted as often as validation rows say.
+With calibration, compress_ counts it by the validation rows itself, and what it expects is the
+increase on these; budgets in log loss are calibrated on validation rows and measured on test rows.
+With slopes, the first-order part of the loss on validation rows is in allocation and forecast, and
+nothing is calibrated.
 """
 
 from __future__ import annotations
@@ -157,15 +158,15 @@ class Trials:
             counts[f"tables.{place}"] = own.numpy()
         return counts
 
-    def run(self, budget: saec.Budget, unseen: bool, slopes: bool = False) -> Trial:
+    def run(self, budget: saec.Budget, counted: str) -> Trial:
         """Compress a copy to ``budget`` and measure it."""
-        calibrated = isinstance(budget, saec.LossIncrease) and not slopes
+        calibrated, slopes = counted == "calibration", counted == "with slopes"
         small, start = copy.deepcopy(self._model), time.perf_counter()
         result = saec.torch.compress_(
             small,
             self._training,
             budget=budget,
-            frequencies=self.counts(unseen),
+            frequencies=self.counts(unseen=slopes or counted == "with unseen"),
             calibration=self._validation if calibrated else None,
             unseen=self._validation if slopes else None,
             progress=False,
@@ -173,7 +174,7 @@ class Trials:
         seconds = time.perf_counter() - start
         measured = saec.torch.measure_loss_increase(self._model, result, self._test, labelled=True)
         return Trial(
-            counted="with slopes" if slopes else "with unseen" if unseen else "training",
+            counted=counted,
             budget=str(budget),
             ratio=result.compression_ratio,
             expected=result.predicted_loss_increase or 0.0,
@@ -198,13 +199,13 @@ def main() -> None:
     in_bytes: list[saec.Budget] = [saec.Ratio(100), saec.MaxBytes("1MB"), saec.Ratio(500)]
     in_nats = [saec.LossIncrease(value) for value in (2e-5, 1e-4, 4e-4)]
     in_most_bytes: list[saec.Budget] = [saec.Ratio(27), *in_bytes]
-    for budget, unseen, slopes in (
-        *((budget, False, False) for budget in in_bytes),
-        *((budget, True, False) for budget in in_bytes),
-        *((budget, False, False) for budget in in_nats),
-        *((budget, True, True) for budget in (*in_most_bytes, *in_nats)),
+    for budget, counted in (
+        *((budget, "training") for budget in in_bytes),
+        *((budget, "with unseen") for budget in in_bytes),
+        *((budget, "calibration") for budget in (*in_bytes, *in_nats)),
+        *((budget, "with slopes") for budget in (*in_most_bytes, *in_nats)),
     ):
-        done.append(trials.run(budget, unseen, slopes))
+        done.append(trials.run(budget, counted))
         print(line(done[-1]), flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(trial) for trial in done], indent=2) + "\n")

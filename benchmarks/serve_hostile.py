@@ -2,12 +2,15 @@
 
     python benchmarks/serve_hostile.py --json serve-hostile.json
     python benchmarks/serve_hostile.py --seconds 3 --rows 2000 --swap-every 0.5 --clients 2
+    python benchmarks/serve_hostile.py --sieges 6 --seconds 15
 
 Good clients ask for rows by HTTP and gRPC, as in serve.py, and one by a new HTTP connection for
 each request, while the file is swapped and every third one is broken. Beside them, hostile clients
 hold connections open, send heads and bodies byte by byte, read no answers, send garbage, leave in
 the middle, or connect in hundreds. The server's memory and descriptors are told when it is new,
-after a tenth of the time with good clients only, after a tenth with all, and at the end.
+after a tenth of the time with good clients only, after a tenth with all, and at the end. With
+--sieges there are hostile clients only, several times one after the other: memory that is lost
+would add up.
 """
 
 from __future__ import annotations
@@ -248,6 +251,23 @@ def measure(files: Sequence[Path], asks: Sequence[Ask], options: argparse.Namesp
     } | told(seen, options.seconds)
 
 
+def hold_after_sieges(files: Sequence[Path], options: argparse.Namespace) -> list[dict[str, int]]:
+    """What the server holds when it is new, and after each siege and the swap that follows."""
+    model = files[0].with_name("model" + files[0].suffix)
+    put(files[0], model)
+    context = multiprocessing.get_context("spawn")
+    with (
+        served(model, "--timeout", str(TIMEOUT)) as (pid, at),
+        ProcessPoolExecutor(1, context) as others,
+    ):
+        memory = [held(pid)]
+        for number in range(options.sieges):
+            others.submit(besiege, options.seconds, at).result()
+            put(files[(number + 1) % len(files)], model)
+            memory.append(settled(pid, memory[0]["descriptors"], TRIM + 2))
+    return memory
+
+
 def show(result: dict[str, Any]) -> None:
     print(
         f"{result['requests']:,} requests, {result['failures']} failed, {result['swaps']} swaps, "
@@ -273,6 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=4, help="good ones that keep connections")
     parser.add_argument("--batch", type=int, default=512, help="ids of each field in a lookup")
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--sieges", type=int, default=0, help="so many, without good clients")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -284,6 +305,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files = write_tables(Path(folder), options.rows)
         for file in files:
             np.save(file.with_suffix(".row.npy"), saec.load(file)["user"].lookup([3]))
+        if options.sieges:
+            memory = hold_after_sieges(files, options)
+            for number, holds in enumerate(memory):
+                print(
+                    f"{number}: {holds['rss'] / 2**20:.1f} MiB, {holds['descriptors']} descriptors"
+                )
+            return int(memory[-1]["descriptors"] > memory[0]["descriptors"])
         result = measure(files, lookup_asks(files, options.batch), options)
     show(result)
     if options.json:

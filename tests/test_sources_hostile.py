@@ -6,9 +6,10 @@ import os
 import pickle
 import struct
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +253,39 @@ def test_directories_of_archives_have_a_limit(tmp_path: Path) -> None:
             archive.writestr(f"archive/more/{number}", b"")
     with cheap(), pytest.raises(CheckpointError, match="damaged"):
         read_tables(tmp_path / "step")
+
+
+def small_model(folder: Path) -> Path:
+    weights = numpy_helper.from_array(np.ones((6, 4), np.float32), "w")
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"])
+    rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["n", 4])
+    node = helper.make_node("Gather", ["w", "ids"], ["rows"])
+    graph = helper.make_graph([node], "model", [ids], [rows], [weights])
+    onnx.save(helper.make_model(graph), folder / "a.onnx")
+    return folder / "a.onnx"
+
+
+def archive_of_a_large_claim(folder: Path) -> Path:
+    """Its directory is said to take 60 MiB."""
+    path = write_archive(folder / "a.pt", pickle.dumps({}))
+    whole = path.read_bytes()
+    at = whole.rindex(b"PK\5\6") + 12  # where the length of the directory stands
+    path.write_bytes(whole[:at] + struct.pack("<I", 60 * MIB) + whole[at + 4 :])
+    return path
+
+
+@pytest.mark.parametrize("write", [small_model, archive_of_a_large_claim])
+def test_no_more_memory_is_asked_for_than_a_file_has(
+    tmp_path: Path, write: Callable[[Path], Path]
+) -> None:
+    """Python allocates what a read asks for before it reads: not the limit, which may be 2 GB."""
+    path = write(tmp_path)
+    tracemalloc.start()
+    with suppress(CheckpointError):
+        read_tables(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * MIB
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.pt", "a.safetensors", "a.onnx", "a.parquet"])

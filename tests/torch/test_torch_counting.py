@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saec.errors import DataError, ModuleError, ModuleWarning
-from saec.torch.model.count_lookups import count_lookups, with_unseen
+from saec.torch.model.count_lookups import count_lookups, more_frequent, with_unseen
 from saec.torch.model.find_tables import named_tables
 
 Make = Callable[..., Any]
@@ -152,3 +152,15 @@ def test_features_unseen_in_training_get_their_share_of_later_lookups() -> None:
     assert np.asarray(found["user"]).tolist() == [15, 10, 30, 0]
     assert found["other"] is counts["other"]
     assert counts["user"].tolist() == [0, 10, 30, 0]
+
+
+def test_features_clearly_more_frequent_later_are_counted_by_later_lookups() -> None:
+    """Id 0, for missing values in training, is the one for unseen values, too: 8 and 400 times."""
+    model = Lambda(lambda self, ids: self.user(ids).sum(-1), user=nn.Embedding(4, 2))
+    ids = torch.tensor([0] * 400 + [1] * 147 + [2] * 450 + [3] * 3)
+    counts = {"user": np.array([8, 10_000, 29_991, 1])}
+    found = with_unseen(counts, model, named_tables(model, None, {}), [(ids, None)])
+    # 1,000 lookups stand for 40,000. Three in place of 0.025 of id 3 may be chance.
+    assert np.asarray(found["user"]).tolist() == [16_000, 10_000, 29_991, 1]
+    assert more_frequent(counts, found)["user"].tolist() == [True, False, False, False]
+    assert more_frequent(counts, dict(counts)) == {}

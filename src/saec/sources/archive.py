@@ -125,13 +125,14 @@ def open_archive(
 class _Bounded(io.BufferedReader):
     """A stream that gives no more than so many bytes at once: zipfile reads a directory whole."""
 
-    def __init__(self, raw: io.RawIOBase, most: int) -> None:
-        super().__init__(raw)
-        self._most = most
+    def __init__(self, window: _FileWindow, most: int) -> None:
+        super().__init__(window)
+        self._length, self._most = window.length, most
 
     def read(self, size: int | None = -1, /) -> bytes:
-        wanted = self._most + 1 if size is None or size < 0 else min(size, self._most + 1)
-        content = super().read(wanted)
+        # No more than there is: Python allocates what is asked for before it reads.
+        wanted = min(self._most + 1, max(self._length - self.tell(), 0))
+        content = super().read(wanted if size is None or size < 0 else min(size, wanted))
         if len(content) > self._most:
             raise zipfile.BadZipFile(f"more than {self._most} bytes in a piece, as of a directory")
         return content
@@ -141,7 +142,7 @@ class _FileWindow(io.RawIOBase):
     """A run of bytes of a file as a file of its own."""
 
     def __init__(self, stream: BinaryIO, first: int, length: int) -> None:
-        self._stream, self._first, self._length, self._at = stream, first, length, 0
+        self._stream, self._first, self.length, self._at = stream, first, length, 0
 
     def seekable(self) -> bool:
         return True
@@ -150,7 +151,7 @@ class _FileWindow(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.length}[whence]
         if origin + offset < 0:
             raise OSError("before the beginning")
         self._at = origin + offset
@@ -161,7 +162,7 @@ class _FileWindow(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         self._stream.seek(self._first + self._at)
-        count = max(0, min(len(buffer), self._length - self._at))
+        count = max(0, min(len(buffer), self.length - self._at))
         found = self._stream.read(count)
         buffer[: len(found)] = found
         self._at += len(found)

@@ -23,7 +23,7 @@ from saec.torch.model.call import (
     Loss,
     check_repeatable,
 )
-from saec.torch.model.count_lookups import count_lookups, with_unseen
+from saec.torch.model.count_lookups import count_lookups, more_frequent, with_unseen
 from saec.torch.model.find_tables import Ranges, named_tables, only
 from saec.torch.model.overlooked import model_bytes
 from saec.torch.model.replace import replace_tables_
@@ -63,12 +63,13 @@ def compress_(
             then these should be the training log, and can be iterated more than once.
         calibration: labelled batches of rows that the tables have not seen; can be iterated more
             than once. A ``LossIncrease`` is met on them; with other budgets the increase is
-            measured on them and stated in the result. Features of frequency 0 that they look up
-            are counted as often as they say, such as an id for values unseen in training. If None,
-            a ``LossIncrease`` compares the compressed model's predictions with the uncompressed
-            one's on ``batches``, which can be iterated more than once then, in the same order. That
-            needs no labels, but it takes the model's predictions for the truth: the increase on
-            unseen rows may be several times smaller or larger, the more so the smaller it is.
+            measured on them and stated in the result. Features that are clearly more frequent in
+            them than in ``frequencies`` are counted by them, such as an id for values unseen in
+            training. If None, a ``LossIncrease`` compares the compressed model's predictions with
+            the uncompressed one's on ``batches``, which can be iterated more than once then, in the
+            same order. That needs no labels, but it takes the model's predictions for the truth:
+            the increase on unseen rows may be several times smaller or larger, the more so the
+            smaller it is.
         unseen: labelled batches of other rows that the tables have not seen; can be iterated more
             than once. What they tell of the loss in first order moves bits to where they lower the
             loss on unseen rows, see :func:`saec.torch.loss_metrics`, and is in the increase that is
@@ -119,6 +120,7 @@ def compress_(
         known = Comparison(model, tables, batches, loss_fn, labelled=False)
     if frequencies is None:
         frequencies = count_lookups(model, tables, batches, progress=progress)
+    in_training = frequencies
     for labelled, name in ((calibration, "calibration"), (unseen, "unseen")):
         if labelled is not None:
             check_repeatable(labelled, name)
@@ -135,6 +137,8 @@ def compress_(
         budget=budget,
         unseen=unseen,
     )
+    if known is not None and isinstance(budget, LossIncrease):
+        known.explain(more_frequent(in_training, frequencies))
     result = _compressed(priced, budget, known)
     before = model_bytes(model)
     result.model_size = ModelSize(before, before - result.original_nbytes + result.nbytes)

@@ -86,12 +86,13 @@ def read_regular(path: str | os.PathLike[str], most: int, failure: type[SaecErro
         SaecError: of the kind ``failure``: see :func:`open_regular`, or there are more than
             ``most`` bytes.
     """
-    size = check_regular(path, failure)
-    if size > most:
-        raise failure(f"{path} takes {size} bytes; the limit for such a file is {most}")
     with open_regular(path, failure) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > most:
+            raise failure(f"{path} takes {size} bytes; the limit for such a file is {most}")
         try:
-            return stream.read(most)
+            # Not as many as allowed: Python allocates what is asked for before it reads.
+            return stream.read(size)
         except OSError as error:
             raise failure(f"{path}: {error.strerror}") from error
 

@@ -42,6 +42,9 @@ class Shares:
     own error, and of what shares differ by at that distance. That difference is a guess, unless the
     measurements themselves show a larger one: where the first-order part of the increase dominates,
     shares of neighbouring sizes may be 30 and 2.
+
+    The explained part of a measurement, see :class:`MeasuredIncrease`, is known well at its own
+    size and may jump from one size to the next: shares are those of the rest.
     """
 
     def __init__(self) -> None:
@@ -58,16 +61,17 @@ class Shares:
             return own
         weights = {at: 1 / max(self._variance(at, predicted), 1e-12) for at in self._seen}
         total = sum(weights.values())
-        share = sum(weight * self._seen[at].value / at for at, weight in weights.items()) / total
-        return MeasuredIncrease(predicted * share, predicted / math.sqrt(total), own.examples)
+        share = sum(weight * self._seen[at].rest / at for at, weight in weights.items()) / total
+        error = math.hypot(predicted / math.sqrt(total), own.explained_error)
+        return MeasuredIncrease(own.explained + predicted * share, error, own.examples)
 
     def _variance(self, at: float, predicted: float) -> float:
         """Of the share measured ``at`` one forecast, as an estimate of that at another."""
         own, other = self._seen[predicted], self._seen[at]
-        noise = (other.standard_error / at) ** 2
+        noise = (other.rest_error / at) ** 2
         drift = (_DRIFT * math.log2(at / predicted)) ** 2
-        shown = (other.value / at - own.value / predicted) ** 2
-        return noise + max(drift, shown - noise - (own.standard_error / predicted) ** 2)
+        shown = (other.rest / at - own.rest / predicted) ** 2
+        return noise + max(drift, shown - noise - (own.rest_error / predicted) ** 2)
 
 
 def calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:

@@ -45,8 +45,9 @@ def forecast(
     have not seen they are not: what was learned by heart is no loss, and where tables have learned
     too little, the loss is larger, by many times for small increases. So the tables are compressed
     to a few sizes, and the labelled ``calibration`` rows tell what really was lost; between those
-    sizes the share of the forecast that came true is interpolated. Features of frequency 0 that the
-    ``calibration`` rows look up are counted by these. The model is afterwards as it was.
+    sizes the share of the forecast that came true is interpolated. Features that are clearly more
+    frequent in the ``calibration`` rows than in training are counted by these. The model is
+    afterwards as it was.
 
     Other arguments than these are those of :func:`saec.torch.compress_`.
 

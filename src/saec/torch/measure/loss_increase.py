@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saec.errors import DataError, MetricError
 from saec.format.compressed import Compressed
 from saec.torch.measure.labels import check_batch, check_loss_fn
+from saec.torch.measure.residuals import Residuals
 from saec.torch.model.call import (
     Batches,
     Loss,
@@ -27,6 +30,7 @@ from saec.torch.model.call import (
     pairs,
 )
 from saec.torch.model.find_tables import Ranges, named_tables, only
+from saec.torch.model.marked_rows import marked_rows
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.replace import is_raw, replace_tables_
 
@@ -43,11 +47,27 @@ class MeasuredIncrease:
             increases. For a ``loss_fn`` of which only the mean over a batch is known it is that of
             the batches; infinite if there is a single one.
         examples: how many rows were measured.
+        explained: the part of ``value`` that is known with less noise, in the same unit, where
+            calibration looked for it: KL(p || p'), and of the first-order part what follows from
+            by how much the predictions are off on average. 0 elsewhere.
+        explained_error: standard error of ``explained``.
     """
 
     value: float
     standard_error: float
     examples: int
+    explained: float = 0.0
+    explained_error: float = 0.0
+
+    @property
+    def rest(self) -> float:
+        """What is left of ``value``."""
+        return self.value - self.explained
+
+    @property
+    def rest_error(self) -> float:
+        """The standard error of ``rest``; errors of the two parts are independent."""
+        return math.sqrt(max(self.standard_error**2 - self.explained_error**2, 0.0))
 
 
 def measure_loss_increase(
@@ -101,6 +121,7 @@ class Comparison:
         self._model, self._tables, self._batches = model, tables, batches
         self._loss_fn, self._logits = loss_fn, logits_by(loss_fn)
         self._labelled = labelled
+        self._residuals: Residuals | None = None
         check_repeatable(batches, "batches to compare predictions on")
         with evaluating(model):
             self._before = list(self._outputs())
@@ -109,17 +130,49 @@ class Comparison:
         if not self._has_losses:
             check_order(batches)
 
+    def explain(self, later: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Tell the explained part of each increase from now on, where labels and logits allow it.
+
+        Args:
+            later: (vocab_size,) by field name, which features are more frequent in these rows than
+                in the training log; rows with them are where predictions are off.
+        """
+        if not self._labelled or self._logits is None:
+            return
+        try:
+            check_order(self._batches)
+        except DataError:  # marks and predictions would be those of different rows
+            return
+        marks = marked_rows(self._model, self._tables, self._batches, later)
+        logits = torch.cat([before.values for before in self._before])
+        labels = torch.cat([before.labels for before in self._before])
+        self._residuals = Residuals.of(logits, labels, marks)
+
     def of(self, result: Compressed) -> MeasuredIncrease:
         """The increase with ``result`` in place."""
-        grown, examples = [], []
+        grown, examples, after = [], [], []
         tables = only(self._tables, result)
         with _holding(self._model, tables, result), evaluating(self._model):
-            for before, after in zip(self._before, self._outputs(), strict=True):
-                values = before.values, after.values
-                own = values[1] - values[0] if self._has_losses else _kl(*values)
+            for before, now in zip(self._before, self._outputs(), strict=True):
+                own = self._grown(before, now)
                 grown.append(own)
                 examples.append(torch.full_like(own, before.examples / len(own)))
-        return _mean(torch.cat(grown), torch.cat(examples))
+                after.append(now.values)
+        found = _mean(torch.cat(grown), torch.cat(examples))
+        if self._residuals is None:
+            return found
+        logits = self._residuals.logits
+        mean, error = self._residuals.first_order(torch.cat(after) - logits)
+        explained = float(_kl(logits, torch.cat(after)).mean()) + mean
+        return replace(found, explained=explained, explained_error=error)
+
+    def _grown(self, before: _Compared, now: _Compared) -> Tensor:
+        """By how much the loss of each example grew; of a batch, if only its mean is known."""
+        if self._logits is None:
+            return now.values - before.values
+        if not self._labelled:
+            return _kl(before.values, now.values)
+        return now.log_losses() - before.log_losses()
 
     @property
     def _has_losses(self) -> bool:
@@ -131,22 +184,23 @@ class Comparison:
         device = next((parameter.device for parameter in self._model.parameters()), None)
         for index, (inputs, labels) in enumerate(pairs(self._batches)):
             outputs = outputs_of(self._model, inputs, device, index)
-            values = self._compared(outputs, labels, index)
-            if not bool(values.isfinite().all()):
+            compared = self._compared(outputs, labels, index)
+            if not bool(compared.values.isfinite().all()):
                 what = "loss" if self._has_losses else "logit"
                 raise MetricError(f"batch {index}: a {what} to compare is not finite")
-            yield _Compared(values, len(outputs))
+            yield compared
 
-    def _compared(self, outputs: Tensor, labels: Any, index: int) -> Tensor:
+    def _compared(self, outputs: Tensor, labels: Any, index: int) -> _Compared:
         check_batch(outputs, labels, self._loss_fn, index)
+        none = torch.zeros(0, dtype=torch.float64)
         if self._logits is None:
-            return self._losses(outputs, labels)
+            return _Compared(self._losses(outputs, labels), none, len(outputs))
         logits = self._logits(outputs.reshape(-1)).double().cpu()
         if not self._labelled:
-            return logits
+            return _Compared(logits, none, len(outputs))
         if not isinstance(labels, Tensor):
             raise DataError(f"batch {index}: {len(logits)} logits need as many labels")
-        return nn.functional.softplus(logits) - labels.reshape(-1).double().cpu() * logits
+        return _Compared(logits, labels.reshape(-1).double().cpu(), len(outputs))
 
     def _losses(self, outputs: Tensor, labels: Any) -> Tensor:
         """The squared error of each example, or of another loss the mean over the batch (1,)."""
@@ -160,10 +214,18 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class _Compared:
-    """A batch's logits or losses, (examples,) float64, or its mean loss, (1,) float64."""
+    """A batch's logits or losses, (examples,) float64, or its mean loss, (1,) float64.
+
+    labels: (examples,) float64 where they are compared with logits; empty elsewhere.
+    """
 
     values: Tensor
+    labels: Tensor
     examples: int
+
+    def log_losses(self) -> Tensor:
+        """(examples,) float64, from logits and labels."""
+        return nn.functional.softplus(self.values) - self.labels * self.values
 
 
 def _mean(grown: Tensor, examples: Tensor) -> MeasuredIncrease:

@@ -19,7 +19,10 @@ from saec.torch.model.model_table import ModelTable
 from saec.torch.model.overlooked import explained
 from saec.util.progress import track
 
-__all__ = ["count_lookups", "with_unseen"]
+__all__ = ["count_lookups", "more_frequent", "with_unseen"]
+
+# Standard errors of the difference of two counts from which on it is no chance, of a million.
+_CLEAR = 6.0
 
 
 def count_lookups(
@@ -78,12 +81,13 @@ def with_unseen(
     tables: Sequence[ModelTable],
     rows: Batches,
 ) -> dict[str, ArrayLike]:
-    """``frequencies`` of a training log, with what only ``rows`` that it does not have look up.
+    """``frequencies`` of a training log, with what ``rows`` that it does not have look up.
 
-    The id that stands for values unseen in training occurs never in the training log, and in half
-    of all later rows. Without a frequency its row would get no bits, and what it becomes would
-    shift the model's predictions for all of these. So a feature of frequency 0 gets the share of
-    its field's lookups that it has in ``rows``.
+    The id that stands for values unseen in training is in half of all later rows, but not in the
+    training log, or as rarely as values are missing there. By that frequency its row would get few
+    bits, and what it becomes would shift the model's predictions for all of these rows. So a
+    feature that is not in the log, or clearly more frequent in ``rows`` than in the log, gets the
+    share of its field's lookups that it has in ``rows``.
 
     Args:
         frequencies: (vocab_size,) by field name.
@@ -98,12 +102,30 @@ def with_unseen(
     }
 
 
+def more_frequent(
+    counts: Mapping[str, ArrayLike], later: Mapping[str, ArrayLike]
+) -> dict[str, NDArray[np.bool_]]:
+    """Which features :func:`with_unseen` counted anew, (vocab_size,) by field name.
+
+    Args:
+        counts: of the training log.
+        later: what became of them.
+    """
+    return {
+        name: np.asarray(now) > np.asarray(counts[name])
+        for name, now in later.items()
+        if now is not counts[name]
+    }
+
+
 def _with_later(counts: ArrayLike, later: NDArray[np.float64]) -> ArrayLike:
     own = np.asarray(counts)
     if own.shape != later.shape or own.dtype.kind not in "biuf":
         return counts  # refused where the fields are made
     scale = own.sum(dtype=np.float64) / max(later.sum(), 1.0)
-    return np.where((own == 0) & (later > 0), later * scale, own)
+    expected = own / max(scale, np.finfo(np.float64).tiny)
+    more = later - expected > _CLEAR * np.sqrt(later + expected)
+    return np.where(more | ((own == 0) & (later > 0)), later * scale, own)
 
 
 @contextmanager

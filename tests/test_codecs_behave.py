@@ -49,7 +49,7 @@ def table(rows: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
 
 def heavy_tail(rows: int) -> NDArray[np.float64]:
     """Frequencies of ``rows`` features, the last of which are unseen where they are many."""
-    return np.floor(1000 / np.arange(1, rows + 1))
+    return np.floor(600 / np.arange(1, rows + 1))
 
 
 def field(name: str, weights: NDArray[np.generic]) -> Field:

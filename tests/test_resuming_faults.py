@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import random
 import resource
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -229,22 +231,6 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-PROCESS = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import saec
-import test_resuming_faults
-print("ready", flush=True)
-if sys.stdin.readline() == "fill\\n":
-    test_resuming_faults.fill_before_coding(Path(sys.argv[3]).parent)
-try:
-    test_resuming_faults.compress(Path(sys.argv[2]), Path(sys.argv[3]))
-except saec.SaecError as error:
-    sys.exit(str(error))
-"""
-
-
 def fill(disk: Path, left: int) -> None:
     """Leave so many bytes of a disk."""
     status = os.statvfs(disk)
@@ -262,14 +248,30 @@ def fill_before_coding(disk: Path) -> None:
     Axes.encode = filling  # type: ignore[method-assign, assignment]
 
 
-def started(folder: Path, out: Path) -> subprocess.Popen[str]:
-    """A process that compresses as soon as it reads a line; other endings than ours are signals."""
-    command = [sys.executable, "-c", PROCESS, str(Path(__file__).parent), str(folder), str(out)]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    process: subprocess.Popen[str] = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+# Processes start quickly: they are copies of one that has imported this module.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])
+
+
+def compress_and_report(folder: Path, out: Path, filled: bool, report: Connection) -> None:
+    """Send the error's text, or an empty one; on a disk that is ``filled`` before coding."""
+    if filled:
+        fill_before_coding(out.parent)
+    try:
+        compress(folder, out)
+    except saec.SaecError as error:
+        report.send(str(error))
+    else:
+        report.send("")
+
+
+def started(folder: Path, out: Path, filled: bool = False) -> tuple[BaseProcess, Connection]:
+    """A process that compresses, and where it reports."""
+    here, there = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=compress_and_report, args=(folder, out, filled, there))
+    process.start()
+    there.close()
+    return process, here
 
 
 def test_a_full_disk_ends_no_process(folder: Path, expected: bytes) -> None:
@@ -282,19 +284,24 @@ def test_a_full_disk_ends_no_process(folder: Path, expected: bytes) -> None:
             (disk / "out.saec").unlink(missing_ok=True)
             if number:
                 fill(disk, spaces.randint(10_000, 300_000))
-            said = said_by(folder, disk / "out.saec", "" if number else "fill")
+            said = said_by(*started(folder, disk / "out.saec", filled=not number))
             assert "No space left on device" in said or (number and not said)
             assert (disk / "out.saec").exists() == (not said)
             (disk / "filled").unlink()
-            assert said_by(folder, disk / "out.saec") == ""
+            assert said_by(*started(folder, disk / "out.saec")) == ""
             assert (disk / "out.saec").read_bytes() == expected
 
 
-def said_by(folder: Path, out: Path, word: str = "") -> str:
+def said_by(process: BaseProcess, report: Connection) -> str:
     """The error, if there is one, of a process that is to end by itself."""
-    with started(folder, out) as process:
-        said = process.communicate(f"{word}\n")[1]
-    assert process.returncode in (0, 1), said
+    with report:
+        try:
+            said: str = report.recv()
+        except EOFError:
+            process.join()
+            raise AssertionError(f"the process ended with {process.exitcode}") from None
+    process.join()
+    assert process.exitcode == 0
     return said
 
 
@@ -303,30 +310,23 @@ def test_killed_politely_it_resumes(folder: Path, expected: bytes) -> None:
     ended = 0
     while ended < FAULTS:
         (folder / "out.saec").unlink(missing_ok=True)
-        with started(folder, folder / "out.saec") as process:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-            try:
-                process.wait(moments.uniform(0.01, 0.5))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGTERM)
-        if process.returncode == -signal.SIGTERM:
+        process, report = started(folder, folder / "out.saec")
+        process.join(moments.uniform(0.01, 0.5))
+        process.terminate()
+        process.join()
+        report.close()
+        if process.exitcode == -signal.SIGTERM:
             ended += 1
             resumes(folder, expected)
         else:
-            assert process.returncode == 0
+            assert process.exitcode == 0
 
 
 def test_of_two_writers_at_once_one_is_refused(folder: Path, expected: bytes) -> None:
     for _ in range(FAULTS):
         (folder / "out.saec").unlink(missing_ok=True)
         both = [started(folder, folder / "out.saec") for _ in range(2)]
-        for process in both:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        said = [process.communicate()[1] for process in both]
+        said = [said_by(*one) for one in both]
         # One after the other is possible, too, on a machine that is busy.
         assert "" in said
         assert all("another process is writing" in text for text in said if text)

@@ -330,14 +330,14 @@ from saec.tables.loss_metric import Metric
 from saec.streaming.map_reduce import silent
 from saec.streaming.scratch import IN_MEMORY
 
-for rows, dim in ((8000, 16), (80, 200)):
+for rows, dim in ((5000, 16), (80, 200)):
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((rows, dim)) * np.linspace(1, 0.1, dim)
     field = Field("f", weights.astype(np.float32), rng.permutation(1e4 / np.arange(1, rows + 1)))
     metric = Metric(np.diag(np.linspace(1, 0.01, dim)))
     options = Axes().options(field, metric, np.random.default_rng(0), IN_MEMORY)
     print([option.bits for option in options])
-    for option in options[::60]:
+    for option in options[::100]:
         coded = Axes().encode(field, option.choice, np.random.default_rng(0), silent, IN_MEMORY)
         print(coded.lost)
         print(*(hashlib.md5(t.tobytes()).hexdigest() for t in coded.field.tensors.values()))

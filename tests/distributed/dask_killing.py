@@ -16,7 +16,7 @@ from distributed import Client
 KILLS = int(os.environ.get("SAEC_KILLS", "1"))
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from saec.codecs.protocol import Codec
 from saec.format.tier_index import Order
 from saec.streaming.map_reduce import Executor
 
-ROWS, DIM = 8_001, 4
+ROWS, DIM = 5_001, 4
 
 
 @pytest.fixture
@@ -64,6 +65,7 @@ def test_the_artifact_is_the_same(
         np.testing.assert_array_equal(*orders)
 
 
+@pytest.mark.skipif(KILLS == 1, reason="a worker dies in the next test, too; make test-kills")
 def test_a_worker_may_die_while_it_compresses(
     fields: list[saec.Field], client: Client, rng: np.random.Generator
 ) -> None:
@@ -85,7 +87,7 @@ def test_a_worker_may_die_while_it_compresses(
             np.testing.assert_array_equal(one, many)
 
 
-@pytest.mark.parametrize("order", ["keep", "frequency", "code"])
+@pytest.mark.parametrize("order", ["keep", "code"] if KILLS == 1 else get_args(Order))
 def test_workers_write_shards_of_the_artifact(
     fields: list[saec.Field],
     client: Client,

@@ -231,6 +231,7 @@ def test_the_operator_keeps_the_rules(clustered: Callable[..., CompressedField])
         torch.library.opcheck(pool, inputs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("table", ["kept", "mixed runs", "pads"], indirect=True)
 def test_gradients_of_compiled_bags(table: LearnedTable) -> None:
     ids = some_ids(table, 60)
     offsets = torch.tensor([0, 7, 7, 50])

@@ -146,9 +146,14 @@ def measure_curves(
     curves = {}
     for rank in sorted(worth(most), reverse=True):
         known = np.isfinite(arrays[f"{rank}"])
-        names = "clusters", f"{rank}", f"far {rank}"
-        of_rank = [arrays[each][known] for each in names]
-        curves[rank] = DistortionCurve(most, *of_rank, rank / judged.points.dim, whole)
+        curves[rank] = DistortionCurve(
+            most,
+            arrays["clusters"][known],
+            arrays[f"{rank}"][known],
+            arrays[f"far {rank}"][known],
+            rank / judged.points.dim,
+            whole,
+        )
         whole = whole or curves[rank]
     return {rank: curves[rank] for rank in worth(most)}
 

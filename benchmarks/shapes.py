@@ -2,12 +2,9 @@
 
     python benchmarks/shapes.py --json shapes.json
     python benchmarks/shapes.py --against ../earlier --repeats 3
-    python benchmarks/shapes.py --task ml-1m --path movielens_1m.parquet
 
 Rows are drawn from a normal distribution (the hardest case: no directions and no groups) and have
-frequencies of Zipf's law. With ``--task`` a DeepFM is trained, and its tables are compressed at
-ratios 8, 27 and 100: the frequency-weighted squared error relative to that of the mean row, and
-what is lost in AUC. ``--against`` takes another checkout with its core built:
+frequencies of Zipf's law. ``--against`` takes another checkout with its core built:
 both compress each shape in turn, in processes of their own with one thread, and the medians of
 their seconds are compared.
 """
@@ -22,17 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import saec
-from saec.reference import load
 from saec.reference.experiment import write_json
 from saec.reference.machine import machine
-from saec.reference.trial import Trial
 
 CODECS = {"clusters": saec.Clusters(), "axes": saec.Axes()}
 SHAPES = {
@@ -48,8 +43,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", default=",".join(SHAPES))
     parser.add_argument("--codecs", default=",".join(CODECS))
-    parser.add_argument("--task")
-    parser.add_argument("--path")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--against", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
@@ -58,11 +51,8 @@ def main() -> None:
     names = options.shapes.split(",")
     if options.against is not None:
         rows = list(against(options.against, names, codecs, options.repeats))
-    elif options.task is None:
-        rows = list(shapes(names, codecs))
     else:
-        log = load(options.task, options.path, 0)
-        rows = list(without_metrics(Trial.start(log, "deepfm", 16, 0, False), codecs))
+        rows = list(shapes(names, codecs))
     if options.json is not None:
         write_json(options.json, {"machine": machine(), "rows": rows})
 
@@ -115,18 +105,6 @@ def run_of(checkout: Path, shape: str, codec: str) -> dict[str, Any]:
     return found
 
 
-def without_metrics(trial: Trial, codecs: list[str]) -> Iterator[dict[str, Any]]:
-    """A row for each ratio and codec, of the tables of a trained model."""
-    tables, before = trial.tables(), trial.scores(trial.base)["test"].auc
-    for ratio in (8.0, 27.0, 100.0):
-        for codec in codecs:
-            result, seconds = timed(tables, ratio, codec)
-            with trial.holding(result):
-                auc = trial.scores(trial.probabilities())["test"].auc
-            lost = {"error": error(tables, result), "auc_change": auc - before}
-            yield show(ratio=ratio, codec=codec, seconds=seconds, **lost)
-
-
 def timed(fields: list[saec.Field], ratio: float, codec: str) -> tuple[saec.Compressed, float]:
     """The result, and seconds of processor time."""
     start = time.process_time()
@@ -134,7 +112,7 @@ def timed(fields: list[saec.Field], ratio: float, codec: str) -> tuple[saec.Comp
     return result, time.process_time() - start
 
 
-def error(fields: list[saec.Field], result: saec.Compressed) -> float:
+def error(fields: Sequence[saec.Field], result: saec.Compressed) -> float:
     """Squared error weighted by frequency, relative to that of the mean rows."""
     lost = total = 0.0
     for field in fields:

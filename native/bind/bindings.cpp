@@ -12,6 +12,7 @@
 #include "codes/codes.h"
 #include "system/mapping.h"
 #include "nearest/nearest.h"
+#include "nearest/columns.h"
 #include "nearest/scalar.h"
 #include "nearest/seeding.h"
 
@@ -275,6 +276,47 @@ NB_MODULE(_native, module) {
       },
       nb::arg("values"), nb::arg("centers"), nb::arg("nearest").noconvert(),
       nb::arg("threads") = 0);
+
+  module.def(
+      "measure_columns",
+      [](Matrix<float> columns, Vector<double> weights, Matrix<int64_t> order,
+         Vector<int64_t> tables, Vector<int64_t> grid_bits, size_t runs_per_cluster,
+         size_t least_runs, OutMatrix<float> values, OutMatrix<double> left, OutMatrix<float> grids,
+         OutMatrix<double> grid_left, int threads) {
+        const size_t axes = columns.shape(0), count = columns.shape(1);
+        const saec::ColumnSizes sizes{tables.data(),      tables.shape(0),  grid_bits.data(),
+                                      grid_bits.shape(0), runs_per_cluster, least_runs};
+        expect(weights.shape(0) == count, "columns and weights differ in length");
+        expect(order.shape(0) == axes && order.shape(1) == count, "columns and order differ");
+        size_t width = 1;
+        for (size_t t = 0; t < sizes.table_count; ++t) {
+          expect(sizes.tables[t] >= 1, "sizes of tables must be at least 1");
+          width += static_cast<size_t>(sizes.tables[t]);
+        }
+        for (size_t g = 0; g < sizes.grid_count; ++g)
+          expect(sizes.grid_bits[g] >= 1 && sizes.grid_bits[g] <= 16, "grids have 1..16 bits");
+        for (size_t i = 0; i < axes * count; ++i)
+          expect(order.data()[i] >= 0 && static_cast<size_t>(order.data()[i]) < count,
+                 "order lies outside the columns");
+        expect(values.shape(0) == axes && values.shape(1) == width, "values do not fit the tables");
+        expect(left.shape(0) == axes && left.shape(1) == 2 + sizes.table_count,
+               "left does not fit the tables");
+        expect(grids.shape(0) == axes && grids.shape(1) == 2 * sizes.grid_count &&
+                   grid_left.shape(0) == axes && grid_left.shape(1) == sizes.grid_count,
+               "grids do not fit their bits");
+        std::vector<saec::ColumnOut> outs;
+        for (size_t axis = 0; axis < axes; ++axis)
+          outs.push_back({values.data() + axis * width, left.data() + axis * left.shape(1),
+                          grids.data() + axis * grids.shape(1),
+                          grid_left.data() + axis * grid_left.shape(1)});
+        const WithoutGil released;
+        saec::measure_columns(columns.data(), weights.data(), order.data(), axes, count, sizes,
+                              thread_count(threads, axes * count * 16), outs);
+      },
+      nb::arg("columns"), nb::arg("weights"), nb::arg("order"), nb::arg("tables"),
+      nb::arg("grid_bits"), nb::arg("runs_per_cluster"), nb::arg("least_runs"),
+      nb::arg("values").noconvert(), nb::arg("left").noconvert(), nb::arg("grids").noconvert(),
+      nb::arg("grid_left").noconvert(), nb::arg("threads") = 0);
 
   nb::class_<saec::Mapping>(module, "Mapping")
       .def(nb::init<size_t>(), nb::arg("nbytes"))

@@ -54,10 +54,12 @@ class TreeBuilder {
     split(middle, last);
   }
 
-  // Power iteration on the covariance of at most kSample rows; its quality matters only for speed.
+  // Power iteration on the covariance of a sample of rows, fewer of wide ones; its quality matters
+  // only for speed.
   std::vector<double> principal_direction(size_t first, size_t last) const {
-    constexpr size_t kSample = 128, kSteps = 4;
-    const size_t stride = (last - first + kSample - 1) / kSample;
+    constexpr size_t kMostSampled = 128, kLeastSampled = 16, kSampledValues = 8192, kSteps = 4;
+    const size_t sample = std::clamp(kSampledValues / dim_, kLeastSampled, kMostSampled);
+    const size_t stride = (last - first + sample - 1) / sample;
     std::vector<double> mean(dim_), square(dim_), direction(dim_), next(dim_);
     size_t sampled = 0;
     for (size_t i = first; i < last; i += stride, ++sampled)

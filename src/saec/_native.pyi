@@ -85,6 +85,20 @@ def nearest_scalars(
     nearest: NDArray[uint32],
     threads: int = 0,
 ) -> None: ...
+def measure_columns(
+    columns: NDArray[float32],
+    weights: NDArray[float64],
+    order: NDArray[int64],
+    tables: NDArray[int64],
+    grid_bits: NDArray[int64],
+    runs_per_cluster: int,
+    least_runs: int,
+    values: NDArray[float32],
+    left: NDArray[float64],
+    grids: NDArray[float32],
+    grid_left: NDArray[float64],
+    threads: int = 0,
+) -> None: ...
 
 class Mapping:
     def __init__(self, nbytes: int) -> None: ...

@@ -59,8 +59,7 @@ def options(one: Field, metric: Metric | None, codec: Axes | None = None) -> Seq
 
 def encode(one: Field, option: Option, codec: Axes | None = None) -> TieredField:
     done: list[float] = []
-    root = option.choice.frame.root  # type: ignore[attr-defined]
-    metric = Metric(root @ root)
+    metric = option.choice.frame.metric  # type: ignore[attr-defined]
     coded = encode_checked(codec or Axes(), one, option.choice, metric, advance=done.append)
     assert isinstance(coded, TieredField)
     assert sum(done) == pytest.approx(1)

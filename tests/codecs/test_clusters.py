@@ -264,8 +264,8 @@ def test_expected_nats_are_about_what_comes_out(rng: np.random.Generator) -> Non
     field, metric = Field("x", table(rng, 2000), zipf(2000)), steep(rng)
     codec = Clusters(radius_share=1)
     for option in offers(codec, field, metric)[::18]:
-        if option.choice.clusters > 800:
-            continue  # the curve is measured up to 512 clusters, and falls faster near 2000
+        if option.choice.clusters > 1800:
+            continue  # almost a cluster for each row: rounding is what is left
         coded = encode_as(field, codec, option, metric)
         assert lost_nats(field, coded, metric) == pytest.approx(option.distortion, rel=0.35)
 
@@ -274,8 +274,8 @@ def test_expected_distortion_is_about_what_comes_out(rng: np.random.Generator) -
     field = Field("x", table(rng, 2000), zipf(2000))
     codec = Clusters(radius_share=1)
     for option in offers(codec, field)[::9]:
-        if option.choice.clusters > field.vocab_size / 2:
-            continue  # almost a cluster for each row, of which a few sizes say little
+        if option.choice.clusters > 0.9 * field.vocab_size:
+            continue  # almost a cluster for each row: rounding is what is left
         coded = encode_as(field, codec, option)
         lost = ((coded.decode() - field.weights) ** 2).sum(axis=1) @ field.frequencies
         assert lost == pytest.approx(option.distortion, rel=0.35)

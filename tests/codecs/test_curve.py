@@ -21,8 +21,11 @@ from saec.streaming.scratch import IN_MEMORY
 from saec.tables.field import Field
 
 
-def at(clusters: list[int], distortion: list[float], wanted: list[int]) -> list[float]:
-    known = DistortionCurve(np.array(clusters), np.array(distortion, np.float64))
+def at(
+    clusters: list[int], distortion: list[float], wanted: list[int], rows: int = 1 << 40
+) -> list[float]:
+    far = np.zeros(len(clusters))
+    known = DistortionCurve(rows, np.array(clusters), np.array(distortion, np.float64), far)
     return known.at(np.array(wanted)).tolist()
 
 
@@ -35,6 +38,24 @@ def test_a_power_of_the_number_of_clusters_by_hand() -> None:
 def test_beyond_the_last_point_the_last_slope_goes_on() -> None:
     assert at([1, 2, 4], [8, 8, 4], [8, 16]) == pytest.approx([2, 1])
     assert at([1, 4], [5, 5], [16]) == pytest.approx([5])
+
+
+def test_rows_with_a_cluster_of_their_own_lose_nothing() -> None:
+    # Beyond 4 of 11 clusters, the eight rows from the fourth on lose less the fewer share one.
+    found = at([1, 2, 4], [8, 8, 8], [4, 5, 8, 11], rows=11)
+    assert found == pytest.approx([8, 7, 4, 1])
+
+
+def test_a_codebook_on_half_of_the_axes_gains_half_as_much() -> None:
+    whole = DistortionCurve(11, np.array([1, 4]), np.array([8.0, 8.0]), np.zeros(2))
+    half = DistortionCurve(11, np.array([4]), np.array([9.0]), np.zeros(1), 0.5, whole)
+    assert half.at(np.array([4, 8, 11])) == pytest.approx([9, 7, 5.5])  # of 8, 4 and 1
+
+
+def test_what_far_rows_lose_is_added() -> None:
+    far = np.array([3.0, 1.0])
+    known = DistortionCurve(1 << 40, np.array([1, 4]), np.array([16.0, 4.0]), far)
+    assert known.at(np.array([1, 2, 4, 16])) == pytest.approx([19, 10, 5, 2])
 
 
 def test_one_point() -> None:

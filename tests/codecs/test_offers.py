@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from saec.bits.elias_fano import starts_bytes
-from saec.codecs.axes.candidates import Offer, TierOffers, TierRows, measure_tier, sampled_shares
+from saec.codecs.axes.candidates import TierRows, measure_tier, sampled_shares
+from saec.codecs.axes.offers import Offer, TierOffers
 from saec.codecs.axes.quantizer import Coder
 
 
@@ -70,6 +71,18 @@ def test_shares_by_hand() -> None:
     assert one.nats == pytest.approx(0.4 * 0.04 + 0.1 * 0.64, rel=1e-3)
 
 
+def test_grids_span_the_rows_that_count() -> None:
+    # 64 rows from 0 to 7, and one at 700 that has a millionth of the occurrences.
+    rows = np.append(np.arange(64) % 8, 700).astype(np.float32)[:, None]
+    shares = np.append(np.full(64, 1 / 64), 1e-6)
+    [offers] = measured(rows, [1.0], shares / shares.sum()).scalar
+    three = next(offer for offer in offers if str(coder_of(offer).part) == "3g")
+    assert coder_of(three).values[1] < 4  # 100 spans all
+    assert three.nats == pytest.approx(
+        coded_nats(three, 0, rows, shares / shares.sum(), [1.0]), rel=1e-4
+    )
+
+
 def test_a_sample_stands_for_its_tier() -> None:
     shares = np.array([0.1, 0.2, 0.3, 0.2])
     chosen = np.array([1, 3])
@@ -78,8 +91,8 @@ def test_a_sample_stands_for_its_tier() -> None:
     [offers] = measured(FOUR, [2.0], count=1000).scalar
     assert [offer.bits for offer in offers[:4]] == [0, 16, 32 + 1000, 64 + 2000]
     assert offers[2].nats == 0.5
-    assert {"6", "8g"} <= set(texts(offers))
-    assert "7" not in texts(offers)  # its 128 values would take two bits for each row
+    assert {"5", "8g"} <= set(texts(offers))
+    assert "6" not in texts(offers)  # its 64 values would take a bit for each row
     [offers] = measured(FOUR, [2.0], count=10_000).scalar
     assert not set(texts(offers)) & set(GRIDS)
 
@@ -127,7 +140,9 @@ def test_rows_beyond_float16() -> None:
         for offer in offers:
             assert np.isfinite(coder_of(offer).values).all()
             assert np.isfinite(offer.nats)
-        assert (GRIDS[0] in texts(offers)) == (share == 0)  # else no grid reaches so far
+        grid = next(offer for offer in offers if coder_of(offer).part.kind == "grid")
+        # No grid of float16 reaches so far. One that spans a part of the range does.
+        assert coder_of(grid).values[0] == (0 if share == 0 else pytest.approx(-6e4, rel=0.1))
 
 
 def ordered(found: TierOffers) -> dict[str, Offer]:
@@ -200,7 +215,7 @@ def test_nats_are_those_of_coding(rng: np.random.Generator) -> None:
             expected = coded_nats(offer, 0, rows, shares, nats)
             assert offer.nats == pytest.approx(expected, rel=1e-3)
             checked += 1
-    assert checked == 5 * (1 + 1 + 6 + 10) + 3 * 5
+    assert checked == 5 * (1 + 1 + 5 + 10) + 3 * 5
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])

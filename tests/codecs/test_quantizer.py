@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from saec.codecs.axes.quantizer import Coder, evenly_spaced, within_float16
+from saec.clustering.columns import measure_columns
+from saec.codecs.axes.quantizer import evenly_spaced, within_float16
 from saec.codecs.axes.symbols import grid_coder
 
 LARGEST = 65504.0  # of float16
@@ -28,7 +29,9 @@ def test_grids_at_the_limits() -> None:
 def test_fields_with_ids_and_with_keys_have_the_same_limits() -> None:
     counts = np.ones(4)
     for low, step in ((LARGEST, 1.0), (0.0, LEAST), (LARGEST + 1, 1.0), (0.0, LEAST / 2)):
-        keyed, own = grid_coder(low, step, counts), Coder.grid(low, low + 3 * step, 2)
-        assert (keyed is None) == (own is None)
-        if keyed is not None and own is not None:
-            assert keyed.values.tolist() == own.values.tolist() == [low, step]
+        keyed = grid_coder(low, step, counts)
+        rows = np.array([[low], [low + 3 * step]], np.float32)
+        [own] = measure_columns(rows, np.ones(2), [], [2])
+        assert (keyed is None) == np.isinf(own.grid_left[0])
+        if keyed is not None:
+            assert keyed.values.tolist() == own.grids[0].tolist() == [low, step]

@@ -8,8 +8,8 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from saec.codecs.axes.candidates import Offer, TierOffers
 from saec.codecs.axes.lagrangian import Layered, sweep
+from saec.codecs.axes.offers import Offer, TierOffers
 from saec.codecs.axes.quantizer import Coder
 from saec.format.code_part import CodePart
 

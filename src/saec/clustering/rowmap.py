@@ -17,13 +17,14 @@ from saec.clustering.points import mapped
 
 __all__ = ["Limit", "Reach", "RowMap", "exponent_of"]
 
-# Rows are far if they lie this many times as far out as all rows but a few. A few are those that
-# together make at most this share of the rows, and of the occurrences.
+# Rows are far if they lie this many times as far out as all rows but a few, and count as lying no
+# farther than these. A few are those that together make at most this share of the rows, and of the
+# occurrences.
 _FAR = 3.0
 _FEW = 0.01
 # Rows in the sample without which one row alone is more than a few.
 _LEAST_ROWS = round(1 / _FEW)
-# A far row counts for at most this share of the weighted squared distances of all others.
+# A row is not far if its weighted squared distance is at most this share of those of all others.
 _MOST_SHARE = 1e-3
 _TINY = 1e-300
 _ROUNDS = 3  # of finding the mean without far rows
@@ -33,8 +34,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Limit:
-    """Distance up to which points count in full: ``radius``, or more where the frequency times the
-    squared distance is at most ``energy``."""
+    """Distance up to which points count where they are: ``radius``, or more where the frequency
+    times the squared distance is at most ``energy``. Others count as if they lay as far out as all
+    rows but a few."""
 
     radius: float
     energy: float
@@ -42,10 +44,10 @@ class Limit:
     def shares(self, squared: Floats, frequencies: Floats) -> Floats:
         """What share of its distance a point keeps, (m,) of 0..1, from squared distances (m,)."""
         shares = np.ones(len(squared))
-        far = np.flatnonzero(squared > self.radius**2)
-        with np.errstate(divide="ignore", over="ignore"):  # a row that never occurs keeps all
-            most = np.maximum(self.radius**2, self.energy / frequencies[far])
-        shares[far] = np.sqrt(np.minimum(1.0, most / squared[far]))
+        with np.errstate(divide="ignore", over="ignore"):  # a row that never occurs is not far
+            limit = np.maximum(self.radius**2, self.energy / frequencies)
+        far = np.flatnonzero(squared > limit)
+        shares[far] = self.radius / (_FAR * np.sqrt(squared[far]))
         return shares
 
 

@@ -16,8 +16,8 @@ __all__ = ["Scalars", "cluster_scalars", "nearest_scalars", "scalar_codebooks"]
 # Dynamic programming takes time in proportion to clusters x runs (x log runs), and finds the exact
 # optimum if every distinct value is a run. With eight runs for each of the most clusters,
 # iterations over the values come within a per cent of it.
-_RUNS_PER_CLUSTER = 8
-_LEAST_RUNS = 512
+RUNS_PER_CLUSTER = 8
+LEAST_RUNS = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ def nearest_scalars(
 
 def _split(scalars: Scalars, clusters: int) -> NDArray[np.int64]:
     """Borders (runs + 1,) of runs that clusters are put together from."""
-    limit = max(_RUNS_PER_CLUSTER * clusters, _LEAST_RUNS)
+    limit = max(RUNS_PER_CLUSTER * clusters, LEAST_RUNS)
     borders = np.empty(min(limit, scalars.count) + 1, np.int64)
     runs = _native.split_scalars(*_parts(scalars), borders)
     return borders[: runs + 1]

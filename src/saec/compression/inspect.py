@@ -269,9 +269,9 @@ def _farthest(parts: Sequence[tuple[FarRow, ...]]) -> tuple[FarRow, ...]:
 
 def _directions(moments: Moments, metric: Metric) -> float:
     """The participation ratio of the variances: two traces give it without finding the axes."""
-    spread = metric.root @ moments.covariance @ metric.root
+    spread = metric.mapped(metric.mapped(moments.covariance).T)
     total = float(np.trace(spread))
     # Of equal rows, rounding leaves a variance of its own.
-    if total <= 1e-24 * float(np.square(metric.root @ moments.mean).sum()):
+    if total <= 1e-24 * float(np.square(metric.mapped(moments.mean)).sum()):
         return 0.0
     return total**2 / float(np.square(spread).sum())

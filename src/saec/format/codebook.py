@@ -150,8 +150,8 @@ class Codebook:
         stored = np.clip(scaled, -limit, limit).astype(np.float16)
         axes = stored.astype(np.float64)
         axes[-1] = np.ldexp(axes[-1], -exponent)
-        directions = axes[:-1] @ metric.root
-        centred = (centroids - axes[-1]) @ metric.root
+        directions = metric.mapped(axes[:-1])
+        centred = metric.mapped(centroids - axes[-1])
         # Least squares, since the axes as stored are not exactly orthogonal.
         coordinates = np.linalg.solve(directions @ directions.T, directions @ centred.T).T
         return cls(*_round_coordinates(coordinates.astype(np.float32), dtype, exponent), stored)
@@ -244,9 +244,9 @@ def _principal_axes(
     if weights is None or not weights.any():
         weights = np.ones(len(centroids))
     mean = np.average(centroids, axis=0, weights=weights)
-    centred = (centroids - mean) @ metric.root
+    centred = metric.mapped(centroids - mean)
     covariance = (centred * (weights / weights.sum())[:, None]).T @ centred
     _, vectors = np.linalg.eigh(covariance)  # ascending
-    directions = vectors[:, ::-1][:, :rank].T @ metric.inverse_root
+    directions = metric.unmapped(vectors[:, ::-1][:, :rank].T)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return np.vstack([directions, mean])

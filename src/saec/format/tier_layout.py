@@ -22,7 +22,16 @@ from saec.bits.packing import packed_bytes
 from saec.errors import ArtifactError
 from saec.format.code_part import MAX_BITS, CodePart
 
-__all__ = ["FIRST_TIER", "MOST_AXES", "MOST_ROWS", "Layout", "tier_bounds"]
+__all__ = [
+    "FIRST_TIER",
+    "MOST_AXES",
+    "MOST_ROWS",
+    "Layout",
+    "code_bytes",
+    "layout_bytes",
+    "tier_bounds",
+    "tier_bytes",
+]
 
 FIRST_TIER = 64
 _GROWTH_BITS = 2  # each cut is four times the one before
@@ -47,6 +56,23 @@ def tier_bounds(count: int, most: int | None = None) -> NDArray[np.int64]:
     return np.array([*bounds, count], dtype=np.int64)
 
 
+def tier_bytes(bounds: NDArray[np.int64], widths: Sequence[int]) -> list[int]:
+    """Bytes of the codes of each tier, whose rows store so many bits."""
+    rows = np.diff(bounds).tolist()
+    return [-(-count * width // 8) for count, width in zip(rows, widths, strict=True)]
+
+
+def code_bytes(tiers: Iterable[int]) -> int:
+    """Bytes of all codes from those of each tier, and those that let a reader overshoot."""
+    return sum(tiers) + packed_bytes(0, 1)
+
+
+def layout_bytes(tiers: Iterable[tuple[int, int]]) -> int:
+    """Bytes of :meth:`Layout.packed`, from the number of parts of each tier and the bytes that name
+    them."""
+    return sum(len(number_bytes(parts)) + named for parts, named in tiers)
+
+
 def _check_count(count: int) -> None:
     if type(count) is not int or not 0 < count <= MOST_ROWS:  # True is no count
         raise ArtifactError(f"a field has 1 to {MOST_ROWS} rows, not {count!r}")
@@ -68,11 +94,13 @@ class Layout:
         if not 0 < len(self.tiers) == len(self.bounds) - 1:
             most = len(tier_bounds(self.count)) - 1
             raise ArtifactError(f"{self.count} rows make 1 to {most} tiers, not {len(self.tiers)}")
-        for text, parts in zip(self.texts, self.tiers, strict=True):
+        for tier, parts in enumerate(self.tiers):
             ordered = [part.ordered for part in parts]
             if ordered != sorted(ordered, reverse=True):
+                text = self.texts[tier]
                 raise ArtifactError(f"rows are in order of their first codes, not as in {text!r}")
             if sum(part.bits for part in parts if part.ordered) > MAX_BITS:
+                text = self.texts[tier]
                 raise ArtifactError(f"more than {MAX_BITS} bits are in order in {text!r}")
         if self.rank > MOST_AXES:
             raise ArtifactError(f"a tier's parts cover {self.rank} axes; the limit is {MOST_AXES}")
@@ -192,8 +220,8 @@ class Layout:
 
     @property
     def code_bytes(self) -> int:
-        """Bytes of all codes, and those that let a reader overshoot."""
-        return sum(self._tier_bytes) + packed_bytes(0, 1)
+        """Bytes of all codes; see :func:`code_bytes`."""
+        return code_bytes(self._tier_bytes)
 
     @cached_property
     def first_values(self) -> tuple[tuple[int, ...], ...]:
@@ -224,8 +252,8 @@ class Layout:
 
     @property
     def _tier_bytes(self) -> list[int]:
-        rows = np.diff(self.bounds).tolist()
-        return [-(-count * sum(self.widths(tier)) // 8) for tier, count in enumerate(rows)]
+        widths = [sum(self.widths(tier)) for tier in range(len(self.tiers))]
+        return tier_bytes(self.bounds, widths)
 
 
 def _starts(sizes: Iterable[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from saec.format.compressed_field import CompressedField
 from saec.format.native_lookup import LookupTable, tier_table
 from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
+from saec.tables.field import Field
 
 __all__ = ["TieredField", "part_coordinates"]
 
@@ -166,6 +168,31 @@ class TieredField(CompressedField):
         """See :class:`CompressedField`; with the parts of every tier, and if ids are new ones."""
         renumbered = {"renumbered": True} if self.renumbered else {}
         return super().description | {"tiers": self.layout.texts} | renumbered
+
+    @classmethod
+    def planned_bytes(
+        cls, field: Field, layout: int, axes: NDArray[np.floating[Any]], sizes: Mapping[str, int]
+    ) -> int:
+        """What an artifact grows by if it holds ``field`` as tiers, its record included.
+
+        Args:
+            field: the table.
+            layout: bytes of the packed layout.
+            axes: (rank + 1, dim), those in use and the mean.
+            sizes: bytes of each other tensor by role; 0 for one that is not there. ``values`` are
+                two bytes each.
+        """
+        tensors: dict[str, NDArray[Any]] = {
+            role: np.broadcast_to(np.uint8(0), size) for role, size in sizes.items() if size
+        }
+        tensors["codes"] = np.broadcast_to(np.uint8(0), sizes["codes"])
+        tensors["values"] = np.broadcast_to(np.float16(0), sizes["values"] // 2)
+        tensors["axes"] = axes
+        details = bytes(1 + layout)
+        entry = artifact.Entry(
+            field.name, cls.kind, field.dtype, field.vocab_size, field.dim, details, tensors
+        )
+        return artifact.entry_bytes(entry)
 
     def filled(self, codes: NDArray[np.uint8]) -> TieredField:
         """The same with other ``codes``."""

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -130,14 +130,34 @@ class Metric:
         return self._power(-0.5)
 
     @cached_property
+    def is_diagonal(self) -> bool:
+        """Whether nothing but the diagonal differs from zero: eigendecompositions and products of
+        matrices would take seconds in wide tables."""
+        return bool(np.count_nonzero(self.matrix) == np.count_nonzero(self.matrix.diagonal()))
+
+    def mapped(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """``rows`` (..., dim) @ :attr:`root`."""
+        return self._times(rows, 0.5)
+
+    def unmapped(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """``rows`` (..., dim) @ :attr:`inverse_root`."""
+        return self._times(rows, -0.5)
+
+    def _times(self, rows: NDArray[np.floating[Any]], exponent: float) -> NDArray[np.float64]:
+        if self.is_diagonal:
+            scaled: NDArray[np.float64] = rows * self.matrix.diagonal() ** exponent
+            return scaled
+        product: NDArray[np.float64] = rows @ (self.root if exponent > 0 else self.inverse_root)
+        return product
+
+    @cached_property
     def _eigen(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         values, vectors = np.linalg.eigh(self.matrix)
         return values, vectors
 
     def _power(self, exponent: float) -> NDArray[np.float64]:
-        diagonal = self.matrix.diagonal()
-        if np.count_nonzero(self.matrix) == np.count_nonzero(diagonal):
-            return np.diag(diagonal**exponent)  # an eigendecomposition takes seconds in wide tables
+        if self.is_diagonal:
+            return np.diag(self.matrix.diagonal() ** exponent)
         values, vectors = self._eigen
         powered: NDArray[np.float64] = (vectors * values**exponent) @ vectors.T
         return powered

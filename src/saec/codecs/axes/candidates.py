@@ -11,20 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.bits.elias_fano import starts_bytes
+from saec.clustering.columns import measure_columns
 from saec.clustering.kmeans import kmeans
 from saec.clustering.points import ArrayPoints
-from saec.clustering.scalar import Scalars, scalar_codebooks
+from saec.codecs.axes.offers import (
+    ColumnOffers,
+    Offer,
+    OfferNumbers,
+    TierOffers,
+    no_moves,
+    sizes_of,
+)
 from saec.codecs.axes.quantizer import Coder
 from saec.codecs.axes.tier_slopes import JoinedMoves, Moves
+from saec.format.code_part import CodePart
 
-__all__ = ["Offer", "TierOffers", "TierRows", "measure_tier", "sampled_shares"]
+__all__ = ["TierRows", "measure_tier", "sampled_shares"]
 
 _TABLE_BITS = range(1, 9)
 _GRID_BITS = range(3, 13)
 _GRID_ROWS = 1 << 12  # in tiers of more rows, a table of values is no burden
 # Where grids are on offer, a table with more values takes more bits than a finer grid, and finding
 # it takes most of the time in wide tables.
-_ROWS_PER_VALUE = 8
+_ROWS_PER_VALUE = 16
 _JOINT_AXES = (2, 3, 4, 6, 8)
 _JOINT_BITS = range(2, 11)
 _JOINT_ROWS = 8  # rows per joint cluster at least
@@ -36,36 +45,6 @@ _JOINT_ITERATIONS = 6
 _JOINT_LEARNED = 1 << 15  # rows from which joint clusters are learned
 _JOINT_SHARE = 0.02  # of a tier's nats that the last axis of a joint code must hold
 _CLIP = float(np.finfo(np.float16).max)
-
-
-def _no_moves() -> NDArray[np.float64]:
-    return np.zeros((0, 3))
-
-
-@dataclass(frozen=True, eq=False)
-class Offer:
-    """Coders of neighbouring axes, one or some.
-
-    bits: that they take for all of a tier's rows with their values; nats: that they leave, with
-    those that slopes on unseen rows add; moves: (axes, 3 for each tier), what
-    :meth:`.tier_slopes.Moves.by` gives, or none without unseen rows; by_slopes: the nats that
-    slopes add.
-    """
-
-    bits: int
-    nats: float
-    coders: tuple[Coder, ...]
-    moves: NDArray[np.float64] = field(default_factory=_no_moves)
-    by_slopes: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class TierOffers:
-    """scalar: for each axis, what may code it alone, nothing first; joint: by number of leading
-    axes, what may code them together, or in order of their codes."""
-
-    scalar: tuple[tuple[Offer, ...], ...]
-    joint: dict[int, tuple[Offer, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +83,12 @@ def measure_tier(
         judged: rows on which it is measured what codes do on average, where that counts.
     """
     judge = partial(_judged, judged)
-    scalar = [
-        [judge(offer, np.ones(1), axis) for offer in _scalar_offers(rows, axis, float(each))]
-        for axis, each in enumerate(nats)
-    ]
+    scalar: list[Sequence[Offer]] = list(_scalar_offers(rows, nats))
+    if judged is not None:
+        scalar = [
+            [judge(offer, np.ones(1), axis) for offer in offers]
+            for axis, offers in enumerate(scalar)
+        ]
     clusters = {
         axes: [judge(lead, np.sqrt(nats[:axes] / nats[0]), 0) for lead in leads]
         for axes, leads in _joint_coders(rows, nats, scalar, rng, ordered)
@@ -117,13 +98,13 @@ def measure_tier(
         alone = [
             [_Lead(offer.nats, offer.coders, offer.moves) for offer in offers] for offers in scalar
         ]
+        first = list(scalar[0])
         for lead in _leads(alone, clusters, rows.count):
-            (scalar[0] if lead.axes == 1 else joint.setdefault(lead.axes, [])).append(
+            (first if lead.axes == 1 else joint.setdefault(lead.axes, [])).append(
                 lead.offer(rows.count)
             )
-    return TierOffers(
-        tuple(map(tuple, scalar)), {axes: tuple(offers) for axes, offers in joint.items()}
-    )
+        scalar[0] = first
+    return TierOffers(tuple(scalar), {axes: tuple(offers) for axes, offers in joint.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +113,7 @@ class _Lead:
 
     nats: float
     coders: tuple[Coder, ...]
-    moves: NDArray[np.float64] = field(default_factory=_no_moves)
+    moves: NDArray[np.float64] = field(default_factory=no_moves)
 
     def __add__(self, other: _Lead) -> _Lead:
         moves = np.concatenate([self.moves, other.moves])
@@ -196,36 +177,26 @@ def _leads(
     yield from grown(joint, 2)
 
 
-def _scalar_offers(rows: TierRows, axis: int, nats: float) -> Iterator[Offer]:
-    coordinate = np.ascontiguousarray(rows.coordinates[:, axis])
-    nothing = Offer(0, nats * _squared(coordinate, rows.shares), (Coder.none(),))
-    yield nothing
-    if nothing.nats == 0.0:
-        return
-
-    scalars = Scalars.of(coordinate, rows.shares)
-    mean = Coder.table(np.array([scalars.mean]), 0)
-    yield _offer(mean, 0, nats * scalars.distortion(mean.values.astype(np.float64)))
-    most = rows.count if rows.count > _GRID_ROWS else max(4, rows.count // _ROWS_PER_VALUE)
-    widths = [bits for bits in _TABLE_BITS if 1 << bits <= most]
-    tables = scalar_codebooks(scalars, [1 << bits for bits in widths])
-    for bits, centers in zip(widths, tables, strict=True):
-        coder = Coder.table(centers, bits)
-        left = scalars.distortion(np.unique(coder.values).astype(np.float64))
-        yield _offer(coder, rows.count, nats * left)
-    if rows.count <= _GRID_ROWS:
-        yield from _grid_offers(coordinate, rows, nats)
-
-
-def _grid_offers(coordinate: NDArray[np.float32], rows: TierRows, nats: float) -> Iterator[Offer]:
-    seen = coordinate[rows.shares > 0]
-    column = coordinate[:, None]
-    for bits in _GRID_BITS:
-        coder = Coder.grid(float(seen.min()), float(seen.max()), bits)
-        if coder is None:
-            return
-        error = coder.decode(coder.assign(column, np.ones(1))) - column
-        yield _offer(coder, rows.count, nats * _squared(error[:, 0], rows.shares))
+def _scalar_offers(rows: TierRows, nats: NDArray[np.float64]) -> Iterator[ColumnOffers]:
+    """What may code each axis alone."""
+    small = rows.count <= _GRID_ROWS
+    most = max(4, rows.count // _ROWS_PER_VALUE) if small else rows.count
+    tables = [bits for bits in _TABLE_BITS if 1 << bits <= most]
+    grids = _GRID_BITS if small else range(0)
+    parts = [
+        CodePart(),
+        *(CodePart("table", bits) for bits in (0, *tables)),
+        *(CodePart("grid", bits) for bits in grids),
+    ]
+    sizes = sizes_of([[part] for part in parts])
+    bits = np.array([16 * part.values + rows.count * part.bits for part in parts], np.int64)
+    columns = measure_columns(rows.coordinates, rows.shares, [1 << each for each in tables], grids)
+    for column, each in zip(columns, nats, strict=True):
+        left = np.array([column.nothing, column.mean_left, *column.table_left, *column.grid_left])
+        usable = np.isfinite(left) if column.nothing else np.arange(len(left)) == 0
+        kept = np.flatnonzero(usable)
+        numbers = OfferNumbers(bits[kept], each * left[kept], sizes[kept])
+        yield ColumnOffers(parts, kept, numbers, column)
 
 
 def _joint_coders(
@@ -238,7 +209,7 @@ def _joint_coders(
     """Clusters over the leading axes, learned and judged on a part of a large tier's rows."""
     if not rows.shares.any():
         return
-    spread = np.array([offers[0].nats for offers in scalar])
+    spread = np.array([OfferNumbers.of(offers).nats[0] for offers in scalar])
     if len(rows.coordinates) > _JOINT_LEARNED:
         chosen = np.sort(rng.choice(len(rows.coordinates), _JOINT_LEARNED, replace=False))
         shares = sampled_shares(rows.shares, chosen)
@@ -279,12 +250,3 @@ def _coded(clusters: Sequence[_Lead], rows: TierRows) -> Iterator[Offer]:
 def _count_different(rows: NDArray[np.float32]) -> int:
     """Rows that differ by more than rounding, or k-means would look for clusters in vain."""
     return len(np.unique(rows.clip(-_CLIP, _CLIP).astype(np.float16), axis=0))
-
-
-def _squared(errors: NDArray[np.float32], shares: NDArray[np.float64]) -> float:
-    """Mean square; not by BLAS, whose sums depend on the number of threads."""
-    return float((shares * np.square(errors, dtype=np.float64)).sum())
-
-
-def _offer(coder: Coder, rows: int, nats: float) -> Offer:
-    return Offer(coder.bits + rows * coder.part.bits, nats, (coder,))

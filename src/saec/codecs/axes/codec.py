@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.artifact import Stored, entry_bytes
+from saec.artifact import Stored
 from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.candidates import TierRows, measure_tier
 from saec.codecs.axes.encode import (
@@ -22,6 +22,7 @@ from saec.codecs.axes.encode import (
     keeps_ids,
     order_rows,
 )
+from saec.codecs.axes.far_rows import FarCosts, FarRows
 from saec.codecs.axes.keyed import keyed_options
 from saec.codecs.axes.keyed_choice import KeyedChoice, keyed_least
 from saec.codecs.axes.keyed_encode import encode_keyed
@@ -40,7 +41,7 @@ from saec.codecs.protocol import Coded, Option, split
 from saec.errors import OptionError
 from saec.format.compressed_field import CompressedField
 from saec.format.tier_index import ORDERS, Order, TierIndex
-from saec.format.tier_layout import Layout, tier_bounds
+from saec.format.tier_layout import Layout, code_bytes, layout_bytes, tier_bounds, tier_bytes
 from saec.format.tiered_field import TieredField
 from saec.streaming.map_reduce import Advance, passes_over
 from saec.streaming.scratch import Workspace
@@ -123,9 +124,10 @@ class Axes:
         survey = survey_of(field, placing, _SAMPLED_ROWS, seed, space)
         row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
         total = field.census.total
-        far = lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
-        survey = near_survey(field, survey, row_map, space)
-        frame = Frame.of(survey.moments, Metric.euclidean(field.dim) if metric is None else metric)
+        moved = lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
+        whole, survey = survey, near_survey(field, survey, row_map, space)
+        distance = Metric.euclidean(field.dim) if metric is None else metric
+        frame = Frame.of(survey.moments, distance, field.vocab_size)
         slopes = FieldSlopes.of(field, metric, survey, frame, placing, row_map, space)
         rows = [
             _tier_rows(sample, frame, int(count), total)
@@ -141,21 +143,22 @@ class Axes:
         if slopes is not None:
             ways = [slopes.priced(way) for way in ways]
         found = layouts(field, ways, frame, keeps_ids(placing))
+        far = FarCosts([FarRows.of(s, row_map, frame, total) for s in whole.samples], frame.nats)
         numbers = {len(layered.ways) for layered in found}
         placings = {number: with_tiers(field, placing, number) for number in numbers}
         choices = [
             AxesChoice(frame, placings[len(layered.ways)], layered, row_map) for layered in found
         ]
         if frame.stored.dtype != np.float16:  # else the mean alone is in float16 already
-            narrow, moved = frame.least
-            alone = replace(found[0], rest=found[0].rest + moved)
+            narrow, more = frame.least
+            alone = replace(found[0], rest=found[0].rest + more)
             choices.insert(0, AxesChoice(narrow, choices[0].placing, alone, row_map))
         # Without a metric, in the unit of the other codecs.
         unit = 1.0 if metric is not None else 2 * total
         return [
             Option(
-                8 * entry_bytes(_planned(field, choice).entry),
-                (choice.layered.nats + far) * unit,
+                8 * _planned_bytes(field, choice),
+                (choice.layered.nats + moved + far.of(choice.layered)) * unit,
                 choice,
                 0.0 if slopes is None else slopes.error(choice.layered),
                 None if slopes is None else slopes.share,
@@ -219,22 +222,36 @@ class Axes:
         return Coded(_stored(field, choice, arrays, old_ids), lost, sharded)
 
 
-def _planned(field: Field, choice: AxesChoice) -> TieredField:
-    """What coding ``field`` as chosen gives, with codes that take no memory: for its size."""
-    sizes = _sizes(field, choice)
-    sizes[STARTS] = choice.layout(field.vocab_size).first_start_bytes[-1]
-    tensors = {role: np.broadcast_to(np.uint8(0), size) for role, size in sizes.items()}
-    return _stored(field, choice, tensors, tensors.get(PERMUTATION))
+def _planned_bytes(field: Field, choice: AxesChoice) -> int:
+    """Bytes that coding ``field`` as chosen takes in an artifact, without making its layout."""
+    ways, stored = choice.layered.ways, choice.frame.stored
+    bounds = tier_bounds(field.vocab_size, len(ways))
+    codes = tier_bytes(bounds, [way.width for way in ways])
+    plain = zip(ways, np.diff(bounds).tolist(), strict=True)
+    # An offer's bits are those of codes, values and starts.
+    starts = sum(way.bits - 16 * way.values - rows * way.width for way, rows in plain) // 8
+    sizes = {
+        CODES: code_bytes(codes),
+        "values": 2 * sum(way.values for way in ways),
+        STARTS: starts,
+        INDEX: _index_bytes(choice, field.vocab_size, len(ways)),
+    }
+    axes = np.broadcast_to(stored[:1], (choice.layered.axes + 1, field.dim))
+    layout = layout_bytes((way.parts, way.named) for way in ways)
+    return TieredField.planned_bytes(field, layout, axes, sizes)
+
+
+def _index_bytes(choice: AxesChoice, count: int, tiers: int) -> int:
+    return TierIndex.planned_bytes(count, tiers) if keeps_ids(choice.placing) else 0
 
 
 def _sizes(field: Field, choice: AxesChoice) -> dict[str, int]:
     """Bytes of the tensors that grow with the number of rows, by role."""
     layout, placing = choice.layout(field.vocab_size), choice.placing
     sizes = {CODES: layout.code_bytes}
-    if keeps_ids(placing):
-        if index_bytes := TierIndex.planned_bytes(layout.count, len(layout.tiers)):
-            sizes[INDEX] = index_bytes
-    elif isinstance(placing, ByRank) or layout.any_ordered:
+    if index_bytes := _index_bytes(choice, layout.count, len(layout.tiers)):
+        sizes[INDEX] = index_bytes
+    elif not keeps_ids(placing) and (isinstance(placing, ByRank) or layout.any_ordered):
         sizes[PERMUTATION] = 8 * field.vocab_size
     return sizes
 

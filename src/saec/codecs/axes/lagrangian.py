@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.codecs.axes.candidates import Offer, TierOffers
+from saec.codecs.axes.offers import Offer, OfferNumbers, TierOffers
 from saec.codecs.axes.quantizer import Coder
 
 __all__ = ["Layered", "Way", "sweep"]
@@ -24,19 +24,53 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """A way to code a tier: its coders, the bits that they take for all rows with their values, the
-    nats that are left. Moves and ``by_slopes`` are as of an offer, the moves of all axes."""
+    """A way to code a tier.
 
-    coders: tuple[Coder, ...]
+    bits: that it takes for all rows with their values; nats: that are left; axes: that are coded;
+    width: bits that a row stores; values: that the tier keeps; parts: codes of a row, of which
+    ``named`` bytes tell the kinds. joint: offer that covers the leading axes, or None; picks: which
+    of the offers code the axes after these.
+    """
+
     bits: int
     nats: float
-    moves: NDArray[np.float64]
-    by_slopes: float
+    axes: int
+    width: int
+    values: int
+    parts: int
+    named: int
+    tier: TierOffers
+    joint: Offer | None
+    picks: NDArray[np.int64]
+
+    @cached_property
+    def offers(self) -> tuple[Offer, ...]:
+        """What codes the axes, the leading ones first."""
+        lead = () if self.joint is None else (self.joint,)
+        alone = self.tier.scalar[self.axes - len(self.picks) : self.axes]
+        picked = zip(alone, self.picks.tolist(), strict=True)
+        return (*lead, *(offers[place] for offers, place in picked))
 
     @property
-    def axes(self) -> int:
-        """Number of axes that are coded."""
-        return sum(coder.part.axes for coder in self.coders)
+    def coders(self) -> tuple[Coder, ...]:
+        """The coders of the axes that are coded."""
+        return tuple(coder for offer in self.offers for coder in offer.coders)
+
+    @property
+    def moves(self) -> NDArray[np.float64]:
+        """As of an offer, for all axes."""
+        every = self._every
+        return np.concatenate([offer.moves for offer in every]) if every else np.zeros((0, 3))
+
+    @property
+    def by_slopes(self) -> float:
+        """Those of the nats that slopes on unseen rows add to the second-order ones."""
+        return sum(offer.by_slopes for offer in self._every)
+
+    @cached_property
+    def _every(self) -> tuple[Offer, ...]:
+        unused = (alone[0] for alone in self.tier.scalar[self.axes :])
+        return (*self.offers, *unused)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +88,14 @@ class Layered:
         return tuple(way.coders for way in self.ways)
 
     @property
+    def axes(self) -> int:
+        """Number of axes in use."""
+        return max((way.axes for way in self.ways), default=0)
+
+    @property
     def bits(self) -> int:
         """Bits of codes, values and axes."""
-        axes = max((way.axes for way in self.ways), default=0)
-        return axes * self.axis_bits + sum(way.bits for way in self.ways)
+        return self.axes * self.axis_bits + sum(way.bits for way in self.ways)
 
     @property
     def nats(self) -> float:
@@ -88,14 +126,10 @@ def sweep(tiers: Sequence[TierOffers], axis_bits: int, rest: float) -> list[Laye
     for tier in chosen:
         total = total + tier.cost
     used = total.argmin(axis=1)
-    found: dict[tuple[tuple[Offer, ...], ...], None] = {}
+    found: dict[tuple[Way, ...], None] = {}
     for place, axes in enumerate(used.tolist()):
-        found[tuple(tier.offers(place, axes) for tier in chosen)] = None
-    ways = {pair: _way(tiers[pair[0]], pair[1]) for offers in found for pair in enumerate(offers)}
-    return [
-        Layered(tuple(ways[pair] for pair in enumerate(offers)), axis_bits, rest)
-        for offers in found
-    ]
+        found[tuple(tier.way(place, axes) for tier in chosen)] = None
+    return [Layered(ways, axis_bits, rest) for ways in found]
 
 
 class _TierOptions:
@@ -103,43 +137,59 @@ class _TierOptions:
 
     def __init__(self, tier: TierOffers, prices: Floats) -> None:
         self._tier = tier
+        self._ways: dict[tuple[int, int, bytes], Way] = {}
         rank = len(tier.scalar)
-        self._scalar = [_cheapest(offers, prices) for offers in tier.scalar]
+        self._best, cost = _cheapest_alone(tier.numbers, prices)
         # Of the first axes, each coded alone: for each price and number of axes in use.
         self._sums = np.zeros((len(prices), rank + 1))
-        for axis, (_, cost) in enumerate(self._scalar):
-            self._sums[:, axis + 1] = self._sums[:, axis] + cost
-        self._joint = {m: _cheapest(offers, prices) for m, offers in tier.joint.items() if offers}
+        np.cumsum(cost, axis=1, out=self._sums[:, 1:])
+        # Offers before the first one code nothing: so many axes are in use up to the last coded.
+        self._coded = np.zeros((len(prices), rank + 1), dtype=np.int64)
+        coded = np.where(self._best > 0, np.arange(1, rank + 1), 0)
+        np.maximum.accumulate(coded, axis=1, out=self._coded[:, 1:])
+        self._joint = {
+            m: _cheapest(OfferNumbers.of(offers), prices)
+            for m, offers in tier.joint.items()
+            if offers
+        }
         # How many leading axes go jointly, for each price and number of axes in use.
         self._together = np.zeros((len(prices), rank + 1), dtype=np.int64)
         best = self._sums.copy()
-        for axes, (_, cost) in self._joint.items():
-            jointly = cost[:, None] + self._sums - self._sums[:, axes : axes + 1]
+        for axes, (_, each) in self._joint.items():
+            jointly = each[:, None] + self._sums - self._sums[:, axes : axes + 1]
             better = jointly < best
             better[:, :axes] = False
             best = np.where(better, jointly, best)
             self._together[better] = axes
-        unused = np.array([offers[0].nats for offers in tier.scalar])
+        unused = tier.numbers.nats[:, 0]
         self.cost = best + np.append(np.cumsum(unused[::-1])[::-1], 0.0)
 
-    def offers(self, place: int, axes: int) -> tuple[Offer, ...]:
+    def way(self, place: int, axes: int) -> Way:
         """What is chosen at a price if ``axes`` axes are in use, up to the last that is coded."""
         together = int(self._together[place, axes])
-        result = []
-        if together:
-            result.append(self._tier.joint[together][self._joint[together][0][place]])
-        for axis in range(together, axes):
-            result.append(self._tier.scalar[axis][self._scalar[axis][0][place]])
-        while result and result[-1].coders[-1].part.kind == "none":
-            result.pop()
-        return tuple(result)
+        joint = int(self._joint[together][0][place]) if together else 0
+        picks = self._best[place, together : max(together, int(self._coded[place, axes]))]
+        key = (together, joint, picks.tobytes())
+        if key not in self._ways:
+            lead = self._tier.joint[together][joint] if together else None
+            self._ways[key] = _way(self._tier, together, lead, picks)
+        return self._ways[key]
 
 
-def _cheapest(offers: Sequence[Offer], prices: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """The best of ``offers`` at every price, and what it costs."""
-    bits = np.array([offer.bits for offer in offers], dtype=np.float64)
-    nats = np.array([offer.nats for offer in offers])
-    cost = nats + prices[:, None] * bits
+def _cheapest_alone(numbers: OfferNumbers, prices: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """For each price and axis the best of its offers, and what it costs; both (prices, axes)."""
+    shape = len(prices), len(numbers.bits)
+    best, least = np.zeros(shape, np.int64), np.full(shape, np.inf)
+    for place, (bits, nats) in enumerate(zip(numbers.bits.T, numbers.nats.T, strict=True)):
+        cost = nats + prices[:, None] * bits
+        better = cost < least
+        best[better], least[better] = place, cost[better]
+    return best, least
+
+
+def _cheapest(offers: OfferNumbers, prices: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """The best of some offers at every price, and what it costs."""
+    cost = offers.nats + prices[:, None] * offers.bits
     best = cost.argmin(axis=1)
     return best, cost[np.arange(len(prices)), best]
 
@@ -155,34 +205,33 @@ def _prices(tiers: Sequence[TierOffers]) -> Floats:
 
 def _last_slopes(tier: TierOffers) -> Iterator[float]:
     """For each axis the nats per bit that its best offer saves over the one before."""
-    for offers in tier.scalar:
-        falling = sorted(offers, key=lambda offer: -offer.nats)
-        for before, best in pairwise(falling[-2:]):
-            if best.bits > before.bits and best.nats < before.nats:
-                yield (before.nats - best.nats) / (best.bits - before.bits)
+    numbers = tier.numbers
+    if numbers.bits.shape[1] < 2:
+        return
+    order = np.argsort(numbers.nats, axis=1, kind="stable")[:, :2]
+    nats = np.take_along_axis(numbers.nats, order, axis=1)
+    bits = np.take_along_axis(numbers.bits, order, axis=1)
+    saves = np.isfinite(nats[:, 1]) & (nats[:, 1] > nats[:, 0]) & (bits[:, 0] > bits[:, 1])
+    yield from ((nats[saves, 1] - nats[saves, 0]) / (bits[saves, 0] - bits[saves, 1])).tolist()
 
 
 def _first_slopes(tier: TierOffers) -> Iterator[float]:
     """The nats per bit that each offer saves over nothing at all."""
-    zero = [offers[0].nats for offers in tier.scalar]
-    alone = [
-        (unused, offer)
-        for unused, offers in zip(zero, tier.scalar, strict=True)
-        for offer in offers[1:]
-    ]
-    jointly = [(sum(zero[:axes]), offer) for axes, offers in tier.joint.items() for offer in offers]
-    for unused, offer in alone + jointly:
-        yield (unused - offer.nats) / offer.bits
+    numbers = tier.numbers
+    unused = numbers.nats[:, :1]
+    yield from ((unused - numbers.nats[:, 1:]) / numbers.bits[:, 1:]).ravel().tolist()
+    for axes, offers in tier.joint.items():
+        together = OfferNumbers.of(offers)
+        yield from ((unused[:axes].sum() - together.nats) / together.bits).tolist()
 
 
-def _way(tier: TierOffers, offers: Sequence[Offer]) -> Way:
-    covered = sum(coder.part.axes for offer in offers for coder in offer.coders)
-    unused = [alone[0] for alone in tier.scalar[covered:]]
-    every = [*offers, *unused]
-    return Way(
-        tuple(coder for offer in offers for coder in offer.coders),
-        sum(offer.bits for offer in offers),
-        sum(offer.nats for offer in offers) + sum(offer.nats for offer in unused),
-        np.concatenate([offer.moves for offer in every]) if every else np.zeros((0, 3)),
-        sum(offer.by_slopes for offer in every),
-    )
+def _way(tier: TierOffers, together: int, joint: Offer | None, picks: NDArray[np.int64]) -> Way:
+    numbers, axes = tier.numbers, together + len(picks)
+    picked = np.arange(together, axes), picks
+    bits, sizes = int(numbers.bits[picked].sum()), numbers.sizes[picked].sum(axis=0)
+    nats = float(numbers.nats[picked].sum() + numbers.nats[axes:, 0].sum())
+    if joint is not None:
+        lead = OfferNumbers.of([joint])
+        bits, nats, sizes = bits + joint.bits, nats + joint.nats, sizes + lead.sizes[0]
+    width, values, parts, named = sizes.tolist()
+    return Way(bits, nats, axes, width, values, parts, named, tier, joint, picks)

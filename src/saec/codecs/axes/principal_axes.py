@@ -20,6 +20,7 @@ _LEAST_VARIANCE = 1e-9  # of the first axis's, that another axis has
 _MEAN_NOISE = 1e-24
 _LEAST_AXIS = 64 * float(np.finfo(np.float32).smallest_subnormal)  # what has some digits
 _MEAN_MOVED = 1e-4
+_WIDE, _MORE = 4, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,42 +38,42 @@ class Frame:
             that error costs, in nats (1/2 delta' G delta, docs/design.md).
         rest: nats that remain if every coordinate is exact: those of the axes that are left out,
             and of what rounding of the mean and the axes takes out of their reach.
-        root: (dim, dim) float64, the metric's: half a squared length after it is nats.
+        metric: half a squared length in it is nats.
     """
 
     stored: NDArray[np.floating[Any]]
     dual: NDArray[np.float64]
     nats: NDArray[np.float64]
     rest: float
-    root: NDArray[np.float64]
+    metric: Metric
 
     @classmethod
-    def of(cls, moments: Moments, metric: Metric) -> Frame:
-        """The frame of a field with these ``moments``."""
+    def of(cls, moments: Moments, metric: Metric, rows: int | None = None) -> Frame:
+        """The frame of a field with these ``moments``, of ``rows`` rows if that is known."""
         mean, covariance = moments.mean, moments.covariance
-        variances, vectors = np.linalg.eigh(metric.root @ covariance @ metric.root)
-        variances, vectors = variances[::-1], vectors[:, ::-1]
+        spread = metric.mapped(metric.mapped(covariance).T)
+        variances, vectors = _eigen(spread, metric.dim if rows is None else rows - 1)
         # Next to no variance is noise of rounding; dividing by it would amplify that.
-        noise = _MEAN_NOISE * float(np.square(metric.root @ mean).sum())
+        noise = _MEAN_NOISE * float(np.square(metric.mapped(mean)).sum())
         useful = np.count_nonzero(variances > max(_LEAST_VARIANCE * variances[0], noise))
         rank = min(int(useful), MOST_AXES)
-        axes = (vectors[:, :rank] * np.sqrt(variances[:rank])).T @ metric.inverse_root
+        axes = metric.unmapped((vectors[:, :rank] * np.sqrt(variances[:rank])).T)
         digits = np.abs(axes).max(axis=1, initial=0.0) >= _LEAST_AXIS
         rank = rank if digits.all() else int(np.argmin(digits))
         axes = axes[:rank]
         moved = _MEAN_MOVED * float(variances[:rank].sum())
         stored = _rounded(axes, mean, metric, moved)
-        kept = stored[:-1].astype(np.float64) @ metric.root
+        kept = metric.mapped(stored[:-1].astype(np.float64))
         gram = kept @ kept.T
         dual = np.linalg.solve(gram, kept).T
         # What no coordinates can give back, of the rows as they lie about the stored mean.
-        away = (mean - stored[-1]) @ metric.root
+        away = metric.mapped(mean - stored[-1])
         lost = np.eye(metric.dim) - dual @ kept
-        about = metric.root @ covariance @ metric.root + np.outer(away, away)
+        about = spread + np.outer(away, away)
         rest = max(float(np.einsum("ij,ji->", lost, about)) / 2, 0.0)
         # The last digits of what BLAS computes depend on the number of threads; codes may not.
-        steady = _to_float32_digits(metric.root @ dual)
-        return cls(stored, steady, np.diag(gram) / 2, rest, metric.root)
+        steady = _to_float32_digits(metric.mapped(dual.T).T)
+        return cls(stored, steady, gram.diagonal() / 2, rest, metric)
 
     @property
     def least(self) -> tuple[Frame, float]:
@@ -80,8 +81,8 @@ class Frame:
         nats that raises what the mean alone loses."""
         limit = np.finfo(np.float16).max
         mean = self.stored[-1:].clip(-limit, limit).astype(np.float16)
-        away = (self.stored[-1] - mean[0].astype(np.float64)) @ self.root
-        frame = Frame(mean, self.dual[:, :0], self.nats[:0], self.rest, self.root)
+        away = self.metric.mapped(self.stored[-1] - mean[0].astype(np.float64))
+        frame = Frame(mean, self.dual[:, :0], self.nats[:0], self.rest, self.metric)
         return frame, float(np.square(away).sum()) / 2
 
     @property
@@ -106,9 +107,29 @@ class Frame:
         if coordinates:
             beside = np.concatenate(coordinates, axis=1).astype(np.float64)
             error += beside @ self.stored[: beside.shape[1]].astype(np.float64)
-        error = error @ self.root
+        error = self.metric.mapped(error)
         squared: NDArray[np.float64] = np.einsum("nd,nd->n", error, error)
         return squared
+
+
+def _eigen(
+    spread: NDArray[np.float64], rank: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The eigenvalues of ``spread`` (dim, dim), the largest first, and its eigenvectors as columns,
+    if it is of ``rank`` at most.
+
+    Of a table much wider than it has rows only as many are found as can differ from zero: products
+    with a few more random vectors span them all (Halko, Martinsson and Tropp 2011).
+    """
+    dim = len(spread)
+    if _WIDE * (rank + _MORE) >= dim:
+        values, vectors = np.linalg.eigh(spread)
+    else:
+        random = np.random.default_rng(0).standard_normal((dim, rank + _MORE))
+        basis, _ = np.linalg.qr(spread @ random)
+        values, within = np.linalg.eigh(basis.T @ spread @ basis)
+        vectors = basis @ within
+    return values[::-1], vectors[:, ::-1]
 
 
 def _to_float32_digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -131,7 +152,7 @@ def _rounded(
     narrow = np.finfo(np.float16)
     if np.abs(values).max() <= narrow.max and np.all(np.abs(axes).max(axis=1) >= narrow.tiny):
         half = values.astype(np.float16)
-        if np.square((mean - half[-1]) @ metric.root).sum() <= moved:
+        if np.square(metric.mapped(mean - half[-1])).sum() <= moved:
             return half
     limit = np.finfo(np.float32).max
     return values.clip(-limit, limit).astype(np.float32)

@@ -46,12 +46,6 @@ class Coder:
         padded = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
         return cls(CodePart("table", bits, rows.shape[1]), padded.ravel())
 
-    @classmethod
-    def grid(cls, low: float, high: float, bits: int) -> Coder | None:
-        """Evenly spaced values from ``low`` to ``high``; None if float16 cannot space them."""
-        values = evenly_spaced(low, (high - low) / ((1 << bits) - 1))
-        return None if values is None else cls(CodePart("grid", bits), values)
-
     def assign(
         self, coordinates: NDArray[np.float32], scale: NDArray[np.float64]
     ) -> NDArray[np.uint32]:

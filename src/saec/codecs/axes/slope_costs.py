@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.clustering.rowmap import RowMap
-from saec.codecs.axes.candidates import Offer, TierOffers
 from saec.codecs.axes.lagrangian import Layered
+from saec.codecs.axes.offers import Offer, TierOffers
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, JoinedMoves, Moves, slopes_of
 from saec.codecs.moments_and_samples import Survey

@@ -28,6 +28,7 @@ from saec.tables.field import Field
 __all__ = [
     "MOST_JUDGED",
     "DistortionCurve",
+    "JudgedRows",
     "field_map",
     "judged_rows",
     "measure_curves",
@@ -37,7 +38,7 @@ __all__ = [
     "usual_norm",
 ]
 
-_LARGEST = 4096  # clusters; beyond, the last slope goes on
+_LARGEST = 4096  # clusters that are measured
 _JUDGED = 1 << 15  # most frequent rows judged, and as many of the others
 MOST_JUDGED = 2 * _JUDGED
 _FINENESS = 8  # numbers of clusters on offer per doubling
@@ -45,23 +46,72 @@ _FINENESS = 8  # numbers of clusters on offer per doubling
 
 @dataclass(frozen=True, eq=False)
 class DistortionCurve:
-    """``clusters`` ascending from 1, ``distortion`` the weighted squared error with as many."""
+    """Distortion as a function of the number of clusters.
 
+    rows: of the field; clusters: ascending from 1; distortion: the weighted squared error with as
+    many; far: what is lost of far rows besides, see :class:`JudgedRows`; kept: share of the axes
+    that the codebook keeps; whole: the curve if it keeps all, None for that curve itself.
+    """
+
+    rows: int
     clusters: NDArray[np.int64]
     distortion: NDArray[np.float64]
+    far: NDArray[np.float64]
+    kept: float = 1.0
+    whole: DistortionCurve | None = None
 
     def at(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Expected distortion with ``clusters`` (m,) clusters."""
+        """Expected distortion with ``clusters`` (m,) clusters, with that of far rows."""
+        far = np.interp(np.log(clusters), np.log(self.clusters), self.far)
+        expected: NDArray[np.float64] = self._near(clusters) + far
+        return expected
+
+    def _near(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The same without what far rows lose besides.
+
+        Beyond the last known number the last slope goes on, times the share of rows that have no
+        cluster of their own: with as many clusters as rows next to nothing is lost. Of that gain a
+        codebook on some of the axes has its share only.
+        """
         known = np.log(self.clusters.astype(np.float64))
         # Where the distortion is nothing at all, its logarithm must still be a number.
-        least = np.finfo(np.float64).tiny
-        height = np.log(np.maximum(self.distortion, least))
+        height = np.log(np.maximum(self.distortion, np.finfo(np.float64).tiny))
         wanted = np.log(clusters.astype(np.float64))
-        inside = np.interp(wanted, known, height)
+        inside = np.exp(np.interp(wanted, known, height))
+        last = min(int(self.clusters[-1]), self.rows)
+        if self.whole is not None:
+            gained = self.whole._near(np.array([last])) - self.whole._near(clusters)
+            return np.maximum(inside - self.kept * np.maximum(gained, 0.0), 0.0)
+        shared = (self.rows + 1 - np.clip(clusters, last, self.rows)) / (self.rows + 1 - last)
         if len(known) > 1:
             slope = min(0.0, (height[-1] - height[-2]) / (known[-1] - known[-2]))
-            inside = inside + slope * np.maximum(0.0, wanted - known[-1])
-        return np.exp(inside)
+            shared = shared * np.exp(slope * np.maximum(0.0, wanted - known[-1]))
+        result: NDArray[np.float64] = inside * shared
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedRows:
+    """Rows that stand for all of a field.
+
+    A row at f that counts as lying at c and is decoded to d loses |f - d|^2 = |c - d|^2 +
+    |f - c|^2 + 2 (f - c)(c - d). The first term is the distortion of ``points``, the second the
+    same for all codebooks; the third is :meth:`far`.
+
+    points: where rows count as lying; near: (k, dim) float32, those of far rows; moved: (k, dim),
+    from there to where these are, times their weights.
+    """
+
+    points: ArrayPoints
+    near: NDArray[np.float32]
+    moved: NDArray[np.float64]
+
+    def far(self, centroids: NDArray[np.float32]) -> float:
+        """The third term with ``centroids`` (clusters, dim)."""
+        if not len(self.near):
+            return 0.0
+        nearest = centroids[ArrayPoints(self.near).assign(centroids)]
+        return 2 * float((self.moved * (self.near - nearest)).sum())
 
 
 def measure_curves(
@@ -70,7 +120,7 @@ def measure_curves(
     store: Callable[[Clustering, Sequence[int]], Sequence[Codebook]],
     worth: Callable[[int], Sequence[int]],
     most: int,
-    judged: ArrayPoints,
+    judged: JudgedRows,
     row_map: RowMap,
     space: Workspace,
 ) -> dict[int, DistortionCurve]:
@@ -92,15 +142,24 @@ def measure_curves(
     if arrays is None:
         found = _measured(judged, row_map, learn, store, worth, most)
         arrays = space.remembered("curves", name, found)
+    whole: DistortionCurve | None = None
     curves = {}
-    for rank in worth(most):
+    for rank in sorted(worth(most), reverse=True):
         known = np.isfinite(arrays[f"{rank}"])
-        curves[rank] = DistortionCurve(arrays["clusters"][known], arrays[f"{rank}"][known])
-    return curves
+        curves[rank] = DistortionCurve(
+            most,
+            arrays["clusters"][known],
+            arrays[f"{rank}"][known],
+            arrays[f"far {rank}"][known],
+            rank / judged.points.dim,
+            whole,
+        )
+        whole = whole or curves[rank]
+    return {rank: curves[rank] for rank in worth(most)}
 
 
 def _measured(
-    points: ArrayPoints,
+    judged: JudgedRows,
     row_map: RowMap,
     learn: Callable[[int], Clustering],
     store: Callable[[Clustering, Sequence[int]], Sequence[Codebook]],
@@ -108,9 +167,10 @@ def _measured(
     most: int,
 ) -> dict[str, NDArray[Any]]:
     """Numbers of clusters, and under each rank the distortion with as many, infinite where it was
-    not measured."""
+    not measured, and what is lost of far rows besides."""
     counts = _measured_sizes(min(most, _LARGEST))
     distortion = {rank: np.full(len(counts), np.inf) for rank in worth(most)}
+    far = {rank: np.zeros(len(counts)) for rank in worth(most)}
     for place, clusters in enumerate(counts):
         clustering = learn(clusters)
         fewer = len(clustering.centroids) < clusters  # there are no more different rows
@@ -118,14 +178,16 @@ def _measured(
         # The curve up to the next number hangs on this one.
         ranks = worth(most if last else counts[place + 1])
         for rank, codebook in zip(ranks, store(clustering, ranks), strict=True):
-            step = points.step(row_map.full(codebook.values))
-            distortion[rank][place] = float(step.distortion.sum())
+            centroids = row_map.full(codebook.values)
+            distortion[rank][place] = float(judged.points.step(centroids).distortion.sum())
+            far[rank][place] = judged.far(centroids)
         if fewer:
             break
     # Noise of short runs must not make more clusters look worse.
     return {
         "clusters": np.array(counts[: place + 1]),
         **{f"{rank}": np.minimum.accumulate(own[: place + 1]) for rank, own in distortion.items()},
+        **{f"far {rank}": own[: place + 1] for rank, own in far.items()},
     }
 
 
@@ -161,13 +223,16 @@ def usual_norm(field: Field, survey: Survey) -> float:
     return median_norm(survey, _strata(field).bounds)
 
 
-def judged_rows(survey: Survey, row_map: RowMap) -> ArrayPoints:
+def judged_rows(survey: Survey, row_map: RowMap) -> JudgedRows:
     """Rows that stand for all of a field."""
     samples = survey.samples
     rows = np.concatenate([sample.rows for sample in samples])
     weights = np.concatenate([sample.standing_for_all for sample in samples])
     frequencies = np.concatenate([sample.frequencies for sample in samples])
-    return ArrayPoints(row_map(rows, frequencies), weights)
+    far, _ = row_map.far(rows, frequencies)
+    near = row_map(rows[far], frequencies[far])
+    moved = (row_map.full(rows[far]) - near) * weights[far, None]
+    return JudgedRows(ArrayPoints(row_map(rows, frequencies), weights), near, moved)
 
 
 def _strata(field: Field) -> Placing:

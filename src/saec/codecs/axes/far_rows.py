@@ -1,0 +1,116 @@
+"""What codes lose of rows that count as nearer than they are, by where these really lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.clustering.rowmap import RowMap
+from saec.codecs.axes.lagrangian import Layered, Way
+from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.quantizer import Coder
+from saec.codecs.moments_and_samples import Sample
+
+__all__ = ["FarCosts", "FarRows"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FarRows:
+    """The far rows of a tier, in coordinates.
+
+    A row at f that counts as lying at c and is decoded to d loses |f - d|^2 = |c - d|^2 +
+    |f - c|^2 + 2 (f - c)(c - d). Coders are measured by the first term, which is what they should
+    be chosen by; the second is the same for all; the third is measured here.
+
+    near: (k, rank) float32, where the rows count as lying; moved: (k, rank), from there to where
+    they are, times their shares of all occurrences and the nats of each axis.
+    """
+
+    near: NDArray[np.float32]
+    moved: Floats
+
+    @classmethod
+    def of(cls, sample: Sample, row_map: RowMap, frame: Frame, total: float) -> FarRows | None:
+        """Those of a tier's ``sample`` of rows as they are; None if there are none.
+
+        total: of the field's frequencies.
+        """
+        far, _ = row_map.far(sample.rows, sample.frequencies)
+        if not len(far):
+            return None
+        rows, frequencies = sample.rows[far], sample.frequencies[far]
+        near = frame.coordinates(row_map.near(rows, frequencies), frame.rank)
+        moved = frame.coordinates(rows, frame.rank).astype(np.float64) - near
+        shares = sample.standing_for_all[far] / total
+        return cls(near, moved * shares[:, None] * frame.nats)
+
+    @classmethod
+    def join(cls, tiers: Sequence[FarRows | None]) -> FarRows | None:
+        """Those of all ``tiers``."""
+        some = [rows for rows in tiers if rows is not None]
+        if not some:
+            return None
+        return cls(
+            np.concatenate([rows.near for rows in some]),
+            np.concatenate([rows.moved for rows in some]),
+        )
+
+    def nats(self, coders: Sequence[Coder], first: int, scales: Floats) -> float:
+        """What the third term adds on the axes from ``first`` on that ``coders`` code.
+
+        scales: (rank,) nats per squared error of each coordinate.
+        """
+        total = 0.0
+        for coder in coders:
+            span = slice(first, first + coder.part.axes)
+            near = self.near[:, span]
+            decoded = coder.decode(coder.assign(near, np.sqrt(scales[span] / scales[first])))
+            total += float((self.moved[:, span] * (near - decoded)).sum())
+            first = span.stop
+        return 2 * total
+
+    def uncoded(self, first: int) -> float:
+        """What the third term adds on the axes from ``first`` on if nothing codes them."""
+        return 2 * float((self.moved[:, first:] * self.near[:, first:]).sum())
+
+
+class FarCosts:
+    """What the third term of :class:`FarRows` adds to ways to code tiers.
+
+    far: of each tier; scales: (rank,) nats per squared error of each coordinate.
+    """
+
+    def __init__(self, far: Sequence[FarRows | None], scales: Floats) -> None:
+        self._far, self._scales = far, scales
+        self._joined: dict[int, FarRows | None] = {}
+        # Most offers occur in many layouts: by tiers, tier, axis and place among its offers.
+        self._known: dict[tuple[int, int, int, int], float] = {}
+
+    def of(self, layered: Layered) -> float:
+        """Nats that are added to a layout, whose last tier may join some."""
+        if not any(self._far):
+            return 0.0
+        last = len(layered.ways) - 1
+        if last not in self._joined:
+            self._joined[last] = FarRows.join(self._far[last:])
+        own = [*self._far[:last], self._joined[last]]
+        pairs = enumerate(zip(own, layered.ways, strict=True))
+        return sum(self._of_way(rows, way, (last, tier)) for tier, (rows, way) in pairs if rows)
+
+    def _of_way(self, rows: FarRows, way: Way, place: tuple[int, int]) -> float:
+        first = way.axes - len(way.picks)
+        total = rows.uncoded(way.axes)
+        if way.joint is not None:
+            total += rows.nats(way.joint.coders, 0, self._scales)
+        for axis, pick in enumerate(way.picks.tolist(), first):
+            key = (*place, axis, pick)
+            if key not in self._known:
+                coders = way.tier.scalar[axis][pick].coders
+                self._known[key] = rows.nats(coders, axis, self._scales)
+            total += self._known[key]
+        return total

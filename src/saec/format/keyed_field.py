@@ -158,7 +158,7 @@ class KeyedField(CompressedField):
         Raises:
             KeysError: keys are of another kind than the field's, or missing.
         """
-        hashes = self._hashed(keys)
+        hashes = self.hashes_of(keys)
         classes = np.empty(len(hashes), np.int32)
         self._keyed_table.read_rows(hashes, np.empty((0, self.dim), np.float32), classes)
         return classes >= 0
@@ -170,7 +170,7 @@ class KeyedField(CompressedField):
             KeysError: keys are of another kind than the field's, or missing.
         """
         flat = ids.reshape(-1) if isinstance(ids, np.ndarray) else ids
-        rows = self.rows_of_hashes(self._hashed(flat), threads)
+        rows = self.rows_of_hashes(self.hashes_of(flat), threads)
         shape = ids.shape if isinstance(ids, np.ndarray) else (len(rows),)
         stored = rows if len(rows) else self.axes[-1:].astype(np.float32)
         table = run_table(len(stored), [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
@@ -213,7 +213,12 @@ class KeyedField(CompressedField):
             self.axes.astype(np.float32),
         )
 
-    def _hashed(self, keys: ArrayLike) -> NDArray[np.uint64]:
+    def hashes_of(self, keys: ArrayLike) -> NDArray[np.uint64]:
+        """Hashes (m,) of keys (m,).
+
+        Raises:
+            KeysError: keys are of another kind than the field's, or missing.
+        """
         try:
             hashes = hash_keys(keys, seed=self.seed)
         except KeysError as error:

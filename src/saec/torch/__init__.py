@@ -17,6 +17,7 @@ from saec.torch.measure.loss_increase import MeasuredIncrease, measure_loss_incr
 from saec.torch.measure.loss_metrics import loss_metrics  # noqa: E402
 from saec.torch.model.field_embeddings import FieldEmbeddings  # noqa: E402
 from saec.torch.model.find_tables import fields  # noqa: E402
+from saec.torch.model.keyed_modules import KeyedEmbedding, KeyedEmbeddingBag  # noqa: E402
 from saec.torch.model.modules import (  # noqa: E402
     CompressedEmbedding,
     CompressedEmbeddingBag,
@@ -40,6 +41,8 @@ __all__ = [
     "CompressedLinear",
     "FieldEmbeddings",
     "FineTuneResult",
+    "KeyedEmbedding",
+    "KeyedEmbeddingBag",
     "MeasuredIncrease",
     "compress_",
     "decode_embeddings_",

@@ -62,7 +62,7 @@ def _dtype(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
-class _Made(NamedTuple):
+class _MadeField(NamedTuple):
     """A field, what reads it on other devices than the CPU, and the tensors of both."""
 
     field: KeyedField
@@ -74,14 +74,14 @@ class _Made(NamedTuple):
 _kept: Any = WeakIdKeyDictionary()  # which has no types
 
 
-def _made(table: str, tensors: Sequence[Tensor]) -> _Made:
+def _made(table: str, tensors: Sequence[Tensor]) -> _MadeField:
     """What was made of tensors, as long as they live and nothing was written to them."""
     state = tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)
-    made: _Made | None = _kept.get(tensors[0])
+    made: _MadeField | None = _kept.get(tensors[0])
     if made is None or (made.table, made.state) != (table, state):
         field = _field(table, [tensor.cpu() for tensor in tensors])
         plain = None if tensors[0].is_cpu else PlainKeys(field, tensors[0].device)
-        made = _kept[tensors[0]] = _Made(field, plain, table, state)
+        made = _kept[tensors[0]] = _MadeField(field, plain, table, state)
     return made
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saec.errors import DataError, MetricError
 from saec.format.compressed import Compressed
+from saec.format.keyed_field import KeyedField
+from saec.tables.field import Field
+from saec.tables.loss_metric import LossMetrics
 from saec.torch.measure.labels import check_batch, check_loss_fn
 from saec.torch.model.call import (
     Batches,
@@ -29,6 +34,7 @@ from saec.torch.model.call import (
 from saec.torch.model.find_tables import Ranges, named_tables, only
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.replace import is_raw, replace_tables_
+from saec.torch.model.table_keys import KeysByField, as_table_keys, by_ids, harm_of_unknown_keys
 
 __all__ = ["Comparison", "MeasuredIncrease", "measure_loss_increase"]
 
@@ -58,6 +64,7 @@ def measure_loss_increase(
     *,
     labelled: bool,
     ranges: Ranges | None = None,
+    keys: KeysByField | None = None,
 ) -> MeasuredIncrease:
     """Measure how much the mean loss on ``batches`` grows with ``result`` in place of the tables.
 
@@ -73,6 +80,9 @@ def measure_loss_increase(
     Without ``labelled``, for binary logits, it is the mean of KL(p || p'): the increase to expect
     if the uncompressed model's p were right. The model is afterwards as it was.
 
+    ``keys``, of fields that ``result`` has by keys, are those of :func:`saec.torch.fields`: the
+    model is called with ids, each of which has the row of its key.
+
     Raises:
         DataError: the batches are empty, an iterator, or without labels where these are needed;
             come in another order the second time where predictions are compared; or see
@@ -83,7 +93,7 @@ def measure_loss_increase(
     """
     check_loss_fn(loss_fn)
     tables = named_tables(model, set(result), ranges or {})
-    return Comparison(model, tables, batches, loss_fn, labelled=labelled).of(result)
+    return Comparison(model, tables, batches, loss_fn, labelled=labelled, keys=keys).of(result)
 
 
 class Comparison:
@@ -97,7 +107,10 @@ class Comparison:
         loss_fn: Loss | None,
         *,
         labelled: bool,
+        keys: KeysByField | None = None,
     ) -> None:
+        self._keys = as_table_keys(keys)
+        self._unknown: dict[str, tuple[float, NDArray[np.float64]]] = {}
         self._model, self._tables, self._batches = model, tables, batches
         self._loss_fn, self._logits = loss_fn, logits_by(loss_fn)
         self._labelled = labelled
@@ -112,14 +125,36 @@ class Comparison:
     def of(self, result: Compressed) -> MeasuredIncrease:
         """The increase with ``result`` in place."""
         grown, examples = [], []
-        tables = only(self._tables, result)
+        harm, tables = self._harm(result), only(self._tables, result)
+        result = self._by_ids(result, tables)
         with _holding(self._model, tables, result), evaluating(self._model):
             for before, after in zip(self._before, self._outputs(), strict=True):
                 values = before.values, after.values
                 own = values[1] - values[0] if self._has_losses else _kl(*values)
                 grown.append(own)
                 examples.append(torch.full_like(own, before.examples / len(own)))
-        return _mean(torch.cat(grown), torch.cat(examples))
+        measured = _mean(torch.cat(grown), torch.cat(examples))
+        return replace(measured, value=measured.value + harm)
+
+    def unknown_keys(self, fields: Iterable[Field], metrics: LossMetrics) -> None:
+        """Add to every increase what keys without an id lose in ``fields``, which no batch shows.
+
+        It is known to second order, from the share of such keys and the ``metrics``.
+        """
+        shares = {own.name: own.keys.unseen_share for own in fields if own.keys is not None}
+        self._unknown = {name: (share, metrics[name]) for name, share in shares.items()}
+
+    def _harm(self, result: Compressed) -> float:
+        keyed = ((field, self._unknown.get(name)) for name, field in result.items())
+        return sum(
+            harm_of_unknown_keys(field, *unknown)
+            for field, unknown in keyed
+            if isinstance(field, KeyedField) and unknown is not None
+        )
+
+    def _by_ids(self, result: Compressed, tables: Sequence[ModelTable]) -> Compressed:
+        parts = (part for table in tables for part in table.parts)
+        return by_ids(result, self._keys, {part.name: part.last - part.first for part in parts})
 
     @property
     def _has_losses(self) -> bool:

@@ -11,11 +11,11 @@ from saec.format.keyed_field import KeyedField
 from saec.torch.lookup.recorded_calls import leaf, refuse_scripting
 from saec.torch.table.keyed import KeyedTable
 
-__all__ = ["KeyedEmbedding", "KeyedEmbeddingBag"]
+__all__ = ["KeyedEmbedding", "KeyedEmbeddingBag", "KeyedModule", "keyed_module"]
 
 
-class _KeyedModule(nn.Module):
-    """What both modules share."""
+class KeyedModule(nn.Module):
+    """What modules that are asked by keys share."""
 
     def __init__(self, table: CompressedField | KeyedTable, padding_key: int | None) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class _KeyedModule(nn.Module):
         return f"{self.embedding_dim}, {self.table.summary}, padding_key={self.padding_key}"
 
 
-class KeyedEmbedding(_KeyedModule):
+class KeyedEmbedding(KeyedModule):
     """Like an ``nn.Embedding`` that takes raw keys in place of ids; nothing in it is trained.
 
     A key that is not known gets the field's default row.
@@ -67,7 +67,7 @@ class KeyedEmbedding(_KeyedModule):
         return self.table(input, self.padding_key) if node is None else node
 
 
-class KeyedEmbeddingBag(_KeyedModule):
+class KeyedEmbeddingBag(KeyedModule):
     """Like an ``nn.EmbeddingBag`` that takes raw keys in place of ids.
 
     Args:
@@ -119,3 +119,15 @@ class KeyedEmbeddingBag(_KeyedModule):
     def extra_repr(self) -> str:
         """Sizes and mode, for ``print(model)``."""
         return f"{super().extra_repr()}, mode={self.mode}"
+
+
+def keyed_module(
+    module: nn.Embedding | nn.EmbeddingBag, table: KeyedTable, padding_key: int | None
+) -> KeyedModule:
+    """What takes the place of an embedding module, with its options."""
+    new: KeyedModule
+    if isinstance(module, nn.Embedding):
+        new = KeyedEmbedding(table, padding_key)
+    else:
+        new = KeyedEmbeddingBag(table, module.mode, padding_key, module.include_last_offset)
+    return new.train(module.training)

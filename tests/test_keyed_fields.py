@@ -310,10 +310,37 @@ def test_bad_options_are_refused() -> None:
             saec.Field(*table, **options)
 
 
-def test_clusters_take_no_keys() -> None:
-    field = saec.Field("f", np.eye(6, dtype=np.float32), np.ones(6), keys=KEYS)
-    with pytest.raises(saec.OptionError, match="field 'f' has keys, which Clusters"):
-        saec.compress([field], saec.MaxBytes(5000), saec.Clusters(), progress=False)
+def test_clusters_of_rows_with_keys(example: Example) -> None:
+    """Within the budget, with a forecast that holds, and worse than axes."""
+    priced = saec.measure(
+        [example.field()], saec.Clusters(), metrics=example.metrics, progress=False
+    )
+    result = saec.compress(priced, saec.Ratio(30), progress=False)
+    field, shares = keyed(result), example.frequencies / example.frequencies.sum()
+    assert result.nbytes <= result.original_nbytes / 30
+    assert all(len(parts) == 1 for parts in field.layout.classes)
+    seen = shares @ example.nats(field.lookup(example.keys), example.weights)
+    unknown = field.lookup(random_keys(400_000))
+    harm = 0.3 * example.nats(unknown, np.zeros_like(unknown)).mean()
+    assert result.predicted_loss_increase == pytest.approx(seen + harm, rel=0.05)
+    assert seen + harm < 0.5 * (shares @ example.nats(example.weights, 0 * example.weights))
+
+
+def test_two_clusters_of_four_rows_by_hand() -> None:
+    rows = np.array([[1, 1], [1, 1], [5, 5], [5, 5]], np.float32)
+    own = saec.Field("f", rows, [9, 9, 9, 9], keys=[1, 2, 3, 4], unseen_share=0.0)
+    codec = saec.Clusters(clusters=2)
+    result = saec.compress([own], saec.MaxBytes(800), codec, progress=False)
+    assert np.allclose(result["f"].lookup([1, 2, 3, 4]), rows, atol=1e-2)
+
+
+def test_clusters_with_exact_keys(example: Example) -> None:
+    field = example.field(exact=8)
+    result = saec.compress(
+        [field], saec.Ratio(10), saec.Clusters(), metrics=example.metrics, progress=False
+    )
+    assert keyed(result).contains(example.keys).all()
+    assert keyed(result).false_positive_rate <= 2**-8
 
 
 def test_negative_keys_where_unsigned_ones_are_meant() -> None:

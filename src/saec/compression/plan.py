@@ -202,7 +202,8 @@ def _check_keys(fields: Sequence[Field], codec: Codec) -> None:
     keyed = [field.name for field in fields if field.keys is not None]
     if keyed and not isinstance(codec, Axes | Clusters):
         raise OptionError(
-            f"field {keyed[0]!r} has keys, which {codec!r} cannot code; use saec.Axes() or saec.Clusters()"
+            f"field {keyed[0]!r} has keys, which {codec!r} cannot code; use saec.Axes() or "
+            "saec.Clusters()"
         )
 
 

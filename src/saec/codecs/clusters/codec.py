@@ -26,6 +26,7 @@ from saec.codecs.clusters.distortion_curve import (
     field_map,
     judged_rows,
     measure_curves,
+    offered_ranks,
     offered_sizes,
     saving_ranks,
     surveyed,
@@ -152,7 +153,7 @@ class Clusters:
             return self._learn(heads[size], choice, _CURVE_ITERATIONS, rng, silent)
 
         def worth(clusters: int) -> list[int]:
-            return saving_ranks(_ranks(field.dim), clusters, field.dim, self.codebook)
+            return saving_ranks(offered_ranks(field.dim), clusters, field.dim, self.codebook)
 
         store, judged = partial(self._store, whole), judged_rows(survey, row_map)
         curves = measure_curves(
@@ -173,7 +174,7 @@ class Clusters:
             return keyed_least(field)
         if self.clusters is not None:
             return self._planned(field, self._fixed_clusters(field), field.dim)
-        one = (self._planned(field, 1, rank) for rank in _ranks(field.dim))
+        one = (self._planned(field, 1, rank) for rank in offered_ranks(field.dim))
         return min(one, key=lambda planned: entry_bytes(planned.entry))
 
     def _planned(self, field: Field, clusters: int, rank: int) -> ClusteredField:
@@ -189,7 +190,7 @@ class Clusters:
     ) -> Coded:
         """Learn the clusters of a :class:`ClustersChoice` and code every row with them."""
         if isinstance(choice, KeyedChoice):
-            return encode_keyed(field, choice, advance)
+            return encode_keyed(field, choice, advance, space)
         assert isinstance(choice, ClustersChoice)
         head = self._head(field, choice, space)
         clustering = self._learn(head, choice, self.iterations, rng, advance)
@@ -295,8 +296,3 @@ class Clusters:
 def _expect(option: str, value: object, holds: bool) -> None:
     if not holds:
         raise OptionError(f"{option} cannot be {value!r}")
-
-
-def _ranks(dim: int) -> list[int]:
-    """Numbers of axes on offer: the table's own, and down to an eighth of them."""
-    return sorted({dim} | {max(1, dim * sixteenths // 16) for sixteenths in (2, 4, 5, 6, 8, 12)})

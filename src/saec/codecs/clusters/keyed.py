@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.clustering.lloyd import kmeans
+from saec.clustering.kmeans import Seeding, kmeans
 from saec.clustering.points import ArrayPoints
-from saec.clustering.seeding import Seeding
 from saec.codecs.axes.candidates import TierRows
 from saec.codecs.axes.code_lengths import code_lengths
 from saec.codecs.axes.keyed_class import ClassCoder

@@ -14,15 +14,15 @@ from saec.format.keyed_field import KeyedField
 from saec.format.raw_field import RawField
 from saec.torch.model.field_names import renamed
 from saec.torch.model.find_tables import EmbeddingModule, Ranges, named_tables
-from saec.torch.model.keyed_modules import KeyedModule, keyed_module
+from saec.torch.model.keyed_modules import KeyedModule
 from saec.torch.model.managed_collisions import raw_id_collections
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.modules import CompressedEmbedding, CompressedEmbeddingBag, CompressedLinear
-from saec.torch.model.table_keys import KeysByField, TableKeys, as_table_keys, padding_key
+from saec.torch.model.replace_keyed import check_keyed, keyed_modules
+from saec.torch.model.table_keys import KeysByField, TableKeys, as_table_keys
 from saec.torch.model.wrappers import check_unsharded, check_unwrapped
 from saec.torch.table.base import CompressedTable
 from saec.torch.table.joint import compressed_table
-from saec.torch.table.keyed import KeyedTable
 from saec.torch.table.learned import LearnedTable
 
 __all__ = [
@@ -204,21 +204,13 @@ def _check_shapes(table: ModelTable, result: Compressed) -> None:
         field = result[part.name]
         rows = part.last - part.first
         if isinstance(field, KeyedField):
-            _check_keyed(table, field)
+            check_keyed(table, field)
             rows = field.vocab_size  # a table may have rows without keys
         if (field.vocab_size, field.dim) != (rows, dim):
             raise ModuleError(
                 f"field {part.name!r} is {rows} x {dim} in the model, but "
                 f"{field.vocab_size} x {field.dim} in the compressed result"
             )
-
-
-def _check_keyed(table: ModelTable, field: KeyedField) -> None:
-    if len(table.parts) > 1 or table.tied:
-        raise ModuleError(
-            f"field {field.name!r} is asked by keys, and cannot be a part of the table "
-            f"{table.path!r}: its rows are not all of it, or a linear layer needs them all"
-        )
 
 
 def is_raw(table: ModelTable, result: Compressed) -> bool:
@@ -251,25 +243,11 @@ def _compressed_modules(
     pads = {row: weight[row] for row in padding if row is not None}
     fields = [result[part.name] for part in table.parts]
     if isinstance(fields[0], KeyedField):
-        own = {row: _padding_key(fields[0], keys, row) for row in pads}
-        asked = KeyedTable(fields[0], {own[row]: weight[row] for row in pads}, like=weight)
-        return {
-            module: keyed_module(module, asked, None if pad is None else own[pad])
-            for pad, module in zip(padding, table.modules.values(), strict=True)
-        }
+        return keyed_modules(table, fields[0], keys, weight)
     shared = compressed_table(fields, pads, like=weight)
     shared.requires_grad_(table.weight.requires_grad)
     modules = [*table.modules.values(), *table.tied.values()]
     return {module: _compressed_module(module, shared) for module in modules}
-
-
-def _padding_key(field: KeyedField, keys: Mapping[str, TableKeys], row: int) -> int:
-    if field.name not in keys:
-        raise ModuleError(
-            f"the module of field {field.name!r} has padding_idx={row}, and the field is asked by "
-            "keys: give its keys"
-        )
-    return padding_key(field, keys[field.name], row)
 
 
 def _compressed_module(module: EmbeddingModule | nn.Linear, table: CompressedTable) -> nn.Module:

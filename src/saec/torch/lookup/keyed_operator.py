@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from saec.artifact import Entry
+from saec.errors import ModuleError
 from saec.format.keyed_field import KeyedField
 from saec.keys.kinds import KeyKind
 from saec.torch.lookup.keyed_plain import PlainKeys
-from saec.torch.lookup.recorded_calls import refuse_onnx
 
 __all__ = ["keyed_rows", "keyed_tensors", "table_text"]
 
@@ -126,7 +126,11 @@ _LIBRARY.impl("keyed_rows", _keyed_rows, "CompositeExplicitAutograd")
 
 
 def _shape(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: bool) -> Tensor:
-    refuse_onnx()
+    if torch.onnx.is_in_onnx_export():
+        raise ModuleError(
+            "ONNX has no operator for tables that are asked by keys: look their rows up outside of "
+            "the model, and make them its inputs"
+        )
     _, _, dim, *_ = json.loads(table)
     return tensors[0].new_empty((keys.shape[0], dim), dtype=torch.float32)
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib.util
 import re
-import sysconfig
 import tempfile
 import time
 from collections import Counter
@@ -39,7 +39,9 @@ WORD = re.compile(r"[a-z_]{2,}")
 def docstrings(package: str) -> Iterator[list[str]]:
     """The words of each docstring of a package, without the package's own name."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    for path in sorted(Path(sysconfig.get_path("purelib")).glob(f"{package}/**/*.py")):
+    found = importlib.util.find_spec(package)
+    folders = found.submodule_search_locations if found is not None else None
+    for path in sorted(file for folder in folders or () for file in Path(folder).rglob("*.py")):
         try:
             tree = ast.parse(path.read_text())
         except (SyntaxError, ValueError):

@@ -70,8 +70,8 @@ class _Counter:
     """Counts of one field, by the ranks of its keys' hashes."""
 
     def __init__(self, keys: Any) -> None:
-        self.kind = kind_of(keys)
         hashes = hash_keys(keys)
+        self.kind = kind_of(keys)
         self._order = np.argsort(hashes, kind="stable")
         self._sorted = hashes[self._order]
         self.counts = np.zeros(len(hashes) + 1, np.float64)  # last, those of other keys

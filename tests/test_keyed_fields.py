@@ -310,10 +310,37 @@ def test_bad_options_are_refused() -> None:
             saec.Field(*table, **options)
 
 
-def test_clusters_take_no_keys() -> None:
-    field = saec.Field("f", np.eye(6, dtype=np.float32), np.ones(6), keys=KEYS)
-    with pytest.raises(saec.OptionError, match="field 'f' has keys, which Clusters"):
-        saec.compress([field], saec.MaxBytes(5000), saec.Clusters(), progress=False)
+def test_clusters_of_rows_with_keys(example: Example) -> None:
+    """Within the budget, with a forecast that holds, and worse than axes."""
+    priced = saec.measure(
+        [example.field()], saec.Clusters(), metrics=example.metrics, progress=False
+    )
+    result = saec.compress(priced, saec.Ratio(30), progress=False)
+    field, shares = keyed(result), example.frequencies / example.frequencies.sum()
+    assert result.nbytes <= result.original_nbytes / 30
+    assert all(len(parts) == 1 for parts in field.layout.classes)
+    seen = shares @ example.nats(field.lookup(example.keys), example.weights)
+    unknown = field.lookup(random_keys(400_000))
+    harm = 0.3 * example.nats(unknown, np.zeros_like(unknown)).mean()
+    assert result.predicted_loss_increase == pytest.approx(seen + harm, rel=0.05)
+    assert seen + harm < 0.5 * (shares @ example.nats(example.weights, 0 * example.weights))
+
+
+def test_two_clusters_of_four_rows_by_hand() -> None:
+    rows = np.array([[1, 1], [1, 1], [5, 5], [5, 5]], np.float32)
+    own = saec.Field("f", rows, [9, 9, 9, 9], keys=[1, 2, 3, 4], unseen_share=0.0)
+    codec = saec.Clusters(clusters=2)
+    result = saec.compress([own], saec.MaxBytes(800), codec, progress=False)
+    assert np.allclose(result["f"].lookup([1, 2, 3, 4]), rows, atol=1e-2)
+
+
+def test_clusters_with_exact_keys(example: Example) -> None:
+    field = example.field(exact=8)
+    result = saec.compress(
+        [field], saec.Ratio(10), saec.Clusters(), metrics=example.metrics, progress=False
+    )
+    assert keyed(result).contains(example.keys).all()
+    assert keyed(result).false_positive_rate <= 2**-8
 
 
 def test_negative_keys_where_unsigned_ones_are_meant() -> None:
@@ -348,3 +375,67 @@ def test_damaged_strings_are_read_and_damaged_numbers_refused(result: saec.Compr
         KeyedField(
             "user", *parts[:2], short[1:], *parts[3:], field.function, "float32", KeyKind.SIGNED, 0
         )
+
+
+def refused_keys() -> dict[str, tuple[object, str]]:
+    """Every kind of key that no field takes, and what the message says of it."""
+    long = "x" * (1 << 20)
+    return {
+        "float": (np.ones(3), "keys must be integers or strings, not float64"),
+        "float in list": ([1, 2.5, 3], "key 2.5 at position 1 is neither an integer nor a string"),
+        "missing": ([1, None, 3], "key at position 1 is missing"),
+        "not a number": ([1, float("nan"), 3], "key at position 1 is missing"),
+        "missing text": (["a", "b", None], "key at position 2 is missing"),
+        "several kinds": ([1, "b", 3], "key 'b' at position 1 is not an integer"),
+        "truth": ([True, False, True], "key True at position 0 is neither"),
+        "two dimensions": (np.ones((3, 1), int), "keys must have one dimension"),
+        "over 64 bits": ([1, 2, 1 << 64], "needs over 64 bits"),
+        "negative beside large": (
+            [-1, 2, 1 << 63],
+            "needs over 64 bits; negative keys are present",
+        ),
+        "duplicates": ([5, 6, 5], "key 5 stands at rows 0 and 2"),
+        "empty twice": (["", "a", ""], "key '' stands at rows 0 and 2"),
+        "long twice": ([long, "a", long], r"key 'x{59}\.\.\. stands at rows 0 and 2"),
+        "no UTF-8": ([b"a", b"\xff", b"c"], r"key b'\\xff' at position 1 is no UTF-8"),
+        "half a character": (["a", "\ud800", "c"], "at position 1 is no UTF-8"),
+        "one string": ("abc", "not the one key 'abc'"),
+        "masked": (np.ma.masked_array([1, 2, 3], [0, 1, 0]), "keys cannot be a masked array"),
+    }
+
+
+@pytest.mark.parametrize("case", refused_keys())
+def test_keys_that_no_field_takes(case: str) -> None:
+    keys, message = refused_keys()[case]
+    with pytest.raises(saec.FieldError, match=f"field 'f': .*{message}"):
+        saec.Field("f", np.eye(3, dtype=np.float32), np.ones(3), keys=keys)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("made_of", "asked", "message"),
+    [
+        (["a", "b"], [1], "keys are strings, and unsigned integers were given"),
+        ([1, 2], ["a"], "keys are unsigned integers, and strings were given"),
+        ([-1, 2], np.array([1 << 63], np.uint64), "9223372036854775808 at position 0 is none"),
+        ([1, 2], np.array([-5]), "-5 at position 0 is none"),
+        ([1, 2], np.array([0.5]), "keys must be integers or strings, not float64"),
+        ([1, 2], [None], "key at position 0 is missing"),
+        (["a", "b"], [b"\xff"], "is no UTF-8"),
+    ],
+)
+def test_keys_that_a_field_is_not_asked_for(
+    made_of: list[object], asked: object, message: str
+) -> None:
+    own = saec.Field("f", np.eye(2, dtype=np.float32), np.ones(2), keys=made_of)
+    field = keyed(saec.compress([own], saec.MaxBytes(2000), progress=False), "f")
+    for call in (field.lookup, field.contains, lambda keys: field.pool(keys, [0])):
+        with pytest.raises(KeysError, match=f"field 'f': .*{message}"):
+            call(asked)  # type: ignore[operator]
+
+
+def test_all_keys_in_one_class() -> None:
+    rows = np.arange(24, dtype=np.float32).reshape(12, 2)
+    own = saec.Field("f", rows, np.full(12, 7), keys=np.arange(12), unseen_share=0.1)
+    field = keyed(saec.compress([own], saec.MaxBytes(900), progress=False), "f")
+    assert len(field.layout.classes) == 1
+    assert np.allclose(field.lookup(np.arange(12)), rows, atol=0.5)

@@ -46,15 +46,23 @@ def user_rows(server: Server) -> np.ndarray:
 class Asking(threading.Thread):
     """A client that asks until told to stop, and keeps what it was told."""
 
-    def __init__(self, client: Any, address: str, ids: np.ndarray, known: list[bytes]) -> None:
+    def __init__(
+        self,
+        client: Any,
+        address: str,
+        ids: np.ndarray,
+        known: list[bytes],
+        datatype: str = "INT64",
+    ) -> None:
         super().__init__()
         self._client, self._address, self._ids, self._known = client, address, ids, known
+        self._datatype = datatype
         self.stop = threading.Event()
         self.seen: list[int] = []
         self.failures: list[str] = []
 
     def run(self) -> None:
-        put = self._client.InferInput("user", self._ids.shape, "INT64")
+        put = self._client.InferInput("user", self._ids.shape, self._datatype)
         put.set_data_from_numpy(self._ids)
         with self._client.InferenceServerClient(self._address) as client:
             while not self.stop.is_set():
@@ -94,6 +102,60 @@ def test_no_request_fails_while_files_are_swapped(tmp_path: Path) -> None:
         assert client.failures == []
         assert set(client.seen) == {0, 1}  # whole answers of one or the other, never of both
     assert answered == sum(len(client.seen) for client in clients[:2])
+
+
+def keyed_artifacts(folder: Path) -> tuple[np.ndarray, list[Path]]:
+    """Keys, and two artifacts of their rows: of another size, and of rows in another order.
+
+    A row, as compressed, is nearer to its own feature than to all others.
+    """
+    rng = np.random.default_rng(4)
+    rows = 10 * np.stack(np.unravel_index(np.arange(216), (6, 6, 6)), axis=1).astype(np.float32)
+    rows += rng.uniform(-1, 1, rows.shape).astype(np.float32)
+    names = np.array([f"user-{number}" for number in range(216)])
+    files = [folder / "large", folder / "small"]
+    sizes = []
+    for file, ratio, order in zip(
+        files, (1.2, 2.2), (np.arange(216), rng.permutation(216)), strict=True
+    ):
+        field = saec.Field("user", rows[order], np.ones(216), keys=names[order], exact=24)
+        result = saec.compress([field], saec.Ratio(ratio), progress=False)
+        result.save(file)
+        sizes.append(result.nbytes)
+        found = result["user"].lookup(names)
+        nearest = np.square(found[:, None] - rows).sum(axis=2).argmin(axis=1)
+        assert np.array_equal(nearest, np.arange(216))
+    assert sizes[1] < 0.7 * sizes[0]
+    return names, files
+
+
+def test_no_key_gets_the_row_of_another_while_files_are_swapped(tmp_path: Path) -> None:
+    names, files = keyed_artifacts(tmp_path)
+    path = tmp_path / "tables.saec"
+    asked = np.random.default_rng(6).choice(names, 1000)
+    known = [saec.load(file)["user"].lookup(asked).tobytes() for file in files]
+    assert known[0] != known[1]
+    path.write_bytes(files[0].read_bytes())
+    keys = np.array([name.encode() for name in asked], object)
+    with serving.served(path) as server:
+        clients = [
+            Asking(tritonclient.http, server.http, keys, known, "BYTES"),
+            Asking(tritonclient.grpc, server.grpc, keys, known, "BYTES"),
+        ]
+        for client in clients:
+            client.start()
+        for swap in range(1, 9):
+            time.sleep(0.2)
+            other = tmp_path / "other"
+            other.write_bytes(files[swap % 2].read_bytes())
+            other.replace(path)
+            assert server.ask("POST", LOAD)[0] == 200
+        for client in clients:
+            client.stop.set()
+            client.join(serving.SECONDS)
+    for client in clients:
+        assert client.failures == []
+        assert set(client.seen) == {0, 1}
 
 
 def test_a_new_file_is_seen(tmp_path: Path) -> None:

@@ -209,3 +209,32 @@ def test_a_sharded_collection_is_refused() -> None:
     )
     with pytest.raises(ModuleError, match=r"ShardedEmbeddingBagCollection .* is sharded over proc"):
         compress_(model, [(features(), None)], budget=saec.Ratio(6), progress=False)
+
+
+def test_tensors_of_raw_ids() -> None:
+    """Any 64-bit ids in a KeyedJaggedTensor, of which no table of theirs is as long."""
+    collection = bags()
+    products = np.random.default_rng(2).integers(0, 1 << 62, 400)
+    keys = {"embedding_bags.products": products, "embedding_bags.cities": -np.arange(60)}
+    own = fields(collection, counts("embedding_bags."), keys=keys)
+    result = saec.compress(own, saec.Ratio(1.5), progress=False)
+    ids = copy.deepcopy(collection)
+    with torch.no_grad():
+        for name, module in ids.embedding_bags.items():
+            path = f"embedding_bags.{name}"
+            module.weight.copy_(torch.from_numpy(result[path].lookup(keys[path])))
+    replace_embeddings_(collection, result)
+    taken, tables = features(), {"city": "cities", "clicked": "products", "bought": "products"}
+    raw = torchrec.KeyedJaggedTensor(
+        taken.keys(),
+        torch.cat(
+            [
+                torch.from_numpy(keys[f"embedding_bags.{name}"])[taken[key].values()]
+                for key, name in tables.items()
+            ]
+        ),
+        None,
+        taken.lengths(),
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(collection(raw).values(), ids(taken).values())

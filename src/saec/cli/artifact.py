@@ -23,6 +23,7 @@ from saec.cli.common import (
     predicted,
     size_table,
 )
+from saec.cli.keys import print_bill
 from saec.errors import FieldError, IdError, did_you_mean
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def info(
     else:
         console().print(size_table(result))
         _print_tiers(result)
-        _print_bill(result)
+        print_bill(result)
         shards = f", shards: {result.shard_count}" if result.shard_count else ""
         typer.echo(f"{_renumbered(result)}{predicted(result)}format {FORMAT}{shards}")
 
@@ -162,28 +163,6 @@ def _print_tiers(result: Compressed) -> None:
     if tiered:
         console().print()
         console().print(_tier_table(tiered))
-
-
-def _print_bill(result: Compressed) -> None:
-    """What the bytes of fields with keys are for, against rows and keys in full."""
-    from saec.format.keyed_field import KeyedField
-
-    keyed = [field for field in result.values() if isinstance(field, KeyedField)]
-    if not keyed:
-        return
-    columns = (
-        "strings\nof keys",
-        "symbols",
-        "axes",
-        "rows and\n8-byte keys",
-        "unknown keys\ntaken for known",
-    )
-    table = plain_table(columns, "field")
-    for field in keyed:
-        bytes_ = [f"{nbytes:,}" for nbytes in (*field.bill.values(), field.original_nbytes)]
-        table.add_row(field.name, *bytes_, f"{100 * field.false_positive_rate:.2g} %")
-    console().print()
-    console().print(table)
 
 
 def _tier_table(fields: Iterable[TieredField]) -> Table:

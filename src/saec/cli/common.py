@@ -160,15 +160,18 @@ def named(tables: list[str] | None) -> dict[str, str]:
     return by_field("--table", tables or [], "FIELD=NAME, like --table user=towers.0.user")
 
 
-def by_field(option: str, given: Sequence[str], wanted: str) -> dict[str, str]:
-    """What an option says of each field, given once for each as ``FIELD=VALUE``.
+def by_field(
+    option: str, given: Sequence[str], wanted: str, nameless: bool = False
+) -> dict[str, str]:
+    """What an option says of each field, given once for each as ``FIELD=VALUE``; ``nameless``: or
+    as ``=VALUE`` of the only one.
 
     Raises:
         UsageError: a value is not what is ``wanted``, or a field is given twice.
     """
     pairs = [text.partition("=") for text in given]
     for (field, _, value), text in zip(pairs, given, strict=True):
-        if not field or not value:
+        if not value or not (field or nameless):
             raise UsageError(f"{option} {text}: give {wanted}")
     values = {field: value for field, _, value in pairs}
     if len(values) < len(pairs):

@@ -32,6 +32,7 @@ from saec.cli.common import (
     predicted,
     size_table,
 )
+from saec.cli.keys import Cosine, KeyColumns, KeyFiles, key_places, print_bill
 
 if TYPE_CHECKING:
     from saec import Budget, Compressed, Field
@@ -102,6 +103,9 @@ def compress(
     frequencies: Frequencies = None,
     log: Logs = None,
     column: Columns = None,
+    key: KeyColumns = None,
+    keys: KeyFiles = None,
+    cosine: Cosine = False,
     metrics: MaybeMetrics = None,
     ratio: _Ratio = None,
     max_bytes: _MaxBytes = None,
@@ -143,7 +147,14 @@ def compress(
             check_out(written, checkpoint, frequencies, metrics)
     counts = counted(frequencies, log, column)
     fields, known = read_fields(
-        checkpoint, counts, metrics, only or [], names=named(table), progress=not quiet
+        checkpoint,
+        counts,
+        metrics,
+        only or [],
+        names=named(table),
+        keys=key_places(key, keys),
+        unit_rows=cosine,
+        progress=not quiet,
     )
     options: dict[str, Any] = {"metrics": known, "seed": seed, "progress": not quiet}
     with _executor(cluster, workers, quiet) as options["executor"]:
@@ -186,6 +197,7 @@ def _tell(result: Compressed, budget: Budget, path: Path) -> None:
     from saec.format.permutation_file import permutation_path
 
     console().print(size_table(result))
+    print_bill(result)
     typer.echo(predicted(result), nl=False)
     if result.predicted_loss_increase is not None:
         typer.echo(SECOND_ORDER)

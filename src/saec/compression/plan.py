@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 import saec.artifact as artifact
 from saec.codecs.axes.codec import Axes
+from saec.codecs.clusters.codec import Clusters
 from saec.codecs.protocol import Codec, Coded, Option
 from saec.codecs.raw import Raw
 from saec.compression.allocation import allocate, allocate_within
@@ -199,9 +200,10 @@ def _check_keys(fields: Sequence[Field], codec: Codec) -> None:
         OptionError: in this case; names the field.
     """
     keyed = [field.name for field in fields if field.keys is not None]
-    if keyed and not isinstance(codec, Axes):
+    if keyed and not isinstance(codec, Axes | Clusters):
         raise OptionError(
-            f"field {keyed[0]!r} has keys, which {codec!r} cannot code; use saec.Axes()"
+            f"field {keyed[0]!r} has keys, which {codec!r} cannot code; use saec.Axes() or "
+            "saec.Clusters()"
         )
 
 

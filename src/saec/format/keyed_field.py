@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any, Self
 
@@ -107,6 +108,11 @@ class KeyedField(CompressedField):
         return super().original_nbytes + KEY_BYTES * self.vocab_size
 
     @property
+    def uncompressed_nbytes(self) -> int:
+        """Bytes of float32 rows and 8-byte keys."""
+        return self.vocab_size * (4 * self.dim + KEY_BYTES)
+
+    @property
     def tensors(self) -> dict[str, NDArray[Any]]:
         """``codes``, ``directory`` and ``steps`` of the static function; ``lengths``, ``values``
         and ``axes``."""
@@ -141,10 +147,18 @@ class KeyedField(CompressedField):
 
     @property
     def bill(self) -> dict[str, int]:
-        """Bytes by what they are for: ``strings`` of keys, ``symbols`` (lengths of codewords, and
-        values), ``axes``."""
+        """Bytes by what they are for: the static function's ``codes`` of rows and its
+        ``fingerprints``; ``symbols`` (lengths of codewords, and values); ``axes``.
+
+        The code space that codewords leave unused tells unknown keys from known ones. Codewords of
+        all of it would be log2(1 / used share) bits shorter: this times the number of strings is
+        what fingerprints take.
+        """
+        bits = -math.log2(self.false_positive_rate or 1.0) * self.function.keys
+        fingerprints = min(round(bits / 8), self.function.nbytes)
         return {
-            "strings": self.function.nbytes,
+            "codes": self.function.nbytes - fingerprints,
+            "fingerprints": fingerprints,
             "symbols": self.lengths.nbytes + self.values.nbytes,
             "axes": self.axes.nbytes,
         }
@@ -158,7 +172,7 @@ class KeyedField(CompressedField):
         Raises:
             KeysError: keys are of another kind than the field's, or missing.
         """
-        hashes = self._hashed(keys)
+        hashes = self.hashes_of(keys)
         classes = np.empty(len(hashes), np.int32)
         self._keyed_table.read_rows(hashes, np.empty((0, self.dim), np.float32), classes)
         return classes >= 0
@@ -170,7 +184,7 @@ class KeyedField(CompressedField):
             KeysError: keys are of another kind than the field's, or missing.
         """
         flat = ids.reshape(-1) if isinstance(ids, np.ndarray) else ids
-        rows = self.rows_of_hashes(self._hashed(flat), threads)
+        rows = self.rows_of_hashes(self.hashes_of(flat), threads)
         shape = ids.shape if isinstance(ids, np.ndarray) else (len(rows),)
         stored = rows if len(rows) else self.axes[-1:].astype(np.float32)
         table = run_table(len(stored), [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
@@ -213,7 +227,12 @@ class KeyedField(CompressedField):
             self.axes.astype(np.float32),
         )
 
-    def _hashed(self, keys: ArrayLike) -> NDArray[np.uint64]:
+    def hashes_of(self, keys: ArrayLike) -> NDArray[np.uint64]:
+        """Hashes (m,) of keys (m,).
+
+        Raises:
+            KeysError: keys are of another kind than the field's, or missing.
+        """
         try:
             hashes = hash_keys(keys, seed=self.seed)
         except KeysError as error:

@@ -14,6 +14,7 @@ from onnx.shape_inference import InferenceError
 from saec.errors import CheckpointError, FieldError, OnnxError
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.keyed_field import KeyedField
 from saec.format.load import load
 from saec.onnx.check_graph import check_graph
 from saec.onnx.files import save
@@ -128,12 +129,13 @@ def compress(
 
     Raises:
         ArtifactError, CheckpointError: a file cannot be read, or is damaged.
-        OnnxError: the model has no such tables, or ones of another shape, or is too old; or the
-            file cannot be written.
+        OnnxError: the model has no such tables, or ones of another shape, or is too old; a field
+            is asked by keys; or the file cannot be written.
     """
     source, target = local(model, CheckpointError), Path(out)
     if not isinstance(result, Compressed):
         result = load(result)
+    _check_ids(result)
     loaded = open_model(source)
     _check_opset(loaded, source)
     uses = find_tables(source, loaded)
@@ -146,6 +148,16 @@ def compress(
     report = _report(source, chosen, replaced, rewriting)
     save(loaded, source, target)
     return report
+
+
+def _check_ids(result: Compressed) -> None:
+    for name, field in result.items():
+        if isinstance(field, KeyedField):
+            raise OnnxError(
+                f"field {name!r} is asked by keys, and ONNX has no operator for that: look its "
+                "rows up outside of the model, by saec serve or lookup, and make them its inputs; "
+                "or compress the table without keys"
+            )
 
 
 def _run(

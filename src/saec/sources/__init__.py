@@ -7,6 +7,7 @@ from pathlib import Path
 
 from saec.errors import CheckpointError
 from saec.sources.dcp import METADATA, read_dcp
+from saec.sources.model2vec import is_model2vec, read_model2vec
 from saec.sources.naming import in_order, join_shards, matches
 from saec.sources.numpy_files import read_npy, read_npz
 from saec.sources.onnx_files import read_onnx
@@ -14,6 +15,7 @@ from saec.sources.parquet import read_parquet
 from saec.sources.safetensor_files import INDEX, read_index, read_safetensors
 from saec.sources.source import Arrays, Source, describe
 from saec.sources.torch_files import read_torch
+from saec.sources.word_vectors import WORD_SUFFIXES, is_word_vectors, read_word_vectors
 from saec.util.messages import listed
 from saec.util.regular_file import check_regular, mistaken_for
 from saec.util.remote_file import local
@@ -31,7 +33,7 @@ _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".onnx": read_onnx,
 }
 _PARQUET = ".parquet"
-_KNOWN = (*_READERS, _PARQUET, INDEX)
+_KNOWN = (*_READERS, *WORD_SUFFIXES, _PARQUET, INDEX)
 
 
 def read_source(path: str | Path) -> Source:
@@ -47,6 +49,8 @@ def read_source(path: str | Path) -> Source:
             * a folder of ``torch.distributed.checkpoint``, with its ``.metadata``
             * a folder with one such index, or with files of one kind
             * a folder of Parquet files, which are one table of its name, or of folders of those
+            * vectors of words: word2vec's ``.bin``, texts ``.vec`` or ``.txt`` (also of GloVe and
+              fastText), a folder of model2vec; words are keys of the rows
             * a pattern with ``*`` of files of one kind
             * a URL such as ``s3://bucket/model.pt`` of a file or a folder, of which fsspec makes a
               copy for as long as the process runs
@@ -73,6 +77,8 @@ def read_source(path: str | Path) -> Source:
 
 
 def _read_folder(folder: Path) -> Source:
+    if is_model2vec(folder):
+        return read_model2vec(folder)
     if (folder / METADATA).is_file():
         return Source(join_shards(folder, read_dcp(folder)))
     files = in_order(file for file in folder.iterdir() if not file.name.startswith((".", "_")))
@@ -101,6 +107,8 @@ def _read_files(where: Path, files: Sequence[Path]) -> Source:
     """All files of one kind."""
     if len(files) == 1 and files[0].name.endswith(INDEX):
         return Source(join_shards(where, read_index(files[0])))
+    if len(files) == 1 and is_word_vectors(files[0]):
+        return read_word_vectors(files[0])
     kinds = sorted({file.suffix for file in files})
     if len(kinds) > 1:
         raise CheckpointError(

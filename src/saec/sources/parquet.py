@@ -69,15 +69,17 @@ def read_parquet(tables: dict[str, list[Path]]) -> Source:
     """
     arrays: Arrays = {}
     counts: Arrays = {}
+    read: dict[str, list[Path]] = {}
     for name, paths in tables.items():
         files = _files(paths)
+        read[name] = [file.path for file in files]
         layout = files[0].layout
         if layout.vector is not None:
             arrays[name] = _rows(files, layout.vector)
         if layout.frequency is not None:
             counts[name] = _rows(files, layout.frequency)
     reason = "" if arrays else _no_vectors(files[0].path, layout.names)
-    return Source(arrays, counts, nameless=len(tables) == 1, without_tables=reason)
+    return Source(arrays, counts, len(tables) == 1, reason, files=read)
 
 
 def _rows(files: Sequence[_File], column: Column) -> Rows:

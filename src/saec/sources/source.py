@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -29,6 +30,8 @@ class Source:
     """Arrays of any shape, by name, and the frequencies that some files keep next to their rows.
 
     nameless: the only array has no name but that of its file.
+    files: of each table in Parquet files, these in the order of its rows.
+    keys: of the rows of each table that has them, (n,) as :class:`saec.Field` takes them.
     without_tables: why there are none, where more is known than that.
     """
 
@@ -36,6 +39,8 @@ class Source:
     counts: Arrays = field(default_factory=dict)
     nameless: bool = False
     without_tables: str = ""
+    files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    keys: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tables(self) -> Arrays:

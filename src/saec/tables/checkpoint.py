@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
 
-from saec.errors import CheckpointError, did_you_mean
+from saec.errors import CheckpointError
 from saec.sources import Source, describe, read_source
-from saec.sources.naming import bare_name, plain_names
-from saec.streaming.rows import Rows, rows_of
+from saec.streaming.rows import rows_of
+from saec.streaming.unit_rows import UnitRows
+from saec.tables.count_keys import KeyCounts, count_keys
 from saec.tables.counting import count_columns
 from saec.tables.field import Field
+from saec.tables.key_places import KeyPlaces, keys_of_tables
 from saec.tables.loss_metric import LossMetrics
 from saec.tables.loss_metric_file import load_metrics
-from saec.util.messages import listed
+from saec.tables.table_names import (
+    Arrays,
+    by_field,
+    check_known,
+    chosen_tables,
+    for_tables,
+    partners,
+    renamed_fields,
+)
 
-__all__ = ["LogColumns", "read_fields", "read_frequencies", "read_tables"]
-
-Arrays = dict[str, Rows]
-Value = TypeVar("Value")
+__all__ = ["KeyPlaces", "LogColumns", "read_fields", "read_frequencies", "read_tables"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ def read_fields(
     only: Sequence[str] = (),
     *,
     names: Mapping[str, str] = MappingProxyType({}),
+    keys: KeyPlaces | None = None,
+    unit_rows: bool = False,
     progress: bool = True,
     folder: str | Path | None = None,
 ) -> tuple[list[Field], LossMetrics | None]:
@@ -101,6 +108,9 @@ def read_fields(
             log those of which it has columns. What is the name of a table is no pattern.
         names: by field, the table in the checkpoint, where the two have different names; its
             frequencies and metrics may have either.
+        keys: where the keys of tables are, which then are asked by keys; vectors of words have
+            theirs already. The log's columns hold the keys of such a table.
+        unit_rows: scale all rows to length 1, so that squared distances are 2 - 2 cosine.
         progress: show a bar of the log's rows.
         folder: where the counts of a log are kept, see :func:`saec.count_columns`.
 
@@ -113,19 +123,31 @@ def read_fields(
         MetricError: the metrics cannot be read.
     """
     source = read_source(checkpoint)
-    tables = _renamed(_by_field(_tables(checkpoint, source)), names, required=True)
+    counted: dict[str, KeyCounts] = {}
+    tables = renamed_fields(by_field(_tables(checkpoint, source)), names, required=True)
     if isinstance(frequencies, LogColumns):
-        columns = _for_tables(frequencies.columns, tables, names, source.nameless)
-        _check_known(columns, tables, "columns")
+        columns = for_tables(frequencies.columns, tables, names, source.nameless)
+        check_known(columns, tables, "columns")
         only = only or list(columns)
-        tables = _chosen(tables, only)
-        columns = _partners(tables, columns, only, "columns")
-        counts = _counted(tables, frequencies.paths, columns, progress, folder)
+        tables = chosen_tables(tables, only)
+        columns = partners(tables, columns, only, "columns")
+        own = keys_of_tables(checkpoint, source, tables, keys, names)
+        by_key = {name: column for name, column in columns.items() if name in own}
+        by_id = {name: column for name, column in columns.items() if name not in own}
+        counts = _counted(tables, frequencies.paths, by_id, progress, folder) if by_id else {}
+        counted = count_keys(frequencies.paths, by_key, own, progress) if by_key else {}
+        counts |= {name: rows_of(found.counts) for name, found in counted.items()}
     else:
-        tables = _chosen(tables, only)
+        tables = chosen_tables(tables, only)
+        own = keys_of_tables(checkpoint, source, tables, keys, names)
         counts = _matching(checkpoint, source, frequencies, tables, names)
-    partners = _partners(tables, counts, only, "frequencies")
-    fields = [Field(name, table, partners[name]) for name, table in tables.items()]
+    own_counts = partners(tables, counts, only, "frequencies")
+    fields = []
+    for name, table in tables.items():
+        share = counted[name].unseen_share if name in counted else None
+        options = {"keys": own[name], "unseen_share": share} if name in own else {}
+        rows = UnitRows(table) if unit_rows else table
+        fields.append(Field(name, rows, own_counts[name], **options))
     if metrics is None:
         return fields, None
     return fields, _metrics(load_metrics(metrics), tables, only, names, source.nameless)
@@ -139,10 +161,10 @@ def _metrics(
     nameless: bool,
 ) -> LossMetrics:
     """Those of the tables; a nameless table takes the only one."""
-    matrices = _for_tables(loaded, tables, names, nameless)
-    errors = _for_tables(loaded.relative_errors, tables, names, nameless)
-    matrices = _partners(tables, matrices, only, "metrics")
-    unseen = _for_tables(loaded.unseen, tables, names, nameless)
+    matrices = for_tables(loaded, tables, names, nameless)
+    errors = for_tables(loaded.relative_errors, tables, names, nameless)
+    matrices = partners(tables, matrices, only, "metrics")
+    unseen = for_tables(loaded.unseen, tables, names, nameless)
     return LossMetrics(
         matrices,
         loaded.examples,
@@ -180,10 +202,10 @@ def _matching(
                 f"{checkpoint}: has no frequencies next to its vectors; give them, or a log in "
                 "which to count"
             )
-        return _for_tables(source.counts, tables, names, nameless=False)
+        return for_tables(source.counts, tables, names, nameless=False)
     other = read_source(frequencies)
     nameless = source.nameless or other.nameless
-    return _for_tables(_vectors(frequencies, other), tables, names, nameless)
+    return for_tables(_vectors(frequencies, other), tables, names, nameless)
 
 
 def _counted(
@@ -193,100 +215,6 @@ def _counted(
     progress: bool,
     folder: str | Path | None,
 ) -> Arrays:
-    sizes = {name: len(table) for name, table in tables.items()}
+    sizes = {name: len(tables[name]) for name in columns}
     counted = count_columns(paths, columns, sizes, progress, folder)
     return {name: rows_of(counts) for name, counts in counted.items()}
-
-
-def _partners(
-    tables: Arrays, others: Mapping[str, Value], only: Sequence[str], what: str
-) -> dict[str, Value]:
-    """Of ``others`` those that go with ``tables``; every one of both has its partner."""
-    bare = [name for name in tables if name not in others]
-    if bare:
-        raise CheckpointError(
-            f"no {what} for {listed(bare)}, but for {listed(others)}; "
-            "name the tables to compress with --only"
-        )
-    _check_known(_selected(others, only) if only else others, tables, what)
-    return {name: others[name] for name in tables}
-
-
-def _check_known(names: Iterable[str], tables: Arrays, what: str) -> None:
-    lost = [name for name in names if name not in tables]
-    if lost:
-        raise CheckpointError(
-            f"no tables for {what} {listed(lost)}; there are {listed(tables)}"
-            f"{did_you_mean(lost[0], tables)}"
-        )
-
-
-def _by_field(values: Mapping[str, Value]) -> dict[str, Value]:
-    """By the path of the module that holds a weight."""
-    plain = plain_names(values)
-    named = {plain[name]: value for name, value in values.items()}
-    if len(named) < len(values):
-        twice = next(name for name in named if name in values and f"{name}.weight" in values)
-        raise CheckpointError(f"{twice} and {twice}.weight are the same field")
-    return named
-
-
-def _for_tables(
-    values: Mapping[str, Value], tables: Arrays, names: Mapping[str, str], nameless: bool
-) -> dict[str, Value]:
-    """By the names of the tables that they go with; where one is only the file's, by that one's."""
-    named = _renamed(_by_field(values), names)
-    if nameless and len(named) == len(tables) == 1:
-        return dict(zip(tables, named.values(), strict=True))
-    known = {bare_name(name): name for name in tables}
-    return {
-        name if name in tables else known.get(bare_name(name), name): value
-        for name, value in named.items()
-    }
-
-
-def _renamed(
-    values: dict[str, Value], names: Mapping[str, str], required: bool = False
-) -> dict[str, Value]:
-    """By the fields that ``names`` gives to some of them."""
-    fields = {}
-    for field, table in names.items():
-        found = next((name for name in (table, *_spelt(table)) if name in values), None)
-        if found is not None and field not in values:
-            fields[found] = field
-        elif required and field != found:
-            raise CheckpointError(
-                f"{table} cannot be named {field}: there are {listed(values)}"
-                f"{did_you_mean(table, values)}"
-            )
-    if len(set(fields.values())) < len(fields):
-        raise CheckpointError(f"a table is given to two fields: {listed(names)}")
-    return {fields.get(name, name): value for name, value in values.items()}
-
-
-def _chosen(tables: Arrays, only: Sequence[str]) -> Arrays:
-    """Those whose name matches one of ``only``; all, if that is empty."""
-    for pattern in only:
-        if not _selected(tables, [pattern]):
-            raise CheckpointError(
-                f"no table matches --only {pattern}; there are {listed(tables)}"
-                f"{did_you_mean(pattern, tables)}"
-            )
-    chosen = _selected(tables, only)
-    return {name: table for name, table in tables.items() if not only or name in chosen}
-
-
-def _selected(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """Those of ``names`` that are one of ``patterns``, or match one that is no name itself."""
-    known = list(names)
-    chosen: set[str] = set()
-    for pattern in patterns:
-        spelt = (pattern, *_spelt(pattern))
-        exact = [name for name in spelt if name in known][:1]
-        chosen |= set(exact or (name for one in spelt for name in known if fnmatchcase(name, one)))
-    return [name for name in known if name in chosen]
-
-
-def _spelt(name: str) -> tuple[str, str]:
-    """Other ways to say a table's name: as in a checkpoint, and as in a wrapped model's."""
-    return name.removesuffix(".weight"), bare_name(name)

@@ -96,8 +96,8 @@ def field_keys(
     """
     count = len(frequencies)
     try:
+        hashes, seed = _different(name, keys, unseen.row)  # which refuses what are no keys
         kind = kind_of(keys)
-        hashes, seed = _different(name, keys, unseen.row)
     except KeysError as error:
         raise FieldError(f"field {name!r}: {error}") from error
     if len(hashes) != count:

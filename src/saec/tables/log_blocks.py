@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from saec.errors import DataError, did_you_mean, require
 from saec.util.regular_file import check_regular, mistaken_for
 from saec.util.remote_file import local
 
-__all__ = ["column_ids", "log_blocks", "log_files", "log_rows"]
+__all__ = ["column_ids", "column_keys", "log_blocks", "log_files", "log_rows"]
 
 # Rows decoded at a time; with it, and not with the file, memory grows.
 BATCH_ROWS = 1 << 16
@@ -66,8 +66,10 @@ def log_rows(files: Sequence[Path]) -> int | None:
     return total
 
 
-def log_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
+def log_blocks(path: Path, columns: list[str], text: Collection[str] = ()) -> Iterator[Any]:
     """Record batches of at most some tens of thousands of rows.
+
+    ``text``: the columns that hold strings in CSV files, all others hold integers.
 
     Raises:
         DataError: the file is unreadable, or lacks a column.
@@ -78,9 +80,9 @@ def log_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
     kind = _kind(path)
     if kind is None:
         raise DataError(f"{path}: neither .parquet nor .csv")
-    blocks = _parquet_blocks if kind == "parquet" else _csv_blocks
+    parquet = kind == "parquet"
     try:
-        yield from blocks(path, columns)
+        yield from _parquet_blocks(path, columns) if parquet else _csv_blocks(path, columns, text)
     except (arrow.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{path}: {_first_line(error)}{mistaken_for(path)}") from error
 
@@ -110,11 +112,11 @@ def _parquet_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
         yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
 
 
-def _csv_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
+def _csv_blocks(path: Path, columns: list[str], text: Collection[str]) -> Iterator[Any]:
     csv = require("pyarrow.csv", "data")
     arrow = require("pyarrow", "data")
     # Types are given, not guessed: the first block may hold nothing but nulls.
-    types = dict.fromkeys(columns, arrow.int64())
+    types = {name: arrow.string() if name in text else arrow.int64() for name in columns}
     with csv.open_csv(
         path,
         read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
@@ -129,10 +131,7 @@ def column_ids(path: Path, column: str, values: Any) -> NDArray[Any]:
     Raises:
         DataError: it holds something else.
     """
-    types = require("pyarrow", "data").types
-    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
-    while any(is_list(values.type) for is_list in lists):
-        values = values.flatten()
+    types, values = require("pyarrow", "data").types, _flat(values)
     if not types.is_integer(values.type):
         raise DataError(
             f"{path}: column {column!r} holds {values.type}, not integer ids or lists of them"
@@ -143,3 +142,25 @@ def column_ids(path: Path, column: str, values: Any) -> NDArray[Any]:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip("'\"").split("\n", 1)[0]
+
+
+def column_keys(path: Path, column: str, values: Any) -> Any:
+    """The integers or strings of a column of a block, also those in lists, as a pyarrow array;
+    nulls are left out.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    types, values = require("pyarrow", "data").types, _flat(values)
+    texts = (types.is_string, types.is_large_string, types.is_dictionary, types.is_string_view)
+    if not types.is_integer(values.type) and not any(check(values.type) for check in texts):
+        raise DataError(f"{path}: column {column!r} holds {values.type}, not keys or lists of them")
+    return values.drop_null()
+
+
+def _flat(values: Any) -> Any:
+    types = require("pyarrow", "data").types
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    while any(is_list(values.type) for is_list in lists):
+        values = values.flatten()
+    return values

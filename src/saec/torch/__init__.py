@@ -17,6 +17,8 @@ from saec.torch.measure.loss_increase import MeasuredIncrease, measure_loss_incr
 from saec.torch.measure.loss_metrics import loss_metrics  # noqa: E402
 from saec.torch.model.field_embeddings import FieldEmbeddings  # noqa: E402
 from saec.torch.model.find_tables import fields  # noqa: E402
+from saec.torch.model.keyed_modules import KeyedEmbedding, KeyedEmbeddingBag  # noqa: E402
+from saec.torch.model.managed_collisions import managed_keys  # noqa: E402
 from saec.torch.model.modules import (  # noqa: E402
     CompressedEmbedding,
     CompressedEmbeddingBag,
@@ -27,6 +29,7 @@ from saec.torch.model.replace import (  # noqa: E402
     replace_embeddings_,
     sync_codebooks_,
 )
+from saec.torch.model.table_keys import TableKeys  # noqa: E402
 from saec.torch.tuning.finetune import (  # noqa: E402
     FineTuneResult,
     finetune,
@@ -40,7 +43,10 @@ __all__ = [
     "CompressedLinear",
     "FieldEmbeddings",
     "FineTuneResult",
+    "KeyedEmbedding",
+    "KeyedEmbeddingBag",
     "MeasuredIncrease",
+    "TableKeys",
     "compress_",
     "decode_embeddings_",
     "fields",
@@ -48,6 +54,7 @@ __all__ = [
     "finetune_on_unseen_rows",
     "forecast",
     "loss_metrics",
+    "managed_keys",
     "measure_loss_increase",
     "predictions",
     "replace_embeddings_",

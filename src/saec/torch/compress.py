@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from numpy.typing import ArrayLike
 from torch import nn
@@ -27,6 +28,7 @@ from saec.torch.model.count_lookups import count_lookups, more_frequent, with_un
 from saec.torch.model.find_tables import Ranges, named_tables, only
 from saec.torch.model.overlooked import model_bytes
 from saec.torch.model.replace import replace_tables_
+from saec.torch.model.table_keys import KeysByField
 
 __all__ = ["compress_"]
 
@@ -40,6 +42,7 @@ def compress_(
     frequencies: Mapping[str, ArrayLike] | None = None,
     calibration: Batches | None = None,
     unseen: Batches | None = None,
+    keys: KeysByField | None = None,
     codec: Codec | None = None,
     ranges: Ranges | None = None,
     seed: int = 0,
@@ -75,6 +78,11 @@ def compress_(
             loss on unseen rows, see :func:`saec.torch.loss_metrics`, and is in the increase that is
             predicted: without ``calibration`` a ``LossIncrease`` is met by that prediction. Rows
             that are in both lose less than others, as the bits suit them: measure on others.
+        keys: of the rows of some fields, (vocab_size,) integers or strings, or
+            :class:`saec.torch.TableKeys`: their modules become :class:`KeyedEmbedding` or
+            :class:`KeyedEmbeddingBag`, which take keys (int64; of strings, their hashes) in place
+            of ids. All batches given here have ids. :func:`saec.torch.managed_keys` gives those
+            of TorchRec's managed collisions.
         codec: ``Axes()`` if None; one that renumbers features does not fit a model, whose ids stay.
         ranges: fields of joint tables; see :func:`saec.torch.fields`.
         seed: see :func:`saec.compress`.
@@ -115,9 +123,9 @@ def compress_(
         check_repeatable(batches, "batches")
     known = None
     if calibration is not None:
-        known = Comparison(model, tables, calibration, loss_fn, labelled=True)
+        known = Comparison(model, tables, calibration, loss_fn, labelled=True, keys=keys)
     elif isinstance(budget, LossIncrease) and unseen is None:
-        known = Comparison(model, tables, batches, loss_fn, labelled=False)
+        known = Comparison(model, tables, batches, loss_fn, labelled=False, keys=keys)
     if frequencies is None:
         frequencies = count_lookups(model, tables, batches, progress=progress)
     in_training = frequencies
@@ -125,25 +133,24 @@ def compress_(
         if labelled is not None:
             check_repeatable(labelled, name)
             frequencies = with_unseen(frequencies, model, tables, labelled)
-    priced, _ = priced_tables(
-        model,
-        tables,
-        batches,
-        loss_fn,
-        frequencies,
-        codec,
-        seed=seed,
-        progress=progress,
-        budget=budget,
-        unseen=unseen,
+    options: Any = {"seed": seed, "progress": progress, "budget": budget, "unseen": unseen}
+    priced, metrics = priced_tables(
+        model, tables, batches, loss_fn, frequencies, codec, keys=keys, **options
     )
     if known is not None and isinstance(budget, LossIncrease):
         known.explain(more_frequent(in_training, frequencies))
+    if known is not None:
+        known.unknown_keys(priced.fields, metrics)
     result = _compressed(priced, budget, known)
     before = model_bytes(model)
-    result.model_size = ModelSize(before, before - result.original_nbytes + result.nbytes)
-    replace_tables_(model, only(tables, result), result)
+    result.model_size = ModelSize(before, before - _weights(priced) + result.nbytes)
+    replace_tables_(model, only(tables, result), result, keys=keys)
     return result
+
+
+def _weights(priced: Priced) -> int:
+    """Bytes of the tables in the model, which has no keys."""
+    return sum(field.rows.nbytes for field in priced.fields)
 
 
 def _compressed(priced: Priced, budget: Budget, known: Comparison | None) -> Compressed:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.codecs.axes.keyed_choice import stored_bytes
-from saec.codecs.axes.keyed_pricing import KeyedClass, Pricing, keyed_class
+from saec.codecs.axes.keyed_class import class_coder
+from saec.codecs.axes.keyed_pricing import Coder, KeyedClass, Pricing, keyed_class
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.moments_and_samples import (
     Moments,
@@ -48,9 +49,16 @@ _SMALL_BYTES = 1 << 12  # that do not matter, of a field that may take more than
 
 
 def keyed_options(
-    field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
+    field: Field,
+    metric: Metric | None,
+    rng: np.random.Generator,
+    space: Workspace,
+    coder: Coder = class_coder,
 ) -> list[Option]:
-    """Ways to store a field with keys; see :class:`~saec.codecs.protocol.Codec`."""
+    """Ways to store a field with keys; see :class:`~saec.codecs.protocol.Codec`.
+
+    coder: how the rows of a class get their symbols.
+    """
     assert field.keys is not None, "fields without keys have other options"
     placing = _bands(field.census)
     survey = survey_of(field, placing, _SAMPLED_ROWS, int(rng.integers(1 << 63)), space)
@@ -67,7 +75,7 @@ def keyed_options(
         for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
     )
     pricing = Pricing(
-        field, frame, placing, row_map, classes, field.keys.unseen_share, field.keys.room
+        field, frame, placing, row_map, classes, field.keys.unseen_share, field.keys.room, coder
     )
     unit = 1.0 if metric is not None else 2 * total
     options = []

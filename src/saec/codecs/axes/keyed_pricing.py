@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from saec.format.keyed_layout import strings_of
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
 
-__all__ = ["KeyedClass", "Pricing", "keyed_class", "mean_harm"]
+__all__ = ["Coder", "KeyedClass", "Pricing", "keyed_class", "mean_harm"]
 
 Floats = NDArray[np.float64]
 
@@ -46,6 +46,11 @@ class KeyedClass:
     spread: Floats  # (rank,) weighted squares of the coordinates
 
 
+# The coder of a class from its rows, the nats of each axis, how many axes are stored, and the price
+# of a bit; None if no row is worth its bits.
+Coder = Callable[[TierRows, Floats, int, float], ClassCoder | None]
+
+
 @dataclass(frozen=True, eq=False)
 class Pricing:
     """A field as its options are priced."""
@@ -57,11 +62,12 @@ class Pricing:
     classes: tuple[KeyedClass, ...]
     unseen: float
     room: float  # share of all strings that may belong to symbols
+    coder: Coder = class_coder
 
     def at(self, price: float) -> Iterator[tuple[float, KeyedChoice]]:
         """Choices at a price per bit, with the nats that each leaves."""
         axes = self._axes(price)
-        found = [class_coder(own.rows, self.frame.nats, axes, price) for own in self.classes]
+        found = [self.coder(own.rows, self.frame.nats, axes, price) for own in self.classes]
         if self.room < 1:  # every key is stored
             found = [coder or _marker(own) for coder, own in zip(found, self.classes, strict=True)]
         # Of the price, for a bit; None where every row is stored whatever it saves.

@@ -17,17 +17,22 @@ from saec.artifact import entry_bytes
 from saec.bits.packing import PackedCodes, bits_for, packed_bytes
 from saec.clustering.headtail import HeadPoints, head_size
 from saec.clustering.kmeans import Clustering, Seeding, kmeans
+from saec.codecs.axes.keyed import keyed_options
+from saec.codecs.axes.keyed_choice import KeyedChoice, keyed_least
+from saec.codecs.axes.keyed_encode import encode_keyed
 from saec.codecs.clusters.choice import ClustersChoice, of_size_one
 from saec.codecs.clusters.distortion_curve import (
     MOST_JUDGED,
     field_map,
     judged_rows,
     measure_curves,
+    offered_ranks,
     offered_sizes,
     saving_ranks,
     surveyed,
 )
 from saec.codecs.clusters.encode import CODES, EncodeClusters
+from saec.codecs.clusters.keyed import ClusterCoders
 from saec.codecs.moments_and_samples import lost_by_far_rows
 from saec.codecs.protocol import Coded, Option, split
 from saec.errors import OptionError
@@ -53,7 +58,8 @@ _LEAST_OF_SHARE = 64  # clusters: a few dozen genres or hours are no heavy tail
 class Clusters:
     """Weighted k-means per field, learned from the head and assigned to all.
 
-    Rows are near, and axes principal, in the loss metric if there is one.
+    Rows are near, and axes principal, in the loss metric if there is one. The rows of a field with
+    keys have a codebook of float16 for each class of similar frequencies.
 
     Args:
         clusters: per field, a number (int), or a share of its features but at least 64 (float below
@@ -119,6 +125,10 @@ class Clusters:
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
         """Numbers of clusters and axes on offer; see :class:`~saec.codecs.protocol.Codec`."""
+        if field.keys is not None:
+            fixed = None if self.clusters is None else self._fixed_clusters(field)
+            coders = ClusterCoders(fixed, rng, self.iterations, self.tolerance, self.seeding)
+            return keyed_options(field, metric, rng, space, coders)
         survey = surveyed(field, rng, space)
         self._check_range(field, survey.largest)
         metric, unit = of_size_one(field, metric)
@@ -143,7 +153,7 @@ class Clusters:
             return self._learn(heads[size], choice, _CURVE_ITERATIONS, rng, silent)
 
         def worth(clusters: int) -> list[int]:
-            return saving_ranks(_ranks(field.dim), clusters, field.dim, self.codebook)
+            return saving_ranks(offered_ranks(field.dim), clusters, field.dim, self.codebook)
 
         store, judged = partial(self._store, whole), judged_rows(survey, row_map)
         curves = measure_curves(
@@ -160,9 +170,11 @@ class Clusters:
 
     def least(self, field: Field, space: Workspace) -> CompressedField:
         """The clusters asked for, or one; see :class:`~saec.codecs.protocol.Codec`."""
+        if field.keys is not None:
+            return keyed_least(field)
         if self.clusters is not None:
             return self._planned(field, self._fixed_clusters(field), field.dim)
-        one = (self._planned(field, 1, rank) for rank in _ranks(field.dim))
+        one = (self._planned(field, 1, rank) for rank in offered_ranks(field.dim))
         return min(one, key=lambda planned: entry_bytes(planned.entry))
 
     def _planned(self, field: Field, clusters: int, rank: int) -> ClusteredField:
@@ -177,6 +189,8 @@ class Clusters:
         space: Workspace,
     ) -> Coded:
         """Learn the clusters of a :class:`ClustersChoice` and code every row with them."""
+        if isinstance(choice, KeyedChoice):
+            return encode_keyed(field, choice, advance, space)
         assert isinstance(choice, ClustersChoice)
         head = self._head(field, choice, space)
         clustering = self._learn(head, choice, self.iterations, rng, advance)
@@ -282,8 +296,3 @@ class Clusters:
 def _expect(option: str, value: object, holds: bool) -> None:
     if not holds:
         raise OptionError(f"{option} cannot be {value!r}")
-
-
-def _ranks(dim: int) -> list[int]:
-    """Numbers of axes on offer: the table's own, and down to an eighth of them."""
-    return sorted({dim} | {max(1, dim * sixteenths // 16) for sixteenths in (2, 4, 5, 6, 8, 12)})

@@ -32,6 +32,7 @@ __all__ = [
     "field_map",
     "judged_rows",
     "measure_curves",
+    "offered_ranks",
     "offered_sizes",
     "saving_ranks",
     "surveyed",
@@ -247,3 +248,8 @@ def offered_sizes(most: int) -> NDArray[np.int64]:
     """Numbers of clusters from 1 to ``most``, :data:`_FINENESS` per doubling."""
     steps = np.arange(int(_FINENESS * np.log2(most)) + 1)
     return np.unique(np.append(np.rint(2.0 ** (steps / _FINENESS)), most).astype(np.int64))
+
+
+def offered_ranks(dim: int) -> list[int]:
+    """Numbers of axes on offer: the table's own, and down to an eighth of them."""
+    return sorted({dim} | {max(1, dim * sixteenths // 16) for sixteenths in (2, 4, 5, 6, 8, 12)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +20,7 @@ from saec.torch.measure.plan_tables import priced_tables
 from saec.torch.model.call import Batches, Loss, check_repeatable
 from saec.torch.model.count_lookups import count_lookups, with_unseen
 from saec.torch.model.find_tables import Ranges, named_tables
+from saec.torch.model.table_keys import KeysByField
 
 __all__ = ["forecast"]
 
@@ -33,6 +35,7 @@ def forecast(
     *,
     calibration: Batches | None = None,
     unseen: Batches | None = None,
+    keys: KeysByField | None = None,
     frequencies: Mapping[str, ArrayLike] | None = None,
     codec: Codec | None = None,
     ranges: Ranges | None = None,
@@ -75,24 +78,17 @@ def forecast(
     tables = named_tables(model, None if frequencies is None else set(frequencies), ranges or {})
     known = None
     if calibration is not None:
-        known = Comparison(model, tables, calibration, loss_fn, labelled=True)
+        known = Comparison(model, tables, calibration, loss_fn, labelled=True, keys=keys)
     if frequencies is None:
         frequencies = count_lookups(model, tables, batches, progress=progress)
     for labelled, name in ((calibration, "calibration"), (unseen, "unseen")):
         if labelled is not None:
             check_repeatable(labelled, name)
             frequencies = with_unseen(frequencies, model, tables, labelled)
-    priced, metrics = priced_tables(
-        model,
-        tables,
-        batches,
-        loss_fn,
-        frequencies,
-        codec,
-        seed=seed,
-        progress=progress,
-        unseen=unseen,
-    )
+    options: Any = {"seed": seed, "progress": progress, "unseen": unseen, "keys": keys}
+    priced, metrics = priced_tables(model, tables, batches, loss_fn, frequencies, codec, **options)
+    if known is not None:
+        known.unknown_keys(priced.fields, metrics)
     curve = curve_of(priced, metrics)
     if known is None:
         return curve
@@ -104,8 +100,10 @@ def forecast(
         )
     results = [compress_priced(priced, LossIncrease(value)) for value in wanted]
     found = [known.of(result) for result in results]
+    # Tables that are asked by keys may turn out smaller than planned.
+    ratios = np.array([result.compression_ratio for result in results])
     return curve.corrected(
-        np.array([result.compression_ratio for result in results]),
+        ratios.clip(curve.ratios[-1], curve.ratios[0]),
         np.array([increase.value for increase in found]),
         np.array([increase.standard_error for increase in found]),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from saec.errors import DataError, MetricError
 from saec.format.compressed import Compressed
+from saec.format.keyed_field import KeyedField
+from saec.tables.field import Field
+from saec.tables.loss_metric import LossMetrics
 from saec.torch.measure.labels import check_batch, check_loss_fn
 from saec.torch.measure.residuals import Residuals
 from saec.torch.model.call import (
@@ -33,6 +36,7 @@ from saec.torch.model.find_tables import Ranges, named_tables, only
 from saec.torch.model.marked_rows import marked_rows
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.replace import is_raw, replace_tables_
+from saec.torch.model.table_keys import KeysByField, as_table_keys, by_ids, harm_of_unknown_keys
 
 __all__ = ["Comparison", "MeasuredIncrease", "measure_loss_increase"]
 
@@ -78,6 +82,7 @@ def measure_loss_increase(
     *,
     labelled: bool,
     ranges: Ranges | None = None,
+    keys: KeysByField | None = None,
 ) -> MeasuredIncrease:
     """Measure how much the mean loss on ``batches`` grows with ``result`` in place of the tables.
 
@@ -93,6 +98,9 @@ def measure_loss_increase(
     Without ``labelled``, for binary logits, it is the mean of KL(p || p'): the increase to expect
     if the uncompressed model's p were right. The model is afterwards as it was.
 
+    ``keys``, of fields that ``result`` has by keys, are those of :func:`saec.torch.fields`: the
+    model is called with ids, each of which has the row of its key.
+
     Raises:
         DataError: the batches are empty, an iterator, or without labels where these are needed;
             come in another order the second time where predictions are compared; or see
@@ -103,7 +111,7 @@ def measure_loss_increase(
     """
     check_loss_fn(loss_fn)
     tables = named_tables(model, set(result), ranges or {})
-    return Comparison(model, tables, batches, loss_fn, labelled=labelled).of(result)
+    return Comparison(model, tables, batches, loss_fn, labelled=labelled, keys=keys).of(result)
 
 
 class Comparison:
@@ -117,7 +125,10 @@ class Comparison:
         loss_fn: Loss | None,
         *,
         labelled: bool,
+        keys: KeysByField | None = None,
     ) -> None:
+        self._keys = as_table_keys(keys)
+        self._unknown: dict[str, tuple[float, NDArray[np.float64]]] = {}
         self._model, self._tables, self._batches = model, tables, batches
         self._loss_fn, self._logits = loss_fn, logits_by(loss_fn)
         self._labelled = labelled
@@ -151,19 +162,21 @@ class Comparison:
     def of(self, result: Compressed) -> MeasuredIncrease:
         """The increase with ``result`` in place."""
         grown, examples, after = [], [], []
-        tables = only(self._tables, result)
+        harm, tables = self._harm(result), only(self._tables, result)
+        result = self._by_ids(result, tables)
         with _holding(self._model, tables, result), evaluating(self._model):
             for before, now in zip(self._before, self._outputs(), strict=True):
                 own = self._grown(before, now)
                 grown.append(own)
                 examples.append(torch.full_like(own, before.examples / len(own)))
                 after.append(now.values)
-        found = _mean(torch.cat(grown), torch.cat(examples))
+        measured = _mean(torch.cat(grown), torch.cat(examples))
+        found = replace(measured, value=measured.value + harm)
         if self._residuals is None:
             return found
         logits = self._residuals.logits
         mean, error = self._residuals.first_order(torch.cat(after) - logits)
-        explained = float(_kl(logits, torch.cat(after)).mean()) + mean
+        explained = float(_kl(logits, torch.cat(after)).mean()) + mean + harm
         return replace(found, explained=explained, explained_error=error)
 
     def _grown(self, before: _Compared, now: _Compared) -> Tensor:
@@ -173,6 +186,26 @@ class Comparison:
         if not self._labelled:
             return _kl(before.values, now.values)
         return now.log_losses() - before.log_losses()
+
+    def unknown_keys(self, fields: Iterable[Field], metrics: LossMetrics) -> None:
+        """Add to every increase what keys without an id lose in ``fields``, which no batch shows.
+
+        It is known to second order, from the share of such keys and the ``metrics``.
+        """
+        shares = {own.name: own.keys.unseen_share for own in fields if own.keys is not None}
+        self._unknown = {name: (share, metrics[name]) for name, share in shares.items()}
+
+    def _harm(self, result: Compressed) -> float:
+        keyed = ((field, self._unknown.get(name)) for name, field in result.items())
+        return sum(
+            harm_of_unknown_keys(field, *unknown)
+            for field, unknown in keyed
+            if isinstance(field, KeyedField) and unknown is not None
+        )
+
+    def _by_ids(self, result: Compressed, tables: Sequence[ModelTable]) -> Compressed:
+        parts = (part for table in tables for part in table.parts)
+        return by_ids(result, self._keys, {part.name: part.last - part.first for part in parts})
 
     @property
     def _has_losses(self) -> bool:

@@ -21,6 +21,7 @@ from saec.torch.model.call import (
 from saec.torch.model.find_tables import fields_of, only
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.overlooked import overlooked, watching
+from saec.torch.model.table_keys import KeysByField
 
 __all__ = ["priced_tables"]
 
@@ -37,6 +38,7 @@ def priced_tables(
     progress: bool,
     budget: Budget | None = None,
     unseen: Batches | None = None,
+    keys: KeysByField | None = None,
 ) -> tuple[Priced, LossMetrics]:
     """The ways in which those of the model's ``tables`` that have frequencies may be stored, in
     nats of the metric measured here.
@@ -44,7 +46,7 @@ def priced_tables(
     A ``budget`` that cannot be reached is refused before.
     """
     tables = only(tables, frequencies)
-    fields = fields_of(tables, frequencies)
+    fields = fields_of(tables, frequencies, keys)
     check_reachable(fields, budget, codec or DEFAULT_CODEC)
     with watching(model) as looked_up:
         metrics = metrics_of(model, tables, batches, loss_fn, unseen=unseen, progress=progress)

@@ -18,6 +18,7 @@ from saec.errors import ModuleError, ModuleWarning
 from saec.tables.field import Field
 from saec.torch.model.model_table import ModelTable, RowRange
 from saec.torch.model.overlooked import EmbeddingModule, about, explained, held_elsewhere
+from saec.torch.model.table_keys import KeysByField, as_table_keys, keyed_table
 from saec.torch.model.torchrec import check_collections
 from saec.torch.model.weights import HOOKS, odd_weight, tied
 from saec.torch.model.wrappers import check_unwrapped
@@ -39,7 +40,11 @@ _FORWARDS = (nn.Embedding.forward, nn.EmbeddingBag.forward)
 
 
 def fields(
-    model: nn.Module, frequencies: Mapping[str, ArrayLike], ranges: Ranges | None = None
+    model: nn.Module,
+    frequencies: Mapping[str, ArrayLike],
+    ranges: Ranges | None = None,
+    *,
+    keys: KeysByField | None = None,
 ) -> list[Field]:
     """Read the embedding tables named in ``frequencies`` from ``model``; others stay untouched.
 
@@ -55,6 +60,8 @@ def fields(
         ranges: joint tables; ``{"embedding": {"user": (0, 6041), "movie": (6041, 9747)}}``
             means: rows 0..6040 of the module ``embedding`` are the field ``user``. The ranges of a
             table cover it without gap or overlap, and all of its fields have frequencies.
+        keys: of the rows of some fields, which are then asked by keys: (vocab_size,) integers or
+            strings, or :class:`saec.torch.TableKeys`.
 
     Returns:
         The fields in the order of the model's modules. On a CPU their weights share memory with
@@ -70,17 +77,42 @@ def fields(
             DistributedDataParallel, or compiled.
         FieldError: weights or frequencies cannot be used.
     """
-    return fields_of(named_tables(model, set(frequencies), ranges or {}), frequencies)
+    return fields_of(named_tables(model, set(frequencies), ranges or {}), frequencies, keys)
 
 
-def fields_of(tables: Iterable[ModelTable], frequencies: Mapping[str, ArrayLike]) -> list[Field]:
+def fields_of(
+    tables: Iterable[ModelTable],
+    frequencies: Mapping[str, ArrayLike],
+    keys: KeysByField | None = None,
+) -> list[Field]:
     """The fields of ``tables``, in their order; see :func:`fields`."""
+    tables, own = list(tables), as_table_keys(keys)
+    _check_keys(own, tables)
     return [
-        Field(part.name, weights[part.first : part.last], np.asanyarray(frequencies[part.name]))
+        keyed_table(part.name, weights[part.first : part.last], counts, own[part.name])
+        if part.name in own
+        else Field(part.name, weights[part.first : part.last], counts)
         for table in tables
         for weights in [_as_array(table.weight)]
         for part in table.parts
+        for counts in [np.asanyarray(frequencies[part.name])]
     ]
+
+
+def _check_keys(keys: Mapping[str, object], tables: Iterable[ModelTable]) -> None:
+    alone = {table.path: table for table in tables if len(table.parts) == 1}
+    whole = {table.parts[0].name: table for table in alone.values()}
+    for name in keys:
+        if name not in whole:
+            raise ModuleError(
+                f"keys are given for {name!r}, which is no table that is compressed by itself; "
+                f"there are: {', '.join(map(repr, whole)) or 'none'}"
+            )
+        if whole[name].tied:
+            raise ModuleError(
+                f"keys are given for {name!r}, whose weight {next(iter(whole[name].tied))!r} has, "
+                "too: it needs all rows, and a table that is asked by keys does not list them"
+            )
 
 
 def named_tables(

@@ -10,11 +10,16 @@ from torch import nn
 from saec.errors import ModuleError
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.keyed_field import KeyedField
 from saec.format.raw_field import RawField
 from saec.torch.model.field_names import renamed
 from saec.torch.model.find_tables import EmbeddingModule, Ranges, named_tables
+from saec.torch.model.keyed_modules import KeyedModule
+from saec.torch.model.managed_collisions import raw_id_collections
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.modules import CompressedEmbedding, CompressedEmbeddingBag, CompressedLinear
+from saec.torch.model.replace_keyed import check_keyed, keyed_modules
+from saec.torch.model.table_keys import KeysByField, TableKeys, as_table_keys
 from saec.torch.model.wrappers import check_unsharded, check_unwrapped
 from saec.torch.table.base import CompressedTable
 from saec.torch.table.joint import compressed_table
@@ -38,6 +43,7 @@ def replace_embeddings_(
     *,
     names: Mapping[str, str] | None = None,
     renumbered: bool = False,
+    keys: KeysByField | None = None,
 ) -> nn.Module:
     """Put compressed tables in the place of the embedding modules that they were made from.
 
@@ -63,6 +69,12 @@ def replace_embeddings_(
             ``_fsdp_wrapped_module.``), which do not count.
         renumbered: the ids that the model will see are the new ones, where compression renumbered
             features (a field is ``renumbered``, also once it was saved and loaded).
+        keys: as for :func:`saec.torch.fields`, of fields with keys whose module has a
+            ``padding_idx``: they tell the key of that row. No other field needs them.
+
+    A field with keys has a :class:`KeyedEmbedding` or :class:`KeyedEmbeddingBag` as its module. A
+    managed-collision collection of TorchRec, all tables of which are such, passes raw ids on to
+    them, and no longer maps them.
 
     Returns:
         ``model``.
@@ -75,7 +87,7 @@ def replace_embeddings_(
     """
     ranges = renamed(model, set(result), ranges or {}, names or {})
     tables = named_tables(model, set(result), ranges, readable=False)
-    replace_tables_(model, tables, result, renumbered=renumbered)
+    replace_tables_(model, tables, result, renumbered=renumbered, keys=keys)
     return model
 
 
@@ -85,6 +97,7 @@ def replace_tables_(
     result: Compressed,
     *,
     renumbered: bool = False,
+    keys: KeysByField | None = None,
 ) -> None:
     """Put ``result`` in the place of ``tables`` of the model; see :func:`replace_embeddings_`."""
     for table in tables:
@@ -93,9 +106,12 @@ def replace_tables_(
         _check_ids(result)
     raw = [table for table in tables if is_raw(table, result)]
     replacements: dict[nn.Module, nn.Module] = {}
+    own = as_table_keys(keys)
     for table in tables:
         if table not in raw:
-            replacements |= _compressed_modules(table, result)
+            replacements |= _compressed_modules(table, result, own)
+    keyed = {old for old, new in replacements.items() if isinstance(new, KeyedModule)}
+    replacements |= raw_id_collections(model, keyed)
     for table in raw:
         _restore(table, result)
     _swap(model, replacements)
@@ -109,7 +125,8 @@ def decode_embeddings_(model: nn.Module) -> nn.Module:
 
     Raises:
         ModuleError: the model is itself a compressed module, is in a wrapper, such as
-            DistributedDataParallel, or compiled.
+            DistributedDataParallel, or compiled; or a table is asked by keys, which it does not
+            store.
     """
     if isinstance(model, _CompressedModule):
         raise ModuleError("the model is itself a compressed module; wrap it in another module")
@@ -117,6 +134,8 @@ def decode_embeddings_(model: nn.Module) -> nn.Module:
     weights: dict[CompressedTable, nn.Parameter] = {}
     replacements: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
+        if isinstance(module, KeyedModule):
+            module.table.decode()  # which is refused
         if isinstance(module, _CompressedModule):
             if module.table not in weights:
                 learns = any(value.requires_grad for value in module.table.parameters())
@@ -159,7 +178,7 @@ def sync_codebooks_(model: nn.Module, result: Compressed) -> Compressed:
     for name, field in result.items():
         if name in found:
             synced[name] = found[name].tuned(field)
-        elif isinstance(field, RawField):
+        elif isinstance(field, RawField | KeyedField):
             synced[name] = field
         else:
             raise ModuleError(f"the model holds no compressed table of field {name!r}")
@@ -184,6 +203,9 @@ def _check_shapes(table: ModelTable, result: Compressed) -> None:
     for part in table.parts:
         field = result[part.name]
         rows = part.last - part.first
+        if isinstance(field, KeyedField):
+            check_keyed(table, field)
+            rows = field.vocab_size  # a table may have rows without keys
         if (field.vocab_size, field.dim) != (rows, dim):
             raise ModuleError(
                 f"field {part.name!r} is {rows} x {dim} in the model, but "
@@ -210,7 +232,9 @@ def _restore(table: ModelTable, result: Compressed) -> None:
             weight[part.first : part.last].copy_(rows)
 
 
-def _compressed_modules(table: ModelTable, result: Compressed) -> dict[nn.Module, nn.Module]:
+def _compressed_modules(
+    table: ModelTable, result: Compressed, keys: Mapping[str, TableKeys]
+) -> dict[nn.Module, nn.Module]:
     """The replacement of each of the table's modules; they share one :class:`CompressedTable`."""
     padding = [module.padding_idx for module in table.modules.values()]
     weight = table.weight.detach()
@@ -218,6 +242,8 @@ def _compressed_modules(table: ModelTable, result: Compressed) -> dict[nn.Module
         weight = torch.zeros(1, device="cpu", dtype=weight.dtype).expand(weight.shape)
     pads = {row: weight[row] for row in padding if row is not None}
     fields = [result[part.name] for part in table.parts]
+    if isinstance(fields[0], KeyedField):
+        return keyed_modules(table, fields[0], keys, weight)
     shared = compressed_table(fields, pads, like=weight)
     shared.requires_grad_(table.weight.requires_grad)
     modules = [*table.modules.values(), *table.tied.values()]

@@ -168,6 +168,9 @@ class CompressedTable(nn.Module):
             )
         if ids.dtype not in _ID_DTYPES:
             raise IdError(f"{self._place}: ids must be int32 or int64, not {ids.dtype}")
+        self._check_device(ids)
+
+    def _check_device(self, ids: Tensor) -> None:
         if type(ids) is not Tensor or ids.device == self.layout.device or recorded():
             return
         if self.layout.is_meta:

@@ -1,0 +1,84 @@
+"""Keys of tables on the command line: where they are, and what answering them takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saec.cli.common import by_field, console, plain_table
+
+if TYPE_CHECKING:
+    from saec import Compressed
+    from saec.tables.key_places import KeyPlaces
+
+KeyColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        metavar="[FIELD=]COLUMN",
+        help="Ask by keys: the column of the checkpoint's Parquet files that holds each row's key. "
+        "Repeatable.",
+    ),
+]
+KeyFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keys",
+        metavar="[FIELD=]FILE",
+        help="The same with the keys in a file: .npy of integers, .txt with a key in each line, or "
+        ".parquet. Repeatable.",
+    ),
+]
+Cosine = Annotated[
+    bool,
+    typer.Option(
+        "--cosine", help="Scale rows to length 1, for vectors that are compared by cosines."
+    ),
+]
+
+
+def key_places(columns: list[str] | None, files: list[str] | None) -> KeyPlaces | None:
+    """Where the keys are, of the tables that have some; without a field, of the only one.
+
+    Raises:
+        UsageError: a table is given twice.
+    """
+    from saec.tables.key_places import KeyPlaces
+
+    if not columns and not files:
+        return None
+    return KeyPlaces(
+        *(
+            by_field(
+                option,
+                [text if "=" in text else f"={text}" for text in given or []],
+                "[FIELD=]VALUE",
+                nameless=True,
+            )
+            for option, given in (("--key", columns), ("--keys", files))
+        )
+    )
+
+
+def print_bill(result: Compressed) -> None:
+    """What the bytes of fields with keys are for, against float32 rows and 8-byte keys."""
+    from saec.format.keyed_field import KeyedField
+
+    keyed = [field for field in result.values() if isinstance(field, KeyedField)]
+    if not keyed:
+        return
+    columns = (
+        "function:\ncodes",
+        "function:\nfingerprints",
+        "values of\nsymbols",
+        "axes",
+        "float32 rows\nand keys",
+        "unknown keys\ntaken for known",
+    )
+    table = plain_table(columns, "field")
+    for field in keyed:
+        bytes_ = [f"{nbytes:,}" for nbytes in (*field.bill.values(), field.uncompressed_nbytes)]
+        table.add_row(field.name, *bytes_, f"{100 * field.false_positive_rate:.2g} %")
+    console().print()
+    console().print(table)

@@ -1,0 +1,141 @@
+"""Rows of keys as one operator, which ``torch.compile`` and ``torch.export`` see whole.
+
+On a CPU it runs the native core, elsewhere plain tensor operations. It has no gradients: nothing of
+a table that is asked by keys is trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from saec.artifact import Entry
+from saec.errors import ModuleError
+from saec.format.keyed_field import KeyedField
+from saec.keys.kinds import KeyKind
+from saec.torch.lookup.keyed_plain import PlainKeys
+
+__all__ = ["keyed_rows", "keyed_tensors", "table_text"]
+
+
+def table_text(field: KeyedField) -> str:
+    """All of a field that its tensors do not say, as JSON."""
+    shapes = {role: [tensor.dtype.name, *tensor.shape] for role, tensor in field.tensors.items()}
+    said = [field.name, field.vocab_size, field.dim, field.dtype, field.details.hex(), shapes]
+    return json.dumps(said)
+
+
+def keyed_tensors(field: KeyedField) -> list[Tensor]:
+    """The tensors of a field, each as its bytes (bytes,) uint8: no change of a module's dtype
+    changes them."""
+    return [
+        torch.from_numpy(np.array(np.ascontiguousarray(tensor)).reshape(-1).view(np.uint8))
+        for tensor in field.tensors.values()
+    ]
+
+
+def _field(table: str, tensors: Sequence[Tensor]) -> KeyedField:
+    """The field of tensors on a CPU, whose memory it shares.
+
+    Raises:
+        ArtifactError: they hold what no artifact may hold.
+    """
+    name, vocab_size, dim, dtype, details, shapes = json.loads(table)
+    arrays = {
+        role: tensor.detach().numpy().view(_dtype(own)).reshape(shape)
+        for tensor, (role, (own, *shape)) in zip(tensors, shapes.items(), strict=True)
+    }
+    entry = Entry(
+        name, KeyedField.kind, _dtype(dtype), vocab_size, dim, bytes.fromhex(details), arrays
+    )
+    return KeyedField._from_entry(entry)
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+class _MadeField(NamedTuple):
+    """A field, what reads it on other devices than the CPU, and the tensors of both."""
+
+    field: KeyedField
+    plain: PlainKeys | None
+    table: str
+    state: tuple[tuple[int, int], ...]
+
+
+_kept: Any = WeakIdKeyDictionary()  # which has no types
+
+
+def _made(table: str, tensors: Sequence[Tensor]) -> _MadeField:
+    """What was made of tensors, as long as they live and nothing was written to them."""
+    state = tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)
+    made: _MadeField | None = _kept.get(tensors[0])
+    if made is None or (made.table, made.state) != (table, state):
+        field = _field(table, [tensor.cpu() for tensor in tensors])
+        plain = None if tensors[0].is_cpu else PlainKeys(field, tensors[0].device)
+        made = _kept[tensors[0]] = _MadeField(field, plain, table, state)
+    return made
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+# By hand: torch.library.custom_op checks every call in Python, which takes as long as some lookups.
+_torch_library: Any = torch.library  # parts of which have no types
+_LIBRARY = _torch_library.Library("saec", "FRAGMENT")
+_LIBRARY.define(
+    "keyed_rows(Tensor keys, Tensor[] tensors, str table, bool unsigned) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
+)
+
+
+def _keyed_rows(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: bool) -> Tensor:
+    """Rows (m, dim) float32 of keys.
+
+    Args:
+        keys: (m,) int64: integers, or of a field of strings their hashes.
+        tensors: of the field, as :func:`keyed_tensors` gives them, on the device of the keys.
+        table: what :func:`table_text` says of the field.
+        unsigned: whether ``keys`` are the bits of uint64.
+
+    Raises:
+        KeysError: on a CPU, a key is one that the field's kind does not have.
+        ArtifactError: tensors are damaged.
+    """
+    made = _made(table, tensors)
+    if made.plain is not None:
+        return made.plain.rows(keys)
+    field, given = made.field, keys.detach().numpy()
+    if unsigned:
+        given = given.view(np.uint64)
+    text = field.key_kind == KeyKind.TEXT
+    hashes = given.view(np.uint64) if text else field.hashes_of(given)
+    return torch.from_numpy(field.rows_of_hashes(np.ascontiguousarray(hashes)))
+
+
+_LIBRARY.impl("keyed_rows", _keyed_rows, "CompositeExplicitAutograd")
+
+
+def _shape(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: bool) -> Tensor:
+    if torch.onnx.is_in_onnx_export():
+        raise ModuleError(
+            "ONNX has no operator for tables that are asked by keys: look their rows up outside of "
+            "the model, and make them its inputs"
+        )
+    _, _, dim, *_ = json.loads(table)
+    return tensors[0].new_empty((keys.shape[0], dim), dtype=torch.float32)
+
+
+_torch_library.register_fake("saec::keyed_rows", _shape, lib=_LIBRARY)
+
+# The operator as Python calls it.
+keyed_rows = torch.ops.saec.keyed_rows.default

@@ -1,0 +1,167 @@
+"""Keys of a model's tables: fields with keys from tables with ids, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from saec.errors import FieldError, ModuleError
+from saec.format.compressed import Compressed
+from saec.format.keyed_field import KeyedField
+from saec.format.raw_field import RawField
+from saec.keys.hashing import hash_keys
+from saec.keys.kinds import KeyKind
+from saec.tables.field import Field
+
+__all__ = [
+    "KeysByField",
+    "TableKeys",
+    "as_table_keys",
+    "by_ids",
+    "harm_of_unknown_keys",
+    "keyed_table",
+    "padding_key",
+]
+
+_DRAWN = 1 << 16  # unknown keys
+
+
+@dataclass(frozen=True, eq=False)
+class TableKeys:
+    """The keys of a table's rows.
+
+    Args:
+        keys: (n,) integers or strings, as of :class:`saec.Field`: the key of each row.
+        rows: (n,) numbers of the rows that ``keys`` belong to; None if every row has one.
+        unseen: the number of the row that the model uses for keys that it does not know.
+        unseen_share: see :class:`saec.Field`; if None, the share that row ``unseen`` has of all
+            lookups, if it has any.
+        exact: see :class:`saec.Field`.
+    """
+
+    keys: ArrayLike | Tensor
+    rows: ArrayLike | Tensor | None = None
+    unseen: int | None = None
+    unseen_share: float | None = None
+    exact: bool | int = False
+
+
+KeysByField = Mapping[str, "TableKeys | ArrayLike | Tensor"]
+
+
+def as_table_keys(given: KeysByField | None) -> dict[str, TableKeys]:
+    """Keys by field; a plain array has the key of each row."""
+    return {
+        name: keys if isinstance(keys, TableKeys) else TableKeys(keys)
+        for name, keys in (given or {}).items()
+    }
+
+
+def keyed_table(
+    name: str, weights: NDArray[Any], frequencies: NDArray[Any], keys: TableKeys
+) -> Field:
+    """The field of a table whose rows have keys.
+
+    Raises:
+        FieldError: keys, rows, weights or frequencies cannot be used; see :class:`saec.Field`.
+    """
+    counts = np.asarray(frequencies)
+    if counts.shape != (len(weights),):
+        raise FieldError(
+            f"field {name!r}: weights have {len(weights)} rows, frequencies {counts.shape}"
+        )
+    own, rows = _plain(keys.keys), _rows(name, keys, len(weights))
+    share, unseen = keys.unseen_share, keys.unseen
+    if share is None and unseen is not None and 0 <= unseen < len(counts) and counts[unseen] > 0:
+        share = float(counts[unseen] / counts.sum(dtype=np.float64))
+    options: dict[str, Any] = {"keys": own, "unseen_share": share, "exact": keys.exact}
+    if rows is None:
+        return Field(name, weights, counts, unseen=unseen, **options)
+    if len(own) != len(rows):
+        raise FieldError(f"field {name!r}: {len(own)} keys for {len(rows)} rows")
+    if unseen is not None:
+        if not 0 <= unseen < len(weights):
+            raise FieldError(f"field {name!r}: unseen is row {unseen}, outside [0, {len(weights)})")
+        options["unseen"] = weights[unseen].astype(np.float32)
+    return Field(name, weights[rows], counts[rows], **options)
+
+
+def by_ids(
+    result: Compressed, keys: Mapping[str, TableKeys], sizes: Mapping[str, int]
+) -> Compressed:
+    """``result`` with the rows of the keys of each id in place of fields with keys.
+
+    Ids that have no keys have the default row. ``sizes``: how many ids each field has.
+
+    Raises:
+        ModuleError: the keys of a field are not given.
+    """
+    return Compressed(
+        [
+            _by_ids(field, keys, sizes[name]) if isinstance(field, KeyedField) else field
+            for name, field in result.items()
+        ]
+    )
+
+
+def _by_ids(field: KeyedField, keys: Mapping[str, TableKeys], size: int) -> RawField:
+    if field.name not in keys:
+        raise ModuleError(f"{field.place} is asked by keys, and the model by ids: give its keys")
+    own = keys[field.name]
+    default = field.axes[-1].astype(np.float32)
+    weights = np.tile(default, (size, 1))
+    rows = _rows(field.name, own, len(weights))
+    weights[slice(None) if rows is None else rows] = field.lookup(_plain(own.keys))
+    if own.unseen is not None:
+        weights[own.unseen] = default
+    return RawField(field.name, weights)
+
+
+def harm_of_unknown_keys(field: KeyedField, share: float, metric: NDArray[np.float64]) -> float:
+    """Nats that unknown keys lose because some pass for known ones, to second order.
+
+    share: of all lookups, those of unknown keys; metric: (dim, dim), the field's loss metric.
+    """
+    hashes = np.random.default_rng(0).integers(0, 1 << 64, _DRAWN, dtype=np.uint64)
+    away = field.rows_of_hashes(hashes).astype(np.float64) - field.axes[-1]
+    return share / 2 * float(np.einsum("nd,de,ne->", away, metric, away)) / _DRAWN
+
+
+def padding_key(field: KeyedField, keys: TableKeys, row: int) -> int:
+    """What stands for the row at ``padding_idx`` where tables are asked by keys, as an int64.
+
+    Raises:
+        ModuleError: that row has no key.
+    """
+    own, rows = _plain(keys.keys), keys.rows
+    places = [row] if rows is None else np.flatnonzero(np.asarray(rows) == row).tolist()
+    if not places:
+        raise ModuleError(f"{field.place}: row {row}, at padding_idx, has no key")
+    key = own[places[0]]
+    if field.key_kind == KeyKind.TEXT:
+        return int(hash_keys([key], seed=field.seed).view(np.int64)[0])
+    return int(np.array([key]).astype(np.int64)[0])
+
+
+def _plain(values: Any) -> Any:
+    return values.cpu().numpy() if isinstance(values, Tensor) else values
+
+
+def _rows(name: str, keys: TableKeys, count: int) -> NDArray[np.int64] | None:
+    if keys.rows is None:
+        return None
+    rows = np.asarray(_plain(keys.rows))
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise FieldError(f"field {name!r}: rows of keys are integers (n,), not {rows.dtype}")
+    outside = (rows < 0) | (rows >= count)
+    if outside.any():
+        at = int(outside.argmax())
+        raise FieldError(f"field {name!r}: key {at} is of row {rows[at]}, outside [0, {count})")
+    if len(np.unique(rows)) < len(rows):
+        raise FieldError(f"field {name!r}: a row has two keys")
+    return rows.astype(np.int64)

@@ -1,0 +1,128 @@
+"""Tables that are asked by keys: what is stored, as a module's buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saec.errors import KeysError, ModuleError
+from saec.format.keyed_field import KeyedField
+from saec.torch.lookup.keyed_operator import keyed_rows, keyed_tensors, table_text
+from saec.torch.lookup.reader import pool_rows
+from saec.torch.table.base import CompressedTable
+
+__all__ = ["KeyedTable"]
+
+
+class KeyedTable(CompressedTable):
+    """A keyed field's tensors as buffers; nothing of them learns.
+
+    What the base class calls ids are keys: int64, or the bits of uint64; of a field of strings
+    ``saec.hash_keys(strings, seed=field.seed).view(numpy.int64)``.
+
+    Args:
+        field: whose rows are looked up.
+        pads: rows (dim,) by key that lookups return instead of what is stored, exact.
+        like: tensor on the device and of the dtype that the table gets.
+
+    Attributes:
+        like: buffer (0,) of the dtype of rows.
+        layout: buffer (4,) int64, a hash of all that the other buffers do not say.
+        pad_rows: buffer (pads, dim), or None.
+    """
+
+    like: Tensor
+    pad_rows: Tensor | None
+
+    def __init__(self, field: KeyedField, pads: Mapping[int, Tensor], like: Tensor) -> None:
+        super().__init__([field.name], field.vocab_size)
+        self._text, self._dim = table_text(field), field.dim
+        self.key_kind, self.seed = field.key_kind, field.seed
+        self.pads, self._roles = tuple(pads), tuple(field.tensors)
+        for role, tensor in zip(self._roles, keyed_tensors(field), strict=True):
+            self.register_buffer(role, tensor.to(like.device))
+        self.register_buffer("layout", self._layout.to(like.device))
+        self.register_buffer("pad_rows", torch.stack(list(pads.values())) if pads else None)
+        empty = torch.empty(0, dtype=like.dtype, device=like.device)
+        self.register_buffer("like", empty, persistent=False)
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return self._dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See :class:`CompressedTable`."""
+        return self.like.dtype
+
+    @property
+    def _layout(self) -> Tensor:
+        digest = blake2b(self._text.encode(), digest_size=32).digest()
+        return torch.from_numpy(np.frombuffer(digest, np.int64).copy())
+
+    @property
+    def summary(self) -> str:
+        """The kind of the keys and the bytes of all buffers."""
+        nbytes = sum(buffer.nbytes for buffer in self.buffers())
+        return f"keys={self.key_kind}, nbytes={nbytes}"
+
+    def rows(self, ids: Tensor, padding_idx: int | None) -> Tensor:
+        """Rows (m, dim) of flat keys (m,).
+
+        Raises:
+            KeysError: on a CPU, a key is one that the field's kind does not have.
+        """
+        unsigned = ids.dtype == torch.uint64
+        keys = ids.view(torch.int64) if unsigned else ids.long()
+        tensors = [self._buffers[role] for role in self._roles]
+        rows: Tensor = keyed_rows(keys.contiguous(), tensors, self._text, unsigned)
+        rows = rows.to(self.dtype)
+        for pad, row in zip(self.pads, () if self.pad_rows is None else self.pad_rows, strict=True):
+            rows = torch.where((keys == pad)[:, None], row, rows)
+        return rows
+
+    def bags(
+        self,
+        ids: Tensor,
+        offsets: Tensor,
+        per_sample_weights: Tensor | None,
+        mode: str,
+        padding_idx: int | None,
+    ) -> Tensor:
+        """See :class:`CompressedTable`."""
+        rows = self.rows(ids, padding_idx)
+        keys = ids.view(torch.int64) if ids.dtype == torch.uint64 else ids
+        return pool_rows(rows, keys, offsets, per_sample_weights, mode, padding_idx)
+
+    def decode(self) -> NoReturn:
+        """Refused: which keys there are is not stored.
+
+        Raises:
+            ModuleError: always.
+        """
+        raise ModuleError(
+            f"{self._place} is asked by keys, which it does not store: look up those that you have"
+        )
+
+    def weight(self) -> NoReturn:
+        """Refused, see :meth:`decode`."""
+        self.decode()
+
+    def _blocks(self) -> Sequence[Tensor]:
+        self.decode()
+
+    def _check(self, ids: Tensor) -> None:
+        if not isinstance(ids, Tensor):
+            raise KeysError(
+                f"{self._place}: keys must be a tensor, not {type(ids).__name__}: torch.as_tensor "
+                "makes one"
+            )
+        if ids.dtype not in (torch.int32, torch.int64, torch.uint64):
+            raise KeysError(f"{self._place}: keys must be int64 or uint64, not {ids.dtype}")
+        self._check_device(ids)

@@ -92,7 +92,9 @@ void prepare_index(const std::vector<uint64_t>& first_ranks, const uint8_t* inde
     table.members.level = i;
     for (uint64_t member = 0; member < levels[i].members; ++member)
       table.members.ranks.push_back(static_cast<uint16_t>(rank_within(levels, i + 1, member)));
+    table.members.ranks.push_back(0);  // for reads of four bytes
   }
+  if (table.members.level == 0) return;  // nothing is found sooner by a hash
   size_t depth = 0;  // members of the level before are all hot
   while (depth < levels.size() && levels[depth].members > kHotRanks) ++depth;
   const uint64_t count = depth < levels.size() ? levels[depth].members : 0;

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "codes/codes.h"
+#include "lookup/lookup_near.h"
 #include "lookup/lookup_ranks.h"
 #include "lookup/lookup_rows.h"
 #include "lookup/lookup_tiers.h"
@@ -24,7 +25,11 @@ constexpr size_t kNextRow = 32;    // ids between the fetching of a stored row a
 static_assert(kPiece + kNextRow + (kAhead + 2) * kChunk <= kRing && kRing % kChunk == 0);
 
 // Where memory is larger than this, it is fetched ahead; smaller ones stay in the caches.
+#ifdef SAEC_NEAR_TIERS
+constexpr uint64_t kFarCodes = 256 << 10;
+#else
 constexpr uint64_t kFarCodes = 5 << 20;
+#endif
 constexpr uint64_t kFarRows = 2 << 20;
 
 // Reads ids and finds their stored rows, some ahead of where they are wanted. What belongs to the id
@@ -45,6 +50,11 @@ class Finder {
     fused_ = vector_tiers_ && table_.any_codes && !far_codes_ && table_.levels.empty() &&
              table_.pads.empty() && !table_.any_ordered && request_.id_stride == 1;
 #endif
+#ifdef SAEC_NEAR_TIERS
+    near_ = last - first >= kChunk && table_.any_codes | table_.any_ordered && NearTiers::holds(table_) &&
+            (table_.levels.empty() || NearRanks::holds(table_));
+    if (near_) near_tiers_.load(table_);
+#endif
     identical_ = request_.wide && request_.id_stride == 1 && !table_.any_codes && !table_.any_beyond &&
                  table_.runs.size() == 1 && table_.runs[0].own && table_.runs[0].lead == 0 &&
                  table_.levels.empty() && table_.pads.empty();
@@ -64,6 +74,13 @@ class Finder {
 #ifdef SAEC_VECTOR_TIERS
       if (fused_) {
         if (!find_and_decode()) return false;
+        continue;
+      }
+#endif
+#ifdef SAEC_NEAR_TIERS
+      if (near_) {
+        if (found_ < last_ && !find_near()) return false;
+        if (found_ - decoded_ >= near_ahead() || found_ == last_) decode_near();
         continue;
       }
 #endif
@@ -101,6 +118,9 @@ class Finder {
   }
   RowCodes codes(size_t position) const {
     const size_t slot = at(position);
+#ifdef SAEC_NEAR_TIERS
+    if (near_) return {near_bits_[slot], table_.any_ordered ? near_ordered_[slot] : 0};
+#endif
     if (!fused_) return {bits_[slot], table_.any_ordered ? ordered_[slot] : 0};
     const Run& own = run(position);
     return {id(position) * own.row_bits + own.bias, 0};
@@ -403,6 +423,90 @@ class Finder {
 
   bool vector_tiers_;
   VectorTiers tiers_;
+#endif
+
+#ifdef SAEC_NEAR_TIERS
+  size_t near_ahead() const { return far_codes_ ? kAhead * kChunk : kChunk; }
+
+  bool find_near() {
+    const size_t slot = at(found_);
+    const size_t count = std::min(kChunk, last_ - found_);
+    const uint64_t* ids = ranks_ + slot;
+    if (request_.wide && request_.id_stride == 1 && count == kChunk)
+      ids = static_cast<const uint64_t*>(request_.ids) + found_;
+    else if (request_.wide)
+      read_ids<int64_t>(count, ranks_ + slot);
+    else
+      read_ids<int32_t>(count, ranks_ + slot);
+    __m256i outside = _mm256_setzero_si256();
+    const __m256i rows = near_number(table_.rows);
+    for (size_t i = 0; i < eights(count); i += 8) {
+      const auto* at = reinterpret_cast<const __m256*>(ids + i);
+      const __m256 first = _mm256_loadu_ps(reinterpret_cast<const float*>(at));
+      const __m256 second = _mm256_loadu_ps(reinterpret_cast<const float*>(at + 1));
+      const __m256i high = _mm256_castps_si256(_mm256_shuffle_ps(first, second, 0xdd));
+      __m256i rank = _mm256_castps_si256(_mm256_shuffle_ps(first, second, 0x88));
+      const __m256i wrong =
+          _mm256_or_si256(near_at_most(rows, rank), near_at_most(near_number(1), high));
+      outside = _mm256_or_si256(outside, wrong);
+      rank = _mm256_andnot_si256(wrong, rank);  // nothing is read for the others
+      place_near(_mm256_permute4x64_epi64(rank, 0xd8), slot + i);
+    }
+    if (!_mm256_testz_si256(outside, outside)) return fail_at_id(found_);
+    if (far_codes_)
+      for (size_t i = slot; i < slot + count; ++i) prefetch_far(table_.codes, near_bits_[i] / 8);
+    found_ += count;
+    return true;
+  }
+
+  void place_near(__m256i rank, size_t slot) {
+    if (!table_.levels.empty()) rank = NearRanks(table_).of(rank);
+    const __m256i tiers = NearTiers::of(rank);
+    __m256i leads = near_tiers_.leads(rank, tiers);
+    if (table_.any_ordered) {
+      const __m256i codes = near_tiers_.ordered_codes(rank, tiers);
+      leads = _mm256_add_epi32(leads, _mm256_and_si256(codes, near_tiers_.order_masks(tiers)));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(near_ordered_ + slot), codes);
+    }
+    _mm256_store_si256(reinterpret_cast<__m256i*>(near_leads_ + slot), leads);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(near_bits_ + slot), near_tiers_.bits(rank, tiers));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(runs_ + slot), tiers);
+  }
+
+  void decode_near() {
+    const size_t slot = at(decoded_);
+    const size_t count = std::min(kChunk, last_ - decoded_);
+    if (table_.any_long) make_room_for_longs();
+    for (size_t i = 0; i < count; i += 8) {
+      const auto load = [&](const uint32_t* ring) {
+        return _mm256_load_si256(reinterpret_cast<const __m256i*>(ring + slot + i));
+      };
+      const __m256i tiers = load(runs_);
+      __m256i rows = load(near_leads_);
+      if (table_.any_codes)
+        rows = _mm256_add_epi32(rows, near_tiers_.codes(tiers, load(near_bits_)));
+      auto* to = reinterpret_cast<__m256i*>(rows_ + slot + i);
+      _mm256_store_si256(to, _mm256_cvtepu32_epi64(_mm256_castsi256_si128(rows)));
+      _mm256_store_si256(to + 1, _mm256_cvtepu32_epi64(_mm256_extracti128_si256(rows, 1)));
+      if (table_.any_long) append_near_longs(near_tiers_.long_ones(tiers), i, count);
+    }
+    if (!table_.pads.empty()) place_pads(slot, count);
+    if (slot == 0) std::copy_n(rows_, kChunk, rows_ + kRing);
+    decoded_ += count;
+  }
+
+  // found: bits of eight rows from the i-th of the chunk on.
+  void append_near_longs(uint32_t found, size_t i, size_t count) {
+    if (count - i < 8) found &= (1u << (count - i)) - 1;
+    for (; found != 0; found &= found - 1)
+      longs_[long_last_++] = decoded_ + i + static_cast<size_t>(std::countr_zero(found));
+  }
+
+  bool near_;
+  NearTiers near_tiers_;
+  alignas(32) uint32_t near_bits_[kRing];
+  alignas(32) uint32_t near_leads_[kRing];
+  alignas(32) uint32_t near_ordered_[kRing];
 #endif
 
   const Request& request_;

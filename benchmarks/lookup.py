@@ -48,6 +48,7 @@ def size(
     threads: Sequence[int],
     repeats: int,
     processor_time: bool,
+    quantised: bool,
 ) -> list[dict[str, Any]]:
     """Time all rivals on one size of table; a row for each case and rival."""
     clock = time.process_time if processor_time else time.perf_counter
@@ -57,7 +58,7 @@ def size(
     places = tables.scattered(rng, rows)
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        made = list(_rivals(rng, rows, dim, places, Path(folder)))
+        made = list(_rivals(rng, rows, dim, places, Path(folder), quantised))
         for name, bag, count in product(drawn, bags, threads):
             seconds = rivals.time_in_turn(made, drawn[name], places, bag, count, repeats, clock)
             case = {"rows": rows, "dim": dim, "ids": name, "bag": bag, "threads": count}
@@ -81,7 +82,12 @@ def _compared(made: Sequence[Rival], seconds: dict[str, list[float]]) -> Iterato
 
 
 def _rivals(
-    rng: np.random.Generator, rows: int, dim: int, places: np.ndarray, folder: Path
+    rng: np.random.Generator,
+    rows: int,
+    dim: int,
+    places: np.ndarray,
+    folder: Path,
+    quantised: bool,
 ) -> Iterator[Rival]:
     """All that fit into memory together, the float32 table included, which must."""
     table = tables.float_table(rng, rows, dim)
@@ -106,7 +112,8 @@ def _rivals(
     field = tables.tiered(rng, rows, dim, places=places, number=tables.KEPT_TIERS)
     kept = tables.stored(field, folder / "kept.saec")
     yield rivals.compressed("axes", kept, kept=True)
-    yield from _fixed_width(table, _room() - table.nbytes)
+    if quantised:
+        yield from _fixed_width(table, _room() - table.nbytes)
 
 
 def _fixed_width(table: Tensor, room: float) -> Iterator[Rival]:
@@ -157,6 +164,7 @@ def main() -> None:
     parser.add_argument("--threads", default=[1, 2], **several)
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--processor-time", action="store_true", help="instead of time on the wall")
+    parser.add_argument("--no-quantised", dest="quantised", action="store_false")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     # Threads that wait for work must not take a core from the rival whose turn it is. The processes
@@ -169,8 +177,9 @@ def main() -> None:
             if 2 * rows * dim * 4 > _room():  # rivals are made from a copy
                 print(f"{rows} x {dim}: left out, {rows * dim * 4 / 1e9:.1f} GB in float32")
                 continue
-            cases = options.bags, options.threads, options.repeats, options.processor_time
-            run = pool.submit(size, rows, dim, *cases)
+            cases = options.bags, options.threads, options.repeats
+            how = options.processor_time, options.quantised
+            run = pool.submit(size, rows, dim, *cases, *how)
             for row in run.result():
                 _print(row)
                 found.append(row)

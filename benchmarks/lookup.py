@@ -7,7 +7,9 @@ Nanoseconds per id: medians over repeats, each with ids of its own, which come i
 frequency; a rival with "ids kept" reads them scattered, and is compared with others that do. Tables
 and codes are random, tiers are like those of a real log, and compressed tables are read from
 memory-mapped files. Each size has a process of its own, whose peak memory, with all its tables, is
-reported.
+reported. Where other loads share the machine, --processor-time counts only the time in which the
+process had a processor, summed over its threads. SAEC_SIMD=avx2 forces the path of servers without
+AVX-512.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import multiprocessing
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -39,18 +42,25 @@ MEMORY_SHARE = 0.75  # of the machine's, for all tables of a size
 
 
 def size(
-    rows: int, dim: int, bags: Sequence[int], threads: Sequence[int], repeats: int
+    rows: int,
+    dim: int,
+    bags: Sequence[int],
+    threads: Sequence[int],
+    repeats: int,
+    processor_time: bool,
+    quantised: bool,
 ) -> list[dict[str, Any]]:
     """Time all rivals on one size of table; a row for each case and rival."""
+    clock = time.process_time if processor_time else time.perf_counter
     rng = np.random.default_rng(0)
     shape = (2 * (repeats + 1), IDS)
     drawn = {name: tables.draw_ids(rng, name, rows, shape) for name in tables.DISTRIBUTIONS}
     places = tables.scattered(rng, rows)
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        made = list(_rivals(rng, rows, dim, places, Path(folder)))
+        made = list(_rivals(rng, rows, dim, places, Path(folder), quantised))
         for name, bag, count in product(drawn, bags, threads):
-            seconds = rivals.time_in_turn(made, drawn[name], places, bag, count, repeats)
+            seconds = rivals.time_in_turn(made, drawn[name], places, bag, count, repeats, clock)
             case = {"rows": rows, "dim": dim, "ids": name, "bag": bag, "threads": count}
             found += [case | row for row in _compared(made, seconds)]
     peak = peak_bytes()
@@ -72,7 +82,12 @@ def _compared(made: Sequence[Rival], seconds: dict[str, list[float]]) -> Iterato
 
 
 def _rivals(
-    rng: np.random.Generator, rows: int, dim: int, places: np.ndarray, folder: Path
+    rng: np.random.Generator,
+    rows: int,
+    dim: int,
+    places: np.ndarray,
+    folder: Path,
+    quantised: bool,
 ) -> Iterator[Rival]:
     """All that fit into memory together, the float32 table included, which must."""
     table = tables.float_table(rng, rows, dim)
@@ -97,7 +112,8 @@ def _rivals(
     field = tables.tiered(rng, rows, dim, places=places, number=tables.KEPT_TIERS)
     kept = tables.stored(field, folder / "kept.saec")
     yield rivals.compressed("axes", kept, kept=True)
-    yield from _fixed_width(table, _room() - table.nbytes)
+    if quantised:
+        yield from _fixed_width(table, _room() - table.nbytes)
 
 
 def _fixed_width(table: Tensor, room: float) -> Iterator[Rival]:
@@ -125,8 +141,9 @@ def _room() -> float:
     return MEMORY_SHARE * machine()["memory"]
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    write_json(path, {"machine": machine(), "ids_per_call": rivals.IDS_PER_CALL, "rows": rows})
+def _write(path: Path, rows: list[dict[str, Any]], processor_time: bool) -> None:
+    asked = {"ids_per_call": rivals.IDS_PER_CALL, "processor_time": processor_time}
+    write_json(path, {"machine": machine()} | asked | {"rows": rows})
 
 
 def _print(row: dict[str, Any]) -> None:
@@ -146,6 +163,8 @@ def main() -> None:
     parser.add_argument("--bags", default=[1, 20], **several)
     parser.add_argument("--threads", default=[1, 2], **several)
     parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--processor-time", action="store_true", help="instead of time on the wall")
+    parser.add_argument("--no-quantised", dest="quantised", action="store_false")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     # Threads that wait for work must not take a core from the rival whose turn it is. The processes
@@ -158,12 +177,14 @@ def main() -> None:
             if 2 * rows * dim * 4 > _room():  # rivals are made from a copy
                 print(f"{rows} x {dim}: left out, {rows * dim * 4 / 1e9:.1f} GB in float32")
                 continue
-            run = pool.submit(size, rows, dim, options.bags, options.threads, options.repeats)
+            cases = options.bags, options.threads, options.repeats
+            how = options.processor_time, options.quantised
+            run = pool.submit(size, rows, dim, *cases, *how)
             for row in run.result():
                 _print(row)
                 found.append(row)
             if options.json is not None:
-                _write(options.json, found)
+                _write(options.json, found, options.processor_time)
 
 
 if __name__ == "__main__":

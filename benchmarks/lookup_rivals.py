@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ def time_in_turn(
     bag: int,
     threads: int,
     repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each repeat by rival.
 
@@ -171,6 +173,7 @@ def time_in_turn(
         bag: ids per bag.
         threads: of each rival.
         repeats: after the first.
+        clock: gives seconds.
     """
     assert len(ids) == 2 * (repeats + 1)
     torch.set_num_threads(threads)
@@ -183,7 +186,7 @@ def time_in_turn(
         read = _reader(rival, own[first:] + own[:first], threads)
         runs[f"{rival.name}, warming up"] = runs[rival.name] = read
     with torch.inference_mode():
-        seconds = interleave(runs, repeats)
+        seconds = interleave(runs, repeats, clock)
     return {rival.name: seconds[rival.name] for rival in rivals}
 
 

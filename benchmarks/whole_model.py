@@ -2,11 +2,14 @@
 
     python benchmarks/whole_model.py --json whole_model.json
     python benchmarks/whole_model.py --task globo --path globo.parquet --ratio 147
+    python benchmarks/whole_model.py --task globo --path globo.parquet --scattered
 
 The model is trained first (about half a minute) and its tables are compressed by axes to --ratio,
 and by clusters to that ratio, or where they cannot reach it, to a hundredth as many clusters as
 features. The models then answer the same test rows in turn: the uncompressed one calls one
 nn.Embedding after the other, compressed ones once the same way and once all fields in one call.
+With --scattered the rows of each table stand in a random order before anything is compressed, so
+that ids say nothing about frequency, for all models alike.
 Memory is that of processes of their own, which load one model and serve it.
 """
 
@@ -17,7 +20,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -26,6 +29,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scattered_ids import moved
 from timing import interleave, medians, peak_bytes
 from torch import Tensor, nn
 
@@ -37,6 +42,7 @@ from saec.reference.experiment import write_json
 from saec.reference.machine import machine
 from saec.reference.models import ClickModel, build
 from saec.reference.trial import Trial
+from saec.tables.field import Field
 from saec.torch.model.modules import CompressedEmbedding
 from saec.torch.table.joint import compressed_table
 
@@ -55,7 +61,8 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     """Train and compress; leave the models and the test rows in ``folder``."""
     trial = Trial.start(load(options.task, options.path, 0), "deepfm", 16, 0, False)
     metrics, _ = trial.metrics
-    tables, ratio = trial.tables(), saec.Ratio(options.ratio)
+    places = places_of(trial.tables(), options.scattered)
+    tables, ratio = moved(trial.tables(), places), saec.Ratio(options.ratio)
     saec.compress(tables, ratio, metrics=metrics, progress=False).save(folder / "axes")
     try:
         clusters = saec.compress(tables, ratio, saec.Clusters(), progress=False)
@@ -63,10 +70,24 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
         clusters = saec.compress(tables, None, saec.Clusters(clusters=0.01), progress=False)
     clusters.save(folder / "clusters")
     state = trial.model.state_dict()
-    rows = {name: state.pop(name) for name in list(state) if name.startswith(TABLES)}
-    torch.save({name.split(".")[1]: weight for name, weight in rows.items()}, folder / MODELS[0])
-    torch.save(state, folder / "network")
-    np.save(folder / IDS, trial.log.ids[trial.log.rows("test")])
+    network = {name: held for name, held in state.items() if not name.startswith(TABLES)}
+    torch.save(
+        {field.name.removeprefix(TABLES): torch.from_numpy(field.weights) for field in tables},
+        folder / MODELS[0],
+    )
+    torch.save(network, folder / "network")
+    ids = trial.log.ids[trial.log.rows("test")]
+    columns = [
+        np.argsort(place)[column] for place, column in zip(places.values(), ids.T, strict=True)
+    ]
+    np.save(folder / IDS, np.stack(columns, axis=1))
+
+
+def places_of(tables: Sequence[Field], scattered: bool) -> dict[str, NDArray[np.int64]]:
+    """By table, the row that each of its rows is to be: itself, or one by chance."""
+    rng = np.random.default_rng(0)
+    order = rng.permutation if scattered else np.arange
+    return {table.name: order(table.vocab_size) for table in tables}
 
 
 def opened(name: str, folder: Path) -> ClickModel:
@@ -178,6 +199,7 @@ def main() -> None:
     parser.add_argument("--task", default="simulated")
     parser.add_argument("--path")
     parser.add_argument("--ratio", type=float, default=100.0)
+    parser.add_argument("--scattered", action="store_true", help="ids in no order of frequency")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=101)
     parser.add_argument("--json", type=Path)
@@ -205,8 +227,9 @@ def main() -> None:
             torch.set_num_threads(threads)
             rows += speeds(models, ids, options.repeats)
     if options.json is not None:
-        asked = {"task": options.task, "ratio": options.ratio, "machine": machine()}
-        write_json(options.json, asked | {"models": memories, "rows": rows})
+        asked = {"task": options.task, "ratio": options.ratio, "scattered": options.scattered}
+        found = {"machine": machine(), "models": memories, "rows": rows}
+        write_json(options.json, asked | found)
 
 
 if __name__ == "__main__":

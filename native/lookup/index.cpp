@@ -1,5 +1,6 @@
-// A tier index, prepared for lookups: its levels, and a hash of the most frequent ids.
+// A tier index, prepared for lookups: its levels, and ranks of the most frequent ids.
 #include <algorithm>
+#include <numeric>
 
 #include "lookup/lookup.h"
 #include "lookup/lookup_ranks.h"
@@ -7,11 +8,6 @@
 namespace saec {
 
 namespace {
-
-// Ids that are found by a hash. With Zipf's law, exponent 1.05, and ten million rows seven lookups in
-// ten ask for one of so many.
-constexpr uint64_t kHotRanks = 1 << 14;
-static_assert(kHotRanks <= 1 << 16);
 
 constexpr uint64_t kBlockIds = 256, kBaseBlocks = 256, kBitmapBytes = kBlockIds / 8, kPadding = 31;
 
@@ -36,45 +32,30 @@ uint64_t lay_levels(uint64_t rows, const std::vector<uint64_t>& first_ranks, con
   return byte;
 }
 
-// Positions of ascending members, by one pass over a level.
-class Members {
- public:
-  explicit Members(const Level& level) : level_(level) {}
-
-  // Of a level that contradicts itself any position below ids.
-  uint64_t position(uint64_t member) {
-    const uint64_t last = (level_.ids - 1) / kBlockIds;
-    while (block_ < last && members_of(level_, block_ + 1).start <= member) ++block_;
-    const uint64_t first = block_ * kBlockIds;
-    const uint64_t offset =
-        level_.listed ? level_.leaves[member] : set_bit(member - members_of(level_, block_).start);
-    return std::min(first + offset, level_.ids - 1);
-  }
-
- private:
-  // The place of the block's number-th one.
-  uint64_t set_bit(uint64_t number) const {
-    for (uint64_t bit = 0; bit < kBlockIds; ++bit) {
-      const bool set = level_.leaves[block_ * kBitmapBytes + bit / 8] >> bit % 8 & 1;
-      if (set && number-- == 0) return bit;
+// Ranks of all positions of a level, given those of its members. Positions of a level that contradicts
+// itself get some rank.
+std::vector<uint16_t> ranks_of_positions(const Level& level, const std::vector<uint16_t>& members) {
+  std::vector<uint16_t> ranks(level.ids);
+  std::vector<bool> known(level.ids);
+  for (uint64_t first = 0; first < level.ids; first += kBlockIds) {
+    const uint64_t block = first / kBlockIds;
+    const BlockMembers own = members_of(level, block);
+    uint64_t member = own.start;
+    const auto put = [&](uint64_t place) {
+      const uint64_t position = std::min(first + place, level.ids - 1);
+      ranks[position] = members[member++];
+      known[position] = true;
+    };
+    const uint64_t last = std::min(own.start + std::min(own.count, kBlockIds), level.members);
+    for (uint64_t i = 0; i < kBlockIds && member < last; ++i) {
+      if (level.listed) put(level.leaves[member]);
+      else if (level.leaves[block * kBitmapBytes + i / 8] >> i % 8 & 1) put(i);
     }
-    return kBlockIds - 1;
   }
-
-  const Level& level_;
-  uint64_t block_ = 0;
-};
-
-uint64_t rank_within(const std::vector<Level>& levels, size_t first, uint64_t position) {
-  for (size_t i = first; i < levels.size(); ++i) {
-    const Level& level = levels[i];
-    const Passed passed =
-        level.listed ? passed_in_list(level, position) : passed_in_bits(level, position);
-    if (!passed.inside)
-      return std::min(level.members + position - std::min(passed.before, position), level.ids - 1);
-    position = std::min(passed.before, level.members - 1);
-  }
-  return position;
+  uint64_t next = level.members;
+  for (uint64_t i = 0; i < level.ids; ++i)
+    if (!known[i]) ranks[i] = static_cast<uint16_t>(std::min(next++, level.ids - 1));
+  return ranks;
 }
 
 }  // namespace
@@ -87,38 +68,13 @@ uint64_t index_bytes(uint64_t rows, const std::vector<uint64_t>& first_ranks) {
 void prepare_index(const std::vector<uint64_t>& first_ranks, const uint8_t* index, Table& table) {
   lay_levels(table.rows, first_ranks, index, table.levels);
   const std::vector<Level>& levels = table.levels;
-  for (size_t i = 0; i < levels.size() && table.members.ranks.empty(); ++i) {
-    if (levels[i].members > MemberRanks::kMost) continue;
-    table.members.level = i;
-    for (uint64_t member = 0; member < levels[i].members; ++member)
-      table.members.ranks.push_back(static_cast<uint16_t>(rank_within(levels, i + 1, member)));
-  }
-  size_t depth = 0;  // members of the level before are all hot
-  while (depth < levels.size() && levels[depth].members > kHotRanks) ++depth;
-  const uint64_t count = depth < levels.size() ? levels[depth].members : 0;
-  if (count == 0 || table.rows > HotRanks::kMostRows) return;
-  HotRanks& hot = table.hot;
-  const int bits = std::bit_width(count - 1);
-  hot.shift = 32 - std::max(bits, 1);
-  hot.ids.assign(size_t{2} << (32 - hot.shift), HotRanks::kEmpty);
-  hot.ranks.assign(hot.ids.size() + 1, 0);
-  std::vector<Members> members;
-  for (size_t i = 0; i <= depth; ++i) members.emplace_back(levels[i]);
-  std::vector<std::pair<uint64_t, uint64_t>> found;  // rank, id
-  for (uint64_t member = 0; member < count; ++member) {
-    uint64_t id = member;
-    for (size_t i = depth + 1; i-- > 0;) id = members[i].position(id);
-    found.push_back({rank_within(levels, depth + 1, member), id});
-  }
-  // The most frequent ones first: those that find no slot are found by the levels.
-  std::sort(found.begin(), found.end());
-  for (const auto& [rank, id] : found) {
-    size_t slot = hot.first_slot(static_cast<uint32_t>(id));
-    slot += hot.ids[slot] != HotRanks::kEmpty;
-    if (hot.ids[slot] != HotRanks::kEmpty) continue;
-    hot.ids[slot] = static_cast<uint32_t>(id);
-    hot.ranks[slot] = static_cast<uint16_t>(rank);
-  }
+  MemberRanks& members = table.members;
+  while (levels[members.level].members > MemberRanks::kMost) ++members.level;  // the last has few
+  members.ranks.resize(levels.back().members);
+  std::iota(members.ranks.begin(), members.ranks.end(), uint16_t{0});
+  for (size_t i = levels.size() - 1; i > members.level; --i)
+    members.ranks = ranks_of_positions(levels[i], members.ranks);
+  members.ranks.push_back(0);
 }
 
 }  // namespace saec

@@ -67,23 +67,12 @@ struct Level {
   const uint8_t* leaves;  // 32 bytes can be read wherever a block's begin
 };
 
-// Ranks of the most frequent ids, which lie deepest in the levels, found by a hash.
-struct HotRanks {
-  static constexpr uint64_t kMostRows = 0xffffffff;  // of a table; no id is the last 32-bit number
-  static constexpr uint32_t kEmpty = 0xffffffff;
-  static constexpr uint32_t kFactor = 0x9E3779B1;
-  std::vector<uint32_t> ids;    // two for each hash, or kEmpty
-  std::vector<uint16_t> ranks;  // of the same, and one more, for reads of four bytes
-  int shift = 31;               // of a 32-bit product
-
-  size_t first_slot(uint32_t id) const { return 2 * size_t{(id * kFactor) >> shift}; }
-};
-
-// Ranks of all members of a level, so that further levels need not be asked.
+// Ranks of all members of a level, so that further levels need not be asked: of the first level that has
+// few enough.
 struct MemberRanks {
   static constexpr uint64_t kMost = 1 << 16;  // members
-  size_t level = ~size_t{0};
-  std::vector<uint16_t> ranks;
+  size_t level = 0;
+  std::vector<uint16_t> ranks;  // and one more, for reads of four bytes
 };
 
 // A tier's codes: where they are, and which parts they belong to.
@@ -138,8 +127,7 @@ struct Table {
   std::vector<float> axes;  // rank x dim, without the mean
   size_t rank = 0;
   std::vector<Level> levels;  // of the last tier first; none where ids are ranks
-  HotRanks hot;
-  MemberRanks members;  // of the first level that has few enough
+  MemberRanks members;
   std::vector<std::pair<uint64_t, uint64_t>> decoded;  // bytes of codes whose rows are stored decoded
   Frame frame;
   std::vector<uint64_t> pads, pad_rows;  // ids whose stored row is another
@@ -207,7 +195,7 @@ const LookupKernels* choose_lookup(const char* name);
 Failure pool(const std::vector<Request>& requests, Element out, int threads,
              const LookupKernels& kernels);
 
-// Levels of an index of so many rows, whose tiers have these first ranks, and the hash over it. index:
+// Levels of an index of so many rows, whose tiers have these first ranks, and ranks of members. index:
 // IN index_bytes(rows, first_ranks) bytes.
 void prepare_index(const std::vector<uint64_t>& first_ranks, const uint8_t* index, Table& table);
 uint64_t index_bytes(uint64_t rows, const std::vector<uint64_t>& first_ranks);

@@ -8,11 +8,12 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
 
 #include "codes/codes.h"
+#include "lookup/lookup_near.h"
 #include "lookup/lookup_ranks.h"
 #include "lookup/lookup_rows.h"
-#include "lookup/lookup_tiers.h"
 
 namespace {
 
@@ -24,7 +25,7 @@ constexpr size_t kNextRow = 32;    // ids between the fetching of a stored row a
 static_assert(kPiece + kNextRow + (kAhead + 2) * kChunk <= kRing && kRing % kChunk == 0);
 
 // Where memory is larger than this, it is fetched ahead; smaller ones stay in the caches.
-constexpr uint64_t kFarCodes = 5 << 20;
+constexpr uint64_t kFarCodes = 256 << 10;
 constexpr uint64_t kFarRows = 2 << 20;
 
 // Reads ids and finds their stored rows, some ahead of where they are wanted. What belongs to the id
@@ -39,11 +40,9 @@ class Finder {
                         : table_.element == Element::kFloat32 ? 4
                                                               : 2;
     far_rows_ = table_.stored_rows * table_.width * size > kFarRows;
-#ifdef SAEC_VECTOR_TIERS
-    vector_tiers_ = table_.geometric && table_.runs.size() <= VectorTiers::kMost;
-    if (vector_tiers_) tiers_.load(table_);
-    fused_ = vector_tiers_ && table_.any_codes && !far_codes_ && table_.levels.empty() &&
-             table_.pads.empty() && !table_.any_ordered && request_.id_stride == 1;
+#ifdef SAEC_WORDS
+    if (last - first >= kLeastNear && (table_.any_codes || table_.any_ordered) && NearTiers::holds(table_))
+      near_.emplace(table_);
 #endif
     identical_ = request_.wide && request_.id_stride == 1 && !table_.any_codes && !table_.any_beyond &&
                  table_.runs.size() == 1 && table_.runs[0].own && table_.runs[0].lead == 0 &&
@@ -61,9 +60,10 @@ class Finder {
         if (!check_ids()) return false;
         continue;
       }
-#ifdef SAEC_VECTOR_TIERS
-      if (fused_) {
-        if (!find_and_decode()) return false;
+#ifdef SAEC_WORDS
+      if (near_) {
+        if (found_ < last_ && !find_near()) return false;
+        if (found_ - decoded_ >= near_ahead() || found_ == last_) decode_near();
         continue;
       }
 #endif
@@ -97,13 +97,14 @@ class Finder {
   void pass_long() { ++long_first_; }
 
   const Run& run(size_t position) const {
-    return table_.runs[fused_ ? tier_of(id(position)) : runs_[at(position)]];
+    return table_.runs[runs_[at(position)]];
   }
   RowCodes codes(size_t position) const {
     const size_t slot = at(position);
-    if (!fused_) return {bits_[slot], table_.any_ordered ? ordered_[slot] : 0};
-    const Run& own = run(position);
-    return {id(position) * own.row_bits + own.bias, 0};
+#ifdef SAEC_WORDS
+    if (near_) return {near_bits_[slot], table_.any_ordered ? near_ordered_[slot] : 0};
+#endif
+    return {bits_[slot], table_.any_ordered ? ordered_[slot] : 0};
   }
   uint64_t id(size_t position) const { return id_of(request_, position); }
 
@@ -152,9 +153,6 @@ class Finder {
   }
 
   void place(size_t slot, size_t end) {
-#ifdef SAEC_VECTOR_TIERS
-    if (vector_tiers_) return place_vector(slot, end);
-#endif
     if (table_.geometric)
       place_by(slot, end, tier_of);
     else if (table_.runs.size() == 1)
@@ -203,9 +201,6 @@ class Finder {
   }
 
   void read_codes(size_t slot, size_t end) {
-#ifdef SAEC_VECTOR_TIERS
-    if (vector_tiers_ && !far_codes_) return read_codes_vector(slot, end);
-#endif
     const Run* runs = table_.runs.data();
     const uint8_t* codes = table_.codes;
     const uint64_t *ranks = ranks_ + slot, *bits = bits_ + slot;
@@ -248,9 +243,6 @@ class Finder {
   }
 
   void add_ordered(size_t slot, size_t end) {
-#ifdef SAEC_VECTOR_TIERS
-    if (vector_tiers_) return add_ordered_vector(slot, end);
-#endif
     for (size_t i = slot; i < end; ++i) {
       const Run& run = table_.runs[runs_[i]];
       ordered_[i] = ordered_code(table_.order, run.order, run.first, ranks_[i]);
@@ -260,9 +252,6 @@ class Finder {
 
   void list_longs(size_t slot, size_t count) {
     make_room_for_longs();
-#ifdef SAEC_VECTOR_TIERS
-    if (vector_tiers_) return list_longs_vector(slot, count);
-#endif
     const Run* runs = table_.runs.data();
     uint64_t* longs = longs_ + long_last_;
     size_t listed = 0;
@@ -320,89 +309,81 @@ class Finder {
     if (!failed()) failure_ = {fault, 0, position};
   }
 
-#ifdef SAEC_VECTOR_TIERS
-  void place_vector(size_t slot, size_t end) {
-    for (size_t i = slot; i < end; i += 8) {
-      const __m512i ranks = _mm512_load_si512(ranks_ + i), runs = VectorTiers::of(ranks);
-      _mm512_store_si512(bits_ + i, tiers_.bits(ranks, runs));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(runs_ + i), _mm512_cvtepi64_epi32(runs));
-    }
-  }
+#ifdef SAEC_WORDS
+  // Both stages for tables in tiers that are not too large (lookup_near.h).
+  static constexpr size_t kLeastNear = 16;  // fewer ids are found one by one, in less time
+  static_assert(kChunk % kWords == 0);
 
-  void read_codes_vector(size_t slot, size_t end) {
-    for (size_t i = slot; i < end; i += 8) {
-      const __m512i runs = _mm512_cvtepu32_epi64(
-          _mm256_load_si256(reinterpret_cast<const __m256i*>(runs_ + i)));
-      const __m512i ranks = _mm512_load_si512(ranks_ + i), bits = _mm512_load_si512(bits_ + i);
-      _mm512_store_si512(rows_ + i, tiers_.rows(ranks, runs, bits));
-    }
-  }
+  size_t near_ahead() const { return far_codes_ ? kAhead * kChunk : kChunk; }
 
-  void add_ordered_vector(size_t slot, size_t end) {
-    for (size_t i = slot; i < end; i += 8) {
-      const __m512i runs = _mm512_cvtepu32_epi64(
-          _mm256_load_si256(reinterpret_cast<const __m256i*>(runs_ + i)));
-      const __m512i codes = tiers_.ordered_codes(_mm512_load_si512(ranks_ + i), runs);
-      const __m512i chosen = _mm512_and_si512(codes, tiers_.order_masks(runs));
-      _mm512_store_si512(ordered_ + i, codes);
-      _mm512_store_si512(rows_ + i, _mm512_add_epi64(_mm512_load_si512(rows_ + i), chosen));
-    }
-  }
-
-  void list_longs_vector(size_t slot, size_t count) {
-    for (size_t i = 0; i < count; i += 8) {
-      const __m512i runs = _mm512_cvtepu32_epi64(
-          _mm256_load_si256(reinterpret_cast<const __m256i*>(runs_ + slot + i)));
-      append_longs(runs, i, count);
-    }
-  }
-
-  // Of eight rows from the i-th of the chunk on, and below `count`.
-  void append_longs(__m512i runs, size_t i, size_t count) {
-    const __m512i steps = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
-    uint32_t found = tiers_.long_ones(runs);
-    if (count - i < 8) found &= (1u << (count - i)) - 1;
-    const __m512i positions =
-        _mm512_add_epi64(_mm512_set1_epi64(static_cast<int64_t>(decoded_ + i)), steps);
-    _mm512_storeu_si512(longs_ + long_last_,
-                        _mm512_maskz_compress_epi64(static_cast<__mmask8>(found), positions));
-    long_last_ += static_cast<size_t>(std::popcount(found));
-  }
-
-  // Both stages at once, where codes are near and nothing else needs to be known of a row.
-  bool find_and_decode() {
-    const size_t slot = at(decoded_);
-    const size_t count = std::min(kChunk, last_ - decoded_);
-    const __m512i rows = _mm512_set1_epi64(static_cast<int64_t>(table_.rows));
-    if (table_.any_long) make_room_for_longs();
-    uint32_t outside = 0;
-    for (size_t i = 0; i < count; i += 8) {
-      const auto wanted = static_cast<__mmask8>(count - i < 8 ? (1u << (count - i)) - 1 : 0xff);
-      __m512i rank = load_ids(decoded_ + i, wanted);
-      const __mmask8 inside = _mm512_cmplt_epu64_mask(rank, rows);
-      outside |= static_cast<uint8_t>(~inside);
-      rank = _mm512_maskz_mov_epi64(inside, rank);  // nothing is read for the others
-      const __m512i run = VectorTiers::of(rank);
-      const __m512i bits = tiers_.bits(rank, run);
-      _mm512_store_si512(rows_ + slot + i, tiers_.rows(rank, run, bits));
-      if (table_.any_long) append_longs(run, i, count);
-    }
-    if (slot == 0) std::copy_n(rows_, kChunk, rows_ + kRing);
-    if (outside) return fail_at_id(decoded_);
-    decoded_ += count;
-    found_ = decoded_;
+  bool find_near() {
+    const size_t slot = at(found_);
+    const size_t count = std::min(kChunk, last_ - found_), end = whole_words(count);
+    bool outside = false;
+    const uint64_t* ids = near_ids(count);
+    for (size_t i = 0; i < end; i += kWords)
+      place_near(narrowed(ids + i, table_.rows, outside), slot + i);
+    if (outside) return fail_at_id(found_);
+    if (far_codes_)
+      for (size_t i = slot; i < slot + count; ++i) prefetch_far(table_.codes, near_bits_[i] / 8);
+    found_ += count;
     return true;
   }
 
-  __m512i load_ids(size_t position, __mmask8 wanted) const {
-    if (request_.wide)
-      return _mm512_maskz_loadu_epi64(wanted, static_cast<const int64_t*>(request_.ids) + position);
-    return _mm512_cvtepi32_epi64(
-        _mm256_maskz_loadu_epi32(wanted, static_cast<const int32_t*>(request_.ids) + position));
+  // The next ids, and zeros up to whole registers.
+  const uint64_t* near_ids(size_t count) {
+    if (request_.wide && request_.id_stride == 1 && count == kChunk)
+      return static_cast<const uint64_t*>(request_.ids) + found_;
+    uint64_t* ids = ranks_ + at(found_);
+    std::fill_n(ids, whole_words(count), 0);
+    if (request_.wide) read_ids<int64_t>(count, ids);
+    else read_ids<int32_t>(count, ids);
+    return ids;
   }
 
-  bool vector_tiers_;
-  VectorTiers tiers_;
+  void place_near(Words ids, size_t slot) {
+    const Words ranks = table_.levels.empty() ? ids : near_ranks(table_, ids);
+    const Words tiers = NearTiers::of(ranks);
+    Words leads = near_->leads(ranks, tiers);
+    if (table_.any_ordered) {
+      const Words codes = near_->ordered_codes(ranks, tiers);
+      leads += codes & near_->order_masks(tiers);
+      store_words(near_ordered_ + slot, codes);
+    }
+    store_words(near_leads_ + slot, leads);
+    store_words(near_bits_ + slot, near_->bits(ranks, tiers));
+    store_words(runs_ + slot, tiers);
+  }
+
+  void decode_near() {
+    const size_t slot = at(decoded_);
+    const size_t count = std::min(kChunk, last_ - decoded_);
+    if (table_.any_long) make_room_for_longs();
+    for (size_t i = 0; i < count; i += kWords) {
+      const Words tiers = load_words(runs_ + slot + i);
+      Words rows = load_words(near_leads_ + slot + i);
+      if (table_.any_codes) rows += near_->codes(tiers, load_words(near_bits_ + slot + i));
+      store_widened(rows_ + slot + i, rows);
+      if (table_.any_long) append_longs(near_->long_ones(tiers), i, count);
+    }
+    if (!table_.pads.empty()) place_pads(slot, count);
+    if (slot == 0) std::copy_n(rows_, kChunk, rows_ + kRing);
+    decoded_ += count;
+  }
+
+  // found: bits of the rows from the i-th of the chunk on.
+  void append_longs(uint32_t found, size_t i, size_t count) {
+    if (count - i < kWords) found &= (1u << (count - i)) - 1;
+    for (; found != 0; found &= found - 1)
+      longs_[long_last_++] = decoded_ + i + static_cast<size_t>(std::countr_zero(found));
+  }
+
+  static size_t whole_words(size_t count) { return (count + kWords - 1) / kWords * kWords; }
+
+  std::optional<NearTiers> near_;
+  alignas(64) uint32_t near_bits_[kRing];
+  alignas(64) uint32_t near_leads_[kRing];
+  alignas(64) uint32_t near_ordered_[kRing];
 #endif
 
   const Request& request_;
@@ -411,7 +392,6 @@ class Finder {
   size_t found_, decoded_, offset_;
   size_t long_first_ = 0, long_last_ = 0;
   bool far_codes_, far_rows_;
-  bool fused_ = false;
   bool identical_;  // ids are stored rows, and need no place in the ring
   Failure failure_;
   alignas(64) uint64_t ranks_[kRing];

@@ -45,7 +45,7 @@ bool live_rows_of(const Request& request, const LiveNumbers& numbers) {
     uint64_t ranks[kChunk];
     for (size_t i = 0; i < count; ++i)
       if ((ranks[i] = id_of(request, first + i)) >= table.rows) return false;
-    // Not by the hash, which was made of the index as it was.
+    // Not by ranks of members, which were made of the index as it was.
     if (!table.levels.empty()) rank_by_levels(table, count, ranks);
     for (size_t i = 0; i < count; ++i) {
       auto* row = reinterpret_cast<float*>(request.out + (first + i) * request.stride);

@@ -109,6 +109,7 @@ def test_one_byte_per_row_in_two_lookups(rewrite) -> None:
     found = sorted((array.dtype.name, array.shape) for array in stored)
     assert found == [("float32", (40, DIM)), ("uint8", (COUNT,))]
     assert report.nbytes == COUNT + 40 * DIM * 4
+    assert report.artifact_ratio == saec.Compressed([field]).compression_ratio
 
 
 def test_packed_codes_are_smaller(rewrite) -> None:

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from saec.format.raw_field import RawField
 from saec.onnx.byte_code_store import WholeStore
 from saec.onnx.byte_codes import Kind, Whole, whole_plans
+from saec.onnx.members import FACTORS, Members
 from saec.onnx.node_builder import Builder
 from saec.onnx.packed import Packed, packed_plan
 from saec.onnx.word_packing import codes_per_word, pack_words, words_for
@@ -68,6 +69,9 @@ def read_packed(plan: Packed) -> NDArray[Any]:
         place = number
         if plan.places is not None:
             place = code_at(plan.places, number, plan.place_bits)
+        if plan.members is not None:
+            found = place_of(plan.members, number)
+            place = plan.members_end + number if found is None else found
         segment = plan.segments[plan.segment_of[place // 64]]
         words = plan.words[segment.first_word :]
         code = code_at(words, place - segment.first, segment.bits)
@@ -77,6 +81,30 @@ def read_packed(plan: Packed) -> NDArray[Any]:
         ]
         rows.append(np.sum(parts, axis=0))
     return np.array(rows)
+
+
+def place_of(members: Members, number: int) -> int | None:
+    """What the docstring of the members says; None for another id."""
+    for choice, factor in enumerate(FACTORS.tolist()):
+        slot, rest = divmod(number * factor % members.space, members.each)
+        if members.marks[slot] == 1 + 3 * rest + choice:
+            return code_at(members.places, slot, members.place_bits)
+    return None
+
+
+@given(st.integers(1, 3000), st.floats(0, 1), st.integers(0, 2**32))
+def test_members_are_found_and_no_others(count: int, share: float, seed: int) -> None:
+    ids = np.random.default_rng(seed).permutation(count)[: 1 + int(share * (count - 1))]
+    members = Members.of(ids, count)
+    found = [place_of(members, number) for number in range(count)]
+    assert [found[number] for number in ids.tolist()] == list(range(len(ids)))
+    assert sum(place is not None for place in found) == len(ids)
+
+
+def test_members_take_some_three_bytes_each() -> None:
+    members = Members.of(np.arange(0, 1 << 20, 16), 1 << 20)  # 65536 of 2^20 ids
+    assert members.marks.dtype == np.uint8
+    assert members.nbytes < 3.6 * 65536
 
 
 def code_at(words: NDArray[Any], place: int, bits: int) -> int:
@@ -118,7 +146,7 @@ def test_packed_codes_give_the_rows(name: str) -> None:
     field = FIELDS[name]()
     for alone in (True, False):
         plan = packed_plan(field, alone)
-        assert alone or plan.places is None
+        assert alone or plan.places is plan.members is None
         assert not plan.rows[:2].any()
         np.testing.assert_allclose(read_packed(plan), field.decode(), rtol=1e-5, atol=1e-6)
 
@@ -131,6 +159,7 @@ def test_the_cases_differ() -> None:
     assert FIELDS["axes similar, few bits"]().layout.any_ordered
     assert FIELDS["raw"]().codec == "raw"
     assert packed_plan(FIELDS["axes kept"](), True).places is not None
+    assert packed_plan(FIELDS["axes kept, few bits"](), True).members is not None
 
 
 def test_rows_as_sums_are_smaller() -> None:

@@ -51,7 +51,7 @@ def export(
         console().print(_table(written))
         typer.echo(
             f"tables {decimal(written.original_nbytes)} before, {decimal(written.nbytes)} after, "
-            f"ratio {written.compression_ratio:.1f}"
+            f"ratio {written.compression_ratio:.1f} (of the artifact: {written.artifact_ratio:.1f})"
         )
         for table in written.tables:
             if table.kept_for:

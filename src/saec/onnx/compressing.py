@@ -58,10 +58,13 @@ class Rewritten:
 
     tables: those that were replaced.
     nbytes: of all that is stored in their place, and of tables that had to stay.
+    artifact_ratio: the compression ratio of what took their place, outside of the model; it is
+        higher than :attr:`compression_ratio`, since standard operators read wider codes.
     """
 
     tables: tuple[TableReport, ...]
     nbytes: int
+    artifact_ratio: float
 
     @property
     def original_nbytes(self) -> int:
@@ -145,7 +148,7 @@ def compress(
     for table, field in replaced.items():
         _check_shape(chosen[table], field, source)
     rewriting = _run(loaded, chosen, replaced, packed, source)
-    report = _report(source, chosen, replaced, rewriting)
+    report = _report(source, chosen, replaced, rewriting, result.compression_ratio)
     save(loaded, source, target)
     return report
 
@@ -181,6 +184,7 @@ def _report(
     uses: Mapping[str, TableUse],
     replaced: Mapping[str, CompressedField],
     rewriting: Rewriting,
+    artifact_ratio: float,
 ) -> Rewritten:
     found = []
     for name, use in uses.items():
@@ -190,7 +194,7 @@ def _report(
     stores = {id(store): store for store in rewriting.stores.values()}
     size = sum(store.nbytes for store in stores.values())
     size += sum(table.original_nbytes for table in found if table.kept_for)
-    return Rewritten(tuple(found), size)
+    return Rewritten(tuple(found), size, artifact_ratio)
 
 
 def _matched(

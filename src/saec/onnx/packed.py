@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -12,6 +12,7 @@ from saec.bits.packing import bits_for
 from saec.format.clustered_field import ClusteredField
 from saec.format.compressed_field import CompressedField
 from saec.format.tiered_field import TieredField
+from saec.onnx.members import MOST_IDS, Members
 from saec.onnx.tiers import DistinctRows, by_rank, distinct_rows, partial_rows, ranks_of, tiers_of
 from saec.onnx.word_packing import pack_words, words_for
 
@@ -47,8 +48,8 @@ class Packed:
     """Row of an id: the sum of one row for each group of its segment.
 
     The first two of ``rows`` are zeros, for groups that a segment has not. ``segment_of`` (blocks,)
-    tells the segment of each 64 ids. With ``places``, a ``Packed`` of its own without rows, ids are
-    the places that it gives.
+    tells the segment of each 64 ids. With ``places``, ids are the places that these give, with
+    ``members`` the places of those, and, of all others, ids after ``members_end``.
     """
 
     count: int
@@ -57,11 +58,14 @@ class Packed:
     segments: tuple[WordSegment, ...]
     segment_of: NDArray[np.uint8]
     places: NDArray[np.uint64] | None = None
+    members: Members | None = None
+    members_end: int = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         places = 0 if self.places is None else self.places.nbytes
+        places += 0 if self.members is None else self.members.nbytes
         return self.rows.nbytes + self.words.nbytes + self.segment_of.nbytes + places
 
     @property
@@ -78,7 +82,8 @@ class Packed:
 def packed_plan(field: CompressedField, alone: bool) -> Packed:
     """The smallest plan with codes of any width.
 
-    Without ``places``, unless the table is ``alone``: those can not be shared with others.
+    Without ``places`` and ``members``, unless the table is ``alone``: those can not be shared with
+    others.
     """
     if isinstance(field, ClusteredField):
         return _one_segment(field.codebook.values, field.codes.unpack().astype(np.uint64))
@@ -94,8 +99,25 @@ def packed_plan(field: CompressedField, alone: bool) -> Packed:
         return alike
     base = _packed_tiers(field, tiers)
     places = pack_words(ranks.astype(np.uint64), base.place_bits)
-    by_place = Packed(base.count, base.rows, base.words, base.segments, base.segment_of, places)
-    return min(alike, by_place, key=lambda plan: plan.nbytes)
+    ways = [alike, replace(base, places=places)]
+    if len(tiers) > 1 and field.vocab_size < MOST_IDS:
+        ways.append(_by_members(field, tiers, ranks))
+    return min(ways, key=lambda plan: plan.nbytes)
+
+
+def _by_members(field: TieredField, tiers: list[DistinctRows], ranks: NDArray[np.int64]) -> Packed:
+    """Ids before the last tier are looked for; the codes of that one stand by id."""
+    *before, last = tiers
+    end, in_tail = last.first, ranks >= last.first
+    places = ranks[in_tail] - end
+    codes, keys = np.zeros(len(ranks), np.int64), None
+    codes[in_tail] = last.codes[places]
+    if last.keys is not None:
+        keys = np.zeros(len(ranks), np.uint64)
+        keys[in_tail] = last.keys[places]
+    plan = _packed_tiers(field, [*before, DistinctRows(end, keys, codes, last.samples)])
+    members = Members.of(np.argsort(ranks)[:end], len(ranks))
+    return replace(plan, members=members, members_end=end)
 
 
 def _one_segment(rows: NDArray[np.float32], codes: NDArray[np.uint64]) -> Packed:
@@ -127,7 +149,7 @@ def _packed_tiers(field: TieredField, tiers: list[DistinctRows]) -> Packed:
         rows += tables
         row_count += sum(len(table) for table in tables)
         word_count += len(words[-1])
-    blocks = -(-field.vocab_size // BLOCK_ROWS)
+    blocks = -(-(tiers[-1].first + len(tiers[-1].codes)) // BLOCK_ROWS)
     segment_of = field.layout.tier_of(np.arange(blocks) * BLOCK_ROWS).astype(np.uint8)
     return Packed(
         field.vocab_size,

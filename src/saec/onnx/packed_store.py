@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from saec.onnx.initializers import Store, firsts
+from saec.onnx.members import FACTORS, Members
 from saec.onnx.node_builder import Builder
 from saec.onnx.packed import BLOCK_ROWS, Group, Packed, WordSegment
 from saec.onnx.word_packing import WORD_BITS, codes_per_word
@@ -25,7 +26,7 @@ class PackedStore(Store):
 
     Args:
         builder: takes the arrays.
-        plans: by table; with ``places`` only if it is the only one.
+        plans: by table; with ``places`` or ``members`` only if it is the only one.
         dtype: of what lookups give; rows are float32, for sums of them.
     """
 
@@ -49,9 +50,13 @@ class PackedStore(Store):
         }
         if len(segments) > 1 or self._groups > 1:
             arrays["segments"] = segment_of.astype(np.min_scalar_type(len(segments) - 1))
+        self._members, self._members_end = each[0].members, each[0].members_end
         self._place_bits = each[0].place_bits
         if each[0].places is not None:
             arrays["places"] = each[0].places
+        if self._members is not None:
+            arrays |= {"marks": self._members.marks, "places": self._members.places}
+            self._place_bits = self._members.place_bits
         self._arrays = {role: builder.array(role, array) for role, array in arrays.items()}
         self._facts = _facts_of(segments, self._groups)
         self._bytes = sum(array.nbytes for array in (*arrays.values(), *self._facts.values()))
@@ -64,23 +69,53 @@ class PackedStore(Store):
     def rows(self, builder: Builder, ids: str, names: Sequence[str], rank_after: int) -> str:
         """See :class:`Store`."""
         place = ids
-        if "places" in self._arrays:
-            bits = self._place_bits
-            each = builder.number(codes_per_word(bits))
-            at = builder.op("Div", ids, each)
-            slot = builder.op("Sub", ids, builder.op("Mul", at, each))
-            word = self._numbers(builder, self._arrays["places"], at, ids)
-            used = builder.op("Mul", slot, builder.number(bits))
-            word = _shift(builder, "RIGHT", word, builder.cast(used, TensorProto.UINT64))
-            around = builder.number(WORD_BITS - bits, np.uint64)
-            word = _shift(builder, "RIGHT", _shift(builder, "LEFT", word, around), around)
-            place = builder.cast(word, TensorProto.INT64)
+        if self._members is not None:
+            place = self._place_of(builder, self._members, ids)
+        elif "places" in self._arrays:
+            place = self._place_at(builder, ids)
         index = self._index(builder, place, names, rank_after)
         index = self._checked(builder, ids, index, self._of(names, self.counts, rank_after))
         rows = builder.op("Gather", self._arrays["rows"], index)
         if self._groups > 1:
             rows = builder.op("ReduceSum", rows, builder.number([0]), keepdims=0)
         return rows if self._dtype == TensorProto.FLOAT else builder.cast(rows, self._dtype)
+
+    def _place_at(self, builder: Builder, index: str) -> str:
+        """The packed place at an index."""
+        bits = self._place_bits
+        each = builder.number(codes_per_word(bits))
+        at = builder.op("Div", index, each)
+        slot = builder.op("Sub", index, builder.op("Mul", at, each))
+        word = self._numbers(builder, self._arrays["places"], at, index)
+        used = builder.op("Mul", slot, builder.number(bits))
+        word = _shift(builder, "RIGHT", word, builder.cast(used, TensorProto.UINT64))
+        around = builder.number(WORD_BITS - bits, np.uint64)
+        word = _shift(builder, "RIGHT", _shift(builder, "LEFT", word, around), around)
+        return builder.cast(word, TensorProto.INT64)
+
+    def _place_of(self, builder: Builder, members: Members, ids: str) -> str:
+        """See :class:`~saec.onnx.members.Members`: its place if the id is one, else after them.
+
+        The three choices stand along a new first axis. At most one slot has the id.
+        """
+        flat = builder.op("Reshape", ids, builder.number([-1]))
+        mixed = builder.op("Mul", flat, builder.number(FACTORS[:, None]))
+        mixed = builder.op("Mod", mixed, builder.number(members.space))
+        each = builder.number(members.each)
+        slot = builder.op("Div", mixed, each)
+        rest = builder.op("Sub", mixed, builder.op("Mul", slot, each))
+        mark = builder.op("Mul", rest, builder.number(3))
+        mark = builder.op("Add", mark, builder.number([[1], [2], [3]]))
+        found = self._numbers(builder, self._arrays["marks"], slot, slot)
+        right = builder.op("Equal", builder.cast(found, TensorProto.INT64), mark)
+        one = builder.number(1)
+        found = builder.op("Where", right, builder.op("Add", slot, one), builder.number(0))
+        found = builder.op("ReduceSum", found, builder.number([0]), keepdims=0)
+        nearest = builder.op("Max", builder.op("Sub", found, one), builder.number(0))
+        place = self._place_at(builder, nearest)
+        after = builder.op("Add", flat, builder.number(self._members_end))
+        place = builder.op("Where", builder.op("Equal", found, builder.number(0)), after, place)
+        return builder.op("Reshape", place, builder.op("Shape", ids))
 
     def _index(self, builder: Builder, ids: str, names: Sequence[str], rank_after: int) -> str:
         """Rows of all groups, along a new first axis if there are several.

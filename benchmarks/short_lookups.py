@@ -2,15 +2,19 @@
 
     python benchmarks/short_lookups.py --json short.json
     python benchmarks/short_lookups.py --rows 100000 --repeats 3 --no-compile
+    python benchmarks/short_lookups.py --compiled --batches 1 128
 
 Tables are those of lookup.py, 1 M rows of dim 16; ids are Zipf. With ``torch.compile`` a small
-network reads 26 tables by ``FieldEmbeddings``: as it is, compiled as a whole, and compiled but for
-its lookups. All take turns in one run, on one thread.
+network reads 26 tables of a tenth of the rows, by a module each or by ``FieldEmbeddings``, eager
+and compiled; ``--compiled`` does this alone, and takes processor time, which other programs disturb
+less. All take turns in one run, on one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import cycle
@@ -76,7 +80,7 @@ def timed(
 
 
 class Network(nn.Module):
-    """Lookups of all fields, and two layers."""
+    """Lookups of all fields, a factorization machine and two layers, as users build them."""
 
     def __init__(self, lookups: nn.Module) -> None:
         super().__init__()
@@ -84,34 +88,55 @@ class Network(nn.Module):
         self.layers = nn.Sequential(nn.Linear(FIELDS * DIM, 64), nn.ReLU(), nn.Linear(64, 1))
 
     def forward(self, ids: Tensor) -> Any:
-        return self.layers(self.lookups(ids).flatten(1))
+        rows = self.lookups(ids)
+        pairs = 0.5 * (rows.sum(1).square() - rows.square().sum(1)).sum(1)
+        return self.layers(rows.flatten(1)).squeeze(1) + pairs
 
 
-class Apart(nn.Module):
-    """Lookups that torch.compile leaves alone."""
+class Columns(nn.Module):
+    """One module for each column of ids."""
 
-    def __init__(self, lookups: nn.Module) -> None:
+    def __init__(self, modules: list[nn.Module]) -> None:
         super().__init__()
-        self.lookups = lookups
+        self.tables = nn.ModuleList(modules)
 
-    @torch.compiler.disable
     def forward(self, ids: Tensor) -> Any:
-        return self.lookups(ids)
+        return torch.stack([table(ids[:, i]) for i, table in enumerate(self.tables)], dim=1)
 
 
 def networks(rows: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Each eager and compiled."""
     rng = np.random.default_rng(0)
     kinds = (tables.USERS, tables.CROSSES)
-    fields = {
-        f"field{number}": module_of(tables.tiered(rng, rows, DIM, kinds[number % 2]))
-        for number in range(FIELDS)
+    compressed = [
+        module_of(tables.tiered(rng, rows, DIM, kinds[number % 2])) for number in range(FIELDS)
+    ]
+    together = FieldEmbeddings({f"field{i}": module for i, module in enumerate(compressed)})
+    eager = {
+        "nn.Embedding": Network(Columns([nn.Embedding(rows, DIM) for _ in range(FIELDS)])),
+        "modules": Network(Columns(compressed)),
+        "FieldEmbeddings": Network(together),
     }
-    lookups = FieldEmbeddings(fields)
-    return {
-        "eager": Network(lookups),
-        "compiled": torch.compile(Network(lookups), fullgraph=True),
-        "compiled but for lookups": torch.compile(Network(Apart(lookups))),
-    }
+    found: dict[str, Callable[[Tensor], Tensor]] = dict(eager)
+    for name, network in eager.items():
+        found[f"{name}, compiled"] = torch.compile(network, fullgraph=True, dynamic=False)
+    return found
+
+
+def processor_times(
+    rivals: Mapping[str, Callable[[Tensor], Tensor]], ids: list[Tensor], repeats: int
+) -> dict[str, float]:
+    """Microseconds of processor time of a call of each rival, in turn: medians."""
+    calls = max(400 // (1 + len(ids[0]) // 8), 3)
+    found: dict[str, list[float]] = {name: [] for name in rivals}
+    for rival in rivals.values():
+        ask(rival, ids, 3)
+    for _ in range(repeats):
+        for name, rival in rivals.items():
+            start = time.process_time()
+            ask(rival, ids, calls)
+            found[name].append(1e6 * (time.process_time() - start) / calls)
+    return {name: statistics.median(times) for name, times in found.items()}
 
 
 def main() -> None:
@@ -119,21 +144,23 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--compiled", action="store_true", help="the networks alone")
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 128, 4096])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {"machine": machine(), "lookups": {}, "networks": {}}
     with torch.inference_mode():
-        rivals = modules(options.rows)
-        for size in SIZES:
+        rivals = {} if options.compiled else modules(options.rows)
+        for size in () if options.compiled else SIZES:
             ids = batches(options.rows, (size,))
             found["lookups"][size] = timed(rivals, ids, options.repeats)
             print(f"{size} ids, us:", _text(found["lookups"][size]), flush=True)
-        for size in () if options.no_compile else (1, 128):
+        for size in () if options.no_compile else options.batches:
             ids = batches(options.rows // 10, (size, FIELDS))
             torch.compiler.reset()
             rivals = networks(options.rows // 10)
-            found["networks"][size] = timed(rivals, ids, options.repeats)
+            found["networks"][size] = processor_times(rivals, ids, options.repeats)
             print(f"{FIELDS} fields, batch {size}, us:", _text(found["networks"][size]), flush=True)
     if options.json:
         write_json(options.json, found)

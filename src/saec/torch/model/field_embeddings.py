@@ -13,6 +13,7 @@ from torch.nn.modules import module as hooked
 
 import saec._native as _native
 from saec.format.native_lookup import RowRun
+from saec.torch.lookup.opaque_calls import look_up, new_number, opaque, readable
 from saec.torch.lookup.operator import DTYPES, Prepared
 from saec.torch.lookup.recorded_calls import leaf, recorded
 from saec.torch.lookup.run_reader import RunReader
@@ -33,6 +34,7 @@ class FieldEmbeddings(nn.ModuleDict):
     def __init__(self, modules: dict[str, nn.Module] | None = None) -> None:
         super().__init__(modules)
         self._together: _Together | None = None
+        self._number = new_number(self)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Vectors (n, fields, dim) of ``ids (n, fields)``, whose columns are in the fields' order.
@@ -45,7 +47,10 @@ class FieldEmbeddings(nn.ModuleDict):
         node: Tensor | None = leaf(self, [ids])
         if node is not None:
             return node
-        if not is_dynamo_compiling() and (together := self._together) is not None:
+        if is_dynamo_compiling():
+            if (sample := self._sample(ids)) is not None and opaque(self._number):
+                return look_up(self._number, sample, ids)
+        elif (together := self._together) is not None:
             rows = together.rows(ids, modules)
             if rows is not None:
                 return rows
@@ -54,6 +59,33 @@ class FieldEmbeddings(nn.ModuleDict):
         if not (torch.is_grad_enabled() or recorded()):
             self._together = _together(tuple(modules.values()))
         return torch.stack(found, dim=1)
+
+    def _sample(self, ids: Tensor) -> Tensor | None:
+        """In traced code: numbers of the device, dtype and width of all vectors, if the call may be
+        one operator of the graph; else None."""
+        modules = self._modules.values()
+        if ids.dim() != 2 or ids.shape[1] != len(modules):
+            return None
+        first: Tensor | None = None
+        compressed = False
+        for module in modules:
+            if type(module) is CompressedEmbedding:
+                sample, compressed = module.table.sample, True
+            elif type(module) is nn.Embedding:
+                sample = module.weight
+            else:
+                return None
+            first = sample if first is None else first
+            if not readable(ids, sample) or sample.dtype != first.dtype:
+                return None
+            if sample.shape[-1] != first.shape[-1]:
+                return None
+        learns = torch.is_grad_enabled() and any(part.requires_grad for part in self.parameters())
+        return first if compressed and not learns else None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._number = new_number(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_together": None}

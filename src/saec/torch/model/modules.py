@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
+from saec.torch.lookup.opaque_calls import look_up, look_up_bags, new_number, opaque, readable
 from saec.torch.lookup.recorded_calls import leaf, recorded, refuse_scripting
 from saec.torch.table.base import CompressedTable
 from saec.torch.table.decoded import DecodedWeight
@@ -26,6 +28,22 @@ class _CompressedModule(nn.Module):
         self.embedding_dim = table.dim
         self.padding_idx = padding_idx
         self.sparse = sparse  # of the plain module; a compressed table's gradients are dense
+        self._number = new_number(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._number = new_number(self)
+
+    def _opaque(self, ids: Tensor, weights: Tensor | None = None) -> bool:
+        """In traced code: whether the call may be one operator of the graph."""
+        if not readable(ids, self.table.sample):
+            return False
+        if torch.is_grad_enabled() and (
+            any(parameter.requires_grad for parameter in self.table.parameters())
+            or (weights is not None and weights.requires_grad)
+        ):
+            return False
+        return bool(opaque(self._number))
 
     def decode(self) -> Tensor:
         """The whole table, (num_embeddings, embedding_dim), detached."""
@@ -65,7 +83,10 @@ class CompressedEmbedding(_CompressedModule):
             IdError: see :meth:`CompressedTable.forward`.
         """
         table: Any = self._modules["table"]  # found sooner than as an attribute
-        if not is_dynamo_compiling() and (shortcut := table.prepared.shortcut) is not None:
+        if is_dynamo_compiling():
+            if self._opaque(input):
+                return look_up(self._number, table.sample, input)
+        elif (shortcut := table.prepared.shortcut) is not None:
             rows: Tensor | None = shortcut.rows(input)
             if rows is not None:
                 return rows
@@ -105,6 +126,8 @@ class CompressedEmbeddingBag(_CompressedModule):
         Raises:
             IdError: see :meth:`CompressedTable.forward`.
         """
+        if is_dynamo_compiling() and self._opaque(input, per_sample_weights):
+            return self._one_node(input, offsets, per_sample_weights)
         node: Tensor | None = leaf(self, [input, offsets, per_sample_weights])
         if node is not None:
             return node
@@ -116,6 +139,18 @@ class CompressedEmbeddingBag(_CompressedModule):
             self.include_last_offset,
             self.padding_idx,
         )
+
+    def _one_node(
+        self,
+        ids: Tensor,
+        offsets: Tensor | None,
+        weights: Tensor | None,
+    ) -> Tensor:
+        """The call as one operator of a graph."""
+        bags = ids.shape[0]
+        if offsets is not None:
+            bags = offsets.shape[0] - int(self.include_last_offset)
+        return look_up_bags(self._number, self.table.sample, ids, offsets, weights, bags)
 
     def extra_repr(self) -> str:
         """Sizes and mode, for ``print(model)``."""

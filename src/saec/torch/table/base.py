@@ -45,13 +45,18 @@ class CompressedTable(nn.Module):
 
     @property
     @abstractmethod
-    def dim(self) -> int:
-        """Width of a row."""
+    def sample(self) -> Tensor:
+        """One of the parameters: on the device and of the dtype and width that rows have."""
 
     @property
-    @abstractmethod
+    def dim(self) -> int:
+        """Width of a row."""
+        return self.sample.shape[-1]
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of a row."""
+        return self.sample.dtype
 
     @property
     @abstractmethod

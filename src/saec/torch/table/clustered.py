@@ -96,6 +96,12 @@ class ClusteredTable(LearnedTable):
         return [self.codebook, own["codes"], own["layout"]]
 
     @property
+    def sample(self) -> Tensor:
+        """See :class:`CompressedTable`."""
+        sample: Any = self._parameters["codebook"]  # sooner than as an attribute, and in graphs too
+        return sample  # type: ignore[no-any-return]
+
+    @property
     def summary(self) -> str:
         """Widths of codes and size of the codebook."""
         bits = "+".join(str(segment.run.code_bits) for segment in self.segments)

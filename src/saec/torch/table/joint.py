@@ -60,14 +60,9 @@ class JointTable(CompressedTable):
         self.register_buffer("layout", torch.tensor(self._firsts, device=like.device))
 
     @property
-    def dim(self) -> int:
-        """Width of a row."""
-        return self._parts[0].dim
-
-    @property
-    def dtype(self) -> torch.dtype:
+    def sample(self) -> Tensor:
         """See :class:`CompressedTable`."""
-        return self._parts[0].dtype
+        return self._parts[0].sample
 
     @property
     def _layout(self) -> Tensor:

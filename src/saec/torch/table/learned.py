@@ -60,16 +60,6 @@ class LearnedTable(CompressedTable):
         """
 
     @property
-    def dim(self) -> int:
-        """Width of a row."""
-        return self.reader.dim(self.tensors)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See :class:`CompressedTable`."""
-        return self.reader.dtype(self.tensors)
-
-    @property
     def _layout(self) -> Tensor:
         return self.reader.columns
 

@@ -94,6 +94,12 @@ class TieredTable(LearnedTable):
         return [tensor for tensor in found if tensor is not None]
 
     @property
+    def sample(self) -> Tensor:
+        """See :class:`CompressedTable`."""
+        sample: Any = self._parameters["mean"]  # sooner than as an attribute, and in graphs too
+        return sample  # type: ignore[no-any-return]
+
+    @property
     def summary(self) -> str:
         """Sizes of what is stored."""
         return f"tiers={len(self.parts.tiers)}, axes={self.parts.rank}, bytes={len(self.codes)}"

@@ -174,9 +174,9 @@ class Comparison:
         found = replace(measured, value=measured.value + harm)
         if self._residuals is None:
             return found
-        logits = self._residuals.logits
-        mean, error = self._residuals.first_order(torch.cat(after) - logits)
-        explained = float(_kl(logits, torch.cat(after)).mean()) + mean + harm
+        before, now = self._residuals.logits, torch.cat(after)
+        mean, error = self._residuals.first_order(now - before)
+        explained = float(_kl(before, now).mean()) + mean + harm
         return replace(found, explained=explained, explained_error=error)
 
     def _grown(self, before: _Compared, now: _Compared) -> Tensor:
@@ -188,10 +188,8 @@ class Comparison:
         return now.log_losses() - before.log_losses()
 
     def unknown_keys(self, fields: Iterable[Field], metrics: LossMetrics) -> None:
-        """Add to every increase what keys without an id lose in ``fields``, which no batch shows.
-
-        It is known to second order, from the share of such keys and the ``metrics``.
-        """
+        """Add to every increase what keys without an id lose in ``fields``, which no batch shows:
+        to second order, from the share of such keys and the ``metrics``."""
         shares = {own.name: own.keys.unseen_share for own in fields if own.keys is not None}
         self._unknown = {name: (share, metrics[name]) for name, share in shares.items()}
 

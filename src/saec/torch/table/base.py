@@ -46,7 +46,7 @@ class CompressedTable(nn.Module):
     @property
     @abstractmethod
     def sample(self) -> Tensor:
-        """One of the parameters: on the device and of the dtype and width that rows have."""
+        """A tensor on the device and of the dtype and width that rows have."""
 
     @property
     def dim(self) -> int:

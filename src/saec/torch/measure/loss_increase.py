@@ -174,9 +174,9 @@ class Comparison:
         found = replace(measured, value=measured.value + harm)
         if self._residuals is None:
             return found
-        before, now = self._residuals.logits, torch.cat(after)
-        mean, error = self._residuals.first_order(now - before)
-        explained = float(_kl(before, now).mean()) + mean + harm
+        plain, compressed = self._residuals.logits, torch.cat(after)
+        mean, error = self._residuals.first_order(compressed - plain)
+        explained = float(_kl(plain, compressed).mean()) + mean + harm
         return replace(found, explained=explained, explained_error=error)
 
     def _grown(self, before: _Compared, now: _Compared) -> Tensor:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from saec.bits.elias_fano import starts_bytes
 from saec.codecs.axes.candidates import TierRows, measure_tier, sampled_shares
-from saec.codecs.axes.offers import Offer, TierOffers
-from saec.codecs.axes.quantizer import Coder
+from saec.codecs.axes.quantizer import Coder, Offer, TierOffers
 
 
 def measured(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from saec.clustering.columns import measure_columns
+from saec.clustering.scalar import measure_columns
 from saec.codecs.axes.quantizer import evenly_spaced, within_float16
 from saec.codecs.axes.symbols import grid_coder
 

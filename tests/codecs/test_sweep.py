@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from saec.codecs.axes.lagrangian import Layered, sweep
-from saec.codecs.axes.offers import Offer, TierOffers
-from saec.codecs.axes.quantizer import Coder
+from saec.codecs.axes.quantizer import Coder, Offer, TierOffers
 from saec.format.code_part import CodePart
 
 Point = tuple[float, float]

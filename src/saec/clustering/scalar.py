@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,21 @@ from numpy.typing import NDArray
 import saec._native as _native
 from saec.errors import FieldError, OptionError
 
-__all__ = ["Scalars", "cluster_scalars", "nearest_scalars", "scalar_codebooks"]
+__all__ = [
+    "MeasuredColumn",
+    "Scalars",
+    "cluster_scalars",
+    "measure_columns",
+    "nearest_scalars",
+    "scalar_codebooks",
+]
 
 # Dynamic programming takes time in proportion to clusters x runs (x log runs), and finds the exact
 # optimum if every distinct value is a run. With eight runs for each of the most clusters,
 # iterations over the values come within a per cent of it.
-RUNS_PER_CLUSTER = 8
-LEAST_RUNS = 512
+_RUNS_PER_CLUSTER = 8
+_LEAST_RUNS = 512
+_BLOCK_VALUES = 1 << 22  # of columns that are sorted at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +138,7 @@ def nearest_scalars(
 
 def _split(scalars: Scalars, clusters: int) -> NDArray[np.int64]:
     """Borders (runs + 1,) of runs that clusters are put together from."""
-    limit = max(RUNS_PER_CLUSTER * clusters, LEAST_RUNS)
+    limit = max(_RUNS_PER_CLUSTER * clusters, _LEAST_RUNS)
     borders = np.empty(min(limit, scalars.count) + 1, np.int64)
     runs = _native.split_scalars(*_parts(scalars), borders)
     return borders[: runs + 1]
@@ -145,3 +153,86 @@ def _refine(scalars: Scalars, borders: NDArray[np.int64]) -> NDArray[np.float64]
 
 def _parts(scalars: Scalars) -> tuple[NDArray[np.float32], NDArray[np.float64], float]:
     return scalars.values, scalars.sums, scalars.centre
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredColumn:
+    """What codes of one column leave of its weighted squares.
+
+    nothing: with the value 0 for all rows; mean: the weighted mean as float16 holds it, and
+    mean_left with it; tables: of each size the values (size,) float32 that float16 holds,
+    ascending, the last one repeated if there are fewer; table_left: with each; grids: offset and
+    step of each (grids, 2) float32 that float16 holds; grid_left: with each, infinite if float16
+    cannot space it. All but ``nothing`` mean nothing where that is 0.
+    """
+
+    nothing: float
+    mean: float
+    mean_left: float
+    tables: tuple[NDArray[np.float32], ...]
+    table_left: NDArray[np.float64]
+    grids: NDArray[np.float32]
+    grid_left: NDArray[np.float64]
+
+
+def measure_columns(
+    coordinates: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    sizes: Sequence[int],
+    grid_bits: Sequence[int],
+) -> Iterator[MeasuredColumn]:
+    """Measure codes of each column of ``coordinates`` (m, columns) with ``weights`` (m,).
+
+    Tables are those of :func:`scalar_codebooks`, one for each of ``sizes``. A grid of
+    2 ** bits even steps, one for each of ``grid_bits``, spans the range of the rows that have
+    weight, or a part of it about the mean if that leaves less: a few rows far out must not space
+    all others.
+
+    Raises:
+        FieldError: a coordinate is not finite.
+    """
+    rows, axes = coordinates.shape
+    block = max(1, _BLOCK_VALUES // max(rows, 1))
+    for first in range(0, axes, block):
+        columns = np.ascontiguousarray(coordinates[:, first : first + block].T)
+        yield from _measured(columns, weights, sizes, grid_bits)
+
+
+def _measured(
+    columns: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    sizes: Sequence[int],
+    grid_bits: Sequence[int],
+) -> Iterator[MeasuredColumn]:
+    if not np.isfinite(columns).all():
+        raise FieldError("scalars must be finite")
+    axes, grids = len(columns), len(grid_bits)
+    values = np.zeros((axes, 1 + sum(sizes)), np.float32)
+    left = np.zeros((axes, 2 + len(sizes)))
+    spaced, grid_left = np.zeros((axes, 2 * grids), np.float32), np.full((axes, grids), np.inf)
+    _native.measure_columns(
+        columns,
+        weights,
+        np.argsort(columns, axis=1),
+        np.array(sizes, np.int64),
+        np.array(grid_bits, np.int64),
+        _RUNS_PER_CLUSTER,
+        _LEAST_RUNS,
+        values,
+        left,
+        spaced,
+        grid_left,
+    )
+    ends = np.cumsum([1, *sizes])
+    for own, own_left, own_grids, own_grid_left in zip(
+        values, left, spaced, grid_left, strict=True
+    ):
+        yield MeasuredColumn(
+            float(own_left[0]),
+            float(own[0]),
+            float(own_left[1]),
+            tuple(np.split(own, ends)[1:-1]),
+            own_left[2:],
+            own_grids.reshape(grids, 2),
+            own_grid_left,
+        )

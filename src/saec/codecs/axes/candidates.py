@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.bits.elias_fano import starts_bytes
-from saec.clustering.columns import measure_columns
 from saec.clustering.kmeans import kmeans
 from saec.clustering.points import ArrayPoints
-from saec.codecs.axes.offers import (
+from saec.clustering.scalar import measure_columns
+from saec.codecs.axes.quantizer import (
+    Coder,
     ColumnOffers,
     Offer,
     OfferNumbers,
@@ -22,7 +23,6 @@ from saec.codecs.axes.offers import (
     no_moves,
     sizes_of,
 )
-from saec.codecs.axes.quantizer import Coder
 from saec.codecs.axes.tier_slopes import JoinedMoves, Moves
 from saec.format.code_part import CodePart
 

@@ -143,7 +143,10 @@ class Axes:
         if slopes is not None:
             ways = [slopes.priced(way) for way in ways]
         found = layouts(field, ways, frame, keeps_ids(placing))
-        far = FarCosts([FarRows.of(s, row_map, frame, total) for s in whole.samples], frame.nats)
+        far = None
+        if row_map.reach is not None:
+            each = [FarRows.of(sample, row_map, frame, total) for sample in whole.samples]
+            far = FarCosts(each, frame.nats)
         numbers = {len(layered.ways) for layered in found}
         placings = {number: with_tiers(field, placing, number) for number in numbers}
         choices = [
@@ -158,7 +161,7 @@ class Axes:
         return [
             Option(
                 8 * _planned_bytes(field, choice),
-                (choice.layered.nats + moved + far.of(choice.layered)) * unit,
+                (choice.layered.nats + moved + (far.of(choice.layered) if far else 0.0)) * unit,
                 choice,
                 0.0 if slopes is None else slopes.error(choice.layered),
                 None if slopes is None else slopes.share,

@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.codecs.axes.offers import Offer, OfferNumbers, TierOffers
-from saec.codecs.axes.quantizer import Coder
+from saec.codecs.axes.quantizer import Coder, Offer, OfferNumbers, TierOffers
 
 __all__ = ["Layered", "Way", "sweep"]
 

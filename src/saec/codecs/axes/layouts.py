@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from saec.codecs.axes.candidates import TierRows, measure_tier, sampled_shares
 from saec.codecs.axes.lagrangian import Layered, Way, sweep
-from saec.codecs.axes.offers import TierOffers
 from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.quantizer import TierOffers
 from saec.codecs.axes.slope_costs import FieldSlopes
 from saec.format.tier_index import Order, TierIndex
 from saec.format.tier_layout import tier_bounds

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.lagrangian import Layered
-from saec.codecs.axes.offers import Offer, TierOffers
 from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.quantizer import Offer, TierOffers
 from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, JoinedMoves, Moves, slopes_of
 from saec.codecs.moments_and_samples import Survey
 from saec.streaming.scratch import Workspace

@@ -237,6 +237,14 @@ def test_tiers_with_vectors(cold: tuple[str, str], dim: int) -> None:
     check(cold_tiers(dim, cold, shuffled=True))
 
 
+def test_more_members_than_ranks_are_kept_of() -> None:
+    # Of the first level 262,144: ids of all tiers but the last two pass a second one.
+    slow = random_tiers(2_200_000, ["5", "4", "3", "3", "3", "2", "2", "1"], 8, 1, shuffled=True)
+    assert slow.tier_of is not None
+    ids = np.concatenate([np.flatnonzero(slow.tier_of == tier)[:6] for tier in range(8)])
+    check_rows(slow, ids)
+
+
 @pytest.mark.parametrize("last", ["6 2 0", "8 0 0", "6 2 0 0j2 0"])
 def test_parts_of_no_bits_at_the_end_of_the_codes(last: str) -> None:
     # The last row ends with a byte: eight bytes from there would be one more than there are.

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from saec.bits.codewords import Codewords, reversed_bits
+from saec.codecs.axes.code_lengths import code_lengths
 from saec.keys.building import build_function
 from saec.reference.experiment import write_json
 from saec.reference.machine import machine

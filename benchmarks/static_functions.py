@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from saec.bits.codewords import Codewords, reversed_bits
+from saec.codecs.axes.code_lengths import code_lengths
 from saec.keys.building import build_function
-from saec.keys.compressed_function import CompressedFunction
 from saec.reference.experiment import write_json
 from saec.reference.machine import machine
 
@@ -133,7 +134,6 @@ def fixed(library: ctypes.CDLL, count: int, bits: int, repeats: int) -> dict[str
 MIXTURES = {
     "normal": lambda rng, count: np.rint(rng.normal(50, 6, count)).astype(np.int64),
     "five_tiers": lambda rng, count: rng.choice(5, count, p=[0.5, 0.3, 0.15, 0.04, 0.01]),
-    "one_prevails": lambda rng, count: rng.choice(4, count, p=[0.95, 0.03, 0.01, 0.01]),
     "words": lambda rng, count: np.rint(rng.normal(0, 400, count)).astype(np.int64) + 5000,
 }
 
@@ -142,22 +142,25 @@ def coded(name: str, count: int, repeats: int) -> dict[str, Any]:
     """Symbols in a prefix code."""
     rng = np.random.default_rng(count)
     hashes = rng.integers(0, 2**64, count, dtype=np.uint64)
-    symbols = MIXTURES[name](rng, count)
-    shares = np.unique(symbols, return_counts=True)[1] / count
-    entropy = float(-(shares * np.log2(shares)).sum())
+    _, symbols, counts = np.unique(
+        MIXTURES[name](rng, count), return_inverse=True, return_counts=True
+    )
+    entropy = float(-(counts / count * np.log2(counts / count)).sum())
+    code = Codewords(code_lengths(counts.astype(np.float64), np.zeros(len(counts)), 1.0, 1.0))
+    lengths = code.lengths[symbols].astype(np.uint8)
+    values = reversed_bits(code.words())[symbols]
     start = time.process_time()
-    function = CompressedFunction.build(hashes, symbols, threads=1)
+    function = build_function(hashes, values, lengths, threads=1)
     seconds = time.process_time() - start
     asked = rng.choice(hashes, min(count * 4, MOST_ASKED))
     times = in_turn({"saec": lambda: function.lookup(asked, threads=1)}, repeats)
-    assert np.array_equal(function.lookup(hashes), symbols)
     return {
         "keys": count,
         "symbols": name,
         "entropy": round(entropy, 3),
         "bits_a_key": round(function.nbytes * 8 / count, 3),
         "over_entropy": round(function.nbytes * 8 / count / entropy, 4),
-        "filter_bits": function.others.fingerprint_bits if function.others else 0,
+        "over_codewords": round(function.nbytes * 8 / int(lengths.sum(dtype=np.int64)), 4),
         "build_us": round(seconds / count * 1e6, 3),
         "query_ns": least(times, len(asked)),
     }

@@ -235,7 +235,7 @@ def random_field(seed: int) -> tuple[KeyedField, NDArray[np.uint64]]:
         classes.append((first, *(grids + tables)[: rng.integers(0, 6)]))
         rows = int(rng.integers(1, 300))
         symbols.append([rng.integers(0, part.symbols, rows) for part in classes[number]])
-    layout = KeyedLayout(tuple(classes))
+    layout = KeyedLayout(tuple(classes), (24, 56)[seed % 2])
     roots = sum(parts[0].symbols for parts in classes)
     own = [roots if part == parts[0] else part.symbols for parts in classes for part in parts]
     bits = [int(count - 1).bit_length() for count in own]
@@ -267,8 +267,15 @@ STRINGS = ("hashes", "values", "lengths")
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_native_rows_are_the_documented_ones(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("windows", [False, True])
+def test_native_rows_are_the_documented_ones(
+    seed: int, windows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if windows:
+        monkeypatch.setattr("saec.keys.windows._MANY_KEYS", 1)
+        monkeypatch.setattr("saec.keys.windows._MANY_BITS", 1)
     field, hashes = random_field(seed)
+    assert (field.function.spread > 0) == windows
     saec.Compressed([field]).save(tmp_path / "f.saec")
     row = documented_reader()(tmp_path / "f.saec")["f"]
     unknown = np.random.default_rng(seed).integers(0, 1 << 64, 200, dtype=np.uint64)

@@ -2,12 +2,14 @@
 #include <nanobind/stl/string.h>
 
 #include <atomic>
+#include <bit>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include "bind/bindings.h"
+#include "keys/bucket_run.h"
 #include "keys/solve_blocks.h"
 #include "keys/read_strings.h"
 #include "keys/static_function.h"
@@ -74,16 +76,32 @@ std::vector<saec::ColumnStep> steps_of(const Matrix<uint32_t>& steps, uint32_t c
   return result;
 }
 
+BoundFunction bound_windows(Vector<uint8_t> bits, Vector<uint8_t> directory, uint64_t buckets,
+                            uint32_t fingerprint_bits, uint32_t value_bits, const Matrix<uint32_t>& steps,
+                            uint32_t spread) {
+  expect(spread <= saec::kMostSpread, "windows are too wide");
+  expect(steps.shape(0) == 0, "windows have no steps");
+  expect(std::has_single_bit(buckets) && buckets <= uint64_t{1} << saec::kMostBucketBits,
+         "the number of buckets is no power of two, or too large");
+  expect(directory.shape(0) == 8 * (buckets + 1), "buckets and directory differ in length");
+  saec::StaticFunction function{bits.data(), (bits.shape(0) - saec::kFunctionPadding) * 8,
+                                directory.data(), buckets, fingerprint_bits, value_bits, 0, {}};
+  function.spread = spread;
+  function.bucket_bits = static_cast<uint32_t>(std::countr_zero(buckets));
+  return {std::move(function), std::move(bits), std::move(directory)};
+}
+
 BoundFunction bound_function(Vector<uint8_t> bits, Vector<uint8_t> directory, uint64_t blocks,
                              uint32_t fingerprint_bits, uint32_t value_bits,
-                             Matrix<uint32_t> steps) {
+                             Matrix<uint32_t> steps, uint32_t spread) {
   expect(fingerprint_bits <= 64 && value_bits <= 64, "strings are too long");
   expect(bits.shape(0) >= saec::kFunctionPadding && bits.shape(0) < (size_t{1} << 60),
          "bits are too short or too long");
-  expect(blocks < (uint64_t{1} << 48) && directory.shape(0) == saec::directory_bytes(blocks),
-         "blocks and directory differ in length");
   const uint32_t columns = fingerprint_bits + value_bits;
   expect(columns > 0 || blocks == 0, "blocks hold nothing");
+  if (spread) return bound_windows(bits, directory, blocks, fingerprint_bits, value_bits, steps, spread);
+  expect(blocks < (uint64_t{1} << 48) && directory.shape(0) == saec::directory_bytes(blocks),
+         "blocks and directory differ in length");
   saec::StaticFunction function{bits.data(), (bits.shape(0) - saec::kFunctionPadding) * 8,
                                 directory.data(), blocks, fingerprint_bits, value_bits, 0,
                                 steps_of(steps, columns)};
@@ -116,30 +134,28 @@ void look_up(const BoundFunction& bound, Vector<uint64_t> hashes, OutVector<uint
 
 // How many keys of each block have values of 0, 1, ... bits. counts: OUT, zeros before.
 void count_lengths(Vector<uint64_t> hashes, Vector<uint8_t> lengths, uint64_t blocks,
-                   uint64_t first_block, OutMatrix<uint32_t> counts) {
+                   OutMatrix<uint32_t> counts) {
   expect(lengths.shape(0) == hashes.shape(0), "hashes and lengths differ in length");
   const size_t used = counts.shape(0), width = counts.shape(1);
   for (size_t i = 0; i < hashes.shape(0); ++i) {
-    const uint64_t block = saec::block_of(hashes.data()[i], blocks) - first_block;
+    const uint64_t block = saec::block_of(hashes.data()[i], blocks);
     expect(block < used && lengths.data()[i] < width, "a block or length is outside the counts");
     ++counts.data()[block * width + lengths.data()[i]];
   }
 }
 
-// Blocks [first_block, first_block + sizes.shape(0)) of a function.
+// All blocks of a function.
 class BlockRun {
  public:
-  BlockRun(const saec::FunctionKeys& keys, size_t count, uint64_t blocks, uint64_t first_block,
-           size_t block_count, const std::vector<saec::ColumnStep>& steps)
-      : keys_(keys), steps_(steps), starts_(block_count + 1), members_(count) {
+  BlockRun(const saec::FunctionKeys& keys, size_t count, size_t blocks,
+           const std::vector<saec::ColumnStep>& steps)
+      : keys_(keys), steps_(steps), starts_(blocks + 1), members_(count) {
     std::vector<uint32_t> block(count);
     for (size_t i = 0; i < count; ++i) {
-      const uint64_t at = saec::block_of(keys.hashes[i], blocks) - first_block;
-      expect(at < block_count, "a key is in no block of these");
-      block[i] = static_cast<uint32_t>(at);
-      ++starts_[at + 1];
+      block[i] = static_cast<uint32_t>(saec::block_of(keys.hashes[i], blocks));
+      ++starts_[block[i] + 1];
     }
-    for (size_t j = 0; j < block_count; ++j) starts_[j + 1] += starts_[j];
+    for (size_t j = 0; j < blocks; ++j) starts_[j + 1] += starts_[j];
     std::vector<size_t> next(starts_.begin(), starts_.end() - 1);
     for (size_t i = 0; i < count; ++i) members_[next[block[i]]++] = static_cast<uint32_t>(i);
   }
@@ -190,12 +206,9 @@ class BlockRun {
   std::mutex mutex_;
 };
 
-// Returns 0, 1 (two keys have one hash) or 2 (a block has too many keys), the two keys or the block, and
-// the blocks' bytes.
-nb::tuple solve_blocks(Vector<uint64_t> hashes, Vector<uint64_t> values, Vector<uint8_t> lengths,
-                       uint32_t fingerprint_bits, uint32_t value_bits, uint64_t blocks,
-                       uint64_t first_block, Matrix<uint32_t> steps, OutVector<uint32_t> sizes,
-                       int threads) {
+saec::FunctionKeys function_keys(const Vector<uint64_t>& hashes, const Vector<uint64_t>& values,
+                                 const Vector<uint8_t>& lengths, uint32_t fingerprint_bits,
+                                 uint32_t value_bits) {
   const size_t count = hashes.shape(0);
   expect(fingerprint_bits <= 64 && value_bits <= 64, "strings are too long");
   expect(count < (size_t{1} << 32), "too many keys in one call");
@@ -203,31 +216,65 @@ nb::tuple solve_blocks(Vector<uint64_t> hashes, Vector<uint64_t> values, Vector<
   expect(lengths.shape(0) == count || lengths.shape(0) == 0, "hashes and lengths differ in length");
   for (size_t i = 0; i < lengths.shape(0); ++i)
     expect(lengths.data()[i] <= value_bits, "a value is longer than the longest");
+  return {hashes.data(), value_bits ? values.data() : nullptr,
+          lengths.shape(0) ? lengths.data() : nullptr, fingerprint_bits, value_bits};
+}
+
+nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>> joined(const std::vector<std::vector<uint8_t>>& parts) {
+  size_t size = 0;
+  for (const auto& part : parts) size += part.size();
+  auto* all = new uint8_t[size ? size : 1];
+  nb::capsule owner(all, [](void* data) noexcept { delete[] static_cast<uint8_t*>(data); });
+  uint8_t* end = all;
+  for (const auto& part : parts) end = std::copy(part.begin(), part.end(), end);
+  return {all, {size}, owner};
+}
+
+// Returns 0, 1 (two keys have one hash) or 2 (a block has too many keys), the two keys or the block, and
+// the blocks' bytes.
+nb::tuple solve_blocks(Vector<uint64_t> hashes, Vector<uint64_t> values, Vector<uint8_t> lengths,
+                       uint32_t fingerprint_bits, uint32_t value_bits, uint64_t blocks,
+                       Matrix<uint32_t> steps, OutVector<uint32_t> sizes, int threads) {
+  const size_t count = hashes.shape(0);
+  const saec::FunctionKeys keys = function_keys(hashes, values, lengths, fingerprint_bits, value_bits);
   const auto layout = steps_of(steps, fingerprint_bits + value_bits);
   expect(!layout.empty(), "there is nothing to store");
-  const saec::FunctionKeys keys{hashes.data(), value_bits ? values.data() : nullptr,
-                                lengths.shape(0) ? lengths.data() : nullptr, fingerprint_bits,
-                                value_bits};
+  expect(blocks > 0 && sizes.shape(0) == blocks, "there is not one size for each block");
   std::unique_ptr<BlockRun> run;
-  size_t size = 0;
   {
     const WithoutGil released;
-    run = std::make_unique<BlockRun>(keys, count, blocks, first_block, sizes.shape(0), layout);
+    run = std::make_unique<BlockRun>(keys, count, blocks, layout);
     run->solve(key_threads(threads, count), sizes.data());
-    for (const auto& part : run->parts()) size += part.size();
   }
   if (run->outcome == BlockRun::Outcome::kSameHash)
     return nb::make_tuple(1, run->same_first, run->same_second, nb::none());
   if (run->outcome == BlockRun::Outcome::kTooMany)
-    return nb::make_tuple(2, first_block + run->failed, 0, nb::none());
-  auto* joined = new uint8_t[size ? size : 1];
-  nb::capsule owner(joined, [](void* data) noexcept { delete[] static_cast<uint8_t*>(data); });
-  size_t at = 0;
-  for (const auto& part : run->parts()) {
-    std::copy(part.begin(), part.end(), joined + at);
-    at += part.size();
+    return nb::make_tuple(2, run->failed, 0, nb::none());
+  return nb::make_tuple(0, 0, 0, joined(run->parts()));
+}
+
+// Solves buckets [first_bucket, first_bucket + sizes.shape(0)) of a function with windows. Returns as
+// solve_blocks(). sizes, seeds: OUT of each bucket.
+nb::tuple solve_buckets(Vector<uint64_t> hashes, Vector<uint64_t> values, Vector<uint8_t> lengths,
+                        uint32_t fingerprint_bits, uint32_t value_bits, uint32_t bucket_bits,
+                        uint64_t first_bucket, uint32_t spread, uint32_t extra, OutVector<uint64_t> sizes,
+                        OutVector<uint16_t> seeds, int threads) {
+  const size_t count = hashes.shape(0), buckets = sizes.shape(0);
+  const saec::FunctionKeys keys = function_keys(hashes, values, lengths, fingerprint_bits, value_bits);
+  expect(bucket_bits <= saec::kMostBucketBits && 0 < spread && spread <= saec::kMostSpread,
+         "there are no such windows");
+  expect(seeds.shape(0) == buckets, "sizes and seeds differ in length");
+  saec::BucketRun run(keys, count, {bucket_bits, first_bucket, buckets, spread, extra});
+  {
+    const WithoutGil released;
+    run.solve(used_threads(threads, buckets), sizes.data(), seeds.data());
   }
-  return nb::make_tuple(0, 0, 0, nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(joined, {size}, owner));
+  expect(run.outcome != saec::BucketRun::Outcome::kElsewhere, "a key is in no bucket of these");
+  if (run.outcome == saec::BucketRun::Outcome::kSameHash)
+    return nb::make_tuple(1, run.same_first, run.same_second, nb::none());
+  if (run.outcome == saec::BucketRun::Outcome::kUnsolved)
+    return nb::make_tuple(2, first_bucket + run.failed, 0, nb::none());
+  return nb::make_tuple(0, 0, 0, joined(run.parts()));
 }
 
 }  // namespace
@@ -238,13 +285,17 @@ void bind_keys(nb::module_& module) {
            nb::arg("known").noconvert(), nb::arg("threads") = 0, nb::arg("isa") = "auto");
   module.def("function_table", &bound_function, nb::arg("bits").noconvert(),
              nb::arg("directory").noconvert(), nb::arg("blocks"), nb::arg("fingerprint_bits"),
-             nb::arg("value_bits"), nb::arg("steps"));
+             nb::arg("value_bits"), nb::arg("steps"), nb::arg("spread") = 0);
   module.def("count_lengths", &count_lengths, nb::arg("hashes"), nb::arg("lengths"),
-             nb::arg("blocks"), nb::arg("first_block"), nb::arg("counts").noconvert());
+             nb::arg("blocks"), nb::arg("counts").noconvert());
   module.def("solve_blocks", &solve_blocks, nb::arg("hashes"), nb::arg("values"),
              nb::arg("lengths"), nb::arg("fingerprint_bits"), nb::arg("value_bits"),
-             nb::arg("blocks"), nb::arg("first_block"), nb::arg("steps"),
+             nb::arg("blocks"), nb::arg("steps"),
              nb::arg("sizes").noconvert(), nb::arg("threads") = 0);
+  module.def("solve_buckets", &solve_buckets, nb::arg("hashes"), nb::arg("values"),
+             nb::arg("lengths"), nb::arg("fingerprint_bits"), nb::arg("value_bits"),
+             nb::arg("bucket_bits"), nb::arg("first_bucket"), nb::arg("spread"), nb::arg("extra"),
+             nb::arg("sizes").noconvert(), nb::arg("seeds").noconvert(), nb::arg("threads") = 0);
   module.def("hash_integers", &hash_integers, nb::arg("keys"), nb::arg("hashes").noconvert(),
              nb::arg("seed"), nb::arg("threads") = 0);
   module.def("hash_strings", &hash_strings<int32_t>, nb::arg("data"),

@@ -27,16 +27,9 @@ inline uint64_t string_hash(uint64_t hash, uint32_t string) {
   return string ? scramble(hash + string * kScrambleStep) : hash;
 }
 
-inline uint64_t reversed_bits(uint64_t x) {
-  x = (x >> 1 & 0x5555555555555555ULL) | (x & 0x5555555555555555ULL) << 1;
-  x = (x >> 2 & 0x3333333333333333ULL) | (x & 0x3333333333333333ULL) << 2;
-  x = (x >> 4 & 0x0f0f0f0f0f0f0f0fULL) | (x & 0x0f0f0f0f0f0f0f0fULL) << 4;
-  return __builtin_bswap64(x);
-}
-
 // The bits of a string as its writer meant them, the first one highest.
-inline uint64_t string_word(uint64_t value, uint64_t asked) {
-  return reversed_bits(value ^ scramble(asked ^ kScrambleStep));
+inline uint64_t string_word(uint64_t word, uint64_t asked) {
+  return word ^ scramble(asked ^ kScrambleStep);
 }
 
 // A canonical prefix code, read from the highest bit of a word on.
@@ -146,8 +139,8 @@ class KeyedReader {
 
   void start(const uint64_t* hashes, size_t count, float* rows, int32_t* classes) {
     waiting_.clear();
-    look_up(function_, read_, hashes, count, [&](size_t i, const FunctionString& string) {
-      uint64_t word = string_word(string.value, hashes[i]);
+    look_up_words(function_, read_, hashes, count, [&](size_t i, uint64_t read) {
+      uint64_t word = string_word(read, hashes[i]);
       const uint32_t place = table_.classes.empty() ? Codewords::kNone : table_.root.find(word);
       const bool known = place != Codewords::kNone;
       const uint32_t root = known ? table_.root.symbol(place) : 0;
@@ -169,12 +162,10 @@ class KeyedReader {
     waiting_.clear();
     asked_.clear();
     for (const Waiting& key : before_) asked_.push_back(string_hash(hashes[key.key], string));
-    look_up(function_, read_, asked_.data(), asked_.size(),
-            [&](size_t i, const FunctionString& found) {
-              const Waiting& key = before_[i];
-              read_parts(key, string, string_word(found.value, asked_[i]),
-                         rows + key.key * table_.dim);
-            });
+    look_up_words(function_, read_, asked_.data(), asked_.size(), [&](size_t i, uint64_t read) {
+      const Waiting& key = before_[i];
+      read_parts(key, string, string_word(read, asked_[i]), rows + key.key * table_.dim);
+    });
   }
 
   void read_parts(Waiting key, uint32_t string, uint64_t word, float* row) {

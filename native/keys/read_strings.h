@@ -2,6 +2,7 @@
 #pragma once
 
 #include "keys/static_function.h"
+#include "keys/windows.h"
 
 namespace saec {
 
@@ -15,9 +16,15 @@ ReadStrings choose_read_strings(const char* name);
 // Null where not compiled for this processor.
 extern const ReadStrings kReadStringsAvx512;
 
-// Calls take(i, string) for the string of each hash, in order.
+inline uint64_t reversed_bits(uint64_t x) {
+  x = (x >> 1 & 0x5555555555555555ULL) | (x & 0x5555555555555555ULL) << 1;
+  x = (x >> 2 & 0x3333333333333333ULL) | (x & 0x3333333333333333ULL) << 2;
+  x = (x >> 4 & 0x0f0f0f0f0f0f0f0fULL) | (x & 0x0f0f0f0f0f0f0f0fULL) << 4;
+  return __builtin_bswap64(x);
+}
+
 template <typename Take>
-void look_up(const StaticFunction& function, ReadStrings read, const uint64_t* hashes, size_t count,
+void look_up_blocks(const StaticFunction& function, ReadStrings read, const uint64_t* hashes, size_t count,
              const Take& take) {
   constexpr size_t kAhead = 32, kLine = 64;  // keys, and bytes, that are on their way at once
   if (function.blocks == 0) {
@@ -42,6 +49,33 @@ void look_up(const StaticFunction& function, ReadStrings read, const uint64_t* h
     read(function, hashes + first, starts, used, strings);
     for (size_t i = 0; i < used; ++i) take(first + i, strings[i]);
   }
+}
+
+// Calls take(i, string) for the string of each hash, in order.
+template <typename Take>
+void look_up(const StaticFunction& function, ReadStrings read, const uint64_t* hashes, size_t count,
+             const Take& take) {
+  if (!function.spread) return look_up_blocks(function, read, hashes, count, take);
+  const uint32_t head = function.fingerprint_bits;
+  read_windows(function, hashes, count, [&](size_t i, uint64_t word, const FunctionPlaces& found) {
+    Wide string = reversed_bits(word);
+    if (function.columns() > 64 && found.found)
+      string |= Wide{reversed_bits(read_runs(function, found.places, 64))} << 64;
+    take(i, FunctionString{lowest(static_cast<uint64_t>(string), head),
+                           lowest(static_cast<uint64_t>(string >> head), function.value_bits)});
+  });
+}
+
+// Calls take(i, word) for the value of each hash, its first bit highest; there are no fingerprints.
+template <typename Take>
+void look_up_words(const StaticFunction& function, ReadStrings read, const uint64_t* hashes,
+                   size_t count, const Take& take) {
+  if (function.spread)
+    return read_windows(function, hashes, count,
+                        [&](size_t i, uint64_t word, const FunctionPlaces&) { take(i, word); });
+  look_up_blocks(function, read, hashes, count, [&](size_t i, const FunctionString& string) {
+    take(i, reversed_bits(string.value));
+  });
 }
 
 }  // namespace saec

@@ -22,6 +22,15 @@ struct FunctionKeys {
   uint32_t columns_of(size_t key) const {
     return fingerprint_bits + (lengths ? lengths[key] : value_bits);
   }
+
+  // string: OUT bits 0..63 and 64..127.
+  void string_of(size_t key, uint64_t* string) const {
+    const uint64_t value = values ? values[key] : 0;
+    const uint32_t head = fingerprint_bits;
+    string[0] = fingerprint_of(hashes[key], head);
+    if (head < 64) string[0] |= value << head;
+    string[1] = head == 0 ? 0 : head < 64 ? value >> (64 - head) : value;
+  }
 };
 
 // Solves one block after the other; keeps its memory.
@@ -91,12 +100,9 @@ class BlockSolver {
   }
 
   void fill_row(Row& row, uint32_t key) const {
-    const uint64_t hash = keys_.hashes[key], head = keys_.fingerprint_bits;
-    const uint64_t value = keys_.values ? keys_.values[key] : 0;
-    for (uint32_t word = 0; word < words_; ++word) row.picked[word] = picked_slots(hash, word);
-    row.string[0] = fingerprint_of(hash, keys_.fingerprint_bits);
-    if (head < 64) row.string[0] |= value << head;
-    row.string[1] = head == 0 ? 0 : head < 64 ? value >> (64 - head) : value;
+    for (uint32_t word = 0; word < words_; ++word)
+      row.picked[word] = picked_slots(keys_.hashes[key], word);
+    keys_.string_of(key, row.string);
     row.key = key;
     row.columns = keys_.columns_of(key);
   }

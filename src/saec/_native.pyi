@@ -1,7 +1,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from numpy import bool_, float32, float64, int32, int64, uint8, uint32, uint64
+from numpy import bool_, float32, float64, int32, int64, uint8, uint16, uint32, uint64
 from numpy.typing import NDArray
 
 def usable_cores() -> int: ...
@@ -235,12 +235,12 @@ def function_table(
     fingerprint_bits: int,
     value_bits: int,
     steps: NDArray[uint32],
+    spread: int = 0,
 ) -> FunctionTable: ...
 def count_lengths(
     hashes: NDArray[uint64],
     lengths: NDArray[uint8],
     blocks: int,
-    first_block: int,
     counts: NDArray[uint32],
 ) -> None: ...
 def solve_blocks(
@@ -250,8 +250,21 @@ def solve_blocks(
     fingerprint_bits: int,
     value_bits: int,
     blocks: int,
-    first_block: int,
     steps: NDArray[uint32],
     sizes: NDArray[uint32],
+    threads: int = 0,
+) -> tuple[int, int, int, NDArray[uint8]]: ...
+def solve_buckets(
+    hashes: NDArray[uint64],
+    values: NDArray[uint64],
+    lengths: NDArray[uint8],
+    fingerprint_bits: int,
+    value_bits: int,
+    bucket_bits: int,
+    first_bucket: int,
+    spread: int,
+    extra: int,
+    sizes: NDArray[uint64],
+    seeds: NDArray[uint16],
     threads: int = 0,
 ) -> tuple[int, int, int, NDArray[uint8]]: ...

@@ -8,17 +8,25 @@ from random import Random
 import numpy as np
 from fuzz_spoil import spoiled
 
-from saec.keys.compressed_function import CompressedFunction
+from saec.keys.building import build_function
+from saec.keys.keyed_values import KeyedValues
+from saec.keys.static_function import StaticFunction
+from saec.keys.windows import SolvedBuckets, WindowShape
 
 
 @cache
-def _sound(number: int) -> CompressedFunction:
+def _sound(number: int) -> StaticFunction:
+    """Even ones have dense blocks, odd ones windows."""
     rng = np.random.default_rng(number)
     hashes = rng.integers(0, 2**64, 20 + 700 * number, dtype=np.uint64)
-    common = 0.97 if number % 2 else 0.3  # with and without a filter
-    symbols = rng.geometric(common, len(hashes))
+    lengths = np.minimum(rng.geometric(0.2, len(hashes)), 60).astype(np.uint8)
     fingerprint_bits = [0, 0, 5, 40][number % 4]
-    return CompressedFunction.build(hashes, symbols, fingerprint_bits=fingerprint_bits)
+    values = np.zeros(len(hashes), np.uint64)
+    if number % 2 == 0:
+        return build_function(hashes, values, lengths, fingerprint_bits=fingerprint_bits)
+    solved = SolvedBuckets(WindowShape(1, 9), fingerprint_bits, int(lengths.max()), 1)
+    solved.add(KeyedValues(hashes, values, lengths, int(lengths.max())), 0, 2)
+    return solved.function(len(hashes))
 
 
 def ask_damaged_function(rng: Random) -> None:
@@ -32,7 +40,7 @@ def ask_damaged_function(rng: Random) -> None:
     for _ in range(rng.randrange(4)):
         role = rng.choice(sorted(tensors))
         tensors[role] = np.frombuffer(spoiled(rng, tensors[role].tobytes()), np.uint8)
-    function = CompressedFunction.from_tensors(tuple(description), tensors)
+    function = StaticFunction.from_tensors(tuple(description), tensors)
     hashes = np.array([rng.getrandbits(64) for _ in range(200)], np.uint64)
-    symbols, known = function.find(hashes)
-    assert len(symbols) == len(known) == len(hashes)
+    values, known = function.find(hashes)
+    assert len(values) == len(known) == len(hashes)

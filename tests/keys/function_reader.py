@@ -15,13 +15,17 @@ def mix(x: int) -> int:
 
 
 def string_of(
-    description: tuple[int, int, int, int], tensors: dict[str, NDArray[np.uint8]], key: int
+    description: tuple[int, ...], tensors: dict[str, NDArray[np.uint8]], key: int
 ) -> tuple[bool, int]:
     """Whether the fingerprint of a hash fits, and its value."""
-    _, blocks, fingerprint_bits, value_bits = description
+    _, blocks, fingerprint_bits, value_bits, spread = description
     columns = fingerprint_bits + value_bits
     if not blocks:
         return fingerprint_bits == 0 or mix(key) >> (64 - fingerprint_bits) == 0, 0
+    own = mix(key) >> (64 - fingerprint_bits) if fingerprint_bits else 0
+    if spread:
+        string = run_sum(tensors, blocks, spread, columns, key)
+        return string & ((1 << fingerprint_bits) - 1) == own, string >> fingerprint_bits
     steps = {
         int(column): (int(low) + 256 * int(high), int(bits))
         for column, bits, low, high in tensors["steps"].reshape(-1, 4)
@@ -46,5 +50,22 @@ def string_of(
             slots = slots - change if column else change
         string |= int(bits[:slots] @ np.array(picked[:slots], np.int64)) % 2 << column
         bits = bits[slots:]
-    own = mix(key) >> (64 - fingerprint_bits) if fingerprint_bits else 0
     return string & ((1 << fingerprint_bits) - 1) == own, string >> fingerprint_bits
+
+
+def run_sum(
+    tensors: dict[str, NDArray[np.uint8]], buckets: int, spread: int, columns: int, key: int
+) -> int:
+    """The sum of four runs of bits, the first bit lowest."""
+    bucket = key * buckets >> 64
+    first, last = tensors["directory"].view("<u8")[bucket : bucket + 2].tolist()
+    seed, first, last = first >> 48, first % 2**48, last % 2**48
+    starts = (last - first) * 8 - (4 << spread) - columns
+    start = (key * buckets % 2**64) * starts >> 64
+    offsets = mix(key + (seed + 1) * 0x9E3779B97F4A7C15 & _MASK)
+    bits, string = np.unpackbits(tensors["bits"][first:]), 0
+    for j in range(4):
+        place = start + (j << spread) + (offsets >> 16 * j) % 2**spread
+        for bit in range(columns):
+            string ^= int(bits[place + bit]) << bit
+    return string

@@ -12,11 +12,25 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import saec
+from saec import _native
 from saec.errors import ArtifactError, KeysError
-from saec.keys.building import KeyedValues, SolvedBlocks, build_function
+from saec.keys.building import build_function
+from saec.keys.keyed_values import KeyedValues
 from saec.keys.layout import PADDING, LengthCensus, directory_of, pack_steps, unpack_steps
 from saec.keys.static_function import StaticFunction
 from saec.keys.streamed import FunctionBuilder
+from saec.keys.windows import SolvedBuckets, WindowShape, window_shape
+
+
+@pytest.fixture(params=["blocks", "windows"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Functions of both forms, whatever their size."""
+    if request.param == "windows":
+        monkeypatch.setattr("saec.keys.windows._MANY_KEYS", 1)
+        monkeypatch.setattr("saec.keys.windows._MANY_BITS", 1)
+        monkeypatch.setattr("saec.keys.windows._BUCKET_KEYS", 6000)
+    return str(request.param)
+
 
 Keyed = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint8]]
 
@@ -48,7 +62,7 @@ def test_one_key_by_hand() -> None:
     # A block of one column. The key 0 picks slot 0 if bit 0 of mix(golden ratio) >> 8 is set; the
     # first slot that it picks holds the value.
     function = build_function(np.zeros(1, np.uint64), [1], 1)
-    assert function.description == (1, 1, 0, 1)
+    assert function.description == (1, 1, 0, 1, 0)
     x = 0x9E3779B97F4A7C15
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
         x = (x ^ x >> 33) * factor % 2**64
@@ -63,12 +77,12 @@ def test_one_key_by_hand() -> None:
     assert function.lookup(np.zeros(1, np.uint64)).tolist() == [1]
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 31, 97, 1000, 20_000])
+@pytest.mark.parametrize("count", [0, 1, 2, 31, 97, 1000, 7000])
 @pytest.mark.parametrize(
     ("bits", "fingerprint_bits"),
     [(0, 0), (1, 0), (0, 1), (7, 0), (0, 13), (12, 5), (57, 0), (64, 0), (0, 64), (64, 64)],
 )
-def test_every_key_gets_its_value(count: int, bits: int, fingerprint_bits: int) -> None:
+def test_every_key_gets_its_value(count: int, bits: int, fingerprint_bits: int, form: str) -> None:
     hashes, values, _ = random_keys(count, bits)
     function = build_function(hashes, values, bits, fingerprint_bits=fingerprint_bits)
     found, known = function.find(hashes)
@@ -80,7 +94,7 @@ def test_every_key_gets_its_value(count: int, bits: int, fingerprint_bits: int) 
 
 @pytest.mark.parametrize("count", [1, 2, 150, 5000])
 @pytest.mark.parametrize("fingerprint_bits", [0, 9])
-def test_values_of_several_lengths(count: int, fingerprint_bits: int) -> None:
+def test_values_of_several_lengths(count: int, fingerprint_bits: int, form: str) -> None:
     hashes, values, lengths = random_keys(count, 40, varied=True)
     lengths[: count // 3] = 0
     values = cut(values, lengths)
@@ -92,7 +106,7 @@ def test_values_of_several_lengths(count: int, fingerprint_bits: int) -> None:
 
 
 @pytest.mark.parametrize("varied", [False, True])
-def test_numpy_reads_the_same(varied: bool) -> None:
+def test_numpy_reads_the_same(varied: bool, form: str) -> None:
     hashes, values, lengths = random_keys(700, 17, varied=varied)
     function = build_function(hashes, values, lengths if varied else 17, fingerprint_bits=6)
     strangers = np.random.default_rng(9).integers(0, 2**64, 200, dtype=np.uint64)
@@ -115,7 +129,7 @@ def test_dictionaries(wanted: dict[int, int], fingerprint_bits: int) -> None:
     assert function.contains(hashes).all()
 
 
-def test_order_and_threads_change_nothing() -> None:
+def test_order_and_threads_change_nothing(form: str) -> None:
     hashes, values, lengths = random_keys(40_000, 20, varied=True)
     one = build_function(hashes, values, lengths, fingerprint_bits=3, threads=1)
     order = np.random.default_rng(1).permutation(len(hashes))
@@ -127,7 +141,7 @@ def test_order_and_threads_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 5, 8])
-def test_unknown_keys_pass_as_often_as_stated(bits: int) -> None:
+def test_unknown_keys_pass_as_often_as_stated(bits: int, form: str) -> None:
     hashes, values, _ = random_keys(5000, 4)
     function = build_function(hashes, values, 4, fingerprint_bits=bits)
     strangers = np.random.default_rng(5).integers(0, 2**64, 400_000, dtype=np.uint64)
@@ -144,7 +158,7 @@ def test_size(count: int, bits: int, most: float) -> None:
     assert build_function(hashes, values, bits).nbytes * 8 < most * count * bits
 
 
-def test_equal_hashes_are_named() -> None:
+def test_equal_hashes_are_named(form: str) -> None:
     hashes, values, _ = random_keys(3000, 8)
     hashes[1234] = hashes[77]
     message = f"positions 77 and 1234 have the same hash {int(hashes[77]):#018x}"
@@ -158,7 +172,7 @@ def test_equal_hashes_are_named() -> None:
             builder.finish()
 
 
-def test_equal_hashes_of_values_without_bits_are_named() -> None:
+def test_equal_hashes_of_values_without_bits_are_named(form: str) -> None:
     hashes, _, lengths = random_keys(300, 2)
     hashes[200], lengths[:] = hashes[100], 1
     lengths[[100, 200]] = 0
@@ -166,27 +180,28 @@ def test_equal_hashes_of_values_without_bits_are_named() -> None:
         build_function(hashes, np.zeros(300, int), lengths)
 
 
-def test_many_keys_in_one_block_are_refused() -> None:
+def test_uneven_hashes_are_refused(form: str) -> None:
+    # In windows no seed helps: all keys have the same ones.
+    hashes = np.arange(5000, dtype=np.uint64)
     with pytest.raises(KeysError, match="not evenly distributed"):
-        build_function(np.arange(5000, dtype=np.uint64), np.zeros(5000, int), 3)
+        build_function(hashes, np.zeros(5000, int), 3)
 
 
 @pytest.mark.parametrize("varied", [False, True])
-def test_chunks_give_the_same(varied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saec.keys.building._MANY_KEYS", 30_000)
-    for count in (0, 1, 900, 50_000):
-        hashes, values, lengths = random_keys(count, 11, varied=varied)
-        whole = build_function(hashes, values, lengths if varied else 11, fingerprint_bits=2)
-        with FunctionBuilder(None if varied else 11, fingerprint_bits=2) as builder:
-            for first in range(0, count, 7000):
-                part = slice(first, first + 7000)
-                builder.add(hashes[part], values[part], lengths[part] if varied else None)
-            assert same(builder.finish(), whole)
-        assert whole.blocks % 256 == 0 or count < 30_000
+@pytest.mark.parametrize("count", [0, 1, 900, 50_000])
+def test_chunks_give_the_same(varied: bool, count: int, form: str) -> None:
+    hashes, values, lengths = random_keys(count, 11, varied=varied)
+    whole = build_function(hashes, values, lengths if varied else 11, fingerprint_bits=2)
+    with FunctionBuilder(None if varied else 11, fingerprint_bits=2) as builder:
+        for first in range(0, count, 7000):
+            part = slice(first, first + 7000)
+            builder.add(hashes[part], values[part], lengths[part] if varied else None)
+        assert same(builder.finish(), whole)
+    if form == "windows" and count == 50_000:
+        assert whole.blocks == 16  # solved four at once
 
 
-def test_equal_hashes_in_one_of_many_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saec.keys.building._MANY_KEYS", 30_000)
+def test_equal_hashes_in_one_of_many_buckets(form: str) -> None:
     hashes, values, _ = random_keys(40_000, 4)
     hashes[39_000] = hashes[123]
     with FunctionBuilder(4) as builder:
@@ -198,8 +213,7 @@ def test_equal_hashes_in_one_of_many_ranges(monkeypatch: pytest.MonkeyPatch) -> 
 def test_steps_by_hand() -> None:
     # Four keys of two bits and two of one, in one block: 6 keys reach column 0, 4 column 1.
     census = LengthCensus(1, 0, 2)
-    lengths = np.array([2, 2, 1, 2, 1, 2], np.uint8)
-    census.add(np.arange(6, dtype=np.uint64), lengths, 0, 1)
+    census.add(np.arange(6, dtype=np.uint64), np.array([2, 2, 1, 2, 1, 2], np.uint8))
     assert census.drops[1, 2] == 1
     assert census.steps(spare=1).tolist() == [[0, 6, 1]]  # a step would take more than the slots
     census.drops[1, 2] = 1000
@@ -207,39 +221,67 @@ def test_steps_by_hand() -> None:
     assert unpack_steps(pack_steps(census.steps())).tolist() == census.steps().tolist()
 
 
-@pytest.mark.parametrize("varied", [False, True])
-def test_ranges_solved_apart_give_the_same(varied: bool) -> None:
+def test_shapes_by_hand() -> None:
+    assert window_shape(1 << 16, (1 << 19) - 1) is None
+    assert window_shape((1 << 16) - 1, 1 << 20) is None
+    # 2^17 keys of 64 bits: two buckets of 2^16 keys, not of 2^22 bits.
+    assert window_shape(1 << 17, 1 << 24) == WindowShape(1, 15)
+    # 2^21 keys of 2 bits are two buckets of 2^20 keys; windows have about 1.2 sqrt(2 x 2^21) bits.
+    assert window_shape(1 << 21, 1 << 22) == WindowShape(1, 11)
+    # 2^20 bits and 4 % more, four windows, the longest string and a whole byte, in each of two.
+    shape = WindowShape(1, 10)
+    bits = 2**20 + 2**20 * 41 // 1024 + 2 * (4 * 1024 + 24 + 8)
+    assert shape.most_bytes(1 << 20, 24) == bits // 8 + 3 * 8 + PADDING
+
+
+def test_windows_take_five_percent_more_than_strings() -> None:
+    rng = np.random.default_rng(2)
+    lengths = np.clip(np.rint(rng.normal(6, 2, 100_000)), 1, 24).astype(np.uint8)
+    hashes, values, _ = random_keys(100_000, 24)
+    function = build_function(hashes, cut(values, lengths), lengths)
+    total = int(lengths.sum(dtype=np.int64))
+    assert np.array_equal(cut(function.lookup(hashes), lengths), cut(values, lengths))
+    shape = window_shape(100_000, total)
+    assert shape is not None
+    assert function.spread == shape.spread
+    assert function.nbytes <= shape.most_bytes(total, function.value_bits) < 1.06 * total / 8
+
+
+def test_another_seed_where_the_first_fails() -> None:
+    # With no more bits than strings take, the first try has no solution.
+    hashes, values, _ = random_keys(2000, 4)
+    sizes, seeds = np.zeros(1, np.uint64), np.zeros(1, np.uint16)
+    failure, _, _, data = _native.solve_buckets(
+        hashes, values, np.zeros(0, np.uint8), 0, 4, 0, 0, 6, 0, sizes, seeds
+    )
+    assert failure == 0
+    assert 0 < seeds[0] < 16
+    # Each try has 8 bits more for every 1024 bits of strings; four windows and the longest string.
+    bits = 8000 + 8000 * 8 * int(seeds[0]) // 1024 + 4 * 64 + 4
+    assert sizes.tolist() == [len(data)] == [bits // 8 + 1]
+    directory = np.array([int(seeds[0]) << 48, len(data)], "<u8").view(np.uint8)
+    padded = np.concatenate([data, np.zeros(PADDING, np.uint8)])
+    function = StaticFunction(2000, 1, 0, 4, 6, padded, directory, np.zeros(0, np.uint8))
+    assert np.array_equal(function.lookup(hashes), values)
+
+
+def test_buckets_solved_apart_give_the_same(form: str) -> None:
     # As on several workers: objects travel by pickle.
-    hashes, values, lengths = random_keys(20_000, 9, varied=varied)
-    whole = build_function(hashes, values, lengths if varied else 9, fingerprint_bits=2)
-    middle = whole.blocks // 3
-    starts = [0, middle, whole.blocks]
-    borders = [0, int(np.ceil(middle * 2**64 / whole.blocks)), 2**64 - 1]
-    ranges, census = [], LengthCensus(whole.blocks, 2, 9)
+    if form == "blocks":
+        pytest.skip("dense blocks are solved at once")
+    hashes, values, lengths = random_keys(20_000, 9, varied=True)
+    whole = build_function(hashes, values, lengths, fingerprint_bits=2)
+    shape = WindowShape((whole.blocks - 1).bit_length(), whole.spread)
+    joined = SolvedBuckets(shape, 2, 9, 1)
+    half = shape.buckets // 2
     for part in range(2):
-        mine = (hashes >= borders[part]) & (hashes < borders[part + 1])
-        keyed = KeyedValues(hashes[mine], values[mine], lengths[mine] if varied else None, 9)
-        first, count = starts[part], starts[part + 1] - starts[part]
-        counted = LengthCensus(whole.blocks, 2, 9)
-        counted.add(keyed.hashes, keyed.lengths, first, count)
-        census.merge(pickle.loads(pickle.dumps(counted)))
-        ranges.append((keyed, first, count))
-    joined = SolvedBlocks(census, 1)
-    for keyed, first, count in ranges:
-        solved = SolvedBlocks(census, 1)
-        solved.add(keyed, first, count)
+        mine = hashes >> np.uint64(63) == part
+        solved = SolvedBuckets(shape, 2, 9, 1)
+        solved.add(KeyedValues(hashes[mine], values[mine], lengths[mine], 9), part * half, half)
         joined.extend(pickle.loads(pickle.dumps(solved)))
     assert same(joined.function(len(hashes)), whole)
-
-
-def test_parts_of_other_functions_are_refused() -> None:
-    with pytest.raises(KeysError, match=r"\(5, 2, 8\) cannot be merged into one of \(5, 2, 9\)"):
-        LengthCensus(5, 2, 9).merge(LengthCensus(5, 2, 8))
-    few, many = LengthCensus(1, 0, 2), LengthCensus(1, 0, 2)
-    few.add(np.arange(6, dtype=np.uint64), None, 0, 1)
-    many.add(np.arange(9, dtype=np.uint64), None, 0, 1)
-    with pytest.raises(KeysError, match="steps of another census"):
-        SolvedBlocks(few, 1).extend(SolvedBlocks(many, 1))
+    with pytest.raises(KeysError, match="cannot be joined"):
+        joined.extend(SolvedBuckets(shape, 2, 8, 1))
 
 
 def test_directory_by_hand() -> None:
@@ -303,6 +345,8 @@ def sound() -> StaticFunction:
         (2, 65, "strings are too long"),
         (3, 0, "a step is at a column that there is not"),
         (3, 1.0, "not whole numbers below"),
+        (4, 17, "windows are too wide"),
+        (4, 9, "windows have no steps"),
     ],
 )
 def test_descriptions_that_do_not_fit(place: int, number: int, message: str) -> None:
@@ -333,7 +377,7 @@ def test_tensors_that_do_not_fit(role: str, change: object, message: str) -> Non
     tensors = {**function.tensors, role: change(function.tensors[role])}  # type: ignore[operator]
     with pytest.raises(ArtifactError, match=message):
         StaticFunction.from_tensors(function.description, tensors)
-    with pytest.raises(ArtifactError, match="are not four numbers"):
+    with pytest.raises(ArtifactError, match="are not five numbers"):
         StaticFunction.from_tensors((1, 2), function.tensors)
     with pytest.raises(ArtifactError, match="tensors"):
         StaticFunction.from_tensors(function.description, {"bits": function.bits})

@@ -93,17 +93,22 @@ def test_offsets_of_strings(offsets: list[int], message: str) -> None:
 def test_keys_outside_the_blocks() -> None:
     hashes, steps = np.full(3, 2**63, np.uint64), np.array([[0, 0, 8]], np.uint32)
     none = np.zeros(0, np.uint8)
-    with pytest.raises(ValueError, match="a key is in no block of these"):
-        _native.solve_blocks(hashes, hashes, none, 0, 1, 4, 0, steps, np.zeros(2, np.uint32))
+    with pytest.raises(ValueError, match="not one size for each block"):
+        _native.solve_blocks(hashes, hashes, none, 0, 1, 4, steps, np.zeros(2, np.uint32))
     counts = np.zeros((2, 1), np.uint32)
     with pytest.raises(ValueError, match="outside the counts"):
-        _native.count_lengths(hashes, np.zeros(3, np.uint8), 4, 0, counts)
+        _native.count_lengths(hashes, np.zeros(3, np.uint8), 4, counts)
+    sizes, seeds = np.zeros(2, np.uint64), np.zeros(2, np.uint16)
+    with pytest.raises(ValueError, match="a key is in no bucket of these"):
+        _native.solve_buckets(hashes, hashes, none, 0, 1, 2, 0, 7, 41, sizes, seeds)
+    with pytest.raises(ValueError, match="there are no such windows"):
+        _native.solve_buckets(hashes, hashes, none, 0, 1, 2, 0, 17, 41, sizes, seeds)
 
 
 def test_too_few_slots_in_headers() -> None:
     hashes = np.random.default_rng(0).integers(0, 2**64, 30, dtype=np.uint64)
     none, steps = np.zeros(0, np.uint8), np.array([[0, 0, 3]], np.uint32)  # up to 7 slots
     failure, block, *_ = _native.solve_blocks(
-        hashes, hashes & np.uint64(1), none, 0, 1, 1, 0, steps, np.zeros(1, np.uint32)
+        hashes, hashes & np.uint64(1), none, 0, 1, 1, steps, np.zeros(1, np.uint32)
     )
     assert (failure, block) == (2, 0)

@@ -82,7 +82,10 @@ class KeyStrings:
         """Of each class the numbers of the parts in each of its strings."""
         root = self.root.lengths
         return tuple(
-            strings_of([int(root[first:last].max()), *(int(code.lengths.max()) for code in codes)])
+            strings_of(
+                [int(root[first:last].max()), *(int(code.lengths.max()) for code in codes)],
+                self.layout.string_bits,
+            )
             for first, last, codes in zip(
                 self.layout.first_roots, self.layout.first_roots[1:], self.codes, strict=False
             )
@@ -103,6 +106,6 @@ class KeyStrings:
                 used += code.lengths[own].astype(np.uint64)
             asked = string_hashes(hashes, place)
             kept = np.where(used > 0, ~np.uint64(0) >> (np.uint64(64) - used & np.uint64(63)), 0)
-            values = (reversed_bits(words) ^ _masks(asked)) & kept
+            values = reversed_bits(words ^ _masks(asked)) & kept
             result.append(Strings(asked, values, used.astype(np.uint8)))
         return result

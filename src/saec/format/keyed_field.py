@@ -246,7 +246,7 @@ class KeyedField(CompressedField):
         kind = details.byte()
         if kind > max(KeyKind):
             raise ArtifactError(f"keys are of the unknown kind {kind}")
-        seed, *numbers = (details.number() for _ in range(5))
+        seed, *numbers = (details.number() for _ in range(6))
         layout = KeyedLayout.unpacked(details)
         if details.left:
             raise ArtifactError(f"{details.left} bytes follow the parts of its classes")

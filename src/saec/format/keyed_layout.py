@@ -21,9 +21,11 @@ from saec.errors import ArtifactError
 from saec.format.tier_layout import MOST_AXES
 
 __all__ = [
+    "LONG_STRINGS",
     "MOST_CLASSES",
     "MOST_PARTS",
     "MOST_SYMBOLS",
+    "SHORT_STRINGS",
     "KeyedLayout",
     "SymbolPart",
     "grid_values",
@@ -36,7 +38,8 @@ MOST_PARTS = 1 << 14  # of all classes
 # Of all grids: their symbols take no bytes of a file, and are held decoded.
 _MOST_GRID_SYMBOLS = 1 << 20
 _GRID = (1 << 16) - 1  # in place of a number of axes
-_STRING_BITS = 24  # strings of similar lengths take less in a static function
+# Bits of a string: dense blocks take less for strings of similar lengths; windows are read at once.
+SHORT_STRINGS, LONG_STRINGS = 24, 56
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,14 @@ class KeyedLayout:
     """The parts of every class; parts of a class cover its leading axes in order.
 
     The first part of each class is a table.
+
+    Args:
+        classes: parts of each.
+        string_bits: that the codewords of a string may take, but for a longer one that is alone.
     """
 
     classes: tuple[tuple[SymbolPart, ...], ...]
+    string_bits: int = SHORT_STRINGS
 
     def __post_init__(self) -> None:
         grids = sum(part.symbols for part in self.parts if part.rice is not None)
@@ -118,6 +126,10 @@ class KeyedLayout:
                 f"grids have {grids} symbols, parts cover {self.rank} axes; the limits are "
                 f"{_MOST_GRID_SYMBOLS} and {MOST_AXES}"
             )
+        if not 1 <= self.string_bits <= LONG_STRINGS:
+            raise ArtifactError(
+                f"strings of {self.string_bits} bits are not of 1 to {LONG_STRINGS}"
+            )
         for own in self.classes:
             if not own or own[0].rice is not None:
                 raise ArtifactError("the first part of a class is a table")
@@ -125,8 +137,9 @@ class KeyedLayout:
                 raise ArtifactError("a part of a class covers no axis")
 
     def packed(self) -> bytes:
-        """The parts of every class, for :meth:`unpacked`."""
-        return number_bytes(len(self.classes)) + b"".join(
+        """Bits of a string, and the parts of every class, for :meth:`unpacked`."""
+        head = number_bytes(self.string_bits) + number_bytes(len(self.classes))
+        return head + b"".join(
             number_bytes(len(parts)) + b"".join(part.packed() for part in parts)
             for parts in self.classes
         )
@@ -138,12 +151,13 @@ class KeyedLayout:
         Raises:
             ArtifactError: there are no such classes, or the bytes end early.
         """
+        string_bits = reader.number()
         classes: list[tuple[SymbolPart, ...]] = []
         for _ in range(_checked_count(reader.number(), "classes", MOST_CLASSES)):
             left = MOST_PARTS - sum(map(len, classes))
             parts = _checked_count(reader.number(), "more parts", left)
             classes.append(tuple(SymbolPart.unpacked(reader) for _ in range(parts)))
-        return cls(tuple(classes))
+        return cls(tuple(classes), string_bits)
 
     @property
     def rank(self) -> int:
@@ -207,17 +221,18 @@ def grid_values(offset: np.float32, step: np.float32, symbols: int) -> NDArray[n
     return values[:, None]
 
 
-def strings_of(longest: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+def strings_of(longest: Sequence[int], string_bits: int) -> tuple[tuple[int, ...], ...]:
     """Numbers of the parts in each string, from the bits of each part's longest codeword.
 
-    A part starts another string if the longest codewords up to its own take more than 24 bits.
+    A part starts another string if the longest codewords up to its own take more than
+    ``string_bits``.
     """
     strings: list[list[int]] = [[]]
-    left = _STRING_BITS
+    left = string_bits
     for number, bits in enumerate(longest):
         if number and bits > left:
             strings.append([])
-            left = _STRING_BITS
+            left = string_bits
         strings[-1].append(number)
         left -= bits
     return tuple(map(tuple, strings))

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import saec._native as _native
-from saec.errors import KeysError
 
 __all__ = ["MOST_SLOTS", "PADDING", "LengthCensus", "directory_of", "pack_steps", "unpack_steps"]
 
@@ -25,7 +24,7 @@ Steps = NDArray[np.uint32]
 
 @dataclass
 class LengthCensus:
-    """Counts keys by block and length, part by part, and chooses the steps of columns.
+    """Counts keys by block and length, and chooses the steps of columns.
 
     A step says by how much columns get shorter from one on: a *base* and a field in the header of
     each block. Values of one length need one step, the length of the first column.
@@ -41,24 +40,12 @@ class LengthCensus:
     def __post_init__(self) -> None:
         self.drops = np.zeros((self.value_bits, MOST_SLOTS + 1), np.int64)
 
-    def add(
-        self,
-        hashes: NDArray[np.uint64],
-        lengths: NDArray[np.uint8] | None,
-        first_block: int,
-        block_count: int,
-    ) -> None:
-        """Count all keys of blocks ``[first_block, first_block + block_count)``."""
-        counts = np.zeros(
-            (block_count, self.value_bits + 1 if lengths is not None else 1), np.uint32
-        )
-        _native.count_lengths(
-            hashes,
-            np.zeros(len(hashes), np.uint8) if lengths is None else lengths,
-            self.blocks,
-            first_block,
-            counts,
-        )
+    def add(self, hashes: NDArray[np.uint64], lengths: NDArray[np.uint8] | None) -> None:
+        """Count all keys."""
+        width = 1 if lengths is None else self.value_bits + 1
+        counts = np.zeros((self.blocks, width), np.uint32)
+        own = np.zeros(len(hashes), np.uint8) if lengths is None else lengths
+        _native.count_lengths(hashes, own, self.blocks, counts)
         keys = counts.sum(axis=1, dtype=np.int64)
         if lengths is not None:
             if self.fingerprint_bits == 0:
@@ -68,23 +55,6 @@ class LengthCensus:
                 self.drops[length] += np.bincount(dropped, minlength=MOST_SLOTS + 1)
         self.fewest = min(self.fewest, int(keys.min()))
         self.most = max(self.most, int(keys.max()))
-
-    def merge(self, other: LengthCensus) -> None:
-        """Count what ``other`` has counted as well, of other blocks of the same function.
-
-        Raises:
-            KeysError: the two are of functions of different shape.
-        """
-        shape = (self.blocks, self.fingerprint_bits, self.value_bits)
-        theirs = (other.blocks, other.fingerprint_bits, other.value_bits)
-        if shape != theirs:
-            raise KeysError(
-                f"a census of blocks, fingerprint bits and value bits {theirs} cannot be merged "
-                f"into one of {shape}"
-            )
-        self.fewest = min(self.fewest, other.fewest)
-        self.most = max(self.most, other.most)
-        self.drops += other.drops
 
     def steps(self, spare: int = _SPARE) -> Steps:
         """The steps (k, 3): column, base and field bits; the first one is for column 0."""

@@ -28,9 +28,10 @@ class StaticFunction:
 
     Args:
         keys: number of keys.
-        blocks: into which they are cut.
+        blocks: into which they are cut; buckets, if there are windows.
         fingerprint_bits: c, 0 to 64.
         value_bits: r, 0 to 64, of the longest value.
+        spread: a window has ``2**spread`` places; 0 if blocks are dense.
         bits, directory, steps: uint8, see docs/format.md; mapped ones are read in place.
 
     Raises:
@@ -41,6 +42,7 @@ class StaticFunction:
     blocks: int
     fingerprint_bits: int
     value_bits: int
+    spread: int
     bits: NDArray[np.uint8]
     directory: NDArray[np.uint8]
     steps: NDArray[np.uint8]
@@ -68,6 +70,7 @@ class StaticFunction:
                 self.fingerprint_bits,
                 self.value_bits,
                 unpack_steps(self.steps),
+                self.spread,
             )
         except (ValueError, TypeError) as error:
             raise ArtifactError(f"static function: {error}") from error
@@ -84,8 +87,8 @@ class StaticFunction:
         Raises:
             ArtifactError: they do not fit each other.
         """
-        if len(description) != 4:
-            raise ArtifactError(f"static function: {description} are not four numbers")
+        if len(description) != 5:
+            raise ArtifactError(f"static function: {description} are not five numbers")
         if set(tensors) != set(_ROLES):
             raise ArtifactError(f"static function: tensors {sorted(tensors)} are not {_ROLES}")
         return cls(*description, *(tensors[role] for role in _ROLES))
@@ -95,9 +98,9 @@ class StaticFunction:
         return type(self), (*self.description, self.bits, self.directory, self.steps)
 
     @property
-    def description(self) -> tuple[int, int, int, int]:
-        """Keys, blocks, fingerprint bits and value bits."""
-        return self.keys, self.blocks, self.fingerprint_bits, self.value_bits
+    def description(self) -> tuple[int, int, int, int, int]:
+        """Keys, blocks, fingerprint bits, value bits and spread."""
+        return self.keys, self.blocks, self.fingerprint_bits, self.value_bits, self.spread
 
     @property
     def tensors(self) -> dict[str, NDArray[np.uint8]]:

@@ -11,26 +11,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saec.errors import KeysError
-from saec.keys.building import (
-    RANGES,
-    KeyedValues,
-    SolvedBlocks,
-    blocks_for,
-    checked_fingerprint,
-    checked_values,
-    solve_in_memory,
-)
-from saec.keys.layout import LengthCensus
+from saec.keys.building import solve_in_memory
+from saec.keys.keyed_values import KeyedValues, checked_fingerprint, checked_values
 from saec.keys.static_function import StaticFunction
+from saec.keys.windows import SolvedBuckets, window_shape
 
 __all__ = ["FunctionBuilder"]
+
+_RANGES = 256  # of hashes, each in a file
+_AT_ONCE = 4  # buckets that are in memory together, so that threads share them
 
 
 class FunctionBuilder:
     """Takes keys chunk by chunk and builds what :func:`build_function` builds of all of them.
 
-    Keys wait in files, one for each 256th of the hashes; memory holds a chunk, one file's keys, and
-    the finished function. Use it as a context manager, or call :meth:`close`.
+    Keys wait in files, one for each 256th of the hashes; memory holds a chunk, the keys of four
+    buckets, and the finished function. Use it as a context manager, or call :meth:`close`.
 
     Args:
         bits: of every value, or None if :meth:`add` gives the bits of each.
@@ -99,7 +95,7 @@ class FunctionBuilder:
         self._longest = max(self._longest, keyed.value_bits)
         part = (keyed.hashes >> np.uint64(56)).astype(np.uint8)
         records = records[np.argsort(part, kind="stable")]
-        borders = np.concatenate([[0], np.cumsum(np.bincount(part, minlength=RANGES))])
+        borders = np.concatenate([[0], np.cumsum(np.bincount(part, minlength=_RANGES))])
         for number in np.flatnonzero(np.diff(borders)):
             with self._path(int(number)).open("ab") as file:
                 records[borders[number] : borders[number + 1]].tofile(file)
@@ -110,32 +106,30 @@ class FunctionBuilder:
         Raises:
             KeysError: two hashes are equal; names both positions, counted over all chunks.
         """
-        blocks = blocks_for(self._keys, self._string_bits, self._bits is None)
-        if blocks % RANGES or not blocks:
-            records = np.concatenate([self._part(number) for number in range(RANGES)])
-            order = np.argsort(records["position"])
-            return solve_in_memory(
-                self._keyed(records[order]), self._fingerprint_bits, self._threads
-            )
-        census = LengthCensus(blocks, self._fingerprint_bits, self._longest)
-        run = blocks // RANGES
-        for number in range(RANGES):
-            keyed = self._keyed(self._part(number))
-            census.add(keyed.hashes, keyed.lengths, number * run, run)
-        parts = SolvedBlocks(census, self._threads)
-        for number in range(RANGES):
-            records = self._part(number)
-            parts.add(self._keyed(records), number * run, run, records["position"])
-        return parts.function(self._keys)
+        shape = window_shape(self._keys, self._string_bits) if self._string_bits else None
+        if shape is None:
+            records = self._parts(range(_RANGES))
+            records = records[np.argsort(records["position"])]
+            return solve_in_memory(self._keyed(records), self._fingerprint_bits, self._threads)
+        runs = min(max(shape.buckets // _AT_ONCE, 1), _RANGES)
+        solved = SolvedBuckets(shape, self._fingerprint_bits, self._longest, self._threads)
+        buckets, files = shape.buckets // runs, _RANGES // runs
+        for number in range(runs):
+            records = self._parts(range(number * files, (number + 1) * files))
+            keyed = self._keyed(records)
+            solved.add(keyed, number * buckets, buckets, records["position"])
+        return solved.function(self._keys)
 
     def _keyed(self, records: NDArray[Any]) -> KeyedValues:
         hashes, values = records["hash"].copy(), records["value"].copy()
         lengths = records["length"].copy() if self._bits is None else None
         return KeyedValues(hashes, values, lengths, self._longest)
 
-    def _part(self, number: int) -> NDArray[Any]:
-        path = self._path(number)
-        return np.fromfile(path, self._record) if path.exists() else np.empty(0, self._record)
+    def _parts(self, numbers: range) -> NDArray[Any]:
+        paths = [path for number in numbers if (path := self._path(number)).exists()]
+        return np.concatenate(
+            [np.empty(0, self._record), *(np.fromfile(path, self._record) for path in paths)]
+        )
 
     def _path(self, number: int) -> Path:
         return Path(self._folder.name) / f"{number:02x}"

@@ -17,6 +17,7 @@ from saec.format.keyed_field import KeyedField, keyed_details
 from saec.format.keyed_layout import KeyedLayout
 from saec.keys.building import blocks_for, build_function
 from saec.keys.static_function import StaticFunction
+from saec.keys.windows import window_shape
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
 
@@ -46,7 +47,8 @@ class KeyedChoice:
 
     coders: of each stratum of ``placing``, None if its rows are left out. least_gain: nats per bit
     that a stored row saves; None
-    if every row is stored. function_bytes: that the static function may take.
+    if every row is stored. string_bits: see KeyedLayout. function_bytes: that the static function
+    may take.
     """
 
     frame: Frame
@@ -55,12 +57,14 @@ class KeyedChoice:
     coders: tuple[ClassCoder | None, ...]
     price: float
     least_gain: float | None
+    string_bits: int
     function_bytes: int
 
     @property
     def layout(self) -> KeyedLayout:
         """The parts of the classes that are stored."""
-        return KeyedLayout(tuple(tuple(c.part for c in coder.coders) for coder in self.stored))
+        classes = tuple(tuple(c.part for c in coder.coders) for coder in self.stored)
+        return KeyedLayout(classes, self.string_bits)
 
     @property
     def stored(self) -> tuple[ClassCoder, ...]:
@@ -126,6 +130,9 @@ def stored_bytes(field: Field, choice: KeyedChoice) -> int:
 
 def planned_bytes(keys: int, bits: int, longest: int) -> int:
     """Bytes of a static function, expected: of so many strings with so many bits together."""
+    shape = window_shape(keys, bits)
+    if shape is not None:
+        return shape.most_bytes(bits, longest)
     blocks = blocks_for(keys, bits, varied=True)
     each_block = _BLOCK_BYTES + _COLUMN_BYTES * longest
     few = min(keys, _FEW_KEYS)

@@ -16,7 +16,8 @@ from saec.codecs.axes.keyed_class import ClassCoder, CodedRows, class_coder
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.symbols import table_coder
 from saec.codecs.moments_and_samples import Sample
-from saec.format.keyed_layout import strings_of
+from saec.format.keyed_layout import LONG_STRINGS, SHORT_STRINGS, strings_of
+from saec.keys.windows import window_shape
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
 
@@ -106,22 +107,40 @@ class Pricing:
         self, coded: Sequence[_CodedClass], least_gain: float | None, price: float
     ) -> tuple[float, KeyedChoice]:
         coders = tuple(one.coder for one in coded)
-        choice = KeyedChoice(self.frame, self.placing, self.row_map, coders, price, least_gain, 0)
         unknown = self.unseen + sum(one.unstored_share for one in coded)
         nats = self.frame.rest + sum(one.nats for one in coded)
-        bits = keys = harm = 0.0
-        longest = 0
-        for one in coded:
-            if one.coder is None:
-                continue
-            harm += float(one.harms(self.frame.nats) @ 0.5**one.root_lengths)
-            bits += one.bits
-            parts = [int(coder.lengths.max()) for coder in one.coder.coders]
-            plan = strings_of(parts)
-            keys += float(one.counts.sum()) * len(plan)
-            longest = max(longest, *(sum(parts[part] for part in own) for own in plan))
-        size = planned_bytes(round(keys), round(bits), longest)
-        return nats + unknown * harm, replace(choice, function_bytes=size)
+        stored = [one for one in coded if one.coder is not None]
+        harm = sum(float(one.harms(self.frame.nats) @ 0.5**one.root_lengths) for one in stored)
+        bits = sum(one.bits for one in stored)
+        keys, longest = _strings(stored, LONG_STRINGS)
+        string_bits = LONG_STRINGS
+        if window_shape(keys, round(bits)) is None:
+            string_bits = SHORT_STRINGS
+            keys, longest = _strings(stored, SHORT_STRINGS)
+        choice = KeyedChoice(
+            self.frame,
+            self.placing,
+            self.row_map,
+            coders,
+            price,
+            least_gain,
+            string_bits,
+            planned_bytes(keys, round(bits), longest),
+        )
+        return nats + unknown * harm, choice
+
+
+def _strings(stored: Sequence[_CodedClass], string_bits: int) -> tuple[int, int]:
+    """How many strings the rows of classes take, and the bits of the longest one."""
+    strings = 0.0
+    longest = 0
+    for one in stored:
+        assert one.coder is not None, "a class that is stored has a coder"
+        parts = [int(coder.lengths.max()) for coder in one.coder.coders]
+        plan = strings_of(parts, string_bits)
+        strings += float(one.counts.sum()) * len(plan)
+        longest = max(longest, *(sum(parts[part] for part in own) for own in plan))
+    return round(strings), longest
 
 
 @dataclass(frozen=True, eq=False)

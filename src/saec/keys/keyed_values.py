@@ -1,0 +1,117 @@
+"""Hashes and what belongs to them, as static functions are built of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from saec.errors import KeysError
+from saec.keys.static_function import checked_hashes
+
+__all__ = [
+    "UNEVEN",
+    "KeyedValues",
+    "checked_fingerprint",
+    "checked_values",
+    "refuse_equal_hashes",
+    "same_hash",
+]
+
+UNEVEN = "hashes are not evenly distributed; take them from saec.hash_keys"
+
+
+@dataclass(frozen=True, eq=False)
+class KeyedValues:
+    """Hashes and what belongs to them.
+
+    Args:
+        hashes: (n,) uint64, all different; see :func:`saec.hash_keys`.
+        values: (n,) uint64, each below ``2**value_bits``, or below ``2**lengths[i]``.
+        lengths: (n,) uint8, the bits of each value; None if all have ``value_bits``.
+        value_bits: 0 to 64, of the longest value.
+    """
+
+    hashes: NDArray[np.uint64]
+    values: NDArray[np.uint64]
+    lengths: NDArray[np.uint8] | None
+    value_bits: int
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @property
+    def string_bits(self) -> int:
+        """Bits of all values."""
+        if self.lengths is None:
+            return len(self) * self.value_bits
+        return int(self.lengths.sum(dtype=np.int64))
+
+
+def checked_values(
+    hashes: ArrayLike, values: ArrayLike, bits: int | ArrayLike, longest: int | None = None
+) -> KeyedValues:
+    """Hashes, values and bits as given by a caller.
+
+    Raises:
+        KeysError: they are of another kind, differ in length, or a value needs more bits.
+    """
+    asked = checked_hashes(hashes)
+    array = np.asarray(values)
+    if array.shape != asked.shape or (array.dtype.kind not in "iu" and array.size):
+        raise KeysError(
+            f"values must be {len(asked)} integers as hashes are, not {array.dtype} {array.shape}"
+        )
+    if array.dtype.kind == "i" and array.size and int(array.min()) < 0:
+        at = int(array.argmin())
+        raise KeysError(f"value {int(array[at])} at position {at} is negative")
+    plain = np.ascontiguousarray(array, dtype=np.uint64)
+    lengths, value_bits = _checked_bits(bits, len(asked))
+    limit = np.asarray(value_bits if lengths is None else lengths, np.uint64)
+    whole, rest = limit // np.uint64(64), limit % np.uint64(64)  # a shift by 64 is not defined
+    beyond = (plain >> rest != 0) & (whole == 0)
+    if beyond.any():
+        at = int(beyond.argmax())
+        width = value_bits if lengths is None else int(lengths[at])
+        raise KeysError(f"value {int(plain[at])} at position {at} needs over {width} bits")
+    return KeyedValues(asked, plain, lengths, value_bits if longest is None else longest)
+
+
+def _checked_bits(bits: int | ArrayLike, count: int) -> tuple[NDArray[np.uint8] | None, int]:
+    if isinstance(bits, int | np.integer) and not isinstance(bits, bool):
+        if not 0 <= bits <= 64:
+            raise KeysError(f"bits {bits} are outside 0..64")
+        return None, int(bits)
+    array = np.asarray(bits)
+    if array.shape != (count,) or (array.dtype.kind not in "iu" and count):
+        raise KeysError(f"bits must be one integer or {count}, not {array.dtype} {array.shape}")
+    if count and not 0 <= int(array.min()) <= int(array.max()) <= 64:
+        at = int(np.flatnonzero((array < 0) | (array > 64))[0])
+        raise KeysError(f"bits {int(array[at])} at position {at} are outside 0..64")
+    longest = int(array.max()) if count else 0
+    return np.ascontiguousarray(array, dtype=np.uint8), longest
+
+
+def checked_fingerprint(bits: int, name: str = "fingerprint_bits") -> int:
+    """``bits``; raises KeysError if they are not in 0..64."""
+    if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or not 0 <= bits <= 64:
+        raise KeysError(f"{name} must be an integer from 0 to 64, not {bits!r}")
+    return int(bits)
+
+
+def refuse_equal_hashes(hashes: NDArray[np.uint64]) -> None:
+    """Raise KeysError if two of them are equal."""
+    order = np.argsort(hashes, kind="stable")
+    equal = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+    if len(equal):
+        first, second = order[equal[0] : equal[0] + 2]
+        raise same_hash(int(hashes[first]), int(first), int(second))
+
+
+def same_hash(value: int, first: int, second: int) -> KeysError:
+    """The error for equal hashes; positions are in the order in which keys were given."""
+    return KeysError(
+        f"keys at positions {first} and {second} have the same hash {value:#018x}: they are "
+        "equal, or else another seed for saec.hash_keys tells them apart"
+    )

@@ -31,7 +31,7 @@ class KeyedTable(CompressedTable):
         like: tensor on the device and of the dtype that the table gets.
 
     Attributes:
-        like: buffer (0,) of the dtype of rows.
+        like: buffer (0, dim) of the dtype of rows.
         layout: buffer (4,) int64, a hash of all that the other buffers do not say.
         pad_rows: buffer (pads, dim), or None.
     """
@@ -41,25 +41,20 @@ class KeyedTable(CompressedTable):
 
     def __init__(self, field: KeyedField, pads: Mapping[int, Tensor], like: Tensor) -> None:
         super().__init__([field.name], field.vocab_size)
-        self._text, self._dim = table_text(field), field.dim
+        self._text = table_text(field)
         self.key_kind, self.seed = field.key_kind, field.seed
         self.pads, self._roles = tuple(pads), tuple(field.tensors)
         for role, tensor in zip(self._roles, keyed_tensors(field), strict=True):
             self.register_buffer(role, tensor.to(like.device))
         self.register_buffer("layout", self._layout.to(like.device))
         self.register_buffer("pad_rows", torch.stack(list(pads.values())) if pads else None)
-        empty = torch.empty(0, dtype=like.dtype, device=like.device)
+        empty = torch.empty(0, field.dim, dtype=like.dtype, device=like.device)
         self.register_buffer("like", empty, persistent=False)
 
     @property
-    def dim(self) -> int:
-        """Width of a row."""
-        return self._dim
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See :class:`CompressedTable`."""
-        return self.like.dtype
+    def sample(self) -> Tensor:
+        """See :class:`CompressedTable`; the buffer ``like``."""
+        return self.like
 
     @property
     def _layout(self) -> Tensor:

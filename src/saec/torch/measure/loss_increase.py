@@ -194,11 +194,10 @@ class Comparison:
         self._unknown = {name: (share, metrics[name]) for name, share in shares.items()}
 
     def _harm(self, result: Compressed) -> float:
-        keyed = ((field, self._unknown.get(name)) for name, field in result.items())
         return sum(
-            harm_of_unknown_keys(field, *unknown)
-            for field, unknown in keyed
-            if isinstance(field, KeyedField) and unknown is not None
+            harm_of_unknown_keys(field, *self._unknown[name])
+            for name, field in result.items()
+            if isinstance(field, KeyedField) and name in self._unknown
         )
 
     def _by_ids(self, result: Compressed, tables: Sequence[ModelTable]) -> Compressed:

@@ -52,6 +52,11 @@ class KeyedTable(CompressedTable):
         self.register_buffer("like", empty, persistent=False)
 
     @property
+    def sample(self) -> Tensor:
+        """See :class:`CompressedTable`; of no numbers."""
+        return self.like.reshape(0, 1).expand(0, self._dim)
+
+    @property
     def dim(self) -> int:
         """Width of a row."""
         return self._dim

@@ -44,7 +44,8 @@ class PlainKeys:
     def __init__(self, field: KeyedField, device: torch.device) -> None:
         self._kind, self._seed = field.key_kind, field.seed
         function = field.function
-        _, self._blocks, _, value_bits = function.description  # which has no fingerprints
+        # Which has no fingerprints.
+        _, self._blocks, _, value_bits, self._spread = function.description
         self._value_bits = value_bits if self._blocks else 0
         self._steps = unpack_steps(function.steps).tolist()
         self._bits = torch.from_numpy(np.array(function.bits)).to(device)
@@ -92,7 +93,30 @@ class PlainKeys:
 
     def _strings(self, hashes: Tensor) -> Tensor:
         """The strings of hashes, the first bit highest."""
-        return _reversed(self._values(hashes) ^ _scrambled(hashes ^ _signed(_STEP)))
+        words = self._run_sums(hashes) if self._spread else _reversed(self._values(hashes))
+        return words ^ _scrambled(hashes ^ _signed(_STEP))
+
+    def _run_sums(self, hashes: Tensor) -> Tensor:
+        """The strings of a function with windows, before the exclusive or with bits of the hash."""
+        bits, lowest = self._blocks.bit_length() - 1, (1 << 48) - 1
+        buckets = 8 * (_shifted(hashes, 64 - bits) if bits else torch.zeros_like(hashes))
+        entries = _bytes(self._directory, buckets, 8)
+        first = 8 * (entries & lowest)
+        last = 8 * (_bytes(self._directory, buckets + 8, 8) & lowest)
+        starts = last - first - (4 << self._spread) - self._value_bits
+        rest = hashes << bits
+        start = (_shifted(rest, 32) * starts + ((rest & 0xFFFFFFFF) * starts >> 32)) >> 32
+        offsets = _mixed(hashes + (_shifted(entries, 48) + 1) * _signed(_STEP))
+        sums = torch.zeros_like(hashes)
+        for place in range(4):
+            offset = offsets >> 16 * place & ((1 << self._spread) - 1)
+            at = first + start + (place << self._spread) + offset
+            word = torch.zeros_like(hashes)
+            for byte in range(8):
+                word |= _bytes(self._bits, (at >> 3) + byte, 1) << (56 - 8 * byte)
+            behind = _bytes(self._bits, (at >> 3) + 8, 1)
+            sums ^= word << (at & 7) | behind >> (8 - (at & 7))
+        return torch.where(starts > 0, sums, 0)
 
     def _values(self, hashes: Tensor) -> Tensor:
         """What the static function gives for hashes."""

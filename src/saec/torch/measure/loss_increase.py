@@ -144,9 +144,8 @@ class Comparison:
     def explain(self, later: Mapping[str, NDArray[np.bool_]]) -> None:
         """Tell the explained part of each increase from now on, where labels and logits allow it.
 
-        Args:
-            later: (vocab_size,) by field name, which features are more frequent in these rows than
-                in the training log; rows with them are where predictions are off.
+        ``later``: (vocab_size,) by field name, which features are more frequent in these rows than
+        in the training log; rows with them are where predictions are off.
         """
         if not self._labelled or self._logits is None:
             return
@@ -222,12 +221,11 @@ class Comparison:
 
     def _compared(self, outputs: Tensor, labels: Any, index: int) -> _Compared:
         check_batch(outputs, labels, self._loss_fn, index)
-        none = torch.zeros(0, dtype=torch.float64)
         if self._logits is None:
-            return _Compared(self._losses(outputs, labels), none, len(outputs))
+            return _Compared(self._losses(outputs, labels), torch.zeros(0), len(outputs))
         logits = self._logits(outputs.reshape(-1)).double().cpu()
         if not self._labelled:
-            return _Compared(logits, none, len(outputs))
+            return _Compared(logits, torch.zeros(0), len(outputs))
         if not isinstance(labels, Tensor):
             raise DataError(f"batch {index}: {len(logits)} logits need as many labels")
         return _Compared(logits, labels.reshape(-1).double().cpu(), len(outputs))

@@ -53,7 +53,7 @@ def test_options_lose_what_they_say(codec: Codec, times: float, with_metric: boo
         lost = float(one.frequencies @ np.square(error).sum(axis=1)) * unit
         # Curves of clusters are measured at a few numbers of them only.
         rel = 0.02 if isinstance(codec, saec.Axes) else 0.35
-        assert option.distortion == pytest.approx(lost, rel=rel)
+        assert option.loss == pytest.approx(lost, rel=rel)
 
 
 @pytest.mark.parametrize("codec", CODECS)

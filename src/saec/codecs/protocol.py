@@ -27,10 +27,12 @@ class Option:
 
     Args:
         bits: 8 times the bytes by which it makes the artifact grow, record and tensors.
-        distortion: what it loses, in a unit that all fields share; finite.
+        distortion: the loss that options are chosen by, in a unit that all fields share; finite.
         choice: whatever the caller needs to carry it out.
         error: standard error of ``distortion`` that slopes on unseen rows add.
         share: of these slopes that is in ``distortion``; None without unseen rows.
+        far: loss in the same unit that is not in ``distortion``, because a few rows far from all
+            others would otherwise decide how the others are coded.
     """
 
     bits: int
@@ -38,6 +40,12 @@ class Option:
     choice: Any
     error: float = 0.0
     share: SlopeShare | None = None
+    far: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        """The whole loss."""
+        return self.distortion + self.far
 
 
 @dataclass(frozen=True, eq=False)

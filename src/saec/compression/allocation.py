@@ -52,18 +52,18 @@ def allocate(
     return _fill(list(best.chosen), options, budget_bits - best.bits)
 
 
-def allocate_within(options: Sequence[Sequence[Option]], distortion: float) -> list[Option]:
-    """Choose one option per field so that total distortion is at most ``distortion`` in few bits.
+def allocate_within(options: Sequence[Sequence[Option]], loss: float) -> list[Option]:
+    """Choose one option per field so that the total loss is at most ``loss`` in few bits.
 
     The first optimum of :func:`frontier` that is good enough; then fields take cheaper options as
     long as the total allows it, those first that save most.
 
     Args:
-        options: for each field, at least one option, one of them without distortion.
-        distortion: what all chosen options may lose together.
+        options: for each field, at least one option, one of them without loss.
+        loss: what all chosen options may lose together.
     """
-    step = next(step for step in frontier(options) if step.distortion <= distortion)
-    return _thin(list(step.chosen), options, distortion - step.distortion)
+    step = next(step for step in frontier(options) if step.loss <= loss)
+    return _thin(list(step.chosen), options, loss - step.loss)
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,11 @@ class Optimum:
     bits: int
     distortion: float
     chosen: tuple[Option, ...]
+
+    @property
+    def loss(self) -> float:
+        """The whole loss, with that of far rows."""
+        return self.distortion + sum(option.far for option in self.chosen)
 
 
 def frontier(options: Sequence[Sequence[Option]]) -> Iterator[Optimum]:
@@ -139,18 +144,18 @@ def _fill(chosen: list[Option], options: Sequence[Sequence[Option]], left: int) 
 
 
 def _thin(chosen: list[Option], options: Sequence[Sequence[Option]], slack: float) -> list[Option]:
-    """Give up to ``slack`` of distortion for bits: again and again the option that saves most."""
+    """Give up to ``slack`` of loss for bits: again and again the option that saves most."""
     while True:
         saving = [
             (now.bits - option.bits, field, option)
             for field, now in enumerate(chosen)
             for option in options[field]
-            if option.bits < now.bits and option.distortion - now.distortion <= slack
+            if option.bits < now.bits and option.loss - now.loss <= slack
         ]
         if not saving:
             return chosen
         _, field, option = max(saving, key=lambda item: item[0])
-        slack -= option.distortion - chosen[field].distortion
+        slack -= option.loss - chosen[field].loss
         chosen[field] = option
 
 

@@ -222,7 +222,7 @@ def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:
     steps = _spaced(list(frontier(priced.options)))
     nbytes = np.array([priced.file_bytes(step.chosen) for step in steps])
     labelled = isinstance(metrics, LossMetrics) and bool(metrics.unseen)
-    losses = np.array([step.distortion for step in steps])
+    losses = np.array([step.loss for step in steps])
     errors = np.array([_standard_error(checked, step, metrics) for step in steps])
     original = sum(field.nbytes for field in checked)
     return Forecast(
@@ -247,7 +247,7 @@ def _never_cheaper(losses: NDArray[np.float64]) -> NDArray[np.float64]:
 def _spaced(steps: Sequence[Optimum]) -> list[Optimum]:
     """The first and the last step and some between, see :func:`_along`."""
     bits = np.array([step.bits for step in steps])
-    losses = np.array([step.distortion for step in steps])
+    losses = np.array([step.loss for step in steps])
     return [steps[place] for place in _along(bits, losses, _POINTS)]
 
 
@@ -270,7 +270,7 @@ def _standard_error(
     if not isinstance(metrics, LossMetrics):
         return 0.0
     parts = [
-        option.distortion * min(metrics.relative_errors[field.name], 1.0)
+        option.loss * min(metrics.relative_errors[field.name], 1.0)
         for field, option in zip(fields, step.chosen, strict=True)
     ]
     parts += [option.error for option in step.chosen]

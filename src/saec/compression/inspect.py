@@ -211,7 +211,7 @@ def inspect(
         in_loss_metric=known is not None,
         planned_nbytes=priced.file_bytes(chosen),
         planned_loss_increase=(
-            None if known is None else sum(option.distortion for option in chosen)
+            None if known is None else sum(option.loss for option in chosen)
         ),
     )
 

@@ -136,7 +136,7 @@ class Priced:
                 raise BudgetError(
                     f"{budget} needs metrics, and a codec that leaves the number of clusters open"
                 )
-            least = sum(min(one.distortion for one in row) for row in self.options)
+            least = sum(min(one.loss for one in row) for row in self.options)
             if least > budget.value:  # only fields with keys have no option without any loss
                 raise BudgetError(f"{budget} cannot be met: the least predicted is {least:.3g}")
             return allocate_within(self.options, budget.value)

@@ -161,10 +161,11 @@ class Axes:
         return [
             Option(
                 8 * _planned_bytes(field, choice),
-                (choice.layered.nats + moved + (far.of(choice.layered) if far else 0.0)) * unit,
+                (choice.layered.nats + moved) * unit,
                 choice,
                 0.0 if slopes is None else slopes.error(choice.layered),
                 None if slopes is None else slopes.share,
+                0.0 if far is None else far.of(choice.layered) * unit,
             )
             for choice in choices
         ]

@@ -148,7 +148,7 @@ def _rounded(
 
     moved: squared distance in the metric by which the mean may move.
     """
-    values = np.vstack([axes, mean])
+    values = np.ascontiguousarray(np.vstack([axes, mean]))
     narrow = np.finfo(np.float16)
     if np.abs(values).max() <= narrow.max and np.all(np.abs(axes).max(axis=1) >= narrow.tiny):
         half = values.astype(np.float16)

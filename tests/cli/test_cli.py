@@ -200,7 +200,7 @@ BAD = {
     "no log": (counting("user=u", log="no*.parquet"), "no*.parquet: no such file, or no Parquet"),
     "no such folder": (
         ["inspect", "logs", "--frequencies", "counts.npz"],
-        "logs: no kind of file that is known; it holds log.txt",
+        "logs: no kind of file that is known; it holds train.log",
     ),
     "two kinds": (
         ["inspect", "both.*", "--frequencies", "counts.npz"],
@@ -259,7 +259,7 @@ def bad_files(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     log = pa.table({"u": np.arange(600), "i": np.arange(600) // 2})
     pq.write_table(log, folder / "log.parquet")
     (folder / "logs").mkdir()
-    (folder / "logs" / "log.txt").touch()
+    (folder / "logs" / "train.log").touch()
     return folder
 
 

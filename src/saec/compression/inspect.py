@@ -210,9 +210,7 @@ def inspect(
         ),
         in_loss_metric=known is not None,
         planned_nbytes=priced.file_bytes(chosen),
-        planned_loss_increase=(
-            None if known is None else sum(option.loss for option in chosen)
-        ),
+        planned_loss_increase=(None if known is None else sum(option.loss for option in chosen)),
     )
 
 

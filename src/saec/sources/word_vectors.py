@@ -49,6 +49,10 @@ def read_word_vectors(path: Path) -> Source:
             is too short for what its first line says, or a line has over a megabyte.
     """
     size = check_regular(path, CheckpointError)
+    if not size:
+        raise CheckpointError(
+            f"{path}: the file is empty; vectors of words have a line for each word"
+        )
     with open_regular(path, CheckpointError) as stream:
         first = stream.readline(MOST_LINE_BYTES)
         header = _HEADER.fullmatch(first)

@@ -131,7 +131,7 @@ def test_frequencies_from_a_corpus_and_what_it_says_of_unknown_words(tmp_path: P
         ("a.vec", b"1 999999\nthe 1 2 3\n", "too few for 1 words with 999,999 numbers"),
         ("a.bin", b"1000 300\nthe 1234", "too few for 1,000 words"),
         ("a.vec", b"0 3\n", "or has none"),
-        ("a.txt", b"", "or has none"),
+        ("a.txt", b"", "an empty file"),
         ("a.vec", b"2 3\nthe 1 2 3\n", "word 2 of 2 is not followed by 3 finite numbers: b''"),
         ("a.vec", b"2 2\nthe 1 2\nof 1 2 3 x\n", "word 2 of 2 is not followed by 2 finite"),
         ("a.txt", b"the 1 2\nof 1\n", "word 2 of 2 is not followed by 2 finite numbers: b'of 1'"),

@@ -50,9 +50,7 @@ def read_word_vectors(path: Path) -> Source:
     """
     size = check_regular(path, CheckpointError)
     if not size:
-        raise CheckpointError(
-            f"{path}: the file is empty; vectors of words have a line for each word"
-        )
+        raise CheckpointError(f"{path}: an empty file, without vectors of words")
     with open_regular(path, CheckpointError) as stream:
         first = stream.readline(MOST_LINE_BYTES)
         header = _HEADER.fullmatch(first)

@@ -105,7 +105,7 @@ def _rivals(
     similar = tables.stored(
         tables.tiered(rng, rows, dim, tables.SIMILAR), folder / "code_sorted.saec"
     )
-    yield rivals.compressed("axes, similar", similar)
+    yield rivals.compressed("axes, code-sorted", similar)
     users = tables.stored(tables.tiered(rng, rows, dim, tables.USERS), folder / "users.saec")
     yield rivals.compressed("axes, long codes", users)
     # As many tiers as compression gave the largest fields of globo when their ids were in no order.

@@ -46,7 +46,7 @@ test-kills: $(VENV)/.dev
 	SAEC_KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_resuming.py -k killed
 	SAEC_KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_resuming_faults.py \
 	    -k "failed or killed or full or two"
-	SAEC_KILLS=$$((($(KILLS) + 3) / 4)) $(BIN)/python -m pytest tests/distributed -k "kill or die"
+	SAEC_KILLS=$$((($(KILLS) + 4) / 4)) $(BIN)/python -m pytest tests/distributed -k "kill or die"
 
 test-zoo: $(VENV)/.zoo
 	$(BIN)/python -m pytest tests/zoo tests/test_documents.py -k zoo

@@ -20,7 +20,7 @@ from saec import distributed
 from saec.cli import main
 from saec.distributed.cluster import workers_of
 
-ROWS, DIM = 3001, 4
+ROWS, DIM = 2001, 4
 METRICS = saec.LossMetrics({"rows": np.diag([1.0, 0.5, 0.25, 0.1])}, 1000, {"rows": 0.01})
 
 
@@ -109,6 +109,7 @@ def runs(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+@pytest.mark.skipif(KILLS == 1, reason="takes a cluster for each kill: make test-kills")
 def test_a_client_that_is_killed_leaves_what_is_finished(
     tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

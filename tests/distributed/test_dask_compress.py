@@ -18,7 +18,7 @@ from saec.codecs.protocol import Codec
 from saec.format.tier_index import Order
 from saec.streaming.map_reduce import Executor
 
-ROWS, DIM = 5_001, 4
+ROWS, DIM = 3_001, 4
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from saec import distributed
 from saec.streaming.map_reduce import Executor
 
 NAMES = ("user", "city")
-ROWS = 3000
+ROWS = 2000
 METRICS = {name: np.diag([1.0, 0.5, 0.25, 0.1]) for name in NAMES}
 
 

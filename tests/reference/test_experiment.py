@@ -56,9 +56,9 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A click log in Avazu's format: two fields with heavy tails tell the click."""
     rng = np.random.default_rng(0)
     columns = {name: np.zeros(ROWS, np.int64) for name in FIELDS}
-    columns["site_id"] = (900 * rng.random(ROWS) ** 3).astype(np.int64)
-    columns["device_ip"] = (2000 * rng.random(ROWS) ** 3).astype(np.int64)
-    effects = rng.normal(size=2001)
+    columns["site_id"] = (500 * rng.random(ROWS) ** 3).astype(np.int64)
+    columns["device_ip"] = (1100 * rng.random(ROWS) ** 3).astype(np.int64)
+    effects = rng.normal(size=1101)
     logits = effects[columns["site_id"]] + effects[-columns["device_ip"]]
     clicked = rng.random(ROWS) < 1 / (1 + np.exp(-2 * logits))
     path = tmp_path_factory.mktemp("avazu") / "train.csv"

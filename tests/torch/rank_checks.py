@@ -1,12 +1,14 @@
 """Fine-tuning and evaluation as scenarios that any number of processes can run together.
 
-``python rank_checks.py RANK COUNT STORE OUT`` runs all of them as one rank and saves what they
-gave; test_torch_distributed.py launches the ranks, and compares them with one process.
+``python rank_checks.py COUNT FOLDER`` runs all of them in COUNT processes, and saves what each rank
+gave as FOLDER/RANK; test_torch_distributed.py compares that with one process.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -353,20 +355,32 @@ def left_alone() -> str:
     return "none"
 
 
-def main(rank: int, count: int, store: str, out: str) -> None:
+def run(rank: int, count: int, folder: str) -> None:
     distributed.init_process_group(
         "gloo",
-        init_method=f"file://{store}",
+        init_method=f"file://{folder}/store",
         rank=rank,
         world_size=count,
         timeout=timedelta(seconds=30),
     )
     torch.set_num_threads(1)
     found: Found = {"same": results(), "failures": failures()}
-    torch.save(found, out)
+    torch.save(found, f"{folder}/{rank}")
     found["left alone"] = left_alone()
-    torch.save(found, out)
+    torch.save(found, f"{folder}/{rank}")
+
+
+def main(count: int, folder: str) -> int:
+    """Run all ranks as copies of this process, which has imported everything."""
+    importlib.import_module("sklearn.metrics")  # the library does so when it first needs it
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=run, args=(rank, count, folder)) for rank in range(count)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    return int(any(rank.exitcode for rank in ranks))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    sys.exit(main(int(sys.argv[1]), sys.argv[2]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,27 +25,19 @@ Found = dict[str, Any]
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
     """What each of two ranks gave."""
     folder = tmp_path_factory.mktemp("ranks")
-    outs = [folder / str(rank) for rank in range(RANKS)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if sys.platform == "linux":
         environment["GLOO_SOCKET_IFNAME"] = "lo"
-    script = Path(rank_checks.__file__)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", script, str(rank), str(RANKS), folder / "store", out],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, out in enumerate(outs)
-    ]
-    try:
-        errors = [process.communicate(timeout=SECONDS)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * RANKS, "\n".join(errors)
-    return [torch.load(out, weights_only=False) for out in outs]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", rank_checks.__file__, str(RANKS), folder],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / str(rank), weights_only=False) for rank in range(RANKS)]
 
 
 @pytest.fixture(scope="module")

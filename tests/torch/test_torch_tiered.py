@@ -337,7 +337,8 @@ def mixed(tiered: Make, clustered: Make, raw: Make) -> nn.Module:
 def test_compile_captures_one_whole_graph(mixed: nn.Module) -> None:
     torch._dynamo.reset()
     fast = torch.compile(mixed, fullgraph=True, backend="aot_eager", dynamic=True)
-    for shape in [(4, 3), (6, 5), (1, 2)]:
+    # A batch of one is compiled again, which takes seconds: test_torch_modules.py has one.
+    for shape in [(4, 3), (6, 5)]:
         ids = torch.randint(0, 300, shape)
         assert torch.equal(fast(ids), mixed(ids))
     fast(ids).sum().backward()

@@ -216,7 +216,7 @@ def test_rows_of_every_kind_of_part_equal_the_plain_ones(
     tiered: Make, texts: list[str], keep: bool, dim: int
 ) -> None:
     table = Table(tiered("user", 700, dim, tuple(texts), keep))
-    ids = torch.from_numpy(np.random.default_rng(dim).permutation(700))
+    ids = torch.from_numpy(np.random.default_rng(dim).permutation(700)[:150])
     assert torch.equal(table.rows(ids), table.reference(ids))
 
 
@@ -304,7 +304,7 @@ def test_bags_over_many_programs(tiered: Make, clustered: Make, kind: str) -> No
     table = Table({"tiered": tiered, "clustered": clustered}[kind]("a", 300))
     rows = table.reference(torch.arange(table.plain.vocab_size))
     for longest in (1, 30):
-        ends = torch.randint(0, longest + 1, (300,)).cumsum(0).tolist()
+        ends = torch.randint(0, longest + 1, (60,)).cumsum(0).tolist()
         ids = torch.randint(0, 300, (ends[-1],))
         exact = [rows[ids[a:b]].double().sum(0) for a, b in itertools.pairwise([0, *ends])]
         got = table.pool(ids, [0, *ends], "sum")
@@ -420,8 +420,8 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ("name", "mode", "kind"),
     [
         *((*kernel, "everything") for kernel in KERNELS),
-        *((*kernel, "without optional tensors") for kernel in KERNELS[:4]),
-        *((*kernel, "single") for kernel in KERNELS[4:]),
+        *((*kernel, "without optional tensors") for kernel in (KERNELS[0], KERNELS[3])),
+        *((*kernel, "single") for kernel in (KERNELS[4], KERNELS[7])),
     ],
 )
 def test_compiled_code_rounds_every_product(name: str, mode: str | None, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""``saec info`` and ``saec lookup``: what is in an artifact."""
+"""``saec info`` and ``saec lookup``: the content of an artifact."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what an artifact holds."""
+    """Show the fields, sizes and layout of an artifact."""
     import saec
     from saec.artifact import FORMAT
 
@@ -72,7 +72,7 @@ def lookup(
     ] = None,
     key: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY", help="A key, of a field that has some; several times."),
+        typer.Option(metavar="KEY", help="A key, for a field with keys. Repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[

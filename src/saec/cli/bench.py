@@ -1,4 +1,4 @@
-"""``saec bench``, ``saec demo`` and ``saec report``: what compression cost."""
+"""``saec bench``, ``saec demo`` and ``saec report``: measure the loss of quality."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from saec.report.methods import METHODS, TUNINGS
 TASKS = {
     "simulated": "a ten-day click log made from a seed; needs no data",
     "ml-1m": "MovieLens 1M: ratings.dat, users.dat, movies.dat, or one Parquet file",
-    "ml-1m-x": "the same with crosses such as user x genres; 2.3 million features",
+    "ml-1m-x": "ml-1m with crosses such as user x genres; 2.3 million features",
     "globo": "ten days of clicks of a news portal, Parquet; 2.4 million features",
-    "globo-days": "the same; trains on the first days and tests on the next one",
+    "globo-days": "globo; trains on the first days and tests on the next one",
     "criteo": "Criteo Kaggle: train.txt or Parquet",
     "avazu": "Avazu: train.csv or Parquet",
     "online-retail": "UCI Online Retail, Parquet or CSV",
@@ -102,14 +102,14 @@ LossIncreases = Annotated[
     str,
     typer.Option(
         metavar="NATS,...",
-        help="Increases of the log loss to aim at; for methods with a loss metric.",
+        help="Target increases of the log loss, for methods with a loss metric.",
     ),
 ]
 Names = Annotated[
-    bool, typer.Option("--names", help="Keep features' names for pictures; takes memory.")
+    bool, typer.Option("--names", help="Keep the names of features for plots; takes memory.")
 ]
 Keyed = Annotated[
-    bool, typer.Option("--keyed", help="Give axes raw keys in place of ids, unseen ones too.")
+    bool, typer.Option("--keyed", help="Use raw keys instead of ids for axes, also unseen keys.")
 ]
 ResultsFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Results file to write.")

@@ -1,4 +1,4 @@
-"""What several verbs share: arguments, checks, tables."""
+"""Arguments, checks and tables that several commands share."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ Frequencies = Annotated[
     typer.Option(
         "--frequencies",
         metavar="FILE",
-        help="How often each feature occurs, in files of the same kinds. Parquet tables may have "
-        "them in a column.",
+        help="Number of occurrences of each feature, in files of the same kinds. Parquet tables "
+        "may have them in a column.",
     ),
 ]
 Logs = Annotated[
@@ -92,7 +92,7 @@ Tables = Annotated[
     typer.Option(
         "--table",
         metavar="FIELD=NAME",
-        help="The checkpoint's table of a field, where its name is another one. Repeatable.",
+        help="Name of a field's table in the checkpoint, if it differs. Repeatable.",
     ),
 ]
 _METRICS = typer.Option(
@@ -126,7 +126,7 @@ def hush(quiet: bool) -> None:
 
 
 def check_out(out: Path, *inputs: Path | None) -> None:
-    """Before the work, not after it."""
+    """Check that ``out`` can be written before the work starts."""
     if str(out) == "-":
         raise DataError("cannot write to standard output (-): give the name of a file")
     url = as_url(out)
@@ -191,7 +191,7 @@ def write_json(out: Path, value: Mapping[str, Any]) -> None:
 
 
 def console() -> Console:
-    """Where tables go."""
+    """The console for tables."""
     # Names may hold brackets; in a pipe, rich would cut tables at 80 columns.
     width = None if sys.stdout.isatty() else 160
     return Console(width=width, markup=False, highlight=False, emoji=False)
@@ -208,7 +208,7 @@ def plain_table(columns: Sequence[str], name: str | None = None) -> Table:
 
 
 def size_table(result: Compressed) -> Table:
-    """What became of each field, and the whole file."""
+    """Sizes of each field, and of the whole file."""
     table = plain_table(("rows", "dim", "codec", "code\nbits", *_SIZE_COLUMNS), "field")
     for name, field in result.items():
         codec, code_bits = _codec_cells(field)

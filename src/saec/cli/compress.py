@@ -193,7 +193,7 @@ def _written(
 
 
 def _tell(result: Compressed, budget: Budget, path: Path) -> None:
-    """Print what became of the fields, the prediction, what the budget has left, and the files."""
+    """Print the fields' sizes, the prediction, the unused budget and the files."""
     from saec.format.permutation_file import permutation_path
 
     console().print(size_table(result))
@@ -207,7 +207,7 @@ def _tell(result: Compressed, budget: Budget, path: Path) -> None:
 
 
 def _left(result: Compressed, budget: Budget) -> str:
-    """A line on what a budget of bytes has left, if that is more than a few per cent."""
+    """A line on the unused part of a budget of bytes, if that is more than a few per cent."""
     from saec import LossIncrease
 
     if isinstance(budget, LossIncrease):
@@ -275,7 +275,7 @@ def _codec(name: str, codebook: str | None, order: str | None) -> Codec:
 
 @contextmanager
 def _executor(cluster: str | None, workers: int | None, quiet: bool) -> Iterator[Executor | None]:
-    """What works on the rows: a cluster if one is wanted."""
+    """The executor of the work: a cluster if one is given."""
     if cluster is None and workers is None:
         yield None
         return

@@ -37,7 +37,7 @@ def export(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Put compressed tables into an ONNX model.
+    """Replace the tables of an ONNX model by compressed ones.
 
     The model uses standard operators only.
     """

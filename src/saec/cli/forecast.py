@@ -1,4 +1,4 @@
-"""``saec inspect`` and ``saec forecast``: what compression would do, before it is done."""
+"""``saec inspect`` and ``saec forecast``: expected results of a compression."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def forecast(
 ) -> None:
     """Forecast the increase of the log loss for every size.
 
-    The forecast is a sum to second order; only rows that the tables have not seen tell the rest.
+    The forecast is a second-order sum. Only a measurement on unseen rows shows the actual increase.
     """
     import saec
     from saec.tables.checkpoint import read_fields

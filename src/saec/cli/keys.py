@@ -1,4 +1,4 @@
-"""Keys of tables on the command line: where they are, and what answering them takes."""
+"""Keys of tables on the command line: their places, and the sizes of tables with keys."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ KeyColumns = Annotated[
     typer.Option(
         "--key",
         metavar="[FIELD=]COLUMN",
-        help="Ask by keys: the column of the checkpoint's Parquet files that holds each row's key. "
-        "Repeatable.",
+        help="Column of the checkpoint's Parquet files with the key of each row. Lookups then "
+        "take keys instead of ids. Repeatable.",
     ),
 ]
 KeyFiles = Annotated[
@@ -26,14 +26,14 @@ KeyFiles = Annotated[
     typer.Option(
         "--keys",
         metavar="[FIELD=]FILE",
-        help="The same with the keys in a file: .npy of integers, .txt with a key in each line, or "
-        ".parquet. Repeatable.",
+        help="Like --key, with the keys in a file: .npy of integers, .txt with a key in each line, "
+        "or .parquet. Repeatable.",
     ),
 ]
 Cosine = Annotated[
     bool,
     typer.Option(
-        "--cosine", help="Scale rows to length 1, for vectors that are compared by cosines."
+        "--cosine", help="Scale rows to length 1, for vectors that are compared by cosine."
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""All verbs together, and what becomes of their errors."""
+"""The application with all commands, and the exit codes and messages of errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Split a budget over fields: where does the next bit lower distortion most?"""
+"""Split a budget over fields: which option lowers distortion most per bit?"""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def allocate(
 
     Minimises distortion + lambda * bits for the least lambda that the budget admits (Shoham and
     Gersho, Efficient bit allocation for an arbitrary set of quantizers, IEEE Trans. ASSP 36,
-    1988). No bisection is needed, see :func:`frontier`. What is left of the budget is filled
-    greedily, with options off the hull too.
+    1988). No bisection is needed, see :func:`frontier`. The rest of the budget is filled
+    greedily, also with options off the hull.
 
-    A larger budget never gives more distortion. (The fill takes steps of falling slope; when a
-    larger budget makes it take another step, that step is longer than all the smaller budget had
-    left, and at least as steep.)
+    A larger budget never gives more distortion. (The fill takes steps of falling slope. If a
+    larger budget leads to a different step, that step is longer than the whole rest of the smaller
+    budget, and at least as steep.)
 
     Args:
         options: for each field, at least one option, in any order.
@@ -37,7 +37,8 @@ def allocate(
         One option per field, in order.
 
     Raises:
-        BudgetError: even the cheapest options exceed the budget; gives the smallest possible total.
+        BudgetError: even the cheapest options exceed the budget; names the smallest possible
+            total.
     """
     assert len(options) == len(names), "every field needs a name"
     assert all(options), "every field needs an option"
@@ -56,11 +57,11 @@ def allocate_within(options: Sequence[Sequence[Option]], loss: float) -> list[Op
     """Choose one option per field so that the total loss is at most ``loss`` in few bits.
 
     The first optimum of :func:`frontier` that is good enough; then fields take cheaper options as
-    long as the total allows it, those first that save most.
+    long as the total allows it, in the order of the bits that they save.
 
     Args:
         options: for each field, at least one option, one of them without loss.
-        loss: what all chosen options may lose together.
+        loss: the largest total loss of all chosen options.
     """
     step = next(step for step in frontier(options) if step.loss <= loss)
     return _thin(list(step.chosen), options, loss - step.loss)
@@ -81,14 +82,14 @@ class Optimum:
 
 
 def frontier(options: Sequence[Sequence[Option]]) -> Iterator[Optimum]:
-    """All optima of distortion + lambda * bits, from the fewest bits on.
+    """All optima of distortion + lambda * bits, in ascending order of bits.
 
-    As lambda falls, each field walks down the lower convex hull of its options, so all fields'
-    hull segments, steepest first, give the exact sequence.
+    As lambda falls, each field moves down the lower convex hull of its options. So the hull
+    segments of all fields, steepest first, give the exact sequence.
     """
     hulls = [_lower_hull(field) for field in options]
     segments = _steepest_first(hulls)
-    # Added up from the end, where sums are smallest: what is left there may be 1e-9 of the start.
+    # Summed from the end, where sums are smallest: the last ones may be 1e-9 of the first.
     saved = [before.distortion - after.distortion for _, before, after in reversed(segments)]
     least = sum(hull[-1].distortion for hull in hulls)
     distortions = list(accumulate(saved, initial=least))
@@ -125,7 +126,7 @@ def _steepest_first(hulls: Sequence[Sequence[Option]]) -> list[tuple[int, Option
 
 
 def _fill(chosen: list[Option], options: Sequence[Sequence[Option]], left: int) -> list[Option]:
-    """Spend ``left`` bits: again and again the option that fits and saves most per bit."""
+    """Spend ``left`` bits: repeatedly take the option that fits and saves most per bit."""
     candidates = [(field, option) for field, all_ in enumerate(options) for option in all_]
     owner = np.array([field for field, _ in candidates])
     bits = np.array([option.bits for _, option in candidates], np.int64)
@@ -136,7 +137,7 @@ def _fill(chosen: list[Option], options: Sequence[Sequence[Option]], left: int) 
         usable = (step <= left) & (saved > 0)
         if not usable.any():
             return chosen
-        # An option that takes no more bits and loses less comes before all others.
+        # Of options with equal bits, the one with less distortion comes first.
         slope = np.where(step > 0, saved / np.maximum(step, 1), np.inf)
         best = int(np.argmax(np.where(usable, slope, -np.inf)))
         chosen[owner[best]] = candidates[best][1]
@@ -144,7 +145,7 @@ def _fill(chosen: list[Option], options: Sequence[Sequence[Option]], left: int) 
 
 
 def _thin(chosen: list[Option], options: Sequence[Sequence[Option]], slack: float) -> list[Option]:
-    """Give up to ``slack`` of loss for bits: again and again the option that saves most."""
+    """Save bits for up to ``slack`` of loss: repeatedly take the option that saves most."""
     while True:
         saving = [
             (now.bits - option.bits, field, option)

@@ -1,4 +1,4 @@
-"""How much a compressed model may take, or may lose: bytes, bits per feature, or nats of loss."""
+"""Limits of a compression: bytes, bits per feature, or nats of loss."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ratio:
             raise BudgetError(f"a ratio must be a number of at least 1, not {self.value!r}")
 
     def max_bytes(self, original_bytes: int, features: int) -> int:
-        """Bytes allowed for tables of ``original_bytes`` with ``features`` rows in all."""
+        """Bytes allowed for tables of ``original_bytes`` with ``features`` rows in total."""
         return math.floor(original_bytes / self.value)
 
 
@@ -59,7 +59,7 @@ class MaxBytes:
 
 @dataclass(frozen=True)
 class BitsPerFeature:
-    """Bits that each feature may take on average, everything needed to decode it included.
+    """Average bits per feature, including everything that decoding needs.
 
     Raises:
         BudgetError: ``value`` is not a finite number above 0.
@@ -72,18 +72,18 @@ class BitsPerFeature:
             raise BudgetError(f"bits per feature must be a number above 0, not {self.value!r}")
 
     def max_bytes(self, original_bytes: int, features: int) -> int:
-        """Bytes allowed for ``features`` rows in all."""
+        """Bytes allowed for ``features`` rows in total."""
         return math.floor(features * self.value / 8)
 
 
 @dataclass(frozen=True)
 class LossIncrease:
-    """What may be lost: the smallest artifact whose predicted increase of the mean log loss, in
-    nats, is at most ``value``. Needs the loss metric.
+    """A limit of the loss: compression gives the smallest artifact whose predicted increase of the
+    mean log loss, in nats, is at most ``value``. Needs the loss metric.
 
-    :func:`saec.compress` predicts to second order, which is no promise: on rows that the tables
-    have not seen the increase may be several times smaller or, above all where it is small, larger.
-    :func:`saec.torch.compress_` with ``calibration`` rows measures it on these.
+    :func:`saec.compress` uses a second-order prediction, which is not a guarantee: on rows that the
+    tables have not seen, the increase may be several times smaller or, especially if it is small,
+    larger. :func:`saec.torch.compress_` with ``calibration`` rows measures it on these rows.
 
     Raises:
         BudgetError: ``value`` is not a finite number above 0.
@@ -101,10 +101,10 @@ Budget = SizeBudget | LossIncrease
 
 
 def check_budget(budget: object) -> None:
-    """Refuse what is neither a budget nor None.
+    """Reject everything but a budget and None.
 
     Raises:
-        BudgetError: in that case; names what may have been meant.
+        BudgetError: in that case; the message suggests what may have been meant.
     """
     if budget is None or isinstance(budget, Budget):
         return

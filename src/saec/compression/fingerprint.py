@@ -1,4 +1,4 @@
-"""A hash of all that an artifact depends on, by which interrupted work is recognised."""
+"""A hash of everything that an artifact depends on. It identifies interrupted work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def fingerprint(
     metrics: Mapping[str, ArrayLike] | None,
     seed: int,
 ) -> str:
-    """A hash of all that the artifact depends on; of files, their sizes and times of change."""
+    """A hash of everything that the artifact depends on; for files, of size and modification
+    time."""
     known = {
         "versions": [version("saec"), artifact.FORMAT],
         "fields": [

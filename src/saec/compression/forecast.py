@@ -1,4 +1,4 @@
-"""What compression would cost in log loss, for every size, before anything is coded."""
+"""The expected increase of the log loss for every size, before anything is coded."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from saec.util.html_table import html_table
 
 __all__ = ["Forecast", "curve_of", "forecast"]
 
-_POINTS = 64  # of the curve
-_SHOWN = 9  # of them, in text
+_POINTS = 64  # points of the curve
+_SHOWN = 9  # points in the text form
 
-_NO_LOSS = 1e-12  # nats that stand for none where there are logarithms
+_NO_LOSS = 1e-12  # nats that replace 0 in logarithms
 
-_LEAST_SHARE = 0.02  # of a forecast that may come true; measurements below are noise
+_LEAST_SHARE = 0.02  # smallest measured / forecast increase; less is noise
 
-# What the band cannot contain.
+# The part that the band does not contain.
 _UNKNOWN = "no labels of unseen rows: what is lost on them in first order is not known"
 
-_LEAST_TOLD = 1e-5  # of the largest increase; points of smaller ones need not be told apart
+_LEAST_TOLD = 1e-5  # share of the largest increase; smaller increases need not be distinguished
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,21 +39,22 @@ class Forecast:
     """A curve of sizes, smallest first, and the increase of the mean log loss predicted at each.
 
     :func:`saec.forecast` predicts to second order, from the model's own predictions. The increase
-    on rows that the tables have not seen has a part of first order as well, of either sign, which
-    only labels of such rows tell: mostly the sum overstates increases of 1e-4 and more, and it may
-    understate smaller ones by a factor of ten and more. Metrics measured with labelled ``unseen``
-    rows know that part, and the curve contains it; :func:`saec.torch.forecast` also measures.
+    on rows that the tables have not seen also has a first-order part, of either sign, which only
+    labels of such rows can measure. Mostly the second-order sum overstates increases of 1e-4 and
+    more, and it may understate smaller ones by a factor of ten and more. With metrics measured with
+    labelled ``unseen`` rows, the curve contains the first-order part; :func:`saec.torch.forecast`
+    also measures the increase.
 
     Attributes:
         ratios: (m,) compression ratios, descending.
         nbytes: (m,) bytes of the artifact as saved, ascending.
         loss_increases: (m,) nats, descending.
-        low, high: (m,) nats, two standard errors below and above: of the second-order sum, as far
-            as that of the metrics is known, and of the first-order part, if that is known; or of
-            what was measured, if the curve was corrected.
+        low, high: (m,) nats, two standard errors below and above. The errors are those of the
+            second-order sum, as far as those of the metrics are known, and of the first-order part,
+            if that is known; or those of the measurements, if the curve was corrected.
         fields: by field name, (m,) bytes of its codes and tables.
-        labelled: whether labels of unseen rows are in the curve. Without, ``low`` and ``high`` do
-            not contain the part of first order, of which nothing is known.
+        labelled: whether the curve contains labels of unseen rows. Without them, ``low`` and
+            ``high`` do not contain the first-order part, which is then unknown.
     """
 
     ratios: NDArray[np.float64]
@@ -65,10 +66,10 @@ class Forecast:
     labelled: bool = False
 
     def loss_at(self, ratio: float) -> float:
-        """Nats expected at a compression ratio, between points of the curve in logarithms.
+        """Nats expected at a compression ratio, interpolated in logarithms.
 
         Raises:
-            BudgetError: the ratio is beyond what can be reached.
+            BudgetError: the ratio is larger than the largest one of the curve.
         """
         if not self.ratios[-1] <= ratio <= self.ratios[0]:
             raise BudgetError(
@@ -78,7 +79,7 @@ class Forecast:
         return float(np.exp(np.interp(np.log(ratio), self._log_ratios, self._log_losses)))
 
     def ratio_at(self, loss_increase: float) -> float:
-        """The largest ratio at which no more nats than ``loss_increase`` are expected.
+        """The largest ratio with an expected increase of at most ``loss_increase`` nats.
 
         Raises:
             BudgetError: ``loss_increase`` is not positive.
@@ -102,16 +103,17 @@ class Forecast:
         increases: NDArray[np.float64],
         errors: NDArray[np.float64],
     ) -> Forecast:
-        """The curve as some measurements say it should be.
+        """The curve, corrected by measurements.
 
-        Between the ``ratios`` (k,) at which ``increases`` (k,) with standard ``errors`` (k,), in
-        nats, were measured, the share of the forecast that came true is interpolated in log size,
-        and beyond them it stays. A larger ratio never costs less. ``low`` and ``high`` are two
-        standard errors away; ``low`` may be negative. Below the smallest ratio that was measured
-        they reach from 0 to what holds there, as small increases may be many times the forecast.
+        ``increases`` (k,) with standard ``errors`` (k,), in nats, were measured at the ``ratios``
+        (k,). The ratio of measured to forecast increase is interpolated in log size, and is
+        constant outside of the measured range. A larger ratio never has a smaller increase. ``low``
+        and ``high`` are two standard errors away; ``low`` may be negative. Below the smallest
+        measured ratio they reach from 0 to the value there, because small increases may be many
+        times the forecast.
 
         Raises:
-            BudgetError: a ratio is beyond what can be reached.
+            BudgetError: a ratio is larger than the largest one of the curve.
         """
         predicted = np.array([self.loss_at(float(ratio)) for ratio in ratios])
         order = np.argsort(ratios)
@@ -166,9 +168,9 @@ class Forecast:
         return html_table(caption if self.labelled else f"{caption}\n{_UNKNOWN}", heading, rows)
 
     def told_apart(self, count: int) -> list[int]:
-        """Places of up to ``count`` points, both ends among them, that show how the curve bends.
+        """Indices of up to ``count`` points, including both ends, that show the shape of the curve.
 
-        They are evenly spaced along it, by size and by increase, both in logarithms.
+        They are evenly spaced along the curve, by size and by increase, both in logarithms.
         """
         return _along(self.nbytes, self.loss_increases, count)
 
@@ -184,25 +186,25 @@ def forecast(
 ) -> Forecast:
     """Forecast the increase of the log loss for every size that compression can reach.
 
-    Each field's options are measured as :func:`saec.compress` measures them; nothing is coded. The
-    increase is the second-order sum, sum_f sum_i (w_i / sum w) 1/2 delta_i' G_f delta_i, with the
-    part of first order if the metrics were measured with unseen rows, and its range that of the
-    standard errors: see :class:`Forecast` for what it cannot know.
+    Each field's options are measured as in :func:`saec.compress`; nothing is coded. The
+    increase is the second-order sum, sum_f sum_i (w_i / sum w) 1/2 delta_i' G_f delta_i, plus the
+    first-order part if the metrics were measured with unseen rows. Its range follows from the
+    standard errors. :class:`Forecast` describes the limits of the prediction.
 
     Args:
-        fields: tables with frequencies; names must be unique. Or what :func:`saec.measure` gave,
+        fields: tables with frequencies; names must be unique. Or a result of :func:`saec.measure`,
             with its codec, metrics and seed.
-        metrics: as of :func:`saec.torch.loss_metrics`; needed unless they were given to
+        metrics: as from :func:`saec.torch.loss_metrics`; needed unless they were given to
             :func:`saec.measure`.
         codec: ``Axes()`` if None.
         seed: see :func:`saec.compress`.
-        progress: show a bar on stderr for work over two seconds.
+        progress: show a progress bar on stderr for work over two seconds.
         executor: see :func:`saec.compress`.
 
     Raises:
         FieldError: names are not unique, or there are no fields.
         MetricError: a metric is missing or malformed.
-        BudgetError: the codec leaves no choice of sizes.
+        BudgetError: the codec has no choice of sizes.
     """
     measured = isinstance(fields, Priced)
     known = fields.given if isinstance(fields, Priced) else metrics
@@ -240,7 +242,7 @@ def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:
 
 
 def _never_cheaper(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Losses, largest ratio first, none below that of a smaller ratio."""
+    """Losses, largest ratio first, made monotone: none is below that of a smaller ratio."""
     return np.maximum.accumulate(losses[::-1])[::-1]
 
 
@@ -252,7 +254,8 @@ def _spaced(steps: Sequence[Optimum]) -> list[Optimum]:
 
 
 def _along(sizes: NDArray[Any], losses: NDArray[np.float64], count: int) -> list[int]:
-    """Up to ``count`` places evenly spaced along a curve of ascending sizes and falling losses."""
+    """Up to ``count`` indices, evenly spaced along a curve of ascending sizes and falling
+    losses."""
     told = np.log(np.maximum(losses, max(_LEAST_TOLD * float(losses[0]), _NO_LOSS)))
     way = np.zeros(len(sizes))
     for values in (np.log(sizes), told):
@@ -265,8 +268,8 @@ def _along(sizes: NDArray[Any], losses: NDArray[np.float64], count: int) -> list
 def _standard_error(
     fields: Sequence[Field], step: Optimum, metrics: Mapping[str, ArrayLike]
 ) -> float:
-    """Of the sum over fields, from the standard errors of the metrics' traces and of slopes on
-    unseen rows, where known."""
+    """Standard error of the sum over fields, from the standard errors of the metrics' traces and of
+    slopes on unseen rows, where known."""
     if not isinstance(metrics, LossMetrics):
         return 0.0
     parts = [

@@ -1,4 +1,4 @@
-"""What a model's tables are like, and where the bytes would go, before anything is coded."""
+"""Properties of a model's tables, and a plan of their sizes, before anything is coded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from saec.util.html_table import html_table, text_table
 
 __all__ = ["FarRow", "InspectedField", "Inspection", "inspect"]
 
-_MOST_FAR = 8  # rows of a field that are named
+_MOST_FAR = 8  # far rows of a field that are listed
 
 _HEADING = (
     *("field", "rows", "dim", "bytes", "rows once", "of occurrences", "directions"),
@@ -35,13 +35,14 @@ _HEADING = (
 
 @dataclass(frozen=True)
 class FarRow:
-    """A row that lies much farther from the mean than nearly all others.
+    """A row that is much farther from the mean than nearly all others.
 
     Args:
         row: its id.
-        times: its distance from the mean, in units of the distance that all rows but a few keep.
+        times: its distance from the mean, divided by the distance within which all rows but a few
+            lie.
         norm: its norm relative to the median norm of the field's rows; infinite if that is 0.
-        share: of the field's occurrences.
+        share: its share of the field's occurrences.
     """
 
     row: int
@@ -55,19 +56,19 @@ class InspectedField:
     """A field and its share of the plan.
 
     Args:
-        name: the field's.
+        name: the field's name.
         vocab_size: rows of the table.
         dim: width of the table.
-        nbytes: of the table, in its own dtype.
+        nbytes: bytes of the table, in its own dtype.
         rows_once: share of the rows whose frequency is 1.
-        occurrences_once: share of all occurrences that these rows make.
+        occurrences_once: share of all occurrences that belong to these rows.
         directions: effective number of directions in which rows differ, (sum v)^2 / sum v^2 over
             the variances v along the principal axes; 0 if all rows are equal.
-        planned_nbytes: about what the field would take.
-        far_rows: rows that lie much farther from the mean than nearly all others, at most 8 of
-            them, the farthest first. Codebooks of int8 store such rows nearer to the others than
-            they are, so that the others keep their digits.
-        slopes: how far slopes on unseen rows are believed; None without such rows.
+        planned_nbytes: approximate bytes of the field after compression.
+        far_rows: rows that are much farther from the mean than nearly all others, at most 8 of
+            them, the farthest first. int8 codebooks store such rows closer to the others than
+            they are, so that the others keep their precision.
+        slopes: the weight of slopes on unseen rows; None without such rows.
     """
 
     name: str
@@ -83,18 +84,18 @@ class InspectedField:
 
     @property
     def planned_bits_per_feature(self) -> float:
-        """Bits that a row would take on average."""
+        """Average bits of a row."""
         return 8 * self.planned_nbytes / self.vocab_size
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """All fields, and the file that the plan would make.
+    """All fields, and the planned file.
 
     Args:
         fields: in the order in which they were given.
-        in_loss_metric: whether directions and plan follow the loss metric, not Euclidean distance.
-        planned_nbytes: bytes of the file, at most.
+        in_loss_metric: whether directions and plan use the loss metric, not Euclidean distance.
+        planned_nbytes: largest size of the file in bytes.
         planned_loss_increase: nats; None without metrics.
     """
 
@@ -118,7 +119,7 @@ class Inspection:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What is unusual, a line for each field where something is."""
+        """Unusual properties, one line for each field that has some."""
         far = [_remark(field) for field in self.fields if field.far_rows]
         return (*far, *(_of_slopes(f.name, f.slopes) for f in self.fields if f.slopes))
 
@@ -177,21 +178,21 @@ def inspect(
     progress: bool = True,
     executor: Executor | None = None,
 ) -> Inspection:
-    """Look into tables: how heavy their tails are, how many directions they use, and what each
-    would get of the bytes at a compression ratio.
+    """Describe tables: the share of rare features, the number of directions in use, and each
+    table's planned share of the bytes at a compression ratio.
 
     Args:
-        fields: tables with frequencies; names must be unique. Or what :func:`saec.measure` gave,
+        fields: tables with frequencies; names must be unique. Or a result of :func:`saec.measure`,
             with its codec, metrics and seed.
-        metrics: as of :func:`saec.torch.loss_metrics`; Euclidean distance if None.
-        ratio: that the plan is made for, as :func:`saec.compress` would with its own choice of a
-            codec.
+        metrics: as from :func:`saec.torch.loss_metrics`; Euclidean distance if None.
+        ratio: compression ratio of the plan, which is that of :func:`saec.compress` with its
+            default codec.
         seed: see :func:`saec.compress`.
-        progress: show a bar on stderr for work over two seconds.
+        progress: show a progress bar on stderr for work over two seconds.
         executor: see :func:`saec.compress`.
 
     Raises:
-        BudgetError: the ratio is below 1 or cannot be reached; names the largest that can.
+        BudgetError: the ratio is below 1 or cannot be reached; names the largest possible ratio.
         FieldError: names are not unique, or there are no fields.
         MetricError: a metric is missing or malformed.
     """
@@ -239,9 +240,10 @@ def _inspected(
 
 @dataclass(frozen=True, eq=False)
 class _FindFar:
-    """A task that finds the rows of a part that lie far from nearly all others.
+    """A task that finds the rows of a part that are much farther from the mean than nearly all
+    others.
 
-    row_map: as of the codec; median: norm of a row; total: occurrences.
+    row_map: as in the codec; median: median norm of a row; total: all occurrences.
     """
 
     row_map: RowMap
@@ -266,10 +268,10 @@ def _farthest(parts: Sequence[tuple[FarRow, ...]]) -> tuple[FarRow, ...]:
 
 
 def _directions(moments: Moments, metric: Metric) -> float:
-    """The participation ratio of the variances: two traces give it without finding the axes."""
+    """The participation ratio of the variances, computed from two traces without the axes."""
     spread = metric.mapped(metric.mapped(moments.covariance).T)
     total = float(np.trace(spread))
-    # Of equal rows, rounding leaves a variance of its own.
+    # If all rows are equal, rounding still leaves a small variance.
     if total <= 1e-24 * float(np.square(metric.mapped(moments.mean)).sum()):
         return 0.0
     return total**2 / float(np.square(spread).sum())

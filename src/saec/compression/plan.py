@@ -1,4 +1,4 @@
-"""What each way of storing the fields takes and loses, and the choice among them for a budget."""
+"""Bytes and distortion of each option of the fields, and the choice among them for a budget."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_CODEC: Codec = Axes()
 
 @dataclass(frozen=True, eq=False)
 class CodecChoice:
-    """What a codec chose for a field, with the codec that carries it out."""
+    """A codec's choice for a field, and the codec that carries it out."""
 
     codec: Codec
     choice: object
@@ -53,19 +53,19 @@ class CodecChoice:
 
 @dataclass(frozen=True, eq=False)
 class Priced:
-    """Fields with all ways in which each may be stored, measured once for any number of budgets.
+    """Fields with all options of each, measured once for any number of budgets.
 
     :func:`saec.measure` makes one; :func:`saec.inspect`, :func:`saec.forecast` and
     :func:`saec.compress` take it in place of the fields.
 
     Attributes:
-        fields: what is to be compressed.
-        codec: what prices and codes them.
+        fields: the fields to compress.
+        codec: the codec that measures and codes them.
         metrics: by field name; None for Euclidean distance.
-        options: for each field the codec's, and last to keep it as it is; the choice of each is a
-            :class:`CodecChoice`.
-        seed: that everything drawn at random depends on.
-        progress: whether to show bars.
+        options: for each field the codec's options and last the uncompressed table; the choice of
+            each is a :class:`CodecChoice`.
+        seed: random seed.
+        progress: whether to show progress bars.
         given: the metrics as they were given, with their standard errors if these are known.
         executor: works on the fields' rows; None for this process.
     """
@@ -91,10 +91,10 @@ class Priced:
         space: Workspace = IN_MEMORY,
         budget: Budget | None = None,
     ) -> Priced:
-        """Measure the options; arguments and errors as of :func:`saec.compress`.
+        """Measure the options; arguments and errors as in :func:`saec.compress`.
 
-        A ``budget`` that cannot be reached is refused before. What was measured is returned as it
-        is; codec and metrics are its own then.
+        A ``budget`` that cannot be reached is rejected first. A ``Measured`` is returned unchanged,
+        with its own codec and metrics.
         """
         check_request(codec, seed)
         if isinstance(fields, Priced):
@@ -125,7 +125,7 @@ class Priced:
         return artifact.FIXED_BYTES + sum(option.bits for option in chosen) // 8
 
     def chosen(self, budget: Budget | None) -> list[Option]:
-        """One option per field, within the budget; errors as of :func:`saec.compress`."""
+        """One option per field, within the budget; errors as in :func:`saec.compress`."""
         check_budget(budget)
         if budget is None:
             if not self.codec.has_one_size:
@@ -137,7 +137,7 @@ class Priced:
                     f"{budget} needs metrics, and a codec that leaves the number of clusters open"
                 )
             least = sum(min(one.loss for one in row) for row in self.options)
-            if least > budget.value:  # only fields with keys have no option without any loss
+            if least > budget.value:  # only fields with keys lack an option without loss
                 raise BudgetError(f"{budget} cannot be met: the least predicted is {least:.3g}")
             return allocate_within(self.options, budget.value)
         return self._within(budget)
@@ -155,13 +155,13 @@ class Priced:
 def check_reachable(
     fields: Sequence[Field], budget: Budget | None, codec: Codec, space: Workspace = IN_MEMORY
 ) -> None:
-    """Refuse a size that no choice can reach, before anything is measured.
+    """Reject a size that no choice can reach, before anything is measured.
 
     Raises:
         BudgetError: even the smallest file that ``codec`` could make is too large.
     """
     if space.executor is not None:
-        for field in fields:  # before anything asks for it, and so counts in this process
+        for field in fields:  # now, as a later use computes it in this process
             field.take_census(passes_over(field.parts, space))
     if not isinstance(budget, SizeBudget):
         return
@@ -178,7 +178,7 @@ def check_reachable(
 
 
 def _limit(budget: SizeBudget, fields: Sequence[Field]) -> int:
-    """Bytes that the artifact of ``fields`` may take."""
+    """Largest number of bytes of the artifact of ``fields``."""
     return budget.max_bytes(_original(fields), sum(field.vocab_size for field in fields))
 
 
@@ -194,7 +194,7 @@ def _unreachable(budget: SizeBudget, limit: int, size: int, fields: Sequence[Fie
 
 
 def _check_keys(fields: Sequence[Field], codec: Codec) -> None:
-    """Refuse fields with keys for a codec that codes none.
+    """Reject fields with keys if the codec does not support them.
 
     Raises:
         OptionError: in this case; names the field.
@@ -208,10 +208,10 @@ def _check_keys(fields: Sequence[Field], codec: Codec) -> None:
 
 
 def check_request(codec: object, seed: object) -> None:
-    """Refuse a codec or a seed that is none.
+    """Reject an invalid codec or seed.
 
     Raises:
-        OptionError: in these cases; names what may have been meant.
+        OptionError: in these cases; the message suggests what may have been meant.
     """
     if codec is not None and (isinstance(codec, type) or not hasattr(codec, "options")):
         name = codec.__name__ if isinstance(codec, type) else str(codec)
@@ -234,15 +234,15 @@ def measure(
 ) -> Priced:
     """Measure once what :func:`inspect`, :func:`forecast` and :func:`compress` of ``saec`` need.
 
-    That is most of the work of each of them: they take the result in place of the fields, and any
-    number of budgets then costs the coding alone. The fields must not change meanwhile.
+    This is most of their work. They take the result in place of the fields, and each further
+    budget then needs only the coding. The fields must not change meanwhile.
 
     Args:
         fields: tables with frequencies; names must be unique.
-        codec: see :func:`saec.compress`, as for all that follows.
-        metrics: as of :func:`saec.torch.loss_metrics`.
+        codec: see :func:`saec.compress`, also for the following arguments.
+        metrics: as from :func:`saec.torch.loss_metrics`.
         seed: random seed.
-        progress: show bars on stderr for work over two seconds.
+        progress: show progress bars on stderr for work over two seconds.
         executor: works on the rows, also when the result is coded.
 
     Raises:
@@ -262,13 +262,13 @@ def _check_unused(
 
 
 def field_rng(seed: int, field: Field, purpose: int) -> np.random.Generator:
-    """A stream of its own for every field, so that other fields and their order change nothing."""
+    """A separate random stream for every field, independent of the other fields and their order."""
     return np.random.default_rng([seed, zlib.crc32(field.name.encode()), purpose])
 
 
 def _offered(codec: Codec, field: Field, options: Sequence[Option]) -> list[Option]:
-    """Options of ``codec`` that are smaller than the table itself, and the table; a field with keys
-    has the codec's alone."""
+    """Options of ``codec`` that are smaller than the table itself, and the table; for a field with
+    keys only the codec's options."""
     if field.keys is not None:
         return [replace(option, choice=CodecChoice(codec, option.choice)) for option in options]
     raw = Raw().option(field)

@@ -1,4 +1,4 @@
-"""Long compressions that may be interrupted: what is finished is kept beside the artifact."""
+"""Resume interrupted compressions: finished parts are kept beside the artifact."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ _MARK, _LOCK, _MADE, _ARTIFACT = "mark", "lock", "made", "artifact"
 _FINISHED = "field-*.saec"
 _NOTHING: Mapping[Path, Callable[[Path], None]] = MappingProxyType({})
 
-# The request cannot be met, whatever is repeated. Any other error, such as one of reading a file or
-# of a cluster, may pass.
+# Errors that repeating the request cannot fix. Any other error, such as a failed read or a lost
+# cluster, may be temporary.
 _IMPOSSIBLE = (BudgetError, FieldError, MetricError, OptionError)
 
-_NUMBER_BITS = 20  # shards of a field have these bits of their number for themselves
+_NUMBER_BITS = 20  # each field's shards have these bits of the number for themselves
 
 
 class Resumable:
-    """The folder ``<out>.partial`` with what is finished of an artifact, as a context manager.
+    """The folder ``<out>.partial`` with the finished parts of an artifact, as a context manager.
 
     Args:
-        out: the artifact.
-        mark: what it depends on; the work of another mark is thrown away.
+        out: path of the artifact.
+        mark: hash of everything that it depends on; work with another mark is deleted.
         held: see :class:`~saec.streaming.scratch.Workspace`.
 
     Raises:
-        ArtifactError: the folder cannot be made, another process works in it, or ``out`` is no
+        ArtifactError: the folder cannot be made, another process works in it, or ``out`` is not a
             regular file.
     """
 
@@ -93,19 +93,19 @@ class Resumable:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Another try will ask for something else, so what was measured for this one is of no use.
+        # The next request will be a different one, so measurements for this one are useless.
         if isinstance(error, _IMPOSSIBLE) and not any(self.folder.glob(_FINISHED)):
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
 
     def space(self, number: int) -> Workspace:
-        """Where the tensors of the field of this ``number`` are made."""
+        """The folder in which the tensors of the field of this ``number`` are made."""
         first = (number << _NUMBER_BITS) + 1
         shards = ShardNames(self.folder / self.out.name, self._run, first)
         return Workspace(self.folder, self._held, shards)
 
     def once(self, number: int, code: Callable[[], Coded]) -> Coded:
-        """What ``code`` made of the field of this ``number``, now or in an earlier run."""
+        """The result of ``code`` for the field of this ``number``, from this or an earlier run."""
         path = self.folder / f"field-{number:05}.saec"
         kept = _kept(path)
         if kept is None:
@@ -120,15 +120,16 @@ class Resumable:
     def finish(
         self, result: Compressed, beside: Mapping[Path, Callable[[Path], None]] = _NOTHING
     ) -> None:
-        """Write the artifact; what it was made of is no longer needed.
+        """Write the artifact; its intermediate files are then no longer needed.
 
         Args:
-            result: what it is to hold.
-            beside: files without which it is useless, and what writes each; they take their places
-                once the artifact is written, and before it takes its own.
+            result: content of the artifact.
+            beside: files that the artifact needs, each with a function that writes it. They are
+                moved to their places after the artifact is written, and before it is moved to its
+                own.
 
         Raises:
-            ArtifactError: it cannot be written; what is finished remains.
+            ArtifactError: it cannot be written; finished parts remain.
         """
         entries = []
         for name, field in result.items():
@@ -144,17 +145,17 @@ class Resumable:
         self._place(made, self.out)
         try:
             shutil.rmtree(self.folder)
-        except OSError as error:  # the artifact is complete all the same
+        except OSError as error:  # the artifact is complete nevertheless
             logger.warning("cannot remove %s: %s", self.folder, error)
         artifact.remove_stale(self.out, self._run)
 
     def put(self, write: Callable[[Path], None], target: Path) -> None:
-        """Have a file written in the folder, and give it its place.
+        """Write a file in the folder, then move it to its place.
 
-        Whatever is left of it if the process is killed goes with the folder.
+        If the process is killed, the remains are deleted together with the folder.
 
         Raises:
-            ArtifactError: it cannot be put there.
+            ArtifactError: it cannot be moved there.
         """
         made = self.folder / _MADE
         write(made)
@@ -171,7 +172,7 @@ class Resumable:
             raise ArtifactError(f"cannot write {target}: {why}") from error
 
     def _bring(self, shard: Path, target: Path) -> None:
-        """Give a shard its place, and leave it here, too: this may be interrupted, and be again."""
+        """Link a shard to its place and keep it here, too, so that this step can be repeated."""
         made = self.folder / _MADE
         made.unlink(missing_ok=True)
         try:
@@ -182,7 +183,7 @@ class Resumable:
         made.unlink(missing_ok=True)  # it stays where it already was a link to the same file
 
     def _locked(self) -> int:
-        """A lock that ends with the process; the folder may vanish until it is got."""
+        """A lock that ends with the process; the folder may vanish until the lock is acquired."""
         while True:
             self.folder.mkdir(exist_ok=True)
             path = self.folder / _LOCK
@@ -197,14 +198,12 @@ class Resumable:
             os.close(handle)
 
     def _begin(self) -> None:
-        """Start anew, unless what is there has the same mark."""
+        """Start with an empty folder, unless the present one has the same mark."""
         mark = self.folder / _MARK
         found = _content(mark)
         if found == self.mark.encode():
             logger.info("going on with what %s holds", self.folder)
-            self._clear(
-                lambda path: target_name(path) != path.name
-            )  # of processes that were killed
+            self._clear(lambda path: target_name(path) != path.name)  # files of killed processes
             return
         if found is not None:
             logger.warning("%s belongs to other options or inputs: starting anew", self.folder)
@@ -226,7 +225,7 @@ class Resumable:
 
 
 def _content(path: Path) -> bytes | None:
-    """The bytes of a small file; None if there is none that can be read."""
+    """The bytes of a small file; None if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError:
@@ -246,7 +245,8 @@ def _same(handle: int, path: Path) -> bool:
 
 
 def _kept(path: Path) -> Compressed | None:
-    """A finished field; None if there is none, or its files are damaged and it is coded anew."""
+    """A finished field; None if there is none or its files are damaged, in which case it is coded
+    again."""
     if not path.exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Compress tables to a budget: in memory, or in a bounded part of it, straight into a file."""
+"""Compress tables to a budget: in memory, or with bounded memory directly into a file."""
 
 from __future__ import annotations
 
@@ -41,36 +41,36 @@ def compress(
 ) -> Compressed:
     """Compress ``fields`` so that the artifact, as saved, stays within ``budget``.
 
+    Bits go where they lower the loss most or, without metrics, the frequency-weighted squared
+    error. A field that would not get smaller is stored unchanged.
+
     Args:
-        fields: tables with frequencies; names must be unique. Or what :func:`saec.measure` gave,
+        fields: tables with frequencies; names must be unique. Or a result of :func:`saec.measure`,
             with its codec, metrics and seed.
         budget: ``Ratio``, ``MaxBytes``, ``BitsPerFeature``, or with metrics ``LossIncrease``. None
-            only if the codec leaves nothing to be decided, as ``Clusters(clusters=...)``.
+            only if the codec leaves no choice, as ``Clusters(clusters=...)``.
         codec: ``Axes()`` if None.
-        metrics: (dim, dim) matrix of every field, as of :func:`saec.torch.loss_metrics`: errors
-            then count in nats of log loss, and the result predicts the increase of the loss.
-            Without, distances are Euclidean.
-        seed: the result depends on it, the options and the fields' contents, and on nothing else.
-        progress: show bars on stderr for work over two seconds.
-        out: write the artifact here instead of holding it in memory, and return it loaded. What is
-            finished is kept beside it, in ``<out>.partial``, until all is: the same call after an
-            interruption goes on where it stopped, and ends with the same artifact. If features are
-            renumbered, ``<out>.permutation.safetensors`` gets the old ids.
-        memory: with ``out``, what the process may take, in bytes or as ``"2GB"``; rows of a head
+        metrics: (dim, dim) matrix of every field, as from :func:`saec.torch.loss_metrics`. Errors
+            are then measured in nats of log loss, and the result predicts the increase of the loss.
+            Without metrics, distances are Euclidean.
+        seed: random seed. The result depends only on it, the options and the fields' contents.
+        progress: show progress bars on stderr for work over two seconds.
+        out: write the artifact to this path instead of holding it in memory, and return it loaded.
+            Finished parts are kept in ``<out>.partial`` until everything is finished: after an
+            interruption the same call resumes, and gives the same artifact. If features are
+            renumbered, the old ids are written to ``<out>.permutation.safetensors``.
+        memory: with ``out``, the process's memory limit, in bytes or as ``"2GB"``; rows of a head
             that do not fit are read again for each iteration. None for no limit.
-        executor: works on the rows, as a :class:`saec.distributed.DaskExecutor`; None for this
-            process. The result is the same, to the last bit.
-
-    Bits go where they lower the loss, or without metrics the frequency-weighted squared error,
-    most. A field that would not get smaller stays as it is.
+        executor: works on the rows, for example a :class:`saec.distributed.DaskExecutor`; None for
+            this process. The result is the same, to the last bit.
 
     Raises:
-        BudgetError: the budget cannot be met, and the smallest that can is named; or ``memory`` is
-            less than the work takes.
+        BudgetError: the budget cannot be met, and the message names the smallest possible one; or
+            ``memory`` is less than the work takes.
         FieldError: names are not unique, or there are no fields.
         MetricError: a metric is missing or malformed.
         ArtifactError: ``out`` cannot be written, or another process is writing it.
-        OptionError: ``memory`` is given without ``out``; or codec or seed are none.
+        OptionError: ``memory`` is given without ``out``; or codec or seed are invalid.
     """
     check_budget(budget)
     check_request(codec, seed)
@@ -106,14 +106,14 @@ def compress(
         old_ids = partial(save_permutations, fields=result)
         run.finish(result, {permutation_path(out): old_ids} if renumbered else {})
         if not renumbered:
-            remove_permutations(out)  # of an artifact that was here before
+            remove_permutations(out)  # files of a previous artifact at this path
     loaded = load(out)
     loaded.slope_shares = result.slope_shares
     return loaded
 
 
 def _held(memory: int | str, fields: Sequence[Field], codec: Codec) -> int:
-    """Bytes of rows that the process may hold if it may take ``memory``."""
+    """Bytes of rows that the process may hold with the limit ``memory``."""
     largest = max(fields, key=codec.sampled_bytes)
     return held_bytes(memory, largest.dim, codec.sampled_bytes(largest))
 
@@ -121,14 +121,14 @@ def _held(memory: int | str, fields: Sequence[Field], codec: Codec) -> int:
 def compress_priced(
     priced: Priced, budget: Budget | None, run: Resumable | None = None
 ) -> Compressed:
-    """Choose within the budget and code; see :func:`compress_chosen`."""
+    """Choose options within the budget and code them; see :func:`compress_chosen`."""
     return compress_chosen(priced, priced.chosen(budget), run)
 
 
 def compress_chosen(
     priced: Priced, chosen: Sequence[Option], run: Resumable | None = None
 ) -> Compressed:
-    """Code the fields as chosen, each once over all starts of a ``run``."""
+    """Code the fields as chosen, each once even if a ``run`` is resumed."""
     coded: list[Coded] = []
     with bar("coding fields", len(priced.fields), priced.progress) as shown:
         for number, (field, option) in enumerate(zip(priced.fields, chosen, strict=True)):

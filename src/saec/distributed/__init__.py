@@ -1,8 +1,8 @@
-"""Tables that are too large for one machine, worked on by a Dask cluster.
+"""Compression of tables that are too large for one machine, on a Dask cluster.
 
-``connect`` to a scheduler or start a ``local_cluster``, and give ``DaskExecutor(client)`` to what
-works on fields: its workers then do the work. ``count_columns`` and ``renumber`` make frequencies
-from a log, and an order of features from frequencies.
+``connect`` to a scheduler or start a ``local_cluster``, and pass ``DaskExecutor(client)`` to
+functions that work on fields: the workers of the cluster then do the work. ``count_columns`` and
+``renumber`` compute frequencies from a log, and an order of features from frequencies.
 """
 
 from saec.errors import require

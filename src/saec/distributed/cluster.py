@@ -1,4 +1,4 @@
-"""Schedulers that run already, and clusters of processes on this machine."""
+"""Connections to running schedulers, and clusters of processes on this machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["connect", "local_cluster", "workers_of"]
 
 _log = logging.getLogger(__name__)
 
-# Workers that may die with a task before it is given up. Those of a machine that is short of memory
-# die together, through no fault of the task's.
+# A task is given up after this many workers died with it. If a machine is short of memory, its
+# workers die together, and the task is not the cause.
 _ALLOWED_FAILURES = 10
 
-# Of workers that die, their guards start new ones. After this time a local cluster looks whether
-# they are there, and if they are just dying again, for want of memory, gives them up for good.
+# If workers die, their nannies start new ones. After this time a local cluster checks whether
+# they are there; if they die again, for want of memory, it gives them up for good.
 _LOST_AFTER = "1000 days"
 
 
@@ -28,19 +28,19 @@ _LOST_AFTER = "1000 days"
 def local_cluster(workers: int, memory: str | int | None = None) -> Iterator[Client]:
     """A cluster of processes on this machine, for as long as the context lasts.
 
-    Processes import the main module again: a script has to guard its start by
+    Processes import the main module again: a script must guard its start by
     ``if __name__ == "__main__"``.
 
     Args:
-        workers: processes, one thread each.
-        memory: that a worker may take, ``"2GB"`` or bytes; near it, workers spill to disk, and
-            beyond it they are started again. None: an equal share of the machine's.
+        workers: number of processes, one thread each.
+        memory: memory limit of a worker, ``"2GB"`` or bytes; close to it, workers spill to disk,
+            and beyond it they are restarted. None: an equal share of the machine's memory.
 
     Yields:
         The client. Scheduler, workers and dashboard listen on 127.0.0.1 only.
 
     Raises:
-        OptionError: there are less than 1 workers.
+        OptionError: ``workers`` is less than 1.
     """
     if workers < 1:
         raise OptionError(f"a cluster cannot have {workers} workers")
@@ -54,7 +54,7 @@ def local_cluster(workers: int, memory: str | int | None = None) -> Iterator[Cli
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"allowed_failures": _ALLOWED_FAILURES},
-            silence_logs=logging.CRITICAL,  # workers complain of the scheduler when all of it ends
+            silence_logs=logging.CRITICAL,  # workers log errors while all ends
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
@@ -64,7 +64,7 @@ def local_cluster(workers: int, memory: str | int | None = None) -> Iterator[Cli
 
 @contextmanager
 def connect(address: str, timeout: float = 10.0) -> Iterator[Client]:
-    """The client of a scheduler that runs already, for as long as the context lasts.
+    """The client of a running scheduler, for as long as the context lasts.
 
     Scheduler and workers need the same version of saec.
 
@@ -85,10 +85,10 @@ def connect(address: str, timeout: float = 10.0) -> Iterator[Client]:
 
 
 def workers_of(client: Client) -> list[str]:
-    """Addresses of the workers that there are now, sorted; waits until there is one.
+    """Addresses of the present workers, sorted; waits until there is one.
 
-    The scheduler is asked: what ``scheduler_info`` gives, another thread of the client replaces
-    every two seconds by something without workers, and some versions give no more than five.
+    Asks the scheduler: another thread of the client replaces ``scheduler_info`` every two seconds
+    by one without workers, and some versions list at most five.
     """
     while not (found := sorted(client.nthreads())):
         client.wait_for_workers(1)

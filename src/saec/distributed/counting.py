@@ -25,9 +25,9 @@ from saec.util.progress import bar
 
 __all__ = ["count_columns"]
 
-# Ids that occur, ascending (m,), and how often each does (m,).
+# Ids that occur, ascending (m,), and their counts (m,).
 Occurrences = tuple[NDArray[np.int64], NDArray[np.int64]]
-# What a file holds of each field: the size of its vocabulary, as far as the file tells it, too.
+# Counts of one file by field, with the size of the vocabulary as far as the file contains it.
 Counted = dict[str, tuple[int, Occurrences]]
 
 
@@ -40,19 +40,19 @@ def count_columns(
     *,
     progress: bool = True,
 ) -> dict[str, NDArray[np.int64]]:
-    """As :func:`saec.count_columns`, a file at a time by each worker.
+    """Count features as :func:`saec.count_columns` does, with one file at a time on each worker.
 
-    While it counts, a worker takes 8 bytes for each feature of the fields; what it keeps of a file
-    are the features that occur in it.
+    While it counts, a worker needs 8 bytes for each feature of the fields; afterwards it keeps only
+    the features that occur in the file.
 
     Args:
         paths: files that the workers see under the same paths.
         columns: see :func:`saec.count_columns`.
         vocab_sizes: see there.
         client: see :func:`~saec.distributed.connect`.
-        out: a folder in which the workers can write: counts are put into ``<number>.npy`` there,
+        out: a folder in which the workers can write: counts are written to ``<number>.npy`` there,
             in order of ``columns``. None for memory.
-        progress: show a bar of files.
+        progress: show a progress bar of files.
 
     Returns:
         ``{field: (vocab_size,) int64}``; maps of the files if ``out`` is given.
@@ -62,7 +62,7 @@ def count_columns(
             ``out`` cannot be written.
         ArtifactError: a worker cannot write there.
         IdError: an id is out of range.
-        OptionalDependencyError: pyarrow is not installed where a worker is.
+        OptionalDependencyError: pyarrow is not installed on a worker.
     """
     files = log_files([paths] if isinstance(paths, str | Path) else list(paths))
     if not columns:
@@ -87,7 +87,7 @@ def _joined(
     workers: int,
     out: str | os.PathLike[str] | None,
 ) -> dict[str, NDArray[np.int64]]:
-    """Add up what was counted, a range of ids at a time, and put it where it belongs."""
+    """Sum the counts, one range of ids at a time, and write each sum to its place."""
     results = {}
     for number, (name, size) in enumerate(sizes.items()):
         file = None if out is None else Path(out) / f"{number:05}.npy"
@@ -118,7 +118,7 @@ def _added_up(
 def _count(
     file: Path, columns: Mapping[str, str], vocab_sizes: Mapping[str, int] | None
 ) -> Counted:
-    """What occurs in a file."""
+    """Counts of the ids in a file."""
     counted = count_here(file, columns, vocab_sizes, progress=False)
     return {name: (len(counts), _occurrences(counts)) for name, counts in counted.items()}
 
@@ -137,7 +137,7 @@ def _largest(sizes: Sequence[dict[str, int]]) -> dict[str, int]:
 
 
 def _within(counted: Counted, window: Window) -> Occurrences:
-    """What occurs of the ids whose counts lie in a window."""
+    """Counts of the ids in a window."""
     ids, counts = counted[window.role][1]
     first, last = np.searchsorted(ids, [window.start // 8, window.stop // 8])
     return ids[first:last], counts[first:last]

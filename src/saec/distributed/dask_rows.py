@@ -1,4 +1,4 @@
-"""Rows that are on the workers already: blocks of a Dask array."""
+"""Rows that are already on the workers: blocks of a Dask array."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saec.streaming.rows import ArrayRows, Rows
 
 __all__ = ["BlockRows", "block_rows", "join_blocks", "split_part"]
 
-Slice = tuple[Future[NDArray[Any]], int, int]  # a block, and which of its rows
+Slice = tuple[Future[NDArray[Any]], int, int]  # a block, and a range of its rows
 Slices = Sequence[tuple[NDArray[Any], int, int]]  # the same on a worker
 
 _NO_ROWS = ArrayRows(np.zeros(0))
@@ -38,12 +38,12 @@ class BlockRows(Rows):
 
     @property
     def borders(self) -> tuple[int, ...]:
-        """See :class:`~saec.streaming.rows.Rows`; those of blocks."""
+        """See :class:`~saec.streaming.rows.Rows`; here those of the blocks."""
         sizes = [stop - start for _, start, stop in self.slices]
         return (0, *np.cumsum(sizes).tolist())
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """See :class:`~saec.streaming.rows.Rows`; they come to the client."""
+        """See :class:`~saec.streaming.rows.Rows`; the rows are copied to the client."""
         part = self.part(start, stop)
         pieces = [
             block.client.submit(_rows_of, block, first, last, pure=False).result()
@@ -90,7 +90,7 @@ def block_rows(name: str, array: da.Array, client: Client) -> BlockRows:
 
 
 def split_part(part: Chunk) -> tuple[Chunk, list[list[Any]], list[list[Any]]] | None:
-    """A part without the rows that are on workers, and these, of its table and its counts."""
+    """A part without the rows that are on workers, and these rows of its table and its counts."""
     rows = part.rows.slices if isinstance(part.rows, BlockRows) else ()
     counts = part.counts.slices if isinstance(part.counts, BlockRows) else ()
     if not rows and not counts:
@@ -104,7 +104,7 @@ def split_part(part: Chunk) -> tuple[Chunk, list[list[Any]], list[list[Any]]] | 
 
 
 def join_blocks(part: Chunk, rows: Slices, counts: Slices) -> Chunk:
-    """The part that was split, where its blocks are."""
+    """The part before the split, on the workers of its blocks."""
     return replace(
         part,
         rows=ArrayRows(_joined(rows)) if rows else part.rows,

@@ -1,4 +1,4 @@
-"""The workers of a Dask cluster as what works on the rows of fields."""
+"""The executor that works on the rows of fields with the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["DaskExecutor", "field"]
 
 
 class DaskExecutor:
-    """Has the rows of fields worked on by the workers of a Dask cluster.
+    """Works on the rows of fields with the workers of a Dask cluster.
 
     It is the ``executor`` of :func:`saec.compress`, :func:`saec.measure`, :func:`saec.forecast` and
-    :func:`saec.inspect`, whose results are the same as in one process, to the last bit. Rows that
-    are in memory of this process are sent once, and stay on the workers as long as this object
-    lives.
+    :func:`saec.inspect`, whose results are the same as in one process, to the last bit. Rows in
+    memory of this process are sent once, and stay on the workers as long as this object
+    exists.
 
     Args:
         client: see :func:`~saec.distributed.connect`.
@@ -36,8 +36,8 @@ class DaskExecutor:
         self._passes: dict[tuple[Chunk, ...], DaskPasses] = {}
 
     def __call__(self, parts: tuple[Chunk, ...]) -> DaskPasses:
-        """Passes over the parts of a field: files that the workers see under the same paths, or few
-        rows in memory.
+        """Passes over the parts of a field: files that the workers see under the same paths, or a
+        small number of rows in memory.
 
         Raises:
             FieldError: a field has more rows in memory than can be sent.
@@ -50,17 +50,17 @@ class DaskExecutor:
 def field(
     name: str, weights: da.Array, frequencies: da.Array | ArrayLike | Rows, client: Client
 ) -> Field:
-    """A field whose table is a Dask array; it is computed, and its blocks stay on the workers, by
-    whose :class:`DaskExecutor` it is to be worked on.
+    """A field whose table is a Dask array. The array is computed, and its blocks stay on the
+    workers. Use it with the :class:`DaskExecutor` of the same client.
 
     Args:
         name: see :class:`~saec.tables.field.Field`.
-        weights: (vocab_size, dim), in blocks of known size that fit a worker several times over.
-        frequencies: (vocab_size,), a Dask array, too, or see :class:`~saec.tables.field.Field`.
+        weights: (vocab_size, dim), in blocks of known size, several of which fit into a worker.
+        frequencies: (vocab_size,), also a Dask array, or see :class:`~saec.tables.field.Field`.
         client: see :func:`~saec.distributed.connect`.
 
     Raises:
-        FieldError: something is wrong with one of them, or their blocks are of unknown size.
+        FieldError: an argument is invalid, or blocks are of unknown size.
     """
     rows = block_rows(name, weights, client)
     counts = (

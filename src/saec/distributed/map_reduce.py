@@ -26,29 +26,29 @@ __all__ = ["DaskHeld", "DaskPasses", "collect"]
 
 T = TypeVar("T")
 
-# Bytes of a field's rows in memory of the client that are sent to workers; the scheduler keeps a
-# copy, from which those of a worker that dies are sent again.
+# Largest size of a field's rows in the client's memory that are sent to workers; the scheduler
+# keeps a copy and sends them again if a worker dies.
 _MOST_SENT = 1 << 28
 
 _ANY: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 class DaskPasses:
-    """Parts are worked on where they are; see :class:`~saec.streaming.map_reduce.Passes`.
+    """Work on parts where their rows are; see :class:`~saec.streaming.map_reduce.Passes`.
 
-    Neighbouring parts have the same worker as their home in every pass, which so reads files that
-    its memory caches; while it is busy or gone, others do its work. What was on a worker that dies
-    is made again. The client gets merged results, and tensors only if there is no other place for
-    them; ``space`` says where.
+    Neighbouring parts have the same worker in every pass, which thus reads files from its page
+    cache; other workers help while it is busy or gone. Data of a worker that dies are computed
+    again. The client gets merged results, and tensors only if ``space`` has no other place for
+    them.
 
     Args:
         parts: of a field. Files of their rows are read by the workers.
         client: of the scheduler.
-        readers: addresses of the workers that can read a file, by its path; any worker reads what
-            is not listed.
+        readers: addresses of the workers that can read a file, by its path; any worker reads files
+            that are not listed.
 
     Raises:
-        FieldError: rows in memory are too many to be sent.
+        FieldError: too many rows in memory to be sent.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class DaskPasses:
     def hold(
         self, task: Task[Arrays], counter: RunningCounts | None = None, space: Workspace = IN_MEMORY
     ) -> DaskHeld:
-        """See ``Passes``; workers spill to their disks what they cannot hold."""
+        """See ``Passes``; workers spill to their disks if their memory is full."""
         with self._submitting() as pass_:
             arrays = pass_.every(jobs.work, task, counter)
             for _ in pass_.finish(arrays, self._shares(), silent):
@@ -107,9 +107,9 @@ class DaskPasses:
     ) -> tuple[T, dict[str, Stored]]:
         """See :class:`~saec.streaming.map_reduce.Passes`.
 
-        Tensors are cut into about as many windows as there are workers. Each is put together by a
-        worker from the pieces of the parts that touch it: parts x windows small tasks where rows
-        are renumbered, else some more than there are parts.
+        Tensors are cut into about as many windows as there are workers. A worker assembles each
+        window from the pieces of the parts that overlap it: parts x windows small tasks if rows
+        are renumbered, otherwise slightly more tasks than parts.
         """
         workers = len(workers_of(self._client))
         windows = {role: cut(role, nbytes, workers) for role, nbytes in sizes.items()}
@@ -131,7 +131,7 @@ class DaskPasses:
         return Submitting(self._client, self._given(homes), homes)
 
     def _given(self, homes: Sequence[Home]) -> list[Chunk | Future[Chunk]]:
-        """The parts; those with rows in memory are sent or put together once, for all passes."""
+        """The parts; those with rows in memory are sent or assembled once, for all passes."""
         sending = Submitting(self._client, (), ())
         for part, home in zip(self.parts, homes, strict=True):
             split = split_part(part)
@@ -143,7 +143,7 @@ class DaskPasses:
         return [self._sent.get(part.number, part) for part in self.parts]
 
     def _homes(self) -> list[Home]:
-        """Equal runs of rows for each worker; files and blocks stay where they are."""
+        """Equal runs of rows for each worker; files and blocks keep their workers."""
         workers, rows = workers_of(self._client), self.parts[-1].stop
         homes: list[Home] = []
         for part in self.parts:
@@ -182,7 +182,7 @@ def _in_memory(part: Chunk) -> int:
 
 
 def _memory_bytes(rows: Rows) -> int:
-    """Bytes that would be sent with ``rows``."""
+    """Bytes to send for ``rows``."""
     if isinstance(rows, JoinedRows):
         return sum(_memory_bytes(shard) for shard in rows.shards)
     return rows.nbytes if isinstance(rows, ArrayRows) else 0
@@ -191,7 +191,7 @@ def _memory_bytes(rows: Rows) -> int:
 def _placed(
     windows: Mapping[str, Sequence[Window]], space: Workspace, sizes: Mapping[str, int]
 ) -> dict[str, Placed]:
-    """Where the tensors are put; their shards have numbers of their own."""
+    """Targets of the tensors, with distinct numbers of their shards."""
     tensors = {}
     first = 1 if space.shards is None else space.shards.first
     for role, own in windows.items():
@@ -207,7 +207,7 @@ def _assemble(
     windows: Mapping[str, Sequence[Window]],
     tensors: Mapping[str, Placed],
 ) -> None:
-    """Have every window put together from the parts that touch it, ``places`` of each."""
+    """Assemble every window from the parts that overlap it, ``places`` of each."""
     picked: dict[jobs.Place, list[Future[Any]]] = {}
     for number, own in places:
         for place in own:
@@ -226,7 +226,7 @@ def _assemble(
 def collect(
     pass_: Submitting, waiting: dict[Future[Any], Window], tensors: Mapping[str, Placed]
 ) -> None:
-    """Put what ``waiting`` gives for windows into their tensors, as it comes."""
+    """Write the results of ``waiting`` into their tensors, as they arrive."""
     for done in pass_.finish(list(waiting), [0.0] * len(waiting), silent):
         window = waiting.pop(done)
         tensors[window.role].add(window, done.result())

@@ -1,4 +1,4 @@
-"""Tensors in windows: each is put together by one worker, and put where the tensor lies."""
+"""Tensors in windows: one worker assembles each window and writes it to its target."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from saec.streaming.scratch import Workspace
 
 __all__ = ["Placed", "Target", "Window", "cut", "placed", "touched"]
 
-# Bytes of a window. Smaller ones would cost more for the heads of shards than 1.6 %; larger ones
-# would not fit beside each other into the memory of a small worker.
+# Bytes of a window. With smaller ones, headers of shards would take more than 1.6 %; several larger
+# ones would not fit into the memory of a small worker.
 _LEAST = 1 << 22
 _MOST = 1 << 28
 
 
 @dataclass(frozen=True)
 class Window:
-    """Bytes ``start`` to ``stop`` of a tensor, from 0, one of several that follow each other."""
+    """Bytes ``start`` to ``stop`` of a tensor, from 0, as one of several consecutive windows."""
 
     role: str
     number: int
@@ -33,14 +33,14 @@ class Window:
 
 
 class Target(Protocol):
-    """Where windows of a tensor are put; the result goes to the client."""
+    """Target of a tensor's windows; its result is sent to the client."""
 
     def __call__(self, window: Window, data: NDArray[np.uint8]) -> Any:
-        """Put the bytes there; doing so again changes nothing."""
+        """Write the bytes to the target; repetition has no further effect."""
 
 
 def cut(role: str, nbytes: int, shares: int) -> tuple[Window, ...]:
-    """About as many windows as ``shares``; more if they were too large, fewer if too small."""
+    """About as many windows as ``shares``; more if they would be too large, fewer if too small."""
     size = min(max(-(-nbytes // shares), _LEAST), _MOST)
     size = -(-size // GRAIN) * GRAIN
     starts = range(0, nbytes, size)
@@ -51,7 +51,7 @@ def cut(role: str, nbytes: int, shares: int) -> tuple[Window, ...]:
 
 
 def touched(piece: Piece, windows: Sequence[Window]) -> Sequence[Window]:
-    """Windows in which bytes of ``piece`` may lie."""
+    """Windows that may contain bytes of ``piece``."""
     if isinstance(piece, ByteRun):
         first, last = piece.first, piece.first + len(piece.data) - 1
     elif len(piece.places):
@@ -63,21 +63,21 @@ def touched(piece: Piece, windows: Sequence[Window]) -> Sequence[Window]:
 
 
 class Placed(Protocol):
-    """A tensor while its windows are put into it."""
+    """A tensor during the writing of its windows."""
 
     target: Target
 
     def add(self, window: Window, given: Any) -> None:
-        """Take what the target gave for a window."""
+        """Take the target's result for a window."""
 
     def tensor(self) -> Stored:
-        """The tensor, once all windows have been put into it."""
+        """The tensor, after all windows have been written."""
 
 
 def placed(nbytes: int, space: Workspace, first: int) -> Placed:
-    """Where a tensor is put.
+    """The target of a tensor.
 
-    Into shards of an artifact if there is one and the tensor is large, else into ``space``.
+    Shards of an artifact if there is one and the tensor is large, else ``space``.
     ``first``: number of its first shard.
     """
     if space.shards is not None and nbytes > _LEAST:

@@ -1,4 +1,4 @@
-"""Renumbering of a vocabulary whose frequencies are too many for one machine."""
+"""Renumbering of vocabularies with too many frequencies for one machine."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ def renumber(
     readers: Mapping[str, Sequence[str]] | None = None,
     progress: bool = True,
 ) -> NDArray[np.int64]:
-    """The old id of each new one where features are numbered by frequency, the highest first.
+    """The old id of each new one if features are numbered by descending frequency.
 
-    See :func:`~saec.streaming.frequency_order.frequency_order`. Each part's ids are sent to where
-    they belong: 16 bytes a feature go over the network once, in parts x windows pieces. There is a
-    part for each 4 million features, and about as many windows as workers: 25,000 pieces, half a
-    minute of the scheduler, for a thousand million features and a hundred workers.
+    See :func:`~saec.streaming.frequency_order.frequency_order`. Each part sends its ids to their
+    positions: 16 bytes a feature go over the network once, in parts x windows pieces. There is one
+    part for each 4 million features, and about one window per worker: 25,000 pieces, half a
+    minute of the scheduler, for 10^9 features and a hundred workers.
 
     Args:
-        frequencies: (n,) counts in a file that the workers see, as a memory map or rows; or a few.
+        frequencies: (n,) counts in a file that the workers see, as a memory map or rows; or a small
+            array.
         client: see :func:`~saec.distributed.connect`.
         out: a .npy file, in whose folder the workers can write. None for memory.
         readers: see :class:`~saec.distributed.DaskExecutor`.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Returns:
         (n,) int64; a map of ``out`` if that is given.

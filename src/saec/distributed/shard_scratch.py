@@ -1,4 +1,4 @@
-"""Where workers put vectors that they make: in memory, or in shards beside a file."""
+"""Targets for vectors that workers make: memory, or shards beside a file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["shards_for"]
 
 @contextmanager
 def shards_for(out: Path | None) -> Iterator[Workspace]:
-    """Where workers put a vector that will be joined into the file ``out``; None for memory.
+    """The target of a vector that will be joined into the file ``out``; None for memory.
 
-    The shards are removed in the end.
+    The shards are removed at the end.
 
     Raises:
-        DataError: there is no folder in which ``out`` could be.
+        DataError: the folder of ``out`` does not exist.
     """
     if out is None:
         yield IN_MEMORY

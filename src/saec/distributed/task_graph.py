@@ -1,4 +1,4 @@
-"""Submitting the tasks of a pass: each where its part is, merged in a tree, cancelled on errors."""
+"""Submit the tasks of a pass: on the worker of each part, merged in a tree, cancelled on errors."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from saec.streaming.map_reduce import Advance
 
 __all__ = ["Home", "Submitting"]
 
-Home = tuple[tuple[str, ...], bool]  # addresses of workers, and whether others may help out
+Home = tuple[tuple[str, ...], bool]  # addresses of workers, and whether other workers may help
 
 _NOTHING = np.zeros(0, dtype=np.int64)
 
 
 class Submitting:
-    """Tasks that are under way; leaving the context with an error cancels them.
+    """Tasks in progress; leaving the context with an error cancels them.
 
     Args:
         client: of the scheduler.
         parts: as they are passed to tasks.
-        homes: of each part.
+        homes: workers of each part.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Submitting:
         self._client = client
         self._parts = parts
         self._homes = homes
-        # Among them are those that the frames of an error's traceback keep.
+        # Among them are futures that the frames of an error's traceback keep.
         self._alive: WeakSet[Future[Any]] = WeakSet()
 
     def __enter__(self) -> Self:
@@ -54,8 +54,8 @@ class Submitting:
         traceback: TracebackType | None,
     ) -> None:
         if error is not None:
-            # Not cancelled: the scheduler of 2026.8 hangs up on whoever cancels what a task needs
-            # that nobody waits for. What nobody wants is not done either.
+            # Not cancelled: the scheduler of 2026.8 closes the connection of a client that cancels
+            # an input of a task that no client waits for. Such a task does not run anyway.
             for future in list(self._alive):
                 future.release()
         if isinstance(error, KilledWorker):
@@ -78,27 +78,27 @@ class Submitting:
     def send(self, value: object, home: Home | None = None) -> Future[Any]:
         """``value`` on the cluster, sent once.
 
-        Not scattered: what is scattered is lost with the workers that have it, while the scheduler
-        keeps what is submitted.
+        Submitted and not scattered: scattered data are lost with the workers that hold them, while
+        the scheduler keeps submitted data.
         """
         return self.ship(jobs.give, value, home=home)
 
     def ship(
         self, job: Callable[..., Any], *given: object, home: Home | None = None
     ) -> Future[Any]:
-        """As :meth:`submit`, where what is given may be large."""
+        """As :meth:`submit`, but the arguments may be large."""
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
             return self.submit(job, *given, home=home)
 
     def submit(
         self, job: Callable[..., Any], *given: object, home: Home | None = None, urgent: int = 0
     ) -> Future[Any]:
-        """Submit ``job(*given)``; more ``urgent`` jobs, that free memory, go first."""
+        """Submit ``job(*given)``; more ``urgent`` jobs, which free memory, go first."""
         where: Mapping[str, Any] = {}
         if home is not None and home[0]:
             where = {"workers": list(home[0]), "allow_other_workers": home[1]}
-        # In order, or neighbours would wait long for each other to be merged: what is submitted
-        # within fifo_timeout is done in any order.
+        # In order, because otherwise neighbours would wait long to be merged: tasks submitted
+        # within fifo_timeout run in any order.
         future = self._client.submit(
             job, *given, pure=False, priority=urgent, fifo_timeout="0 s", **where
         )
@@ -115,12 +115,12 @@ class Submitting:
     def finish(
         self, results: Sequence[Future[Any]], shares: Sequence[float], advance: Advance
     ) -> Iterator[Future[Any]]:
-        """Yield ``results`` as they come, each once, and count their ``shares``.
+        """Yield ``results`` as they arrive, each once, and count their ``shares``.
 
-        What has been yielded is not wanted by the client any more.
+        The client releases each result after it was yielded.
 
         Raises:
-            Exception: what a task raised.
+            Exception: the exception of a task.
         """
         share: dict[Key, float] = {
             result.key: part for result, part in zip(results, shares, strict=True)
@@ -132,7 +132,7 @@ class Submitting:
             yield result
 
     def _before(self, counter: RunningCounts | None) -> Iterator[NDArray[np.int64] | Future[Any]]:
-        """What lies before each part; sums over the parts of a home wait for no other home."""
+        """The sum before each part; sums over the parts of a home do not wait for other homes."""
         if counter is None or not counter.size:
             yield from (_NOTHING for _ in self._parts)
             return

@@ -1,4 +1,4 @@
-"""What runs on the workers: the tasks of passes, their merges, and the laying of pieces."""
+"""Functions that run on the workers: the tasks of passes, their merges, and writing of pieces."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Windows = dict[str, tuple[Window, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Laid:
-    """What a task made of a part: its result, and its pieces by the windows in which they lie."""
+    """Output of a task for a part: its result, and its pieces by the windows that contain them."""
 
     result: Any
     pieces: dict[Place, list[Piece]]
@@ -60,8 +60,8 @@ def _part_bytes(part: Chunk) -> int:
     return sum(rows.nbytes for rows in (part.rows, part.counts) if isinstance(rows, ArrayRows))
 
 
-# Workers spill by what these say, and tasks go where what they need takes most; by default a
-# dataclass takes some fifty bytes.
+# Sizes by which workers spill and tasks are placed near their largest input; Dask's default for a
+# dataclass is some fifty bytes.
 for _kind in (Census, Moments, ByteRun, Sample, Scattered, StepSums, Survey):
     sizeof.register(_kind, _held_bytes)
 sizeof.register(Laid, _laid_bytes)
@@ -89,12 +89,12 @@ def merge_all(merge: Merge[Any], results: Sequence[Any]) -> Any:
 
 
 def count(counter: RunningCounts, part: Chunk) -> NDArray[np.int64]:
-    """What a counter finds in a part."""
+    """The count for a part."""
     return counter(part)
 
 
 def nothing(size: int) -> NDArray[np.int64]:
-    """What a counter of this size finds before the first part."""
+    """The count before the first part, for a counter of this size."""
     return np.zeros(size, dtype=np.int64)
 
 
@@ -110,7 +110,7 @@ def lay_part(
     before: NDArray[np.int64],
     windows: Windows,
 ) -> Laid:
-    """A task of a pass whose pieces are cut up by windows."""
+    """A task of a pass whose pieces are cut by windows."""
     result, pieces = task(part, before)
     found: dict[Place, list[Piece]] = {}
     for piece in pieces:
@@ -122,13 +122,13 @@ def lay_part(
 
 
 def head(number: int, laid: Laid) -> tuple[Any, list[tuple[int, list[Place]]]]:
-    """A part's result, and its number with the places of its pieces: what the client gets."""
+    """A part's result, and its number with the places of its pieces, for the client."""
     return laid.result, [(number, list(laid.pieces))]
 
 
 @dataclass(frozen=True, eq=False)
 class MergeHeads:
-    """How what :func:`head` gives is merged, if the results are merged by ``merge``."""
+    """The merge function for results of :func:`head`, if results are merged by ``merge``."""
 
     merge: Merge[Any]
 
@@ -143,7 +143,7 @@ def pick(laid: Laid, place: Place) -> list[Piece]:
 
 
 def assemble(window: Window, target: Target, groups: Sequence[list[Piece]]) -> Any:
-    """Lay all pieces of a window and put it where it belongs; says what ``target`` does."""
+    """Write all pieces of a window to its target; returns the target's result."""
     data = np.zeros(window.stop - window.start, dtype=np.uint8)
     for pieces in groups:
         lay(pieces, {window.role: data}, window.start)

@@ -1,1 +1,1 @@
-"""What an artifact holds: tiers, codebooks and fields, and how rows are looked up in them."""
+"""Forms of a compressed field (tiers, codebooks, raw tables) and lookups in them."""

@@ -1,4 +1,4 @@
-"""Bags of ids: groups whose rows are reduced to one, checked but for the range of the ids."""
+"""Bags of ids: groups whose rows are reduced to one. Everything but the range of ids is checked."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MODES = get_args(Mode)
 
 @dataclass(frozen=True, eq=False)
 class Bags:
-    """Ids of one field, checked but for their range, and how to reduce their rows.
+    """Ids of one field, checked except for their range, and the reduction of their rows.
 
-    ids: (m,) int32 or int64; offsets: (bags,) int64, None if each id is by itself; weights: (m,)
-    float32 or None.
+    ids: (m,) int32 or int64; offsets: (bags,) int64, None if each id is a bag of its own; weights:
+    (m,) float32 or None.
     """
 
     ids: NDArray[np.integer]
@@ -32,7 +32,7 @@ class Bags:
 
     @property
     def count(self) -> int:
-        """Number of rows that come out."""
+        """Number of rows of the result."""
         return len(self.ids if self.offsets is None else self.offsets)
 
 
@@ -43,7 +43,7 @@ def bags_of(
     mode: Mode,
     place: str,
 ) -> Bags:
-    """Check all but whether ids and offsets are in range; see :meth:`CompressedField.pool`."""
+    """Check everything except ranges of ids and offsets; see :meth:`CompressedField.pool`."""
     if mode not in MODES:
         raise ValueError(f"mode is sum, mean or max, not {mode!r}")
     flat = whole_ids(ids, place).reshape(-1)

@@ -17,11 +17,11 @@ from saec.tables.field import Field
 
 __all__ = ["ClusteredField"]
 
-# A codebook that takes less than this as float32 stays in a processor's cache, and is decoded once;
-# of a larger one in int8, four times as much stays there if it is read as it is stored.
+# A codebook that takes less than this as float32 stays in a processor's cache and is decoded once.
+# Of a larger int8 codebook, four times as many rows stay in the cache if it is not decoded.
 _NEAR_BYTES = 512 << 10
 
-_CHECKED_ROWS = 1 << 16  # at a time
+_CHECKED_ROWS = 1 << 16  # codes that are checked at a time
 
 
 class ClusteredField(CompressedField):
@@ -37,7 +37,7 @@ class ClusteredField(CompressedField):
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """``codes``, ``codebook`` and what it needs: ``grid`` for int8, ``axes`` for few axes."""
+        """``codes``, ``codebook``, and ``grid`` for an int8 codebook, ``axes`` for few axes."""
         tensors: dict[str, NDArray[Any]] = {
             "codes": self.codes.data,
             "codebook": self.codebook.stored,
@@ -55,14 +55,15 @@ class ClusteredField(CompressedField):
 
     @property
     def description(self) -> dict[str, Any]:
-        """See :class:`CompressedField`; with the width of a code."""
+        """See :class:`CompressedField`; also has the width of a code."""
         return super().description | {"code_bits": self.codes.bits}
 
     @classmethod
     def planned(
         cls, field: Field, clusters: int, dtype: CodebookDtype, rank: int
     ) -> ClusteredField:
-        """What coding ``field`` would give, with zeros that take no memory: for its size."""
+        """An empty result of coding ``field``, with zeros that take no memory, to compute its
+        size."""
         bits = bits_for(clusters)
         codes = np.broadcast_to(np.uint8(0), packed_bytes(field.vocab_size, bits))
         stored = np.broadcast_to(np.zeros((), dtype), (clusters, rank))

@@ -15,7 +15,7 @@ __all__ = ["MAX_BITS", "CodePart"]
 MAX_BITS = 16
 
 _PART = re.compile(r"(o?)(\d{1,2})(?:(g)|j(\d{1,2}))?", re.ASCII)
-_MOST_JOINT = 99  # axes that a part covers
+_MOST_JOINT = 99  # largest number of axes of a part
 
 # A part in a byte: its bits, its kind, and whether rows are in order of its codes.
 _BITS_BITS, _KIND_BITS = 5, 2
@@ -27,11 +27,11 @@ class CodePart:
     """One code of a row and the coordinates that it stands for.
 
     Args:
-        kind: ``"none"`` is a coordinate of 0 and takes nothing; ``"table"`` looks ``axes``
-            coordinates up by the code; ``"grid"`` is offset + code * step, one coordinate.
+        kind: ``"none"``: the coordinate is 0 and takes no bits; ``"table"``: the code selects
+            ``axes`` coordinates; ``"grid"``: one coordinate, offset + code * step.
         bits: width of the code.
         axes: coordinates that the part covers.
-        ordered: the tier's rows stand in order of this code and those of the parts before it.
+        ordered: the tier's rows are sorted by this code and those of the parts before it.
     """
 
     kind: Literal["none", "table", "grid"] = "none"
@@ -41,18 +41,19 @@ class CodePart:
 
     @property
     def width(self) -> int:
-        """Bits that each row stores of the code."""
+        """Bits of the code that each row stores."""
         return 0 if self.ordered else self.bits
 
     @property
     def values(self) -> int:
-        """How many float16 values the tier keeps for it."""
+        """Number of float16 values that the tier stores for this part."""
         if self.kind == "none":
             return 0
         return 2 if self.kind == "grid" else self.axes << self.bits
 
     def packed(self) -> bytes:
-        """A byte: bits, kind and order; of a table over several axes, their number in another."""
+        """A byte for bits, kind and order; for a table over several axes, a second one for their
+        number."""
         joint = self.axes > 1
         kind = _KINDS.index("joint" if joint else self.kind)
         byte = self.bits | kind << _BITS_BITS | self.ordered << _BITS_BITS + _KIND_BITS
@@ -60,7 +61,7 @@ class CodePart:
 
     @classmethod
     def unpacked(cls, reader: ByteReader) -> CodePart:
-        """Take what :meth:`packed` wrote.
+        """Read a part that :meth:`packed` wrote.
 
         Raises:
             ArtifactError: there is no such part, or the bytes end early.
@@ -85,8 +86,8 @@ class CodePart:
 
     @classmethod
     def parse(cls, text: str) -> CodePart:
-        """Read what ``str`` wrote: ``-``, ``5`` (table), ``7g`` (grid), ``6j3`` (three axes); an
-        ``o`` before it says that rows are in order of its codes."""
+        """Parse the text that ``str`` gives: ``-``, ``5`` (table), ``7g`` (grid), ``6j3`` (three
+        axes); a leading ``o`` means that rows are sorted by its codes."""
         if text == "-":
             return cls()
         match = _PART.fullmatch(text)
@@ -103,7 +104,7 @@ class CodePart:
 
 @cache
 def _part(byte: int, axes: int) -> CodePart:
-    """The part of a byte of :meth:`CodePart.packed`, of which a file may name millions."""
+    """The part of a byte of :meth:`CodePart.packed`; cached, as a file may contain millions."""
     kind = _KINDS[byte >> _BITS_BITS & (1 << _KIND_BITS) - 1]
     bits, ordered = byte & (1 << _BITS_BITS) - 1, bool(byte >> _BITS_BITS + _KIND_BITS)
     return CodePart("table" if kind == "joint" else kind, bits, axes, ordered)

@@ -1,7 +1,7 @@
-"""Centroids as they are stored: float32, float16, or int8 with a scale and an offset per axis.
+"""Centroids in their stored form: float32, float16, or int8 with a scale and an offset per axis.
 
-The axes are the table's own, or, where centroids vary along few directions, the leading principal
-axes of the centroids: a centroid then is mean + sum_a value_a * axis_a, with fewer values than dim.
+The axes are the table's own or, if centroids vary along few directions, the leading principal
+axes of the centroids: a centroid is then mean + sum_a value_a * axis_a, with fewer values than dim.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Codebook:
 
     stored: (clusters, rank) coordinates in float32, float16 or int8; grid: for int8, (2, rank)
     float32 with the scale and the offset of each axis; axes: (rank + 1, dim) float16, the principal
-    axes and the mean, or None if the coordinates are the table's own.
+    axes and the mean, or None for the table's own axes.
     """
 
     stored: NDArray[np.generic]
@@ -92,16 +92,18 @@ class Codebook:
     ) -> Codebook:
         """Round ``centroids`` (k, dim) float32 to ``dtype``.
 
-        Values beyond float16's range are clipped to it. int8 spreads its 255 steps over the range
-        of each axis: value = scale * step + offset; values beyond half of float32's range are
+        Values beyond float16's range are clipped to it. int8 divides the range of each axis into
+        255
+        steps: value = scale * step + offset. Values beyond half of float32's range are
         clipped to that, so that no rounding overflows.
 
         Args:
             centroids: (k, dim).
             dtype: of the stored coordinates.
             rank: number of principal axes to keep; None, or dim, keeps the table's own.
-            weights: (k,) how much each centroid counts in finding the axes; None for alike.
-            metric: in which axes are principal and as little as possible is lost; None for
+            weights: (k,) weight of each centroid when the axes are computed; None for equal
+                weights.
+            metric: metric in which axes are principal and the error is smallest; None for
                 Euclidean distance.
         """
         width = centroids.shape[1] if rank is None else rank
@@ -117,10 +119,10 @@ class Codebook:
         metric: Metric | None = None,
         exponent: int = 0,
     ) -> list[Codebook]:
-        """:meth:`round` at each of ``ranks``, the centroids times 2 ** ``exponent``.
+        """:meth:`round` for each of ``ranks``, of the centroids times 2 ** ``exponent``.
 
-        Finds the axes once. What is rounded are the centroids as given, so that neither squares
-        nor steps leave the range of numbers.
+        Computes the axes once. The centroids are rounded before they are scaled, so that neither
+        squares nor steps leave the range of numbers.
         """
         dim = centroids.shape[1]
         metric = metric or Metric.euclidean(dim)
@@ -159,7 +161,7 @@ class Codebook:
     def moved(self, centroids: NDArray[np.float32]) -> Codebook:
         """Round other ``centroids`` (k, dim) to the same dtype, on the same axes.
 
-        Centroids off the axes go to the nearest point by Euclidean distance.
+        Centroids outside of the axes' span are replaced by the nearest point by Euclidean distance.
         """
         if self.axes is None:
             return Codebook.round(centroids, self.dtype)
@@ -194,19 +196,19 @@ class Codebook:
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
-        """The centroids that decoding uses, (k, dim) float32. Encoding must use these, too."""
+        """The centroids that decoding uses, (k, dim) float32. Encoding must use the same ones."""
         coordinates = np.ascontiguousarray(self.stored, dtype=np.float32)
         if self.grid is not None:
             coordinates = coordinates * self.grid[0] + self.grid[1]
         if self.axes is None:
             return coordinates
-        # In float64, so that the order in which a machine adds does not show in the float32 result.
+        # In float64, so that the order of a machine's additions does not change the float32 result.
         axes = self.axes.astype(np.float64)
         values: NDArray[np.float32] = (coordinates @ axes[:-1] + axes[-1]).astype(np.float32)
         return values
 
     def keep(self, rows: NDArray[np.integer]) -> Codebook:
-        """The codebook with the centroids ``rows`` only, in that order."""
+        """The codebook with only the centroids ``rows``, in that order."""
         return Codebook(self.stored[rows], self.grid, self.axes)
 
 
@@ -224,7 +226,7 @@ def _round_coordinates(
     offset = (low.astype(np.float64) + high) / 2
     scale = (high.astype(np.float64) - low) / _INT8_STEPS
     grid = np.ldexp(np.stack([scale, offset]), exponent).astype(np.float32)
-    # A constant axis, or one whose step underflows float32, is its offset alone.
+    # A constant axis, or one whose step underflows float32, has only an offset.
     grid[0] = np.where(grid[0] == 0, 1, grid[0])
     step, middle = np.ldexp(grid.astype(np.float64), -exponent)
     steps = np.rint((values - middle) / step)

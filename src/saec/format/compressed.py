@@ -1,4 +1,4 @@
-"""Compressed tables by field name: saved, loaded, looked up straight from the packed codes."""
+"""Compressed tables by field name: save, load, and look rows up directly in the packed codes."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ __all__ = ["Compressed"]
 
 
 class Compressed(Mapping[str, CompressedField]):
-    """Compressed tables by field name, and what that is expected to cost.
+    """Compressed tables by field name, and the expected increase of the loss.
 
     Args:
         fields: names must be unique.
-        predicted_loss_increase: of the model's loss by the compression, in nats; None if unknown.
+        predicted_loss_increase: increase of the model's loss by compression, in nats; None if
+            unknown.
 
     Attributes:
-        model_size: of the model that :func:`saec.torch.compress_` put the tables into; None
-            otherwise, and once it was loaded.
-        slope_shares: by field name, how far slopes on unseen rows decided; empty without such rows,
-            and once it was loaded.
+        model_size: size of the model that :func:`saec.torch.compress_` put the tables into; None
+            otherwise, and after loading.
+        slope_shares: by field name, the weight of slopes on unseen rows; empty without such rows
+            and after loading.
 
     Raises:
         FieldError: names are not unique.
@@ -55,7 +56,7 @@ class Compressed(Mapping[str, CompressedField]):
         self._fields = {field.name: field for field in fields}
         if len(self._fields) != len(fields):
             raise FieldError("field names are not unique")
-        self.sharded: Mapping[str, Mapping[str, artifact.ShardedTensor]] = {}  # loaded from there
+        self.sharded: Mapping[str, Mapping[str, artifact.ShardedTensor]] = {}  # set by loading
         self.model_size: ModelSize | None = None
         self.slope_shares: Mapping[str, SlopeShare] = {}
         self.predicted_loss_increase = (
@@ -81,7 +82,7 @@ class Compressed(Mapping[str, CompressedField]):
     def nbytes(self) -> int:
         """Bytes of the artifact as saved, with everything that decoding needs.
 
-        Of one that was loaded from shards: of all its files.
+        For an artifact that was loaded from shards, bytes of all its files.
         """
         entries = [
             replace(field.entry, sharded=self.sharded.get(name, {})) for name, field in self.items()
@@ -90,7 +91,8 @@ class Compressed(Mapping[str, CompressedField]):
 
     @property
     def shard_count(self) -> int:
-        """How many shards the artifact was loaded from; 0 if it is one file, or not loaded."""
+        """Number of shards that the artifact was loaded from; 0 if it is one file or was not
+        loaded."""
         sharded = (tensor for roles in self.sharded.values() for tensor in roles.values())
         return sum(len(tensor.shards) for tensor in sharded)
 
@@ -110,14 +112,14 @@ class Compressed(Mapping[str, CompressedField]):
         """Rows of a batch, of several fields in one call: (batch, sum of their dims).
 
         Args:
-            ids: (batch,) integers by field name, or keys of a field that has some; rows stand side
-                by side in the order given.
+            ids: (batch,) integers by field name, or keys for a field with keys; the rows are joined
+                in the given order of fields.
             dtype: float32, float16 or bfloat16.
-            threads: at most so many; 0 for as many as there are.
+            threads: largest number of threads; 0 for the default.
 
         Raises:
-            FieldError: no fields, one that is unknown, or batches of different lengths.
-            IdError: an id lies outside its field.
+            FieldError: no fields, an unknown field, or batches of different lengths.
+            IdError: an id is outside of its field.
             ArtifactError: the file is damaged.
         """
         bags = {}
@@ -141,19 +143,19 @@ class Compressed(Mapping[str, CompressedField]):
         """Reduced bags of a batch, of several fields in one call: (batch, sum of their dims).
 
         Args:
-            ids: (m,) integers or keys by field name, each field with an m of its own; reduced rows
-                stand side by side in the order given.
+            ids: (m,) integers or keys by field name; m may differ between fields. The reduced rows
+                are joined in the given order of fields.
             offsets: (batch,) by field name; see :meth:`CompressedField.pool`, also for the rest.
-            per_sample_weights: (m,) by field name; fields that are left out count each id once.
+            per_sample_weights: (m,) by field name; ids of other fields have the weight 1.
             mode: ``sum``, ``mean`` or ``max``.
             dtype: float32, float16 or bfloat16.
-            threads: at most so many; 0 for as many as there are.
+            threads: largest number of threads; 0 for the default.
 
         Raises:
-            FieldError: no fields, one that is unknown or has no offsets, or batches of different
-                lengths.
+            FieldError: no fields, a field that is unknown or has no offsets, or batches of
+                different lengths.
             IdError: an id or an offset is out of range.
-            ValueError: weights with another mode than sum, or of another length.
+            ValueError: weights with a mode other than sum, or of another length.
             ArtifactError: the file is damaged.
         """
         weights = per_sample_weights or {}
@@ -198,19 +200,19 @@ class Compressed(Mapping[str, CompressedField]):
         return rows
 
     def save(self, path: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write the artifact, one file, whole or not at all (docs/format.md).
+        """Write the artifact, one file, atomically (docs/format.md).
 
-        Where features were renumbered, their old ids go to ``<path>.permutation.safetensors``:
-        without them nobody can tell which id a feature has. :func:`saec.load` finds them there.
-        What an artifact that was here before has left there is removed. A renumbered artifact that
-        was loaded without that file is saved without it.
+        If features were renumbered, their old ids are written to
+        ``<path>.permutation.safetensors``, where :func:`saec.load` finds them: without them the ids
+        cannot be mapped to features. Such a file of a previous artifact is removed. A renumbered
+        artifact that was loaded without that file is saved without it.
 
         Args:
-            path: of the file; or a URL such as ``s3://bucket/model.saec``, by way of fsspec; or a
-                binary stream, such as ``io.BytesIO``, which has no place for old ids.
+            path: path of the file; or a URL such as ``s3://bucket/model.saec``, through fsspec; or
+                a binary stream, such as ``io.BytesIO``, which cannot hold old ids.
 
         Raises:
-            ArtifactError: a file cannot be written, or the old ids cannot be read, or there is no
+            ArtifactError: a file cannot be written, the old ids cannot be read, or there is no
                 place for them.
             OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
         """
@@ -224,7 +226,8 @@ class Compressed(Mapping[str, CompressedField]):
                 )
             artifact.write(path, entries, self.predicted_loss_increase)
             return
-        # They take their place before the artifact does: it is useless without its old ids.
+        # The files of old ids are moved to their places first: the artifact is useless without
+        # them.
         first = partial(save_permutations, permutation_path(path), self) if known else None
         artifact.write(path, entries, self.predicted_loss_increase, first)
         if not known and as_url(path) is None:
@@ -238,7 +241,7 @@ class Compressed(Mapping[str, CompressedField]):
 
     @property
     def _whole_model(self) -> str:
-        """The ratio of the whole model, to end a text on that of the tables."""
+        """The ratio of the whole model, as a suffix to the text on that of the tables."""
         size = self.model_size
         return "" if size is None else f"; the whole model {size.ratio:.1f}, {size.after} bytes"
 

@@ -1,4 +1,4 @@
-"""What all stored fields share: lookup, pooling, decoding, and what the artifact says of them."""
+"""Base class of all stored fields: lookup, pooling, decoding, and the record in the artifact."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class CompressedField(ABC):
     codec: ClassVar[str]
     kind: ClassVar[int]
 
-    # Whether ids are new ones, and the old id of each, (vocab_size,): as compression made them, in
-    # shards until they are saved, or where they were saved.
+    # Whether ids are new ones, and the old id of each, (vocab_size,): in memory or, until they are
+    # saved, in shards; or the place where they were saved.
     renumbered: bool = False
     permutation: artifact.Stored | None = None
     saved_permutation: SavedPermutation | None = None
@@ -60,19 +60,19 @@ class CompressedField(ABC):
     @property
     @abstractmethod
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """What is stored, by role; see docs/format.md."""
+        """The stored tensors, by role; see docs/format.md."""
 
     @abstractmethod
     def _lookup_table(self) -> LookupTable:
-        """What the native core reads rows from."""
+        """The table from which the native core reads rows."""
 
     @cached_property
     def lookup_table(self) -> LookupTable:
-        """What the native core reads rows from; made when the first row is wanted."""
+        """The table from which the native core reads rows; made at the first lookup."""
         return self._lookup_table()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is stored; cached properties, of which pickle cannot write all, are left out."""
+        """The state without cached properties, because pickle cannot write all of these."""
         cached = (
             name
             for kind in type(self).__mro__
@@ -91,12 +91,12 @@ class CompressedField(ABC):
 
     @property
     def details(self) -> bytes:
-        """What the codec says of the field in the artifact, beside name, dtype and shape."""
+        """The codec's details in the artifact, in addition to name, dtype and shape."""
         return b""
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the artifact says of the field, for people."""
+        """The field's record in readable form."""
         return {
             "name": self.name,
             "codec": self.codec,
@@ -112,7 +112,7 @@ class CompressedField(ABC):
 
     @property
     def entry(self) -> artifact.Entry:
-        """What the artifact holds of the field."""
+        """The field's entry in the artifact."""
         return artifact.Entry(
             self.name,
             self.kind,
@@ -130,21 +130,21 @@ class CompressedField(ABC):
 
     @property
     def place(self) -> str:
-        """What errors call the field."""
+        """The field's name in error messages."""
         return f"field {self.name!r}"
 
     @property
     def permutation_known(self) -> bool:
-        """Whether features were renumbered, and their old ids are at hand."""
+        """Whether features were renumbered and their old ids are available."""
         saved = self.saved_permutation
         return self.permutation is not None or (saved is not None and saved.known)
 
     @property
     def old_ids(self) -> NDArray[np.int64]:
-        """The old id of each feature by the new one that lookups take, (vocab_size,) int64.
+        """The old id of each feature by its new one, which lookups take, (vocab_size,) int64.
 
-        Ids differ only where compression renumbered features. The old ids of a loaded field are
-        read from the file that was saved beside its artifact.
+        Old and new ids differ only if compression renumbered the features. The old ids of a loaded
+        field are read from the file that was saved beside its artifact.
 
         Raises:
             ArtifactError: that file is missing, damaged, or belongs to another artifact.
@@ -163,10 +163,10 @@ class CompressedField(ABC):
 
     @property
     def new_ids(self) -> NDArray[np.int64]:
-        """The id that lookups take of each feature by its old one, (vocab_size,) int64.
+        """The new id of each feature, which lookups take, by its old one, (vocab_size,) int64.
 
         Raises:
-            ArtifactError: see :attr:`old_ids`; or the ids do not fit this machine's memory.
+            ArtifactError: see :attr:`old_ids`; or the ids do not fit into this machine's memory.
         """
         self._check_fits("the new ids", 8 * self.vocab_size)
         old_ids = self.old_ids
@@ -184,12 +184,12 @@ class CompressedField(ABC):
         """Rows of ``ids``, any shape of integers, as ``ids.shape + (dim,)``.
 
         Args:
-            ids: int32 or int64 are read in place.
+            ids: int32 and int64 are read without a copy.
             dtype: float32, float16 or bfloat16.
-            threads: at most so many; 0 for as many as there are.
+            threads: largest number of threads; 0 for the default.
 
         Raises:
-            IdError: an id lies outside [0, vocab_size).
+            IdError: an id is outside [0, vocab_size).
             ArtifactError: the file is damaged.
         """
         table, whole = self.asked(ids, threads)
@@ -214,11 +214,11 @@ class CompressedField(ABC):
             per_sample_weights: (m,) factors, for ``sum`` only.
             mode: ``sum``, ``mean`` or ``max``.
             dtype: float32, float16 or bfloat16; sums are float32 and rounded at the end.
-            threads: at most so many; 0 for as many as there are.
+            threads: largest number of threads; 0 for the default.
 
         Raises:
             IdError: an id or an offset is out of range.
-            ValueError: weights with another mode than sum, or of another length.
+            ValueError: weights with a mode other than sum, or of another length.
             ArtifactError: the file is damaged.
         """
         table, whole = self.asked(ids, threads)
@@ -226,11 +226,11 @@ class CompressedField(ABC):
         return self._gathered(table, bags, dtype, threads)
 
     def asked(self, ids: ArrayLike, threads: int = 0) -> tuple[LookupTable, NDArray[np.integer]]:
-        """What the native core reads the rows of ``ids`` from, and where they are in it; of the
-        same shape.
+        """The table from which the native core reads the rows of ``ids``, and their row numbers in
+        it, in the same shape.
 
         Raises:
-            IdError: ids are no integers; or KeysError of a field with keys.
+            IdError: ids are not integers; for a field with keys, KeysError.
         """
         return self.lookup_table, whole_ids(ids, self.place)
 
@@ -245,7 +245,8 @@ class CompressedField(ABC):
         """The whole table, (vocab_size, dim) float32.
 
         Raises:
-            ArtifactError: the table does not fit this machine's memory, or the file is damaged.
+            ArtifactError: the table does not fit into this machine's memory, or the file is
+                damaged.
         """
         self._check_fits("the decoded table", 4 * self.vocab_size * self.dim)
         table = np.empty((self.vocab_size, self.dim), dtype=np.float32)
@@ -256,7 +257,8 @@ class CompressedField(ABC):
         return table
 
     def _check_fits(self, what: str, nbytes: int) -> None:
-        # A small file may claim any number of rows: those of tiers without bits take no bytes.
+        # A small file may claim any number of rows, because rows of tiers without bits take no
+        # bytes.
         held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if nbytes > held:
             raise ArtifactError(

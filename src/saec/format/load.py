@@ -1,4 +1,4 @@
-"""Opening an artifact: every field is checked against its record."""
+"""Open an artifact: every field is checked against its record."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _FORMS: dict[int, type[CompressedField]] = {
 def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
     """Open an artifact, memory-mapped: lookups read only the pages that they need.
 
-    Shards that it joins are mapped, too, and must lie beside it, or beside what it is a link to.
-    There, too, are the old ids of renumbered features, which a field's ``old_ids`` and ``new_ids``
-    read; lookups need none of them.
+    Its shards are mapped, too, and must be in the directory of the artifact or, if this is a link,
+    of the link's target. The same directory has the old ids of renumbered features, which a field's
+    ``old_ids`` and ``new_ids`` read; lookups do not need them.
 
     Args:
-        source: path of the file; or a URL such as ``s3://bucket/model.saec``, downloaded by way of
-            fsspec; or bytes, or a binary stream such as ``io.BytesIO``. None of these but a path
-            can have shards.
+        source: path of the file; or a URL such as ``s3://bucket/model.saec``, downloaded through
+            fsspec; or bytes, or a binary stream such as ``io.BytesIO``. Only a path can have
+            shards.
 
     Raises:
         ArtifactError: the file or a shard is missing, damaged, hostile or of another format.

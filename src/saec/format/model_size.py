@@ -1,4 +1,4 @@
-"""What a whole model takes, before and after its tables are compressed."""
+"""The size of a whole model before and after its tables are compressed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["ModelSize"]
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Bytes of a whole model, of all its parameters and buffers.
+    """Bytes of a whole model, over all its parameters and buffers.
 
     Args:
         before: with its plain tables.
-        after: with the compressed ones, counted as they are saved.
+        after: with the compressed ones, in their saved size.
     """
 
     before: int

@@ -1,11 +1,11 @@
-"""Rows and sums of rows, straight from packed codes: what the native core needs to know of a table.
+"""Rows and sums of rows from packed codes: descriptions of tables for the native core.
 
-Nothing is expanded per row. A table in tiers keeps its most frequent rows decoded: 256 kB, or 1/64
-of the table in float32, but no more than 1 MB, which at dim 16 are 4,096 to 16,384 rows. It also
-keeps what groups of a tier's codes stand for, 64 kB at most for each group, 256 kB for ordered
-codes, and some 26 bytes for each ordered code that occurs, to find it by. All rows that are kept
-decoded take at most 256 kB and 64 times the bytes that a field's codes, values, axes and starts
-take in a file; beyond that, rows are decoded as they are looked up. Arrays must not change during a
+No table is decoded as a whole. A table in tiers keeps its most frequent rows decoded: 256 kB, or
+1/64 of the table in float32, but at most 1 MB, which at dim 16 are 4,096 to 16,384 rows. It also
+keeps the decoded rows of groups of a tier's codes, at most 64 kB for each group, 256 kB for ordered
+codes, and some 26 bytes for each ordered code that occurs, for the search. All decoded rows
+take at most 256 kB plus 64 times the bytes that a field's codes, values, axes and starts
+take in a file; further rows are decoded in each lookup. Arrays must not change during a
 call.
 """
 
@@ -36,7 +36,7 @@ __all__ = [
     "tier_table",
 ]
 
-# Types of stored rows by the numbers that the core knows them by; rows come out as the first three.
+# The core's numbers for types of stored rows; results can have the first three.
 ELEMENTS = tuple(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16, np.int8)))
 _OUTPUTS = ELEMENTS[:3]
 
@@ -50,7 +50,7 @@ _FAULTS = ("", "id", "code", "offset")
 
 @dataclass(frozen=True)
 class RowRun:
-    """Rows from ``first_row`` on that are coded alike, up to the next run.
+    """Consecutive rows from ``first_row`` on whose codes have the same form, up to the next run.
 
     Codes of ``code_bits`` bits start at byte ``first_byte``; code 0 is the stored row
     ``first_stored``. With ``code_bits`` 0 the rows themselves are stored, in order.
@@ -76,16 +76,16 @@ def run_table(
     axes: NDArray[np.float64] | None = None,
     pads: Mapping[int, int] | None = None,
 ) -> LookupTable:
-    """A table whose codes choose one of the stored rows; arrays are read in place, not copied.
+    """A table whose codes select one of the stored rows; arrays are used without a copy.
 
     Args:
-        rows: of the table.
+        rows: number of rows of the table.
         runs: ascending from row 0.
         codes: (bytes,) packed codes.
         stored: (stored rows, width), contiguous, of a dtype among :data:`ELEMENTS`.
         grid: for int8, (2, width): a coordinate is grid[0] * stored + grid[1].
-        axes: for int8, (width + 1, dim), the mean last; None if coordinates are the row.
-        pads: the stored rows that some ids have in place of their own.
+        axes: for int8, (width + 1, dim), the mean last; None if the coordinates are the row.
+        pads: stored rows that replace the rows of some ids.
     """
     pads = pads or {}
     width = stored.shape[1]
@@ -111,19 +111,19 @@ def tier_table(
     pads: Mapping[int, NDArray[np.float32]] | None = None,
     starts: NDArray[np.int64] = _NO_IDS,
 ) -> LookupTable:
-    """A table in tiers; codes and index are read in place, the rest is decoded once.
+    """A table in tiers; codes and index are used without a copy, the rest is decoded once.
 
     Args:
         layout: the parts of each tier.
         codes: (layout.code_bytes,).
-        values: (layout.value_count,) what codes stand for.
+        values: (layout.value_count,) the values of the codes.
         axes: (rank + 1, dim) the axes and, last, the mean.
-        index: where a row is stored; None if ids are ranks.
-        pads: rows (dim,) that some ids have in place of their own.
-        starts: ranks at which codes start, in tiers that are in order of their codes.
+        index: maps ids to tiers and places; None if ids are ranks.
+        pads: rows (dim,) that replace the rows of some ids.
+        starts: first ranks of ordered codes, for tiers that are sorted by their codes.
 
     Raises:
-        ArtifactError: the index contradicts itself.
+        ArtifactError: the index is inconsistent.
     """
     pads = pads or {}
     if index is not None:
@@ -164,18 +164,18 @@ def pool_request(
     stride: int,
     skipped: int = -1,
 ) -> PoolRequest:
-    """What the core needs to know, in the order of its ``RequestTuple``.
+    """The arguments of a lookup, in the order of the core's ``RequestTuple``.
 
     Addresses are those of contiguous arrays that live until the lookup has ended; 0 for none. A
-    plain tuple, as a named one takes longer to make than the lookup of an id.
+    plain tuple, because a named one takes longer to make than the lookup of an id.
 
     Args:
-        table: that the rows come from.
+        table: table of the rows.
         ids: address of int64 or int32.
-        id_bytes: of an id.
-        count: of the ids.
+        id_bytes: bytes of an id.
+        count: number of ids.
         offsets: address of int64.
-        bags: rows that come out.
+        bags: number of rows of the result.
         weights: address of float32.
         mode: one of :data:`MODES`.
         out: address of the first row.
@@ -197,14 +197,14 @@ def gather(
 
     Args:
         tables: of the fields.
-        bags: one for each field, all with as many rows.
-        places: what errors call the fields.
+        bags: one for each field, all with the same number of rows.
+        places: names of the fields for errors.
         out: (bags, sum of dims) float32, float16 or bfloat16, contiguous; columns in order of the
             fields.
-        threads: at most so many; 0 for as many as there are cores, or OMP_NUM_THREADS.
+        threads: largest number of threads; 0 for the number of cores, or OMP_NUM_THREADS.
 
     Raises:
-        IdError: an id is out of range; nothing of ``out`` is worth anything then.
+        IdError: an id is out of range; the contents of ``out`` are then undefined.
         ArtifactError: a file is damaged.
     """
     address, stride = out.__array_interface__["data"][0], out.strides[0]
@@ -236,7 +236,7 @@ def _address(array: NDArray[Any] | None) -> int:
 
 
 def fail(failure: tuple[int, int, int], ids: Any, table: LookupTable, place: str) -> NoReturn:
-    """Raise what the core found wrong: its answer, and the field that this is about.
+    """Raise the error that the core found, from its result and the field concerned.
 
     Raises:
         IdError: an id or an offset.
@@ -252,7 +252,7 @@ def fail(failure: tuple[int, int, int], ids: Any, table: LookupTable, place: str
 
 
 def output_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """A dtype that rows can come out as; raises ValueError for others."""
+    """A dtype of result rows; raises ValueError for others."""
     wanted = np.dtype(dtype)
     if wanted not in _OUTPUTS:
         raise ValueError(f"rows are float32, float16 or bfloat16, not {wanted}")

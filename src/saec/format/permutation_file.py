@@ -30,13 +30,14 @@ __all__ = [
     "saved_permutations",
 ]
 
-_METADATA = "__metadata__"  # where the format keeps what is no tensor
-_MARKS = "saec_fields"  # there: which field each permutation belongs to
+_METADATA = "__metadata__"  # where the format keeps data other than tensors
+_MARKS = "saec_fields"  # key in it: the field that each permutation belongs to
 _WRITTEN_ROWS = 1 << 20
 
 
 def permutation_path(artifact: str | os.PathLike[str]) -> Path:
-    """Where the permutations of an artifact go: beside the file that ``artifact`` may link to."""
+    """Path of an artifact's permutations: beside the file, or the target if ``artifact`` is a
+    link."""
     return Path(f"{followed(artifact)}.permutation.safetensors")
 
 
@@ -45,10 +46,10 @@ class SavedPermutation:
     """The permutation of a loaded field, which is read when it is needed.
 
     Args:
-        path: of the permutations.
-        name: of the field.
+        path: file of the permutations.
+        name: the field's name.
         rows: the field's vocab_size.
-        mark: of the field; the file must hold the same.
+        mark: hash of the field, which must equal the one in the file.
     """
 
     path: Path
@@ -58,7 +59,7 @@ class SavedPermutation:
 
     @property
     def known(self) -> bool:
-        """Whether the file is there; that of a URL is taken to be."""
+        """Whether the file exists; for a URL this is assumed."""
         return as_url(self.path) is not None or self.path.exists()
 
     def read(self) -> NDArray[np.int64]:
@@ -95,9 +96,10 @@ class SavedPermutation:
 def saved_permutations(
     artifact: str | os.PathLike[str], fields: Collection[CompressedField]
 ) -> dict[str, SavedPermutation]:
-    """Where the permutations of the renumbered ``fields`` of a loaded artifact are, by name.
+    """The saved permutations of the renumbered ``fields`` of a loaded artifact, by name.
 
-    Beside the artifact, or what it is a link to; of a URL, to be downloaded from there.
+    They are beside the artifact or, if it is a link, beside its target; those of a URL are
+    downloaded.
     """
     path = permutation_path(artifact)
     if as_url(path) is None:
@@ -112,11 +114,11 @@ def saved_permutations(
 def save_permutations(path: str | os.PathLike[str], fields: Mapping[str, CompressedField]) -> None:
     """Write the old id of each new one, (vocab_size,) int64, of every field to a safetensors file.
 
-    Also of those whose ids stayed as they were.
+    Fields whose ids did not change are included.
 
     Raises:
         ArtifactError: the file cannot be written, a field is named ``__metadata__``, or the old ids
-            of a renumbered one are not known.
+            of a renumbered field are not known.
     """
     if _METADATA in fields:
         raise ArtifactError(f"a field cannot be named {_METADATA!r} in a file of permutations")
@@ -159,7 +161,8 @@ def _blocks(path: Path, field: CompressedField) -> Iterator[memoryview | bytes]:
 
 
 def _mark(field: CompressedField) -> str:
-    """A hash that differs between compressions, of what is small: codes may be gigabytes."""
+    """A hash that identifies a compression. It covers small tensors only: codes may be
+    gigabytes."""
     digest = blake2b(field.entry.head, digest_size=16)
     for role in ("axes", "values"):
         digest.update(np.ascontiguousarray(field.tensors[role]).view(np.uint8).data)

@@ -1,4 +1,4 @@
-"""A table kept as it is."""
+"""An uncompressed table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["RawField"]
 
 
 class RawField(CompressedField):
-    """A table kept as it is, because no codec would make it smaller or the budget allows it."""
+    """An uncompressed table, because no codec makes it smaller or the budget allows it."""
 
     codec = "raw"
     kind = 0

@@ -1,8 +1,8 @@
-"""Where a feature's row is stored: its tier, and its place in it.
+"""The place of a feature's row: its tier, and its position in the tier.
 
-Tiers want rows in order of frequency. Either the owner renumbers the vocabulary by frequency, and a
-row's id is its rank; or ids stay as they are, and an index tells each id's tier and place. An owner
-who renumbers may as well put similar rows of a tier side by side.
+Tiers need rows in order of frequency. Either the vocabulary is renumbered by frequency, and a
+row's id is its rank; or ids stay the same, and an index gives the tier and position of each id.
+If the vocabulary is renumbered, the rows of a tier may also be sorted by their codes.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ BLOCK_IDS = 256
 BASE_BLOCKS = 256  # blocks that share a base
 
 _BITMAP_BYTES = BLOCK_IDS // 8
-# A reader may load so many bytes wherever a block's list starts.
+# A reader may load this many bytes from the start of any block's list.
 _PADDING = 31
 _LOW = np.int64(0xFFFF)
 
 
 class Level(NamedTuple):
-    """A set of ids, stored so that an id's membership and the members before it are read at once.
+    """A set of ids, stored for constant-time queries of membership and of the members before an id.
 
-    The first level is over all ids, and its members are the rows of all tiers but the last. Each
-    further level is over the members of the one before, in order of their ids, and takes the last
-    of the remaining tiers away.
+    The first level covers all ids, and its members are the rows of all tiers but the last. Each
+    further level covers the members of the one before, in order of their ids, and removes the last
+    of the remaining tiers.
 
     Attributes:
-        tier: of those that are no members.
-        ids: over how many positions.
-        members: how many of them.
-        first: byte of the index.
+        tier: tier of the ids that are not members.
+        ids: number of positions.
+        members: number of members.
+        first: first byte of the level in the index.
     """
 
     tier: int
@@ -56,7 +56,7 @@ class Level(NamedTuple):
 
     @property
     def listed(self) -> bool:
-        """Whether members are listed, one byte each, and not marked by bits, one bit per id."""
+        """Whether members are listed, one byte each, instead of marked in a bit vector."""
         return self.members < self.blocks * _BITMAP_BYTES
 
     @property
@@ -66,7 +66,7 @@ class Level(NamedTuple):
 
     @property
     def leaves_at(self) -> int:
-        """First byte of what tells the members."""
+        """First byte of the members' list or bit vector."""
         return self.counts_at + 2 * (self.blocks + 1)
 
     @property
@@ -76,7 +76,7 @@ class Level(NamedTuple):
 
 
 def levels_of(count: int, tiers: int) -> list[Level]:
-    """The levels of ``count`` ids in so many tiers; the last tier's comes first."""
+    """The levels of ``count`` ids in this number of tiers; the last tier's level comes first."""
     bounds = tier_bounds(count, tiers).tolist()
     levels, first = [], 0
     for tier in range(tiers - 1, 0, -1):
@@ -86,10 +86,10 @@ def levels_of(count: int, tiers: int) -> list[Level]:
 
 
 class TierIndex:
-    """Tier and place of each id, found in constant time; see docs/format.md.
+    """Tier and position of each id, found in constant time; see docs/format.md.
 
-    An id of the last tier takes about 0.06 bits, an id of another one at most a byte more, or a
-    bit for every id where that is less. Within a tier, rows stand in ascending order of their ids.
+    An id of the last tier takes about 0.06 bits, and an id of another tier at most a byte more, or
+    every id takes a bit if that is less. Within a tier, rows are in ascending order of their ids.
 
     Args:
         data: (bytes,) uint8.
@@ -97,7 +97,7 @@ class TierIndex:
         tiers: number of tiers.
 
     Raises:
-        ArtifactError: the number of bytes is another one.
+        ArtifactError: the number of bytes is wrong.
     """
 
     def __init__(self, data: NDArray[np.uint8], count: int, tiers: int) -> None:
@@ -116,7 +116,7 @@ class TierIndex:
     def of(cls, tiers: NDArray[np.integer], number: int | None = None) -> TierIndex:
         """Store the tier of each id, (count,); tiers have the sizes that ranks would give them.
 
-        number: of tiers; as many as there can be by default.
+        number: number of tiers; by default the largest possible.
         """
         count = len(tiers)
         number = len(tier_bounds(count)) - 1 if number is None else number
@@ -129,11 +129,11 @@ class TierIndex:
 
     @staticmethod
     def planned_bytes(count: int, tiers: int) -> int:
-        """Bytes for ``count`` ids in so many tiers."""
+        """Bytes for ``count`` ids in this number of tiers."""
         return levels_of(count, tiers)[-1].stop + _PADDING if tiers > 1 else 0
 
     def locate(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Tier and place in it of checked ``ids`` (m,), both (m,) int64.
+        """Tier, and position in it, of checked ``ids`` (m,), both (m,) int64.
 
         Raises:
             ArtifactError: see :meth:`check`.
@@ -152,10 +152,10 @@ class TierIndex:
         return tiers, places
 
     def check(self) -> None:
-        """Read the whole index once, in time linear in its bytes.
+        """Check the whole index, in time linear in its bytes.
 
         Raises:
-            ArtifactError: it contradicts itself, as in a damaged file.
+            ArtifactError: it is inconsistent, for example because the file is damaged.
         """
         if self._checked:
             return
@@ -191,7 +191,7 @@ class TierIndex:
         return self.data[level.first : level.counts_at].view("<i8")
 
     def _starts(self, level: Level, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Members before each block, from the lowest 16 bits of that number and its base."""
+        """Members before each block, from their lowest 16 bits and the base."""
         counts = self.data[level.counts_at : level.leaves_at].view("<u2")
         bases = self._bases(level)[blocks // BASE_BLOCKS]
         starts: NDArray[np.int64] = bases + (counts[blocks].astype(np.int64) - bases & _LOW)
@@ -200,7 +200,7 @@ class TierIndex:
     def _passed(
         self, level: Level, positions: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Members before each position, and whether it is one."""
+        """Members before each position, and whether the position is a member."""
         blocks, offsets = positions // BLOCK_IDS, positions % BLOCK_IDS
         low, high = self._starts(level, blocks), self._starts(level, blocks + 1)
         leaves = self.data[level.leaves_at : level.stop]
@@ -224,12 +224,12 @@ class TierIndex:
 def index_pieces(
     role: str, tiers: NDArray[np.int8], passed: NDArray[np.int64], count: int
 ) -> Iterator[Piece]:
-    """What some rows, one after the other, contribute to the :class:`TierIndex` of all.
+    """Contribution of consecutive rows to the :class:`TierIndex` of all rows.
 
     Args:
         role: of the tensor.
-        tiers: (m,) of these rows.
-        passed: (tiers,) rows of each tier before them.
+        tiers: (m,) tiers of these rows.
+        passed: (tiers,) number of earlier rows in each tier.
         count: number of all rows.
     """
     for level in levels_of(count, len(passed)):
@@ -244,7 +244,8 @@ def index_pieces(
 def _counts(
     role: str, level: Level, inside: NDArray[np.bool_], before: int, position: int
 ) -> Iterator[Piece]:
-    """Of the blocks that start within the rows from ``position`` on; the last row tells the end."""
+    """Counts of the blocks that start within the rows from ``position`` on; the last row adds the
+    end."""
     stop = position + len(inside)
     first_block = -(-position // BLOCK_IDS)
     running = np.r_[before, before + np.cumsum(inside)]

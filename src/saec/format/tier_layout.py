@@ -1,9 +1,9 @@
-"""How a field's rows are stored in tiers: runs of rows of similar frequency, coded alike.
+"""The layout of a field's rows in tiers: runs of rows of similar frequency, coded alike.
 
-Rows stand in an order of their own, frequent ones first, cut at the ranks 64, 256, 1024, ...
+Rows are in their own order, frequent ones first, cut at the ranks 64, 256, 1024, ...
 A tier's parts describe its row's coordinates axis by axis, the leading axis first. Each part takes
-its code from the row and its values from the tier. Where rows of a tier stand in order of the codes
-of its first parts, these are not stored: a row's rank tells them.
+its code from the row and its values from the tier. If the rows of a tier are sorted by the codes
+of its first parts, these codes are not stored: they follow from a row's rank.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ __all__ = [
 FIRST_TIER = 64
 _GROWTH_BITS = 2  # each cut is four times the one before
 
-# Rows of tiers without bits take no bytes, so that the size of a file does not bound their number.
+# Rows of tiers without bits take no bytes, so the size of a file does not limit their number.
 MOST_ROWS = 1 << 42
-MOST_AXES = 4096  # that the parts of a tier cover
+MOST_AXES = 4096  # largest number of axes of a tier's parts
 
 _MOST_TIERS = 19
 _LONGEST_PART = len("o16j99 ")
@@ -47,7 +47,7 @@ _LONGEST_PART = len("o16j99 ")
 def tier_bounds(count: int, most: int | None = None) -> NDArray[np.int64]:
     """First rank of each tier of ``count`` rows, and ``count`` itself: 0, 64, 256, ..., count.
 
-    most: tiers; the last one then takes all further rows.
+    most: largest number of tiers; the last one then has all further rows.
     """
     bounds, cut = [0], FIRST_TIER
     while cut < count and (most is None or len(bounds) < most):
@@ -57,24 +57,24 @@ def tier_bounds(count: int, most: int | None = None) -> NDArray[np.int64]:
 
 
 def tier_bytes(bounds: NDArray[np.int64], widths: Sequence[int]) -> list[int]:
-    """Bytes of the codes of each tier, whose rows store so many bits."""
+    """Bytes of the codes of each tier, from the bits per row."""
     rows = np.diff(bounds).tolist()
     return [-(-count * width // 8) for count, width in zip(rows, widths, strict=True)]
 
 
 def code_bytes(tiers: Iterable[int]) -> int:
-    """Bytes of all codes from those of each tier, and those that let a reader overshoot."""
+    """Bytes of all codes from those of each tier, plus the padding that lets a reader overshoot."""
     return sum(tiers) + packed_bytes(0, 1)
 
 
 def layout_bytes(tiers: Iterable[tuple[int, int]]) -> int:
-    """Bytes of :meth:`Layout.packed`, from the number of parts of each tier and the bytes that name
-    them."""
+    """Bytes of :meth:`Layout.packed`, from the number of parts of each tier and the bytes of the
+    parts."""
     return sum(len(number_bytes(parts)) + named for parts, named in tiers)
 
 
 def _check_count(count: int) -> None:
-    if type(count) is not int or not 0 < count <= MOST_ROWS:  # True is no count
+    if type(count) is not int or not 0 < count <= MOST_ROWS:  # a bool is not a count
         raise ArtifactError(f"a field has 1 to {MOST_ROWS} rows, not {count!r}")
 
 
@@ -82,7 +82,7 @@ def _check_count(count: int) -> None:
 class Layout:
     """The parts of every tier of ``count`` rows; a tier's parts cover at most ``rank`` axes.
 
-    Where there are fewer tiers than cuts would make, the last one takes all further rows. Axes
+    If there are fewer tiers than cuts, the last one has all further rows. Axes
     after a tier's last part have the coordinate 0 there.
     """
 
@@ -107,7 +107,7 @@ class Layout:
 
     @classmethod
     def parse(cls, count: int, texts: Sequence[str]) -> Layout:
-        """Read one text per tier, its parts separated by blanks."""
+        """Parse one text per tier, with its parts separated by blanks."""
         tiers = []
         if len(texts) > _MOST_TIERS:
             raise ArtifactError(f"{len(texts)} tiers; {MOST_ROWS} rows have {_MOST_TIERS}")
@@ -128,7 +128,7 @@ class Layout:
 
     @classmethod
     def unpacked(cls, count: int, reader: ByteReader) -> Layout:
-        """Take what :meth:`packed` wrote of ``count`` rows, up to the end.
+        """Read a layout of ``count`` rows that :meth:`packed` wrote, up to the end.
 
         Raises:
             ArtifactError: there are no such rows or parts, or the bytes end early.
@@ -160,7 +160,7 @@ class Layout:
         return max((sum(part.axes for part in parts) for parts in self.tiers), default=0)
 
     def widths(self, tier: int) -> tuple[int, ...]:
-        """Bits that a row stores of each of its codes."""
+        """Bits that a row stores for each of its codes."""
         return tuple(part.width for part in self.tiers[tier])
 
     def bits(self, tier: int) -> tuple[int, ...]:
@@ -168,25 +168,25 @@ class Layout:
         return tuple(part.bits for part in self.tiers[tier])
 
     def ordered_bits(self, tier: int) -> int:
-        """Bits of the codes in whose order the tier's rows stand; 0 if they are in no such."""
+        """Bits of the codes by which the tier's rows are sorted; 0 if they are not sorted."""
         return sum(part.bits for part in self.tiers[tier] if part.ordered)
 
     @property
     def any_ordered(self) -> bool:
-        """Whether rows of a tier are in order of their codes."""
+        """Whether rows of a tier are sorted by their codes."""
         return self.first_starts[-1] > 0
 
     @cached_property
     def first_starts(self) -> tuple[int, ...]:
         """Where each tier's starts begin among all of them, and their number.
 
-        A start is the rank from which on rows have an ordered code; the first code needs none.
+        A start is the first rank of an ordered code; the first code needs none.
         """
         return tuple(_starts((1 << bits) - 1 for bits in self._all_ordered_bits))
 
     @cached_property
     def first_start_bytes(self) -> tuple[int, ...]:
-        """The same of the bytes that are stored of them."""
+        """The same for the bytes in which they are stored."""
         sizes = (
             starts_bytes((1 << bits) - 1, rows) if bits else 0
             for bits, rows in zip(
@@ -198,7 +198,7 @@ class Layout:
     def ordered_codes(
         self, tier: int, ranks: NDArray[np.int64], starts: NDArray[np.int64]
     ) -> Iterator[NDArray[np.uint32]]:
-        """The codes (m,) of ``ranks`` (m,) of a tier by each of its ordered parts.
+        """The codes (m,) of ``ranks`` (m,) of a tier for each of its ordered parts.
 
         starts: (starts,) of all tiers.
         """
@@ -215,7 +215,8 @@ class Layout:
 
     @cached_property
     def first_bytes(self) -> tuple[int, ...]:
-        """Where each tier's codes start; tiers follow each other, each from a whole byte on."""
+        """First byte of each tier's codes; tiers follow each other, each from a whole byte
+        on."""
         return tuple(_starts(self._tier_bytes)[:-1])
 
     @property
@@ -236,7 +237,8 @@ class Layout:
 
     @cached_property
     def grids(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Which of the values are steps of grids (value_count,), and the bits of each (grids,)."""
+        """Which of the values (value_count,) are steps of grids, and the bits of each grid
+        (grids,)."""
         steps = np.zeros(self.value_count, dtype=bool)
         bits = []
         for parts, firsts in zip(self.tiers, self.first_values, strict=True):

@@ -22,7 +22,7 @@ from saec.tables.field import Field
 
 __all__ = ["TieredField", "part_coordinates"]
 
-# How ids lead to rows, as an artifact says it: append only.
+# Forms of the map from ids to rows, by their numbers in an artifact: append only.
 _RANKS, _NEW_RANKS, _INDEX = range(3)
 
 _AXES_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
@@ -32,18 +32,18 @@ class TieredField(CompressedField):
     """e_i = mean + sum_a value_a[code_a(i)] * axis_a, with codes and values by tier.
 
     Args:
-        name: the field's.
+        name: the field's name.
         layout: the parts of each tier.
         codes: (layout.code_bytes,) uint8, the tiers' packed rows one after the other.
-        values: (layout.value_count,) float16, what the codes stand for.
+        values: (layout.value_count,) float16, the values of the codes.
         axes: (rank + 1, dim) float16 or float32, the axes and, last, the mean.
-        index: where a row is stored; None if ids are ranks.
-        dtype: of the table that was compressed.
+        index: maps ids to tiers and positions; None if ids are ranks.
+        dtype: dtype of the table that was compressed.
         renumbered: whether compression renumbered the features, so that ids are new ones.
-        permutation: (vocab_size,) int64 or the shards with its bytes, the old id of each new one,
-            if it did; None otherwise and after loading.
-        starts: (bytes,) uint8, for tiers in order of their codes where each of these starts; None
-            if there are no such tiers.
+        permutation: the old id of each new one, (vocab_size,) int64 or the shards with its bytes,
+            if features were renumbered; None otherwise and after loading.
+        starts: (bytes,) uint8, the first rank of each ordered code; None
+            if no tier is sorted by codes.
 
     Raises:
         ArtifactError: sizes do not fit each other, or values are not finite.
@@ -107,7 +107,7 @@ class TieredField(CompressedField):
 
     @cached_property
     def code_starts(self) -> NDArray[np.int64]:
-        """The ranks (starts,) at which ordered codes start, tier after tier.
+        """The first ranks (starts,) of ordered codes, tier after tier.
 
         Raises:
             ArtifactError: they do not ascend within their tier.
@@ -139,8 +139,8 @@ class TieredField(CompressedField):
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """``codes``, ``values``, ``axes``; ``tiers`` where ids are no ranks, ``starts`` where tiers
-        are in order of their codes."""
+        """``codes``, ``values``, ``axes``; ``tiers`` if ids are not ranks, ``starts`` if tiers are
+        sorted by their codes."""
         tensors: dict[str, NDArray[Any]] = {
             "codes": self.codes,
             "values": self.values,
@@ -154,7 +154,7 @@ class TieredField(CompressedField):
 
     @property
     def details(self) -> bytes:
-        """How ids lead to rows, and the parts of every tier."""
+        """The form of the map from ids to rows, and the parts of every tier."""
         return bytes([self._index_kind]) + self.layout.packed()
 
     @property
@@ -165,7 +165,8 @@ class TieredField(CompressedField):
 
     @property
     def description(self) -> dict[str, Any]:
-        """See :class:`CompressedField`; with the parts of every tier, and if ids are new ones."""
+        """See :class:`CompressedField`; also has the parts of every tier, and whether ids are
+        new."""
         renumbered = {"renumbered": True} if self.renumbered else {}
         return super().description | {"tiers": self.layout.texts} | renumbered
 
@@ -173,13 +174,13 @@ class TieredField(CompressedField):
     def planned_bytes(
         cls, field: Field, layout: int, axes: NDArray[np.floating[Any]], sizes: Mapping[str, int]
     ) -> int:
-        """What an artifact grows by if it holds ``field`` as tiers, its record included.
+        """Bytes that ``field`` adds to an artifact if it is stored as tiers, including its record.
 
         Args:
             field: the table.
             layout: bytes of the packed layout.
-            axes: (rank + 1, dim), those in use and the mean.
-            sizes: bytes of each other tensor by role; 0 for one that is not there. ``values`` are
+            axes: (rank + 1, dim), the axes in use and the mean.
+            sizes: bytes of each other tensor by role; 0 for a missing one. ``values`` are
                 two bytes each.
         """
         tensors: dict[str, NDArray[Any]] = {
@@ -195,11 +196,11 @@ class TieredField(CompressedField):
         return artifact.entry_bytes(entry)
 
     def filled(self, codes: NDArray[np.uint8]) -> TieredField:
-        """The same with other ``codes``."""
+        """A copy with other ``codes``."""
         return self._with(codes, self.values, self.axes)
 
     def tuned(self, values: NDArray[np.float16], axes: NDArray[np.floating[Any]]) -> TieredField:
-        """The same codes with other ``values`` and ``axes``."""
+        """A copy with the same codes and other ``values`` and ``axes``."""
         return self._with(self.codes, values, axes)
 
     def _with(

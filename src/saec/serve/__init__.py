@@ -1,6 +1,6 @@
-"""A server for what saec makes: rows of an artifact, or scores of an ONNX model.
+"""A server for rows of an artifact or scores of an ONNX model.
 
-It speaks the Open Inference Protocol v2, by REST and by gRPC. Needs the extra ``saec[serve]``.
+It implements the Open Inference Protocol v2, with REST and gRPC. Needs the extra ``saec[serve]``.
 """
 
 from saec.errors import require

@@ -1,4 +1,4 @@
-"""A bounded number of requests at once, computed by threads beside the event loop."""
+"""A limit of requests in progress; threads beside the event loop compute them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 
 class Work:
-    """Threads, and who may use them.
+    """Threads, and limits of their use.
 
     Args:
-        threads: that compute.
-        requests: that may be under way at once; more are refused, not queued.
-        max_bytes: of a request's body.
-        seconds: that one may take.
+        threads: number of threads that compute.
+        requests: largest number of requests in progress; more are rejected, not queued.
+        max_bytes: largest size of a request's body.
+        seconds: time limit of one request.
     """
 
     def __init__(self, threads: int, requests: int, max_bytes: int, seconds: float) -> None:
@@ -30,16 +30,17 @@ class Work:
         self._requests = requests
         self._seconds = seconds
         self._most_arriving = requests * max_bytes
-        self._arriving = 0  # bytes of bodies that have not come to their ends
+        self._arriving = 0  # bytes of bodies that are not complete yet
         self._admitted = 0
-        self._abandoned = 0  # jobs that nobody waits for; a thread cannot be stopped
+        self._abandoned = 0  # jobs that still run after their timeout: threads cannot be stopped
 
     @contextmanager
     def arriving(self) -> Iterator[Callable[[int], None]]:
-        """Be a body that arrives; gives what to call with the length of each part of it.
+        """Register a body that is arriving; yields a function to call with the length of each part.
 
-        Bodies are bounded by the bytes that have come, not in number: those that come slowly would
-        keep others out. What is given, and this, raise RefusedError if the server has enough to do.
+        The limit is on the bytes received and not on the number of bodies, because slow bodies
+        would otherwise block other requests. This and the function raise RefusedError if the server
+        is busy.
         """
         self._check_busy()
         held = 0
@@ -58,7 +59,7 @@ class Work:
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Be one of the requests under way; raises RefusedError if there are too many."""
+        """Register a request in progress; raises RefusedError if there are too many."""
         self._check_busy()
         self._admitted += 1
         try:
@@ -67,7 +68,7 @@ class Work:
             self._admitted -= 1
 
     async def run(self, job: Callable[[], T]) -> T:
-        """Do ``job`` in a thread; raises RefusedError if it takes too long."""
+        """Run ``job`` in a thread; raises RefusedError if it takes too long."""
         job_future = self._threads.submit(job)
         try:
             async with asyncio.timeout(self._seconds):
@@ -81,16 +82,16 @@ class Work:
             self._abandon(job_future)
             raise
         finally:
-            # Its error knows this frame: with it, the request would be freed only much later.
+            # Its error refers to this frame: otherwise, the request would be freed much later.
             del job_future
 
     @property
     def abandoned(self) -> int:
-        """Jobs that still run, though nobody waits for them."""
+        """Number of jobs that still run after their timeout."""
         return self._abandoned
 
     def close(self) -> None:
-        """Take no more jobs; what has not begun is dropped."""
+        """Accept no more jobs; jobs that have not started are dropped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _check_busy(self) -> None:

@@ -1,8 +1,8 @@
-"""HTTP connections that are bounded in number, in the bytes of their heads and in time.
+"""HTTP connections with limits on their number, on the bytes of their heads and on time.
 
-uvicorn bounds the time between two requests (``timeout_keep_alive``) and refuses requests beyond
-``limit_concurrency``, good ones too. It has no deadline for a first head, for one that comes byte
-by byte, or for an answer that its client does not read, and no bound on open connections.
+uvicorn limits the time between two requests (``timeout_keep_alive``) and rejects all requests
+beyond ``limit_concurrency``. It has no deadline for the first head, for a head that arrives byte
+by byte or for a response that its client does not read, and no limit of open connections.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _MOST_HEAD_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of connections.
+    """Limits of connections.
 
     Attributes:
-        seconds: for a head to arrive, and for a client to read what it is sent.
-        connections: open at once.
+        seconds: for a head to arrive, and for a client to read a response.
+        connections: largest number of open connections.
     """
 
     seconds: float
@@ -32,37 +32,37 @@ class Bounds:
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """Ends connections whose request line, headers or trailers do not end, or do not arrive.
+    """Ends connections whose request line, headers or trailers are too long or do not arrive.
 
-    The parser keeps all of these, however long; bodies are bounded by who reads them.
+    The parser has no limit for these; the readers of bodies limit them.
     """
 
-    _beside_body = 0  # bytes that have come since the last of a body
+    _beside_body = 0  # bytes received since the last part of a body
     _idle_since = 0.0
 
     def __init__(self, *arguments: Any, bounds: Bounds, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._bounds = bounds
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # of a head, and of what is unsent
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # for a head, and for unsent data
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected."""
+        """Handle a new connection."""
         super().connection_made(transport)
-        # Writing is paused while anything is unsent, so a pause is the time that it lies there.
+        # Writing is paused while data are unsent, so a pause lasts exactly as long as unsent data.
         transport.set_write_buffer_limits(high=0)
         self._idle_since = self.loop.time()
         self._start("head")
         self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection has ended."""
+        """Handle the end of the connection."""
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # uvicorn keeps the timer, and with it this, on errors
+        self._unset_keepalive_if_required()  # on errors uvicorn keeps it, and so this object
         self._stop("head")
         self._stop("unsent")
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Handle received bytes."""
         self._beside_body += len(data)
         if "head" not in self._timers and self._idle:
             self._start("head")
@@ -71,42 +71,42 @@ class BoundedConnection(HttpToolsProtocol):
             self.send_400_response(f"A head has more than {_MOST_HEAD_BYTES} bytes.")
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Handle the start of a head."""
         self._beside_body = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """A head has come."""
+        """Handle a complete head."""
         self._stop("head")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A part of a body has come."""
+        """Handle a part of a body."""
         self._beside_body = 0
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """An answer has been written, though perhaps not sent."""
+        """Handle a response that is written, but perhaps not sent yet."""
         self._idle_since = self.loop.time()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """Something is unsent."""
+        """Start the timer for unsent data."""
         super().pause_writing()
         self._start("unsent")
 
     def resume_writing(self) -> None:
-        """All is sent."""
+        """Stop the timer for unsent data."""
         self._stop("unsent")
         super().resume_writing()
 
     @property
     def _idle(self) -> bool:
-        """Whether no request is under way."""
+        """Whether no request is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def _start(self, timer: str) -> None:
-        # Closing would wait for what is unsent.
+        # close() would wait for unsent data
         self._timers[timer] = self.loop.call_later(self._bounds.seconds, self.transport.abort)
 
     def _stop(self, timer: str) -> None:
@@ -114,10 +114,11 @@ class BoundedConnection(HttpToolsProtocol):
             self._timers.pop(timer).cancel()
 
     def _make_room(self) -> None:
-        """End a connection if there are too many.
+        """Close a connection if there are too many.
 
-        That is the one that has been idle longest, of those without any request so far if there
-        are such. So clients that only connect displace each other, not those that ask.
+        This is the connection that has been idle longest, among those without any request so far if
+        there are such. So clients that only connect displace each other, not those that send
+        requests.
         """
         most = self._bounds.connections
         if len(self.connections) <= most:

@@ -1,4 +1,4 @@
-"""What a server does about the limit of open files: fewer connections, and no flood of messages."""
+"""Limit of open files: limits connections to it, and limits log messages about it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _log = logging.getLogger(__name__)
 
 
 def connections_within(wanted: int) -> int:
-    """How many connections HTTP and gRPC may have each: ``wanted``, or what descriptors allow.
+    """Number of connections for HTTP and gRPC each: ``wanted``, or what the limit of open files
+    allows.
 
-    A quarter of the descriptors, and 16 more, are left for files and for connections that are
-    accepted only to be ended.
+    A quarter of the descriptors, and 16 more, are reserved for files and for connections that are
+    accepted only to be closed.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
@@ -36,10 +37,10 @@ def connections_within(wanted: int) -> int:
 
 
 def quiet_about_descriptors() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
-    """A handler of an event loop's errors that says once a minute that descriptors are used up.
+    """An error handler of an event loop that logs at most once a minute that descriptors ran out.
 
-    asyncio logs each failed accept with its traceback, up to the length of the backlog every
-    second, and goes on by itself as soon as there are descriptors again.
+    asyncio would log each failed accept with its traceback, up to the length of the backlog every
+    second. It continues by itself as soon as descriptors are free again.
     """
     quiet_until = 0.0
 

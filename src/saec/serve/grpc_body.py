@@ -1,4 +1,4 @@
-"""Requests and answers of gRPC: tensors as raw bytes, or as the numbers of typed contents."""
+"""Requests and responses of gRPC: tensors as raw bytes, or as the numbers of typed contents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["decode", "encode"]
 
 _Response = message("ModelInferResponse")
 
-# Typed contents hold narrow integers in wider ones; FP16 travels as raw bytes only.
+# Typed contents hold narrow integers in wider ones; FP16 is possible as raw bytes only.
 _CONTENTS = {
     "BOOL": "bool_contents",
     **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
@@ -42,10 +42,10 @@ _CONTENTS = {
 
 
 def decode(said: Any) -> InferRequest:
-    """What a ModelInferRequest asks for.
+    """Decode a ModelInferRequest.
 
     Raises:
-        RefusedError: it is not what the protocol says.
+        RefusedError: it does not follow the protocol.
     """
     raws = said.raw_input_contents
     if raws and len(raws) != len(said.inputs):

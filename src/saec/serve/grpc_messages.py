@@ -1,8 +1,8 @@
 """Messages of the gRPC service ``inference.GRPCInferenceService``, made from the table below.
 
-Names and numbers are those of the Open Inference Protocol, version 2 (and Triton's two parameter
-types beyond it). They live in a pool of their own, so that a process may also load the classes that
-a client brings along under the same names.
+Names and numbers are those of the Open Inference Protocol, version 2 (and of Triton's two
+additional parameter types). They are in a separate descriptor pool, so that a process may also load
+a client's classes of the same names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SERVICE = f"{PACKAGE}.GRPCInferenceService"
 
 _PARAMETERS = "map InferParameter parameters"
 
-# By message: its fields, "[repeated | map] type name", numbered from 1 unless "= n" follows.
+# By message: its fields as "[repeated | map] type name", numbered from 1 unless "= n" follows.
 _MESSAGES: dict[str, tuple[str, ...]] = {
     "ServerLiveRequest": (),
     "ServerLiveResponse": ("bool live",),
@@ -41,7 +41,7 @@ _MESSAGES: dict[str, tuple[str, ...]] = {
         "repeated ModelMetadataResponse.TensorMetadata inputs",
         "repeated ModelMetadataResponse.TensorMetadata outputs",
     ),
-    "InferParameter": (  # one of them
+    "InferParameter": (  # one of these is set
         "bool bool_param",
         "int64 int64_param",
         "string string_param",
@@ -127,7 +127,7 @@ def _add_field(owner: str, message: Any, number: int, words: list[str]) -> None:
 
 
 def _add_map_entry(owner: str, message: Any, kind: str) -> str:
-    """A map is a repeated message of a key and a value; gives that message's name."""
+    """A map is a repeated message of a key and a value; returns that message's name."""
     entry = message.nested_type.add(name="ParametersEntry")
     entry.options.map_entry = True
     _add_field("", entry, 1, ["string", "key"])

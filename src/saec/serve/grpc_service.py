@@ -29,27 +29,27 @@ _log = logging.getLogger(__name__)
 async def start(
     service: Service, server_version: str, host: str, port: int, connections: int
 ) -> tuple[Any, int]:
-    """A server that answers on ``port``, any free one for 0; gives it and the port.
+    """A server that listens on ``port``, or on any free port for 0; returns it and the port.
 
     Args:
-        service: what it offers.
-        server_version: for clients that ask.
-        host: where to listen.
-        port: likewise.
-        connections: open at once; more are closed as they come.
+        service: model, limits and access.
+        server_version: version that the metadata show.
+        host: address to listen on.
+        port: port to listen on.
+        connections: largest number of open connections; new ones beyond it are closed.
 
     Raises:
-        DataError: the port cannot be had.
+        DataError: the port is not available.
     """
     limits = service.limits
     options = [
         ("grpc.max_allowed_incoming_connections", connections),
-        # Until HTTP/2 is agreed upon, and then without calls; clients connect again by themselves.
+        # Time for the HTTP/2 handshake, then limit of idle time; clients reconnect by themselves.
         ("grpc.server_handshake_timeout_ms", round(1000 * limits.seconds)),
         ("grpc.max_connection_idle_ms", _IDLE_MILLISECONDS),
-        # Clients that have gone without a word do not answer pings.
+        # Clients that disappeared without closing do not answer pings.
         ("grpc.keepalive_time_ms", _IDLE_MILLISECONDS),
-        ("grpc.max_concurrent_streams", limits.requests),  # of one connection; more wait there
+        ("grpc.max_concurrent_streams", limits.requests),  # calls per connection; others wait
         ("grpc.max_receive_message_length", limits.max_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # two servers on one port would share its clients
@@ -75,10 +75,10 @@ async def start(
 
 
 def _handler(ask: _Ask, seconds: float, private: Service | None = None) -> Any:
-    """Bytes in, bytes out; the token is asked for if the service is ``private``.
+    """Call ``answer`` with a request's bytes; requires the token if the service is ``private``.
 
     On the wire a call with one message is a stream of one message. gRPC has no deadline for the
-    message of a call that is not a stream, and does not call us before it has come.
+    message of a call that is not a stream, and calls the handler only after it has arrived.
     """
 
     async def handle(_: Any, context: Any) -> bytes:
@@ -110,14 +110,14 @@ async def _message(context: Any, seconds: float) -> bytes:
 
 
 def _refused(context: Any, status: Status, message: str) -> bytes:
-    # Aborting would raise what holds the message that came, in a circle that is freed much later.
+    # abort() would raise an error that holds the message in a reference cycle, freed much later.
     context.set_code(grpc.StatusCode[status.grpc])
     context.set_details(message)
     return b""
 
 
 class _Calls:
-    """One method for each of the protocol's, from a message's bytes to an answer."""
+    """One method for each of the protocol's, from a message's bytes to a response."""
 
     def __init__(self, service: Service, server_version: str) -> None:
         self._service = service

@@ -1,4 +1,4 @@
-"""Memory that requests have freed goes back to the system."""
+"""Return memory that requests have freed to the system."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _TRIM_SECONDS = 5.0
 
 
 async def keep_trimming() -> None:
-    """Trim every few seconds; never ends.
+    """Trim every few seconds, forever.
 
-    glibc gives freed memory back only from the end of a heap, where a small block that is in use
-    holds all before it. A trim takes milliseconds, and holds one heap at a time.
+    glibc returns freed memory only from the end of a heap, so a small block in use
+    keeps all memory before it. A trim takes milliseconds, and locks one heap at a time.
     """
     while True:
         await asyncio.sleep(_TRIM_SECONDS)
@@ -23,7 +23,8 @@ async def keep_trimming() -> None:
 
 
 def trim() -> bool:
-    """Give free pages of all heaps back; False where the C library is not glibc and cannot."""
+    """Return free pages of all heaps; False if the C library is not glibc, which alone can do
+    it."""
     if not sys.platform.startswith("linux"):
         return False
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -1,4 +1,4 @@
-"""The model in use, and how a new one takes its place while requests run."""
+"""The model in use, and its replacement by a new one while requests run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from saec.serve.protocol import RefusedError, Status
 __all__ = ["Slot", "Version"]
 
 _WATCH_SECONDS = 1.0
-_CLOSE_SECONDS = 0.02  # between two looks at whether loading has ended
+_CLOSE_SECONDS = 0.02  # interval between two checks whether loading has ended
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Version:
-    """A model, and how many were served up to it."""
+    """A model and its version number."""
 
     number: int
     model: Model
@@ -36,8 +36,8 @@ class Version:
 class Slot:
     """The version in use of the model in a file.
 
-    A request takes ``current`` once and keeps it to its end: whatever replaces it in the meantime,
-    its map of the file stays, as artifacts are written beside the old file and renamed.
+    A request reads ``current`` once and uses it to its end. Its memory map stays valid after a
+    reload, because artifacts are written beside the old file and renamed.
 
     Raises:
         ArtifactError: the file cannot be served.
@@ -55,10 +55,10 @@ class Slot:
         self._tell()
 
     async def reload(self, only_if: Callable[[], bool] = lambda: True) -> None:
-        """Read the file again and put it in the place of the current version.
+        """Read the file again and replace the current version.
 
         Raises:
-            ArtifactError: it cannot be served; the current version stays.
+            ArtifactError: the file cannot be served; the current version stays.
             RefusedError: the server stops; the current version stays.
         """
         if self._closing.is_set():
@@ -66,11 +66,11 @@ class Slot:
         await asyncio.wrap_future(self._loader.submit(self._reload, only_if))
 
     async def watch(self) -> None:
-        """Reload whenever the file is another one than that read last; never ends."""
+        """Reload whenever the file differs from the one read last, forever."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             if self._changed():
-                # Logged and counted; whatever is wrong with a file, the next one may be right.
+                # Logged and counted; the next file may be valid.
                 with contextlib.suppress(Exception):
                     await self.reload(self._changed)
 
@@ -87,11 +87,11 @@ class Slot:
                     await asyncio.sleep(_CLOSE_SECONDS)
 
     def _reload(self, only_if: Callable[[], bool]) -> None:
-        """Runs in the one thread for it, so that loads follow one another."""
+        """Runs in a dedicated thread, so that loads do not overlap."""
         if not only_if():
             return
         self.loading = True
-        self._loaded = _identity(self._path)  # before it is read: what comes later is newer
+        self._loaded = _identity(self._path)  # before reading: later changes are seen as new
         try:
             model = _open(self._path, self._go_on)
         except RefusedError:
@@ -124,10 +124,10 @@ def _stopping() -> RefusedError:
 
 
 def _open(path: Path, go_on: Callable[[], None]) -> Model:
-    if path.exists() and not path.is_file():  # opening a FIFO would wait for who writes into it
+    if path.exists() and not path.is_file():  # opening a FIFO would wait for a writer
         raise ArtifactError(f"{path} is no regular file")
     if path.suffix == ".onnx":
-        require("onnxruntime", "serve")  # lookups do without
+        require("onnxruntime", "serve")  # lookups do not need this file
         from saec.serve.scores_model import ScoresModel
 
         return ScoresModel.open(path)
@@ -135,7 +135,7 @@ def _open(path: Path, go_on: Callable[[], None]) -> Model:
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """What differs between a file and another of its name; None if there is none."""
+    """The identity of a file, which differs for another file of the same name; None if missing."""
     try:
         held = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Answers to requests whose bodies have not been read to their end."""
+"""Responses to requests whose bodies have not been read to their end."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Lingering"]
 
 
 class Lingering:
-    """Answers early and closes late.
+    """Responds early and closes late.
 
-    A server that refuses a body and closes at once resets the connection while the client still
-    sends, and most clients then never see why. So the answer goes out, what still comes is thrown
-    away for some seconds, and then the connection is closed.
+    A server that rejects a body and closes at once resets the connection while the client still
+    sends, and most clients then never see the reason. So the response is sent, further bytes are
+    discarded for some seconds, and then the connection is closed.
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
@@ -23,13 +23,13 @@ class Lingering:
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Be an ASGI application."""
+        """Handle a request; the ASGI interface."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         unread = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
-        # Such a client sends nothing unless told to.
+        # Such a client sends the body only after a 100 Continue.
         waits = headers.get(b"expect", b"").lower() == b"100-continue"
 
         async def noted_receive() -> Message:
@@ -43,7 +43,7 @@ class Lingering:
                 await send(message)
             elif message["type"] == "http.response.start":
                 await send({**message, "headers": [*message["headers"], (b"connection", b"close")]})
-            else:  # this application's answers are of one piece
+            else:  # this application's responses have one part
                 await send({**message, "more_body": True})
                 if not waits:
                     await self._drained(receive)

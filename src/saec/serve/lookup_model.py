@@ -21,7 +21,7 @@ __all__ = ["LookupModel"]
 
 _OFFSETS = ".offsets"
 _ID_TYPES = ("INT64", "INT32")
-# Of keys, what is expected first.
+# Datatypes of keys, the default first.
 _KEY_TYPES = {
     KeyKind.UNSIGNED: ("UINT64", "INT64", "UINT32", "INT32"),
     KeyKind.SIGNED: ("INT64", "UINT64", "INT32", "UINT32"),
@@ -31,17 +31,17 @@ _ROW_TYPES = ("FP32", "FP16")
 _MODES = ("sum", "mean", "max")
 _CHECKED_KEYS = 1 << 10
 _CHECKED_VALUES = 1 << 20  # of rows that are read at a time
-# Rows of 128 values of which each takes one bit have as many.
+# Rows of 128 values with one bit each have this many.
 _CHECKED_VALUES_PER_BYTE = 1 << 10
 
 
 class LookupModel(Model):
     """Rows of an artifact's fields.
 
-    Input ``f`` are ids of field f, any shape of INT64 or INT32, and output ``f`` their rows. With
-    an input ``f.offsets``, the starts of bags among ids of shape [m], it is the bags' sums. Of a
-    field with keys, input ``f`` are keys: UINT64, INT64, or BYTES in UTF-8; unknown ones are no
-    error.
+    Input ``f`` has ids of field f, any shape of INT64 or INT32, and output ``f`` their rows. With
+    an input ``f.offsets``, the starts of bags among ids of shape [m], output ``f`` has the bags'
+    sums. For a field with keys, input ``f`` has keys: UINT64, INT64, or BYTES in UTF-8; unknown
+    keys are not an error.
     Parameters of a request: ``datatype`` FP32 or FP16 of the rows, and ``mode`` sum, mean or max.
     """
 
@@ -51,7 +51,7 @@ class LookupModel(Model):
         self._tables = tables
         self.nbytes = tables.nbytes
         self.outputs = [TensorSpec(name, "FP32", (-1, tables[name].dim)) for name in tables]
-        # A field that is called like another's offsets is a field.
+        # A field with the name of another field's offsets is a field.
         offsets = [name + _OFFSETS for name in tables if name + _OFFSETS not in tables]
         self._types = {name: _types(field) for name, field in tables.items()}
         self.inputs = [
@@ -63,18 +63,18 @@ class LookupModel(Model):
 
     @classmethod
     def open(cls, path: Path, go_on: Callable[[], None] = lambda: None) -> LookupModel:
-        """Map an artifact and read its rows once: a damaged one is found now, not in use.
+        """Map an artifact and read its rows once, so that damage is found now and not in use.
 
-        A field may claim any number of rows if they take no bits. So the work is bounded by the
-        bytes of the file; rows beyond that are not read before they are asked for.
+        A field may claim any number of rows if they take no bits. So the work is limited in
+        proportion to the bytes of the file; further rows are read only in requests.
 
         Args:
             path: the artifact.
-            go_on: is called every few milliseconds; what it raises ends the reading.
+            go_on: called every few milliseconds; an exception from it ends the reading.
         """
         tables = load(path)
         for field in tables.values():
-            if isinstance(field, KeyedField):  # whatever its strings hold is a row
+            if isinstance(field, KeyedField):  # any string decodes to a valid row
                 field.rows_of_hashes(np.arange(_CHECKED_KEYS, dtype=np.uint64), threads=1)
                 continue
             most_values = _CHECKED_VALUES_PER_BYTE * field.nbytes + _CHECKED_VALUES
@@ -106,7 +106,7 @@ class LookupModel(Model):
         }
 
     def _bags(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
-        """Where the bags of a field start; None if single rows are wanted."""
+        """Starts of a field's bags; None if single rows are requested."""
         if name not in inputs:
             raise invalid(f"output {name!r} needs ids: input {name!r}")
         starts = inputs.get(name + _OFFSETS) if name + _OFFSETS in self._offsets else None
@@ -135,7 +135,7 @@ def _rows(
     mode: Any,
     dtype: np.dtype[Any],
 ) -> NDArray[Any]:
-    # One thread each: requests run side by side.
+    # One thread each, because requests run side by side.
     try:
         if starts is None:
             return field.lookup(ids, dtype=dtype, threads=1)

@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -53,15 +53,16 @@ class Metrics:
             ["model"],
             registry=registry,
         )
-        self._failures.labels(name)  # shown as 0 before there is one
+        self._failures.labels(name)  # shown as 0 before the first one
 
     @contextmanager
     def request(self, protocol: str) -> Iterator[None]:
-        """Count and time one inference request; what it raises says how it ended."""
+        """Count and time one inference request; its status follows from the exception raised, if
+        any."""
         start = time.perf_counter()
         in_flight = self._in_flight.labels(self._name, protocol)
         in_flight.inc()
-        status = Status.GONE  # unless it ends otherwise, it was cancelled
+        status = Status.GONE  # the status if nothing else sets it: cancelled
         try:
             yield
             status = Status.OK
@@ -77,14 +78,14 @@ class Metrics:
             self._seconds.labels(self._name, protocol).observe(time.perf_counter() - start)
 
     def model(self, version: int, nbytes: int) -> None:
-        """A version is in use."""
+        """Set the version in use."""
         self._version.labels(self._name).set(version)
         self._bytes.labels(self._name).set(nbytes)
 
     def reload_failed(self) -> None:
-        """A new file could not be served."""
+        """Count a new file that could not be served."""
         self._failures.labels(self._name).inc()
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)

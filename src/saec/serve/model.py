@@ -1,4 +1,4 @@
-"""What is served: a model with a signature that computes outputs from inputs."""
+"""Interface of served models: a signature, and a function from inputs to outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Model", "check_known", "check_size"]
 class Model(ABC):
     """A model that several threads may call at once.
 
-    inputs, outputs: its signature. nbytes: of its file, or files.
+    inputs, outputs: its signature. nbytes: bytes of its file, or files.
     """
 
     platform: ClassVar[str]
@@ -32,11 +32,11 @@ class Model(ABC):
 
     @abstractmethod
     def infer(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
-        """Only the outputs that are wanted, by name.
+        """Compute the requested outputs, by name.
 
         Args:
-            request: what to compute.
-            most_bytes: more than these are not given out.
+            request: inputs, parameters and names of outputs.
+            most_bytes: limit of the size of all outputs.
 
         Raises:
             RefusedError: the request does not fit the model, or its outputs are too large.
@@ -45,7 +45,7 @@ class Model(ABC):
 
 
 def check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Raise RefusedError that says which name is not ``known``, and what is."""
+    """Raise RefusedError for a name that is not ``known``; the message lists the known ones."""
     for name in names:
         if name not in known:
             raise invalid(f"there is no {what} {name!r}; there are: {', '.join(known) or 'none'}")

@@ -1,4 +1,4 @@
-"""Words of the Open Inference Protocol v2 that REST and gRPC share: tensors, requests, refusals."""
+"""Terms of the Open Inference Protocol v2 that REST and gRPC share: tensors, requests, errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
     "to_raw",
 ]
 
-# Little-endian, as tensors travel; BYTES are byte strings of any length.
+# Little-endian, as tensors are sent; BYTES are byte strings of any length.
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
@@ -40,12 +40,12 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MOST_DIMS = 32
-_LONGEST_MESSAGE = 1000  # gRPC carries messages in headers, which are small
-_LENGTH_BYTES = 4  # before each of the BYTES
+_LONGEST_MESSAGE = 1000  # gRPC sends messages in headers, whose size is limited
+_LENGTH_BYTES = 4  # length in front of each of the BYTES
 
 
 class Status(Enum):
-    """What became of a request: HTTP status and gRPC status code."""
+    """Result of a request: HTTP status and gRPC status code."""
 
     OK = (200, "OK")
     INVALID = (400, "INVALID_ARGUMENT")
@@ -54,7 +54,7 @@ class Status(Enum):
     SLOW = (408, "DEADLINE_EXCEEDED")
     TOO_LARGE = (413, "RESOURCE_EXHAUSTED")
     ENCODED = (415, "INVALID_ARGUMENT")
-    GONE = (499, "CANCELLED")  # nobody is there to be told; the number is nginx's
+    GONE = (499, "CANCELLED")  # the client has gone; the number is nginx's
     FAILED = (500, "INTERNAL")
     BUSY = (503, "UNAVAILABLE")
     LATE = (504, "DEADLINE_EXCEEDED")
@@ -71,7 +71,7 @@ class Status(Enum):
 
 
 class RefusedError(SaecError):
-    """A request that is not answered, and what its client is told."""
+    """A request that fails, with the message for its client."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message[:_LONGEST_MESSAGE])
@@ -79,13 +79,13 @@ class RefusedError(SaecError):
 
 
 def invalid(message: str) -> RefusedError:
-    """A refusal of what the client has sent."""
+    """An error in the client's request."""
     return RefusedError(Status.INVALID, message)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output of a model; -1 in ``shape`` is any length."""
+    """An input or output of a model; -1 in ``shape`` means any length."""
 
     name: str
     datatype: str
@@ -93,13 +93,13 @@ class TensorSpec:
 
     @property
     def json(self) -> dict[str, Any]:
-        """As the protocol writes it."""
+        """In the protocol's form."""
         return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
 
 
 @dataclass(frozen=True, eq=False)
 class InferRequest:
-    """What to compute: inputs and parameters by name; no ``outputs`` stand for all."""
+    """A request: inputs and parameters by name; empty ``outputs`` stand for all."""
 
     inputs: Mapping[str, NDArray[Any]]
     outputs: Sequence[str] = ()
@@ -109,7 +109,7 @@ class InferRequest:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Outputs by name, and who computed them."""
+    """Outputs by name, with the model's name and version."""
 
     model_name: str
     model_version: str
@@ -130,7 +130,7 @@ def checked_dtype(name: str, datatype: Any) -> np.dtype[Any]:
 
 
 def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
-    """The lengths of input ``name``; raises RefusedError if they are no lengths."""
+    """The shape of input ``name``; raises RefusedError if it is not a list of lengths."""
     if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) > _MOST_DIMS:
         raise invalid(f"input {name!r}: shape is a list of at most {_MOST_DIMS} lengths")
     for length in shape:
@@ -140,10 +140,10 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
 
 
 def refuse_parameters(parameters: Mapping[str, Any], where: str) -> None:
-    """Raise RefusedError if an input or output means other data than those that are sent.
+    """Raise RefusedError if an input or output refers to data other than those sent.
 
-    Other parameters that are not offered are ignored, as Triton and KServe do: clients send
-    ``content_type``, ``priority``, ``sequence_id`` and more without being told to.
+    Other unsupported parameters are ignored, as in Triton and KServe: clients send
+    ``content_type``, ``priority``, ``sequence_id`` and more by default.
     """
     for key in parameters:
         if key == "classification" or key.startswith("shared_memory_"):
@@ -154,7 +154,7 @@ def from_raw(
     name: str, dtype: np.dtype[Any], shape: tuple[int, ...], raw: bytes | memoryview
 ) -> NDArray[Any]:
     """The array of input ``name`` from its bytes; raises RefusedError if they do not fit."""
-    # Lengths beside a 0 may be more than numpy can multiply.
+    # Lengths beside a 0 may be too large for numpy to multiply.
     if math.prod(max(length, 1) for length in shape) >= 2**60:
         raise invalid(f"input {name!r}: shape {list(shape)} is too large")
     count = math.prod(shape)
@@ -168,11 +168,11 @@ def from_raw(
     if dtype == np.bool_ and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
         raise invalid(f"input {name!r}: a BOOL is 0 or 1")
     values = np.frombuffer(raw, dtype).reshape(shape)
-    return np.require(values, requirements="A")  # bytes may lie at odd addresses
+    return np.require(values, requirements="A")  # bytes may start at odd addresses
 
 
 def to_raw(values: NDArray[Any]) -> bytes:
-    """The bytes of an array, as they travel."""
+    """The bytes of an array, as they are sent."""
     if values.dtype != object:
         return values.tobytes()
     return b"".join(
@@ -181,7 +181,7 @@ def to_raw(values: NDArray[Any]) -> bytes:
 
 
 def _texts(name: str, count: int, raw: bytes) -> NDArray[Any]:
-    """(count,) byte strings, each after its length."""
+    """(count,) byte strings, each preceded by its length."""
     texts: list[bytes] = []
     start = 0
     while start < len(raw):
@@ -194,7 +194,7 @@ def _texts(name: str, count: int, raw: bytes) -> NDArray[Any]:
 
 
 def strings(name: str, count: int, texts: Sequence[bytes]) -> NDArray[Any]:
-    """(count,) objects; raises RefusedError if there are not as many."""
+    """(count,) objects; raises RefusedError if their number differs."""
     if len(texts) != count:
         raise invalid(f"input {name!r}: {len(texts)} elements, but its shape takes {count}")
     values = np.empty(count, dtype=object)

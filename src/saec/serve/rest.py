@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def application(service: Service, server_version: str) -> ASGIApp:
-    """The whole of it, with connections that end in a way that clients can follow."""
+    """The whole application, with delayed closing after early responses."""
     return Lingering(routes(service, server_version), min(_LINGER_SECONDS, service.limits.seconds))
 
 
@@ -40,7 +40,7 @@ def routes(service: Service, server_version: str) -> FastAPI:
     app = FastAPI(
         title="saec serve",
         version=server_version,
-        openapi_url=None,  # it has a route of its own, for those with a token
+        openapi_url=None,  # it has its own route, which requires the token
         redirect_slashes=False,
         responses=ERRORS,
     )
@@ -175,7 +175,7 @@ def _json_bytes(request: Request) -> int | None:
 
 
 async def _body(request: Request, service: Service) -> bytearray:
-    """The body, unless it is too large: then no more than that of it has been read."""
+    """The body, unless it is too large: then only that many bytes of it have been read."""
     limits = service.limits
     if request.headers.get("content-encoding", "identity") != "identity":
         raise RefusedError(Status.ENCODED, "bodies must come as they are, without Content-Encoding")

@@ -1,7 +1,7 @@
-"""Bodies of REST requests and answers: JSON, with tensors in it or as bytes after it.
+"""Bodies of REST requests and responses: JSON, with tensors in it or as bytes after it.
 
-The extension for bytes is Triton's "binary tensor data": a header gives the length of the JSON, a
-parameter ``binary_data_size`` of each such tensor the length of its bytes, which follow in order.
+The extension for bytes is Triton's "binary tensor data": a header gives the length of the JSON, and
+a parameter ``binary_data_size`` of each such tensor the length of its bytes, which follow in order.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ _PYTHON_TYPES: dict[str, set[type]] = {
     "f": {int, float},
     "O": {str},
 }
-_JSON_BLOCK = 1 << 14  # values written at a time; in between, other threads may run
+_JSON_BLOCK = 1 << 14  # values written at a time; other threads may run in between
 
 
 @dataclass(frozen=True, eq=False)
 class RestRequest:
-    """A request, and which outputs are to come as bytes."""
+    """A request, and the names of outputs to send as bytes."""
 
     request: InferRequest
     binary: Callable[[str], bool]
 
 
 def decode(body: bytes | bytearray, json_bytes: int | None) -> RestRequest:
-    """Read a body whose first ``json_bytes`` are JSON; None if all are.
+    """Parse a body whose first ``json_bytes`` bytes are JSON; None if all are.
 
     Raises:
-        RefusedError: it is not what the protocol says.
+        RefusedError: it does not follow the protocol.
     """
     if json_bytes is not None and json_bytes > len(body):
         raise invalid(f"the JSON takes {json_bytes} bytes of a body of {len(body)}")
@@ -75,10 +75,10 @@ def decode(body: bytes | bytearray, json_bytes: int | None) -> RestRequest:
 
 
 def encode(answer: Answer, binary: Callable[[str], bool]) -> tuple[bytes, int | None]:
-    """A body, and how much of it is JSON; None if all is.
+    """A body, and the length of its JSON part; None if all is JSON.
 
     Raises:
-        RefusedError: an output holds values that JSON has no words for.
+        RefusedError: an output has values that JSON cannot express.
     """
     raws: list[bytes] = []
     tensors = []
@@ -100,7 +100,7 @@ def _compact(value: Any) -> str:
 
 
 def _listed(name: str, values: NDArray[Any]) -> str:
-    """What stands between the brackets of ``data``."""
+    """The text between the brackets of ``data``."""
     flat = values.reshape(-1)
     if values.dtype.kind == "f" and not np.isfinite(flat).all():
         raise invalid(f"output {name!r} has values that are not finite: ask for binary data")
@@ -131,7 +131,7 @@ def _refuse_constant(word: str) -> NoReturn:
 
 
 def _member(said: Mapping[str, Any], key: str, default: Any) -> Any:
-    """The value of ``key``; the default if it is left out or, as some clients do, null."""
+    """The value of ``key``; the default if it is missing or null, which some clients send."""
     value = said.get(key)
     return default if value is None else value
 
@@ -156,7 +156,7 @@ def _flag(parameters: Mapping[str, Any], key: str, where: str) -> bool:
 
 
 def _wanted(said: Any) -> dict[str, bool]:
-    """By name: whether to come as bytes. What is not said of an output is false."""
+    """By name, whether to send as bytes; false for outputs without this parameter."""
     if not isinstance(said, list):
         raise invalid("outputs must be a list")
     wanted: dict[str, bool] = {}
@@ -229,13 +229,13 @@ def _from_list(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], data: An
 
 
 def _words_for(dtype: np.dtype[Any]) -> str:
-    """What JSON holds for a dtype."""
+    """The JSON type for a dtype."""
     words = {"b": "true or false", "i": "integers", "u": "integers", "f": "numbers", "O": "strings"}
     return words[dtype.kind]
 
 
 def _flat(name: str, shape: tuple[int, ...], data: Any) -> list[Any]:
-    """The values of a list, which is flat or nested as ``shape`` says."""
+    """The values of a list, which is flat or nested as ``shape`` requires."""
     if not isinstance(data, list):
         raise invalid(f"input {name!r} needs data, a list")
     flat, depth = data, 1

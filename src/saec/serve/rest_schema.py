@@ -1,4 +1,4 @@
-"""What ``/openapi.json`` says of bodies, which are read by hand."""
+"""The schema of bodies in ``/openapi.json``; the bodies are parsed by hand."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _ERROR = {
 _BYTES = {"type": "string", "format": "binary"}
 
 
-# Instead of the framework's 422, which is never given.
+# Replaces the framework's 422, which never occurs.
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": "Refused.", "content": {"application/json": {"schema": _ERROR}}}
     for status in ("4XX", "5XX")

@@ -29,11 +29,11 @@ _DATATYPES = {
     "double": "FP64",
     "string": "BYTES",
 }
-_SILENT = 4  # onnxruntime's severity "fatal": what a request got wrong is told to its client
+_SILENT = 4  # onnxruntime's severity "fatal": errors of requests are sent to their clients
 
 
 class ScoresModel(Model):
-    """All that an ONNX file computes, by the names of its inputs and outputs."""
+    """All outputs of an ONNX file, by the names of its inputs and outputs."""
 
     platform = "onnxruntime_onnx"
 
@@ -47,10 +47,10 @@ class ScoresModel(Model):
 
     @classmethod
     def open(cls, path: Path) -> ScoresModel:
-        """Read an ONNX file; ``nbytes`` counts it without external data."""
+        """Read an ONNX file; ``nbytes`` excludes external data."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _SILENT
-        # Requests run side by side, one thread each.
+        # Requests run side by side, with one thread each.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
             nbytes = path.stat().st_size
@@ -60,7 +60,7 @@ class ScoresModel(Model):
             return cls(session, nbytes)
         except OSError as error:
             raise ArtifactError(f"{path}: {error.strerror}") from error
-        except Exception as error:  # whatever its parser and its operators raise
+        except Exception as error:  # any error of its parser or operators
             raise ArtifactError(f"{path} is no ONNX model that can be run: {error}") from error
 
     def infer(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
@@ -74,7 +74,7 @@ class ScoresModel(Model):
 
     def _check_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         check_known("input", list(inputs), list(self._lengths))
-        named: dict[str, tuple[str, int]] = {}  # where a length with a name was met first
+        named: dict[str, tuple[str, int]] = {}  # the first place of a length with a name
         for spec in self.inputs:
             if spec.name not in inputs:
                 raise invalid(f"input {spec.name!r} is missing")
@@ -96,7 +96,7 @@ class ScoresModel(Model):
             outputs: list[Any] = self._session.run(list(names), fed)
         except states.InvalidArgument as error:
             raise invalid(f"the model refuses its inputs: {error}") from error
-        except Exception as error:  # onnxruntime has no base class of its errors
+        except Exception as error:  # onnxruntime's errors have no common base class
             raise RefusedError(Status.FAILED, f"the model failed: {error}") from error
         return outputs
 

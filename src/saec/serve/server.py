@@ -1,4 +1,4 @@
-"""Both servers in one process, from the first socket to the last answer."""
+"""Both servers in one process, from the first socket to the last response."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from saec.serve.service import Limits, Service
 __all__ = ["Address", "serve"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_KEEP_ALIVE_SECONDS = 75  # longer than clients' pools keep a connection that nobody uses
+_KEEP_ALIVE_SECONDS = 75  # longer than clients' pools keep an unused connection
 _BACKLOG = 128  # clients that wait to be accepted
-# asyncio accepts as many at once as its own backlog. Few, so that what a new client sends is read
-# before a flood of others after it displaces it.
+# asyncio accepts as many at once as its own backlog. A small number, so that the data of a new
+# client are read before a flood of newer connections displaces it.
 _ACCEPTED_AT_ONCE = 8
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen; port 0 is any free one.
+    """Addresses to listen on; port 0 is any free one.
 
     Raises:
         DataError: both ports are the same.
@@ -63,24 +63,24 @@ def serve(
 
     Args:
         path: an artifact, or an ONNX file (``.onnx``).
-        address: where to listen.
-        limits: what to take on.
-        token: that clients must show for all but health.
-        on_ready: is told the model's name, and the ports, once requests are taken.
+        address: addresses to listen on.
+        limits: limits of requests and connections.
+        token: required from clients for everything except health; None for no token.
+        on_ready: called with the model's name and the ports once requests are accepted.
 
     Returns:
         Whether every request was answered before the end; if not, threads are still at work.
 
     Raises:
         ArtifactError: the file cannot be served.
-        DataError: a port cannot be had.
+        DataError: a port is not available.
     """
     service = Service(path, limits, token)
     return asyncio.run(_serve(service, address, on_ready))
 
 
 class _HttpServer(uvicorn.Server):
-    """Leaves signals to us, and says when it listens."""
+    """Leaves signals to this module, and signals when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -122,7 +122,7 @@ async def _serve(
             await _until(stop, answering)
             _log.info("stopping: requests under way have %g seconds", limits.grace)
         finally:
-            # A start that fails must stop both servers, too: gRPC's threads keep a process alive.
+            # A failed start must stop both servers, because gRPC's threads keep a process alive.
             service.ready = False
             for task in beside:
                 task.cancel()
@@ -144,7 +144,7 @@ def _http_config(service: Service, version: str, connections: int) -> uvicorn.Co
         http=cast("type[asyncio.Protocol]", partial(BoundedConnection, bounds=bounds)),
         lifespan="off",
         log_config=None,
-        log_level=logging.ERROR,  # its warnings are of what clients send, a line for each
+        log_level=logging.ERROR,  # its warnings concern errors of clients, one line for each
         access_log=False,
         server_header=False,
         backlog=_ACCEPTED_AT_ONCE,
@@ -164,12 +164,12 @@ async def _until(event: asyncio.Event, serving: asyncio.Task[None]) -> None:
 
 def _listening(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    # Only where the protocol is named does asyncio send small packets at once (TCP_NODELAY).
+    # asyncio sends small packets at once (TCP_NODELAY) only if the protocol is named.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((address.host, address.http_port))
-        # Two sockets with SO_REUSEADDR may be bound to one port; only one of them may listen.
+        # Two sockets with SO_REUSEADDR may be bound to one port, but only one of them may listen.
         listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()

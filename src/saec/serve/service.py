@@ -1,4 +1,4 @@
-"""What both protocols offer, without how they say it."""
+"""The operations of the server, independent of the protocol."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes on.
+    """Limits of one server.
 
     Attributes:
         max_bytes: of a request's body, and of the outputs of one request.
-        requests: under way at once.
-        seconds: for a request's head, for its body, for its outputs to be computed, and for its
-            client to read them; each.
-        grace: seconds for requests under way when the server is told to stop.
-        threads: that compute.
-        connections: open at once, of HTTP and of gRPC each.
+        requests: largest number in progress.
+        seconds: for a request's head, its body, its computation, and the client's reading of the
+            response, each.
+        grace: seconds for requests in progress at shutdown.
+        threads: number of threads that compute.
+        connections: largest number of open connections, for HTTP and gRPC each.
     """
 
     max_bytes: int
@@ -48,12 +48,12 @@ class Limits:
 
 
 class Service:
-    """A model, who may use it, and how much at once.
+    """A model with access control and limits.
 
     Args:
         path: an artifact, or an ONNX file.
-        limits: of a request.
-        token: that clients must show for all but health; None if they need none.
+        limits: of requests.
+        token: required from clients for everything except health; None for no token.
 
     Raises:
         ArtifactError: the file cannot be served.
@@ -68,7 +68,7 @@ class Service:
         self._token = None if token is None else token.encode()
 
     def check_token(self, header: str | None) -> None:
-        """Raise RefusedError unless ``header``, of authorization, bears the token."""
+        """Raise RefusedError unless the authorization ``header`` contains the token."""
         if self._token is None:
             return
         header = header or ""
@@ -79,7 +79,7 @@ class Service:
             )
 
     def version(self, name: str, version: str) -> Version:
-        """The model in use; raises RefusedError if a request means another one."""
+        """The model in use; raises RefusedError if a request names another one."""
         current = self.slot.current
         if name != self.slot.name:
             raise RefusedError(
@@ -97,11 +97,11 @@ class Service:
         version: Version,
         decode: Callable[[], tuple[InferRequest, Callable[[Answer], T]]],
     ) -> T:
-        """Answer a request, in a thread from its bytes to those of the answer.
+        """Answer a request, in a thread from its bytes to those of the response.
 
         Args:
-            version: that the request means.
-            decode: gives the request and how to write its answer.
+            version: version that the request names.
+            decode: returns the request and a function that encodes its response.
         """
 
         def job() -> T:

@@ -1,1 +1,1 @@
-"""What is compressed: fields, their frequencies and loss metrics, and the files they come from."""
+"""Input of compression: fields, their frequencies and loss metrics, and files of these."""

@@ -1,4 +1,4 @@
-"""Put together what lies in files: tables, their frequencies, and the metrics of their loss."""
+"""Build fields from files: tables, their frequencies and their loss metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LogColumns:
     """Frequencies that are to be counted in a log.
 
     paths: Parquet or CSV files, see :func:`saec.count_columns`.
-    columns: by table, the column that holds its features' ids.
+    columns: the column with the ids of a table's features, by table name.
     """
 
     paths: str | Path | Sequence[str | Path]
@@ -45,8 +45,9 @@ class LogColumns:
 def read_tables(path: str | Path) -> Arrays:
     """Find all two-dimensional floating-point tables of a checkpoint, by name.
 
-    Vectors, integers and tensors of more dimensions are left out. Rows are read only when they are
-    used, a part at a time; of packed ``.npz`` files at once. Python objects are never unpickled.
+    Vectors, integers and tensors of more dimensions are left out. Rows are read in parts and only
+    when they are used; packed ``.npz`` files are read as a whole. Python objects are never
+    unpickled.
 
     Args:
         path: a file, a folder or a pattern, see :func:`saec.sources.read_source`.
@@ -56,7 +57,7 @@ def read_tables(path: str | Path) -> Arrays:
 
     Raises:
         CheckpointError: a file is missing, unreadable, truncated, of another kind, or holds no
-            table; says what was found.
+            table; the message lists what was found.
         OptionalDependencyError: a package that is needed is not installed.
     """
     return _tables(path, read_source(path))
@@ -66,15 +67,15 @@ def read_frequencies(path: str | Path) -> Arrays:
     """Find the frequencies of tables, by the tables' names.
 
     Args:
-        path: as of :func:`read_tables`, with one vector per table. Arrays of other shapes are left
-            out. A Parquet dataset has them next to the vectors.
+        path: as in :func:`read_tables`, with one vector per table. Arrays of other shapes are left
+            out. A Parquet dataset has the frequencies in a column beside the vectors.
 
     Returns:
         ``{name: rows (n,)}`` of real numbers.
 
     Raises:
         CheckpointError: a file is missing, unreadable, truncated, of another kind, or holds no
-            vector of numbers; says what was found.
+            vector of numbers; the message lists what was found.
         OptionalDependencyError: a package that is needed is not installed.
     """
     return _vectors(path, read_source(path))
@@ -94,29 +95,29 @@ def read_fields(
 ) -> tuple[list[Field], LossMetrics | None]:
     """Read tables with their frequencies and, if their file is given, loss metrics.
 
-    A field is named by the path of the module that holds its table, as :mod:`saec.torch` names it:
-    a trailing ``.weight`` does not count, nor do the names of wrappers: ``_orig_mod``,
-    ``_fsdp_wrapped_module``, and ``module`` before all names. What a ``.npy`` file holds goes with
-    the only other.
+    A field is named by the path of the module that holds its table, as in :mod:`saec.torch`:
+    a trailing ``.weight`` is dropped, and so are the names of wrappers: ``_orig_mod``,
+    ``_fsdp_wrapped_module``, and ``module`` before all names. The array of a ``.npy`` file has no
+    name and matches the only table (or frequencies, or metric) of the other files.
 
     Args:
         checkpoint: see :func:`read_tables`.
         frequencies: see :func:`read_frequencies`; or a log in which they are counted; or None if
-            the checkpoint, a Parquet dataset, has them next to the vectors.
+            the checkpoint is a Parquet dataset that has them beside the vectors.
         metrics: see :func:`saec.load_metrics`.
-        only: names or patterns like ``embeddings.*`` of the tables to read; if empty all, or with a
-            log those of which it has columns. What is the name of a table is no pattern.
-        names: by field, the table in the checkpoint, where the two have different names; its
-            frequencies and metrics may have either.
-        keys: where the keys of tables are, which then are asked by keys; vectors of words have
-            theirs already. The log's columns hold the keys of such a table.
+        only: names or patterns like ``embeddings.*`` of the tables to read. If empty, all tables
+            are read, or with a log those that have columns in it. An exact name is not a pattern.
+        names: the table in the checkpoint by field name, where the two have different names; its
+            frequencies and metrics may have either name.
+        keys: places of the keys of tables whose lookups take keys; vectors of words already contain
+            theirs. The log's columns then hold the keys of such a table.
         unit_rows: scale all rows to length 1, so that squared distances are 2 - 2 cosine.
-        progress: show a bar of the log's rows.
+        progress: show a progress bar for the log's rows.
         folder: where the counts of a log are kept, see :func:`saec.count_columns`.
 
     Raises:
-        CheckpointError: a file is not as it should be, or one has no partner for what another
-            holds; tables that no pattern of ``only`` matches need none.
+        CheckpointError: a file is malformed, or an entry of one file has no counterpart in
+            another; tables that no pattern of ``only`` matches need none.
         DataError: the log cannot be read.
         FieldError: table and frequencies do not fit each other.
         IdError: an id of the log is not in its table.
@@ -160,7 +161,7 @@ def _metrics(
     names: Mapping[str, str],
     nameless: bool,
 ) -> LossMetrics:
-    """Those of the tables; a nameless table takes the only one."""
+    """The entries for ``tables``; an entry without a name belongs to the only table."""
     matrices = for_tables(loaded, tables, names, nameless)
     errors = for_tables(loaded.relative_errors, tables, names, nameless)
     matrices = partners(tables, matrices, only, "metrics")
@@ -195,7 +196,7 @@ def _matching(
     tables: Arrays,
     names: Mapping[str, str],
 ) -> Arrays:
-    """Frequencies by field, from a source of their own or from that of the tables."""
+    """Frequencies by field, from their own source or from that of the tables."""
     if frequencies is None:
         if not source.counts:
             raise CheckpointError(

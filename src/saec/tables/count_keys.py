@@ -21,15 +21,15 @@ __all__ = ["KeyCounts", "count_keys"]
 
 @dataclass(frozen=True, eq=False)
 class KeyCounts:
-    """Counts (n,) float64 of keys, and how many occurrences were of other keys."""
+    """Counts (n,) float64 of keys, and the number of occurrences of other keys."""
 
     counts: NDArray[np.float64]
     unknown: float
 
     @property
     def unseen_share(self) -> float | None:
-        """Of all occurrences, those of other keys; None if there were none, as in a log from which
-        the keys were taken: that says nothing of later rows."""
+        """The share of occurrences that belong to other keys. None if there were none, for example
+        because the keys were taken from this log, which then has no information on later rows."""
         return self.unknown / (self.unknown + float(self.counts.sum())) if self.unknown else None
 
 
@@ -43,9 +43,9 @@ def count_keys(
 
     Args:
         paths: see :func:`saec.count_columns`.
-        columns: by field, the column with its keys, or lists of them; nulls are not counted.
-        keys: by field, (n,) those to be counted.
-        progress: show a bar over the files.
+        columns: the column with the keys, or lists of them, by field name; nulls are not counted.
+        keys: the keys (n,) to count, by field name.
+        progress: show a progress bar over the files.
 
     Raises:
         DataError: a file is missing, damaged, has no such column or no keys of that kind in it; or
@@ -74,7 +74,7 @@ class _Counter:
         self.kind = kind_of(keys)
         self._order = np.argsort(hashes, kind="stable")
         self._sorted = hashes[self._order]
-        self.counts = np.zeros(len(hashes) + 1, np.float64)  # last, those of other keys
+        self.counts = np.zeros(len(hashes) + 1, np.float64)  # the last count is that of other keys
 
     def add(self, path: Path, column: str, values: Any) -> None:
         found = column_keys(path, column, values)

@@ -20,7 +20,7 @@ __all__ = ["count_batches", "count_columns", "count_ids", "unseen_frequency"]
 
 Counts = NDArray[np.int64]
 
-# Ids beyond this are hashes, not places in a table: counting by them would take 17 GB and more.
+# Larger ids are hashes, not row numbers: counts up to them would take 17 GB and more.
 MAX_UNBOUNDED_ID = (1 << 31) - 1
 
 
@@ -35,7 +35,7 @@ def count_ids(ids: ArrayLike, vocab_size: int) -> Counts:
         ``(vocab_size,)`` int64 counts.
 
     Raises:
-        IdError: an id is out of range (the first one is named), or ids are no integers.
+        IdError: an id is out of range (the first one is named), or ids are not integers.
     """
     counter = _FieldCounts("ids", vocab_size)
     counter.add(ids)
@@ -51,17 +51,17 @@ def count_batches(
 
     Args:
         batches: ids of each field, integers of any dtype and shape. A batch may lack fields.
-        vocab_sizes: the fields to count and the number of their features; what else a batch holds
-            (labels, dense inputs) is passed over. None counts all, up to the largest id seen.
-        progress: show a bar.
+        vocab_sizes: the fields to count and the number of their features; other entries of a batch
+            (labels, dense inputs) are ignored. None counts all, up to the largest id seen.
+        progress: show a progress bar.
 
     Returns:
         ``{field: (vocab_size,) int64}``.
 
     Raises:
-        IdError: an id is out of range, or ids are no integers.
-        DataError: a field of ``vocab_sizes`` occurs in no batch, there are no batches, or one is no
-            mapping.
+        IdError: an id is out of range, or ids are not integers.
+        DataError: a field of ``vocab_sizes`` occurs in no batch, there are no batches, or one is
+            not a mapping.
     """
     counters = {name: _FieldCounts(name, size) for name, size in (vocab_sizes or {}).items()}
     seen: dict[str, None] = {}
@@ -90,16 +90,16 @@ def count_columns(
 ) -> dict[str, Counts]:
     """Count feature ids in columns of Parquet or CSV files, a block of rows at a time.
 
-    Columns hold integers, or lists of integers, of which every element counts. Null is no feature.
+    Columns hold integers, or lists of integers, of which every element counts. Nulls are skipped.
 
     Args:
-        paths: a file, a directory (searched through), a pattern with ``*``, or several of these.
-            Parquet ends in ``.parquet``, CSV in ``.csv`` or ``.csv.gz``.
-        columns: the column that holds each field's ids, by field name.
+        paths: a file, a directory (searched recursively), a pattern with ``*``, or several of
+            these. Parquet ends in ``.parquet``, CSV in ``.csv`` or ``.csv.gz``.
+        columns: the column with each field's ids, by field name.
         vocab_sizes: number of features by field name; None counts up to the largest id seen.
-        progress: show a bar of rows.
-        folder: counts are kept in new files of it, which are mapped and stay, and not in memory;
-            takes vocab_sizes.
+        progress: show a progress bar of rows.
+        folder: keep the counts in new files of this folder, memory-mapped, instead of in memory.
+            The files remain. Requires vocab_sizes.
 
     Returns:
         ``{field: (vocab_size,) int64}``.
@@ -134,16 +134,18 @@ def count_columns(
 def unseen_frequency(counts: ArrayLike) -> float:
     """Expected occurrences of features never seen, in a log as long as the one counted.
 
-    Good and Turing: unseen features together have probability n1 / N, n1 being the number of
-    features seen exactly once (I. J. Good, The population frequencies of species and the estimation
-    of population parameters, Biometrika 40, 1953). So n1 is the frequency of the row that all
-    of them share; at least 1, because that row must be able to serve.
+    Good-Turing estimate: unseen features together have probability n1 / N, where n1 is the number
+    of features seen exactly once (I. J. Good, The population frequencies of species and the
+    estimation of population parameters, Biometrika 40, 1953). So n1 is the frequency of the row
+    that all of them share. It is at least 1, because that row is used as soon as a new feature
+    occurs.
     """
     return max(1.0, float(np.count_nonzero(np.asarray(counts) == 1)))
 
 
 class _FieldCounts:
-    """Counts of one field; grows with the ids if the size of the vocabulary is not known."""
+    """Counts of one field; the array grows with the ids if the size of the vocabulary is not
+    known."""
 
     def __init__(self, name: str, vocab_size: int | None, folder: str | Path | None = None) -> None:
         if vocab_size is not None and not _is_size(vocab_size):
@@ -170,7 +172,7 @@ class _FieldCounts:
         if low < 0 or high >= self._limit:
             self._refuse(ids)
         self._grow(high + 1)
-        # Not bincount: it would pass over the whole vocabulary for each small block of ids.
+        # Not bincount: it would scan the whole vocabulary for each small block of ids.
         np.add.at(self._counts, ids.astype(np.intp, copy=False), 1)
 
     def _grow(self, size: int) -> None:

@@ -1,4 +1,4 @@
-"""A field's embedding table with its frequencies, checked once, where it is made."""
+"""A field's embedding table with its frequencies, validated once, in the constructor."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Field", "check_fields"]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 WEIGHT_DTYPES = (np.dtype(np.float32), np.dtype(np.float16), BFLOAT16)
 
-# Values checked at a time.
+# Number of values that are checked at a time.
 BLOCK_VALUES = 1 << 20
 
 
 class Field:
-    """One field: its embedding table and how often each feature occurs in the training log.
+    """One field: its embedding table and the frequency of each feature in the training log.
 
-    What lies in files, memory maps among them, is read and checked part by part when it is needed,
+    Data in files, memory maps among them, are read and checked part by part when they are needed,
     and never held as a whole.
 
     Args:
@@ -40,20 +40,20 @@ class Field:
         frequencies: ``(vocab_size,)`` counts of any real dtype, finite, none negative and not all
             zero; an array, a memory map or rows of files.
 
-        keys: (vocab_size,) the key of each row, for lookups by keys in place of ids: int64 or
-            uint64, or strings, as of :func:`saec.hash_keys`. No key stands twice.
-        unseen: the row that the model uses for keys that it does not know: the number of a row,
-            whose key and frequency are not looked at, or a row (dim,). None if it has none.
-        unseen_share: of all lookups, those of keys that have no row, from 0 to 1, as measured on
-            later rows; None for the estimate of Good and Turing, features that occur once /
+        keys: (vocab_size,) the key of each row, if lookups take keys instead of ids: int64 or
+            uint64, or strings, as in :func:`saec.hash_keys`. All keys are different.
+        unseen: the row that the model uses for unknown keys: the number of a row, whose key and
+            frequency are then ignored, or a vector (dim,). None if the model has no such row.
+        unseen_share: the share of lookups whose key has no row, from 0 to 1, as measured on
+            later rows; None for the Good-Turing estimate: features that occur once, divided by all
             occurrences.
-        exact: True if every key must be told from unknown ones, or by how many bits (1 to 40, True
-            is 32): an unknown key then passes for a known one with probability 2^-bits. False
-            leaves that to the budget, and keys that are not worth a bit count as unknown.
+        exact: False, True or a number of bits from 1 to 40 (True means 32). With b bits every key
+            is stored, and an unknown key is taken for a known one with probability 2^-b. With False
+            the budget determines this probability, and keys that do not justify their bits are
+            treated as unknown.
 
     Raises:
-        FieldError: something is wrong with one of them; the message names the field and, for a
-            value, its row.
+        FieldError: an argument is invalid; the message names the field and, for a value, its row.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Field:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the table."""
+        """Dtype of the table."""
         return self.rows.dtype
 
     @property
@@ -113,13 +113,13 @@ class Field:
 
     @cached_property
     def parts(self) -> tuple[Chunk, ...]:
-        """The rows in the parts that are worked on at once."""
+        """The rows in parts; one task works on one part."""
         return chunks_of(self.name, self.rows, self.counts)
 
     @cached_property
     def census(self) -> Census:
-        """How often each frequency occurs; the first use takes a pass over the frequencies in this
-        process, unless :meth:`take_census` did before.
+        """The histogram of frequencies. Its first use scans the frequencies in this process, unless
+        :meth:`take_census` was called before.
 
         Raises:
             FieldError: a frequency is negative or not finite, or all are zero.
@@ -127,8 +127,8 @@ class Field:
         return self._counted(LocalPasses(self.parts))
 
     def take_census(self, passes: Passes) -> None:
-        """Have :attr:`census` made by ``passes`` over :attr:`parts`, unless it is known; errors as
-        there."""
+        """Compute :attr:`census` by ``passes`` over :attr:`parts`, unless it exists; raises the
+        same errors."""
         if "census" not in vars(self):
             self.census = self._counted(passes)
 
@@ -139,10 +139,10 @@ class Field:
 
 
 def check_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
-    """Return ``fields`` as a tuple: at least one, all of them ``Field``, no name twice.
+    """Return ``fields`` as a tuple: at least one, all of them ``Field``, with different names.
 
     Raises:
-        FieldError: one of these fails; a repeated name is given.
+        FieldError: a condition fails; the message names a repeated name.
     """
     result = tuple(fields)
     if not result:
@@ -203,7 +203,7 @@ def _checked_counts(name: str, values: ArrayLike | Rows, rows: int) -> Rows:
 
 
 def _unseen(name: str, given: int | ArrayLike | None, rows: Rows) -> Unseen:
-    """The row of unknown keys, given by its number or as it is."""
+    """The row of unknown keys, which is given by its number or as a vector."""
     count, dim = rows.shape
     if given is None:
         return Unseen()
@@ -226,8 +226,8 @@ def _unseen(name: str, given: int | ArrayLike | None, rows: Rows) -> Unseen:
 
 
 def _without(name: str, counts: Rows, row: int | None) -> Rows:
-    """The counts without that of the row of unknown keys, whose share of lookups is known
-    otherwise."""
+    """The counts without that of the row of unknown keys, whose share of lookups is given
+    separately."""
     if row is None:
         return counts
     frequencies = counts.read(0, len(counts)).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The keys of a field's rows, checked once, and what is known of keys that have no row."""
+"""The keys of a field's rows, checked once, and the statistics of keys that have no row."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Exact = bool | int
 
 @dataclass(frozen=True, eq=False)
 class Unseen:
-    """What a model has for keys that it does not know: a vector (dim,) float64, and the number of
-    the row that it is; None each if there is none."""
+    """The model's row for unknown keys: a vector (dim,) float64 and the number of that row; each is
+    None if it does not exist."""
 
     vector: NDArray[np.float64] | None = None
     row: int | None = None
@@ -34,16 +34,16 @@ class Unseen:
 
 @dataclass(frozen=True, eq=False)
 class FieldKeys:
-    """Keys of a field's rows, and of unknown keys how often they are asked for and what they get.
+    """Keys of a field's rows; the share of lookups with unknown keys, and their row.
 
     Args:
-        hashes: (vocab_size,) uint64, all different, but for that of ``unseen.row``.
-        kind: what all keys are.
-        seed: of the hashes.
+        hashes: (vocab_size,) uint64, all different, except for that of ``unseen.row``.
+        kind: the kind of all keys.
+        seed: seed of the hashes.
         unseen: the model's row for unknown keys.
-        unseen_share: of all lookups, those whose key has no row.
-        exact_bits: an unknown key passes for a known one with probability 2^-bits; 0: as the budget
-            decides.
+        unseen_share: share of lookups whose key has no row.
+        exact_bits: an unknown key is taken for a known one with probability 2^-bits; with 0 the
+            budget determines the probability.
     """
 
     hashes: NDArray[np.uint64]
@@ -60,7 +60,7 @@ class FieldKeys:
 
     @property
     def identity(self) -> list[object]:
-        """A hash of the keys, and all that is known of others."""
+        """A hash of the keys and of all parameters of unknown keys."""
         vector = self.unseen.vector
         row = None if vector is None else vector.tolist()
         digest = blake2b(np.ascontiguousarray(self.hashes).data, digest_size=16).hexdigest()
@@ -69,7 +69,8 @@ class FieldKeys:
 
     @property
     def room(self) -> float:
-        """The share of unknown keys that may pass for known ones; 1 if that is open."""
+        """The largest share of unknown keys that may be taken for known ones; 1 if there is no
+        limit."""
         return 0.5**self.exact_bits if self.exact_bits else 1.0
 
 
@@ -81,22 +82,23 @@ def field_keys(
     unseen_share: float | None,
     exact: Exact,
 ) -> FieldKeys:
-    """Check the keys of field ``name``; arguments as of :class:`~saec.tables.field.Field`.
+    """Check the keys of field ``name``; arguments as in :class:`~saec.tables.field.Field`.
 
     Args:
-        name: of the field.
+        name: the field's name.
         keys: (vocab_size,).
         frequencies: (vocab_size,), 0 for the row of unknown keys.
         unseen: the row of unknown keys.
-        unseen_share: None for the estimate of Good and Turing.
+        unseen_share: None for the Good-Turing estimate.
         exact: see Field.
 
     Raises:
-        FieldError: a key is missing, occurs twice or is of another kind; names it and its rows.
+        FieldError: a key is missing, occurs twice or is of another kind; the message names the
+            key and its rows.
     """
     count = len(frequencies)
     try:
-        hashes, seed = _different(name, keys, unseen.row)  # which refuses what are no keys
+        hashes, seed = _different(name, keys, unseen.row)  # which rejects values that are not keys
         kind = kind_of(keys)
     except KeysError as error:
         raise FieldError(f"field {name!r}: {error}") from error
@@ -113,7 +115,7 @@ def field_keys(
 
 
 def _different(name: str, keys: Any, unseen_row: int | None) -> tuple[NDArray[np.uint64], int]:
-    """Hashes that differ where keys do, and their seed."""
+    """Hashes that differ wherever keys differ, and their seed."""
     for seed in range(_MOST_SEEDS):
         hashes = hash_keys(keys, seed=seed)
         order = np.argsort(hashes, kind="stable")
@@ -150,7 +152,7 @@ def _short(key: object) -> str:
 
 def _share(name: str, given: float | None, frequencies: NDArray[np.float64]) -> float:
     if given is None:
-        # Good and Turing: what was seen once stands for what was not seen at all.
+        # Good-Turing: features seen once estimate the probability of unseen ones.
         total = float(frequencies.sum())
         return float(np.count_nonzero(frequencies == 1)) / total if total else 0.0
     if (

@@ -20,7 +20,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class KeyPlaces:
-    """Where the keys of tables are; the name "" stands for the only table.
+    """The places of the keys of tables; the name "" stands for the only table.
 
     columns: by table, the column of its Parquet files.
     files: by table, a file of keys, see :func:`saec.sources.key_files.read_key_file`.
@@ -56,7 +56,7 @@ def keys_of_tables(
 def _of_tables(
     given: Mapping[str, Value], tables: Arrays, names: Mapping[str, str]
 ) -> dict[str, Value]:
-    """By field; the name "" stands for the only table."""
+    """By field name; the name "" stands for the only table."""
     if "" in given and len(tables) > 1:
         raise CheckpointError(f"say of which table the keys are; there are {listed(tables)}")
     known = {next(iter(tables)) if name == "" else name: value for name, value in given.items()}

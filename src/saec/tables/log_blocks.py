@@ -14,18 +14,18 @@ from saec.util.remote_file import local
 
 __all__ = ["column_ids", "column_keys", "log_blocks", "log_files", "log_rows"]
 
-# Rows decoded at a time; with it, and not with the file, memory grows.
+# Rows decoded at a time. Memory grows with this number and not with the size of the file.
 BATCH_ROWS = 1 << 16
-CSV_BLOCK_BYTES = 1 << 18  # many blocks are read ahead
+CSV_BLOCK_BYTES = 1 << 18  # small, because many blocks are read ahead
 # Parquet pages are read through a buffer of this size instead of whole column chunks.
 PAGE_BUFFER_BYTES = 1 << 20
 
 
 def log_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Files of a log: those given, those in folders given, and those that match patterns.
+    """Files of a log: given files, those in given folders, and those that match given patterns.
 
     Raises:
-        DataError: there is none for one of ``paths``, or there are no paths.
+        DataError: a path has no files, or there are no paths.
     """
     if not paths:
         raise DataError("no files were given to count in")
@@ -33,7 +33,7 @@ def log_files(paths: Sequence[str | Path]) -> list[Path]:
     for path in paths:
         try:
             found = _expand(local(path, DataError))
-        except (OSError, ValueError, NotImplementedError) as error:  # no name or pattern of files
+        except (OSError, ValueError, NotImplementedError) as error:  # no file name or pattern
             raise DataError(f"{path}: {_first_line(error)}") from error
         if not found:
             raise DataError(f"{path}: no such file, or no Parquet or CSV file in it")
@@ -56,7 +56,7 @@ def _kind(path: Path) -> str | None:
 
 
 def log_rows(files: Sequence[Path]) -> int | None:
-    """Rows of all files; None if some are CSV, which do not tell."""
+    """Rows of all files; None if some are CSV, which do not state their number of rows."""
     if any(_kind(file) != "parquet" for file in files):
         return None
     total = 0
@@ -115,7 +115,7 @@ def _parquet_blocks(path: Path, columns: list[str]) -> Iterator[Any]:
 def _csv_blocks(path: Path, columns: list[str], text: Collection[str]) -> Iterator[Any]:
     csv = require("pyarrow.csv", "data")
     arrow = require("pyarrow", "data")
-    # Types are given, not guessed: the first block may hold nothing but nulls.
+    # Types are given, not inferred: the first block may hold nothing but nulls.
     types = {name: arrow.string() if name in text else arrow.int64() for name in columns}
     with csv.open_csv(
         path,

@@ -20,21 +20,21 @@ __all__ = ["LossMetrics", "Metric", "check_metrics"]
 # Asymmetry and negative eigenvalues up to this share of the largest are rounding.
 ROUNDING = 1e-6
 
-# Products of larger entries, or smaller than the inverse, with frequencies and squares of a table's
-# values could leave the range of float64.
+# Products of larger entries, or of entries below the inverse, with frequencies and squares of a
+# table's values could leave the range of float64.
 LARGEST = 1e100
 
-# The ridge, as a share of the mean eigenvalue: directions that the examples never used cost a
-# little, so that rows stay apart in them and the metric can be inverted.
+# The ridge, as a share of the mean eigenvalue: directions that the examples never used get a small
+# cost, so that rows keep their differences in them and the metric can be inverted.
 RIDGE = 1e-3
 
 
 class LossMetrics(Mapping[str, NDArray[np.float64]]):
     """The Fisher information of each field's rows, by field name: ``(dim, dim)`` float64, in nats
-    per example for rows that move by one unit.
+    per example for a row that changes by one unit.
 
     Attributes:
-        examples: examples that were measured.
+        examples: number of examples that were measured.
         relative_errors: by field name, the standard error of the matrix's trace divided by the
             trace; infinite for a field that no example used.
         unseen: by field name, the gradients summed over labelled rows that the tables have not
@@ -74,9 +74,9 @@ class LossMetrics(Mapping[str, NDArray[np.float64]]):
 class Metric:
     """A field's metric, positive definite.
 
-    If row i moves by delta_i, the expected log loss grows by ``sum_i (w_i / sum w) 1/2 delta_i'
-    matrix delta_i``, with w the field's frequencies. Rows times :attr:`root` lie in a space where
-    that is half the mean squared Euclidean distance.
+    If row i changes by delta_i, the expected log loss grows by ``sum_i (w_i / sum w) 1/2 delta_i'
+    matrix delta_i``, with w the field's frequencies. For rows multiplied by :attr:`root`, this is
+    half the mean squared Euclidean distance.
 
     Attributes:
         matrix: ``(dim, dim)`` float64.
@@ -90,8 +90,8 @@ class Metric:
     def of(cls, matrix: ArrayLike, name: str, dim: int) -> Self:
         """Check the Fisher information of field ``name`` and regularise it.
 
-        ``matrix`` becomes ``G + 1e-3 tr(G) / dim I``; its asymmetry and its negative eigenvalues,
-        where they are rounding, go.
+        ``matrix`` becomes ``G + 1e-3 tr(G) / dim I``. Asymmetry and negative eigenvalues are
+        removed if they are within rounding errors.
 
         Raises:
             MetricError: it is not ``(dim, dim)``, not finite, not symmetric, not positive
@@ -131,8 +131,8 @@ class Metric:
 
     @cached_property
     def is_diagonal(self) -> bool:
-        """Whether nothing but the diagonal differs from zero: eigendecompositions and products of
-        matrices would take seconds in wide tables."""
+        """Whether the matrix is diagonal. For wide tables this avoids eigendecompositions and
+        matrix products, which would take seconds."""
         return bool(np.count_nonzero(self.matrix) == np.count_nonzero(self.matrix.diagonal()))
 
     def mapped(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -166,16 +166,16 @@ class Metric:
 def check_metrics(fields: Sequence[Field], metrics: Mapping[str, ArrayLike]) -> dict[str, Metric]:
     """The metrics of ``fields``, checked and regularised, in the order of ``fields``.
 
-    A field whose matrix is all zero was looked up by no example that was measured. Its rows are
-    compared by Euclidean distance, scaled to the smallest trace of the other fields (1 if there
-    is none), which takes it to matter as little as any of them; a :class:`MetricWarning` names it.
+    A field whose matrix is all zero was used by none of the measured examples. Its metric becomes
+    the identity times a constant, with the smallest trace of the other fields (1 if there is none),
+    so that it counts as little as any of them; a :class:`MetricWarning` names the field.
 
     Args:
         fields: the fields to be compressed.
-        metrics: ``(dim, dim)`` by field name, for these fields and no others.
+        metrics: ``(dim, dim)`` by field name, for exactly these fields.
 
     Raises:
-        MetricError: a field has no metric, a metric has no field, or :meth:`Metric.of`.
+        MetricError: a field has no metric, a metric has no field, or see :meth:`Metric.of`.
     """
     dims = {field.name: field.dim for field in fields}
     _check_names(set(dims), set(metrics))

@@ -1,4 +1,4 @@
-"""Loss metrics in a file: measured where the model is, used where its tables are compressed."""
+"""Loss metrics in a file: measured with the model, used where its tables are compressed."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ __all__ = ["load_metrics", "save_metrics"]
 
 _FACTS = "saec_metrics"  # the key of the file's metadata
 _FORMAT, _WITH_UNSEEN = 1, 2
-_UNSEEN = "unseen"  # names of tensors of gradients on unseen rows start so, in format 2
-_MATRIX = "metric "  # and those of matrices so
+_UNSEEN = "unseen"  # prefix of the names of tensors of gradients on unseen rows, in format 2
+_MATRIX = "metric "  # and of matrices
 _MOST_HEADER_BYTES = 16 << 20
 
 
 def save_metrics(metrics: LossMetrics, path: str | os.PathLike[str]) -> None:
-    """Write ``metrics`` as a safetensors file, whole or not at all.
+    """Write ``metrics`` as a safetensors file, atomically.
 
     The file holds one (dim, dim) float64 tensor per field, by the field's name. Its metadata have
     one entry, ``saec_metrics``, a JSON object: ``format`` (1), ``examples``, and
-    ``relative_errors`` by field name, null where no example used the field.
+    ``relative_errors`` by field name, null for fields that no example used.
 
-    With gradients on unseen rows the format is 2. The matrix of field ``f`` is then ``metric f``,
-    and its gradients are ``unseen 0 ids f`` (m,) int64 and ``unseen 0 sums f`` (m, dim) float32 of
-    one half, ``unseen 1 ...`` of the other; ``unseen_examples`` in the metadata is by field name
-    how many rows both halves have.
+    With gradients on unseen rows the format is 2. The matrix of field ``f`` is then ``metric f``.
+    The gradients of one half are ``unseen 0 ids f`` (m,) int64 and ``unseen 0 sums f`` (m, dim)
+    float32, those of the other half ``unseen 1 ...``. ``unseen_examples`` in the metadata gives by
+    field name the number of rows of both halves.
 
     Raises:
         MetricError: the file cannot be written, or a field is named ``__metadata__``.
     """
-    if "__metadata__" in metrics:  # where the format keeps what is no tensor
+    if "__metadata__" in metrics:  # where the format keeps data other than tensors
         raise MetricError("a field cannot be named '__metadata__' in a file of metrics")
     errors = metrics.relative_errors
     facts = {
@@ -70,7 +70,7 @@ def save_metrics(metrics: LossMetrics, path: str | os.PathLike[str]) -> None:
 
 
 def load_metrics(path: str | os.PathLike[str]) -> LossMetrics:
-    """Read what :func:`save_metrics` wrote.
+    """Read a file that :func:`save_metrics` wrote.
 
     Raises:
         MetricError: the file is missing, damaged, or holds no loss metrics.
@@ -117,7 +117,7 @@ class _MetricFacts:
 def _unseen(
     path: str | os.PathLike[str], tensors: dict[str, NDArray[Any]], facts: _MetricFacts
 ) -> dict[str, UnseenGradients]:
-    """Gradients on unseen rows, from all tensors that are no matrices."""
+    """Gradients on unseen rows, from all tensors that are not matrices."""
     result = {}
     for name, examples in facts.unseen.items():
         halves = []
@@ -149,7 +149,7 @@ def _check_kind(path: str | os.PathLike[str], name: str, dtype: str, shape: list
 
 
 def _checked_facts(path: str | os.PathLike[str], text: str) -> _MetricFacts:
-    """What the metadata's JSON says."""
+    """The content of the metadata's JSON."""
     try:
         facts: Any = json.loads(text)
         known = facts["format"]

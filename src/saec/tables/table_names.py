@@ -1,4 +1,4 @@
-"""Names of tables in a checkpoint, and what else files hold for them under these names."""
+"""Names of tables in a checkpoint, and matching of other files' entries to these names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ Value = TypeVar("Value")
 def partners(
     tables: Arrays, others: Mapping[str, Value], only: Sequence[str], what: str
 ) -> dict[str, Value]:
-    """Of ``others`` those that go with ``tables``; every one of both has its partner."""
+    """The entries of ``others`` that belong to ``tables``; each table and each entry has a
+    partner."""
     bare = [name for name in tables if name not in others]
     if bare:
         raise CheckpointError(
@@ -62,7 +63,7 @@ def by_field(values: Mapping[str, Value]) -> dict[str, Value]:
 def for_tables(
     values: Mapping[str, Value], tables: Arrays, names: Mapping[str, str], nameless: bool
 ) -> dict[str, Value]:
-    """By the names of the tables that they go with; where one is only the file's, by that one's."""
+    """By the names of the matching tables; a name without a table is kept."""
     named = renamed_fields(by_field(values), names)
     if nameless and len(named) == len(tables) == 1:
         return dict(zip(tables, named.values(), strict=True))
@@ -76,7 +77,7 @@ def for_tables(
 def renamed_fields(
     values: dict[str, Value], names: Mapping[str, str], required: bool = False
 ) -> dict[str, Value]:
-    """By the fields that ``names`` gives to some of them."""
+    """By field names, which ``names`` gives to some tables."""
     fields = {}
     for field, table in names.items():
         found = next((name for name in (table, *_spelt(table)) if name in values), None)
@@ -93,7 +94,7 @@ def renamed_fields(
 
 
 def chosen_tables(tables: Arrays, only: Sequence[str]) -> Arrays:
-    """Those whose name matches one of ``only``; all, if that is empty."""
+    """The entries whose name matches one of ``only``; all entries if that is empty."""
     for pattern in only:
         if not selected(tables, [pattern]):
             raise CheckpointError(
@@ -105,7 +106,7 @@ def chosen_tables(tables: Arrays, only: Sequence[str]) -> Arrays:
 
 
 def selected(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """Those of ``names`` that are one of ``patterns``, or match one that is no name itself."""
+    """Those of ``names`` that equal one of ``patterns`` or match one that is not itself a name."""
     known = list(names)
     chosen: set[str] = set()
     for pattern in patterns:
@@ -116,5 +117,5 @@ def selected(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
 
 
 def _spelt(name: str) -> tuple[str, str]:
-    """Other ways to say a table's name: as in a checkpoint, and as in a wrapped model's."""
+    """Other forms of a table's name: as in a checkpoint, and as in a wrapped model."""
     return name.removesuffix(".weight"), bare_name(name)

@@ -22,27 +22,28 @@ class RowSums:
 
     Args:
         ids: (m,) int64, ascending.
-        sums: (m, dim) float32, of an example's gradient with respect to the feature's row.
+        sums: (m, dim) float32, sums of an example's gradient with respect to the feature's row.
     """
 
     ids: NDArray[np.int64]
     sums: NDArray[np.float32]
 
     def between(self, start: int, stop: int) -> RowSums:
-        """Those of the features from ``start`` to ``stop`` - 1."""
+        """The sums of the features from ``start`` to ``stop`` - 1."""
         first, last = np.searchsorted(self.ids, [start, stop])
         return RowSums(self.ids[first:last], self.sums[first:last])
 
 
 @dataclass(frozen=True, eq=False)
 class UnseenGradients:
-    """The sums of a field, over two halves of the labelled rows, drawn at random.
+    """The sums of a field, over two random halves of the labelled rows.
 
-    If row i moves by delta_i, the mean loss on unseen rows changes by ``sum_i s_i . delta_i /
-    examples`` in first order, with s_i the sum of both halves. Their difference tells the noise.
+    If row i changes by delta_i, the mean loss on unseen rows changes by ``sum_i s_i . delta_i /
+    examples`` to first order, with s_i the sum of both halves. The difference of the halves
+    measures the noise.
 
     Args:
-        halves: features that a half did not look up are left out.
+        halves: each without the features that it did not look up.
         examples: labelled rows of both halves together.
     """
 
@@ -50,11 +51,11 @@ class UnseenGradients:
     examples: int
 
     def check(self, name: str, vocab_size: int, dim: int) -> None:
-        """Refuse sums that do not belong to field ``name``.
+        """Reject sums that do not fit field ``name``.
 
         Raises:
-            MetricError: ids outside the table, in no ascending order, or sums that are not finite
-                or not one of the table's width for each id.
+            MetricError: ids are outside the table or do not ascend, or sums are not finite
+                or not one vector of the table's width for each id.
         """
         for half in self.halves:
             ids, sums = half.ids, half.sums
@@ -75,11 +76,11 @@ class UnseenGradients:
 
 @dataclass(frozen=True)
 class SlopeShare:
-    """How far a field's slopes on unseen rows are believed.
+    """How much weight a field's slopes on unseen rows get.
 
     Args:
-        value: the share that is taken, from 0 to 1; 0 if ``measured`` is not above ``error``.
-        measured: the share of slopes measured on one half of the unseen rows that comes true on
+        value: the share that is used, from 0 to 1; 0 if ``measured`` is not above ``error``.
+        measured: the share of slopes measured on one half of the unseen rows that is confirmed by
             the other half.
         error: standard error of ``measured``.
     """

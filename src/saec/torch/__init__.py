@@ -1,10 +1,10 @@
 """Compressed embedding tables inside PyTorch models.
 
-``compress_`` does everything in one call. Step by step: ``fields`` reads tables from a model,
-``loss_metrics`` measures which directions of their rows matter to the loss, ``replace_embeddings_``
-puts compressed ones in their place, ``finetune`` trains what they hold besides their codes,
-``sync_codebooks_`` takes that back into a result that can be saved, and ``decode_embeddings_``
-returns to plain modules.
+``compress_`` does everything in one call. The single steps are: ``fields`` reads tables from a
+model, ``loss_metrics`` measures how directions of their rows affect the loss,
+``replace_embeddings_`` replaces the tables by compressed ones, ``finetune`` trains their
+codebooks, values and axes, ``sync_codebooks_`` copies these into a result that can be saved, and
+``decode_embeddings_`` returns to plain modules.
 """
 
 from saec.errors import require

@@ -1,4 +1,4 @@
-"""Everything in one call: count, measure, compress, put back."""
+"""Compress a model in one call: count, measure, compress, replace."""
 
 from __future__ import annotations
 
@@ -50,61 +50,65 @@ def compress_(
 ) -> Compressed:
     """Compress the embedding tables of ``model`` to a budget, in place.
 
-    Measures the loss metric on ``batches``, compresses, and puts the compressed tables in the place
-    of the model's own. With a :class:`saec.LossIncrease` the forecast is checked against the
-    compressed model itself, see :func:`saec.torch.measure_loss_increase`, and the allocation
-    corrected until that is what the budget allows.
+    Measures the loss metric on ``batches``, compresses, and replaces the model's tables by the
+    compressed ones. With a :class:`saec.LossIncrease` the increase is measured on the compressed
+    model, see :func:`saec.torch.measure_loss_increase`, and the allocation is corrected until it
+    matches the budget.
 
     Args:
         model: any module with ``nn.Embedding`` or ``nn.EmbeddingBag`` modules.
         batches: (inputs, labels) pairs for the metric, see :func:`saec.torch.loss_metrics`.
         loss_fn: see there; None for the log loss of binary logits.
-        budget: what the result may take or lose.
+        budget: limit of the size or of the increase of the loss.
         frequencies: (vocab_size,) counts in the training log of every field to be compressed; see
             :func:`saec.torch.fields` and :func:`saec.count_columns`. If None, all tables are
-            compressed, and counted as ``batches``, all of which pass through the model for that:
-            then these should be the training log, and can be iterated more than once.
-        calibration: labelled batches of rows that the tables have not seen; can be iterated more
-            than once. A ``LossIncrease`` is met on them; with other budgets the increase is
-            measured on them and stated in the result. Features that are clearly more frequent in
-            them than in ``frequencies`` are counted by them, such as an id for values unseen in
-            training. If None, a ``LossIncrease`` compares the compressed model's predictions with
-            the uncompressed one's on ``batches``, which can be iterated more than once then, in the
-            same order. That needs no labels, but it takes the model's predictions for the truth:
-            the increase on unseen rows may be several times smaller or larger, the more so the
-            smaller it is.
-        unseen: labelled batches of other rows that the tables have not seen; can be iterated more
-            than once. What they tell of the loss in first order moves bits to where they lower the
-            loss on unseen rows, see :func:`saec.torch.loss_metrics`, and is in the increase that is
-            predicted: without ``calibration`` a ``LossIncrease`` is met by that prediction. Rows
-            that are in both lose less than others, as the bits suit them: measure on others.
-        keys: of the rows of some fields, (vocab_size,) integers or strings, or
-            :class:`saec.torch.TableKeys`: their modules become :class:`KeyedEmbedding` or
-            :class:`KeyedEmbeddingBag`, which take keys (int64; of strings, their hashes) in place
-            of ids. All batches given here have ids. :func:`saec.torch.managed_keys` gives those
-            of TorchRec's managed collisions.
-        codec: ``Axes()`` if None; one that renumbers features does not fit a model, whose ids stay.
+            compressed, and their features are counted in ``batches``, all of which pass through the
+            model: these should then be the training log, and must allow more than one iteration.
+        calibration: labelled batches of rows that the tables have not seen, for more than one
+            iteration. A ``LossIncrease`` is met on them; with other budgets the increase is
+            measured on them and reported in the result. Features that are clearly more frequent in
+            them than in ``frequencies``, such as an id for values unseen in training, get their
+            counts from them. If None, a ``LossIncrease`` compares the predictions of the compressed
+            and the uncompressed model on ``batches``, which must then allow more than one
+            iteration, in the same order. This needs no labels, but assumes that the model's
+            predictions are
+            right: the increase on unseen rows may be several times smaller or larger, especially if
+            it is small.
+        unseen: other labelled batches of rows that the tables have not seen, for more than one
+            iteration. Their first-order information moves bits to where they lower the
+            loss on unseen rows, see :func:`saec.torch.loss_metrics`, and is included in the
+            predicted increase: without ``calibration`` a ``LossIncrease`` is met by that
+                prediction.
+            The bits are fitted to these rows, so their loss grows less than that of other rows:
+            measure on others.
+        keys: keys of the rows of some fields, (vocab_size,) integers or strings, or
+            :class:`saec.torch.TableKeys`. Their modules become :class:`KeyedEmbedding` or
+            :class:`KeyedEmbeddingBag`, which take keys (int64; for strings, their hashes) instead
+            of ids. All batches given here have ids. :func:`saec.torch.managed_keys` returns the
+            keys of TorchRec's managed collisions.
+        codec: ``Axes()`` if None. It must not renumber features, because the model's ids stay.
         ranges: fields of joint tables; see :func:`saec.torch.fields`.
         seed: see :func:`saec.compress`.
-        progress: show bars on stderr for work over two seconds.
+        progress: show progress bars on stderr for work over two seconds.
 
-    Tables that are in no embedding module, in a quantised one or in a plain list, and tables that
-    no batch looks up, stay as they are: a :class:`saec.ModuleWarning` names each with its bytes.
+    Some tables stay unchanged: those that are in no embedding module, in a quantised one or in a
+    plain list, and those that no batch looks up. A :class:`saec.ModuleWarning` names each with its
+    bytes.
 
     Returns:
         The compressed tables, which can be saved. Their ``compression_ratio`` is that of the tables
         alone, ``model_size.ratio`` that of the whole model with all its parameters. With
-        ``LossIncrease`` or ``calibration`` their ``predicted_loss_increase`` is what was measured,
-        0 if the loss fell. Where the rows are too few to tell a small increase from noise, a
-        ``LossIncrease`` also uses measurements of larger ones, and logs a warning if that is not
-        enough either.
+        ``LossIncrease`` or ``calibration`` their ``predicted_loss_increase`` is the measured one,
+        or 0 if the loss fell. If there are too few rows to distinguish a small increase from noise,
+        a ``LossIncrease`` also uses measurements of larger increases, and logs a warning if these
+        do not suffice either.
 
     Raises:
         BudgetError: the budget is missing or cannot be met.
-        OptionError: the codec renumbers features, or ``loss_fn`` is no function.
+        OptionError: the codec renumbers features, or ``loss_fn`` is not a function.
         DataError: batches that are needed more than once are an iterator, or come in another order;
             or see the functions named above.
-        ModuleError, MetricError, FieldError: see there. After any error the model is as it was.
+        ModuleError, MetricError, FieldError: see there. After any error the model is unchanged.
     """
     check_loss_fn(loss_fn)
     if budget is None:
@@ -149,12 +153,13 @@ def compress_(
 
 
 def _weights(priced: Priced) -> int:
-    """Bytes of the tables in the model, which has no keys."""
+    """Bytes of the tables in the model, without keys."""
     return sum(field.rows.nbytes for field in priced.fields)
 
 
 def _compressed(priced: Priced, budget: Budget, known: Comparison | None) -> Compressed:
-    """The tables within ``budget``, and the increase as measured on ``known`` rows, if any."""
+    """The tables within ``budget``, and the increase measured on ``known`` rows, if there are
+    any."""
     if known is None:
         return compress_priced(priced, budget)
     if isinstance(budget, LossIncrease):

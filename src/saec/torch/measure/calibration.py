@@ -1,4 +1,4 @@
-"""Compression until the model itself loses what it may, as far as its rows can tell."""
+"""Compress until the measured increase of the loss matches the budget, within its error."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ __all__ = ["Shares", "calibrated"]
 
 logger = logging.getLogger(__name__)
 
-# A forecast in nats is corrected by what the compressed model shows, until it is this close.
+# A forecast in nats is corrected by measurements of the compressed model, until it is this close.
 _ROUNDS = 8
 _CLOSE = 0.05
-_FACTOR = 4.0  # by which the first correction changes a forecast at most; each later one by more
+_FACTOR = 4.0  # largest factor of the first correction; later ones may be larger
 
-# Where so small an increase drowns in the noise of the rows, increases so many times as large help.
+# If noise hides so small an increase, increases larger by these factors are measured, too.
 _LARGER = (3.0, 9.0)
-# By how much the share of a forecast that comes true differs where the forecast is twice as large,
-# one standard deviation, where the rows are too few to tell; a guess from one model of ml-1m at
+# Change of the ratio of measured to forecast increase between a forecast and its double, one
+# standard deviation, if there are too few rows to measure it; a guess from one model of ml-1m at
 # eight sizes.
 _DRIFT = 0.1
 
-# Standard errors as shares of the increase asked for: up to the first a measurement stands alone;
+# Standard errors relative to the wanted increase: up to the first a measurement is used alone;
 # beyond the second there is a warning.
 _WELL_KNOWN, _KNOWN = 0.25, 0.5
 
 
 class Shares:
-    """Which share of a forecast comes true, from measurements at several sizes.
+    """The ratio of measured to forecast increase, from measurements at several sizes.
 
-    The standard error of a small increase may be as large as the increase; of a larger one the same
-    rows tell more, and the share of the forecast that comes true may be much the same. Each
-    measurement therefore counts for the others, by the inverse of its variance: the square of its
-    own error, and of what shares differ by at that distance. That difference is a guess, unless the
-    measurements themselves show a larger one: where the first-order part of the increase dominates,
-    shares of neighbouring sizes may be 30 and 2.
+    The standard error of a small increase may be as large as the increase. For a larger increase it
+    is relatively smaller on the same rows, and the ratio may be much the same. Each measurement
+    is therefore also used at other sizes, weighted by the inverse of its variance: the square of
+    its own error, plus that of the difference between ratios at that distance. This difference is a
+    guess, unless the measurements themselves show a larger one: where the first-order part of the
+    increase dominates, ratios of neighbouring sizes may be 30 and 2.
 
-    The explained part of a measurement, see :class:`MeasuredIncrease`, is known well at its own
-    size and may jump from one size to the next: shares are those of the rest.
+    The explained part of a measurement, see :class:`MeasuredIncrease`, has a small error at its own
+    size and may jump from one size to the next: ratios are computed without it.
     """
 
     def __init__(self) -> None:
         self._seen: dict[float, MeasuredIncrease] = {}
 
     def add(self, predicted: float, measured: MeasuredIncrease) -> None:
-        """Add what was measured where ``predicted`` nats, more than 0, had been forecast."""
+        """Add a measurement at a size where ``predicted`` nats, more than 0, had been forecast."""
         self._seen[predicted] = measured
 
     def expected(self, predicted: float) -> MeasuredIncrease:
-        """The increase to expect at one of the forecasts that were added, with its error."""
+        """The expected increase at one of the added forecasts, with its error."""
         own = self._seen[predicted]
         if math.isinf(own.standard_error):
             return own
@@ -75,10 +75,10 @@ class Shares:
 
 
 def calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:
-    """Compress until ``wanted`` nats are lost on the rows of ``known``, as far as these can tell.
+    """Compress until the increase on the rows of ``known`` is ``wanted`` nats, within its error.
 
     Returns:
-        The smallest result that was found, whose ``predicted_loss_increase`` is the expected one.
+        The smallest result that was found; its ``predicted_loss_increase`` is the expected one.
 
     Raises:
         BudgetError: no result was found.
@@ -113,11 +113,11 @@ def calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:
 
 
 class _BudgetSearch:
-    """Which forecast to ask for next, so that the increase becomes the ``wanted`` one.
+    """Choose the next forecast, so that the increase becomes the ``wanted`` one.
 
-    The increase grows with the forecast, but for noise, and often by far less than in proportion.
-    Until both too little and too much have been asked for, corrections get larger; then the next
-    forecast lies between the two.
+    The increase grows with the forecast, except for noise, and often by far less than in
+    proportion. Corrections get larger until both too small and too large increases have been
+    measured; then the next forecast lies between the two.
     """
 
     def __init__(self, wanted: float) -> None:
@@ -127,7 +127,7 @@ class _BudgetSearch:
         self._least, self._most = 0.0, math.inf
 
     def correct(self, expected: float) -> None:
-        """Take into account that ``expected`` nats are lost with what was asked for."""
+        """Record that ``expected`` nats are lost with the last forecast."""
         self._tries += 1
         if expected < self._wanted:
             self._least = max(self._least, self.asked)
@@ -144,7 +144,7 @@ class _BudgetSearch:
 
 
 def _warn_of_noise(wanted: float, expected: MeasuredIncrease) -> None:
-    """Say so where the rows are too few for the increase that was asked for."""
+    """Warn if there are too few rows for the wanted increase."""
     error = expected.standard_error
     if error <= _KNOWN * wanted or math.isinf(error):
         return
@@ -162,7 +162,7 @@ def _warn_of_noise(wanted: float, expected: MeasuredIncrease) -> None:
 def _measured(
     priced: Priced, asked: float, known: Comparison, shares: Shares
 ) -> tuple[Compressed, MeasuredIncrease]:
-    """What losing ``asked`` nats by the forecast really loses; the shares hear of it."""
+    """The measured increase where the forecast is ``asked`` nats; also added to the ratios."""
     result = compress_priced(priced, LossIncrease(asked))
     measured = known.of(result)
     if result.predicted_loss_increase:

@@ -24,7 +24,7 @@ from saec.torch.model.table_keys import KeysByField
 
 __all__ = ["forecast"]
 
-# Predicted increases at which compressed models are looked at, in nats.
+# Predicted increases, in nats, at which compressed models are measured.
 _LOOKED_AT = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
@@ -44,25 +44,25 @@ def forecast(
 ) -> Forecast:
     """Forecast the increase of the loss for every size, corrected by a few measurements.
 
-    The second-order forecast takes the model's predictions for the truth. On rows that the tables
-    have not seen they are not: what was learned by heart is no loss, and where tables have learned
-    too little, the loss is larger, by many times for small increases. So the tables are compressed
-    to a few sizes, and the labelled ``calibration`` rows tell what really was lost; between those
-    sizes the share of the forecast that came true is interpolated. Features that are clearly more
-    frequent in the ``calibration`` rows than in training are counted by these. The model is
-    afterwards as it was.
+    The second-order forecast assumes that the model's predictions are right. On rows that the
+    tables have not seen they are not: losing overfitted details does not increase the loss, and
+    where tables are undertrained, the increase is larger, by many times if it is small. So the
+    tables are compressed to a few sizes, and the increase is measured on the labelled
+    ``calibration`` rows. Between those sizes the ratio of measured to forecast increase is
+    interpolated. Features that are clearly more frequent in the ``calibration`` rows than in
+    training get their counts from these. The model is not changed.
 
-    Other arguments than these are those of :func:`saec.torch.compress_`.
+    Other arguments are those of :func:`saec.torch.compress_`.
 
     Args:
-        calibration: labelled batches of rows that the tables have not seen, which can be iterated
-            more than once. If None, nothing is measured on compressed models.
+        calibration: labelled batches of rows that the tables have not seen, for more than one
+            iteration. If None, nothing is measured on compressed models.
         unseen: see :func:`saec.torch.compress_`; one of the two is needed.
 
     Returns:
-        The curve, with two standard errors of the measurement as its range, or of the prediction
-        where nothing is measured; below the smallest
-        size that was measured, a predicted increase of 1e-5, the range ends at what holds there.
+        The curve. Its range is two standard errors of the measurement, or of the prediction
+        if nothing is measured; below the smallest measured
+        size, a predicted increase of 1e-5, the range ends at the value there.
 
     Raises:
         BudgetError, DataError, FieldError, MetricError, ModuleError: see
@@ -100,7 +100,7 @@ def forecast(
         )
     results = [compress_priced(priced, LossIncrease(value)) for value in wanted]
     found = [known.of(result) for result in results]
-    # Tables that are asked by keys may turn out smaller than planned.
+    # Tables with keys may turn out smaller than planned.
     ratios = np.array([result.compression_ratio for result in results])
     return curve.corrected(
         ratios.clip(curve.ratios[-1], curve.ratios[0]),

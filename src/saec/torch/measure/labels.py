@@ -21,13 +21,13 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Logits of so many examples do not all lie between 0 and 1 by chance, unless a model predicts
+# The logits of this many examples are not all between 0 and 1 by chance, unless a model predicts
 # almost the same for all.
 _TELLING = 100
 
 
 def check_loss_fn(loss_fn: object) -> None:
-    """Refuse what is no function of outputs and labels, such as a budget in its place.
+    """Reject anything but a function of outputs and labels, such as a budget in its place.
 
     Raises:
         OptionError: in that case.
@@ -39,9 +39,9 @@ def check_loss_fn(loss_fn: object) -> None:
 
 
 def check_batch(outputs: Tensor, labels: Any, loss_fn: Loss | None, index: int) -> None:
-    """Refuse outputs and labels of batch ``index`` that do not fit a loss whose form is known.
+    """Reject outputs and labels of batch ``index`` that do not fit a loss whose form is known.
 
-    Labels are checked where they are given, whether the loss needs them or not.
+    Given labels are always checked, even if the loss does not need them.
 
     Raises:
         DataError: they do not fit; the message names what was found and what is expected.
@@ -58,7 +58,7 @@ def check_batch(outputs: Tensor, labels: Any, loss_fn: Loss | None, index: int) 
 
 
 def one_number(loss: object, batch: str) -> Tensor:
-    """What ``loss_fn`` gave for a ``batch``, which errors name, if it is one number.
+    """The result of ``loss_fn`` for a ``batch``, which errors name, if it is one number.
 
     Raises:
         DataError: it is not.
@@ -70,7 +70,7 @@ def one_number(loss: object, batch: str) -> Tensor:
 
 
 def check_log_loss(outputs: Tensor, labels: Any, index: int) -> None:
-    """Refuse outputs that are not one for each example, and labels that are not 0, 1 or between.
+    """Reject outputs that are not one for each example, and labels outside of 0 to 1.
 
     Raises:
         DataError: in these cases.
@@ -123,7 +123,7 @@ def _check_shape(outputs: Tensor, labels: Tensor, index: int) -> None:
 
 
 def _check_scale(outputs: Tensor, loss_fn: Loss | None, index: int) -> None:
-    """Refuse probabilities that would be taken for logits, and logits for probabilities."""
+    """Reject probabilities that would be taken for logits, and logits for probabilities."""
     if loss_fn is None and _are_probabilities(outputs):
         raise DataError(
             f"batch {index}: all {len(outputs)} outputs of the model lie between 0 and 1, as "

@@ -1,4 +1,4 @@
-"""By how much compressed tables raise a model's loss, measured on the model itself."""
+"""The increase of a model's loss by compressed tables, measured on the model itself."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ __all__ = ["Comparison", "MeasuredIncrease", "measure_loss_increase"]
 
 @dataclass(frozen=True)
 class MeasuredIncrease:
-    """By how much the mean loss grew on some rows.
+    """Increase of the mean loss on some rows.
 
     Attributes:
         value: the mean increase, in nats for log losses; it may be negative.
-        standard_error: of ``value``, in the same unit, from the spread of the examples' own
-            increases. For a ``loss_fn`` of which only the mean over a batch is known it is that of
+        standard_error: of ``value``, in the same unit, from the variance of the examples'
+            increases. For a ``loss_fn`` with only a mean over a batch it is computed from
             the batches; infinite if there is a single one.
-        examples: how many rows were measured.
-        explained: the part of ``value`` that is known with less noise, in the same unit, where
-            calibration looked for it: KL(p || p'), and of the first-order part what follows from
-            by how much the predictions are off on average. 0 elsewhere.
+        examples: number of measured rows.
+        explained: the part of ``value`` that is known with less noise, in the same unit, if
+            calibration computed it: KL(p || p'), and the part of the first-order term that
+            follows from the average error of the predictions. Otherwise 0.
         explained_error: standard error of ``explained``.
     """
 
@@ -65,7 +65,7 @@ class MeasuredIncrease:
 
     @property
     def rest(self) -> float:
-        """What is left of ``value``."""
+        """``value`` without ``explained``."""
         return self.value - self.explained
 
     @property
@@ -84,30 +84,30 @@ def measure_loss_increase(
     ranges: Ranges | None = None,
     keys: KeysByField | None = None,
 ) -> MeasuredIncrease:
-    """Measure how much the mean loss on ``batches`` grows with ``result`` in place of the tables.
+    """Measure the increase of the mean loss on ``batches`` with ``result`` in place of the tables.
 
     With ``labelled`` it is the difference of the two losses, example by example, for rows that the
-    tables have not seen. For binary logits z and z' before and after, that is
+    tables have not seen. For binary logits z and z' before and after, this is exactly
 
         KL(p || p') + (p - y) (z' - z)
 
-    to the last digit. The first part needs no labels and is known well. The second part is of
-    first order, can have either sign, and is nearly all of a small increase and nearly all of the
-    standard error: only the labels of unseen rows tell it.
+    The first term needs no labels and has a small error. The second term is of first order and can
+    have either sign. It makes up most of a small increase and most of the standard error, and
+    only the labels of unseen rows determine it.
 
-    Without ``labelled``, for binary logits, it is the mean of KL(p || p'): the increase to expect
-    if the uncompressed model's p were right. The model is afterwards as it was.
+    Without ``labelled``, for binary logits, the result is the mean of KL(p || p'): the expected
+    increase if the uncompressed model's p were right. The model is not changed.
 
-    ``keys``, of fields that ``result`` has by keys, are those of :func:`saec.torch.fields`: the
-    model is called with ids, each of which has the row of its key.
+    ``keys`` are the keys of :func:`saec.torch.fields` for fields that have keys in ``result``: the
+    model is called with ids, and each id gets the row of its key.
 
     Raises:
         DataError: the batches are empty, an iterator, or without labels where these are needed;
             come in another order the second time where predictions are compared; or see
-            :func:`saec.torch.loss_metrics` for labels and outputs that are refused.
+            :func:`saec.torch.loss_metrics` for invalid labels and outputs.
         MetricError: a loss or a logit is not finite.
         ModuleError: ``result`` does not fit the model.
-        OptionError: ``loss_fn`` is no function.
+        OptionError: ``loss_fn`` is not a function.
     """
     check_loss_fn(loss_fn)
     tables = named_tables(model, set(result), ranges or {})
@@ -115,7 +115,7 @@ def measure_loss_increase(
 
 
 class Comparison:
-    """What the uncompressed model does on some rows, to which compressed ones are compared."""
+    """Outputs of the uncompressed model on some rows, with which compressed models are compared."""
 
     def __init__(
         self,
@@ -142,10 +142,10 @@ class Comparison:
             check_order(batches)
 
     def explain(self, later: Mapping[str, NDArray[np.bool_]]) -> None:
-        """Tell the explained part of each increase from now on, where labels and logits allow it.
+        """Compute the explained part of each later increase, if labels and logits allow it.
 
-        ``later``: (vocab_size,) by field name, which features are more frequent in these rows than
-        in the training log; rows with them are where predictions are off.
+        ``later``: (vocab_size,) by field name, whether a feature is more frequent in these rows
+        than in the training log; predictions are wrong on average for rows with such features.
         """
         if not self._labelled or self._logits is None:
             return
@@ -179,7 +179,7 @@ class Comparison:
         return replace(found, explained=explained, explained_error=error)
 
     def _grown(self, before: _Compared, now: _Compared) -> Tensor:
-        """By how much the loss of each example grew; of a batch, if only its mean is known."""
+        """Increase of the loss of each example, or of a batch if only its mean is known."""
         if self._logits is None:
             return now.values - before.values
         if not self._labelled:
@@ -187,8 +187,8 @@ class Comparison:
         return now.log_losses() - before.log_losses()
 
     def unknown_keys(self, fields: Iterable[Field], metrics: LossMetrics) -> None:
-        """Add to every increase what keys without an id lose in ``fields``, which no batch shows:
-        to second order, from the share of such keys and the ``metrics``."""
+        """Add to every increase the loss of keys without an id in ``fields``, which no batch
+        contains: to second order, from the share of such keys and the ``metrics``."""
         shares = {own.name: own.keys.unseen_share for own in fields if own.keys is not None}
         self._unknown = {name: (share, metrics[name]) for name, share in shares.items()}
 
@@ -205,7 +205,7 @@ class Comparison:
 
     @property
     def _has_losses(self) -> bool:
-        """Whether losses are compared, whose sum depends on no order; logits otherwise."""
+        """Whether losses are compared, whose sum does not depend on the order; otherwise logits."""
         return self._labelled or self._logits is None
 
     def _outputs(self) -> Iterator[_Compared]:
@@ -275,9 +275,9 @@ def _kl(before: Tensor, after: Tensor) -> Tensor:
 
 @contextmanager
 def _holding(model: nn.Module, tables: Sequence[ModelTable], result: Compressed) -> Iterator[None]:
-    """``result`` in place of the model's tables, and in the end its own modules again."""
+    """``result`` in place of the model's tables; restores the model's modules at the end."""
     own = {m for table in tables for m in (*table.modules.values(), *table.tied.values())}
-    # Of a table that ``result`` holds uncompressed, the module stays and its rows are overwritten.
+    # Tables that ``result`` holds uncompressed keep their module; only the rows are overwritten.
     rows = [(t.weight, t.weight.detach().clone()) for t in tables if is_raw(t, result)]
     places = [
         (parent, name, child)

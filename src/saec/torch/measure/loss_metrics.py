@@ -30,7 +30,7 @@ __all__ = ["loss_metrics", "metrics_of"]
 
 logger = logging.getLogger(__name__)
 
-# Below so many examples a standard error is itself too uncertain to stop by.
+# With fewer examples a standard error is too uncertain to stop by.
 LEAST_EXAMPLES = 4096
 
 
@@ -46,48 +46,48 @@ def loss_metrics(
     unseen: Batches | None = None,
     progress: bool = True,
 ) -> LossMetrics:
-    """Measure in which directions, and how much, the rows of each field matter to the loss.
+    """Measure how changes of the rows of each field affect the loss, by direction.
 
-    The metric of a field is the Fisher information of its rows as they are looked up: the sum of
+    The metric of a field is the Fisher information of its rows in lookups: the sum of
     h h' over all lookups, divided by the number of examples, where h is the gradient of an
-    example's loss with respect to the row that it looked up. If row i moves by delta_i, the
+    example's loss with respect to the row that it looked up. If row i changes by delta_i, the
     expected log loss grows by ``sum_i (w_i / sum w) 1/2 delta_i' G delta_i``, to second order,
     with w the field's frequencies (Amari, Natural Gradient Works Efficiently in Learning, 1998).
 
-    One pass, in eval mode, without knowledge of the model: only the outputs of its embedding
-    modules are looked at. Model and random state are afterwards as they were.
+    One pass, in eval mode, for any model: only the outputs of its embedding
+    modules are used. Model and random state are restored afterwards.
 
     A feature that occurs several times in an example, in one bag or by several calls of a module,
-    counts as that many lookups; that they move together is left out. Lookups that return the row
-    at ``padding_idx`` do not count: it is stored exactly. A row that all examples of a batch look
-    up together, as of positions, gets the gradient of all of them.
+    counts as that many lookups; the correlation between them is ignored. Lookups that return the
+    row at ``padding_idx`` do not count: it is stored exactly. A row that all examples of a batch
+    look up together, such as one for positions, gets the gradient of all of them.
 
-    Where a model computes with a table itself, as a linear layer that shares its weight does or one
-    that scores all items, what all rows get of an example's gradient is added. It is estimated,
+    If a model computes with a table itself, for example in a linear layer that shares its weight
+    and scores all items, the gradient of all rows is added. It is estimated,
     without bias, from a batch's sum with random signs of its examples (Hutchinson, A Stochastic
     Estimator of the Trace, 1990).
 
     Args:
-        model: ``model(*inputs)`` gives logits, (n,) or (n, 1), or whatever ``loss_fn`` takes, a
-            tensor with one entry or row for each example. Compressed modules are not looked at.
+        model: ``model(*inputs)`` gives logits, (n,) or (n, 1), or the input of ``loss_fn``, a
+            tensor with one entry or row for each example. Compressed modules are ignored.
         batches: (inputs, labels) pairs; inputs are one argument or a tuple of arguments. Tensors,
             and mappings of them, are moved to the device of the tables. Rows of the training log
-            will do, as the labels of a click model are not used; they should be drawn from all of
-            it.
+            are suitable, because the labels of a click model are not used; sample them from the
+            whole log.
         loss_fn: None or PyTorch's unweighted binary cross-entropy, of logits or of probabilities:
-            the mean over labels as the model's own predictions expect them; the given ones may be
-            None, and otherwise are 0 or 1. PyTorch's mean squared error, of one output for each
-            example: its curvature, which depends on no label. Another ``loss_fn(outputs, labels)``,
-            the mean over a batch: gradients at the given labels.
+            the expectation over labels under the model's own predictions is used; given labels may
+            be None, and otherwise are 0 or 1. PyTorch's mean squared error, of one output for each
+            example: its curvature is used, which depends on no label. Another
+            ``loss_fn(outputs, labels)``, the mean over a batch: gradients at the given labels.
         names: the fields, by the names of :func:`saec.torch.fields`; None for all tables.
         ranges: joint tables, as for :func:`saec.torch.fields`.
-        examples: stop after so many, at the end of a batch.
-        tolerance: stop before, but not before 4096, once the standard error of each field's trace
-            is at most this share of it; for a field that was not looked up it never is.
+        examples: stop after this many, at the end of a batch.
+        tolerance: stop earlier, but not before 4096 examples, once the standard error of each
+            field's trace is at most this share of it. A field without lookups prevents this.
         unseen: labelled batches of rows that the tables have not seen, such as validation rows;
             one pass over all of them. The gradients of the loss at their rows are summed by
-            feature, which takes at most about 12 bytes for each feature seen and dimension. These
-            tell where compression costs more, or less, than the metric says: see
+            feature, which takes at most about 12 bytes for each feature seen and dimension. The
+            sums show where compression costs more, or less, than the metric predicts: see
             docs/mathematics.md.
         progress: show a progress bar.
 
@@ -96,13 +96,13 @@ def loss_metrics(
         field that no batch looks up has zeros, and a line in the log.
 
     Raises:
-        ModuleError: a table cannot be compressed (:func:`saec.torch.fields`), the model returns no
-            tensor, or its outputs do not depend on a table that was looked up.
-        DataError: no batches; a loss that is no single number; or outputs or labels that do not fit
-            the loss: labels of a log loss outside 0 to 1 or of another shape than the outputs,
+        ModuleError: a table cannot be compressed (:func:`saec.torch.fields`), the model does not
+            return a tensor, or its outputs do not depend on a table that was looked up.
+        DataError: no batches; a loss that is not a single number; or outputs or labels that do not
+            fit the loss: labels of a log loss outside 0 to 1 or of another shape than the outputs,
             and, if ``loss_fn`` is None, outputs that all lie between 0 and 1, as after a sigmoid.
         MetricError: a loss or a gradient is not finite.
-        OptionError: a number out of range, or a ``loss_fn`` that is no function.
+        OptionError: a number out of range, or a ``loss_fn`` that is not a function.
     """
     check_loss_fn(loss_fn)
     tables = named_tables(model, None if names is None else set(names), ranges or {})

@@ -16,7 +16,8 @@ from saec.errors import ArtifactError, KeysError
 from saec.format.compressed_field import CompressedField
 from saec.format.key_strings import KeyStrings
 from saec.format.keyed_layout import KeyedLayout
-from saec.format.native_lookup import LookupTable, RowRun, run_table
+from saec.format.bags import Bags, Mode, bags_of
+from saec.format.native_lookup import LookupTable, RowRun, offsets_error, run_table
 from saec.keys.hashing import hash_keys
 from saec.keys.kinds import KeyKind, check_kind
 from saec.keys.static_function import StaticFunction
@@ -174,7 +175,7 @@ class KeyedField(CompressedField):
         """
         hashes = self.hashes_of(keys)
         classes = np.empty(len(hashes), np.int32)
-        self._keyed_table.read_rows(hashes, np.empty((0, self.dim), np.float32), classes)
+        self._keyed_table.read_classes(hashes, classes)
         return classes >= 0
 
     def asked(self, ids: ArrayLike, threads: int = 0) -> tuple[LookupTable, NDArray[np.integer]]:
@@ -186,9 +187,57 @@ class KeyedField(CompressedField):
         flat = ids.reshape(-1) if isinstance(ids, np.ndarray) else ids
         rows = self.rows_of_hashes(self.hashes_of(flat), threads)
         shape = ids.shape if isinstance(ids, np.ndarray) else (len(rows),)
+        return self._table_of(rows), np.arange(len(rows)).reshape(shape)
+
+    def _table_of(self, rows: NDArray[np.float32]) -> LookupTable:
         stored = rows if len(rows) else self.axes[-1:].astype(np.float32)
-        table = run_table(len(stored), [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
-        return table, np.arange(len(rows)).reshape(shape)
+        return run_table(len(stored), [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
+
+    def asked_bags(
+        self,
+        ids: ArrayLike,
+        offsets: ArrayLike,
+        per_sample_weights: ArrayLike | None,
+        mode: Mode,
+        threads: int = 0,
+    ) -> tuple[LookupTable, Bags]:
+        """Rows of bags, in their order, and where they are; see :class:`CompressedField`.
+
+        Sums and means add up coordinates on the axes, in float32 and in the order of the keys, and multiply
+        these by the axes once for each bag. They differ from sums of rows by rounding; a bag of
+        one key is its row.
+
+        Raises:
+            KeysError: keys are of another kind than the field's, or missing.
+            IdError: an offset is out of range.
+        """
+        if mode == "max":
+            return super().asked_bags(ids, offsets, per_sample_weights, mode, threads)
+        flat = ids.reshape(-1) if isinstance(ids, np.ndarray) else ids
+        hashes = self.hashes_of(flat)
+        bags = bags_of(hashes.view(np.int64), offsets, per_sample_weights, mode, self.place)
+        assert bags.offsets is not None
+        rows = self.pooled_hashes(hashes, bags.offsets, bags.weights, mode, threads)
+        return self._table_of(rows), Bags(np.arange(len(rows)))
+
+    def pooled_hashes(
+        self,
+        hashes: NDArray[np.uint64],
+        offsets: NDArray[np.int64],
+        weights: NDArray[np.float32] | None,
+        mode: Mode,
+        threads: int = 0,
+    ) -> NDArray[np.float32]:
+        """Sums or means (bags, dim) of the rows of keys with these hashes (m,); see :meth:`pool`.
+
+        Raises:
+            IdError: an offset is out of range.
+        """
+        rows = np.empty((len(offsets), self.dim), np.float32)
+        factors = np.empty(0, np.float32) if weights is None else weights
+        if not self._keyed_table.pool_rows(hashes, offsets, factors, mode == "mean", rows, threads):
+            raise offsets_error(self.place, len(hashes))
+        return rows
 
     def decode(self) -> NDArray[np.float32]:
         """Refused: which keys there are is not stored.
@@ -204,7 +253,7 @@ class KeyedField(CompressedField):
     def rows_of_hashes(self, hashes: NDArray[np.uint64], threads: int = 0) -> NDArray[np.float32]:
         """The rows (m, dim) of keys with these hashes (m,); ``threads`` as in :meth:`lookup`."""
         rows = np.empty((len(hashes), self.dim), np.float32)
-        self._keyed_table.read_rows(hashes, rows, np.empty(0, np.int32), threads)
+        self._keyed_table.read_rows(hashes, rows, threads)
         return rows
 
     @cached_property

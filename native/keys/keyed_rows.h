@@ -285,7 +285,8 @@ class KeyedReader {
       }
     }
     look_up_words(function_, read_, asked_, count,
-                  [&](size_t i, uint64_t read) { words_[places_[i]] = string_word(read, asked_[i]); });
+                  [&](size_t i, uint64_t read) { read_words_[i] = string_word(read, asked_[i]); });
+    for (size_t i = 0; i < count; ++i) words_[places_[i]] = read_words_[i];
     return count > 0;
   }
 
@@ -296,7 +297,7 @@ class KeyedReader {
   std::vector<Run> runs_;
   Root roots_[kMostKeys];
   uint32_t keys_[kMostKeys], places_[kMostKeys];
-  uint64_t words_[kMostKeys], asked_[kMostKeys];
+  uint64_t words_[kMostKeys], asked_[kMostKeys], read_words_[kMostKeys];
 };
 
 }  // namespace saec

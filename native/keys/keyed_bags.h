@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "keys/frequent_keys.h"
 #include "keys/keyed_rows.h"
 
 namespace saec {
@@ -43,9 +44,10 @@ class KeyedBags {
   void pool(size_t first, size_t last) {
     size_t bag = first;
     const size_t end = request_.start(last);
+    FrequentKeys frequent(end - request_.start(first), rank_);
     for (size_t at = request_.start(first); at < end; at += batch_) {
       const size_t used = std::min(batch_, end - at);
-      reader_.read(request_.hashes + at, used, TakenCoordinates{rank_, coordinates_.data()});
+      read(request_.hashes + at, used, frequent);
       for (size_t i = 0; i < used; ++i) {
         while (at + i == request_.start(bag + 1)) finish(bag++);
         add(coordinates_.data() + i * rank_, request_.weights ? request_.weights[at + i] : 1.0f);
@@ -56,6 +58,14 @@ class KeyedBags {
 
  private:
   static constexpr size_t kBatchNumbers = size_t{1} << 14, kLeastBatch = 64;
+
+  // The coordinates of a batch of keys.
+  void read(const uint64_t* hashes, size_t count, FrequentKeys& frequent) {
+    float* numbers = coordinates_.data();
+    const size_t others = frequent.take(hashes, count, numbers, positions_, others_);
+    reader_.read(others_, others, TakenCoordinates{rank_, positions_, numbers});
+    for (size_t i = 0; i < others; ++i) frequent.note(others_[i], numbers + positions_[i] * rank_);
+  }
 
   void add(const float* coordinates, float weight) {
     weight_ += weight;
@@ -83,6 +93,8 @@ class KeyedBags {
   KeyedReader reader_;
   std::vector<float> coordinates_, sums_;
   float weight_ = 0;
+  uint32_t positions_[KeyedReader::kMostKeys];
+  uint64_t others_[KeyedReader::kMostKeys];
 };
 
 }  // namespace saec

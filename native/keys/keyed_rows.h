@@ -167,15 +167,16 @@ struct TakenRows {
   }
 };
 
-// Takes the coordinates themselves, (keys, rank), zeros beyond the last part.
+// Takes the coordinates themselves, `rank` of them from each key's position on, zeros beyond the last part.
 struct TakenCoordinates {
   size_t rank;
+  const uint32_t* positions;
   float* numbers;
 
-  void begin(size_t key) const { std::fill_n(numbers + key * rank, rank, 0.0f); }
+  void begin(size_t key) const { std::fill_n(numbers + positions[key] * rank, rank, 0.0f); }
 
   void add(size_t key, const float* coordinates, uint32_t axis, uint32_t axes) const {
-    float* to = numbers + key * rank + axis;
+    float* to = numbers + positions[key] * rank + axis;
     for (uint32_t a = 0; a < axes; ++a) to[a] = coordinates[a];
   }
 };

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import saec
 from saec.codecs.axes.code_lengths import code_lengths
 from saec.errors import KeysError
+from saec.format.bags import Bags
 from saec.format.key_strings import KeyStrings
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_layout import KeyedLayout, SymbolPart
@@ -284,6 +285,51 @@ def test_native_rows_are_the_documented_ones(
     assert np.array_equal(rows, [row(own) for own in asked.tolist()])
     many = np.tile(asked, 40)
     assert np.array_equal(field.rows_of_hashes(many, threads=2), np.tile(rows, (40, 1)))
+
+
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_bags_are_sums_of_rows(seed: int, windows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of frequent and rare keys, over several batches and with an empty bag at either end."""
+    if windows:
+        monkeypatch.setattr("saec.keys.windows._MANY_KEYS", 1)
+        monkeypatch.setattr("saec.keys.windows._MANY_BITS", 1)
+    field, hashes = random_field(seed)
+    rng = np.random.default_rng(seed)
+    asked = hashes[(rng.random(9000) ** 4 * len(hashes)).astype(int)]
+    asked[::7] = rng.integers(0, 1 << 64, len(asked[::7]), dtype=np.uint64)
+    monkeypatch.setattr(KeyedField, "hashes_of", lambda self, keys: keys)
+    offsets = np.concatenate([[0, 0], np.sort(rng.integers(0, 9000, 500)), [9000]])
+    rows, weights = field.lookup(asked), rng.standard_normal(9000).astype(np.float32)
+    sums = field.pool(asked, offsets)
+    assert not sums[[0, -1]].any()
+    assert_close(sums, bag_sums(rows, offsets))
+    assert_close(field.pool(asked, offsets, weights), bag_sums(rows * weights[:, None], offsets))
+    sizes = np.maximum(np.diff(offsets, append=9000), 1)[:, None]
+    assert_close(field.pool(asked, offsets, mode="mean"), bag_sums(rows, offsets) / sizes)
+    assert np.array_equal(
+        field.pool(asked, offsets, threads=2), field.pool(asked, offsets, threads=1)
+    )
+    assert np.array_equal(field.pool(asked[offsets[9] :], offsets[9:] - offsets[9]), sums[9:])
+    for mode in ("sum", "mean", "max"):
+        assert np.array_equal(field.pool(asked, np.arange(9000), mode=mode), rows)
+    scalar = field._rows.pooled(asked, Bags(asked.view(np.int64), offsets), isa="scalar")
+    assert np.array_equal(scalar, sums)
+
+
+def bag_sums(rows: NDArray[np.float32], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.array([bag.sum(axis=0) for bag in np.split(rows.astype(np.float64), offsets[1:])])
+
+
+def assert_close(found: NDArray[np.float32], wanted: NDArray[np.float64]) -> None:
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("offsets", [[1, 2], [0, 3, 2], [0, 5], [-1, 2]])
+def test_bad_offsets_are_refused(offsets: list[int]) -> None:
+    field = four_keys(np.arange(4), [0, 1, 1, 0])
+    with pytest.raises(saec.IdError, match="'f': offsets must ascend from 0 to at most 4"):
+        field.pool(np.arange(4), offsets)
 
 
 KEYS = np.arange(6)

@@ -1,12 +1,13 @@
 // Tables that are asked by the hashes of keys; see bindings.h.
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "bind/bindings.h"
-#include "keys/keyed_rows.h"
+#include "keys/keyed_bags.h"
 
 namespace {
 
@@ -17,6 +18,12 @@ struct BoundKeyed {
   saec::KeyedTable table;
   BoundFunction function;
 };
+
+saec::ReadStrings known_read_strings(const std::string& isa) {
+  const saec::ReadStrings read = saec::choose_read_strings(isa.c_str());
+  if (!read) throw std::invalid_argument("this processor has no instruction set " + isa);
+  return read;
+}
 
 uint32_t number(int64_t given, int64_t limit) {
   expect(0 <= given && given < limit, "a number of a part is out of range");
@@ -67,25 +74,71 @@ BoundKeyed* keyed_table(const BoundFunction& function, Matrix<int64_t> parts,
   return bound.release();
 }
 
-// rows: OUT (keys, dim), or (0, dim) if nobody asks; classes: OUT -1 for unknown keys, or of no length.
-void read_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, OutMatrix<float> rows,
-               OutVector<int32_t> classes, int threads, const std::string& isa) {
+// Calls work(reader, first, last) for shares of the keys.
+template <typename Work>
+void for_shares_of(const BoundKeyed& bound, size_t count, int threads, const std::string& isa,
+                   const Work& work) {
+  const saec::ReadStrings read = known_read_strings(isa);
+  const WithoutGil released;
+  saec::for_shares(count, used_threads(threads, 1 + count / kKeysPerThread), [&](size_t first, size_t last) {
+    saec::KeyedReader reader(bound.table, bound.function.function, read);
+    work(reader, first, last);
+  });
+}
+
+// rows: OUT (keys, dim).
+void read_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, OutMatrix<float> rows, int threads,
+               const std::string& isa) {
   const size_t count = hashes.shape(0), dim = bound.table.dim;
   expect(rows.shape(1) == dim, "rows have another width");
-  expect(rows.shape(0) == count || rows.shape(0) == 0, "hashes and rows differ in length");
-  expect(classes.shape(0) == count || classes.shape(0) == 0, "hashes and classes differ in length");
-  const saec::ReadStrings read = saec::choose_read_strings(isa.c_str());
-  if (!read) throw std::invalid_argument("this processor has no instruction set " + isa);
+  expect(rows.shape(0) == count, "hashes and rows differ in length");
   const uint64_t* from = hashes.data();
-  float* to = rows.shape(0) ? rows.data() : nullptr;
-  int32_t* found = classes.shape(0) ? classes.data() : nullptr;
+  float* to = rows.data();
+  for_shares_of(bound, count, threads, isa, [&](saec::KeyedReader& reader, size_t first, size_t last) {
+    for (constexpr size_t kMost = saec::KeyedReader::kMostKeys; first < last; first += kMost)
+      reader.read(from + first, std::min(kMost, last - first),
+                  saec::TakenRows{bound.table, to + first * dim});
+  });
+}
+
+// classes: OUT of each key, -1 if it is unknown.
+void read_classes(const BoundKeyed& bound, Vector<uint64_t> hashes, OutVector<int32_t> classes, int threads,
+                  const std::string& isa) {
+  const size_t count = hashes.shape(0);
+  expect(classes.shape(0) == count, "hashes and classes differ in length");
+  const uint64_t* from = hashes.data();
+  int32_t* to = classes.data();
+  for_shares_of(bound, count, threads, isa, [&](saec::KeyedReader& reader, size_t first, size_t last) {
+    reader.classes(from + first, last - first, to + first);
+  });
+}
+
+bool ascend(const Vector<int64_t>& offsets, size_t keys) {
+  int64_t least = 0;
+  for (size_t bag = 0; bag < offsets.shape(0); ++bag) {
+    const int64_t offset = offsets.data()[bag];
+    if (offset < least || (bag == 0 && offset > 0)) return false;
+    least = offset;
+  }
+  return static_cast<uint64_t>(least) <= keys;
+}
+
+// weights: of keys, or of no length; rows: OUT (bags, dim). False if offsets do not ascend from 0 to at most
+// the number of keys.
+bool pool_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, Vector<int64_t> offsets,
+               Vector<float> weights, bool mean, OutMatrix<float> rows, int threads, const std::string& isa) {
+  const size_t count = hashes.shape(0), bags = offsets.shape(0);
+  expect(rows.shape(0) == bags && rows.shape(1) == bound.table.dim, "rows have another shape");
+  expect(weights.shape(0) == count || weights.shape(0) == 0, "hashes and weights differ in length");
+  if (!ascend(offsets, count) || (bags == 0 && count > 0)) return false;
+  const saec::KeyedRequest request{hashes.data(), count, offsets.data(), bags,
+                                   weights.shape(0) ? weights.data() : nullptr, mean, rows.data()};
+  const saec::ReadStrings read = known_read_strings(isa);
   const WithoutGil released;
-  saec::for_shares(count, used_threads(threads, 1 + count / kKeysPerThread),
-                   [&](size_t first, size_t last) {
-                     saec::KeyedReader reader(bound.table, bound.function.function, read);
-                     reader.run(from + first, last - first, to ? to + first * dim : nullptr,
-                                found ? found + first : nullptr);
-                   });
+  saec::for_shares(bags, used_threads(threads, 1 + count / kKeysPerThread), [&](size_t first, size_t last) {
+    saec::KeyedBags(bound.table, bound.function.function, read, request).pool(first, last);
+  });
+  return true;
 }
 
 }  // namespace
@@ -93,7 +146,12 @@ void read_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, OutMatrix<float
 void bind_keyed(nb::module_& module) {
   nb::class_<BoundKeyed>(module, "KeyedTable")
       .def("read_rows", &read_rows, nb::arg("hashes"), nb::arg("rows").noconvert(),
-           nb::arg("classes").noconvert(), nb::arg("threads") = 0, nb::arg("isa") = "auto");
+           nb::arg("threads") = 0, nb::arg("isa") = "auto")
+      .def("read_classes", &read_classes, nb::arg("hashes"), nb::arg("classes").noconvert(),
+           nb::arg("threads") = 0, nb::arg("isa") = "auto")
+      .def("pool_rows", &pool_rows, nb::arg("hashes"), nb::arg("offsets").noconvert(),
+           nb::arg("weights").noconvert(), nb::arg("mean"), nb::arg("rows").noconvert(),
+           nb::arg("threads") = 0, nb::arg("isa") = "auto");
   module.def("keyed_table", &keyed_table, nb::arg("function"), nb::arg("parts"),
              nb::arg("lengths"), nb::arg("values"), nb::arg("axes"),
              nb::rv_policy::take_ownership);

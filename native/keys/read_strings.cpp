@@ -1,5 +1,7 @@
 #include "keys/read_strings.h"
 
+#include "system/simd.h"
+
 namespace saec {
 namespace {
 
@@ -11,6 +13,7 @@ void read_strings(const StaticFunction& function, const uint64_t* hashes, const 
 }  // namespace
 
 ReadStrings choose_read_strings(const char* name) {
+  name = wanted_simd(name);
   const bool any = std::strcmp(name, "auto") == 0;
 #if defined(__x86_64__)
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
@@ -18,7 +21,8 @@ ReadStrings choose_read_strings(const char* name) {
   if ((any || std::strcmp(name, "avx512") == 0) && avx512 && kReadStringsAvx512)
     return kReadStringsAvx512;
 #endif
-  return any || std::strcmp(name, "scalar") == 0 ? &read_strings : nullptr;
+  const bool plain = std::strcmp(name, "scalar") == 0 || std::strcmp(name, "avx2") == 0;
+  return any || plain ? &read_strings : nullptr;
 }
 
 }  // namespace saec

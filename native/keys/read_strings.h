@@ -10,7 +10,7 @@ namespace saec {
 using ReadStrings = void (*)(const StaticFunction& function, const uint64_t* hashes,
                              const uint64_t* starts, size_t count, FunctionString* strings);
 
-// name is "auto", "scalar" or "avx512"; null if the processor cannot run it.
+// name is "auto", "scalar", "avx2" (the same code as "scalar") or "avx512"; null if the processor cannot run it.
 ReadStrings choose_read_strings(const char* name);
 
 // Null where not compiled for this processor.

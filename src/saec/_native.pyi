@@ -205,10 +205,26 @@ class KeyedTable:
         self,
         hashes: NDArray[uint64],
         rows: NDArray[float32],
+        threads: int = 0,
+        isa: str = "auto",
+    ) -> None: ...
+    def read_classes(
+        self,
+        hashes: NDArray[uint64],
         classes: NDArray[int32],
         threads: int = 0,
         isa: str = "auto",
     ) -> None: ...
+    def pool_rows(
+        self,
+        hashes: NDArray[uint64],
+        offsets: NDArray[int64],
+        weights: NDArray[float32],
+        mean: bool,
+        rows: NDArray[float32],
+        threads: int = 0,
+        isa: str = "auto",
+    ) -> bool: ...
 
 def keyed_table(
     function: FunctionTable,

@@ -166,6 +166,24 @@ def test_plain_operations_give_the_same_bits(field: KeyedField, asked: Tensor) -
     assert np.array_equal(plain.rows(many).numpy(), field.lookup(many.numpy()))
 
 
+@pytest.mark.parametrize("bucket_keys", [1 << 16, 1 << 8])
+def test_plain_operations_read_windows(
+    bucket_keys: int, keys: NDArray[np.int64], asked: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one bucket and in several."""
+    for limit, value in (("_MANY_KEYS", 1), ("_MANY_BITS", 1), ("_LEAST_KEYS", bucket_keys)):
+        monkeypatch.setattr(f"saec.keys.windows.{limit}", value)
+    monkeypatch.setattr("saec.keys.windows._BUCKET_BITS", 1 << 12)
+    field, flat = field_of(keys), asked.reshape(-1)
+    _, buckets, *_, spread = field.function.description
+    assert spread > 0
+    assert (buckets > 1) == (bucket_keys < ROWS)
+    plain = PlainKeys(field, torch.device("cpu"))
+    known = torch.from_numpy(keys)
+    assert np.array_equal(plain.rows(flat).numpy(), field.lookup(flat.numpy()))
+    assert np.array_equal(plain.rows(known).numpy(), field.lookup(keys))
+
+
 def test_fields_that_store_nothing_by_plain_operations() -> None:
     own = saec.Field("user", np.ones((9, 2), np.float32), np.ones(9), keys=np.arange(9))
     field = saec.compress([own], saec.MaxBytes(700), progress=False)["user"]

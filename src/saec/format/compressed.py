@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 import saec.artifact as artifact
 from saec.errors import ArtifactError, FieldError, did_you_mean
-from saec.format.bags import Bags, Mode, bags_of
+from saec.format.bags import Bags, Mode
 from saec.format.compressed_field import SIZE_HEADING, CompressedField, size_cells
 from saec.format.model_size import ModelSize
 from saec.format.native_lookup import LookupTable, gather, output_dtype
@@ -165,9 +165,7 @@ class Compressed(Mapping[str, CompressedField]):
         bags = {}
         for name, some in ids.items():
             field = self._known(name)
-            table, whole = field.asked(some, threads)
-            own = bags_of(whole, offsets[name], weights.get(name), mode, field.place)
-            bags[name] = table, own
+            bags[name] = field.asked_bags(some, offsets[name], weights.get(name), mode, threads)
         return self._gathered(bags, dtype, threads)
 
     def _known(self, name: str) -> CompressedField:

@@ -221,8 +221,7 @@ class CompressedField(ABC):
             ValueError: weights with a mode other than sum, or of another length.
             ArtifactError: the file is damaged.
         """
-        table, whole = self.asked(ids, threads)
-        bags = bags_of(whole, offsets, per_sample_weights, mode, self.place)
+        table, bags = self.asked_bags(ids, offsets, per_sample_weights, mode, threads)
         return self._gathered(table, bags, dtype, threads)
 
     def asked(self, ids: ArrayLike, threads: int = 0) -> tuple[LookupTable, NDArray[np.integer]]:
@@ -233,6 +232,18 @@ class CompressedField(ABC):
             IdError: ids are not integers; for a field with keys, KeysError.
         """
         return self.lookup_table, whole_ids(ids, self.place)
+
+    def asked_bags(
+        self,
+        ids: ArrayLike,
+        offsets: ArrayLike,
+        per_sample_weights: ArrayLike | None,
+        mode: Mode,
+        threads: int = 0,
+    ) -> tuple[LookupTable, Bags]:
+        """As :meth:`asked`, for bags; arguments and errors are those of :meth:`pool`."""
+        table, whole = self.asked(ids, threads)
+        return table, bags_of(whole, offsets, per_sample_weights, mode, self.place)
 
     def _gathered(
         self, table: LookupTable, bags: Bags, dtype: DTypeLike, threads: int

@@ -9,14 +9,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-import saec._native as _native
 import saec.artifact as artifact
-from saec._native import KeyedTable
 from saec.errors import ArtifactError, KeysError
+from saec.format.bags import Bags, Mode, bags_of
 from saec.format.compressed_field import CompressedField
 from saec.format.key_strings import KeyStrings
 from saec.format.keyed_layout import KeyedLayout
-from saec.format.native_lookup import LookupTable, RowRun, run_table
+from saec.format.keyed_rows import KeyedRows
+from saec.format.native_lookup import LookupTable, RowRun, offsets_error, run_table
 from saec.keys.hashing import hash_keys
 from saec.keys.kinds import KeyKind, check_kind
 from saec.keys.static_function import StaticFunction
@@ -173,9 +173,7 @@ class KeyedField(CompressedField):
             KeysError: keys are of another kind than the field's, or missing.
         """
         hashes = self.hashes_of(keys)
-        classes = np.empty(len(hashes), np.int32)
-        self._keyed_table.read_rows(hashes, np.empty((0, self.dim), np.float32), classes)
-        return classes >= 0
+        return self._rows.classes(hashes) >= 0
 
     def asked(self, ids: ArrayLike, threads: int = 0) -> tuple[LookupTable, NDArray[np.integer]]:
         """The rows of keys, in their order, and where they are; see :class:`CompressedField`.
@@ -186,9 +184,39 @@ class KeyedField(CompressedField):
         flat = ids.reshape(-1) if isinstance(ids, np.ndarray) else ids
         rows = self.rows_of_hashes(self.hashes_of(flat), threads)
         shape = ids.shape if isinstance(ids, np.ndarray) else (len(rows),)
+        return self._table_of(rows), np.arange(len(rows)).reshape(shape)
+
+    def _table_of(self, rows: NDArray[np.float32]) -> LookupTable:
         stored = rows if len(rows) else self.axes[-1:].astype(np.float32)
-        table = run_table(len(stored), [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
-        return table, np.arange(len(rows)).reshape(shape)
+        return run_table(len(stored), [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
+
+    def asked_bags(
+        self,
+        ids: ArrayLike,
+        offsets: ArrayLike,
+        per_sample_weights: ArrayLike | None,
+        mode: Mode,
+        threads: int = 0,
+    ) -> tuple[LookupTable, Bags]:
+        """Rows of bags, in their order, and where they are; see :class:`CompressedField`.
+
+        Sums and means add up coordinates on the axes, in float32 and in the order of the keys, and
+        multiply them by the axes once for each bag. They differ from sums of rows by rounding; a
+        bag of one key is its row.
+
+        Raises:
+            KeysError: keys are of another kind than the field's, or missing.
+            IdError: an offset is out of range.
+        """
+        if mode == "max":
+            return super().asked_bags(ids, offsets, per_sample_weights, mode, threads)
+        flat = ids.reshape(-1) if isinstance(ids, np.ndarray) else ids
+        hashes = self.hashes_of(flat)
+        bags = bags_of(hashes.view(np.int64), offsets, per_sample_weights, mode, self.place)
+        rows = self._rows.pooled(hashes, bags, threads)
+        if rows is None:
+            raise offsets_error(self.place, len(hashes))
+        return self._table_of(rows), Bags(np.arange(len(rows)))
 
     def decode(self) -> NDArray[np.float32]:
         """Refused: which keys there are is not stored.
@@ -203,28 +231,13 @@ class KeyedField(CompressedField):
 
     def rows_of_hashes(self, hashes: NDArray[np.uint64], threads: int = 0) -> NDArray[np.float32]:
         """The rows (m, dim) of keys with these hashes (m,); ``threads`` as in :meth:`lookup`."""
-        rows = np.empty((len(hashes), self.dim), np.float32)
-        self._keyed_table.read_rows(hashes, rows, np.empty(0, np.int32), threads)
-        return rows
+        return self._rows.rows(hashes, threads)
 
     @cached_property
-    def _keyed_table(self) -> KeyedTable:
+    def _rows(self) -> KeyedRows:
         """What the native core reads strings and rows from."""
-        parts, lengths, values = [], [np.zeros(0, np.uint8)], [np.zeros(0, np.float32)]
-        plans = self.strings.plans if self.layout.classes else ()
-        for number, (own, plan) in enumerate(zip(self.layout.classes, plans, strict=True)):
-            strings = [string for string, members in enumerate(plan) for _ in members]
-            for place, (part, string) in enumerate(zip(own, strings, strict=True)):
-                at = self.layout.first_parts[number] + place
-                parts.append([number, part.symbols, part.axes, string])
-                lengths.append(self.layout.part_lengths(at, part, self.lengths))
-                values.append(self.layout.part_values(at, part, self.values).reshape(-1))
-        return _native.keyed_table(
-            self.function.table,
-            np.array(parts, np.int64).reshape(-1, 4),
-            np.concatenate(lengths),
-            np.concatenate(values),
-            self.axes.astype(np.float32),
+        return KeyedRows(
+            self.layout, self.strings, self.lengths, self.values, self.axes, self.function
         )
 
     def hashes_of(self, keys: ArrayLike) -> NDArray[np.uint64]:

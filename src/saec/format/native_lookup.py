@@ -31,6 +31,7 @@ __all__ = [
     "PoolRequest",
     "RowRun",
     "gather",
+    "offsets_error",
     "pool_request",
     "run_table",
     "tier_table",
@@ -244,11 +245,16 @@ def fail(failure: tuple[int, int, int], ids: Any, table: LookupTable, place: str
     """
     fault, position = _FAULTS[failure[0]], failure[2]
     if fault == "offset":
-        raise IdError(f"{place}: offsets must ascend from 0 to at most {len(ids)}")
+        raise offsets_error(place, len(ids))
     row = int(ids[position])
     if fault == "id":
         raise IdError(f"{place}: id {row} at position {position} is outside [0, {table.rows})")
     raise ArtifactError(f"{place}: row {row} has a code beyond the {table.stored_rows} centroids")
+
+
+def offsets_error(place: str, count: int) -> IdError:
+    """That offsets of bags do not fit ``count`` ids or keys."""
+    return IdError(f"{place}: offsets must ascend from 0 to at most {count}")
 
 
 def output_dtype(dtype: DTypeLike) -> np.dtype[Any]:

@@ -2,11 +2,13 @@
 
     python benchmarks/onnx_model.py --json onnx_model.json
     python benchmarks/onnx_model.py --task globo --path globo.parquet --ratios 100 300
+    python benchmarks/onnx_model.py --task globo --path globo.parquet --ratios 100 --scattered
 
 The model is trained first and exported, and its tables are compressed by axes to --ratios. Each
 result is put into the ONNX file twice, with whole and with packed codes (docs/onnx.md). "plain" is
 the exported model with the tables as they were learned. Scores of the rewritten models are compared
-with those of the exported one with the decoded rows in its tables.
+with those of the exported one with the decoded rows in its tables. With --scattered the rows of
+each table are in a random order, for all models alike.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -26,6 +28,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from scattered_ids import moved
 from timing import interleave, medians
 
 import saec
@@ -36,6 +39,7 @@ from saec.reference.experiment import write_json
 from saec.reference.machine import machine
 from saec.reference.trial import Trial
 from saec.sources.onnx_graph import embedding_tables
+from saec.tables.field import Field
 
 # Calls in a row that make one timing, by examples per call.
 CALLS = {1: 300, 128: 50, 4096: 4}
@@ -61,6 +65,20 @@ def export(model: torch.nn.Module, ids: NDArray[np.int64], path: Path, exporter:
             verbose=False,
             **axes,
         )
+
+
+def scattered(
+    model: torch.nn.Module, ids: NDArray[np.int64], tables: Sequence[Field]
+) -> tuple[NDArray[np.int64], list[Field]]:
+    """Put the rows of the model's tables into a random order; the new ids and tables."""
+    rng = np.random.default_rng(0)
+    places = {table.name: rng.permutation(table.vocab_size) for table in tables}
+    own = moved(tables, places)
+    with torch.no_grad():
+        for table in own:
+            model.get_submodule(table.name).weight.copy_(torch.from_numpy(table.weights))
+    columns = zip(places.values(), ids.T, strict=True)
+    return np.stack([np.argsort(place)[column] for place, column in columns], axis=1), own
 
 
 def with_decoded_rows(plain: Path, result: saec.Compressed, out: Path) -> None:
@@ -160,6 +178,7 @@ def main() -> None:
     parser.add_argument("--task", default="simulated")
     parser.add_argument("--path")
     parser.add_argument("--ratios", type=float, nargs="+", default=[100.0, 300.0])
+    parser.add_argument("--scattered", action="store_true", help="ids in no order of frequency")
     parser.add_argument("--exporter", choices=EXPORTERS, default="dynamo")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=9)
@@ -168,7 +187,9 @@ def main() -> None:
     trial = Trial.start(load(options.task, options.path, 0), "deepfm", 16, 0, False)
     metrics, _ = trial.metrics
     test = trial.log.rows("test")
-    ids = trial.log.ids[test].astype(np.int64)
+    ids, tables = trial.log.ids[test].astype(np.int64), trial.tables()
+    if options.scattered:
+        ids, tables = scattered(trial.model, ids, tables)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plain = folder / "plain.onnx"
@@ -184,7 +205,7 @@ def main() -> None:
         print(facts[0], flush=True)
         for ratio in options.ratios:
             budget = saec.Ratio(ratio)
-            result = saec.compress(trial.tables(), budget, metrics=metrics, progress=False)
+            result = saec.compress(tables, budget, metrics=metrics, progress=False)
             paths, found = rewritten(folder, result, ids, labels)
             models |= paths
             facts += found

@@ -36,6 +36,10 @@ help:
 # holds its own copy of the libraries: about 1 GB.
 WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 3 ? cores + 1 : 4)))
 
+# Without Python's caches, each process that a test starts would compile the package again, and each
+# worker all tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 

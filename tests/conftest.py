@@ -8,6 +8,11 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before NumPy and PyTorch are imported, which read it then. Threads of several workers would
+    # wait for one another's cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -15,11 +20,6 @@ from hypothesis import settings
 # Machines differ in speed; a slow example is no failure. `make fuzz` tries far more examples.
 settings.register_profile("saec", deadline=None, max_examples=60)
 settings.load_profile("saec")
-
-
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # PyTorch is imported later. Threads of several workers would wait for one another's cores.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @contextmanager

@@ -61,7 +61,7 @@ WEIGHTS: dict[str, NDArray[np.generic]] = {
     "one row": table(1, 16),
     "two rows": table(2, 16),
     "dim 1": table(900, 1),
-    "dim 512": table(150, 512),
+    "dim 512": table(80, 512),
     "not contiguous": table(1200, 24)[::2, 1::3],
     "columns first": np.asfortranarray(table(700, 8)),
     "few distinct rows": np.repeat(table(5, 16), 200, axis=0),

@@ -329,7 +329,7 @@ from saec.tables.loss_metric import Metric
 from saec.streaming.map_reduce import silent
 from saec.streaming.scratch import IN_MEMORY
 
-for rows, dim in ((5000, 16), (80, 200)):
+for rows, dim in ((3000, 16), (80, 120)):
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((rows, dim)) * np.linspace(1, 0.1, dim)
     field = Field("f", weights.astype(np.float32), rng.permutation(1e4 / np.arange(1, rows + 1)))

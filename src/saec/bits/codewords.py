@@ -1,6 +1,6 @@
-"""Prefix codes of symbols that are stored as nothing but the length of each codeword.
+"""Prefix codes that are stored only as the length of each symbol's codeword.
 
-Codewords are canonical: sorted by length, then by symbol, they are consecutive numbers. Where they
+Codewords are canonical: sorted by length, then by symbol, they are consecutive numbers. If they
 leave a part of the code space unused, strings of bits in that part belong to no symbol.
 """
 

@@ -1,8 +1,8 @@
-"""Where codes start among rows that stand in their order: an ascending list in about two bits each.
+"""The first rows of codes among rows sorted by codes: an ascending list in about two bits each.
 
-Elias and Fano's way (Elias, Efficient storage and retrieval by content and address of static files,
-Journal of the ACM 21, 1974): of every number the low bits as they are, and of the rest how much it
-grows from one number to the next, in unary.
+Elias-Fano coding (Elias, Efficient storage and retrieval by content and address of static files,
+Journal of the ACM 21, 1974): the low bits of every number are stored directly, and the differences
+of the high bits in unary.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["pack_starts", "starts_bytes", "unpack_starts"]
 
 
 def starts_bytes(count: int, rows: int) -> int:
-    """Bytes that :func:`pack_starts` takes."""
+    """Bytes of the result of :func:`pack_starts`."""
     return _low_bytes(count, rows) + _high_bytes(count, rows)
 
 
@@ -36,15 +36,15 @@ def pack_starts(starts: NDArray[np.int64], rows: int) -> NDArray[np.uint8]:
 
 
 def unpack_starts(data: NDArray[np.uint8], count: int, rows: int) -> NDArray[np.int64]:
-    """What was stored, (count,) int64.
+    """Return the stored starts, (count,) int64.
 
     Args:
         data: ``starts_bytes(count, rows)`` bytes.
         count: number of starts, at least one.
-        rows: that they lie among.
+        rows: number of rows; starts are at most this.
 
     Raises:
-        ArtifactError: these are no numbers that ascend from 0 to ``rows`` at most.
+        ArtifactError: the starts do not ascend from 0 to at most ``rows``.
     """
     low, low_bytes = _low_bits(count, rows), _low_bytes(count, rows)
     ones = np.flatnonzero(np.unpackbits(data[low_bytes:], bitorder="little"))
@@ -60,7 +60,7 @@ def unpack_starts(data: NDArray[np.uint8], count: int, rows: int) -> NDArray[np.
 
 
 def _low_bits(count: int, rows: int) -> int:
-    """As many as make the other bits cost two or three for each number."""
+    """Number of low bits for which the high bits take two or three bits for each number."""
     return max((rows // count).bit_length() - 1, 0)
 
 

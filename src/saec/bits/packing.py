@@ -15,7 +15,7 @@ __all__ = ["PackedCodes", "PackedRows", "bits_for", "check_ids", "packed_bytes",
 
 
 def bits_for(clusters: int) -> int:
-    """Width in bits of codes that tell ``clusters`` clusters apart; at least 1."""
+    """Width in bits of codes that distinguish ``clusters`` clusters; at least 1."""
     return max(1, (clusters - 1).bit_length())
 
 
@@ -27,9 +27,9 @@ def packed_bytes(count: int, row_bits: int) -> int:
 def whole_ids(
     ids: ArrayLike, place: str, beyond: str = "is too large for any table"
 ) -> NDArray[np.integer]:
-    """``ids`` as contiguous int32 or int64; raises IdError if they are no integers.
+    """``ids`` as contiguous int32 or int64; raises IdError if they are not integers.
 
-    ``beyond`` is what an error says of an id that int64 cannot hold.
+    ``beyond`` is the end of the error message for an id beyond int64.
     """
     check_plain(ids, f"{place}: ids", IdError)
     array = np.asarray(ids)
@@ -40,7 +40,7 @@ def whole_ids(
     if array.dtype == np.uint64 and int(array.max()) >= 2**63:
         raise IdError(f"{place}: id {int(array.max())} {beyond}")
     wide = array.dtype != np.int32
-    # Not ascontiguousarray: it gives a shape to a single id, and leaves odd addresses as they are.
+    # Not ascontiguousarray: it adds a dimension to a single id, and keeps unaligned addresses.
     return np.require(array, np.int64 if wide else np.int32, ["C", "A"])
 
 
@@ -48,7 +48,7 @@ def check_ids(ids: ArrayLike, vocab_size: int, place: str) -> NDArray[np.int64]:
     """Return ``ids`` as contiguous int64 after checking that each lies in [0, vocab_size).
 
     Raises:
-        IdError: an id is outside, or no integer; names the id, the limit and ``place``.
+        IdError: an id is outside, or not an integer; names the id, the limit and ``place``.
     """
     array = whole_ids(ids, place, f"is outside [0, {vocab_size})").astype(np.int64, copy=False)
     flat = array.reshape(-1)
@@ -64,9 +64,9 @@ def check_ids(ids: ArrayLike, vocab_size: int, place: str) -> NDArray[np.int64]:
 class PackedRows:
     """``count`` rows of codes in ``data`` from ``first_byte`` on.
 
-    A row is its parts' codes one after the other, ``widths[j]`` bits for part j; a part of no bits
-    has code 0 everywhere. Seven bytes that do not matter follow the last row, so a buffer may hold
-    rows of several widths back to back, with seven bytes at its very end.
+    A row is its parts' codes one after the other, ``widths[j]`` bits for part j; a part without
+    bits has code 0 everywhere. Seven arbitrary bytes follow the last row, so a buffer may hold
+    consecutive rows of several widths, with seven bytes at its very end.
 
     Args:
         data: (bytes,) uint8, at least ``first_byte + packed_bytes(count, sum(widths))``.

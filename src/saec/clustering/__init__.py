@@ -1,1 +1,1 @@
-"""Weighted k-means over points that may live anywhere."""
+"""Weighted k-means over points in memory, in files or on other machines."""

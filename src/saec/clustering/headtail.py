@@ -1,7 +1,7 @@
 """The head of a vocabulary: the frequent features from which clusters are learned.
 
-"Fast clustering" of the paper: interactions have heavy tails, so a few frequent features carry most
-of what the training log says, and the many rare ones are only assigned to the clusters found.
+"Fast clustering" of the paper: interactions have heavy tails, so a few frequent features account
+for most of the training log, and the many rare ones are only assigned to the clusters found.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ __all__ = ["HeadPoints", "head_size", "ranked"]
 
 
 def head_size(census: Census, share: float, at_least: int) -> int:
-    """Rows of the smallest head.
+    """Number of rows of the smallest head.
 
     Args:
         census: of the field.
         share: of all occurrences that the head must cover, 0..1.
-        at_least: rows that the head must hold, if there are as many with any occurrences.
+        at_least: rows that the head must hold, if that many have any occurrences.
     """
     if share >= 1:
         return census.seen
     covered = np.cumsum(census.values * census.counts)
-    # The first prefix that reaches the share; rounding of the sums must not push it past all.
+    # The first prefix that reaches the share; rounding of the sums must not push it past all rows.
     goal = share * covered[-1] * (1 - 1e-12)
     place = int(np.searchsorted(covered, goal))
     before = float(covered[place - 1]) if place else 0.0
@@ -46,7 +46,7 @@ def head_size(census: Census, share: float, at_least: int) -> int:
 
 
 def ranked(field: Field, *cuts: int) -> Placing:
-    """Rows by frequency, cut at these ranks; of equally frequent ones the lower id comes first."""
+    """Rows by frequency, cut at these ranks; of equally frequent rows the lower id comes first."""
     inner = sorted({cut for cut in cuts if 0 < cut < field.vocab_size})
     bounds = np.array([0, *inner, field.vocab_size], dtype=np.int64)
     if field.census.descending:
@@ -55,16 +55,17 @@ def ranked(field: Field, *cuts: int) -> Placing:
 
 
 class HeadPoints:
-    """The head of a field as points, kept where the parts of the field are.
+    """The head of a field as points, which stay where the parts of the field are.
 
     Args:
-        field: whose most frequent rows these are.
+        field: the field whose most frequent rows these are.
         size: rows of the head.
         weighting: rows count as frequency ** weighting.
-        row_map: takes rows to points.
+        row_map: maps rows to points.
         radius_share: see :class:`~saec.clustering.points.ArrayPoints`.
-        groups: likewise; a step looks into a quarter of them, since the next one looks again.
-        space: how much of it may be held.
+        groups: likewise; a step searches only a quarter of them, because the next step searches
+            again.
+        space: limits the memory for rows of the head.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class HeadPoints:
         return step
 
     def used(self, centroids: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Those of ``centroids`` that are the nearest of any row, ascending."""
+        """Those of ``centroids`` that are the nearest of at least one row, ascending."""
         used = self._held.run(_UsedOf(self._search(centroids, self._groups)), _either)
         return np.flatnonzero(used)
 
@@ -112,7 +113,8 @@ class HeadPoints:
 
 @dataclass(frozen=True, eq=False)
 class _TakeHead:
-    """A task: the part's rows of the head as points, their weights, and the place of the first."""
+    """A task: the part's rows of the head as points, their weights, and the position of the
+    first."""
 
     placing: Placing
     weighting: float
@@ -124,7 +126,8 @@ class _TakeHead:
             if group.stratum == 0:
                 rows = part.weights()[group.rows]
                 frequencies = part.frequencies()[group.rows]
-                # As shares of the largest, or a power of them might leave the range of numbers.
+                # As shares of the largest, because a power of them might leave the range of
+                # numbers.
                 shares = frequencies / self.most
                 weights = np.ascontiguousarray(shares**self.weighting)
                 points = self.row_map(rows, frequencies)
@@ -135,7 +138,7 @@ class _TakeHead:
 
 @dataclass(frozen=True, eq=False)
 class _Pick:
-    """A task on held rows: those at ``chosen`` (m,) places of the head, ascending."""
+    """A task on held rows: those at positions ``chosen`` (m,) of the head, ascending."""
 
     chosen: NDArray[np.int64]
 
@@ -148,7 +151,7 @@ class _Pick:
 
 @dataclass(frozen=True, eq=False)
 class _StepOf:
-    """A task on held rows: a step of k-means; None where there are no rows."""
+    """A task on held rows: a step of k-means; None without rows."""
 
     search: Search
 
@@ -163,7 +166,7 @@ class _StepOf:
 
 @dataclass(frozen=True, eq=False)
 class _UsedOf:
-    """A task on held rows: which centroids are the nearest of any."""
+    """A task on held rows: the centroids that are the nearest of at least one row."""
 
     search: Search
 

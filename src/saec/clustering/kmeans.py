@@ -1,4 +1,4 @@
-"""Weighted k-means over any points: where it starts, and Lloyd's algorithm."""
+"""Weighted k-means over any points: initial centroids, and Lloyd's algorithm."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = [
 
 Seeding = Literal["k-means++", "random"]
 
-# Seeds are drawn from a sample of this many rows per cluster: enough to choose among.
+# Seeds are drawn from a sample of this many rows per cluster.
 _ROWS_PER_SEED = 16
 _LEAST_ROWS = 4096
-_ROWS_PER_EMPTY = 8  # looked at to find a place for a cluster without rows
+_ROWS_PER_EMPTY = 8  # rows that are searched for a new position of a cluster without rows
 _ONE_BY_ONE = 32
-_GROUPS = 4  # of centroids that a row looks into: it need not know its distance exactly
+_GROUPS = 4  # groups of centroids that a row searches; exact distances are not needed
 
 
 def seed_centroids(
@@ -48,7 +48,7 @@ def seed_centroids(
         seeds = draw(rows, weights, clusters, rng)
         if len(seeds) == clusters or len(rows) == points.count:
             return seeds
-        size *= 8  # many equal rows: look at more of them
+        size *= 8  # many rows are equal: sample more of them
 
 
 def draw_distant(
@@ -59,9 +59,10 @@ def draw_distant(
 ) -> NDArray[np.float32]:
     """Draw up to ``count`` different ``rows`` by weight x squared distance to those drawn before.
 
-    The first :data:`_ONE_BY_ONE` are exactly k-means++. After that as many are drawn at once as
-    there are already, all by their distances to those (the idea of k-means||, Bahmani et al. 2012):
-    the distances change little meanwhile, and twenty thousand seeds take a second, not minutes.
+    The first :data:`_ONE_BY_ONE` are exactly k-means++. After that each batch doubles the number of
+    seeds, all drawn by their distances to the previous ones (the idea of k-means||, Bahmani et al.
+    2012): the distances change little meanwhile, and twenty thousand seeds take a second, not
+    minutes.
     """
     chosen = np.zeros(min(count, _ONE_BY_ONE), dtype=np.int64)
     drawn = _native.draw_seeds(rows, weights, rng.random(len(chosen)), chosen)
@@ -74,8 +75,8 @@ def draw_distant(
         if not len(new):
             break
         squared[new] = 0
-        # Equal rows may be drawn together, and one that equals a seed may, rounded, look nearer to
-        # another seed and be drawn again.
+        # Equal rows may be drawn together, and because of rounding a row that equals a seed may
+        # seem closer to another seed and be drawn again.
         found = np.concatenate([seeds, rows[new]])
         _, first = np.unique(found, axis=0, return_index=True)
         added = found[np.sort(first)[len(seeds) :]]
@@ -100,7 +101,7 @@ def draw_by_mass(
 ) -> NDArray[np.int64]:
     """Up to ``count`` different positions, without replacement, in proportion to ``mass``."""
     possible = np.flatnonzero(mass > 0)
-    # Exponential clocks (Efraimidis and Spirakis 2006): the first to ring are the sample.
+    # Exponential clocks (Efraimidis and Spirakis 2006): the smallest times are the sample.
     clocks = rng.exponential(size=len(possible)) / mass[possible]
     if len(possible) > count:
         possible = possible[np.argpartition(clocks, count)[:count]]
@@ -121,9 +122,9 @@ def _draw_different(
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
-    """What k-means found.
+    """Result of k-means.
 
-    centroids: (k, dim) float32; weights: (k,) float64, of the rows behind each; distortion:
+    centroids: (k, dim) float32; weights: (k,) float64, of the rows of each cluster; distortion:
     weighted squared error before each update of the centroids; converged: whether it stopped
     before the last iteration.
     """
@@ -146,9 +147,9 @@ def kmeans(
 ) -> Clustering:
     """Cluster ``points`` into up to ``clusters`` clusters.
 
-    Stops early when the distortion falls by less than ``tolerance`` of itself. Fewer clusters come
-    back if there are fewer different rows. ``advance`` is called once per
-    iteration. Deterministic for a given ``rng``, whatever the number of threads.
+    Stops early when the distortion falls by less than ``tolerance`` of itself. There are fewer
+    clusters if there are fewer different rows. ``advance`` is called once per
+    iteration. Deterministic for a given ``rng``, for any number of threads.
     """
     centroids = seed_centroids(points, clusters, seeding, rng)
     history: list[float] = []
@@ -165,7 +166,8 @@ def kmeans(
 def _update(
     points: Points, centroids: NDArray[np.float32], step: StepSums, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Means of the clusters; clusters without weight move to rows that are far from all others."""
+    """Means of the clusters; clusters without weight move to rows that are far from all
+    centroids."""
     empty = np.flatnonzero(step.weights <= 0)
     updated = centroids.copy()
     used = step.weights > 0

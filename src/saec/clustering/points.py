@@ -1,7 +1,7 @@
-"""What k-means runs over: something that can be sampled and can take one step.
+"""Interface of the points of k-means: they can be sampled and can compute one step.
 
-The loop in :mod:`saec.clustering.kmeans` sees this interface only, so rows in an array, a memory
-map, a file or on other machines are clustered by the same code.
+The loop in :mod:`saec.clustering.kmeans` uses only this interface, so the same code clusters rows
+in an array, a memory map, a file or on other machines.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import saec._native as _native
 
 __all__ = ["ArrayPoints", "Points", "Search", "StepSums", "mapped"]
 
-_MANY = 8192  # centroids: with fewer, looking at all of them takes little time
-_BLOCK_VALUES = 1 << 22  # float32 values handed to the native core at once: 16 MB
+_MANY = 8192  # centroids; with fewer, a search of all of them takes little time
+_BLOCK_VALUES = 1 << 22  # float32 values passed to the native core at once: 16 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class StepSums:
 
 
 class Points(Protocol):
-    """Weighted rows, wherever they are."""
+    """Weighted rows, in any place."""
 
     @property
     def count(self) -> int:
@@ -72,7 +72,7 @@ class Points(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Nearest-centroid search among ``centroids`` (k, dim) float32; made ready when first used.
+    """Nearest-centroid search among ``centroids`` (k, dim) float32; prepared at the first use.
 
     ``radius_share``, ``threads`` and ``groups`` are as of :class:`ArrayPoints`.
     """
@@ -111,11 +111,11 @@ class Search:
 
 
 def mapped(rows: NDArray[np.generic], transform: NDArray[np.float64] | None) -> NDArray[np.float32]:
-    """``rows`` (m, dim) where points are: rows @ transform as float32, or the rows themselves."""
+    """``rows`` (m, dim) as points: rows @ transform as float32, or the rows themselves."""
     if transform is None:
         return np.ascontiguousarray(rows, dtype=np.float32)
-    # In float64, so that the order in which a machine adds, which changes with the number of
-    # rows, does not show in the float32 result.
+    # In float64, so that the order of a machine's additions, which depends on the number of
+    # rows, does not change the float32 result.
     result: NDArray[np.float32] = (rows.astype(np.float64) @ transform).astype(np.float32)
     return result
 
@@ -128,10 +128,11 @@ class ArrayPoints:
         weights: (n,) float64, not negative; None for 1 each.
         transform: (dim, dim) float64; the points are rows @ transform, as float32, and so are
             samples and centroids. None for the rows themselves.
-        radius_share: 1 finds the nearest centroid. Less looks into fewer groups of centroids, as if
-            their radii were that much smaller: faster, and now and then only nearly nearest.
+        radius_share: 1 finds the nearest centroid. A smaller value searches fewer groups of
+            centroids, as if their radii were that much smaller: this is faster, and sometimes the
+            result is not quite the nearest.
         threads: of the native core; 0 for all. The result does not depend on it.
-        groups: among 8,192 centroids or more, a row looks into at most this many of the groups of
+        groups: among 8,192 centroids or more, a row searches at most this many of the groups of
             neighbouring centroids, those nearest to it; 0 for all.
     """
 
@@ -163,7 +164,7 @@ class ArrayPoints:
         return int(self._rows.shape[1])
 
     def mapped(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Other ``rows`` (m, dim) of the same table where the points are."""
+        """Convert other ``rows`` (m, dim) of the same table to points."""
         return mapped(rows, self._transform)
 
     def sample(

@@ -1,1 +1,1 @@
-"""Small tools without knowledge of tables."""
+"""Utilities that do not depend on tables."""

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
     "whole_file",
 ]
 
-# What a file system may say that cannot reserve space.
+# Errors of file systems that cannot reserve space.
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _ZEROS = bytes(1 << 20)
@@ -53,15 +53,15 @@ _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.part", re.DOTALL)
 def whole_file(
     path: str | os.PathLike[str] | BinaryIO, failure: type[SaecError] = DataError
 ) -> Iterator[BinaryIO]:
-    """A stream into a sibling temporary file, which takes the place of ``path`` at the end.
+    """Yield a stream into a temporary file beside ``path``, which replaces ``path`` at the end.
 
-    Several may write the same file at once, from several machines: the last one's stays. A symbolic
-    link is followed. A file that exists keeps its mode and owner; a new one follows the umask. What
-    a URL names is uploaded once it is written. A stream is written to as it is.
+    Several processes, also on several machines, may write the same file at once: the last one wins.
+    A symbolic link is followed. An existing file keeps its mode and owner; a new one follows the
+    umask. For a URL, the file is uploaded at the end. A stream is written directly.
 
     Raises:
-        SaecError: of the kind ``failure``: the file cannot be written, or ``path`` is no regular
-            file; ``path`` is as it was.
+        SaecError: of the kind ``failure``: the file cannot be written, or ``path`` is not a regular
+            file; ``path`` is unchanged.
         OptionalDependencyError: ``path`` is a URL, and fsspec cannot open it.
     """
     if not isinstance(path, str | os.PathLike):
@@ -104,7 +104,7 @@ def _replacing(target: Path, failure: type[SaecError]) -> Iterator[BinaryIO]:
 def readable_file(
     source: str | os.PathLike[str] | bytes | BinaryIO, failure: type[SaecError] = DataError
 ) -> Iterator[Path]:
-    """The file of a path, or one for the time being with what a URL, bytes or a stream hold.
+    """Yield a local file with the content of a path, URL, bytes or stream.
 
     Raises:
         SaecError: of the kind ``failure``: ``source`` cannot be read, or is none of these.
@@ -116,7 +116,7 @@ def readable_file(
     content = source.read() if hasattr(source, "read") else source
     if not isinstance(content, bytes | bytearray | memoryview):
         raise failure(f"give a path, bytes or a binary stream, not {type(content).__name__}")
-    # What is mapped of it stays there without its name.
+    # Memory maps of the file stay valid without its name.
     with tempfile.NamedTemporaryFile(prefix="saec-") as file:
         try:
             file.write(content)
@@ -128,12 +128,12 @@ def readable_file(
 
 
 def checked_target(path: str | os.PathLike[str], failure: type[SaecError] = DataError) -> Path:
-    """The file that writing to ``path`` creates or replaces: ``path``, or what it is a link to.
+    """The file that writing to ``path`` creates or replaces: ``path``, or the target of a link.
 
-    Nothing is opened, so that a named pipe does not block. A URL is returned as it is.
+    Nothing is opened, so a named pipe does not block. A URL is returned unchanged.
 
     Raises:
-        SaecError: of the kind ``failure``: there is something else than a regular file, such as a
+        SaecError: of the kind ``failure``: ``path`` is not a regular file but, for example, a
             device, which a new file must not replace.
     """
     if as_url(path) is not None:
@@ -153,7 +153,7 @@ def checked_target(path: str | os.PathLike[str], failure: type[SaecError] = Data
 
 
 def followed(path: str | os.PathLike[str]) -> Path:
-    """``path``, or what it is a symbolic link to."""
+    """``path``, or the target of a symbolic link."""
     target = Path(path)
     return Path(os.path.realpath(target)) if target.is_symlink() else target
 
@@ -161,20 +161,20 @@ def followed(path: str | os.PathLike[str]) -> Path:
 def reserve(
     file: BinaryIO, nbytes: int, folder: Path, failure: type[SaecError] = DataError
 ) -> None:
-    """Make the empty ``file`` one of ``nbytes`` zeros for which the disk has room.
+    """Make the empty ``file`` one of ``nbytes`` zeros with reserved space on the disk.
 
-    Writing to a map of a sparse file ends the process by SIGBUS when the disk is full. File systems
-    that cannot reserve space get the zeros written. On those that write changes to new places (ZFS,
+    Writing to a map of a sparse file ends the process with SIGBUS when the disk is full. On file
+    systems that cannot reserve space the zeros are written. On copy-on-write file systems (ZFS,
     compressed btrfs) neither is a guarantee.
 
     Args:
         file: open for reading and writing.
-        nbytes: size that it gets.
+        nbytes: size of the file.
         folder: of the file, for the error.
         failure: the kind of the error.
 
     Raises:
-        SaecError: there is not so much space; says how much there is.
+        SaecError: there is not enough space; names the space that there is.
     """
     free = _free(folder)
     try:
@@ -186,7 +186,8 @@ def reserve(
 
 
 def cause(error: OSError, folder: Path) -> str:
-    """Why a file of ``folder`` cannot be written, for a message; if it is full, what is free."""
+    """The reason why a file of ``folder`` cannot be written, for a message; the free space if
+    full."""
     why = error.strerror or str(error)
     return f"{why}; {_free(folder)} bytes are free" if error.errno in _NO_SPACE else why
 
@@ -228,13 +229,13 @@ def take_status(made: Path, existing: Path) -> None:
 
 
 def target_name(file: Path) -> str:
-    """The name that a temporary file of :func:`whole_file` was to get; another file's own name."""
+    """The final name of a temporary file of :func:`whole_file`; for another file, its own name."""
     found = _TEMPORARY.fullmatch(file.name)
     return found[1] if found else file.name
 
 
 def sync_directory(directory: Path) -> None:
-    """Have what its files are called now survive a power cut."""
+    """Make the present names of the folder's files durable across a power failure."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -243,10 +244,10 @@ def sync_directory(directory: Path) -> None:
 
 
 def let_go(array: NDArray[Any]) -> None:
-    """Have the pages of a file that ``array`` maps no longer count as memory of this process.
+    """Release the pages of a mapped file behind ``array``, which count as memory of this process.
 
-    Nothing changes in the array or the file; pages come back as they are needed. Arrays that map no
-    file, or whose changes the file does not get, stay as they are, and so does what has gaps.
+    Array and file do not change; pages are read again when needed. Arrays that do not map a
+    file, private copies of one, and arrays with gaps are left alone.
     """
     whole = array
     while isinstance(whole.base, np.ndarray):
@@ -254,7 +255,7 @@ def let_go(array: NDArray[Any]) -> None:
     pages: object = whole.base
     if not isinstance(whole, np.memmap) or not isinstance(pages, mmap.mmap) or whole.mode == "c":
         return
-    # A map begins at a page, and so before what numpy shows of it.
+    # A map begins at a page, before the first byte of the numpy array.
     start = _address(array) - _address(whole) + whole.offset % mmap.ALLOCATIONGRANULARITY
     first = start // mmap.PAGESIZE * mmap.PAGESIZE
     if array.size and array.flags.c_contiguous:

@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""Number of cores that this process may use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ __all__ = ["usable_cores"]
 
 
 def usable_cores() -> int:
-    """At least 1: what affinity and cpusets allow, but no more than the CPU quota, rounded up.
+    """At least 1: the cores of affinity and cpusets, but no more than the CPU quota, rounded up.
 
-    The quota is that of the process's control groups, of version 1 or 2, as it was when saec was
-    imported. The native core uses as many threads, unless a call or OMP_NUM_THREADS says otherwise.
+    The quota is that of the process's control groups, of version 1 or 2, at the time of
+    import. The native core uses this many threads, unless a call or OMP_NUM_THREADS sets the
+    number.
     """
     return _native.usable_cores()

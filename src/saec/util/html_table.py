@@ -1,4 +1,4 @@
-"""What notebooks and consoles show of an object: small tables, as HTML and as text."""
+"""Text and HTML forms of objects in notebooks and consoles: small tables."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from html import escape
 
 __all__ = ["html_table", "text_table"]
 
-_MOST_ROWS = 60  # a notebook is no place for ten thousand fields
+_MOST_ROWS = 60  # more fields are too long for a notebook
 
 _NUMBER = ' style="text-align: right"'
 _NAME = ' style="text-align: left"'
 
 
 def html_table(caption: str, heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is names and whose others are numbers; all text is escaped.
+    """A table with names in the first column and numbers in the others; all text is escaped.
 
     Args:
-        caption: stands above; several lines are told apart.
+        caption: above the table; its lines are kept.
         heading: (m,) names of the columns.
         rows: (m,) cells each; those in the middle of a long table are left out, and counted.
     """
@@ -36,7 +36,7 @@ def html_table(caption: str, heading: Sequence[str], rows: Iterable[Sequence[str
 
 
 def text_table(caption: str, heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The same table as lines of text; arguments as of :func:`html_table`, no row is left out."""
+    """The same table as lines of text; arguments as of :func:`html_table`, with all rows."""
     lines = [heading, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join([*(_aligned(line, widths) for line in lines), *caption.splitlines()])

@@ -1,4 +1,4 @@
-"""Progress bars, at a terminal or in a notebook only, and only for work worth watching.
+"""Progress bars, only at a terminal or in a notebook, and only for work that takes long.
 
 They need rich, which the extra ``progress`` installs; without it nothing is shown.
 """
@@ -22,10 +22,10 @@ __all__ = ["Bar", "bar", "track"]
 
 T = TypeVar("T")
 
-# Work that ends sooner leaves no trace on the terminal.
+# Shorter work shows nothing on the terminal.
 DELAY_SECONDS = 2.0
 
-# Rich takes a lock and 10 us per update, so a tight loop hands over its count a few times a second.
+# Rich takes a lock and 10 us per update, so a tight loop reports its count a few times a second.
 UPDATE_SECONDS = 0.1
 
 
@@ -85,10 +85,10 @@ def bar(description: str, total: float | None = None, show: bool = True) -> Bar:
     """Make a progress bar: ``with bar("counting", rows) as progress: progress.advance(n)``.
 
     Args:
-        description: what is being done, shown before the bar.
+        description: the work, shown before the bar.
         total: units of work, or None if unknown.
-        show: False keeps silent; so does a stderr that is neither a terminal nor a notebook's, a
-            notebook without ipywidgets, and an environment without rich.
+        show: False shows nothing. Nothing is shown either if stderr is neither a terminal nor a
+            notebook's, in a notebook without ipywidgets, and without rich.
     """
     return Bar(
         _rich_progress() if show and _has_rich() and (_at_terminal() or _in_notebook()) else None,

@@ -1,6 +1,6 @@
-"""Files of others, opened with care: regular files only, and never more of them than a limit says.
+"""Safe opening of untrusted files: regular files only, and never more bytes than a limit.
 
-What a path names may be a device, or a pipe on which a reader waits for ever, and a file may claim
+A path may lead to a device, or to a pipe on which a reader waits forever, and a file may claim
 any size. Every reader of files opens them here.
 """
 
@@ -25,7 +25,7 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
 )
 
-# How files begin that are often found in place of others, what they are, and where that is right.
+# First bytes of files that are often found in place of others, their kinds, and where they fit.
 _SNIFFED = 512  # bytes
 _BEGINNINGS = (
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer; run 'git lfs pull'"),
@@ -42,11 +42,11 @@ _BEGINNINGS = (
 
 
 def check_regular(path: str | os.PathLike[str], failure: type[SaecError]) -> int:
-    """The size of the regular file that ``path`` is, in bytes; links are followed.
+    """The size in bytes of the regular file ``path``; links are followed.
 
     Raises:
         SaecError: of the kind ``failure``: there is no file, or it is a folder, a pipe, a socket or
-            a device; says which.
+            a device; the message names the kind.
     """
     try:
         held = Path(path).stat()
@@ -71,7 +71,7 @@ def open_regular(path: str | os.PathLike[str], failure: type[SaecError]) -> Iter
     """
     check_regular(path, failure)
     try:
-        # The file may have been replaced by a pipe since; that would wait for a writer.
+        # The file may have been replaced by a pipe since; opening that would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise failure(f"{path}: {error.strerror}") from error
@@ -91,15 +91,15 @@ def read_regular(path: str | os.PathLike[str], most: int, failure: type[SaecErro
         if size > most:
             raise failure(f"{path} takes {size} bytes; the limit for such a file is {most}")
         try:
-            # Not as many as allowed: Python allocates what is asked for before it reads.
+            # Not the limit: Python allocates the requested bytes before it reads.
             return stream.read(size)
         except OSError as error:
             raise failure(f"{path}: {error.strerror}") from error
 
 
 def check_header(path: str | os.PathLike[str], most: int, failure: type[SaecError]) -> None:
-    """Raise ``failure`` if a safetensors file is no regular file, or has a header of over ``most``
-    bytes."""
+    """Raise ``failure`` if a safetensors file is not a regular file, or has a header of over
+    ``most`` bytes."""
     with open_regular(path, failure) as stream:
         size = int.from_bytes(stream.read(8), "little")
     if most < size <= check_regular(path, failure):
@@ -107,10 +107,10 @@ def check_header(path: str | os.PathLike[str], most: int, failure: type[SaecErro
 
 
 def mistaken_for(path: str | os.PathLike[str]) -> str:
-    """What a file is by its first bytes, for the end of a message about one that cannot be read.
+    """The kind of a file by its first bytes, for the end of a message about a failed read.
 
     Returns:
-        ``"; it is ..."``, or nothing if the first bytes do not tell.
+        ``"; it is ..."``, or nothing if the kind is unknown.
     """
     try:
         with open_regular(path, SaecError) as stream:

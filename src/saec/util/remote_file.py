@@ -1,4 +1,4 @@
-"""Files that a URL names, such as ``s3://bucket/model.saec``, by way of fsspec."""
+"""Files named by URLs, such as ``s3://bucket/model.saec``, through fsspec."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["as_url", "check_url", "local", "refuse_url", "upload"]
 # One slash where pathlib has joined two. A drive, C:/, has one letter.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]+):/+(.*)", re.DOTALL)
 
-# By protocol, the extra of fsspec that brings its package, where that has another name.
+# By protocol, the extra of fsspec that installs its package, if the name differs.
 _EXTRAS = {"az": "abfs", "gcs": "gs", "https": "http", "s3a": "s3"}
 
 
 def as_url(path: object) -> str | None:
-    """The URL that a path is, also if it has gone through :class:`pathlib.Path`; else None."""
+    """The URL of a path, also after a conversion to :class:`pathlib.Path`; None for other paths."""
     found = _URL.fullmatch(os.fspath(path)) if isinstance(path, str | os.PathLike) else None
     if found is None:
         return None
@@ -32,7 +32,7 @@ def as_url(path: object) -> str | None:
 
 
 def refuse_url(path: str | os.PathLike[str], failure: type[SaecError]) -> None:
-    """Raise ``failure`` if ``path`` is a URL and what is written needs a folder of this machine."""
+    """Raise ``failure`` if ``path`` is a URL, but the output needs a local folder."""
     url = as_url(path)
     if url is not None:
         raise failure(
@@ -42,8 +42,7 @@ def refuse_url(path: str | os.PathLike[str], failure: type[SaecError]) -> None:
 
 
 def local(path: str | os.PathLike[str], failure: type[SaecError]) -> Path:
-    """``path``, or the copy of what it names if it is a URL; which is removed as the process
-    ends.
+    """``path``, or for a URL a local copy, which is removed when the process ends.
 
     Raises:
         SaecError: of the kind ``failure``: it cannot be read.
@@ -59,7 +58,7 @@ def _name(url: str) -> str:
 
 
 def _downloaded(url: str, failure: type[SaecError]) -> Path:
-    """A copy of a file or a folder, in a temporary folder that is removed as the process ends.
+    """A copy of a file or a folder, in a temporary folder that is removed when the process ends.
 
     Raises:
         SaecError: of the kind ``failure``: it cannot be read.
@@ -70,7 +69,7 @@ def _downloaded(url: str, failure: type[SaecError]) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     copy = folder / _name(url)
     with _named(f"cannot read {url}", failure):
-        # Of a web page it would be read whole, for links.
+        # The file system for web pages would read it as a whole, to find links.
         if not url.startswith("http") and files.isdir(where):
             files.get(where.rstrip("/") + "/", f"{copy}/", recursive=True)
         else:
@@ -79,12 +78,12 @@ def _downloaded(url: str, failure: type[SaecError]) -> Path:
 
 
 def check_url(url: str, failure: type[SaecError]) -> None:
-    """Raise what reading or writing a URL would raise, so far as it can be told before."""
+    """Raise the errors of reading or writing a URL that can be detected before."""
     _file_system(url, failure)
 
 
 def upload(file: Path, url: str, failure: type[SaecError]) -> None:
-    """Put a finished file where ``url`` says.
+    """Upload a finished file to ``url``.
 
     Raises:
         SaecError: of the kind ``failure``: it cannot be written there.
@@ -96,7 +95,7 @@ def upload(file: Path, url: str, failure: type[SaecError]) -> None:
 
 
 def _file_system(url: str, failure: type[SaecError]) -> tuple[Any, str]:
-    """What fsspec has for a URL, and the path in it."""
+    """The file system of fsspec for a URL, and the path in it."""
     fsspec = require("fsspec", "remote")
     protocol = url.partition("://")[0].rpartition(":")[2]
     with _named(f"cannot open {url}", failure):
@@ -112,7 +111,7 @@ def _file_system(url: str, failure: type[SaecError]) -> tuple[Any, str]:
 
 @contextmanager
 def _named(what: str, failure: type[SaecError]) -> Iterator[None]:
-    """Errors of file systems, which may be of any kind, say what could not be done."""
+    """Convert errors of file systems, which may be of any class, into ``failure``."""
     try:
         yield
     except SaecError:

@@ -1,4 +1,4 @@
-"""Sizes in bytes as people write them."""
+"""Sizes in bytes, as numbers or as text."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ class FlatBags(NamedTuple):
 
     Attributes:
         ids: (m,).
-        starts: (bags,) int64, where each bag starts.
-        surplus: whether the last bag is of ids that belong to none, and is to be dropped.
+        starts: (bags,) int64, the start of each bag.
+        surplus: whether the last bag has ids that belong to none, and must be dropped.
     """
 
     ids: Tensor
@@ -28,7 +28,7 @@ class FlatBags(NamedTuple):
 
 
 def check_weights(ids: Tensor, weights: Tensor | None, mode: str) -> None:
-    """Refuse weights that do not go with the ids or the mode.
+    """Reject weights that do not fit the ids or the mode.
 
     Raises:
         ValueError: they do not.
@@ -51,14 +51,14 @@ def flat_bags(
     Args:
         ids: int32 or int64.
         offsets: (bags,) integers or, with ``include_last_offset``, (bags + 1,).
-        include_last_offset: whether the last offset is where the last bag ends.
+        include_last_offset: whether the last offset is the end of the last bag.
         open_end: whether ids may follow that end, which belong to no bag. PyTorch itself leaves
-            them out only of plain sums; in other modes it counts some of them in the last bag.
-        place: what errors call the table.
+            them out only in plain sums; in other modes it counts some of them in the last bag.
+        place: name of the table in errors.
 
     Raises:
         IdError: on a CPU, ids follow the last offset, or it is beyond them.
-        ValueError: shapes do not go together.
+        ValueError: shapes do not fit together.
     """
     if ids.dim() == 2:
         if offsets is not None:
@@ -75,7 +75,7 @@ def flat_bags(
     if offsets.shape[0] < 1:
         raise ValueError("with include_last_offset there is at least one offset")
     if not ids.is_cpu:
-        return FlatBags(ids, offsets[:-1])  # as PyTorch's kernels do there, whatever the mode
+        return FlatBags(ids, offsets[:-1])  # as PyTorch's kernels do there, in all modes
     return (_recorded_end if recorded() else _checked_end)(ids, offsets, open_end, place)
 
 
@@ -90,7 +90,7 @@ def _checked_end(ids: Tensor, offsets: Tensor, open_end: bool, place: str) -> Fl
 
 
 def _recorded_end(ids: Tensor, offsets: Tensor, open_end: bool, place: str) -> FlatBags:
-    """The same in a graph, whose shapes may not depend on numbers in tensors."""
+    """The same in a graph, whose shapes must not depend on values in tensors."""
     if not open_end:
         here = offsets[-1] == ids.shape[0]
         torch._assert_async(here, f"{place}: {_end_message('an offset', 'their number')}")

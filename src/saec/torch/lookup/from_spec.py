@@ -1,7 +1,8 @@
-"""Readers by what they say of themselves.
+"""Readers from their text form.
 
-A reader is all that a table's tensors do not say, so that an operator that is given both can read
-rows wherever it runs: in the module's process, or in another that loads an exported graph.
+A reader has all parameters of a table besides its tensors. So an operator with both as arguments
+can
+read rows in any process: in the module's, or in another one that loads an exported graph.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["reader_of"]
 
 @lru_cache(maxsize=4096)
 def reader_of(spec: str) -> TableReader:
-    """The reader whose ``spec`` this is."""
+    """The reader with this ``spec``."""
     kind, count, parts, pads = json.loads(spec)
     if kind == "runs":
         return RunReader(count, tuple(RowRun(*numbers) for numbers in parts), tuple(pads))

@@ -1,7 +1,7 @@
-"""Rows of keys as one operator, which ``torch.compile`` and ``torch.export`` see whole.
+"""Rows of keys as one operator, which ``torch.compile`` and ``torch.export`` treat as a unit.
 
-On a CPU it runs the native core, elsewhere plain tensor operations. It has no gradients: nothing of
-a table that is asked by keys is trained.
+On a CPU it runs the native core, elsewhere plain tensor operations. It has no gradients, because
+tables with keys have no trainable parameters.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ __all__ = ["keyed_rows", "keyed_tensors", "table_text"]
 
 
 def table_text(field: KeyedField) -> str:
-    """All of a field that its tensors do not say, as JSON."""
+    """All parameters of a field besides its tensors, as JSON."""
     shapes = {role: [tensor.dtype.name, *tensor.shape] for role, tensor in field.tensors.items()}
     said = [field.name, field.vocab_size, field.dim, field.dtype, field.details.hex(), shapes]
     return json.dumps(said)
 
 
 def keyed_tensors(field: KeyedField) -> list[Tensor]:
-    """The tensors of a field, each as its bytes (bytes,) uint8: no change of a module's dtype
-    changes them."""
+    """The tensors of a field, each as bytes (bytes,) uint8, so that a change of a module's dtype
+    does not change them."""
     return [
         torch.from_numpy(np.array(np.ascontiguousarray(tensor)).reshape(-1).view(np.uint8))
         for tensor in field.tensors.values()
@@ -45,7 +45,7 @@ def _field(table: str, tensors: Sequence[Tensor]) -> KeyedField:
     """The field of tensors on a CPU, whose memory it shares.
 
     Raises:
-        ArtifactError: they hold what no artifact may hold.
+        ArtifactError: their content is not valid in an artifact.
     """
     name, vocab_size, dim, dtype, details, shapes = json.loads(table)
     arrays = {
@@ -63,7 +63,7 @@ def _dtype(name: str) -> np.dtype[Any]:
 
 
 class _MadeField(NamedTuple):
-    """A field, what reads it on other devices than the CPU, and the tensors of both."""
+    """A field, its reader for devices other than the CPU, and the tensors of both."""
 
     field: KeyedField
     plain: PlainKeys | None
@@ -75,7 +75,7 @@ _kept: Any = WeakIdKeyDictionary()  # which has no types
 
 
 def _made(table: str, tensors: Sequence[Tensor]) -> _MadeField:
-    """What was made of tensors, as long as they live and nothing was written to them."""
+    """The objects made from tensors, valid while these exist and nothing is written to them."""
     state = tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)
     made: _MadeField | None = _kept.get(tensors[0])
     if made is None or (made.table, made.state) != (table, state):
@@ -89,7 +89,8 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-# By hand: torch.library.custom_op checks every call in Python, which takes as long as some lookups.
+# Directly: torch.library.custom_op checks every call in Python, which takes as long as some
+# lookups.
 _torch_library: Any = torch.library  # parts of which have no types
 _LIBRARY = _torch_library.Library("saec", "FRAGMENT")
 _LIBRARY.define(
@@ -102,13 +103,13 @@ def _keyed_rows(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: b
     """Rows (m, dim) float32 of keys.
 
     Args:
-        keys: (m,) int64: integers, or of a field of strings their hashes.
-        tensors: of the field, as :func:`keyed_tensors` gives them, on the device of the keys.
-        table: what :func:`table_text` says of the field.
+        keys: (m,) int64: integers, or for a field of strings their hashes.
+        tensors: of the field, from :func:`keyed_tensors`, on the device of the keys.
+        table: the text of the field from :func:`table_text`.
         unsigned: whether ``keys`` are the bits of uint64.
 
     Raises:
-        KeysError: on a CPU, a key is one that the field's kind does not have.
+        KeysError: on a CPU, a key is outside of the field's kind.
         ArtifactError: tensors are damaged.
     """
     made = _made(table, tensors)
@@ -137,5 +138,5 @@ def _shape(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: bool) 
 
 _torch_library.register_fake("saec::keyed_rows", _shape, lib=_LIBRARY)
 
-# The operator as Python calls it.
+# The operator as a Python function.
 keyed_rows = torch.ops.saec.keyed_rows.default

@@ -1,11 +1,11 @@
 """Lookups without gradients in graphs of ``torch.compile``: one operator that finds its module by a
-number, in place of one that is given the table's tensors.
+number, instead of one with the table's tensors as arguments.
 
-Each tensor that goes into a graph is checked several times per call, which for a few ids takes many
+Each tensor argument of a graph is checked several times per call, which for a few ids takes many
 times as long as the rows. The operator calls the module as it would be called without a graph. So
-it reads the tensors that the module holds when the graph runs. A graph that writes to them, or puts
-others in their place, may not hold it: :func:`opaque` finds out while the graph is made, and
-lookups then take :func:`saec.torch.lookup.operator.pool`, as they do in exported programs.
+it reads the tensors that the module holds when the graph runs. It must not be used in a graph that
+writes to them or replaces them: :func:`opaque` detects this while the graph is made, and
+lookups then use :func:`saec.torch.lookup.operator.pool`, as in exported programs.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ _shared: set[tuple[int, CodeType]] = set()
 
 
 def new_number(module: nn.Module) -> int:
-    """A number by which graphs find ``module`` as long as it lives."""
+    """A number by which graphs find ``module`` as long as it exists."""
     number = next(_numbers)
     _modules[number] = weakref.ref(module, lambda _: _modules.pop(number, None))
     return number
 
 
 def readable(ids: Tensor, sample: Tensor) -> bool:
-    """In traced code, whether ids and the numbers of a table are what the operators take."""
-    # Not by is_cpu, which would be a node of the graph.
+    """In traced code, whether ids and a table's values have types that the operators accept."""
+    # Not is_cpu, which would be a node of the graph.
     return ids.device.type == sample.device.type == "cpu" and sample.dtype in _DTYPES
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def opaque(number: int) -> bool:
-    """In traced code, whether the graph may hold a call of this module as an operator.
+    """In traced code, whether the graph may contain a call of this module as an operator.
 
-    It asks Dynamo for what has no public name; where a version of
-    PyTorch has none of it, the answer is no.
+    It uses parts of Dynamo without public names; if a version of
+    PyTorch lacks them, the answer is no.
     """
     try:
         from torch._dynamo.symbolic_convert import InstructionTranslator
@@ -71,19 +71,19 @@ def opaque(number: int) -> bool:
 
 
 def _dictionaries(module: nn.Module) -> Iterator[dict[str, Any]]:
-    """Where a module and those in it hold tensors and modules."""
+    """The dictionaries in which a module and its submodules hold tensors and modules."""
     for part in module.modules():
         yield from (part._parameters, part._buffers, part._modules)
 
 
 def _replaced(held: dict[str, Any], side_effects: Any) -> bool:
-    """Whether traced code has put something in, as ``torch.func.functional_call`` does."""
+    """Whether traced code has replaced a tensor, as ``torch.func.functional_call`` does."""
     variable = side_effects.id_to_variable.get(id(held))
     return variable is not None and bool(side_effects.is_modified(variable))
 
 
 class _Unshared:
-    """Looks at the graph when it is done: no input of it may be memory of modules that it calls.
+    """Checks the finished graph: none of its inputs may be memory of modules that it calls.
 
     Otherwise the graph is made once more, with the tensors of those modules as inputs.
     """
@@ -94,7 +94,7 @@ class _Unshared:
         self.numbers: set[int] = set()
 
     def __call__(self, graph: torch.fx.GraphModule) -> None:
-        """Raise what makes Dynamo start again, if need be."""
+        """Raise the exception that restarts Dynamo, if necessary."""
         from torch._dynamo.exc import RestartAnalysis
 
         inputs = [self._example(node) for node in graph.graph.nodes if node.op == "placeholder"]
@@ -102,12 +102,12 @@ class _Unshared:
         shared = {number for number in self.numbers if not memory.isdisjoint(_memory_of(number))}
         if shared:
             _shared.update((number, self._code) for number in shared)
-            self._forget()  # another graph comes of it
+            self._forget()  # the result is another graph
             raise RestartAnalysis(restart_reason="the graph has tensors of compressed tables")
 
 
 def _watch(output: Any, number: int, code: CodeType) -> None:
-    """See to it that :class:`_Unshared` looks at the graph and knows of the module."""
+    """Register the module, and :class:`_Unshared` as a check of the graph."""
     watching = [end for end in output.register_finalizer_fns if isinstance(end, _Unshared)]
     if not watching:
         watching = [_Unshared(output, code)]
@@ -128,14 +128,14 @@ def _memory_of(number: int) -> set[int]:
 
 _torch_library: Any = torch.library  # parts of which have no types
 _LIBRARY = _torch_library.Library("saec", "FRAGMENT")
-# What the operators give depends on more than their arguments: results may be neither shared nor
-# computed beforehand, which the tag of random operators says.
+# The results depend on more than the arguments, so they must be neither shared nor
+# computed beforehand. The tag of random operators states this.
 _TAGS = (
     torch.Tag.pt2_compliant_tag,
     torch.Tag.nondeterministic_seeded,
     torch.Tag.needs_fixed_stride_order,
 )
-# The dtype is a number among _DTYPES, since PyTorch takes a microsecond to pass one as itself.
+# The dtype is an index into _DTYPES, because PyTorch takes a microsecond to pass a dtype.
 _LIBRARY.define("look_up(Tensor ids, int module, int dim, int dtype) -> Tensor", tags=_TAGS)
 _LIBRARY.define(
     "look_up_bags(Tensor ids, Tensor? offsets, Tensor? weights, int module, SymInt bags, int dim, "
@@ -145,13 +145,13 @@ _LIBRARY.define(
 
 
 def _look_up(ids: Tensor, module: int, dim: int, dtype: int) -> Tensor:
-    """Vectors ``ids.shape + (dim,)`` that the module gives for ``ids``.
+    """Vectors ``ids.shape + (dim,)`` of the module for ``ids``.
 
     Raises:
         IdError: an id is out of range.
     """
     called: Any = _modules[module]()
-    if torch.is_grad_enabled():  # of frozen tables; lookups are faster without
+    if torch.is_grad_enabled():  # for frozen tables; lookups are faster without gradients
         return _without_gradients(called, ids)
     found: Tensor = called.forward(ids)
     return found
@@ -166,7 +166,7 @@ def _look_up_bags(
     dim: int,
     dtype: int,
 ) -> Tensor:
-    """Bags (bags, dim) that the module gives; errors as of :func:`_look_up`."""
+    """Bags (bags, dim) of the module; errors as in :func:`_look_up`."""
     return _without_gradients(_modules[module](), ids, offsets, weights)
 
 
@@ -205,8 +205,8 @@ def look_up(number: int, sample: Tensor, ids: Tensor) -> Tensor:
 
     Args:
         number: of the module.
-        sample: any tensor of the device, dtype and width of its vectors; guards of the graph see
-            to it that these stay.
+        sample: any tensor with the device, dtype and width of its vectors; guards of the graph
+            ensure that these do not change.
         ids: as the module takes them.
     """
     found: Tensor = torch.ops.saec.look_up(
@@ -223,7 +223,7 @@ def look_up_bags(
     weights: Tensor | None,
     bags: int,
 ) -> Tensor:
-    """The same of a module of bags, which gives so many."""
+    """The same for a module of bags, with this number of bags."""
     found: Tensor = torch.ops.saec.look_up_bags(
         ids, offsets, weights, number, bags, sample.shape[-1], _DTYPES.index(sample.dtype)
     )

@@ -1,7 +1,7 @@
-"""Lookup and pooling as one operator, which ``torch.compile`` and ``torch.export`` see whole.
+"""Lookup and pooling as one operator, which ``torch.compile`` and ``torch.export`` treat as a unit.
 
-On a CPU it runs the native core, on a GPU one kernel by Triton where that is installed, and plain
-tensor operations otherwise. Gradients go through plain operations again: what a batch's rows were
+On a CPU it runs the native core, on a GPU one kernel by Triton if that is installed, and otherwise
+plain tensor operations. Gradients repeat the lookup with plain operations, so the rows of a batch
 need not be kept until then.
 """
 
@@ -28,7 +28,7 @@ __all__ = ["DTYPES", "Place", "Prepared", "native_pool", "pool"]
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
 
-# What makes the short way to rows no substitute for operations that PyTorch sees.
+# Conditions under which direct access must not replace operations that PyTorch sees.
 _RECORDERS = [
     torch.is_grad_enabled,
     torch._C._get_tracing_state,
@@ -40,7 +40,7 @@ Place = tuple[dict[str, Any], str]
 
 
 class _Made(NamedTuple):
-    """A native table, and of what it was made."""
+    """A native table, and the tensors that it was made from."""
 
     table: LookupTable
     reader: TableReader
@@ -48,28 +48,28 @@ class _Made(NamedTuple):
 
 
 class Prepared:
-    """The native table of some tensors, made again when they are no longer what they were.
+    """The native table of some tensors, made again when they change.
 
     Args:
-        places: of the tensors, in the order of their reader: dictionaries, and the names in these
-            under which the tensors are found at any time; none where a shortcut is of no use.
+        places: of the tensors, in the order of their reader: dictionaries, and the names under
+            which these hold the tensors; empty where a shortcut is not useful.
 
     Attributes:
-        shortcut: rows in as short a time as can be, of a table that was made once; None before,
-            and where PyTorch is too old to have DLPack's C exchange API.
+        shortcut: fast access to rows of a table that was made before; None otherwise,
+            and if PyTorch is too old to have DLPack's C exchange API.
     """
 
     def __init__(self, places: Sequence[Place] = ()) -> None:
         self.places = list(places)
-        self._made: _Made | None = None  # as a whole, since several threads may look rows up
+        self._made: _Made | None = None  # replaced as a whole: lookups may run in threads
         self.shortcut: _native.Shortcut | None = None
 
     def forget(self) -> None:
-        """Let go of the table, which keeps tensors in memory that the module may hold no longer."""
+        """Release the table, which keeps tensors in memory that the module may no longer hold."""
         self._made = self.shortcut = None
 
     def table(self, reader: TableReader, tensors: Sequence[Tensor]) -> LookupTable:
-        """What the core reads of ``tensors``, which are on a CPU."""
+        """The core's table for ``tensors``, which are on a CPU."""
         made = self._made
         if made is None or made.reader != reader or not made.watch.holds(tensors):
             table = reader.table(tensors)
@@ -100,7 +100,7 @@ def native_pool(
     """
     count = ids.shape[0]
     bags = count if offsets is None else offsets.shape[0]
-    out = torch.empty((bags, table.dim), dtype=dtype, device="cpu")  # whatever the default is
+    out = torch.empty((bags, table.dim), dtype=dtype, device="cpu")  # not the default
     request = pool_request(
         table,
         ids.data_ptr(),
@@ -121,7 +121,8 @@ def native_pool(
     return out
 
 
-# By hand: torch.library.custom_op checks every call in Python, which takes as long as some lookups.
+# Directly: torch.library.custom_op checks every call in Python, which takes as long as some
+# lookups.
 _torch_library: Any = torch.library  # parts of which have no types
 _LIBRARY = _torch_library.Library("saec", "FRAGMENT")
 _LIBRARY.define(
@@ -144,9 +145,9 @@ def _pool(
 
     Args:
         ids: (m,) int32 or int64, contiguous.
-        offsets: (bags,) int64, where each bag starts, or None.
+        offsets: (bags,) int64, the start of each bag, or None.
         weights: (m,) of the table's dtype, for sums, or None.
-        tensors: of the table, in the order that its reader names.
+        tensors: of the table, in the order of its reader.
         reader: the reader's ``spec``.
         mode: sum, mean or max.
         skipped: id that is left out of bags, or, without bags, gets no gradient; or -1.
@@ -231,14 +232,14 @@ def _pool_each(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Te
 
 _torch_library.register_vmap("saec::pool", _pool_each, lib=_LIBRARY)
 
-# The operator as Python calls it.
+# The operator as a Python function.
 pool = torch.ops.saec.pool.default
 
 _kept: Any = WeakIdKeyDictionary()  # which has no types
 
 
 def _prepared(codes: Tensor) -> Prepared:
-    """What was prepared for the table that holds these codes, as long as they live."""
+    """The native table prepared for the tensors with these codes, as long as they exist."""
     prepared: Prepared | None = _kept.get(codes)
     if prepared is None:
         prepared = _kept[codes] = Prepared()

@@ -1,4 +1,4 @@
-"""What reads the rows of a table from its tensors, and what all ways of reading share."""
+"""Base class of readers of a table's rows from its tensors, and functions for all of them."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Use(NamedTuple):
     """How a native table uses a tensor.
 
     Attributes:
-        in_place: whether its numbers are read where they are at each lookup.
-        copied: bytes [first, last) of it that the table has copies of; None for all.
+        in_place: whether each lookup reads its values directly.
+        copied: bytes [first, last) of it that the table has copied; None for all.
     """
 
     in_place: bool
@@ -49,7 +49,7 @@ UNUSED = Use(in_place=False, copied=[])
 
 
 class TableReader(ABC):
-    """What a table's tensors do not say; ``spec`` is all of it as text.
+    """Parameters of a table besides its tensors; ``spec`` contains all of them as text.
 
     ``pads`` are ids with rows of their own.
     """
@@ -59,17 +59,17 @@ class TableReader(ABC):
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """What each of the tensors is, in their order; a table may be without the last."""
+        """The role of each of the tensors, in their order; the last one may be missing."""
 
     @property
     @abstractmethod
     def columns(self) -> Tensor:
-        """int64, on the CPU: what tells where codes are, which is one of the tensors, too."""
+        """int64, on the CPU: the places of codes; the table also has this tensor."""
 
     @property
     @abstractmethod
     def parameters(self) -> int:
-        """How many of the tensors learn; they come first."""
+        """Number of trainable tensors; they come first."""
 
     @property
     @abstractmethod
@@ -82,26 +82,27 @@ class TableReader(ABC):
 
     @abstractmethod
     def dtype(self, tensors: Tensors) -> torch.dtype:
-        """Of a row."""
+        """Dtype of a row."""
 
     @abstractmethod
     def rows(self, ids: Tensor, tensors: Tensors, skipped: int = -1) -> Tensor:
         """Rows (m, dim) of checked ids (m,) int64, by plain operations.
 
-        Gradients go through them, but for rows of the id ``skipped``, which is one of the pads.
+        Gradients pass through them, except for rows of the id ``skipped``, which is one of the
+        pads.
         """
 
     @abstractmethod
     def table(self, tensors: Tensors) -> LookupTable:
-        """What the native core reads from tensors on a CPU.
+        """The native core's table for tensors on a CPU.
 
         Raises:
-            ModuleError: the tensor that tells where codes are is not that of this reader.
+            ModuleError: the tensor with the places of codes is not that of this reader.
         """
 
     @abstractmethod
     def uses(self, table: LookupTable, tensors: Tensors) -> list[Use]:
-        """How ``table``, which was made of them, uses each of the tensors."""
+        """How ``table``, which was made from the tensors, uses each of them."""
 
     @abstractmethod
     def fused(
@@ -139,7 +140,7 @@ def plain(
     skipped: int,
 ) -> Tensor:
     """Rows, or bags where there are offsets, by plain operations."""
-    wide = ids.long().contiguous()  # bucketize warns of strided input
+    wide = ids.long().contiguous()  # bucketize warns about strided input
     if offsets is None:
         return reader.rows(wide, tensors, skipped)
     return reader.pool(wide, offsets, weights, tensors, mode, skipped)
@@ -156,7 +157,7 @@ def pool_rows(
     """Bags (bags, dim) of the rows (m, dim) of ids (m,), without those of ``padding_idx``."""
     positions = torch.arange(rows.shape[0], device=rows.device)
     if padding_idx is not None:
-        # A row of its own for padding in front, since no id of a position says "leave out".
+        # A separate row for padding in front, because no id means "leave out".
         rows = torch.cat([rows.new_zeros(1, rows.shape[1]), rows])
         positions = torch.where(ids == padding_idx, 0, positions + 1)
     return functional.embedding_bag(
@@ -170,10 +171,10 @@ def pool_rows(
 
 
 def check_columns(columns: Tensor, expected: Tensor) -> None:
-    """Refuse other columns than those that belong to the codes.
+    """Reject columns that do not belong to the codes.
 
     Raises:
-        ModuleError: they are others.
+        ModuleError: they do not.
     """
     if not torch.equal(columns, expected):
         raise ModuleError(

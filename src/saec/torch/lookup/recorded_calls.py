@@ -24,9 +24,9 @@ _NOT_SCRIPTED = (
 
 
 def recorded() -> bool:
-    """Whether the operations of this call are recorded or transformed, by whatever part of PyTorch.
+    """Whether any part of PyTorch records or transforms the operations of this call.
 
-    Numbers that are computed outside of PyTorch's operators would then be constants. It is so in
+    Values computed outside of PyTorch's operators would then become constants. This happens in
     ``torch.compile`` and ``torch.export``, ``torch.jit.trace``, ``make_fx`` and other dispatch
     modes, and in the transforms of ``torch.func``.
 
@@ -42,17 +42,17 @@ def recorded() -> bool:
 
 
 def refuse_onnx() -> None:
-    """Refuse to be recorded for ONNX.
+    """Reject recording for ONNX.
 
     Raises:
-        ModuleError: it is what PyTorch does.
+        ModuleError: PyTorch is recording for ONNX.
     """
     if torch.onnx.is_in_onnx_export():
         raise ModuleError(_NOT_IN_ONNX)
 
 
 def transformed() -> bool:
-    """Whether a transform of ``torch.func`` is at work, and no graph is recorded."""
+    """Whether a transform of ``torch.func`` is active, and no graph is recorded."""
     compiling = torch.compiler.is_compiling()
     return not compiling and bool(torch._C._are_functorch_transforms_active())
 
@@ -61,7 +61,7 @@ def leaf(module: nn.Module, arguments: Sequence[Any]) -> Any:
     """The call of ``module`` as one node of a graph, if FX traces it; None if it does not.
 
     Raises:
-        ModuleError: the module is what is traced, so that the node would stand for all of it.
+        ModuleError: the module itself is traced, so the node would stand for all of it.
     """
     proxies = [value for value in arguments if isinstance(value, Proxy)]
     if not proxies:
@@ -76,7 +76,7 @@ def leaf(module: nn.Module, arguments: Sequence[Any]) -> Any:
 
 
 def refuse_scripting() -> NoReturn:
-    """Raise what ``torch.jit.script`` is to say.
+    """Raise the error for ``torch.jit.script``.
 
     Raises:
         ModuleError: always.

@@ -38,8 +38,8 @@ class RunReader(TableReader):
     Args:
         count: rows of the table.
         runs: see :class:`saec.format.native_lookup.RowRun`; without codes, the codebook holds the
-        rows.
-        pads: their rows are the codebook's last.
+            rows.
+        pads: ids with rows at the end of the codebook.
     """
 
     count: int
@@ -74,7 +74,7 @@ class RunReader(TableReader):
 
     @cached_property
     def columns(self) -> Tensor:
-        """Numbers (6, runs) int64 that plain operations need of each run: first row, bits, first
+        """Values (6, runs) int64 that plain operations need for each run: first row, bits, first
         bit, mask, first centroid, whether its rows are stored."""
         rows = [
             [
@@ -103,7 +103,7 @@ class RunReader(TableReader):
         mode: str,
         skipped: int,
     ) -> Tensor:
-        """See :class:`TableReader`; rows go from the codebook straight into their bags."""
+        """See :class:`TableReader`; rows are added directly from the codebook to their bags."""
         return functional.embedding_bag(
             self.stored(ids, tensors),
             tensors[0],
@@ -165,7 +165,7 @@ class RunReader(TableReader):
     ) -> Tensor:
         """See :class:`TableReader`."""
         book, codes, columns = tensors
-        if self.pads:  # their rows are the codebook's last: what the kernel does not know
+        if self.pads:  # their rows are the last of the codebook, which the kernel does not handle
             return plain(self, ids, offsets, weights, tensors, mode, skipped)
         table = gpu.ClusteredTensors(self.count, codes, columns, book)
         if offsets is None:

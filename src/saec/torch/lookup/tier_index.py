@@ -1,4 +1,4 @@
-"""Where a row of a tiered table is stored, found in its index by plain torch operations."""
+"""Place of a row in a tiered table, found in its index by plain torch operations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from saec.torch.lookup.reader import bits_at
 __all__ = ["locate"]
 
 _WORD_BITS = 32
-_SEARCH_STEPS = BLOCK_IDS.bit_length()  # that find a place among 0 to 256 members
+_SEARCH_STEPS = BLOCK_IDS.bit_length()  # of a binary search among 0 to 256 members
 
 
 def locate(ids: Tensor, count: int, tiers: int, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,7 +24,7 @@ def locate(ids: Tensor, count: int, tiers: int, index: Tensor) -> tuple[Tensor, 
     for level in levels_of(count, tiers):
         positions = torch.where(searched, places, 0)
         before, inside = _passed(level, positions, index)
-        before = torch.where(searched, before, 0)  # places that are known stay
+        before = torch.where(searched, before, 0)  # positions that are found stay
         found = torch.where(searched & ~inside, level.tier, found)
         places = torch.where(searched & inside, before, places - before)
         searched = searched & inside
@@ -32,7 +32,7 @@ def locate(ids: Tensor, count: int, tiers: int, index: Tensor) -> tuple[Tensor, 
 
 
 def _passed(level: Level, positions: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Members before each position, and whether it is one."""
+    """Members before each position, and whether the position is one."""
     blocks, offsets = positions // BLOCK_IDS, positions % BLOCK_IDS
     bases = bits_at(index, 8 * level.first + 64 * (blocks // BASE_BLOCKS), 8)
     both = bits_at(index, 8 * level.counts_at + 16 * blocks, 4)

@@ -39,14 +39,14 @@ TIER_COLUMNS = 4
 
 @dataclass(frozen=True)
 class TierReader(TableReader):
-    """Rows in tiers; tensors: those of :class:`TierTensors` that there are, in its order.
+    """Rows in tiers; tensors: the existing ones of :class:`TierTensors`, in its order.
 
-    A grid is held as its offset, among the values, and its extent, 2**bits times its step: then all
-    of them are coordinates, which learn at one rate.
+    A grid is stored as its offset, among the values, and its extent, 2**bits times its step. So all
+    values are coordinates and can be trained at one rate.
 
     Args:
         layout: the parts of each tier.
-        pads: their rows are a tensor of their own (pads, dim).
+        pads: ids with rows in a separate tensor (pads, dim).
     """
 
     layout: Layout
@@ -59,7 +59,7 @@ class TierReader(TableReader):
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """See :class:`TableReader`; the last one is there only where ids are no ranks."""
+        """See :class:`TableReader`; the last one exists only if ids are not ranks."""
         grids = len(self.layout.grids[1])
         there = {
             "values": self.layout.value_count > grids,
@@ -76,7 +76,7 @@ class TierReader(TableReader):
         return TierTensors(**absent | dict(zip(self.names, tensors, strict=False)))
 
     def learned(self, tensors: Tensors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Values, extents, axes and mean; empty tensors where there are none."""
+        """Values, extents, axes and mean; empty tensors for missing ones."""
         held = self.named(tensors)
         nothing = held.mean.new_empty(0)
         axes = nothing.reshape(0, held.mean.shape[0]) if held.axes is None else held.axes
@@ -85,7 +85,7 @@ class TierReader(TableReader):
 
     @cached_property
     def columns(self) -> Tensor:
-        """Numbers (tiers, 4 + 6 * rank) int64 that a lookup needs of each tier."""
+        """Values (tiers, 4 + 6 * rank) int64 that a lookup needs for each tier."""
         return torch.tensor(_columns(self.layout), device="cpu")
 
     @property
@@ -102,9 +102,9 @@ class TierReader(TableReader):
         return tensors[self.parameters - 1].dtype
 
     def rows(self, ids: Tensor, tensors: Tensors, skipped: int = -1) -> Tensor:
-        """See :class:`TableReader`; pads are no parameters, and learn nothing.
+        """See :class:`TableReader`; pads are not parameters and are not trained.
 
-        Axis after axis is added, in float32 or wider and with every product rounded, so that
+        Axes are added one after the other, in float32 or wider and with every product rounded, so
         float32 rows equal those of :class:`saec.format.tiered_field.TieredField` bit for bit.
         """
         held, (values, _, axes, mean) = self.named(tensors), self.learned(tensors)
@@ -114,7 +114,7 @@ class TierReader(TableReader):
             coordinates = self._coordinates(ids, tensors, dtype)
             for axis, coordinate in zip(axes.to(dtype), coordinates.unbind(1), strict=True):
                 rows = rows + coordinate[:, None] * axis
-        rows = rows.contiguous().to(mean.dtype)  # a mean alone is one row expanded
+        rows = rows.contiguous().to(mean.dtype)  # without axes, the mean is one row, expanded
         for pad, row in zip(self.pads, () if held.pads is None else held.pads, strict=True):
             rows = torch.where((ids == pad)[:, None], row, rows)
         return rows
@@ -139,7 +139,7 @@ class TierReader(TableReader):
         found = values.to(dtype).index_select(0, at.reshape(-1)).reshape(at.shape)
         if len(extents):
             chosen = extents.to(dtype)[(grids - 1).clamp(min=0)]
-            # A power of two divides without rounding.
+            # Division by a power of two does not round.
             steps = torch.where(grids > 0, chosen / (masks + 1), 0)
             found = found + code * steps.index_select(0, tiers)
         return torch.where((firsts < 0).index_select(0, tiers), 0, found)
@@ -147,7 +147,7 @@ class TierReader(TableReader):
     def _ordered_codes(
         self, columns: Tensor, tiers: Tensor, places: Tensor, starts: Tensor
     ) -> Tensor:
-        """Ordered codes (m,), all parts' together; 0 in tiers without."""
+        """Ordered codes (m,) of all parts together; 0 in tiers without."""
         ranks = columns[:, 0].index_select(0, tiers) + places
         passed = torch.bucketize(ranks, starts.contiguous(), right=True)
         return passed - columns[:, 3].index_select(0, tiers)
@@ -182,8 +182,8 @@ class TierReader(TableReader):
         return tier_table(self.layout, held.codes.numpy(), values, directions, where, rows, starts)
 
     def uses(self, table: LookupTable, tensors: Tensors) -> list[Use]:
-        """See :class:`TableReader`; of frequent features copies of rows and of ids are kept, made
-        from their codes and from the index."""
+        """See :class:`TableReader`; rows and ids of frequent features are copied, so they depend on
+        codes and index."""
         special = {"codes": Use(in_place=True, copied=table.decoded)}
         special |= {"columns": UNUSED, "tier_index": Use(in_place=True, copied=None)}
         return [special.get(name, COPIED) for name, _ in zip(self.names, tensors, strict=False)]
@@ -211,11 +211,11 @@ class TierReader(TableReader):
 
 
 class _Cell(NamedTuple):
-    """How a tier codes one axis.
+    """Codes of one axis in a tier.
 
-    shift: of the code's first bit in the row, or among the ordered codes; mask: of its bits; first,
-    stride: of its values, the first among ``values``, -1 for a coordinate of 0;
-    grid: 1 + the grid's number; ordered: whether the order of rows tells the code.
+    shift: position of the code's first bit in the row, or in the ordered codes; mask: of its bits;
+    first, stride: of its values, the first among ``values``, -1 for a coordinate of 0;
+    grid: 1 + the grid's number; ordered: whether the code follows from the order of rows.
     """
 
     shift: int
@@ -230,7 +230,7 @@ _NOTHING = _Cell(0, 0, -1, 0, 0, 0)
 
 
 def _columns(layout: Layout) -> list[list[int]]:
-    """Numbers that a lookup needs, a row per tier: first rank, first bit, bits of a row, first
+    """Values that a lookup needs, a row per tier: first rank, first bit, bits of a row, first
     start; then each entry of a :class:`_Cell` for all axes."""
     rows, grids = [], 0
     for tier, bound in enumerate(layout.bounds[:-1].tolist()):
@@ -244,12 +244,12 @@ def _columns(layout: Layout) -> list[list[int]]:
 
 
 def _cells(layout: Layout, tier: int, grids: int) -> Iterator[_Cell]:
-    """Of the axes that the tier's parts cover, after ``grids`` grids of tiers before."""
-    shift, started = 0, layout.ordered_bits(tier) > 0  # ordered codes are a word of their own
+    """The cells of the axes of a tier's parts, after ``grids`` grids of earlier tiers."""
+    shift, started = 0, layout.ordered_bits(tier) > 0  # ordered codes are a separate word
     for part, first in zip(layout.tiers[tier], layout.first_values[tier], strict=False):
         if started and not part.ordered:
             shift, started = 0, False
-        mask, start = (1 << part.bits) - 1, first - grids  # a grid's step is no value of ours
+        mask, start = (1 << part.bits) - 1, first - grids  # a grid's step is not among the values
         if part.kind == "none":
             yield _NOTHING
         elif part.kind == "grid":
@@ -264,7 +264,7 @@ def _cells(layout: Layout, tier: int, grids: int) -> Iterator[_Cell]:
 def held_values(
     layout: Layout, values: NDArray[np.float32], extents: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """What a :class:`TieredField` would store, not yet rounded to float16."""
+    """The arrays of a :class:`TieredField`, not yet rounded to float16."""
     steps, bits = layout.grids
     held = np.empty(layout.value_count, dtype=np.float32)
     held[~steps] = values

@@ -10,7 +10,7 @@ __all__ = ["TierTensors"]
 
 
 class TierTensors(NamedTuple):
-    """What a :class:`saec.torch.table.tiered.TieredTable` holds, of which the first four learn.
+    """Tensors of a :class:`saec.torch.table.tiered.TieredTable`; the first four are trained.
 
     Attributes:
         values: (tables' values and grids' offsets,), or None if there are none.
@@ -20,10 +20,10 @@ class TierTensors(NamedTuple):
         codes: (bytes,) uint8.
         columns: :attr:`TierReader.columns`.
         pads: (pads, dim), or None.
-        starts: where tiers are in order of their codes, the ranks (starts,) int64 of
-            :attr:`saec.format.tiered_field.TieredField.code_starts`; else None.
-        tier_index: where ids are no ranks, the bytes (bytes,) uint8 of their
-            :class:`saec.format.tier_index.TierIndex`; else None.
+        starts: if tiers are sorted by their codes, the ranks (starts,) int64 of
+            :attr:`saec.format.tiered_field.TieredField.code_starts`; otherwise None.
+        tier_index: if ids are not ranks, the bytes (bytes,) uint8 of their
+            :class:`saec.format.tier_index.TierIndex`; otherwise None.
     """
 
     values: Tensor | None

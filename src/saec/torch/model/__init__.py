@@ -1,1 +1,1 @@
-"""Embedding tables of a model: find, count, replace; the modules that take their place."""
+"""Find, count and replace the embedding tables of a model; the modules that replace them."""

@@ -1,4 +1,4 @@
-"""How batches go through a model: arguments, devices, and which losses are known."""
+"""Calls of a model with batches: arguments, devices, and the losses whose form is known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pairs(batches: Batches) -> Iterator[tuple[Any, Any]]:
     """The (inputs, labels) of each of ``batches``.
 
     Raises:
-        DataError: a batch is no pair.
+        DataError: a batch is not a pair.
     """
     for index, batch in enumerate(batches):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
@@ -53,19 +53,19 @@ def call(model: nn.Module, inputs: Any, device: torch.device | None) -> Any:
 
 
 def moved(value: Any, device: torch.device | None) -> Any:
-    """``value`` on ``device``: a tensor, a mapping of them, or whatever else has ``to``."""
+    """``value`` on ``device``: a tensor, a mapping of them, or any other object with ``to``."""
     if isinstance(value, Mapping):
         return {name: moved(item, device) for name, item in value.items()}
     if isinstance(value, Tensor) and value.is_inference() and torch.is_grad_enabled():
-        value = value.clone()  # autograd keeps no tensors of inference mode
+        value = value.clone()  # autograd does not keep tensors of inference mode
     return value.to(device) if device is not None and hasattr(value, "to") else value
 
 
 def outputs_of(model: nn.Module, inputs: Any, device: torch.device | None, index: int) -> Tensor:
-    """What the model gives for batch ``index``, with an entry or row for each example.
+    """The model's output for batch ``index``, with an entry or row for each example.
 
     Raises:
-        ModuleError: it is no tensor.
+        ModuleError: it is not a tensor.
         DataError: it is empty, or a single number.
     """
     outputs = call(model, inputs, device)
@@ -82,7 +82,7 @@ def outputs_of(model: nn.Module, inputs: Any, device: torch.device | None, index
 
 
 def check_repeatable(batches: Batches, name: str) -> None:
-    """Refuse an iterator, of which a second pass would see nothing.
+    """Reject an iterator, because a second pass would be empty.
 
     Raises:
         DataError: in that case.
@@ -92,7 +92,7 @@ def check_repeatable(batches: Batches, name: str) -> None:
 
 
 def check_order(batches: Batches) -> None:
-    """Refuse what is shuffled anew each time: predictions would be those of other rows.
+    """Reject batches that are shuffled in each pass: predictions would belong to other rows.
 
     Raises:
         DataError: in that case.
@@ -116,13 +116,14 @@ def _tensors(inputs: Any) -> Iterator[Tensor]:
 
 
 def logits_by(loss_fn: Loss | None) -> Callable[[Tensor], Tensor] | None:
-    """How outputs give the logits of which ``loss_fn`` is the log loss; None for other losses.
+    """A function from outputs to the logits of which ``loss_fn`` is the log loss; None for other
+    losses.
 
-    The log loss is known by itself: predictions say which labels to expect. Where outputs are
-    probabilities, as of many published click models, these give the logits.
+    For the log loss the expectation over labels follows from the predictions. If outputs are
+    probabilities, as in many published click models, the function computes the logits.
     """
     if isinstance(loss_fn, nn.BCEWithLogitsLoss):
-        # With weights the logits are not those of the labels' probabilities.
+        # With weights the logits do not give the labels' probabilities.
         unweighted = loss_fn.weight is None and loss_fn.pos_weight is None
         return _same if unweighted else None
     if loss_fn is None or loss_fn is functional.binary_cross_entropy_with_logits:
@@ -133,7 +134,7 @@ def logits_by(loss_fn: Loss | None) -> Callable[[Tensor], Tensor] | None:
 
 
 def is_squared_error(loss_fn: Loss | None) -> bool:
-    """Whether a loss is the mean squared error, whose curvature depends on no label."""
+    """Whether a loss is the mean squared error, whose curvature does not depend on labels."""
     if isinstance(loss_fn, nn.MSELoss):
         return loss_fn.reduction == "mean"
     return loss_fn is functional.mse_loss
@@ -144,7 +145,7 @@ def _same(logits: Tensor) -> Tensor:
 
 
 def _logits(probabilities: Tensor) -> Tensor:
-    # Closest to 1 that float32 comes; a probability of 1 itself has no logit.
+    # The float32 closest to 1; a probability of 1 itself has no logit.
     return torch.logit(probabilities.double(), eps=2.0**-24)
 
 

@@ -1,4 +1,4 @@
-"""How often each feature is looked up, seen at the embedding modules."""
+"""Count the lookups of each feature, at the embedding modules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from saec.util.progress import track
 
 __all__ = ["count_lookups", "more_frequent", "with_unseen"]
 
-# Standard errors of the difference of two counts from which on it is no chance, of a million.
+# Difference of two counts, in standard errors, that is significant among a million features.
 _CLEAR = 6.0
 
 
@@ -30,14 +30,14 @@ def count_lookups(
 ) -> dict[str, NDArray[np.float64]]:
     """Count the lookups of every feature while ``batches`` pass through the model.
 
-    For a model whose log cannot be counted without it; :func:`saec.count_columns` counts a log
+    For models whose log cannot be counted without them; :func:`saec.count_columns` counts a log
     itself.
 
     Args:
         model: see :func:`saec.torch.loss_metrics`.
         tables: of the model.
         batches: (inputs, labels) pairs, the training log.
-        progress: show a bar on stderr for work over two seconds.
+        progress: show a progress bar on stderr for work over two seconds.
 
     Returns:
         (vocab_size,) float64 by the field names of :func:`saec.torch.fields`, for all tables that
@@ -81,19 +81,19 @@ def with_unseen(
     tables: Sequence[ModelTable],
     rows: Batches,
 ) -> dict[str, ArrayLike]:
-    """``frequencies`` of a training log, with what ``rows`` that it does not have look up.
+    """``frequencies`` of a training log, corrected by lookups in ``rows`` that are not in the log.
 
-    The id that stands for values unseen in training is in half of all later rows, but not in the
-    training log, or as rarely as values are missing there. By that frequency its row would get few
-    bits, and what it becomes would shift the model's predictions for all of these rows. So a
-    feature that is not in the log, or clearly more frequent in ``rows`` than in the log, gets the
-    share of its field's lookups that it has in ``rows``.
+    The id that stands for values unseen in training may occur in half of all later rows, but not in
+    the training log, or only as often as values are missing there. With that frequency its row
+    would get few bits, and its error would shift the model's predictions for all of these rows. So
+    a feature that is not in the log, or clearly more frequent in ``rows`` than in the log, gets its
+    share of the field's lookups in ``rows``.
 
     Args:
         frequencies: (vocab_size,) by field name.
         model: see :func:`count_lookups`.
         tables: of the model.
-        rows: batches of rows that trained no table.
+        rows: batches of rows that were not used to train a table.
     """
     later = count_lookups(model, tables, rows, progress=False)
     return {
@@ -105,11 +105,11 @@ def with_unseen(
 def more_frequent(
     counts: Mapping[str, ArrayLike], later: Mapping[str, ArrayLike]
 ) -> dict[str, NDArray[np.bool_]]:
-    """Which features :func:`with_unseen` counted anew, (vocab_size,) by field name.
+    """The features whose counts :func:`with_unseen` changed, (vocab_size,) bool by field name.
 
     Args:
         counts: of the training log.
-        later: what became of them.
+        later: result of :func:`with_unseen`.
     """
     return {
         name: np.asarray(now) > np.asarray(counts[name])
@@ -121,7 +121,7 @@ def more_frequent(
 def _with_later(counts: ArrayLike, later: NDArray[np.float64]) -> ArrayLike:
     own = np.asarray(counts)
     if own.shape != later.shape or own.dtype.kind not in "biuf":
-        return counts  # refused where the fields are made
+        return counts  # rejected when the fields are made
     scale = own.sum(dtype=np.float64) / max(later.sum(), 1.0)
     expected = own / max(scale, np.finfo(np.float64).tiny)
     more = later - expected > _CLEAR * np.sqrt(later + expected)

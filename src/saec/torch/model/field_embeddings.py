@@ -1,4 +1,4 @@
-"""All fields of a batch in one call."""
+"""Rows of all fields of a batch in one call."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = ["FieldEmbeddings"]
 class FieldEmbeddings(nn.ModuleDict):
     """One embedding module per field: ids (n, fields) in, vectors (n, fields, dim) out.
 
-    Modules are called as they would be alone, and their results stacked. On a CPU and while no
-    gradients are recorded, compressed ones and plain ``nn.Embedding`` are read by one call of the
-    native core instead, straight into the result, if at least one of them is compressed and none
+    The result is that of calling each module and stacking the vectors. On a CPU and without
+    gradients, one call of the native core reads all compressed modules and plain ``nn.Embedding``
+    directly into the result, if at least one of them is compressed and none
     has hooks. Vectors are the same to the last bit.
     """
 
@@ -91,19 +91,19 @@ class FieldEmbeddings(nn.ModuleDict):
         return self.__dict__ | {"_together": None}
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._together = None  # it keeps tensors in memory that modules may hold no longer
+        self._together = None  # it keeps tensors in memory that the modules may no longer hold
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, eq=False)
 class _Together:
-    """Modules, and the way to the rows of all."""
+    """Modules, and direct access to the rows of all of them."""
 
     modules: tuple[nn.Module, ...]
     shortcuts: _native.Shortcuts
 
     def rows(self, ids: Tensor, modules: Mapping[str, nn.Module]) -> Tensor | None:
-        """Vectors (n, fields, dim), or None where modules must be called."""
+        """Vectors (n, fields, dim), or None if the modules must be called."""
         if self.modules != tuple(modules.values()):
             return None
         rows: Tensor | None = self.shortcuts.rows(ids)
@@ -118,7 +118,7 @@ _HOOKS_OF_ALL: list[dict[int, Any]] = [
 
 
 def _together(modules: tuple[nn.Module, ...]) -> _Together | None:
-    """None if there is no shortcut to one of the modules, or PyTorch's way serves all."""
+    """None if a module has no direct access, or if PyTorch's own calls suffice for all."""
     if not any(type(module) is CompressedEmbedding for module in modules):
         return None
     shortcuts = [_shortcut(module) for module in modules]
@@ -130,7 +130,7 @@ def _together(modules: tuple[nn.Module, ...]) -> _Together | None:
 
 
 def _guards(modules: Sequence[nn.Module]) -> _native.Guards:
-    """What must stay for calls of the modules to look rows up and do nothing else."""
+    """The state in which a call of the modules does nothing but lookups; checked for changes."""
     hooks = list(_HOOKS_OF_ALL)
     entries: list[tuple[dict[str, Any], str, Any]] = []
     for module in modules:
@@ -144,7 +144,7 @@ def _guards(modules: Sequence[nn.Module]) -> _native.Guards:
 
 
 def _shortcut(module: nn.Module) -> _native.Shortcut | None:
-    """To the rows of a module whose call looks rows up, and does nothing else."""
+    """Direct access to the rows of a module whose call does nothing but a lookup."""
     if type(module) is CompressedEmbedding and "forward" not in module.__dict__:
         return module.table.prepared.shortcut
     if type(module) is nn.Embedding and "forward" not in module.__dict__:

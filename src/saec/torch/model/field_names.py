@@ -14,12 +14,12 @@ __all__ = ["renamed"]
 
 
 def renamed(model: nn.Module, fields: set[str], ranges: Ranges, names: Mapping[str, str]) -> Ranges:
-    """``ranges``, and whole tables of ``fields`` that the model has under other names.
+    """``ranges``, and whole tables of ``fields`` that have other names in the model.
 
-    These are the ones that ``names`` gives, and those that differ by the names of wrappers only.
+    Other names are those in ``names``, and those that differ only by the names of wrappers.
 
     Raises:
-        ModuleError: ``names`` has what is no field or no table.
+        ModuleError: ``names`` contains an unknown field or table.
     """
     found, aliases = find_modules(model)
     for field, path in names.items():

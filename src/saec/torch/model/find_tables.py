@@ -1,4 +1,4 @@
-"""Embedding tables of any ``nn.Module``: found once, named by module path, refused by name."""
+"""Find the embedding tables of any ``nn.Module``: named by module path, checked for support."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def fields(
     *,
     keys: KeysByField | None = None,
 ) -> list[Field]:
-    """Read the embedding tables named in ``frequencies`` from ``model``; others stay untouched.
+    """Read the embedding tables named in ``frequencies`` from ``model``; others are ignored.
 
-    A table is named by the path of its module, such as ``embeddings.user``. A module that is
-    reached under two paths, or a weight that two embedding modules share, is one table, named by
-    its first path. So is the weight of an embedding and an ``nn.Linear``, as of sequential models
-    that score all items by their embeddings.
+    A table is named by the path of its module, such as ``embeddings.user``. A module with two
+    paths, or a weight that two embedding modules share, is one table, named by
+    its first path. The same holds for a weight of an embedding and an ``nn.Linear``, as in
+    sequential models that score all items by their embeddings.
 
     Args:
         model: any module that holds ``nn.Embedding`` or ``nn.EmbeddingBag`` modules.
@@ -60,19 +60,19 @@ def fields(
         ranges: joint tables; ``{"embedding": {"user": (0, 6041), "movie": (6041, 9747)}}``
             means: rows 0..6040 of the module ``embedding`` are the field ``user``. The ranges of a
             table cover it without gap or overlap, and all of its fields have frequencies.
-        keys: of the rows of some fields, which are then asked by keys: (vocab_size,) integers or
-            strings, or :class:`saec.torch.TableKeys`.
+        keys: keys of the rows of some fields, whose lookups then take keys: (vocab_size,) integers
+            or strings, or :class:`saec.torch.TableKeys`.
 
     Returns:
         The fields in the order of the model's modules. On a CPU their weights share memory with
-        the model (bfloat16 as ``ml_dtypes.bfloat16``), so compress before training goes on.
+        the model (bfloat16 as ``ml_dtypes.bfloat16``), so compress before training continues.
 
     Raises:
-        ModuleError: a name is no embedding's, ranges do not fit, or a module has a property that
-            compressed tables cannot honour: ``max_norm``, ``scale_grad_by_freq``, a weight shared
-            with a module that is neither an embedding nor an ``nn.Linear``, a ``forward``, hooks or
-            parametrisation of its own, or a place in the model that is not registered, such as a
-            list; a weight that is sparse, quantised, sharded or of fewer than 16 bits; a TorchRec
+        ModuleError: a name does not belong to an embedding; ranges do not fit; or a module has a
+            property that compressed tables do not support: ``max_norm``, ``scale_grad_by_freq``, a
+            weight shared with a module that is neither an embedding nor an ``nn.Linear``, its own
+            ``forward``, hooks or parametrisation, or an unregistered place in the model, such as a
+            list; a weight is sparse, quantised, sharded or of fewer than 16 bits; a TorchRec
             collection is sharded or fused; or the model is in a wrapper, such as
             DistributedDataParallel, or compiled.
         FieldError: weights or frequencies cannot be used.
@@ -118,7 +118,7 @@ def _check_keys(keys: Mapping[str, object], tables: Iterable[ModelTable]) -> Non
 def named_tables(
     model: nn.Module, names: set[str] | None, ranges: Ranges, *, readable: bool = True
 ) -> list[ModelTable]:
-    """The tables of the fields ``names``, or all, checked to be such that we can replace them.
+    """The tables of the fields ``names``, or all, after a check that they can be replaced.
 
     readable: whether weights will be read; otherwise they may be on the meta device.
 
@@ -190,7 +190,7 @@ def check_known(
     kind: str,
     model: nn.Module,
 ) -> None:
-    """Raise ModuleError unless a ``name`` is known; says what is."""
+    """Raise ModuleError for a ``name`` that is not known; lists the known ones."""
     if name in known:
         return
     if name in aliases:
@@ -242,7 +242,7 @@ def _check_complete(table: ModelTable, names: set[str]) -> None:
 def _check_held_once(model: nn.Module, tables: Iterable[ModelTable]) -> None:
     paths = {module: path for table in tables for path, module in table.modules.items()}
     for module, place, held in held_elsewhere(model, paths):
-        if isinstance(held, Tensor):  # such as in a list of what is regularised
+        if isinstance(held, Tensor):  # for example in a list of regularised modules
             warnings.warn(
                 f"the model keeps the weight of {paths[module]!r} in {place!r} as well: its "
                 f"{held.nbytes:,} bytes stay in memory there, uncompressed",
@@ -279,7 +279,7 @@ def _check_modules(table: ModelTable) -> None:
 
 def _as_array(weight: torch.Tensor) -> NDArray[Any]:
     tensor = weight.detach().cpu()
-    if tensor.dtype == torch.bfloat16:  # unknown to numpy itself
+    if tensor.dtype == torch.bfloat16:  # not known to numpy itself
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     array: NDArray[Any] = tensor.numpy()
     return array

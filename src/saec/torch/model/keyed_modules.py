@@ -1,4 +1,4 @@
-"""Modules that look rows up by keys."""
+"""Modules whose lookups take keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["KeyedEmbedding", "KeyedEmbeddingBag", "KeyedModule", "keyed_module"]
 
 
 class KeyedModule(nn.Module):
-    """What modules that are asked by keys share."""
+    """Base class of modules whose lookups take keys."""
 
     def __init__(self, table: CompressedField | KeyedTable, padding_key: int | None) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class KeyedModule(nn.Module):
         self.embedding_dim = table.dim
         self.padding_key = padding_key
 
-    def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
+    def __prepare_scriptable__(self) -> nn.Module:  # attribute that torch.jit.script reads
         refuse_scripting()
 
     def extra_repr(self) -> str:
@@ -38,9 +38,9 @@ class KeyedModule(nn.Module):
 
 
 class KeyedEmbedding(KeyedModule):
-    """Like an ``nn.Embedding`` that takes raw keys in place of ids; nothing in it is trained.
+    """Like ``nn.Embedding``, but takes raw keys instead of ids; it has no trainable parameters.
 
-    A key that is not known gets the field's default row.
+    An unknown key gets the field's default row.
 
     Args:
         table: a field with keys, such as ``saec.load("model.saec")["user"]``.
@@ -56,19 +56,19 @@ class KeyedEmbedding(KeyedModule):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (nn.Embedding's name)
         """Rows of keys ``input`` (any shape), ``input.shape + (dim,)``.
 
-        Keys are int64, int32 or uint64. Of a field of strings they are hashes,
+        Keys are int64, int32 or uint64. For a field of strings they are hashes,
         ``saec.hash_keys(strings, seed=field.seed).view(numpy.int64)``.
 
         Raises:
             KeysError: keys are of another dtype or, on a CPU, one is of another kind than the
-                field's, such as a negative one where there are none.
+                field's, such as a negative one if the field has none.
         """
         node: Tensor | None = leaf(self, [input])
         return self.table(input, self.padding_key) if node is None else node
 
 
 class KeyedEmbeddingBag(KeyedModule):
-    """Like an ``nn.EmbeddingBag`` that takes raw keys in place of ids.
+    """Like ``nn.EmbeddingBag``, but takes raw keys instead of ids.
 
     Args:
         table: see :class:`KeyedEmbedding`.
@@ -97,7 +97,7 @@ class KeyedEmbeddingBag(KeyedModule):
         offsets: Tensor | None = None,
         per_sample_weights: Tensor | None = None,
     ) -> Tensor:
-        """Reduce bags of rows; keys as for :class:`KeyedEmbedding`, all else as for
+        """Reduce bags of rows; keys as for :class:`KeyedEmbedding`, other arguments as for
         ``nn.EmbeddingBag``.
 
         Raises:
@@ -124,7 +124,7 @@ class KeyedEmbeddingBag(KeyedModule):
 def keyed_module(
     module: nn.Embedding | nn.EmbeddingBag, table: KeyedTable, padding_key: int | None
 ) -> KeyedModule:
-    """What takes the place of an embedding module, with its options."""
+    """The replacement of an embedding module, with the same options."""
     new: KeyedModule
     if isinstance(module, nn.Embedding):
         new = KeyedEmbedding(table, padding_key)

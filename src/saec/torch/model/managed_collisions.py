@@ -1,8 +1,8 @@
-"""TorchRec's managed collisions: which raw id has which row, read without importing TorchRec.
+"""Map from raw ids to rows in TorchRec's managed collisions, read without importing TorchRec.
 
 A managed-collision collection maps raw ids to rows by a sorted tensor of ids, and looks these rows
-up in an ordinary collection. Where all tables of that one are asked by keys, raw ids go to it as
-they are, and the map is not needed.
+up in an ordinary collection. If the lookups of all its tables take keys, raw ids are passed to it
+unchanged, and the map is not needed.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ __all__ = ["RawIdCollection", "managed_keys", "raw_id_collections"]
 
 _COLLECTION = "BaseManagedCollisionEmbeddingCollection"
 _TABLES = ("embedding_bags", "embeddings")
-_FREE = torch.iinfo(torch.int64).max  # in place of the raw id of a row that has none
+_FREE = torch.iinfo(torch.int64).max  # replaces the raw id of a row without one
 
 
 def managed_keys(model: nn.Module) -> dict[str, TableKeys]:
     """Read the raw ids of all tables that have a managed-collision module of TorchRec.
 
-    They are the ``keys`` that :func:`saec.torch.compress_` and :func:`saec.torch.fields` take. The
-    row of ids that the module does not know is ``unseen``.
+    The result can be the ``keys`` of :func:`saec.torch.compress_` and :func:`saec.torch.fields`.
+    The row of ids that the module does not know is ``unseen``.
 
     Returns:
-        By field, as :func:`saec.torch.fields` names it; (n,) int64 keys.
+        By field, named as in :func:`saec.torch.fields`; (n,) int64 keys.
 
     Raises:
         ModuleError: a module is of another kind than ``MCHManagedCollisionModule``, or hashes ids
-            before it looks for them.
+            before it searches for them.
     """
     found = {}
     for path, collection in model.named_modules():
@@ -49,16 +49,16 @@ def managed_keys(model: nn.Module) -> dict[str, TableKeys]:
 
 
 class RawIdCollection(nn.Module):
-    """In place of a managed-collision collection whose tables are asked by keys."""
+    """Replaces a managed-collision collection whose tables take keys."""
 
     def __init__(self, embedding_module: nn.Module) -> None:
         super().__init__()
         self._embedding_module = embedding_module
 
     def forward(self, features: Any, mutate_miss_lengths: bool = True) -> tuple[Any, None]:
-        """What the collection of ``features``, a KeyedJaggedTensor of raw ids, gives.
+        """The collection's result for ``features``, a KeyedJaggedTensor of raw ids.
 
-        ``mutate_miss_lengths`` is not used. No remapped features come with it.
+        ``mutate_miss_lengths`` is ignored. Remapped features are not returned.
         """
         return self._embedding_module(features), None
 
@@ -67,8 +67,8 @@ def raw_id_collections(model: nn.Module, keyed: set[nn.Module]) -> dict[nn.Modul
     """The replacement of each managed-collision collection that has a table in ``keyed``.
 
     Raises:
-        ModuleError: other tables of the collection are not, it returns remapped features, or it is
-            the model itself.
+        ModuleError: other tables of the collection have no keys, it returns remapped features, or
+            it is the model itself.
     """
     result = {}
     for path, collection in model.named_modules():
@@ -121,6 +121,6 @@ def _keys(name: str, module: Any) -> TableKeys:
         )
     ids: Tensor = module._mch_sorted_raw_ids
     rows: Tensor = module._mch_remapped_ids_mapping - module._output_global_offset
-    unseen = module._zch_size - 1  # what _mch_remap gives ids that it does not find
+    unseen = module._zch_size - 1  # result of _mch_remap for ids that it does not find
     used = (ids != _FREE) & (rows != unseen)
     return TableKeys(ids[used].cpu(), rows[used].cpu(), unseen)

@@ -1,4 +1,4 @@
-"""Which rows of a log look up some features."""
+"""Mark the rows of a log that look up some features."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def marked_rows(
     Args:
         model: see :func:`saec.torch.loss_metrics`.
         tables: of the model.
-        rows: batches of rows that trained no table.
+        rows: batches of rows that were not used to train a table.
         chosen: (vocab_size,) bool by field name, for some or all fields of the tables.
 
     Returns:
-        (rows, m) bool, for the m tables that have chosen features and are called with ids of which
-        each row's can be told: of shape (rows, ...), or as bags with one offset a row.
+        (rows, m) bool, for the m tables that have chosen features and whose ids can be assigned to
+        rows: ids of shape (rows, ...), or bags with one offset per row.
     """
     wanted: dict[str, Tensor] = {}
     for table in tables:
@@ -68,7 +68,7 @@ def marked_rows(
 def _marking(
     modules: Mapping[nn.Module, str], wanted: Mapping[str, Tensor], found: list[dict[str, Tensor]]
 ) -> Iterator[None]:
-    """Hooks that put the marks of a batch into the last dictionary of ``found``."""
+    """Hooks that add the marks of a batch to the last dictionary of ``found``."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         path = modules[module]

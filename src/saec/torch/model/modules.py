@@ -1,4 +1,4 @@
-"""Modules that look rows up in compressed tables."""
+"""Modules whose lookups read compressed tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CompressedEmbedding", "CompressedEmbeddingBag", "CompressedLinear"]
 
 
 class _CompressedModule(nn.Module):
-    """What both modules share: the table, and the options that decoding gives back."""
+    """Base class of both modules: the table, and the options of the plain module."""
 
     def __init__(
         self, table: CompressedTable, padding_idx: int | None = None, sparse: bool = False
@@ -27,7 +27,7 @@ class _CompressedModule(nn.Module):
         self.num_embeddings = table.vocab_size
         self.embedding_dim = table.dim
         self.padding_idx = padding_idx
-        self.sparse = sparse  # of the plain module; a compressed table's gradients are dense
+        self.sparse = sparse  # option of the plain module; a compressed table's gradients are dense
         self._number = new_number(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -51,15 +51,15 @@ class _CompressedModule(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The whole table, (num_embeddings, embedding_dim), decoded anew by each access.
+        """The whole table, (num_embeddings, embedding_dim), decoded in each access.
 
-        For models that compute with it themselves. Gradients go through it, but to no row at
-        ``padding_idx``. Scores of all rows are cheaper by :class:`CompressedLinear`. It is a copy,
-        and refuses to be written to.
+        For models that compute with the table themselves. Gradients pass through it, except for
+        rows at ``padding_idx``. Scores of all rows are cheaper with :class:`CompressedLinear`. It
+        is a copy, and writes to it raise an error.
         """
         return _read_only(self.table.weight())
 
-    def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
+    def __prepare_scriptable__(self) -> nn.Module:  # attribute that torch.jit.script reads
         refuse_scripting()
 
     def extra_repr(self) -> str:
@@ -71,7 +71,7 @@ class _CompressedModule(nn.Module):
 
 
 class CompressedEmbedding(_CompressedModule):
-    """In place of an ``nn.Embedding``: the same call, and the numbers of the decoded table.
+    """Replaces an ``nn.Embedding``: the same call, with the values of the decoded table.
 
     The row at ``padding_idx`` is exact and gets no gradient.
     """
@@ -82,7 +82,7 @@ class CompressedEmbedding(_CompressedModule):
         Raises:
             IdError: see :meth:`CompressedTable.forward`.
         """
-        table: Any = self._modules["table"]  # found sooner than as an attribute
+        table: Any = self._modules["table"]  # read here, because this is faster than an attribute
         if is_dynamo_compiling():
             if self._opaque(input):
                 return look_up(self._number, table.sample, input)
@@ -98,7 +98,7 @@ class CompressedEmbedding(_CompressedModule):
 
 
 class CompressedEmbeddingBag(_CompressedModule):
-    """In place of an ``nn.EmbeddingBag``: the same call, and the numbers of the decoded table.
+    """Replaces an ``nn.EmbeddingBag``: the same call, with the values of the decoded table.
 
     Entries equal to ``padding_idx`` are left out of the reduction.
     """
@@ -158,14 +158,14 @@ class CompressedEmbeddingBag(_CompressedModule):
 
 
 class CompressedLinear(nn.Module):
-    """In place of an ``nn.Linear`` that has an embedding's weight: scores of all its rows.
+    """Replaces an ``nn.Linear`` that shares an embedding's weight: scores of all its rows.
 
-    It shares the table of the embedding's :class:`CompressedEmbedding`, and multiplies with its
-    axes before it looks at rows, where the table has axes.
+    It shares the table of the embedding's :class:`CompressedEmbedding`. If the table has axes, it
+    first multiplies with these, which is cheaper than with all rows.
 
     Args:
-        table: whose rows are scored.
-        bias: (vocab_size,) what is added to the scores, or None.
+        table: table of the rows.
+        bias: (vocab_size,) added to the scores, or None.
     """
 
     def __init__(self, table: CompressedTable, bias: nn.Parameter | None = None) -> None:
@@ -193,7 +193,7 @@ class CompressedLinear(nn.Module):
         """See :attr:`CompressedEmbedding.weight`."""
         return _read_only(self.table.weight())
 
-    def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
+    def __prepare_scriptable__(self) -> nn.Module:  # attribute that torch.jit.script reads
         refuse_scripting()
 
     def extra_repr(self) -> str:
@@ -203,5 +203,5 @@ class CompressedLinear(nn.Module):
 
 
 def _read_only(weight: Tensor) -> Tensor:
-    """The same numbers, which refuse writes; where calls are recorded, the tensor as it is."""
+    """A copy that refuses writes; if calls are recorded, the tensor itself."""
     return weight if recorded() else weight.as_subclass(DecodedWeight)

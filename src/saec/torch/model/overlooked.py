@@ -1,4 +1,4 @@
-"""Tables that compression does not reach, so that they are named and not left out silently."""
+"""Tables that compression does not reach, so that messages can name them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ EmbeddingModule = nn.Embedding | nn.EmbeddingBag
 
 _COMPRESSED = CompressedEmbedding | CompressedEmbeddingBag
 _OWN = frozenset(vars(nn.Module()))  # attributes of any module, among them those that register
-_MOST = 5  # of what a message names
-_NESTED = 3  # containers within containers that are searched
+_MOST = 5  # names in a message
+_NESTED = 3  # depth of nested containers that are searched
 
 _UNREGISTERED = (
     "an attribute that PyTorch does not register; keep modules as attributes, or in an "
@@ -49,7 +49,7 @@ _PARAMETER = (
 
 @dataclass(frozen=True)
 class Overlooked:
-    """A table by name, its bytes, and why it stays as it is."""
+    """A table by name, its bytes, and the reason why it is not compressed."""
 
     name: str
     nbytes: int
@@ -83,10 +83,10 @@ def model_bytes(model: nn.Module) -> int:
 def held_elsewhere(
     model: nn.Module, modules: Iterable[EmbeddingModule]
 ) -> Iterator[tuple[EmbeddingModule, str, nn.Module | Tensor | MethodType]]:
-    """Embedding modules that a model holds elsewhere than in registered modules, where, and what is
-    held there: the module, its weight or a method of it.
+    """References to embedding modules outside of registered modules, with their places and the kind
+    of reference: the module, its weight or a method of it.
 
-    After a module was replaced, such an attribute would go on with the plain one.
+    After a module was replaced, such an attribute would still refer to the plain one.
     """
     owners: dict[object, EmbeddingModule] = {module: module for module in modules}
     owners |= {module.weight: module for module in modules}
@@ -97,14 +97,14 @@ def held_elsewhere(
 
 
 def explained(model: nn.Module) -> str:
-    """What the model holds in place of embedding modules, to end a message."""
+    """A suffix of messages that lists the model's other modules, in place of embedding modules."""
     found = list(map(str, _others(model)))
     more = f"; and {len(found) - _MOST} more" if len(found) > _MOST else ""
     return "; ".join(found[:_MOST]) + more or "it holds no nn.Embedding or nn.EmbeddingBag"
 
 
 def _others(model: nn.Module) -> Iterator[Overlooked]:
-    """What is or may be a table, and is in no embedding module."""
+    """Tensors that are or may be tables, and are in no embedding module."""
     for name, module in model.named_modules():
         if isinstance(module, _COMPRESSED):
             table = module.table
@@ -117,13 +117,13 @@ def _others(model: nn.Module) -> Iterator[Overlooked]:
 
 
 def about(model: nn.Module, name: str) -> str:
-    """What ends a message on a ``name`` that no embedding module has."""
+    """A suffix of messages on a ``name`` that does not belong to an embedding module."""
     return "".join(f"; {other}" for other in _others(model) if other.name == name)
 
 
 @contextmanager
 def watching(model: nn.Module) -> Iterator[list[Overlooked]]:
-    """Fill a list with the tables of no module in which the model's first call looks rows up."""
+    """Fill a list with the tables outside of modules that the model's first call looks up."""
     known = {id(module.weight) for module in model.modules() if _has_rows(module)}
     names = {id(value): name for name, value in model.named_parameters()}
     known |= {id(held.weight) for _, held in _stored(model) if _has_rows(held)}
@@ -139,7 +139,7 @@ def watching(model: nn.Module) -> Iterator[list[Overlooked]]:
             handle.remove()
 
 
-_LOOKUPS: Mapping[Any, tuple[int, int]] = {  # places of the table and of the ids
+_LOOKUPS: Mapping[Any, tuple[int, int]] = {  # positions of the arguments table and ids
     functional.embedding: (1, 0),
     functional.embedding_bag: (1, 0),
     torch.embedding: (0, 1),
@@ -150,7 +150,7 @@ _LOOKUPS: Mapping[Any, tuple[int, int]] = {  # places of the table and of the id
 
 
 class _Watch(TorchFunctionMode):
-    """Sees lookups in parameters other than the ``known`` ones, by id."""
+    """Detects lookups in parameters other than the ``known`` ones, by their ids."""
 
     def __init__(self, known: set[int], names: Mapping[int, str]) -> None:
         super().__init__()
@@ -159,13 +159,13 @@ class _Watch(TorchFunctionMode):
         self._active = self._done = False
 
     def start(self, *_: Any) -> None:
-        """Before a call of the model."""
+        """Start before a call of the model."""
         if not self._done:
             self._done = self._active = True
             self.__enter__()  # type: ignore[no-untyped-call]
 
     def stop(self, *_: Any) -> None:
-        """After it, also if it failed."""
+        """Stop after it, also if it failed."""
         if self._active:
             self._active = False
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -189,7 +189,7 @@ class _Watch(TorchFunctionMode):
 
 
 def _stored(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Modules, methods and tensors in attributes that are not registered, with their names."""
+    """Modules, methods and tensors in unregistered attributes, with their names."""
     registered = set(model.modules())
     for path, module in model.named_modules():
         for name, value in vars(module).items():
@@ -207,7 +207,7 @@ def _held(
         if value.__self__ is not owner:
             yield place, value
     elif isinstance(value, nn.Module):
-        # What another registered module holds is seen at that module.
+        # Content of another registered module is reported for that module.
         inside = [("", value)] if value in registered else value.named_modules()
         for path, module in inside:
             yield f"{place}.{path}".rstrip("."), module

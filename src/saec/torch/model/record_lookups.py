@@ -1,4 +1,4 @@
-"""What embedding modules look up in a forward pass, and the gradient of each looked-up row."""
+"""Lookups of embedding modules in a forward pass, and the gradient of each looked-up row."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = [
 
 @dataclass(eq=False)
 class RecordedLookup:
-    """One call of a module: which rows it returned, and where in the batch."""
+    """One call of a module: the rows that it returned, and their examples."""
 
     path: str
     table: ModelTable
     ids: Tensor  # (m,)
     rows: Tensor  # a leaf, (..., dim) with m rows
     units: Tensor  # (m,), the example or bag of each id
-    count: int  # examples or bags, those without ids too
+    count: int  # number of examples or bags, including those without ids
     padding_idx: int | None
 
 
@@ -55,11 +55,11 @@ def recording(tables: Iterable[ModelTable], lookups: list[RecordedLookup]) -> It
 def gradients_of(
     loss: Tensor, lookups: Sequence[RecordedLookup], tables: Iterable[ModelTable]
 ) -> tuple[list[tuple[RecordedLookup, Tensor]], list[ModelTable]]:
-    """Of the loss with respect to the rows of lookups; and the tables that it depends on.
+    """Gradients of the loss with respect to looked-up rows; and the tables on which it depends.
 
-    Lookups are cut off from the weights of their tables, so that these are tables with whose
-    weights the model computes by itself. The graph is kept. A lookup that the model makes and does
-    not use is left out, if it uses another one of the same table.
+    Lookups are detached from the weights of their tables, so these are tables with whose
+    weights the model computes directly. The graph is kept. A lookup that the model does not
+    use is left out, if the model uses another one of the same table.
 
     Raises:
         ModuleError: the loss depends on no lookup of a table, as far as PyTorch knows.
@@ -106,11 +106,11 @@ def split_fields(table: ModelTable, ids: Tensor) -> Iterator[tuple[str, Tensor |
 
 
 def single_precision(values: Tensor) -> Tensor:
-    """In float32 if narrower: what is summed up in half precision loses small gradients."""
+    """At least float32: sums in half precision lose small gradients."""
     return values.float() if values.dtype.itemsize < 4 else values
 
 
-# With gradients, even where the model disables them, as around a frozen table alone.
+# With gradients, even where the model disables them, for example around a frozen table.
 @torch.inference_mode(False)
 def _record(
     path: str,
@@ -137,14 +137,14 @@ def _single(called: Mapping[str, Any], output: Tensor) -> tuple[Tensor, dict[str
     rows = output.detach().clone().requires_grad_()
     count = ids.shape[0] if ids.ndim else 1
     units = torch.arange(count, device=ids.device).repeat_interleave(ids.numel() // max(count, 1))
-    # A clone, as the model may write into it, which a leaf forbids.
+    # A clone, because the model may write into it, which is not allowed for a leaf.
     return rows.clone(), {"ids": ids.reshape(-1), "rows": rows, "units": units, "count": count}
 
 
 def _bags(
     module: nn.EmbeddingBag, called: Mapping[str, Any], output: Tensor
 ) -> tuple[Tensor, dict[str, Any]]:
-    """A bag's output computed again from the rows that it looked up, and the lookup's parts."""
+    """A bag's output, recomputed from the rows that it looked up, and the lookup's parts."""
     ids = called["input"].reshape(-1).long()
     positions = torch.arange(len(ids), device=ids.device)
     if called["input"].ndim == 2:
@@ -156,7 +156,7 @@ def _bags(
     units = torch.searchsorted(offsets[:count].contiguous(), positions, right=True) - 1
     rows = single_precision(module.weight.detach()[ids]).requires_grad_()
     weights = called.get("per_sample_weights")
-    padding = len(ids)  # a row behind the others stands for all that padding_idx leaves out
+    padding = len(ids)  # an additional row stands for all entries that padding_idx leaves out
     if module.padding_idx is not None:
         positions = positions.masked_fill(ids == module.padding_idx, padding)
     bags = functional.embedding_bag(

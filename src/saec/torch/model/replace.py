@@ -1,4 +1,4 @@
-"""Compressed tables into a model, tuned codebooks out of it, and the way back to plain modules."""
+"""Put compressed tables into a model, copy tuned codebooks back, and restore plain modules."""
 
 from __future__ import annotations
 
@@ -45,35 +45,35 @@ def replace_embeddings_(
     renumbered: bool = False,
     keys: KeysByField | None = None,
 ) -> nn.Module:
-    """Put compressed tables in the place of the embedding modules that they were made from.
+    """Replace embedding modules by the compressed tables that were made from them.
 
     Every occurrence of a module gets the same new one; modules that share a weight get modules
     that share one table; a linear layer that shares it becomes a :class:`CompressedLinear`.
     Training flag, device, dtype and ``requires_grad`` are kept. The row at ``padding_idx`` comes
     from the model, exact. A table that ``result`` holds uncompressed stays a plain module, with the
-    rows of ``result``. Parameters change, so make optimizers after.
+    rows of ``result``. Parameters change, so create optimizers afterwards.
 
     A model that was built on the meta device, ``with torch.device("meta")``, gets its tables on the
     CPU, and never holds the plain ones; rows at ``padding_idx`` are zeros, as in a new
-    ``nn.Embedding``. Its other parameters are still to be loaded, by
-    ``load_state_dict(..., assign=True)`` or after ``to_empty``, which leaves compressed tables as
-    they are, but empties a table that ``result`` holds uncompressed: load that one, too.
+    ``nn.Embedding``. Load its other parameters afterwards, with
+    ``load_state_dict(..., assign=True)`` or after ``to_empty``. The latter does not change
+    compressed tables, but empties a table that ``result`` holds uncompressed: load that one, too.
 
     Args:
         model: the model that was compressed, or a new one of the same architecture, on the meta
             device or not.
         result: compressed tables by the names that :func:`saec.torch.fields` gave them.
         ranges: the ranges that were given to :func:`saec.torch.fields`.
-        names: by field of ``result``, the path of the model's embedding module, where the two have
-            different names, other than by those of wrappers (``module.``, ``_orig_mod.``,
-            ``_fsdp_wrapped_module.``), which do not count.
-        renumbered: the ids that the model will see are the new ones, where compression renumbered
-            features (a field is ``renumbered``, also once it was saved and loaded).
-        keys: as for :func:`saec.torch.fields`, of fields with keys whose module has a
-            ``padding_idx``: they tell the key of that row. No other field needs them.
+        names: by field of ``result``, the path of the model's embedding module, if the two have
+            different names. Differences by the names of wrappers (``module.``, ``_orig_mod.``,
+            ``_fsdp_wrapped_module.``) are ignored.
+        renumbered: states that the model will be called with new ids, if compression renumbered
+            features (a field is ``renumbered``, also after it was saved and loaded).
+        keys: as for :func:`saec.torch.fields`; needed only for fields with keys whose module has a
+            ``padding_idx``, to find the key of that row.
 
-    A field with keys has a :class:`KeyedEmbedding` or :class:`KeyedEmbeddingBag` as its module. A
-    managed-collision collection of TorchRec, all tables of which are such, passes raw ids on to
+    The module of a field with keys becomes a :class:`KeyedEmbedding` or :class:`KeyedEmbeddingBag`.
+    A managed-collision collection of TorchRec whose tables are all such passes raw ids on to
     them, and no longer maps them.
 
     Returns:
@@ -81,9 +81,9 @@ def replace_embeddings_(
 
     Raises:
         ModuleError: names, shapes or modules do not fit, or a field was renumbered and
-            ``renumbered`` does not say so; nothing was replaced then.
-        ArtifactError: a code lies beyond its codebook, or a tier index contradicts itself;
-            nothing was replaced then.
+            ``renumbered`` is false; the model is then unchanged.
+        ArtifactError: a code lies beyond its codebook, or a tier index is inconsistent;
+            the model is then unchanged.
     """
     ranges = renamed(model, set(result), ranges or {}, names or {})
     tables = named_tables(model, set(result), ranges, readable=False)
@@ -99,7 +99,7 @@ def replace_tables_(
     renumbered: bool = False,
     keys: KeysByField | None = None,
 ) -> None:
-    """Put ``result`` in the place of ``tables`` of the model; see :func:`replace_embeddings_`."""
+    """Replace ``tables`` of the model by ``result``; see :func:`replace_embeddings_`."""
     for table in tables:
         _check_shapes(table, result)
     if not renumbered:
@@ -125,8 +125,7 @@ def decode_embeddings_(model: nn.Module) -> nn.Module:
 
     Raises:
         ModuleError: the model is itself a compressed module, is in a wrapper, such as
-            DistributedDataParallel, or compiled; or a table is asked by keys, which it does not
-            store.
+            DistributedDataParallel, or compiled; or a table has keys, which are not stored.
     """
     if isinstance(model, _CompressedModule):
         raise ModuleError("the model is itself a compressed module; wrap it in another module")
@@ -135,7 +134,7 @@ def decode_embeddings_(model: nn.Module) -> nn.Module:
     replacements: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
         if isinstance(module, KeyedModule):
-            module.table.decode()  # which is refused
+            module.table.decode()  # raises an error for keyed tables
         if isinstance(module, _CompressedModule):
             if module.table not in weights:
                 learns = any(value.requires_grad for value in module.table.parameters())
@@ -146,26 +145,26 @@ def decode_embeddings_(model: nn.Module) -> nn.Module:
 
 
 def sync_codebooks_(model: nn.Module, result: Compressed) -> Compressed:
-    """Take what the model's tables learned into a result that can be saved.
+    """Copy the trained values of the model's tables into a result that can be saved.
 
     Codebooks, and values, axes and means, are rounded as ``result`` stores them, and the model's
     are set to the rounded ones: a float32 model and the saved artifact agree bit for bit. Rows at
     ``padding_idx`` stay in the model; an artifact does not hold them. Fields that ``result`` holds
-    uncompressed, in a table of their own, are returned as they are.
+    uncompressed, in a table of their own, are returned unchanged.
 
     Args:
         model: holds the tables of ``result``, put there by :func:`replace_embeddings_`.
-        result: what was put there; it is not changed.
+        result: the result that was put there; it is not changed.
 
     Returns:
-        The same fields and codes with what the model learned. Its ``predicted_loss_increase`` is
-        None: ``result`` predicts the loss before training, and what training won back is known
-        only by measuring, as with :func:`saec.torch.measure_loss_increase`.
+        The same fields and codes with the trained values. Its ``predicted_loss_increase`` is
+        None: ``result`` predicts the loss before training, and the improvement by training is known
+        only from a measurement, as with :func:`saec.torch.measure_loss_increase`.
 
     Raises:
         ModuleError: a field of ``result`` is not in the model, has other codes there, or its table
-            holds values that are not finite; or the model is sharded by FSDP. Nothing was changed
-            then.
+            holds values that are not finite; or the model is sharded by FSDP. The model is then
+            unchanged.
     """
     check_unsharded(model)
     found = {
@@ -214,7 +213,7 @@ def _check_shapes(table: ModelTable, result: Compressed) -> None:
 
 
 def is_raw(table: ModelTable, result: Compressed) -> bool:
-    """Whether ``result`` holds all fields of the table uncompressed: its modules stay then."""
+    """Whether ``result`` holds all fields of the table uncompressed: its modules then stay."""
     return all(isinstance(result[part.name], RawField) for part in table.parts)
 
 

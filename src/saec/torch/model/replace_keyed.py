@@ -1,4 +1,4 @@
-"""Modules that are asked by keys, in the place of embedding modules."""
+"""Replace embedding modules by modules whose lookups take keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["check_keyed", "keyed_modules"]
 
 
 def check_keyed(table: ModelTable, field: KeyedField) -> None:
-    """Refuse a table of which the field is a part, or all rows of which are needed.
+    """Reject a table that has further fields, or that is used as a whole.
 
     Raises:
         ModuleError: in these cases.

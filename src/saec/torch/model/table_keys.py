@@ -1,4 +1,4 @@
-"""Keys of a model's tables: fields with keys from tables with ids, and back."""
+"""Keys of a model's tables: fields with keys from tables with ids, and the reverse."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class TableKeys:
     """The keys of a table's rows.
 
     Args:
-        keys: (n,) integers or strings, as of :class:`saec.Field`: the key of each row.
+        keys: (n,) integers or strings, as in :class:`saec.Field`: the key of each row.
         rows: (n,) numbers of the rows that ``keys`` belong to; None if every row has one.
-        unseen: the number of the row that the model uses for keys that it does not know.
-        unseen_share: see :class:`saec.Field`; if None, the share that row ``unseen`` has of all
+        unseen: the number of the row that the model uses for unknown keys.
+        unseen_share: see :class:`saec.Field`; if None, the share of row ``unseen`` in all
             lookups, if it has any.
         exact: see :class:`saec.Field`.
     """
@@ -94,9 +94,9 @@ def keyed_table(
 def by_ids(
     result: Compressed, keys: Mapping[str, TableKeys], sizes: Mapping[str, int]
 ) -> Compressed:
-    """``result`` with the rows of the keys of each id in place of fields with keys.
+    """``result`` with fields with keys replaced by tables of the rows of each id's key.
 
-    Ids that have no keys have the default row. ``sizes``: how many ids each field has.
+    Ids without keys have the default row. ``sizes``: number of ids of each field.
 
     Raises:
         ModuleError: the keys of a field are not given.
@@ -123,9 +123,9 @@ def _by_ids(field: KeyedField, keys: Mapping[str, TableKeys], size: int) -> RawF
 
 
 def harm_of_unknown_keys(field: KeyedField, share: float, metric: NDArray[np.float64]) -> float:
-    """Nats that unknown keys lose because some pass for known ones, to second order.
+    """Expected nats lost by unknown keys that are taken for known ones, to second order.
 
-    share: of all lookups, those of unknown keys; metric: (dim, dim), the field's loss metric.
+    share: share of unknown keys in all lookups; metric: (dim, dim), the field's loss metric.
     """
     hashes = np.random.default_rng(0).integers(0, 1 << 64, _DRAWN, dtype=np.uint64)
     away = field.rows_of_hashes(hashes).astype(np.float64) - field.axes[-1]
@@ -133,7 +133,7 @@ def harm_of_unknown_keys(field: KeyedField, share: float, metric: NDArray[np.flo
 
 
 def padding_key(field: KeyedField, keys: TableKeys, row: int) -> int:
-    """What stands for the row at ``padding_idx`` where tables are asked by keys, as an int64.
+    """The key, as an int64, of the row at ``padding_idx`` of a table with keys.
 
     Raises:
         ModuleError: that row has no key.

@@ -1,9 +1,9 @@
-"""TorchRec's collections: which of them can be compressed, told without importing TorchRec.
+"""TorchRec's collections: checks whether they can be compressed, without importing TorchRec.
 
 An unsharded ``EmbeddingBagCollection`` or ``EmbeddingCollection`` looks rows up in plain embedding
-modules, one for each table, so that these are replaced where they are: the collection still takes a
-``KeyedJaggedTensor`` and gives what it gave. A table's path ends with its name in TorchRec,
-as in ``collection.embedding_bags.user``.
+modules, one for each table. These are replaced inside the collection: its input is still a
+``KeyedJaggedTensor``, and its output has the same form. A table's path ends with its name in
+TorchRec, as in ``collection.embedding_bags.user``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _REASONS = {
 
 
 def check_collections(model: nn.Module, names: set[str] | None) -> None:
-    """Refuse tables that are in no embedding module, and would be left out without a word.
+    """Reject tables that are in no embedding module, which would otherwise be ignored silently.
 
     Args:
-        model: what is to be compressed.
+        model: the model to compress.
         names: of the fields to be compressed; None for all.
 
     Raises:

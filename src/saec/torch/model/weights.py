@@ -17,7 +17,7 @@ HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backwa
 
 
 def odd_weight(weight: torch.Tensor) -> str:
-    """What is wrong with a weight that is no plain table of numbers; nothing, as a rule."""
+    """The reason why a weight is not a plain table of numbers; usually empty."""
     if type(weight) not in (torch.Tensor, nn.Parameter):
         return f"a weight of type {type(weight).__name__}: give it a plain tensor, of all its rows"
     if weight.layout != torch.strided:
@@ -30,7 +30,7 @@ def odd_weight(weight: torch.Tensor) -> str:
 
 
 def tied(model: nn.Module, table: ModelTable) -> dict[str, nn.Linear]:
-    """Linear layers whose weight is the table's; any other module that holds it is refused."""
+    """Linear layers that share the table's weight; any other module that shares it is rejected."""
     owners = set(table.modules.values())
     tied: dict[str, nn.Linear] = {}
     for path, module in model.named_modules():

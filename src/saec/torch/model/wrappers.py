@@ -1,8 +1,8 @@
-"""Modules around a model that keep parameters or code of their own, told by the names of classes.
+"""Modules around a model that keep its parameters or code, recognised by the names of classes.
 
-Such a wrapper has taken what it needs from the plain model: DistributedDataParallel the parameters
-whose gradients it exchanges, a compiled module the code without hooks. Replacing tables inside it
-leaves it with the old ones.
+Such a wrapper refers to parts of the plain model: DistributedDataParallel to the parameters
+whose gradients it exchanges, a compiled module to the code without hooks. If tables inside it are
+replaced, it still refers to the old ones.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _SHARDED = ("FullyShardedDataParallel", "FSDPModule")
 
 
 def check_unwrapped(model: nn.Module) -> None:
-    """Refuse a model whose tables are in a wrapper; its other layers may be.
+    """Reject a model whose tables are in a wrapper; its other layers may be in one.
 
     Raises:
-        ModuleError: in that case; says what to pass instead.
+        ModuleError: in that case; the message names the module to pass instead.
     """
     for path, name in _wrappers(model):
         raise ModuleError(f"{_place(path)} is in {name}, which {_REASONS['torch', name]}")
@@ -56,10 +56,10 @@ def check_unwrapped(model: nn.Module) -> None:
 
 
 def check_unsharded(model: nn.Module) -> None:
-    """Refuse a model whose parameters are spread over processes.
+    """Reject a model whose parameters are spread over processes.
 
     Raises:
-        ModuleError: in that case; says what to pass instead.
+        ModuleError: in that case; the message names the module to pass instead.
     """
     for path, name in _wrappers(model):
         if name in _SHARDED:
@@ -77,7 +77,7 @@ def _wrappers(model: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _holds_tables(module: nn.Module) -> bool:
-    """Also of a scripted module, in which classes have only their names left."""
+    """The name of a class, also of a scripted module, which keeps only the names of classes."""
     return any(
         isinstance(part, nn.Embedding | nn.EmbeddingBag | CompressedTable)
         or getattr(part, "original_name", None) in ("Embedding", "EmbeddingBag")

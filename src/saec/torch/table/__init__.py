@@ -1,1 +1,1 @@
-"""What a compressed module stores: parameters and codes by codec."""
+"""Tables of compressed modules: parameters and codes by codec."""

@@ -1,4 +1,4 @@
-"""What all compressed tables share: checked ids, padding rows, bags, and how they learn."""
+"""Base class of compressed tables: checked ids, padding rows, bags, and training."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _ID_DTYPES = (torch.int32, torch.int64)
 
 
 class CompressedTable(nn.Module):
-    """What compressed modules look rows up in; modules that share a weight hold the same object.
+    """The table of compressed modules; modules that share a weight hold the same object.
 
     Args:
-        names: of the fields whose rows follow each other in the table.
+        names: of the fields, whose rows follow each other in the table.
         vocab_size: number of rows.
 
     Attributes:
-        layout: buffer int64, all that tells this table's codes from those of another.
+        layout: buffer int64 that identifies the layout of this table's codes.
         pads: ids with exact rows of their own.
-        prepared: the shortest way to rows, as long as nothing changes.
+        prepared: direct access to rows, valid as long as nothing changes.
     """
 
     layout: Tensor
@@ -46,7 +46,7 @@ class CompressedTable(nn.Module):
     @property
     @abstractmethod
     def sample(self) -> Tensor:
-        """A tensor on the device and of the dtype and width that rows have."""
+        """A tensor with the device, dtype and width of rows."""
 
     @property
     def dim(self) -> int:
@@ -55,18 +55,18 @@ class CompressedTable(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of a row."""
+        """Dtype of a row."""
         return self.sample.dtype
 
     @property
     @abstractmethod
     def _layout(self) -> Tensor:
-        """What the buffer ``layout`` must be, on the CPU."""
+        """The required content of the buffer ``layout``, on the CPU."""
 
     @property
     @abstractmethod
     def summary(self) -> str:
-        """What is stored, for ``print(model)``."""
+        """Description of the stored tensors, for ``print(model)``."""
 
     @abstractmethod
     def rows(self, ids: Tensor, padding_idx: int | None) -> Tensor:
@@ -117,7 +117,7 @@ class CompressedTable(nn.Module):
 
         Raises:
             IdError: see :meth:`forward`; also of an offset.
-            ValueError: shapes or modes do not go together.
+            ValueError: shapes or modes do not fit together.
         """
         self._check(ids)
         check_weights(ids, per_sample_weights, mode)
@@ -135,7 +135,7 @@ class CompressedTable(nn.Module):
         return torch.cat([self.rows(ids, None) for ids in self._blocks()])
 
     def weight(self) -> Tensor:
-        """The whole table, (vocab_size, dim), whose gradients reach all but the pads."""
+        """The whole table, (vocab_size, dim), with gradients for all rows but the pads."""
         if not torch.is_grad_enabled():
             return self.decode()
         rows = self.rows(torch.arange(self.vocab_size, device=self.layout.device), None)
@@ -147,16 +147,16 @@ class CompressedTable(nn.Module):
         """Products of vectors (m, dim) with all rows, (m, vocab_size)."""
         if torch.is_grad_enabled():
             return functional.linear(vectors, self.weight())
-        # A whole decoded table would be what compression was to avoid.
+        # Not from the decoded table, which compression is meant to avoid.
         found = [functional.linear(vectors, self.rows(ids, None)) for ids in self._blocks()]
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
-    def __prepare_scriptable__(self) -> nn.Module:  # what torch.jit.script asks for
+    def __prepare_scriptable__(self) -> nn.Module:  # attribute that torch.jit.script reads
         refuse_scripting()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        # to_empty allocates the other parameters of a model from the meta device, which are then
-        # loaded. A compressed table that has its numbers already keeps them.
+        # to_empty allocates the other parameters of a model from the meta device, which are
+        # loaded afterwards. A compressed table that already has its values keeps them.
         if getattr(fn, "__qualname__", "").startswith("Module.to_empty."):
             allocate, fn = fn, lambda tensor: _allocated(tensor, allocate)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -202,9 +202,9 @@ class CompressedTable(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        # Codes of other widths may fill as many bytes, and would be read as garbage.
+        # Codes of other widths may have the same number of bytes, and would be decoded wrongly.
         layout = state_dict.get(prefix + "layout")
-        # Not by the buffer, which holds nothing on the meta device and after to_empty.
+        # Not from the buffer, which is empty on the meta device and after to_empty.
         expected = self._layout.tolist()
         if layout is not None and not layout.is_meta and layout.tolist() != expected:
             error_msgs.append(f"{prefix}layout is of another compression than this {self._place}")
@@ -220,6 +220,6 @@ class CompressedTable(nn.Module):
 
 
 def _allocated(tensor: Tensor, allocate: Any) -> Tensor:
-    """What ``to_empty`` makes of a tensor by its function: one without numbers gets memory."""
+    """The result of ``to_empty``'s function for a tensor: only meta tensors get new memory."""
     made: Tensor = allocate(tensor if tensor.is_meta else tensor[:0])
     return made if tensor.is_meta else tensor.to(made.device)

@@ -1,4 +1,4 @@
-"""Clustered and raw tables on one codebook: what is stored, and how it learns."""
+"""Clustered and raw tables with one codebook: tensors and training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from saec.torch.table.learned import LearnedTable
 
 __all__ = ["ClusteredTable"]
 
-# What rounds a segment's rows: the codebook that stored them last, or the dtype of raw ones.
+# What rounds a segment's rows: its previous codebook, or the dtype of raw rows.
 Stored = Codebook | np.dtype[Any]
 
 
@@ -44,17 +44,17 @@ class FieldSegment:
 
 
 class ClusteredTable(LearnedTable):
-    """Packed codes and one codebook, which after the centroids has one row for each of the pads.
+    """Packed codes and one codebook, which has one more row after the centroids for each pad.
 
-    How rows are read from them is told by :class:`saec.torch.lookup.run_reader.RunReader`.
+    :class:`saec.torch.lookup.run_reader.RunReader` defines how rows are read.
 
     Args:
-        fields: clustered or raw ones that follow each other in rows.
-        pads: rows (dim,) by id that lookups return instead of what is stored, exact.
-        like: tensor on the device and of the dtype that the table gets.
+        fields: clustered or raw ones whose rows follow each other.
+        pads: exact rows (dim,) by id that lookups return instead of the stored ones.
+        like: tensor with the device and dtype of the table.
 
     Attributes:
-        codebook: parameter (centroids, dim), the only thing that learns.
+        codebook: parameter (centroids, dim), the only one.
         codes: buffer (bytes,) uint8, the segments' packed codes one after the other.
         layout: buffer (6, segments) int64, see :attr:`RunReader.columns`.
 
@@ -98,7 +98,7 @@ class ClusteredTable(LearnedTable):
     @property
     def sample(self) -> Tensor:
         """See :class:`CompressedTable`."""
-        sample: Any = self._parameters["codebook"]  # sooner than as an attribute, and in graphs too
+        sample: Any = self._parameters["codebook"]  # earlier than as an attribute, also in graphs
         return sample  # type: ignore[no-any-return]
 
     @property
@@ -116,7 +116,7 @@ class ClusteredTable(LearnedTable):
             raise ModuleError(
                 f"field {field.name!r}: the codebook holds values that are not finite"
             )
-        # Untouched values keep their rounding: int8 would choose another scale the second time.
+        # Unchanged values keep their rounding: int8 would choose another scale the second time.
         if np.array_equal(_centroids(field), rows):
             return field
         stored = _rounded(self.stored[index], rows)
@@ -142,12 +142,12 @@ class ClusteredTable(LearnedTable):
 
     @torch.no_grad()
     def settle_(self) -> None:
-        """Return centroids to the axes that are stored with them."""
+        """Project centroids onto the axes that are stored with them."""
         for segment, stored in zip(self.segments, self.stored, strict=True):
             if not isinstance(stored, Codebook) or stored.axes is None:
                 continue
             axes = torch.from_numpy(stored.axes.astype(np.float32)).to(self.codebook.device)
-            # float32 at least: half precision cannot invert.
+            # At least float32: half precision cannot invert.
             onto = torch.linalg.pinv(axes[:-1]) @ axes[:-1]
             centred = self.codebook[segment.span].float() - axes[-1]
             self.codebook[segment.span] = (centred @ onto + axes[-1]).to(self.codebook)
@@ -181,7 +181,7 @@ def _rows(fields: Sequence[CompressedField]) -> int:
 def _packed(
     fields: Sequence[CompressedField],
 ) -> tuple[tuple[FieldSegment, ...], NDArray[np.uint8], NDArray[np.float32], tuple[Stored, ...]]:
-    """Segments of fields that follow each other, their codes and codebooks, and their rounding."""
+    """Segments of consecutive fields, their codes and codebooks, and their rounding."""
     segments: list[FieldSegment] = []
     codes: list[NDArray[np.uint8]] = []
     centroids: list[NDArray[np.float32]] = []
@@ -189,7 +189,7 @@ def _packed(
     for field in fields:
         bits, data = _codes(field)
         values = _centroids(field)
-        start = byte if bits else 0  # rows without codes read bytes, too, and ignore them
+        start = byte if bits else 0  # rows without codes also read bytes, and ignore them
         run = RowRun(row, bits, start, centroid)
         segments.append(FieldSegment(field.name, run, field.vocab_size, len(values)))
         codes.append(data)
@@ -208,7 +208,7 @@ def _codes(field: CompressedField) -> tuple[int, NDArray[np.uint8]]:
     if isinstance(field, RawField):
         return 0, np.empty(0, dtype=np.uint8)
     if isinstance(field, ClusteredField):
-        field.check_codes()  # a damaged one must not reach the centroids of the next field
+        field.check_codes()  # a damaged code must not reach the centroids of the next field
         return field.codes.bits, field.codes.data
     raise ModuleError(f"field {field.name!r}: codec {field.codec!r} has no PyTorch module")
 
@@ -222,14 +222,14 @@ def _stored(field: CompressedField) -> Stored:
 
 
 def _rounded(stored: Stored, rows: NDArray[np.float32]) -> Stored:
-    """How ``rows`` are stored where ``stored`` is now."""
+    """The stored form of ``rows``, in the form of ``stored``."""
     if isinstance(stored, Codebook) and not np.array_equal(stored.values, rows):
         return stored.moved(rows)
     return stored
 
 
 def _exact(stored: Stored, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``rows`` as they are read after they were stored."""
+    """``rows`` after storing and reading."""
     if isinstance(stored, Codebook):
         return stored.values
     return rows.astype(stored).astype(np.float32)

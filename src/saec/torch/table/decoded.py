@@ -1,4 +1,4 @@
-"""The decoded weight of a compressed module, which is a copy: writes to it are refused."""
+"""The decoded weight of a compressed module. It is a copy, so writes to it raise an error."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from saec.errors import ModuleError
 
 __all__ = ["DecodedWeight"]
 
-# Names that end like those of functions that write numbers, and do not.
+# Names with the suffix of functions that write, which do not write.
 _HARMLESS = {"requires_grad_", "detach_", "rename_"}
 
 
 class DecodedWeight(Tensor):
-    """Decoded rows. What is computed from them is a plain tensor; views of them are again of this
-    class, so that writes to a view are refused, too.
+    """Decoded rows. Results of computations with them are plain tensors; views of them are again of
+    this class, so that writes to a view are also rejected.
 
     Raises:
-        ModuleError: by whatever writes to it.
+        ModuleError: by any write to it.
     """
 
     @classmethod
@@ -52,13 +52,13 @@ class DecodedWeight(Tensor):
         return copy.deepcopy(self.as_subclass(Tensor), memo)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # Saved as what it is without this module.
+        # Saved as a plain tensor.
         plain: Any = self.as_subclass(Tensor)
         return plain.__reduce_ex__(protocol)
 
 
 def _name(func: Callable[..., Any]) -> str:
-    """Of a function; of an attribute's setter that of the attribute, with a sign."""
+    """Name of a function; for an attribute's setter the attribute's name, with an equals sign."""
     name = str(getattr(func, "__name__", func))
     if name == "__set__":
         return f"{getattr(getattr(func, '__self__', None), '__name__', '')} ="
@@ -66,7 +66,7 @@ def _name(func: Callable[..., Any]) -> str:
 
 
 def _written(func: Callable[..., Any], args: Sequence[Any]) -> Iterator[Tensor]:
-    """What ``func`` writes to of its arguments."""
+    """The arguments that ``func`` writes to."""
     name = _name(func)
     in_place = name.endswith("_") and not name.endswith("__") and name not in _HARMLESS
     if in_place or name in ("__setitem__", "data ="):
@@ -89,7 +89,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _views(result: Any, storages: set[int]) -> Any:
-    """``result`` with tensors in these storages made of the class."""
+    """``result`` with tensors in these storages converted to the class."""
     if type(result) is Tensor and result.layout == torch.strided:
         shared = result.numel() > 0 and _storage(result) in storages
         return result.as_subclass(DecodedWeight) if shared else result

@@ -1,4 +1,4 @@
-"""Tables whose fields are stored by several codecs: each id range goes to the table of its own."""
+"""Tables whose fields are stored by several codecs: each id range has its own table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["JointTable", "compressed_table"]
 def compressed_table(
     fields: Sequence[CompressedField], pads: Mapping[int, Tensor], like: Tensor
 ) -> CompressedTable:
-    """The table of fields that follow each other in rows; arguments as of its classes.
+    """The table of consecutive fields; arguments as of its classes.
 
     Raises:
         ModuleError: a field of a codec that has no PyTorch module.
@@ -70,7 +70,7 @@ class JointTable(CompressedTable):
 
     @property
     def summary(self) -> str:
-        """What each table stores."""
+        """Description of each table."""
         return "; ".join(f"{table.names}: {table.summary}" for table in self._parts)
 
     @property
@@ -102,7 +102,7 @@ class JointTable(CompressedTable):
         return pool_rows(rows, ids, offsets, per_sample_weights, mode, padding_idx)
 
     def products(self, vectors: Tensor) -> Tensor:
-        """See :class:`CompressedTable`; each table's own."""
+        """See :class:`CompressedTable`; for each table."""
         if torch.is_grad_enabled():
             return super().products(vectors)
         products = torch.cat([table.products(vectors) for table in self._parts], dim=1)
@@ -111,7 +111,7 @@ class JointTable(CompressedTable):
         return products
 
     def _gathered(self, ids: Tensor, numbers: Tensor) -> Tensor:
-        """Each table asked for its own ids."""
+        """Look up in each table only its own ids."""
         chosen, rows = [], []
         for number, (first, table) in enumerate(zip(self._firsts, self._parts, strict=True)):
             own = (numbers == number).nonzero()[:, 0]
@@ -124,11 +124,11 @@ class JointTable(CompressedTable):
         return torch.cat(rows).index_select(0, back)
 
     def _selected(self, ids: Tensor, numbers: Tensor) -> Tensor:
-        """Each table asked for all ids, in a graph whose shapes may not depend on them."""
+        """Look up all ids in each table, for graphs whose shapes must not depend on ids."""
         last = len(self._firsts) - 1
         rows: Tensor | None = None
         for number, (first, table) in enumerate(zip(self._firsts, self._parts, strict=True)):
-            # Ids before the first table and beyond the last one stay: its gather refuses them.
+            # Ids outside of the range of all tables are unchanged: the table's gather rejects them.
             low, high = 0 if number else None, table.vocab_size - 1 if number < last else None
             found = table.rows((ids - first).clamp(low, high), None)
             own = (numbers == number)[:, None]
@@ -138,7 +138,7 @@ class JointTable(CompressedTable):
 
 
 def _runs(fields: Sequence[CompressedField]) -> list[list[CompressedField]]:
-    """Tiered fields each alone; the others that follow each other together."""
+    """Tiered fields are alone; consecutive other fields are together."""
     runs: list[list[CompressedField]] = []
     for field in fields:
         if runs and not any(isinstance(part, TieredField) for part in (field, runs[-1][-1])):

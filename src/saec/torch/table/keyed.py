@@ -1,4 +1,4 @@
-"""Tables that are asked by keys: what is stored, as a module's buffers."""
+"""Tables with keys: tensors as a module's buffers."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ __all__ = ["KeyedTable"]
 
 
 class KeyedTable(CompressedTable):
-    """A keyed field's tensors as buffers; nothing of them learns.
+    """A keyed field's tensors as buffers; there are no parameters.
 
-    What the base class calls ids are keys: int64, or the bits of uint64; of a field of strings
+    The ids of the base class are keys here: int64, or the bits of uint64; for a field of strings
     ``saec.hash_keys(strings, seed=field.seed).view(numpy.int64)``.
 
     Args:
-        field: whose rows are looked up.
-        pads: rows (dim,) by key that lookups return instead of what is stored, exact.
-        like: tensor on the device and of the dtype that the table gets.
+        field: the field of the rows.
+        pads: exact rows (dim,) by key that lookups return instead of the stored ones.
+        like: tensor with the device and dtype of the table.
 
     Attributes:
         like: buffer (0, dim) of the dtype of rows.
-        layout: buffer (4,) int64, a hash of all that the other buffers do not say.
+        layout: buffer (4,) int64, a hash of everything that the other buffers do not contain.
         pad_rows: buffer (pads, dim), or None.
     """
 
-    like: Tensor  # not stored
+    like: Tensor  # not in the state dict
     pad_rows: Tensor | None
 
     def __init__(self, field: KeyedField, pads: Mapping[int, Tensor], like: Tensor) -> None:
@@ -53,7 +53,7 @@ class KeyedTable(CompressedTable):
 
     @property
     def sample(self) -> Tensor:
-        """No rows, of the dtype and width that rows have."""
+        """No rows, with the dtype and width of rows."""
         return self.like
 
     @property
@@ -71,7 +71,7 @@ class KeyedTable(CompressedTable):
         """Rows (m, dim) of flat keys (m,).
 
         Raises:
-            KeysError: on a CPU, a key is one that the field's kind does not have.
+            KeysError: on a CPU, a key is outside of the field's kind.
         """
         unsigned = ids.dtype == torch.uint64
         keys = ids.view(torch.int64) if unsigned else ids.long()
@@ -96,7 +96,7 @@ class KeyedTable(CompressedTable):
         return pool_rows(rows, keys, offsets, per_sample_weights, mode, padding_idx)
 
     def decode(self) -> NoReturn:
-        """Refused: which keys there are is not stored.
+        """Not possible: the keys are not stored.
 
         Raises:
             ModuleError: always.
@@ -106,7 +106,7 @@ class KeyedTable(CompressedTable):
         )
 
     def weight(self) -> NoReturn:
-        """Refused, see :meth:`decode`."""
+        """Not possible, see :meth:`decode`."""
         self.decode()
 
     def _blocks(self) -> Sequence[Tensor]:

@@ -22,16 +22,17 @@ __all__ = ["LearnedTable", "Snapshot"]
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A state of a table's parameters, and what they were rounded to last."""
+    """A state of a table's parameters, and the last stored form to which they were rounded."""
 
     parameters: tuple[Tensor, ...]
     stored: tuple[Any, ...]
 
 
 class LearnedTable(CompressedTable):
-    """A table of one codec, whose parameters learn and whose codes stay.
+    """A table of one codec, with trainable parameters and fixed codes.
 
-    stored: what parameters were rounded to last, where rounding them again may give other values.
+    stored: the last form to which parameters were rounded; used where repeated rounding may give
+    other values.
     """
 
     stored: tuple[Any, ...] = ()
@@ -43,20 +44,20 @@ class LearnedTable(CompressedTable):
         self._spec = reader.spec
 
     def _prepare(self) -> None:
-        """To be called when all tensors are there."""
+        """Complete the constructor once all tensors exist."""
         self.prepared = Prepared(self.places)
 
     @property
     @abstractmethod
     def places(self) -> list[Place]:
-        """Where the tensors are that the reader reads, in its order."""
+        """Places of the tensors that the reader reads, in its order."""
 
     @property
     @abstractmethod
     def tensors(self) -> list[Tensor]:
-        """What the reader reads, in its order.
+        """Tensors that the reader reads, in its order.
 
-        Those of ``places``. Compiled calls check anew whatever this looks at: so it is short.
+        Those of ``places``. Compiled calls guard every value that this reads, so it is short.
         """
 
     @property
@@ -100,7 +101,7 @@ class LearnedTable(CompressedTable):
     ) -> Tensor:
         tensors = self.tensors
         skipped = -1 if padding_idx is None else padding_idx
-        if torch.compiler.is_compiling():  # nothing else is looked at: each look is checked anew
+        if torch.compiler.is_compiling():  # each value read is a guard
             compiled: Tensor = pool(
                 ids.contiguous(), offsets, weights, tensors, self._spec, mode, skipped
             )
@@ -120,7 +121,7 @@ class LearnedTable(CompressedTable):
                 table, ids.contiguous(), offsets, factors, mode, left_out, dtype, self._place
             )
         if learns and (eager or transformed()):
-            # Gradients go through plain operations; the core's rows would come on top.
+            # Gradients need plain operations; rows from the core would be extra work.
             if ids.is_cpu and eager:
                 check_ids(ids.numpy(), self.vocab_size, self._place)
             return plain(self.reader, ids, offsets, weights, tensors, mode, skipped)
@@ -138,14 +139,14 @@ class LearnedTable(CompressedTable):
 
     @abstractmethod
     def take_(self, field: CompressedField) -> None:
-        """Set the parameters to what :meth:`tuned` gave."""
+        """Set the parameters to the values of :meth:`tuned`."""
 
     @abstractmethod
     def round_(self) -> None:
         """Round the parameters, which are finite, as an artifact would."""
 
     def settle_(self) -> None:
-        """Take back what a step of an optimizer did to parameters that no artifact can store."""
+        """Undo an optimizer's step for parameters that no artifact can store."""
 
     def snapshot(self) -> Snapshot:
         """The present state."""

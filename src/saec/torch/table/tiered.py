@@ -1,4 +1,4 @@
-"""A table in tiers: what is stored, and how it learns."""
+"""A table in tiers: tensors and training."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ __all__ = ["TieredTable"]
 
 
 class TieredTable(LearnedTable):
-    """Packed codes of one field, and the values, axes and mean that they stand for.
+    """Packed codes of one field, and their values, axes and mean.
 
-    How rows are read from them is told by :class:`saec.torch.lookup.tier_reader.TierReader`.
+    :class:`saec.torch.lookup.tier_reader.TierReader` defines how rows are read.
 
     Args:
-        field: what is stored.
-        pads: rows (dim,) by id that lookups return instead of what is stored, exact.
-        like: tensor on the device and of the dtype that the table gets.
+        field: the stored field.
+        pads: exact rows (dim,) by id that lookups return instead of the stored ones.
+        like: tensor with the device and dtype of the table.
 
     Attributes:
-        values: parameter (tables' values and grids' offsets,). This one, ``extents`` and ``axes``
-            are None where they would be empty: not all that reads PyTorch's models takes that.
+        values: parameter (tables' values and grids' offsets,). ``values``, ``extents`` and ``axes``
+            are None if they would be empty, because some readers of PyTorch models fail otherwise.
         extents: parameter (grids,).
         axes: parameter (rank, dim).
         mean: parameter (dim,).
         codes: buffer (bytes,) uint8.
         layout: buffer (tiers, 4 + 6 * rank) int64, see :attr:`TierReader.columns`.
         pad_rows: buffer (pads, dim), or None.
-        starts: buffer (starts,) int64, ranks, or None if no tier is in order of its codes.
-        index: buffer (bytes,) uint8, where each id's row is stored, or None if ids are ranks.
+        starts: buffer (starts,) int64, ranks, or None if no tier is sorted by its codes.
+        index: buffer (bytes,) uint8, the place of each id's row, or None if ids are ranks.
 
     Raises:
-        ArtifactError: the tier index contradicts itself.
+        ArtifactError: the tier index is inconsistent.
     """
 
     values: nn.Parameter | None
@@ -96,12 +96,12 @@ class TieredTable(LearnedTable):
     @property
     def sample(self) -> Tensor:
         """See :class:`CompressedTable`."""
-        sample: Any = self._parameters["mean"]  # sooner than as an attribute, and in graphs too
+        sample: Any = self._parameters["mean"]  # earlier than as an attribute, also in graphs
         return sample  # type: ignore[no-any-return]
 
     @property
     def summary(self) -> str:
-        """Sizes of what is stored."""
+        """Sizes of the stored tensors."""
         return f"tiers={len(self.parts.tiers)}, axes={self.parts.rank}, bytes={len(self.codes)}"
 
     def products(self, vectors: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class TieredTable(LearnedTable):
         return products
 
     def _coordinate_table(self) -> LookupTable:
-        """Rows of which are the coordinates (rank,) of ours: axes are those of axis space."""
+        """The coordinates (rank,) of all rows: rows with unit vectors as axes and a mean of 0."""
         axes, mean = torch.eye(self.parts.rank), torch.zeros(self.parts.rank)
         tensors = self.reader.named(self.tensors)._replace(axes=axes, mean=mean, pads=None)
         return TierReader(self.parts, ()).table([part for part in tensors if part is not None])
@@ -193,7 +193,7 @@ def _index_of(field: TieredField, device: torch.device) -> Tensor | None:
 def _held(
     layout: Layout, values: NDArray[np.float16], axes: NDArray[np.floating[Any]]
 ) -> dict[str, NDArray[np.float32]]:
-    """The parameters that stand for stored values and axes."""
+    """The parameters for stored values and axes."""
     steps, bits = layout.grids
     exact, directions = values.astype(np.float32), axes.astype(np.float32)
     return {

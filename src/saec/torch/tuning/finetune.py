@@ -1,4 +1,4 @@
-"""Train what compressed tables learn; codes and network stay as they are."""
+"""Train the parameters of compressed tables; codes and network stay fixed."""
 
 from __future__ import annotations
 
@@ -34,42 +34,43 @@ def finetune(
     patience: int = 4,
     progress: bool = True,
 ) -> FineTuneResult:
-    """Let a compressed model learn the uncompressed one's predictions; keep the best state.
+    """Train a compressed model on the uncompressed model's predictions; keep the best state.
 
-    Codebooks learn, and values, axes and means, by Adam. This is distillation, the safe way to use
-    the rows that trained the model: the loss is the binary cross-entropy against the sigmoid of the
-    teacher's logits, and labels are not looked at. They are, for rows that the tables have not
-    seen, in :func:`finetune_on_unseen_rows`, which is what ``loss_fn`` asks for.
+    Codebooks, and values, axes and means, are trained with Adam. This is distillation, the safe way
+    to use the rows that trained the model: the loss is the binary cross-entropy against the sigmoid
+    of the teacher's logits, and labels are ignored. For labelled rows that the tables have not
+    seen, use :func:`finetune_on_unseen_rows`, which needs a ``loss_fn``.
 
-    Before each evaluation tables are rounded as an artifact would store them. The state that
-    validation likes best is kept, rounded; the one before the first step is among them. So the
+    Before each evaluation tables are rounded as an artifact would store them. The rounded state
+    with the lowest validation loss is kept; the state before the first step is one of them. So the
     model never gets worse on ``validation``, and :func:`saec.torch.sync_codebooks_` changes nothing
-    more.
+    further.
 
     The model runs in eval mode (no dropout, frozen batch statistics). All flags and gradients are
-    afterwards as they were. Batches are used in the given order; whoever shuffles, seeds.
+    restored afterwards. Batches are used in the given order; seed your own shuffling.
 
     After ``torch.distributed.init_process_group`` all ranks call this with the same model, the same
-    batches in the same order, and the same options. Each takes its slice of every batch, also of
-    validation and in asking the teacher; gradients and losses are means over the whole batch, so
-    that all ranks take the steps that one process would, choose the same state and end with it. A
+    batches in the same order, and the same options. Each rank processes its slice of every batch,
+    also in validation and for the teacher. Gradients and losses are means over the whole batch, so
+    all ranks take the steps that one process would, and end with the same state. A
     batch's tensors must then all have one row for each example (bags: a matrix of ids), outputs
-    depend on no other example, and ``loss_fn`` be a mean over examples. If a rank fails, all do.
+    must not depend on other examples, and ``loss_fn`` must be a mean over examples. If a rank
+    fails, all do.
 
     Args:
         model: holds compressed modules; ``model(*inputs)`` gives logits, (n,) or (n, 1), or
-            whatever ``loss_fn`` takes.
+            the input of ``loss_fn``.
         batches: (inputs, labels) pairs that can be iterated more than once, such as a list or a
             DataLoader; inputs are a tensor or a tuple of arguments. Tensors are moved to the
             device of the tables.
         validation: the same, of rows that trained neither tables nor codebooks.
-        teacher: the uncompressed model, or what :func:`predictions` gave of it, one tensor of
+        teacher: the uncompressed model, or its :func:`predictions`, one tensor of
             logits for each batch. Batches must come in the same order each time.
-        loss_fn: in place of a teacher, see :func:`finetune_on_unseen_rows`.
-        learning_rate: Adam's.
+        loss_fn: instead of a teacher, see :func:`finetune_on_unseen_rows`.
+        learning_rate: of Adam.
         epochs: passes over ``batches``.
         evaluations: evaluations for each epoch, evenly spaced.
-        patience: stop after so many evaluations in a row without improvement.
+        patience: stop after this many evaluations in a row without improvement.
         progress: show a progress bar.
 
     Raises:
@@ -108,23 +109,23 @@ def finetune_on_unseen_rows(
     patience: int = 4,
     progress: bool = True,
 ) -> FineTuneResult:
-    """Train tables on the labels of rows that they have never seen; otherwise :func:`finetune`.
+    """Train tables on labels of rows that they have not seen; otherwise like :func:`finetune`.
 
-    Only of such rows: a rare feature's row has memorised the labels of its own few examples, so on
-    those examples the tables look far better than they are, and training on them teaches the model
-    to trust what does not generalise. In our experiments one such epoch cost 0.04 of AUC. For the
+    Use only such rows. A rare feature's row is overfitted to the labels of its few examples, so on
+    those examples the tables look far better than they are, and training on them makes the model
+    rely on what does not generalise. In our experiments one such epoch cost 0.04 of AUC. For the
     same reason ``validation`` must hold unseen rows.
 
     Args:
-        model: see :func:`finetune`, as for all that is not said here.
+        model: see :func:`finetune`, also for everything not described here.
         batches: (inputs, labels) pairs of rows that trained no table.
         loss_fn: ``loss_fn(outputs, labels)``, the mean over a batch, in training and validation;
             None for the log loss of logits.
         validation: further unseen rows.
-        learning_rate: Adam's.
+        learning_rate: of Adam.
         epochs: passes over ``batches``.
         evaluations: evaluations for each epoch, evenly spaced.
-        patience: stop after so many evaluations in a row without improvement.
+        patience: stop after this many evaluations in a row without improvement.
         progress: show a progress bar.
 
     Raises:

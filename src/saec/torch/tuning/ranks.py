@@ -1,8 +1,9 @@
-"""Processes that share work under ``torch.distributed``, and what each has to say to the others.
+"""Processes that share work under ``torch.distributed``, and the messages between them.
 
-Every rank passes the same batches and takes its slice of each. What the slices give is summed by
-one ``all_reduce`` per batch. In the same message every rank tells what it works on, or that it
-failed: so all of them raise when one does, and none waits for another that will not come.
+Every rank iterates over the same batches and processes its slice of each. The results of the
+slices are summed by one ``all_reduce`` per batch. The same message contains a check of each
+rank's batch and whether the rank failed: so all ranks raise an error when one does, and none
+waits for another forever.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["Exchange", "Gradients", "Ranks", "Share", "checksum"]
 _CHECK_BITS = 20
 _FAILED = 0
 
-# Rows of a batch that tell it from another one.
+# Rows of a batch that enter its check.
 _SAMPLED_ROWS = 64
 
 
@@ -33,10 +34,10 @@ class Share:
 
     Attributes:
         inputs: arguments of the model.
-        labels: what the loss compares its outputs with.
-        examples: number of rows, 0 in a batch of fewer rows than there are ranks; None where a
-            process is alone, which takes batches as they are.
-        check: tells the whole batch from another one.
+        labels: labels for the loss.
+        examples: number of rows, 0 in a batch of fewer rows than there are ranks; None if a
+            process is alone, which processes whole batches.
+        check: distinguishes the whole batch from others.
     """
 
     inputs: Any
@@ -47,27 +48,27 @@ class Share:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that share work, and which of them this one is; one process is alone."""
+    """The processes that share work, and the rank of this one; one process is alone."""
 
     rank: int = 0
     count: int = 1
 
     @classmethod
     def here(cls) -> Ranks:
-        """Those of the default process group, if there is one."""
+        """The processes of the default process group, if there is one."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     def part(self, rows: int) -> slice:
-        """This rank's part of ``rows`` rows; lengths differ by one at most."""
+        """This rank's part of ``rows`` rows; the parts' lengths differ by one at most."""
         return slice(rows * self.rank // self.count, rows * (self.rank + 1) // self.count)
 
     def share(self, inputs: Any, labels: Any = None) -> Share:
         """This rank's slice of a batch, of every tensor in it that is not a single number.
 
         Raises:
-            DataError: these have different numbers of rows, or there are none, or something holds
+            DataError: these have different numbers of rows, or there are none, or an argument holds
                 rows that cannot be sliced.
         """
         if self.count == 1:
@@ -86,23 +87,23 @@ class Ranks:
         return Share(_cut(inputs, part), _cut(labels, part), part.stop - part.start, check)
 
     def together(self, what: str, like: Tensor | None = None) -> Exchange:
-        """What all ranks do next, and end together: see :class:`Exchange`."""
+        """The next exchange, which all ranks leave together: see :class:`Exchange`."""
         return Exchange(self, what, torch.empty(0) if like is None else like)
 
 
 class Exchange:
     """Work of all ranks that ends with the sum of their values; a context manager.
 
-    On the way out ``value``, of the shape (n,) and dtype (float32 or float64) of ``like``, becomes
-    the sum over the ranks. Where a process is alone, it stays what it is.
+    On exit ``value``, of the shape (n,) and dtype (float32 or float64) of ``like``, becomes
+    the sum over the ranks. If a process is alone, it is unchanged.
 
     Attributes:
-        value: this rank's; the sum in the end.
-        check: tells what this rank works on; must be the same on all.
+        value: this rank's value; the sum after exit.
+        check: identifies the work; must be the same on all ranks.
 
     Raises:
-        SaecError: on the way out, another rank raised an error instead.
-        DataError: on the way out, ranks worked on different things.
+        SaecError: on exit, another rank raised an error instead.
+        DataError: on exit, ranks worked on different things.
     """
 
     def __init__(self, ranks: Ranks, what: str, like: Tensor) -> None:
@@ -114,7 +115,8 @@ class Exchange:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        # Whoever is interrupted ends, and others notice; there is no time for a last message.
+        # An interrupted rank ends at once, without a last message; the others notice that it is
+        # gone.
         if self._ranks.count == 1 or (kind is not None and not issubclass(kind, Exception)):
             return
         own = _FAILED if kind is not None else 1 + self.check % (1 << _CHECK_BITS)
@@ -140,10 +142,10 @@ class Exchange:
 
 
 class Gradients:
-    """Gradients of ``parameters`` as ranks exchange them, in one tensor.
+    """Gradients of ``parameters`` in one tensor, for the exchange between ranks.
 
     It holds the sums over a share's examples, for each parameter 1 if it has a gradient at all
-    (an optimizer leaves out those without), and the number of examples.
+    (an optimizer skips those without), and the number of examples.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -155,12 +157,12 @@ class Gradients:
 
     @property
     def like(self) -> Tensor:
-        """Zeros of the shape (n,), dtype and device of what is exchanged."""
+        """Zeros of the shape (n,), dtype and device of the exchanged tensor."""
         size = sum(self._sizes) + len(self._sizes) + 1
         return torch.zeros(size, dtype=self._dtype, device=self._parameters[0].device)
 
     def sums(self, examples: int) -> Tensor:
-        """Of the present gradients, which are means over ``examples`` examples."""
+        """The tensor for the present gradients, which are means over ``examples`` examples."""
         result = self.like
         *parts, present, count = self._split(result)
         for index, (parameter, part) in enumerate(zip(self._parameters, parts, strict=True)):
@@ -171,7 +173,7 @@ class Gradients:
         return result
 
     def set_means(self, sums: Tensor) -> None:
-        """Give the parameters the means over all examples."""
+        """Set the parameters' gradients to the means over all examples."""
         *parts, present, count = self._split(sums)
         for parameter, part, found in zip(self._parameters, parts, present.tolist(), strict=True):
             mean = (part / count).reshape(parameter.shape).to(parameter)
@@ -182,7 +184,7 @@ class Gradients:
 
 
 def checksum(tensors: Iterable[Tensor], start: int = 0) -> int:
-    """Of what tensors hold."""
+    """A check of the content of tensors."""
     for tensor in tensors:
         data = tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8)
         start = zlib.crc32(data.numpy().data, start)
@@ -190,7 +192,7 @@ def checksum(tensors: Iterable[Tensor], start: int = 0) -> int:
 
 
 def _device() -> torch.device:
-    """Where collectives take their tensors from: NCCL knows GPUs only."""
+    """The device for collectives: NCCL supports GPUs only."""
     if distributed.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -35,11 +35,11 @@ __all__ = ["FineTuneResult", "FineTuning", "Schedule", "only_learning"]
 
 @dataclass(frozen=True)
 class FineTuneResult:
-    """What fine-tuning did.
+    """Result of fine-tuning.
 
     Attributes:
         losses: mean validation loss before the first step and at each evaluation, of the tables as
-            an artifact would store them; not a number where training had diverged.
+            an artifact would store them; NaN if training diverged.
         steps: optimizer steps taken at each of them; ``steps[0]`` is 0.
         best: index of the evaluation whose tables the model now holds.
     """
@@ -50,7 +50,7 @@ class FineTuneResult:
 
     @property
     def improvement(self) -> float:
-        """By how much the validation loss fell, never negative."""
+        """Decrease of the validation loss, never negative."""
         return self.losses[0] - self.losses[self.best]
 
 
@@ -73,12 +73,12 @@ class Schedule:
 
     @property
     def check(self) -> int:
-        """Tells this schedule from another one."""
+        """A value that identifies this schedule."""
         numbers = (self.learning_rate, self.epochs, self.evaluations, self.patience)
         return checksum([torch.tensor(numbers, dtype=torch.float64)])
 
     def due(self, count: int) -> set[int]:
-        """After which of an epoch's ``count`` batches to evaluate, from 1 on."""
+        """The numbers, from 1 on, of an epoch's ``count`` batches after which to evaluate."""
         return {
             round(count * (part + 1) / self.evaluations) for part in range(self.evaluations)
         } - {0}
@@ -124,14 +124,15 @@ class FineTuning:
 
     @property
     def check(self) -> int:
-        """Tells this run from another one, as far as ranks must agree."""
+        """A value that identifies this run; ranks must agree on it."""
         if self.ranks.count == 1:
             return 0
         states = [state for table in self.tables for state in table.state_dict().values()]
         return checksum(states, self.schedule.check + 31 * self.count + self.judged)
 
     def train(self, targets: Sequence[Tensor] | None) -> FineTuneResult:
-        """Train until the end or until patience is lost; end, or be interrupted, at the best."""
+        """Train until the end or until patience is exhausted; end, also if interrupted, with the
+        best."""
         total = self.schedule.epochs * self.count
         with (
             evaluating(self.model),
@@ -162,7 +163,7 @@ class FineTuning:
     def _step(
         self, batches: Iterator[tuple[Any, Any]], targets: Sequence[Tensor] | None, index: int
     ) -> bool:
-        """Learn from the next batch; False if there is none."""
+        """Train on the next batch; False if there is none."""
         self.optimizer.zero_grad()
         with self.ranks.together(f"batch {index}", self._gradients.like) as joint:
             batch = next(batches, None)
@@ -249,7 +250,7 @@ class FineTuning:
 
 @contextmanager
 def only_learning(learned: Sequence[nn.Parameter], model: nn.Module) -> Iterator[None]:
-    """Gradients for ``learned`` only; all flags and gradients at the end as they were."""
+    """Gradients for ``learned`` only; all flags and gradients are restored at the end."""
     learns = {parameter: parameter.requires_grad for parameter in model.parameters()}
     gradients = [parameter.grad for parameter in learned]
     try:

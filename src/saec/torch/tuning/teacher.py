@@ -1,4 +1,4 @@
-"""What a compressed model is to learn: the uncompressed one's answers."""
+"""Targets of a compressed model's training: predictions of the uncompressed one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def predictions(model: nn.Module, batches: Batches, *, progress: bool = True) ->
 
 
 def _answers(model: nn.Module, batches: Batches, ranks: Ranks, progress: bool) -> list[Tensor]:
-    """See :func:`predictions`; of this rank's slices."""
+    """See :func:`predictions`; for this rank's slices."""
     device = next((parameter.device for parameter in model.parameters()), None)
     outputs = []
     with (
@@ -56,7 +56,7 @@ def targets_of(
     """The teacher's logits for this rank's slice of each of ``count`` batches."""
     check_order(batches)
     if isinstance(teacher, nn.Module):
-        if ranks.count > 1:  # wrappers talk to the other ranks, of which one may have no rows
+        if ranks.count > 1:  # wrappers wait for ranks, which may have no rows
             check_unwrapped(teacher)
         return _answers(teacher, batches, ranks, progress)
     if len(teacher) != count:

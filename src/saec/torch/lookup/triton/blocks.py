@@ -1,12 +1,12 @@
-"""What Triton's kernels share: blocks of ids and bags, codes, and how rows are reduced and stored.
+"""Functions shared by Triton's kernels: blocks of ids and bags, codes, reduction and output.
 
 A program decodes a block of rows, or of bags. Ids that are out of range are read as 0, so that
-nothing else needs a mask, and end as NaN. Tensors are contiguous.
+no other operation needs a mask, and their results are NaN. Tensors are contiguous.
 
 These names mean the same in all functions of the kernels: ``layout``, ``codes`` and so on are the
-table's tensors; ``columns`` is the length of the layout's rows, of which ``STEPS`` bisections find
-one. Of a row ``DIM`` numbers are worked on at a time, ``left`` the first. Blocks are powers of two;
-in bags, a lane is an entry, and ``BAGS * ENTRIES`` are worked on at a time.
+table's tensors; ``columns`` is the length of the layout's rows, and ``STEPS`` bisections find
+one row. ``DIM`` values of a row are processed at a time, starting with value ``left``. Blocks are
+powers of two; in bags, a lane is an entry, and ``BAGS * ENTRIES`` lanes are processed at a time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     "weighted",
 ]
 
-# Found by the compiler among a kernel's globals. PyTorch's builds for CUDA bring the package.
+# The compiler needs this among a kernel's globals. PyTorch's CUDA builds include the package.
 triton: Any = require("triton", "torch")
 tl: Any = require("triton.language", "torch")
 jit: Callable[[Callable[..., Any]], Any] = triton.jit
@@ -51,7 +51,7 @@ def part_of(
 @jit
 def codes_at(codes: tl.tensor, bits: tl.tensor, masks: tl.tensor) -> Any:
     """Codes of up to 32 bits that start at ``bits``."""
-    # Two aligned words hold a code, and end within the seven bytes behind the last one.
+    # Two aligned words contain a code, and end within the seven bytes behind the last one.
     words = codes.to(tl.pointer_type(tl.uint32)) + (bits >> 5)
     low = tl.load(words, mask=masks > 0, other=0).to(tl.int64)
     high = tl.load(words + 1, mask=masks > 0, other=0).to(tl.int64)
@@ -60,7 +60,8 @@ def codes_at(codes: tl.tensor, bits: tl.tensor, masks: tl.tensor) -> Any:
 
 @jit
 def wanted(ids: tl.tensor, positions: tl.tensor, live: tl.tensor, vocab_size: tl.tensor) -> Any:
-    """Ids at live positions, those out of range and all others 0, and which are in range."""
+    """Ids at live positions, with 0 for those out of range and all others; and which are in
+    range."""
     found = tl.load(ids + positions, mask=live, other=0).to(tl.int64)
     known = (found >= 0) & (found < vocab_size)
     return tl.where(known, found, 0), known
@@ -75,7 +76,7 @@ def bags_of(
     BAGS: tl.constexpr,
     ENTRIES: tl.constexpr,
 ) -> Any:
-    """Where each lane starts, where its bag ends, and the longest bag's length."""
+    """The start of each lane, the end of its bag, and the length of the longest bag."""
     lane = tl.arange(0, BAGS * ENTRIES)
     bag += lane // ENTRIES
     first = tl.load(bounds + bag, mask=bag < bags, other=0)
@@ -93,7 +94,8 @@ def weighted(
     vocab_size: tl.tensor,
     padding: tl.tensor,
 ) -> Any:
-    """Ids of a bag's positions, and their weights: NaN out of range, 0 for what is left out."""
+    """Ids of a bag's positions, and their weights: NaN out of range, 0 for ids that are left
+    out."""
     live = positions < last
     found, known = wanted(ids, positions, live, vocab_size)
     live = live & ((found != padding) | ~known)
@@ -119,7 +121,7 @@ def store_rows(
     left: tl.tensor,
     dim: tl.tensor,
 ) -> Any:
-    """Write the numbers from ``left`` on of rows (n, DIM) that are those from ``first`` on."""
+    """Write the values from ``left`` on of rows (n, DIM), the first of which is row ``first``."""
     row = first + tl.arange(0, rows.shape[0])[:, None]
     column = left + tl.arange(0, rows.shape[1])[None, :]
     rows = rows.to(out.dtype.element_ty)
@@ -128,7 +130,7 @@ def store_rows(
 
 @jit
 def reduced(rows: tl.tensor, total: tl.tensor, MODE: tl.constexpr) -> Any:
-    """Bags (BAGS, DIM), of whose ``total`` (BAGS,) entries the sums or the largest are ``rows``."""
+    """Bags (BAGS, DIM) from ``rows``, the sums or maxima of their ``total`` (BAGS,) entries."""
     total = total[:, None]
     if MODE == "mean":
         rows = tl.div_rn(rows, tl.maximum(total, 1).broadcast_to(rows.shape))

@@ -29,7 +29,7 @@ def _centroid(
     centroids: tl.tensor,
     STEPS: tl.constexpr,
 ) -> Any:
-    """The codebook's row of each id, 0 for a code beyond it, and which are not."""
+    """The codebook's row of each id, 0 for a code beyond it; and which codes are valid."""
     segment = layout + part_of(ids, layout, 1, segments, STEPS)
     local = ids - tl.load(segment)
     bits = tl.load(segment + 2 * segments) + local * tl.load(segment + segments)
@@ -44,7 +44,7 @@ def _centroid(
 def _read(
     matrix: tl.tensor, rows: tl.tensor, left: tl.tensor, dim: tl.tensor, DIM: tl.constexpr
 ) -> Any:
-    """Numbers from ``left`` on of rows (n,) of a matrix, (n, DIM) float32."""
+    """Values from ``left`` on of rows (n,) of a matrix, (n, DIM) float32."""
     column = left + tl.arange(0, DIM)[None, :]
     read = tl.load(matrix + rows[:, None] * dim + column, mask=column < dim, other=0)
     return read.to(tl.float32)

@@ -1,9 +1,9 @@
 """Rows and bags of compressed tables on CUDA devices, decoded in one kernel, without gradients.
 
-Numbers are those of the plain tensor operations: rows of float32 tables bit for bit, as the kernels
-are compiled without fusing products into sums; bags up to rounding, as their entries are added up
-in another order, and in float32 always. A GPU cannot refuse an id in time: an id out of range makes
-a row, or its bag, NaN, and nothing is read for it.
+Results are those of the plain tensor operations: rows of float32 tables bit for bit, because the
+kernels are compiled without fusing products into sums; bags up to rounding, because their entries
+are added in another order, and always in float32. A GPU cannot raise an error for an id in time:
+for an id out of range the row, or its bag, is NaN, and nothing is read for it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ __all__ = [
     "tiered_rows",
 ]
 
-# What a program of 128 threads works on at a time: rows or entries of bags, numbers of each and
-# codes of all, so that its registers suffice; and the most entries of one bag. Triton 3.7.1
-# compiles all blocks that follow from these; on others, as of 16 lanes by 4 axes, it has failed.
+# Sizes for a program of 128 threads, limited by its registers: rows or entries of bags, values of
+# each and codes of all; and the most entries of one bag. Triton 3.7.1
+# compiles all blocks that follow from these; with others, such as 16 lanes by 4 axes, it has
+# failed.
 _LANES = 128
 _NUMBERS = 16
 _CODES = 1024
@@ -47,7 +48,7 @@ class ClusteredTensors(NamedTuple):
 
 
 class TieredTensors(NamedTuple):
-    """What a :class:`saec.torch.table.tiered.TieredTable` holds under these names, contiguous."""
+    """The tensors of a :class:`saec.torch.table.tiered.TieredTable` by name, contiguous."""
 
     vocab_size: int
     codes: Tensor
@@ -60,10 +61,10 @@ class TieredTensors(NamedTuple):
 
 
 class Reduction(NamedTuple):
-    """How ids are reduced.
+    """The reduction of ids.
 
-    bounds: (bags + 1,) int64, where each bag starts, and where the last one ends; mode: sum, mean
-    or max; weights: (m,), for sums alone; padding_idx: the id that is left out.
+    bounds: (bags + 1,) int64, the start of each bag, and the end of the last one; mode: sum, mean
+    or max; weights: (m,), for sums only; padding_idx: the id that is left out.
     """
 
     bounds: Tensor
@@ -73,9 +74,9 @@ class Reduction(NamedTuple):
 
 
 def available(like: Tensor) -> bool:
-    """Whether these functions work for tables on the device and of the dtype of ``like``.
+    """Whether these functions support tables with the device and dtype of ``like``.
 
-    They do on a CPU where Triton's interpreter is on, by its environment variable.
+    They support a CPU if Triton's interpreter is enabled by its environment variable.
     """
     here = like.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
     return here and like.dtype != torch.float64 and _installed()
@@ -121,7 +122,7 @@ def tiered_pool(
     out = table.mean.new_empty(len(bags.bounds) - 1, len(table.mean))
     if out.numel():
         options = _tiered_options(table, located)
-        # The largest numbers need no block of coordinates, so that more entries fit a program.
+        # Maxima need no block of coordinates, so more entries fit into a program.
         options["RANK"] = 1 if bags.mode == "max" else _power_of_two(table.axes.shape[0])
         _launch_bags(_tier_kernels().tiered_pool, out, ids, bags, options)
     return out
@@ -171,7 +172,8 @@ def _launch_rows(kernel: Any, out: Tensor, ids: Tensor, options: dict[str, Any])
 def _launch_bags(
     kernel: Any, out: Tensor, ids: Tensor, bags: Reduction, options: dict[str, Any]
 ) -> None:
-    """Give each bag as many lanes as bags have entries on average, and a program several bags."""
+    """Give each bag as many lanes as bags have entries on average, and each program several
+    bags."""
     count = len(out)
     lanes = max(min(_CODES // options.get("RANK", 1), _LANES), 1)
     entries = min(_power_of_two(_cdiv(len(ids), count)), lanes, _ENTRIES)
@@ -193,13 +195,13 @@ def _launch_bags(
 
 
 def _launch(kernel: Any, programs: int, out: Tensor, **arguments: Any) -> None:
-    # Triton launches on the current device, whatever the tensors' is; -1, a CPU's, changes nothing.
+    # Triton uses the current device, not the tensors' device; -1, a CPU's, changes nothing.
     with torch.cuda.device(out.get_device()):
         kernel[(programs,)](out, **arguments, **_UNFUSED)
 
 
 def _aligned(codes: Tensor) -> Tensor:
-    """``codes`` where words of four bytes can be read."""
+    """``codes`` in memory that allows reads of four-byte words."""
     return codes if codes.data_ptr() % 4 == 0 else codes.clone()
 
 

@@ -1,4 +1,5 @@
-"""Triton's kernels for tables in tiers; :mod:`saec.torch.lookup.triton.blocks` tells the names."""
+"""Triton's kernels for tables in tiers; :mod:`saec.torch.lookup.triton.blocks` defines the
+names."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def _ordered(
     starts: tl.tensor,
     ORDERED: tl.constexpr,
 ) -> Any:
-    """How many of the ``starts`` of its tier each id has passed, which is its rank then."""
+    """The number of ``starts`` of its tier at or before each id's rank."""
     passed = tl.zeros_like(ids)
     if ORDERED > 0:
         for step in tl.static_range(ORDERED):
@@ -119,7 +120,7 @@ def _decoded(
     dim: tl.tensor,
     DIM: tl.constexpr,
 ) -> Any:
-    """Numbers from ``left`` on of rows, (n, DIM) float32, added up as the format prescribes."""
+    """Values from ``left`` on of rows, (n, DIM) float32, added in the order of the format."""
     column = left + tl.arange(0, DIM)
     centre = tl.load(mean + column, mask=column < dim, other=0).to(tl.float32)
     rows = tl.zeros((start.shape[0], DIM), tl.float32) + centre[None, :]
@@ -189,7 +190,8 @@ def _entries(
     STEPS: tl.constexpr,
     ORDERED: tl.constexpr,
 ) -> Any:
-    """Of the bags' entries at ``position``: weights, the layout's rows, bits and ranks of codes."""
+    """For the bags' entries at ``position``: weights, the layout's rows, bits and ranks of
+    codes."""
     found, weight = weighted(ids, weights, position, last, vocab_size, padding)
     tier_layout, start = _placed(
         found, position, position < last, tiers_of, places_of, layout, columns, tiers, STEPS
@@ -230,10 +232,10 @@ def tiered_pool(
     RANK: tl.constexpr,
     DIM: tl.constexpr,
 ) -> None:
-    """Write ``out`` (bags, dim): sums, means or the largest numbers of each bag's rows.
+    """Write ``out`` (bags, dim): sums, means or maxima of each bag's rows.
 
-    Coordinates are summed, and the sums multiplied by the axes once for a bag; ``RANK`` is that of
-    the block of coordinates. For the largest numbers every entry's row is decoded.
+    Coordinates are summed, and the sums multiplied by the axes once for each bag; ``RANK`` is the
+    size of the block of coordinates. For maxima every entry's row is decoded.
     """
     bag = tl.program_id(0).to(tl.int64) * BAGS
     first, last, longest = bags_of(bag, bounds, bags, count, BAGS, ENTRIES)

@@ -132,7 +132,7 @@ def test_smaller_costs_more(curve: Forecast) -> None:
     assert curve.nbytes[-1] > (6000 + 900) * 8 * 4
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.lists(st.integers(100, 400), min_size=1, max_size=4))
 def test_curves_of_any_tables_fall(seed: int, sizes: list[int]) -> None:
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What tables are like: by hand, and against what compression then does."""
+"""Properties of tables: by hand, and against the result of compression."""
 
 from __future__ import annotations
 

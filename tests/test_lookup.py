@@ -1,4 +1,4 @@
-"""What callers of lookup and pool give and get: types of ids and rows, threads, batches, errors."""
+"""Arguments and results of lookup and pool: types of ids and rows, threads, batches, errors."""
 
 from __future__ import annotations
 

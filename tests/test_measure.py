@@ -1,4 +1,4 @@
-"""What is measured once serves inspection, forecast and any number of budgets."""
+"""One measurement serves inspection, forecast and any number of budgets."""
 
 from __future__ import annotations
 

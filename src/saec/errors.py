@@ -1,4 +1,4 @@
-"""Every error that saec raises on purpose; each names the value, the limit and the place."""
+"""All errors that saec raises on purpose; messages name the value, the limit and the place."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ class DataError(SaecError, ValueError):
 
 
 class ModuleError(SaecError, TypeError):
-    """A PyTorch module uses something that compressed tables cannot honour."""
+    """A PyTorch module uses a feature that compressed tables do not support."""
 
 
 class OnnxError(SaecError, ValueError):
-    """An ONNX model uses something that compressed tables cannot honour, or is broken."""
+    """An ONNX model uses a feature that compressed tables do not support, or is broken."""
 
 
 class MetricError(SaecError, ValueError):
@@ -89,7 +89,7 @@ class MetricWarning(UserWarning):
 
 
 class ModuleWarning(UserWarning):
-    """Tables of a PyTorch model stay as they are."""
+    """Tables of a PyTorch model are not compressed."""
 
 
 class OptionalDependencyError(SaecError, ImportError):
@@ -121,7 +121,8 @@ def check_plain(value: object, what: str, failure: type[SaecError]) -> None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """What ends a message on an unknown ``name``: the known one that is most like it, if any is."""
+    """A suffix for a message on an unknown ``name``: the most similar known name, if there is
+    one."""
     plain = {other.casefold(): other for other in known}
     close = get_close_matches(name.casefold(), plain, n=1)
     return f"; did you mean {plain[close[0]]!r}?" if close else ""

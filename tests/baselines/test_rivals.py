@@ -1,4 +1,4 @@
-"""What every rival after training must do, and what each does, by hand."""
+"""Common behaviour of all alternative methods after training, and each method by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line says to who does not know it: suggestions, completion, its version."""
+"""Help on the command line: suggestions, completion, version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tier may spend: bits and nats by hand, and as coding gives them."""
+"""Options of a tier: bits and nats by hand, and as measured by coding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What float16 holds of tables of values and of grids, at its limits."""
+"""Tables of values and grids at the limits of float16."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lookups refuse: ids and offsets out of range, and codes that lie; damaged indexes."""
+"""Errors of lookups: ids and offsets out of range, codes beyond their codebook, damaged indexes."""
 
 from __future__ import annotations
 

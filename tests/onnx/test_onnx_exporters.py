@@ -1,4 +1,4 @@
-"""What PyTorch's two exporters write, rewritten: lookups, bags, whole models, shared tables."""
+"""Models of PyTorch's two exporters, rewritten: lookups, bags, whole models, shared tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What results say of sizes, counted by hand."""
+"""Sizes in results, counted by hand."""
 
 from __future__ import annotations
 

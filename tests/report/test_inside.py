@@ -1,4 +1,4 @@
-"""What a report tells of compressed models' insides: means by hand, charts, tables, refusals."""
+"""Report on compressed models' content: means by hand, charts, tables, invalid files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What travels, against bytes written by hand and what the real client reads and writes."""
+"""Bodies of requests and responses, against bytes written by hand and the real client."""
 
 from __future__ import annotations
 

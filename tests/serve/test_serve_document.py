@@ -1,4 +1,4 @@
-"""What docs/serve.md shows is what a server does."""
+"""The examples of docs/serve.md, run against a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fails inside a server: it goes on, its log says why, and it can still be stopped."""
+"""Failures inside a server: it keeps running, logs the reason, and can still be stopped."""
 
 from __future__ import annotations
 

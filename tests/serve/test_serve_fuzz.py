@@ -1,4 +1,4 @@
-"""Requests that nobody would send, to a real server: it refuses them by the protocol, and lives."""
+"""Invalid requests to a real server: it rejects them with the protocol's errors and runs on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server does with bad, large, slow and unauthorised requests, and at its end."""
+"""Bad, large, slow and unauthorised requests to a server, and its shutdown."""
 
 from __future__ import annotations
 

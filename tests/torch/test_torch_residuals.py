@@ -1,4 +1,4 @@
-"""What the mean errors of a model's predictions tell of a small increase of its loss."""
+"""Small increases of the loss, estimated from the mean errors of a model's predictions."""
 
 from __future__ import annotations
 

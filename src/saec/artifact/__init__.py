@@ -1,8 +1,8 @@
-"""The file that holds compressed tables: safetensors, with a record that describes each field.
+"""The file of compressed tables: safetensors, with a record that describes each field.
 
-The format is described in docs/format.md. This package knows the container only: entries with a
-record and named tensors, whose bytes may stand in shards beside the file. What they mean is checked
-in :mod:`saec.format.load`.
+docs/format.md defines the format. This package handles the container only: entries with a
+record and named tensors, whose bytes may be in shards beside the file. :mod:`saec.format.load`
+validates their content.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small numbers and texts in bytes: how records spell them, and a reader that trusts nothing."""
+"""Encoding of integers and strings in records, and a reader that validates every byte."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def number_bytes(number: int) -> bytes:
 
 
 def text_bytes(text: bytes) -> bytes:
-    """Bytes after their number."""
+    """The number of bytes, followed by the bytes."""
     return number_bytes(len(text)) + text
 
 
 class ByteReader:
-    """Takes numbers and texts from bytes, from the first on.
+    """Reads numbers and texts from bytes, one after the other.
 
-    Every method raises ArtifactError if the bytes end early, or spell a number in more bytes than
-    it needs.
+    Every method raises ArtifactError if the bytes end early, or if a number takes more bytes than
+    necessary.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -39,7 +39,7 @@ class ByteReader:
 
     @property
     def left(self) -> int:
-        """How many bytes are left."""
+        """Number of bytes that are left."""
         return len(self._data) - self._at
 
     def take(self, count: int) -> bytes:
@@ -71,5 +71,5 @@ class ByteReader:
         return self.take(self.number())
 
     def since(self, start: int) -> bytes:
-        """The bytes taken since there were ``start`` left."""
+        """The bytes read since ``start`` were left."""
         return self._data[len(self._data) - start : self._at]

@@ -1,4 +1,4 @@
-"""What reading and writing agree on: dtypes, limits, and how the file's header is spelt."""
+"""Definitions for reading and writing: dtypes, limits, and the form of the file's header."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LOSS = np.dtype("<f8")  # of the predicted loss increase, with which the descrip
 FIXED_BYTES = HEADER_BYTES + LOSS.itemsize  # of a file without fields
 MOST_BYTES = 16 << 20  # of the description
 MOST_FIELDS = 1 << 16
-MOST_HEADER_BYTES = 1 << 16  # of a file that is read to tell what is wrong with it
+MOST_HEADER_BYTES = 1 << 16  # of a file that is read for an error message
 
 _BLOCK_BYTES = 4 << 20
 
@@ -56,12 +56,12 @@ _SHORT.maxdict, _SHORT.maxstring = 20, 100
 
 
 def shortly(value: object) -> str:
-    """``repr`` for what a file says, which may be long, or nested too deeply for ``repr``."""
+    """``repr`` for untrusted values, which may be long, or nested too deeply for ``repr``."""
     return _SHORT.repr(value)
 
 
 def file_header(data_bytes: int, description_bytes: int) -> bytes:
-    """How a file with tensors of these sizes begins, always in :data:`HEADER_BYTES` bytes."""
+    """The beginning of a file with tensors of these sizes, always :data:`HEADER_BYTES` bytes."""
     end = data_bytes + description_bytes
     header = {
         "__metadata__": {"saec": str(FORMAT)},
@@ -78,16 +78,16 @@ def _bytes_tensor(start: int, stop: int) -> dict[str, Any]:
 
 
 def padded_header(header: Mapping[str, Any], multiple: int) -> bytes:
-    """How a safetensors file begins, with blanks up to the next multiple of so many bytes."""
+    """The beginning of a safetensors file, with blanks up to the next multiple of ``multiple``."""
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % multiple)
     return len(text).to_bytes(8, "little") + text
 
 
 def byte_blocks(tensor: NDArray[Any]) -> Iterator[memoryview]:
-    """The bytes in row-major order, some MB at a time: no more is copied, whatever the strides.
+    """The bytes in row-major order, some MB at a time: no more is copied, for any strides.
 
-    What has been taken of a file that is mapped no longer counts as memory of this process.
+    Pages of a mapped file are released after they were read, so they do not count as memory.
     """
     rows = max(1, _BLOCK_BYTES // max(1, tensor[:1].nbytes))
     for start in range(0, len(tensor), rows):

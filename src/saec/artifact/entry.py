@@ -1,4 +1,4 @@
-"""One field of a file: its record, the bytes that describe it, and what it takes in all."""
+"""One field of a file: its record, the bytes of the record, and its total size."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ class Entry:
         codec: number of the form in which the table is stored, below 256.
         dtype: of the table that was compressed.
         vocab_size, dim: its shape.
-        details: what the codec says of the field besides, in as many bytes as it likes.
+        details: further bytes that the codec defines.
         tensors: of one or two dimensions, by role, one of :data:`ROLES`; in memory or mapped.
-        sharded: tensors whose bytes stand in shards, and not in the file itself. A role that is in
-            ``tensors``, too, is mapped there, or may be: only what is here is written of it.
+        sharded: tensors whose bytes are in shards instead of the file itself. If a role is also in
+            ``tensors``, it is mapped there; the file gets only the list of shards.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Entry:
 
     @property
     def inside(self) -> dict[str, NDArray[Any]]:
-        """The tensors whose bytes the file itself holds, in the order of :data:`ROLES`."""
+        """The tensors whose bytes are in the file itself, in the order of :data:`ROLES`."""
         return {
             role: self.tensors[role]
             for role in sorted(self.tensors, key=ROLES.index)
@@ -106,8 +106,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Place:
-    """What a record says of a tensor: where its bytes are in ``shards``, or that the file's own
-    data hold them."""
+    """A tensor in a record: its bytes are in ``shards``, or in the file's own
+    data."""
 
     role: str
     dtype: np.dtype[Any]
@@ -116,13 +116,13 @@ class Place:
 
     @property
     def inside_bytes(self) -> int:
-        """Bytes that the file's own data hold of the tensor."""
+        """Bytes of the tensor in the file's own data."""
         return 0 if self.shards else math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Record:
-    """A record, as it was read; see :class:`Entry`."""
+    """A record after reading; see :class:`Entry`."""
 
     name: str
     codec: int
@@ -151,8 +151,8 @@ def record_of(entry: Entry) -> bytes:
     """The record of a field.
 
     Raises:
-        ArtifactError: the name of the field or of its shards is no UTF-8, or longer than a record
-            holds.
+        ArtifactError: the name of the field or of its shards is not UTF-8, or longer than a record
+            allows.
     """
     tensors: dict[str, Stored] = {**entry.inside, **entry.sharded}
     parts = [entry.head, bytes([len(tensors)])]
@@ -163,13 +163,13 @@ def record_of(entry: Entry) -> bytes:
 
 
 def file_bytes(entries: Sequence[Entry]) -> int:
-    """Bytes of the file that :func:`saec.artifact.write` makes of them, and of the shards that it
-    joins."""
+    """Bytes of the file that :func:`saec.artifact.write` makes of the entries, and of their
+    shards."""
     return FIXED_BYTES + sum(map(entry_bytes, entries))
 
 
 def entry_bytes(entry: Entry) -> int:
-    """What a file grows by if ``entry`` is one of its fields, whatever the others are."""
+    """Bytes that ``entry`` adds to a file, independent of the other fields."""
     shards = sum(tensor.file_bytes for tensor in entry.sharded.values())
     return len(record_of(entry)) + sum(part.nbytes for part in entry.inside.values()) + shards
 
@@ -201,10 +201,10 @@ def _name_bytes(name: str) -> bytes:
 
 
 def read_record(reader: ByteReader) -> Record:
-    """The next record.
+    """Read the next record.
 
     Raises:
-        ArtifactError: it ends early, or says what no record can; names the field where it can.
+        ArtifactError: it ends early or is invalid; names the field if possible.
     """
     codec = reader.byte()
     name = _text(reader)
@@ -236,7 +236,7 @@ def _place(role: str, reader: ByteReader) -> Place:
     if not kind & _IN_SHARDS:
         return Place(role, dtype, shape, None)
     name, run = _text(reader), reader.take(_RUN_BYTES).hex()
-    # Each shard takes bytes of the record, so that these bound their number.
+    # Each shard takes bytes of the record, which limits their number.
     shards = tuple(Shard(reader.number(), reader.number()) for _ in range(reader.number()))
     return Place(role, dtype, shape, ShardedTensor(dtype, shape, name, run, shards))
 

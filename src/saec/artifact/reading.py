@@ -1,4 +1,4 @@
-"""Reading the file: everything that it says is checked before it is used."""
+"""Read the file: all of its content is checked before use."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ _MOST_FILE_BYTES = 1 << 62  # the header has room for the digits of such sizes
 def read(path: str | os.PathLike[str]) -> tuple[list[Entry], float | None]:
     """Map the entries of a file; only its header and the description are read.
 
-    Tensors in shards are mapped like the others; an entry's ``sharded`` says which they are.
+    Tensors in shards are mapped like the others; an entry's ``sharded`` lists them.
 
     Returns:
-        The entries, and the predicted increase of the loss as the file states it: any number, or
+        The entries, and the predicted increase of the loss in the file: any number, or
         None if it is not known.
 
     Raises:
-        ArtifactError: the file is missing, no regular file, truncated, not safetensors, or no saec
-            artifact of this format, or a shard of it is missing or another's; says which.
+        ArtifactError: the file is missing, not a regular file, truncated, not safetensors, or not a
+            saec artifact of this format, or a shard is missing or belongs to another run; the
+            message names the case.
     """
     file = Path(path)
     check_header(file, MOST_HEADER_BYTES, ArtifactError)
@@ -82,7 +83,7 @@ def _opened(file: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
 
 
 def _check_version(header: dict[str, Any]) -> None:
-    """Raise ArtifactError if the header's metadata name no format, or another."""
+    """Raise ArtifactError if the header's metadata have no format, or another one."""
     metadata = header.get("__metadata__")
     version = metadata.get("saec") if isinstance(metadata, dict) else None
     if version is None:
@@ -94,7 +95,7 @@ def _check_version(header: dict[str, Any]) -> None:
 def _tensors(
     mapped: NDArray[np.uint8], header: dict[str, Any]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The bytes of the two tensors, after the file has proved to begin as a file of these sizes."""
+    """The bytes of the two tensors, after a check that the file's header fits these sizes."""
     sizes = [_length(header.get(name)) for name in (DATA, DESCRIPTION)]
     held, said = len(mapped), HEADER_BYTES + sum(sizes)
     if held != said:
@@ -108,7 +109,7 @@ def _tensors(
 
 
 def _length(tensor: object) -> int:
-    """The number of bytes that a header says of a tensor."""
+    """The number of bytes of a tensor in a header."""
     shape = tensor.get("shape") if isinstance(tensor, dict) else None
     length = shape[0] if isinstance(shape, list) and len(shape) == 1 else None
     if type(length) is not int or not 0 <= length <= _MOST_FILE_BYTES:
@@ -186,7 +187,8 @@ def _entry(record: Record, parts: _Parts, file: Path) -> Entry:
 
 
 def _directory(file: Path, tensor: ShardedTensor) -> Path:
-    """Beside ``file``; if that is a link to one, and there are none, beside what it links to."""
+    """The folder of ``file``; if that is a link, and its folder has no shards, that of its
+    target."""
     linked = file.is_symlink() and not os.path.lexists(file.with_name(tensor.files[0]))
     return file.resolve().parent if linked else file.parent
 

@@ -1,7 +1,7 @@
-"""Shards: files beside an artifact that hold a shard of one of its tensors each.
+"""Shards: files beside an artifact, each with some bytes of one of its tensors.
 
-Workers write them, in any order and more than once; the artifact's own file, written last, joins
-them. Shards are mapped one after the other, so that a tensor in shards is one array.
+Workers write them, in any order and possibly repeatedly; the artifact's own file, written last,
+lists them. Shards are mapped one after the other, so that a tensor in shards is one array.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ __all__ = [
     "write_shard",
 ]
 
-# Bytes. Pages of any processor, of 4 to 64 KiB, divide it: what starts there can be mapped.
+# Bytes. It is a multiple of the page size of any processor, 4 to 64 KiB, as mapping requires.
 GRAIN = 1 << 16
 
 _NAME = re.compile(r"[^/\\\0]{1,255}")
 _RUN = re.compile(r"[0-9a-f]{16}")
 _FILE = re.compile(rf"(.+)\.({_RUN.pattern})-(\d{{5,}})", re.DOTALL)
-_MOST = 1 << 62  # of numbers and bytes, far more than there can be
+_MOST = 1 << 62  # limits of numbers and bytes, far above any real ones
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Shard:
     """A file with some bytes of a tensor.
 
     Args:
-        number: from 1; of one run, no two have the same.
-        nbytes: how many bytes of the tensor it holds, 1 or more.
+        number: from 1; distinct within a run.
+        nbytes: number of the tensor's bytes in it, 1 or more.
 
     Raises:
-        ArtifactError: one of them is 0, or beyond what there can be.
+        ArtifactError: one of them is 0, or beyond its limit.
     """
 
     number: int
@@ -78,13 +78,13 @@ class ShardedTensor:
     Args:
         dtype: one that an artifact may hold.
         shape: of one or two dimensions.
-        name: with which the names of its shards begin: that of the artifact as they were written.
-        run: 16 hexadecimal digits, of a random number or of a hash of what the run read; so shards
+        name: prefix of the shards' names: the artifact's name when they were written.
+        run: 16 hexadecimal digits, of a random number or of a hash of the run's inputs; so shards
             of different runs are never mixed.
         shards: in order; all but the last hold a multiple of :data:`GRAIN` bytes.
 
     Raises:
-        ArtifactError: a name or run that no file can have, or shards that do not fit the shape.
+        ArtifactError: a name or run is not possible for a file, or shards do not fit the shape.
     """
 
     dtype: np.dtype[Any]
@@ -124,7 +124,7 @@ class ShardedTensor:
 
 
 def shard_name(name: str, run: str, number: int) -> str:
-    """What the file is called; raises ArtifactError if no file can be called so."""
+    """The file's name; raises ArtifactError if it is not a valid one."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ArtifactError(f"{shortly(name)} is no name of a file beside the artifact")
     if not isinstance(run, str) or not _RUN.fullmatch(run):
@@ -135,20 +135,20 @@ def shard_name(name: str, run: str, number: int) -> str:
 def write_shard(
     path: str | os.PathLike[str], run: str, number: int, blocks: Iterable[NDArray[Any]]
 ) -> Shard:
-    """Write a shard, whole or not at all; several workers may write the same one at once.
+    """Write a shard atomically; several workers may write the same one at once.
 
     Args:
         path: of the artifact that it will be a part of.
         run: 16 hexadecimal digits.
         number: of the shard, 1 or more.
-        blocks: what it holds of the tensor, block after block; together a multiple of
-            :data:`GRAIN` bytes, unless it is the tensor's last.
+        blocks: its part of the tensor's bytes, block after block; together a multiple of
+            :data:`GRAIN` bytes, unless it is the tensor's last shard.
 
     Returns:
-        What to say of it in a :class:`ShardedTensor`.
+        Its entry for a :class:`ShardedTensor`.
 
     Raises:
-        ArtifactError: the shard cannot be written; nothing has changed. Or there are no bytes.
+        ArtifactError: the shard cannot be written, and nothing has changed; or there are no bytes.
     """
     name = shard_name(Path(path).name, run, number)
     with whole_file(Path(path).with_name(name), ArtifactError) as file:
@@ -166,7 +166,7 @@ def find_shard(path: str | os.PathLike[str], run: str, number: int) -> Shard | N
     """A shard that an earlier process of the same run has written; None if there is none.
 
     Raises:
-        ArtifactError: there is something else of its name.
+        ArtifactError: a file of its name is not a shard.
     """
     file = Path(path).with_name(shard_name(Path(path).name, run, number))
     try:
@@ -179,7 +179,7 @@ def find_shard(path: str | os.PathLike[str], run: str, number: int) -> Shard | N
 
 
 def check_shards(directory: Path, tensor: ShardedTensor) -> None:
-    """Raise ArtifactError unless all shards are there, and what they are said to be."""
+    """Raise ArtifactError unless all shards exist and have the expected sizes and headers."""
     for name, shard in zip(tensor.files, tensor.shards, strict=True):
         with _opened(directory / name, tensor.run, shard):
             pass
@@ -205,7 +205,7 @@ def _reserved(tensor: ShardedTensor) -> _native.Mapping:
 
 
 def remove_run(path: str | os.PathLike[str], run: str) -> None:
-    """Remove all shards of one run of the artifact ``path``, also what killed workers left.
+    """Remove all shards of one run of the artifact ``path``, including those of killed workers.
 
     Raises:
         ArtifactError: one cannot be removed.
@@ -214,10 +214,10 @@ def remove_run(path: str | os.PathLike[str], run: str) -> None:
 
 
 def remove_stale(path: str | os.PathLike[str], run: str) -> None:
-    """Remove the shards of all other runs of ``path``, once it joins the shards of ``run``.
+    """Remove the shards of all other runs of ``path``, once it lists the shards of ``run``.
 
-    Who has them mapped can go on reading; who has opened the old file, but not yet its shards,
-    cannot.
+    Processes that have mapped them can continue; those that have opened the old file, but not yet
+    its shards, cannot.
 
     Raises:
         ArtifactError: one cannot be removed.
@@ -237,7 +237,7 @@ def _remove(path: Path, wanted: Callable[[str], bool]) -> None:
 
 
 def _head(run: str, shard: Shard) -> bytes:
-    """The one way in which a shard begins: its header is compared, not read."""
+    """The fixed beginning of a shard: its header is compared, not parsed."""
     header = {
         "__metadata__": {"saec_run": run, "saec_shard": str(shard.number)},
         "piece": {"dtype": "U8", "shape": [shard.nbytes], "data_offsets": [0, shard.nbytes]},

@@ -27,7 +27,7 @@ _NO_LIMIT = 2**31 - 1
 
 @dataclass(frozen=True)
 class KmeansChoice:
-    """The number of clusters, and the metric that tells what they lose."""
+    """The number of clusters, and the metric of the error."""
 
     clusters: int
     metric: Metric

@@ -64,7 +64,7 @@ class HeadMean:
         order = _by_frequency(table)
         rest = order[kept:]
         weights = table.frequencies[rest]
-        if not weights.any():  # nobody has seen them
+        if not weights.any():  # features without occurrences
             weights = np.ones(len(rest))
         mean = weights @ table.rows[rest] / weights.sum()
         ids = np.sort(order[:kept])

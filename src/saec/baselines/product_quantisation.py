@@ -138,7 +138,7 @@ class ProductQuantisation:
             turned = Table(table.name, rows @ rotation.T, np.ones(len(rows)))
             quantiser = _learned(turned, (pieces, bits), None, rng, _ROTATION_KMEANS)
             coded = quantiser.decoded(quantiser.codes(turned.rows))
-            # The rotation that brings rows nearest to what is coded (orthogonal Procrustes).
+            # The rotation that brings rows nearest to their codes' rows (orthogonal Procrustes).
             left, _, right = np.linalg.svd(coded.T.astype(np.float64) @ rows)
             rotation = (left @ right).astype(np.float32)
         return as_half(rotation, table.name)
@@ -169,7 +169,7 @@ class _Quantiser:
         return codes
 
     def decoded(self, codes: NDArray[np.uint32]) -> NDArray[np.float32]:
-        """The rows that codes (n, pieces) stand for."""
+        """The rows of codes (n, pieces)."""
         pieces = [centroids[codes[:, j]] for j, centroids in enumerate(self.codebook)]
         rows = np.concatenate(pieces, axis=1).astype(np.float32)
         return rows if self.rotation is None else rows @ self.rotation.astype(np.float32)

@@ -1,4 +1,4 @@
-"""What a rival has to say, and the codec that all rivals share."""
+"""Interface of alternative methods, and the codec for all of them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Rival(Protocol):
 
 
 class OneSize:
-    """What rivals share that have one size for every table."""
+    """Base class of methods that have one size for every table."""
 
     has_one_size = True
 
@@ -117,7 +117,7 @@ class RivalField(CompressedField):
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """What the rival stores."""
+        """The tensors that the method stores."""
         return self._tensors
 
     @property
@@ -183,7 +183,7 @@ class AfterTraining:
         advance: Advance,
         space: Workspace,
     ) -> Coded:
-        """Encode, and decode what was stored."""
+        """Encode, and decode the stored tensors."""
         assert isinstance(choice, tuple)
         table = Table.of(field)
         tensors = self.rival.encode(table, choice, rng)

@@ -1,8 +1,8 @@
-"""Where a table's rows lie as points: scaled, in the metric, and none too far from all others.
+"""Map from a table's rows to points: scaled, in the metric, and clipped to a largest distance.
 
 Squares of float32 values leave float32's range above 1e19 and below 1e-23, so points are rows
 divided by a power of two, which is exact. Rows much farther from the mean than nearly all others
-would take most of the bits, so they count as if they lay nearer in the same direction.
+would take most of the bits, so they are moved towards the mean.
 """
 
 from __future__ import annotations
@@ -17,32 +17,31 @@ from saec.clustering.points import mapped
 
 __all__ = ["Limit", "Reach", "RowMap", "exponent_of"]
 
-# Rows are far if they lie this many times as far out as all rows but a few, and count as lying no
-# farther than these. A few are those that together make at most this share of the rows, and of the
-# occurrences.
+# Let r be the distance that at most a share _FEW of the rows, and of the occurrences, exceed. Rows
+# beyond _FAR r are far, and are moved to distance r.
 _FAR = 3.0
 _FEW = 0.01
-# Rows in the sample without which one row alone is more than a few.
+# In a smaller sample, one row alone is more than this share.
 _LEAST_ROWS = round(1 / _FEW)
 # A row is not far if its weighted squared distance is at most this share of those of all others.
 _MOST_SHARE = 1e-3
 _TINY = 1e-300
-_ROUNDS = 3  # of finding the mean without far rows
+_ROUNDS = 3  # iterations for the mean without far rows
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Distance up to which points count where they are: ``radius``, or more where the frequency
-    times the squared distance is at most ``energy``. Others count as if they lay as far out as all
-    rows but a few."""
+    """Distance up to which points stay in place: ``radius``, or more while the frequency
+    times the squared distance is at most ``energy``. Points beyond are moved to ``radius`` / 3, the
+    distance that only few rows exceed."""
 
     radius: float
     energy: float
 
     def shares(self, squared: Floats, frequencies: Floats) -> Floats:
-        """What share of its distance a point keeps, (m,) of 0..1, from squared distances (m,)."""
+        """The factor for the distance of each point, (m,) of 0..1, from squared distances (m,)."""
         shares = np.ones(len(squared))
         with np.errstate(divide="ignore", over="ignore"):  # a row that never occurs is not far
             limit = np.maximum(self.radius**2, self.energy / frequencies)
@@ -53,7 +52,7 @@ class Limit:
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """How far from ``centre`` (dim,) float64 rows count in full, in the table's own space and, if
+    """Limits of the distance from ``centre`` (dim,) float64, in the table's own space and, if
     there is a metric, in that."""
 
     centre: Floats
@@ -64,7 +63,7 @@ class Reach:
     def of(
         cls, rows: NDArray[np.float32], weights: Floats, counts: Floats, root: Floats | None
     ) -> Reach | None:
-        """The reach of a table of which a sample is known; None if no row can be far.
+        """The limits of a table from a sample; None if no row can be far.
 
         Args:
             rows: (m, dim), scaled as points are.
@@ -88,7 +87,7 @@ class Reach:
         return cls(centre, _limit(squared, weights, counts), metric)
 
     def holds(self, longest: float, root: Floats | None) -> bool:
-        """Whether all rows, scaled and of lengths up to ``longest``, surely count in full."""
+        """Whether certainly no row is far, for scaled rows of lengths up to ``longest``."""
         distance = longest + float(np.linalg.norm(self.centre))
         if self.metric is None or root is None:
             return distance <= self.own.radius
@@ -96,7 +95,7 @@ class Reach:
         return distance <= self.own.radius and stretched <= self.metric.radius
 
     def shares(self, rows: NDArray[np.float32], frequencies: Floats, root: Floats | None) -> Floats:
-        """What share of its distance from the centre each of ``rows`` (m, dim) keeps, (m,)."""
+        """The factor for the distance from the centre of each of ``rows`` (m, dim), (m,)."""
         shares = self.own.shares(_squared(rows, self.centre, None), frequencies)
         if self.metric is None:
             return shares
@@ -104,7 +103,8 @@ class Reach:
         return np.minimum(shares, other)
 
     def times(self, rows: NDArray[np.float32], root: Floats | None) -> Floats:
-        """How many times as far out as all rows but a few each of ``rows`` (m, dim) lies, (m,)."""
+        """Distance of each of ``rows`` (m, dim), divided by that which only few rows exceed,
+        (m,)."""
         times = np.sqrt(_squared(rows, self.centre, None)) / max(self.own.radius / _FAR, _TINY)
         if self.metric is None:
             return times
@@ -114,12 +114,13 @@ class Reach:
 
 @dataclass(frozen=True, eq=False)
 class RowMap:
-    """Takes rows to points; can be pickled.
+    """Maps rows to points; can be pickled.
 
     Args:
         exponent: rows are divided by 2 ** exponent.
-        root: (dim, dim) of a metric, whose distances those of points are; None for the table's own.
-        reach: how far from their mean rows, scaled, count in full; None for any distance.
+        root: (dim, dim) square root of a metric, whose distances the points have; None for the
+            table's own.
+        reach: limits of the distance of scaled rows from their mean; None for no limit.
     """
 
     exponent: int = 0
@@ -131,7 +132,7 @@ class RowMap:
         return mapped(self._near(rows, frequencies), self.root)
 
     def near(self, rows: NDArray[Any], frequencies: Floats) -> NDArray[Any]:
-        """``rows`` (m, dim) in the table's own space, as near as they count."""
+        """``rows`` (m, dim) in the table's own space, with far rows moved."""
         if self.reach is None:
             return rows
         return np.ldexp(self._near(rows, frequencies), self.exponent)
@@ -146,7 +147,7 @@ class RowMap:
         return scaled
 
     def pulled(self, rows: NDArray[Any], frequencies: Floats) -> Floats:
-        """Squared distances (m,) by which far rows lie nearer than they are; 0 for all others."""
+        """Squared distances (m,) by which far rows are moved; 0 for all others."""
         squared = np.zeros(len(rows))
         if self.reach is not None:
             moved = self.full(rows) - self(rows, frequencies)
@@ -154,8 +155,8 @@ class RowMap:
         return squared
 
     def far(self, rows: NDArray[Any], frequencies: Floats) -> tuple[NDArray[np.int64], Floats]:
-        """Which of ``rows`` (m, dim) count as nearer than they are, (k,), and how many times as far
-        out as all rows but a few they lie, (k,)."""
+        """The far ones of ``rows`` (m, dim), (k,), and their distances divided by that which only
+        few rows exceed, (k,)."""
         if self.reach is None:
             return np.empty(0, np.int64), np.empty(0)
         scaled = self._scaled(rows)
@@ -163,7 +164,7 @@ class RowMap:
         return far, self.reach.times(scaled[far], self.root)
 
     def full(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Points (m, dim) of rows or centroids (m, dim) where they are, however far."""
+        """Points (m, dim) of rows or centroids (m, dim), without a limit of the distance."""
         return mapped(self._scaled(rows), self.root)
 
     def _scaled(self, rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -172,7 +173,7 @@ class RowMap:
 
 
 def exponent_of(largest: float) -> int:
-    """The exponent that takes values of up to ``largest`` to at most 1, and not below 1/2."""
+    """The exponent that scales values of up to ``largest`` to at most 1 and more than 1/2."""
     return int(np.frexp(largest)[1])
 
 
@@ -184,7 +185,7 @@ def _limit(squared: Floats, weights: Floats, counts: Floats) -> Limit:
 
 
 def _reach(squared: Floats, weights: Floats, counts: Floats) -> float:
-    """The squared distance beyond which there are but a few of the rows and of the occurrences."""
+    """The squared distance that only few of the rows and of the occurrences exceed."""
     order = np.argsort(squared)
     places = [
         int(np.searchsorted(covered, (1 - _FEW) * covered[-1]))

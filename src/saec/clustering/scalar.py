@@ -1,4 +1,4 @@
-"""Weighted k-means of scalars: sorted once, after which no step looks at every value again."""
+"""Weighted k-means of scalars: values are sorted once, and no later step scans all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 # Dynamic programming takes time in proportion to clusters x runs (x log runs), and finds the exact
-# optimum if every distinct value is a run. With eight runs for each of the most clusters,
+# optimum if every distinct value is a run. With eight runs per cluster of the largest size,
 # iterations over the values come within a per cent of it.
 _RUNS_PER_CLUSTER = 8
 _LEAST_RUNS = 512
@@ -36,7 +36,7 @@ class Scalars:
         values: (n,) float32, ascending; those of weight zero are left out.
         sums: (n + 1, 3) float64 running sums of weight, weight x value and weight x value squared,
             zero at the weighted median.
-        centre: what values are counted from in ``sums``, the weighted median.
+        centre: the weighted median, which is subtracted from values in ``sums``.
     """
 
     values: NDArray[np.float32]
@@ -103,10 +103,10 @@ def cluster_scalars(scalars: Scalars, clusters: int) -> NDArray[np.float64]:
 def scalar_codebooks(scalars: Scalars, sizes: Sequence[int]) -> list[NDArray[np.float64]]:
     """Centers of least distortion for every number of clusters in ``sizes``.
 
-    One dynamic program serves all sizes. With few distinct values it is exact; with many it
+    One dynamic program serves all sizes. With few distinct values it is exact. With many it
     partitions some thousand runs of neighbours instead of values, and Lloyd's iterations over the
-    values move the borders inside the runs. Time grows with the largest size, and beyond 512
-    with its square.
+    values move the borders inside the runs. Time is proportional to the largest size, and beyond
+    512 to its square.
 
     Returns:
         For each size the centers (k,) float64, ascending and distinct: k is the size, or the number
@@ -137,7 +137,7 @@ def nearest_scalars(
 
 
 def _split(scalars: Scalars, clusters: int) -> NDArray[np.int64]:
-    """Borders (runs + 1,) of runs that clusters are put together from."""
+    """Borders (runs + 1,) of the runs that form clusters."""
     limit = max(_RUNS_PER_CLUSTER * clusters, _LEAST_RUNS)
     borders = np.empty(min(limit, scalars.count) + 1, np.int64)
     runs = _native.split_scalars(*_parts(scalars), borders)
@@ -145,7 +145,7 @@ def _split(scalars: Scalars, clusters: int) -> NDArray[np.int64]:
 
 
 def _refine(scalars: Scalars, borders: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Centers after Lloyd's iterations from ``borders`` (k + 1,), which are moved."""
+    """Centers after Lloyd's iterations from ``borders`` (k + 1,), which are changed."""
     centers = np.empty(len(borders) - 1)
     _native.refine_scalars(*_parts(scalars), borders, centers)
     return centers
@@ -157,13 +157,13 @@ def _parts(scalars: Scalars) -> tuple[NDArray[np.float32], NDArray[np.float64], 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredColumn:
-    """What codes of one column leave of its weighted squares.
+    """Weighted squared errors of one column for each way to code it.
 
-    nothing: with the value 0 for all rows; mean: the weighted mean as float16 holds it, and
-    mean_left with it; tables: of each size the values (size,) float32 that float16 holds,
-    ascending, the last one repeated if there are fewer; table_left: with each; grids: offset and
-    step of each (grids, 2) float32 that float16 holds; grid_left: with each, infinite if float16
-    cannot space it. All but ``nothing`` mean nothing where that is 0.
+    nothing: with the value 0 for all rows; mean: the weighted mean, rounded to float16, and
+    mean_left its error; tables: for each size the values (size,) float32, rounded to float16,
+    ascending, the last one repeated if there are fewer; table_left: their errors; grids: offset and
+    step of each (grids, 2) float32, rounded to float16; grid_left: their errors, infinite if
+    float16 cannot represent the grid. If ``nothing`` is 0, all others are undefined.
     """
 
     nothing: float
@@ -185,9 +185,8 @@ def measure_columns(
 
     Tables are those of :func:`scalar_codebooks`, one for each of ``sizes``. A grid of
     2 ** bits even steps, one for each of ``grid_bits``, spans the range of the rows that have
-    weight, or a part of it about the mean if that leaves less: a few rows far out must not space
-    all others.
-
+    weight, or a part of it about the mean if its error is less, so that a few outliers do not
+    determine the step.
     Raises:
         FieldError: a coordinate is not finite.
     """

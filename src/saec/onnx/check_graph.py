@@ -1,4 +1,4 @@
-"""Checks of a graph before it is rewritten, so that the rewriting may rely on its nodes."""
+"""Checks of a graph before it is rewritten, so that its nodes have the expected form."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _CHECKED_BYTES = 1 << 16  # larger constants are tables, which are checked as th
 
 
 def check_graph(path: Path, model: ModelProto) -> None:
-    """Refuse nodes of standard operators without the inputs or attributes that these need, and
-    constants without the bytes that their shape needs.
+    """Reject nodes of standard operators without required inputs or attributes, and
+    constants with fewer bytes than their shape requires.
 
-    Other domains' operators are never read. What a node that holds graphs needs is left to the
-    runtime; nodes inside are checked.
+    Operators of other domains are ignored. The requirements of nodes that contain graphs are left
+    to the runtime; the nodes inside are checked.
 
     Raises:
         OnnxError: names the first such node or constant.

@@ -1,4 +1,4 @@
-"""Put compressed tables into an ONNX model: what users call."""
+"""Put compressed tables into an ONNX model: the public functions."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from saec.util.remote_file import local
 
 __all__ = ["Rewritten", "TableReport", "compress", "fields", "tables"]
 
-_OLDEST_OPSET = 13  # Squeeze and ReduceSum have taken axes as an input since
+_OLDEST_OPSET = 13  # first opset in which Squeeze and ReduceSum take axes as an input
 
-# What exporters append to the path of the module that holds a table.
+# Suffixes that exporters append to the path of the module that holds a table.
 _SUFFIXES = (".weight", "/embeddings", ":0", "/ReadVariableOp", "/Read", ".embeddings")
 
 
 @dataclass(frozen=True)
 class TableReport:
-    """What became of one table.
+    """Result for one table.
 
-    field: whose compressed rows took its place.
+    field: the field whose compressed rows replace it.
     table: its name in the model.
-    lookups: how many nodes read it.
-    original_nbytes: bytes that it took.
-    kept_for: nodes that are no lookups and need it as it was; it stays in the file then.
+    lookups: number of nodes that read it.
+    original_nbytes: its bytes.
+    kept_for: nodes other than lookups that need the original table, which then stays in the file.
     """
 
     field: str
@@ -54,12 +54,12 @@ class TableReport:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What :func:`compress` did.
+    """Result of :func:`compress`.
 
-    tables: those that were replaced.
-    nbytes: of all that is stored in their place, and of tables that had to stay.
-    artifact_ratio: the compression ratio of what took their place, outside of the model; it is
-        higher than :attr:`compression_ratio`, since standard operators read wider codes.
+    tables: the tables that were replaced.
+    nbytes: of everything stored in their place, and of tables that had to stay.
+    artifact_ratio: the compression ratio of the artifact; it is
+        higher than :attr:`compression_ratio`, since standard operators need wider codes.
     """
 
     tables: tuple[TableReport, ...]
@@ -92,12 +92,12 @@ def tables(model: str | os.PathLike[str]) -> dict[str, Rows]:
 
 
 def fields(model: str | os.PathLike[str], frequencies: Mapping[str, ArrayLike]) -> list[Field]:
-    """Read tables from a model, to be compressed.
+    """Read tables from a model, for compression.
 
     Args:
         model: an ONNX file.
-        frequencies: (n,) counts by table, as :func:`tables` names it or without what exporters
-            append, like ``.weight``; tables that are not named are left out.
+        frequencies: (n,) counts by table, by the names of :func:`tables` or these without suffixes
+            of exporters, like ``.weight``; other tables are left out.
 
     Raises:
         CheckpointError: the model cannot be read, or is damaged.
@@ -117,23 +117,23 @@ def compress(
     names: Mapping[str, str] | None = None,
     packed: bool = False,
 ) -> Rewritten:
-    """Write a model that looks rows up in compressed tables, with standard operators alone.
+    """Write a model whose lookups read compressed tables, with standard operators only.
 
     Scores are those of the model with ``result``'s decoded rows in its tables. Ids outside of a
-    table are an error of the runtime, negative ones too, which Gather counts from the end.
+    table are an error of the runtime, also negative ones, which Gather would count from the end.
 
     Args:
         model: an ONNX file of opset 13 or later, with external data if it has some.
         result: compressed tables, or their artifact.
-        out: the file to write. Over 2 GiB, tensors lie in ``OUT.data`` beside it.
-        names: by field, its table's name in the model, where that is neither the field's nor the
-            field's with what exporters append, like ``.weight``.
-        packed: read codes by bit operators where that is smaller. Slower: see docs/onnx.md.
+        out: the file to write. Over 2 GiB, tensors are written to ``OUT.data`` beside it.
+        names: by field, its table's name in the model, if that is neither the field's name nor this
+            with a suffix of exporters, like ``.weight``.
+        packed: read codes with bit operators if that is smaller. Slower: see docs/onnx.md.
 
     Raises:
         ArtifactError, CheckpointError: a file cannot be read, or is damaged.
         OnnxError: the model has no such tables, or ones of another shape, or is too old; a field
-            is asked by keys; or the file cannot be written.
+            has keys; or the file cannot be written.
     """
     source, target = local(model, CheckpointError), Path(out)
     if not isinstance(result, Compressed):

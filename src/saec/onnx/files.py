@@ -1,4 +1,4 @@
-"""ONNX models on disk: one file, or with their tensors in a second one if that would be too big."""
+"""ONNX models on disk: one file, or a second one for their tensors if it would be too large."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saec.util.atomic_file import checked_target, whole_file
 
 __all__ = ["save"]
 
-# Bytes of tensors. A protobuf message ends at 2 GiB; what is no tensor gets the rest.
+# Bytes of tensors. A protobuf message ends at 2 GiB; the rest is for everything else.
 _LARGEST_MESSAGE = (1 << 31) - (1 << 26)
 _SMALLEST_OUTSIDE = 1024  # bytes; smaller tensors stay, shape inference wants their values
 _ALIGNED = 4096  # so that a runtime can map tensors
@@ -26,9 +26,9 @@ _COPIED = 1 << 24  # bytes at once
 
 
 def save(model: ModelProto, source: Path, out: Path) -> None:
-    """Write a model, whole or not at all; tensors that lie next to ``source`` move along.
+    """Write a model atomically; external tensors beside ``source`` are copied along.
 
-    Over 2 GiB, tensors go to ``OUT.data`` beside it, written first, a part at a time.
+    Over 2 GiB, tensors are written to ``OUT.data`` beside it first, in parts.
 
     Raises:
         CheckpointError: a tensor of ``source`` is missing or damaged.

@@ -1,8 +1,8 @@
-"""Lookups of several tables whose rows are put side by side: they can be done in one.
+"""Lookups of several tables whose rows are concatenated: they can be one lookup.
 
-A model with a table per field looks each field up and stacks what it finds. Looked up in one, that
-takes a handful of operators instead of a handful per field, which at small batches is most of the
-time that a model takes (docs/onnx.md).
+A model with a table per field looks each field up and concatenates the rows. One lookup for all
+fields takes a handful of operators instead of a handful per field. At small batches these take most
+of the time of a model (docs/onnx.md).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["Stack", "columns_of", "find_stacks"]
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """A run of inputs of a Concat, each made of one lookup's rows.
+    """Consecutive inputs of a Concat, each made from the rows of one lookup.
 
     concat: the node.
-    first: place of the first of these inputs.
+    first: index of the first of these inputs.
     tables, ids: of each lookup.
-    axis: along which ids are put side by side.
-    adds_axis: whether that is an axis that the ids have not.
-    flat: whether rows are put one after the other, as one long row.
+    axis: along which ids are concatenated.
+    adds_axis: whether the ids do not have that axis.
+    flat: whether rows are concatenated to one long row.
     rank: of the ids.
     """
 

@@ -1,4 +1,4 @@
-"""Arrays that tables share, and what all nodes that read them have in common."""
+"""Arrays that several tables share, and the base class of the nodes that read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saec.onnx.node_builder import Builder, spread
 __all__ = ["Store", "firsts"]
 
 
-_NOWHERE = np.iinfo(np.int64).min  # no row has this number: the runtime refuses it
+_NOWHERE = np.iinfo(np.int64).min  # no row has this number, so the runtime rejects it
 
 
 class Store(ABC):
@@ -53,7 +53,7 @@ class Store(ABC):
         return builder.op("Reshape", found, builder.op("Shape", ids))
 
     def _checked(self, builder: Builder, ids: str, index: str, counts: NDArray[np.int64]) -> str:
-        """``index`` where ids are ones of their table, and nowhere else."""
+        """``index`` for ids of its table; other ids are an error of the runtime."""
         last = builder.op("Min", ids, builder.number(counts - 1))
         near = builder.op("Max", last, builder.number(0))
         right = builder.op("Equal", ids, near)
@@ -61,5 +61,5 @@ class Store(ABC):
 
 
 def firsts(sizes: Iterable[int]) -> list[int]:
-    """Where each of some arrays starts in one that joins them."""
+    """The start of each array in their concatenation."""
     return list(accumulate(sizes, initial=0))[:-1]

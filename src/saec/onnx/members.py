@@ -1,4 +1,4 @@
-"""Which of a table's ids stand before the tail, and where: a hash with three choices of a slot.
+"""Which of a table's ids are before the tail, and where: a hash table with three choices of a slot.
 
 A bijection of all ids gives a slot and a remainder for each choice, so that a slot needs no more
 than the remainder and the number of the choice to tell whether an id is there (cuckoo hashing;

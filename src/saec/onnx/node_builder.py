@@ -17,7 +17,7 @@ __all__ = ["Builder"]
 
 @dataclass(eq=False)
 class Builder:
-    """Collects what is added to a model, under names that it has not.
+    """Collects nodes and initialisers for a model, under names that the model does not use.
 
     prefix: of all names.
     nodes: since the last :meth:`taken`.
@@ -30,21 +30,21 @@ class Builder:
     _known: dict[tuple[bytes, str, tuple[int, ...]], str] = field(default_factory=dict)
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output; its name."""
+        """Add a node with one output; returns its name."""
         output = self._name(kind)
         node = helper.make_node(kind, list(inputs), [output], name=output, **attributes)
         self.nodes.append(node)
         return output
 
     def array(self, what: str, values: NDArray[Any]) -> str:
-        """Add an initialiser; its name."""
+        """Add an initialiser; returns its name."""
         name = self._name(what)
         tensor = numpy_helper.from_array(np.asarray(values, order="C"), name)
         self.initialisers[name] = tensor
         return name
 
     def number(self, values: ArrayLike, dtype: DTypeLike = np.int64) -> str:
-        """A small initialiser, one for all that are alike."""
+        """A small initialiser; equal ones are added once."""
         array = np.asarray(values, dtype=dtype)
         key = array.tobytes(), array.dtype.str, array.shape
         if key not in self._known:
@@ -60,7 +60,7 @@ class Builder:
         return self.op("Add", value, self.number(amounts)) if amounts.any() else value
 
     def taken(self) -> list[NodeProto]:
-        """The nodes so far, which are forgotten."""
+        """The nodes so far; the list is then empty."""
         nodes, self.nodes = self.nodes, []
         return nodes
 
@@ -76,7 +76,7 @@ def spread(values: Sequence[int], rank_after: int) -> NDArray[np.int64]:
 
 
 def free_prefix(graph: Any) -> str:
-    """One that no name of the graph starts with."""
+    """A prefix with which no name of the graph starts."""
     names = {
         name
         for scope in scopes_of(graph)

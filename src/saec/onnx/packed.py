@@ -1,4 +1,4 @@
-"""Packed codes: as wide as each tier needs, read by bit operators; smaller, and slower."""
+"""Packed codes: the width of each tier, read by bit operators; smaller and slower than bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GROUP_BITS = range(4, 13)
 
 @dataclass(frozen=True)
 class Group:
-    """Bits of a code, ``width`` from ``shift`` on, and the first of the rows that they choose."""
+    """Bits of a code, ``width`` from ``shift`` on, and the first of the rows that they select."""
 
     shift: int
     width: int
@@ -70,7 +70,7 @@ class Packed:
 
     @property
     def groups(self) -> int:
-        """The most that a segment has."""
+        """The largest number of groups of a segment."""
         return max(len(segment.groups) for segment in self.segments)
 
     @property
@@ -106,7 +106,7 @@ def packed_plan(field: CompressedField, alone: bool) -> Packed:
 
 
 def _by_members(field: TieredField, tiers: list[DistinctRows], ranks: NDArray[np.int64]) -> Packed:
-    """Ids before the last tier are looked for; the codes of that one stand by id."""
+    """Ids before the last tier are searched for; codes of the last tier are indexed by id."""
     *before, last = tiers
     end, in_tail = last.first, ranks >= last.first
     places = ranks[in_tail] - end

@@ -141,7 +141,7 @@ class PackedStore(Store):
     def _segment_facts(
         self, builder: Builder, ids: str, names: Sequence[str], rank_after: int
     ) -> dict[str, str]:
-        """What is known of each id's segment."""
+        """The numbers of each id's segment."""
         if "segments" not in self._arrays:
             return {
                 role: builder.number(values[..., 0], values.dtype)

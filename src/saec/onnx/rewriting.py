@@ -1,4 +1,4 @@
-"""Replace lookups in a graph by ones in compressed tables."""
+"""Replace lookups in a graph by lookups in compressed tables."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from saec.sources.onnx_graph import GatherNode, Scope, TableUse, operator, scope
 
 __all__ = ["Rewriting"]
 
-# Arrays that tables share may take so many times as much as those of one alone: one lookup for many
-# tables is worth that (docs/onnx.md).
+# Largest ratio of the bytes of shared arrays to those of a separate table: one lookup for several
+# tables justifies it (docs/onnx.md).
 _MOST_FOR_SHARING = 1.25
 
 # Bytes count so much more where rows of some ids lie between head and tail, and where these are
@@ -40,8 +40,8 @@ class Rewriting:
     Args:
         model: with lookups in the tables of ``uses``.
         uses: by name of the table.
-        fields: what takes each table's place, by its name.
-        packed: whether codes are read by bit operators where that is smaller.
+        fields: the replacement of each table, by its name.
+        packed: whether codes are read by bit operators if that is smaller.
     """
 
     model: ModelProto
@@ -59,7 +59,7 @@ class Rewriting:
         self._used_at_first = _used(self.model.graph)
 
     def run(self) -> None:
-        """Make the stores, replace all lookups, and leave out what nothing uses any more."""
+        """Make the stores, replace all lookups, and remove unused parts."""
         tables = {
             id(lookup.node): name for name, use in self.uses.items() for lookup in use.lookups
         }

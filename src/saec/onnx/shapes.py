@@ -12,7 +12,7 @@ from saec.util.messages import first_line
 
 __all__ = ["Shapes"]
 
-_SMALL = 1024  # numbers; constants up to here tell shapes of other values
+_SMALL = 1024  # elements; constants up to this size determine shapes of other values
 
 Dims = tuple[int | None, ...]
 
@@ -38,7 +38,7 @@ class Shapes:
                 )
 
     def dims(self, name: str) -> Dims | None:
-        """Sizes, None where they are not fixed; None if not even their number is known."""
+        """Sizes, None for variable ones; None if even their number is unknown."""
         return self._dims.get(name)
 
     def rank(self, name: str) -> int | None:

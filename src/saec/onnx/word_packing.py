@@ -11,12 +11,12 @@ WORD_BITS = 64
 
 
 def codes_per_word(bits: int) -> int:
-    """How many codes of ``bits`` bits a word holds, 1 to 63; of no bits, all there are."""
+    """Number of codes of ``bits`` bits in a word, 1 to 63; any number for 0 bits."""
     return WORD_BITS // bits if bits else 1 << 40
 
 
 def words_for(count: int, bits: int) -> int:
-    """Words for ``count`` codes; at least one, for a reader to look at."""
+    """Words for ``count`` codes; at least one, so that a reader has one to read."""
     return max(1, -(-count // codes_per_word(bits)))
 
 

@@ -6,7 +6,7 @@ It shows what compression costs, on public click logs and on a simulated one, an
 
 from saec.errors import require
 
-# Every module here reads logs; say what to install instead of failing in the middle of an import.
+# Every module here reads logs; name the missing extra instead of failing during an import.
 require("polars", "reference")
 
 from saec.reference.datasets import ColumnSpec, load, tasks  # noqa: E402

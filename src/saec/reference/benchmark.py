@@ -1,4 +1,4 @@
-"""What one run of ``saec bench`` measures."""
+"""Settings of one run of ``saec bench``."""
 
 from __future__ import annotations
 

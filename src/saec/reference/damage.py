@@ -1,4 +1,4 @@
-"""Who pays for compression: its damage among rows with rare features and with frequent ones."""
+"""Loss by frequency: the increase among rows with rare features and with frequent ones."""
 
 from __future__ import annotations
 

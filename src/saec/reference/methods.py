@@ -23,7 +23,7 @@ def _rival(make: Callable[[], Rival]) -> Callable[[], Method]:
     return lambda: Method(AfterTraining(make()))
 
 
-# What the paper compares its clustering with: all rows, all iterations, exact search.
+# The paper's alternative to its clustering: all rows, all iterations, exact search.
 FULL_KMEANS = Clusters(
     clusters=0.01,
     head_share=1.0,
@@ -48,12 +48,12 @@ METHODS: dict[str, Callable[[], Method]] = {
 }
 
 
-# What may follow a method's name after a plus.
+# Suffixes of a method's name after a plus.
 TUNINGS = ("finetune", "unseen")
 
 
 def method_of(name: str) -> Method:
-    """A method by its name, which may end in what tunes the model afterwards."""
+    """A method by its name, which may end with the tuning of the model afterwards."""
     plain, _, tuning = name.partition("+")
     if plain not in METHODS or (tuning not in TUNINGS if "+" in name else False):
         every = [*METHODS, *(f"{method}+{known}" for method in METHODS for known in TUNINGS)]

@@ -202,7 +202,7 @@ def _truth(
 
 
 def _bias(logit: Floats) -> float:
-    """What to add to all logits for the intended click rate, by bisection."""
+    """The constant to add to all logits for the intended click rate, by bisection."""
     low, high = -20.0, 20.0
     for _ in range(40):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""Who sees what, when and where in the simulated click log."""
+"""Users, items, times and places of the simulated click log."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ class _Population:
     """Things of Zipf-distributed popularity, some of which come only on a later day."""
 
     def __init__(self, count: int, exponent: float, days: int, rng: np.random.Generator) -> None:
-        # Rank 1 weighs no more than rank 10 in a pure law: nobody is half of all traffic.
+        # In a pure power law one item would have half of all traffic; so rank 1 weighs no more than
+        # rank 10.
         self._weights = 1 / (np.arange(count) + 10.0) ** exponent
         self._born = np.where(rng.random(count) < OLD_SHARE, 0, rng.integers(1, days, count))
         self._rng = rng
 
     def weights(self, day: int) -> Floats:
-        """Popularity on a day, 0 for what is not there yet."""
+        """Popularity on a day, 0 before an item exists."""
         return np.where(self._born <= day, self._weights, 0.0)
 
     def draw(self, day: int, count: int) -> Ints:
@@ -48,7 +49,7 @@ class _Population:
 
 
 def behaviour(day: Ints, rng: np.random.Generator) -> dict[str, Ints]:
-    """Who saw what, where and when: a value per field and row."""
+    """The examples of the log: a value per field and row."""
     rows, days = len(day), int(day[-1]) + 1
     users = _Population(max(2, rows // ROWS_PER_USER), USER_EXPONENT, days, rng)
     items = _Catalogue(max(CATEGORIES, rows // ROWS_PER_ITEM), days, rng)

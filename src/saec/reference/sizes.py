@@ -1,4 +1,4 @@
-"""What a compressed model takes: of the file, of each field, of a feature in each tier."""
+"""Sizes of a compressed model: of the file, of each field, and of a feature in each tier."""
 
 from __future__ import annotations
 

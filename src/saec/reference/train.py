@@ -35,7 +35,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training run did.
+    """Result of a training run.
 
     Attributes:
         history: every evaluation on the validation rows, in order.

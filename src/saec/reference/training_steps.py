@@ -27,7 +27,7 @@ INITIAL_ACCUMULATOR = 4e-8
 
 
 class TrainingSteps:
-    """The optimisers and what they have done so far."""
+    """The optimisers and their state."""
 
     def __init__(
         self, model: ClickModel, log: Log, training: Training, seed: int, shown: Bar
@@ -54,7 +54,7 @@ class TrainingSteps:
         self.seconds = 0.0
 
     def judged(self) -> AbstractContextManager[None]:
-        """The model has what is evaluated and kept: the running mean, where there is one."""
+        """Put the parameters for evaluation into the model: the running mean, if there is one."""
         return nullcontext() if self._mean is None else self._mean.held()
 
     def run(self, rows: NDArray[np.intp]) -> None:

@@ -48,7 +48,7 @@ _TABLES = "embeddings."  # where click models keep their tables, one per field
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A trained model and what it was trained on; compressed tables take their turns in it."""
+    """A trained model and its training data; compressed tables are put into it in turn."""
 
     log: Log
     model: ClickModel

@@ -49,7 +49,7 @@ class Tuning:
         )
 
     def run(self, result: Compressed, kind: str) -> Compressed:
-        """Train what the model, which holds ``result``, has learned; return it as tuned."""
+        """Train the tables of the model, which holds ``result``; return the tuned result."""
         finetune(
             self._model,
             self._batches,

@@ -1,4 +1,4 @@
-"""Who pays for compression, was it foreseen, where do the bytes go: as SVG for the page."""
+"""Charts as SVG: loss by frequency of features, forecast against measurement, bytes by field."""
 
 from __future__ import annotations
 

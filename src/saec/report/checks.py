@@ -1,4 +1,4 @@
-"""Checks of what a results file holds, whose errors name what is wrong."""
+"""Checks of the content of a results file, with errors that name the invalid entry."""
 
 from __future__ import annotations
 

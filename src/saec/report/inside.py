@@ -1,4 +1,4 @@
-"""What results say of compressed models' insides: bytes by field, bits by tier, pictures."""
+"""Charts of compressed models: bytes by field, bits by tier, pictures of clusters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 _BY_FIELD = ("field_bytes", "field_original_bytes", "field_tiers")
 
-# Lists of a picture, one entry for each feature shown, and what an entry is.
+# Lists of a picture with one entry for each feature, and the type of an entry.
 _LISTS = ("ids", "frequencies", "x", "y", "clusters")
 
 

@@ -1,4 +1,4 @@
-"""What the methods of ``saec bench`` do, in a sentence each."""
+"""Descriptions of the methods of ``saec bench``, one sentence each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METHODS = {
     "head-mean": "the most frequent rows in float16, and one mean row for all others",
 }
 
-# What may follow a method's name after a plus.
+# Suffixes of a method's name after a plus.
 TUNINGS = {
     "finetune": "then trained on the predictions of the uncompressed model; codes stay fixed",
     "unseen": "then also on labels of rows that the tables have not seen, nor the base",
@@ -30,7 +30,7 @@ TUNINGS = {
 
 
 def explained(method: str) -> str | None:
-    """What ``method``, a name of a results file, did; None for a name that is not known."""
+    """A description of ``method``, a name in a results file; None for an unknown name."""
     plain, _, tuning = method.partition("+")
     if plain not in METHODS or (tuning and tuning not in TUNINGS):
         return None

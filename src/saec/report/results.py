@@ -28,7 +28,7 @@ __all__ = [
 Row = dict[str, Any]
 
 
-# What may follow a method's name after a plus, in words.
+# Suffixes of a method's name after a plus, in words.
 _TUNINGS = {"finetune": "fine-tuned", "unseen": "fine-tuned on unseen rows"}
 
 
@@ -90,7 +90,7 @@ class Measured:
 
     @property
     def plain_method(self) -> str:
-        """The method without what tuned its result."""
+        """The method without its tuning."""
         return self.method.partition("+")[0]
 
     @property

@@ -1,4 +1,4 @@
-"""What the charts show, in numbers, for those who want to read them off."""
+"""The data of the charts as tables of numbers."""
 
 from __future__ import annotations
 

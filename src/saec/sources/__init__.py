@@ -1,4 +1,4 @@
-"""Arrays in the files in which people keep them: of one file, of a folder, or of a pattern."""
+"""Arrays in files of common formats: of one file, of a folder, or of a pattern."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ _KNOWN = (*_READERS, *WORD_SUFFIXES, _PARQUET, INDEX)
 
 
 def read_source(path: str | Path) -> Source:
-    """Find all arrays at ``path``; nothing of them is read that need not be.
+    """Find all arrays at ``path``; only the necessary parts of the files are read.
 
     Args:
         path: one of
 
             * a file: ``.safetensors``; ``.safetensors.index.json`` of Hugging Face; ``.npz``;
               ``.npy``; a torch state_dict in ``.pt``, ``.pth``, ``.bin`` or (of Lightning)
-              ``.ckpt``; ``.parquet``; an ONNX model ``.onnx``, of which these are the embedding
-              tables
+              ``.ckpt``; ``.parquet``; the embedding tables of an ONNX model ``.onnx``
             * a folder of ``torch.distributed.checkpoint``, with its ``.metadata``
             * a folder with one such index, or with files of one kind
-            * a folder of Parquet files, which are one table of its name, or of folders of those
+            * a folder of Parquet files, which form one table with the folder's name, or a folder
+              of such folders
             * vectors of words: word2vec's ``.bin``, texts ``.vec`` or ``.txt`` (also of GloVe and
-              fastText), a folder of model2vec; words are keys of the rows
+              fastText), a folder of model2vec; the words are the keys of the rows
             * a pattern with ``*`` of files of one kind
-            * a URL such as ``s3://bucket/model.pt`` of a file or a folder, of which fsspec makes a
-              copy for as long as the process runs
+            * a URL such as ``s3://bucket/model.pt`` of a file or a folder; fsspec downloads a
+              copy, which is removed when the process ends
 
             In several files, names must differ. Arrays ``NAME-K-of-N`` (and ``.npy`` files
             ``NAME-K``) are shards of rows of one array; K counts from 0 or from 1.
 
     Raises:
-        CheckpointError: there is no such file, or one is damaged, of another kind, or does not fit
-            the others; says what was found.
+        CheckpointError: there is no such file, or one is damaged, of another kind, or does not
+            fit the others; the message lists what was found.
         OptionalDependencyError: a package that is needed is not installed.
     """
     path = local(path, CheckpointError)
@@ -68,7 +68,7 @@ def read_source(path: str | Path) -> Source:
         if path.is_dir():
             return _read_folder(path)
         files = [path] if path.is_file() else matches(path)
-    except OSError as error:  # a name that is too long, a folder that may not be read
+    except OSError as error:  # a name that is too long, or a folder without permission to read
         raise CheckpointError(f"{path}: {error.strerror}") from error
     if not files:
         check_regular(path, CheckpointError)
@@ -140,7 +140,7 @@ def _merged(reader: Callable[[Path], Arrays], files: Sequence[Path]) -> Arrays:
 
 
 def _table(where: Path, files: Sequence[Path]) -> str:
-    """The name of the file; of the folder, where files are shards."""
+    """The name of the file, or of the folder if files are shards."""
     if where in files:
         return where.stem
     folders = {file.parent for file in files}

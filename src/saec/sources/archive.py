@@ -1,4 +1,4 @@
-"""Zip archives whose members are stored as they are, and may be read where they lie in the file."""
+"""Zip archives whose members may be stored uncompressed and then are read directly in the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saec.util.regular_file import open_regular
 
 __all__ = ["DAMAGED", "Archive", "open_archive"]
 
-# What damaged bytes make zipfile, zlib and the readers here raise. All else is a fault of ours.
+# Errors of zipfile, zlib and the readers here for damaged bytes. All others are bugs.
 DAMAGED = (
     ValueError,
     OSError,
@@ -38,9 +38,9 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., lengths of the name
 
 @dataclass(frozen=True, eq=False)
 class Archive:
-    """A zip archive that is a file, or lies in one.
+    """A zip archive in a file, possibly as a part of it.
 
-    first: byte of the file at which the archive begins.
+    first: first byte of the archive in the file.
     """
 
     path: Path
@@ -62,8 +62,8 @@ class Archive:
         """A member's content, unpacked.
 
         Raises:
-            ValueError: it takes more than ``most`` bytes, or is packed in a way in which it could
-                take any number of bytes before that is noticed.
+            ValueError: it takes more than ``most`` bytes, or its compression method could produce
+                any number of bytes before this is detected.
         """
         info = self.member(member) if isinstance(member, str) else member
         if info.file_size > most:
@@ -79,7 +79,7 @@ class Archive:
         return content
 
     def place(self, member: zipfile.ZipInfo) -> int:
-        """The byte of the file at which a member's content begins.
+        """The first byte of a member's content in the file.
 
         Raises:
             ValueError: it is packed or encrypted, or not within the archive.
@@ -106,12 +106,12 @@ def open_archive(
 
     Args:
         path: of the file.
-        first: byte of it at which the archive begins.
+        first: first byte of the archive in the file.
         length: bytes of the archive.
-        directory: bytes that the list of its members may take.
+        directory: limit of the bytes of the list of members.
 
     Raises:
-        CheckpointError: there is no such file, or it is no regular one.
+        CheckpointError: there is no such file, or it is not a regular one.
         OSError, zipfile.BadZipFile: it cannot be opened.
     """
     with open_regular(path, CheckpointError) as file:
@@ -123,14 +123,14 @@ def open_archive(
 
 
 class _Bounded(io.BufferedReader):
-    """A stream that gives no more than so many bytes at once: zipfile reads a directory whole."""
+    """A stream with a limit of the bytes per read, because zipfile reads a directory at once."""
 
     def __init__(self, window: _FileWindow, most: int) -> None:
         super().__init__(window)
         self._length, self._most = window.length, most
 
     def read(self, size: int | None = -1, /) -> bytes:
-        # No more than there is: Python allocates what is asked for before it reads.
+        # No more than there is, because Python allocates the requested bytes before it reads.
         wanted = min(self._most + 1, max(self._length - self.tell(), 0))
         content = super().read(wanted if size is None or size < 0 else min(size, wanted))
         if len(content) > self._most:
@@ -139,7 +139,7 @@ class _Bounded(io.BufferedReader):
 
 
 class _FileWindow(io.RawIOBase):
-    """A run of bytes of a file as a file of its own."""
+    """Consecutive bytes of a file as a file object."""
 
     def __init__(self, stream: BinaryIO, first: int, length: int) -> None:
         self._stream, self._first, self.length, self._at = stream, first, length, 0

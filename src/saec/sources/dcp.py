@@ -1,7 +1,7 @@
 """Folders of ``torch.distributed.checkpoint``, read without the model and without PyTorch.
 
-The folder's ``.metadata``, a pickle, says which chunk of which tensor lies where in which file;
-each chunk is an archive of its own, as ``torch.save`` writes it.
+The folder's ``.metadata``, a pickle, lists the file and place of each chunk of each tensor;
+each chunk is a separate archive in the format of ``torch.save``.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ METADATA = ".metadata"
 
 _CLASSES = "torch.distributed.checkpoint.metadata."
 
-_MOST_KEYS = 64  # that lead to a tensor in dictionaries inside each other
-_DIRECTORY_BYTES = 1 << 16  # of a chunk's archive, which holds one tensor
+_MOST_KEYS = 64  # depth of a tensor in nested dictionaries
+_DIRECTORY_BYTES = 1 << 16  # of a chunk's archive, which contains one tensor
 
 Numbers = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class _StoredChunk:
-    """Where a piece of a tensor lies in it, and in which bytes of which file."""
+    """The place of a piece in its tensor, and its bytes in a file."""
 
     offsets: Numbers
     sizes: Numbers
@@ -47,10 +47,10 @@ class _StoredChunk:
 
 
 def read_dcp(folder: Path) -> Arrays:
-    """The tensors of one or two dimensions, put together from their chunks.
+    """The tensors of one or two dimensions, assembled from their chunks.
 
-    Names are those of the state_dict; of the one under ``"state_dict"``, ``"model_state_dict"`` or
-    ``"model"``, if all tensors lie in inner dictionaries.
+    Names are those of the state_dict, or of the one under ``"state_dict"``, ``"model_state_dict"``
+    or ``"model"`` if all tensors are in inner dictionaries.
 
     Raises:
         CheckpointError: the metadata cannot be read, a file is missing or damaged, or the chunks of
@@ -71,7 +71,7 @@ def read_dcp(folder: Path) -> Arrays:
 
 
 def _listed(path: Path) -> tuple[dict[str, tuple[Numbers, list[_StoredChunk]]], Mapping[str, Any]]:
-    """Shape and chunks of each tensor, and the path of each in the dictionaries that were saved."""
+    """Shape and chunks of each tensor, and the path of each in the saved dictionaries."""
     metadata = unpickled(read_regular(path, MOST_PICKLE_BYTES, CheckpointError))
     if not isinstance(metadata, StandIn) or metadata.kind != f"{_CLASSES}Metadata":
         raise CheckpointError(f"{path}: not the metadata of a distributed checkpoint")
@@ -81,7 +81,7 @@ def _listed(path: Path) -> tuple[dict[str, tuple[Numbers, list[_StoredChunk]]], 
         if _object(index).get("offset") is not None
     }
     tensors = {}
-    left = len(stored)  # chunks that may still be named: none is read again and again
+    left = len(stored)  # chunks that may still follow: none is read repeatedly
     for name, entry in _mapping(metadata, "state_dict_metadata").items():
         if isinstance(entry, StandIn) and entry.kind == f"{_CLASSES}TensorStorageMetadata":
             shape = _numbers(entry.get("size"))
@@ -165,7 +165,7 @@ def _names(tensors: Mapping[str, object], paths: Mapping[str, Any]) -> dict[str,
 
 
 def _path(name: str, keys: Any) -> tuple[str, ...]:
-    """The keys that lead to a tensor in what was saved; its name if these are no plain keys."""
+    """The keys that lead to a saved tensor; its name if these are not plain keys."""
     plain = isinstance(keys, tuple | list) and len(keys) <= _MOST_KEYS
     right = plain and all(isinstance(key, str | int) for key in keys)
     return tuple(map(str, keys)) if right else (name,)
@@ -174,7 +174,7 @@ def _path(name: str, keys: Any) -> tuple[str, ...]:
 def _put_together(
     folder: Path, name: str, shape: Numbers, chunks: list[_StoredChunk]
 ) -> Rows | None:
-    """Chunks below each other, each of them of chunks side by side."""
+    """Chunks below each other, each of which consists of chunks side by side."""
     bands: list[Rows] = []
     at = 0
     chunks = sorted(chunks, key=lambda chunk: chunk.offsets)
@@ -195,7 +195,7 @@ def _put_together(
 
 
 def _check_columns(folder: Path, name: str, shape: Numbers, band: Sequence[_StoredChunk]) -> None:
-    """Chunks that begin at one row are equally long and side by side."""
+    """Check that chunks that begin at one row are equally long and side by side."""
     rows = {chunk.sizes[0] for chunk in band}
     ends = [(*chunk.offsets[1:], 0)[0] + (*chunk.sizes[1:], 1)[0] for chunk in band]
     begins = [(*chunk.offsets[1:], 0)[0] for chunk in band]

@@ -52,7 +52,7 @@ def read_key_file(path: Path) -> Any:
 def key_column(files: Sequence[Path], column: str | None) -> Any:
     """The keys in a column of Parquet files, in the order of their rows, as a pyarrow array.
 
-    ``column``: None for one that is named ``key``, or is the only one.
+    ``column``: None for a column named ``key``, or the only one.
 
     Raises:
         CheckpointError: a file is damaged or has no such column.

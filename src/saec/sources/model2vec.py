@@ -34,13 +34,13 @@ def is_model2vec(folder: Path) -> bool:
 
 
 def read_model2vec(folder: Path) -> Source:
-    """The vector of each token as the model uses it, tokens as keys, frequencies by rank.
+    """The vectors of tokens as in the model, tokens as keys, and frequencies by rank.
 
-    A token's vector is its row of ``embeddings``, or the row that ``mapping`` gives it, times its
-    number in ``weights``, where the file has these. Tokens of model2vec are in order of frequency.
+    A token's vector is its row of ``embeddings``, or the row in ``mapping``, times its
+    factor in ``weights``, if the file has these. Tokens of model2vec are in order of frequency.
 
     Raises:
-        CheckpointError: the files are damaged, do not fit each other, or hold no such model.
+        CheckpointError: the files are damaged, do not fit each other, or contain no such model.
     """
     arrays = read_safetensors(folder / _MODEL)
     tokens = _tokens(folder / TOKENIZER)

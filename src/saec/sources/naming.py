@@ -1,4 +1,4 @@
-"""Which files a path means, and which arrays are shards of one table."""
+"""Files of a path or pattern, and arrays that are shards of one table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from saec.util.messages import listed
 
 __all__ = ["bare_name", "in_order", "join_shards", "matches", "natural", "plain_names"]
 
-# What torch.compile, FSDP and activation checkpoints put into the names of a model's parameters.
+# Parts that torch.compile, FSDP and activation checkpoints add to the names of a model's
+# parameters.
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _PARALLEL = "module."  # before all names of a model in DistributedDataParallel or DataParallel
 
@@ -22,10 +23,10 @@ _NUMBERED = re.compile(r"(?P<name>.+)-(?P<number>\d{1,18})", re.DOTALL)
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
-    """The path of the module that holds a weight, by the weight's name in a checkpoint.
+    """The path of the module that holds a weight, from the weight's name in a checkpoint.
 
-    Names of wrappers are left out of it: ``module.`` if all names begin so, since a model may have
-    a module of that name. Names that would not differ without are kept.
+    Names of wrappers are removed; ``module.`` only if all names begin with it, since a model may
+    have a module of that name. Names that would become equal are kept.
     """
     plain = {name: _unwrapped(name) for name in names}
     if all(name.startswith(_PARALLEL) for name in plain.values()):
@@ -36,7 +37,7 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def bare_name(name: str) -> str:
-    """A module's path without the names of wrappers, ``module.`` at its beginning among them."""
+    """A module's path without the names of wrappers, including ``module.`` at its beginning."""
     return _unwrapped(name).removeprefix(_PARALLEL)
 
 
@@ -52,15 +53,15 @@ def natural(name: str) -> tuple[object, ...]:
 
 
 def in_order(paths: Iterable[Path]) -> list[Path]:
-    """Files as people number them."""
+    """Files sorted by their numbers."""
     return sorted(paths, key=lambda path: [natural(part) for part in path.parts])
 
 
 def matches(pattern: Path) -> list[Path]:
-    """Files that a path with ``*``, ``?`` or ``[`` means; none if it has none of them.
+    """Files that match a path with ``*``, ``?`` or ``[``; none if it has none of them.
 
     Raises:
-        CheckpointError: no files can be named so.
+        CheckpointError: the pattern is invalid.
     """
     if not set("*?[") & set(str(pattern)):
         return []
@@ -106,7 +107,7 @@ def join_shards(where: Path, arrays: Arrays, numbered: bool = False) -> Arrays:
 
 
 def _check_complete(where: Path, table: str, numbers: list[int], counts: set[int]) -> None:
-    """Numbers run from 0 or 1 without a gap, up to the number that the names tell, if they do."""
+    """Check that numbers run from 0 or 1 without a gap, up to the number in the names, if any."""
     count = max(counts) or len(numbers)
     right = len(counts) == 1 and len(numbers) == count and numbers[0] in (0, 1)
     if not right or numbers[-1] - numbers[0] != count - 1:

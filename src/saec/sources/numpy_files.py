@@ -24,25 +24,25 @@ MOST_PACKED_BYTES = 1 << 30  # of all packed arrays of an archive
 
 
 def read_npy(path: Path) -> Arrays:
-    """One array, named like the file; in Fortran's order it is mapped.
+    """One array, named like the file; in Fortran order it is mapped.
 
     Raises:
-        CheckpointError: it is no ``.npy`` file, truncated, or holds Python objects.
+        CheckpointError: it is not a ``.npy`` file, truncated, or holds Python objects.
     """
     check_regular(path, CheckpointError)
     try:
-        # Not np.load, which would open a zip or try a pickle by the file's first bytes.
+        # Not np.load, which would open a zip or a pickle, depending on the file's first bytes.
         mapped = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # whatever a damaged header makes of numpy's reader
+    except Exception as error:  # numpy's reader may raise any error for a damaged header
         raise unreadable(path, error) from error
     return {path.stem: rows_of(mapped)}
 
 
 def read_npz(path: Path) -> Arrays:
-    """All arrays of an archive; those that are packed are read into memory.
+    """All arrays of an archive; packed ones are read into memory.
 
     Raises:
-        CheckpointError: it is no ``.npz`` file, truncated, or holds Python objects.
+        CheckpointError: it is not a ``.npz`` file, truncated, or holds Python objects.
     """
     check_regular(path, CheckpointError)
     if not zipfile.is_zipfile(path):
@@ -92,7 +92,7 @@ def _packed(archive: Archive, member: zipfile.ZipInfo) -> Rows:
 
 
 def _header(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and dtype of an array; the stream then stands at its values."""
+    """Shape, order and dtype of an array; afterwards the stream is at its values."""
     known = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -101,7 +101,7 @@ def _header(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtyp
         version = np.lib.format.read_magic(stream)
         read = known.get(version)
         shape, fortran, dtype = ((), False, np.dtype(np.void)) if read is None else read(stream)
-    except Exception as error:  # whatever a damaged header makes of numpy's reader
+    except Exception as error:  # numpy's reader may raise any error for a damaged header
         raise ValueError(first_line(error)) from error
     if version not in known:
         raise ValueError(f"{name} is of version {version}, for records")

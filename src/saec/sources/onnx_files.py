@@ -31,16 +31,16 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _DTYPES = {1: np.float32, 10: np.float16, 11: np.float64, 16: ml_dtypes.bfloat16}
-MOST_MODEL_BYTES = 1 << 31  # where protobuf ends
+MOST_MODEL_BYTES = 1 << 31  # limit of protobuf
 
 _EXTERNAL = 1  # of TensorProto.DataLocation
 
 
 def open_model(path: Path) -> Any:
-    """Parse a model; what it keeps in other files is left there. Its local functions are inlined.
+    """Parse a model without its external data. Its local functions are inlined.
 
     Raises:
-        CheckpointError: it cannot be read, or is no ONNX model.
+        CheckpointError: it cannot be read, or is not an ONNX model.
         OptionalDependencyError: onnx is not installed.
     """
     onnx = require("onnx", "onnx")
@@ -65,10 +65,10 @@ def open_model(path: Path) -> Any:
 def find_tables(path: Path, model: Any) -> dict[str, TableUse]:
     """The embedding tables of the model at ``path``, by name.
 
-    Quantised ones are no tables of floats: a warning names them.
+    Quantised ones are not tables of floats: a warning names them.
 
     Raises:
-        CheckpointError: there are quantised ones only.
+        CheckpointError: there are only quantised ones.
     """
     found = embedding_tables(model.graph)
     quantised = quantised_tables(model.graph)
@@ -91,12 +91,12 @@ def _names(graph: Any) -> Iterator[object]:
 
 
 def read_onnx(path: Path) -> Arrays:
-    """The tables of a model from which rows are gathered by ids, where they lie.
+    """The tables of a model from which rows are gathered by ids, read in place.
 
-    Other tensors are left out: weights of layers have two dimensions, too.
+    Other tensors are left out, because weights of layers also have two dimensions.
 
     Raises:
-        CheckpointError: the model is damaged, or other files that it names are.
+        CheckpointError: the model is damaged, or its external data are.
         OptionalDependencyError: onnx is not installed.
     """
     uses = find_tables(path, open_model(path))
@@ -107,7 +107,7 @@ def tensor_rows(path: Path, tensor: Any) -> Rows:
     """Rows of a tensor of floats of the model at ``path``.
 
     Raises:
-        CheckpointError: it has fewer bytes than its shape says, or lies in a file outside the
+        CheckpointError: it has fewer bytes than its shape requires, or is in a file outside the
             model's folder.
     """
     from onnx.numpy_helper import to_array
@@ -125,19 +125,19 @@ def tensor_rows(path: Path, tensor: Any) -> Rows:
 
 
 def external_bytes(path: Path, tensor: Any, nbytes: int) -> FileRows:
-    """What the model at ``path`` keeps of a tensor in another file: (n,) uint8.
+    """External data of a tensor of the model at ``path``: (n,) uint8.
 
     Args:
         path: of the model.
-        tensor: that lies elsewhere.
-        nbytes: n, where the model does not say it.
+        tensor: with external data.
+        nbytes: n, if the model does not contain it.
 
     Raises:
-        CheckpointError: the file lies outside the model's folder, or has fewer bytes than these.
+        CheckpointError: the file is outside the model's folder, or has fewer bytes.
     """
     said = {entry.key: entry.value for entry in tensor.external_data}
     name = said.get("location", "")
-    if not isinstance(name, str):  # protobuf gives the bytes of what is no text
+    if not isinstance(name, str):  # protobuf returns bytes if the content is not text
         raise CheckpointError(f"{path}: {tensor.name} lies in a file whose name is no text")
     file = path.parent / name
     if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:

@@ -1,4 +1,4 @@
-"""Local functions of ONNX models, which are put in the places of their calls."""
+"""Local functions of ONNX models, which are inlined at their calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from saec.util.messages import first_line
 
 __all__ = ["inlined"]
 
-# Functions that call others twice each, and so on, would make any number of nodes.
+# Functions that each call two others, and so on, would make any number of nodes.
 _MOST_NODES = 1 << 20
 
 
@@ -34,7 +34,7 @@ def inlined(path: Path, model: Any) -> Any:
         )
     try:
         return inliner.inline_local_functions(model)
-    except Exception as error:  # of a damaged function anything
+    except Exception as error:  # a damaged function may raise any error
         raise CheckpointError(
             f"{path}: local functions cannot be inlined: {first_line(error)}"
         ) from error
@@ -54,7 +54,7 @@ class _Nodes:
         if key not in self._functions:
             return 0
         if key not in self._counts:
-            self._counts[key] = 0  # a circle is found by the inliner
+            self._counts[key] = 0  # the inliner detects a cycle
             self._counts[key] = self.count(self._functions[key])
         return self._counts[key]
 

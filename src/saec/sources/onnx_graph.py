@@ -28,7 +28,7 @@ _MOST_SHAPE_BYTES = 512  # of a constant that is a shape
 
 @dataclass(eq=False)
 class Scope:
-    """A graph, the one that it lies in, and the node of that which holds it."""
+    """A graph, the graph around it, and the node that contains it."""
 
     graph: Any
     parent: Scope | None = None
@@ -47,12 +47,13 @@ class Scope:
         self._inputs = frozenset(value.name for value in self.graph.input)
 
     def producer(self, name: str) -> Any:
-        """The node that makes a value, here or further out; None of inputs and initialisers."""
+        """The node that makes a value, in this or an outer graph; None for inputs and
+        initialisers."""
         scope = self.owner(name)
         return None if scope is None else scope.producers.get(name)
 
     def owner(self, name: str) -> Scope | None:
-        """The scope in which a name is given its value."""
+        """The scope in which a name gets its value."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope.producers or name in scope.tensors or name in scope._inputs:
@@ -61,15 +62,16 @@ class Scope:
         return None
 
     def constant(self, name: str) -> tuple[str, Any] | None:
-        """The initialiser or the constant's value that ``name`` is, and that one's own name."""
+        """The initialiser or constant behind ``name``, and its own name."""
         scope, passed = self.owner(name), list[tuple[Scope, str]]()
         found = None
         while scope is not None and name:
             if name in scope._constants:
                 found = scope._constants[name]
                 break
-            # Kept for the whole chain: a graph may have long ones, and ask for each of their names.
-            scope._constants[name] = None  # which ends a chain that goes round in circles
+            # Cached for the whole chain: a graph may have long ones, and look up each of their
+            # names.
+            scope._constants[name] = None  # which ends a cyclic chain
             passed.append((scope, name))
             node = scope.producers.get(name)
             if name in scope.tensors or node is None or not _is_identity(node):
@@ -82,7 +84,7 @@ class Scope:
         return found
 
     def _own_constant(self, name: str) -> tuple[str, Any] | None:
-        """An initialiser, or what a node of this graph holds as its value."""
+        """An initialiser, or the value of a constant node of this graph."""
         if name in self.tensors:
             return name, self.tensors[name]
         node = self.producers.get(name)
@@ -102,7 +104,7 @@ class GatherNode:
 
 @dataclass(frozen=True, eq=False)
 class TableUse:
-    """A table, the nodes that look rows of it up, and whether others use it, too."""
+    """A table, the nodes that look up its rows, and whether it has other uses."""
 
     name: str
     tensor: Any
@@ -116,7 +118,7 @@ def operator(node: Any) -> str:
 
 
 def scopes_of(graph: Any, parent: Scope | None = None, holder: Any = None) -> Iterator[Scope]:
-    """A graph and those inside it, of loops and branches."""
+    """A graph and those inside it, for loops and branches."""
     scope = Scope(graph, parent, holder)
     yield scope
     for node in graph.node:
@@ -129,7 +131,8 @@ def scopes_of(graph: Any, parent: Scope | None = None, holder: Any = None) -> It
 def embedding_tables(graph: Any) -> dict[str, TableUse]:
     """Constant tables (n, d) of floats whose rows are gathered by ids, by name.
 
-    What is gathered by constant indices, along another axis, or from vectors is no embedding.
+    A constant that is gathered by constant indices or along another axis, and a vector, is not an
+    embedding table.
     """
     found: dict[str, TableUse] = {}
     scopes = list(scopes_of(graph))
@@ -146,7 +149,8 @@ def embedding_tables(graph: Any) -> dict[str, TableUse]:
 
 
 def quantised_tables(graph: Any) -> list[str]:
-    """Names of constants (n, d) whose rows are gathered by ids and made floats by a scale."""
+    """Names of constants (n, d) whose rows are gathered by ids and converted to floats by a
+    scale."""
     found: dict[str, None] = {}
     for scope in scopes_of(graph):
         for node in scope.graph.node:
@@ -214,7 +218,7 @@ def _whole_numbers(tensor: Any) -> list[int]:
 
 
 def _note_others(scopes: list[Scope], found: dict[str, TableUse]) -> None:
-    """Uses of tables that are no lookups; to go through Identity is no use."""
+    """Uses of tables other than lookups; Identity nodes are ignored."""
     looked = {id(lookup.node) for use in found.values() for lookup in use.lookups}
     for scope in scopes:
         for node in scope.graph.node:

@@ -1,4 +1,4 @@
-"""Parquet: one row per feature, with its vector, its frequency and, if it is there, its id."""
+"""Parquet: one row per feature, with its vector, its frequency and, if present, its id."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["read_parquet"]
 
 ID, FREQUENCY, VECTOR = "id", "frequency", "vector"
 
-# Lists of a fixed length take no bytes of the file where rows are null or alike.
+# Lists of a fixed length take no bytes of the file if rows are null or equal.
 MOST_DIM = 1 << 20
 
 _PART = re.compile(r"(?P<prefix>.*\D)?(?P<number>\d+)", re.DOTALL)
@@ -28,7 +28,7 @@ _PART = re.compile(r"(?P<prefix>.*\D)?(?P<number>\d+)", re.DOTALL)
 
 @dataclass(frozen=True)
 class _ColumnLayout:
-    """What is in the columns of a file; all files of a table are alike."""
+    """The columns of a file; all files of a table are alike."""
 
     vector: Column | None
     frequency: Column | None
@@ -52,12 +52,12 @@ class _File:
 
 
 def read_parquet(tables: dict[str, list[Path]]) -> Source:
-    """Tables and frequencies, or one of them; only the files' footers and first rows are read.
+    """Tables, frequencies or both; only the files' footers and first rows are read.
 
-    The vector is the column ``vector``, or the only column of lists, or else the columns that are
-    named by a prefix and 0, 1, ..., dim - 1. The frequency is the column ``frequency``. Ids, in a
-    column ``id``, must be 0, 1, 2, ... in the order of the rows; the first of each file is checked
-    here, the others as rows are read.
+    The vector is the column ``vector``, or the only column of lists, or otherwise the columns that
+    are named by a prefix and 0, 1, ..., dim - 1. The frequency is the column ``frequency``. Ids, in
+    a column ``id``, must be 0, 1, 2, ... in the order of the rows; the first of each file is
+    checked here, the others when rows are read.
 
     Args:
         tables: for each name, its files in the order of their rows.
@@ -88,7 +88,7 @@ def _rows(files: Sequence[_File], column: Column) -> Rows:
 
 
 def _files(paths: Sequence[Path]) -> list[_File]:
-    """The files that have rows, found to be shards of one table."""
+    """The files that have rows, checked to be shards of one table."""
     files: list[_File] = []
     first_id = 0
     for path in paths:
@@ -123,7 +123,7 @@ def _check_alike(first: _File, other: _File) -> None:
 
 
 def _prefix(path: Path) -> str:
-    """What stands before the first number, and before the suffix."""
+    """The text before the first number, and before the suffix."""
     return re.split(r"\d", path.stem, maxsplit=1)[0]
 
 
@@ -167,7 +167,7 @@ def _vector(path: Path, opened: Any, types: dict[str, Any]) -> Column | None:
             dim = kind.list_size
         else:
             first = _first_value(path, opened, chosen[0])
-            dim = len(first) if first.is_valid else 1  # a null is found when it is read
+            dim = len(first) if first.is_valid else 1  # a null is detected when it is read
         if dim < 1:
             raise CheckpointError(f"{path}: column {chosen[0]!r} holds empty lists")
         if dim > MOST_DIM:
@@ -207,8 +207,8 @@ def _dtype(path: Path, name: str, kind: Any, allowed: str) -> np.dtype[Any]:
 
 
 def _check_first_id(path: Path, opened: Any, due: int) -> None:
-    """Files in a wrong order are found before anything is done with their rows."""
-    # Not by the statistics in the footer: pyarrow ends the process where those are damaged.
+    """Detect files in a wrong order before anything is done with their rows."""
+    # Not by the statistics in the footer: pyarrow crashes if those are damaged.
     found = _first_value(path, opened, ID).as_py()
     if found != due:
         raise CheckpointError(

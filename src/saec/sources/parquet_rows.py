@@ -21,9 +21,9 @@ from saec.util.regular_file import check_regular, mistaken_for
 
 __all__ = ["Column", "ParquetRows", "open_parquet"]
 
-# Values decoded at a time; with it, and not with the row group, memory grows.
+# Values decoded at a time. Memory grows with this number and not with the row group.
 _BATCH_VALUES = 1 << 18
-_PAGE_BUFFER_BYTES = 1 << 20  # pages are read through it instead of whole column chunks
+_PAGE_BUFFER_BYTES = 1 << 20  # pages are read through this buffer instead of whole column chunks
 _OPEN_READERS = 8
 
 Array = NDArray[Any]
@@ -43,12 +43,12 @@ class ParquetRows(Rows):
 
     Args:
         path: of the file.
-        column: what to read.
-        groups: rows of each row group of the file.
-        first_id: the id of the file's first row, to which a column ``id`` is compared; None if
+        column: the columns to read.
+        groups: number of rows of each row group of the file.
+        first_id: the id of the file's first row, with which a column ``id`` is compared; None if
             there is no such column.
-        start: first row of the file that is one of these.
-        stop: the one after the last; the end if None.
+        start: first of these rows in the file.
+        stop: end of these rows; the end of the file if None.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ParquetRows(Rows):
 
     @property
     def borders(self) -> tuple[int, ...]:
-        """See :class:`~saec.streaming.rows.Rows`; row groups begin there."""
+        """See :class:`~saec.streaming.rows.Rows`; the first rows of row groups."""
         start, stop = self._span
         inner = {first - start for first in self._firsts if start < first < stop}
         return (0, *sorted(inner), len(self))
@@ -76,12 +76,12 @@ class ParquetRows(Rows):
     def read(self, start: int, stop: int) -> Array:
         """See :class:`~saec.streaming.rows.Rows`; a copy.
 
-        Rows that follow those read last, here or by another part of the same file, are decoded
-        without beginning again.
+        If the rows follow those read last, here or for another part of the same file, decoding
+        continues there.
 
         Raises:
-            CheckpointError: the file is damaged or has changed, or the rows hold nulls, what is not
-                finite, lists of another length, or ids out of order.
+            CheckpointError: the file is damaged or has changed, or the rows hold nulls, values that
+                are not finite, lists of another length, or ids out of order.
         """
         start, stop, _ = slice(start, stop).indices(len(self))
         values = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
@@ -101,7 +101,7 @@ class ParquetRows(Rows):
 
     @property
     def identity(self) -> list[Any]:
-        """Path, columns, rows, and the file's size and time of change."""
+        """Path, columns, rows, and the file's size and modification time."""
         names = list(self._column.names)
         return [str(self.path.resolve()), names, *self._span, *_stamp(self.path)]
 
@@ -119,7 +119,7 @@ class ParquetRows(Rows):
 
 
 class _RowGroupReader:
-    """Goes through a row group once, from its first row to its last."""
+    """Reads a row group once, from its first row to its last."""
 
     def __init__(
         self, path: Path, column: Column, group: int, first: int, first_id: int | None
@@ -214,13 +214,13 @@ class _RowGroupReader:
             )
 
 
-# Readers stand where they last stopped, so that parts read one after the other go on from there.
+# Readers stay where they last stopped, so that parts read one after the other continue there.
 _readers: OrderedDict[tuple[object, ...], _RowGroupReader] = OrderedDict()
 _lock = threading.Lock()
 
 
 def _taken(key: tuple[object, ...], start: int) -> _RowGroupReader | None:
-    """A reader for this thread alone, if one has not yet passed row ``start``."""
+    """A reader of this thread that has not yet passed row ``start``, if there is one."""
     with _lock:
         reader = _readers.pop(key, None)
     return reader if reader is not None and reader.at <= start else None
@@ -235,10 +235,10 @@ def _keep(key: tuple[object, ...], reader: _RowGroupReader) -> None:
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[Any]:
-    """The file; nothing but its footer is read by itself.
+    """The file; only its footer is read here.
 
     Raises:
-        CheckpointError: it is missing or no Parquet file, or what is read from it is damaged.
+        CheckpointError: it is missing or not a Parquet file, or its content is damaged.
         OptionalDependencyError: pyarrow is not installed.
     """
     check_regular(path, CheckpointError)

@@ -1,4 +1,4 @@
-"""Read pickles of PyTorch in bounded time and memory, and without running what they ask for."""
+"""Read pickles of PyTorch in bounded time and memory, and without executing code from them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Load = Callable[[Any], object]
 
 
 class StandIn:
-    """Stands for an object of some class: holds what a pickle gives to it and does nothing.
+    """Stands for an object of some class: keeps its arguments and state, and does nothing.
 
     Attributes:
         kind: the class, or function, that the pickle names.
-        given: the arguments for it.
-        state: what the pickle sets afterwards.
+        given: its arguments.
+        state: the state that the pickle sets afterwards.
     """
 
     __slots__ = ("given", "state")
@@ -38,7 +38,7 @@ class StandIn:
         self.state: object = None
 
     def __new__(cls, *_given: object) -> StandIn:
-        """As a pickle makes an object without calling its class."""
+        """Make an object without a call of its class."""
         made = super().__new__(cls)
         made.given, made.state = (), None
         return made
@@ -47,19 +47,19 @@ class StandIn:
         self.state = state
 
     def __setitem__(self, key: object, value: object) -> None:
-        """Items of a mapping are not kept."""
+        """Ignore items of a mapping."""
 
     def append(self, value: object) -> None:
-        """Nor are those of a sequence."""
+        """Ignore items of a sequence."""
 
     def extend(self, values: Iterable[object]) -> None:
-        """Nor are those of a sequence."""
+        """Ignore items of a sequence."""
 
     def add(self, value: object) -> None:
-        """Nor are those of a set."""
+        """Ignore items of a set."""
 
     def get(self, name: str) -> Any:
-        """An attribute of the object; None if it has none of this name."""
+        """An attribute of the object; None if it does not exist."""
         return self.state.get(name) if isinstance(self.state, dict) else None
 
 
@@ -70,20 +70,21 @@ class Items(dict[object, object]):
         super().__init__()
 
     def __setstate__(self, state: object) -> None:
-        """Attributes are not kept."""
+        """Ignore attributes."""
 
 
 def unpickled(
     content: bytes | bytearray, load: Load | None = None, most: int = MOST_PICKLE_BYTES
 ) -> object:
-    """What a pickle holds: numbers, strings and containers, and stand-ins for all else.
+    """The content of a pickle: numbers, strings and containers, and stand-ins for all other
+    objects.
 
-    No name in it is ever looked up, so that nothing of what it names can be run.
+    Names in it are never imported, so nothing that it names can be executed.
 
     Args:
         content: the pickle.
         load: makes an object from a persistent id; the pickle must have none if it is None.
-        most: bytes of a pickle that is read at all.
+        most: largest number of bytes of a pickle.
 
     Raises:
         ValueError: the pickle is damaged or takes more steps than the limit.
@@ -94,18 +95,18 @@ def unpickled(
 
 
 def read_pickle(stream: BinaryIO, load: Load | None = None) -> object:
-    """The same of the next pickle in a stream, of which no byte behind it is read."""
+    """The content of the next pickle in a stream; bytes behind it are not read."""
     reader = _Unpickler(_Limited(stream), load)
     try:
         return reader.load()
-    except Exception as error:  # whatever a damaged pickle makes of the library's reader
+    except Exception as error:  # the library's reader may raise any error for a damaged pickle
         if isinstance(error, ValueError | OSError) or error is reader.fault:
             raise
         raise ValueError(first_line(error)) from error
 
 
 class _Limited:
-    """A stream of which no more than the limit is read, in all."""
+    """A stream with a limit of all bytes that are read."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self._left = stream, MOST_PICKLE_BYTES
@@ -122,7 +123,7 @@ class _Limited:
         return line
 
 
-# The one written in Python: the other grows its memo to whatever number a hostile file gives.
+# The version in Python: the C version grows its memo to any index that a hostile file contains.
 class _Unpickler(pickle._Unpickler):
     def __init__(self, stream: _Limited, load: Load | None) -> None:
         super().__init__(stream, encoding="utf-8")
@@ -152,7 +153,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 class _Steps(dict[int, Callable[[Any], None]]):
-    """What a reader does at each instruction, if that is safe to do with what is on its stack."""
+    """Run each instruction only if it is safe for the present stack."""
 
     def __init__(self, reader: _Unpickler) -> None:
         super().__init__(pickle._Unpickler.dispatch)
@@ -173,7 +174,7 @@ def _refuse(stack: list[Any]) -> None:
 
 
 def _check_call(stack: list[Any]) -> None:
-    """An object is made by a class, from a few arguments: they are copied at each call."""
+    """Allow objects only of a class with few arguments, because these are copied at each call."""
     called, given = stack[-2:]
     if called is not Items and not (isinstance(called, type) and issubclass(called, StandIn)):
         raise ValueError("a pickle that calls what is no class")
@@ -195,7 +196,7 @@ def _plain_keys(stack: list[Any]) -> None:
 
 
 def _plain(key: Any) -> object:
-    """A key of a dictionary, or a stand-in: tuples may nest so that a hash of them never ends, and
+    """A key of a dictionary, or a stand-in: nested tuples may take forever to hash, and
     many large integers have the same hash."""
     small = type(key) in (int, bool) and -(1 << 63) <= key < 1 << 63
     plain = small or isinstance(key, str | bytes | StandIn | None)

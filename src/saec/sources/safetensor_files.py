@@ -43,10 +43,10 @@ _DTYPES = {
 
 
 def read_safetensors(path: Path) -> Arrays:
-    """All tensors of a file, where they lie in it.
+    """All tensors of a file, read in place.
 
     Raises:
-        CheckpointError: it is no safetensors file, or truncated.
+        CheckpointError: it is not a safetensors file, or truncated.
     """
     check_header(path, MOST_HEADER_BYTES, CheckpointError)
     try:
@@ -75,10 +75,10 @@ def read_safetensors(path: Path) -> Arrays:
 
 
 def read_index(path: Path) -> Arrays:
-    """The tensors of an index ``{"weight_map": {tensor: file}}``, from files next to it.
+    """The tensors of an index ``{"weight_map": {tensor: file}}``, from files beside it.
 
     Raises:
-        CheckpointError: it is no such index, a file is missing or damaged, or lacks a tensor.
+        CheckpointError: it is not such an index, a file is missing or damaged, or lacks a tensor.
     """
     places = _weight_map(path)
     files = {name: read_safetensors(_sibling(path, name)) for name in sorted(set(places.values()))}
@@ -103,7 +103,7 @@ def _weight_map(path: Path) -> dict[str, str]:
 
 
 def _sibling(index: Path, name: str) -> Path:
-    """A file of the index's folder; an index from elsewhere must not reach out of it."""
+    """A file of the index's folder; an untrusted index must not refer to files outside of it."""
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise CheckpointError(f"{index}: names {name!r}, a file outside its folder")
     path = index.parent / name

@@ -1,4 +1,4 @@
-"""What was found where tables are kept, and how it is described in messages."""
+"""Arrays found in files, and their description in messages."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TABLE_DTYPES = tuple(
 
 @dataclass(frozen=True)
 class Source:
-    """Arrays of any shape, by name, and the frequencies that some files keep next to their rows.
+    """Arrays of any shape, by name, and frequencies that some files have beside their rows.
 
-    nameless: the only array has no name but that of its file.
-    files: of each table in Parquet files, these in the order of its rows.
-    keys: of the rows of each table that has them, (n,) as :class:`saec.Field` takes them.
-    without_tables: why there are none, where more is known than that.
+    nameless: the only array has no name except that of its file.
+    files: of each table in Parquet files, in the order of its rows.
+    keys: of the rows of each table that has them, (n,), in a form for :class:`saec.Field`.
+    without_tables: the reason why there are no tables, if it is known.
     """
 
     arrays: Arrays
@@ -53,7 +53,7 @@ class Source:
 
     @property
     def vectors(self) -> Arrays:
-        """The vectors of real numbers, those next to rows among them."""
+        """The vectors of real numbers, including those beside rows."""
         return self.counts | {
             name: rows
             for name, rows in self.arrays.items()
@@ -62,7 +62,7 @@ class Source:
 
 
 def describe(arrays: Mapping[str, Rows], most: int = 8) -> str:
-    """Arrays for a message, not more than fit."""
+    """A list of the arrays for a message, shortened to a limit."""
     if not arrays:
         return "nothing that can be read"
     parts = [f"{name} {rows.shape} {rows.dtype}" for name, rows in list(arrays.items())[:most]]
@@ -70,6 +70,6 @@ def describe(arrays: Mapping[str, Rows], most: int = 8) -> str:
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
-    """What to raise for a file that is not what its name says."""
+    """The error for a file whose content does not fit its name."""
     said = f"{first_line(error)}{mistaken_for(path)}"
     return CheckpointError(f"{path}: cannot be read as {path.suffix}: {said}")

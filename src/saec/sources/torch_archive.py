@@ -1,4 +1,4 @@
-"""What ``torch.save`` writes: tensors are found, and left, where they lie in the file."""
+"""Files of ``torch.save``: tensors are found and read in place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saec.streaming.rows import ArrayRows, FileRows, Rows
 __all__ = ["MOST_DIMS", "is_tensor", "read_archive", "tensor"]
 
 MOST_DIMS = 64  # of a tensor; PyTorch has as many
-_MOST_REPEATED = 1 << 31  # values of a tensor that repeats those of its storage
+_MOST_REPEATED = 1 << 31  # values of a tensor that repeats values of its storage
 _DIRECTORY_BYTES = 64 << 20
 _BYTE_ORDER = 16  # bytes of a text
 
@@ -25,13 +25,13 @@ _BYTE_ORDER = 16  # bytes of a text
 def read_archive(
     path: Path, first: int = 0, length: int | None = None, directory: int = _DIRECTORY_BYTES
 ) -> object:
-    """What was saved; its tensors and other objects are stand-ins, see :func:`tensor`.
+    """The saved object; its tensors and other objects are stand-ins, see :func:`tensor`.
 
     Args:
         path: of the file.
-        first: byte at which the archive begins.
+        first: first byte of the archive.
         length: its bytes; the whole file if None.
-        directory: bytes that its directory may take.
+        directory: limit of the bytes of its directory.
 
     Raises:
         CheckpointError: there is no such file.
@@ -53,10 +53,10 @@ def read_archive(
 
 
 def tensor(value: object) -> Rows | None:
-    """The rows of a tensor in what was saved; None for what is no tensor of plain numbers.
+    """The rows of a tensor in the saved object; None for anything but a tensor of plain numbers.
 
     Raises:
-        ValueError: it does not lie within its storage.
+        ValueError: it is not within its storage.
     """
     if not isinstance(value, StandIn) or not value.given:
         return None
@@ -72,12 +72,12 @@ def tensor(value: object) -> Rows | None:
 
 
 def is_tensor(value: object) -> bool:
-    """Whether a value in what was saved is a tensor of any kind."""
+    """Whether a value in the saved object is a tensor of any kind."""
     return isinstance(value, StandIn) and value.kind.startswith("torch._utils._rebuild_")
 
 
 def _storages(archive: Archive, folder: str) -> Callable[[Any], object]:
-    """Makes rows, one number each, from a storage's id; None for those of other numbers."""
+    """Makes rows, one number each, from a storage's id; None for unsupported numbers."""
 
     known: dict[Storage, FileRows] = {}
 

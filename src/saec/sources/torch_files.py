@@ -1,4 +1,4 @@
-"""A torch ``state_dict`` in a file, as zip archive or as PyTorch wrote it before 1.6."""
+"""A torch ``state_dict`` in a file, as a zip archive or in the format before PyTorch 1.6."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["STATE_DICT_KEYS", "read_torch"]
 
 _ZIP = b"PK\3\4"
 
-# Where trainers put the state_dict in a checkpoint that holds more (Lightning, PyTorch's recipes).
+# Keys of the state_dict in checkpoints with more content (Lightning, PyTorch's recipes).
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 
 

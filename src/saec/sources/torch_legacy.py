@@ -1,8 +1,8 @@
-"""What ``torch.save`` wrote before PyTorch 1.6: pickles one after the other, and then numbers.
+"""The format of ``torch.save`` before PyTorch 1.6: consecutive pickles, and then numbers.
 
-The pickles are a magic number, the format's version, facts of the machine, what was saved, and the
-keys of the storages in the order in which their numbers follow. Each storage is its number of
-values, 8 bytes, and the values.
+The pickles are a magic number, the format's version, properties of the machine, the saved object,
+and the keys of the storages in the order in which their numbers follow. Each storage is its number
+of values, 8 bytes, and the values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _VERSION = 1001
 
 
 def read_legacy(path: Path) -> object:
-    """What was saved; its tensors and other objects are stand-ins, see :func:`tensor`.
+    """The saved object; its tensors and other objects are stand-ins, see :func:`tensor`.
 
     Raises:
         ValueError, OSError, EOFError: the file is damaged.
@@ -41,7 +41,7 @@ def read_legacy(path: Path) -> object:
 
 
 class _Storages:
-    """Storages that tensors name before it is known where they lie."""
+    """Storages that tensors name before their place is known."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -49,7 +49,7 @@ class _Storages:
         self._rows: dict[str, FileRows] = {}
 
     def load(self, given: Any) -> FileRows | None:
-        """Rows, one number each, from a storage's id; None for those of other numbers."""
+        """Rows, one number each, from a storage's id; None for unsupported numbers."""
         if not isinstance(given, tuple):
             raise ValueError("a persistent id that is no storage's")
         storage = Storage.of(given[:5])
@@ -65,7 +65,7 @@ class _Storages:
         return self._rows[storage.key]
 
     def place(self, stream: BinaryIO, keys: object) -> None:
-        """Find the storages, in the order of their ``keys``, from where the stream stands."""
+        """Find the storages, in the order of their ``keys``, from the stream's position on."""
         offset, end = stream.tell(), stream.seek(0, 2)
         if not isinstance(keys, list) or len(keys) != len(self._named):
             raise ValueError("other storages than the tensors name")

@@ -1,4 +1,4 @@
-"""Storages: the numbers that PyTorch's tensors are views of, as a pickle names them."""
+"""Storages: the numbers behind PyTorch's tensors, as named in a pickle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NUMBERS: dict[str, np.dtype[Any]] = {
     }.items()
 }
 
-# Bytes of numbers that are passed over.
+# Bytes of numbers that are skipped.
 _OTHER_SIZES = {
     "torch.UntypedStorage": 1,
     "torch.QInt8Storage": 1,
@@ -41,7 +41,7 @@ _OTHER_SIZES = {
 
 @dataclass(frozen=True)
 class Storage:
-    """A storage as tensors name it: ``count`` values of a kind like ``"torch.FloatStorage"``."""
+    """A storage in a tensor's record: ``count`` values of a kind like ``"torch.FloatStorage"``."""
 
     kind: str
     key: str

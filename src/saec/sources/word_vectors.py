@@ -1,7 +1,7 @@
 """Vectors of words: word2vec's text and binary files, GloVe's and fastText's.
 
-A text has a word and its numbers in each line; word2vec and fastText begin with a line of the
-number of words and that of numbers, GloVe does not. The binary file has this line, and then of each
+A line of a text has a word and its numbers; word2vec and fastText begin with a line that has the
+number of words and the dimension, GloVe does not. The binary file has this line, and then for each
 word its bytes, a space, and float32 numbers.
 """
 
@@ -32,7 +32,7 @@ Words = list[bytes]
 
 
 def is_word_vectors(path: Path) -> bool:
-    """Whether a file is read as vectors of words: by its suffix, a ``.bin`` by its first line."""
+    """Whether a file has vectors of words: by its suffix, and for ``.bin`` by its first line."""
     if path.suffix in WORD_SUFFIXES:
         return True
     if path.suffix != ".bin":
@@ -45,8 +45,8 @@ def read_word_vectors(path: Path) -> Source:
     """The table of a file, its words as keys, and frequencies by rank, after Zipf's law.
 
     Raises:
-        CheckpointError: a line is no word with as many finite numbers as the others have, the file
-            is too short for what its first line says, or a line has over a megabyte.
+        CheckpointError: a line is not a word with as many finite numbers as the others, the file
+            is too short for its first line, or a line has over a megabyte.
     """
     size = check_regular(path, CheckpointError)
     if not size:
@@ -84,7 +84,7 @@ def zipf_counts(count: int) -> NDArray[np.float64]:
 
 
 def _counted(path: Path, stream: BinaryIO, first: bytes) -> tuple[int, int]:
-    """Words and numbers of each, in a text without a first line that tells."""
+    """Number of words and dimension of a text without a first line for them."""
     dim = len(first.split()) - 1
     ends, last = first.count(b"\n"), first
     while block := stream.read(_BLOCK_BYTES):
@@ -96,7 +96,7 @@ def _read_text(path: Path, stream: BinaryIO, rows: Floats) -> Words:
     words, dim = [], rows.shape[1]
     for number in range(len(rows)):
         line = stream.readline(MOST_LINE_BYTES).rstrip()
-        parts = line.rsplit(b" ", dim)  # a word of GloVe's may contain spaces
+        parts = line.rsplit(b" ", dim)  # a word of GloVe may contain spaces
         try:
             rows[number] = np.array(parts[1:], np.float32)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Bits of a tensor that parts of a field contribute, and how they are laid into it."""
+"""Bits that parts of a field contribute to a tensor, and functions to write them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SLICE = 1 << 16  # words
 
 @dataclass(frozen=True, eq=False)
 class ByteRun:
-    """Bytes from one place on. Bits of others in the first and the last byte are zero."""
+    """Consecutive bytes. In the first and the last byte, bits of other pieces are zero."""
 
     role: str
     first: int
@@ -38,7 +38,7 @@ class ByteRun:
 
 @dataclass(frozen=True, eq=False)
 class Scattered:
-    """Little-endian words, each at a place of its own; bits of others are zero.
+    """Little-endian words at given positions; bits of other pieces are zero.
 
     places: (m,) int64, ascending, in bytes; words: (m,) uint8, uint16, uint32 or uint64.
     """
@@ -48,7 +48,7 @@ class Scattered:
     words: NDArray[Any]
 
     def slices(self) -> Iterator[Scattered]:
-        """The same in pieces that touch no more than some ten thousand pages of memory each."""
+        """The same in pieces that each touch at most some ten thousand pages of memory."""
         for start in range(0, len(self.places), _SLICE):
             some = slice(start, start + _SLICE)
             yield Scattered(self.role, self.places[some], self.words[some])
@@ -63,7 +63,8 @@ def run_of_codes(
     codes: Sequence[NDArray[np.integer]],
     widths: Sequence[int],
 ) -> ByteRun:
-    """Rows of codes, ``widths[j]`` bits of ``codes[j]`` (m,) each, from a bit of the tensor on."""
+    """Rows of codes, ``widths[j]`` bits of ``codes[j]`` (m,) each, from a given bit of the
+    tensor."""
     packed = PackedRows.pack(codes, widths)
     bits = packed.count * sum(widths)
     data = packed.data[: -(-bits // 8)]
@@ -82,7 +83,7 @@ def scattered_codes(
     codes: Sequence[NDArray[np.integer]],
     widths: Sequence[int],
 ) -> list[Scattered]:
-    """The same for rows that each start at a bit of their own, (m,) ascending."""
+    """The same for rows that start at given bits, (m,) ascending."""
     pieces, offset = [], 0
     for part, width in zip(codes, widths, strict=True):
         if width:
@@ -95,7 +96,7 @@ def scattered_codes(
 
 
 def lay(pieces: Iterable[Piece], tensors: dict[str, NDArray[np.uint8]], first: int = 0) -> None:
-    """Lay ``pieces`` into ``tensors`` of zeros by role, which start at byte ``first``."""
+    """Write ``pieces`` into ``tensors`` of zeros by role, which start at byte ``first``."""
     for piece in pieces:
         data = tensors[piece.role]
         if isinstance(piece, ByteRun):
@@ -110,7 +111,7 @@ def lay(pieces: Iterable[Piece], tensors: dict[str, NDArray[np.uint8]], first: i
 
 
 def lay_and_let_go(pieces: Iterable[Piece], tensors: dict[str, NDArray[np.uint8]]) -> None:
-    """As :func:`lay`, into maps of files that shall not all count as memory of this process."""
+    """As :func:`lay`, into mapped files whose pages should not count as memory of this process."""
     for piece in pieces:
         for some in (piece,) if isinstance(piece, ByteRun) else piece.slices():
             lay([some], tensors)
@@ -118,7 +119,7 @@ def lay_and_let_go(pieces: Iterable[Piece], tensors: dict[str, NDArray[np.uint8]
 
 
 def within(piece: Piece, start: int, stop: int) -> Piece | None:
-    """What ``piece`` lays into bytes ``start`` to ``stop`` alone; None if nothing."""
+    """The part of ``piece`` in bytes ``start`` to ``stop``; None if it is empty."""
     if isinstance(piece, ByteRun):
         first, last = max(start - piece.first, 0), min(stop - piece.first, len(piece.data))
         return (
@@ -134,7 +135,7 @@ def within(piece: Piece, start: int, stop: int) -> Piece | None:
     inside = (places >= start) & (places + width <= stop)
     if inside.all():
         return Scattered(piece.role, places, words)
-    # Words that cross the border are cut up into bytes.
+    # Words that cross the border are split into bytes.
     all_places = (places[:, None] + np.arange(width)).ravel()
     all_bytes = words.astype(words.dtype.newbyteorder("<"))[:, None].view(np.uint8).ravel()
     kept = (all_places >= start) & (all_places < stop)

@@ -1,7 +1,7 @@
-"""Passes over rows in parts: what is done to each part, and how the results are put together.
+"""Passes over rows in parts: tasks on the parts, and the merging of their results.
 
-The results of a pass are merged in groups of eight neighbours, these again, and so on: the same
-tree wherever the parts are worked on, so that sums come out with the same last digits.
+The results of a pass are merged in groups of eight neighbours, these again, and so on. The tree is
+the same wherever the parts are processed, so sums have the same last digits.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = [
     "merged",
 ]
 
-GROUP = 8  # results merged at once
+GROUP = 8  # number of results that are merged at once
 
 _PART_VALUES = 1 << 22  # float32 values of a part: 16 MB
 
-# Products of larger frequencies, or smaller than the inverse, with squares of a table's values and
-# with metrics could leave the range of float64.
+# Products of larger frequencies, or of frequencies below the inverse, with squares of a table's
+# values and with metrics could leave the range of float64.
 MOST_FREQUENT = 1e200
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Rows of a field that are worked on at once.
+    """Rows of a field for one task.
 
     name: the field's; number: of the part, from 0; start, stop: its first row and the one after
     its last; rows: (m, dim) and counts: (m,), of this part alone.
@@ -83,25 +83,26 @@ class Chunk:
 
 
 class Task(Protocol[T_co]):
-    """What a pass does to each part; sent to where the part is."""
+    """The work of a pass on each part; sent to the place of the part."""
 
     def __call__(self, part: Chunk, before: NDArray[np.int64]) -> T_co:
-        """``before``: the sum of what a :class:`RunningCounts` gave for the chunks before this."""
+        """``before``: the sum of the results of a :class:`RunningCounts` for the chunks before
+        this."""
 
 
 class RunningCounts(Protocol):
-    """Numbers that add up over the parts before one."""
+    """Counts that are summed over the parts before one."""
 
     @property
     def size(self) -> int:
-        """How many."""
+        """Number of counts."""
 
     def __call__(self, part: Chunk) -> NDArray[np.int64]:
         """(size,) int64."""
 
 
 def chunks_of(name: str, rows: Rows, counts: Rows) -> tuple[Chunk, ...]:
-    """Cut a field into parts; none crosses the border of a shard of its rows."""
+    """Cut a field into parts, none of which crosses the border of a shard of its rows."""
     most = max(1, _PART_VALUES // math.prod(rows.shape[1:]))
     spans = [
         (start, min(start + most, last))
@@ -115,7 +116,8 @@ def chunks_of(name: str, rows: Rows, counts: Rows) -> tuple[Chunk, ...]:
 
 
 def merged(results: Iterable[T], merge: Callable[[Sequence[T]], T]) -> T:
-    """Merge ``results`` as they come, in the tree of this module; a lone one stays as it is."""
+    """Merge ``results`` as they arrive, in the tree of this module; a single one is returned as
+    is."""
     waiting: list[list[T]] = [[]]
     for result in results:
         waiting[0].append(result)
@@ -131,7 +133,7 @@ def merged(results: Iterable[T], merge: Callable[[Sequence[T]], T]) -> T:
 
 
 def _lift(waiting: list[list[T]], level: int, merge: Callable[[Sequence[T]], T]) -> None:
-    """Merge what waits on a level into one result on the next."""
+    """Merge the waiting results of a level into one result of the next level."""
     if level + 1 == len(waiting):
         waiting.append([])
     group, waiting[level] = waiting[level], []
@@ -154,9 +156,9 @@ def check_float16(name: str, largest: float, least: float = 0.0, advice: str = "
 
     Args:
         name: the field's.
-        largest: of the absolute values.
-        least: that ``largest`` must be, unless it is 0.
-        advice: ends the message.
+        largest: largest absolute value.
+        least: lower limit of ``largest``, unless it is 0.
+        advice: end of the message.
     """
     most = float(np.finfo(np.float16).max)
     if largest and not least <= largest <= most:
@@ -167,8 +169,8 @@ def check_float16(name: str, largest: float, least: float = 0.0, advice: str = "
 
 
 def check_frequencies(name: str, frequencies: NDArray[np.float64], first: int) -> None:
-    """Raise FieldError for the first frequency that cannot be; ``first`` is the first row's id."""
-    good = (frequencies <= MOST_FREQUENT) & (frequencies >= 0)  # NaN is not good
+    """Raise FieldError for the first invalid frequency; ``first`` is the first row's id."""
+    good = (frequencies <= MOST_FREQUENT) & (frequencies >= 0)  # false for NaN
     if not good.all():
         bad = int(np.argmin(good))
         value = float(frequencies[bad])
@@ -181,7 +183,7 @@ def check_frequencies(name: str, frequencies: NDArray[np.float64], first: int) -
 
 
 def check_total(name: str, total: float, rows: int) -> None:
-    """Raise FieldError if frequencies of ``rows`` rows that sum up to ``total`` are too small."""
+    """Raise FieldError if the frequencies of ``rows`` rows with the sum ``total`` are too small."""
     if total == 0:
         raise FieldError(f"field {name!r}: all {rows} frequencies are zero")
     if total < 1 / MOST_FREQUENT:

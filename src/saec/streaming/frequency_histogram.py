@@ -1,8 +1,8 @@
-"""How often each frequency occurs among a field's rows: enough to rank rows without sorting them.
+"""Histogram of a field's frequencies, which ranks rows without sorting them.
 
-Counts of a heavy tail take few different values: among rows that occur N times in all there are at
-most sqrt(2 N). So the census of a billion rows takes a few megabytes, and those of parts of a field
-add up.
+Counts of a heavy tail have few different values: among rows that occur N times in total there are
+at most sqrt(2 N). So the histogram of a billion rows takes a few megabytes, and those of parts of a
+field can be added.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from saec.streaming.chunks import Chunk
 
 __all__ = ["Census", "coarse", "join_censuses", "take_census"]
 
-# Frequencies with more different values, as weights with fractions may be, are told apart by their
-# leading bits only, as many as leave no more values than this.
+# If there are more different values, for example fractional weights, only the leading bits of
+# frequencies are kept, as many as leave at most this number of values.
 _MOST_VALUES = 1 << 20
 
 
@@ -30,7 +30,7 @@ class Census:
     Attributes:
         values: (k,) float64, descending.
         counts: (k,) int64 rows.
-        dropped: lowest bits of a float64 that are taken for zero.
+        dropped: number of lowest bits of a float64 that are set to zero.
         descending: whether no row is more frequent than the one before.
         first, last: frequency of the first and of the last row.
         total: sum of all frequencies.
@@ -60,10 +60,10 @@ class Census:
 
 
 def take_census(part: Chunk, before: NDArray[np.int64]) -> Census:
-    """The census of a part; a task of a pass."""
+    """The histogram of a part; a task of a pass."""
     frequencies = part.frequencies()
     descending = bool(np.all(frequencies[1:] <= frequencies[:-1]))
-    if descending:  # runs of equal ones need no sorting
+    if descending:  # runs of equal frequencies need no sorting
         starts = np.flatnonzero(np.r_[True, frequencies[1:] != frequencies[:-1]])
         values, counts = frequencies[starts], np.diff(np.r_[starts, len(frequencies)])
     else:
@@ -74,7 +74,7 @@ def take_census(part: Chunk, before: NDArray[np.int64]) -> Census:
 
 
 def join_censuses(parts: Sequence[Census]) -> Census:
-    """The census of neighbouring parts together."""
+    """The histogram of neighbouring parts together."""
     dropped = max(part.dropped for part in parts)
     descending = all(part.descending for part in parts) and all(
         left.last >= right.first for left, right in pairwise(parts)
@@ -87,7 +87,7 @@ def join_censuses(parts: Sequence[Census]) -> Census:
 
 
 def coarse(frequencies: NDArray[np.float64], dropped: int) -> NDArray[np.float64]:
-    """``frequencies`` with their lowest bits taken for zero; those of counts are zero anyway."""
+    """``frequencies`` with their lowest bits set to zero; those of counts are zero anyway."""
     if not dropped:
         return frequencies
     bits = np.ascontiguousarray(frequencies + 0.0).view(np.uint64)  # no -0.0, whose sign is a bit
@@ -104,9 +104,9 @@ def _coarsened(
     last: float,
     total: float,
 ) -> Census:
-    """Add up equal values, with as few dropped bits as make few enough of them.
+    """Add the numbers of equal values, with the fewest dropped bits that leave few enough values.
 
-    The order in which censuses are joined does not matter: no part of a field needs more bits
+    The order in which histograms are joined does not matter: no part of a field needs more bits
     dropped than the whole.
     """
     while True:

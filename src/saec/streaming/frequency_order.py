@@ -1,4 +1,4 @@
-"""The order of features by frequency, for owners of a vocabulary who renumber it."""
+"""The order of features by frequency, to renumber a vocabulary."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _IDS = "ids"  # role of the tensor
 def frequency_order(
     passes: Passes, advance: Advance = silent, space: Workspace = IN_MEMORY
 ) -> Stored:
-    """The old id of each new one where features are numbered by frequency, the highest first.
+    """The old id of each new one if features are numbered by descending frequency.
 
-    Features of equal frequency stay in order of their ids, as by a stable sort; so do those of
-    nearly equal frequency if there are more than a million different ones. No rows are sorted: a
-    census of the frequencies tells their ranks.
+    Features of equal frequency stay in order of their ids, as in a stable sort; so do those of
+    nearly equal frequency if there are more than a million different ones. Rows are not sorted: a
+    histogram of the frequencies gives their ranks.
 
     Args:
         passes: over parts that have frequencies; their rows are not read.
-        advance: gets shares of the work that add up to 1.
-        space: where the result is made.
+        advance: called with shares of the work, which add up to 1.
+        space: place of the result.
 
     Returns:
         The bytes of an (n,) little-endian int64 vector, as
-        :meth:`~saec.streaming.map_reduce.Passes.lay` gives
+        :meth:`~saec.streaming.map_reduce.Passes.lay` returns
         them: (8 n,) uint8, or in shards.
 
     Raises:
@@ -58,7 +58,7 @@ def frequency_order(
 
 @dataclass(frozen=True, eq=False)
 class _OldIds:
-    """A task that lays the ids of a part's rows at their ranks."""
+    """A task that writes the ids of a part's rows to their ranks."""
 
     placing: ByRank
 
@@ -69,4 +69,4 @@ class _OldIds:
 
 
 def _no_result(results: Sequence[None]) -> None:
-    """There is nothing to merge."""
+    """The merge of no results."""

@@ -1,4 +1,5 @@
-"""Passes over the parts of a field in one process; :mod:`saec.distributed` has those on many."""
+"""Passes over the parts of a field in one process; :mod:`saec.distributed` has those on a
+cluster."""
 
 from __future__ import annotations
 
@@ -26,18 +27,18 @@ _NOTHING = np.zeros(0, dtype=np.int64)
 
 
 def silent(share: float) -> None:
-    """No progress is shown."""
+    """Show no progress."""
 
 
 class Held(Protocol):
-    """Arrays that a task made of every part, kept where the parts are."""
+    """Arrays that a task made of every part, kept in the place of the parts."""
 
     def run(self, task: Callable[[Arrays], T], merge: Merge[T]) -> T:
-        """Do ``task`` to the arrays of every part and merge the results."""
+        """Run ``task`` on the arrays of every part and merge the results."""
 
 
 class Passes(Protocol):
-    """How a field's parts are worked on. Tasks and what they give must be picklable."""
+    """Passes over a field's parts. Tasks and their results must be picklable."""
 
     @property
     def parts(self) -> tuple[Chunk, ...]:
@@ -51,20 +52,21 @@ class Passes(Protocol):
         counter: RunningCounts | None = None,
         advance: Advance = silent,
     ) -> T:
-        """Do ``task`` to every part and merge the results.
+        """Run ``task`` on every part and merge the results.
 
         Args:
             task: see :class:`~saec.streaming.chunks.Task`.
             merge: of neighbours, in order; the tree is that of
-            :func:`~saec.streaming.chunks.merged`.
-            counter: counts what lies before each part.
-            advance: gets shares of the work that add up to 1.
+                :func:`~saec.streaming.chunks.merged`.
+            counter: counts over the parts before each part.
+            advance: called with shares of the work, which add up to 1.
         """
 
     def hold(
         self, task: Task[Arrays], counter: RunningCounts | None = None, space: Workspace = IN_MEMORY
     ) -> Held:
-        """Keep what ``task`` makes of every part; what ``space`` cannot hold is made again."""
+        """Keep the result of ``task`` for every part; results beyond ``space`` are computed
+        again."""
 
     def lay(
         self,
@@ -76,15 +78,15 @@ class Passes(Protocol):
         advance: Advance = silent,
         space: Workspace = IN_MEMORY,
     ) -> tuple[T, Mapping[str, Stored]]:
-        """As :meth:`run`, and lay the pieces that ``task`` makes into tensors.
+        """As :meth:`run`, and write the pieces that ``task`` makes into tensors.
 
         Args:
-            task: gives a result and pieces.
+            task: returns a result and pieces.
             merge: of the results.
             sizes: bytes of each tensor, by role.
             counter: see :meth:`run`.
             advance: see :meth:`run`.
-            space: where the tensors are made.
+            space: place of the tensors.
 
         Returns:
             The result, and for each role its tensor, of bytes.
@@ -92,7 +94,7 @@ class Passes(Protocol):
 
 
 class Executor(Protocol):
-    """Who works on the parts of fields: this process, or the workers of a cluster."""
+    """The executor of work on the parts of fields: this process, or the workers of a cluster."""
 
     def __call__(self, parts: tuple[Chunk, ...]) -> Passes:
         """Passes over the ``parts`` of one field."""
@@ -157,7 +159,7 @@ class LocalPasses:
             advance(len(part) / rows)
 
     def _counted(self, counter: RunningCounts | None) -> Iterator[tuple[Chunk, NDArray[np.int64]]]:
-        """The parts, each with what lies before it."""
+        """The parts, each with the counts before it."""
         if counter is None or not counter.size:
             yield from ((part, _NOTHING) for part in self.parts)
             return
@@ -174,7 +176,7 @@ def passes_over(parts: tuple[Chunk, ...], space: Workspace) -> Passes:
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """What a task made of a part, or how to make it again."""
+    """The result of a task on a part, or the means to compute it again."""
 
     task: Task[Arrays]
     part: Chunk

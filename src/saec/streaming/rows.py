@@ -1,6 +1,6 @@
-"""Rows of a table, or a vector of frequencies, wherever they are: in memory, in a file, in many.
+"""Rows of a table, or a vector of frequencies, in memory, in a file or in several files.
 
-What streams through a table reads it through this interface, so that memory, files and shards are
+Code that streams through a table uses this interface, so that memory, files and shards are
 read by the same code.
 """
 
@@ -21,11 +21,11 @@ from saec.errors import CheckpointError
 
 __all__ = ["ArrayRows", "FileRows", "JoinedRows", "Rows", "rows_of"]
 
-_HASHED_BYTES = 1 << 24  # at once
+_HASHED_BYTES = 1 << 24  # bytes that are hashed at once
 
 
 class Rows(ABC):
-    """Values of one dtype in rows that can be read a run at a time.
+    """Values of one dtype in rows; consecutive rows can be read.
 
     Args:
         shape: (n, dim) of a table, (n,) of a vector.
@@ -61,7 +61,7 @@ class Rows(ABC):
 
     @abstractmethod
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows ``start`` to ``stop``, not to be changed.
+        """Rows ``start`` to ``stop``; must not be changed.
 
         Raises:
             CheckpointError: a file cannot be read, or is shorter than it was.
@@ -69,12 +69,12 @@ class Rows(ABC):
 
     @abstractmethod
     def part(self, start: int, stop: int) -> Rows:
-        """These rows alone, as rows of their own that know nothing of the others."""
+        """These rows as a separate object without references to the others."""
 
     @property
     @abstractmethod
     def identity(self) -> list[Any]:
-        """What tells whether these are still the same rows, as JSON."""
+        """A fingerprint of the rows, as JSON."""
 
 
 class ArrayRows(Rows):
@@ -103,10 +103,10 @@ class ArrayRows(Rows):
 
 
 class FileRows(Rows):
-    """Rows that follow each other in a file.
+    """Consecutive rows in a file.
 
-    Read and not mapped: pages of a map count as memory of the process until others need it, and a
-    pass over a table would touch all of them.
+    Read and not mapped: pages of a map count as memory of the process until the system reclaims
+    them, and a pass over a table would touch all of them.
 
     Args:
         path: of the file.
@@ -124,7 +124,7 @@ class FileRows(Rows):
 
     @classmethod
     def of(cls, mapped: np.memmap[Any, Any]) -> FileRows | None:
-        """The rows of a map; None if they are not those of a file, one after the other."""
+        """The rows of a map; None if they are not consecutive rows of a file."""
         whole = mapped
         while isinstance(whole.base, np.memmap):
             whole = whole.base
@@ -172,7 +172,7 @@ class FileRows(Rows):
 
     @property
     def identity(self) -> list[Any]:
-        """Path, place, and the file's size and time of change."""
+        """Path, offset, and the file's size and modification time."""
         try:
             status = self.path.stat()
         except OSError as error:
@@ -202,7 +202,7 @@ class JoinedRows(Rows):
 
     @property
     def borders(self) -> tuple[int, ...]:
-        """See :class:`Rows`; those inside shards, too."""
+        """See :class:`Rows`; includes those inside shards."""
         inner = [
             first + border
             for first, shard in zip(self._firsts, self.shards, strict=False)
@@ -212,7 +212,7 @@ class JoinedRows(Rows):
         return (*inner, len(self)) if inner else (0, 0)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """See :class:`Rows`; a copy where rows are of several shards."""
+        """See :class:`Rows`; a copy if rows are in several shards."""
         pieces = [shard.read(a, b) for shard, a, b in self._touched(start, stop)]
         if len(pieces) == 1:
             return pieces[0]
@@ -230,7 +230,7 @@ class JoinedRows(Rows):
         return [shard.identity for shard in self.shards]
 
     def _touched(self, start: int, stop: int) -> list[tuple[Rows, int, int]]:
-        """Shards that hold any of the rows, and which of theirs."""
+        """Shards that contain some of the rows, and the ranges of rows in them."""
         start, stop, _ = slice(start, stop).indices(len(self))
         return [
             (shard, max(start - first, 0), min(stop - first, len(shard)))
@@ -240,7 +240,7 @@ class JoinedRows(Rows):
 
 
 def rows_of(values: Rows | NDArray[Any] | ArrayLike) -> Rows:
-    """``values`` as rows: themselves, of the file that they map, or of the array that they are."""
+    """``values`` as rows: unchanged, of the file that they map, or of an array."""
     if isinstance(values, Rows):
         return values
     array = np.asanyarray(values)

@@ -1,4 +1,4 @@
-"""Where the rows of fields are worked on, and where what grows with their number is put."""
+"""Executor and place of work on the rows of fields: memory, or files for large arrays."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ __all__ = ["IN_MEMORY", "ShardNames", "Workspace", "held_bytes"]
 
 logger = logging.getLogger(__name__)
 
-# What any pass takes at once: a part as float32 and, several times, as float64.
+# Memory of any pass: a part as float32 and, several times, as float64.
 _WORKING_BYTES = 400 << 20
 
 
 @dataclass(frozen=True)
 class ShardNames:
-    """How the shards of one field are called: see :func:`saec.artifact.write_shard`.
+    """Names of the shards of one field: see :func:`saec.artifact.write_shard`.
 
     Args:
-        path: of the artifact that they will be a part of.
+        path: of the artifact.
         run: 16 hexadecimal digits.
-        first: number of the first.
+        first: number of the first shard.
     """
 
     path: Path
@@ -46,12 +46,12 @@ class ShardNames:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Memory, or files of a folder; and who works on the rows.
+    """Memory, or files of a folder; and the executor of the work on rows.
 
     Args:
-        folder: of files that are mapped; None for memory.
-        held: bytes that rows which are needed several times may take; more are read again.
-        shards: of an artifact that workers write, where there are any.
+        folder: of mapped files; None for memory.
+        held: largest number of bytes for rows that are needed several times; others are read again.
+        shards: of an artifact that workers write, if there are any.
         executor: works on the parts of fields; None for this process.
     """
 
@@ -61,28 +61,28 @@ class Workspace:
     executor: Executor | None = None
 
     def zeros(self, nbytes: int) -> NDArray[np.uint8]:
-        """``nbytes`` zeros that can be written to.
+        """Writable zeros of ``nbytes`` bytes.
 
         Raises:
-            ArtifactError: the disk has no room for them.
+            ArtifactError: there is not enough space on the disk.
         """
         if self.folder is None or not nbytes:
             return np.zeros(nbytes, dtype=np.uint8)
-        # A file without a name: nothing is left of it, however the process ends.
+        # A file without a name: the system removes it, however the process ends.
         try:
             with tempfile.TemporaryFile(dir=self.folder) as file:
                 reserve(file, nbytes, self.folder, ArtifactError)
                 mapped = np.memmap(file, dtype=np.uint8, mode="r+", shape=(nbytes,))
         except OSError as error:
             raise ArtifactError(f"cannot write to {self.folder}: {error.strerror}") from error
-        return mapped.view(np.ndarray)  # numpy is slow at single places of its memmap
+        return mapped.view(np.ndarray)  # numpy's memmap is slow for single elements
 
     def recalled(self, what: str, name: str) -> Mapping[str, NDArray[Any]] | None:
-        """The arrays that :meth:`remembered` kept in an earlier run that was interrupted.
+        """The arrays that :meth:`remembered` kept in an earlier, interrupted run.
 
         Args:
-            what: they are.
-            name: of the field that they are about.
+            what: kind of the arrays.
+            name: of their field.
         """
         return None if self.folder is None else _loaded(self._kept(self.folder, what, name))
 
@@ -100,9 +100,9 @@ class Workspace:
 
 
 def _loaded(path: Path) -> Mapping[str, NDArray[Any]] | None:
-    """The arrays of a file; None if there is none or it is damaged, so that it is made anew."""
+    """The arrays of a file; None if it is missing or damaged, so that they are computed again."""
     try:
-        # Opened here: numpy leaves a damaged archive open.
+        # Opened here, because numpy does not close a damaged archive.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:
             return dict(loaded)
     except FileNotFoundError:
@@ -121,16 +121,16 @@ IN_MEMORY = Workspace()
 
 
 def held_bytes(memory: int | str, dim: int, sampled: int) -> int:
-    """What is left for :attr:`Workspace.held` if the process may take ``memory``.
+    """The limit :attr:`Workspace.held` for a memory limit ``memory`` of the process.
 
     Args:
         memory: bytes, or text like ``"2GB"``.
         dim: of the tables, for the error.
-        sampled: bytes that a codec takes beside what any pass takes, see
+        sampled: bytes that a codec needs in addition to those of any pass, see
             :meth:`saec.codecs.protocol.Codec.sampled_bytes`.
 
     Raises:
-        BudgetError: it is less than what a pass takes.
+        BudgetError: it is less than a pass needs.
     """
     limit = parse_size(memory)
     taken = _resident_bytes()
@@ -144,7 +144,7 @@ def held_bytes(memory: int | str, dim: int, sampled: int) -> int:
 
 
 def _resident_bytes() -> int:
-    """What this process takes now (Linux; elsewhere nothing is known, and nothing counted)."""
+    """Present memory of this process on Linux; 0 elsewhere."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:

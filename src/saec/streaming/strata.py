@@ -1,7 +1,7 @@
-"""Where each row goes when rows are ranked by frequency and cut into strata, without sorting them.
+"""Positions of rows that are ranked by frequency and cut into strata, without sorting them.
 
-Rows of equal frequency rank in order of their ids. The census of a field tells which ranks each
-frequency takes; how many rows of the same frequency come before a part tells the rest.
+Rows of equal frequency are in order of their ids. The histogram of a field gives the ranks of each
+frequency; the number of rows of the same frequency before a part gives the rest.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["ByRank", "InOrder", "Placing", "RowGroup", "sampled"]
 
 @dataclass(frozen=True, eq=False)
 class RowGroup:
-    """Rows of a part that go to one stratum.
+    """Rows of a part in one stratum.
 
-    stratum: its number; rows: which of the part's, a slice or (m,) int64; places: (m,) int64,
+    stratum: its number; rows: indices in the part, a slice or (m,) int64; places: (m,) int64,
     ascending, in the stratum.
     """
 
@@ -38,13 +38,13 @@ class RowGroup:
 
     @property
     def contiguous(self) -> bool:
-        """Whether the places follow each other."""
+        """Whether the places are consecutive."""
         return int(self.places[-1]) - self.first == len(self.places) - 1
 
 
 @dataclass(frozen=True, eq=False)
 class InOrder:
-    """Ids are ranks: rows stand in order of frequency, or are taken to.
+    """Ids are ranks: rows are in order of frequency, or treated as such.
 
     bounds: (strata + 1,) int64, first rank of each stratum and the number of rows.
     """
@@ -53,7 +53,7 @@ class InOrder:
     size: int = 0
 
     def __call__(self, part: Chunk) -> NDArray[np.int64]:
-        """Nothing needs to be known of the parts before."""
+        """Nothing is counted over the parts before."""
         return np.zeros(0, dtype=np.int64)
 
     def groups(self, part: Chunk, before: NDArray[np.int64]) -> Iterator[RowGroup]:
@@ -67,17 +67,17 @@ class InOrder:
 
 @dataclass(frozen=True, eq=False)
 class ByRank:
-    """Rows are ranked by frequency, whatever their ids.
+    """Rows are ranked by frequency, independent of their ids.
 
-    A class is a run of neighbouring ranks: all rows of one frequency, or of several that lie in one
-    stratum as a whole, and whose order does not matter.
+    A class is a run of neighbouring ranks: all rows of one frequency, or of several frequencies
+    that are completely in one stratum, where their order does not matter.
 
     Args:
         bounds: see :class:`InOrder`.
         lows: (classes,) float64, least frequency of each class, descending.
         firsts: (classes + 1,) int64, first rank of each class and the number of rows.
         dropped: see :class:`~saec.streaming.frequency_histogram.Census`.
-        order: ``"frequency"``: places in a stratum are by rank; ``"keep"``: by id.
+        order: ``"frequency"``: positions in a stratum are by rank; ``"keep"``: by id.
     """
 
     bounds: NDArray[np.int64]
@@ -90,12 +90,12 @@ class ByRank:
     def of(
         cls, census: Census, bounds: NDArray[np.int64], order: Literal["frequency", "keep"]
     ) -> ByRank:
-        """How rows of this ``census`` go to strata within ``bounds``."""
+        """The assignment of rows of this ``census`` to strata within ``bounds``."""
         firsts = np.r_[0, np.cumsum(census.counts)]
         if order == "keep":
             strata = np.searchsorted(bounds[1:-1], [firsts[:-1], firsts[1:] - 1], side="right")
             whole = strata[0] == strata[1]
-            # Frequencies that share a stratum as a whole make one class with their neighbours.
+            # Frequencies that are completely in one stratum form one class with their neighbours.
             same = whole[1:] & whole[:-1] & (strata[0][1:] == strata[0][:-1])
             ends = np.flatnonzero(np.r_[~same, True])
         else:
@@ -146,7 +146,7 @@ Placing = InOrder | ByRank
 
 
 def sampled(group: RowGroup, count: int, size: int, seed: int) -> NDArray[np.int64]:
-    """Which of a group's places belong to a sample of ``size`` rows of a stratum of ``count``.
+    """Which of a group's positions belong to a sample of ``size`` rows of a stratum of ``count``.
 
     The places are cut into as many runs as rows are wanted, and a row of each is drawn by a hash of
     the run's number and the ``seed``: every part of a field finds its own rows of the sample. All

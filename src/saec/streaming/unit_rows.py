@@ -1,4 +1,4 @@
-"""Rows scaled to length 1, for tables that are compared by cosines."""
+"""Rows scaled to length 1, for tables that are compared by cosine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["UnitRows"]
 
 
 class UnitRows(Rows):
-    """Rows (n, dim) of a table divided by their lengths, float32; rows of zeros stay as they are.
+    """Rows (n, dim) of a table divided by their lengths, float32; rows of zeros are unchanged.
 
     The squared distance of two such rows is 2 - 2 cos of their angle.
     """

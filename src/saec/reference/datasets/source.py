@@ -1,4 +1,4 @@
-"""What all loaders share: reading files with named errors, and splitting rows."""
+"""Functions for all loaders: read files with named errors, and split rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VALIDATION_SHARE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class LogRows:
-    """What a loader returns, ready for :func:`saec.reference.encode`."""
+    """Result of a loader, ready for :func:`saec.reference.encode`."""
 
     columns: Mapping[str, Column]
     labels: NDArray[Any]

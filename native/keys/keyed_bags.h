@@ -30,7 +30,7 @@ struct KeyedRequest {
 // where a bag stands. That of a bag of one is the row that a lookup gives.
 class KeyedBags {
  public:
-  KeyedBags(const KeyedTable& table, const StaticFunction& function, ReadStrings read,
+  KeyedBags(const KeyedTable& table, const StaticFunction& function, StringReaders read,
             const KeyedRequest& request)
       : table_(table),
         request_(request),

@@ -187,7 +187,7 @@ class KeyedReader {
  public:
   static constexpr size_t kMostKeys = 512;  // of a batch
 
-  KeyedReader(const KeyedTable& table, const StaticFunction& function, ReadStrings read)
+  KeyedReader(const KeyedTable& table, const StaticFunction& function, StringReaders read)
       : table_(table), function_(function), read_(read) {}
 
   // classes: OUT of each key, -1 if it is unknown.
@@ -293,7 +293,7 @@ class KeyedReader {
 
   const KeyedTable& table_;
   const StaticFunction& function_;
-  const ReadStrings read_;
+  const StringReaders read_;
   std::vector<uint32_t> next_;
   std::vector<Run> runs_;
   Root roots_[kMostKeys];

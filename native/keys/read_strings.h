@@ -13,8 +13,26 @@ using ReadStrings = void (*)(const StaticFunction& function, const uint64_t* has
 // name is "auto", "scalar", "avx2" (the same code as "scalar") or "avx512"; null if the processor cannot run it.
 ReadStrings choose_read_strings(const char* name);
 
+// The first kWordBits bits of each string of a function with windows, the first one highest.
+// count: up to kWordsAtOnce. words: OUT count; bits behind the strings are arbitrary.
+using ReadWords = void (*)(const StaticFunction& function, const uint64_t* hashes, size_t count,
+                           uint64_t* words);
+
+constexpr size_t kWordsAtOnce = 64;
+constexpr uint32_t kWordBits = 57;  // that a load holds, wherever in a byte they start
+
+// As choose_read_strings(); null as well where read_windows() is to be used.
+ReadWords choose_read_words(const char* name);
+
 // Null where not compiled for this processor.
 extern const ReadStrings kReadStringsAvx512;
+extern const ReadWords kReadWordsAvx512;
+
+// What reads the two forms of functions.
+struct StringReaders {
+  ReadStrings strings;
+  ReadWords words;
+};
 
 inline uint64_t reversed_bits(uint64_t x) {
   x = (x >> 1 & 0x5555555555555555ULL) | (x & 0x5555555555555555ULL) << 1;
@@ -68,14 +86,21 @@ void look_up(const StaticFunction& function, ReadStrings read, const uint64_t* h
 
 // Calls take(i, word) for the value of each hash, its first bit highest; there are no fingerprints.
 template <typename Take>
-void look_up_words(const StaticFunction& function, ReadStrings read, const uint64_t* hashes,
+void look_up_words(const StaticFunction& function, const StringReaders& read, const uint64_t* hashes,
                    size_t count, const Take& take) {
-  if (function.spread)
+  if (!function.spread)
+    return look_up_blocks(function, read.strings, hashes, count, [&](size_t i, const FunctionString& string) {
+      take(i, reversed_bits(string.value));
+    });
+  if (!read.words || function.columns() > kWordBits)
     return read_windows(function, hashes, count,
                         [&](size_t i, uint64_t word, const FunctionPlaces&) { take(i, word); });
-  look_up_blocks(function, read, hashes, count, [&](size_t i, const FunctionString& string) {
-    take(i, reversed_bits(string.value));
-  });
+  uint64_t words[kWordsAtOnce];
+  for (size_t first = 0; first < count; first += kWordsAtOnce) {
+    const size_t used = std::min(count - first, kWordsAtOnce);
+    read.words(function, hashes + first, used, words);
+    for (size_t i = 0; i < used; ++i) take(first + i, words[i]);
+  }
 }
 
 }  // namespace saec

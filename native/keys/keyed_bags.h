@@ -69,7 +69,8 @@ class KeyedBags {
 
   void add(const float* coordinates, float weight) {
     weight_ += weight;
-    for (size_t a = 0; a < rank_; ++a) sums_[a] += weight * coordinates[a];
+    float* sums = sums_.data();
+    for (size_t a = 0; a < rank_; ++a) sums[a] += weight * coordinates[a];
   }
 
   // Writes a bag's row, and starts the next bag.
@@ -77,7 +78,8 @@ class KeyedBags {
     const size_t keys = request_.start(bag + 1) - request_.start(bag), dim = table_.dim;
     const float share = request_.mean && keys ? static_cast<float>(keys) : 1.0f;
     float* row = request_.rows + bag * dim;
-    for (size_t d = 0; d < dim; ++d) row[d] = weight_ / share * table_.default_row()[d];
+    const float weight = weight_ / share, *default_row = table_.default_row();
+    for (size_t d = 0; d < dim; ++d) row[d] = weight * default_row[d];
     const float* axis = table_.axes.data();
     for (size_t a = 0; a < rank_; ++a, axis += dim) {
       const float coordinate = sums_[a] / share;

@@ -20,7 +20,7 @@ struct BoundKeyed {
 };
 
 saec::StringReaders known_readers(const std::string& isa) {
-  const saec::StringReaders read{saec::choose_read_strings(isa.c_str()), saec::choose_read_words(isa.c_str())};
+  const saec::StringReaders read = saec::choose_readers(isa.c_str());
   if (!read.strings) throw std::invalid_argument("this processor has no instruction set " + isa);
   return read;
 }

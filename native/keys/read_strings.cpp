@@ -19,22 +19,15 @@ bool has_avx512() {
 #endif
 }
 
-bool wants_avx512(const char* name) {
-  name = wanted_simd(name);
-  const bool any = std::strcmp(name, "auto") == 0 || std::strcmp(name, "avx512") == 0;
-  return any && kReadStringsAvx512 && has_avx512();
-}
-
 }  // namespace
 
-ReadStrings choose_read_strings(const char* name) {
-  if (wants_avx512(name)) return kReadStringsAvx512;
+StringReaders choose_readers(const char* name) {
   name = wanted_simd(name);
   const bool any = std::strcmp(name, "auto") == 0;
+  if ((any || std::strcmp(name, "avx512") == 0) && kReadStringsAvx512 && has_avx512())
+    return {kReadStringsAvx512, kReadWordsAvx512};
   const bool plain = std::strcmp(name, "scalar") == 0 || std::strcmp(name, "avx2") == 0;
-  return any || plain ? &read_strings : nullptr;
+  return {any || plain ? &read_strings : nullptr, nullptr};
 }
-
-ReadWords choose_read_words(const char* name) { return wants_avx512(name) ? kReadWordsAvx512 : nullptr; }
 
 }  // namespace saec

@@ -62,6 +62,7 @@ class KeyedBags {
   // The coordinates of a batch of keys.
   void read(const uint64_t* hashes, size_t count, FrequentKeys& frequent) {
     float* numbers = coordinates_.data();
+    std::fill_n(numbers, count * rank_, 0.0f);
     const size_t others = frequent.take(hashes, count, numbers, positions_, others_);
     reader_.read(others_, others, TakenCoordinates{rank_, positions_, numbers});
     for (size_t i = 0; i < others; ++i) frequent.note(others_[i], numbers + positions_[i] * rank_);

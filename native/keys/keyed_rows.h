@@ -167,13 +167,13 @@ struct TakenRows {
   }
 };
 
-// Takes the coordinates themselves, `rank` of them from each key's position on, zeros beyond the last part.
+// Takes the coordinates themselves, `rank` of them from each key's position on; the others stay what they are.
 struct TakenCoordinates {
   size_t rank;
   const uint32_t* positions;
   float* numbers;
 
-  void begin(size_t key) const { std::fill_n(numbers + positions[key] * rank, rank, 0.0f); }
+  void begin(size_t) const {}
 
   void add(size_t key, const float* coordinates, uint32_t axis, uint32_t axes) const {
     float* to = numbers + positions[key] * rank + axis;

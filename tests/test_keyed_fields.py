@@ -17,8 +17,10 @@ from saec.format.bags import Bags
 from saec.format.key_strings import KeyStrings
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_layout import KeyedLayout, SymbolPart
+from saec.format.keyed_rows import KeyedRows
 from saec.keys.building import build_function
 from saec.keys.kinds import KeyKind
+from saec.keys.static_function import StaticFunction
 
 DIM = 4
 
@@ -315,6 +317,34 @@ def test_bags_are_sums_of_rows(seed: int, windows: bool, monkeypatch: pytest.Mon
         assert np.array_equal(field.pool(asked, np.arange(9000), mode=mode), rows)
     scalar = field._rows.pooled(asked, Bags(asked.view(np.int64), offsets), isa="scalar")
     assert np.array_equal(scalar, sums)
+
+
+@pytest.mark.parametrize("role", ["bits", "directory"])
+def test_damaged_windows_are_read_alike_by_all_instruction_sets(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random starts, ends and seeds of buckets, and bits; some buckets have no room."""
+    monkeypatch.setattr("saec.keys.windows._MANY_KEYS", 1)
+    monkeypatch.setattr("saec.keys.windows._MANY_BITS", 1)
+    monkeypatch.setattr("saec.keys.windows._LEAST_KEYS", 64)
+    monkeypatch.setattr("saec.keys.windows._BUCKET_BITS", 1 << 10)
+    field, hashes = random_field(1)
+    function, rng = field.function, np.random.default_rng(2)
+    assert function.blocks > 2
+    for _ in range(20):
+        damaged = {own: tensor.copy() for own, tensor in function.tensors.items()}
+        hit = rng.integers(0, len(damaged[role]), 3)
+        damaged[role][hit] = rng.integers(0, 256, 3)
+        other = StaticFunction.from_tensors(function.description, damaged)
+        read = KeyedRows(
+            field.layout, field.strings, field.lengths, field.values, field.axes, other
+        )
+        bags = Bags(hashes.view(np.int64), np.arange(0, len(hashes), 3))
+        found, scalar = (read.pooled(hashes, bags, isa=isa) for isa in ("auto", "scalar"))
+        assert found is not None
+        assert scalar is not None
+        assert np.isfinite(found).all()
+        assert np.array_equal(found, scalar)
 
 
 def bag_sums(rows: NDArray[np.float32], offsets: NDArray[np.int64]) -> NDArray[np.float64]:

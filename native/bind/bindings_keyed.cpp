@@ -19,9 +19,9 @@ struct BoundKeyed {
   BoundFunction function;
 };
 
-saec::ReadStrings known_read_strings(const std::string& isa) {
-  const saec::ReadStrings read = saec::choose_read_strings(isa.c_str());
-  if (!read) throw std::invalid_argument("this processor has no instruction set " + isa);
+saec::StringReaders known_readers(const std::string& isa) {
+  const saec::StringReaders read = saec::choose_readers(isa.c_str());
+  if (!read.strings) throw std::invalid_argument("this processor has no instruction set " + isa);
   return read;
 }
 
@@ -78,7 +78,7 @@ BoundKeyed* keyed_table(const BoundFunction& function, Matrix<int64_t> parts,
 template <typename Work>
 void for_shares_of(const BoundKeyed& bound, size_t count, int threads, const std::string& isa,
                    const Work& work) {
-  const saec::ReadStrings read = known_read_strings(isa);
+  const saec::StringReaders read = known_readers(isa);
   const WithoutGil released;
   saec::for_shares(count, used_threads(threads, 1 + count / kKeysPerThread), [&](size_t first, size_t last) {
     saec::KeyedReader reader(bound.table, bound.function.function, read);
@@ -133,7 +133,7 @@ bool pool_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, Vector<int64_t>
   if (!ascend(offsets, count) || (bags == 0 && count > 0)) return false;
   const saec::KeyedRequest request{hashes.data(), count, offsets.data(), bags,
                                    weights.shape(0) ? weights.data() : nullptr, mean, rows.data()};
-  const saec::ReadStrings read = known_read_strings(isa);
+  const saec::StringReaders read = known_readers(isa);
   const WithoutGil released;
   saec::for_shares(bags, used_threads(threads, 1 + count / kKeysPerThread), [&](size_t first, size_t last) {
     saec::KeyedBags(bound.table, bound.function.function, read, request).pool(first, last);

@@ -119,8 +119,8 @@ void look_up(const BoundFunction& bound, Vector<uint64_t> hashes, OutVector<uint
   uint64_t* to = values.data();
   bool* fits = known.shape(0) ? known.data() : nullptr;
   const uint32_t fingerprint_bits = bound.function.fingerprint_bits;
-  const saec::ReadStrings read = saec::choose_read_strings(isa.c_str());
-  if (!read) throw std::invalid_argument("this processor has no instruction set " + isa);
+  const saec::StringReaders read = saec::choose_readers(isa.c_str());
+  if (!read.strings) throw std::invalid_argument("this processor has no instruction set " + isa);
   for_keys(count, threads, [&](size_t first, size_t last) {
     saec::look_up(bound.function, read, from + first, last - first,
                   [&](size_t i, const saec::FunctionString& string) {

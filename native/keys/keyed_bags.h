@@ -30,7 +30,7 @@ struct KeyedRequest {
 // where a bag stands. That of a bag of one is the row that a lookup gives.
 class KeyedBags {
  public:
-  KeyedBags(const KeyedTable& table, const StaticFunction& function, ReadStrings read,
+  KeyedBags(const KeyedTable& table, const StaticFunction& function, StringReaders read,
             const KeyedRequest& request)
       : table_(table),
         request_(request),
@@ -62,6 +62,7 @@ class KeyedBags {
   // The coordinates of a batch of keys.
   void read(const uint64_t* hashes, size_t count, FrequentKeys& frequent) {
     float* numbers = coordinates_.data();
+    std::fill_n(numbers, count * rank_, 0.0f);
     const size_t others = frequent.take(hashes, count, numbers, positions_, others_);
     reader_.read(others_, others, TakenCoordinates{rank_, positions_, numbers});
     for (size_t i = 0; i < others; ++i) frequent.note(others_[i], numbers + positions_[i] * rank_);
@@ -69,7 +70,8 @@ class KeyedBags {
 
   void add(const float* coordinates, float weight) {
     weight_ += weight;
-    for (size_t a = 0; a < rank_; ++a) sums_[a] += weight * coordinates[a];
+    float* sums = sums_.data();
+    for (size_t a = 0; a < rank_; ++a) sums[a] += weight * coordinates[a];
   }
 
   // Writes a bag's row, and starts the next bag.
@@ -77,7 +79,8 @@ class KeyedBags {
     const size_t keys = request_.start(bag + 1) - request_.start(bag), dim = table_.dim;
     const float share = request_.mean && keys ? static_cast<float>(keys) : 1.0f;
     float* row = request_.rows + bag * dim;
-    for (size_t d = 0; d < dim; ++d) row[d] = weight_ / share * table_.default_row()[d];
+    const float weight = weight_ / share, *default_row = table_.default_row();
+    for (size_t d = 0; d < dim; ++d) row[d] = weight * default_row[d];
     const float* axis = table_.axes.data();
     for (size_t a = 0; a < rank_; ++a, axis += dim) {
       const float coordinate = sums_[a] / share;

@@ -167,13 +167,13 @@ struct TakenRows {
   }
 };
 
-// Takes the coordinates themselves, `rank` of them from each key's position on, zeros beyond the last part.
+// Takes the coordinates themselves, `rank` of them from each key's position on; the others stay what they are.
 struct TakenCoordinates {
   size_t rank;
   const uint32_t* positions;
   float* numbers;
 
-  void begin(size_t key) const { std::fill_n(numbers + positions[key] * rank, rank, 0.0f); }
+  void begin(size_t) const {}
 
   void add(size_t key, const float* coordinates, uint32_t axis, uint32_t axes) const {
     float* to = numbers + positions[key] * rank + axis;
@@ -187,7 +187,7 @@ class KeyedReader {
  public:
   static constexpr size_t kMostKeys = 512;  // of a batch
 
-  KeyedReader(const KeyedTable& table, const StaticFunction& function, ReadStrings read)
+  KeyedReader(const KeyedTable& table, const StaticFunction& function, StringReaders read)
       : table_(table), function_(function), read_(read) {}
 
   // classes: OUT of each key, -1 if it is unknown.
@@ -293,7 +293,7 @@ class KeyedReader {
 
   const KeyedTable& table_;
   const StaticFunction& function_;
-  const ReadStrings read_;
+  const StringReaders read_;
   std::vector<uint32_t> next_;
   std::vector<Run> runs_;
   Root roots_[kMostKeys];

@@ -10,19 +10,24 @@ void read_strings(const StaticFunction& function, const uint64_t* hashes, const 
   for (size_t i = 0; i < count; ++i) strings[i] = read_string(function, hashes[i], starts[i]);
 }
 
+bool has_avx512() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vpopcntdq");
+#else
+  return false;
+#endif
+}
+
 }  // namespace
 
-ReadStrings choose_read_strings(const char* name) {
+StringReaders choose_readers(const char* name) {
   name = wanted_simd(name);
   const bool any = std::strcmp(name, "auto") == 0;
-#if defined(__x86_64__)
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vpopcntdq");
-  if ((any || std::strcmp(name, "avx512") == 0) && avx512 && kReadStringsAvx512)
-    return kReadStringsAvx512;
-#endif
+  if ((any || std::strcmp(name, "avx512") == 0) && kReadStringsAvx512 && has_avx512())
+    return {kReadStringsAvx512, kReadWordsAvx512};
   const bool plain = std::strcmp(name, "scalar") == 0 || std::strcmp(name, "avx2") == 0;
-  return any || plain ? &read_strings : nullptr;
+  return {any || plain ? &read_strings : nullptr, nullptr};
 }
 
 }  // namespace saec

@@ -10,11 +10,26 @@ namespace saec {
 using ReadStrings = void (*)(const StaticFunction& function, const uint64_t* hashes,
                              const uint64_t* starts, size_t count, FunctionString* strings);
 
-// name is "auto", "scalar", "avx2" (the same code as "scalar") or "avx512"; null if the processor cannot run it.
-ReadStrings choose_read_strings(const char* name);
+// The first kWordBits bits of each string of a function with windows, the first one highest.
+// count: up to kWordsAtOnce. words: OUT count; bits behind the strings are arbitrary.
+using ReadWords = void (*)(const StaticFunction& function, const uint64_t* hashes, size_t count,
+                           uint64_t* words);
+
+constexpr size_t kWordsAtOnce = 64;
+constexpr uint32_t kWordBits = 57;  // that a load holds, wherever in a byte they start
 
 // Null where not compiled for this processor.
 extern const ReadStrings kReadStringsAvx512;
+extern const ReadWords kReadWordsAvx512;
+
+// What reads the two forms of functions.
+struct StringReaders {
+  ReadStrings strings;  // null if the processor cannot run the instruction set
+  ReadWords words;      // null where read_windows() is to be used
+};
+
+// name is "auto", "scalar", "avx2" (the same code as "scalar") or "avx512".
+StringReaders choose_readers(const char* name);
 
 inline uint64_t reversed_bits(uint64_t x) {
   x = (x >> 1 & 0x5555555555555555ULL) | (x & 0x5555555555555555ULL) << 1;
@@ -51,29 +66,49 @@ void look_up_blocks(const StaticFunction& function, ReadStrings read, const uint
   }
 }
 
+// Calls take(i, word) for the first kWordBits bits of each hash's string in windows, the first one highest.
+template <typename Take>
+void look_up_windows(const StaticFunction& function, ReadWords read, const uint64_t* hashes, size_t count,
+                     const Take& take) {
+  if (!read)
+    return read_windows(function, hashes, count,
+                        [&](size_t i, uint64_t word, const FunctionPlaces&) { take(i, word); });
+  uint64_t words[kWordsAtOnce];
+  for (size_t first = 0; first < count; first += kWordsAtOnce) {
+    const size_t used = std::min(count - first, kWordsAtOnce);
+    read(function, hashes + first, used, words);
+    for (size_t i = 0; i < used; ++i) take(first + i, words[i]);
+  }
+}
+
 // Calls take(i, string) for the string of each hash, in order.
 template <typename Take>
-void look_up(const StaticFunction& function, ReadStrings read, const uint64_t* hashes, size_t count,
+void look_up(const StaticFunction& function, const StringReaders& read, const uint64_t* hashes, size_t count,
              const Take& take) {
-  if (!function.spread) return look_up_blocks(function, read, hashes, count, take);
+  if (!function.spread) return look_up_blocks(function, read.strings, hashes, count, take);
   const uint32_t head = function.fingerprint_bits;
+  const auto cut = [&](size_t i, Wide string) {
+    take(i, FunctionString{lowest(static_cast<uint64_t>(string), head),
+                           lowest(static_cast<uint64_t>(string >> head), function.value_bits)});
+  };
+  if (function.columns() <= kWordBits)
+    return look_up_windows(function, read.words, hashes, count,
+                           [&](size_t i, uint64_t word) { cut(i, reversed_bits(word)); });
   read_windows(function, hashes, count, [&](size_t i, uint64_t word, const FunctionPlaces& found) {
     Wide string = reversed_bits(word);
     if (function.columns() > 64 && found.found)
       string |= Wide{reversed_bits(read_runs(function, found.places, 64))} << 64;
-    take(i, FunctionString{lowest(static_cast<uint64_t>(string), head),
-                           lowest(static_cast<uint64_t>(string >> head), function.value_bits)});
+    cut(i, string);
   });
 }
 
 // Calls take(i, word) for the value of each hash, its first bit highest; there are no fingerprints.
 template <typename Take>
-void look_up_words(const StaticFunction& function, ReadStrings read, const uint64_t* hashes,
+void look_up_words(const StaticFunction& function, const StringReaders& read, const uint64_t* hashes,
                    size_t count, const Take& take) {
   if (function.spread)
-    return read_windows(function, hashes, count,
-                        [&](size_t i, uint64_t word, const FunctionPlaces&) { take(i, word); });
-  look_up_blocks(function, read, hashes, count, [&](size_t i, const FunctionString& string) {
+    return look_up_windows(function, function.columns() <= kWordBits ? read.words : nullptr, hashes, count, take);
+  look_up_blocks(function, read.strings, hashes, count, [&](size_t i, const FunctionString& string) {
     take(i, reversed_bits(string.value));
   });
 }

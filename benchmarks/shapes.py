@@ -1,4 +1,4 @@
-"""Both codecs without metrics on tables of many shapes: seconds of processor time, and error.
+"""Both codecs without metrics on tables of many shapes: seconds, and error.
 
     python benchmarks/shapes.py --json shapes.json
     python benchmarks/shapes.py --against ../earlier --repeats 3
@@ -64,8 +64,9 @@ def shapes(names: list[str], codecs: list[str]) -> Iterator[dict[str, Any]]:
         weights = np.random.default_rng(0).standard_normal((count, dim), dtype=np.float32)
         field = saec.Field("table", weights, np.ceil(count / np.arange(1, count + 1)))
         for codec in codecs:
-            result, seconds = timed([field], SHAPES.get(name, 8.0), codec)
-            yield show(shape=name, codec=codec, seconds=seconds, error=error([field], result))
+            result, seconds, wall = timed([field], SHAPES.get(name, 8.0), codec)
+            lost = error([field], result)
+            yield show(shape=name, codec=codec, seconds=seconds, wall_seconds=wall, error=lost)
 
 
 def against(
@@ -105,11 +106,13 @@ def run_of(checkout: Path, shape: str, codec: str) -> dict[str, Any]:
     return found
 
 
-def timed(fields: list[saec.Field], ratio: float, codec: str) -> tuple[saec.Compressed, float]:
-    """The result, and seconds of processor time."""
-    start = time.process_time()
+def timed(
+    fields: list[saec.Field], ratio: float, codec: str
+) -> tuple[saec.Compressed, float, float]:
+    """The result, seconds of processor time, and seconds that passed."""
+    start, first = time.process_time(), time.perf_counter()
     result = saec.compress(fields, saec.Ratio(ratio), CODECS[codec], progress=False)
-    return result, time.process_time() - start
+    return result, time.process_time() - start, time.perf_counter() - first
 
 
 def error(fields: Sequence[saec.Field], result: saec.Compressed) -> float:

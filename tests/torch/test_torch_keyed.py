@@ -226,6 +226,23 @@ def test_what_is_no_key_is_refused(field: KeyedField) -> None:
         KeyedEmbedding(plain)
 
 
+@pytest.mark.parametrize("buffer", ["axes", "values"])
+@pytest.mark.parametrize("write", ["by_data", "by_numpy"])
+def test_writes_that_pytorch_does_not_count_are_seen(
+    field: KeyedField, asked: Tensor, buffer: str, write: str
+) -> None:
+    module = KeyedEmbedding(field)
+    before, held = module(asked), module.table.get_buffer(buffer)
+    other = held.view(torch.float16).roll(1).view(torch.uint8).clone()
+    if write == "by_data":
+        held.data.copy_(other)
+    else:
+        held.numpy()[:] = other.numpy()
+    written = module(asked)
+    assert not torch.equal(written, before)
+    assert torch.equal(written, copy.deepcopy(module)(asked))
+
+
 def test_damaged_buffers_are_refused(field: KeyedField) -> None:
     module = KeyedEmbedding(field)
     module(torch.arange(3))

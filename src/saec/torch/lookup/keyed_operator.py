@@ -62,27 +62,44 @@ def _dtype(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
+# The first tensors, codes and directory, are read in their own memory; of the others, which take
+# kilobytes, the field has copies.
+_READ_IN_PLACE = 2
+
+
 class _MadeField(NamedTuple):
-    """A field, its reader for devices other than the CPU, and the tensors of both."""
+    """A field, its reader for devices other than the CPU, and the tensors of both.
+
+    copied: the content of the tensors that the field has copies of; empty on other devices.
+    """
 
     field: KeyedField
     plain: PlainKeys | None
     table: str
     state: tuple[tuple[int, int], ...]
+    copied: list[bytes]
 
 
 _kept: Any = WeakIdKeyDictionary()  # which has no types
 
 
 def _made(table: str, tensors: Sequence[Tensor]) -> _MadeField:
-    """The objects made from tensors, valid while these exist and nothing is written to them."""
+    """The objects made from tensors, valid while these exist and nothing is written to them.
+
+    PyTorch does not count writes through ``.data`` or NumPy: on a CPU what was copied is compared.
+    """
     state = tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)
+    copied = [_content(tensor) for tensor in tensors[_READ_IN_PLACE:] if tensor.is_cpu]
     made: _MadeField | None = _kept.get(tensors[0])
-    if made is None or (made.table, made.state) != (table, state):
+    if made is None or (made.table, made.state, made.copied) != (table, state, copied):
         field = _field(table, [tensor.cpu() for tensor in tensors])
         plain = None if tensors[0].is_cpu else PlainKeys(field, tensors[0].device)
-        made = _kept[tensors[0]] = _MadeField(field, plain, table, state)
+        made = _kept[tensors[0]] = _MadeField(field, plain, table, state, copied)
     return made
+
+
+def _content(tensor: Tensor) -> bytes:
+    return tensor.detach().numpy().tobytes()
 
 
 def _version(tensor: Tensor) -> int:

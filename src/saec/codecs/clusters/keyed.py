@@ -41,7 +41,7 @@ class ClusterCoders:
     iterations: int
     tolerance: float
     seeding: Seeding
-    _known: dict[int, list[NDArray[np.float32]]] = field(default_factory=dict)
+    _known: dict[TierRows, list[NDArray[np.float32]]] = field(default_factory=dict)
 
     def __call__(
         self, rows: TierRows, nats: Floats, most_axes: int, price: float
@@ -61,7 +61,7 @@ class ClusterCoders:
 
     def _centroids(self, rows: TierRows, nats: Floats) -> list[NDArray[np.float32]]:
         """Those of each number of clusters; learned once, in coordinates whose unit is nats."""
-        found = self._known.get(id(rows))
+        found = self._known.get(rows)
         if found is None:
             scale = np.sqrt(nats)
             points = ArrayPoints((rows.coordinates * scale).astype(np.float32), rows.shares)
@@ -72,7 +72,7 @@ class ClusterCoders:
             ]
             divided = np.where(scale > 0, scale, 1)
             found = [(own / divided).astype(np.float32) for own in learned]
-            self._known[id(rows)] = found
+            self._known[rows] = found
         return found
 
     def _learn(self, points: ArrayPoints, clusters: int) -> NDArray[np.float32]:

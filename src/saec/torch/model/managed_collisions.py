@@ -37,10 +37,7 @@ def managed_keys(model: nn.Module) -> dict[str, TableKeys]:
             before it searches for them.
     """
     found = {}
-    for path, collection in model.named_modules():
-        if not _is_collection(collection):
-            continue
-        managed: Any = collection
+    for path, managed in _collections(model):
         modules = managed._managed_collision_collection._managed_collision_modules
         for place, _ in _tables(managed):
             name = ".".join(filter(None, (path, "_embedding_module", place)))
@@ -71,10 +68,7 @@ def raw_id_collections(model: nn.Module, keyed: set[nn.Module]) -> dict[nn.Modul
             it is the model itself.
     """
     result = {}
-    for path, collection in model.named_modules():
-        if not _is_collection(collection):
-            continue
-        managed: Any = collection
+    for path, managed in _collections(model):
         tables = dict(_tables(managed))
         others = [place for place, table in tables.items() if table not in keyed]
         if len(others) == len(tables):
@@ -87,13 +81,15 @@ def raw_id_collections(model: nn.Module, keyed: set[nn.Module]) -> dict[nn.Modul
         for reason, holds in reasons.items():
             if holds:
                 raise ModuleError(f"{_COLLECTION} {path!r} cannot take raw ids: {reason}")
-        result[collection] = RawIdCollection(managed._embedding_module).train(collection.training)
+        result[managed] = RawIdCollection(managed._embedding_module).train(managed.training)
     return result
 
 
-def _is_collection(module: nn.Module) -> bool:
-    names = (base.__name__ for base in type(module).__mro__ if _of_torchrec(base))
-    return _COLLECTION in names
+def _collections(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The managed-collision collections of a model, with their paths."""
+    for path, module in model.named_modules():
+        if _COLLECTION in (base.__name__ for base in type(module).__mro__ if _of_torchrec(base)):
+            yield path, module
 
 
 def _of_torchrec(kind: type) -> bool:

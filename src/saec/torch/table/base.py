@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from saec.errors import IdError, ModuleError
+from saec.errors import IdError, ModuleError, SaecError
 from saec.torch.lookup.bags import check_weights, flat_bags
 from saec.torch.lookup.operator import DTYPES, Prepared
 from saec.torch.lookup.recorded_calls import recorded, refuse_scripting
@@ -166,16 +166,25 @@ class CompressedTable(nn.Module):
         return torch.split(torch.arange(self.vocab_size, device=self.layout.device), _DECODE_ROWS)
 
     def _check(self, ids: Tensor) -> None:
-        if not isinstance(ids, Tensor):
-            raise IdError(
-                f"{self._place}: ids must be a tensor, not {type(ids).__name__}: torch.as_tensor "
-                "makes one"
-            )
-        if ids.dtype not in _ID_DTYPES:
-            raise IdError(f"{self._place}: ids must be int32 or int64, not {ids.dtype}")
-        self._check_device(ids)
+        self._check_given(ids, "ids", _ID_DTYPES, "int32 or int64", IdError)
 
-    def _check_device(self, ids: Tensor) -> None:
+    def _check_given(
+        self,
+        ids: Tensor,
+        noun: str,
+        dtypes: tuple[torch.dtype, ...],
+        allowed: str,
+        failure: type[SaecError],
+    ) -> None:
+        """Raise ``failure`` if ids, or keys, are not a tensor of one of the dtypes; ModuleError if
+        they are on another device than the table."""
+        if not isinstance(ids, Tensor):
+            raise failure(
+                f"{self._place}: {noun} must be a tensor, not {type(ids).__name__}: "
+                "torch.as_tensor makes one"
+            )
+        if ids.dtype not in dtypes:
+            raise failure(f"{self._place}: {noun} must be {allowed}, not {ids.dtype}")
         if type(ids) is not Tensor or ids.device == self.layout.device or recorded():
             return
         if self.layout.is_meta:

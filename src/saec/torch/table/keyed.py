@@ -18,6 +18,8 @@ from saec.torch.table.base import CompressedTable
 
 __all__ = ["KeyedTable"]
 
+_KEY_DTYPES = (torch.int32, torch.int64, torch.uint64)
+
 
 class KeyedTable(CompressedTable):
     """A keyed field's tensors as buffers; there are no parameters.
@@ -113,11 +115,4 @@ class KeyedTable(CompressedTable):
         self.decode()
 
     def _check(self, ids: Tensor) -> None:
-        if not isinstance(ids, Tensor):
-            raise KeysError(
-                f"{self._place}: keys must be a tensor, not {type(ids).__name__}: torch.as_tensor "
-                "makes one"
-            )
-        if ids.dtype not in (torch.int32, torch.int64, torch.uint64):
-            raise KeysError(f"{self._place}: keys must be int64 or uint64, not {ids.dtype}")
-        self._check_device(ids)
+        self._check_given(ids, "keys", _KEY_DTYPES, "int64 or uint64", KeysError)

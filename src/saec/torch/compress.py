@@ -141,9 +141,9 @@ def compress_(
     priced, metrics = priced_tables(
         model, tables, batches, loss_fn, frequencies, codec, keys=keys, **options
     )
-    if known is not None and isinstance(budget, LossIncrease):
-        known.explain(more_frequent(in_training, frequencies))
     if known is not None:
+        if isinstance(budget, LossIncrease):
+            known.explain(more_frequent(in_training, frequencies))
         known.unknown_keys(priced.fields, metrics)
     result = _compressed(priced, budget, known)
     before = model_bytes(model)

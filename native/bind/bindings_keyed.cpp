@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "bind/bindings.h"
-#include "keys/keyed_bags.h"
+#include "keys/keyed_table.h"
 
 namespace {
 
@@ -74,16 +74,15 @@ BoundKeyed* keyed_table(const BoundFunction& function, Matrix<int64_t> parts,
   return bound.release();
 }
 
-// Calls work(reader, first, last) for shares of the keys.
+// Calls work(kernels, source, first, last) for shares of `items`, which have so many keys.
 template <typename Work>
-void for_shares_of(const BoundKeyed& bound, size_t count, int threads, const std::string& isa,
+void for_shares_of(const BoundKeyed& bound, size_t items, size_t keys, int threads, const std::string& isa,
                    const Work& work) {
-  const saec::StringReaders read = known_readers(isa);
+  const saec::KeyedSource source{bound.table, bound.function.function, known_readers(isa)};
+  const saec::KeyedKernels& kernels = saec::choose_keyed(isa.c_str());
   const WithoutGil released;
-  saec::for_shares(count, used_threads(threads, 1 + count / kKeysPerThread), [&](size_t first, size_t last) {
-    saec::KeyedReader reader(bound.table, bound.function.function, read);
-    work(reader, first, last);
-  });
+  saec::for_shares(items, used_threads(threads, 1 + keys / kKeysPerThread),
+                   [&](size_t first, size_t last) { work(kernels, source, first, last); });
 }
 
 // rows: OUT (keys, dim).
@@ -94,11 +93,10 @@ void read_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, OutMatrix<float
   expect(rows.shape(0) == count, "hashes and rows differ in length");
   const uint64_t* from = hashes.data();
   float* to = rows.data();
-  for_shares_of(bound, count, threads, isa, [&](saec::KeyedReader& reader, size_t first, size_t last) {
-    for (constexpr size_t kMost = saec::KeyedReader::kMostKeys; first < last; first += kMost)
-      reader.read(from + first, std::min(kMost, last - first),
-                  saec::TakenRows{bound.table, to + first * dim});
-  });
+  for_shares_of(bound, count, count, threads, isa,
+                [=](const auto& kernels, const auto& source, size_t first, size_t last) {
+                  kernels.rows(source, from + first, last - first, to + first * dim);
+                });
 }
 
 // classes: OUT of each key, -1 if it is unknown.
@@ -108,9 +106,10 @@ void read_classes(const BoundKeyed& bound, Vector<uint64_t> hashes, OutVector<in
   expect(classes.shape(0) == count, "hashes and classes differ in length");
   const uint64_t* from = hashes.data();
   int32_t* to = classes.data();
-  for_shares_of(bound, count, threads, isa, [&](saec::KeyedReader& reader, size_t first, size_t last) {
-    reader.classes(from + first, last - first, to + first);
-  });
+  for_shares_of(bound, count, count, threads, isa,
+                [=](const auto& kernels, const auto& source, size_t first, size_t last) {
+                  kernels.classes(source, from + first, last - first, to + first);
+                });
 }
 
 bool ascend(const Vector<int64_t>& offsets, size_t keys) {
@@ -133,11 +132,10 @@ bool pool_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, Vector<int64_t>
   if (!ascend(offsets, count) || (bags == 0 && count > 0)) return false;
   const saec::KeyedRequest request{hashes.data(), count, offsets.data(), bags,
                                    weights.shape(0) ? weights.data() : nullptr, mean, rows.data()};
-  const saec::StringReaders read = known_readers(isa);
-  const WithoutGil released;
-  saec::for_shares(bags, used_threads(threads, 1 + count / kKeysPerThread), [&](size_t first, size_t last) {
-    saec::KeyedBags(bound.table, bound.function.function, read, request).pool(first, last);
-  });
+  for_shares_of(bound, bags, count, threads, isa,
+                [&](const auto& kernels, const auto& source, size_t first, size_t last) {
+                  kernels.pool(source, request, first, last);
+                });
   return true;
 }
 

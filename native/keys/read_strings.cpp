@@ -10,16 +10,17 @@ void read_strings(const StaticFunction& function, const uint64_t* hashes, const 
   for (size_t i = 0; i < count; ++i) strings[i] = read_string(function, hashes[i], starts[i]);
 }
 
+}  // namespace
+
 bool has_avx512() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vpopcntdq");
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("avx512vpopcntdq");
 #else
   return false;
 #endif
 }
-
-}  // namespace
 
 StringReaders choose_readers(const char* name) {
   name = wanted_simd(name);

@@ -28,10 +28,13 @@ struct StringReaders {
   ReadWords words;      // null where read_windows() is to be used
 };
 
+// Whether the processor has the instructions of read_strings_avx512.cpp.
+bool has_avx512();
+
 // name is "auto", "scalar", "avx2" (the same code as "scalar") or "avx512".
 StringReaders choose_readers(const char* name);
 
-inline uint64_t reversed_bits(uint64_t x) {
+static inline uint64_t reversed_bits(uint64_t x) {
   x = (x >> 1 & 0x5555555555555555ULL) | (x & 0x5555555555555555ULL) << 1;
   x = (x >> 2 & 0x3333333333333333ULL) | (x & 0x3333333333333333ULL) << 2;
   x = (x >> 4 & 0x0f0f0f0f0f0f0f0fULL) | (x & 0x0f0f0f0f0f0f0f0fULL) << 4;
@@ -39,7 +42,7 @@ inline uint64_t reversed_bits(uint64_t x) {
 }
 
 template <typename Take>
-void look_up_blocks(const StaticFunction& function, ReadStrings read, const uint64_t* hashes, size_t count,
+static inline void look_up_blocks(const StaticFunction& function, ReadStrings read, const uint64_t* hashes, size_t count,
              const Take& take) {
   constexpr size_t kAhead = 32, kLine = 64;  // keys, and bytes, that are on their way at once
   if (function.blocks == 0) {
@@ -68,7 +71,7 @@ void look_up_blocks(const StaticFunction& function, ReadStrings read, const uint
 
 // Calls take(i, word) for the first kWordBits bits of each hash's string in windows, the first one highest.
 template <typename Take>
-void look_up_windows(const StaticFunction& function, ReadWords read, const uint64_t* hashes, size_t count,
+static inline void look_up_windows(const StaticFunction& function, ReadWords read, const uint64_t* hashes, size_t count,
                      const Take& take) {
   if (!read)
     return read_windows(function, hashes, count,
@@ -83,7 +86,7 @@ void look_up_windows(const StaticFunction& function, ReadWords read, const uint6
 
 // Calls take(i, string) for the string of each hash, in order.
 template <typename Take>
-void look_up(const StaticFunction& function, const StringReaders& read, const uint64_t* hashes, size_t count,
+static inline void look_up(const StaticFunction& function, const StringReaders& read, const uint64_t* hashes, size_t count,
              const Take& take) {
   if (!function.spread) return look_up_blocks(function, read.strings, hashes, count, take);
   const uint32_t head = function.fingerprint_bits;
@@ -104,7 +107,7 @@ void look_up(const StaticFunction& function, const StringReaders& read, const ui
 
 // Calls take(i, word) for the value of each hash, its first bit highest; there are no fingerprints.
 template <typename Take>
-void look_up_words(const StaticFunction& function, const StringReaders& read, const uint64_t* hashes,
+static inline void look_up_words(const StaticFunction& function, const StringReaders& read, const uint64_t* hashes,
                    size_t count, const Take& take) {
   if (function.spread)
     return look_up_windows(function, function.columns() <= kWordBits ? read.words : nullptr, hashes, count, take);

@@ -65,7 +65,7 @@ struct StaticFunction {
 };
 
 // Fills in what follows from a function's steps.
-inline void finish_steps(StaticFunction& function) {
+static inline void finish_steps(StaticFunction& function) {
   const size_t size = (function.columns() + 7) / 8 * 8;
   for (auto* part : {&function.table.base, &function.table.bits, &function.table.field})
     part->assign(size, 0);
@@ -86,7 +86,7 @@ struct FunctionString {
   uint64_t fingerprint, value;
 };
 
-inline uint64_t mix_hash(uint64_t x) {
+static inline uint64_t mix_hash(uint64_t x) {
   x ^= x >> 33;
   x *= 0xff51afd7ed558ccdULL;
   x ^= x >> 33;
@@ -95,39 +95,39 @@ inline uint64_t mix_hash(uint64_t x) {
 }
 
 // The bits that tell a stored key from others.
-inline uint64_t fingerprint_of(uint64_t hash, uint32_t bits) {
+static inline uint64_t fingerprint_of(uint64_t hash, uint32_t bits) {
   return bits ? mix_hash(hash) >> (64 - bits) : 0;
 }
 
-inline uint64_t block_of(uint64_t hash, uint64_t blocks) {
+static inline uint64_t block_of(uint64_t hash, uint64_t blocks) {
   return static_cast<uint64_t>(static_cast<Wide>(hash) * blocks >> 64);
 }
 
 // Which of slots 56 * word and on are picked by a key; lowest bit first.
-inline uint64_t picked_slots(uint64_t hash, uint32_t word) {
+static inline uint64_t picked_slots(uint64_t hash, uint32_t word) {
   return mix_hash(hash + (word + 1) * 0x9e3779b97f4a7c15ULL) >> (64 - kWordSlots);
 }
 
-inline uint64_t load_word(const uint8_t* bits, uint64_t bit) {
+static inline uint64_t load_word(const uint8_t* bits, uint64_t bit) {
   uint64_t word;
   std::memcpy(&word, bits + bit / 8, sizeof word);
   return word >> (bit % 8);
 }
 
-inline uint64_t lowest(uint64_t word, uint32_t count) {
+static inline uint64_t lowest(uint64_t word, uint32_t count) {
   return count < 64 ? word & ((uint64_t{1} << count) - 1) : word;
 }
 
-inline uint64_t directory_bytes(uint64_t blocks) {
+static inline uint64_t directory_bytes(uint64_t blocks) {
   return 2 * blocks + (blocks + kGroup - 1) / kGroup * 8;
 }
 
-inline const uint8_t* directory_group(const StaticFunction& function, uint64_t block) {
+static inline const uint8_t* directory_group(const StaticFunction& function, uint64_t block) {
   return function.directory + block / kGroup * kGroupBytes;
 }
 
 // First bit of a block, within [0, bit_count] whatever the directory holds.
-inline uint64_t block_start(const StaticFunction& function, uint64_t block) {
+static inline uint64_t block_start(const StaticFunction& function, uint64_t block) {
   const uint8_t* group = directory_group(function, block);
   uint64_t base;
   uint16_t offset;
@@ -203,7 +203,7 @@ class ColumnReader {
 };
 
 // Bits beyond a value's own length are arbitrary.
-inline FunctionString read_string(const StaticFunction& function, uint64_t hash, uint64_t start) {
+static inline FunctionString read_string(const StaticFunction& function, uint64_t hash, uint64_t start) {
   ColumnReader reader(function, hash, start);
   const uint64_t fingerprint = reader.read(function.fingerprint_bits);
   return {fingerprint, reader.read(function.columns())};

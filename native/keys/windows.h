@@ -22,16 +22,16 @@ constexpr uint32_t kMostSpread = 16;
 constexpr uint32_t kMostBucketBits = 24;
 constexpr uint32_t kStartBits = 48;  // of a directory's entry: the byte at which a bucket starts; then its seed
 
-inline uint64_t high_product(uint64_t a, uint64_t b) {
+static inline uint64_t high_product(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(static_cast<Wide>(a) * b >> 64);
 }
 
-inline uint64_t bucket_of(uint64_t hash, uint32_t bucket_bits) {
+static inline uint64_t bucket_of(uint64_t hash, uint32_t bucket_bits) {
   return bucket_bits ? hash >> (64 - bucket_bits) : 0;
 }
 
 // How many places the first window can be at in a bucket of so many bits; 0 if there is no room.
-inline uint64_t starts_of(uint64_t bits, uint32_t spread, uint32_t longest) {
+static inline uint64_t starts_of(uint64_t bits, uint32_t spread, uint32_t longest) {
   const uint64_t taken = (uint64_t{kPlaces} << spread) + longest;
   return bits > taken ? bits - taken : 0;
 }
@@ -46,7 +46,7 @@ struct Places {
 };
 
 // As bits of the bucket, which has so many `starts`.
-inline Places places_of(uint64_t hash, uint32_t bucket_bits, uint64_t starts, uint64_t seed) {
+static inline Places places_of(uint64_t hash, uint32_t bucket_bits, uint64_t starts, uint64_t seed) {
   return {high_product(hash << bucket_bits, starts),
           mix_hash(hash + (seed + 1) * 0x9e3779b97f4a7c15ULL)};
 }
@@ -58,7 +58,7 @@ struct FunctionPlaces {
   bool found;
 };
 
-inline FunctionPlaces places_in(const StaticFunction& function, uint64_t hash) {
+static inline FunctionPlaces places_in(const StaticFunction& function, uint64_t hash) {
   constexpr uint64_t kStarts = (uint64_t{1} << kStartBits) - 1;
   const uint8_t* at = function.directory + bucket_of(hash, function.bucket_bits) * 8;
   uint64_t entry, next;
@@ -73,14 +73,14 @@ inline FunctionPlaces places_in(const StaticFunction& function, uint64_t hash) {
 }
 
 // 64 bits from a place on, the first one highest; it must not be behind the last byte before the padding.
-inline uint64_t load_run(const uint8_t* bits, uint64_t bit) {
+static inline uint64_t load_run(const uint8_t* bits, uint64_t bit) {
   uint64_t word;
   std::memcpy(&word, bits + bit / 8, sizeof word);
   return __builtin_bswap64(word) << bit % 8 | bits[bit / 8 + 8] >> (8 - bit % 8);
 }
 
 // The sum of the runs from bit `first` of a string on.
-inline uint64_t read_runs(const StaticFunction& function, const Places& places, uint32_t first) {
+static inline uint64_t read_runs(const StaticFunction& function, const Places& places, uint32_t first) {
   uint64_t sum = 0;
   for (uint32_t j = 0; j < kPlaces; ++j)
     sum ^= load_run(function.bits, places.at(j, function.spread) + first);
@@ -90,7 +90,7 @@ inline uint64_t read_runs(const StaticFunction& function, const Places& places, 
 // Calls take(i, word, places) for each hash: the first 64 bits of its string, the first one highest, and where
 // they are. Bits behind the string are arbitrary.
 template <typename Take>
-void read_windows(const StaticFunction& function, const uint64_t* hashes, size_t count, const Take& take) {
+static inline void read_windows(const StaticFunction& function, const uint64_t* hashes, size_t count, const Take& take) {
   constexpr size_t kAhead = 64;
   FunctionPlaces found[kAhead];
   for (size_t first = 0; first < count; first += kAhead) {

@@ -73,7 +73,7 @@ class KeyedRows:
 
         Args:
             bags: of the keys; the ids in them are not looked at.
-            isa: ``scalar``, ``avx512``, or what suits the processor best.
+            isa: ``scalar``, ``avx2``, ``avx512``, or what suits the processor best.
 
         Returns:
             None if offsets do not ascend from 0 to at most m.

@@ -1,0 +1,190 @@
+// Coordinates of keys: the strings of a static function, taken apart by prefix codes; compiled once for
+// each instruction set.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+#include "keys/keyed_table.h"
+#include "keys/read_symbols.h"
+
+namespace {
+
+using namespace saec;
+
+constexpr uint64_t kScrambleStep = 0x9e3779b97f4a7c15ULL;
+
+// The finaliser of SplitMix64.
+inline uint64_t scramble(uint64_t x) {
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
+  return x ^ x >> 31;
+}
+
+// The bits of keys' strings as their writer meant them, the first one highest. words: OUT.
+inline void read_words(const KeyedSource& source, const uint64_t* hashes, size_t count, uint64_t* words) {
+  look_up_words(source.function, source.read, hashes, count, [=](size_t i, uint64_t word) { words[i] = word; });
+  for (size_t i = 0; i < count; ++i) words[i] ^= scramble(hashes[i] ^ kScrambleStep);
+}
+
+// Where the coordinates of keys go: each has a row of `stride` numbers.
+struct Coordinates {
+  float* numbers;
+  size_t stride;
+
+  // The coordinates of symbols, on `axes` axes from `axis` on. rows: of keys.
+  void put(const uint32_t* rows, const uint32_t* symbols, size_t count, const float* values, uint32_t axis,
+           uint32_t axes) const {
+    switch (axes) {  // copies of a size that the compiler knows take a few instructions
+      case 0: return;
+      case 1: return put_some<1>(rows, symbols, count, values, axis);
+      case 2: return put_some<2>(rows, symbols, count, values, axis);
+      case 3: return put_some<3>(rows, symbols, count, values, axis);
+      case 4: return put_some<4>(rows, symbols, count, values, axis);
+      case 5: return put_some<5>(rows, symbols, count, values, axis);
+      case 6: return put_some<6>(rows, symbols, count, values, axis);
+      case 7: return put_some<7>(rows, symbols, count, values, axis);
+      case 8: return put_some<8>(rows, symbols, count, values, axis);
+      case 9: return put_some<9>(rows, symbols, count, values, axis);
+      case 16: return put_some<16>(rows, symbols, count, values, axis);
+      default:
+        for (size_t i = 0; i < count; ++i)
+          std::memcpy(numbers + rows[i] * stride + axis, values + size_t{symbols[i]} * axes, axes * sizeof(float));
+    }
+  }
+
+ private:
+  template <uint32_t kAxes>
+  void put_some(const uint32_t* rows, const uint32_t* symbols, size_t count, const float* values,
+                uint32_t axis) const {
+    float* const first = numbers + axis;
+    for (size_t i = 0; i < count; ++i)
+      std::memcpy(first + rows[i] * stride, values + size_t{symbols[i]} * kAxes, kAxes * sizeof(float));
+  }
+};
+
+// Reads the strings of a batch of keys, class by class: keys of one class have the same parts in the same
+// strings, so no branch depends on a key.
+class KeyedReader {
+ public:
+  static constexpr size_t kMostKeys = 1024;  // of a batch
+
+  explicit KeyedReader(const KeyedSource& source)
+      : source_(source),
+        table_(source.table),
+        unknown_(static_cast<uint32_t>(table_.classes.size())),
+        next_(std::make_unique<uint32_t[]>(unknown_ + 2)),
+        runs_(std::make_unique<Run[]>(unknown_)) {}
+
+  // classes: OUT of each key, -1 if it is unknown. count: at most kMostKeys.
+  void classes(const uint64_t* hashes, size_t count, int32_t* classes) {
+    if (unknown_ == 0) {
+      std::fill_n(classes, count, -1);
+      return;
+    }
+    read_roots(hashes, count);
+    for (size_t i = 0; i < count; ++i) classes[i] = owns_[i] == unknown_ ? -1 : static_cast<int32_t>(owns_[i]);
+  }
+
+  // Puts the coordinates of known keys; others are left as they are. rows: of keys in `to`. count: at most
+  // kMostKeys.
+  void read(const uint64_t* hashes, size_t count, const uint32_t* rows, const Coordinates& to) {
+    if (unknown_ == 0) return;
+    read_roots(hashes, count);
+    sort_by_class(hashes, count, rows);
+    for (const Run* run = runs_.get(); run < last_run_; ++run)
+      to.put(rows_ + run->first, symbols_ + run->first, run->count(), table_.values.data() + run->own->first_value, 0,
+             run->own->axes);
+    read_parts(0, to);
+    for (uint32_t string = 1; read_strings(string); ++string) read_parts(string, to);
+  }
+
+ private:
+  // Keys of one class, and their next part.
+  struct Run {
+    const KeyedClass* own;
+    uint32_t first, last, part;
+
+    size_t count() const { return last - first; }
+    const KeyedPart* next(uint32_t string) const {
+      return part < own->parts.size() && own->parts[part].string == string ? &own->parts[part] : nullptr;
+    }
+  };
+
+  // Fills in roots_, owns_ and read_words_, in the order of the keys.
+  void read_roots(const uint64_t* hashes, size_t count) {
+    std::fill_n(next_.get(), unknown_ + 2, 0u);
+    read_words(source_, hashes, count, read_words_);
+    std::copy_n(read_words_, count, words_);
+    read_symbols(table_.root, read_words_, count, roots_);
+    const uint64_t last = table_.root.groups().last;
+    const uint16_t* class_of_root = table_.class_of_root.data();
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t own = class_of_root[roots_[i]], beyond = 0u - (words_[i] > last);  // no branch to predict
+      owns_[i] = own + ((unknown_ - own) & beyond);
+      ++next_[owns_[i] + 1];
+    }
+  }
+
+  // Fills in the runs, and words_, symbols_, rows_ and hashes_ of all keys, run after run; unknown keys are
+  // behind the last run.
+  void sort_by_class(const uint64_t* hashes, size_t count, const uint32_t* rows) {
+    last_run_ = runs_.get();
+    for (uint32_t own = 0; own < unknown_; ++own) {
+      next_[own + 1] += next_[own];
+      if (next_[own] < next_[own + 1]) *last_run_++ = {&table_.classes[own], next_[own], next_[own + 1], 0};
+    }
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t at = next_[owns_[i]]++;
+      words_[at] = read_words_[i];
+      symbols_[at] = roots_[i];
+      rows_[at] = rows[i];
+      hashes_[at] = hashes[i];
+    }
+    for (const Run* run = runs_.get(); run < last_run_; ++run)
+      for (uint32_t at = run->first; at < run->last; ++at) symbols_[at] -= run->own->first_root;
+  }
+
+  void read_parts(uint32_t string, const Coordinates& to) {
+    for (Run* run = runs_.get(); run < last_run_; ++run)
+      for (; const KeyedPart* part = run->next(string); ++run->part) {
+        // Only an unknown key, taken for a stored one, reads what belongs to no symbol.
+        read_symbols(part->code, words_ + run->first, run->count(), symbols_);
+        to.put(rows_ + run->first, symbols_, run->count(), table_.values.data() + part->first_value, part->first_axis,
+               part->axes);
+      }
+  }
+
+  // The next string of all keys that have one; false if none has.
+  bool read_strings(uint32_t string) {
+    size_t count = 0;
+    for (const Run* run = runs_.get(); run < last_run_; ++run) {
+      if (!run->next(string)) continue;
+      for (uint32_t at = run->first; at < run->last; ++at)
+        asked_[count++] = scramble(hashes_[at] + string * kScrambleStep);
+    }
+    if (count == 0) return false;
+    read_words(source_, asked_, count, read_words_);
+    const uint64_t* read = read_words_;
+    for (const Run* run = runs_.get(); run < last_run_; ++run) {
+      if (!run->next(string)) continue;
+      std::copy_n(read, run->count(), words_ + run->first);
+      read += run->count();
+    }
+    return true;
+  }
+
+  const KeyedSource source_;
+  const KeyedTable& table_;
+  const uint32_t unknown_;  // number of classes, which stands for the class of unknown keys
+  const std::unique_ptr<uint32_t[]> next_;
+  const std::unique_ptr<Run[]> runs_;
+  Run* last_run_ = nullptr;  // behind it
+  uint32_t roots_[kMostKeys], owns_[kMostKeys], rows_[kMostKeys], symbols_[kMostKeys];
+  uint64_t words_[kMostKeys], hashes_[kMostKeys], asked_[kMostKeys], read_words_[kMostKeys];
+};
+
+}  // namespace

@@ -1,0 +1,6 @@
+// Portable: whatever the compiler makes of the loops.
+#include "keys/keyed_bags.h"
+
+namespace saec {
+const KeyedKernels kScalarKeyed = {read_classes, read_rows, pool_bags};
+}  // namespace saec

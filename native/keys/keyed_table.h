@@ -1,0 +1,74 @@
+// Tables of rows that are asked by the hashes of keys, and what reads them. docs/format.md describes all of
+// it, as codec "keyed".
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "keys/codewords.h"
+#include "keys/read_strings.h"
+
+namespace saec {
+
+// A part after the first of its class.
+struct KeyedPart {
+  Codewords code;
+  size_t first_value;
+  uint32_t axes, first_axis, string;
+};
+
+struct KeyedClass {
+  uint32_t first_root, axes;  // of its first part
+  size_t first_value;
+  std::vector<KeyedPart> parts;
+};
+
+struct KeyedTable {
+  size_t dim = 0;
+  std::vector<float> axes;  // (rank + 1) * dim, the default row last
+  std::vector<float> values;
+  Codewords root;
+  std::vector<uint16_t> class_of_root;
+  std::vector<KeyedClass> classes;
+
+  size_t rank() const { return axes.size() / dim - 1; }
+  const float* default_row() const { return axes.data() + axes.size() - dim; }
+};
+
+struct KeyedRequest {
+  const uint64_t* hashes;
+  size_t keys;
+  const int64_t* offsets;  // of bags, ascending from 0 to at most `keys`
+  size_t bags;
+  const float* weights;  // of keys, or null
+  bool mean;
+  float* rows;  // OUT (bags, dim)
+
+  size_t start(size_t bag) const { return bag < bags ? static_cast<size_t>(offsets[bag]) : keys; }
+};
+
+// A table, and what reads the strings of its function.
+struct KeyedSource {
+  const KeyedTable& table;
+  const StaticFunction& function;
+  StringReaders read;
+};
+
+// By one instruction set; all give the same numbers.
+struct KeyedKernels {
+  // classes: OUT of each key, -1 if it is unknown.
+  void (*classes)(const KeyedSource& source, const uint64_t* hashes, size_t count, int32_t* classes);
+  // rows: OUT (count, dim).
+  void (*rows)(const KeyedSource& source, const uint64_t* hashes, size_t count, float* rows);
+  // Bags [first, last).
+  void (*pool)(const KeyedSource& source, const KeyedRequest& request, size_t first, size_t last);
+};
+
+extern const KeyedKernels kScalarKeyed;
+extern const KeyedKernels kAvx2Keyed, kAvx512Keyed;  // null pointers where not compiled for this processor
+
+// For StringReaders of the same name, which must have been found.
+const KeyedKernels& choose_keyed(const char* name);
+
+}  // namespace saec

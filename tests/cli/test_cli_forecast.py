@@ -55,6 +55,19 @@ def test_forecast_writes_the_curve(fields: list[saec.Field], run: Run) -> None:
     assert run("forecast", *MODEL, *METRICS, "--svg", "f.svg", "--quiet") == (0, "", "")
 
 
+def test_forecast_of_tables_with_keys(fields: list[saec.Field], run: Run) -> None:
+    user, item = fields
+    keys = 7 * np.arange(len(user.weights)) - 3
+    np.save("keys.npy", keys)
+    words = ("forecast", *MODEL, *METRICS, "--keys", "user=keys.npy", "--json", "f.json")
+    assert run(*words)[0] == 0
+    keyed = saec.Field("user", user.weights, user.frequencies, keys=keys)
+    metrics = saec.load_metrics("metrics.safetensors")
+    points = json.loads(Path("f.json").read_text())["points"]
+    assert points == list(saec.forecast([keyed, item], metrics, progress=False).rows())
+    assert points != list(saec.forecast(fields, metrics, progress=False).rows())
+
+
 NEAR = 1e-4  # nats
 
 

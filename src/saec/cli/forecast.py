@@ -31,6 +31,7 @@ from saec.cli.common import (
     write_json,
     write_text,
 )
+from saec.cli.keys import KeyColumns, KeyFiles, key_places
 from saec.errors import require
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def forecast(
     frequencies: Frequencies = None,
     log: Logs = None,
     column: Columns = None,
+    key: KeyColumns = None,
+    keys: KeyFiles = None,
     order: Order = None,
     only: Only = None,
     table: Tables = None,
@@ -70,7 +73,13 @@ def forecast(
         require("matplotlib", "report")  # not after the work
     counts = counted(frequencies, log, column)
     fields, known = read_fields(
-        checkpoint, counts, metrics, only or [], names=named(table), progress=not quiet
+        checkpoint,
+        counts,
+        metrics,
+        only or [],
+        names=named(table),
+        keys=key_places(key, keys),
+        progress=not quiet,
     )
     assert known is not None
     codec = saec.Axes(order=cast("Any", order or "keep"))

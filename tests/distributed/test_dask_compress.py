@@ -65,6 +65,24 @@ def test_the_artifact_is_the_same(
         np.testing.assert_array_equal(*orders)
 
 
+@pytest.mark.parametrize("codec", [saec.Axes(), saec.Clusters()], ids=["axes", "clusters"])
+def test_keyed_artifacts_are_the_same(
+    fields: list[saec.Field], client: Client, tmp_path: Path, codec: Codec
+) -> None:
+    user, item = fields
+    keys = np.arange(ROWS) * 1_000_003
+    names = [f"item-{row}" for row in range(300)]
+    fields = [
+        saec.Field("user", user.weights, user.frequencies, keys=keys),
+        saec.Field("item", item.weights, item.frequencies, keys=names),
+    ]
+    for name, executor in (("one", None), ("many", distributed.DaskExecutor(client))):
+        result = saec.compress(fields, saec.Ratio(10), codec, progress=False, executor=executor)
+        result.save(tmp_path / name)
+        assert result["user"].contains(keys).mean() > 0.1
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
+
+
 @pytest.mark.skipif(KILLS == 1, reason="a worker dies in the next test, too; make test-kills")
 def test_a_worker_may_die_while_it_compresses(
     fields: list[saec.Field], client: Client, rng: np.random.Generator

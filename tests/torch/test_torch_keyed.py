@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import saec
-from saec.errors import KeysError, ModuleError
+from saec.errors import IdError, KeysError, ModuleError
+from saec.format.bags import Mode
 from saec.format.keyed_field import KeyedField
 from saec.torch import KeyedEmbedding, KeyedEmbeddingBag
 from saec.torch.lookup.keyed_plain import PlainKeys, hashed_integers
@@ -80,7 +81,25 @@ def test_bags_are_those_of_the_field(field: KeyedField, asked: Tensor, mode: str
     matrix = functional.embedding_bag(
         torch.arange(800).reshape(40, 20), KeyedEmbedding(field)(flat), mode=mode
     )
-    assert torch.equal(module(asked), matrix)
+    torch.testing.assert_close(module(asked), matrix)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_bags_are_pooled_natively(
+    field: KeyedField, asked: Tensor, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No single rows are made, and the sums are those of the field to the last bit."""
+    module, flat = KeyedEmbeddingBag(field, mode), asked.reshape(-1)
+    monkeypatch.delattr(KeyedField, "rows_of_hashes")
+    offsets = torch.tensor([0, 3, 3, 40, 799])
+    pooled = field.pool(flat.numpy(), offsets.numpy(), mode=mode)
+    assert np.array_equal(module(flat, offsets).numpy(), pooled)
+    if mode == "sum":
+        weights = torch.linspace(-1, 1, 800)
+        pooled = field.pool(flat.numpy(), offsets.numpy(), weights.numpy())
+        assert np.array_equal(module(flat, offsets, weights).numpy(), pooled)
+    with pytest.raises(IdError, match="offset"):
+        module(flat, torch.tensor([0, 900]))
 
 
 def test_gradients_reach_the_weights_of_samples(field: KeyedField, asked: Tensor) -> None:

@@ -14,7 +14,7 @@ from saec.errors import ArtifactError, KeysError
 from saec.format.bags import Bags, Mode, bags_of
 from saec.format.compressed_field import CompressedField
 from saec.format.key_strings import KeyStrings
-from saec.format.keyed_layout import KeyedLayout
+from saec.format.keyed_layout import KeyedLayout, keyed_details
 from saec.format.keyed_rows import KeyedRows
 from saec.format.native_lookup import LookupTable, RowRun, offsets_error, run_table
 from saec.keys.hashing import hash_keys
@@ -22,7 +22,7 @@ from saec.keys.kinds import KeyKind, check_kind
 from saec.keys.static_function import StaticFunction
 from saec.tables.field_keys import KEY_BYTES
 
-__all__ = ["KeyKind", "KeyedField", "keyed_details"]
+__all__ = ["KeyKind", "KeyedField"]
 
 _AXES_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 # Roles in a file of the function's tensors.
@@ -212,10 +212,7 @@ class KeyedField(CompressedField):
             return super().asked_bags(ids, offsets, per_sample_weights, mode, threads)
         flat = ids.reshape(-1) if isinstance(ids, np.ndarray) else ids
         hashes = self.hashes_of(flat)
-        bags = bags_of(hashes.view(np.int64), offsets, per_sample_weights, mode, self.place)
-        rows = self._rows.pooled(hashes, bags, threads)
-        if rows is None:
-            raise offsets_error(self.place, len(hashes))
+        rows = self.bags_of_hashes(hashes, offsets, per_sample_weights, mode, threads)
         return self._table_of(rows), Bags(np.arange(len(rows)))
 
     def decode(self) -> NDArray[np.float32]:
@@ -232,6 +229,25 @@ class KeyedField(CompressedField):
     def rows_of_hashes(self, hashes: NDArray[np.uint64], threads: int = 0) -> NDArray[np.float32]:
         """The rows (m, dim) of keys with these hashes (m,); ``threads`` as in :meth:`lookup`."""
         return self._rows.rows(hashes, threads)
+
+    def bags_of_hashes(
+        self,
+        hashes: NDArray[np.uint64],
+        offsets: ArrayLike,
+        per_sample_weights: ArrayLike | None,
+        mode: Mode,
+        threads: int = 0,
+    ) -> NDArray[np.float32]:
+        """Sums or means (bags, dim) of rows of keys with these hashes (m,); see :meth:`pool`.
+
+        Raises:
+            IdError: an offset is out of range.
+        """
+        bags = bags_of(hashes.view(np.int64), offsets, per_sample_weights, mode, self.place)
+        rows = self._rows.pooled(hashes, bags, threads)
+        if rows is None:
+            raise offsets_error(self.place, len(hashes))
+        return rows
 
     @cached_property
     def _rows(self) -> KeyedRows:
@@ -279,9 +295,3 @@ class KeyedField(CompressedField):
             KeyKind(kind),
             seed,
         )
-
-
-def keyed_details(kind: KeyKind, seed: int, function: StaticFunction, layout: KeyedLayout) -> bytes:
-    """The details of a field's record; see :attr:`KeyedField.details`."""
-    numbers = (seed, *function.description)
-    return bytes([kind, *b"".join(map(artifact.number_bytes, numbers)), *layout.packed()])

@@ -19,6 +19,8 @@ from saec.artifact import ByteReader, number_bytes
 from saec.bits.codewords import MOST_LENGTH, Codewords
 from saec.errors import ArtifactError
 from saec.format.tier_layout import MOST_AXES
+from saec.keys.kinds import KeyKind
+from saec.keys.static_function import StaticFunction
 
 __all__ = [
     "LONG_STRINGS",
@@ -29,6 +31,7 @@ __all__ = [
     "KeyedLayout",
     "SymbolPart",
     "grid_values",
+    "keyed_details",
     "strings_of",
 ]
 
@@ -242,3 +245,9 @@ def _checked_count(count: int, what: str, most: int) -> int:
     if count > most:
         raise ArtifactError(f"{count} {what}; at most {most} are read")
     return count
+
+
+def keyed_details(kind: KeyKind, seed: int, function: StaticFunction, layout: KeyedLayout) -> bytes:
+    """The details of a field's record; see :attr:`KeyedField.details`."""
+    numbers = (seed, *function.description)
+    return bytes([kind, *b"".join(map(number_bytes, numbers)), *layout.packed()])

@@ -13,8 +13,8 @@ from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.keyed_class import ClassCoder
 from saec.codecs.axes.principal_axes import Frame
 from saec.format.key_strings import KeyStrings
-from saec.format.keyed_field import KeyedField, keyed_details
-from saec.format.keyed_layout import KeyedLayout
+from saec.format.keyed_field import KeyedField
+from saec.format.keyed_layout import KeyedLayout, keyed_details
 from saec.keys.building import blocks_for, build_function
 from saec.keys.static_function import StaticFunction
 from saec.keys.windows import window_shape

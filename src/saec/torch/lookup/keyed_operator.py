@@ -1,28 +1,31 @@
-"""Rows of keys as one operator, which ``torch.compile`` and ``torch.export`` treat as a unit.
+"""Rows and bags of keys as operators, which ``torch.compile`` and ``torch.export`` treat as units.
 
-On a CPU it runs the native core, elsewhere plain tensor operations. It has no gradients, because
-tables with keys have no trainable parameters.
+On a CPU they run the native core, elsewhere plain tensor operations. They have no gradients,
+because tables with keys have no trainable parameters.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import ml_dtypes
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from saec.artifact import Entry
 from saec.errors import ModuleError
+from saec.format.bags import Mode
 from saec.format.keyed_field import KeyedField
 from saec.keys.kinds import KeyKind
 from saec.torch.lookup.keyed_plain import PlainKeys
+from saec.torch.lookup.reader import pool_rows
 
-__all__ = ["keyed_rows", "keyed_tensors", "table_text"]
+__all__ = ["keyed_bags", "keyed_rows", "keyed_tensors", "table_text"]
 
 
 def table_text(field: KeyedField) -> str:
@@ -132,28 +135,90 @@ def _keyed_rows(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: b
     made = _made(table, tensors)
     if made.plain is not None:
         return made.plain.rows(keys)
-    field, given = made.field, keys.detach().numpy()
+    return torch.from_numpy(made.field.rows_of_hashes(_hashes(made.field, keys, unsigned)))
+
+
+def _hashes(field: KeyedField, keys: Tensor, unsigned: bool) -> NDArray[np.uint64]:
+    given = keys.detach().numpy()
     if unsigned:
         given = given.view(np.uint64)
     text = field.key_kind == KeyKind.TEXT
     hashes = given.view(np.uint64) if text else field.hashes_of(given)
-    return torch.from_numpy(field.rows_of_hashes(np.ascontiguousarray(hashes)))
+    return np.ascontiguousarray(hashes)
 
 
 _LIBRARY.impl("keyed_rows", _keyed_rows, "CompositeExplicitAutograd")
+_LIBRARY.define(
+    "keyed_bags(Tensor keys, Tensor offsets, Tensor? weights, Tensor[] tensors, str table, "
+    "bool unsigned, str mode) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order),
+)
+
+
+def _keyed_bags(
+    keys: Tensor,
+    offsets: Tensor,
+    weights: Tensor | None,
+    tensors: Sequence[Tensor],
+    table: str,
+    unsigned: bool,
+    mode: str,
+) -> Tensor:
+    """Sums or means (bags, dim) float32 of rows of keys.
+
+    Args:
+        keys, tensors, table, unsigned: as of :func:`keyed_rows`.
+        offsets: (bags,) int64, the first key of each bag.
+        weights: (m,) float32 of keys in sums, or None.
+        mode: sum or mean.
+
+    Raises:
+        IdError: on a CPU, offsets do not ascend from 0 to at most m.
+        KeysError, ArtifactError: as :func:`keyed_rows`.
+    """
+    made = _made(table, tensors)
+    if made.plain is not None:
+        rows = made.plain.rows(keys)
+        return pool_rows(rows, keys, offsets, weights, mode, None)
+    factors = None if weights is None else weights.detach().numpy()
+    hashes = _hashes(made.field, keys, unsigned)
+    pooled = made.field.bags_of_hashes(hashes, offsets.numpy(), factors, cast("Mode", mode))
+    return torch.from_numpy(pooled)
+
+
+_LIBRARY.impl("keyed_bags", _keyed_bags, "CompositeExplicitAutograd")
 
 
 def _shape(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: bool) -> Tensor:
+    return _rows_of(keys, tensors, table)
+
+
+def _bags_shape(
+    keys: Tensor,
+    offsets: Tensor,
+    weights: Tensor | None,
+    tensors: Sequence[Tensor],
+    table: str,
+    unsigned: bool,
+    mode: str,
+) -> Tensor:
+    return _rows_of(offsets, tensors, table)
+
+
+def _rows_of(places: Tensor, tensors: Sequence[Tensor], table: str) -> Tensor:
+    """A row without content for each place."""
     if torch.onnx.is_in_onnx_export():
         raise ModuleError(
             "ONNX has no operator for tables that are asked by keys: look their rows up outside of "
             "the model, and make them its inputs"
         )
     _, _, dim, *_ = json.loads(table)
-    return tensors[0].new_empty((keys.shape[0], dim), dtype=torch.float32)
+    return tensors[0].new_empty((places.shape[0], dim), dtype=torch.float32)
 
 
 _torch_library.register_fake("saec::keyed_rows", _shape, lib=_LIBRARY)
+_torch_library.register_fake("saec::keyed_bags", _bags_shape, lib=_LIBRARY)
 
-# The operator as a Python function.
+# The operators as Python functions.
 keyed_rows = torch.ops.saec.keyed_rows.default
+keyed_bags = torch.ops.saec.keyed_bags.default

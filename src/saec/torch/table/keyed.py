@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saec.errors import KeysError, ModuleError
 from saec.format.keyed_field import KeyedField
-from saec.torch.lookup.keyed_operator import keyed_rows, keyed_tensors, table_text
+from saec.torch.lookup.keyed_operator import keyed_bags, keyed_rows, keyed_tensors, table_text
 from saec.torch.lookup.reader import pool_rows
 from saec.torch.table.base import CompressedTable
 
@@ -75,10 +75,8 @@ class KeyedTable(CompressedTable):
         Raises:
             KeysError: on a CPU, a key is outside of the field's kind.
         """
-        unsigned = ids.dtype == torch.uint64
-        keys = ids.view(torch.int64) if unsigned else ids.long()
-        tensors = [self._buffers[role] for role in self._roles]
-        rows: Tensor = keyed_rows(keys.contiguous(), tensors, self._text, unsigned)
+        keys, unsigned = _as_int64(ids)
+        rows: Tensor = keyed_rows(keys, self._tensors, self._text, unsigned)
         rows = rows.to(self.dtype)
         for pad, row in zip(self.pads, () if self.pad_rows is None else self.pad_rows, strict=True):
             rows = torch.where((keys == pad)[:, None], row, rows)
@@ -93,9 +91,26 @@ class KeyedTable(CompressedTable):
         padding_idx: int | None,
     ) -> Tensor:
         """See :class:`CompressedTable`."""
+        keys, unsigned = _as_int64(ids)
+        if self._sums_suffice(per_sample_weights, mode, padding_idx):
+            tensors = self._tensors
+            bags: Tensor = keyed_bags(
+                keys, offsets, per_sample_weights, tensors, self._text, unsigned, mode
+            )
+            return bags
         rows = self.rows(ids, padding_idx)
-        keys = ids.view(torch.int64) if ids.dtype == torch.uint64 else ids
         return pool_rows(rows, keys, offsets, per_sample_weights, mode, padding_idx)
+
+    def _sums_suffice(self, weights: Tensor | None, mode: str, padding_idx: int | None) -> bool:
+        """Whether no single row is needed: for a maximum, in place of a padding row, to be rounded,
+        or for gradients of weights."""
+        plain = padding_idx is None and not self.pads and mode != "max"
+        single = self.dtype == torch.float32
+        return plain and single and (weights is None or _no_gradient(weights))
+
+    @property
+    def _tensors(self) -> list[Tensor]:
+        return [self.get_buffer(role) for role in self._roles]
 
     def decode(self) -> NoReturn:
         """Not possible: the keys are not stored.
@@ -116,3 +131,13 @@ class KeyedTable(CompressedTable):
 
     def _check(self, ids: Tensor) -> None:
         self._check_given(ids, "keys", _KEY_DTYPES, "int64 or uint64", KeysError)
+
+
+def _as_int64(ids: Tensor) -> tuple[Tensor, bool]:
+    """Keys as int64 in one piece, and whether these are the bits of uint64."""
+    unsigned = ids.dtype == torch.uint64
+    return (ids.view(torch.int64) if unsigned else ids.long()).contiguous(), unsigned
+
+
+def _no_gradient(weights: Tensor) -> bool:
+    return weights.dtype == torch.float32 and not weights.requires_grad

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -48,9 +49,10 @@ class BucketRun {
   void solve(int threads, uint64_t* sizes, uint16_t* seeds) {
     if (outcome != Outcome::kSolved) return;
     for_ranges(range_.count, 1, threads, [&](size_t bucket, size_t) {
-      BucketSolver solver(keys_);
-      const Outcome found = solve_one(solver, bucket, seeds[bucket]);
+      std::unique_ptr<BucketSolver> solver = idle_solver();
+      const Outcome found = solve_one(*solver, bucket, seeds[bucket]);
       sizes[bucket] = parts_[bucket].size();
+      give_back(std::move(solver));
       if (found != Outcome::kSolved) note(bucket, found);
     });
   }
@@ -65,6 +67,20 @@ class BucketRun {
 
   uint64_t bucket_number(size_t key) const {
     return bucket_of(keys_.hashes[key], range_.bucket_bits) - range_.first;
+  }
+
+  // Solvers keep their memory from bucket to bucket.
+  std::unique_ptr<BucketSolver> idle_solver() {
+    const std::lock_guard lock(mutex_);
+    if (idle_.empty()) return std::make_unique<BucketSolver>(keys_);
+    std::unique_ptr<BucketSolver> solver = std::move(idle_.back());
+    idle_.pop_back();
+    return solver;
+  }
+
+  void give_back(std::unique_ptr<BucketSolver> solver) {
+    const std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(solver));
   }
 
   Outcome solve_one(BucketSolver& solver, size_t bucket, uint16_t& seed) {
@@ -111,6 +127,7 @@ class BucketRun {
   std::vector<size_t> starts_;
   std::vector<Member> members_;  // bucket after bucket
   std::vector<std::vector<uint8_t>> parts_;
+  std::vector<std::unique_ptr<BucketSolver>> idle_;
   std::mutex mutex_;
 };
 

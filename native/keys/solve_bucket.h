@@ -37,7 +37,7 @@ class BucketSolver {
   // shape.bits / 8 bytes.
   bool solve(const uint32_t* members, size_t count, const BucketShape& shape, uint8_t* out) {
     place_keys(members, count, shape);
-    if (!count_equations(shape.bits)) return false;
+    count_equations(shape.bits);
     if (!peel()) return false;
     bits_.assign(shape.bits, 0);
     slots_.assign(shape.bits, 0);
@@ -53,11 +53,16 @@ class BucketSolver {
   static constexpr size_t kMostUnknowns = 1 << 12;  // of one system, and words of what bits are in terms of them
   static constexpr size_t kMostWordsOfRows = size_t{1} << 24;
 
+  // What peeling reads of a key, in half a line of the cache.
   struct Key {
-    Places places;
-    uint64_t string[2];
-    uint32_t length;
+    uint64_t offsets;
+    std::array<uint64_t, 2> gone;  // bits of its string whose equations are removed
+    uint32_t start, length;
   };
+  // Of a bit, in one number so that both change at once: how many equations it stands in, and in the lower
+  // half the exclusive or of their numbers.
+  using Standing = uint64_t;
+  static constexpr Standing kOne = Standing{1} << 32;
   struct Event {
     uint32_t equation, bit;  // bit: the one that fulfils it, or kAside
   };
@@ -75,13 +80,12 @@ class BucketSolver {
     const uint64_t starts = starts_of(shape.bits, shape.spread, keys_.fingerprint_bits + keys_.value_bits);
     spread_ = shape.spread;
     placed_.resize(count);
+    strings_.resize(count);
     for (size_t i = 0; i < count; ++i) {
       const uint32_t number = members[i];
-      const uint64_t hash = keys_.hashes[number];
-      Key& key = placed_[i];
-      key.places = places_of(hash, shape.bucket_bits, starts, shape.seed);
-      keys_.string_of(number, key.string);
-      key.length = keys_.columns_of(number);
+      const Places places = places_of(keys_.hashes[number], shape.bucket_bits, starts, shape.seed);
+      placed_[i] = {places.offsets, {0, 0}, static_cast<uint32_t>(places.start), keys_.columns_of(number)};
+      keys_.string_of(number, strings_[i].data());
     }
   }
 
@@ -90,78 +94,76 @@ class BucketSolver {
     const Key& key = placed_[equation >> kBitShift];
     const uint32_t within = equation & ((1u << kBitShift) - 1);
     for (uint32_t j = 0; j < kPlaces; ++j)
-      use(static_cast<uint32_t>(key.places.at(j, spread_) + within));
+      use(place_of(key, j) + within);
   }
 
-  // Of each bit how many equations it stands in, and the exclusive or of their numbers.
-  bool count_equations(uint64_t bits) {
-    counts_.assign(bits, 0);
-    sums_.assign(bits, 0);
+  uint32_t place_of(const Key& key, uint32_t j) const {
+    return static_cast<uint32_t>(Places{key.start, key.offsets}.at(j, spread_));
+  }
+
+  void count_equations(uint64_t bits) {
+    standing_.assign(bits, 0);
     left_ = 0;
     for (size_t i = 0; i < placed_.size(); ++i) {
       const Key& key = placed_[i];
       left_ += key.length;
       const auto first = static_cast<uint32_t>(i) << kBitShift;
       for (uint32_t j = 0; j < kPlaces; ++j) {
-        const uint64_t at = key.places.at(j, spread_);
-        uint8_t* counts = counts_.data() + at;
-        uint32_t* sums = sums_.data() + at;
-        for (uint32_t bit = 0; bit < key.length; ++bit) {
-          if (++counts[bit] == 0) return false;
-          sums[bit] ^= first | bit;
-        }
+        Standing* own = standing_.data() + place_of(key, j);
+        for (uint32_t bit = 0; bit < key.length; ++bit) own[bit] = (own[bit] + kOne) ^ (first | bit);
       }
     }
-    return true;
   }
 
   // False if too many equations had to be set aside: hashes are not evenly distributed then.
   bool peel() {
     const size_t most_aside = 512 + left_ / 8;
     size_t aside = 0;
-    events_.clear();
-    free_.clear();
-    ready_.clear();
-    gone_.assign(placed_.size(), {0, 0});
-    for (size_t bit = counts_.size(); bit-- > 0;)
-      if (counts_[bit] == 1) ready_.push_back(static_cast<uint32_t>(bit));
+    const size_t bits = standing_.size();
+    events_.resize(left_);
+    free_.resize(bits + 1);  // and one that is written to, but not kept
+    ready_.resize(bits + 1);
+    event_count_ = free_count_ = ready_count_ = 0;
+    for (size_t bit = bits; bit-- > 0;)
+      if (standing_[bit] >> 32 == 1) ready_[ready_count_++] = static_cast<uint32_t>(bit);
     for (size_t key = 0; left_ > 0; ++key) {
-      while (!ready_.empty()) {
-        const uint32_t bit = ready_.back();
-        ready_.pop_back();
-        if (counts_[bit] == 1) remove(sums_[bit], bit);
+      while (ready_count_ > 0) {
+        const uint32_t bit = ready_[--ready_count_];
+        if (standing_[bit] >> 32 == 1) remove(static_cast<uint32_t>(standing_[bit]), bit);
       }
       const size_t before = left_;
       if (left_ > 0) set_aside(static_cast<uint32_t>(key));
       aside += before - left_;
       if (aside > most_aside) return false;
     }
+    free_.resize(free_count_);
     return true;
   }
 
   void set_aside(uint32_t key) {
     for (uint32_t bit = 0; bit < placed_[key].length; ++bit)
-      if (!(gone_[key][bit / 64] >> bit % 64 & 1)) remove(key << kBitShift | bit, kAside);
+      if (!(placed_[key].gone[bit / 64] >> bit % 64 & 1)) remove(key << kBitShift | bit, kAside);
   }
 
   void remove(uint32_t equation, uint32_t pivot) {
-    const auto now = static_cast<uint32_t>(events_.size());
-    events_.push_back({equation, pivot});
+    const auto now = static_cast<uint32_t>(event_count_);
+    events_[event_count_++] = {equation, pivot};
     const uint32_t within = equation & ((1u << kBitShift) - 1);
-    gone_[equation >> kBitShift][within / 64] |= uint64_t{1} << within % 64;
+    placed_[equation >> kBitShift].gone[within / 64] |= uint64_t{1} << within % 64;
     --left_;
     each_bit(equation, [&](uint32_t bit) {
-      sums_[bit] ^= equation;
-      const uint8_t left = --counts_[bit];
-      if (left == 1) ready_.push_back(bit);
-      if (left == 0 && bit != pivot) free_.push_back({now, bit});
+      const Standing own = standing_[bit] = (standing_[bit] - kOne) ^ equation;
+      // As branches, the processor could not predict these.
+      ready_[ready_count_] = bit;
+      ready_count_ += own >> 32 == 1;
+      free_[free_count_] = {now, bit};
+      free_count_ += (own >> 32 == 0) & (bit != pivot);
     });
   }
 
   uint8_t wanted(uint32_t equation) const {
-    const Key& key = placed_[equation >> kBitShift];
     const uint32_t within = equation & ((1u << kBitShift) - 1);
-    return key.string[within / 64] >> within % 64 & 1;
+    return strings_[equation >> kBitShift][within / 64] >> within % 64 & 1;
   }
 
   // What is missing for an equation, if its bit is 0 as yet.
@@ -299,9 +301,11 @@ class BucketSolver {
   uint32_t spread_ = 0;
   size_t left_ = 0;  // equations
   std::vector<Key> placed_;
-  std::vector<uint8_t> counts_, bits_;
-  std::vector<uint32_t> sums_, ready_, slots_;
-  std::vector<std::array<uint64_t, 2>> gone_;  // bits of each key's string whose equations are removed
+  std::vector<std::array<uint64_t, 2>> strings_;
+  std::vector<Standing> standing_;
+  std::vector<uint8_t> bits_;
+  std::vector<uint32_t> ready_, slots_;
+  size_t event_count_ = 0, free_count_ = 0, ready_count_ = 0;
   std::vector<Event> events_;
   std::vector<Free> free_;
   std::vector<Group> groups_;

@@ -19,6 +19,7 @@ __all__ = [
     "same_hash",
 ]
 
+_AT_ONCE = 1 << 20  # values that are checked together
 UNEVEN = "hashes are not evenly distributed; take them from saec.hash_keys"
 
 
@@ -68,14 +69,23 @@ def checked_values(
         raise KeysError(f"value {int(array[at])} at position {at} is negative")
     plain = np.ascontiguousarray(array, dtype=np.uint64)
     lengths, value_bits = _checked_bits(bits, len(asked))
-    limit = np.asarray(value_bits if lengths is None else lengths, np.uint64)
-    whole, rest = limit // np.uint64(64), limit % np.uint64(64)  # a shift by 64 is not defined
-    beyond = (plain >> rest != 0) & (whole == 0)
-    if beyond.any():
-        at = int(beyond.argmax())
+    at = _too_long(plain, np.broadcast_to(value_bits if lengths is None else lengths, plain.shape))
+    if at is not None:
         width = value_bits if lengths is None else int(lengths[at])
         raise KeysError(f"value {int(plain[at])} at position {at} needs over {width} bits")
     return KeyedValues(asked, plain, lengths, value_bits if longest is None else longest)
+
+
+def _too_long(values: NDArray[np.uint64], lengths: NDArray[np.integer]) -> int | None:
+    """The first value with more bits than its own of ``lengths``."""
+    for start in range(0, len(values), _AT_ONCE):  # of all values, copies would take gigabytes
+        own = values[start : start + _AT_ONCE]
+        limit = lengths[start : start + _AT_ONCE].astype(np.uint64)
+        # A shift by 64 is not defined.
+        beyond = (own >> limit % np.uint64(64) != 0) & (limit < 64)
+        if beyond.any():
+            return start + int(beyond.argmax())
+    return None
 
 
 def _checked_bits(bits: int | ArrayLike, count: int) -> tuple[NDArray[np.uint8] | None, int]:

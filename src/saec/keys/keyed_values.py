@@ -69,10 +69,12 @@ def checked_values(
         raise KeysError(f"value {int(array[at])} at position {at} is negative")
     plain = np.ascontiguousarray(array, dtype=np.uint64)
     lengths, value_bits = _checked_bits(bits, len(asked))
-    at = _too_long(plain, np.broadcast_to(value_bits if lengths is None else lengths, plain.shape))
-    if at is not None:
-        width = value_bits if lengths is None else int(lengths[at])
-        raise KeysError(f"value {int(plain[at])} at position {at} needs over {width} bits")
+    widths = np.broadcast_to(value_bits if lengths is None else lengths, plain.shape)
+    long = _too_long(plain, widths)
+    if long is not None:
+        raise KeysError(
+            f"value {int(plain[long])} at position {long} needs over {int(widths[long])} bits"
+        )
     return KeyedValues(asked, plain, lengths, value_bits if longest is None else longest)
 
 

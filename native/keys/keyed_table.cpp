@@ -13,7 +13,7 @@ Codewords::Found Codewords::find_in(uint32_t group, uint64_t word) const {
 
 const KeyedKernels& choose_keyed(const char* name) {
   name = wanted_simd(name);
-  const bool any = std::strcmp(name, "auto") == 0;
+  [[maybe_unused]] const bool any = std::strcmp(name, "auto") == 0;
 #if defined(__x86_64__)
   if ((any || std::strcmp(name, "avx512") == 0) && kAvx512Keyed.pool && has_avx512()) return kAvx512Keyed;
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from saec.clustering.points import mapped
 
-__all__ = ["Limit", "Reach", "RowMap", "exponent_of"]
+__all__ = ["MODEST", "Limit", "Reach", "RowMap", "exponent_of"]
 
 # Let r be the distance that at most a share _FEW of the rows, and of the occurrences, exceed. Rows
 # beyond _FAR r are far, and are moved to distance r.
@@ -25,6 +25,10 @@ _FEW = 0.01
 _LEAST_ROWS = round(1 / _FEW)
 # A row is not far if its weighted squared distance is at most this share of those of all others.
 _MOST_SHARE = 1e-3
+# Far rows may stay where they are if clipping loses at most this share of the loss without any
+# bits. Beyond, they could take bits from the others to save loss that is forecast too high: the
+# log loss of a large error grows more slowly than the square of the error.
+MODEST = 0.1
 _TINY = 1e-300
 _ROUNDS = 3  # iterations for the mean without far rows
 

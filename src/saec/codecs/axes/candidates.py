@@ -14,6 +14,7 @@ from saec.bits.elias_fano import starts_bytes
 from saec.clustering.kmeans import kmeans
 from saec.clustering.points import ArrayPoints
 from saec.clustering.scalar import measure_columns
+from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.quantizer import (
     Coder,
     ColumnOffers,
@@ -24,6 +25,7 @@ from saec.codecs.axes.quantizer import (
     sizes_of,
 )
 from saec.codecs.axes.tier_slopes import JoinedMoves, Moves
+from saec.codecs.moments_and_samples import Sample
 from saec.format.code_part import CodePart
 
 __all__ = ["TierRows", "measure_tier", "sampled_shares"]
@@ -58,6 +60,12 @@ class TierRows:
     coordinates: NDArray[np.float32]
     shares: NDArray[np.float64]
     count: int
+
+    @classmethod
+    def of(cls, sample: Sample, frame: Frame, count: int, total: float) -> TierRows:
+        """A tier of ``count`` rows as its ``sample`` stands for it; ``total``: of frequencies."""
+        shares = sample.standing_for_all / total
+        return cls(frame.coordinates(sample.rows, frame.rank), shares, count)
 
 
 def sampled_shares(shares: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from dataclasses import field as dataclass_field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saec.artifact import Stored
-from saec.clustering.rowmap import RowMap
+from saec.clustering.rowmap import MODEST, RowMap
 from saec.codecs.axes.candidates import TierRows, measure_tier
 from saec.codecs.axes.encode import (
     CODES,
@@ -27,11 +26,19 @@ from saec.codecs.axes.keyed import keyed_options
 from saec.codecs.axes.keyed_choice import KeyedChoice, keyed_least
 from saec.codecs.axes.keyed_encode import encode_keyed
 from saec.codecs.axes.lagrangian import Layered
-from saec.codecs.axes.layouts import joined_tails, layouts, placing_of, with_tiers
+from saec.codecs.axes.layouts import (
+    AxesChoice,
+    index_bytes,
+    joined_tails,
+    layouts,
+    placing_of,
+    planned_bytes,
+    with_tiers,
+)
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.slope_costs import FieldSlopes
 from saec.codecs.moments_and_samples import (
-    Sample,
+    Survey,
     lost_by_far_rows,
     near_survey,
     row_map_of,
@@ -41,7 +48,7 @@ from saec.codecs.protocol import Coded, Option, split
 from saec.errors import OptionError
 from saec.format.compressed_field import CompressedField
 from saec.format.tier_index import ORDERS, Order, TierIndex
-from saec.format.tier_layout import Layout, code_bytes, layout_bytes, tier_bounds, tier_bytes
+from saec.format.tier_layout import Layout, tier_bounds
 from saec.format.tiered_field import TieredField
 from saec.streaming.map_reduce import Advance, passes_over
 from saec.streaming.scratch import Workspace
@@ -52,24 +59,6 @@ from saec.tables.loss_metric import Metric
 __all__ = ["Axes"]
 
 _SAMPLED_ROWS = 1 << 17  # of a tier, from which its tables are learned and judged
-
-
-@dataclass(frozen=True, eq=False)
-class AxesChoice:
-    """What allocation chose for a field, with all that coding it needs."""
-
-    frame: Frame
-    placing: Placing
-    layered: Layered
-    row_map: RowMap
-    _layouts: dict[int, Layout] = dataclass_field(default_factory=dict)
-
-    def layout(self, count: int) -> Layout:
-        """The parts of the tiers of ``count`` rows."""
-        if count not in self._layouts:  # checking one takes milliseconds in wide tables
-            tiers = tuple(tuple(coder.part for coder in tier) for tier in self.layered.tiers)
-            self._layouts[count] = Layout(count, tiers)
-        return self._layouts[count]
 
 
 @dataclass(frozen=True)
@@ -123,52 +112,12 @@ class Axes:
         seed = int(rng.integers(1 << 63))
         survey = survey_of(field, placing, _SAMPLED_ROWS, seed, space)
         row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
-        total = field.census.total
-        moved = lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
-        whole, survey = survey, near_survey(field, survey, row_map, space)
-        distance = Metric.euclidean(field.dim) if metric is None else metric
-        frame = Frame.of(survey.moments, distance, field.vocab_size)
-        slopes = FieldSlopes.of(field, metric, survey, frame, placing, row_map, space)
-        rows = [
-            _tier_rows(sample, frame, int(count), total)
-            for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
-        ]
-        tiers = [
-            measure_tier(tier, frame.nats, rng, self.order == "code", own)
-            for tier, own in zip(rows, slopes.moves if slopes else [None] * len(rows), strict=True)
-        ]
-        ways = [tiers]
-        if keeps_ids(placing):
-            ways += joined_tails(rows, tiers, frame.nats, rng, slopes)
-        if slopes is not None:
-            ways = [slopes.priced(way) for way in ways]
-        found = layouts(field, ways, frame, keeps_ids(placing))
-        far = None
-        if row_map.reach is not None:
-            each = [FarRows.of(sample, row_map, frame, total) for sample in whole.samples]
-            far = FarCosts(each, frame.nats)
-        numbers = {len(layered.ways) for layered in found}
-        placings = {number: with_tiers(field, placing, number) for number in numbers}
-        choices = [
-            AxesChoice(frame, placings[len(layered.ways)], layered, row_map) for layered in found
-        ]
-        if frame.stored.dtype != np.float16:  # else the mean alone is in float16 already
-            narrow, more = frame.least
-            alone = replace(found[0], rest=found[0].rest + more)
-            choices.insert(0, AxesChoice(narrow, choices[0].placing, alone, row_map))
-        # Without a metric, in the unit of the other codecs.
-        unit = 1.0 if metric is not None else 2 * total
-        return [
-            Option(
-                8 * _planned_bytes(field, choice),
-                (choice.layered.nats + moved) * unit,
-                choice,
-                0.0 if slopes is None else slopes.error(choice.layered),
-                None if slopes is None else slopes.share,
-                0.0 if far is None else far.of(choice.layered) * unit,
-            )
-            for choice in choices
-        ]
+        surveyed = _SurveyedField(field, metric, space, placing, survey, self.order)
+        found, worth = surveyed.at(row_map, rng)
+        if row_map.reach is not None and surveyed.clipped(row_map) <= MODEST * worth:
+            found += surveyed.at(replace(row_map, reach=None), rng)[0]
+            return _undominated(found)
+        return found
 
     def least(self, field: Field, space: Workspace) -> CompressedField:
         """Every row at the mean; see :class:`~saec.codecs.protocol.Codec`."""
@@ -226,35 +175,12 @@ class Axes:
         return Coded(_stored(field, choice, arrays, old_ids), lost, sharded)
 
 
-def _planned_bytes(field: Field, choice: AxesChoice) -> int:
-    """Bytes that coding ``field`` as chosen takes in an artifact, without making its layout."""
-    ways, stored = choice.layered.ways, choice.frame.stored
-    bounds = tier_bounds(field.vocab_size, len(ways))
-    codes = tier_bytes(bounds, [way.width for way in ways])
-    plain = zip(ways, np.diff(bounds).tolist(), strict=True)
-    # An offer's bits are those of codes, values and starts.
-    starts = sum(way.bits - 16 * way.values - rows * way.width for way, rows in plain) // 8
-    sizes = {
-        CODES: code_bytes(codes),
-        "values": 2 * sum(way.values for way in ways),
-        STARTS: starts,
-        INDEX: _index_bytes(choice, field.vocab_size, len(ways)),
-    }
-    axes = np.broadcast_to(stored[:1], (choice.layered.axes + 1, field.dim))
-    layout = layout_bytes((way.parts, way.named) for way in ways)
-    return TieredField.planned_bytes(field, layout, axes, sizes)
-
-
-def _index_bytes(choice: AxesChoice, count: int, tiers: int) -> int:
-    return TierIndex.planned_bytes(count, tiers) if keeps_ids(choice.placing) else 0
-
-
 def _sizes(field: Field, choice: AxesChoice) -> dict[str, int]:
     """Bytes of the tensors that grow with the number of rows, by role."""
     layout, placing = choice.layout(field.vocab_size), choice.placing
     sizes = {CODES: layout.code_bytes}
-    if index_bytes := _index_bytes(choice, layout.count, len(layout.tiers)):
-        sizes[INDEX] = index_bytes
+    if size := index_bytes(choice, layout.count, len(layout.tiers)):
+        sizes[INDEX] = size
     elif not keeps_ids(placing) and (isinstance(placing, ByRank) or layout.any_ordered):
         sizes[PERMUTATION] = 8 * field.vocab_size
     return sizes
@@ -285,7 +211,89 @@ def _stored(
     )
 
 
-def _tier_rows(sample: Sample, frame: Frame, count: int, total: float) -> TierRows:
-    """A tier of ``count`` rows as its sample stands for it."""
-    shares = sample.standing_for_all / total
-    return TierRows(frame.coordinates(sample.rows, frame.rank), shares, count)
+@dataclass(frozen=True, eq=False)
+class _SurveyedField:
+    """A field with the survey of its rows, from which options are measured."""
+
+    field: Field
+    metric: Metric | None
+    space: Workspace
+    placing: Placing
+    survey: Survey
+    order: Order
+
+    def clipped(self, row_map: RowMap) -> float:
+        """Nats that clipping loses whatever the codes are."""
+        lost = lost_by_far_rows(self.survey, row_map) * 4.0**row_map.exponent
+        return lost / (2 * self.field.census.total)
+
+    def at(self, row_map: RowMap, rng: np.random.Generator) -> tuple[list[Option], float]:
+        """Options with rows clipped by ``row_map``, and the nats of clipped rows without bits."""
+        field, total = self.field, self.field.census.total
+        survey = near_survey(field, self.survey, row_map, self.space)
+        distance = Metric.euclidean(field.dim) if self.metric is None else self.metric
+        frame = Frame.of(survey.moments, distance, field.vocab_size)
+        slopes = FieldSlopes.of(
+            field, self.metric, survey, frame, self.placing, row_map, self.space
+        )
+        found = self._layouts(survey, frame, slopes, rng)
+        far = None
+        if row_map.reach is not None:
+            samples = self.survey.samples
+            each = [FarRows.of(sample, row_map, frame, total) for sample in samples]
+            far = FarCosts(each, frame.nats)
+        lost = self.clipped(row_map)
+        # Without a metric, in the unit of the other codecs.
+        unit = 1.0 if self.metric is not None else 2 * total
+        options = [
+            Option(
+                8 * planned_bytes(field, choice),
+                (choice.layered.nats + lost) * unit,
+                choice,
+                0.0 if slopes is None else slopes.error(choice.layered),
+                None if slopes is None else slopes.share,
+                0.0 if far is None else far.of(choice.layered) * unit,
+            )
+            for choice in self._choices(found, frame, row_map)
+        ]
+        return options, float(frame.nats.sum()) + frame.rest
+
+    def _layouts(
+        self, survey: Survey, frame: Frame, slopes: FieldSlopes | None, rng: np.random.Generator
+    ) -> list[Layered]:
+        counts, total = np.diff(self.placing.bounds), self.field.census.total
+        rows = [
+            TierRows.of(sample, frame, int(count), total)
+            for sample, count in zip(survey.samples, counts, strict=True)
+        ]
+        tiers = [
+            measure_tier(tier, frame.nats, rng, self.order == "code", own)
+            for tier, own in zip(rows, slopes.moves if slopes else [None] * len(rows), strict=True)
+        ]
+        ways = [tiers]
+        if keeps_ids(self.placing):
+            ways += joined_tails(rows, tiers, frame.nats, rng, slopes)
+        if slopes is not None:
+            ways = [slopes.priced(way) for way in ways]
+        return layouts(self.field, ways, frame, keeps_ids(self.placing))
+
+    def _choices(
+        self, found: Sequence[Layered], frame: Frame, row_map: RowMap
+    ) -> Iterator[AxesChoice]:
+        numbers = {len(layered.ways) for layered in found}
+        placings = {number: with_tiers(self.field, self.placing, number) for number in numbers}
+        if frame.stored.dtype != np.float16:  # else the mean alone is in float16 already
+            narrow, more = frame.least
+            alone = replace(found[0], rest=found[0].rest + more)
+            yield AxesChoice(narrow, placings[len(found[0].ways)], alone, row_map)
+        for layered in found:
+            yield AxesChoice(frame, placings[len(layered.ways)], layered, row_map)
+
+
+def _undominated(options: Sequence[Option]) -> list[Option]:
+    """Options, cheapest first, than which none is smaller and better."""
+    kept: list[Option] = []
+    for option in sorted(options, key=lambda option: (option.bits, option.distortion)):
+        if not kept or option.distortion < kept[-1].distortion:
+            kept.append(option)
+    return kept

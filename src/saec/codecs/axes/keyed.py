@@ -13,10 +13,12 @@ where u is the share of lookups whose key is not stored: those never seen, and t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.clustering.rowmap import MODEST, RowMap
 from saec.codecs.axes.keyed_choice import stored_bytes
 from saec.codecs.axes.keyed_class import class_coder
 from saec.codecs.axes.keyed_pricing import Coder, KeyedClass, Pricing, keyed_class
@@ -59,35 +61,57 @@ def keyed_options(
 
     coder: how the rows of a class get their symbols.
     """
-    assert field.keys is not None, "fields without keys have other options"
     placing = _bands(field.census)
     survey = survey_of(field, placing, _SAMPLED_ROWS, int(rng.integers(1 << 63)), space)
     row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
-    total = field.census.total
-    far = lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
-    survey = near_survey(field, survey, row_map, space)
-    default = _default_row(field, survey)
-    frame = Frame.of(
-        _about(survey.moments, default), Metric.euclidean(field.dim) if metric is None else metric
-    )
-    classes = tuple(
-        keyed_class(sample, frame, int(count), total)
-        for sample, count in zip(survey.samples, np.diff(placing.bounds), strict=True)
-    )
-    pricing = Pricing(
-        field, frame, placing, row_map, classes, field.keys.unseen_share, field.keys.room, coder
-    )
-    unit = 1.0 if metric is not None else 2 * total
-    options = []
-    everything = sum(float(own.unstored.sum()) for own in classes)
-    for price in _prices(classes):
-        for nats, choice in pricing.at(price):
-            size = stored_bytes(field, choice)
-            options.append(Option(8 * size, (nats + far) * unit, choice))
-        least_bits = 8 * (field.nbytes + _SMALL_BYTES)
-        if options[-1].bits > least_bits or nats - frame.rest < _LEAST_LEFT * everything:
-            break
-    return options
+    keyed = _SurveyedKeys(field, metric, space, placing, survey, coder)
+    found, worth = keyed.at(row_map)
+    if row_map.reach is not None and keyed.clipped(row_map) <= MODEST * worth:
+        found += keyed.at(replace(row_map, reach=None))[0]
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _SurveyedKeys:
+    """A field with keys and the survey of its rows, from which options are priced."""
+
+    field: Field
+    metric: Metric | None
+    space: Workspace
+    placing: Placing
+    survey: Survey
+    coder: Coder
+
+    def clipped(self, row_map: RowMap) -> float:
+        """Nats that clipping loses whatever the codes are."""
+        lost = lost_by_far_rows(self.survey, row_map) * 4.0**row_map.exponent
+        return lost / (2 * self.field.census.total)
+
+    def at(self, row_map: RowMap) -> tuple[list[Option], float]:
+        """Options with rows clipped by ``row_map``, and the nats of clipped rows without bits."""
+        field, total = self.field, self.field.census.total
+        assert field.keys is not None, "fields without keys have other options"
+        survey = near_survey(field, self.survey, row_map, self.space)
+        moments = _about(survey.moments, _default_row(field, survey))
+        distance = Metric.euclidean(field.dim) if self.metric is None else self.metric
+        frame = Frame.of(moments, distance)
+        classes = tuple(
+            keyed_class(sample, frame, int(count), total)
+            for sample, count in zip(survey.samples, np.diff(self.placing.bounds), strict=True)
+        )
+        unseen, room = field.keys.unseen_share, field.keys.room
+        pricing = Pricing(field, frame, self.placing, row_map, classes, unseen, room, self.coder)
+        lost, unit = self.clipped(row_map), 1.0 if self.metric is not None else 2 * total
+        options = []
+        everything = sum(float(own.unstored.sum()) for own in classes)
+        for price in _prices(classes):
+            for nats, choice in pricing.at(price):
+                size = stored_bytes(field, choice)
+                options.append(Option(8 * size, (nats + lost) * unit, choice))
+            least_bits = 8 * (field.nbytes + _SMALL_BYTES)
+            if options[-1].bits > least_bits or nats - frame.rest < _LEAST_LEFT * everything:
+                break
+        return options, everything + frame.rest
 
 
 def _bands(census: Census) -> Placing:

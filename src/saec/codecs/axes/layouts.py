@@ -13,25 +13,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.candidates import TierRows, measure_tier, sampled_shares
+from saec.codecs.axes.encode import CODES, INDEX, STARTS, keeps_ids
 from saec.codecs.axes.lagrangian import Layered, Way, sweep
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.quantizer import TierOffers
 from saec.codecs.axes.slope_costs import FieldSlopes
 from saec.format.tier_index import Order, TierIndex
-from saec.format.tier_layout import tier_bounds
+from saec.format.tier_layout import Layout, code_bytes, layout_bytes, tier_bounds, tier_bytes
+from saec.format.tiered_field import TieredField
 from saec.streaming.chunks import Chunk
 from saec.streaming.map_reduce import passes_over
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import ByRank, InOrder, Placing
 from saec.tables.field import Field
 
-__all__ = ["joined_tails", "layouts", "mixed", "placing_of", "with_tiers"]
+__all__ = [
+    "AxesChoice",
+    "index_bytes",
+    "joined_tails",
+    "layouts",
+    "mixed",
+    "placing_of",
+    "planned_bytes",
+    "with_tiers",
+]
 
 # Ids count as sorted if rows that stand too late hold less than this share of all occurrences.
 _MISPLACED = 0.01
@@ -188,3 +201,45 @@ class _Ways:
             tier, way = self._ways[best]
             chosen[tier] = way
             left -= int(step[best])
+
+
+@dataclass(frozen=True, eq=False)
+class AxesChoice:
+    """What allocation chose for a field, with all that coding it needs."""
+
+    frame: Frame
+    placing: Placing
+    layered: Layered
+    row_map: RowMap
+    _layouts: dict[int, Layout] = dataclass_field(default_factory=dict)
+
+    def layout(self, count: int) -> Layout:
+        """The parts of the tiers of ``count`` rows."""
+        if count not in self._layouts:  # checking one takes milliseconds in wide tables
+            tiers = tuple(tuple(coder.part for coder in tier) for tier in self.layered.tiers)
+            self._layouts[count] = Layout(count, tiers)
+        return self._layouts[count]
+
+
+def index_bytes(choice: AxesChoice, count: int, tiers: int) -> int:
+    """Bytes of the index of the tiers of ``count`` rows; 0 if there is none."""
+    return TierIndex.planned_bytes(count, tiers) if keeps_ids(choice.placing) else 0
+
+
+def planned_bytes(field: Field, choice: AxesChoice) -> int:
+    """Bytes that coding ``field`` as chosen takes in an artifact, without making its layout."""
+    ways, stored = choice.layered.ways, choice.frame.stored
+    bounds = tier_bounds(field.vocab_size, len(ways))
+    codes = tier_bytes(bounds, [way.width for way in ways])
+    plain = zip(ways, np.diff(bounds).tolist(), strict=True)
+    # An offer's bits are those of codes, values and starts.
+    starts = sum(way.bits - 16 * way.values - rows * way.width for way, rows in plain) // 8
+    sizes = {
+        CODES: code_bytes(codes),
+        "values": 2 * sum(way.values for way in ways),
+        STARTS: starts,
+        INDEX: index_bytes(choice, field.vocab_size, len(ways)),
+    }
+    axes = np.broadcast_to(stored[:1], (choice.layered.axes + 1, field.dim))
+    layout = layout_bytes((way.parts, way.named) for way in ways)
+    return TieredField.planned_bytes(field, layout, axes, sizes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -168,3 +170,9 @@ def test_compilers_compute_no_rows_beforehand() -> None:
     """Not even of ids that are constants: PyTorch folds no operator that has this tag."""
     for operator in (torch.ops.saec.look_up.default, torch.ops.saec.look_up_bags.default):
         assert torch.Tag.nondeterministic_seeded in operator.tags
+
+
+def test_importing_the_package_does_not_import_the_compiler() -> None:
+    script = "import sys, saec.torch; print('torch._dynamo' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert shown.stdout == "False\n", shown.stderr

@@ -45,7 +45,6 @@ def readable(ids: Tensor, sample: Tensor) -> bool:
     return ids.device.type == sample.device.type == "cpu" and sample.dtype in _DTYPES
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def opaque(number: int) -> bool:
     """In traced code, whether the graph may contain a call of this module as an operator.
 
@@ -68,6 +67,11 @@ def opaque(number: int) -> bool:
     except (AttributeError, ImportError):
         return False
     return True
+
+
+# Its answer becomes a constant of the graph. torch.compiler.assume_constant_result sets the same
+# mark, but imports Dynamo first, which takes longer than importing the rest of PyTorch.
+opaque._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _dictionaries(module: nn.Module) -> Iterator[dict[str, Any]]:

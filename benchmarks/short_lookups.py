@@ -5,9 +5,9 @@
     python benchmarks/short_lookups.py --compiled --batches 1 128
 
 Tables are those of lookup.py, 1 M rows of dim 16; ids are Zipf. With ``torch.compile`` a small
-network reads 26 tables of a tenth of the rows, by a module each or by ``FieldEmbeddings``, eager
-and compiled; ``--compiled`` does this alone, and takes processor time, which other programs disturb
-less. All take turns in one run, on one thread.
+network reads 26 tables of a tenth of the rows, by a module each or by ``FieldEmbeddings``, or no
+table at all, eager and compiled; ``--compiled`` does this alone, and takes processor time, which
+other programs disturb less. All take turns in one run, on one thread.
 """
 
 from __future__ import annotations
@@ -93,6 +93,17 @@ class Network(nn.Module):
         return self.layers(rows.flatten(1)).squeeze(1) + pairs
 
 
+class OneRow(nn.Module):
+    """In place of lookups: the same row for all ids. What is left is the cost of a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Parameter(torch.ones(FIELDS, DIM))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.row.expand(len(ids), FIELDS, DIM)
+
+
 class Columns(nn.Module):
     """One module for each column of ids."""
 
@@ -113,6 +124,7 @@ def networks(rows: int) -> dict[str, Callable[[Tensor], Tensor]]:
     ]
     together = FieldEmbeddings({f"field{i}": module for i, module in enumerate(compressed)})
     eager = {
+        "no lookups": Network(OneRow()),
         "nn.Embedding": Network(Columns([nn.Embedding(rows, DIM) for _ in range(FIELDS)])),
         "modules": Network(Columns(compressed)),
         "FieldEmbeddings": Network(together),

@@ -7,7 +7,7 @@ would take most of the bits, so they are moved towards the mean.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from saec.clustering.points import mapped
 
-__all__ = ["MODEST", "Limit", "Reach", "RowMap", "exponent_of"]
+__all__ = ["Limit", "Reach", "RowMap", "exponent_of"]
 
 # Let r be the distance that at most a share _FEW of the rows, and of the occurrences, exceed. Rows
 # beyond _FAR r are far, and are moved to distance r.
@@ -28,7 +28,7 @@ _MOST_SHARE = 1e-3
 # Far rows may stay where they are if clipping loses at most this share of the loss without any
 # bits. Beyond, they could take bits from the others to save loss that is forecast too high: the
 # log loss of a large error grows more slowly than the square of the error.
-MODEST = 0.1
+_MODEST = 0.1
 _TINY = 1e-300
 _ROUNDS = 3  # iterations for the mean without far rows
 
@@ -166,6 +166,18 @@ class RowMap:
         scaled = self._scaled(rows)
         far = np.flatnonzero(self.reach.shares(scaled, frequencies, self.root) < 1)
         return far, self.reach.times(scaled[far], self.root)
+
+    def unclipped(self, lost: float, worth: float) -> RowMap | None:
+        """The map without a limit, if far rows may stay where they are; None if not, or if there is
+        no limit.
+
+        Args:
+            lost: by clipping, whatever the codes are.
+            worth: the loss of clipped rows without any bits, in the same unit.
+        """
+        if self.reach is None or lost > _MODEST * worth:
+            return None
+        return replace(self, reach=None)
 
     def full(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Points (m, dim) of rows or centroids (m, dim), without a limit of the distance."""

@@ -24,6 +24,7 @@ __all__ = [
     "lost_by_far_rows",
     "median_norm",
     "moments_of",
+    "nats_of_far_rows",
     "near_survey",
     "row_map_of",
     "survey_of",
@@ -247,6 +248,11 @@ def lost_by_far_rows(survey: Survey, row_map: RowMap) -> float:
         float(sample.standing_for_all @ row_map.pulled(sample.rows, sample.frequencies))
         for sample in survey.samples
     )
+
+
+def nats_of_far_rows(survey: Survey, row_map: RowMap, total: float) -> float:
+    """The same in nats; ``total``: of frequencies."""
+    return lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
 
 
 def near_survey(field: Field, survey: Survey, row_map: RowMap, space: Workspace) -> Survey:

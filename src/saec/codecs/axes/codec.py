@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.artifact import Stored
-from saec.clustering.rowmap import MODEST, RowMap
+from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.candidates import TierRows, measure_tier
 from saec.codecs.axes.encode import (
     CODES,
@@ -33,13 +33,14 @@ from saec.codecs.axes.layouts import (
     layouts,
     placing_of,
     planned_bytes,
+    undominated,
     with_tiers,
 )
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.slope_costs import FieldSlopes
 from saec.codecs.moments_and_samples import (
     Survey,
-    lost_by_far_rows,
+    nats_of_far_rows,
     near_survey,
     row_map_of,
     survey_of,
@@ -113,10 +114,11 @@ class Axes:
         survey = survey_of(field, placing, _SAMPLED_ROWS, seed, space)
         row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
         surveyed = _SurveyedField(field, metric, space, placing, survey, self.order)
-        found, worth = surveyed.at(row_map, rng)
-        if row_map.reach is not None and surveyed.clipped(row_map) <= MODEST * worth:
-            found += surveyed.at(replace(row_map, reach=None), rng)[0]
-            return _undominated(found)
+        lost = nats_of_far_rows(survey, row_map, field.census.total)
+        found, worth = surveyed.at(row_map, lost, rng)
+        if (unclipped := row_map.unclipped(lost, worth)) is not None:
+            found += surveyed.at(unclipped, 0.0, rng)[0]
+            return undominated(found, lambda option: (option.bits, option.distortion))
         return found
 
     def least(self, field: Field, space: Workspace) -> CompressedField:
@@ -222,13 +224,11 @@ class _SurveyedField:
     survey: Survey
     order: Order
 
-    def clipped(self, row_map: RowMap) -> float:
-        """Nats that clipping loses whatever the codes are."""
-        lost = lost_by_far_rows(self.survey, row_map) * 4.0**row_map.exponent
-        return lost / (2 * self.field.census.total)
-
-    def at(self, row_map: RowMap, rng: np.random.Generator) -> tuple[list[Option], float]:
-        """Options with rows clipped by ``row_map``, and the nats of clipped rows without bits."""
+    def at(
+        self, row_map: RowMap, lost: float, rng: np.random.Generator
+    ) -> tuple[list[Option], float]:
+        """Options with rows clipped by ``row_map``, which loses so many nats whatever the codes
+        are, and the nats of clipped rows without bits."""
         field, total = self.field, self.field.census.total
         survey = near_survey(field, self.survey, row_map, self.space)
         distance = Metric.euclidean(field.dim) if self.metric is None else self.metric
@@ -242,7 +242,6 @@ class _SurveyedField:
             samples = self.survey.samples
             each = [FarRows.of(sample, row_map, frame, total) for sample in samples]
             far = FarCosts(each, frame.nats)
-        lost = self.clipped(row_map)
         # Without a metric, in the unit of the other codecs.
         unit = 1.0 if self.metric is not None else 2 * total
         options = [
@@ -288,12 +287,3 @@ class _SurveyedField:
             yield AxesChoice(narrow, placings[len(found[0].ways)], alone, row_map)
         for layered in found:
             yield AxesChoice(frame, placings[len(layered.ways)], layered, row_map)
-
-
-def _undominated(options: Sequence[Option]) -> list[Option]:
-    """Options, cheapest first, than which none is smaller and better."""
-    kept: list[Option] = []
-    for option in sorted(options, key=lambda option: (option.bits, option.distortion)):
-        if not kept or option.distortion < kept[-1].distortion:
-            kept.append(option)
-    return kept

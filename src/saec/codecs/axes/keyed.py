@@ -13,12 +13,12 @@ where u is the share of lookups whose key is not stored: those never seen, and t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.clustering.rowmap import MODEST, RowMap
+from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.keyed_choice import stored_bytes
 from saec.codecs.axes.keyed_class import class_coder
 from saec.codecs.axes.keyed_pricing import Coder, KeyedClass, Pricing, keyed_class
@@ -26,7 +26,7 @@ from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.moments_and_samples import (
     Moments,
     Survey,
-    lost_by_far_rows,
+    nats_of_far_rows,
     near_survey,
     row_map_of,
     survey_of,
@@ -65,9 +65,10 @@ def keyed_options(
     survey = survey_of(field, placing, _SAMPLED_ROWS, int(rng.integers(1 << 63)), space)
     row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
     keyed = _SurveyedKeys(field, metric, space, placing, survey, coder)
-    found, worth = keyed.at(row_map)
-    if row_map.reach is not None and keyed.clipped(row_map) <= MODEST * worth:
-        found += keyed.at(replace(row_map, reach=None))[0]
+    lost = nats_of_far_rows(survey, row_map, field.census.total)
+    found, worth = keyed.at(row_map, lost)
+    if (unclipped := row_map.unclipped(lost, worth)) is not None:
+        found += keyed.at(unclipped, 0.0)[0]
     return found
 
 
@@ -82,13 +83,9 @@ class _SurveyedKeys:
     survey: Survey
     coder: Coder
 
-    def clipped(self, row_map: RowMap) -> float:
-        """Nats that clipping loses whatever the codes are."""
-        lost = lost_by_far_rows(self.survey, row_map) * 4.0**row_map.exponent
-        return lost / (2 * self.field.census.total)
-
-    def at(self, row_map: RowMap) -> tuple[list[Option], float]:
-        """Options with rows clipped by ``row_map``, and the nats of clipped rows without bits."""
+    def at(self, row_map: RowMap, lost: float) -> tuple[list[Option], float]:
+        """Options with rows clipped by ``row_map``, which loses so many nats whatever the codes
+        are, and the nats of clipped rows without bits."""
         field, total = self.field, self.field.census.total
         assert field.keys is not None, "fields without keys have other options"
         survey = near_survey(field, self.survey, row_map, self.space)
@@ -101,7 +98,7 @@ class _SurveyedKeys:
         )
         unseen, room = field.keys.unseen_share, field.keys.room
         pricing = Pricing(field, frame, self.placing, row_map, classes, unseen, room, self.coder)
-        lost, unit = self.clipped(row_map), 1.0 if self.metric is not None else 2 * total
+        unit = 1.0 if self.metric is not None else 2 * total
         options = []
         everything = sum(float(own.unstored.sum()) for own in classes)
         for price in _prices(classes):

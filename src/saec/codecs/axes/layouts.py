@@ -11,10 +11,11 @@ tiers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +44,11 @@ __all__ = [
     "mixed",
     "placing_of",
     "planned_bytes",
+    "undominated",
     "with_tiers",
 ]
+
+_Way = TypeVar("_Way")
 
 # Ids count as sorted if rows that stand too late hold less than this share of all occurrences.
 _MISPLACED = 0.01
@@ -139,15 +143,19 @@ def layouts(
         # What takes more than the table itself is not.
         smaller = [layered for layered in swept if layered.bits < 8 * field.nbytes]
         found += [(layered, index_bits) for layered in mixed(smaller or swept[:1])]
-    return [layered for layered, _ in (_undominated(found) if len(ways) > 1 else found)]
+    if len(ways) > 1:
+        found = undominated(found, _size_and_nats)
+    return [layered for layered, _ in found]
 
 
-def _undominated(found: Iterable[tuple[Layered, int]]) -> list[tuple[Layered, int]]:
-    """Layouts, each with the bits of its index, than which none is smaller and better."""
-    kept: list[tuple[Layered, int]] = []
-    for layered, index_bits in sorted(found, key=_size_and_nats):
-        if not kept or layered.nats < kept[-1][0].nats:
-            kept.append((layered, index_bits))
+def undominated(
+    found: Iterable[_Way], size_and_loss: Callable[[_Way], tuple[int, float]]
+) -> list[_Way]:
+    """Ways to code, smallest first, than which none is smaller and better."""
+    kept: list[_Way] = []
+    for way in sorted(found, key=size_and_loss):
+        if not kept or size_and_loss(way)[1] < size_and_loss(kept[-1])[1]:
+            kept.append(way)
     return kept
 
 

@@ -190,7 +190,13 @@ _LIBRARY.impl("keyed_bags", _keyed_bags, "CompositeExplicitAutograd")
 
 
 def _shape(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: bool) -> Tensor:
-    return _rows_of(keys, tensors, table)
+    if torch.onnx.is_in_onnx_export():
+        raise ModuleError(
+            "ONNX has no operator for tables that are asked by keys: look their rows up outside of "
+            "the model, and make them its inputs"
+        )
+    _, _, dim, *_ = json.loads(table)
+    return tensors[0].new_empty((keys.shape[0], dim), dtype=torch.float32)
 
 
 def _bags_shape(
@@ -202,18 +208,7 @@ def _bags_shape(
     unsigned: bool,
     mode: str,
 ) -> Tensor:
-    return _rows_of(offsets, tensors, table)
-
-
-def _rows_of(places: Tensor, tensors: Sequence[Tensor], table: str) -> Tensor:
-    """A row without content for each place."""
-    if torch.onnx.is_in_onnx_export():
-        raise ModuleError(
-            "ONNX has no operator for tables that are asked by keys: look their rows up outside of "
-            "the model, and make them its inputs"
-        )
-    _, _, dim, *_ = json.loads(table)
-    return tensors[0].new_empty((places.shape[0], dim), dtype=torch.float32)
+    return _shape(offsets, tensors, table, unsigned)  # one row for each bag
 
 
 _torch_library.register_fake("saec::keyed_rows", _shape, lib=_LIBRARY)

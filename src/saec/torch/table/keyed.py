@@ -75,7 +75,9 @@ class KeyedTable(CompressedTable):
         Raises:
             KeysError: on a CPU, a key is outside of the field's kind.
         """
-        keys, unsigned = _as_int64(ids)
+        return self._rows(*_as_int64(ids))
+
+    def _rows(self, keys: Tensor, unsigned: bool) -> Tensor:
         rows: Tensor = keyed_rows(keys, self._tensors, self._text, unsigned)
         rows = rows.to(self.dtype)
         for pad, row in zip(self.pads, () if self.pad_rows is None else self.pad_rows, strict=True):
@@ -92,25 +94,24 @@ class KeyedTable(CompressedTable):
     ) -> Tensor:
         """See :class:`CompressedTable`."""
         keys, unsigned = _as_int64(ids)
-        if self._sums_suffice(per_sample_weights, mode, padding_idx):
-            tensors = self._tensors
-            bags: Tensor = keyed_bags(
-                keys, offsets, per_sample_weights, tensors, self._text, unsigned, mode
-            )
-            return bags
-        rows = self.rows(ids, padding_idx)
-        return pool_rows(rows, keys, offsets, per_sample_weights, mode, padding_idx)
+        if not self._sums_suffice(per_sample_weights, mode, padding_idx):
+            rows = self._rows(keys, unsigned)
+            return pool_rows(rows, keys, offsets, per_sample_weights, mode, padding_idx)
+        bags: Tensor = keyed_bags(
+            keys, offsets, per_sample_weights, self._tensors, self._text, unsigned, mode
+        )
+        return bags
 
     def _sums_suffice(self, weights: Tensor | None, mode: str, padding_idx: int | None) -> bool:
         """Whether no single row is needed: for a maximum, in place of a padding row, to be rounded,
-        or for gradients of weights."""
-        plain = padding_idx is None and not self.pads and mode != "max"
-        single = self.dtype == torch.float32
-        return plain and single and (weights is None or _no_gradient(weights))
+        or for weights of another dtype or with gradients."""
+        if padding_idx is not None or self.pads or mode == "max" or self.dtype != torch.float32:
+            return False
+        return weights is None or (weights.dtype == torch.float32 and not weights.requires_grad)
 
     @property
-    def _tensors(self) -> list[Tensor]:
-        return [self.get_buffer(role) for role in self._roles]
+    def _tensors(self) -> list[Tensor | None]:
+        return [self._buffers[role] for role in self._roles]  # get_buffer takes microseconds each
 
     def decode(self) -> NoReturn:
         """Not possible: the keys are not stored.
@@ -137,7 +138,3 @@ def _as_int64(ids: Tensor) -> tuple[Tensor, bool]:
     """Keys as int64 in one piece, and whether these are the bits of uint64."""
     unsigned = ids.dtype == torch.uint64
     return (ids.view(torch.int64) if unsigned else ids.long()).contiguous(), unsigned
-
-
-def _no_gradient(weights: Tensor) -> bool:
-    return weights.dtype == torch.float32 and not weights.requires_grad

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "keys/keyed_reader.h"
+
 namespace {
 
 // One place for each of the lowest bits of hashes. A key takes its place when it comes up twice with no
@@ -24,7 +26,7 @@ class FrequentKeys {
   }
 
   // Splits keys into those that are kept, whose numbers go to OUT numbers (count, stride), and others: their
-  // positions and hashes. Returns how many others there are.
+  // positions and hashes. Returns how many others there are. count: at most KeyedReader::kMostKeys.
   size_t take(const uint64_t* hashes, size_t count, float* numbers, uint32_t* positions, uint64_t* others) {
     size_t used = 0;
     for (size_t i = 0; i < count; ++i) {
@@ -53,7 +55,7 @@ class FrequentKeys {
   }
 
  private:
-  static constexpr size_t kMostKeys = size_t{1} << 14, kMostNumbers = size_t{1} << 19, kMostBatch = 1024;
+  static constexpr size_t kMostKeys = size_t{1} << 14, kMostNumbers = size_t{1} << 19;
 
   struct Place {
     uint64_t kept, waits;  // the key whose numbers are here, and the last one that was not kept
@@ -62,7 +64,7 @@ class FrequentKeys {
   const size_t stride_, mask_;
   const std::unique_ptr<Place[]> places_;
   const std::unique_ptr<float[]> numbers_;
-  uint32_t taken_[kMostBatch];
+  uint32_t taken_[KeyedReader::kMostKeys];
 };
 
 }  // namespace

@@ -108,7 +108,7 @@ static inline void look_up(const StaticFunction& function, const StringReaders& 
 // Calls take(i, word) for the value of each hash, its first bit highest; there are no fingerprints.
 template <typename Take>
 static inline void look_up_words(const StaticFunction& function, const StringReaders& read, const uint64_t* hashes,
-                   size_t count, const Take& take) {
+                                 size_t count, const Take& take) {
   if (function.spread)
     return look_up_windows(function, function.columns() <= kWordBits ? read.words : nullptr, hashes, count, take);
   look_up_blocks(function, read.strings, hashes, count, [&](size_t i, const FunctionString& string) {

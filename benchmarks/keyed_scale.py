@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from timing import peak_bytes
 
 import saec
 
@@ -65,8 +65,8 @@ def measured(folder: Path) -> dict[str, Any]:
         "rows": stored.vocab_size,
         "seconds": round(time.perf_counter() - start, 1),
         "processor_seconds": round(time.process_time(), 1),
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-        "own_gb": round(int(status[1].split()[0]) / 1e6, 2),
+        "peak_gb": round(peak_bytes() / 1e9, 2),
+        "own_gb": round(int(status[1].split()[0]) * 1024 / 1e9, 2),
         "nbytes": stored.nbytes,
     }
 

@@ -52,10 +52,11 @@ def test_a_codebook_on_half_of_the_axes_gains_half_as_much() -> None:
     assert half.at(np.array([4, 8, 11])) == pytest.approx([9, 7, 5.5])  # of 8, 4 and 1
 
 
-def test_what_far_rows_lose_is_added() -> None:
-    far = np.array([3.0, 1.0])
+def test_what_far_rows_lose_besides_is_apart() -> None:
+    sizes, far = np.array([1, 2, 4, 16]), np.array([3.0, 1.0])
     known = DistortionCurve(1 << 40, np.array([1, 4]), np.array([16.0, 4.0]), far)
-    assert known.at(np.array([1, 2, 4, 16])) == pytest.approx([19, 10, 5, 2])
+    assert known.at(sizes) == pytest.approx([16, 8, 4, 1])
+    assert known.far_at(sizes) == pytest.approx([3, 2, 1, 1])
 
 
 def test_one_point() -> None:

@@ -26,8 +26,8 @@ from saec.codecs.clusters.distortion_curve import (
     field_map,
     judged_rows,
     measure_curves,
+    offered,
     offered_ranks,
-    offered_sizes,
     saving_ranks,
     surveyed,
 )
@@ -141,7 +141,6 @@ class Clusters:
         if self.clusters is not None:
             choice = replace(whole, clusters=self._fixed_clusters(field))
             return [Option(self._bits(field, choice), 0.0, choice)]
-        offers = offered_sizes(field.vocab_size)
         heads: dict[int, HeadPoints] = {}  # few clusters have the same one
 
         def learn(clusters: int) -> Clustering:
@@ -159,13 +158,16 @@ class Clusters:
         curves = measure_curves(
             field.name, learn, store, worth, whole.clusters, judged, row_map, space
         )
-        far = lost_by_far_rows(survey, row_map)
+        lost = lost_by_far_rows(survey, row_map)
         return [
-            Option(self._bits(field, choice), (float(distortion) + far) * choice.unit, choice)
-            for rank, curve in curves.items()
-            for clusters, distortion in zip(offers, curve.at(offers), strict=True)
-            if rank in worth(int(clusters))
-            for choice in [replace(whole, clusters=int(clusters), rank=rank)]
+            Option(
+                self._bits(field, choice),
+                (near + lost) * choice.unit,
+                choice,
+                far=far * choice.unit,
+            )
+            for rank, clusters, near, far in offered(curves, worth)
+            for choice in [replace(whole, clusters=clusters, rank=rank)]
         ]
 
     def least(self, field: Field, space: Workspace) -> CompressedField:

@@ -8,7 +8,7 @@ as a power of the number of clusters (Zador 1982: D ~ k^(-2/dim), with the rows'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,8 @@ __all__ = [
     "field_map",
     "judged_rows",
     "measure_curves",
+    "offered",
     "offered_ranks",
-    "offered_sizes",
     "saving_ranks",
     "surveyed",
     "usual_norm",
@@ -62,13 +62,7 @@ class DistortionCurve:
     whole: DistortionCurve | None = None
 
     def at(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Expected distortion with ``clusters`` (m,) clusters, with that of far rows."""
-        far = np.interp(np.log(clusters), np.log(self.clusters), self.far)
-        expected: NDArray[np.float64] = self._near(clusters) + far
-        return expected
-
-    def _near(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The same without what far rows lose besides.
+        """Expected distortion with ``clusters`` (m,) clusters, without what far rows lose besides.
 
         Beyond the last known number the last slope goes on, times the share of rows that have no
         cluster of their own: with as many clusters as rows next to nothing is lost. Of that gain a
@@ -81,7 +75,7 @@ class DistortionCurve:
         inside = np.exp(np.interp(wanted, known, height))
         last = min(int(self.clusters[-1]), self.rows)
         if self.whole is not None:
-            gained = self.whole._near(np.array([last])) - self.whole._near(clusters)
+            gained = self.whole.at(np.array([last])) - self.whole.at(clusters)
             return np.maximum(inside - self.kept * np.maximum(gained, 0.0), 0.0)
         shared = (self.rows + 1 - np.clip(clusters, last, self.rows)) / (self.rows + 1 - last)
         if len(known) > 1:
@@ -89,6 +83,11 @@ class DistortionCurve:
             shared = shared * np.exp(slope * np.maximum(0.0, wanted - known[-1]))
         result: NDArray[np.float64] = inside * shared
         return result
+
+    def far_at(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What is lost of far rows besides, with ``clusters`` (m,) clusters."""
+        lost: NDArray[np.float64] = np.interp(np.log(clusters), np.log(self.clusters), self.far)
+        return lost
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +199,22 @@ def _measured_sizes(most: int) -> list[int]:
     return [size for size in sizes if size <= most]
 
 
+def offered(
+    curves: Mapping[int, DistortionCurve], worth: Callable[[int], Sequence[int]]
+) -> Iterator[tuple[int, int, float, float]]:
+    """Rank, clusters, distortion, and what far rows lose besides, of all that is on offer.
+
+    Args:
+        curves: by rank.
+        worth: see :func:`measure_curves`.
+    """
+    for rank, curve in curves.items():
+        sizes = _offered_sizes(curve.rows)
+        for clusters, *lost in zip(sizes, curve.at(sizes), curve.far_at(sizes), strict=True):
+            if rank in worth(int(clusters)):
+                yield rank, int(clusters), float(lost[0]), float(lost[1])
+
+
 def saving_ranks(ranks: Sequence[int], clusters: int, dim: int, dtype: CodebookDtype) -> list[int]:
     """Those of ``ranks`` with which a codebook takes fewer bytes than on the table's own axes, and
     ``dim``, which stands for these."""
@@ -244,7 +259,7 @@ def _cut(field: Field) -> int:
     return _JUDGED if field.vocab_size > MOST_JUDGED else field.vocab_size
 
 
-def offered_sizes(most: int) -> NDArray[np.int64]:
+def _offered_sizes(most: int) -> NDArray[np.int64]:
     """Numbers of clusters from 1 to ``most``, :data:`_FINENESS` per doubling."""
     steps = np.arange(int(_FINENESS * np.log2(most)) + 1)
     return np.unique(np.append(np.rint(2.0 ** (steps / _FINENESS)), most).astype(np.int64))

@@ -320,10 +320,15 @@ class Finder {
     const size_t slot = at(found_);
     const size_t count = std::min(kChunk, last_ - found_), end = whole_words(count);
     bool outside = false;
+    Words ranks[kRegisters], tiers[kRegisters];
     const uint64_t* ids = near_ids(count);
     for (size_t i = 0; i < end; i += kWords)
-      place_near(narrowed(ids + i, table_.rows, outside), slot + i);
+      ranks[i / kWords] = narrowed(ids + i, table_.rows, outside);
     if (outside) return fail_at_id(found_);
+    if (!table_.levels.empty()) near_ranks(table_, end / kWords, ranks);
+    for (size_t i = 0; i < end; i += kWords)
+      tiers[i / kWords] = place_near(ranks[i / kWords], slot + i);
+    if (table_.any_ordered) order_near(ranks, tiers, end / kWords, slot);
     if (far_codes_)
       for (size_t i = slot; i < slot + count; ++i) prefetch_far(table_.codes, near_bits_[i] / 8);
     found_ += count;
@@ -341,18 +346,23 @@ class Finder {
     return ids;
   }
 
-  void place_near(Words ids, size_t slot) {
-    const Words ranks = table_.levels.empty() ? ids : near_ranks(table_, ids);
+  // Tiers of ranks.
+  Words place_near(Words ranks, size_t slot) {
     const Words tiers = NearTiers::of(ranks);
-    Words leads = near_->leads(ranks, tiers);
-    if (table_.any_ordered) {
-      const Words codes = near_->ordered_codes(ranks, tiers);
-      leads += codes & near_->order_masks(tiers);
-      store_words(near_ordered_ + slot, codes);
-    }
-    store_words(near_leads_ + slot, leads);
+    store_words(near_leads_ + slot, near_->leads(ranks, tiers));
     store_words(near_bits_ + slot, near_->bits(ranks, tiers));
     store_words(runs_ + slot, tiers);
+    return tiers;
+  }
+
+  void order_near(const Words* ranks, const Words* tiers, size_t count, size_t slot) {
+    Words codes[kRegisters];
+    near_->ordered_codes(ranks, tiers, count, codes);
+    for (size_t i = 0; i < count; ++i, slot += kWords) {
+      const Words leads = load_words(near_leads_ + slot);
+      store_words(near_leads_ + slot, leads + (codes[i] & near_->order_masks(tiers[i])));
+      store_words(near_ordered_ + slot, codes[i]);
+    }
   }
 
   void decode_near() {

@@ -11,6 +11,9 @@ namespace {
 
 using namespace saec;
 
+// A chunk's ids.
+constexpr size_t kRegisters = kChunk / kWords;
+
 inline Words gather16(const uint16_t* numbers, Words at) { return gather<2>(numbers, at) & 0xffff; }
 
 // What a table's tiers say of ranks.
@@ -49,16 +52,16 @@ class NearTiers {
     return (gather<1>(table_.codes, bits >> 3) >> (bits & 7)) & mask_.at(tiers);
   }
 
-  // See ordered_code.
-  Words ordered_codes(Words ranks, Words tiers) const {
-    const Words hint = ((ranks - first_.at(tiers)) >> hint_shift_.at(tiers)) + first_hint_.at(tiers);
-    Words at = order_first_.at(tiers) + gather16(table_.order.hints.data(), hint);
-    for (;;) {
-      const Words next = gather<8>(table_.order.firsts.data() + 1, at);  // the lower halves
-      const Chosen searching = next <= ranks;
-      if (!any(searching)) return gather16(table_.order.codes.data(), at);
-      at -= reinterpret_cast<Words>(searching);
+  // See ordered_code. Of `count` registers at once: what one waits for, another can do meanwhile.
+  void ordered_codes(const Words* ranks, const Words* tiers, size_t count, Words* codes) const {
+    Words at[kRegisters];
+    for (size_t i = 0; i < count; ++i) {
+      const Words steps = (ranks[i] - first_.at(tiers[i])) >> hint_shift_.at(tiers[i]);
+      const Words hint = steps + first_hint_.at(tiers[i]);
+      at[i] = order_first_.at(tiers[i]) + gather16(table_.order.hints.data(), hint);
     }
+    while (step_to_codes(ranks, count, at)) {}
+    for (size_t i = 0; i < count; ++i) codes[i] = gather16(table_.order.codes.data(), at[i]);
   }
 
   Words order_masks(Words tiers) const { return order_mask_.at(tiers); }
@@ -67,6 +70,18 @@ class NearTiers {
   uint32_t long_ones(Words tiers) const { return highest_bits(long_runs_ >> tiers << 31); }
 
  private:
+  // Whether the code of any rank comes after the one that `at` says; there it is one step on.
+  bool step_to_codes(const Words* ranks, size_t count, Words* at) const {
+    Chosen any_searching{};
+    for (size_t i = 0; i < count; ++i) {
+      const Words next = gather<8>(table_.order.firsts.data() + 1, at[i]);  // the lower halves
+      const Chosen searching = next <= ranks[i];
+      at[i] -= reinterpret_cast<Words>(searching);
+      any_searching |= searching;
+    }
+    return any(any_searching);
+  }
+
   // Numbers are kept modulo 2^32: biases and leads may be negative.
   struct Columns {
     static constexpr size_t kCount = 10;
@@ -136,13 +151,21 @@ inline NearPassed passed_one_by_one(const Level& level, Words positions) {
   return passed;
 }
 
-inline NearPassed passed_in_level(const Level& level, Words positions) {
-  if (!level.listed) return passed_one_by_one(level, positions);
+// Where the lists of positions' blocks start, and how many members they have.
+struct NearLists {
+  Words start, count;
+};
+
+inline NearLists lists_of(const Level& level, Words positions) {
   const Words members = words(level.members);
   const Words counts = gather<2>(level.counts, positions >> 8);
   const Words base = gather<8>(level.bases, positions >> 16);
   const Words start = lesser(base + ((counts - base) & 0xffff), members);
-  const Words count = lesser(((counts >> 16) - counts) & 0xffff, members - start);
+  return {start, lesser(((counts >> 16) - counts) & 0xffff, members - start)};
+}
+
+inline NearPassed passed_in_lists(const Level& level, NearLists lists, Words positions) {
+  const auto [start, count] = lists;
   if (any(count > words(8))) return passed_one_by_one(level, positions);
   const Pairs first =
       compared(level, first_pairs(start), first_pairs(count), first_pairs(positions));
@@ -151,23 +174,45 @@ inline NearPassed passed_in_level(const Level& level, Words positions) {
   return {start + most - equal, equal > words(0)};
 }
 
-// Ranks of ids by the levels up to the one whose members' ranks are known. A word that has been found
-// goes on at position 0.
-inline Words near_ranks(const Table& table, Words ids) {
-  Words ranks = words(0);
-  Words open = ~Words{};
-  for (size_t i = 0; i <= table.members.level; ++i) {
-    const Level& level = table.levels[i];
-    const NearPassed passed = passed_in_level(level, ids);
-    const auto inside = reinterpret_cast<Words>(passed.inside);
-    const Words rank = lesser(words(level.members) + ids - lesser(passed.before, ids),
-                              words(level.ids - 1));
-    ranks |= rank & open & ~inside;
-    open &= inside;
-    if (!any(reinterpret_cast<Chosen>(open))) return ranks;
-    ids = lesser(passed.before, words(level.members - 1)) & open;
+// `count` registers of positions. Each kind of read is done for all of them before the next, as a
+// processor waits for several at a time.
+inline void pass_near(const Level& level, const Words* positions, size_t count,
+                      NearPassed* passed) {
+  if (!level.listed) {
+    for (size_t i = 0; i < count; ++i) passed[i] = passed_one_by_one(level, positions[i]);
+    return;
   }
-  return ranks | (gather16(table.members.ranks.data(), ids) & open);
+  NearLists lists[kRegisters];
+  for (size_t i = 0; i < count; ++i) lists[i] = lists_of(level, positions[i]);
+  for (size_t i = 0; i < count; ++i) passed[i] = passed_in_lists(level, lists[i], positions[i]);
+}
+
+// ids: IN `count` registers, OUT their ranks, by the levels up to the one whose members' ranks are
+// known. A word that has been found goes on at position 0.
+inline void near_ranks(const Table& table, size_t count, Words* ids) {
+  Words ranks[kRegisters], open[kRegisters];
+  for (size_t i = 0; i < count; ++i) ranks[i] = words(0), open[i] = ~Words{};
+  for (size_t number = 0; number <= table.members.level; ++number) {
+    const Level& level = table.levels[number];
+    NearPassed passed[kRegisters];
+    pass_near(level, ids, count, passed);
+    Words any_open{};
+    for (size_t i = 0; i < count; ++i) {
+      const auto inside = reinterpret_cast<Words>(passed[i].inside);
+      const Words place = ids[i] - lesser(passed[i].before, ids[i]);
+      const Words rank = lesser(words(level.members) + place, words(level.ids - 1));
+      ranks[i] |= rank & open[i] & ~inside;
+      open[i] &= inside;
+      ids[i] = lesser(passed[i].before, words(level.members - 1)) & open[i];
+      any_open |= open[i];
+    }
+    if (!any(reinterpret_cast<Chosen>(any_open))) break;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (any(reinterpret_cast<Chosen>(open[i])))
+      ranks[i] |= gather16(table.members.ranks.data(), ids[i]) & open[i];
+    ids[i] = ranks[i];
+  }
 }
 
 }  // namespace

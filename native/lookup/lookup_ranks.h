@@ -91,16 +91,17 @@ inline Passed passed_in_list(const Level& level, uint64_t position) {
 }
 
 inline Passed passed_in_bits(const Level& level, uint64_t position) {
-  uint64_t words[4];
-  std::memcpy(words, level.leaves + position / 256 * 32, sizeof words);
+  const uint8_t* block = level.leaves + position / 256 * 32;
   const size_t own = position / 64 % 4;
+  const auto word = read_at<uint64_t>(block, own);
   const uint64_t below = (uint64_t{1} << position % 64) - 1;
-  uint64_t before = members_of(level, position / 256).start;
-  for (size_t word = 0; word < 4; ++word) {
-    const uint64_t whole = uint64_t{0} - (word < own);
-    before += static_cast<uint64_t>(std::popcount(words[word] & (word == own ? below : whole)));
-  }
-  return {before, (words[own] >> position % 64 & 1) != 0};
+  // Words before the own one count as a whole.
+  constexpr uint64_t kWhole[] = {~uint64_t{0}, ~uint64_t{0}, ~uint64_t{0}, 0, 0, 0};
+  const uint64_t* whole = kWhole + 3 - own;
+  const auto count = [&](size_t i) { return std::popcount(read_at<uint64_t>(block, i) & whole[i]); };
+  const int before = count(0) + count(1) + count(2) + std::popcount(word & below);
+  return {members_of(level, position / 256).start + static_cast<uint64_t>(before),
+          (word >> position % 64 & 1) != 0};
 }
 
 // Positions in the level of which `open` lists `count`; OUT those of members among them, and their

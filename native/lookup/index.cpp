@@ -66,7 +66,7 @@ uint64_t index_bytes(uint64_t rows, const std::vector<uint64_t>& first_ranks) {
 }
 
 void prepare_index(const std::vector<uint64_t>& first_ranks, const uint8_t* index, Table& table) {
-  lay_levels(table.rows, first_ranks, index, table.levels);
+  const uint64_t end = lay_levels(table.rows, first_ranks, index, table.levels);
   const std::vector<Level>& levels = table.levels;
   MemberRanks& members = table.members;
   while (levels[members.level].members > MemberRanks::kMost) ++members.level;  // the last has few
@@ -75,6 +75,8 @@ void prepare_index(const std::vector<uint64_t>& first_ranks, const uint8_t* inde
   for (size_t i = levels.size() - 1; i > members.level; --i)
     members.ranks = ranks_of_positions(levels[i], members.ranks);
   members.ranks.push_back(0);
+  if (members.level + 1 < levels.size())
+    table.ranked = {{static_cast<uint64_t>(levels[members.level + 1].bases - index), end}};
 }
 
 }  // namespace saec

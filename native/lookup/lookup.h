@@ -128,6 +128,7 @@ struct Table {
   size_t rank = 0;
   std::vector<Level> levels;  // of the last tier first; none where ids are ranks
   MemberRanks members;
+  std::vector<std::pair<uint64_t, uint64_t>> ranked;  // bytes of the index that members' ranks say
   std::vector<std::pair<uint64_t, uint64_t>> decoded;  // bytes of codes whose rows are stored decoded
   Frame frame;
   std::vector<uint64_t> pads, pad_rows;  // ids whose stored row is another

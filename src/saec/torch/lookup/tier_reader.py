@@ -182,10 +182,10 @@ class TierReader(TableReader):
         return tier_table(self.layout, held.codes.numpy(), values, directions, where, rows, starts)
 
     def uses(self, table: LookupTable, tensors: Tensors) -> list[Use]:
-        """See :class:`TableReader`; rows and ids of frequent features are copied, so they depend on
-        codes and index."""
+        """See :class:`TableReader`; rows of frequent features and their ranks are copied, so they
+        depend on codes and on the last levels of the index."""
         special = {"codes": Use(in_place=True, copied=table.decoded)}
-        special |= {"columns": UNUSED, "tier_index": Use(in_place=True, copied=None)}
+        special |= {"columns": UNUSED, "tier_index": Use(in_place=True, copied=table.ranked)}
         return [special.get(name, COPIED) for name, _ in zip(self.names, tensors, strict=False)]
 
     def fused(

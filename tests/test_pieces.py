@@ -51,11 +51,11 @@ def slow_bits(codes: Sequence[NDArray[np.uint32]], widths: Sequence[int]) -> NDA
 def test_a_run_by_hand() -> None:
     # 5, 2 and 7 in three bits each are 101 010 111, lowest first 101 010 11|1.
     codes = [np.array([5, 2, 7])]
-    run = run_of_codes("x", 16, codes, [3])
+    run = run_of_codes("x", 16, PackedRows.pack(codes, [3]))
     assert (run.role, run.first, run.data.tolist()) == ("x", 2, [0b11010101, 0b1])
-    run = run_of_codes("x", 21, codes, [3])
+    run = run_of_codes("x", 21, PackedRows.pack(codes, [3]))
     assert (run.first, run.data.tolist()) == (2, [0b10100000, 0b00111010])
-    run = run_of_codes("x", 7, [np.array([1])], [1])
+    run = run_of_codes("x", 7, PackedRows.pack([np.array([1])], [1]))
     assert (run.first, run.data.tolist()) == (0, [128])
 
 
@@ -112,8 +112,8 @@ def check_codes_at(phase: int, width: int) -> None:
     codes = drawn(19, [width], width)
     size = packed_bytes(phase + 19 * width, 1)
     expected = slow_bits(codes, [width])
-    start = [run_of_codes("x", 0, before, [1])] if phase else []
-    run = laid([*start, run_of_codes("x", phase, codes, [width])], size)
+    start = [run_of_codes("x", 0, PackedRows.pack(before, [1]))] if phase else []
+    run = laid([*start, run_of_codes("x", phase, PackedRows.pack(codes, [width]))], size)
     bits = np.unpackbits(run, bitorder="little")
     assert np.array_equal(bits[phase : phase + len(expected)], expected)
     assert np.array_equal(bits[:phase], before[0] if phase else [])
@@ -143,7 +143,7 @@ def test_any_runs_lay_the_packed_rows(
     bounds = sorted({0, count, *(cut for cut in cuts if cut < count)})
     row = sum(widths)
     runs = [
-        run_of_codes("x", low * row, [part[low:high] for part in codes], widths)
+        run_of_codes("x", low * row, PackedRows.pack([part[low:high] for part in codes], widths))
         for low, high in pairwise(bounds)
     ]
     assert np.array_equal(laid(runs, len(expected)), expected)
@@ -211,7 +211,7 @@ def test_windows_together_are_the_whole(
     spaced = np.cumsum(np.random.default_rng(seed).integers(1, 30, size=count)) - 1
     ranks = spaced if gaps else np.arange(count)
     pieces: list[Piece] = [
-        run_of_codes("x", phase, codes, widths),
+        run_of_codes("x", phase, PackedRows.pack(codes, widths)),
         *scattered_codes("x", phase + ranks * row, codes, widths),
     ]
     size = packed_bytes(1 + int(ranks[-1]) + 1, row)

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.bits.packing import PackedRows
 from saec.errors import ArtifactError
 from saec.format.tier_layout import tier_bounds
 from saec.streaming.bit_writes import ByteRun, Piece, run_of_codes
@@ -271,4 +272,4 @@ def _leaves(
         yield ByteRun(role, level.leaves_at + before, offsets.astype(np.uint8))
     elif len(inside):
         first_bit = 8 * level.leaves_at + position
-        yield run_of_codes(role, first_bit, [inside.astype(np.uint32)], [1])
+        yield run_of_codes(role, first_bit, PackedRows.pack([inside.astype(np.uint32)], [1]))

@@ -57,16 +57,9 @@ class Scattered:
 Piece = ByteRun | Scattered
 
 
-def run_of_codes(
-    role: str,
-    first_bit: int,
-    codes: Sequence[NDArray[np.integer]],
-    widths: Sequence[int],
-) -> ByteRun:
-    """Rows of codes, ``widths[j]`` bits of ``codes[j]`` (m,) each, from a given bit of the
-    tensor."""
-    packed = PackedRows.pack(codes, widths)
-    bits = packed.count * sum(widths)
+def run_of_codes(role: str, first_bit: int, packed: PackedRows) -> ByteRun:
+    """Packed rows of codes, from a given bit of the tensor."""
+    bits = packed.count * sum(packed.widths)
     data = packed.data[: -(-bits // 8)]
     phase = first_bit % 8
     if not phase:

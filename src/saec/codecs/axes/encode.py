@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.bits.elias_fano import pack_starts
+from saec.bits.packing import PackedRows
 from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.quantizer import Coder
@@ -102,7 +103,9 @@ class EncodeTiers:
         widths, codes = zip(*stored, strict=True)
         first = 8 * self.layout.first_bytes[group.stratum]
         if group.contiguous:
-            yield run_of_codes(CODES, first + group.first * sum(widths), codes, widths)
+            yield run_of_codes(
+                CODES, first + group.first * sum(widths), PackedRows.pack(codes, widths)
+            )
         else:
             yield from scattered_codes(CODES, first + group.places * sum(widths), codes, widths)
 

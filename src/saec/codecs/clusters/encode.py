@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from saec.bits.packing import PackedRows
 from saec.clustering.points import Search
 from saec.clustering.rowmap import RowMap
 from saec.streaming.bit_writes import Piece, run_of_codes
@@ -41,4 +42,5 @@ class EncodeClusters:
         squared = np.einsum("nd,nd->n", error, error, dtype=np.float64)
         # No dot product: its last digits depend on the number of threads.
         lost = float((frequencies * squared).sum())
-        return lost, [run_of_codes(CODES, part.start * self._bits, [codes], [self._bits])]
+        packed = PackedRows.pack([codes], [self._bits])
+        return lost, [run_of_codes(CODES, part.start * self._bits, packed)]

@@ -98,8 +98,11 @@ static inline void read_windows(const StaticFunction& function, const uint64_t* 
     for (size_t i = 0; i < used; ++i) {
       found[i] = places_in(function, hashes[first + i]);
       if (!found[i].found) continue;
-      for (uint32_t j = 0; j < kPlaces; ++j)
-        __builtin_prefetch(function.bits + found[i].places.at(j, function.spread) / 8);
+      for (uint32_t j = 0; j < kPlaces; ++j) {
+        const uint8_t* run = function.bits + found[i].places.at(j, function.spread) / 8;
+        __builtin_prefetch(run);
+        __builtin_prefetch(run + 8);  // one run in eight ends in another line
+      }
     }
     for (size_t i = 0; i < used; ++i)
       take(first + i, found[i].found ? read_runs(function, found[i].places, 0) : 0, found[i]);

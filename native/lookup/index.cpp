@@ -69,14 +69,15 @@ void prepare_index(const std::vector<uint64_t>& first_ranks, const uint8_t* inde
   const uint64_t end = lay_levels(table.rows, first_ranks, index, table.levels);
   const std::vector<Level>& levels = table.levels;
   MemberRanks& members = table.members;
-  while (levels[members.level].members > MemberRanks::kMost) ++members.level;  // the last has few
-  members.ranks.resize(levels.back().members);
+  while (members.levels < levels.size() && levels[members.levels].ids > MemberRanks::kMost)
+    ++members.levels;
+  members.ranks.resize(levels.back().members);  // which are few
   std::iota(members.ranks.begin(), members.ranks.end(), uint16_t{0});
-  for (size_t i = levels.size() - 1; i > members.level; --i)
-    members.ranks = ranks_of_positions(levels[i], members.ranks);
+  for (size_t i = levels.size(); i > members.levels; --i)
+    members.ranks = ranks_of_positions(levels[i - 1], members.ranks);
   members.ranks.push_back(0);
-  if (members.level + 1 < levels.size())
-    table.ranked = {{static_cast<uint64_t>(levels[members.level + 1].bases - index), end}};
+  if (members.levels < levels.size())
+    table.ranked = {{static_cast<uint64_t>(levels[members.levels].bases - index), end}};
 }
 
 }  // namespace saec

@@ -67,11 +67,11 @@ struct Level {
   const uint8_t* leaves;  // 32 bytes can be read wherever a block's begin
 };
 
-// Ranks of all members of a level, so that further levels need not be asked: of the first level that has
-// few enough.
+// Ranks of all positions of a level, so that it and further ones need not be asked: of the first level with
+// few enough positions. If that is none, ranks of the last level's members.
 struct MemberRanks {
-  static constexpr uint64_t kMost = 1 << 16;  // members
-  size_t level = 0;
+  static constexpr uint64_t kMost = 1 << 16;  // positions
+  size_t levels = 0;            // before it
   std::vector<uint16_t> ranks;  // and one more, for reads of four bytes
 };
 

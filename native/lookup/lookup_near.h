@@ -187,12 +187,12 @@ inline void pass_near(const Level& level, const Words* positions, size_t count,
   for (size_t i = 0; i < count; ++i) passed[i] = passed_in_lists(level, lists[i], positions[i]);
 }
 
-// ids: IN `count` registers, OUT their ranks, by the levels up to the one whose members' ranks are
-// known. A word that has been found goes on at position 0.
+// ids: IN `count` registers, OUT their ranks, by the levels before the one whose ranks are known. A word
+// that has been found goes on at position 0.
 inline void near_ranks(const Table& table, size_t count, Words* ids) {
   Words ranks[kRegisters], open[kRegisters];
   for (size_t i = 0; i < count; ++i) ranks[i] = words(0), open[i] = ~Words{};
-  for (size_t number = 0; number <= table.members.level; ++number) {
+  for (size_t number = 0; number < table.members.levels; ++number) {
     const Level& level = table.levels[number];
     NearPassed passed[kRegisters];
     pass_near(level, ids, count, passed);

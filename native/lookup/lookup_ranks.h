@@ -138,7 +138,7 @@ inline void rank_ids(const Table& table, size_t count, uint64_t* ranks) {
   uint32_t open[kChunk];
   for (size_t i = 0; i < count; ++i) open[i] = static_cast<uint32_t>(i);
   const Level* levels = table.levels.data();
-  const size_t left = pass_levels(levels, levels + table.members.level + 1, open, count, ranks);
+  const size_t left = pass_levels(levels, levels + table.members.levels, open, count, ranks);
   const uint16_t* own = table.members.ranks.data();
   for (size_t k = 0; k < left; ++k) ranks[open[k]] = own[ranks[open[k]]];
 }

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 import saec
 import saec.torch
 from saec.errors import ModuleError
+from saec.format.tier_index import TierIndex
+from saec.format.tier_layout import Layout
+from saec.format.tiered_field import TieredField
 from saec.torch import CompressedEmbedding, FieldEmbeddings
 from saec.torch.lookup.reader import plain
 from saec.torch.table.joint import compressed_table
@@ -290,6 +293,40 @@ def test_writes_to_single_rows_are_seen(in_order: Callable[..., Any], name: str)
         for ids in some_ids(before, expected):
             with torch.no_grad():
                 assert torch.equal(module(ids), expected[ids])
+
+
+def ids_kept(rows: int, seed: int) -> TieredField:
+    """Three tiers, whose ids the seed draws; all else is the same for every seed."""
+    rng = np.random.default_rng(1)
+    layout = Layout.parse(rows, ("8g 8g", "6g 2", "5"))
+    tiers = np.repeat(np.arange(3), np.diff(layout.bounds))
+    return TieredField(
+        "a",
+        layout,
+        rng.integers(0, 256, layout.code_bytes).astype(np.uint8),
+        rng.standard_normal(layout.value_count).astype(np.float16),
+        rng.standard_normal((layout.rank + 1, DIM)).astype(np.float16),
+        TierIndex.of(np.random.default_rng(seed).permutation(tiers), 3),
+        "float32",
+    )
+
+
+# Ranks are kept of all ids, or only of those that the first level of the index leaves.
+@pytest.mark.parametrize("rows", [5_000, 70_000])
+def test_another_index_is_seen(rows: int) -> None:
+    first, second = ids_kept(rows, 0), ids_kept(rows, 2)
+    module = CompressedEmbedding(compressed_table([first], {}, torch.empty(0)))
+    assert np.array_equal(look_up(module).numpy(), first.decode())
+    assert np.array_equal(look_up(module).numpy(), first.decode())
+    assert isinstance(module.table, TieredTable)
+    assert module.table.index is not None
+    assert second.index is not None
+    module.table.index.data.copy_(torch.from_numpy(second.index.data))
+    expected = torch.from_numpy(second.decode())
+    for ids in some_ids(torch.from_numpy(first.decode()), expected):
+        with torch.no_grad():
+            assert torch.equal(module(ids), expected[ids])
+    assert torch.equal(look_up(module), expected)
 
 
 def test_a_layout_that_was_overwritten_is_refused(module: CompressedEmbedding) -> None:

@@ -5,8 +5,9 @@ No table is decoded as a whole. A table in tiers keeps its most frequent rows de
 keeps the decoded rows of groups of a tier's codes, at most 64 kB for each group, 256 kB for ordered
 codes, and some 26 bytes for each ordered code that occurs, for the search. All decoded rows
 take at most 256 kB plus 64 times the bytes that a field's codes, values, axes and starts
-take in a file; further rows are decoded in each lookup. Arrays must not change during a
-call.
+take in a file; further rows are decoded in each lookup. If ids are in no order, it also keeps the
+ranks of all ids of a small table, or of those ids that are not in the last tiers: at most 128 kB.
+Arrays must not change during a call.
 """
 
 from __future__ import annotations

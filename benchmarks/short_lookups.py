@@ -43,11 +43,22 @@ def module_of(field: CompressedField) -> nn.Module:
     return CompressedEmbedding(compressed_table([field], {}, like=torch.empty(0)))
 
 
+class WithoutShortCut(nn.Module):
+    """Lookups by PyTorch's operator, as where the core has no direct access to tensors."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.table = module.table
+
+    def forward(self, ids: Tensor) -> Any:
+        return self.table(ids)
+
+
 def modules(rows: int) -> dict[str, nn.Module]:
     """By what they are called in docs/performance.md."""
     rng = np.random.default_rng(0)
     make = partial(tables.tiered, rng, rows, DIM)
-    return {
+    found = {
         "nn.Embedding": nn.Embedding(rows, DIM),
         "clusters, 256": module_of(tables.clustered(rng, rows, DIM, 256)),
         "axes": module_of(make(tables.CROSSES)),
@@ -55,6 +66,7 @@ def modules(rows: int) -> dict[str, nn.Module]:
         "axes, code-sorted": module_of(make(tables.SIMILAR)),
         "axes, ids kept": module_of(make(tables.CROSSES, tables.scattered(rng, rows))),
     }
+    return found | {"axes, no short cut": WithoutShortCut(found["axes"])}
 
 
 def batches(rows: int, shape: tuple[int, ...]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""One pass over a field that tells all of what its codes are learned from: moments and samples."""
+"""Moments and samples of a field, from which codes are learned; from one pass over its rows."""
 
 from __future__ import annotations
 

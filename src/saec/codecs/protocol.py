@@ -1,4 +1,4 @@
-"""What compression asks of a codec."""
+"""The interface of codecs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The codec that keeps a table as it is: what a field takes at most, and without any loss."""
+"""The codec that keeps a table unchanged: the largest size of a field, without loss."""
 
 from __future__ import annotations
 

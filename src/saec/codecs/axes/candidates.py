@@ -1,4 +1,4 @@
-"""What each tier of a field may spend on each axis, and what that leaves in nats."""
+"""Candidates for coding each axis of each tier: bits that they take, and nats that they leave."""
 
 from __future__ import annotations
 

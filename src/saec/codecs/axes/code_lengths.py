@@ -1,4 +1,4 @@
-"""How long the codeword of each symbol should be, where unknown keys read codewords by chance."""
+"""Lengths of codewords, given that unknown keys read random codewords."""
 
 from __future__ import annotations
 

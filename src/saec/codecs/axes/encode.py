@@ -1,4 +1,4 @@
-"""Coding the rows of a field in tiers, part by part: codes, where they are, and what is lost.
+"""Codes the rows of a field in tiers, part by part: codes, their positions, and the loss.
 
 Rows of a tier may be in order of their first codes. Rows that share these stand side by side, and
 what is stored of these codes is the rank at which each starts. What the codes say of a row is then
@@ -43,7 +43,7 @@ CODES, INDEX, STARTS, PERMUTATION = "codes", "tiers", "starts", "permutation"
 
 
 def keeps_ids(placing: Placing) -> TypeGuard[ByRank]:
-    """Whether rows go to tiers by frequency while their ids, which are no ranks, stay."""
+    """Whether rows are in tiers by frequency although ids stay, so that an index must find them."""
     return isinstance(placing, ByRank) and placing.order == "keep"
 
 

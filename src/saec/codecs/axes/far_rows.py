@@ -1,4 +1,4 @@
-"""What codes lose of rows that count as nearer than they are, by where these really lie."""
+"""The loss of rows that are clipped before coding, measured from their true positions."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class FarRows:
 
 
 class FarCosts:
-    """What the third term of :class:`FarRows` adds to ways to code tiers.
+    """Adds the third term of :class:`FarRows` to the loss of layouts.
 
     far: of each tier; scales: (rank,) nats per squared error of each coordinate.
     """

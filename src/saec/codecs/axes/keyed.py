@@ -1,4 +1,4 @@
-"""Options for a field with keys: what a bit may cost decides everything else.
+"""Options for a field with keys, one for each price of a bit.
 
 At a price per bit every class of rows gets its symbols (:mod:`.keyed_class`), every row is stored
 or left to the default row, and codewords get lengths that also say how often an unknown key is

@@ -1,4 +1,4 @@
-"""What allocation chose for a field with keys, and the size of what that gives."""
+"""The option that allocation chose for a field with keys, and the size of its result."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _NOTHING = build_function(np.zeros(0, np.uint64), np.zeros(0, np.uint64), 0)
 
 @dataclass(frozen=True, eq=False)
 class KeyedChoice:
-    """What allocation chose for a field, with all that coding it needs.
+    """The option that allocation chose, with everything that coding needs.
 
     coders: of each stratum of ``placing``, None if its rows are left out. least_gain: nats per bit
     that a stored row saves; None

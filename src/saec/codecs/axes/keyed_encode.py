@@ -1,4 +1,4 @@
-"""Coding the rows of a keyed field: which are stored, by what strings, and what is lost."""
+"""Codes the rows of a keyed field: which rows are stored, their strings, and the loss."""
 
 from __future__ import annotations
 

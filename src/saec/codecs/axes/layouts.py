@@ -1,4 +1,4 @@
-"""How a field's rows are cut into tiers, and the layouts of tiers that are on offer.
+"""Ways to cut a field's rows into tiers, and the layouts of these tiers.
 
 Where ids stay, an index tells the rows of the last tier from all others. The more rows this tier
 has, the fewer ids are in the index; in return its rows are coded alike, whatever their frequency.
@@ -213,7 +213,7 @@ class _Ways:
 
 @dataclass(frozen=True, eq=False)
 class AxesChoice:
-    """What allocation chose for a field, with all that coding it needs."""
+    """The option that allocation chose, with everything that coding needs."""
 
     frame: Frame
     placing: Placing

@@ -1,4 +1,4 @@
-"""Codes of a tier's rows, and what may code its axes: the bits it takes and the nats it leaves."""
+"""Coders of a tier's axes, and candidates: the bits that they take and the nats that they leave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What slopes on unseen rows add to the cost of codes, and how far they are believed."""
+"""Costs of codes by slopes on unseen rows, and the share of these slopes that is used."""
 
 from __future__ import annotations
 

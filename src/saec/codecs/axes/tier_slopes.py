@@ -1,4 +1,4 @@
-"""How the loss on unseen rows changes in first order where a tier's coordinates change.
+"""The first-order change of the loss on unseen rows when a tier's coordinates change.
 
 Labels tell little of a single code. So the gradient of the loss along an axis is taken to be a
 function of a row's coordinate on it that has three numbers to measure: a line with one slope near

@@ -1,4 +1,4 @@
-"""What allocation chose for a field that is stored as clusters."""
+"""The option that allocation chose for a field of clusters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ClustersChoice", "of_size_one"]
 
 @dataclass(frozen=True)
 class ClustersChoice:
-    """What allocation chose for a field: its clusters, and the axes kept of their centroids.
+    """The option that allocation chose: the number of clusters, and of axes of their centroids.
 
     The metric is that in which rows are near, None for Euclidean distance. A unit of distortion
     among points, weighted by frequency, costs ``unit`` in nats, or without a metric in squares of

@@ -190,8 +190,12 @@ inline void pass_near(const Level& level, const Words* positions, size_t count,
 // ids: IN `count` registers, OUT their ranks, by the levels before the one whose ranks are known. A word
 // that has been found goes on at position 0.
 inline void near_ranks(const Table& table, size_t count, Words* ids) {
+  const uint16_t* known = table.members.ranks.data();
+  if (table.members.levels == 0) {
+    for (size_t i = 0; i < count; ++i) ids[i] = gather16(known, ids[i]);
+    return;
+  }
   Words ranks[kRegisters], open[kRegisters];
-  for (size_t i = 0; i < count; ++i) ranks[i] = words(0), open[i] = ~Words{};
   for (size_t number = 0; number < table.members.levels; ++number) {
     const Level& level = table.levels[number];
     NearPassed passed[kRegisters];
@@ -201,16 +205,16 @@ inline void near_ranks(const Table& table, size_t count, Words* ids) {
       const auto inside = reinterpret_cast<Words>(passed[i].inside);
       const Words place = ids[i] - lesser(passed[i].before, ids[i]);
       const Words rank = lesser(words(level.members) + place, words(level.ids - 1));
-      ranks[i] |= rank & open[i] & ~inside;
-      open[i] &= inside;
+      // Not set before the first level: compilers would call a slow instruction for that.
+      ranks[i] = number ? ranks[i] | (rank & open[i] & ~inside) : rank & ~inside;
+      open[i] = number ? open[i] & inside : inside;
       ids[i] = lesser(passed[i].before, words(level.members - 1)) & open[i];
       any_open |= open[i];
     }
     if (!any(reinterpret_cast<Chosen>(any_open))) break;
   }
   for (size_t i = 0; i < count; ++i) {
-    if (any(reinterpret_cast<Chosen>(open[i])))
-      ranks[i] |= gather16(table.members.ranks.data(), ids[i]) & open[i];
+    if (any(reinterpret_cast<Chosen>(open[i]))) ranks[i] |= gather16(known, ids[i]) & open[i];
     ids[i] = ranks[i];
   }
 }

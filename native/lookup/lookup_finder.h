@@ -17,7 +17,7 @@
 
 namespace {
 
-constexpr size_t kAhead = 6;       // chunks between find and decode
+constexpr size_t kAhead = 3;       // chunks between find and decode
 constexpr size_t kRing = 512;      // ids that are kept at a time
 constexpr size_t kPiece = 128;     // ids that are added at a time
 constexpr size_t kListed = 128;    // stored rows of long codes that are added at a time

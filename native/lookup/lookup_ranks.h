@@ -15,7 +15,7 @@ namespace {
 
 using namespace saec;
 
-constexpr size_t kChunk = 32;  // ids that go through a stage together
+constexpr size_t kChunk = 64;  // ids that go through a stage together
 
 struct Passed {
   uint64_t before;  // members before the position

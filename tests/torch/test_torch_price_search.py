@@ -55,7 +55,7 @@ def task() -> dict[str, Any]:
     ids = torch.from_numpy(rng.zipf(1.4, (3000, 2)) % np.array([300, 100]))
     labels = (torch.sin(ids[:, 0] * 1.0) * torch.cos(ids[:, 1] * 2.0) > 0).float()
     frequencies = {
-        name: torch.bincount(ids[:2000, column], minlength=rows).numpy()
+        name: torch.bincount(ids[:2000, column], minlength=rows)  # a tensor will do
         for column, (name, rows) in enumerate({"user": 300, "item": 100}.items())
     }
 

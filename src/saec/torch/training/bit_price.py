@@ -237,7 +237,7 @@ class BitPrice:
         self._epochs = 0.0
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
-        """Call :meth:`step` after each step of ``optimizer``; of several optimizers, of the last."""
+        """Call :meth:`step` after each step of ``optimizer``, the last one if there are several."""
         self._check_active()
         self._handles.append(optimizer.register_step_post_hook(lambda *_: self.step()))
 

@@ -96,7 +96,7 @@ class TrialScores:
 
     def default_price(self) -> float:
         """An eighth of ln 2 / N nats per bit, for the N lookups of the most frequent field."""
-        most = max(float(np.sum(counts)) for counts in self.frequencies.values())
+        most = max(float(np.asanyarray(counts).sum()) for counts in self.frequencies.values())
         return math.log(2) / 8 / most
 
     def loss(

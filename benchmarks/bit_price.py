@@ -4,11 +4,13 @@
     python benchmarks/bit_price.py --path movielens_1m.parquet --prices 8e-8 3.2e-7 --seeds 0
     python benchmarks/bit_price.py --path movielens_1m.parquet --choose 55 100 --share 0.25
     python benchmarks/bit_price.py --task globo --path globo.parquet --prices 1e-8 --seeds 0
+    python benchmarks/bit_price.py --path movielens_1m.parquet --steps 20
 
 Trains the reference DeepFM of width 16 by each price with each seed, compresses its tables to each
 ratio, and measures AUC and log loss on validation and test rows. ``--choose`` lets
 ``BitPrice.for_ratio`` choose a price for each ratio, by trials on a share of the training rows;
-test rows are not looked at. Every finished run becomes a line of
+test rows are not looked at. ``--steps`` compares the time of training steps with a price and
+without, as processor time: medians of nine turns of as many steps. Every finished run is a line of
 benchmarks/recorded/bit_price.jsonl, and is not repeated when the same command starts again.
 """
 
@@ -20,7 +22,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 import numpy as np
@@ -60,25 +62,14 @@ def frequencies(log: Log, rows: Rows | None = None) -> dict[str, NDArray[np.floa
 
 def train(model: nn.Module, price: BitPrice, log: Log, rows: Rows, seed: int) -> float:
     """A plain training loop, until the validation loss of the running mean rises: epochs done."""
-    optimizers = [
-        RowAdagrad(model.embeddings.parameters(), 0.06, INITIAL_ACCUMULATOR),
-        torch.optim.Adam(
-            [value for name, value in model.named_parameters() if "embeddings" not in name], 3e-3
-        ),
-    ]
+    optimizers = optimizers_of(model)
     rng, best, best_state, refused = np.random.default_rng(seed), np.inf, {}, 0
     model.train()
     for part in range(MOST_EPOCHS * PARTS):
         if part % PARTS == 0:
             order = np.array_split(shuffled(rows, rng), PARTS)
         for batch in np.array_split(order[part % PARTS], -(-len(rows) // (PARTS * BATCH))):
-            ids, labels = torch.from_numpy(log.ids[batch]), torch.from_numpy(log.labels[batch])
-            loss = binary_cross_entropy_with_logits(model(ids), labels) + price.cost()
-            loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            price.step()
+            step(model, optimizers, price, log, batch)
         with price.averaged():
             now = evaluate(model, log, "validation", progress=False).logloss
             if now < best:
@@ -90,6 +81,50 @@ def train(model: nn.Module, price: BitPrice, log: Log, rows: Rows, seed: int) ->
     price.remove()
     model.load_state_dict(best_state)
     return (part + 1) / PARTS
+
+
+def optimizers_of(model: nn.Module) -> list[torch.optim.Optimizer]:
+    """Row-wise Adagrad for the tables, Adam for the network."""
+    network = [value for name, value in model.named_parameters() if "embeddings" not in name]
+    tables = RowAdagrad(model.embeddings.parameters(), 0.06, INITIAL_ACCUMULATOR)
+    return [tables, torch.optim.Adam(network, 3e-3)]
+
+
+def step(
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    price: BitPrice | None,
+    log: Log,
+    batch: Rows,
+) -> None:
+    """One step on a batch, with a price or without."""
+    ids, labels = torch.from_numpy(log.ids[batch]), torch.from_numpy(log.labels[batch])
+    loss = binary_cross_entropy_with_logits(model(ids), labels)
+    if price is not None:
+        loss = loss + price.cost()
+    loss.backward()
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    if price is not None:
+        price.step()
+
+
+def timed(log: Log, steps: int) -> str:
+    """Milliseconds of a step without and with a price, and their ratio."""
+    batches = log.rows("train")[: steps * BATCH].reshape(steps, BATCH)
+    models = [build("deepfm", log.vocab_sizes, DIM, 0) for _ in range(2)]
+    prices = [None, BitPrice(models[1], 1.6e-7, frequencies(log))]
+    optimizers = [optimizers_of(model) for model in models]
+    taken: list[list[float]] = [[], []]
+    for _ in range(10):
+        for index in range(2):
+            start = time.process_time()
+            for batch in batches:
+                step(models[index], optimizers[index], prices[index], log, batch)
+            taken[index].append(1e3 * (time.process_time() - start) / steps)
+    plain, priced = (median(times[1:]) for times in taken)
+    return f"{plain:.1f} ms a step, {priced:.1f} with a price: {priced / plain:.2f} times"
 
 
 def shuffled(rows: Rows, rng: np.random.Generator) -> Rows:
@@ -209,8 +244,12 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["axes", "axes-remapped"])
     parser.add_argument("--choose", type=float, nargs="*", default=[], help="ratios")
     parser.add_argument("--share", type=float, default=0.25, help="of the rows, to choose by")
+    parser.add_argument("--steps", type=int, help="time that many instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.steps is not None:
+        print(timed(load(options.task, options.path, 0), options.steps))
+        return
     left = [
         key for key in asked(options) if not any(key.items() <= line.items() for line in recorded())
     ]

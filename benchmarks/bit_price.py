@@ -3,11 +3,13 @@
     python benchmarks/bit_price.py --path movielens_1m.parquet
     python benchmarks/bit_price.py --path movielens_1m.parquet --prices 8e-8 3.2e-7 --seeds 0
     python benchmarks/bit_price.py --path movielens_1m.parquet --choose 55 100 --share 0.25
-    python benchmarks/bit_price.py --task globo --path globo.parquet --prices 1e-8 --seeds 0
+    python benchmarks/bit_price.py --task globo --path globo.parquet --users 0.25 --prices 0 2e-7 \
+        --seeds 0
     python benchmarks/bit_price.py --path movielens_1m.parquet --steps 20
 
 Trains the reference DeepFM of width 16 by each price with each seed, compresses its tables to each
-ratio, and measures AUC and log loss on validation and test rows. ``--choose`` lets
+ratio, and measures AUC and log loss on validation and test rows. Price 0 trains plainly, as ``saec
+bench``. ``--users`` keeps a share of the users with all of their rows. ``--choose`` lets
 ``BitPrice.for_ratio`` choose a price for each ratio, by trials on a share of the training rows;
 test rows are not looked at. ``--steps`` compares the time of training steps with a price and
 without, as processor time: medians of nine turns of as many steps. Every finished run is a line of
@@ -34,11 +36,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from saec.reference import load
 from saec.reference.batches import Batches
 from saec.reference.benchmark import Benchmark
+from saec.reference.encode import encode
 from saec.reference.evaluate import evaluate
 from saec.reference.log import Log
 from saec.reference.machine import machine
 from saec.reference.models import build
 from saec.reference.row_adagrad import RowAdagrad
+from saec.reference.train import train as train_plainly
 from saec.reference.training_steps import INITIAL_ACCUMULATOR
 from saec.reference.trial import Trial
 from saec.torch import BitPrice
@@ -133,13 +137,26 @@ def shuffled(rows: Rows, rng: np.random.Generator) -> Rows:
     return np.concatenate([rng.permutation(pairs).ravel(), rows[pairs.size :]])
 
 
+def of_users(log: Log, share: float, seed: int) -> Log:
+    """All rows of some users, the first field, and that share of the rows of unseen users."""
+    rng = np.random.default_rng(seed)
+    users = log.ids[:, 0]
+    chosen = (rng.random(users.max() + 1) < share)[users]
+    pairs = (rng.random(len(users) // 2 + 1) < share).repeat(2)[: len(users)]
+    rows = np.flatnonzero(np.where(users == 0, pairs, chosen))
+    columns = dict(zip(log.field_names, log.ids[rows].T, strict=True))
+    return encode(columns, log.labels[rows], log.split[rows], log.name)
+
+
 def run(options: argparse.Namespace, log: Log, price: float, seed: int) -> dict[str, Any]:
     """Train once, and compress by all methods to all ratios."""
     start = time.perf_counter()
     model = build("deepfm", log.vocab_sizes, DIM, seed)
-    paid = BitPrice(model, price, frequencies(log), seed=seed)
-    epochs = train(model, paid, log, log.rows("train"), seed)
-    bits = paid.bits
+    if price > 0:
+        paid = BitPrice(model, price, frequencies(log), seed=seed)
+        epochs, bits = train(model, paid, log, log.rows("train"), seed), paid.bits
+    else:
+        epochs, bits = train_plainly(model, log, seed=seed, progress=False).epochs, None
     seconds = time.perf_counter() - start
     trial = Trial(log, model, {}, seed, False)
     base = trial.scores(trial.base)
@@ -188,10 +205,11 @@ def choose(options: argparse.Namespace, log: Log, ratio: float, seed: int) -> di
 def asked(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What identifies each run that is wanted."""
     for seed in options.seeds:
+        key = {"task": options.task, "users": options.users, "seed": seed}
         for ratio in options.choose:
-            yield {"task": options.task, "ratio": ratio, "share": options.share, "seed": seed}
+            yield {**key, "ratio": ratio, "share": options.share}
         for price in options.prices:
-            yield {"task": options.task, "price": price, "seed": seed}
+            yield {**key, "price": price}
 
 
 def recorded() -> list[dict[str, Any]]:
@@ -214,12 +232,13 @@ def table(lines: list[dict[str, Any]]) -> str:
     """Means over seeds, in Markdown."""
     found: dict[tuple[Any, ...], list[tuple[float, float, float]]] = {}
     for line in lines:
+        name = line["task"] + (f", {line['users']:g} of the users" if line["users"] < 1 else "")
         for row in line.get("compressed", ()):
-            key = (line["task"], line["price"], row["method"], row["target_ratio"])
+            key = (name, line["price"], row["method"], row["target_ratio"])
             values = (row["auc"], row["auc"] - line["auc"], row["validation_logloss"])
             found.setdefault(key, []).append(values)
         if "compressed" in line:
-            key = (line["task"], line["price"], "uncompressed", 1.0)
+            key = (name, line["price"], "uncompressed", 1.0)
             found.setdefault(key, []).append((line["auc"], 0.0, line["validation_logloss"]))
     text = ["| task | price | method | ratio | AUC | dAUC | validation log loss | seeds |"]
     text += ["|---|---|---|---|---|---|---|---|"]
@@ -244,6 +263,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["axes", "axes-remapped"])
     parser.add_argument("--choose", type=float, nargs="*", default=[], help="ratios")
     parser.add_argument("--share", type=float, default=0.25, help="of the rows, to choose by")
+    parser.add_argument("--users", type=float, default=1.0, help="the share that is kept")
     parser.add_argument("--steps", type=int, help="time that many instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -256,6 +276,8 @@ def main() -> None:
     for index, key in enumerate(left):
         print(f"{len(left) - index} runs left, now {key}", flush=True)
         log = load(options.task, options.path, key["seed"])
+        if options.users < 1:
+            log = of_users(log, options.users, key["seed"])
         if "price" in key:
             found = run(options, log, key["price"], key["seed"])
         else:

@@ -102,7 +102,8 @@ def test_the_price_with_the_lowest_loss_after_compression_is_taken(task: dict[st
 
 
 def test_the_first_price_follows_from_the_number_of_lookups(task: dict[str, Any]) -> None:
-    price = BitPrice.for_ratio(Model(), **task | {"train": lambda *_: None})
+    given = task | {"train": lambda *_: None, "ratio": saec.MaxBytes(2000)}
+    price = BitPrice.for_ratio(Model(), **given)
     # Nothing was trained, so that all prices are equally good, and five are tried.
     prices = [trial.price for trial in price.trials]
     assert prices == pytest.approx(
@@ -114,6 +115,7 @@ def test_the_first_price_follows_from_the_number_of_lookups(task: dict[str, Any]
     ("given", "error", "message"),
     [
         ({"ratio": 0.5}, saec.BudgetError, "0.5"),
+        ({"ratio": saec.LossIncrease(1)}, saec.BudgetError, "a ratio must be a number"),
         ({"ratio": 1e6}, saec.BudgetError, "the smallest possible is"),
         ({"validation": []}, saec.DataError, "validation are empty"),
         ({"validation": iter([])}, saec.DataError, "validation must be iterable more than once"),

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from saec.compression.budget import SizeBudget
 from saec.compression.plan import check_request
 from saec.errors import DataError, ModuleError, ModuleWarning
 from saec.torch.model.call import Batches, Loss
@@ -108,7 +109,7 @@ class BitPrice:
     def for_ratio(
         cls,
         model: nn.Module,
-        ratio: float,
+        ratio: float | SizeBudget,
         frequencies: Mapping[str, ArrayLike],
         train: Callable[[nn.Module, BitPrice], object],
         batches: Batches,
@@ -130,7 +131,7 @@ class BitPrice:
 
         Args:
             model: as for the class, before its training; it is not changed.
-            ratio: compression ratio of the tables.
+            ratio: compression ratio of the tables, or a size, such as :class:`saec.MaxBytes`.
             frequencies: see the class; counts in the rows on which ``train`` trains.
             train: trains its first argument under its second one, by :meth:`cost` and
                 :meth:`step`; it may, but need not, call :meth:`finish`.
@@ -146,7 +147,7 @@ class BitPrice:
             settings: ``noise``, ``row_decay`` and ``half_life``; see the class.
 
         Raises:
-            BudgetError: the ratio is below 1 or cannot be reached.
+            BudgetError: the ratio is below 1, or cannot be reached.
             DataError: batches are an iterator, there are none for validation, labels do not fit
                 the loss, or every trial ended with a loss that is not finite.
             OptionError, ModuleError, FieldError: see the class.
@@ -176,11 +177,7 @@ class BitPrice:
 
     @property
     def bits(self) -> float:
-        """R by the last batch that :meth:`cost` charged.
-
-        Raises:
-            ModuleError: there was none.
-        """
+        """R by the last batch that :meth:`cost` charged; before, a ModuleError."""
         if self._bits is None:
             raise ModuleError("bits are known after the first cost()")
         return float(self._bits)

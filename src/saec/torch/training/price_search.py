@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
-from saec.compression.budget import Ratio
+from saec.compression.budget import Ratio, SizeBudget, check_budget
 from saec.errors import DataError
 from saec.torch.compress import compress_
 from saec.torch.measure.labels import check_batch, check_loss_fn
@@ -79,7 +79,7 @@ def search(loss_at: Callable[[float], float], start: float) -> tuple[PriceTrial,
 class TrialScores:
     """Trains and compresses by :meth:`saec.torch.BitPrice.for_ratio`'s arguments."""
 
-    ratio: float
+    size: float | SizeBudget
     frequencies: Mapping[str, ArrayLike]
     batches: Batches
     validation: Batches
@@ -89,10 +89,15 @@ class TrialScores:
     progress: bool
 
     def __post_init__(self) -> None:
-        Ratio(self.ratio)
+        check_budget(self.budget)
         check_loss_fn(self.loss_fn)
         check_repeatable(self.batches, "batches")
         count_of(self.validation, "validation")
+
+    @property
+    def budget(self) -> SizeBudget:
+        """The size; a number is a ratio."""
+        return self.size if isinstance(self.size, SizeBudget) else Ratio(self.size)
 
     def default_price(self) -> float:
         """An eighth of ln 2 / N nats per bit, for the N lookups of the most frequent field."""
@@ -113,7 +118,7 @@ class TrialScores:
             trained,
             self.batches,
             self.loss_fn,
-            Ratio(self.ratio),
+            self.budget,
             frequencies=self.frequencies,
             ranges=self.ranges,
             seed=self.seed,

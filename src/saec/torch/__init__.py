@@ -31,6 +31,7 @@ from saec.torch.model.replace import (  # noqa: E402
 )
 from saec.torch.model.table_keys import TableKeys  # noqa: E402
 from saec.torch.training.bit_price import BitPrice  # noqa: E402
+from saec.torch.training.price_search import PriceTrial  # noqa: E402
 from saec.torch.tuning.finetune import (  # noqa: E402
     FineTuneResult,
     finetune,
@@ -48,6 +49,7 @@ __all__ = [
     "KeyedEmbedding",
     "KeyedEmbeddingBag",
     "MeasuredIncrease",
+    "PriceTrial",
     "TableKeys",
     "compress_",
     "decode_embeddings_",

@@ -38,7 +38,13 @@ _MOST_STEPS = 6  # in one direction
 
 @dataclass(frozen=True)
 class PriceTrial:
-    """A price, and the loss on validation rows of the model trained by it and compressed."""
+    """A trial of :meth:`saec.torch.BitPrice.for_ratio`.
+
+    Attributes:
+        price: in nats per bit.
+        loss: on validation rows, of the model that was trained by this price and compressed;
+            infinite if training diverged.
+    """
 
     price: float
     loss: float

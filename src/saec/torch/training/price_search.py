@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from saec.torch.training.bit_price import BitPrice
 
 __all__ = ["PriceTrial", "TrialScores", "search"]
+
+logger = logging.getLogger(__name__)
 
 _STEP = 4.0  # between the prices that bracket the best one; its square root refines
 _MOST_STEPS = 6  # in one direction
@@ -65,6 +68,7 @@ def search(loss_at: Callable[[float], float], start: float) -> tuple[PriceTrial,
         if price not in found:
             loss = loss_at(price)
             found[price] = loss if math.isfinite(loss) else math.inf
+            logger.info("price %.3g: validation loss %.6f after compression", price, loss)
         return found[price]
 
     best = start

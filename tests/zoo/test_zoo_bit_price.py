@@ -15,6 +15,7 @@ from zoo_models import Entry, build
 
 from saec.reference.log import Log
 from saec.torch import BitPrice
+from saec.torch.model.call import call
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs, not ours
 
@@ -85,7 +86,7 @@ def by_loop(entry: Entry, price: BitPrice, data: Data, folder: Path) -> None:
     optimizer = torch.optim.Adam(entry.model.parameters(), 5e-3)
     for _ in range(4):
         for inputs, labels in data.batches(entry, data.parts["train"], 200):
-            loss = entry.loss_fn(entry.model(inputs).reshape(-1), labels) + price.cost()
+            loss = entry.loss_fn(call(entry.model, inputs, None).reshape(-1), labels) + price.cost()
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -97,8 +98,10 @@ def train(
     best = _BestState(model)
     mode = model.training
     model.train()
-    with bar("training", settings.epochs * len(rows), progress) as shown:
-        steps = TrainingSteps(model, log, settings, seed, shown)
+    with (
+        bar("training", settings.epochs * len(rows), progress) as shown,
+        closing(TrainingSteps(model, log, settings, seed, shown)) as steps,
+    ):
         for epochs, part in _parts(rows, stops, settings.epochs, rng):
             steps.run(part)
             with steps.judged():

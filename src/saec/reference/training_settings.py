@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from saec.errors import OptionError, did_you_mean
-from saec.reference.bit_price import BitPrice
 
 __all__ = ["OPTIMISERS", "Optimiser", "Training"]
 
@@ -23,7 +22,9 @@ DEFAULT_TABLE_SETTINGS = (0.1, 1e-3)
 # is learned compresses better (docs/results.md).
 ADAM_SETTINGS = (1e-3, 0.0)
 
-# With a price on bits there is less to be learned by heart, and it takes longer.
+# With a price on bits (saec.torch.BitPrice) decay is part of the price, and there is less to be
+# learned by heart, which takes longer.
+PRICED_TABLE_SETTINGS = (0.06, 0.0)
 MAX_EPOCHS, MAX_EPOCHS_PRICED = 10, 20
 
 
@@ -35,7 +36,7 @@ class Training:
         optimiser: of the tables: ``"row-adagrad"``, or ``"adam"`` (PyTorch's SparseAdam).
         bit_price: nats of the mean log loss that a bit of the tables is charged for: rows are then
             trained with noise, by rates and decays of their own, and the running mean of all
-            parameters is evaluated and kept; see :mod:`saec.reference.bit_price`.
+            parameters is evaluated and kept; see :class:`saec.torch.BitPrice`.
         batch_size: examples per step.
         learning_rate: Adam's, for all but the tables.
         table_learning_rate: for the tables; None takes the task's or the optimiser's own.
@@ -75,11 +76,6 @@ class Training:
                 raise OptionError(f"{name} is {value}; it must be positive")
 
     @property
-    def price(self) -> BitPrice | None:
-        """The price on bits, with the settings that go with it."""
-        return None if self.bit_price is None else BitPrice(self.bit_price)
-
-    @property
     def epochs(self) -> int:
         """Upper limit of passes over the training rows."""
         if self.max_epochs is not None:
@@ -97,6 +93,6 @@ class Training:
     def _defaults(self, task: str) -> tuple[float, float]:
         if self.optimiser == "adam":
             return ADAM_SETTINGS
-        if self.price is not None:
-            return self.price.table_rate, 0.0
+        if self.bit_price is not None:
+            return PRICED_TABLE_SETTINGS
         return TABLE_SETTINGS.get(task, DEFAULT_TABLE_SETTINGS)

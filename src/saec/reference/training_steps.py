@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saec.reference.bit_price import Charge, RunningMean
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
 from saec.reference.row_adagrad import RowAdagrad
 from saec.reference.training_settings import Training
+from saec.torch import BitPrice
 from saec.util.progress import Bar
 
 __all__ = ["INITIAL_ACCUMULATOR", "TrainingSteps"]
@@ -33,14 +33,12 @@ class TrainingSteps:
         self, model: ClickModel, log: Log, training: Training, seed: int, shown: Bar
     ) -> None:
         self._model, self._log, self._shown = model, log, shown
-        self._batch_size, price = training.batch_size, training.price
+        self._batch_size = training.batch_size
         table_rate, self._table_decay = training.of_tables(log.name)
-        self._charge: Charge | None = None
-        self._mean: RunningMean | None = None
-        if price is not None:
-            epoch = len(log.rows("train")) / training.batch_size
-            self._charge = Charge(price, log, seed)
-            self._mean = RunningMean(model, price.half_life * epoch)
+        self._price: BitPrice | None = None
+        if training.bit_price is not None:
+            counts = {f"embeddings.{name}": log.frequencies[name] for name in log.field_names}
+            self._price = BitPrice(model, training.bit_price, counts, seed=seed)
         tables = list(model.embeddings.parameters())
         known = {id(parameter) for parameter in tables}
         network = [parameter for parameter in model.parameters() if id(parameter) not in known]
@@ -55,7 +53,12 @@ class TrainingSteps:
 
     def judged(self) -> AbstractContextManager[None]:
         """Put the parameters for evaluation into the model: the running mean, if there is one."""
-        return nullcontext() if self._mean is None else self._mean.held()
+        return nullcontext() if self._price is None else self._price.averaged()
+
+    def close(self) -> None:
+        """Leave the model without hooks."""
+        if self._price is not None:
+            self._price.remove()
 
     def run(self, rows: NDArray[np.intp]) -> None:
         """One step per batch of ``rows``."""
@@ -66,22 +69,21 @@ class TrainingSteps:
                 batch = rows[first : first + self._batch_size]
                 ids = torch.from_numpy(self._log.ids[batch])
                 self._step(ids, torch.from_numpy(self._log.labels[batch]))
-                if self._mean is not None:
-                    self._mean.step()
                 self._shown.advance(len(batch))
         self.examples += len(rows)
         self.seconds += time.perf_counter() - start
 
     def _step(self, ids: Tensor, labels: Tensor) -> None:
         vectors = self._model.embed(ids)
-        seen = vectors if self._charge is None else self._charge.noisy(vectors)
-        logits = self._model.interact(seen)
+        logits = self._model.interact(vectors)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
         # On the vectors looked up, not on the tables: each row is pulled as often as it is used.
         loss = loss + self._table_decay * vectors.square().sum() / len(vectors)
-        if self._charge is not None:
-            loss = loss + self._charge.cost(vectors, ids)
+        if self._price is not None:
+            loss = loss + self._price.cost()
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in self._optimisers:
             optimiser.step()
             optimiser.zero_grad()
+        if self._price is not None:
+            self._price.step()

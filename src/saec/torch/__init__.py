@@ -4,7 +4,7 @@
 model, ``loss_metrics`` measures how directions of their rows affect the loss,
 ``replace_embeddings_`` replaces the tables by compressed ones, ``finetune`` trains their
 codebooks, values and axes, ``sync_codebooks_`` copies these into a result that can be saved, and
-``decode_embeddings_`` returns to plain modules.
+``decode_embeddings_`` returns to plain modules. ``BitPrice`` trains a model for compression.
 """
 
 from saec.errors import require
@@ -30,6 +30,8 @@ from saec.torch.model.replace import (  # noqa: E402
     sync_codebooks_,
 )
 from saec.torch.model.table_keys import TableKeys  # noqa: E402
+from saec.torch.training.bit_price import BitPrice  # noqa: E402
+from saec.torch.training.price_search import PriceTrial  # noqa: E402
 from saec.torch.tuning.finetune import (  # noqa: E402
     FineTuneResult,
     finetune,
@@ -38,6 +40,7 @@ from saec.torch.tuning.finetune import (  # noqa: E402
 )
 
 __all__ = [
+    "BitPrice",
     "CompressedEmbedding",
     "CompressedEmbeddingBag",
     "CompressedLinear",
@@ -46,6 +49,7 @@ __all__ = [
     "KeyedEmbedding",
     "KeyedEmbeddingBag",
     "MeasuredIncrease",
+    "PriceTrial",
     "TableKeys",
     "compress_",
     "decode_embeddings_",

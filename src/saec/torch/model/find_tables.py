@@ -269,7 +269,9 @@ def _check_modules(table: ModelTable) -> None:
             "a forward of its own": (
                 type(module).forward not in _FORWARDS or "forward" in vars(module)
             ),
-            "hooks, which would be lost": any(getattr(module, name) for name in HOOKS),
+            "hooks, which would be lost (finish() of a saec.torch.BitPrice removes its own)": any(
+                getattr(module, name) for name in HOOKS
+            ),
             odd_weight(module.weight): odd_weight(module.weight) != "",
         }
         for reason, holds in reasons.items():

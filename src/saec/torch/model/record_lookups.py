@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from saec.errors import ModuleError
+from saec.torch.model.called_bags import CalledBags
 from saec.torch.model.find_tables import EmbeddingModule
 from saec.torch.model.model_table import ModelTable
 
@@ -145,27 +145,7 @@ def _bags(
     module: nn.EmbeddingBag, called: Mapping[str, Any], output: Tensor
 ) -> tuple[Tensor, dict[str, Any]]:
     """A bag's output, recomputed from the rows that it looked up, and the lookup's parts."""
-    ids = called["input"].reshape(-1).long()
-    positions = torch.arange(len(ids), device=ids.device)
-    if called["input"].ndim == 2:
-        offsets = positions[:: called["input"].shape[1]]
-        include_last_offset = False
-    else:
-        offsets, include_last_offset = called["offsets"].long(), module.include_last_offset
-    count = len(output)
-    units = torch.searchsorted(offsets[:count].contiguous(), positions, right=True) - 1
-    rows = single_precision(module.weight.detach()[ids]).requires_grad_()
-    weights = called.get("per_sample_weights")
-    padding = len(ids)  # an additional row stands for all entries that padding_idx leaves out
-    if module.padding_idx is not None:
-        positions = positions.masked_fill(ids == module.padding_idx, padding)
-    bags = functional.embedding_bag(
-        positions,
-        torch.cat([rows, rows.new_zeros(1, rows.shape[1])]),
-        offsets,
-        mode=module.mode,
-        per_sample_weights=None if weights is None else weights.reshape(-1).to(rows.dtype),
-        include_last_offset=include_last_offset,
-        padding_idx=padding,
-    )
-    return bags.to(output.dtype), {"ids": ids, "rows": rows, "units": units, "count": count}
+    bags = CalledBags(module, called, len(output))
+    rows = single_precision(module.weight.detach()[bags.ids]).requires_grad_()
+    parts = {"ids": bags.ids, "rows": rows, "units": bags.units, "count": bags.count}
+    return bags.pool(rows).to(output.dtype), parts

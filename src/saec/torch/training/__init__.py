@@ -1,0 +1,1 @@
+"""Training of a model whose tables will be compressed."""

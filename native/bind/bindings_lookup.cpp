@@ -219,6 +219,10 @@ void bind_lookups(nb::module_& module) {
       .def_prop_ro("rows", [](const BoundTable& self) { return self.table.rows; })
       .def_prop_ro("dim", [](const BoundTable& self) { return self.table.dim; })
       .def_prop_ro("stored_rows", [](const BoundTable& self) { return self.table.stored_rows; })
+      .def_prop_ro("stored_bytes",
+                   [](const BoundTable& self) {
+                     return self.table.stored_rows * saec::stored_row_bytes(self.table);
+                   })
       .def_prop_ro("decoded", [](const BoundTable& self) { return self.table.decoded; });
   module.def("table_of_tiers", &table_of_tiers, nb::arg("rows"), nb::arg("codes"),
              nb::arg("tiers"), nb::arg("parts"), nb::arg("values"), nb::arg("axes"),

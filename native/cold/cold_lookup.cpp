@@ -14,11 +14,6 @@ namespace {
 // to get their turn.
 constexpr size_t kMostIds = size_t{1} << 16;
 
-size_t stored_row_bytes(const Table& table) {
-  const size_t size = table.element == Element::kInt8 ? 1 : table.element == Element::kFloat32 ? 4 : 2;
-  return table.width * size;
-}
-
 // The bytes of a table that each of its rows needs, as pages of a cache.
 class RowPages {
  public:

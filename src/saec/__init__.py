@@ -25,6 +25,7 @@ from saec.errors import (
     OptionError,
     SaecError,
 )
+from saec.format.cold_tables import ReadCounts
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.load import load
@@ -70,6 +71,7 @@ __all__ = [
     "OptionalDependencyError",
     "Priced",
     "Ratio",
+    "ReadCounts",
     "SaecError",
     "compress",
     "count_batches",

@@ -157,8 +157,9 @@ class ColdTables:
         }
         tensors[role] = cold.view(stored.dtype).reshape(stored.shape)
         table = type(field)._from_entry(replace(entry, tensors=tensors)).lookup_table
-        if role == "codes":
-            self._resident += 4 * table.stored_rows * field.dim
+        if role == "codes":  # what they stand for; a codebook has been counted as it is stored
+            book = entry.tensors.get("codebook")
+            self._resident += table.stored_bytes - (0 if book is None else book.nbytes)
         self._cache.serve(table)
         field.lookup_table = table
 

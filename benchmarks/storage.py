@@ -201,7 +201,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     raw, clusters = make_raw(folder, rows), make_clusters(folder, rows)
     print(f"{rows:,} rows, {raw.stat().st_size:,} bytes; clusters {clusters.stat().st_size:,}")
     mapped = mapped_side(raw, memory)
-    codes_memory = 12 * (1 << CODE_BITS) * DIM // 2 + clusters.stat().st_size // 10
+    pages = clusters.stat().st_size // 4096
+    codes_memory = (DIM << CODE_BITS) + 12 * pages + clusters.stat().st_size // 10
     results: dict[str, Any] = {}
     for ids, draw in draws(rows, options.seed).items():
         cold = cold_side("memory=", raw, memory)
@@ -211,7 +212,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         found = compare([cold, mapped], draw, options.batches, options.small)
         beside = [in_memory(clusters), cold_side("clusters, codes in file", clusters, codes_memory)]
         for side in beside:
-            fill(side, draw, codes_memory // 4096)
+            fill(side, draw, pages // 10)
         results[ids] = found | compare(beside, draw, options.batches, options.small)
         report(ids, results[ids])
     return results

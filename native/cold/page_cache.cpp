@@ -283,6 +283,14 @@ void PageCache::read_all(std::vector<Read>& reads) {
   } catch (const std::bad_alloc&) {  // nothing has begun
     for (Read& read : reads) read.error = ENOMEM;
   }
+  const Part* last = nullptr;  // reads are in order
+  int error = 0;
+  for (Read& read : reads) {
+    const Part& part = part_of(read.first);
+    if (&part != last) error = changed(part);
+    last = &part;
+    if (!read.error) read.error = error;
+  }
 }
 
 int PageCache::read(const Read& read) const {
@@ -299,10 +307,16 @@ int PageCache::read(const Read& read) const {
     if (got == 0) return kFileEnds;
     done += static_cast<size_t>(got);
   }
+  return 0;
+}
+
+// Whether a file was written to since it was opened: an error's number, or 0.
+int PageCache::changed(const Part& part) {
   struct stat now;
   if (fstat(part.descriptor, &now) != 0) return errno;
-  if (static_cast<uint64_t>(now.st_size) != part.file_bytes) return kFileChanged;
-  return same_time(now.st_mtim, part.changed) ? 0 : kFileChanged;
+  const bool same = static_cast<uint64_t>(now.st_size) == part.file_bytes &&
+                    same_time(now.st_mtim, part.changed);
+  return same ? 0 : kFileChanged;
 }
 
 // Pages that were read are in memory now; of the others nothing stays. The first error, or 0.

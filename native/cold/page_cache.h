@@ -112,6 +112,7 @@ class PageCache {
   std::vector<Read> plan(const std::vector<uint32_t>& missing) const;
   void read_all(std::vector<Read>& reads);
   int read(const Read& read) const;
+  static int changed(const Part& part);
   const Part& part_of(uint32_t page) const;
   void drop(uint32_t first, uint32_t count);
   bool same_process() const;

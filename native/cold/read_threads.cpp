@@ -15,14 +15,19 @@ ReadThreads::~ReadThreads() {
 }
 
 void ReadThreads::run(size_t count, const std::function<void(size_t)>& read) {
-  if (count == 0) return;
-  Job job{read, count};
+  Job job(count, read);
+  const size_t helpers = std::min(count, kMost) - (count > 0);
+  if (helpers > 0) {
+    const std::lock_guard lock(mutex_);
+    jobs_.push_back(&job);
+    start(helpers);
+  }
+  for (size_t i = 0; i < helpers; ++i) wake_.notify_one();
+  take(job, count);
+  if (helpers == 0) return;
   std::unique_lock lock(mutex_);
-  start(std::min(count, kMost) - 1);
-  jobs_.push_back(&job);
-  for (size_t i = 1; i < std::min(count, kMost); ++i) wake_.notify_one();
-  while (job.next < job.count) take_one(job, lock);
-  job.done.wait(lock, [&] { return job.ended == job.count; });
+  std::erase(jobs_, &job);
+  job.done.wait(lock, [&] { return job.threads == 0; });
 }
 
 void ReadThreads::start(size_t threads) {
@@ -33,25 +38,30 @@ void ReadThreads::start(size_t threads) {
   }
 }
 
-// The next read of a job; a job without further ones leaves the list.
-void ReadThreads::take_one(Job& job, std::unique_lock<std::mutex>& lock) {
-  const size_t number = job.next++;
-  if (job.next == job.count) std::erase(jobs_, &job);
-  lock.unlock();
-  job.read(number);
-  lock.lock();
-  if (++job.ended == job.count) job.done.notify_one();
+// At most so many of the reads that have not begun.
+void ReadThreads::take(Job& job, size_t most) {
+  for (size_t i = 0; i < most; ++i) {
+    const size_t number = job.next++;
+    if (number >= job.count) return;
+    job.read(number);
+  }
 }
 
 void ReadThreads::loop() {
+  constexpr size_t kTurn = 16;  // reads before another call has its turn
   std::unique_lock lock(mutex_);
   for (;;) {
     wake_.wait(lock, [this] { return stopped_ || !jobs_.empty(); });
     if (stopped_) return;
     Job& job = *jobs_.front();
-    jobs_.pop_front();  // others come first next time
+    jobs_.pop_front();
+    if (job.next >= job.count) continue;  // its caller waits for other threads only
     jobs_.push_back(&job);
-    take_one(job, lock);
+    ++job.threads;
+    lock.unlock();
+    take(job, kTurn);
+    lock.lock();
+    if (--job.threads == 0) job.done.notify_one();
   }
 }
 

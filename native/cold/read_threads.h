@@ -2,6 +2,7 @@
 // than there are cores, and calls from several threads must not wait for each other as in workers.h.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
@@ -24,25 +25,27 @@ class ReadThreads {
   ReadThreads& operator=(const ReadThreads&) = delete;
 
   // Calls read(i) once for each i in [0, count), on the calling thread and on up to kMost - 1 others;
-  // returns when all have ended. Calls of several threads take turns, read by read. read() must not
-  // throw.
+  // returns when all have ended. Calls of several threads take turns. read() must not throw.
   void run(size_t count, const std::function<void(size_t)>& read);
 
  private:
   struct Job {
+    Job(size_t reads, const std::function<void(size_t)>& each) : read(each), count(reads) {}
+
     const std::function<void(size_t)>& read;
-    size_t count;
-    size_t next = 0, ended = 0;
+    const size_t count;
+    std::atomic<size_t> next{0};
+    size_t threads = 0;  // at work on it, besides the caller's
     std::condition_variable done;
   };
 
   void start(size_t threads);
-  void take_one(Job& job, std::unique_lock<std::mutex>& lock);
+  static void take(Job& job, size_t most);
   void loop();
 
   std::mutex mutex_;  // guards all members below, and the jobs
   std::condition_variable wake_;
-  std::deque<Job*> jobs_;  // with reads that have not begun
+  std::deque<Job*> jobs_;  // with reads that have not begun, or whose caller has not seen their end
   std::vector<std::thread> threads_;
   bool stopped_ = false;
 };

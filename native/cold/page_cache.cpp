@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -29,6 +31,28 @@ struct stat status_of(int descriptor) {
   return file;
 }
 
+// A descriptor of this process; -1 where the system has none.
+int own_process() {
+#ifdef SYS_pidfd_open
+  return static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
+#else
+  return -1;
+#endif
+}
+
+// One call for all ranges where the system has it (Linux 6.13), else one for each.
+void advise_unused(int process, struct iovec* ranges, size_t count) {
+#ifdef SYS_process_madvise
+  long bytes = 0;
+  for (size_t i = 0; i < count; ++i) bytes += static_cast<long>(ranges[i].iov_len);
+  if (process >= 0 && syscall(SYS_process_madvise, process, ranges, count, MADV_DONTNEED, 0) == bytes)
+    return;
+#else
+  (void)process;
+#endif
+  for (size_t i = 0; i < count; ++i) (void)madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED);
+}
+
 // Reads that pass by the system's own cache need no memory there and less of the processor's time. Where
 // a file system refuses them, the system reads no pages beyond those asked for.
 void choose_way_to_read(int descriptor, off_t first, uint8_t* page, size_t page_bytes) {
@@ -50,6 +74,7 @@ void choose_way_to_read(int descriptor, off_t first, uint8_t* page, size_t page_
 PageCache::PageCache(const std::vector<FilePart>& parts)
     : shift_(static_cast<unsigned>(std::countr_zero(static_cast<size_t>(sysconf(_SC_PAGESIZE))))),
       owner_(getpid()),
+      process_(own_process()),
       threads_(std::make_unique<ReadThreads>()) {
   try {
     place(parts);
@@ -58,6 +83,7 @@ PageCache::PageCache(const std::vector<FilePart>& parts)
   } catch (...) {
     for (const Part& part : parts_)
       if (part.descriptor >= 0) close(part.descriptor);
+    if (process_ >= 0) close(process_);
     if (start_) munmap(start_, size());
     throw;
   }
@@ -68,6 +94,7 @@ PageCache::~PageCache() {
   if (!same_process()) (void)threads_.release();
   threads_.reset();
   for (const Part& part : parts_) close(part.descriptor);
+  if (process_ >= 0) close(process_);
   if (same_process()) munmap(start_, size());
 }
 
@@ -234,11 +261,7 @@ std::vector<size_t> PageCache::make_room(const std::vector<uint32_t>& missing) {
     clock_[slots.back()] = page;
     states_[page].reading = 1;
   }
-  std::sort(leaving.begin(), leaving.end());
-  for (size_t i = 0, end; i < leaving.size(); i = end) {
-    for (end = i + 1; end < leaving.size() && leaving[end] == leaving[end - 1] + 1;) ++end;
-    drop(leaving[i], static_cast<uint32_t>(end - i));
-  }
+  drop_all(leaving);
   return slots;
 }
 
@@ -352,6 +375,19 @@ const PageCache::Part& PageCache::part_of(uint32_t page) const {
 // Their memory goes back to the system; they read as zeros.
 void PageCache::drop(uint32_t first, uint32_t count) {
   (void)madvise(start_ + (size_t{first} << shift_), size_t{count} << shift_, MADV_DONTNEED);
+}
+
+// Many pages at a time: for each call all cores must forget addresses, which takes microseconds.
+void PageCache::drop_all(std::vector<uint32_t>& pages) {
+  std::sort(pages.begin(), pages.end());
+  std::vector<struct iovec> ranges;
+  for (size_t i = 0, end; i < pages.size(); i = end) {
+    for (end = i + 1; end < pages.size() && pages[end] == pages[end - 1] + 1;) ++end;
+    ranges.push_back({start_ + (size_t{pages[i]} << shift_), (end - i) << shift_});
+  }
+  constexpr size_t kMost = 512;
+  for (size_t first = 0; first < ranges.size(); first += kMost)
+    advise_unused(process_, ranges.data() + first, std::min(kMost, ranges.size() - first));
 }
 
 CacheCounts PageCache::counts() const {

@@ -115,10 +115,12 @@ class PageCache {
   static int changed(const Part& part);
   const Part& part_of(uint32_t page) const;
   void drop(uint32_t first, uint32_t count);
+  void drop_all(std::vector<uint32_t>& pages);
   bool same_process() const;
 
   const unsigned shift_;
   const pid_t owner_;
+  const int process_;  // descriptor of this process, or -1
   uint8_t* start_ = nullptr;
   uint64_t pages_ = 0;
   std::vector<Part> parts_;

@@ -331,6 +331,7 @@ NB_MODULE(_native, module) {
   module.def("usable_cores", &saec::usable_cores);
   module.def("quota_cores", &saec::quota_cores, nb::arg("root") = "");
 
+  bind_cold(module);
   bind_keyed(module);
   bind_keys(module);
   bind_lookups(module);

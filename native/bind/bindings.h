@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "cold/page_cache.h"
 #include "system/cores.h"
 #include "keys/static_function.h"
 #include "lookup/lookup.h"
@@ -67,6 +68,7 @@ struct BoundTable {
   Vector<uint8_t> index;
   Matrix<uint8_t> stored;
   std::vector<float> own;  // stored rows that were decoded once
+  saec::PageCache* cache = nullptr;  // of codes or stored rows that are not all in memory
 };
 
 // A static function for lookups, and the arrays that it reads.
@@ -81,6 +83,7 @@ inline int lookup_threads(int threads, size_t ids) {
   return used_threads(threads, 1 + ids / kWorth);
 }
 
+void bind_cold(nb::module_& module);
 void bind_keyed(nb::module_& module);
 void bind_keys(nb::module_& module);
 void bind_lookups(nb::module_& module);

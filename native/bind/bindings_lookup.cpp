@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "codes/codes.h"
+#include "cold/cold_lookup.h"
 
 namespace {
 
@@ -218,6 +219,10 @@ void bind_lookups(nb::module_& module) {
       .def_prop_ro("rows", [](const BoundTable& self) { return self.table.rows; })
       .def_prop_ro("dim", [](const BoundTable& self) { return self.table.dim; })
       .def_prop_ro("stored_rows", [](const BoundTable& self) { return self.table.stored_rows; })
+      .def_prop_ro("stored_bytes",
+                   [](const BoundTable& self) {
+                     return self.table.stored_rows * saec::stored_row_bytes(self.table);
+                   })
       .def_prop_ro("decoded", [](const BoundTable& self) { return self.table.decoded; })
       .def_prop_ro("ranked", [](const BoundTable& self) { return self.table.ranked; });
   module.def("table_of_tiers", &table_of_tiers, nb::arg("rows"), nb::arg("codes"),
@@ -238,16 +243,21 @@ void bind_lookups(nb::module_& module) {
         if (!kernels) throw std::invalid_argument("this processor has no instruction set " +
                                                   std::string(saec::wanted_simd(isa.c_str())));
         std::vector<saec::Request> requests;
+        std::vector<saec::PageCache*> caches;  // none, unless a table has one
         size_t total = 0;
         for (const RequestTuple& tuple : given) {
           expect(std::get<0>(tuple) != nullptr, "no table");
           requests.push_back(request_of(tuple));
           total += requests.back().count;
+          if (std::get<0>(tuple)->cache) caches.resize(given.size());
         }
+        for (size_t i = 0; i < caches.size(); ++i) caches[i] = std::get<0>(given[i])->cache;
         const int used = lookup_threads(threads, total);
         const WithoutGil released;
+        const auto element = static_cast<saec::Element>(out);
         const saec::Failure failure =
-            saec::pool(requests, static_cast<saec::Element>(out), used, *kernels);
+            caches.empty() ? saec::pool(requests, element, used, *kernels)
+                           : saec::pool_cold(requests, caches, element, used, *kernels);
         return std::make_tuple(static_cast<int>(failure.fault), failure.request, failure.position);
       },
       nb::arg("requests"), nb::arg("out"), nb::arg("threads") = 0, nb::arg("isa") = "auto");

@@ -268,35 +268,6 @@ const LookupKernels* choose_lookup(const char* name) {
 
 namespace {
 
-// Bag of a request at or after which `ids` ids have passed.
-size_t bag_at(const Request& request, size_t ids) {
-  if (!request.offsets) return std::min(ids, request.bags);
-  const int64_t* end = request.offsets + request.bags;
-  return static_cast<size_t>(
-      std::lower_bound(request.offsets, end, static_cast<int64_t>(ids)) - request.offsets);
-}
-
-// The part of all requests, joined, that lies between two numbers of ids.
-Failure pool_part(const std::vector<Request>& requests, Element out, size_t first, size_t last,
-                  bool is_last, const LookupKernels& kernels) {
-  size_t before = 0;
-  for (size_t number = 0; number < requests.size(); ++number) {
-    const Request& request = requests[number];
-    // A bag belongs to the part in which it starts; the last part has the empty ones at the end.
-    const size_t from = first > before ? bag_at(request, first - before) : 0;
-    const size_t to = is_last         ? request.bags
-                      : last > before ? bag_at(request, last - before)
-                                      : 0;
-    if (from < to) {
-      Failure failure = kernels.pool(request, from, to, out);
-      failure.request = number;
-      if (failure.fault != Fault::kNone) return failure;
-    }
-    before += request.count;
-  }
-  return {};
-}
-
 // Offsets must ascend from 0 to at most the number of ids. Gives the first that does not, or bags.
 size_t first_bad_offset(const Request& request) {
   const int64_t* offsets = request.offsets;
@@ -312,26 +283,47 @@ size_t first_bad_offset(const Request& request) {
 
 }  // namespace
 
-Failure pool(const std::vector<Request>& requests, Element out, int threads,
-             const LookupKernels& kernels) {
+size_t id_count(const std::vector<Request>& requests) {
   size_t total = 0;
+  for (const Request& request : requests) total += request.count;
+  return total;
+}
+
+Failure check_offsets(const std::vector<Request>& requests) {
   for (size_t number = 0; number < requests.size(); ++number) {
     const size_t bad = first_bad_offset(requests[number]);
     if (bad < requests[number].bags) return {Fault::kOffset, number, bad};
-    total += requests[number].count;
   }
+  return {};
+}
+
+Failure pool_between(const std::vector<Request>& requests, size_t first, size_t last, Element out,
+                     int threads, const LookupKernels& kernels) {
   constexpr size_t kPart = 4096;  // ids that are worth a part of their own
+  const size_t count = last - first, total = id_count(requests);
   const auto most = static_cast<size_t>(std::max(threads, 1));
-  const size_t parts = most == 1 ? 1 : std::min(8 * most, 1 + total / kPart);
+  const size_t parts = most == 1 ? 1 : std::min(8 * most, 1 + count / kPart);
   std::vector<Failure> failures(parts);
   const auto work = [&](size_t part) {
-    failures[part] = pool_part(requests, out, total * part / parts, total * (part + 1) / parts,
-                               part + 1 == parts, kernels);
+    const size_t from = first + count * part / parts, to = first + count * (part + 1) / parts;
+    for_bags(requests, from, to, part + 1 == parts && to == total,
+             [&](size_t number, size_t first_bag, size_t last_bag) {
+               if (failures[part].fault != Fault::kNone) return;
+               failures[part] = kernels.pool(requests[number], first_bag, last_bag, out);
+               failures[part].request = number;
+             });
   };
   Workers::here().run(parts, most, work);
   for (const Failure& failure : failures)
     if (failure.fault != Fault::kNone) return failure;
   return {};
+}
+
+Failure pool(const std::vector<Request>& requests, Element out, int threads,
+             const LookupKernels& kernels) {
+  const Failure failure = check_offsets(requests);
+  if (failure.fault != Fault::kNone) return failure;
+  return pool_between(requests, 0, id_count(requests), out, threads, kernels);
 }
 
 }  // namespace saec

@@ -10,6 +10,7 @@
 // the last bit, their coordinates are added axis by axis instead.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -195,6 +196,38 @@ const LookupKernels* choose_lookup(const char* name);
 // does which. Ids, offsets and weights must not change meanwhile.
 Failure pool(const std::vector<Request>& requests, Element out, int threads,
              const LookupKernels& kernels);
+
+// The same in steps: ids of all requests are numbered one after the other, and a step takes the bags that
+// start between two numbers. Offsets are checked before.
+size_t id_count(const std::vector<Request>& requests);
+Failure check_offsets(const std::vector<Request>& requests);
+Failure pool_between(const std::vector<Request>& requests, size_t first, size_t last, Element out,
+                     int threads, const LookupKernels& kernels);
+
+// Bag of a request at or after which `ids` ids have passed.
+inline size_t bag_at(const Request& request, size_t ids) {
+  if (!request.offsets) return std::min(ids, request.bags);
+  const int64_t* end = request.offsets + request.bags;
+  return static_cast<size_t>(
+      std::lower_bound(request.offsets, end, static_cast<int64_t>(ids)) - request.offsets);
+}
+
+// Calls work(number of a request, first bag, last bag) for the bags between two numbers of ids. The last
+// step has the empty ones at the end, too.
+template <typename Work>
+void for_bags(const std::vector<Request>& requests, size_t first, size_t last, bool is_last,
+              const Work& work) {
+  size_t before = 0;
+  for (size_t number = 0; number < requests.size(); ++number) {
+    const Request& request = requests[number];
+    const size_t from = first > before ? bag_at(request, first - before) : 0;
+    const size_t to = is_last         ? request.bags
+                      : last > before ? bag_at(request, last - before)
+                                      : 0;
+    if (from < to) work(number, from, to);
+    before += request.count;
+  }
+}
 
 // Levels of an index of so many rows, whose tiers have these first ranks, and ranks of members. index:
 // IN index_bytes(rows, first_ranks) bytes.

@@ -25,9 +25,11 @@ from saec.errors import (
     OptionError,
     SaecError,
 )
+from saec.format.cold_tables import ReadCounts
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.load import load
+from saec.format.pipelined import pipelined
 from saec.keys.hashing import hash_keys
 from saec.tables.checkpoint import LogColumns, read_fields
 from saec.tables.counting import count_batches, count_columns, count_ids, unseen_frequency
@@ -70,6 +72,7 @@ __all__ = [
     "OptionalDependencyError",
     "Priced",
     "Ratio",
+    "ReadCounts",
     "SaecError",
     "compress",
     "count_batches",
@@ -81,6 +84,7 @@ __all__ = [
     "load",
     "load_metrics",
     "measure",
+    "pipelined",
     "read_fields",
     "save_metrics",
     "unseen_frequency",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from saec.artifact.byte_reader import ByteReader, number_bytes
 from saec.artifact.container import FIXED_BYTES, FORMAT, shortly
-from saec.artifact.entry import Entry, Stored, entry_bytes, file_bytes
+from saec.artifact.entry import Entry, FileRange, Stored, entry_bytes, file_bytes
 from saec.artifact.reading import read
 from saec.artifact.shards import (
     GRAIN,
@@ -29,6 +29,7 @@ __all__ = [
     "GRAIN",
     "ByteReader",
     "Entry",
+    "FileRange",
     "Shard",
     "ShardedTensor",
     "Stored",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from saec.errors import ArtifactError
 __all__ = [
     "ROLES",
     "Entry",
+    "FileRange",
     "Place",
     "Record",
     "Stored",
@@ -56,6 +58,15 @@ _MOST_LENGTH = 1 << 62
 _RUN_BYTES = 8
 
 
+@dataclass(frozen=True)
+class FileRange:
+    """Some bytes of a file."""
+
+    path: Path
+    first: int
+    nbytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class Entry:
     """One field of a file.
@@ -69,6 +80,8 @@ class Entry:
         tensors: of one or two dimensions, by role, one of :data:`ROLES`; in memory or mapped.
         sharded: tensors whose bytes are in shards instead of the file itself. If a role is also in
             ``tensors``, it is mapped there; the file gets only the list of shards.
+        ranges: the files with the bytes of each tensor, one range after the other; only of a field
+            that was read.
     """
 
     name: str
@@ -79,6 +92,7 @@ class Entry:
     details: bytes
     tensors: Mapping[str, NDArray[Any]]
     sharded: Mapping[str, ShardedTensor] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[FileRange, ...]] = field(default_factory=dict)
 
     @property
     def inside(self) -> dict[str, NDArray[Any]]:
@@ -132,8 +146,10 @@ class Record:
     details: bytes
     places: tuple[Place, ...]
 
-    def entry(self, tensors: Mapping[str, NDArray[Any]]) -> Entry:
-        """The field with its ``tensors``, mapped."""
+    def entry(
+        self, tensors: Mapping[str, NDArray[Any]], ranges: Mapping[str, tuple[FileRange, ...]]
+    ) -> Entry:
+        """The field with its ``tensors``, mapped, and the files that they are mapped from."""
         sharded = {place.role: place.shards for place in self.places if place.shards}
         return Entry(
             self.name,
@@ -144,6 +160,7 @@ class Record:
             self.details,
             tensors,
             sharded,
+            ranges,
         )
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from saec.artifact.container import (
     file_header,
     shortly,
 )
-from saec.artifact.entry import Entry, Place, Record, read_record
-from saec.artifact.shards import ShardedTensor, map_shards
+from saec.artifact.entry import Entry, FileRange, Place, Record, read_record
+from saec.artifact.shards import GRAIN, ShardedTensor, map_shards
 from saec.errors import ArtifactError
 from saec.util.regular_file import check_header, mistaken_for
 
@@ -160,14 +160,14 @@ class _Parts:
             self._next[width] = start
             start += sizes[width]
 
-    def take(self, place: Place) -> NDArray[Any]:
-        """The next tensor of items of this width."""
+    def take(self, place: Place) -> tuple[NDArray[Any], int]:
+        """The next tensor of items of this width, and its first byte in the file."""
         width = place.dtype.itemsize
         start = self._next[width]
         self._next[width] += place.inside_bytes
         items = self._data[start : start + place.inside_bytes].view(place.dtype)
         try:
-            return items.reshape(place.shape)
+            return items.reshape(place.shape), HEADER_BYTES + start
         except (ValueError, OverflowError) as error:  # a tensor without items may have any lengths
             raise ArtifactError(f"{place.role!r} cannot have shape {place.shape}") from error
 
@@ -175,15 +175,24 @@ class _Parts:
 def _entry(record: Record, parts: _Parts, file: Path) -> Entry:
     """The entry of a record, with its tensors."""
     tensors: dict[str, NDArray[Any]] = {}
+    ranges: dict[str, tuple[FileRange, ...]] = {}
     try:
         for place in record.places:
             if place.shards is None:
-                tensors[place.role] = parts.take(place)
+                tensors[place.role], first = parts.take(place)
+                ranges[place.role] = (FileRange(file, first, place.inside_bytes),)
             else:
-                tensors[place.role] = map_shards(_directory(file, place.shards), place.shards)
+                directory = _directory(file, place.shards)
+                tensors[place.role] = map_shards(directory, place.shards)
+                ranges[place.role] = tuple(_ranges(directory, place.shards))
     except ArtifactError as error:
         raise ArtifactError(f"field {shortly(record.name)}: {error}") from error
-    return record.entry(tensors)
+    return record.entry(tensors, ranges)
+
+
+def _ranges(directory: Path, tensor: ShardedTensor) -> Iterator[FileRange]:
+    for name, shard in zip(tensor.files, tensor.shards, strict=True):
+        yield FileRange(directory / name, GRAIN, shard.nbytes)
 
 
 def _directory(file: Path, tensor: ShardedTensor) -> Path:

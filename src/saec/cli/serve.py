@@ -59,6 +59,16 @@ _Grace = Annotated[
 ]
 
 
+_Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory that an artifact's tables may take; what is beyond is read from the file in "
+        "each request.",
+    ),
+]
+
+
 def serve(
     model: _Model,
     host: _Host = "127.0.0.1",
@@ -69,6 +79,7 @@ def serve(
     max_bytes: _MaxBytes = "16MiB",
     max_requests: _MaxRequests = 64,
     max_connections: _MaxConnections = 256,
+    memory: _Memory = None,
     timeout: _Timeout = 30.0,
     grace: _Grace = 10.0,
     quiet: Quiet = False,
@@ -90,6 +101,7 @@ def serve(
         grace,
         threads or usable_cores(),
         max_connections,
+        None if memory is None else parse_size(memory),
     )
     _log_to_stderr(quiet)
     if token is None and host not in _LOOPBACK:

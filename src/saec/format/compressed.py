@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 import saec.artifact as artifact
 from saec.errors import ArtifactError, FieldError, did_you_mean
 from saec.format.bags import Bags, Mode
+from saec.format.cold_tables import ColdTables, ReadCounts
 from saec.format.compressed_field import SIZE_HEADING, CompressedField, size_cells
 from saec.format.model_size import ModelSize
 from saec.format.native_lookup import LookupTable, gather, output_dtype
@@ -57,6 +58,7 @@ class Compressed(Mapping[str, CompressedField]):
         if len(self._fields) != len(fields):
             raise FieldError("field names are not unique")
         self.sharded: Mapping[str, Mapping[str, artifact.ShardedTensor]] = {}  # set by loading
+        self.cold: ColdTables | None = None  # set by loading with a limit of memory
         self.model_size: ModelSize | None = None
         self.slope_shares: Mapping[str, SlopeShare] = {}
         self.predicted_loss_increase = (
@@ -78,6 +80,10 @@ class Compressed(Mapping[str, CompressedField]):
     def __len__(self) -> int:
         return len(self._fields)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without the cache of a file, which only this process can read."""
+        return self.__dict__ | {"cold": None}
+
     @property
     def nbytes(self) -> int:
         """Bytes of the artifact as saved, with everything that decoding needs.
@@ -95,6 +101,12 @@ class Compressed(Mapping[str, CompressedField]):
         loaded."""
         sharded = (tensor for roles in self.sharded.values() for tensor in roles.values())
         return sum(len(tensor.shards) for tensor in sharded)
+
+    @property
+    def read_counts(self) -> ReadCounts | None:
+        """What lookups have read from the file; None unless it was opened with a limit of its
+        memory."""
+        return None if self.cold is None else self.cold.counts
 
     @property
     def original_nbytes(self) -> int:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import saec.artifact as artifact
 from saec.errors import ArtifactError, FieldError
 from saec.format.clustered_field import ClusteredField
+from saec.format.cold_tables import ColdTables, file_identity
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.keyed_field import KeyedField
@@ -17,6 +18,7 @@ from saec.format.raw_field import RawField
 from saec.format.tiered_field import TieredField
 from saec.util.atomic_file import readable_file
 from saec.util.remote_file import as_url
+from saec.util.sizes import parse_size
 
 __all__ = ["load"]
 
@@ -25,8 +27,14 @@ _FORMS: dict[int, type[CompressedField]] = {
 }
 
 
-def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
+def load(
+    source: str | os.PathLike[str] | bytes | BinaryIO, *, memory: int | str | None = None
+) -> Compressed:
     """Open an artifact, memory-mapped: lookups read only the pages that they need.
+
+    With ``memory``, for tables that are larger, lookups of the result read rows or codes from the
+    file, those of a batch at once, and keep no more than that in memory. The result's
+    ``read_counts`` say how much they read. The limit is for each process that opens the artifact.
 
     Its shards are mapped, too, and must be in the directory of the artifact or, if this is a link,
     of the link's target. The same directory has the old ids of renumbered features, which a field's
@@ -36,15 +44,19 @@ def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
         source: path of the file; or a URL such as ``s3://bucket/model.saec``, downloaded through
             fsspec; or bytes, or a binary stream such as ``io.BytesIO``. Only a path can have
             shards.
+        memory: largest number of bytes that the tables may take, such as ``"2GB"``; a batch's own
+            rows are not included. None: the system decides what stays in memory.
 
     Raises:
         ArtifactError: the file or a shard is missing, damaged, hostile or of another format.
+        BudgetError: ``memory`` is no size, or not enough for what must be in memory; or a field
+            has keys, which have no support for it.
         OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
     """
     named = str(as_url(source) or source) if isinstance(source, str | os.PathLike) else "the bytes"
     with readable_file(source, ArtifactError) as path:
         try:
-            result = _loaded(path)
+            result = _loaded(path, None if memory is None else parse_size(memory))
         except ArtifactError as error:
             if str(path) == named:
                 raise
@@ -55,13 +67,16 @@ def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
     return result
 
 
-def _loaded(path: Path) -> Compressed:
+def _loaded(path: Path, memory: int | None) -> Compressed:
+    identity = file_identity(path.stat()) if path.exists() else ()
     entries, loss = artifact.read(path)
     try:
         result = Compressed([_checked_field(entry) for entry in entries], loss)
     except (ArtifactError, FieldError) as error:
         raise ArtifactError(f"{path}: {error}") from error
     result.sharded = {name: entry.sharded for name, entry in zip(result, entries, strict=True)}
+    if memory is not None:
+        result.cold = ColdTables(list(result.values()), entries, memory, path, identity)
     return result
 
 

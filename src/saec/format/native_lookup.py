@@ -12,6 +12,7 @@ Arrays must not change during a call.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -22,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 import saec._native as _native
 from saec._native import LookupTable
-from saec.errors import ArtifactError, IdError
+from saec.errors import ArtifactError, BudgetError, IdError, SaecError
 from saec.format.bags import MODES, Bags
 from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
@@ -206,8 +207,10 @@ def gather(
         threads: largest number of threads; 0 for the number of cores, or OMP_NUM_THREADS.
 
     Raises:
-        IdError: an id is out of range; the contents of ``out`` are then undefined.
-        ArtifactError: a file is damaged.
+        IdError: an id is out of range; the contents of ``out`` are then undefined, as after the
+            other errors.
+        ArtifactError: a file is damaged, or cannot be read.
+        BudgetError: a bag needs more memory than tables opened with a limit may take.
     """
     address, stride = out.__array_interface__["data"][0], out.strides[0]
     requests = []
@@ -227,10 +230,30 @@ def gather(
             )
         )
         address += table.dim * out.itemsize
-    failure = _native.pool(requests, ELEMENTS.index(out.dtype), threads)
+    try:
+        failure = _native.pool(requests, ELEMENTS.index(out.dtype), threads)
+    except OSError as error:
+        raise _unread(error, places) from error
     if failure[0]:
         number = failure[1]
         fail(failure, bags[number].ids, tables[number], places[number])
+
+
+def _unread(error: OSError, places: Sequence[str]) -> SaecError:
+    """The error of rows that could not be read from the file of an artifact opened with a limit of
+    its memory."""
+    what = f"rows of {', '.join(places)}"
+    if error.errno == errno.ENOBUFS:
+        return BudgetError(
+            f"{what} cannot be read: those of a single bag take more pages than memory may hold"
+        )
+    reasons = {
+        errno.ESTALE: "the file has changed since it was opened",
+        errno.ENODATA: "the file has become shorter since it was opened",
+        errno.ECHILD: "the artifact was opened before this process was forked; open it again here",
+    }
+    reason = reasons.get(error.errno or 0, error.strerror)
+    return ArtifactError(f"{what} cannot be read: {reason}")
 
 
 def _address(array: NDArray[Any] | None) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from saec.errors import ArtifactError, SaecError, require
+from saec.errors import ArtifactError, BudgetError, SaecError, require
 from saec.serve.lookup_model import LookupModel
 from saec.serve.metrics import Metrics
 from saec.serve.model import Model
@@ -41,17 +41,19 @@ class Slot:
 
     Raises:
         ArtifactError: the file cannot be served.
+        BudgetError: nor with this limit of memory.
     """
 
-    def __init__(self, path: Path, metrics: Metrics) -> None:
+    def __init__(self, path: Path, metrics: Metrics, memory: int | None = None) -> None:
         self._path = path
+        self._memory = memory
         self._metrics = metrics
         self._loader = concurrent.futures.ThreadPoolExecutor(1, "saec-load")
         self._closing = threading.Event()
         self.loading = False  # whether a file is being read for a reload
         self.name = path.stem
         self._loaded = _identity(path)
-        self.current = Version(1, _open(path, self._go_on))
+        self.current = Version(1, _open(path, self._go_on, memory))
         self._tell()
 
     async def reload(self, only_if: Callable[[], bool] = lambda: True) -> None:
@@ -93,7 +95,7 @@ class Slot:
         self.loading = True
         self._loaded = _identity(self._path)  # before reading: later changes are seen as new
         try:
-            model = _open(self._path, self._go_on)
+            model = _open(self._path, self._go_on, self._memory)
         except RefusedError:
             raise
         except Exception as error:
@@ -116,22 +118,25 @@ class Slot:
         return identity is not None and identity != self._loaded
 
     def _tell(self) -> None:
-        self._metrics.model(self.current.number, self.current.model.nbytes)
+        model = self.current.model
+        self._metrics.model(self.current.number, model.nbytes, lambda: model.read_counts)
 
 
 def _stopping() -> RefusedError:
     return RefusedError(Status.BUSY, "the server is stopping")
 
 
-def _open(path: Path, go_on: Callable[[], None]) -> Model:
+def _open(path: Path, go_on: Callable[[], None], memory: int | None) -> Model:
     if path.exists() and not path.is_file():  # opening a FIFO would wait for a writer
         raise ArtifactError(f"{path} is no regular file")
     if path.suffix == ".onnx":
+        if memory is not None:
+            raise BudgetError(f"{path}: a limit of memory is for artifacts, not for ONNX models")
         require("onnxruntime", "serve")  # lookups do not need this file
         from saec.serve.scores_model import ScoresModel
 
         return ScoresModel.open(path)
-    return LookupModel.open(path, go_on)
+    return LookupModel.open(path, go_on, memory)
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.errors import IdError, KeysError
+from saec.errors import BudgetError, IdError, KeysError
+from saec.format.cold_tables import ReadCounts
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.keyed_field import KeyedField, KeyKind
@@ -62,7 +63,9 @@ class LookupModel(Model):
         self._known = [spec.name for spec in self.inputs]
 
     @classmethod
-    def open(cls, path: Path, go_on: Callable[[], None] = lambda: None) -> LookupModel:
+    def open(
+        cls, path: Path, go_on: Callable[[], None] = lambda: None, memory: int | None = None
+    ) -> LookupModel:
         """Map an artifact and read its rows once, so that damage is found now and not in use.
 
         A field may claim any number of rows if they take no bits. So the work is limited in
@@ -71,8 +74,16 @@ class LookupModel(Model):
         Args:
             path: the artifact.
             go_on: called every few milliseconds; an exception from it ends the reading.
+            memory: limit of the tables' bytes in memory; rows are then read only in requests, and
+                damage is an error of these.
+
+        Raises:
+            ArtifactError: the file cannot be served.
+            BudgetError: the memory is not enough, or the artifact's fields have keys.
         """
-        tables = load(path)
+        tables = load(path, memory=memory)
+        if memory is not None:
+            return cls(tables)
         for field in tables.values():
             if isinstance(field, KeyedField):  # any string decodes to a valid row
                 field.rows_of_hashes(np.arange(_CHECKED_KEYS, dtype=np.uint64), threads=1)
@@ -84,6 +95,11 @@ class LookupModel(Model):
                 go_on()
                 field.lookup(np.arange(first, min(first + step, rows)), threads=1)
         return cls(tables)
+
+    @property
+    def read_counts(self) -> ReadCounts | None:  # type: ignore[override]
+        """See :class:`Model`."""
+        return self._tables.read_counts
 
     def infer(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
         """See :meth:`Model.infer`."""
@@ -140,7 +156,7 @@ def _rows(
         if starts is None:
             return field.lookup(ids, dtype=dtype, threads=1)
         return field.pool(ids, starts, mode=mode, dtype=dtype, threads=1)
-    except (IdError, KeysError) as error:
+    except (IdError, KeysError, BudgetError) as error:
         raise invalid(str(error)) from error
 
 

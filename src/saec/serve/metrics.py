@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from saec.format.cold_tables import ReadCounts
 from saec.serve.protocol import RefusedError, Status
 
 __all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
 
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+_READS = {
+    "hits": ("saec_page_hits", "Uses of pages of tables that were in memory."),
+    "misses": ("saec_page_misses", "Uses of pages of tables that were not in memory."),
+    "reads": ("saec_reads", "Reads of a page or of several side by side."),
+    "pages_read": ("saec_pages_read", "Pages of tables that were read."),
+    "bytes_read": ("saec_bytes_read", "Their bytes."),
+}
+_MEMORY = {
+    "memory_bytes": ("saec_tables_memory_bytes", "Memory that tables take."),
+    "most_memory_bytes": ("saec_tables_memory_limit_bytes", "Memory that tables may take."),
+}
+
+
+class _Reads:
+    """What the version in use has read from its file; nothing where it is mapped."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.counts: Callable[[], ReadCounts | None] = lambda: None
+
+    def collect(self) -> Iterator[Metric]:
+        """For Prometheus's registry."""
+        counts = self.counts()
+        if counts is None:
+            return
+        for family, described in ((CounterMetricFamily, _READS), (GaugeMetricFamily, _MEMORY)):
+            for attribute, (name, text) in described.items():
+                metric = family(name, text, labels=["model"])
+                metric.add_metric([self._name], getattr(counts, attribute))
+                yield metric
 
 
 class Metrics:
@@ -54,6 +87,8 @@ class Metrics:
             registry=registry,
         )
         self._failures.labels(name)  # shown as 0 before the first one
+        self._reads = _Reads(name)
+        registry.register(self._reads)
 
     @contextmanager
     def request(self, protocol: str) -> Iterator[None]:
@@ -77,8 +112,11 @@ class Metrics:
             self._requests.labels(self._name, protocol, status.name.lower()).inc()
             self._seconds.labels(self._name, protocol).observe(time.perf_counter() - start)
 
-    def model(self, version: int, nbytes: int) -> None:
-        """Set the version in use."""
+    def model(
+        self, version: int, nbytes: int, read_counts: Callable[[], ReadCounts | None]
+    ) -> None:
+        """Set the version in use; what it reads is counted from 0 on."""
+        self._reads.counts = read_counts
         self._version.labels(self._name).set(version)
         self._bytes.labels(self._name).set(nbytes)
 

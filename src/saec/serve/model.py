@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from saec.format.cold_tables import ReadCounts
 from saec.serve.protocol import InferRequest, RefusedError, Status, TensorSpec, invalid
 
 __all__ = ["Model", "check_known", "check_size"]
@@ -17,10 +18,12 @@ __all__ = ["Model", "check_known", "check_size"]
 class Model(ABC):
     """A model that several threads may call at once.
 
-    inputs, outputs: its signature. nbytes: bytes of its file, or files.
+    inputs, outputs: its signature. nbytes: bytes of its file, or files. read_counts: what it has
+    read from the file, if it was opened with a limit of its memory.
     """
 
     platform: ClassVar[str]
+    read_counts: ReadCounts | None = None
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec]
     nbytes: int

@@ -37,6 +37,8 @@ class Limits:
         grace: seconds for requests in progress at shutdown.
         threads: number of threads that compute.
         connections: largest number of open connections, for HTTP and gRPC each.
+        memory: bytes of memory that an artifact's tables may take; None: they are mapped. While
+            one artifact replaces another, both have as much.
     """
 
     max_bytes: int
@@ -45,6 +47,7 @@ class Limits:
     grace: float
     threads: int
     connections: int = 256
+    memory: int | None = None
 
 
 class Service:
@@ -61,7 +64,7 @@ class Service:
 
     def __init__(self, path: Path, limits: Limits, token: str | None = None) -> None:
         self.metrics = Metrics(path.stem)
-        self.slot = Slot(path, self.metrics)
+        self.slot = Slot(path, self.metrics, limits.memory)
         self.limits = limits
         self.work = Work(limits.threads, limits.requests, limits.max_bytes, limits.seconds)
         self.ready = True

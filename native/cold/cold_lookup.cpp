@@ -1,0 +1,172 @@
+#include "cold/cold_lookup.h"
+
+#include <algorithm>
+#include <bit>
+#include <map>
+#include <system_error>
+
+#include "lookup/lookup_ranks.h"
+
+namespace saec {
+namespace {
+
+// Ids whose pages are held at a time: enough reads to keep a disk busy, and few enough for other callers
+// to get their turn.
+constexpr size_t kMostIds = size_t{1} << 16;
+
+// The bytes of a table that each of its rows needs, as pages of a cache.
+class RowPages {
+ public:
+  RowPages(const Table& table, const PageCache& cache, std::vector<uint32_t>& pages)
+      : table_(table),
+        cache_(cache),
+        row_bytes_(stored_row_bytes(table)),
+        cold_codes_(cache.holds(table.codes)),
+        cold_rows_(cache.holds(table.stored)),
+        pages_(pages) {}
+
+  // Ids out of range need no page: the lookup refuses them.
+  void append(const Request& request, size_t first, size_t last) {
+    uint64_t ranks[kChunk];
+    size_t count = 0;
+    for (size_t i = first; i < last; ++i) {
+      const uint64_t id = id_of(request, i);
+      if (id < table_.rows) ranks[count++] = id;
+      if (count == kChunk || i + 1 == last) {
+        append_ranks(ranks, count);
+        count = 0;
+      }
+    }
+  }
+
+  // At most so many for one row.
+  static size_t most(const Table& table, const PageCache& cache) {
+    uint64_t bytes = cache.holds(table.stored) ? stored_row_bytes(table) : 0;
+    for (const Run& run : table.runs) bytes = std::max(bytes, run.row_bits / 8 + 2);
+    return bytes / cache.page_bytes() + 2;
+  }
+
+ private:
+  void append_ranks(uint64_t* ids, size_t count) {
+    if (!table_.levels.empty()) rank_ids(table_, count, ids);
+    for (size_t i = 0; i < count; ++i) append_row(run_of(ids[i]), ids[i]);
+  }
+
+  const Run& run_of(uint64_t rank) const {
+    const auto after = std::upper_bound(table_.runs.begin(), table_.runs.end(), rank,
+                                        [](uint64_t r, const Run& run) { return r < run.first; });
+    return *(after - 1);
+  }
+
+  void append_row(const Run& run, uint64_t rank) {
+    if (cold_codes_ && run.row_bits > 0) {
+      const uint64_t bit = rank * run.row_bits + run.bias;
+      append_bytes(table_.codes + bit / 8, table_.codes + (bit + run.row_bits - 1) / 8);
+    }
+    if (cold_rows_) {
+      const auto* row = static_cast<const uint8_t*>(table_.stored) +
+                        (run.lead + (rank & run.own)) * row_bytes_;
+      append_bytes(row, row + row_bytes_ - 1);
+    }
+  }
+
+  void append_bytes(const uint8_t* first, const uint8_t* last) {
+    for (uint32_t page = cache_.page_of(first); page <= cache_.page_of(last); ++page)
+      pages_.push_back(page);
+  }
+
+  const Table& table_;
+  const PageCache& cache_;
+  const size_t row_bytes_;
+  const bool cold_codes_, cold_rows_;
+  std::vector<uint32_t>& pages_;
+};
+
+// Pages that are held until the end of its life, of one cache after the other in order of their addresses:
+// two callers that hold pages of several caches do not wait for each other.
+class HeldPages {
+ public:
+  explicit HeldPages(std::map<PageCache*, std::vector<uint32_t>> pages) : pages_(std::move(pages)) {
+    try {
+      for (const auto& [cache, own] : pages_) {
+        cache->hold(own);
+        ++held_;
+      }
+    } catch (...) {
+      release();
+      throw;
+    }
+  }
+  ~HeldPages() { release(); }
+  HeldPages(const HeldPages&) = delete;
+  HeldPages& operator=(const HeldPages&) = delete;
+
+ private:
+  void release() {
+    for (const auto& [cache, own] : pages_)
+      if (held_ > 0) {
+        cache->release(own);
+        --held_;
+      }
+  }
+
+  std::map<PageCache*, std::vector<uint32_t>> pages_;
+  size_t held_ = 0;
+};
+
+std::map<PageCache*, std::vector<uint32_t>> pages_between(const std::vector<Request>& requests,
+                                                          const std::vector<PageCache*>& caches,
+                                                          size_t first, size_t last, bool is_last) {
+  std::map<PageCache*, std::vector<uint32_t>> pages;
+  for_bags(requests, first, last, is_last, [&](size_t number, size_t from, size_t to) {
+    if (!caches[number]) return;
+    const Request& request = requests[number];
+    const auto id_at = [&](size_t bag) {
+      if (!request.offsets) return bag;
+      return bag < request.bags ? static_cast<size_t>(request.offsets[bag]) : request.count;
+    };
+    RowPages(*request.table, *caches[number], pages[caches[number]]).append(request, id_at(from), id_at(to));
+  });
+  return pages;
+}
+
+// Ids whose pages take at most half of each cache, so that two callers can work side by side.
+size_t ids_at_a_time(const std::vector<Request>& requests, const std::vector<PageCache*>& caches) {
+  size_t ids = kMostIds;
+  for (size_t number = 0; number < requests.size(); ++number) {
+    if (!caches[number]) continue;
+    const size_t pages = RowPages::most(*requests[number].table, *caches[number]);
+    ids = std::min(ids, std::max<size_t>(caches[number]->most() / 2 / pages, 1));
+  }
+  return ids;
+}
+
+// Bags that start between two numbers of ids; where their pages are too many, half of them at a time.
+Failure pool_step(const std::vector<Request>& requests, const std::vector<PageCache*>& caches,
+                  size_t first, size_t last, Element out, int threads, const LookupKernels& kernels) {
+  try {
+    const bool is_last = last == id_count(requests);
+    const HeldPages held(pages_between(requests, caches, first, last, is_last));
+    return pool_between(requests, first, last, out, threads, kernels);
+  } catch (const std::system_error& error) {
+    if (error.code().value() != kTooManyPages || last - first < 2) throw;
+  }
+  const size_t middle = first + (last - first) / 2;
+  const Failure failure = pool_step(requests, caches, first, middle, out, threads, kernels);
+  if (failure.fault != Fault::kNone) return failure;
+  return pool_step(requests, caches, middle, last, out, threads, kernels);
+}
+
+}  // namespace
+
+Failure pool_cold(const std::vector<Request>& requests, const std::vector<PageCache*>& caches,
+                  Element out, int threads, const LookupKernels& kernels) {
+  Failure failure = check_offsets(requests);
+  const size_t total = id_count(requests), step = ids_at_a_time(requests, caches);
+  for (size_t first = 0; failure.fault == Fault::kNone && (first < total || first == 0); first += step) {
+    failure = pool_step(requests, caches, first, std::min(total, first + step), out, threads, kernels);
+  }
+  return failure;
+}
+
+}  // namespace saec

@@ -14,6 +14,7 @@ from saec.reference.bit_price import Charge, RunningMean
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
 from saec.reference.row_adagrad import RowAdagrad
+from saec.reference.small.tables import SmallTables
 from saec.reference.training_settings import Training
 from saec.util.progress import Bar
 
@@ -41,15 +42,16 @@ class TrainingSteps:
             epoch = len(log.rows("train")) / training.batch_size
             self._charge = Charge(price, log, seed)
             self._mean = RunningMean(model, price.half_life * epoch)
-        tables = list(model.embeddings.parameters())
+        tables = _row_parameters(model)
         known = {id(parameter) for parameter in tables}
         network = [parameter for parameter in model.parameters() if id(parameter) not in known]
         self._optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.SparseAdam(tables, lr=table_rate)
-            if training.optimiser == "adam"
-            else RowAdagrad(tables, table_rate, INITIAL_ACCUMULATOR),
-            torch.optim.Adam(network, lr=training.learning_rate, fused=True),
+            torch.optim.Adam(network, lr=training.learning_rate, fused=True)
         ]
+        if tables and training.optimiser == "adam":
+            self._optimisers.append(torch.optim.SparseAdam(tables, lr=table_rate))
+        elif tables:
+            self._optimisers.append(RowAdagrad(tables, table_rate, INITIAL_ACCUMULATOR))
         self.examples = 0
         self.seconds = 0.0
 
@@ -81,7 +83,23 @@ class TrainingSteps:
         loss = loss + self._table_decay * vectors.square().sum() / len(vectors)
         if self._charge is not None:
             loss = loss + self._charge.cost(vectors, ids)
+        penalty = _penalty(self._model)
+        if penalty is not None:
+            loss = loss + penalty
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in self._optimisers:
             optimiser.step()
             optimiser.zero_grad()
+
+
+def _row_parameters(model: ClickModel) -> list[nn.Parameter]:
+    """What is trained as rows; small tables also have parts that are trained as a network."""
+    tables: nn.Module = model.embeddings
+    if isinstance(tables, SmallTables):
+        return tables.row_parameters()
+    return list(tables.parameters())
+
+
+def _penalty(model: ClickModel) -> Tensor | None:
+    tables: nn.Module = model.embeddings
+    return tables.penalty() if isinstance(tables, SmallTables) else None

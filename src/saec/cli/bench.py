@@ -11,7 +11,7 @@ import typer
 
 from saec.cli.common import Quiet, UsageError, check_out, console, hush
 from saec.errors import require
-from saec.report.methods import METHODS, TUNINGS
+from saec.report.methods import METHODS, SMALL_METHODS, TUNINGS
 
 # The names of saec.reference, which is too slow to import for a page of help; a test compares them.
 TASKS = {
@@ -48,6 +48,7 @@ BENCH_EPILOG = "\n\n".join(
     [
         _listed("Tasks:", TASKS),
         _listed("Methods:", METHODS),
+        _listed("Further methods of --rivals:", SMALL_METHODS),
         _listed("After a method's name:", {f"+{name}": words for name, words in TUNINGS.items()}),
     ]
 )
@@ -66,10 +67,11 @@ DataPath = Annotated[
     typer.Option(metavar="PATH", help="The task's data: a file or a folder."),
 ]
 Methods = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="NAME,...",
-        help="Methods from the list below, separated by commas.",
+        help="Methods from the lists below, separated by commas; saec by default, or all "
+        "with --rivals.",
         autocompletion=complete_methods,
     ),
 ]
@@ -111,6 +113,28 @@ Names = Annotated[
 Keyed = Annotated[
     bool, typer.Option("--keyed", help="Use raw keys instead of ids for axes, also unseen keys.")
 ]
+WithRivals = Annotated[
+    bool,
+    typer.Option(
+        "--rivals",
+        help="Compare with methods that train small tables; see the list below. Goes on where a "
+        "run was stopped.",
+    ),
+]
+Trials = Annotated[
+    int,
+    typer.Option(
+        min=1, metavar="NUMBER", help="With --rivals: settings tried for each method and ratio."
+    ),
+]
+RunsFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="With --rivals: finished runs, one a line; what it lacks is run. "
+        "rivals-TASK.jsonl by default.",
+    ),
+]
 ResultsFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Results file to write.")
 ]
@@ -119,7 +143,7 @@ ResultsFile = Annotated[
 def bench(
     task: Task,
     path: DataPath = None,
-    methods: Methods = "saec",
+    methods: Methods = None,
     ratios: Ratios = "10,25,50",
     seeds: Seeds = "0,1,2",
     model: Model = "deepfm",
@@ -129,11 +153,29 @@ def bench(
     loss_increases: LossIncreases = "",
     names: Names = False,
     keyed: Keyed = False,
+    rivals: WithRivals = False,
+    trials: Trials = 8,
+    runs: RunsFile = None,
     out: ResultsFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model, compress it, measure the loss of quality."""
     hush(quiet)
+    if rivals:
+        refused = {
+            "--optimiser": optimiser != "row-adagrad",
+            "--bit-price": bit_price is not None,
+            "--loss-increases": loss_increases != "",
+            "--names": names,
+            "--keyed": keyed,
+            "--json": out is not None,
+        }
+        for option in (name for name, given in refused.items() if given):
+            raise UsageError(f"{option} cannot be used with --rivals")
+        _bench_rivals(task, path, methods, ratios, seeds, model, dim, trials, runs, quiet)
+        return
+    if runs is not None:
+        raise UsageError("--runs needs --rivals")
     if out is not None:
         check_out(out)
     from saec.reference import experiment
@@ -146,7 +188,7 @@ def bench(
         model,
         dim,
         Training(optimiser, bit_price),  # type: ignore[arg-type]
-        methods=_split("--methods", methods, str),
+        methods=_split("--methods", "saec" if methods is None else methods, str),
         ratios=_split("--ratios", ratios, float),
         loss_increases=_split("--loss-increases", loss_increases, float),
         seeds=_split("--seeds", seeds, int),
@@ -158,6 +200,34 @@ def bench(
         experiment.write_json(out, results)
     if not quiet:
         _print_results(results)
+
+
+def _bench_rivals(
+    task: str,
+    path: str | None,
+    methods: str | None,
+    ratios: str,
+    seeds: str,
+    model: str,
+    dim: int,
+    trials: int,
+    runs: Path | None,
+    quiet: bool,
+) -> None:
+    from saec.reference.rivals import RIVAL_METHODS, RivalBenchmark
+
+    benchmark = RivalBenchmark(
+        task,
+        path,
+        model,
+        dim,
+        methods=RIVAL_METHODS if methods is None else _split("--methods", methods, str),
+        ratios=_split("--ratios", ratios, float),
+        seeds=_split("--seeds", seeds, int),
+        trials=trials,
+    )
+    target = Path(f"rivals-{task}.jsonl") if runs is None else runs
+    benchmark.run(target, _say if not quiet else lambda _: None, progress=not quiet)
 
 
 def demo(
@@ -218,6 +288,10 @@ def _tell_row(row: Mapping[str, Any]) -> None:
         f"dAUC {row['auc'] - row['base_auc']:+.5f}, "
         f"dlogloss {row['logloss'] - row['base_logloss']:+.5f}{_predicted(row)}\n"
     )
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _predicted(row: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from saec.tables.field_keys import KEY_BYTES
 __all__ = ["Ids", "bytes_all_in", "sizes", "with_vocabularies"]
 
 Ids = Literal["keys", "dense", "ranks"]
-"""What a table is asked by: the keys themselves, ids in any order, or ids in an order of its own."""
+"""What a table is asked by: keys, ids in any order, or ids in an order of its own."""
 
 _RANK_BYTES = 4
 

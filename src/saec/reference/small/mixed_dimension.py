@@ -36,8 +36,9 @@ _MOST_SCALE = 64  # from where on every block has the full width
 class MixedDimension:
     """Blocks of features get widths d = scale * p ** power; a matrix takes rows to the base width.
 
-    p is the probability that a lookup in the block asks for one feature of it, on average. See
-    :class:`~saec.reference.small.tables.SmallMethod`; the scale is the largest that the bytes allow.
+    p is the probability that a lookup in the block asks for one feature of it, on average; the
+    scale is the largest that the bytes allow. See
+    :class:`~saec.reference.small.tables.SmallMethod`.
 
     Args:
         power: alpha; 0 gives all blocks one width.
@@ -109,9 +110,7 @@ class MixedRows(FieldModule):
             alone: Tensor = self.blocks[0](rows)
             return alone
         out = torch.zeros(len(rows), self._dim)
-        for block, start, stop in zip(
-            self.blocks, self._bounds, self._bounds[1:], strict=False
-        ):
+        for block, start, stop in zip(self.blocks, self._bounds, self._bounds[1:], strict=False):
             where = torch.nonzero((rows >= start) & (rows < stop)).squeeze(1)
             out = out.index_copy(0, where, block(rows[where] - start))
         return out

@@ -7,9 +7,12 @@ that count 32 bits would only be at a disadvantage here.
 
 from __future__ import annotations
 
+from saec.reference.small.cce import Cce
+from saec.reference.small.deep_hash import DeepHash
 from saec.reference.small.dqrm import Dqrm
 from saec.reference.small.hash_trick import HashTrick
 from saec.reference.small.mixed_dimension import MixedDimension
+from saec.reference.small.mpe import Mpe
 from saec.reference.small.quotient_remainder import QuotientRemainder
 from saec.reference.small.robe import Robe
 from saec.reference.small.tables import SmallMethod, SmallTables
@@ -24,4 +27,7 @@ SMALL: dict[str, type[SmallMethod]] = {
     "dqrm": Dqrm,
     "robe": Robe,
     "tt": TensorTrain,
+    "mpe": Mpe,
+    "dhe": DeepHash,
+    "cce": Cce,
 }

@@ -54,7 +54,7 @@ class SmallTables(nn.Module):
         return None
 
     def settled(self) -> SmallTables | None:
-        """Called after training: the tables to train in a second run, or None to keep these."""
+        """Called after training: tables to train further, with the same network, or None."""
         return None
 
     def stored(self) -> dict[str, NDArray[Any]]:

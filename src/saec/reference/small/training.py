@@ -97,9 +97,9 @@ class SmallTraining:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             tables: SmallTables | None = method.build(self.fields, self.dim, nbytes)
+        net = build(self.model, self.log.vocab_sizes, self.dim, self.seed)
         results = []
         while tables is not None:
-            net = build(self.model, self.log.vocab_sizes, self.dim, self.seed)
             net.embeddings = tables  # type: ignore[assignment]  # called in the same way
             results.append(train(net, self.log, training, seed=self.seed, progress=progress))
             tables = tables.settled()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -95,13 +95,13 @@ class RunFile:
             raise DataError(f"cannot write {self._path}: {error.strerror}") from error
         self.rows.append(row)
 
-    def seconds(self, run: RivalRun) -> float | None:
+    def seconds(self, run: RivalRun, alike: Collection[str]) -> float | None:
         """How long a run is expected to take: the median of recorded ones, of its method and size
-        if there are any, else of its method, else of all."""
+        if there are any, else of its method, else of the methods ``alike``; None if unknown."""
         rows = [row for row in self.rows if row["task"] == run.task]
         own = [row for row in rows if row["method"] == run.method]
         sized = [row for row in own if row["target_ratio"] == run.ratio]
-        known = sized or own or rows
+        known = sized or own or [row for row in rows if row["method"] in alike]
         return median(row["seconds"] for row in known) if known else None
 
 

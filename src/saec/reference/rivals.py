@@ -126,10 +126,12 @@ class RivalBenchmark:
         runs = list(self.missing(file))
         if not runs:
             return "all runs are recorded"
-        expected = [file.seconds(run) for run in runs]
+        expected = [
+            file.seconds(run, SMALL if run.method in SMALL else AFTER_TRAINING) for run in runs
+        ]
         known = [seconds for seconds in expected if seconds is not None]
-        time_left = f", about {sum(known) / 60:.0f} minutes" if len(known) == len(runs) else ""
-        return f"{len(runs)} runs left{time_left}"
+        unknown = f", without {len(runs) - len(known)} of unknown time" * (len(known) < len(runs))
+        return f"{len(runs)} runs left, about {sum(known) / 60:.0f} minutes{unknown}"
 
     def _trials(self, seed: int, progress: bool) -> RivalTrials:
         with bar(f"loading {self.task}", None, progress):

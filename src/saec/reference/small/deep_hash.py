@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -76,7 +77,7 @@ class HashNetwork(SmallTables):
             self.register_buffer(name, value, persistent=False)
         widths = [hashes, *[width] * layers]
         parts: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             parts += [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.Mish()]
         self.network = nn.Sequential(*parts, nn.Linear(width, dim))
 

@@ -66,8 +66,7 @@ class FixedWidths(SmallTables):
 
     @torch.no_grad()
     def stored(self) -> dict[str, NDArray[Any]]:
-        """``codes`` of each width, ``steps``, ``offset``, and ``widths`` as numbers among those that
-        are in use."""
+        """``codes`` of each width, ``steps`` and ``offset``; ``widths`` count those in use."""
         widths = self.widths.numpy()
         used, numbers = np.unique(widths, return_inverse=True)
         tensors: dict[str, NDArray[Any]] = {

@@ -39,7 +39,8 @@ _PACE = 0.02  # log of the most that the cost changes by in a step
 class Mpe:
     """Widths are searched, and the rows then trained again from where they started.
 
-    See :class:`~saec.reference.small.tables.SmallMethod`. Ids are dense; each row's width is stored.
+    See :class:`~saec.reference.small.tables.SmallMethod`. Ids are dense, and the width of each row
+    is stored.
 
     Args:
         temperature: tau, of the softmax.

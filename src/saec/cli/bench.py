@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from saec.cli.common import Quiet, UsageError, check_out, console, hush
+from saec.cli.common import Quiet, UsageError, check_out, console, hush, split
+from saec.cli.rivals import RunsFile, Trials, WithRivals, bench_rivals
 from saec.errors import require
 from saec.report.methods import METHODS, SMALL_METHODS, TUNINGS
 
@@ -113,28 +114,6 @@ Names = Annotated[
 Keyed = Annotated[
     bool, typer.Option("--keyed", help="Use raw keys instead of ids for axes, also unseen keys.")
 ]
-WithRivals = Annotated[
-    bool,
-    typer.Option(
-        "--rivals",
-        help="Compare with methods that train small tables; see the list below. Goes on where a "
-        "run was stopped.",
-    ),
-]
-Trials = Annotated[
-    int,
-    typer.Option(
-        min=1, metavar="NUMBER", help="With --rivals: settings tried for each method and ratio."
-    ),
-]
-RunsFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="With --rivals: finished runs, one a line; what it lacks is run. "
-        "rivals-TASK.jsonl by default.",
-    ),
-]
 ResultsFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Results file to write.")
 ]
@@ -172,7 +151,7 @@ def bench(
         }
         for option in (name for name, given in refused.items() if given):
             raise UsageError(f"{option} cannot be used with --rivals")
-        _bench_rivals(task, path, methods, ratios, seeds, model, dim, trials, runs, quiet)
+        bench_rivals(task, path, methods, ratios, seeds, model, dim, trials, runs, quiet)
         return
     if runs is not None:
         raise UsageError("--runs needs --rivals")
@@ -188,10 +167,10 @@ def bench(
         model,
         dim,
         Training(optimiser, bit_price),  # type: ignore[arg-type]
-        methods=_split("--methods", "saec" if methods is None else methods, str),
-        ratios=_split("--ratios", ratios, float),
-        loss_increases=_split("--loss-increases", loss_increases, float),
-        seeds=_split("--seeds", seeds, int),
+        methods=split("--methods", "saec" if methods is None else methods, str),
+        ratios=split("--ratios", ratios, float),
+        loss_increases=split("--loss-increases", loss_increases, float),
+        seeds=split("--seeds", seeds, int),
         names=names,
         keyed=keyed,
     )
@@ -200,34 +179,6 @@ def bench(
         experiment.write_json(out, results)
     if not quiet:
         _print_results(results)
-
-
-def _bench_rivals(
-    task: str,
-    path: str | None,
-    methods: str | None,
-    ratios: str,
-    seeds: str,
-    model: str,
-    dim: int,
-    trials: int,
-    runs: Path | None,
-    quiet: bool,
-) -> None:
-    from saec.reference.rivals import RIVAL_METHODS, RivalBenchmark
-
-    benchmark = RivalBenchmark(
-        task,
-        path,
-        model,
-        dim,
-        methods=RIVAL_METHODS if methods is None else _split("--methods", methods, str),
-        ratios=_split("--ratios", ratios, float),
-        seeds=_split("--seeds", seeds, int),
-        trials=trials,
-    )
-    target = Path(f"rivals-{task}.jsonl") if runs is None else runs
-    benchmark.run(target, _say if not quiet else lambda _: None, progress=not quiet)
 
 
 def demo(
@@ -272,13 +223,6 @@ def report(
         typer.echo(f"wrote {out}")
 
 
-def _split(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    try:
-        return [kind(part.strip()) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise UsageError(f"{option} takes numbers separated by commas, not {text!r}") from error
-
-
 def _tell_row(row: Mapping[str, Any]) -> None:
     """One line per measurement; a bench may take hours."""
     # The plain stream, which a progress bar lets through above itself.
@@ -288,10 +232,6 @@ def _tell_row(row: Mapping[str, Any]) -> None:
         f"dAUC {row['auc'] - row['base_auc']:+.5f}, "
         f"dlogloss {row['logloss'] - row['base_logloss']:+.5f}{_predicted(row)}\n"
     )
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
 
 
 def _predicted(row: Mapping[str, Any]) -> str:

@@ -110,7 +110,7 @@ class RivalBenchmark:
     def missing(self, file: RunFile) -> Iterator[RivalRun]:
         """Runs that are not recorded, in the order in which they are done.
 
-        First the default settings of all methods, so that each soon has a point at each size.
+        First the default settings of all methods, size by size, so that all soon have a point.
         """
         for run in self._of_first_seed():
             if file.found(run) is None:
@@ -149,9 +149,12 @@ class RivalBenchmark:
                     yield self._run(method, ratio, self.seeds[0], 0, {})
 
     def _sizes(self) -> Iterator[tuple[str, float | None]]:
-        for method in self.methods:
-            for ratio in [None] if has_one_size(method) else self.ratios:
-                yield method, ratio
+        for place, ratio in enumerate(self.ratios):
+            for method in self.methods:
+                if not has_one_size(method):
+                    yield method, ratio
+                elif place == 0:
+                    yield method, None
 
     def _chosen(
         self, method: str, ratio: float | None, seed: int, file: RunFile

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from saec.reference.small.features import FieldFeatures
-from saec.reference.small.tables import HALF_BYTES, SmallTables, largest
+from saec.reference.small.tables import HALF_BYTES, SmallTables, each_once, largest
 
 __all__ = ["DeepHash"]
 
@@ -83,13 +83,15 @@ class HashNetwork(SmallTables):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, fields) -> (B, fields, dim)."""
-        asked, places = (ids + self.firsts).unique(return_inverse=True)
+        return each_once(ids + self.firsts, self._vectors)
+
+    def _vectors(self, asked: Tensor) -> Tensor:
         # Multiplication modulo 2**64 by odd numbers, of which the upper bits are taken.
         products = self.seeds[asked].unsqueeze(1) * self.factors
         upper = (products >> (64 - _KEPT_BITS)) & (2**_KEPT_BITS - 1)
         numbers = upper.float() / 2 ** (_KEPT_BITS - 1) - 1
         vectors: Tensor = self.network(numbers)
-        return vectors[places]
+        return vectors
 
 
 def _odd_numbers(count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from saec.bits.packing import PackedRows, bits_for
 from saec.reference.sizes import Ids
-from saec.reference.small.tables import SmallTables
+from saec.reference.small.tables import SmallTables, each_once
 
 __all__ = ["WIDTHS", "FixedWidths", "quantised", "width_bytes"]
 
@@ -56,13 +56,12 @@ class FixedWidths(SmallTables):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, fields) -> (B, fields, dim)."""
-        rows = self.rows_of[ids + self.firsts]
-        return self._rounded(self.rows(rows), self.widths[rows])
+        return each_once(self.rows_of[ids + self.firsts], self._rounded)
 
-    def _rounded(self, values: Tensor, widths: Tensor) -> Tensor:
-        steps = self.log_steps.exp()[widths].unsqueeze(-1)
-        bits = widths.unsqueeze(-1)
-        return torch.where(bits > 0, quantised(values, steps, self.offset, bits), 0.0)
+    def _rounded(self, rows: Tensor) -> Tensor:
+        bits = self.widths[rows].unsqueeze(-1)
+        steps = self.log_steps.exp()[bits]
+        return torch.where(bits > 0, quantised(self.rows(rows), steps, self.offset, bits), 0.0)
 
     @torch.no_grad()
     def stored(self) -> dict[str, NDArray[Any]]:

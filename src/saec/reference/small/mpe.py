@@ -26,7 +26,7 @@ from saec.bits.packing import bits_for
 from saec.errors import BudgetError
 from saec.reference.small.features import FieldFeatures
 from saec.reference.small.fixed_widths import WIDTHS, FixedWidths, quantised, width_bytes
-from saec.reference.small.tables import INITIAL_STD, SmallTables, normal_rows
+from saec.reference.small.tables import INITIAL_STD, SmallTables, each_once, normal_rows
 
 __all__ = ["Mpe", "WidthSearch"]
 
@@ -91,8 +91,10 @@ class WidthSearch(SmallTables):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, fields) -> (B, fields, dim)."""
-        rows = self.rows_of[ids + self.firsts]
-        values = self.rows(rows)
+        return each_once(self.rows_of[ids + self.firsts], self._mixed)
+
+    def _mixed(self, rows: Tensor) -> Tensor:
+        values: Tensor = self.rows(rows)
         shares = self._shares(self.likely)[self.groups[rows]]
         out = torch.zeros_like(values)
         for place, width in enumerate(WIDTHS):

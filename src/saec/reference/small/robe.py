@@ -45,29 +45,30 @@ class Robe:
 
     def build(self, fields: Sequence[FieldFeatures], dim: int, nbytes: int) -> SmallTables:
         """The array takes all bytes, and at most as many numbers as all rows have."""
-        most = dim * sum(field.count for field in fields)
-        numbers = min(nbytes // HALF_BYTES, most)
-        block = min(self.block, dim)
-        if numbers < block:
+        runs = min(nbytes // (HALF_BYTES * dim), sum(field.count for field in fields))
+        if not runs:
             raise BudgetError(
-                f"ROBE needs at least one block, {HALF_BYTES * block} bytes; {nbytes} were allowed"
+                f"ROBE needs at least {HALF_BYTES * dim} bytes; {nbytes} were allowed"
             )
-        return BlockArray(fields, dim, numbers, block, self.signs)
+        return BlockArray(fields, dim, runs, min(self.block, dim), self.signs)
 
 
 class BlockArray(SmallTables):
-    """One array, and for each field and key where its blocks start."""
+    """One array, and for each field and key where its blocks start.
+
+    The array is held, and trained, as ``runs`` rows of ``dim`` numbers.
+    """
 
     starts: Tensor
     turned: Tensor
     firsts: Tensor
 
     def __init__(
-        self, fields: Sequence[FieldFeatures], dim: int, numbers: int, block: int, signs: bool
+        self, fields: Sequence[FieldFeatures], dim: int, runs: int, block: int, signs: bool
     ) -> None:
         super().__init__([(field.count, "keys") for field in fields])
-        self._dim, self._block, self._numbers = dim, block, numbers
-        blocks = range(math.ceil(dim / block))
+        self._dim, self._block = dim, block
+        numbers, blocks = runs * dim, range(math.ceil(dim / block))
         starts = [_columns([field.buckets(numbers, seed) for seed in blocks]) for field in fields]
         turned = [
             1 - 2 * _columns([field.buckets(2, len(blocks) + seed) for seed in blocks])
@@ -81,13 +82,15 @@ class BlockArray(SmallTables):
         firsts = torch.from_numpy(np.cumsum([0, *sizes[:-1]]))
         self.register_buffer("firsts", firsts, persistent=False)
         # Gradients are dense: a batch asks for more numbers than the array has.
-        self.array = nn.Embedding(numbers, 1, _weight=INITIAL_STD * torch.randn(numbers, 1))
+        self.array = nn.Embedding(runs, dim, _weight=INITIAL_STD * torch.randn(runs, dim))
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, fields) -> (B, fields, dim)."""
         asked = ids + self.firsts
-        places = self.starts[asked].unsqueeze(-1) + torch.arange(self._block)
-        values: Tensor = self.array(places % self._numbers).squeeze(-1)
+        array = self.array.weight.flatten()
+        # Views of all blocks, as rows of a table: looking up single numbers takes ten times longer.
+        blocks = torch.cat([array, array[: self._block - 1]]).unfold(0, self._block, 1)
+        values = nn.functional.embedding(self.starts[asked], blocks)
         if len(self.turned):
             values = values * self.turned[asked].unsqueeze(-1)
         return values.flatten(2)[..., : self._dim]

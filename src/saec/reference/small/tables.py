@@ -21,6 +21,7 @@ __all__ = [
     "SeparateTables",
     "SmallMethod",
     "SmallTables",
+    "each_once",
     "largest",
     "normal_rows",
 ]
@@ -147,6 +148,12 @@ class IndexedRows(FieldModule):
         """(B,) -> (B, dim)."""
         rows: Tensor = self.rows(self.index[ids])
         return rows
+
+
+def each_once(ids: Tensor, vectors_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """``vectors_of(ids)``, with each different id computed once."""
+    asked, places = ids.unique(return_inverse=True)
+    return nn.functional.embedding(places, vectors_of(asked))
 
 
 def normal_rows(count: int, dim: int, std: float, mean: float = 0.0) -> nn.Embedding:

@@ -23,6 +23,7 @@ from saec.reference.small.tables import (
     IndexedRows,
     SeparateTables,
     SmallTables,
+    each_once,
     largest,
     normal_rows,
 )
@@ -81,6 +82,9 @@ class TrainRows(FieldModule):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B,) -> (B, dim)."""
+        return each_once(ids, self._products)
+
+    def _products(self, ids: Tensor) -> Tensor:
         (a, b, c), rank = self._widths, self._rank
         first, second, third = (
             core(digit[ids]) for core, digit in zip(self.cores, self.digits, strict=True)

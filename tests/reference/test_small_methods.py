@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 every_method = pytest.mark.parametrize("name", SMALL)
 
 DIM = 4
-SHORT = Training(batch_size=64, max_epochs=2, evaluations_per_epoch=1, table_decay=0.0)
+SHORT = Training(batch_size=100, max_epochs=2, evaluations_per_epoch=1, table_decay=0.0)
 
 # Methods whose values are rounded in training, with gradients passed straight through.
 ROUNDED = ("dqrm", "mpe")

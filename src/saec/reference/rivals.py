@@ -199,7 +199,7 @@ def trial_settings(method: str, trial: int) -> dict[str, Any] | None:
     for _ in range(_DRAWS):
         if len(drawn) > trial:
             return drawn[trial]
-        settings = {name: values[rng.integers(len(values))] for name, values in space.items()}
+        settings = {name: values[int(rng.integers(len(values)))] for name, values in space.items()}
         if settings not in drawn:
             drawn.append(settings)
     return None

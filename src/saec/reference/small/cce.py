@@ -117,7 +117,8 @@ class ClusteredSketch(FieldModule):
         starts = (torch.arange(self.columns) * self.clusters).unsqueeze(1)
         clusters = self.of_clusters(self.cluster[:, self.rows_of[ids]] + starts)
         hashed = self.of_hashes(self.hashed[:, ids] + starts)
-        return (clusters + hashed).transpose(0, 1).flatten(1)
+        pieces: Tensor = clusters + hashed
+        return pieces.transpose(0, 1).flatten(1)
 
     @torch.no_grad()
     def _recluster(self) -> None:

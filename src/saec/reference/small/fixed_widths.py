@@ -50,7 +50,7 @@ class FixedWidths(SmallTables):
         super().__init__(vocabularies)
         for name, value in zip(("rows_of", "firsts", "widths"), (*places, widths), strict=True):
             self.register_buffer(name, value, persistent=False)
-        self.rows = nn.Embedding(*initial.shape, _weight=initial.clone(), sparse=True)
+        self.rows = nn.Embedding(len(initial), len(offset), _weight=initial.clone(), sparse=True)
         self.log_steps = nn.Parameter(log_steps)
         self.offset = nn.Parameter(offset)
 
@@ -132,4 +132,4 @@ def width_bytes(widths: NDArray[np.int64], dim: int) -> int:
         if width
     )
     numbers = -(-len(widths) * bits_for(len(used)) // 8) + padding
-    return codes + numbers + 5 * len(used) + 4 * dim
+    return int(codes + numbers + 5 * len(used) + 4 * dim)

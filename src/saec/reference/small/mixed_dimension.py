@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saec.reference.small.features import FieldFeatures
@@ -61,7 +62,7 @@ class MixedDimension:
 
         def total(steps: int) -> int:
             every = zip(bounds, self.widths(bounds, dim, steps), strict=True)
-            numbers = sum(_numbers(np.diff(ends), widths, dim) for ends, widths in every)
+            numbers = sum(_numbers(ends, widths, dim) for ends, widths in every)
             return HALF_BYTES * numbers
 
         steps = largest(total, _STEPS * _MOST_SCALE, nbytes, "mixed dimension")
@@ -126,14 +127,15 @@ def _projected(count: int, width: int, dim: int) -> nn.Sequential:
     return nn.Sequential(normal_rows(count, width, INITIAL_STD), matrix)
 
 
-def _block_bounds(frequencies: Sequence[float], blocks: int) -> list[int]:
+def _block_bounds(frequencies: NDArray[np.float64], blocks: int) -> list[int]:
     """First rows of blocks with about equal shares of the lookups, and the number of rows."""
     shares = np.cumsum(frequencies) / max(np.sum(frequencies), 1e-30)
     cuts = np.searchsorted(shares, np.arange(1, blocks) / blocks) + 1
-    return np.unique([0, *cuts.tolist(), len(frequencies)]).tolist()
+    return sorted({0, *map(int, cuts), len(frequencies)})
 
 
-def _numbers(counts: Sequence[int], widths: Sequence[int], dim: int) -> int:
+def _numbers(bounds: list[int], widths: list[int], dim: int) -> int:
     """Numbers in the rows and matrices of a field."""
-    pairs = zip(map(int, counts), widths, strict=True)
-    return sum(count * width + (width * dim if width < dim else 0) for count, width in pairs)
+    counts = np.diff(bounds).tolist()
+    matrices = sum(width * dim for width in widths if width < dim)
+    return matrices + sum(count * width for count, width in zip(counts, widths, strict=True))

@@ -166,7 +166,8 @@ def frequency_groups(
 def likely_widths(shares: NDArray[np.float32]) -> NDArray[np.int64]:
     """The widest of the widths of a group that have half of an equal share, or more."""
     enough = shares >= 0.5 / len(WIDTHS)
-    return np.where(enough, np.array(WIDTHS), 0).max(axis=1)
+    widths: NDArray[np.int64] = np.where(enough, np.array(WIDTHS), 0).max(axis=1)
+    return widths
 
 
 def stacked_rows(fields: Sequence[FieldFeatures]) -> tuple[Tensor, Tensor]:

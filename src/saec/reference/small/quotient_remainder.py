@@ -109,9 +109,7 @@ class ComposedRows(FieldModule):
 
 def _root(count: int, degree: int) -> int:
     """The least number whose power reaches ``count``."""
-    root = max(1, round(count ** (1 / degree)))
+    root: int = math.floor(count ** (1 / degree) - 1e-6)  # rounding may have made it one too large
     while root**degree < count:
         root += 1
-    while root > 1 and (root - 1) ** degree >= count:
-        root -= 1
     return root

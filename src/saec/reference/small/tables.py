@@ -47,8 +47,12 @@ class SmallTables(nn.Module):
 
     def row_parameters(self) -> list[nn.Parameter]:
         """The parameters that are trained as rows."""
-        tables = (part for part in self.modules() if isinstance(part, nn.Embedding))
-        return [table.weight for table in tables]
+        return [
+            parameter
+            for part in self.modules()
+            if isinstance(part, nn.Embedding)
+            for parameter in part.parameters()
+        ]
 
     def penalty(self) -> Tensor | None:
         """What is added to the loss of the last batch; None for nothing."""
@@ -152,7 +156,7 @@ class IndexedRows(FieldModule):
 
 def each_once(ids: Tensor, vectors_of: Callable[[Tensor], Tensor]) -> Tensor:
     """``vectors_of(ids)``, with each different id computed once."""
-    asked, places = ids.unique(return_inverse=True)
+    asked, places = torch.unique(ids, return_inverse=True)
     return nn.functional.embedding(places, vectors_of(asked))
 
 

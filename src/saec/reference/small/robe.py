@@ -90,7 +90,8 @@ class BlockArray(SmallTables):
         array = self.array.weight.flatten()
         # Views of all blocks, as rows of a table: looking up single numbers takes ten times longer.
         blocks = torch.cat([array, array[: self._block - 1]]).unfold(0, self._block, 1)
-        values = nn.functional.embedding(self.starts[asked], blocks)
+        starts = self.starts[asked]
+        values = blocks.index_select(0, starts.flatten()).view(*starts.shape, self._block)
         if len(self.turned):
             values = values * self.turned[asked].unsqueeze(-1)
         return values.flatten(2)[..., : self._dim]

@@ -157,7 +157,8 @@ class IndexedRows(FieldModule):
 def each_once(ids: Tensor, vectors_of: Callable[[Tensor], Tensor]) -> Tensor:
     """``vectors_of(ids)``, with each different id computed once."""
     asked, places = torch.unique(ids, return_inverse=True)
-    return nn.functional.embedding(places, vectors_of(asked))
+    vectors = vectors_of(asked)
+    return vectors.index_select(0, places.flatten()).view(*ids.shape, vectors.shape[-1])
 
 
 def normal_rows(count: int, dim: int, std: float, mean: float = 0.0) -> nn.Embedding:

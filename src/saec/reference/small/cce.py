@@ -1,7 +1,7 @@
 """CCE: hashed rows that are clustered during training, after which each cluster has its own row.
 
 Source: Tsang and Ahle, Clustering the Sketch: Dynamic Compression for Embedding Tables, NeurIPS
-2023 (arXiv 2210.05974), section 3 and algorithm 3.
+2023 (arXiv 2210.05974): clustered compositional embeddings.
 """
 
 from __future__ import annotations

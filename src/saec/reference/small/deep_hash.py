@@ -1,8 +1,8 @@
 """DHE: no table; many hashes of a key, and a network that takes them to its vector.
 
 Source: Kang et al., Learning to Embed Categorical Features without Embedding Tables for
-Recommendation, KDD 2021 (arXiv 2010.10784): section 4 (hashes, uniform numbers from -1 to 1), 5
-(the network: Mish, batch normalisation).
+Recommendation, KDD 2021 (arXiv 2010.10784): hashes as uniform numbers from -1 to 1; Mish and
+batch normalisation in the network.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """DQRM: rows trained with the rounding to 4 bits that they are served with.
 
-Source: Zhou et al., DQRM: Deep Quantized Recommendation Models, 2024 (arXiv 2410.20046): section
-3.2 (only the rows that are looked up are quantised, with the gradient passed straight through) and
-3.3 (the scale of a table is renewed every so many steps).
+Source: Zhou et al., DQRM: Deep Quantized Recommendation Models, 2024 (arXiv 2410.20046):
+only the rows that are looked up are quantised, with the gradient passed straight through, and the
+scale of a table is renewed every so many steps.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hashing trick: features share the rows of a smaller table.
 
-Source: Weinberger et al., Feature Hashing for Large Scale Multitask Learning, ICML 2009 (section
-2), used for embeddings with a limit on the rows of each table, as in DLRM's ``max-ind-range``.
+Source: Weinberger et al., Feature Hashing for Large Scale Multitask Learning, ICML 2009, used for
+embeddings with a limit on the rows of each table, as in DLRM's ``max-ind-range``.
 """
 
 from __future__ import annotations

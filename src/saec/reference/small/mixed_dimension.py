@@ -1,8 +1,8 @@
 """Mixed dimension embeddings: wide rows for frequent features, narrow ones for rare features.
 
 Source: Ginart et al., Mixed Dimension Embeddings with Application to Memory-Efficient
-Recommendation Systems, 2019 (arXiv 1909.11810): section 3 (blocks and projections), algorithm 2
-(widths by a power of the popularity).
+Recommendation Systems, 2019 (arXiv 1909.11810): blocks and projections, algorithm 2 (widths by a
+power of the popularity).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """MPE: groups of features by frequency learn how many bits their values get.
 
 Source: Li et al., Mixed-Precision Embeddings for Large-Scale Recommendation Models, 2024 (arXiv
-2409.20305): section 4.1 (groups), 4.2 (a softmax over widths, cost of the mean width), 4.3 (widths
-that are likely enough, retraining). Quantiser: Bhalgat et al., LSQ+: Improving Low-bit Quantization
-through Learnable Offsets and Better Initialization, CVPR Workshops 2020 (equations 3 to 6).
+2409.20305): groups, a softmax over widths, cost of the mean width, retraining. From the authors'
+code (github.com/Leopold1423/mpe) come the temperature, the weights of the groups in the cost, and
+how likely a width must be. Quantiser: Bhalgat et al., LSQ+: Improving Low-bit Quantization
+through Learnable Offsets and Better Initialization, CVPR Workshops 2020.
 
 Two things differ. The weight of the cost, which the paper tries out by hand, follows the mean width
 during the search so that a given size is reached; and steps are learned as logarithms, so that the
@@ -179,7 +180,7 @@ def stacked_rows(fields: Sequence[FieldFeatures]) -> tuple[Tensor, Tensor]:
 
 
 def initial_steps(rows: Tensor) -> Tensor:
-    """Logarithms of the first steps, one for each width (LSQ, Esser et al. 2020, section 2.1)."""
+    """Logarithms of the first steps, one for each width (LSQ, Esser et al. 2020)."""
     mean = float(rows.abs().mean())
     return torch.tensor(
         [math.log(2 * mean / math.sqrt(2 ** (max(width, 1) - 1))) for width in WIDTHS]

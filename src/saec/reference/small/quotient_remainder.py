@@ -1,8 +1,8 @@
 """Quotient and remainder: a feature's vector is composed of rows of several small tables.
 
 Source: Shi et al., Compositional Embeddings Using Complementary Partitions for Memory-Efficient
-Recommendation Systems, KDD 2020: algorithm 2 (quotient and remainder), section 3.1 (generalised to
-more partitions), section 4 (operations on the rows).
+Recommendation Systems, KDD 2020: algorithm 2 (quotient and remainder), complementary partitions
+(more than two tables), operations on the rows.
 """
 
 from __future__ import annotations

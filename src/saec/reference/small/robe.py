@@ -1,7 +1,7 @@
 """ROBE: all tables read their rows, block by block, from one array.
 
 Source: Desai et al., Random Offset Block Embedding Array (ROBE) for CriteoTB Benchmark MLPerf DLRM
-Model: 1000x Compression and 3.1x Faster Inference, MLSys 2022 (arXiv 2108.02191), section 3.
+Model: 1000x Compression and 3.1x Faster Inference, MLSys 2022 (arXiv 2108.02191).
 """
 
 from __future__ import annotations

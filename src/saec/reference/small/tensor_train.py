@@ -1,8 +1,8 @@
 """Tensor train: a table as a product of three small cores, multiplied out for each lookup.
 
 Source: Yin et al., TT-Rec: Tensor Train Compression for Deep Learning Recommendation Model
-Embeddings, MLSys 2021 (arXiv 2101.11714): the factorisation, and initial cores whose product has the
-variance of a plain table.
+Embeddings, MLSys 2021 (arXiv 2101.11714): the factorisation, and initial cores whose product has
+the variance of a plain table.
 """
 
 from __future__ import annotations

@@ -36,8 +36,19 @@ METHODS = {
     "saec": ("clusters (the paper)", "#3b82d6", "o"),
     "saec-metric": ("clusters, loss metric", "#8ab6ea", "o"),
     "axes": ("axes", "#d9691e", "o"),
+    "axes-keyed": ("axes by keys", "#5b2a86", "o"),
     "axes, keyed": ("axes by keys", "#5b2a86", "o"),
     "axes-remapped": ("axes, remapped ids", "#c0262d", "o"),
+    # Trained small.
+    "dqrm": ("DQRM, int4", "#333333", "^"),
+    "mpe": ("MPE", "#e07b9a", "s"),
+    "mixed-dim": ("mixed dimension", "#9c755f", "v"),
+    "hash": ("hashing trick", "#2b9b6b", "X"),
+    "qr": ("quotient-remainder", "#a866d4", "P"),
+    "robe": ("ROBE", "#1f97a8", "D"),
+    "dhe": ("DHE", "#f0a020", "*"),
+    "tt": ("tensor train", "#7f6000", "<"),
+    "cce": ("CCE", "#d8486f", ">"),
 }
 
 LEAST = 1e-4  # of AUC: below, the axis is linear

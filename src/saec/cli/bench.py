@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from saec.cli.common import Quiet, UsageError, check_out, console, hush
+from saec.cli.common import Quiet, UsageError, check_out, console, hush, split
+from saec.cli.rivals import RunsFile, Trials, WithRivals, bench_rivals
 from saec.errors import require
-from saec.report.methods import METHODS, TUNINGS
+from saec.report.methods import METHODS, SMALL_METHODS, TUNINGS
 
 # The names of saec.reference, which is too slow to import for a page of help; a test compares them.
 TASKS = {
@@ -48,6 +49,7 @@ BENCH_EPILOG = "\n\n".join(
     [
         _listed("Tasks:", TASKS),
         _listed("Methods:", METHODS),
+        _listed("Further methods of --rivals:", SMALL_METHODS),
         _listed("After a method's name:", {f"+{name}": words for name, words in TUNINGS.items()}),
     ]
 )
@@ -66,10 +68,11 @@ DataPath = Annotated[
     typer.Option(metavar="PATH", help="The task's data: a file or a folder."),
 ]
 Methods = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="NAME,...",
-        help="Methods from the list below, separated by commas.",
+        help="Methods from the lists below, separated by commas; saec by default, or all "
+        "with --rivals.",
         autocompletion=complete_methods,
     ),
 ]
@@ -119,7 +122,7 @@ ResultsFile = Annotated[
 def bench(
     task: Task,
     path: DataPath = None,
-    methods: Methods = "saec",
+    methods: Methods = None,
     ratios: Ratios = "10,25,50",
     seeds: Seeds = "0,1,2",
     model: Model = "deepfm",
@@ -129,11 +132,29 @@ def bench(
     loss_increases: LossIncreases = "",
     names: Names = False,
     keyed: Keyed = False,
+    rivals: WithRivals = False,
+    trials: Trials = 8,
+    runs: RunsFile = None,
     out: ResultsFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model, compress it, measure the loss of quality."""
     hush(quiet)
+    if rivals:
+        refused = {
+            "--optimiser": optimiser != "row-adagrad",
+            "--bit-price": bit_price is not None,
+            "--loss-increases": loss_increases != "",
+            "--names": names,
+            "--keyed": keyed,
+            "--json": out is not None,
+        }
+        for option in (name for name, given in refused.items() if given):
+            raise UsageError(f"{option} cannot be used with --rivals")
+        bench_rivals(task, path, methods, ratios, seeds, model, dim, trials, runs, quiet)
+        return
+    if runs is not None:
+        raise UsageError("--runs needs --rivals")
     if out is not None:
         check_out(out)
     from saec.reference import experiment
@@ -146,10 +167,10 @@ def bench(
         model,
         dim,
         Training(optimiser, bit_price),  # type: ignore[arg-type]
-        methods=_split("--methods", methods, str),
-        ratios=_split("--ratios", ratios, float),
-        loss_increases=_split("--loss-increases", loss_increases, float),
-        seeds=_split("--seeds", seeds, int),
+        methods=split("--methods", "saec" if methods is None else methods, str),
+        ratios=split("--ratios", ratios, float),
+        loss_increases=split("--loss-increases", loss_increases, float),
+        seeds=split("--seeds", seeds, int),
         names=names,
         keyed=keyed,
     )
@@ -200,13 +221,6 @@ def report(
     write_report(results, out)
     if not quiet:
         typer.echo(f"wrote {out}")
-
-
-def _split(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    try:
-        return [kind(part.strip()) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise UsageError(f"{option} takes numbers separated by commas, not {text!r}") from error
 
 
 def _tell_row(row: Mapping[str, Any]) -> None:

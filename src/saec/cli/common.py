@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -253,3 +253,11 @@ def _size_cells(compressed: Compressed | CompressedField, features: int) -> list
         f"{8 * compressed.nbytes / features:.2f}",
         f"{compressed.original_nbytes / compressed.nbytes:.1f}",
     ]
+
+
+def split(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    """The values of an option that takes a list."""
+    try:
+        return [kind(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UsageError(f"{option} takes numbers separated by commas, not {text!r}") from error

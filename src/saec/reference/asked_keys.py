@@ -35,6 +35,10 @@ class AskedKeys:
         keys[self._ids(name)[train]] = self._keys(name)[train]
         return keys
 
+    def all_keys(self, name: str) -> NDArray[np.uint64]:
+        """The key of each id of a field, those of unseen keys included."""
+        return np.concatenate([self.of_ids(name), self._extended[1][name]])
+
     @property
     def ids(self) -> NDArray[np.int64]:
         """The ids (rows, fields) of the log, with those of unseen keys."""
@@ -65,8 +69,7 @@ class AskedKeys:
         """Put the rows that ``result`` has for all of these ids into a model."""
         for name, field in result.items():
             own = name.removeprefix(prefix)
-            keys = np.concatenate([self.of_ids(own), self._extended[1][own]])
-            rows = torch.from_numpy(field.lookup(keys))
+            rows = torch.from_numpy(field.lookup(self.all_keys(own)))
             model.embeddings[own] = nn.Embedding(len(rows), field.dim, _weight=rows)
         model.vocab_sizes = self.sizes
 

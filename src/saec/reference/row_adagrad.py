@@ -45,9 +45,12 @@ class RowAdagrad(torch.optim.Optimizer):
 
 def _update(table: Tensor, sums: Tensor, rate: float) -> None:
     assert table.grad is not None
-    sparse = table.grad if table.grad.is_sparse else table.grad.to_sparse(1)
-    gradient = sparse.coalesce()
-    rows, values = gradient.indices()[0], gradient.values()
+    if table.grad.is_sparse:
+        gradient = table.grad.coalesce()
+        rows, values = gradient.indices()[0], gradient.values()
+    else:  # not by to_sparse, which goes row by row
+        rows = table.grad.any(dim=1).nonzero().squeeze(1)
+        values = table.grad[rows]
     total = sums[rows] + values.square().mean(dim=1)
     sums[rows] = total
     table.index_add_(0, rows, values * (-rate * total.rsqrt()).unsqueeze(1))

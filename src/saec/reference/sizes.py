@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +16,14 @@ from saec.format.tier_layout import tier_bounds
 from saec.format.tiered_field import TieredField
 from saec.tables.field_keys import KEY_BYTES
 
-__all__ = ["bytes_all_in", "sizes"]
+__all__ = ["Ids", "bytes_all_in", "sizes", "with_vocabularies"]
+
+Ids = Literal["keys", "dense", "ranks"]
+"""What a table is asked by: keys, ids in any order, or ids in an order of its own."""
+
+_RANK_BYTES = 4
+
+BYTES_A_KEY: dict[Ids, int] = {"keys": 0, "dense": KEY_BYTES, "ranks": KEY_BYTES + _RANK_BYTES}
 
 
 def sizes(result: Compressed, prefix: str) -> dict[str, Any]:
@@ -43,19 +51,31 @@ def sizes(result: Compressed, prefix: str) -> dict[str, Any]:
 
 
 def bytes_all_in(result: Compressed) -> int:
-    """Bytes of the file, and of the vocabulary that takes keys to ids.
+    """Bytes of the file, and of the vocabulary that takes keys to ids."""
+    return with_vocabularies(
+        result.nbytes, ((field.vocab_size, _ids(field)) for field in result.values())
+    )
 
-    Fields with keys need none. Where any numbering serves, an id is a key's place among the sorted
-    keys, 8 bytes each. Ids in an order of their own, by frequency or code, take 4 bytes more.
+
+def with_vocabularies(nbytes: int, fields: Iterable[tuple[int, Ids]]) -> int:
+    """``nbytes`` of tables, and the bytes of what takes the keys of ``fields`` to ids.
+
+    Fields that are asked by keys need none. Where any numbering serves, an id is a key's place
+    among the sorted keys, 8 bytes each. Ids in an order of their own, by frequency or code, take
+    4 bytes more.
+
+    Args:
+        nbytes: of all tables.
+        fields: by field, the number of its features and what it is asked by.
     """
-    return result.nbytes + sum(_key_bytes(field) * field.vocab_size for field in result.values())
+    return nbytes + sum(count * BYTES_A_KEY[ids] for count, ids in fields)
 
 
-def _key_bytes(field: CompressedField) -> int:
+def _ids(field: CompressedField) -> Ids:
     if isinstance(field, KeyedField):
-        return 0
+        return "keys"
     ranked = isinstance(field, TieredField) and field.index is None and len(field.layout.tiers) > 1
-    return KEY_BYTES + (4 if ranked else 0)
+    return "ranks" if ranked else "dense"
 
 
 def _original_all_in(result: Compressed) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
 from saec.reference.row_adagrad import RowAdagrad
+from saec.reference.small.tables import SmallTables
 from saec.reference.training_settings import Training
 from saec.torch import BitPrice
 from saec.util.progress import Bar
@@ -39,15 +40,16 @@ class TrainingSteps:
         if training.bit_price is not None:
             counts = {f"embeddings.{name}": log.frequencies[name] for name in log.field_names}
             self._price = BitPrice(model, training.bit_price, counts, seed=seed)
-        tables = list(model.embeddings.parameters())
+        tables = _row_parameters(model)
         known = {id(parameter) for parameter in tables}
         network = [parameter for parameter in model.parameters() if id(parameter) not in known]
         self._optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.SparseAdam(tables, lr=table_rate)
-            if training.optimiser == "adam"
-            else RowAdagrad(tables, table_rate, INITIAL_ACCUMULATOR),
-            torch.optim.Adam(network, lr=training.learning_rate, fused=True),
+            torch.optim.Adam(network, lr=training.learning_rate, fused=True)
         ]
+        if tables and training.optimiser == "adam":
+            self._optimisers.append(torch.optim.SparseAdam(tables, lr=table_rate))
+        elif tables:
+            self._optimisers.append(RowAdagrad(tables, table_rate, INITIAL_ACCUMULATOR))
         self.examples = 0
         self.seconds = 0.0
 
@@ -81,9 +83,25 @@ class TrainingSteps:
         loss = loss + self._table_decay * vectors.square().sum() / len(vectors)
         if self._price is not None:
             loss = loss + self._price.cost()
+        penalty = _penalty(self._model)
+        if penalty is not None:
+            loss = loss + penalty
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in self._optimisers:
             optimiser.step()
             optimiser.zero_grad()
         if self._price is not None:
             self._price.step()
+
+
+def _row_parameters(model: ClickModel) -> list[nn.Parameter]:
+    """What is trained as rows; small tables also have parts that are trained as a network."""
+    tables: nn.Module = model.embeddings
+    if isinstance(tables, SmallTables):
+        return tables.row_parameters()
+    return list(tables.parameters())
+
+
+def _penalty(model: ClickModel) -> Tensor | None:
+    tables: nn.Module = model.embeddings
+    return tables.penalty() if isinstance(tables, SmallTables) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["METHODS", "TUNINGS", "explained"]
+__all__ = ["METHODS", "SMALL_METHODS", "TUNINGS", "explained"]
 
 METHODS = {
     "saec": "clusters of similar features per field, as in the paper; Euclidean distance",
@@ -20,6 +20,21 @@ METHODS = {
     "opq": "the same after a learned rotation",
     "svd": "coordinates on the first singular vectors, in float16",
     "head-mean": "the most frequent rows in float16, and one mean row for all others",
+}
+
+# Methods of ``saec bench --rivals`` only.
+SMALL_METHODS = {
+    "float32": "the uncompressed tables",
+    "axes-keyed": "axes that are asked by keys, also by unseen ones, and need no vocabulary",
+    "hash": "hashing trick: features share the rows of a smaller table",
+    "qr": "quotient-remainder: rows composed of rows of small tables",
+    "mixed-dim": "mixed dimension: narrow rows for rare features",
+    "robe": "ROBE: rows read block by block from one array, at hashed places",
+    "tt": "tensor train: rows are products of small matrices",
+    "dqrm": "DQRM: trained with rounding to 4 bits",
+    "mpe": "MPE: bits for groups of features by frequency, found by a search",
+    "dhe": "DHE: a network computes rows from many hashes of the key",
+    "cce": "CCE: hashed rows, clustered during training",
 }
 
 # Suffixes of a method's name after a plus.

@@ -1,0 +1,64 @@
+"""``saec bench --rivals``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Run
+
+from saec.reference import rivals, simulate
+from saec.reference.rivals import RIVAL_METHODS
+from saec.report.methods import METHODS, SMALL_METHODS
+
+BENCH = ("bench", "simulated", "--rivals", "--dim", "2", "--ratios", "6", "--seeds", "0")
+
+
+def test_runs_are_told_and_recorded(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(task: str, path: None, seed: int, *, keys: bool) -> Any:
+        return simulate(1000, seed=seed, keys=keys)
+
+    monkeypatch.setattr(rivals, "load", load)
+    monkeypatch.chdir(tmp_path)
+    words = (*BENCH, "--methods", "hash,dqrm", "--trials", "1")
+    code, out, err = run(*words)
+    assert (code, out) == (0, "")
+    assert "2 runs left, about 0 minutes, without 2 of unknown time" in err
+    assert "seed 0, trial 0: hash at ratio 6: AUC 0." in err
+    assert "seed 0, trial 0: dqrm: AUC 0." in err
+    assert len(Path("rivals-simulated.jsonl").read_text().splitlines()) == 2
+    assert run(*words) == (0, "", "all runs are recorded\n")
+    assert run(*words, "--quiet") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--keyed",), "--keyed cannot be used with --rivals"),
+        (("--bit-price", "1e-7"), "--bit-price cannot be used with --rivals"),
+        (("--json", "out.json"), "--json cannot be used with --rivals"),
+        (("--methods", "kmeans"), "no method 'kmeans' of --rivals"),
+        (("--trials", "0"), "greater than or equal to 1"),
+        (("--ratios", "a"), "--ratios takes numbers separated by commas, not 'a'"),
+    ],
+)
+def test_options_that_do_not_fit(run: Run, words: tuple[str, ...], message: str) -> None:
+    code, _, err = run(*BENCH, *words)
+    assert code == 2
+    assert message in " ".join(err.split())
+
+
+def test_a_results_file_of_runs_needs_rivals(run: Run) -> None:
+    code, _, err = run("bench", "simulated", "--runs", "a.jsonl")
+    assert code == 2
+    assert "--runs needs --rivals" in err
+
+
+def test_help_lists_every_method(run: Run) -> None:
+    assert set(RIVAL_METHODS) <= {*METHODS, *SMALL_METHODS}
+    assert set(SMALL_METHODS) <= set(RIVAL_METHODS)
+    _, out, _ = run("bench", "--help")
+    assert all(f"\n    {name} " in out for name in SMALL_METHODS)

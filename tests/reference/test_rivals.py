@@ -1,0 +1,176 @@
+"""``saec bench --rivals``: runs are recorded one by one, and only missing ones are run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saec.errors import DataError, OptionError
+from saec.reference import rivals
+from saec.reference.methods import METHODS
+from saec.reference.rival_runs import RivalRun, RunFile
+from saec.reference.rival_trials import AFTER_TRAINING, has_one_size
+from saec.reference.rivals import RIVAL_METHODS, RivalBenchmark, trial_settings
+from saec.reference.simulated import simulate
+from saec.reference.small import SMALL
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SMALL_BENCHMARK = RivalBenchmark(
+    "simulated",
+    dim=4,
+    methods=("float32", "svd", "hash", "qr"),
+    ratios=(6.0, 100.0),
+    seeds=(0, 1),
+    trials=2,
+)
+
+
+@pytest.fixture(autouse=True)
+def few_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulated log, with few rows."""
+
+    def load(task: str, path: None, seed: int, *, keys: bool) -> Any:
+        assert (task, path) == ("simulated", None)
+        return simulate(1000, seed=seed, keys=keys)
+
+    monkeypatch.setattr(rivals, "load", load)
+
+
+def row(**values: Any) -> dict[str, Any]:
+    run = RivalRun("simulated", "deepfm", 4, "hash", 6.0, 0, 0, {"rate": 1.0, "decay": 1.0})
+    return {**run.described, "seconds": 2.0, "validation_logloss": 0.5, **values}
+
+
+def test_runs_are_recorded_once_and_go_on(tmp_path: Path) -> None:
+    path, told = tmp_path / "runs.jsonl", list[str]()
+    SMALL_BENCHMARK.run(path, told.append, progress=False)
+    whole = path.read_bytes()
+    rows = [json.loads(line) for line in whole.splitlines()]
+    # Of each seed one run of float32 and two sizes of svd; two trials of two methods at two
+    # sizes, of which the second seed takes the better one. qr has no table so small at ratio 100,
+    # which leaves nothing to choose.
+    assert len(rows) == (1 + 2 + 8) + (1 + 2 + 3)
+    assert told[0] == "14 runs left, about 0 minutes, without 14 of unknown time"
+    assert told[-1] == "all runs are recorded"
+    impossible = [one for one in rows if one["method"] == "qr" and one["target_ratio"] == 100]
+    assert ["needs at least" in one["impossible"] for one in impossible] == [True, True]
+    base = next(one for one in rows if one["method"] == "float32")
+    for one in rows:
+        if "impossible" not in one:
+            assert one["seconds"] > 0
+            assert one["bytes_all_in"] >= one["nbytes"]
+            assert abs(one["auc"] - base["auc"]) < 0.2
+    for method in ("hash", "qr"):
+        own = [one for one in rows if (one["method"], one["target_ratio"]) == (method, 6.0)]
+        best = min(own[:2], key=lambda one: one["validation_logloss"])
+        assert [one["seed"] for one in own] == [0, 0, 1]
+        assert own[2]["settings"] == best["settings"]
+        assert own[2]["trial"] is None
+    # Killed while it wrote the last line but one: this run and the next are run again.
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-2]) + lines[-2][:50])
+    again = list[str]()
+    SMALL_BENCHMARK.run(path, again.append, progress=False)
+    assert again[0].startswith("2 runs left, about 0 minutes")
+    repeated = [json.loads(line) for line in path.read_text().splitlines()]
+    assert repeated[:-2] == rows[:-2]
+    for old, new in zip(rows[-2:], repeated[-2:], strict=True):
+        assert {name: old.get(name) for name in ("settings", "auc", "nbytes")} == {
+            name: new.get(name) for name in ("settings", "auc", "nbytes")
+        }
+
+
+def test_defaults_come_first_and_trials_differ() -> None:
+    for method in SMALL:
+        drawn = [trial_settings(method, trial) for trial in range(8)]
+        assert drawn[0] is not None
+        assert (drawn[0]["rate"], drawn[0]["decay"]) == (1.0, 1.0)
+        assert all(drawn[place] not in drawn[:place] for place in range(8))
+        assert drawn == [trial_settings(method, trial) for trial in range(8)]
+        own = {name: value for name, value in drawn[0].items() if name not in ("rate", "decay")}
+        assert SMALL[method](**own) == SMALL[method]()
+    assert trial_settings("hash", 16) is None  # four rates and four decays
+
+
+def test_expected_times_come_from_the_most_similar_runs(tmp_path: Path) -> None:
+    file = RunFile(tmp_path / "runs.jsonl")
+    run = RivalRun("simulated", "deepfm", 4, "hash", 6.0, 1, 0, {})
+    assert file.seconds(run, SMALL) is None
+    file.add(row(method="int4", seconds=1.0))
+    assert file.seconds(run, SMALL) is None
+    file.add(row(method="qr", seconds=9.0))
+    assert file.seconds(run, SMALL) == 9
+    file.add(row(target_ratio=50.0, seconds=20.0))
+    assert file.seconds(run, SMALL) == 20
+    file.add(row(seconds=2.0))
+    file.add(row(seconds=4.0, seed=5))
+    assert file.seconds(run, SMALL) == 3
+    file.add(row(seconds=100.0, task="ml-1m"))
+    assert file.seconds(run, SMALL) == 3
+    assert RunFile(tmp_path / "runs.jsonl").rows == file.rows
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "line 2 of .* is no JSON"),
+        (b"[" * 9999, "line 2 of .* is no JSON"),
+        (b"\xff", "line 2 of .* is no JSON"),
+        (b"3", "line 2 of .* is no finished run"),
+        (b" " * (1 << 20) + b"1", "line 2 of .* is no finished run"),
+        (b'{"task": "simulated"}', "line 2 of .* is no finished run"),
+        (json.dumps(row(seconds="2")).encode(), "line 2 of .* is no finished run"),
+        (json.dumps(row(validation_logloss=None)).encode(), "line 2 of .* is no finished run"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, line: bytes, message: str) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_bytes(json.dumps(row()).encode() + b"\n" + line + b"\n")
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=message):
+        RunFile(path)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_is_no_results_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"cannot read {tmp_path}"):
+        RunFile(tmp_path)
+    with pytest.raises(DataError, match=r"cannot write .*none/runs\.jsonl"):
+        RunFile(tmp_path / "none" / "runs.jsonl").add(row())
+
+
+def test_methods_are_known_and_their_sizes_as_said() -> None:
+    for method in AFTER_TRAINING:
+        if method in METHODS:
+            assert METHODS[method]().codec.has_one_size == has_one_size(method)
+    assert set(AFTER_TRAINING) - set(METHODS) == {"float32", "axes-keyed"}
+    assert has_one_size("dqrm")
+    assert not has_one_size("hash")
+    assert not set(SMALL) & set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"methods": ("hsh",)}, "no method 'hsh' of --rivals; .*did you mean 'hash'"),
+        ({"methods": ()}, "needs methods"),
+        ({"ratios": ()}, "needs ratios"),
+        ({"seeds": ()}, "needs seeds"),
+        ({"trials": 0}, "trials is 0"),
+        ({"ratios": (10.0, 0.5)}, r"ratio 0\.5 is below 1"),
+        ({"seeds": (0, -1)}, "seed -1"),
+    ],
+)
+def test_benchmarks_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        RivalBenchmark("simulated", **given)
+
+
+def test_every_method_is_run_by_default() -> None:
+    assert RivalBenchmark("simulated").methods == RIVAL_METHODS
+    wanted = "int8 int4 pq svd saec axes axes-keyed hash qr mixed-dim robe tt dqrm mpe dhe cce"
+    assert set(wanted.split()) <= set(RIVAL_METHODS)

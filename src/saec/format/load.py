@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ from saec.format.clustered_field import ClusteredField
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.keyed_field import KeyedField
+from saec.format.patched import with_patches
 from saec.format.permutation_file import saved_permutations
 from saec.format.raw_field import RawField
 from saec.format.tiered_field import TieredField
@@ -25,7 +27,11 @@ _FORMS: dict[int, type[CompressedField]] = {
 }
 
 
-def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
+def load(
+    source: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    patches: Sequence[str | os.PathLike[str]] = (),
+) -> Compressed:
     """Open an artifact, memory-mapped: lookups read only the pages that they need.
 
     Its shards are mapped, too, and must be in the directory of the artifact or, if this is a link,
@@ -36,9 +42,14 @@ def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
         source: path of the file; or a URL such as ``s3://bucket/model.saec``, downloaded through
             fsspec; or bytes, or a binary stream such as ``io.BytesIO``. Only a path can have
             shards.
+        patches: files written by :func:`saec.update`, oldest first: the result is the artifact as
+            of the last of them. To check them, all bytes of the artifact are read.
 
     Raises:
-        ArtifactError: the file or a shard is missing, damaged, hostile or of another format.
+        ArtifactError: the file, a shard or a patch is missing, damaged, hostile or of another
+            format.
+        PatchError: a patch belongs to another artifact, or patches are out of order, missing or
+            given twice.
         OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
     """
     named = str(as_url(source) or source) if isinstance(source, str | os.PathLike) else "the bytes"
@@ -52,7 +63,7 @@ def load(source: str | os.PathLike[str] | bytes | BinaryIO) -> Compressed:
     if isinstance(source, str | os.PathLike):
         for name, saved in saved_permutations(source, result.values()).items():
             result[name].saved_permutation = saved
-    return result
+    return with_patches(result, patches)
 
 
 def _loaded(path: Path) -> Compressed:

@@ -42,7 +42,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def step(base: Path, day: Day, out: Path, patches: list[Path] | None = None) -> saec.Update:
     return saec.update(
-        base, [day.field()], out=out, patches=patches or [], metrics=METRICS, compare=False
+        base,
+        [day.field()],
+        out=out,
+        patches=patches or [],
+        metrics=METRICS,
+        whole_rows=0,
+        compare=False,
     )
 
 
@@ -132,7 +138,8 @@ def with_parts(entry: Entry, **parts: object) -> Entry:
     ("parts", "kind", "message"),
     [
         ({"name": "item"}, PatchError, "the artifact has no field 'item' with keys"),
-        ({"codec": 2}, PatchError, "the artifact has no field 'user' with keys"),
+        ({"codec": 3}, ArtifactError, "damaged field 'user'"),
+        ({"codec": 9}, ArtifactError, "codec 9 is unknown"),
         ({"dim": 5}, PatchError, "is float32 of dim 5, and in the artifact float32 of dim 4"),
         ({"dtype": np.dtype(np.float16)}, PatchError, "is float16 of dim 4, and in the artifact"),
         ({"vocab_size": 0}, ArtifactError, "vocab_size 0 is outside"),
@@ -249,7 +256,7 @@ def test_compaction_gives_the_bytes_of_a_field_that_was_never_patched(tmp_path: 
     saec.compact(path, keys={"user": day.keys[::-1]}, out=out)
     assert out.read_bytes() == path.read_bytes()
     gone = day.only(np.arange(400) >= 30)
-    options = {"metrics": METRICS, "compare": False}
+    options = {"metrics": METRICS, "compare": False, "whole_rows": 0}
     for number, (own, removed) in enumerate(((gone, day.keys[:30]), (day, ())), 1):
         saec.update(
             path,
@@ -288,9 +295,10 @@ sys.path[:0] = [{tests!r}]
 import numpy as np, saec
 from days import METRICS, Day
 day = Day.first(1500).next(1, 60, 80)
+options = dict(metrics=METRICS, whole_rows=0, compare=False)
 print("ready", flush=True)
 for number in range(10_000):
-    saec.update({base!r}, [day.field()], out={patch!r}, metrics=METRICS, compare=False)
+    saec.update({base!r}, [day.field()], out={patch!r}, **options)
     saec.compact({base!r}, patches=[{patch!r}], keys={{"user": day.keys}}, out={one!r})
 """
 

@@ -27,6 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             out=folder / f"{number}.patch",
             patches=[folder / "1.patch"][: number - 1],
             metrics=METRICS,
+            whole_rows=0,
             compare=False,
         )
     return folder
@@ -48,7 +49,7 @@ def chain_of(folder: Path, patches: int = 2) -> saec.Compressed:
 
 
 def updated(folder: Path, day: Day, out: Path, **options: object) -> saec.Update:
-    given = {"metrics": METRICS, "compare": False} | options
+    given = {"metrics": METRICS, "compare": False, "whole_rows": 0} | options
     field = day.field() if "fields" not in given else None
     fields = given.pop("fields", [field])
     return saec.update(folder / "base.saec", fields, out=out, **given)  # type: ignore[arg-type]
@@ -135,6 +136,7 @@ def test_removed_keys_have_the_default_row_and_may_come_back(folder: Path, tmp_p
         out=tmp_path / "2.patch",
         patches=[tmp_path / "1.patch"],
         metrics=METRICS,
+        whole_rows=0,
         compare=False,
     )
     back = patched(saec.load(path, patches=[tmp_path / "1.patch", tmp_path / "2.patch"]))
@@ -232,6 +234,26 @@ def test_string_keys(tmp_path: Path) -> None:
     assert names[1].nats(chain["user"]) < names[1].nats(base_of(tmp_path)["user"]) / 2
 
 
+def test_small_fields_are_compressed_afresh_where_that_costs_less(
+    folder: Path, tmp_path: Path
+) -> None:
+    mixed = Day(DAYS[0].weights[::-1].copy(), DAYS[0].frequencies, DAYS[0].keys)
+    path, first, second = folder / "base.saec", tmp_path / "1.patch", tmp_path / "2.patch"
+    done = updated(folder, mixed, first, whole_rows=3000)
+    assert done.whole == ("user",)
+    chain = saec.load(path, patches=[first])
+    assert DAYS[0].nats(base_of(folder)["user"]) * 1.5 > mixed.nats(chain["user"])
+    assert done.loss == pytest.approx(mixed.nats(chain["user"]), rel=0.5)
+    day = mixed.next(1)
+    again = updated(folder, day, second, patches=[first])  # changes of the new codes
+    assert again.whole == ()
+    longer = saec.load(path, patches=[first, second])
+    assert day.nats(longer["user"]) < day.nats(chain["user"]) / 2
+    made = saec.compact(longer, keys={"user": day.keys}, out=tmp_path / "one.saec")["user"]
+    known = patched(longer).contains(day.keys)
+    assert np.array_equal(made.lookup(day.keys[known]), longer["user"].lookup(day.keys[known]))
+
+
 def test_wrong_fields_are_refused(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "no.patch"
     day = DAYS[1]
@@ -268,7 +290,7 @@ def test_base_that_states_no_price_needs_a_threshold(folder: Path, tmp_path: Pat
     assert isinstance(field, KeyedField)
     field.price = 0.0
     base = saec.Compressed([field], 1e-3)
-    options = {"out": tmp_path / "1.patch", "metrics": METRICS, "compare": False}
+    options = {"out": tmp_path / "1.patch", "metrics": METRICS, "compare": False, "whole_rows": 0}
     with pytest.raises(OptionError, match="does not state the price of a bit: give a threshold"):
         saec.update(base, [DAYS[1].field()], **options)  # type: ignore[arg-type]
     saec.update(base, [DAYS[1].field()], threshold=1e-7, **options)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ not move where that costs less than this risk.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -38,19 +38,13 @@ class ChosenRows:
     """What a patch holds.
 
     rows: that get codes, by class; reset: that get the default row; lengths: see
-    :class:`~saec.format.keyed_patch.PatchLayout`; saved: nats; dropped: keys that are left out
-    because of a limit of bytes.
+    :class:`~saec.format.keyed_patch.PatchLayout`; saved: nats.
     """
 
     rows: Sequence[ChangedRows]
     reset: Sequence[ChangedRows]
     lengths: NDArray[np.uint8]
     saved: float
-    dropped: int = 0
-
-    def dropping(self, wanted: int) -> ChosenRows:
-        """The same, of ``wanted`` rows that would be in the patch without a limit."""
-        return replace(self, dropped=max(wanted - len(self.positions), 0))
 
     @property
     def positions(self) -> NDArray[np.int64]:
@@ -221,4 +215,4 @@ class _PatchStrings:
         known = [one.known for one in self.chosen.rows]
         moved = sum(int(own.sum()) for own in known)
         added = sum(map(len, known)) - moved
-        return PatchCounts(added, moved, len(self.reset), self.chosen.dropped)
+        return PatchCounts(added, moved, len(self.reset))

@@ -7,7 +7,7 @@ from those that did, as it tells unknown keys from known ones in the field itsel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -112,6 +112,9 @@ class PatchLayout:
 class KeyedPatch:
     """The changed keys of a keyed field, and their rows.
 
+    Attributes:
+        kind: its number in a patch, in place of that of a field's form.
+
     Args:
         base: the field.
         vocab_size: rows of the table that the patch was made from.
@@ -122,6 +125,8 @@ class KeyedPatch:
     Raises:
         ArtifactError: sizes do not fit each other or the base.
     """
+
+    kind = 4
 
     def __init__(
         self,
@@ -144,6 +149,10 @@ class KeyedPatch:
         self.layout = layout
         self.function = function
         self.counts = counts
+
+    def drop(self, keys: int) -> None:
+        """Note that so many keys were left out to keep a limit of bytes."""
+        self.counts = replace(self.counts, dropped=keys)
 
     @cached_property
     def rows(self) -> KeyedRows:
@@ -188,7 +197,7 @@ class KeyedPatch:
         """The patch's entry for the field in a file."""
         return Entry(
             self.base.name,
-            KeyedField.kind,
+            self.kind,
             np.dtype(self.base.dtype),
             self.vocab_size,
             self.base.dim,

@@ -9,22 +9,14 @@ from typing import BinaryIO
 
 import saec.artifact as artifact
 from saec.errors import ArtifactError, FieldError
-from saec.format.clustered_field import ClusteredField
 from saec.format.compressed import Compressed
-from saec.format.compressed_field import CompressedField
-from saec.format.keyed_field import KeyedField
+from saec.format.forms import checked_field
 from saec.format.patched import with_patches
 from saec.format.permutation_file import saved_permutations
-from saec.format.raw_field import RawField
-from saec.format.tiered_field import TieredField
 from saec.util.atomic_file import readable_file
 from saec.util.remote_file import as_url
 
 __all__ = ["load"]
-
-_FORMS: dict[int, type[CompressedField]] = {
-    form.kind: form for form in (RawField, ClusteredField, TieredField, KeyedField)
-}
 
 
 def load(
@@ -69,29 +61,8 @@ def load(
 def _loaded(path: Path) -> Compressed:
     entries, loss = artifact.read(path)
     try:
-        result = Compressed([_checked_field(entry) for entry in entries], loss)
+        result = Compressed([checked_field(entry) for entry in entries], loss)
     except (ArtifactError, FieldError) as error:
         raise ArtifactError(f"{path}: {error}") from error
     result.sharded = {name: entry.sharded for name, entry in zip(result, entries, strict=True)}
     return result
-
-
-def _checked_field(entry: artifact.Entry) -> CompressedField:
-    name = artifact.shortly(entry.name)
-    form = _FORMS.get(entry.codec)
-    if form is None:
-        raise ArtifactError(f"field {name}: codec {entry.codec} is unknown")
-    try:
-        field = form._from_entry(entry)
-    except KeyError as error:
-        raise ArtifactError(f"damaged field {name}: there is no tensor {error}") from error
-    except ArtifactError as error:
-        raise ArtifactError(f"damaged field {name}: {error}") from error
-    roles, held = sorted(field.tensors), sorted(entry.tensors)
-    if field.entry.head != entry.head or roles != held:
-        raise ArtifactError(
-            f"damaged field {name}: its record says {entry.dtype} ({entry.vocab_size}, "
-            f"{entry.dim}) and {', '.join(held)}; its tensors make {field.dtype} "
-            f"({field.vocab_size}, {field.dim}) of {', '.join(roles)}"
-        )
-    return field

@@ -11,6 +11,7 @@ import saec.artifact as artifact
 from saec.errors import ArtifactError, PatchError
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
+from saec.format.forms import checked_field
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_patch import KeyedPatch, PatchCounts
 from saec.format.patched_field import PatchedField
@@ -25,12 +26,12 @@ class Patch:
     Attributes:
         path: the file, as given; empty before it is written.
         head: what it says before its fields.
-        fields: changed keys and their rows, by field name.
+        fields: by field name changed keys and their rows, or the whole field as it is from now on.
     """
 
     path: str
     head: artifact.PatchHead
-    fields: Mapping[str, KeyedPatch]
+    fields: Mapping[str, KeyedPatch | KeyedField]
 
     @property
     def entries(self) -> list[artifact.Entry]:
@@ -43,9 +44,14 @@ class Patch:
         return artifact.patch_bytes(self.entries)
 
     @property
+    def whole(self) -> list[str]:
+        """Names of the fields that the patch has as a whole."""
+        return [name for name, own in self.fields.items() if not isinstance(own, KeyedPatch)]
+
+    @property
     def counts(self) -> PatchCounts:
-        """Keys of all fields together."""
-        each = [field.counts for field in self.fields.values()]
+        """Keys of all fields together of which the patch has changes."""
+        each = [own.counts for own in self.fields.values() if isinstance(own, KeyedPatch)]
         return PatchCounts(
             sum(one.added for one in each),
             sum(one.moved for one in each),
@@ -91,11 +97,17 @@ class Patched(Compressed):
 
 
 def _patched(field: CompressedField, patches: Sequence[Patch]) -> CompressedField:
-    own = [patch.fields[field.name] for patch in patches if field.name in patch.fields]
-    if not own:
+    """The field as of the last patch: the newest whole one, behind the changes after it."""
+    changes: list[KeyedPatch] = []
+    for own in (patch.fields[field.name] for patch in patches if field.name in patch.fields):
+        if isinstance(own, KeyedPatch):
+            changes.append(own)
+        else:
+            field, changes = own, []
+    if not changes:
         return field
-    assert isinstance(field, KeyedField), "patches are made of such fields"
-    return PatchedField(field, own)
+    assert isinstance(field, KeyedField), "changes are made of such fields"
+    return PatchedField(field, changes)
 
 
 def chain_digest(result: Compressed) -> bytes:
@@ -109,7 +121,7 @@ def chain_digest(result: Compressed) -> bytes:
 
 def next_patch(
     result: Compressed,
-    fields: Mapping[str, KeyedPatch],
+    fields: Mapping[str, KeyedPatch | KeyedField],
     loss: float | None,
     afresh: float | None,
 ) -> Patch:
@@ -129,14 +141,15 @@ def with_patches(base: Compressed, paths: Sequence[str | os.PathLike[str]]) -> C
     """
     if not paths:
         return base
-    digests = [chain_digest(base)]
+    digests, now = [chain_digest(base)], base
     patches: list[Patch] = []
     for path in paths:
         head, entries = artifact.read_patch(path)
         _check_follows(str(path), head, digests)
-        patches.append(Patch(str(path), head, _fields_of(str(path), entries, base)))
+        patches.append(Patch(str(path), head, _fields_of(str(path), entries, now)))
         digests.append(artifact.patch_digest(head, entries))
-    return Patched(base, patches)
+        now = Patched(base, patches)
+    return now
 
 
 def _check_follows(path: str, head: artifact.PatchHead, digests: Sequence[bytes]) -> None:
@@ -163,15 +176,16 @@ def _check_follows(path: str, head: artifact.PatchHead, digests: Sequence[bytes]
 
 
 def _fields_of(
-    path: str, entries: Sequence[artifact.Entry], base: Compressed
-) -> dict[str, KeyedPatch]:
-    fields: dict[str, KeyedPatch] = {}
+    path: str, entries: Sequence[artifact.Entry], now: Compressed
+) -> dict[str, KeyedPatch | KeyedField]:
+    """The fields of a patch that follows ``now``."""
+    fields: dict[str, KeyedPatch | KeyedField] = {}
     for entry in entries:
         name = artifact.shortly(entry.name)
         if entry.name in fields:
             raise ArtifactError(f"{path}: field {name} stands in it twice")
-        field = base.get(entry.name)
-        if not isinstance(field, KeyedField) or entry.codec != KeyedField.kind:
+        field = now.get(entry.name)
+        if not isinstance(field, KeyedField):
             raise PatchError(f"{path}: the artifact has no field {name} with keys")
         if entry.dim != field.dim or entry.dtype != field.dtype:
             raise PatchError(
@@ -179,9 +193,19 @@ def _fields_of(
                 f"{field.dtype} of dim {field.dim}"
             )
         try:
-            fields[entry.name] = KeyedPatch.from_entry(entry, field)
+            fields[entry.name] = _field_of(entry, field)
         except KeyError as error:
             raise ArtifactError(f"{path}: field {name}: there is no tensor {error}") from error
         except ArtifactError as error:
             raise ArtifactError(f"{path}: damaged field {name}: {error}") from error
     return fields
+
+
+def _field_of(entry: artifact.Entry, now: KeyedField) -> KeyedPatch | KeyedField:
+    """The changes of a field, or a new field in its place."""
+    if entry.codec == KeyedPatch.kind:
+        return KeyedPatch.from_entry(entry, now.base if isinstance(now, PatchedField) else now)
+    whole = checked_field(entry)
+    if not isinstance(whole, KeyedField) or whole.key_kind != now.key_kind:
+        raise ArtifactError("it has other keys than in the artifact")
+    return whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -202,9 +203,11 @@ def test_exact_fields_store_every_new_key(tmp_path: Path) -> None:
         progress=False,
         out=tmp_path / "base.saec",
     )
-    updated(tmp_path, DAYS[1], tmp_path / "1.patch", fields=[DAYS[1].field(exact=16)])
+    day = Day(DAYS[1].weights, DAYS[1].frequencies.copy(), DAYS[1].keys)
+    day.frequencies[-3:] = 0  # keys that did not occur yet
+    updated(tmp_path, day, tmp_path / "1.patch", fields=[day.field(exact=16)])
     field = patched(saec.load(tmp_path / "base.saec", patches=[tmp_path / "1.patch"]))
-    assert field.contains(DAYS[1].keys).all()
+    assert field.contains(day.keys).all()
     assert field.patches[0].layout.known_share <= 2**-16
     assert field.contains(random_keys(100_000)).mean() < 2e-4
 
@@ -310,6 +313,13 @@ def test_fields_that_are_not_given_do_not_change(tmp_path: Path) -> None:
     chain = saec.load(tmp_path / "base.saec", patches=[tmp_path / "1.patch"])
     assert np.array_equal(chain["hour"].decode(), base["hour"].decode())
     assert chain.nbytes == base.nbytes + (tmp_path / "1.patch").stat().st_size
+
+
+def test_chains_are_pickled(folder: Path) -> None:
+    field = patched(chain_of(folder))
+    rows = field.lookup(DAYS[2].keys)
+    again = pickle.loads(pickle.dumps(field))
+    assert np.array_equal(again.lookup(DAYS[2].keys), rows)
 
 
 def test_chain_cannot_be_saved_as_one_file(folder: Path, tmp_path: Path) -> None:

@@ -194,9 +194,12 @@ class DayField:
         worth = now > self.threshold * self.least_bits
         heavy = min(_HEAVY_ROWS, len(shares))
         worth[np.argpartition(shares, len(shares) - heavy)[len(shares) - heavy :]] = True
+        worth &= shares > 0
         if self._keys.exact_bits:
             worth |= self._base.classes_of_hashes(hashes) < 0
-        return np.flatnonzero(worth & (shares > 0))
+            if self._keys.unseen.row is not None:
+                worth &= hashes != self._keys.hashes[self._keys.unseen.row]
+        return np.flatnonzero(worth)
 
     def _sampled(
         self, shares: Floats, hashes: NDArray[np.uint64]
@@ -221,7 +224,10 @@ class DayField:
             shares * np.square(mapped - other).sum(axis=1) / 2
             for other in (self._metric.mapped(looked_up.astype(np.float64)), self._default)
         )
-        bands = bands_of(shares * self.field.census.total)
+        # Rows that do not occur are coded as the rarest ones that do, if every key is stored.
+        bands = np.full(len(shares), min(survey.classes))
+        seen = shares > 0
+        bands[seen] = bands_of(shares[seen] * self.field.census.total)
         for band in np.unique(bands):
             own = np.flatnonzero(bands == band)
             coded = self.coder.code(survey.classes[int(band)], rows[own], float(shares[own].mean()))

@@ -150,6 +150,10 @@ class KeyedPatch:
         self.function = function
         self.counts = counts
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without the native table, which is made anew."""
+        return {name: value for name, value in vars(self).items() if name != "rows"}
+
     def drop(self, keys: int) -> None:
         """Note that so many keys were left out to keep a limit of bytes."""
         self.counts = replace(self.counts, dropped=keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import saec.artifact as artifact
@@ -16,7 +17,7 @@ from saec.format.keyed_field import KeyedField
 from saec.format.keyed_patch import KeyedPatch, PatchCounts
 from saec.format.patched_field import PatchedField
 
-__all__ = ["Patch", "Patched", "chain_digest", "next_patch", "with_patches"]
+__all__ = ["Patch", "Patched", "chain_digest", "next_patch", "with_following", "with_patches"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +151,27 @@ def with_patches(base: Compressed, paths: Sequence[str | os.PathLike[str]]) -> C
         digests.append(artifact.patch_digest(head, entries))
         now = Patched(base, patches)
     return now
+
+
+def with_following(base: Compressed, folder: Path) -> Compressed:
+    """``base`` with the patches of a folder, files that end in ``.patch``, which follow it one
+    after the other. Others are left alone, as long as two do not follow the same state.
+
+    Raises:
+        ArtifactError: a file is damaged, hostile or no patch.
+        PatchError: two patches follow the same state.
+    """
+    found: dict[bytes, tuple[Path, bytes]] = {}
+    for path in sorted(folder.glob("*.patch")):
+        head, entries = artifact.read_patch(path)
+        if head.follows in found:
+            raise PatchError(f"{found[head.follows][0]} and {path} follow the same state")
+        found[head.follows] = path, artifact.patch_digest(head, entries)
+    chain, digest = [], chain_digest(base)
+    while digest in found:
+        path, digest = found[digest]
+        chain.append(path)
+    return with_patches(base, chain)
 
 
 def _check_follows(path: str, head: artifact.PatchHead, digests: Sequence[bytes]) -> None:

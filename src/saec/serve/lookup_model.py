@@ -14,6 +14,7 @@ from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.keyed_field import KeyedField, KeyKind
 from saec.format.load import load
+from saec.format.patched import with_following
 from saec.serve.model import Model, check_known, check_size
 from saec.serve.protocol import DTYPES, InferRequest, TensorSpec, datatype_of, invalid
 
@@ -62,7 +63,9 @@ class LookupModel(Model):
         self._known = [spec.name for spec in self.inputs]
 
     @classmethod
-    def open(cls, path: Path, go_on: Callable[[], None] = lambda: None) -> LookupModel:
+    def open(
+        cls, path: Path, go_on: Callable[[], None] = lambda: None, patches: Path | None = None
+    ) -> LookupModel:
         """Map an artifact and read its rows once, so that damage is found now and not in use.
 
         A field may claim any number of rows if they take no bits. So the work is limited in
@@ -71,8 +74,11 @@ class LookupModel(Model):
         Args:
             path: the artifact.
             go_on: called every few milliseconds; an exception from it ends the reading.
+            patches: a folder; its patches that follow the artifact are used.
         """
         tables = load(path)
+        if patches is not None:
+            tables = with_following(tables, patches)
         for field in tables.values():
             if isinstance(field, KeyedField):  # any string decodes to a valid row
                 field.rows_of_hashes(np.arange(_CHECKED_KEYS, dtype=np.uint64), threads=1)

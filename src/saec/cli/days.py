@@ -40,6 +40,20 @@ Patches = Annotated[
     ),
 ]
 _Out = Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The file to write.")]
+_Removed = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD=FILE",
+        help="Keys that have the default row from now on, in a file as for --keys. Repeatable.",
+    ),
+]
+_Threshold = Annotated[
+    float | None,
+    typer.Option(metavar="NATS", help="That a new code must save for each of its bits."),
+]
+_MaxBytes = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Limit of the patch's size, like 2MB.")
+]
 _KEYS = "FIELD=FILE, like --keys user=names.txt"
 
 
@@ -53,22 +67,11 @@ def update(
     column: Columns = None,
     key: KeyColumns = None,
     keys: KeyFiles = None,
-    removed: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIELD=FILE",
-            help="Keys that have the default row from now on, in a file as for --keys. Repeatable.",
-        ),
-    ] = None,
+    removed: _Removed = None,
     cosine: Cosine = False,
     metrics: MaybeMetrics = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(metavar="NATS", help="That a new code must save for each of its bits."),
-    ] = None,
-    max_bytes: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Limit of the patch's size, like 2MB.")
-    ] = None,
+    threshold: _Threshold = None,
+    max_bytes: _MaxBytes = None,
     only: Only = None,
     table: Tables = None,
     compare: Annotated[

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.codecs.axes.code_lengths import code_lengths
-from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, planned_bytes
+from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR
 from saec.compression.changed_rows import ChangedRows, DayField, DaySurvey, only
 from saec.format.key_strings import function_of
 from saec.format.keyed_field import KeyedField
-from saec.format.keyed_layout import LONG_STRINGS, SHORT_STRINGS
+from saec.format.keyed_layout import LONG_STRINGS
 from saec.format.keyed_patch import KeyedPatch, PatchCounts, PatchLayout
-from saec.keys.windows import window_shape
+from saec.keys.windows import windows_for
 
 __all__ = ["ChosenRows", "PatchPlan"]
 
@@ -160,14 +160,17 @@ class _PatchStrings:
         """Hashes of keys that get the default row."""
         return np.concatenate([self.plan.removed, *(one.hashes for one in self.chosen.reset)])
 
-    def layout(self, string_bits: int) -> PatchLayout:
-        return PatchLayout(self.plan.base, self.chosen.lengths, string_bits)
+    @cached_property
+    def layout(self) -> PatchLayout:
+        """With long strings, which windows hold."""
+        return PatchLayout(self.plan.base, self.chosen.lengths, LONG_STRINGS)
 
-    def size(self, layout: PatchLayout) -> tuple[int, int]:
+    @property
+    def size(self) -> tuple[int, int]:
         """How many strings there are, and their bits."""
-        plans = dict(
-            zip(layout.numbers, layout.strings.plans if layout.numbers else (), strict=True)
-        )
+        layout = self.layout
+        own = layout.strings.plans if layout.numbers else ()
+        plans = dict(zip(layout.numbers, own, strict=True))
         strings, bits = len(self.reset), len(self.reset) * int(self.chosen.lengths[-1])
         for one in self.chosen.rows:
             first = self.plan.base.layout.first_roots[one.number]
@@ -176,25 +179,15 @@ class _PatchStrings:
             bits += int(one.later_bits.sum())
         return strings, bits
 
-    @cached_property
-    def best_layout(self) -> PatchLayout:
-        """With long strings if there are windows, which hold these; else with short ones."""
-        layout = self.layout(LONG_STRINGS)
-        if window_shape(*self.size(layout)) is None:
-            return self.layout(SHORT_STRINGS)
-        return layout
-
     @property
     def planned_bytes(self) -> int:
-        layout = self.best_layout
-        if not layout.numbers:
-            return 0
-        longest = max(int(layout.strings.root.lengths.max()), layout.layout.string_bits // 2)
-        return planned_bytes(*self.size(layout), longest)
+        """Bytes of the function, at most."""
+        strings, bits = self.size
+        return windows_for(strings, bits).most_bytes(bits, LONG_STRINGS) if strings else 0
 
     @property
     def patch(self) -> KeyedPatch:
-        layout = self.best_layout
+        layout = self.layout
         numbers = {number: place for place, number in enumerate(layout.numbers)}
         found = []
         for one in self.chosen.rows:
@@ -207,7 +200,7 @@ class _PatchStrings:
             found += layout.strings.strings(numbers[-1], [zeros], self.reset)
         field = self.plan.day.field
         return KeyedPatch(
-            self.plan.base, field.vocab_size, layout, function_of(found), self._counts
+            self.plan.base, field.vocab_size, layout, function_of(found, windows=True), self._counts
         )
 
     @property

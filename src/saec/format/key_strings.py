@@ -154,11 +154,13 @@ class KeyStrings:
         return result
 
 
-def function_of(strings: Sequence[Strings]) -> StaticFunction:
-    """The static function of all ``strings``."""
+def function_of(strings: Sequence[Strings], windows: bool = False) -> StaticFunction:
+    """The static function of all ``strings``; ``windows`` as in
+    :func:`~saec.keys.building.build_function`."""
     no_words, no_lengths = np.zeros(0, np.uint64), np.zeros(0, np.uint8)
     return build_function(
         np.concatenate([no_words, *(own.hashes for own in strings)]),
         np.concatenate([no_words, *(own.values for own in strings)]),
         np.concatenate([no_lengths, *(own.lengths for own in strings)]),
+        windows=windows,
     )

@@ -4,7 +4,8 @@
 
 A DeepFM model is trained in one pass over the log, day after day. From the evening of day
 --first on, it is tested on the next day: uncompressed, compressed afresh, by the base of day
---first and a patch for each day since, and by that base alone. All are asked by raw keys.
+--first and a patch for each day since, and by that base alone, with the network of today or of
+that day. All are asked by raw keys.
 
 Each finished step is one line of --record; a run that was interrupted goes on behind the last one.
 Models and artifacts are kept in --folder. --share keeps a part of the users.
@@ -183,7 +184,8 @@ class Steps:
 
     def of_day(self, day: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
         yield "patched", lambda: self.patched(day)
-        yield "never updated", lambda: self.asked(self.base, [], day)
+        yield "tables never updated", lambda: self.asked(self.base, [], day)
+        yield "never updated", lambda: self.asked(self.base, [], day, self.course.first)
         yield "uncompressed", lambda: self.uncompressed(day)
 
     def uncompressed(self, day: int) -> dict[str, Any]:
@@ -245,15 +247,18 @@ class Steps:
             **self.asked(self.base, [*before, self.patch(day)], day),
         }
 
-    def asked(self, base: Path, patches: list[Path], day: int) -> dict[str, Any]:
-        """Bytes, and quality with the network of ``day``."""
+    def asked(
+        self, base: Path, patches: list[Path], day: int, network: int | None = None
+    ) -> dict[str, Any]:
+        """Bytes, and quality on the next day with the network of ``day``, or of another one."""
         result = saec.load(base, patches=patches)
 
         def rows(name: str) -> NDArray[np.float32]:
             found: NDArray[np.float32] = result[TABLES + name].lookup(self.course.keys(name))
             return found
 
-        quality = self.course.quality(self.course.model(day), rows, day)
+        model = self.course.model(day if network is None else network)
+        quality = self.course.quality(model, rows, day)
         return {"nbytes": result.nbytes, **quality}
 
 

@@ -14,13 +14,15 @@ from saec.errors import BudgetError, FieldError, KeysError, MetricError, OptionE
 from saec.format.bags import Bags
 from saec.format.keyed_field import KeyedField
 
+pytestmark = pytest.mark.usefixtures("coarse_prices")
+
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, coarse_prices: None) -> Path:
     """base.saec of a day, 1.patch and 2.patch of the next ones."""
     folder = tmp_path_factory.mktemp("days")
     fields = [DAYS[0].field()]
-    saec.compress(fields, saec.Ratio(10), metrics=METRICS, progress=False, out=folder / "base.saec")
+    saec.compress(fields, saec.Ratio(6), metrics=METRICS, progress=False, out=folder / "base.saec")
     for number in (1, 2):
         saec.update(
             folder / "base.saec",
@@ -246,7 +248,7 @@ def test_small_fields_are_compressed_afresh_where_that_costs_less(
     assert done.whole == ("user",)
     chain = saec.load(path, patches=[first])
     assert DAYS[0].nats(base_of(folder)["user"]) * 1.5 > mixed.nats(chain["user"])
-    assert done.loss == pytest.approx(mixed.nats(chain["user"]), rel=0.5)
+    assert mixed.nats(chain["user"]) < done.loss < 2 * mixed.nats(chain["user"])
     day = mixed.next(1)
     again = updated(folder, day, second, patches=[first])  # changes of the new codes
     assert again.whole == ()

@@ -19,7 +19,7 @@ DAYS.append(DAYS[0].next(1, 40, 50))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, coarse_prices: None) -> Path:
     """base.saec, and the next day's table, keys, counts and metrics in files."""
     folder = tmp_path_factory.mktemp("days")
     base = saec.compress(

@@ -23,7 +23,7 @@ DAYS += [DAYS[1].next(2, 60, 40)]
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chain(tmp_path_factory: pytest.TempPathFactory, coarse_prices: None) -> Path:
     """tables.saec, 1.patch and 2.patch."""
     folder = tmp_path_factory.mktemp("chain")
     path = folder / "tables.saec"

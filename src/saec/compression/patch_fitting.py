@@ -108,7 +108,7 @@ def _planned_factor(plans: Sequence[FieldPlan], limit: int) -> float:
     low, high = 1.0, _MOST_FACTOR
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
-        size = sum(plan.planned_bytes(middle) for plan in plans)
+        size = artifact.patch_bytes([]) + sum(plan.planned_bytes(middle) for plan in plans)
         low, high = (low, middle) if size <= limit else (middle, high)
     return high
 

@@ -29,6 +29,7 @@ __all__ = ["ChosenRows", "PatchPlan"]
 
 Floats = NDArray[np.float64]
 
+_RECORD_BYTES = 96  # without the field's name
 _ROUNDS = 3  # of choosing rows and lengths in turn
 _MOST_ROOM = 0.5  # of the code space, that codewords of a patch may take
 
@@ -140,8 +141,9 @@ class PatchPlan:
         return lengths, float(mean @ 0.5 ** lengths[used])
 
     def planned_bytes(self, chosen: ChosenRows) -> int:
-        """Bytes of the patch's function and lengths, expected."""
-        return _PatchStrings(self, chosen).planned_bytes + len(chosen.lengths)
+        """Bytes of the field's changes in a patch, at most."""
+        record = _RECORD_BYTES + len(self.base.name.encode())
+        return _PatchStrings(self, chosen).planned_bytes + len(chosen.lengths) + record
 
     def built(self, chosen: ChosenRows) -> KeyedPatch:
         """The patch of these rows."""

@@ -79,7 +79,7 @@ def update(
     ] = True,
     quiet: Quiet = False,
 ) -> None:
-    """Write a patch with what changed since an artifact with keys."""
+    """Write what changed since an artifact with keys to a patch."""
     import saec
     from saec.tables.checkpoint import read_fields
 
@@ -126,7 +126,7 @@ def compact(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Make one artifact of an artifact and its patches, with the same rows."""
+    """Make one artifact of a base and its patches."""
     import saec
 
     hush(quiet)

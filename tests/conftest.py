@@ -78,3 +78,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def coarse_prices() -> Iterator[None]:
+    """Fields with keys are measured at a third of the prices, in a third of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("saec.codecs.axes.keyed._PRICES_PER_DECADE", 1)
+        yield

@@ -1,5 +1,7 @@
 // Tables that are asked by the hashes of keys; see bindings.h.
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <memory>
@@ -13,11 +15,21 @@ namespace {
 
 constexpr size_t kKeysPerThread = size_t{1} << 12;
 
-// A table, and the function that it reads.
+// A table, and the function that it reads; before it, patches of it are asked, the newest first.
 struct BoundKeyed {
   saec::KeyedTable table;
   BoundFunction function;
+  std::vector<std::shared_ptr<const BoundKeyed>> patches;
+
+  saec::KeyedSource source(saec::StringReaders read) const {
+    saec::KeyedSource result{{}, read};
+    for (const auto& patch : patches) result.links.push_back({&patch->table, &patch->function.function});
+    result.links.push_back({&table, &function.function});
+    return result;
+  }
 };
+
+using SharedKeyed = std::shared_ptr<BoundKeyed>;
 
 saec::StringReaders known_readers(const std::string& isa) {
   const saec::StringReaders read = saec::choose_readers(isa.c_str());
@@ -32,11 +44,11 @@ uint32_t number(int64_t given, int64_t limit) {
 
 // parts: (parts, 4) class, symbols, axes, string, in order of classes; lengths and values: of the parts'
 // symbols, part after part; axes: (rank + 1, dim), the default row last.
-BoundKeyed* keyed_table(const BoundFunction& function, Matrix<int64_t> parts,
-                        Vector<uint8_t> lengths, Vector<float> values, Matrix<float> axes) {
+SharedKeyed keyed_table(const BoundFunction& function, Matrix<int64_t> parts, Vector<uint8_t> lengths,
+                        Vector<float> values, Matrix<float> axes) {
   expect(parts.shape(1) == 4, "a part has four numbers");
   expect(axes.shape(0) > 0 && axes.shape(1) > 0, "there is no default row");
-  auto bound = std::make_unique<BoundKeyed>(BoundKeyed{{}, function});
+  auto bound = std::make_shared<BoundKeyed>(BoundKeyed{{}, function, {}});
   saec::KeyedTable& table = bound->table;
   table.dim = axes.shape(1);
   table.axes.assign(axes.data(), axes.data() + axes.size());
@@ -71,14 +83,26 @@ BoundKeyed* keyed_table(const BoundFunction& function, Matrix<int64_t> parts,
   }
   expect(root_lengths.empty() || table.root.set(root_lengths.data(), root_lengths.size()),
          "no such codewords");
-  return bound.release();
+  return bound;
+}
+
+// The table of a base behind its patches, the newest first.
+SharedKeyed patched_table(const BoundKeyed& base, const std::vector<SharedKeyed>& patches) {
+  auto bound = std::make_shared<BoundKeyed>(base);
+  for (const SharedKeyed& patch : patches) {
+    expect(patch->patches.empty(), "a patch has patches");
+    expect(patch->table.dim == base.table.dim && patch->table.rank() == base.table.rank(),
+           "a patch has other axes than its base");
+    bound->patches.push_back(patch);
+  }
+  return bound;
 }
 
 // Calls work(kernels, source, first, last) for shares of `items`, which have so many keys.
 template <typename Work>
 void for_shares_of(const BoundKeyed& bound, size_t items, size_t keys, int threads, const std::string& isa,
                    const Work& work) {
-  const saec::KeyedSource source{bound.table, bound.function.function, known_readers(isa)};
+  const saec::KeyedSource source = bound.source(known_readers(isa));
   const saec::KeyedKernels& kernels = saec::choose_keyed(isa.c_str());
   const WithoutGil released;
   saec::for_shares(items, used_threads(threads, 1 + keys / kKeysPerThread),
@@ -99,7 +123,7 @@ void read_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, OutMatrix<float
                 });
 }
 
-// classes: OUT of each key, -1 if it is unknown.
+// classes: OUT of each key in the table itself, -1 if it is unknown.
 void read_classes(const BoundKeyed& bound, Vector<uint64_t> hashes, OutVector<int32_t> classes, int threads,
                   const std::string& isa) {
   const size_t count = hashes.shape(0);
@@ -151,6 +175,6 @@ void bind_keyed(nb::module_& module) {
            nb::arg("weights").noconvert(), nb::arg("mean"), nb::arg("rows").noconvert(),
            nb::arg("threads") = 0, nb::arg("isa") = "auto");
   module.def("keyed_table", &keyed_table, nb::arg("function"), nb::arg("parts"),
-             nb::arg("lengths"), nb::arg("values"), nb::arg("axes"),
-             nb::rv_policy::take_ownership);
+             nb::arg("lengths"), nb::arg("values"), nb::arg("axes"));
+  module.def("patched_table", &patched_table, nb::arg("base"), nb::arg("patches"));
 }

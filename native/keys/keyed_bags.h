@@ -42,7 +42,7 @@ class KeyedBatches {
  public:
   // keys: of all batches.
   KeyedBatches(const KeyedSource& source, size_t keys)
-      : stride_((source.table.rank() + kBlock - 1) / kBlock * kBlock),
+      : stride_((source.base().rank() + kBlock - 1) / kBlock * kBlock),
         most_(std::clamp<size_t>(kBatchNumbers / std::max<size_t>(stride_, 1), kLeastBatch, KeyedReader::kMostKeys)),
         reader_(source),
         frequent_(keys, stride_),
@@ -78,7 +78,7 @@ class KeyedBags {
  public:
   // keys: of all bags.
   KeyedBags(const KeyedSource& source, const KeyedRequest& request, size_t keys)
-      : table_(source.table),
+      : table_(source.base()),
         request_(request),
         batches_(source, keys),
         sums_(std::make_unique<float[]>(batches_.stride())) {}
@@ -148,7 +148,7 @@ void read_rows(const KeyedSource& source, const uint64_t* hashes, size_t count, 
     const size_t used = std::min(batches.most(), count - at);
     batches.read(hashes + at, used);
     for (size_t i = 0; i < used; ++i)
-      put_row(source.table, 1.0f, batches.numbers() + i * batches.stride(), rows + (at + i) * source.table.dim);
+      put_row(source.base(), 1.0f, batches.numbers() + i * batches.stride(), rows + (at + i) * source.base().dim);
   }
 }
 

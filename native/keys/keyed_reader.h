@@ -25,8 +25,9 @@ inline uint64_t scramble(uint64_t x) {
 }
 
 // The bits of keys' strings as their writer meant them, the first one highest. words: OUT.
-inline void read_words(const KeyedSource& source, const uint64_t* hashes, size_t count, uint64_t* words) {
-  look_up_words(source.function, source.read, hashes, count, [=](size_t i, uint64_t word) { words[i] = word; });
+inline void read_words(const StaticFunction& function, const StringReaders& read, const uint64_t* hashes,
+                       size_t count, uint64_t* words) {
+  look_up_words(function, read, hashes, count, [=](size_t i, uint64_t word) { words[i] = word; });
   for (size_t i = 0; i < count; ++i) words[i] ^= scramble(hashes[i] ^ kScrambleStep);
 }
 
@@ -72,34 +73,39 @@ class KeyedReader {
  public:
   static constexpr size_t kMostKeys = 1024;  // of a batch
 
-  explicit KeyedReader(const KeyedSource& source)
-      : source_(source),
-        table_(source.table),
-        unknown_(static_cast<uint32_t>(table_.classes.size())),
-        next_(std::make_unique<uint32_t[]>(unknown_ + 2)),
-        runs_(std::make_unique<Run[]>(unknown_)) {}
+  explicit KeyedReader(const KeyedSource& source) : source_(source) {
+    size_t most = 0;
+    for (const KeyedLink& link : source.links) most = std::max(most, link.table->classes.size());
+    next_ = std::make_unique<uint32_t[]>(most + 2);
+    runs_ = std::make_unique<Run[]>(most);
+  }
 
-  // classes: OUT of each key, -1 if it is unknown. count: at most kMostKeys.
+  // classes: OUT of each key in the base, -1 if it is unknown there. count: at most kMostKeys.
   void classes(const uint64_t* hashes, size_t count, int32_t* classes) {
+    enter(source_.links.back());
     if (unknown_ == 0) {
       std::fill_n(classes, count, -1);
       return;
     }
-    read_roots(hashes, count);
+    read_words(*function_, source_.read, hashes, count, read_words_);
+    read_roots(count);
     for (size_t i = 0; i < count; ++i) classes[i] = owns_[i] == unknown_ ? -1 : static_cast<int32_t>(owns_[i]);
   }
 
   // Puts the coordinates of known keys; others are left as they are. rows: of keys in `to`. count: at most
   // kMostKeys.
   void read(const uint64_t* hashes, size_t count, const uint32_t* rows, const Coordinates& to) {
-    if (unknown_ == 0) return;
-    read_roots(hashes, count);
-    sort_by_class(hashes, count, rows);
-    for (const Run* run = runs_.get(); run < last_run_; ++run)
-      to.put(rows_ + run->first, symbols_ + run->first, run->count(), table_.values.data() + run->own->first_value, 0,
-             run->own->axes);
-    read_parts(0, to);
-    for (uint32_t string = 1; read_strings(string); ++string) read_parts(string, to);
+    for (const KeyedLink& link : source_.links) {
+      enter(link);
+      if (unknown_ == 0) continue;
+      read_words(*function_, source_.read, hashes, count, read_words_);
+      if (&link == &source_.links.back()) return put(hashes, count, rows, to);
+      const size_t known = take_known(hashes, count, rows);
+      put(known_hashes_, known, known_rows_, to);
+      count -= known;
+      hashes = left_hashes_;
+      rows = left_rows_;
+    }
   }
 
  private:
@@ -114,14 +120,48 @@ class KeyedReader {
     }
   };
 
-  // Fills in roots_, owns_ and read_words_, in the order of the keys.
-  void read_roots(const uint64_t* hashes, size_t count) {
+  void enter(const KeyedLink& link) {
+    table_ = link.table;
+    function_ = link.function;
+    unknown_ = static_cast<uint32_t>(table_->classes.size());
+  }
+
+  // Splits the keys of read_words_ into known_hashes_, known_rows_ and, again, read_words_, and those that the
+  // table does not know, left_hashes_ and left_rows_. Returns how many are known.
+  size_t take_known(const uint64_t* hashes, size_t count, const uint32_t* rows) {
+    const uint64_t last = table_->root.groups().last;
+    size_t known = 0;
+    for (size_t i = 0; i < count; ++i) {  // no branch to predict; where left_* are read, they are ahead
+      const uint64_t hash = hashes[i], word = read_words_[i];
+      const uint32_t row = rows[i];
+      known_hashes_[known] = hash;
+      known_rows_[known] = row;
+      read_words_[known] = word;
+      left_hashes_[i - known] = hash;
+      left_rows_[i - known] = row;
+      known += word <= last;
+    }
+    return known;
+  }
+
+  // Puts the coordinates of keys whose first strings are in read_words_.
+  void put(const uint64_t* hashes, size_t count, const uint32_t* rows, const Coordinates& to) {
+    read_roots(count);
+    sort_by_class(hashes, count, rows);
+    for (const Run* run = runs_.get(); run < last_run_; ++run)
+      to.put(rows_ + run->first, symbols_ + run->first, run->count(), table_->values.data() + run->own->first_value, 0,
+             run->own->axes);
+    read_parts(0, to);
+    for (uint32_t string = 1; read_strings(string); ++string) read_parts(string, to);
+  }
+
+  // Fills in roots_ and owns_ from read_words_, in the order of the keys.
+  void read_roots(size_t count) {
     std::fill_n(next_.get(), unknown_ + 2, 0u);
-    read_words(source_, hashes, count, read_words_);
     std::copy_n(read_words_, count, words_);
-    read_symbols(table_.root, read_words_, count, roots_);
-    const uint64_t last = table_.root.groups().last;
-    const uint16_t* class_of_root = table_.class_of_root.data();
+    read_symbols(table_->root, read_words_, count, roots_);
+    const uint64_t last = table_->root.groups().last;
+    const uint16_t* class_of_root = table_->class_of_root.data();
     for (size_t i = 0; i < count; ++i) {
       const uint32_t own = class_of_root[roots_[i]], beyond = 0u - (words_[i] > last);  // no branch to predict
       owns_[i] = own + ((unknown_ - own) & beyond);
@@ -135,7 +175,7 @@ class KeyedReader {
     last_run_ = runs_.get();
     for (uint32_t own = 0; own < unknown_; ++own) {
       next_[own + 1] += next_[own];
-      if (next_[own] < next_[own + 1]) *last_run_++ = {&table_.classes[own], next_[own], next_[own + 1], 0};
+      if (next_[own] < next_[own + 1]) *last_run_++ = {&table_->classes[own], next_[own], next_[own + 1], 0};
     }
     for (size_t i = 0; i < count; ++i) {
       const uint32_t at = next_[owns_[i]]++;
@@ -153,7 +193,7 @@ class KeyedReader {
       for (; const KeyedPart* part = run->next(string); ++run->part) {
         // Only an unknown key, taken for a stored one, reads what belongs to no symbol.
         read_symbols(part->code, words_ + run->first, run->count(), symbols_);
-        to.put(rows_ + run->first, symbols_, run->count(), table_.values.data() + part->first_value, part->first_axis,
+        to.put(rows_ + run->first, symbols_, run->count(), table_->values.data() + part->first_value, part->first_axis,
                part->axes);
       }
   }
@@ -167,7 +207,7 @@ class KeyedReader {
         asked_[count++] = scramble(hashes_[at] + string * kScrambleStep);
     }
     if (count == 0) return false;
-    read_words(source_, asked_, count, read_words_);
+    read_words(*function_, source_.read, asked_, count, read_words_);
     const uint64_t* read = read_words_;
     for (const Run* run = runs_.get(); run < last_run_; ++run) {
       if (!run->next(string)) continue;
@@ -177,14 +217,17 @@ class KeyedReader {
     return true;
   }
 
-  const KeyedSource source_;
-  const KeyedTable& table_;
-  const uint32_t unknown_;  // number of classes, which stands for the class of unknown keys
-  const std::unique_ptr<uint32_t[]> next_;
-  const std::unique_ptr<Run[]> runs_;
+  const KeyedSource& source_;
+  const KeyedTable* table_ = nullptr;  // of the link that is read
+  const StaticFunction* function_ = nullptr;
+  uint32_t unknown_ = 0;  // number of its classes, which stands for the class of unknown keys
+  std::unique_ptr<uint32_t[]> next_;
+  std::unique_ptr<Run[]> runs_;
   Run* last_run_ = nullptr;  // behind it
   uint32_t roots_[kMostKeys], owns_[kMostKeys], rows_[kMostKeys], symbols_[kMostKeys];
   uint64_t words_[kMostKeys], hashes_[kMostKeys], asked_[kMostKeys], read_words_[kMostKeys];
+  uint32_t known_rows_[kMostKeys], left_rows_[kMostKeys];
+  uint64_t known_hashes_[kMostKeys], left_hashes_[kMostKeys];
 };
 
 }  // namespace

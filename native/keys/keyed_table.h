@@ -48,16 +48,24 @@ struct KeyedRequest {
   size_t start(size_t bag) const { return bag < bags ? static_cast<size_t>(offsets[bag]) : keys; }
 };
 
-// A table, and what reads the strings of its function.
+// A table and its function. Of a base with patches, each link but the base has the keys that changed.
+struct KeyedLink {
+  const KeyedTable* table;
+  const StaticFunction* function;
+};
+
+// Links, the newest patch first and the base last, and what reads the strings of their functions. A key has
+// the row of the first link that knows it. All links have the axes of the base.
 struct KeyedSource {
-  const KeyedTable& table;
-  const StaticFunction& function;
+  std::vector<KeyedLink> links;
   StringReaders read;
+
+  const KeyedTable& base() const { return *links.back().table; }
 };
 
 // By one instruction set; all give the same numbers.
 struct KeyedKernels {
-  // classes: OUT of each key, -1 if it is unknown.
+  // classes: OUT of each key in the base, -1 if it is unknown there.
   void (*classes)(const KeyedSource& source, const uint64_t* hashes, size_t count, int32_t* classes);
   // rows: OUT (count, dim).
   void (*rows)(const KeyedSource& source, const uint64_t* hashes, size_t count, float* rows);

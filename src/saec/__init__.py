@@ -3,10 +3,12 @@
 from saec.codecs.axes.codec import Axes
 from saec.codecs.clusters.codec import Clusters
 from saec.compression.budget import BitsPerFeature, Budget, LossIncrease, MaxBytes, Ratio
+from saec.compression.compact import compact
 from saec.compression.forecast import Forecast, forecast
 from saec.compression.inspect import FarRow, InspectedField, Inspection, inspect
 from saec.compression.plan import Priced, measure
 from saec.compression.run import compress
+from saec.compression.update import Update, update
 from saec.errors import (
     ArtifactError,
     BudgetError,
@@ -23,6 +25,7 @@ from saec.errors import (
     OnnxError,
     OptionalDependencyError,
     OptionError,
+    PatchError,
     SaecError,
 )
 from saec.format.cold_tables import ReadCounts
@@ -70,10 +73,13 @@ __all__ = [
     "OnnxError",
     "OptionError",
     "OptionalDependencyError",
+    "PatchError",
     "Priced",
     "Ratio",
     "ReadCounts",
     "SaecError",
+    "Update",
+    "compact",
     "compress",
     "count_batches",
     "count_columns",
@@ -88,6 +94,7 @@ __all__ = [
     "read_fields",
     "save_metrics",
     "unseen_frequency",
+    "update",
 ]
 
 

@@ -248,6 +248,7 @@ def keyed_table(
     values: NDArray[float32],
     axes: NDArray[float32],
 ) -> KeyedTable: ...
+def patched_table(base: KeyedTable, patches: list[KeyedTable]) -> KeyedTable: ...
 
 class FunctionTable:
     def look_up(

@@ -25,6 +25,7 @@ __all__ = [
     "OnnxError",
     "OptionError",
     "OptionalDependencyError",
+    "PatchError",
     "SaecError",
     "check_plain",
     "did_you_mean",
@@ -90,6 +91,10 @@ class MetricWarning(UserWarning):
 
 class ModuleWarning(UserWarning):
     """Tables of a PyTorch model are not compressed."""
+
+
+class PatchError(SaecError, ValueError):
+    """A patch does not continue the artifact or the patches that it is given with."""
 
 
 class OptionalDependencyError(SaecError, ImportError):

@@ -113,7 +113,7 @@ def completed(words: str, place: int) -> list[str]:
 
 
 def test_completion_of_verbs_options_and_values() -> None:
-    assert completed("saec comp", 1) == ["compress"]
+    assert completed("saec compr", 1) == ["compress"]
     assert completed("saec compress --max", 2) == ["--max-bytes"]
     assert completed("saec compress --codec ", 3) == ["axes", "clusters"]
 

@@ -1,7 +1,7 @@
 """Write golden.saec: every kind of tensor that format 3 knows, with numbers chosen by hand.
 
 And sharded.saec with its shards, of which one tensor has two; ordered.saec, whose rows are in
-order of their codes; and keyed.saec, which is asked by keys.
+order of their codes; and keyed.saec, which is asked by keys, with a patch, keyed.patch.
 
 Run it only when the format gets a new number: old files must stay readable, bit for bit.
 """
@@ -14,15 +14,17 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from saec.artifact import GRAIN, ShardedTensor, write, write_shard
+from saec.artifact import GRAIN, ShardedTensor, write, write_patch, write_shard
 from saec.bits.elias_fano import pack_starts
 from saec.bits.packing import PackedCodes, PackedRows
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook
 from saec.format.compressed import Compressed
-from saec.format.key_strings import KeyStrings
+from saec.format.key_strings import KeyStrings, function_of
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_layout import KeyedLayout, SymbolPart
+from saec.format.keyed_patch import KeyedPatch, PatchCounts, PatchLayout
+from saec.format.patched import Patch, next_patch
 from saec.format.raw_field import RawField
 from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
@@ -35,6 +37,7 @@ GOLDEN = Path(__file__).with_name("golden.saec")
 SHARDED = Path(__file__).with_name("sharded.saec")
 ORDERED = Path(__file__).with_name("ordered.saec")
 KEYED = Path(__file__).with_name("keyed.saec")
+PATCH = Path(__file__).with_name("keyed.patch")
 RUN = "0123456789abcdef"
 
 
@@ -137,6 +140,26 @@ def keyed() -> Compressed:
     return Compressed([KeyedField("user", 5, *stored, "float32", KeyKind.TEXT, 3)])
 
 
+def patch_of_keyed() -> Patch:
+    """A changed row and a new one, and a key that has the default row from now on."""
+    base = keyed()
+    field = base["user"]
+    assert isinstance(field, KeyedField)
+    layout = PatchLayout(field, np.array([0, 9, 10, 10], np.uint8), 24)
+    rows = [(0, [0, 4], "alice"), (1, [0, 1], "dave"), (2, [0], "bob")]
+    function = function_of(
+        [
+            string
+            for number, symbols, key in rows
+            for string in layout.strings.strings(
+                number, [np.array([symbol]) for symbol in symbols], hash_keys([key], seed=3)
+            )
+        ]
+    )
+    changed = KeyedPatch(field, 6, layout, function, PatchCounts(1, 1, 1, 2))
+    return next_patch(base, {"user": changed}, 0.25, 0.125)
+
+
 def sharded() -> tuple[ClusteredField, RawField]:
     """Codes that do not fit into one shard of the smallest size, and three rows."""
     thirds = Codebook(np.array([[1, -2], [0.5, 4], [3, 0.125]], np.float32))
@@ -165,3 +188,5 @@ if __name__ == "__main__":
     save_sharded(SHARDED)
     ordered().save(ORDERED)
     keyed().save(KEYED)
+    patch = patch_of_keyed()
+    write_patch(PATCH, patch.head, patch.entries)

@@ -14,15 +14,18 @@ from make_golden import (
     KEYED,
     KEYS,
     ORDERED,
+    PATCH,
     RUN,
     SHARDED,
     golden,
     keyed,
     ordered,
+    patch_of_keyed,
     save_sharded,
 )
 
 import saec
+from saec.artifact import write_patch
 from saec.keys.hashing import hash_keys
 
 # (10, 20, 30) + x (1, 0, 0.5) + y (0, 2, 0) + z (0, 0, -4); x is -1, -0.5, 0, 0.5 in turn, y and z
@@ -137,6 +140,23 @@ def test_keys_give_literal_numbers(read: Callable[[Path], dict[str, Any]]) -> No
 def test_keys_are_written_as_ever(tmp_path: Path) -> None:
     keyed().save(tmp_path / "now.saec")
     assert (tmp_path / "now.saec").read_bytes() == KEYED.read_bytes()
+
+
+def test_patch_gives_literal_numbers() -> None:
+    # alice: x and y of -2 and 4, z of 0; dave: x of -5; bob has the default row.
+    changed = [[8, 28, 29], [5, 20, 27.5], [10, 20, 30]]
+    patched = saec.load(KEYED, patches=[PATCH])
+    assert patched["user"].lookup(["alice", "dave", "bob"]).tolist() == changed
+    others = ["", "Gr\u00fc\u00dfe", "carol"]
+    assert np.array_equal(patched["user"].lookup(others), saec.load(KEYED)["user"].lookup(others))
+    assert patched["user"].vocab_size == 6
+    assert patched.predicted_loss_increase == 0.25
+
+
+def test_patch_is_written_as_ever(tmp_path: Path) -> None:
+    patch = patch_of_keyed()
+    write_patch(tmp_path / "now.patch", patch.head, patch.entries)
+    assert (tmp_path / "now.patch").read_bytes() == PATCH.read_bytes()
 
 
 def test_the_file_is_written_as_ever(tmp_path: Path) -> None:

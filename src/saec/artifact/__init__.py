@@ -10,6 +10,14 @@ from __future__ import annotations
 from saec.artifact.byte_reader import ByteReader, number_bytes
 from saec.artifact.container import FIXED_BYTES, FORMAT, shortly
 from saec.artifact.entry import Entry, FileRange, Stored, entry_bytes, file_bytes
+from saec.artifact.patch_file import (
+    PatchHead,
+    artifact_digest,
+    patch_bytes,
+    patch_digest,
+    read_patch,
+    write_patch,
+)
 from saec.artifact.reading import read
 from saec.artifact.shards import (
     GRAIN,
@@ -30,18 +38,24 @@ __all__ = [
     "ByteReader",
     "Entry",
     "FileRange",
+    "PatchHead",
     "Shard",
     "ShardedTensor",
     "Stored",
+    "artifact_digest",
     "entry_bytes",
     "file_bytes",
     "find_shard",
     "map_shards",
     "number_bytes",
+    "patch_bytes",
+    "patch_digest",
     "read",
+    "read_patch",
     "remove_run",
     "remove_stale",
     "shortly",
     "write",
+    "write_patch",
     "write_shard",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from reprlib import Repr
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from saec.util.atomic_file import let_go
 
 __all__ = [
+    "ARTIFACT",
     "DATA",
     "DESCRIPTION",
     "DTYPES",
@@ -24,6 +26,8 @@ __all__ = [
     "MOST_BYTES",
     "MOST_FIELDS",
     "MOST_HEADER_BYTES",
+    "PATCH",
+    "FileKind",
     "byte_blocks",
     "file_header",
     "padded_header",
@@ -51,6 +55,26 @@ MOST_HEADER_BYTES = 1 << 16  # of a file that is read for an error message
 
 _BLOCK_BYTES = 4 << 20
 
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file: its name, its key and number in the header's metadata, and the bytes with
+    which its description begins, before the records."""
+
+    name: str
+    key: str
+    format: int
+    head_bytes: int
+
+    @property
+    def one(self) -> str:
+        """The name with its article."""
+        return f"{'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
+
+
+ARTIFACT = FileKind("artifact", "saec", FORMAT, LOSS.itemsize)
+PATCH = FileKind("patch", "saec_patch", 1, 40)
+
 _SHORT = Repr()
 _SHORT.maxdict, _SHORT.maxstring = 20, 100
 
@@ -60,11 +84,11 @@ def shortly(value: object) -> str:
     return _SHORT.repr(value)
 
 
-def file_header(data_bytes: int, description_bytes: int) -> bytes:
+def file_header(kind: FileKind, data_bytes: int, description_bytes: int) -> bytes:
     """The beginning of a file with tensors of these sizes, always :data:`HEADER_BYTES` bytes."""
     end = data_bytes + description_bytes
     header = {
-        "__metadata__": {"saec": str(FORMAT)},
+        "__metadata__": {kind.key: str(kind.format)},
         DATA: _bytes_tensor(0, data_bytes),
         DESCRIPTION: _bytes_tensor(data_bytes, end),
     }

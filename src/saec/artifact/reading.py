@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 
 from saec.artifact.byte_reader import ByteReader
 from saec.artifact.container import (
+    ARTIFACT,
     DATA,
     DESCRIPTION,
-    FORMAT,
     HEADER_BYTES,
     LOSS,
     MOST_BYTES,
     MOST_FIELDS,
     MOST_HEADER_BYTES,
+    PATCH,
+    FileKind,
     file_header,
     shortly,
 )
@@ -31,7 +33,7 @@ from saec.artifact.shards import GRAIN, ShardedTensor, map_shards
 from saec.errors import ArtifactError
 from saec.util.regular_file import check_header, mistaken_for
 
-__all__ = ["read"]
+__all__ = ["read", "read_file"]
 
 _LENGTH_BYTES = 8  # of the header's length
 _MOST_FILE_BYTES = 1 << 62  # the header has room for the digits of such sizes
@@ -51,22 +53,32 @@ def read(path: str | os.PathLike[str]) -> tuple[list[Entry], float | None]:
             saec artifact of this format, or a shard is missing or belongs to another run; the
             message names the case.
     """
-    file = Path(path)
+    head, entries = read_file(Path(path), ARTIFACT)
+    loss = float(np.frombuffer(head, LOSS)[0])
+    return entries, None if math.isnan(loss) else loss
+
+
+def read_file(file: Path, kind: FileKind) -> tuple[bytes, list[Entry]]:
+    """Map the entries of a file of a ``kind``; see :func:`read`, also for errors.
+
+    Returns:
+        The bytes before the records, and the entries.
+    """
     check_header(file, MOST_HEADER_BYTES, ArtifactError)
-    mapped, header = _opened(file)
+    mapped, header = _opened(file, kind)
     try:
-        _check_version(header)
-        data, description = _tensors(mapped, header)
-        loss, records = _described(description)
+        _check_version(header, kind)
+        data, description = _tensors(mapped, header, kind)
+        head, records = _described(description, kind)
         parts = _Parts(data, records)
         entries = [_entry(record, parts, file) for record in records]
         _check_once(entries)
     except ArtifactError as error:
         raise ArtifactError(f"{file}: {error}") from error
-    return entries, loss
+    return head, entries
 
 
-def _opened(file: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+def _opened(file: Path, kind: FileKind) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """The file, mapped, and the JSON object of its header."""
     try:
         mapped = np.memmap(file, dtype=np.uint8, mode="r")
@@ -78,32 +90,38 @@ def _opened(file: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
             raise ValueError("its header is no JSON object")
     except (OSError, ValueError, RecursionError) as error:  # an empty file cannot be mapped
         said = f"{error}{mistaken_for(file)}"
-        raise ArtifactError(f"{file} is no saec artifact or is damaged: {said}") from error
+        raise ArtifactError(f"{file} is no saec {kind.name} or is damaged: {said}") from error
     return mapped, header
 
 
-def _check_version(header: dict[str, Any]) -> None:
+def _check_version(header: dict[str, Any], kind: FileKind) -> None:
     """Raise ArtifactError if the header's metadata have no format, or another one."""
-    metadata = header.get("__metadata__")
-    version = metadata.get("saec") if isinstance(metadata, dict) else None
+    found = header.get("__metadata__")
+    metadata = found if isinstance(found, dict) else {}
+    version = metadata.get(kind.key)
     if version is None:
-        raise ArtifactError("this is a safetensors file, but no saec artifact")
-    if version != str(FORMAT):
-        raise ArtifactError(f"this has format {shortly(version)}; this saec reads format {FORMAT}")
+        other = next((one.name for one in (ARTIFACT, PATCH) if one.key in metadata), None)
+        what = "a safetensors file" if other is None else f"a saec {other}"
+        raise ArtifactError(f"this is {what}, but no saec {kind.name}")
+    if version != str(kind.format):
+        raise ArtifactError(
+            f"this has format {shortly(version)}; this saec reads format {kind.format}"
+        )
 
 
 def _tensors(
-    mapped: NDArray[np.uint8], header: dict[str, Any]
+    mapped: NDArray[np.uint8], header: dict[str, Any], kind: FileKind
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The bytes of the two tensors, after a check that the file's header fits these sizes."""
     sizes = [_length(header.get(name)) for name in (DATA, DESCRIPTION)]
     held, said = len(mapped), HEADER_BYTES + sum(sizes)
     if held != said:
         raise ArtifactError(
-            f"it is no saec artifact or is damaged: it has {held} bytes, and its header says {said}"
+            f"it is no saec {kind.name} or is damaged: it has {held} bytes, and its header says "
+            f"{said}"
         )
-    if mapped[:HEADER_BYTES].tobytes() != file_header(*sizes):
-        raise ArtifactError("its header is not spelt as that of an artifact")
+    if mapped[:HEADER_BYTES].tobytes() != file_header(kind, *sizes):
+        raise ArtifactError(f"its header is not spelt as that of {kind.one}")
     data, description = np.split(mapped[HEADER_BYTES:], sizes[:1])
     return data, description
 
@@ -117,15 +135,15 @@ def _length(tensor: object) -> int:
     return length
 
 
-def _described(description: NDArray[np.uint8]) -> tuple[float | None, list[Record]]:
-    """The predicted loss increase, and the records of the fields."""
+def _described(description: NDArray[np.uint8], kind: FileKind) -> tuple[bytes, list[Record]]:
+    """The bytes before the records, and the records of the fields."""
     if len(description) > MOST_BYTES:
         size = len(description)
         raise ArtifactError(f"its description takes {size} bytes; at most {MOST_BYTES} are read")
     reader = ByteReader(description.tobytes())
     records: list[Record] = []
     try:
-        loss = float(np.frombuffer(reader.take(LOSS.itemsize), LOSS)[0])
+        head = reader.take(kind.head_bytes)
         while reader.left:
             if len(records) == MOST_FIELDS:
                 raise ArtifactError(f"it has over {MOST_FIELDS} fields")
@@ -133,8 +151,8 @@ def _described(description: NDArray[np.uint8]) -> tuple[float | None, list[Recor
     except ArtifactError as error:
         raise ArtifactError(f"its description is damaged: {error}") from error
     if not records:
-        raise ArtifactError(f"it has 0 fields; an artifact has 1 to {MOST_FIELDS}")
-    return None if math.isnan(loss) else loss, records
+        raise ArtifactError(f"it has 0 fields; {kind.one} has 1 to {MOST_FIELDS}")
+    return head, records
 
 
 class _Parts:

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.artifact.container import (
+    ARTIFACT,
     LOSS,
     MOST_BYTES,
     MOST_FIELDS,
+    FileKind,
     byte_blocks,
     file_header,
 )
@@ -23,7 +25,7 @@ from saec.artifact.shards import check_shards
 from saec.errors import ArtifactError
 from saec.util.atomic_file import whole_file
 
-__all__ = ["write"]
+__all__ = ["write", "write_file"]
 
 
 def write(
@@ -47,14 +49,27 @@ def write(
     """
     if not entries:
         raise ArtifactError("an artifact of 0 fields holds nothing")
-    description = _description(entries, loss)
+    head = np.array(math.nan if loss is None else loss, LOSS).tobytes()
+    write_file(path, ARTIFACT, head, entries, first)
+
+
+def write_file(
+    path: str | os.PathLike[str] | BinaryIO,
+    kind: FileKind,
+    head: bytes,
+    entries: Sequence[Entry],
+    first: Callable[[], None] | None = None,
+) -> None:
+    """Write a file of a ``kind``, with the ``head`` before the records; see :func:`write`, also for
+    errors."""
+    description = _description(head, entries)
     for entry in entries:
         for tensor in entry.sharded.values():
             assert isinstance(path, str | os.PathLike), "shards lie beside a file"
             check_shards(Path(path).parent, tensor)
     data = sum(part.nbytes for part in _parts(entries))
     with whole_file(path, ArtifactError) as file:
-        file.write(file_header(data, len(description)))
+        file.write(file_header(kind, data, len(description)))
         for part in _parts(entries):
             for block in byte_blocks(part):
                 file.write(block)
@@ -71,9 +86,8 @@ def _parts(entries: Sequence[Entry]) -> Iterator[NDArray[Any]]:
     return iter(sorted(parts, key=lambda part: -part.dtype.itemsize))
 
 
-def _description(entries: Sequence[Entry], loss: float | None) -> bytes:
-    stated = np.array(math.nan if loss is None else loss, LOSS).tobytes()
-    description = b"".join([stated, *map(record_of, entries)])
+def _description(head: bytes, entries: Sequence[Entry]) -> bytes:
+    description = b"".join([head, *map(record_of, entries)])
     if len(description) > MOST_BYTES or len(entries) > MOST_FIELDS:
         raise ArtifactError(
             f"{len(entries)} fields take {len(description)} bytes to describe; the limits are "

@@ -23,6 +23,7 @@ from saec.cli.common import (
     predicted,
     size_table,
 )
+from saec.cli.days import Patches, chain_of, print_chain
 from saec.cli.keys import print_bill
 from saec.errors import FieldError, IdError, did_you_mean
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 def info(
     artifact: Artifact,
+    patch: Patches = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -44,7 +46,7 @@ def info(
     from saec.artifact import FORMAT
 
     hush(quiet)
-    result = saec.load(artifact)
+    result = saec.load(artifact, patches=patch or [])
     if as_json:
         described = {
             "path": str(artifact),
@@ -53,12 +55,14 @@ def info(
             "shards": result.shard_count,
             "predicted_loss_increase": result.predicted_loss_increase,
             "fields": [_described(field) for field in result.values()],
+            "patches": chain_of(result),
         }
         typer.echo(json.dumps(described, indent=2))
     else:
         console().print(size_table(result))
         _print_tiers(result)
         print_bill(result)
+        print_chain(result)
         shards = f", shards: {result.shard_count}" if result.shard_count else ""
         typer.echo(f"{_renumbered(result)}{predicted(result)}format {FORMAT}{shards}")
 
@@ -74,6 +78,7 @@ def lookup(
         list[str] | None,
         typer.Option(metavar="KEY", help="A key, for a field with keys. Repeatable."),
     ] = None,
+    patch: Patches = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write a float32 .npy file.")
@@ -85,7 +90,7 @@ def lookup(
     from saec.util.messages import listed
 
     hush(quiet)
-    result = saec.load(artifact)
+    result = saec.load(artifact, patches=patch or [])
     if field not in result:
         raise FieldError(
             f"{artifact} has no field {field!r}; it has {listed(result)}"

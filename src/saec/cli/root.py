@@ -14,6 +14,7 @@ from saec.cli.artifact import info, lookup
 from saec.cli.bench import BENCH_EPILOG, bench, demo, report
 from saec.cli.common import UsageError
 from saec.cli.compress import compress
+from saec.cli.days import compact, update
 from saec.cli.export import export
 from saec.cli.forecast import forecast, inspect
 from saec.cli.serve import serve
@@ -45,6 +46,8 @@ app = typer.Typer(
 app.command(cls=_Command)(inspect)
 app.command(cls=_Command)(forecast)
 app.command(cls=_Command)(compress)
+app.command(cls=_Command)(update)
+app.command(cls=_Command)(compact)
 app.command(cls=_Command)(export)
 app.command(cls=_Command)(info)
 # -1 is an id, a bad one

@@ -67,10 +67,19 @@ _Memory = Annotated[
         "each request.",
     ),
 ]
+_PatchFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--patches",
+        metavar="FOLDER",
+        help="Use the patches of the artifact in this folder, *.patch, also later ones.",
+    ),
+]
 
 
 def serve(
     model: _Model,
+    patches: _PatchFolder = None,
     host: _Host = "127.0.0.1",
     http_port: _HttpPort = 8000,
     grpc_port: _GrpcPort = 8001,
@@ -114,7 +123,7 @@ def serve(
         if not quiet:
             _announce(f"{name}: http://{shown}:{at.http_port}, gRPC {shown}:{at.grpc_port}")
 
-    if not run(model, Address(host, http_port, grpc_port), limits, token, tell):
+    if not run(model, Address(host, http_port, grpc_port), limits, token, tell, patches):
         logging.getLogger("saec").error("stopped with requests unanswered, or a file half read")
         os._exit(1)  # a thread that still computes cannot be stopped otherwise
 

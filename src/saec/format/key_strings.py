@@ -8,7 +8,7 @@ that are drawn from the key's hash, so that a key which is not stored reads rand
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from saec.bits.codewords import Codewords, reversed_bits
 from saec.format.keyed_layout import KeyedLayout, strings_of
+from saec.keys.building import build_function
+from saec.keys.static_function import StaticFunction
 
-__all__ = ["KeyStrings", "Strings", "mixed", "string_hashes"]
+__all__ = ["KeyStrings", "ReadSymbols", "Strings", "function_of", "mixed", "string_hashes"]
 
 Words = NDArray[np.uint64]
 Symbols = NDArray[np.int64]
@@ -44,6 +46,16 @@ def _masks(hashes: Words) -> Words:
     return mixed(hashes ^ np.uint64(_STEP))
 
 
+def _read_words(function: StaticFunction, hashes: Words) -> Words:
+    """The strings of keys as their writer meant them, the first bit highest."""
+    return reversed_bits(function.lookup(hashes)) ^ _masks(hashes)
+
+
+def _take(code: Codewords, words: Words) -> Symbols:
+    """The symbol of the codeword that each word starts with; the last one where there is none."""
+    return code.order[np.searchsorted(code.starts, words, side="right") - 1]
+
+
 @dataclass(frozen=True, eq=False)
 class Strings:
     """Strings (m,) of one number: what the function is asked for, the bits lowest first,
@@ -52,6 +64,15 @@ class Strings:
     hashes: Words
     values: Words
     lengths: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class ReadSymbols:
+    """Keys of a class, by their positions (k,), and the symbols (k,) of each part."""
+
+    number: int
+    keys: NDArray[np.int64]
+    symbols: list[Symbols]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +112,28 @@ class KeyStrings:
             )
         )
 
+    def read(self, hashes: Words, function: StaticFunction) -> Iterator[ReadSymbols]:
+        """The symbols of keys that are stored in ``function``, class by class.
+
+        The inverse of :meth:`strings`; a key that is not stored may be in a class, too.
+        """
+        words = _read_words(function, hashes)
+        roots = _take(self.root, words)
+        known = words <= np.uint64(self.root.end - 1)
+        for number, first in enumerate(self.layout.first_roots[:-1]):
+            own = known & (roots >= first) & (roots < self.layout.first_roots[number + 1])
+            keys = np.flatnonzero(own)
+            symbols = [roots[keys] - first]
+            left = words[keys] << self.root.lengths[roots[keys]].astype(np.uint64)
+            for place, parts in enumerate(self.plans[number]):
+                if place:
+                    left = _read_words(function, string_hashes(hashes[keys], place))
+                for part in parts if place else parts[1:]:
+                    code = self.codes[number][part - 1]
+                    symbols.append(_take(code, left))
+                    left = left << code.lengths[symbols[-1]].astype(np.uint64)
+            yield ReadSymbols(number, keys, symbols)
+
     def strings(self, number: int, symbols: Sequence[Symbols], hashes: Words) -> list[Strings]:
         """The strings of keys of class ``number``, from the symbols (m,) of its parts."""
         roots = symbols[0] + self.layout.first_roots[number]
@@ -109,3 +152,15 @@ class KeyStrings:
             values = reversed_bits(words ^ _masks(asked)) & kept
             result.append(Strings(asked, values, used.astype(np.uint8)))
         return result
+
+
+def function_of(strings: Sequence[Strings], windows: bool = False) -> StaticFunction:
+    """The static function of all ``strings``; ``windows`` as in
+    :func:`~saec.keys.building.build_function`."""
+    no_words, no_lengths = np.zeros(0, np.uint64), np.zeros(0, np.uint8)
+    return build_function(
+        np.concatenate([no_words, *(own.hashes for own in strings)]),
+        np.concatenate([no_words, *(own.values for own in strings)]),
+        np.concatenate([no_lengths, *(own.lengths for own in strings)]),
+        windows=windows,
+    )

@@ -14,7 +14,7 @@ from saec.errors import ArtifactError, KeysError
 from saec.format.bags import Bags, Mode, bags_of
 from saec.format.compressed_field import CompressedField
 from saec.format.key_strings import KeyStrings
-from saec.format.keyed_layout import KeyedLayout, keyed_details
+from saec.format.keyed_layout import KeyedLayout, keyed_details, read_details
 from saec.format.keyed_rows import KeyedRows
 from saec.format.native_lookup import LookupTable, RowRun, offsets_error, run_table
 from saec.keys.hashing import hash_keys
@@ -22,11 +22,11 @@ from saec.keys.kinds import KeyKind, check_kind
 from saec.keys.static_function import StaticFunction
 from saec.tables.field_keys import KEY_BYTES
 
-__all__ = ["KeyKind", "KeyedField"]
+__all__ = ["FUNCTION_ROLES", "KeyKind", "KeyedField"]
 
 _AXES_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 # Roles in a file of the function's tensors.
-_FUNCTION = {"bits": "codes", "directory": "directory", "steps": "steps"}
+FUNCTION_ROLES = {"bits": "codes", "directory": "directory", "steps": "steps"}
 
 
 class KeyedField(CompressedField):
@@ -44,8 +44,9 @@ class KeyedField(CompressedField):
         axes: (rank + 1, dim) float16 or float32, the axes and, last, the default row.
         function: from the hashes of keys to their strings.
         dtype: of the table that was compressed.
-        kind: of the keys.
-        seed: of their hashes.
+        key_kind, seed: of the keys, and of their hashes.
+        price: of a bit, in nats or half the mean squared error, at which patches code rows, too; 0
+            if unknown.
 
     Raises:
         ArtifactError: sizes do not fit each other, values are not finite, or there are no codewords
@@ -67,6 +68,7 @@ class KeyedField(CompressedField):
         dtype: str,
         key_kind: KeyKind,
         seed: int,
+        price: float = 0.0,
     ) -> None:
         if axes.ndim != 2 or axes.dtype not in _AXES_DTYPES or 0 in axes.shape:
             raise ArtifactError(
@@ -80,6 +82,7 @@ class KeyedField(CompressedField):
         self.function = function
         self.key_kind = key_kind
         self.seed = seed
+        self.price = price
         self._check()
         self.strings = KeyStrings(layout, lengths)
         if layout.classes:
@@ -98,6 +101,8 @@ class KeyedField(CompressedField):
                 )
         if self.function.fingerprint_bits:
             raise ArtifactError("its static function has fingerprints, beside its codewords")
+        if not 0 <= self.price < math.inf:
+            raise ArtifactError(f"a bit cannot have the price {self.price}")
         for role, tensor in (("values", self.values), ("axes", self.axes)):
             if not np.isfinite(tensor).all():
                 raise ArtifactError(f"{role} hold numbers that are not finite")
@@ -117,7 +122,7 @@ class KeyedField(CompressedField):
         """``codes``, ``directory`` and ``steps`` of the static function; ``lengths``, ``values``
         and ``axes``."""
         return {
-            **{_FUNCTION[role]: tensor for role, tensor in self.function.tensors.items()},
+            **{FUNCTION_ROLES[role]: tensor for role, tensor in self.function.tensors.items()},
             "lengths": self.lengths,
             "values": self.values,
             "axes": self.axes,
@@ -136,9 +141,9 @@ class KeyedField(CompressedField):
 
     @property
     def details(self) -> bytes:
-        """The kind of the keys, the seed of their hashes, the function's numbers and the parts of
-        every class."""
-        return keyed_details(self.key_kind, self.seed, self.function, self.layout)
+        """The kind of the keys, the seed of their hashes, the function's numbers, the parts of
+        every class and the price of a bit."""
+        return keyed_details(self.key_kind, self.seed, self.function, self.layout, self.price)
 
     @property
     def false_positive_rate(self) -> float:
@@ -172,8 +177,11 @@ class KeyedField(CompressedField):
         Raises:
             KeysError: keys are of another kind than the field's, or missing.
         """
-        hashes = self.hashes_of(keys)
-        return self._rows.classes(hashes) >= 0
+        return self.classes_of_hashes(self.hashes_of(keys)) >= 0
+
+    def classes_of_hashes(self, hashes: NDArray[np.uint64]) -> NDArray[np.integer[Any]]:
+        """The class (m,) of the row of each key with these hashes (m,); -1 for unknown keys."""
+        return self._rows.classes(hashes)
 
     def asked(self, ids: ArrayLike, threads: int = 0) -> tuple[LookupTable, NDArray[np.integer]]:
         """The rows of keys, in their order, and where they are; see :class:`CompressedField`.
@@ -271,17 +279,10 @@ class KeyedField(CompressedField):
 
     @classmethod
     def _from_entry(cls, entry: artifact.Entry) -> Self:
-        details = artifact.ByteReader(entry.details)
-        kind = details.byte()
-        if kind > max(KeyKind):
-            raise ArtifactError(f"keys are of the unknown kind {kind}")
-        seed, *numbers = (details.number() for _ in range(6))
-        layout = KeyedLayout.unpacked(details)
-        if details.left:
-            raise ArtifactError(f"{details.left} bytes follow the parts of its classes")
+        kind, seed, numbers, layout, price = read_details(entry.details)
         tensors = entry.tensors
         function = StaticFunction.from_tensors(
-            tuple(numbers), {own: tensors[role] for own, role in _FUNCTION.items()}
+            numbers, {own: tensors[role] for own, role in FUNCTION_ROLES.items()}
         )
         return cls(
             entry.name,
@@ -292,6 +293,7 @@ class KeyedField(CompressedField):
             tensors["axes"],
             function,
             entry.dtype.name,
-            KeyKind(kind),
+            kind,
             seed,
+            price,
         )

@@ -32,9 +32,11 @@ __all__ = [
     "SymbolPart",
     "grid_values",
     "keyed_details",
+    "read_details",
     "strings_of",
 ]
 
+_PRICE = np.dtype("<f4")  # of a bit, with which the details end
 MOST_SYMBOLS = 1 << 16
 MOST_CLASSES = 256
 MOST_PARTS = 1 << 14  # of all classes
@@ -247,7 +249,30 @@ def _checked_count(count: int, what: str, most: int) -> int:
     return count
 
 
-def keyed_details(kind: KeyKind, seed: int, function: StaticFunction, layout: KeyedLayout) -> bytes:
+def keyed_details(
+    kind: KeyKind, seed: int, function: StaticFunction, layout: KeyedLayout, price: float
+) -> bytes:
     """The details of a field's record; see :attr:`KeyedField.details`."""
-    numbers = (seed, *function.description)
-    return bytes([kind, *b"".join(map(number_bytes, numbers)), *layout.packed()])
+    numbers = b"".join(map(number_bytes, (seed, *function.description)))
+    return bytes([kind]) + numbers + layout.packed() + np.array(price, _PRICE).tobytes()
+
+
+def read_details(
+    details: bytes,
+) -> tuple[KeyKind, int, tuple[int, ...], KeyedLayout, float]:
+    """What :func:`keyed_details` wrote: the kind of the keys, the seed of their hashes, the
+    function's numbers, the parts of every class and the price of a bit.
+
+    Raises:
+        ArtifactError: the bytes are no such details.
+    """
+    reader = ByteReader(details)
+    kind = reader.byte()
+    if kind > max(KeyKind):
+        raise ArtifactError(f"keys are of the unknown kind {kind}")
+    seed, *numbers = (reader.number() for _ in range(6))
+    layout = KeyedLayout.unpacked(reader)
+    price = float(np.frombuffer(reader.take(_PRICE.itemsize), _PRICE)[0])
+    if reader.left:
+        raise ArtifactError(f"{reader.left} bytes follow the price of a bit")
+    return KeyKind(kind), seed, tuple(numbers), layout, price

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +55,13 @@ class KeyedRows:
             np.concatenate(all_values),
             axes.astype(np.float32),
         )
+
+    def behind(self, patches: Sequence[Self]) -> Self:
+        """These rows for keys that none of the ``patches`` has, of which the first is asked first.
+        Patches have the same axes."""
+        result = copy(self)
+        result._table = _native.patched_table(self._table, [patch._table for patch in patches])
+        return result
 
     def classes(self, hashes: NDArray[np.uint64], threads: int = 0) -> NDArray[np.int32]:
         """The class (m,) of the row of each key, by hashes (m,); -1 for unknown keys."""

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import saec.artifact as artifact
 from saec.errors import ArtifactError, FieldError
-from saec.format.clustered_field import ClusteredField
 from saec.format.cold_tables import ColdTables, file_identity
 from saec.format.compressed import Compressed
-from saec.format.compressed_field import CompressedField
-from saec.format.keyed_field import KeyedField
+from saec.format.forms import checked_field
+from saec.format.patched import with_patches
 from saec.format.permutation_file import saved_permutations
-from saec.format.raw_field import RawField
-from saec.format.tiered_field import TieredField
 from saec.util.atomic_file import readable_file
 from saec.util.remote_file import as_url
 from saec.util.sizes import parse_size
 
 __all__ = ["load"]
 
-_FORMS: dict[int, type[CompressedField]] = {
-    form.kind: form for form in (RawField, ClusteredField, TieredField, KeyedField)
-}
-
 
 def load(
-    source: str | os.PathLike[str] | bytes | BinaryIO, *, memory: int | str | None = None
+    source: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    patches: Sequence[str | os.PathLike[str]] = (),
+    memory: int | str | None = None,
 ) -> Compressed:
     """Open an artifact, memory-mapped: lookups read only the pages that they need.
 
@@ -44,11 +41,16 @@ def load(
         source: path of the file; or a URL such as ``s3://bucket/model.saec``, downloaded through
             fsspec; or bytes, or a binary stream such as ``io.BytesIO``. Only a path can have
             shards.
+        patches: files written by :func:`saec.update`, oldest first: the result is the artifact as
+            of the last of them. To check them, all bytes of the artifact are read.
         memory: largest number of bytes that the tables may take, such as ``"2GB"``; a batch's own
             rows are not included. None: the system decides what stays in memory.
 
     Raises:
-        ArtifactError: the file or a shard is missing, damaged, hostile or of another format.
+        ArtifactError: the file, a shard or a patch is missing, damaged, hostile or of another
+            format.
+        PatchError: a patch belongs to another artifact, or patches are out of order, missing or
+            given twice.
         BudgetError: ``memory`` is no size, or not enough for what must be in memory; or a field
             has keys, which have no support for it.
         OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
@@ -64,38 +66,17 @@ def load(
     if isinstance(source, str | os.PathLike):
         for name, saved in saved_permutations(source, result.values()).items():
             result[name].saved_permutation = saved
-    return result
+    return with_patches(result, patches)
 
 
 def _loaded(path: Path, memory: int | None) -> Compressed:
     identity = file_identity(path.stat()) if path.exists() else ()
     entries, loss = artifact.read(path)
     try:
-        result = Compressed([_checked_field(entry) for entry in entries], loss)
+        result = Compressed([checked_field(entry) for entry in entries], loss)
     except (ArtifactError, FieldError) as error:
         raise ArtifactError(f"{path}: {error}") from error
     result.sharded = {name: entry.sharded for name, entry in zip(result, entries, strict=True)}
     if memory is not None:
         result.cold = ColdTables(list(result.values()), entries, memory, path, identity)
     return result
-
-
-def _checked_field(entry: artifact.Entry) -> CompressedField:
-    name = artifact.shortly(entry.name)
-    form = _FORMS.get(entry.codec)
-    if form is None:
-        raise ArtifactError(f"field {name}: codec {entry.codec} is unknown")
-    try:
-        field = form._from_entry(entry)
-    except KeyError as error:
-        raise ArtifactError(f"damaged field {name}: there is no tensor {error}") from error
-    except ArtifactError as error:
-        raise ArtifactError(f"damaged field {name}: {error}") from error
-    roles, held = sorted(field.tensors), sorted(entry.tensors)
-    if field.entry.head != entry.head or roles != held:
-        raise ArtifactError(
-            f"damaged field {name}: its record says {entry.dtype} ({entry.vocab_size}, "
-            f"{entry.dim}) and {', '.join(held)}; its tensors make {field.dtype} "
-            f"({field.vocab_size}, {field.dim}) of {', '.join(roles)}"
-        )
-    return field

@@ -17,7 +17,7 @@ from saec.keys.keyed_values import (
 )
 from saec.keys.layout import PADDING, LengthCensus, directory_of, pack_steps
 from saec.keys.static_function import StaticFunction, empty_bits
-from saec.keys.windows import SolvedBuckets, window_shape
+from saec.keys.windows import SolvedBuckets, window_shape, windows_for
 
 __all__ = ["blocks_for", "build_function", "solve_in_memory"]
 
@@ -33,6 +33,7 @@ def build_function(
     bits: int | ArrayLike,
     *,
     fingerprint_bits: int = 0,
+    windows: bool = False,
     threads: int = 0,
 ) -> StaticFunction:
     """Store a value for each hash.
@@ -45,6 +46,7 @@ def build_function(
         bits: 0 to 64 of each value: one number, or (n,). With several lengths a lookup gives each
             value in its lowest bits; the caller must know how many these are, as in a prefix code.
         fingerprint_bits: c; an unknown hash passes for a known one with probability ``2**-c``.
+        windows: whether few keys are in windows, too: faster lookups for a few per cent more bytes.
         threads: 0 for as many as there are.
 
     Raises:
@@ -52,16 +54,18 @@ def build_function(
             a value needs more bits than it has, or an argument is of another kind.
     """
     keyed = checked_values(hashes, values, bits)
-    return solve_in_memory(keyed, checked_fingerprint(fingerprint_bits), threads)
+    return solve_in_memory(keyed, checked_fingerprint(fingerprint_bits), threads, windows)
 
 
-def solve_in_memory(keyed: KeyedValues, fingerprint_bits: int, threads: int) -> StaticFunction:
+def solve_in_memory(
+    keyed: KeyedValues, fingerprint_bits: int, threads: int, windows: bool = False
+) -> StaticFunction:
     """A function of checked values."""
     total = keyed.string_bits + len(keyed) * fingerprint_bits
     if not total:
         refuse_equal_hashes(keyed.hashes)
         return _nothing_stored(len(keyed), fingerprint_bits, keyed.value_bits)
-    shape = window_shape(len(keyed), total)
+    shape = (windows_for if windows else window_shape)(len(keyed), total)
     if shape is None:
         return _dense(keyed, fingerprint_bits, threads, total)
     parts = SolvedBuckets(shape, fingerprint_bits, keyed.value_bits, threads)

@@ -34,7 +34,7 @@ class Version:
 
 
 class Slot:
-    """The version in use of the model in a file.
+    """The version in use of the model in a file and, if there are some, the patches in a folder.
 
     A request reads ``current`` once and uses it to its end. Its memory map stays valid after a
     reload, because artifacts are written beside the old file and renamed.
@@ -44,16 +44,21 @@ class Slot:
         BudgetError: nor with this limit of memory.
     """
 
-    def __init__(self, path: Path, metrics: Metrics, memory: int | None = None) -> None:
-        self._path = path
-        self._memory = memory
+    def __init__(
+        self,
+        path: Path,
+        metrics: Metrics,
+        memory: int | None = None,
+        patches: Path | None = None,
+    ) -> None:
+        self._path, self._memory, self._patches = path, memory, patches
         self._metrics = metrics
         self._loader = concurrent.futures.ThreadPoolExecutor(1, "saec-load")
         self._closing = threading.Event()
         self.loading = False  # whether a file is being read for a reload
         self.name = path.stem
-        self._loaded = _identity(path)
-        self.current = Version(1, _open(path, self._go_on, memory))
+        self._loaded = _identity(path, patches)
+        self.current = Version(1, _open(path, self._go_on, memory, patches))
         self._tell()
 
     async def reload(self, only_if: Callable[[], bool] = lambda: True) -> None:
@@ -68,7 +73,7 @@ class Slot:
         await asyncio.wrap_future(self._loader.submit(self._reload, only_if))
 
     async def watch(self) -> None:
-        """Reload whenever the file differs from the one read last, forever."""
+        """Reload whenever the file or a patch differs from the one read last, forever."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             if self._changed():
@@ -93,9 +98,11 @@ class Slot:
         if not only_if():
             return
         self.loading = True
-        self._loaded = _identity(self._path)  # before reading: later changes are seen as new
+        self._loaded = _identity(
+            self._path, self._patches
+        )  # before reading: later changes are seen as new
         try:
-            model = _open(self._path, self._go_on, self._memory)
+            model = _open(self._path, self._go_on, self._memory, self._patches)
         except RefusedError:
             raise
         except Exception as error:
@@ -114,7 +121,7 @@ class Slot:
             raise _stopping()
 
     def _changed(self) -> bool:
-        identity = _identity(self._path)
+        identity = _identity(self._path, self._patches)
         return identity is not None and identity != self._loaded
 
     def _tell(self) -> None:
@@ -126,20 +133,32 @@ def _stopping() -> RefusedError:
     return RefusedError(Status.BUSY, "the server is stopping")
 
 
-def _open(path: Path, go_on: Callable[[], None], memory: int | None) -> Model:
+def _open(path: Path, go_on: Callable[[], None], memory: int | None, patches: Path | None) -> Model:
     if path.exists() and not path.is_file():  # opening a FIFO would wait for a writer
         raise ArtifactError(f"{path} is no regular file")
+    if patches is not None and not patches.is_dir():
+        raise ArtifactError(f"{patches} is no folder of patches")
     if path.suffix == ".onnx":
         if memory is not None:
             raise BudgetError(f"{path}: a limit of memory is for artifacts, not for ONNX models")
+        if patches is not None:
+            raise ArtifactError(f"{path} is an ONNX model, and patches are of artifacts")
         require("onnxruntime", "serve")  # lookups do not need this file
         from saec.serve.scores_model import ScoresModel
 
         return ScoresModel.open(path)
-    return LookupModel.open(path, go_on, memory)
+    return LookupModel.open(path, go_on, memory, patches)
 
 
-def _identity(path: Path) -> tuple[int, ...] | None:
+def _identity(path: Path, patches: Path | None) -> tuple[object, ...] | None:
+    """The identities of the file and of all patches; None if the file is missing."""
+    own = _identity_of(path)
+    if own is None or patches is None:
+        return own
+    return own, *((each.name, _identity_of(each)) for each in sorted(patches.glob("*.patch")))
+
+
+def _identity_of(path: Path) -> tuple[int, ...] | None:
     """The identity of a file, which differs for another file of the same name; None if missing."""
     try:
         held = path.stat()

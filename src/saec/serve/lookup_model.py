@@ -15,6 +15,7 @@ from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.keyed_field import KeyedField, KeyKind
 from saec.format.load import load
+from saec.format.patched import with_following
 from saec.serve.model import Model, check_known, check_size
 from saec.serve.protocol import DTYPES, InferRequest, TensorSpec, datatype_of, invalid
 
@@ -64,7 +65,11 @@ class LookupModel(Model):
 
     @classmethod
     def open(
-        cls, path: Path, go_on: Callable[[], None] = lambda: None, memory: int | None = None
+        cls,
+        path: Path,
+        go_on: Callable[[], None] = lambda: None,
+        memory: int | None = None,
+        patches: Path | None = None,
     ) -> LookupModel:
         """Map an artifact and read its rows once, so that damage is found now and not in use.
 
@@ -76,14 +81,17 @@ class LookupModel(Model):
             go_on: called every few milliseconds; an exception from it ends the reading.
             memory: limit of the tables' bytes in memory; rows are then read only in requests, and
                 damage is an error of these.
+            patches: a folder; its patches that follow the artifact are used.
 
         Raises:
-            ArtifactError: the file cannot be served.
+            ArtifactError: the file or a patch cannot be served.
             BudgetError: the memory is not enough, or the artifact's fields have keys.
         """
         tables = load(path, memory=memory)
         if memory is not None:
             return cls(tables)
+        if patches is not None:
+            tables = with_following(tables, patches)
         for field in tables.values():
             if isinstance(field, KeyedField):  # any string decodes to a valid row
                 field.rows_of_hashes(np.arange(_CHECKED_KEYS, dtype=np.uint64), threads=1)

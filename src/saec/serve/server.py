@@ -58,6 +58,7 @@ def serve(
     limits: Limits,
     token: str | None = None,
     on_ready: Callable[[str, Address], None] = lambda name, address: None,
+    patches: Path | None = None,
 ) -> bool:
     """Serve the model in ``path`` until SIGTERM or SIGINT; call this in the main thread.
 
@@ -67,6 +68,8 @@ def serve(
         limits: limits of requests and connections.
         token: required from clients for everything except health; None for no token.
         on_ready: called with the model's name and the ports once requests are accepted.
+        patches: a folder: patches of the artifact in it are used in their order, also those that
+            arrive later.
 
     Returns:
         Whether every request was answered before the end; if not, threads are still at work.
@@ -75,7 +78,7 @@ def serve(
         ArtifactError: the file cannot be served.
         DataError: a port is not available.
     """
-    service = Service(path, limits, token)
+    service = Service(path, limits, token, patches)
     return asyncio.run(_serve(service, address, on_ready))
 
 

@@ -57,14 +57,17 @@ class Service:
         path: an artifact, or an ONNX file.
         limits: of requests.
         token: required from clients for everything except health; None for no token.
+        patches: folder of patches that follow the artifact; None for none.
 
     Raises:
         ArtifactError: the file cannot be served.
     """
 
-    def __init__(self, path: Path, limits: Limits, token: str | None = None) -> None:
+    def __init__(
+        self, path: Path, limits: Limits, token: str | None = None, patches: Path | None = None
+    ) -> None:
         self.metrics = Metrics(path.stem)
-        self.slot = Slot(path, self.metrics, limits.memory)
+        self.slot = Slot(path, self.metrics, limits.memory, patches)
         self.limits = limits
         self.work = Work(limits.threads, limits.requests, limits.max_bytes, limits.seconds)
         self.ready = True

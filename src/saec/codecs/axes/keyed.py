@@ -56,13 +56,14 @@ def keyed_options(
     rng: np.random.Generator,
     space: Workspace,
     coder: Coder = class_coder,
+    sampled_rows: int = _SAMPLED_ROWS,
 ) -> list[Option]:
     """Ways to store a field with keys; see :class:`~saec.codecs.protocol.Codec`.
 
-    coder: how the rows of a class get their symbols.
+    coder: how the rows of a class get their symbols; sampled_rows: of each class, at most.
     """
     placing = _bands(field.census)
-    survey = survey_of(field, placing, _SAMPLED_ROWS, int(rng.integers(1 << 63)), space)
+    survey = survey_of(field, placing, sampled_rows, int(rng.integers(1 << 63)), space)
     row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
     keyed = _SurveyedKeys(field, metric, space, placing, survey, coder)
     lost = nats_of_far_rows(survey, row_map, field.census.total)

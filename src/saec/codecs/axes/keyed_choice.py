@@ -104,6 +104,7 @@ def stored_field(field: Field, choice: KeyedChoice, function: StaticFunction) ->
         field.dtype.name,
         field.keys.kind,
         field.keys.seed,
+        float(np.float32(choice.price)),
     )
 
 
@@ -122,7 +123,7 @@ def stored_bytes(field: Field, choice: KeyedChoice) -> int:
         field.dtype,
         field.vocab_size,
         field.dim,
-        keyed_details(field.keys.kind, field.keys.seed, _NOTHING, layout),
+        keyed_details(field.keys.kind, field.keys.seed, _NOTHING, layout, choice.price),
         tensors,
     )
     return entry_bytes(entry) + _NUMBERS + choice.function_bytes

@@ -63,17 +63,20 @@ class Frame:
         axes = axes[:rank]
         moved = _MEAN_MOVED * float(variances[:rank].sum())
         stored = _rounded(axes, mean, metric, moved)
-        kept = metric.mapped(stored[:-1].astype(np.float64))
-        gram = kept @ kept.T
-        dual = np.linalg.solve(gram, kept).T
+        kept, gram, dual = _dual(stored, metric)
         # What no coordinates can give back, of the rows as they lie about the stored mean.
         away = metric.mapped(mean - stored[-1])
         lost = np.eye(metric.dim) - dual @ kept
         about = spread + np.outer(away, away)
         rest = max(float(np.einsum("ij,ji->", lost, about)) / 2, 0.0)
-        # The last digits of what BLAS computes depend on the number of threads; codes may not.
-        steady = _to_float32_digits(metric.mapped(dual.T).T)
-        return cls(stored, steady, gram.diagonal() / 2, rest, metric)
+        return cls(stored, _steady(dual, metric), gram.diagonal() / 2, rest, metric)
+
+    @classmethod
+    def of_stored(cls, stored: NDArray[np.floating[Any]], metric: Metric) -> Frame:
+        """The frame of axes and a mean (rank + 1, dim) that were made for other rows or another
+        metric: axes need not be orthogonal in ``metric``, and :attr:`rest` is not known."""
+        _, gram, dual = _dual(stored, metric)
+        return cls(stored, _steady(dual, metric), gram.diagonal() / 2, 0.0, metric)
 
     @property
     def least(self) -> tuple[Frame, float]:
@@ -110,6 +113,22 @@ class Frame:
         error = self.metric.mapped(error)
         squared: NDArray[np.float64] = np.einsum("nd,nd->n", error, error)
         return squared
+
+
+def _dual(
+    stored: NDArray[np.floating[Any]], metric: Metric
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating[Any]]]:
+    """The axes in the metric (rank, dim), their products (rank, rank), and what gives coordinates
+    of rows in the metric, (dim, rank)."""
+    kept = metric.mapped(stored[:-1].astype(np.float64))
+    gram = kept @ kept.T
+    return kept, gram, np.linalg.solve(gram, kept).T
+
+
+def _steady(dual: NDArray[np.floating[Any]], metric: Metric) -> NDArray[np.float64]:
+    """``dual`` of rows as they are, without the last digits of what BLAS computes, which depend on
+    the number of threads; codes may not."""
+    return _to_float32_digits(metric.mapped(dual.T).T)
 
 
 def _eigen(

@@ -24,7 +24,7 @@ from saec.reference.datasets.source import (
 )
 from saec.reference.log import TEST, TRAIN, Column
 
-__all__ = ["globo", "globo_days"]
+__all__ = ["clicks_by_time", "globo", "globo_days"]
 
 # Column in the file, field here.
 CONTEXT = {
@@ -55,7 +55,7 @@ def globo(path: Path, seed: int) -> LogRows:
         seed: of the split and the negatives.
     """
     split_rng, negative_rng = np.random.default_rng(seed).spawn(2)
-    clicks = _clicks(path)
+    clicks = clicks_by_time(path)
     kept, labels, columns = _examples(path, clicks, negative_rng)
     sessions, place = np.unique(kept["session_id"].to_numpy(), return_inverse=True)
     split = random_split(len(sessions), split_rng)[place]
@@ -72,7 +72,7 @@ def globo_days(path: Path, seed: int, *, days: int) -> LogRows:
         DataError: ``days`` leaves nothing to train on or to test.
     """
     split_rng, negative_rng = np.random.default_rng(seed).spawn(2)
-    clicks = _clicks(path)
+    clicks = clicks_by_time(path)
     last = int(clicks["day"].max())  # type: ignore[arg-type]
     if not 1 <= days < last:
         raise DataError(
@@ -84,7 +84,7 @@ def globo_days(path: Path, seed: int, *, days: int) -> LogRows:
     return LogRows(columns, labels, split_off_validation(split, split_rng))
 
 
-def _clicks(path: Path) -> pl.DataFrame:
+def clicks_by_time(path: Path) -> pl.DataFrame:
     """All clicks by time, with the article before in the session, the hour and the day from 1."""
     frame = read_table(path, REQUIRED)
     frame = frame.select(complete(path, numbers(path, frame[name])) for name in REQUIRED)

@@ -1,0 +1,112 @@
+"""What an update starts from: the fields of the base and of today, checked, and a plan for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from saec.codecs.axes.frozen import FrozenCoder
+from saec.compression.changed_rows import DayField
+from saec.compression.patch_plan import PatchPlan
+from saec.errors import FieldError, KeysError, MetricError, OptionError
+from saec.format.compressed import Compressed
+from saec.format.keyed_field import KeyedField
+from saec.format.patched_field import PatchedField
+from saec.keys.kinds import KeyKind
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric, check_metrics
+
+__all__ = ["check_removed", "metrics_of", "plan_of"]
+
+
+def metrics_of(
+    old: Compressed, today: Sequence[Field], metrics: Mapping[str, ArrayLike] | None
+) -> dict[str, Metric]:
+    """The metric of each field: of the kind with which the base was compressed."""
+    in_nats = old.predicted_loss_increase is not None
+    if in_nats and metrics is None:
+        raise MetricError("the artifact was compressed with metrics: give today's")
+    if not in_nats and metrics is not None:
+        raise MetricError("the artifact was compressed without metrics, and is updated without")
+    if metrics is None:
+        return {field.name: Metric.euclidean(field.dim) for field in today}
+    return check_metrics(today, metrics)
+
+
+def plan_of(
+    old: Compressed,
+    field: Field,
+    metric: Metric,
+    threshold: float | None,
+    removed: Mapping[str, ArrayLike],
+) -> PatchPlan:
+    """The rows of a field that may be in the patch."""
+    present = _checked_base(old, field)
+    base = present.base if isinstance(present, PatchedField) else present
+    least = base.price if threshold is None else _checked_threshold(threshold)
+    if threshold is None and not base.price and base.layout.classes:
+        raise OptionError(f"{base.place} does not state the price of a bit: give a threshold")
+    bits = 1 + int(base.strings.root.lengths.min()) if base.layout.classes else 1
+    day = DayField(field, FrozenCoder(present, metric), least, bits)
+    survey = day.survey()
+    gone = np.zeros(0, np.uint64)
+    if field.name in removed:
+        gone = _gone(present, field, removed[field.name])
+    return PatchPlan(day, survey, day.coded(survey), base, gone)
+
+
+def _checked_base(old: Compressed, field: Field) -> KeyedField:
+    """The field of the base with this name, after a check that it has the same rows and keys."""
+    if field.name not in old:
+        raise FieldError(f"the artifact has no field {field.name!r}; it has {sorted(old)}")
+    base = old[field.name]
+    if not isinstance(base, KeyedField) or field.keys is None:
+        raise FieldError(
+            f"field {field.name!r}: patches are of fields with keys, and "
+            f"{'today it has none' if isinstance(base, KeyedField) else 'the artifact has ids'}"
+        )
+    if (base.dim, base.dtype) != (field.dim, field.dtype.name):
+        raise FieldError(
+            f"field {field.name!r} is {field.dtype} of dim {field.dim}; in the artifact it is "
+            f"{base.dtype} of dim {base.dim}"
+        )
+    text = KeyKind.TEXT
+    if (base.key_kind == text) != (field.keys.kind == text):
+        raise FieldError(
+            f"field {field.name!r}: keys are {field.keys.kind}; in the artifact {base.key_kind}"
+        )
+    if base.seed != field.keys.seed:
+        raise FieldError(
+            f"field {field.name!r}: today's keys need another seed of hashes than the artifact's: "
+            "compress afresh"
+        )
+    return base
+
+
+def _checked_threshold(threshold: float) -> float:
+    if not (isinstance(threshold, int | float) and 0 <= threshold < math.inf):
+        raise OptionError(f"threshold is a number of nats per bit of at least 0, not {threshold!r}")
+    return float(threshold)
+
+
+def check_removed(removed: Mapping[str, ArrayLike], today: Sequence[Field]) -> None:
+    unknown = sorted(set(removed) - {field.name for field in today})
+    if unknown:
+        raise FieldError(f"keys of field {unknown[0]!r} are removed, and its table is not given")
+
+
+def _gone(present: KeyedField, field: Field, keys: ArrayLike) -> NDArray[np.uint64]:
+    """Hashes of removed keys that have a row now, each once.
+
+    Raises:
+        KeysError: one is in today's table, or is no key of the field.
+    """
+    assert field.keys is not None, "a keyed field has keys"
+    hashes = np.unique(present.hashes_of(keys))
+    both = np.isin(hashes, field.keys.hashes)
+    if both.any():
+        raise KeysError(f"field {field.name!r}: {int(both.sum())} removed keys are in its table")
+    return hashes[present.classes_of_hashes(hashes) >= 0]

@@ -1,0 +1,213 @@
+"""Which changed rows a patch holds, how long its codewords are, and its static function.
+
+The objective is that of a field with keys (:mod:`saec.codecs.axes.keyed`): nats of every row plus
+the price of every bit. A key that is not in the patch reads a random string of it, and is taken for
+a changed one with probability 2^-length for each codeword. So the harm to all other keys, those of
+the base among them, decides the lengths, and frequent keys are put into the patch even if they did
+not move where that costs less than this risk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.codecs.axes.code_lengths import code_lengths
+from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR
+from saec.compression.changed_rows import ChangedRows, DayField, DaySurvey, only
+from saec.format.key_strings import function_of
+from saec.format.keyed_field import KeyedField
+from saec.format.keyed_layout import LONG_STRINGS
+from saec.format.keyed_patch import KeyedPatch, PatchCounts, PatchLayout
+from saec.keys.windows import windows_for
+
+__all__ = ["ChosenRows", "PatchPlan"]
+
+Floats = NDArray[np.float64]
+
+_RECORD_BYTES = 96  # without the field's name
+_ROUNDS = 3  # of choosing rows and lengths in turn
+_MOST_ROOM = 0.5  # of the code space, that codewords of a patch may take
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenRows:
+    """What a patch holds.
+
+    rows: that get codes, by class; reset: that get the default row; lengths: see
+    :class:`~saec.format.keyed_patch.PatchLayout`; saved: nats.
+    """
+
+    rows: Sequence[ChangedRows]
+    reset: Sequence[ChangedRows]
+    lengths: NDArray[np.uint8]
+    saved: float
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """The numbers of all rows, ascending."""
+        own = [one.positions for one in (*self.rows, *self.reset)]
+        return np.sort(np.concatenate([np.zeros(0, np.int64), *own]))
+
+
+@dataclass(frozen=True, eq=False)
+class PatchPlan:
+    """Rows of a day by class, from which a patch is chosen.
+
+    Args:
+        day: the field.
+        survey: of its rows.
+        changed: rows that may be in the patch.
+        base: the field without patches.
+        removed: hashes (r,) of keys that get the default row whatever that costs.
+    """
+
+    day: DayField
+    survey: DaySurvey
+    changed: Sequence[ChangedRows]
+    base: KeyedField
+    removed: NDArray[np.uint64]
+
+    def at(self, factor: float) -> ChosenRows:
+        """The rows that save the threshold times ``factor`` for each of their bits."""
+        roots = self.base.strings.root.lengths if self.changed else np.zeros(0, np.int64)
+        lengths: NDArray[np.int64] = np.append(roots, 0)
+        lengths[-1] = max(int(lengths[:-1].min(initial=8)), 1)
+        risk = 0.0
+        threshold = self.day.threshold * factor
+        for _ in range(_ROUNDS):
+            pairs = [self._split(one, lengths, risk, threshold) for one in self.changed]
+            rows = [own for own, _ in pairs if len(own.positions)]
+            reset = [own for _, own in pairs if len(own.positions)]
+            used, risk = self._lengths(rows, reset, max(threshold, self.base.price))
+            lengths = np.where(used > 0, used, lengths)
+        saved = sum(float((one.now - one.coded).sum()) for one in rows)
+        saved += sum(float((one.now - one.default).sum()) for one in reset)
+        return ChosenRows(rows, reset, used.astype(np.uint8), saved)
+
+    def _split(
+        self, one: ChangedRows, lengths: NDArray[np.int64], risk: float, threshold: float
+    ) -> tuple[ChangedRows, ChangedRows]:
+        """The rows that get codes, and those that get the default row."""
+        first = self.base.layout.first_roots[one.number]
+        bits = lengths[first + one.symbols[0]] + one.later_bits
+        insured = one.shares * risk
+        price = threshold * FUNCTION_FACTOR
+        by_code = one.now - one.coded + insured - price * bits
+        by_default = np.where(
+            one.now > one.default, one.now - one.default + insured - price * lengths[-1], -np.inf
+        )
+        coded = by_code > 0
+        if self._keys_are_exact:
+            coded |= ~one.known
+            by_code = np.where(one.known, by_code, np.inf)
+        reset = (by_default > np.maximum(by_code, 0)) & (one.now > one.default)
+        return only(one, coded & ~reset), only(one, reset)
+
+    @property
+    def _keys_are_exact(self) -> bool:
+        assert self.day.field.keys is not None, "a keyed field has keys"
+        return self.day.field.keys.exact_bits > 0
+
+    def _lengths(
+        self, rows: Sequence[ChangedRows], reset: Sequence[ChangedRows], price: float
+    ) -> tuple[NDArray[np.int64], float]:
+        """Lengths of codewords, 0 for unused ones, and the nats per occurrence that a key which is
+        not in the patch loses by being taken for one."""
+        roots = self.base.layout.first_roots[-1]
+        counts, harms = np.zeros(roots + 1), np.zeros(roots + 1)
+        for one in rows:
+            symbols = self.base.layout.first_roots[one.number] + one.symbols[0]
+            counts += np.bincount(symbols, minlength=roots + 1)
+            harms += np.bincount(symbols, one.harm, minlength=roots + 1)
+        counts[-1] = len(self.removed) + sum(len(one.positions) for one in reset)
+        default = self.day.coder.metric.mapped(self.base.axes[-1:].astype(np.float64))
+        harms[-1] = counts[-1] * float(self.survey.harm(default)[0])
+        used = np.flatnonzero(counts)
+        lengths = np.zeros(roots + 1, np.int64)
+        if not len(used):
+            return lengths, 0.0
+        mean = harms[used] / counts[used]
+        inside = sum(float(one.shares.sum()) for one in (*rows, *reset))
+        outside = max(self.survey.weight - inside, 0.0)
+        assert self.day.field.keys is not None, "a keyed field has keys"
+        room = min(_MOST_ROOM, self.day.field.keys.room)
+        unit = max(price, float(np.finfo(np.float64).tiny))
+        lengths[used] = code_lengths(counts[used], outside * mean, unit * FUNCTION_FACTOR, room)
+        return lengths, float(mean @ 0.5 ** lengths[used])
+
+    def planned_bytes(self, chosen: ChosenRows) -> int:
+        """Bytes of the field's changes in a patch, at most."""
+        record = _RECORD_BYTES + len(self.base.name.encode())
+        return _PatchStrings(self, chosen).planned_bytes + len(chosen.lengths) + record
+
+    def built(self, chosen: ChosenRows) -> KeyedPatch:
+        """The patch of these rows."""
+        return _PatchStrings(self, chosen).patch
+
+
+@dataclass(frozen=True, eq=False)
+class _PatchStrings:
+    """The strings of chosen rows."""
+
+    plan: PatchPlan
+    chosen: ChosenRows
+
+    @cached_property
+    def reset(self) -> NDArray[np.uint64]:
+        """Hashes of keys that get the default row."""
+        return np.concatenate([self.plan.removed, *(one.hashes for one in self.chosen.reset)])
+
+    @cached_property
+    def layout(self) -> PatchLayout:
+        """With long strings, which windows hold."""
+        return PatchLayout(self.plan.base, self.chosen.lengths, LONG_STRINGS)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many strings there are, and their bits."""
+        layout = self.layout
+        own = layout.strings.plans if layout.numbers else ()
+        plans = dict(zip(layout.numbers, own, strict=True))
+        strings, bits = len(self.reset), len(self.reset) * int(self.chosen.lengths[-1])
+        for one in self.chosen.rows:
+            first = self.plan.base.layout.first_roots[one.number]
+            strings += len(one.positions) * len(plans[one.number])
+            bits += int(self.chosen.lengths[first + one.symbols[0]].sum(dtype=np.int64))
+            bits += int(one.later_bits.sum())
+        return strings, bits
+
+    @property
+    def planned_bytes(self) -> int:
+        """Bytes of the function, at most."""
+        strings, bits = self.size
+        return windows_for(strings, bits).most_bytes(bits, LONG_STRINGS) if strings else 0
+
+    @property
+    def patch(self) -> KeyedPatch:
+        layout = self.layout
+        numbers = {number: place for place, number in enumerate(layout.numbers)}
+        found = []
+        for one in self.chosen.rows:
+            symbols = self.plan.base.layout.first_roots[one.number] + one.symbols[0]
+            place = numbers[one.number]
+            first = np.searchsorted(layout.used, symbols) - layout.layout.first_roots[place]
+            found += layout.strings.strings(place, [first, *one.symbols[1:]], one.hashes)
+        if len(self.reset):
+            zeros = np.zeros(len(self.reset), np.int64)
+            found += layout.strings.strings(numbers[-1], [zeros], self.reset)
+        field = self.plan.day.field
+        return KeyedPatch(
+            self.plan.base, field.vocab_size, layout, function_of(found, windows=True), self._counts
+        )
+
+    @property
+    def _counts(self) -> PatchCounts:
+        known = [one.known for one in self.chosen.rows]
+        moved = sum(int(own.sum()) for own in known)
+        added = sum(map(len, known)) - moved
+        return PatchCounts(added, moved, len(self.reset))

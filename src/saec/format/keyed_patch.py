@@ -1,0 +1,236 @@
+"""Changed rows of a keyed field, in a small static function that is asked before the field's own.
+
+Values, axes and the codes of all parts but the first are those of the field. The first codewords
+have lengths of their own: the code space that they leave unused tells keys that did not change
+from those that did, as it tells unknown keys from known ones in the field itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.artifact import ByteReader, Entry, number_bytes
+from saec.errors import ArtifactError
+from saec.format.key_strings import KeyStrings
+from saec.format.keyed_field import FUNCTION_ROLES, KeyedField
+from saec.format.keyed_layout import KeyedLayout, SymbolPart
+from saec.format.keyed_rows import KeyedRows
+from saec.format.tier_layout import MOST_ROWS
+from saec.keys.static_function import StaticFunction
+
+__all__ = ["KeyedPatch", "PatchCounts", "PatchLayout"]
+
+_MARKER = SymbolPart(1, 0)
+
+
+@dataclass(frozen=True)
+class PatchCounts:
+    """Keys of a patch: new ones, those whose row moved, those that have the default row from now
+    on, and those that were left out to keep a limit of bytes."""
+
+    added: int = 0
+    moved: int = 0
+    removed: int = 0
+    dropped: int = 0
+
+    @property
+    def changed(self) -> int:
+        """Number of keys in the patch."""
+        return self.added + self.moved + self.removed
+
+
+class PatchLayout:
+    """The classes of a patch: those of its base with the first symbols that changed rows have, and
+    a class of its own for keys that have the default row from now on.
+
+    Args:
+        base: the field that is patched.
+        lengths: (first symbols of the base + 1,) uint8, bits of each codeword, the last one that of
+            the default row; 0 for symbols that no changed row has.
+        string_bits: see :class:`~saec.format.keyed_layout.KeyedLayout`.
+
+    Attributes:
+        used: (k,) int64, the first symbols of the base that changed rows have.
+        numbers: (classes,) numbers of the classes in the base; of the default row's, -1.
+        strings: the codes.
+    """
+
+    def __init__(self, base: KeyedField, lengths: NDArray[np.uint8], string_bits: int) -> None:
+        roots = base.layout.first_roots[-1]
+        if lengths.shape != (roots + 1,) or lengths.dtype != np.uint8:
+            raise ArtifactError(
+                f"lengths are uint8 {(roots + 1,)}, not {lengths.dtype} {lengths.shape}"
+            )
+        self.stored_lengths = lengths
+        self.used = np.flatnonzero(lengths[:-1])
+        self.numbers: list[int] = []
+        classes: list[tuple[SymbolPart, ...]] = []
+        all_lengths, values = [np.zeros(0, np.uint8)], [np.zeros(0, np.float16)]
+        for number, parts in enumerate(base.layout.classes):
+            first, last = base.layout.first_roots[number : number + 2]
+            own = self.used[(self.used >= first) & (self.used < last)]
+            if not len(own):
+                continue
+            self.numbers.append(number)
+            classes.append((SymbolPart(len(own), parts[0].axes), *parts[1:]))
+            at = base.layout.first_parts[number]
+            of_first = base.layout.part_values(at, parts[0], base.values)[own - first]
+            values.append(of_first.astype(np.float16).reshape(-1))
+            values.append(_span(base.values, base.layout.first_values, at + 1, at + len(parts)))
+            all_lengths.append(lengths[own])
+            all_lengths.append(
+                _span(base.lengths, base.layout.first_lengths, at + 1, at + len(parts))
+            )
+        if lengths[-1]:
+            self.numbers.append(-1)
+            classes.append((_MARKER,))
+            all_lengths.append(lengths[-1:])
+        self.layout = KeyedLayout(tuple(classes), string_bits)
+        self.lengths = np.concatenate(all_lengths)
+        self.values = np.concatenate(values)
+        self.strings = KeyStrings(self.layout, self.lengths)
+        if classes:
+            assert self.strings.plans, "codes are made, and so checked, here"
+
+    @property
+    def known_share(self) -> float:
+        """The share of keys that are not in the patch and still read a codeword of it."""
+        return self.strings.root.known_share if self.layout.classes else 0.0
+
+    @property
+    def taken_share(self) -> float:
+        """The share of such keys that read a codeword of a row, not of the default row."""
+        last = int(self.stored_lengths[-1])
+        return self.known_share - (0.5**last if last else 0.0)
+
+
+class KeyedPatch:
+    """The changed keys of a keyed field, and their rows.
+
+    Attributes:
+        kind: its number in a patch, in place of that of a field's form.
+
+    Args:
+        base: the field.
+        vocab_size: rows of the table that the patch was made from.
+        layout: the classes.
+        function: from the hashes of changed keys to their strings.
+        counts: of keys, for reports.
+
+    Raises:
+        ArtifactError: sizes do not fit each other or the base.
+    """
+
+    kind = 4
+
+    def __init__(
+        self,
+        base: KeyedField,
+        vocab_size: int,
+        layout: PatchLayout,
+        function: StaticFunction,
+        counts: PatchCounts,
+    ) -> None:
+        if not 0 < vocab_size <= MOST_ROWS:
+            raise ArtifactError(f"vocab_size {vocab_size} is outside 1..{MOST_ROWS}")
+        if function.fingerprint_bits:
+            raise ArtifactError("its static function has fingerprints, beside its codewords")
+        if bool(function.keys) != bool(layout.layout.classes):
+            raise ArtifactError(
+                f"it has {function.keys} strings and {len(layout.layout.classes)} classes"
+            )
+        self.base = base
+        self.vocab_size = vocab_size
+        self.layout = layout
+        self.function = function
+        self.counts = counts
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without the native table, which is made anew."""
+        return {name: value for name, value in vars(self).items() if name != "rows"}
+
+    def drop(self, keys: int) -> None:
+        """Note that so many keys were left out to keep a limit of bytes."""
+        self.counts = replace(self.counts, dropped=keys)
+
+    @cached_property
+    def rows(self) -> KeyedRows:
+        """What the native core reads strings and rows from."""
+        own = self.layout
+        return KeyedRows(
+            own.layout, own.strings, own.lengths, own.values, self.base.axes, self.function
+        )
+
+    def classes(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The base's number of the class of each key (m,); -1 for the default row, -2 for keys
+        that are not in the patch."""
+        found = self.rows.classes(hashes)
+        return np.array([*self.layout.numbers, -2])[found]
+
+    @property
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """``codes``, ``directory`` and ``steps`` of the static function; ``lengths``."""
+        own = {FUNCTION_ROLES[role]: tensor for role, tensor in self.function.tensors.items()}
+        return own | {"lengths": self.layout.stored_lengths}
+
+    @property
+    def details(self) -> bytes:
+        """Numbers: of the function, bits of a string, and counts of keys."""
+        counts = self.counts
+        return b"".join(
+            map(
+                number_bytes,
+                (
+                    *self.function.description,
+                    self.layout.layout.string_bits,
+                    counts.added,
+                    counts.moved,
+                    counts.removed,
+                    counts.dropped,
+                ),
+            )
+        )
+
+    @property
+    def entry(self) -> Entry:
+        """The patch's entry for the field in a file."""
+        return Entry(
+            self.base.name,
+            self.kind,
+            np.dtype(self.base.dtype),
+            self.vocab_size,
+            self.base.dim,
+            self.details,
+            self.tensors,
+        )
+
+    @classmethod
+    def from_entry(cls, entry: Entry, base: KeyedField) -> Self:
+        """The patch of a file's entry.
+
+        Raises:
+            ArtifactError: the entry is damaged.
+            KeyError: a tensor is missing.
+        """
+        details = ByteReader(entry.details)
+        numbers = tuple(details.number() for _ in range(5))
+        string_bits = details.number()
+        counts = PatchCounts(*(details.number() for _ in range(4)))
+        if details.left:
+            raise ArtifactError(f"{details.left} bytes follow its counts of keys")
+        layout = PatchLayout(base, entry.tensors["lengths"], string_bits)
+        roles = {own: entry.tensors[role] for own, role in FUNCTION_ROLES.items()}
+        function = StaticFunction.from_tensors(numbers, roles)
+        if len(entry.tensors) != len(roles) + 1:
+            raise ArtifactError(f"it has tensors {', '.join(sorted(entry.tensors))}")
+        return cls(base, entry.vocab_size, layout, function, counts)
+
+
+def _span(items: NDArray[Any], firsts: tuple[int, ...], start: int, stop: int) -> NDArray[Any]:
+    """The items of parts ``start`` to ``stop``, of which each starts at its place in ``firsts``."""
+    return items[firsts[start] : firsts[stop]]

@@ -1,0 +1,71 @@
+"""A table with keys on two days, for tests of patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import saec
+from saec.format.patched_field import PatchedField
+
+DIM = 4
+METRIC = np.diag([1e-2, 5e-3, 5e-3, 1e-3])
+METRICS = {"user": METRIC}
+
+
+class Day:
+    """Rows, frequencies and keys; frequent rows are long."""
+
+    def __init__(
+        self, weights: NDArray[np.float32], frequencies: NDArray[np.float64], keys: NDArray[Any]
+    ) -> None:
+        self.weights, self.frequencies, self.keys = weights, frequencies, keys
+
+    @classmethod
+    def first(cls, rows: int = 3000) -> Day:
+        rng = np.random.default_rng(7)
+        frequencies = np.floor(20 * rows / np.arange(1, rows + 1) ** 1.2) + 1
+        scale = np.log1p(frequencies)[:, None] * np.array([1.0, 0.5, 0.2, 0.1])
+        weights = (rng.standard_normal((rows, DIM)) * scale).astype(np.float32)
+        return cls(weights, frequencies, rng.integers(0, 1 << 63, rows))
+
+    def next(self, seed: int, moved: int = 100, new: int = 150) -> Day:
+        """The same with rows that moved, and new ones of small frequencies behind the others."""
+        rng = np.random.default_rng(seed)
+        weights = self.weights.copy()
+        places = rng.choice(len(weights), moved, replace=False)
+        weights[places] += 3 * rng.standard_normal((moved, DIM)).astype(np.float32)
+        more = 2 * rng.standard_normal((new, DIM)).astype(np.float32)
+        counts = np.floor(5 * rng.pareto(1.2, new)) + 1
+        keys = rng.integers(0, 1 << 63, new)
+        return Day(
+            np.concatenate([weights, more]),
+            np.concatenate([self.frequencies, counts]),
+            np.concatenate([self.keys, keys]),
+        )
+
+    def only(self, kept: NDArray[np.bool_]) -> Day:
+        """The rows that are ``kept``."""
+        return Day(self.weights[kept], self.frequencies[kept], self.keys[kept])
+
+    def field(self, **options: object) -> saec.Field:
+        given = {"keys": self.keys, "unseen": np.zeros(DIM), "unseen_share": 0.3} | options
+        return saec.Field("user", self.weights, self.frequencies, **given)  # type: ignore[arg-type]
+
+    def nats(self, field: saec.CompressedField) -> float:
+        """What all rows lose by lookups from ``field``."""
+        error = (field.lookup(self.keys) - self.weights).astype(np.float64)
+        each = np.einsum("nd,de,ne->n", error, METRIC, error) / 2
+        return float(self.frequencies @ each / self.frequencies.sum())
+
+
+def patched(result: saec.Compressed, name: str = "user") -> PatchedField:
+    field = result[name]
+    assert isinstance(field, PatchedField)
+    return field
+
+
+def random_keys(count: int) -> NDArray[np.int64]:
+    return np.random.default_rng(1).integers(-(1 << 63), 0, count)

@@ -20,6 +20,7 @@ from saec import load, load_metrics
 from saec.errors import SaecError
 from saec.format.compressed import Compressed
 from saec.format.keyed_field import KeyedField
+from saec.format.patched_field import PatchedField
 from saec.keys.kinds import KeyKind
 from saec.serve import grpc_body, rest_body
 from saec.serve.grpc_messages import message
@@ -36,6 +37,7 @@ KINDS = {
     "layout": 24,
     "clusters": 8,
     "shards": 4,
+    "patch": 10,
     "torch": 14,
     "old_torch": 5,
     "dcp": 6,
@@ -96,7 +98,7 @@ class Cases:
         if kind in _MADE:
             path = self._folder / "made.saec"
             path.write_bytes(_MADE[kind](rng))
-            _use_artifact(load(path), rng)
+            _use_artifact(load(path, memory=_memory(rng)), rng)
             return
         chosen = rng.choice(self._sound[kind])
         if kind == "request":
@@ -105,7 +107,10 @@ class Cases:
         damage = _DAMAGE.get(chosen.suffix, _DAMAGE.get(kind, spoiled))
         path = self._copied(kind, chosen, damage(rng, chosen.read_bytes()))
         if kind in ("artifact", "shards"):
-            _use_artifact(load(path.parent / "a.saec" if kind == "shards" else path), rng)
+            path = path.parent / "a.saec" if kind == "shards" else path
+            _use_artifact(load(path, memory=_memory(rng)), rng)
+        elif kind == "patch":
+            _use_artifact(load(self._seeds / "artifact" / "keyed.saec", patches=[path]), rng)
         elif kind == "graph":
             fuzz_graphs.use_graph(path, self._seeds / kind / fuzz_graphs.COMPRESSED, rng)
         elif path.name == "metrics.safetensors":
@@ -150,6 +155,11 @@ class Cases:
             rest_body.encode(answer, rest.binary)
 
 
+def _memory(rng: Random) -> str | None:
+    """A limit of memory for one artifact in four."""
+    return None if rng.randrange(4) else "1MB"
+
+
 def _use_artifact(result: Compressed, rng: Random) -> None:
     """Everything that reads a field."""
     fields = list(result.values())[:20]
@@ -164,7 +174,9 @@ def _use_artifact(result: Compressed, rng: Random) -> None:
         field.pool(ids, [0, 0, 3, len(ids) - 1], mode=rng.choice(["sum", "mean", "max"]))
         if not isinstance(field, KeyedField) and field.vocab_size * field.dim < _DECODED_VALUES:
             field.decode()
-        _ = field.entry, repr(field), field._repr_html_()
+        if not isinstance(field, PatchedField):
+            _ = field.entry
+        _ = repr(field), field._repr_html_()
     if fields:
         plain = [field for field in fields if not isinstance(field, KeyedField)]
         if plain:
@@ -189,6 +201,7 @@ _MADE: dict[str, Callable[[Random], bytes]] = {
 _DAMAGE: dict[str, Callable[[Random, bytes], bytes]] = {
     ".graph": fuzz_graphs.spoiled_graph,
     ".saec": spoiled_safetensors,
+    ".patch": spoiled_safetensors,
     ".safetensors": spoiled_safetensors,
     ".pt": spoiled_zip,
     ".npz": spoiled_zip,

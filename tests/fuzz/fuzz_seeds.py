@@ -40,6 +40,10 @@ def _shards(folder: Path) -> None:
     save_in_shards(all_kinds(), folder / "a.saec")
 
 
+def _patches(folder: Path) -> None:
+    shutil.copy(TESTS / "golden" / "keyed.patch", folder)
+
+
 def _torch(folder: Path) -> None:
     import torch
 
@@ -166,6 +170,7 @@ def _requests(folder: Path) -> None:
 WRITERS = {
     "artifact": _artifacts,
     "shards": _shards,
+    "patch": _patches,
     "torch": _torch,
     "old_torch": _old_torch,
     "dcp": _dcp,

@@ -8,7 +8,7 @@ import zipfile
 from random import Random
 from typing import Any
 
-from artifact_files import assembled
+from saec.artifact.container import ARTIFACT, PATCH, file_header
 
 ODD_NUMBERS = [0, 1, 2, 7, 64, 255, 2**16, 2**31 - 1, 2**31, 2**32, 2**42, 2**63 - 1, 2**63, 2**64]
 ODD_VALUES = [
@@ -112,7 +112,9 @@ def spoiled_safetensors(rng: Random, data: bytes) -> bytes:
     choice = rng.randrange(6)
     if about is not None and choice < 4:
         first, last = about["data_offsets"]
-        return assembled(body[:first], spoiled(rng, body[first:last]))
+        said = spoiled(rng, body[first:last])
+        kind = PATCH if PATCH.key in header["__metadata__"] else ARTIFACT
+        return file_header(kind, first, len(said)) + body[:first] + said
     if choice == 4:
         spoil_tree(rng, header)
     else:

@@ -274,9 +274,7 @@ STRINGS = ("hashes", "values", "lengths")
 def test_native_rows_are_the_documented_ones(
     seed: int, windows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if windows:
-        monkeypatch.setattr("saec.keys.windows._MANY_KEYS", 1)
-        monkeypatch.setattr("saec.keys.windows._MANY_BITS", 1)
+    monkeypatch.setattr("saec.keys.windows._MANY_VARIED", 1 if windows else 1 << 62)
     field, hashes = random_field(seed)
     assert (field.function.spread > 0) == windows
     saec.Compressed([field]).save(tmp_path / "f.saec")
@@ -293,9 +291,7 @@ def test_native_rows_are_the_documented_ones(
 @pytest.mark.parametrize("seed", [0, 1])
 def test_bags_are_sums_of_rows(seed: int, windows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of frequent and rare keys, over several batches and with an empty bag at either end."""
-    if windows:
-        monkeypatch.setattr("saec.keys.windows._MANY_KEYS", 1)
-        monkeypatch.setattr("saec.keys.windows._MANY_BITS", 1)
+    monkeypatch.setattr("saec.keys.windows._MANY_VARIED", 1 if windows else 1 << 62)
     field, hashes = random_field(seed)
     rng = np.random.default_rng(seed)
     asked = hashes[(rng.random(9000) ** 4 * len(hashes)).astype(int)]
@@ -327,8 +323,7 @@ def test_damaged_windows_are_read_alike_by_all_instruction_sets(
     role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Random starts, ends and seeds of buckets, and bits; some buckets have no room."""
-    monkeypatch.setattr("saec.keys.windows._MANY_KEYS", 1)
-    monkeypatch.setattr("saec.keys.windows._MANY_BITS", 1)
+    monkeypatch.setattr("saec.keys.windows._MANY_VARIED", 1)
     monkeypatch.setattr("saec.keys.windows._LEAST_KEYS", 64)
     monkeypatch.setattr("saec.keys.windows._BUCKET_BITS", 1 << 10)
     field, hashes = random_field(1)

@@ -65,7 +65,8 @@ def solve_in_memory(
     if not total:
         refuse_equal_hashes(keyed.hashes)
         return _nothing_stored(len(keyed), fingerprint_bits, keyed.value_bits)
-    shape = (windows_for if windows else window_shape)(len(keyed), total)
+    varied = keyed.lengths is not None
+    shape = windows_for(len(keyed), total) if windows else window_shape(len(keyed), total, varied)
     if shape is None:
         return _dense(keyed, fingerprint_bits, threads, total)
     parts = SolvedBuckets(shape, fingerprint_bits, keyed.value_bits, threads)

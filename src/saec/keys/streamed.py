@@ -106,7 +106,7 @@ class FunctionBuilder:
         Raises:
             KeysError: two hashes are equal; names both positions, counted over all chunks.
         """
-        shape = window_shape(self._keys, self._string_bits) if self._string_bits else None
+        shape = window_shape(self._keys, self._string_bits, self._bits is None)
         if shape is None:
             records = self._parts(range(_RANGES))
             records = records[np.argsort(records["position"])]

@@ -131,7 +131,7 @@ def stored_bytes(field: Field, choice: KeyedChoice) -> int:
 
 def planned_bytes(keys: int, bits: int, longest: int) -> int:
     """Bytes of a static function, expected: of so many strings with so many bits together."""
-    shape = window_shape(keys, bits)
+    shape = window_shape(keys, bits, varied=True)
     if shape is not None:
         return shape.most_bytes(bits, longest)
     blocks = blocks_for(keys, bits, varied=True)

@@ -114,7 +114,7 @@ class Pricing:
         bits = sum(one.bits for one in stored)
         keys, longest = _strings(stored, LONG_STRINGS)
         string_bits = LONG_STRINGS
-        if window_shape(keys, round(bits)) is None:
+        if window_shape(keys, round(bits), varied=True) is None:
             string_bits = SHORT_STRINGS
             keys, longest = _strings(stored, SHORT_STRINGS)
         choice = KeyedChoice(

@@ -47,7 +47,8 @@ class KeyedTable(CompressedTable):
         self.key_kind, self.seed = field.key_kind, field.seed
         self.pads, self._roles = tuple(pads), tuple(field.tensors)
         for role, tensor in zip(self._roles, keyed_tensors(field), strict=True):
-            self.register_buffer(role, tensor.to(like.device))
+            # An empty one could not be saved by torch.export without a warning.
+            self.register_buffer(role, tensor.to(like.device) if len(tensor) else None)
         self.register_buffer("layout", self._layout.to(like.device))
         self.register_buffer("pad_rows", torch.stack(list(pads.values())) if pads else None)
         empty = torch.empty((0, field.dim), dtype=like.dtype, device=like.device)
@@ -110,8 +111,12 @@ class KeyedTable(CompressedTable):
         return weights is None or (weights.dtype == torch.float32 and not weights.requires_grad)
 
     @property
-    def _tensors(self) -> list[Tensor | None]:
-        return [self._buffers[role] for role in self._roles]  # get_buffer takes microseconds each
+    def _tensors(self) -> list[Tensor]:
+        held = [self._buffers[role] for role in self._roles]  # get_buffer takes microseconds each
+        return [self._no_bytes() if tensor is None else tensor for tensor in held]
+
+    def _no_bytes(self) -> Tensor:
+        return torch.empty(0, dtype=torch.uint8, device=self.like.device)
 
     def decode(self) -> NoReturn:
         """Not possible: the keys are not stored.

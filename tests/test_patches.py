@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from days import METRICS, Day, patched, random_keys
+from daily_tables import METRICS, Day, patched, random_keys
 
 import saec
 from saec.artifact import PatchHead, read_patch, write_patch
@@ -297,7 +297,7 @@ _WORK = """
 import sys
 sys.path[:0] = [{tests!r}]
 import numpy as np, saec
-from days import METRICS, Day
+from daily_tables import METRICS, Day
 day = Day.first(1500).next(1, 60, 80)
 options = dict(metrics=METRICS, whole_rows=0, compare=False)
 print("ready", flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from days import DIM, METRICS, Day, patched, random_keys
+from daily_tables import DIM, METRICS, Day, patched, random_keys
 
 import saec
 from saec.errors import BudgetError, FieldError, KeysError, MetricError, OptionError, PatchError

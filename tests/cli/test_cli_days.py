@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from days import METRICS, Day
+from daily_tables import METRIC, METRICS, Day
+from pyarrow import parquet as pq
 
 import saec
+
+DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -65,6 +70,33 @@ def test_a_day_from_update_to_compact(folder: Path, tmp_path: Path, run: Run) ->
     assert code == 0
     assert told.startswith(f"wrote {one}: ")
     assert np.array_equal(saec.load(one)["user"].lookup([key]), row)
+
+
+def test_the_commands_of_the_docs_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["alice", *map(str, range(len(DAYS[0].weights) - 1))]
+    base = saec.Field("users", DAYS[0].weights, DAYS[0].frequencies, keys=names)
+    saec.compress([base], saec.Ratio(6), metrics={"users": METRIC}, progress=False).save(
+        "base.saec"
+    )
+    metrics = saec.LossMetrics({"users": METRIC}, 100, {"users": 0.1})
+    flat = pa.array((2 * DAYS[0].weights).reshape(-1))
+    rows = pa.FixedSizeListArray.from_arrays(flat, DAYS[0].weights.shape[1])
+    pq.write_table(pa.table({"user_id": names, "vector": rows}), "users.parquet")
+    for number in (1, 2):
+        pq.write_table(pa.table({"user_id": names * number}), f"day{number}.parquet")
+        saec.save_metrics(metrics, f"day{number}.metrics")
+    Path("names.txt").write_text("".join(f"{name}\n" for name in names))
+    text = DOCS.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.startswith("saec ") and "day1" in line]
+    assert len(lines) == 5
+    for line in lines:
+        code, _, told = run(*shlex.split(line)[1:])
+        assert code == 0, (line, told)
+    patched = saec.load("base.saec", patches=["day1.patch", "day2.patch"])["users"]
+    assert np.array_equal(saec.load("new.saec")["users"].lookup(names), patched.lookup(names))
 
 
 def test_limit_and_quiet(folder: Path, tmp_path: Path, run: Run) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import serving
-from days import METRICS, Day
+from daily_tables import METRICS, Day
 from serving import Server, tensor
 
 import saec

@@ -58,6 +58,9 @@ class RowPages {
     return *(after - 1);
   }
 
+  // Lookups read eight bytes wherever a code starts, and mask what is not of the code. So they may also read
+  // of a page that is not held, while another thread fills it: none of these bits is used. (The thread
+  // sanitizer reports it as a race.)
   void append_row(const Run& run, uint64_t rank) {
     if (cold_codes_ && run.row_bits > 0) {
       const uint64_t bit = rank * run.row_bits + run.bias;

@@ -226,9 +226,10 @@ def test_steps_by_hand() -> None:
 def test_shapes_by_hand() -> None:
     assert window_shape(1 << 16, (1 << 19) - 1, varied=False) is None
     assert window_shape((1 << 16) - 1, 1 << 20, varied=False) is None
-    assert window_shape(255, 1 << 10, varied=True) is None
-    assert window_shape(256, 1 << 10, varied=True) == WindowShape(0, 7)
-    assert window_shape(256, 0, varied=True) is None
+    assert window_shape(4095, 1 << 15, varied=True) is None
+    # Windows of about 1.2 x 2^15 / 2^6 bits.
+    assert window_shape(4096, 1 << 15, varied=True) == WindowShape(0, 9)
+    assert window_shape(4096, 0, varied=True) is None
     # 2^17 keys of 64 bits: two buckets of 2^16 keys, not of 2^22 bits.
     assert window_shape(1 << 17, 1 << 24, varied=False) == WindowShape(1, 15)
     # 2^21 keys of 2 bits are two buckets of 2^20 keys; windows have about 1.2 sqrt(2 x 2^21) bits.

@@ -17,7 +17,7 @@ from saec.keys.static_function import StaticFunction
 __all__ = ["SolvedBuckets", "WindowShape", "window_shape", "windows_for"]
 
 # Fewer keys or bits of one length, and fewer keys of several lengths, take less in dense blocks.
-_MANY_KEYS, _MANY_BITS, _MANY_VARIED = 1 << 16, 1 << 19, 1 << 8
+_MANY_KEYS, _MANY_BITS, _MANY_VARIED = 1 << 16, 1 << 19, 1 << 12
 # Of strings in a bucket, on average: at most so many bits and keys, and at least so many keys.
 _BUCKET_BITS, _BUCKET_KEYS, _LEAST_KEYS = 1 << 22, 1 << 20, 1 << 16
 # Bits beside those of strings, in 1024ths; fewer take much longer to solve. And window widths
@@ -50,8 +50,8 @@ class WindowShape:
 def window_shape(keys: int, string_bits: int, varied: bool) -> WindowShape | None:
     """The shape for so many keys and bits of strings; None for a function of dense blocks.
 
-    varied: whether strings may differ in length. Dense blocks then take more bytes, and lookups ten
-    times as long.
+    varied: whether strings may differ in length. Lookups from dense blocks then take ten times as
+    long as from windows.
     """
     many = keys >= _MANY_VARIED if varied else keys >= _MANY_KEYS and string_bits >= _MANY_BITS
     return windows_for(keys, string_bits) if many and string_bits else None

@@ -1,10 +1,11 @@
 """Both codecs without metrics on tables of many shapes: seconds, and error.
 
     python benchmarks/shapes.py --json shapes.json
-    python benchmarks/shapes.py --against ../earlier --repeats 3
+    pip install --no-deps --target earlier ../earlier-checkout
+    python benchmarks/shapes.py --against earlier --repeats 3
 
 Rows are drawn from a normal distribution (the hardest case: no directions and no groups) and have
-frequencies of Zipf's law. ``--against`` takes another checkout with its core built:
+frequencies of Zipf's law. ``--against`` takes another version, installed into a folder:
 both compress each shape in turn, in processes of their own with one thread, and the medians of
 their seconds are compared.
 """
@@ -13,10 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from timing import run_version
 
 import saec
 from saec.reference.experiment import write_json
@@ -72,14 +71,14 @@ def shapes(names: list[str], codecs: list[str]) -> Iterator[dict[str, Any]]:
 def against(
     other: Path, names: list[str], codecs: list[str], repeats: int
 ) -> Iterator[dict[str, Any]]:
-    """A row for each shape and codec: medians of this checkout and the ``other``, in turn."""
-    checkouts = {"other": other.resolve(), "this": Path(__file__).resolve().parents[1]}
+    """A row for each shape and codec: medians of this version and the ``other``, in turn."""
+    versions = {"other": other, "this": None}
     for shape in names:
         for codec in codecs:
-            runs: dict[str, list[dict[str, Any]]] = {name: [] for name in checkouts}
+            runs: dict[str, list[dict[str, Any]]] = {name: [] for name in versions}
             for _ in range(repeats):
-                for name, checkout in checkouts.items():
-                    runs[name].append(run_of(checkout, shape, codec))
+                for name, packages in versions.items():
+                    runs[name].append(run_of(packages, shape, codec))
             seconds = {
                 name: statistics.median(run["seconds"] for run in own) for name, own in runs.items()
             }
@@ -88,19 +87,13 @@ def against(
             yield show(shape=shape, codec=codec, **seconds, times_as_fast=speedup, **errors)
 
 
-def run_of(checkout: Path, shape: str, codec: str) -> dict[str, Any]:
-    """The row of one shape and codec, by a new process with one thread and the package of
-    ``checkout``, in which this script is the same for all."""
-    settings = {"PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1"}
+def run_of(packages: Path | None, shape: str, codec: str) -> dict[str, Any]:
+    """The row of one shape and codec, by a new process with one thread and the given version, for
+    which this script is the same."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "row.json"
         what = ["--shapes", shape, "--codecs", codec, "--json", str(result)]
-        subprocess.run(
-            [sys.executable, __file__, *what],
-            env={**os.environ, **settings},
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
+        run_version(packages, __file__, what, OMP_NUM_THREADS="1")
         (row,) = json.loads(result.read_text())["rows"]
     found: dict[str, Any] = row
     return found

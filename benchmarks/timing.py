@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
+import sysconfig
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -46,3 +50,25 @@ def peak_bytes() -> int:
     """Peak resident memory of this process so far (Linux)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
+
+
+def run_version(
+    packages: Path | None, script: str, arguments: Sequence[str], **settings: str
+) -> str:
+    """What a Python script prints in a process of its own, with this version of saec or the one in
+    a folder of ``packages``, as ``pip install --no-deps --target`` makes it. ``settings``: of its
+    environment."""
+    command, environment = [sys.executable], os.environ | settings
+    if packages is not None:
+        # An editable installation comes before PYTHONPATH, unless there is no site at all.
+        command.append("-S")
+        paths = [str(packages.resolve()), sysconfig.get_path("platlib")]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    done = subprocess.run(
+        [*command, script, *arguments],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return done.stdout

@@ -14,16 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import sysconfig
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from timing import run_version
 
 DIM, BAG, BAGS, CALLS = 16, 20, 4096, 30
 
@@ -55,19 +52,6 @@ def measured(rows: int) -> dict[str, float]:
     return found
 
 
-def run(packages: Path | None, rows: int) -> dict[str, float]:
-    """The same in a process of its own, with this version or the one in a folder."""
-    command = [sys.executable, __file__, "--child", "--rows", str(rows)]
-    environment = dict(os.environ)
-    if packages is not None:  # without site, this version's editable installation is not found
-        command.insert(1, "-S")
-        paths = [str(packages), sysconfig.get_path("platlib")]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-    printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
-    found: dict[str, float] = json.loads(printed.stdout)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--other", type=Path, help="folder of the other version's packages")
@@ -81,7 +65,8 @@ def main() -> None:
     runs: dict[str, list[dict[str, Any]]] = {"other": [], "this": []}
     for _ in range(options.repeats):
         for name, packages in (("other", options.other), ("this", None)):
-            runs[name].append(run(packages, options.rows))
+            printed = run_version(packages, __file__, ["--child", "--rows", str(options.rows)])
+            runs[name].append(json.loads(printed))
             print(name, runs[name][-1], flush=True)
     for what in runs["this"][0]:
         other, this = (median(one[what] for one in runs[name]) for name in runs)

@@ -49,13 +49,7 @@ class RowPages {
  private:
   void append_ranks(uint64_t* ids, size_t count) {
     if (!table_.levels.empty()) rank_ids(table_, count, ids);
-    for (size_t i = 0; i < count; ++i) append_row(run_of(ids[i]), ids[i]);
-  }
-
-  const Run& run_of(uint64_t rank) const {
-    const auto after = std::upper_bound(table_.runs.begin(), table_.runs.end(), rank,
-                                        [](uint64_t r, const Run& run) { return r < run.first; });
-    return *(after - 1);
+    for (size_t i = 0; i < count; ++i) append_row(table_.runs[run_of(table_, ids[i])], ids[i]);
   }
 
   // Lookups read eight bytes wherever a code starts, and mask what is not of the code. So they may also read

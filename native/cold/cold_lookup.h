@@ -8,11 +8,6 @@
 
 namespace saec {
 
-inline size_t stored_row_bytes(const Table& table) {
-  const size_t size = table.element == Element::kInt8 ? 1 : table.element == Element::kFloat32 ? 4 : 2;
-  return table.width * size;
-}
-
 // As pool() in lookup.h. caches: of each request's table, null where all of it is in memory. Of large
 // batches, and where the caches are small, some ids at a time are looked up. Throws as
 // PageCache::hold() does; `out` is then undefined.

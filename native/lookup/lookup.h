@@ -135,6 +135,11 @@ struct Table {
   std::vector<uint64_t> pads, pad_rows;  // ids whose stored row is another
 };
 
+inline size_t stored_row_bytes(const Table& table) {
+  const size_t size = table.element == Element::kInt8 ? 1 : table.element == Element::kFloat32 ? 4 : 2;
+  return table.width * size;
+}
+
 // One field of a batch.
 struct Request {
   const Table* table;

@@ -36,10 +36,7 @@ class Finder {
       : request_(request), table_(*request.table), last_(last), found_(first), decoded_(first) {
     offset_ = first % kChunk;  // chunks never wrap around the ring
     far_codes_ = table_.code_bytes > kFarCodes;
-    const size_t size = table_.element == Element::kInt8      ? 1
-                        : table_.element == Element::kFloat32 ? 4
-                                                              : 2;
-    far_rows_ = table_.stored_rows * table_.width * size > kFarRows;
+    far_rows_ = table_.stored_rows * stored_row_bytes(table_) > kFarRows;
 #ifdef SAEC_WORDS
     if (last - first >= kLeastNear && (table_.any_codes || table_.any_ordered) && NearTiers::holds(table_))
       near_.emplace(table_);
@@ -158,7 +155,7 @@ class Finder {
     else if (table_.runs.size() == 1)
       place_by(slot, end, [](uint64_t) { return 0; });
     else
-      place_by(slot, end, [this](uint64_t rank) { return run_of(rank); });
+      place_by(slot, end, [this](uint64_t rank) { return run_of(table_, rank); });
   }
 
   template <typename RunOf>
@@ -172,17 +169,6 @@ class Finder {
       bits[i] = ranks[i] * runs[number].row_bits + runs[number].bias;
       numbers[i] = number;
     }
-  }
-
-  // The last run that starts at rank or before; halving without a branch.
-  uint32_t run_of(uint64_t rank) const {
-    const Run* base = table_.runs.data();
-    for (size_t left = table_.runs.size(); left > 1;) {
-      const size_t half = left / 2;
-      base += base[half].first <= rank ? half : 0;
-      left -= half;
-    }
-    return static_cast<uint32_t>(base - table_.runs.data());
   }
 
   void decode() {

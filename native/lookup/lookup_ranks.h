@@ -150,4 +150,15 @@ inline void rank_by_levels(const Table& table, size_t count, uint64_t* ranks) {
   pass_levels(table.levels.data(), table.levels.data() + table.levels.size(), open, count, ranks);
 }
 
+// The last run that starts at rank or before; halving without a branch.
+inline uint32_t run_of(const Table& table, uint64_t rank) {
+  const Run* base = table.runs.data();
+  for (size_t left = table.runs.size(); left > 1;) {
+    const size_t half = left / 2;
+    base += base[half].first <= rank ? half : 0;
+    left -= half;
+  }
+  return static_cast<uint32_t>(base - table.runs.data());
+}
+
 }  // namespace

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,6 +61,21 @@ class Day:
         error = (field.lookup(self.keys) - self.weights).astype(np.float64)
         each = np.einsum("nd,de,ne->n", error, METRIC, error) / 2
         return float(self.frequencies @ each / self.frequencies.sum())
+
+
+def write_chain(base: Path, days: Sequence[Day]) -> None:
+    """An artifact of the first of three days, and beside it 1.patch and 2.patch of the others."""
+    saec.compress([days[0].field()], saec.Ratio(6), metrics=METRICS, progress=False, out=base)
+    for number in (1, 2):
+        saec.update(
+            base,
+            [days[number].field()],
+            out=base.with_name(f"{number}.patch"),
+            patches=[base.with_name("1.patch")][: number - 1],
+            metrics=METRICS,
+            whole_rows=0,
+            compare=False,
+        )
 
 
 def patched(result: saec.Compressed, name: str = "user") -> PatchedField:

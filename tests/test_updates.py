@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from daily_tables import DIM, METRICS, Day, patched, random_keys
+from daily_tables import DIM, METRICS, Day, patched, random_keys, write_chain
 
 import saec
 from saec.errors import BudgetError, FieldError, KeysError, MetricError, OptionError, PatchError
@@ -21,18 +21,7 @@ pytestmark = pytest.mark.usefixtures("coarse_prices")
 def folder(tmp_path_factory: pytest.TempPathFactory, coarse_prices: None) -> Path:
     """base.saec of a day, 1.patch and 2.patch of the next ones."""
     folder = tmp_path_factory.mktemp("days")
-    fields = [DAYS[0].field()]
-    saec.compress(fields, saec.Ratio(6), metrics=METRICS, progress=False, out=folder / "base.saec")
-    for number in (1, 2):
-        saec.update(
-            folder / "base.saec",
-            [DAYS[number].field()],
-            out=folder / f"{number}.patch",
-            patches=[folder / "1.patch"][: number - 1],
-            metrics=METRICS,
-            whole_rows=0,
-            compare=False,
-        )
+    write_chain(folder / "base.saec", DAYS)
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import serving
-from daily_tables import METRICS, Day
+from daily_tables import Day, write_chain
 from serving import Server, tensor
 
 import saec
@@ -26,18 +26,7 @@ DAYS += [DAYS[1].next(2, 60, 40)]
 def chain(tmp_path_factory: pytest.TempPathFactory, coarse_prices: None) -> Path:
     """tables.saec, 1.patch and 2.patch."""
     folder = tmp_path_factory.mktemp("chain")
-    path = folder / "tables.saec"
-    saec.compress([DAYS[0].field()], saec.Ratio(6), metrics=METRICS, progress=False).save(path)
-    for number in (1, 2):
-        saec.update(
-            path,
-            [DAYS[number].field()],
-            out=folder / f"{number}.patch",
-            patches=[folder / "1.patch"][: number - 1],
-            metrics=METRICS,
-            whole_rows=0,
-            compare=False,
-        )
+    write_chain(folder / "tables.saec", DAYS)
     return folder
 
 

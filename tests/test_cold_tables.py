@@ -20,6 +20,7 @@ import pytest
 from artifact_files import save_in_shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from open_files import descriptors_of
 
 import saec
 from saec.bits.packing import PackedCodes
@@ -234,11 +235,7 @@ def test_fields_of_two_artifacts_in_either_order(tmp_path: Path) -> None:
 @contextmanager
 def replaced_descriptors(path: Path, other: int) -> Iterator[None]:
     """Meanwhile reads of ``path`` go to another file."""
-    own = [
-        int(link.name)
-        for link in Path("/proc/self/fd").iterdir()
-        if link.is_symlink() and os.path.realpath(link) == str(path.resolve())
-    ]
+    own = descriptors_of(path)
     assert own
     saved = {descriptor: os.dup(descriptor) for descriptor in own}
     try:

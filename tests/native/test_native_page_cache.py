@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from open_files import descriptors_of, needs_descriptors
 
 from saec import _native
 
@@ -17,17 +20,17 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[int]:
+def path(tmp_path: Path) -> Path:
     """Ten pages and 100 bytes."""
-    path = tmp_path / "bytes"
-    path.write_bytes(np.random.default_rng(3).bytes(10 * PAGE + 100))
+    (tmp_path / "bytes").write_bytes(np.random.default_rng(3).bytes(10 * PAGE + 100))
+    return tmp_path / "bytes"
+
+
+@pytest.fixture
+def file(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY)
     yield descriptor
     os.close(descriptor)
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_each_part_begins_within_a_page_as_in_its_file(file: int) -> None:
@@ -66,6 +69,7 @@ def test_kept_bytes_and_those_that_were_not_read(file: int) -> None:
         cache.keep(0, 1)
 
 
+@needs_descriptors
 @pytest.mark.parametrize(
     ("first", "nbytes", "message"),
     [
@@ -77,11 +81,12 @@ def test_kept_bytes_and_those_that_were_not_read(file: int) -> None:
         (0, 2**32 * PAGE, "there are too many pages"),
     ],
 )
-def test_parts_that_are_refused(file: int, first: int, nbytes: int, message: str) -> None:
-    open_before = open_descriptors()
+def test_parts_that_are_refused(
+    path: Path, file: int, first: int, nbytes: int, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         _native.PageCache([(file, 0, 1), (file, first, nbytes)])
-    assert open_descriptors() == open_before
+    assert descriptors_of(path) == [file]
 
 
 def test_no_parts_and_no_files() -> None:
@@ -92,13 +97,32 @@ def test_no_parts_and_no_files() -> None:
     assert caught.value.errno == errno.EBADF
 
 
-def test_descriptors_and_addresses_go_with_the_last_array(file: int) -> None:
-    _native.PageCache([(file, 0, PAGE)]).array()  # the first one opens the process's own descriptor
-    gc.collect()  # also arrays of other tests
-    before = open_descriptors()
+@needs_descriptors
+def test_the_files_stay_open_as_long_as_the_last_array(path: Path, file: int) -> None:
     array = _native.PageCache([(file, 0, PAGE)]).array()[:1]
     gc.collect()
-    assert open_descriptors() > before
+    assert len(descriptors_of(path)) == 2
     del array
     gc.collect()
-    assert open_descriptors() == before
+    assert descriptors_of(path) == [file]
+
+
+@needs_descriptors
+def test_nothing_stays_open(path: Path) -> None:
+    """In a process of its own, where nothing else opens and closes."""
+    program = f"""
+import os
+from saec import _native
+file = os.open({str(path)!r}, os.O_RDONLY)
+before = os.listdir("/proc/self/fd")
+cache = _native.PageCache([(file, 0, 1)])
+assert len(os.listdir("/proc/self/fd")) > len(before)
+del cache
+try:
+    _native.PageCache([(file, 0, 1), (file, 0, 2**40)])
+except ValueError:
+    assert os.listdir("/proc/self/fd") == before
+    print("refused, and closed")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (ended.stdout, ended.stderr) == (b"refused, and closed\n", b"")

@@ -78,9 +78,8 @@ struct BoundFunction {
 };
 
 // At most so many (0: as many as there are), and no more than are worth starting.
-inline int lookup_threads(int threads, size_t ids) {
-  constexpr size_t kWorth = size_t{1} << 13;
-  return used_threads(threads, 1 + ids / kWorth);
+inline int lookup_threads(int threads, size_t ids, const saec::Team& team) {
+  return used_threads(threads, 1 + ids / team.ids_per_thread);
 }
 
 void bind_cold(nb::module_& module);

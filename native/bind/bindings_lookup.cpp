@@ -238,7 +238,8 @@ void bind_lookups(nb::module_& module) {
   });
   module.def(
       "pool",
-      [](const std::vector<RequestTuple>& given, int out, int threads, const std::string& isa) {
+      [](const std::vector<RequestTuple>& given, int out, int threads, const std::string& isa,
+         bool in_pytorch) {
         const saec::LookupKernels* kernels = saec::choose_lookup(isa.c_str());
         if (!kernels) throw std::invalid_argument("this processor has no instruction set " +
                                                   std::string(saec::wanted_simd(isa.c_str())));
@@ -252,13 +253,18 @@ void bind_lookups(nb::module_& module) {
           if (std::get<0>(tuple)->cache) caches.resize(given.size());
         }
         for (size_t i = 0; i < caches.size(); ++i) caches[i] = std::get<0>(given[i])->cache;
-        const int used = lookup_threads(threads, total);
+        const saec::Team& team = in_pytorch ? saec::pytorch_team() : saec::own_team();
+        const int used = lookup_threads(threads, total, team);
         const WithoutGil released;
         const auto element = static_cast<saec::Element>(out);
         const saec::Failure failure =
-            caches.empty() ? saec::pool(requests, element, used, *kernels)
+            caches.empty() ? saec::pool(requests, element, used, *kernels, team)
                            : saec::pool_cold(requests, caches, element, used, *kernels);
         return std::make_tuple(static_cast<int>(failure.fault), failure.request, failure.position);
       },
-      nb::arg("requests"), nb::arg("out"), nb::arg("threads") = 0, nb::arg("isa") = "auto");
+      nb::arg("requests"), nb::arg("out"), nb::arg("threads") = 0, nb::arg("isa") = "auto",
+      nb::arg("in_pytorch") = false);
+  module.def("set_pytorch_team", [](uintptr_t parallel_for) {
+    saec::set_pytorch_team(reinterpret_cast<saec::TorchParallelFor>(parallel_for));
+  });
 }

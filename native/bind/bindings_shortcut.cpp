@@ -186,10 +186,11 @@ bool pool(const std::vector<saec::Request>& requests, size_t ids, saec::Element 
         return false;
     return true;
   }
-  const int most = lookup_threads(2, ids) > 1 ? exchange.threads() : 1;
-  const int used = lookup_threads(most, ids);
+  const saec::Team& team = saec::pytorch_team();
+  const int most = lookup_threads(2, ids, team) > 1 ? exchange.threads() : 1;
+  const int used = lookup_threads(most, ids, team);
   const WithoutGil released;
-  return saec::pool(requests, element, used, *kernels).fault == saec::Fault::kNone;
+  return saec::pool(requests, element, used, *kernels, team).fault == saec::Fault::kNone;
 }
 
 // Which of a table's tensors hold what it has in tiers; none where it is in no tiers.

@@ -7,7 +7,6 @@
 #include "codes/codes.h"
 #include "lookup/tier_decoder.h"
 #include "system/simd.h"
-#include "system/workers.h"
 
 namespace saec {
 
@@ -298,11 +297,10 @@ Failure check_offsets(const std::vector<Request>& requests) {
 }
 
 Failure pool_between(const std::vector<Request>& requests, size_t first, size_t last, Element out,
-                     int threads, const LookupKernels& kernels) {
-  constexpr size_t kPart = 4096;  // ids that are worth a part of their own
+                     int threads, const LookupKernels& kernels, const Team& team) {
   const size_t count = last - first, total = id_count(requests);
   const auto most = static_cast<size_t>(std::max(threads, 1));
-  const size_t parts = most == 1 ? 1 : std::min(8 * most, 1 + count / kPart);
+  const size_t parts = most == 1 ? 1 : std::min(8 * most, 1 + count / team.ids_per_part);
   std::vector<Failure> failures(parts);
   const auto work = [&](size_t part) {
     const size_t from = first + count * part / parts, to = first + count * (part + 1) / parts;
@@ -313,17 +311,17 @@ Failure pool_between(const std::vector<Request>& requests, size_t first, size_t 
                failures[part].request = number;
              });
   };
-  Workers::here().run(parts, most, work);
+  team.run(parts, most, work);
   for (const Failure& failure : failures)
     if (failure.fault != Fault::kNone) return failure;
   return {};
 }
 
 Failure pool(const std::vector<Request>& requests, Element out, int threads,
-             const LookupKernels& kernels) {
+             const LookupKernels& kernels, const Team& team) {
   const Failure failure = check_offsets(requests);
   if (failure.fault != Fault::kNone) return failure;
-  return pool_between(requests, 0, id_count(requests), out, threads, kernels);
+  return pool_between(requests, 0, id_count(requests), out, threads, kernels, team);
 }
 
 }  // namespace saec

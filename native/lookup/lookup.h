@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "lookup/lookup_order.h"
+#include "system/teams.h"
 
 namespace saec {
 
@@ -197,17 +198,17 @@ extern const LookupKernels kAvx512Lookup;
 // name is "auto", "scalar", "avx2" or "avx512"; null if the processor cannot run it.
 const LookupKernels* choose_lookup(const char* name);
 
-// All requests, bags cut into contiguous ranges of about equal numbers of ids; see workers.h for who
+// All requests, bags cut into contiguous ranges of about equal numbers of ids; see teams.h for who
 // does which. Ids, offsets and weights must not change meanwhile.
 Failure pool(const std::vector<Request>& requests, Element out, int threads,
-             const LookupKernels& kernels);
+             const LookupKernels& kernels, const Team& team = own_team());
 
 // The same in steps: ids of all requests are numbered one after the other, and a step takes the bags that
 // start between two numbers. Offsets are checked before.
 size_t id_count(const std::vector<Request>& requests);
 Failure check_offsets(const std::vector<Request>& requests);
 Failure pool_between(const std::vector<Request>& requests, size_t first, size_t last, Element out,
-                     int threads, const LookupKernels& kernels);
+                     int threads, const LookupKernels& kernels, const Team& team = own_team());
 
 // Bag of a request at or after which `ids` ids have passed.
 inline size_t bag_at(const Request& request, size_t ids) {

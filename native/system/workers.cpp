@@ -4,7 +4,6 @@
 
 #include <system_error>
 #include <thread>
-#include <utility>
 
 namespace saec {
 namespace {
@@ -31,19 +30,21 @@ Workers& Workers::here() {
 
 void Workers::run(size_t parts, size_t threads, const std::function<void(size_t)>& work) {
   const size_t used = std::min({parts, threads, kMostThreads});
+  Parts all(parts, work);
   std::unique_lock busy(busy_, std::defer_lock);
   if (used < 2 || at_work || !busy.try_lock()) {
-    for (size_t part = 0; part < parts; ++part) work(part);
-    return;
+    all.take();
+  } else {
+    wake(used - 1, all);
+    at_work = true;
+    all.take();
+    at_work = false;
+    finish();
   }
-  wake(parts, used - 1, work);
-  at_work = true;
-  take_parts(parts, work);
-  at_work = false;
-  finish();
+  all.rethrow();
 }
 
-void Workers::wake(size_t parts, size_t helpers, const std::function<void(size_t)>& work) {
+void Workers::wake(size_t helpers, Parts& parts) {
   {
     const std::lock_guard lock(mutex_);
     try {
@@ -52,30 +53,17 @@ void Workers::wake(size_t parts, size_t helpers, const std::function<void(size_t
     } catch (const std::system_error&) {
       // The system has no more threads. Those that there are do the work.
     }
-    next_ = 0;
-    work_ = &work;
-    parts_ = parts;
+    parts_ = &parts;
     helpers_ = helpers;
     ++round_;
   }
   wake_.notify_all();
 }
 
-void Workers::take_parts(size_t parts, const std::function<void(size_t)>& work) {
-  try {
-    for (size_t part; (part = next_++) < parts;) work(part);
-  } catch (...) {
-    next_ = parts;
-    const std::lock_guard lock(mutex_);
-    if (!failure_) failure_ = std::current_exception();
-  }
-}
-
 void Workers::finish() {
   std::unique_lock lock(mutex_);
-  work_ = nullptr;
+  parts_ = nullptr;
   done_.wait(lock, [this] { return active_ == 0; });
-  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 void Workers::loop(size_t number, size_t seen) {
@@ -84,12 +72,11 @@ void Workers::loop(size_t number, size_t seen) {
   for (;;) {
     wake_.wait(lock, [&] { return round_ != seen; });
     seen = round_;
-    if (!work_ || number >= helpers_) continue;
-    const auto& work = *work_;
-    const size_t parts = parts_;
+    if (!parts_ || number >= helpers_) continue;
+    Parts& parts = *parts_;
     ++active_;
     lock.unlock();
-    take_parts(parts, work);
+    parts.take();
     lock.lock();
     if (--active_ == 0) done_.notify_one();
   }

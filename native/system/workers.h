@@ -1,16 +1,16 @@
 // A pool of threads that sleep between calls, for work of a tenth of a millisecond and more.
 //
-// OpenMP's threads spin while they wait for each other. That takes processor time from the layers of
-// a model that follow a lookup, and on busy cores from the threads that are waited for.
+// OpenMP's threads spin while they wait for each other, and on busy cores take the time of the threads
+// that are waited for. Within PyTorch, which has them anyway, lookups use them: see teams.h.
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <condition_variable>
 #include <cstddef>
-#include <exception>
 #include <functional>
 #include <mutex>
+
+#include "system/parts.h"
 
 namespace saec {
 
@@ -33,19 +33,15 @@ class Workers {
   void run(size_t parts, size_t threads, const std::function<void(size_t)>& work);
 
  private:
-  void wake(size_t parts, size_t helpers, const std::function<void(size_t)>& work);
-  void take_parts(size_t parts, const std::function<void(size_t)>& work);
+  void wake(size_t helpers, Parts& parts);
   void finish();
   void loop(size_t number, size_t seen);
 
-  std::mutex busy_;              // held during a call that uses the threads
-  std::atomic<size_t> next_{0};  // part to be taken
-  std::mutex mutex_;             // guards all members below
+  std::mutex busy_;   // held during a call that uses the threads
+  std::mutex mutex_;  // guards all members below
   std::condition_variable wake_, done_;
-  const std::function<void(size_t)>* work_ = nullptr;  // while there is any
-  std::exception_ptr failure_;                         // the first one
-  size_t parts_ = 0, helpers_ = 0;
-  size_t threads_ = 0, active_ = 0, round_ = 0;
+  Parts* parts_ = nullptr;  // while there are any
+  size_t helpers_ = 0, threads_ = 0, active_ = 0, round_ = 0;
 };
 
 // Calls work(first, last) for ranges of `grain` items, the last one perhaps shorter, that make up

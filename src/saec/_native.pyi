@@ -203,7 +203,9 @@ def pool(
     out: int,
     threads: int = 0,
     isa: str = "auto",
+    in_pytorch: bool = False,
 ) -> tuple[int, int, int]: ...
+def set_pytorch_team(parallel_for: int) -> None: ...
 def hash_integers(
     keys: NDArray[uint64], hashes: NDArray[uint64], seed: int, threads: int = 0
 ) -> None: ...

@@ -7,6 +7,7 @@ need not be kept until then.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -35,6 +36,20 @@ _RECORDERS = [
     torch._C._len_torch_dispatch_stack,
 ]
 _exchange = _native.Exchange(torch.Tensor, _RECORDERS, torch.get_num_threads)
+
+
+def _share_threads() -> None:
+    """Let lookups run on the threads of PyTorch's own operations, from PyTorch 2.10 on.
+
+    Threads of the core's own would wait for a core on which one of PyTorch's spins, waiting for its
+    next operation.
+    """
+    function = getattr(ctypes.CDLL(torch._C.__file__), "torch_parallel_for", None)
+    if function is not None:
+        _native.set_pytorch_team(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+
+_share_threads()
 
 Place = tuple[dict[str, Any], str]
 
@@ -115,7 +130,7 @@ def native_pool(
         skipped,
     )
     threads = min(torch.get_num_threads(), usable_cores())
-    failure = _native.pool([request], DTYPES[dtype], threads)
+    failure = _native.pool([request], DTYPES[dtype], threads, in_pytorch=True)
     if failure[0]:
         fail(failure, ids, table, place)
     return out

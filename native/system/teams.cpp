@@ -1,0 +1,45 @@
+#include "system/teams.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "system/parts.h"
+#include "system/workers.h"
+
+namespace saec {
+namespace {
+
+std::atomic<TorchParallelFor> parallel_for{nullptr};
+
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { parallel_for = nullptr; });
+
+void run_here(size_t parts, size_t threads, const std::function<void(size_t)>& work) {
+  Workers::here().run(parts, threads, work);
+}
+
+void run_in_pytorch(size_t count, size_t threads, const std::function<void(size_t)>& work) {
+  const size_t used = std::min(count, threads);
+  const TorchParallelFor run = parallel_for;
+  Parts parts(count, work);
+  // Whatever PyTorch could not start is left for this thread.
+  if (run && used > 1)
+    run(0, static_cast<int64_t>(used), 1,
+        [](int64_t, int64_t, void* context) { static_cast<Parts*>(context)->take(); }, &parts);
+  parts.take();
+  parts.rethrow();
+}
+
+constexpr Team kOwn{run_here, size_t{1} << 13, size_t{1} << 12};
+constexpr Team kPytorch{run_in_pytorch, size_t{1} << 11, size_t{1} << 10};
+
+}  // namespace
+
+const Team& own_team() { return kOwn; }
+
+const Team& pytorch_team() { return parallel_for.load() ? kPytorch : kOwn; }
+
+void set_pytorch_team(TorchParallelFor function) { parallel_for = function; }
+
+}  // namespace saec

@@ -1,0 +1,105 @@
+"""Lookups within PyTorch run on the threads of PyTorch's operations, others on the core's own."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+import saec
+from saec import _native
+from saec.format.clustered_field import ClusteredField
+from saec.torch.lookup import operator
+from saec.torch.model.modules import CompressedEmbedding
+from saec.torch.table.joint import compressed_table
+
+ROWS, MANY = 3000, 5000  # ids: enough for a second thread
+WORK = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+PARALLEL_FOR = ctypes.CFUNCTYPE(
+    ctypes.c_int32, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, WORK, ctypes.c_void_p
+)
+
+
+@pytest.fixture
+def field(clustered: Callable[..., ClusteredField]) -> ClusteredField:
+    return clustered("a", ROWS, 8)
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+    operator._share_threads()
+
+
+def calls_of(starts: int, field: ClusteredField, count: int) -> list[tuple[int, int, int]]:
+    """Of PyTorch's function during a lookup of so many ids; it starts the work so many times."""
+    calls = []
+
+    def parallel_for(begin: int, end: int, grain: int, work: object, context: int) -> int:
+        calls.append((begin, end, grain))
+        for thread in range(starts):
+            work(thread, thread + 1, context)  # type: ignore[operator]
+        return int(starts == 0)
+
+    function = PARALLEL_FOR(parallel_for)
+    _native.set_pytorch_team(ctypes.cast(function, ctypes.c_void_p).value or 0)
+    module = CompressedEmbedding(compressed_table([field], {}, torch.empty(0)))
+    ids = torch.randint(ROWS, (count,))
+    with torch.inference_mode():
+        found = module(ids)
+    assert np.array_equal(found.numpy(), field.lookup(ids.numpy(), threads=2))
+    return calls
+
+
+@pytest.mark.parametrize("starts", [2, 1, 0])
+def test_all_rows_are_right_however_many_threads_it_starts(
+    starts: int, field: ClusteredField
+) -> None:
+    assert calls_of(starts, field, MANY) == [(0, 2, 1)]  # none by the core's own lookup
+
+
+def test_few_ids_stay_on_the_calling_thread(field: ClusteredField) -> None:
+    assert calls_of(2, field, 2000) == []
+
+
+def test_an_id_out_of_range_is_named(field: ClusteredField) -> None:
+    module = CompressedEmbedding(compressed_table([field], {}, torch.empty(0)))
+    ids = torch.zeros(MANY, dtype=torch.int64)
+    ids[4321] = ROWS
+    with pytest.raises(saec.IdError, match="id 3000 "):
+        module(ids)
+
+
+def test_a_forked_child_lacks_them_and_looks_up_on_others() -> None:
+    script = """
+import os, torch, saec, saec.torch
+torch.set_num_threads(2)
+model = torch.nn.Sequential(torch.nn.Embedding(3000, 8))
+result = saec.compress(saec.torch.fields(model, {"0": torch.ones(3000).numpy()}),
+                       codec=saec.Clusters(clusters=30), progress=False)
+saec.torch.replace_embeddings_(model, result)
+ids = torch.randint(3000, (50_000,))
+with torch.inference_mode():
+    before = model(ids).numpy().tobytes()  # PyTorch's threads exist from here on
+    child = os.fork()
+    if child == 0:
+        os._exit(model(ids).numpy().tobytes() != before)
+    assert os.waitpid(child, 0)[1] == 0
+print("done")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")

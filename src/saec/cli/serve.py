@@ -75,11 +75,47 @@ _PatchFolder = Annotated[
         help="Use the patches of the artifact in this folder, *.patch, also later ones.",
     ),
 ]
+_Dense = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="ONNX model (.onnx) that computes scores from the artifact's rows: inputs with names "
+        "of fields take their rows.",
+    ),
+]
+_BatchWait = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=10_000,
+        metavar="MILLISECONDS",
+        help="Compute small requests together; a request waits at most this long for others.",
+    ),
+]
+_BatchRows = Annotated[
+    int,
+    typer.Option(
+        min=2,
+        metavar="N",
+        help="With --batch-wait: most rows (ids or examples) of a batch; requests with as many are "
+        "computed alone.",
+    ),
+]
+_Ahead = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="With --batch-wait: batches whose rows are looked up while the one before is scored; "
+        "0: one after the other.",
+    ),
+]
 
 
 def serve(
     model: _Model,
     patches: _PatchFolder = None,
+    dense: _Dense = None,
     host: _Host = "127.0.0.1",
     http_port: _HttpPort = 8000,
     grpc_port: _GrpcPort = 8001,
@@ -89,15 +125,18 @@ def serve(
     max_requests: _MaxRequests = 64,
     max_connections: _MaxConnections = 256,
     memory: _Memory = None,
+    batch_wait: _BatchWait = None,
+    batch_rows: _BatchRows = 1024,
+    ahead: _Ahead = 1,
     timeout: _Timeout = 30.0,
     grace: _Grace = 10.0,
     quiet: Quiet = False,
 ) -> None:
-    """Serve rows of an artifact or scores of an ONNX model.
+    """Serve rows of an artifact, or scores of an ONNX model or of both together.
 
     The server runs until SIGTERM or Ctrl-C.
     """
-    from saec.serve import Address, Limits
+    from saec.serve import Address, BatchLimits, Limits
     from saec.serve import serve as run
     from saec.util.cores import usable_cores
     from saec.util.sizes import parse_size
@@ -111,6 +150,7 @@ def serve(
         threads or usable_cores(),
         max_connections,
         None if memory is None else parse_size(memory),
+        None if batch_wait is None else BatchLimits(batch_wait / 1000, batch_rows, ahead),
     )
     _log_to_stderr(quiet)
     if token is None and host not in _LOOPBACK:
@@ -123,7 +163,8 @@ def serve(
         if not quiet:
             _announce(f"{name}: http://{shown}:{at.http_port}, gRPC {shown}:{at.grpc_port}")
 
-    if not run(model, Address(host, http_port, grpc_port), limits, token, tell, patches):
+    at = Address(host, http_port, grpc_port)
+    if not run(model, at, limits, token, tell, patches, dense):
         logging.getLogger("saec").error("stopped with requests unanswered, or a file half read")
         os._exit(1)  # a thread that still computes cannot be stopped otherwise
 

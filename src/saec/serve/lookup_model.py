@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class LookupModel(Model):
     """
 
     platform = "saec_lookup"
+    parameters = ("datatype", "mode")
 
     def __init__(self, tables: Compressed) -> None:
         self._tables = tables
@@ -60,7 +61,7 @@ class LookupModel(Model):
             TensorSpec(name, self._types.get(name, _ID_TYPES)[0], (-1,))
             for name in (*tables, *offsets)
         ]
-        self._offsets = frozenset(offsets)
+        self.offsets = {name: name.removesuffix(_OFFSETS) for name in offsets}
         self._known = [spec.name for spec in self.inputs]
 
     @classmethod
@@ -109,13 +110,13 @@ class LookupModel(Model):
         """See :class:`Model`."""
         return self._tables.read_counts
 
-    def infer(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
-        """See :meth:`Model.infer`."""
+    def look_up(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
+        """See :meth:`Model.look_up`."""
         inputs = request.inputs
         dtype, mode = _options(request.parameters)
         check_known("input", list(inputs), self._known)
         check_known("output", request.outputs, list(self._tables))
-        names = request.outputs or [name for name in self._tables if name in inputs]
+        names = self._names(request)
         if not names:
             raise invalid("the ids of no field are given")
         for name, values in inputs.items():
@@ -129,11 +130,36 @@ class LookupModel(Model):
             for name, starts in bags.items()
         }
 
+    def score(self, found: dict[str, NDArray[Any]], most_bytes: int) -> dict[str, NDArray[Any]]:
+        """See :meth:`Model.score`: the rows are the outputs."""
+        return found
+
+    def output_lengths(self, request: InferRequest) -> dict[str, int] | None:
+        """See :meth:`Model.output_lengths`."""
+        inputs = request.inputs
+        names = self._names(request)
+        if not names or not all(values.ndim for values in inputs.values()):
+            return None
+        lengths = {}
+        for name in names:
+            starts = inputs.get(name + _OFFSETS) if name + _OFFSETS in self.offsets else None
+            if name not in inputs or (starts is not None and not _own_bags(starts, inputs[name])):
+                return None
+            lengths[name] = len(inputs[name] if starts is None else starts)
+        return lengths
+
+    def check_batches(self) -> None:
+        """See :meth:`Model.check_batches`: lookups of rows can always be joined."""
+
+    def _names(self, request: InferRequest) -> Sequence[str]:
+        """Fields whose rows are requested."""
+        return request.outputs or [name for name in self._tables if name in request.inputs]
+
     def _bags(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
         """Starts of a field's bags; None if single rows are requested."""
         if name not in inputs:
             raise invalid(f"output {name!r} needs ids: input {name!r}")
-        starts = inputs.get(name + _OFFSETS) if name + _OFFSETS in self._offsets else None
+        starts = inputs.get(name + _OFFSETS) if name + _OFFSETS in self.offsets else None
         if starts is not None and (inputs[name].ndim != 1 or starts.ndim != 1):
             raise invalid(f"inputs {name!r} and {name + _OFFSETS!r} of bags are vectors")
         return starts
@@ -166,6 +192,13 @@ def _rows(
         return field.pool(ids, starts, mode=mode, dtype=dtype, threads=1)
     except (IdError, KeysError, BudgetError) as error:
         raise invalid(str(error)) from error
+
+
+def _own_bags(starts: NDArray[Any], ids: NDArray[Any]) -> bool:
+    """Whether bags have all of the request's ids and no others, among those of several requests."""
+    if starts.ndim != 1 or starts.dtype.kind not in "iu" or not starts.size:
+        return False
+    return starts[0] == 0 and starts.min() >= 0 and int(starts.max()) <= len(ids)
 
 
 def _types(field: CompressedField) -> tuple[str, ...]:

@@ -147,7 +147,7 @@ def _inference(service: Service) -> APIRouter:
             json_bytes = _json_bytes(request)
             body = await _body(request, service)
             with service.work.admitted():
-                return await service.infer(current, partial(_decoded, body, json_bytes))
+                return await service.infer(current, partial(_decoded, body, json_bytes), len(body))
 
     return router
 

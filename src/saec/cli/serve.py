@@ -102,12 +102,12 @@ _BatchRows = Annotated[
     ),
 ]
 _Ahead = Annotated[
-    int,
+    int | None,
     typer.Option(
         min=0,
         metavar="N",
-        help="With --batch-wait: batches whose rows are looked up while the one before is scored; "
-        "0: one after the other.",
+        help="With --batch-wait: batches whose rows are looked up while the one before is scored. "
+        "By default 1 with --memory, where lookups wait for the disk, and 0 without.",
     ),
 ]
 
@@ -127,7 +127,7 @@ def serve(
     memory: _Memory = None,
     batch_wait: _BatchWait = None,
     batch_rows: _BatchRows = 1024,
-    ahead: _Ahead = 1,
+    ahead: _Ahead = None,
     timeout: _Timeout = 30.0,
     grace: _Grace = 10.0,
     quiet: Quiet = False,
@@ -142,6 +142,7 @@ def serve(
     from saec.util.sizes import parse_size
 
     token = _token(token_file)
+    ahead = int(memory is not None) if ahead is None else ahead
     limits = Limits(
         parse_size(max_bytes),
         max_requests,

@@ -151,6 +151,7 @@ def _http_config(service: Service, version: str, connections: int) -> uvicorn.Co
         log_config=None,
         log_level=logging.ERROR,  # its warnings concern errors of clients, one line for each
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         backlog=_ACCEPTED_AT_ONCE,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,

@@ -47,8 +47,8 @@ class Deepfm:
     ids: NDArray[np.int64]
 
     @classmethod
-    def made(cls, folder: Path, log: str) -> Deepfm:
-        """Trained, unless the folder has it already."""
+    def made(cls, folder: Path, log: str, shuffled: bool) -> Deepfm:
+        """Trained, unless the folder has it already; test rows in order of time, or in none."""
         files = folder / "tables.saec", folder / "dense.onnx", folder / "ids.npy"
         if not files[2].exists():
             trial = Trial.start(load("globo", log, 0), "deepfm", 16, 0, False)
@@ -60,14 +60,17 @@ class Deepfm:
             Compressed([RawField(*own) for own in zip(names, weights, strict=True)]).save(files[0])
             _export(trial.model, files[1])
             np.save(files[2], trial.log.ids[trial.log.rows("test")].astype(np.int64))
-        return cls(files[0], files[1], np.load(files[2]))
+        ids = np.load(files[2])
+        if shuffled:
+            ids = np.random.default_rng(0).permutation(ids)
+        return cls(files[0], files[1], ids)
 
     def calls(self, examples: int) -> list[Call]:
         """Requests of consecutive test rows, and their scores."""
         tables = saec.load(self.tables)
         session = onnxruntime.InferenceSession(str(self.dense), providers=["CPUExecutionProvider"])
         calls = []
-        for first in range(0, 2048 * examples, examples):
+        for first in range(0, min(2048 * examples, len(self.ids) - examples), examples):
             ids = dict(zip(tables, self.ids[first : first + examples].T.copy(), strict=True))
             rows = {name: tables[name].lookup(own) for name, own in ids.items()}
             calls.append(Call.of(self.tables.stem, ids, session.run(None, rows)[0]))

@@ -8,11 +8,11 @@ answered. Two servers of the same file, one with --batch-wait and one without, t
 scores of the model with wide layers are computed less than twice as fast together, or with a p99
 above --p99.
 
-``stages``: DeepFM, trained on `globo` (half a minute, kept in --folder). Its tables are served as
-an artifact of float32 rows with a limit of memory, and its dense part as an ONNX model. Servers that
+``stages``: DeepFM, trained on `globo` (some minutes, kept in --folder). Its tables are served as an
+artifact of float32 rows with a limit of memory, and its dense part as an ONNX model. Servers that
 score one batch after the other (--ahead 0) and that look up the next batch meanwhile (--ahead 1)
-take turns. Fails if lookups ahead are less than 1.25 times as fast with one thread, or have a higher
-p99.
+take turns. Fails if lookups ahead are less than 1.25 times as fast with one thread, or have a
+higher p99.
 
 All responses are compared with scores computed here. Clients and servers share the machine.
 """
@@ -127,7 +127,7 @@ def stages(options: argparse.Namespace, folder: Path) -> int:
     """One batch after the other, and lookups ahead, with one thread and with two."""
     from serve_deepfm import Deepfm
 
-    model = Deepfm.made(folder, options.path)
+    model = Deepfm.made(folder, options.path, options.shuffled)
     calls = model.calls(options.examples)
     model.show_stages(options.memory, options.batch_rows)
     variants = {
@@ -156,7 +156,7 @@ def stages(options: argparse.Namespace, folder: Path) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("what", choices=FLOORS)
-    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--clients", type=int, help="by default 64, or 16 of DeepFM")
     parser.add_argument("--seconds", type=float, default=3.0, help="of a round")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of each server")
     parser.add_argument("--wait", type=float, default=2.0, help="milliseconds of --batch-wait")
@@ -164,11 +164,13 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=100_000, help="of a table")
     parser.add_argument("--path", default="globo.parquet")
     parser.add_argument("--memory", default="16MB", help="of DeepFM's tables")
-    parser.add_argument("--examples", type=int, default=64, help="of a request to DeepFM")
-    parser.add_argument("--batch-rows", type=int, default=1024)
+    parser.add_argument("--examples", type=int, default=1024, help="of a request to DeepFM")
+    parser.add_argument("--shuffled", action="store_true", help="test rows in no order of time")
+    parser.add_argument("--batch-rows", type=int, default=2048, help="of DeepFM")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--folder", type=Path, help="keep files here, and find them here again")
     options = parser.parse_args()
+    options.clients = options.clients or {"batches": 64, "stages": 16}[options.what]
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import BudgetError, IdError, KeysError
+from saec.format.bags import Bags
 from saec.format.cold_tables import ReadCounts
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.keyed_field import KeyedField, KeyKind
 from saec.format.load import load
+from saec.format.native_lookup import gather_apart
 from saec.format.patched import with_following
 from saec.serve.model import Model, check_known, check_size
 from saec.serve.protocol import DTYPES, InferRequest, TensorSpec, datatype_of, invalid
@@ -31,6 +33,7 @@ _KEY_TYPES = {
 }
 _ROW_TYPES = ("FP32", "FP16")
 _MODES = ("sum", "mean", "max")
+_THREADS = 1  # of a request, because requests run side by side
 _CHECKED_KEYS = 1 << 10
 _CHECKED_VALUES = 1 << 20  # of rows that are read at a time
 # Rows of 128 values with one bit each have this many.
@@ -125,10 +128,10 @@ class LookupModel(Model):
         if mode is not None and not any(starts is not None for starts in bags.values()):
             raise invalid("parameter 'mode' goes with offsets")
         check_size(self._row_bytes(inputs, bags, dtype), most_bytes)
-        return {
-            name: _rows(self._tables[name], inputs[name], starts, mode or "sum", dtype)
-            for name, starts in bags.items()
-        }
+        try:
+            return self._rows(inputs, bags, mode or "sum", dtype)
+        except (IdError, KeysError, BudgetError) as error:
+            raise invalid(str(error)) from error
 
     def score(self, found: dict[str, NDArray[Any]], most_bytes: int) -> dict[str, NDArray[Any]]:
         """See :meth:`Model.score`: the rows are the outputs."""
@@ -164,6 +167,33 @@ class LookupModel(Model):
             raise invalid(f"inputs {name!r} and {name + _OFFSETS!r} of bags are vectors")
         return starts
 
+    def _rows(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        bags: Mapping[str, NDArray[Any] | None],
+        mode: Any,
+        dtype: np.dtype[Any],
+    ) -> dict[str, NDArray[Any]]:
+        """Rows of all fields in one call, which reads the pages of all of them at a time."""
+        fields = [self._tables[name] for name in bags]
+        asked = []
+        for field, (name, starts) in zip(fields, bags.items(), strict=True):
+            if starts is None:
+                table, rows = field.asked(inputs[name], _THREADS)
+                asked.append((table, Bags(rows.reshape(-1))))
+            else:
+                asked.append(field.asked_bags(inputs[name], starts, None, mode, _THREADS))
+        outs = [
+            np.empty((own.count, field.dim), dtype)
+            for field, (_, own) in zip(fields, asked, strict=True)
+        ]
+        tables, wanted = zip(*asked, strict=True)
+        gather_apart(tables, wanted, [field.place for field in fields], outs, _THREADS)
+        return {
+            name: out if starts is not None else out.reshape(*inputs[name].shape, out.shape[1])
+            for out, (name, starts) in zip(outs, bags.items(), strict=True)
+        }
+
     def _row_bytes(
         self,
         inputs: Mapping[str, NDArray[Any]],
@@ -176,22 +206,6 @@ class LookupModel(Model):
         }
         values = sum(count * self._tables[name].dim for name, count in counts.items())
         return values * dtype.itemsize
-
-
-def _rows(
-    field: CompressedField,
-    ids: NDArray[Any],
-    starts: NDArray[Any] | None,
-    mode: Any,
-    dtype: np.dtype[Any],
-) -> NDArray[Any]:
-    # One thread each, because requests run side by side.
-    try:
-        if starts is None:
-            return field.lookup(ids, dtype=dtype, threads=1)
-        return field.pool(ids, starts, mode=mode, dtype=dtype, threads=1)
-    except (IdError, KeysError, BudgetError) as error:
-        raise invalid(str(error)) from error
 
 
 def _own_bags(starts: NDArray[Any], ids: NDArray[Any]) -> bool:

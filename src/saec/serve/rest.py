@@ -175,7 +175,8 @@ class Inference:
             json_bytes = _json_bytes(request)
             body = await _body(request, service)
             with service.work.admitted():
-                return await service.infer(current, partial(_decoded, body, json_bytes), len(body))
+                text_bytes = len(body) if json_bytes is None else json_bytes
+                return await service.infer(current, partial(_decoded, body, json_bytes), text_bytes)
 
 
 def _decoded(body: bytearray, json_bytes: int | None) -> tuple[InferRequest, Any]:

@@ -24,8 +24,8 @@ __all__ = ["EXTENSIONS", "Limits", "Service"]
 
 EXTENSIONS = ["binary_tensor_data"]
 _SCHEME = "bearer "
-# Larger requests are decoded in a thread and computed alone: the event loop must not wait for them.
-_SMALL_BYTES = 1 << 16
+# Requests with more text are decoded in a thread and computed alone: the event loop must not wait.
+_SHORT_TEXT = 1 << 16
 
 T = TypeVar("T")
 
@@ -124,17 +124,17 @@ class Service:
         self,
         version: Version,
         decode: Callable[[], tuple[InferRequest, Callable[[Answer], T]]],
-        nbytes: int,
+        text_bytes: int,
     ) -> T:
         """Answer a request, from its bytes to those of the response.
 
         Args:
             version: version that the request names.
             decode: returns the request and a function that encodes its response.
-            nbytes: size of the request.
+            text_bytes: size of the request without tensors' bytes, which take no time to decode.
         """
         try:
-            return await self.work.result(self._response(version, decode, nbytes))
+            return await self.work.result(self._response(version, decode, text_bytes))
         except ArtifactError as error:
             _log.error("version %d failed", version.number, exc_info=error)
             raise RefusedError(Status.FAILED, str(error)) from error
@@ -159,10 +159,10 @@ class Service:
         self,
         version: Version,
         decode: Callable[[], tuple[InferRequest, Callable[[Answer], T]]],
-        nbytes: int,
+        text_bytes: int,
     ) -> Future[T]:
         """The response, which a thread computes, of this request or of several."""
-        if self._batches is None or nbytes > _SMALL_BYTES:
+        if self._batches is None or text_bytes > _SHORT_TEXT:
             return self.work.start(lambda: self._computed(version, *decode()))
         request, encode = decode()
         if not self._batches.takes(request):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from saec.serve import Address
 
 _TOKEN = "SAEC_TOKEN"
+# Threads that wait for a disk take no core, and a slow read should hold up its own request only.
+_DISK_THREADS = 16
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -34,7 +36,12 @@ _TokenFile = Annotated[
     ),
 ]
 _Threads = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Threads that compute; 0: one per core.")
+    int,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help=f"Threads that compute; 0: one per core, or {_DISK_THREADS} with --memory.",
+    ),
 ]
 _MaxBytes = Annotated[
     str, typer.Option(metavar="SIZE", help="Limit of a request's body, and of its outputs.")
@@ -148,7 +155,7 @@ def serve(
         max_requests,
         timeout,
         grace,
-        threads or usable_cores(),
+        threads or (usable_cores() if memory is None else _DISK_THREADS),
         max_connections,
         None if memory is None else parse_size(memory),
         None if batch_wait is None else BatchLimits(batch_wait / 1000, batch_rows, ahead),

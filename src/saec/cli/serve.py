@@ -109,12 +109,12 @@ _BatchRows = Annotated[
     ),
 ]
 _Ahead = Annotated[
-    int | None,
+    int,
     typer.Option(
         min=0,
         metavar="N",
-        help="With --batch-wait: batches whose rows are looked up while the one before is scored. "
-        "By default 1 with --memory, where lookups wait for the disk, and 0 without.",
+        help="With --batch-wait: batches that each thread looks up while it scores the one before; "
+        "0: one after the other.",
     ),
 ]
 
@@ -134,7 +134,7 @@ def serve(
     memory: _Memory = None,
     batch_wait: _BatchWait = None,
     batch_rows: _BatchRows = 1024,
-    ahead: _Ahead = None,
+    ahead: _Ahead = 0,
     timeout: _Timeout = 30.0,
     grace: _Grace = 10.0,
     quiet: Quiet = False,
@@ -149,7 +149,6 @@ def serve(
     from saec.util.sizes import parse_size
 
     token = _token(token_file)
-    ahead = int(memory is not None) if ahead is None else ahead
     limits = Limits(
         parse_size(max_bytes),
         max_requests,

@@ -126,9 +126,7 @@ class RequestBatches:
             if not asked.response.set_running_or_notify_cancel():
                 continue  # its client has gone, or its time is over
             self._metrics.waited(now - asked.since)
-            kind = kind_of(asked.version.model, asked.request)
-            key = asked if kind is None else (asked.version.number, kind)
-            groups.setdefault(key, []).append(asked)
+            groups.setdefault(_key(asked), []).append(asked)
         return [group for own in groups.values() for group in self._rows_of(own)]
 
     def _rows_of(self, asked: list[_Asked]) -> list[_JointRequests]:
@@ -165,6 +163,15 @@ class RequestBatches:
                 each.response.set_result(each.encode(part))
             except Exception as error:
                 _fail(each, error)
+
+
+def _key(asked: _Asked) -> Hashable:
+    """The same for requests that are computed together."""
+    try:
+        kind = kind_of(asked.version.model, asked.request)
+    except Exception:  # the request has its error when it is computed alone
+        return asked
+    return asked if kind is None else (asked.version.number, kind)
 
 
 def _fail(asked: _Asked, error: Exception) -> None:

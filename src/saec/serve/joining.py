@@ -25,13 +25,15 @@ def row_count(request: InferRequest) -> int:
 
 def kind_of(model: Model, request: InferRequest) -> Hashable | None:
     """Requests of one kind can be computed together; None if this one is computed alone."""
-    if model.output_lengths(request) is None:
+    said = [request.parameters.get(name) for name in model.parameters]
+    if model.output_lengths(request) is None or not all(
+        isinstance(value, str | None) for value in said
+    ):
         return None
     inputs = tuple(
         (name, values.dtype.str, values.shape[1:]) for name, values in request.inputs.items()
     )
-    said = tuple(repr(request.parameters.get(name)) for name in model.parameters)
-    return tuple(sorted(inputs)), tuple(request.outputs), said
+    return tuple(sorted(inputs)), tuple(request.outputs), tuple(said)
 
 
 def joined(model: Model, requests: Sequence[InferRequest]) -> InferRequest:

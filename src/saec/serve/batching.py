@@ -29,7 +29,8 @@ class BatchLimits:
 
     Attributes:
         seconds: longest time that a request waits for others.
-        rows: largest number of rows of a batch; requests with as many are computed alone.
+        rows: largest number of rows of a batch, the first lengths of its inputs: ids or examples;
+            requests with as many are computed alone.
         ahead: number of batches whose rows are looked up before the scores of the one before are
             computed; 0: each batch is scored before the next is looked up.
     """
@@ -127,6 +128,7 @@ class RequestBatches:
                 continue  # its client has gone, or its time is over
             self._metrics.waited(now - asked.since)
             groups.setdefault(_key(asked), []).append(asked)
+        batch.clear()  # the list itself is kept until the next batch
         return [group for own in groups.values() for group in self._rows_of(own)]
 
     def _rows_of(self, asked: list[_Asked]) -> list[_JointRequests]:
@@ -135,17 +137,23 @@ class RequestBatches:
             request = joined(model, [each.request for each in asked])
             group = _JointRequests(asked, model.look_up(request, self._most_bytes))
         except Exception as error:
-            if len(asked) > 1:  # its neighbours do not fail
-                return [group for each in asked for group in self._rows_of([each])]
+            if len(asked) > 1:
+                return self._rows_of_halves(asked)
             _fail(asked[0], error)
             return []
         self._metrics.batch(len(asked), row_count(request))
         return [group]
 
+    def _rows_of_halves(self, asked: list[_Asked]) -> list[_JointRequests]:
+        """After a failure: the requests beside one that fails do not."""
+        middle = len(asked) // 2
+        return [*self._rows_of(asked[:middle]), *self._rows_of(asked[middle:])]
+
     def _scored(self, groups: list[_JointRequests]) -> None:
         """The second stage."""
         for group in groups:
             self._answer(group)
+        groups.clear()  # see above
 
     def _answer(self, group: _JointRequests) -> None:
         model, asked = group.asked[0].version.model, group.asked
@@ -153,10 +161,10 @@ class RequestBatches:
             outputs = model.score(group.found, self._most_bytes)
             parts = split(model, [each.request for each in asked], outputs)
         except Exception as error:
-            if len(asked) == 1:
+            if len(asked) > 1:
+                self._scored(self._rows_of_halves(asked))
+            else:
                 _fail(asked[0], error)
-                return
-            self._scored([group for each in asked for group in self._rows_of([each])])
             return
         for each, part in zip(asked, parts, strict=True):
             try:

@@ -139,9 +139,10 @@ def serve(
     grace: _Grace = 10.0,
     quiet: Quiet = False,
 ) -> None:
-    """Serve rows of an artifact, or scores of an ONNX model or of both together.
+    """Serve rows of an artifact or scores of an ONNX model.
 
-    The server runs until SIGTERM or Ctrl-C.
+    With --dense, the ONNX model scores rows of the artifact. The server runs until SIGTERM or
+    Ctrl-C.
     """
     from saec.serve import Address, BatchLimits, Limits
     from saec.serve import serve as run

@@ -210,12 +210,11 @@ def gather(
         ArtifactError: a file is damaged, or cannot be read.
         BudgetError: a bag needs more memory than tables opened with a limit may take.
     """
-    first, places_of_rows = _address(out), []
-    for table in tables:
-        places_of_rows.append(first)
-        first += table.dim * out.itemsize
-    strides = [out.strides[0]] * len(tables)
-    _pool(tables, bags, places, out.dtype, places_of_rows, strides, threads)
+    address, stride, requests = _address(out), out.strides[0], []
+    for table, field in zip(tables, bags, strict=True):
+        requests.append(_request(table, field, address, stride))
+        address += table.dim * out.itemsize
+    _run(requests, bags, places, out.dtype, threads)
 
 
 def gather_apart(
@@ -229,41 +228,44 @@ def gather_apart(
 
     ``outs``: (bags of the field, dim) for each field, contiguous, all of one dtype.
     """
-    strides = [out.strides[0] for out in outs]
-    _pool(tables, bags, places, outs[0].dtype, [*map(_address, outs)], strides, threads)
+    requests = [
+        _request(table, field, _address(out), out.strides[0])
+        for table, field, out in zip(tables, bags, outs, strict=True)
+    ]
+    _run(requests, bags, places, outs[0].dtype, threads)
 
 
-def _pool(
-    tables: Sequence[LookupTable],
+def _request(table: LookupTable, field: Bags, address: int, stride: int) -> PoolRequest:
+    """A field's part of a lookup, with its rows from ``address`` on."""
+    ids = field.ids
+    return pool_request(
+        table,
+        _address(ids),
+        ids.itemsize,
+        len(ids),
+        _address(field.offsets),
+        field.count,
+        _address(field.weights),
+        field.mode,
+        address,
+        stride,
+    )
+
+
+def _run(
+    requests: Sequence[PoolRequest],
     bags: Sequence[Bags],
     places: Sequence[str],
     dtype: np.dtype[Any],
-    outs: Sequence[int],
-    strides: Sequence[int],
     threads: int,
 ) -> None:
-    requests = [
-        pool_request(
-            table,
-            _address(field.ids),
-            field.ids.itemsize,
-            len(field.ids),
-            _address(field.offsets),
-            field.count,
-            _address(field.weights),
-            field.mode,
-            out,
-            stride,
-        )
-        for table, field, out, stride in zip(tables, bags, outs, strides, strict=True)
-    ]
     try:
         failure = _native.pool(requests, ELEMENTS.index(dtype), threads)
     except OSError as error:
         raise unread_error(error, places) from error
     if failure[0]:
         number = failure[1]
-        fail(failure, bags[number].ids, tables[number], places[number])
+        fail(failure, bags[number].ids, requests[number][0], places[number])
 
 
 def _address(array: NDArray[Any] | None) -> int:

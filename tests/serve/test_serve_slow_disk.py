@@ -19,7 +19,8 @@ from saec.format.compressed import Compressed
 from saec.format.raw_field import RawField
 
 ROWS = np.random.default_rng(0).standard_normal((50_000, 16)).astype(np.float32)
-SLOW = 49_000  # its row is read from the slow part of the file
+# Rows in the slow part of the file, each in another page: more reads than there are threads for them.
+SLOW = [[*range(first, first + 6400, 64)] for first in (17_000, 24_000, 31_000)]
 
 Serve = Callable[..., AbstractContextManager[Server]]
 
@@ -45,15 +46,15 @@ def gate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(tmp_path: Path, slow_reads: Path, gate: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """A server with a limit of memory, whose disk does not answer from row 47,000 or so on."""
+    """A server with a limit of memory, whose disk does not answer from row 15,600 or so on."""
     Compressed([RawField("item", ROWS)]).save(tmp_path / "a.saec")
 
     @contextmanager
     def start(*options: str) -> Iterator[Server]:
         monkeypatch.setenv("LD_PRELOAD", str(slow_reads))
-        monkeypatch.setenv("SLOW_FROM", "3000000")
+        monkeypatch.setenv("SLOW_FROM", "1000000")
         monkeypatch.setenv("SLOW_GATE", str(gate))
-        with serving.served(tmp_path / "a.saec", "--memory", "200kB", *options) as server:
+        with serving.served(tmp_path / "a.saec", "--memory", "3MB", *options) as server:
             monkeypatch.delenv("LD_PRELOAD")
             yield server
 
@@ -74,7 +75,7 @@ def wait_for(server: Server, metric: str, value: float) -> None:
 
 
 def check_fast_rows(server: Server, first: int) -> None:
-    ids = [first, first + 10_000, first + 20_000]
+    ids = [first, first + 5000, first + 10_000]
     status, rows = asked(server, *ids)
     assert status == 200
     assert np.array_equal(rows, ROWS[ids])
@@ -87,7 +88,7 @@ def test_a_slow_read_holds_up_its_own_request_only(
     options = ("--batch-wait", "1") if together else ()
     with served(*options) as server, ThreadPoolExecutor(3) as pool:
         check_fast_rows(server, 5)
-        slow = [pool.submit(asked, server, SLOW, 7) for _ in range(3)]
+        slow = [pool.submit(asked, server, *ids) for ids in SLOW]
         wait_for(server, 'saec_requests_in_flight{model="a",protocol="http"}', 3)
         if together:  # those that wait for others would take the next one with them
             wait_for(server, "saec_batch_wait_seconds_count", 4)
@@ -96,15 +97,15 @@ def test_a_slow_read_holds_up_its_own_request_only(
         assert server.ask("GET", "/v2/health/ready")[0] == 200
         assert not any(each.done() for each in slow)
         gate.unlink()
-        for each in slow:
+        for each, ids in zip(slow, SLOW, strict=True):
             status, rows = each.result(serving.SECONDS)
             assert status == 200
-            assert np.array_equal(rows, ROWS[[SLOW, 7]])
+            assert np.array_equal(rows, ROWS[ids])
 
 
 def test_a_slow_read_has_a_time_limit_and_does_not_hold_up_the_end(served: Serve) -> None:
     with served("--timeout", "3", "--grace", "0.2", "--batch-wait", "1") as server:
-        assert asked(server, SLOW) == (504, "it took more than 3 seconds")
+        assert asked(server, *SLOW[0]) == (504, "it took more than 3 seconds")
         check_fast_rows(server, 5)
         assert server.stop() == 1  # a thread still waits for the disk
         assert "stopped with requests unanswered" in server.log.read_text()

@@ -19,7 +19,7 @@ from saec.format.compressed import Compressed
 from saec.format.raw_field import RawField
 
 ROWS = np.random.default_rng(0).standard_normal((50_000, 16)).astype(np.float32)
-# Rows in the slow part of the file, each in another page: more reads than there are threads for them.
+# Rows in the slow part of the file, each in another page: more reads than threads for them.
 SLOW = [[*range(first, first + 6400, 64)] for first in (17_000, 24_000, 31_000)]
 
 Serve = Callable[..., AbstractContextManager[Server]]

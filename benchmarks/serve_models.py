@@ -40,38 +40,43 @@ def write_models(folder: Path, rows: int) -> list[Path]:
     """Two click models: rows of ten fields, and three layers over them."""
     files = [folder / f"{seed}-{rows}.onnx" for seed in range(2)]
     for seed, file in enumerate(files):
-        if file.exists():
-            continue
-        rng = np.random.default_rng(seed)
-        widths = (FIELDS * DIM, 128, 64, 1)
-        constants = {"table": rng.standard_normal((rows, DIM), dtype=np.float32)}
-        nodes = [
-            helper.make_node("Gather", ["table", "ids"], ["rows"]),
-            helper.make_node("Flatten", ["rows"], ["x0"], axis=1),
-        ]
-        for layer, (wide, narrow) in enumerate(pairwise(widths)):
-            weights = rng.standard_normal((wide, narrow), dtype=np.float32) / np.sqrt(wide)
-            constants[f"w{layer}"] = weights.astype(np.float32)
-            last = layer == len(widths) - 2
-            nodes += [
-                helper.make_node("MatMul", [f"x{layer}", f"w{layer}"], [f"y{layer}"]),
-                helper.make_node(
-                    "Sigmoid" if last else "Relu",
-                    [f"y{layer}"],
-                    ["score" if last else f"x{layer + 1}"],
-                ),
-            ]
-        tensors = [numpy_helper.from_array(values, name) for name, values in constants.items()]
-        graph = helper.make_graph(
-            nodes,
-            "clicks",
-            [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", FIELDS])],
-            [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1])],
-            tensors,
-        )
-        opset = [helper.make_opsetid("", 17)]
-        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(file))
+        write_model(file, rows, FIELDS, (128, 64, 1), seed)
     return files
+
+
+def write_model(file: Path, rows: int, fields: int, layers: Sequence[int], seed: int) -> None:
+    """A click model, unless there is one: rows of a table, and layers over them."""
+    if file.exists():
+        return
+    rng = np.random.default_rng(seed)
+    widths = (fields * DIM, *layers)
+    constants = {"table": rng.standard_normal((rows, DIM), dtype=np.float32)}
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("Flatten", ["rows"], ["x0"], axis=1),
+    ]
+    for layer, (wide, narrow) in enumerate(pairwise(widths)):
+        weights = rng.standard_normal((wide, narrow), dtype=np.float32) / np.sqrt(wide)
+        constants[f"w{layer}"] = weights.astype(np.float32)
+        last = layer == len(widths) - 2
+        nodes += [
+            helper.make_node("MatMul", [f"x{layer}", f"w{layer}"], [f"y{layer}"]),
+            helper.make_node(
+                "Sigmoid" if last else "Relu",
+                [f"y{layer}"],
+                ["score" if last else f"x{layer + 1}"],
+            ),
+        ]
+    tensors = [numpy_helper.from_array(values, name) for name, values in constants.items()]
+    graph = helper.make_graph(
+        nodes,
+        "clicks",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", fields])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1])],
+        tensors,
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(file))
 
 
 def lookup_asks(files: Sequence[Path], batch: int) -> list[Ask]:

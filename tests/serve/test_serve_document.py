@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import serving
+from prometheus_client import CollectorRegistry, generate_latest
 
 import saec
+from saec.serve.batch_metrics import BatchMetrics
 
 TEXT = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
 
@@ -17,7 +19,8 @@ TEXT = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
 def test_the_examples(tmp_path: Path) -> None:
     path = tmp_path / "model.saec"
     serving.write_artifact(path, 0, user=(20_000, 16))
-    (code,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    (code,) = (block for block in blocks if "tritonclient" in block)
     (body,) = re.findall(r"^curl -d '(.*)'", TEXT, re.MULTILINE)
     (error,) = re.findall(r'\{"error": .*?\}', TEXT)
     with serving.served(path) as server:
@@ -34,7 +37,9 @@ def test_the_examples(tmp_path: Path) -> None:
 
 def test_all_metrics_and_paths_are_named(lookups: serving.Server) -> None:
     lookups.infer({"inputs": [serving.tensor("user", [3])]})
-    text = lookups.ask("GET", "/metrics")[2].decode()
+    registry = CollectorRegistry()
+    BatchMetrics(registry, "tables", lambda: 0)
+    text = lookups.ask("GET", "/metrics")[2].decode() + generate_latest(registry).decode()
     families = re.findall(r"^# TYPE (\w+) (?:counter|gauge|histogram)$", text, re.MULTILINE)
     assert len(families) > 5
     for name in families:

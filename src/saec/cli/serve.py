@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from saec.serve import Address
 
 _TOKEN = "SAEC_TOKEN"
+# Threads that wait for a disk take no core, and a slow read should hold up its own request only.
+_DISK_THREADS = 16
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -34,7 +36,12 @@ _TokenFile = Annotated[
     ),
 ]
 _Threads = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Threads that compute; 0: one per core.")
+    int,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help=f"Threads that compute; 0: one per core, or {_DISK_THREADS} with --memory.",
+    ),
 ]
 _MaxBytes = Annotated[
     str, typer.Option(metavar="SIZE", help="Limit of a request's body, and of its outputs.")
@@ -75,11 +82,47 @@ _PatchFolder = Annotated[
         help="Use the patches of the artifact in this folder, *.patch, also later ones.",
     ),
 ]
+_Dense = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="ONNX model (.onnx) that computes scores from the artifact's rows: inputs with names "
+        "of fields take their rows.",
+    ),
+]
+_BatchWait = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=10_000,
+        metavar="MILLISECONDS",
+        help="Compute small requests together; a request waits at most this long for others.",
+    ),
+]
+_BatchRows = Annotated[
+    int,
+    typer.Option(
+        min=2,
+        metavar="N",
+        help="With --batch-wait: most rows (ids or examples) of a batch; requests with as many are "
+        "computed alone.",
+    ),
+]
+_Ahead = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="With --batch-wait: batches that each thread looks up while it scores the one before; "
+        "0: one after the other.",
+    ),
+]
 
 
 def serve(
     model: _Model,
     patches: _PatchFolder = None,
+    dense: _Dense = None,
     host: _Host = "127.0.0.1",
     http_port: _HttpPort = 8000,
     grpc_port: _GrpcPort = 8001,
@@ -89,15 +132,19 @@ def serve(
     max_requests: _MaxRequests = 64,
     max_connections: _MaxConnections = 256,
     memory: _Memory = None,
+    batch_wait: _BatchWait = None,
+    batch_rows: _BatchRows = 1024,
+    ahead: _Ahead = 0,
     timeout: _Timeout = 30.0,
     grace: _Grace = 10.0,
     quiet: Quiet = False,
 ) -> None:
     """Serve rows of an artifact or scores of an ONNX model.
 
-    The server runs until SIGTERM or Ctrl-C.
+    With --dense, the ONNX model scores rows of the artifact. The server runs until SIGTERM or
+    Ctrl-C.
     """
-    from saec.serve import Address, Limits
+    from saec.serve import Address, BatchLimits, Limits
     from saec.serve import serve as run
     from saec.util.cores import usable_cores
     from saec.util.sizes import parse_size
@@ -108,9 +155,10 @@ def serve(
         max_requests,
         timeout,
         grace,
-        threads or usable_cores(),
+        threads or (usable_cores() if memory is None else _DISK_THREADS),
         max_connections,
         None if memory is None else parse_size(memory),
+        None if batch_wait is None else BatchLimits(batch_wait / 1000, batch_rows, ahead),
     )
     _log_to_stderr(quiet)
     if token is None and host not in _LOOPBACK:
@@ -123,7 +171,8 @@ def serve(
         if not quiet:
             _announce(f"{name}: http://{shown}:{at.http_port}, gRPC {shown}:{at.grpc_port}")
 
-    if not run(model, Address(host, http_port, grpc_port), limits, token, tell, patches):
+    at = Address(host, http_port, grpc_port)
+    if not run(model, at, limits, token, tell, patches, dense):
         logging.getLogger("saec").error("stopped with requests unanswered, or a file half read")
         os._exit(1)  # a thread that still computes cannot be stopped otherwise
 

@@ -16,7 +16,8 @@ from saec.format.compressed_field import CompressedField
 from saec.format.key_strings import KeyStrings
 from saec.format.keyed_layout import KeyedLayout, keyed_details, read_details
 from saec.format.keyed_rows import KeyedRows
-from saec.format.native_lookup import LookupTable, RowRun, offsets_error, run_table
+from saec.format.lookup_errors import offsets_error
+from saec.format.native_lookup import LookupTable, RowRun, run_table
 from saec.keys.hashing import hash_keys
 from saec.keys.kinds import KeyKind, check_kind
 from saec.keys.static_function import StaticFunction

@@ -12,10 +12,9 @@ Arrays must not change during a call.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -23,8 +22,8 @@ from numpy.typing import DTypeLike, NDArray
 
 import saec._native as _native
 from saec._native import LookupTable
-from saec.errors import ArtifactError, BudgetError, IdError, SaecError
 from saec.format.bags import MODES, Bags
+from saec.format.lookup_errors import fail, unread_error
 from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 
@@ -33,7 +32,7 @@ __all__ = [
     "PoolRequest",
     "RowRun",
     "gather",
-    "offsets_error",
+    "gather_apart",
     "pool_request",
     "run_table",
     "tier_table",
@@ -48,7 +47,6 @@ _ORDERED_KINDS = {"table": 3, "grid": 4}
 
 _NO_BYTES = np.zeros(0, dtype=np.uint8)
 _NO_IDS = np.zeros(0, dtype=np.int64)
-_FAULTS = ("", "id", "code", "offset")
 
 
 @dataclass(frozen=True)
@@ -212,73 +210,66 @@ def gather(
         ArtifactError: a file is damaged, or cannot be read.
         BudgetError: a bag needs more memory than tables opened with a limit may take.
     """
-    address, stride = out.__array_interface__["data"][0], out.strides[0]
-    requests = []
+    address, stride, requests = _address(out), out.strides[0], []
     for table, field in zip(tables, bags, strict=True):
-        requests.append(
-            pool_request(
-                table,
-                _address(field.ids),
-                field.ids.itemsize,
-                len(field.ids),
-                _address(field.offsets),
-                field.count,
-                _address(field.weights),
-                field.mode,
-                address,
-                stride,
-            )
-        )
+        requests.append(_request(table, field, address, stride))
         address += table.dim * out.itemsize
+    _run(requests, bags, places, out.dtype, threads)
+
+
+def gather_apart(
+    tables: Sequence[LookupTable],
+    bags: Sequence[Bags],
+    places: Sequence[str],
+    outs: Sequence[NDArray[Any]],
+    threads: int = 0,
+) -> None:
+    """As :func:`gather`, but each field has an array of its own, and its own number of rows.
+
+    ``outs``: (bags of the field, dim) for each field, contiguous, all of one dtype.
+    """
+    requests = [
+        _request(table, field, _address(out), out.strides[0])
+        for table, field, out in zip(tables, bags, outs, strict=True)
+    ]
+    _run(requests, bags, places, outs[0].dtype, threads)
+
+
+def _request(table: LookupTable, field: Bags, address: int, stride: int) -> PoolRequest:
+    """A field's part of a lookup, with its rows from ``address`` on."""
+    ids = field.ids
+    return pool_request(
+        table,
+        _address(ids),
+        ids.itemsize,
+        len(ids),
+        _address(field.offsets),
+        field.count,
+        _address(field.weights),
+        field.mode,
+        address,
+        stride,
+    )
+
+
+def _run(
+    requests: Sequence[PoolRequest],
+    bags: Sequence[Bags],
+    places: Sequence[str],
+    dtype: np.dtype[Any],
+    threads: int,
+) -> None:
     try:
-        failure = _native.pool(requests, ELEMENTS.index(out.dtype), threads)
+        failure = _native.pool(requests, ELEMENTS.index(dtype), threads)
     except OSError as error:
-        raise _unread(error, places) from error
+        raise unread_error(error, places) from error
     if failure[0]:
         number = failure[1]
-        fail(failure, bags[number].ids, tables[number], places[number])
-
-
-def _unread(error: OSError, places: Sequence[str]) -> SaecError:
-    """The error of rows that could not be read from the file of an artifact opened with a limit of
-    its memory."""
-    what = f"rows of {', '.join(places)}"
-    if error.errno == errno.ENOBUFS:
-        return BudgetError(
-            f"{what} cannot be read: those of a single bag take more pages than memory may hold"
-        )
-    reasons = {
-        errno.ESTALE: "the file has changed since it was opened",
-        errno.ENODATA: "the file has become shorter since it was opened",
-        errno.ECHILD: "the artifact was opened before this process was forked; open it again here",
-    }
-    reason = reasons.get(error.errno or 0, error.strerror)
-    return ArtifactError(f"{what} cannot be read: {reason}")
+        fail(failure, bags[number].ids, requests[number][0], places[number])
 
 
 def _address(array: NDArray[Any] | None) -> int:
     return 0 if array is None else int(array.__array_interface__["data"][0])
-
-
-def fail(failure: tuple[int, int, int], ids: Any, table: LookupTable, place: str) -> NoReturn:
-    """Raise the error that the core found, from its result and the field concerned.
-
-    Raises:
-        IdError: an id or an offset.
-        ArtifactError: a code, and so the file.
-    """
-    fault, position = _FAULTS[failure[0]], failure[2]
-    if fault == "offset":
-        raise offsets_error(place, len(ids))
-    row = int(ids[position])
-    if fault == "id":
-        raise IdError(f"{place}: id {row} at position {position} is outside [0, {table.rows})")
-    raise ArtifactError(f"{place}: row {row} has a code beyond the {table.stored_rows} centroids")
-
-
-def offsets_error(place: str, count: int) -> IdError:
-    """That offsets of bags do not fit ``count`` ids or keys."""
-    return IdError(f"{place}: offsets must ascend from 0 to at most {count}")
 
 
 def output_dtype(dtype: DTypeLike) -> np.dtype[Any]:

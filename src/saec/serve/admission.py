@@ -67,9 +67,12 @@ class Work:
         finally:
             self._admitted -= 1
 
-    async def run(self, job: Callable[[], T]) -> T:
-        """Run ``job`` in a thread; raises RefusedError if it takes too long."""
-        job_future = self._threads.submit(job)
+    def start(self, job: Callable[[], T]) -> concurrent.futures.Future[T]:
+        """Run ``job`` in a thread."""
+        return self._threads.submit(job)
+
+    async def result(self, job_future: concurrent.futures.Future[T]) -> T:
+        """Wait for what a thread computes; raises RefusedError if it takes too long."""
         try:
             async with asyncio.timeout(self._seconds):
                 return await asyncio.shield(asyncio.wrap_future(job_future))

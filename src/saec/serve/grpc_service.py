@@ -160,7 +160,8 @@ class _Calls:
                 as_raw = bool(said.raw_input_contents)
                 return grpc_body.decode(said), lambda answer: _written(answer, as_raw)
 
-            return await service.infer(current, decode)
+            tensors = sum(map(len, said.raw_input_contents))
+            return await service.infer(current, decode, len(raw) - tensors)
 
 
 def _written(answer: Answer, as_raw: bool) -> bytes:

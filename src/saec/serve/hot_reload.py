@@ -9,12 +9,11 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from saec.errors import ArtifactError, BudgetError, SaecError, require
-from saec.serve.lookup_model import LookupModel
+from saec.errors import SaecError
 from saec.serve.metrics import Metrics
 from saec.serve.model import Model
+from saec.serve.model_files import ModelFiles
 from saec.serve.protocol import RefusedError, Status
 
 __all__ = ["Slot", "Version"]
@@ -34,7 +33,7 @@ class Version:
 
 
 class Slot:
-    """The version in use of the model in a file and, if there are some, the patches in a folder.
+    """The version in use of the model in some files.
 
     A request reads ``current`` once and uses it to its end. Its memory map stays valid after a
     reload, because artifacts are written beside the old file and renamed.
@@ -44,21 +43,14 @@ class Slot:
         BudgetError: nor with this limit of memory.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        metrics: Metrics,
-        memory: int | None = None,
-        patches: Path | None = None,
-    ) -> None:
-        self._path, self._memory, self._patches = path, memory, patches
-        self._metrics = metrics
+    def __init__(self, files: ModelFiles, metrics: Metrics) -> None:
+        self._files, self._metrics = files, metrics
         self._loader = concurrent.futures.ThreadPoolExecutor(1, "saec-load")
         self._closing = threading.Event()
         self.loading = False  # whether a file is being read for a reload
-        self.name = path.stem
-        self._loaded = _identity(path, patches)
-        self.current = Version(1, _open(path, self._go_on, memory, patches))
+        self.name = files.path.stem
+        self._loaded = files.identity()
+        self.current = Version(1, files.open(self._go_on))
         self._tell()
 
     async def reload(self, only_if: Callable[[], bool] = lambda: True) -> None:
@@ -73,7 +65,7 @@ class Slot:
         await asyncio.wrap_future(self._loader.submit(self._reload, only_if))
 
     async def watch(self) -> None:
-        """Reload whenever the file or a patch differs from the one read last, forever."""
+        """Reload whenever a file differs from the one read last, forever."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             if self._changed():
@@ -98,11 +90,9 @@ class Slot:
         if not only_if():
             return
         self.loading = True
-        self._loaded = _identity(
-            self._path, self._patches
-        )  # before reading: later changes are seen as new
+        self._loaded = self._files.identity()  # before reading: later changes are seen as new
         try:
-            model = _open(self._path, self._go_on, self._memory, self._patches)
+            model = self._files.open(self._go_on)
         except RefusedError:
             raise
         except Exception as error:
@@ -121,7 +111,7 @@ class Slot:
             raise _stopping()
 
     def _changed(self) -> bool:
-        identity = _identity(self._path, self._patches)
+        identity = self._files.identity()
         return identity is not None and identity != self._loaded
 
     def _tell(self) -> None:
@@ -131,37 +121,3 @@ class Slot:
 
 def _stopping() -> RefusedError:
     return RefusedError(Status.BUSY, "the server is stopping")
-
-
-def _open(path: Path, go_on: Callable[[], None], memory: int | None, patches: Path | None) -> Model:
-    if path.exists() and not path.is_file():  # opening a FIFO would wait for a writer
-        raise ArtifactError(f"{path} is no regular file")
-    if patches is not None and not patches.is_dir():
-        raise ArtifactError(f"{patches} is no folder of patches")
-    if path.suffix == ".onnx":
-        if memory is not None:
-            raise BudgetError(f"{path}: a limit of memory is for artifacts, not for ONNX models")
-        if patches is not None:
-            raise ArtifactError(f"{path} is an ONNX model, and patches are of artifacts")
-        require("onnxruntime", "serve")  # lookups do not need this file
-        from saec.serve.scores_model import ScoresModel
-
-        return ScoresModel.open(path)
-    return LookupModel.open(path, go_on, memory, patches)
-
-
-def _identity(path: Path, patches: Path | None) -> tuple[object, ...] | None:
-    """The identities of the file and of all patches; None if the file is missing."""
-    own = _identity_of(path)
-    if own is None or patches is None:
-        return own
-    return own, *((each.name, _identity_of(each)) for each in sorted(patches.glob("*.patch")))
-
-
-def _identity_of(path: Path) -> tuple[int, ...] | None:
-    """The identity of a file, which differs for another file of the same name; None if missing."""
-    try:
-        held = path.stat()
-    except OSError:
-        return None
-    return held.st_dev, held.st_ino, held.st_mtime_ns, held.st_size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import BudgetError, IdError, KeysError
+from saec.format.bags import Bags
 from saec.format.cold_tables import ReadCounts
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.keyed_field import KeyedField, KeyKind
 from saec.format.load import load
+from saec.format.native_lookup import gather_apart
 from saec.format.patched import with_following
 from saec.serve.model import Model, check_known, check_size
 from saec.serve.protocol import DTYPES, InferRequest, TensorSpec, datatype_of, invalid
@@ -31,6 +33,7 @@ _KEY_TYPES = {
 }
 _ROW_TYPES = ("FP32", "FP16")
 _MODES = ("sum", "mean", "max")
+_THREADS = 1  # of a request, because requests run side by side
 _CHECKED_KEYS = 1 << 10
 _CHECKED_VALUES = 1 << 20  # of rows that are read at a time
 # Rows of 128 values with one bit each have this many.
@@ -48,6 +51,7 @@ class LookupModel(Model):
     """
 
     platform = "saec_lookup"
+    parameters = ("datatype", "mode")
 
     def __init__(self, tables: Compressed) -> None:
         self._tables = tables
@@ -60,7 +64,7 @@ class LookupModel(Model):
             TensorSpec(name, self._types.get(name, _ID_TYPES)[0], (-1,))
             for name in (*tables, *offsets)
         ]
-        self._offsets = frozenset(offsets)
+        self.offsets = {name: name.removesuffix(_OFFSETS) for name in offsets}
         self._known = [spec.name for spec in self.inputs]
 
     @classmethod
@@ -109,13 +113,13 @@ class LookupModel(Model):
         """See :class:`Model`."""
         return self._tables.read_counts
 
-    def infer(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
-        """See :meth:`Model.infer`."""
+    def look_up(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
+        """See :meth:`Model.look_up`."""
         inputs = request.inputs
         dtype, mode = _options(request.parameters)
         check_known("input", list(inputs), self._known)
         check_known("output", request.outputs, list(self._tables))
-        names = request.outputs or [name for name in self._tables if name in inputs]
+        names = self._names(request)
         if not names:
             raise invalid("the ids of no field are given")
         for name, values in inputs.items():
@@ -124,19 +128,71 @@ class LookupModel(Model):
         if mode is not None and not any(starts is not None for starts in bags.values()):
             raise invalid("parameter 'mode' goes with offsets")
         check_size(self._row_bytes(inputs, bags, dtype), most_bytes)
-        return {
-            name: _rows(self._tables[name], inputs[name], starts, mode or "sum", dtype)
-            for name, starts in bags.items()
-        }
+        try:
+            return self._rows(inputs, bags, mode or "sum", dtype)
+        except (IdError, KeysError, BudgetError) as error:
+            raise invalid(str(error)) from error
+
+    def score(self, found: dict[str, NDArray[Any]], most_bytes: int) -> dict[str, NDArray[Any]]:
+        """See :meth:`Model.score`: the rows are the outputs."""
+        return found
+
+    def output_lengths(self, request: InferRequest) -> dict[str, int] | None:
+        """See :meth:`Model.output_lengths`."""
+        inputs = request.inputs
+        names = self._names(request)
+        if not names or not all(values.ndim for values in inputs.values()):
+            return None
+        lengths = {}
+        for name in names:
+            starts = inputs.get(name + _OFFSETS) if name + _OFFSETS in self.offsets else None
+            if name not in inputs or (starts is not None and not _own_bags(starts, inputs[name])):
+                return None
+            lengths[name] = len(inputs[name] if starts is None else starts)
+        return lengths
+
+    def check_batches(self) -> None:
+        """See :meth:`Model.check_batches`: lookups of rows can always be joined."""
+
+    def _names(self, request: InferRequest) -> Sequence[str]:
+        """Fields whose rows are requested."""
+        return request.outputs or [name for name in self._tables if name in request.inputs]
 
     def _bags(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
         """Starts of a field's bags; None if single rows are requested."""
         if name not in inputs:
             raise invalid(f"output {name!r} needs ids: input {name!r}")
-        starts = inputs.get(name + _OFFSETS) if name + _OFFSETS in self._offsets else None
+        starts = inputs.get(name + _OFFSETS) if name + _OFFSETS in self.offsets else None
         if starts is not None and (inputs[name].ndim != 1 or starts.ndim != 1):
             raise invalid(f"inputs {name!r} and {name + _OFFSETS!r} of bags are vectors")
         return starts
+
+    def _rows(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        bags: Mapping[str, NDArray[Any] | None],
+        mode: Any,
+        dtype: np.dtype[Any],
+    ) -> dict[str, NDArray[Any]]:
+        """Rows of all fields in one call, which reads the pages of all of them at a time."""
+        fields = [self._tables[name] for name in bags]
+        asked = []
+        for field, (name, starts) in zip(fields, bags.items(), strict=True):
+            if starts is None:
+                table, rows = field.asked(inputs[name], _THREADS)
+                asked.append((table, Bags(rows.reshape(-1))))
+            else:
+                asked.append(field.asked_bags(inputs[name], starts, None, mode, _THREADS))
+        outs = [
+            np.empty((own.count, field.dim), dtype)
+            for field, (_, own) in zip(fields, asked, strict=True)
+        ]
+        tables, wanted = zip(*asked, strict=True)
+        gather_apart(tables, wanted, [field.place for field in fields], outs, _THREADS)
+        return {
+            name: out if starts is not None else out.reshape(*inputs[name].shape, out.shape[1])
+            for out, (name, starts) in zip(outs, bags.items(), strict=True)
+        }
 
     def _row_bytes(
         self,
@@ -152,20 +208,11 @@ class LookupModel(Model):
         return values * dtype.itemsize
 
 
-def _rows(
-    field: CompressedField,
-    ids: NDArray[Any],
-    starts: NDArray[Any] | None,
-    mode: Any,
-    dtype: np.dtype[Any],
-) -> NDArray[Any]:
-    # One thread each, because requests run side by side.
-    try:
-        if starts is None:
-            return field.lookup(ids, dtype=dtype, threads=1)
-        return field.pool(ids, starts, mode=mode, dtype=dtype, threads=1)
-    except (IdError, KeysError, BudgetError) as error:
-        raise invalid(str(error)) from error
+def _own_bags(starts: NDArray[Any], ids: NDArray[Any]) -> bool:
+    """Whether bags have all of the request's ids and no others, among those of several requests."""
+    if starts.ndim != 1 or starts.dtype.kind not in "iu" or not starts.size:
+        return False
+    return starts[0] == 0 and starts.min() >= 0 and int(starts.max()) <= len(ids)
 
 
 def _types(field: CompressedField) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from saec.format.cold_tables import ReadCounts
+from saec.serve.batch_metrics import BatchMetrics
 from saec.serve.protocol import RefusedError, Status
 
 __all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
@@ -111,6 +112,10 @@ class Metrics:
             in_flight.dec()
             self._requests.labels(self._name, protocol, status.name.lower()).inc()
             self._seconds.labels(self._name, protocol).observe(time.perf_counter() - start)
+
+    def batches(self, queue_length: Callable[[], int]) -> BatchMetrics:
+        """Metrics of requests that are computed together; to be called once."""
+        return BatchMetrics(self._registry, self._name, queue_length)
 
     def model(
         self, version: int, nbytes: int, read_counts: Callable[[], ReadCounts | None]

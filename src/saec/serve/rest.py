@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from functools import partial
 from typing import Any
 
@@ -12,31 +13,33 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from saec.errors import ArtifactError
 from saec.serve import rest_body
 from saec.serve.lingering_close import Lingering
 from saec.serve.metrics import CONTENT_TYPE_LATEST
 from saec.serve.protocol import Answer, InferRequest, RefusedError, Status, invalid
-from saec.serve.rest_schema import ERRORS, INFER, LOAD
+from saec.serve.rest_schema import ERRORS, INFER_PATHS, LOAD
 from saec.serve.service import EXTENSIONS, Service
 
-__all__ = ["application", "routes"]
+__all__ = ["Inference", "application", "routes", "schema"]
 
 _LINGER_SECONDS = 5.0
 _JSON_BYTES = "inference-header-content-length"
+_INFER = re.compile("/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?/infer")
 
 _log = logging.getLogger(__name__)
 
 
 def application(service: Service, server_version: str) -> ASGIApp:
     """The whole application, with delayed closing after early responses."""
-    return Lingering(routes(service, server_version), min(_LINGER_SECONDS, service.limits.seconds))
+    app = Inference(routes(service, server_version), service)
+    return Lingering(app, min(_LINGER_SECONDS, service.limits.seconds))
 
 
 def routes(service: Service, server_version: str) -> FastAPI:
-    """The routes, with their schema in ``/openapi.json``."""
+    """All routes but those of inference, and the schema of all in ``/openapi.json``."""
     app = FastAPI(
         title="saec serve",
         version=server_version,
@@ -57,7 +60,6 @@ def routes(service: Service, server_version: str) -> FastAPI:
 
     private = [Depends(authorised)]
     app.include_router(_metadata(service, app), dependencies=private)
-    app.include_router(_inference(service), dependencies=private)
     return app
 
 
@@ -114,7 +116,7 @@ def _metadata(service: Service, app: FastAPI) -> APIRouter:
 
     @router.get("/openapi.json")
     async def openapi() -> dict[str, Any]:
-        return app.openapi()
+        return schema(app)
 
     @router.post("/v2/repository/models/{name}/load", openapi_extra=LOAD, response_class=Response)
     async def load(name: str, request: Request) -> Response:
@@ -131,25 +133,50 @@ def _metadata(service: Service, app: FastAPI) -> APIRouter:
     return router
 
 
-def _inference(service: Service) -> APIRouter:
-    router = APIRouter(tags=["inference"])
+def schema(app: FastAPI) -> dict[str, Any]:
+    """The content of ``/openapi.json``."""
+    described = app.openapi()
+    return {**described, "paths": {**described["paths"], **INFER_PATHS}}
 
-    @router.post("/v2/models/{name}/infer", openapi_extra=INFER, response_class=Response)
-    async def infer(name: str, request: Request) -> Response:
-        return await infer_version(name, "", request)
 
-    @router.post(
-        "/v2/models/{name}/versions/{version}/infer", openapi_extra=INFER, response_class=Response
-    )
-    async def infer_version(name: str, version: str, request: Request) -> Response:
+class Inference:
+    """Requests for inference; FastAPI, which has the others, would take longer than a lookup.
+
+    An ASGI application around another one.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request; the ASGI interface."""
+        asked = _INFER.fullmatch(scope["path"]) if scope["type"] == "http" else None
+        if asked is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        try:
+            response = await self._infer(request, asked["name"], asked["version"] or "")
+        except RefusedError as refusal:
+            response = await _refused(request, refusal)
+        except HTTPException as error:
+            response = await _no_route(request, error)
+        except Exception as error:
+            response = await _failed(request, error)
+        await response(scope, receive, send)
+
+    async def _infer(self, request: Request, name: str, version: str) -> Response:
+        service = self._service
+        if request.method != "POST":
+            raise HTTPException(405, headers={"Allow": "POST"})
+        service.check_token(request.headers.get("authorization"))
         with service.metrics.request("http"):
             current = service.version(name, version)
             json_bytes = _json_bytes(request)
             body = await _body(request, service)
             with service.work.admitted():
-                return await service.infer(current, partial(_decoded, body, json_bytes))
-
-    return router
+                text_bytes = len(body) if json_bytes is None else json_bytes
+                return await service.infer(current, partial(_decoded, body, json_bytes), text_bytes)
 
 
 def _decoded(body: bytearray, json_bytes: int | None) -> tuple[InferRequest, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from saec.serve.protocol import DTYPES
 
-__all__ = ["ERRORS", "INFER", "LOAD"]
+__all__ = ["ERRORS", "INFER_PATHS", "LOAD"]
 
 _PARAMETERS = {"type": "object"}
 _TENSOR = {
@@ -59,7 +59,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": "Refused.", "content": {"application/json": {"schema": _ERROR}}}
     for status in ("4XX", "5XX")
 }
-INFER: dict[str, Any] = {
+_INFER: dict[str, Any] = {
+    "tags": ["inference"],
+    "security": [{"HTTPBearer": []}],
     "requestBody": {
         "required": True,
         "content": {
@@ -83,7 +85,25 @@ INFER: dict[str, Any] = {
                 "application/json": {"schema": _RESPONSE},
                 "application/octet-stream": {"schema": _BYTES},
             },
-        }
+        },
+        **ERRORS,
+    },
+}
+
+
+def _infer(operation: str, *places: str) -> dict[str, Any]:
+    """The schema of a request for inference, with these parts of its path."""
+    path = [
+        {"name": place, "in": "path", "required": True, "schema": {"type": "string"}}
+        for place in places
+    ]
+    return {**_INFER, "operationId": operation, "parameters": [*path, *_INFER["parameters"]]}
+
+
+INFER_PATHS: dict[str, dict[str, Any]] = {
+    "/v2/models/{name}/infer": {"post": _infer("infer", "name")},
+    "/v2/models/{name}/versions/{version}/infer": {
+        "post": _infer("infer_version", "name", "version")
     },
 }
 LOAD: dict[str, Any] = {

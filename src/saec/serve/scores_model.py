@@ -63,14 +63,38 @@ class ScoresModel(Model):
         except Exception as error:  # any error of its parser or operators
             raise ArtifactError(f"{path} is no ONNX model that can be run: {error}") from error
 
-    def infer(self, request: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
-        """See :meth:`Model.infer`."""
+    def look_up(self, request: InferRequest, most_bytes: int) -> InferRequest:
+        """See :meth:`Model.look_up`: rows of tables in the file are part of the scores."""
         check_known("output", request.outputs, self._output_names)
         self._check_inputs(request.inputs)
-        names = request.outputs or self._output_names
-        outputs = dict(zip(names, self._run(names, request.inputs), strict=True))
+        return request
+
+    def score(self, found: InferRequest, most_bytes: int) -> dict[str, NDArray[Any]]:
+        """See :meth:`Model.score`."""
+        names = found.outputs or self._output_names
+        outputs = dict(zip(names, self._run(names, found.inputs), strict=True))
         check_size(sum(values.nbytes for values in outputs.values()), most_bytes)
         return {name: _as_bytes(values) for name, values in outputs.items()}
+
+    def output_lengths(self, request: InferRequest) -> dict[str, int] | None:
+        """See :meth:`Model.output_lengths`."""
+        lengths = {values.shape[0] if values.ndim else -1 for values in request.inputs.values()}
+        examples = lengths.pop() if len(lengths) == 1 else -1
+        if examples < 0:
+            return None
+        return dict.fromkeys(request.outputs or self._output_names, examples)
+
+    def check_batches(self) -> None:
+        """See :meth:`Model.check_batches`: the first length of all must have one name."""
+        puts = [*self._session.get_inputs(), *self._session.get_outputs()]
+        first = puts[0].shape[0] if puts[0].shape else None
+        for put in puts:
+            if not put.shape or put.shape[0] != first or not isinstance(first, str):
+                shapes = f"{list(puts[0].shape)} and {put.name!r} {list(put.shape)}"
+                raise ArtifactError(
+                    "requests for this model cannot be computed together: the first length of all "
+                    f"inputs and outputs must have the same name, but {puts[0].name!r} has {shapes}"
+                )
 
     def _check_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         check_known("input", list(inputs), list(self._lengths))

@@ -59,6 +59,7 @@ def serve(
     token: str | None = None,
     on_ready: Callable[[str, Address], None] = lambda name, address: None,
     patches: Path | None = None,
+    dense: Path | None = None,
 ) -> bool:
     """Serve the model in ``path`` until SIGTERM or SIGINT; call this in the main thread.
 
@@ -70,6 +71,7 @@ def serve(
         on_ready: called with the model's name and the ports once requests are accepted.
         patches: a folder: patches of the artifact in it are used in their order, also those that
             arrive later.
+        dense: an ONNX file that computes scores from the artifact's rows (docs/serve.md).
 
     Returns:
         Whether every request was answered before the end; if not, threads are still at work.
@@ -78,7 +80,7 @@ def serve(
         ArtifactError: the file cannot be served.
         DataError: a port is not available.
     """
-    service = Service(path, limits, token, patches)
+    service = Service(path, limits, token, patches, dense)
     return asyncio.run(_serve(service, address, on_ready))
 
 
@@ -126,7 +128,7 @@ async def _serve(
             _log.info("stopping: requests under way have %g seconds", limits.grace)
         finally:
             # A failed start must stop both servers, because gRPC's threads keep a process alive.
-            service.ready = False
+            service.drain()
             for task in beside:
                 task.cancel()
             http.should_exit = True
@@ -136,7 +138,7 @@ async def _serve(
                 service.slot.close(max(1.0, limits.grace)),
                 return_exceptions=True,
             )
-            service.work.close()
+            service.close()
     return service.work.abandoned == 0 and not service.slot.loading
 
 
@@ -149,6 +151,7 @@ def _http_config(service: Service, version: str, connections: int) -> uvicorn.Co
         log_config=None,
         log_level=logging.ERROR,  # its warnings concern errors of clients, one line for each
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         backlog=_ACCEPTED_AT_ONCE,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
 
 from saec.errors import ArtifactError
 from saec.serve.admission import Work
+from saec.serve.batching import BatchLimits, RequestBatches
 from saec.serve.hot_reload import Slot, Version
 from saec.serve.metrics import Metrics
+from saec.serve.model_files import ModelFiles
 from saec.serve.protocol import Answer, InferRequest, RefusedError, Status
 
 __all__ = ["EXTENSIONS", "Limits", "Service"]
 
 EXTENSIONS = ["binary_tensor_data"]
 _SCHEME = "bearer "
+# Requests with more text are decoded in a thread and computed alone: the event loop must not wait.
+_SHORT_TEXT = 1 << 16
 
 T = TypeVar("T")
 
@@ -39,6 +46,7 @@ class Limits:
         connections: largest number of open connections, for HTTP and gRPC each.
         memory: bytes of memory that an artifact's tables may take; None: they are mapped. While
             one artifact replaces another, both have as much.
+        batches: how small requests are computed together; None: each is computed alone.
     """
 
     max_bytes: int
@@ -48,6 +56,7 @@ class Limits:
     threads: int
     connections: int = 256
     memory: int | None = None
+    batches: BatchLimits | None = None
 
 
 class Service:
@@ -58,17 +67,30 @@ class Service:
         limits: of requests.
         token: required from clients for everything except health; None for no token.
         patches: folder of patches that follow the artifact; None for none.
+        dense: an ONNX file that computes scores from the artifact's rows; None for none.
 
     Raises:
-        ArtifactError: the file cannot be served.
+        ArtifactError: a file cannot be served.
     """
 
     def __init__(
-        self, path: Path, limits: Limits, token: str | None = None, patches: Path | None = None
+        self,
+        path: Path,
+        limits: Limits,
+        token: str | None = None,
+        patches: Path | None = None,
+        dense: Path | None = None,
     ) -> None:
         self.metrics = Metrics(path.stem)
-        self.slot = Slot(path, self.metrics, limits.memory, patches)
+        batches = limits.batches
+        files = ModelFiles(path, limits.memory, patches, dense, batches is not None)
+        self.slot = Slot(files, self.metrics)
         self.limits = limits
+        self._batches = (
+            None
+            if batches is None
+            else RequestBatches(batches, limits.threads, limits.max_bytes, self.metrics.batches)
+        )
         self.work = Work(limits.threads, limits.requests, limits.max_bytes, limits.seconds)
         self.ready = True
         self._token = None if token is None else token.encode()
@@ -102,25 +124,62 @@ class Service:
         self,
         version: Version,
         decode: Callable[[], tuple[InferRequest, Callable[[Answer], T]]],
+        text_bytes: int,
     ) -> T:
-        """Answer a request, in a thread from its bytes to those of the response.
+        """Answer a request, from its bytes to those of the response.
 
         Args:
             version: version that the request names.
             decode: returns the request and a function that encodes its response.
+            text_bytes: size of the request without tensors' bytes, which take no time to decode.
         """
-
-        def job() -> T:
-            request, encode = decode()
-            try:
-                outputs = version.model.infer(request, self.limits.max_bytes)
-            except ArtifactError as error:
-                raise RefusedError(Status.FAILED, str(error)) from error
-            return encode(Answer(self.slot.name, str(version.number), request.id, outputs))
-
         try:
-            return await self.work.run(job)
+            return await self.work.result(self._response(version, decode, text_bytes))
+        except ArtifactError as error:
+            _log.error("version %d failed", version.number, exc_info=error)
+            raise RefusedError(Status.FAILED, str(error)) from error
         except RefusedError as refusal:
             if refusal.status is Status.FAILED:
                 _log.error("version %d failed", version.number, exc_info=refusal)
             raise
+
+    def drain(self) -> None:
+        """Not ready for more requests; those in progress end as soon as they can."""
+        self.ready = False
+        if self._batches is not None:
+            self._batches.hurry()
+
+    def close(self) -> None:
+        """Accept no more requests; those that have not started are dropped."""
+        self.work.close()
+        if self._batches is not None:
+            self._batches.close()
+
+    def _response(
+        self,
+        version: Version,
+        decode: Callable[[], tuple[InferRequest, Callable[[Answer], T]]],
+        text_bytes: int,
+    ) -> Future[T]:
+        """The response, which a thread computes, of this request or of several."""
+        if self._batches is None or text_bytes > _SHORT_TEXT:
+            return self.work.start(lambda: self._computed(version, *decode()))
+        request, encode = decode()
+        if not self._batches.takes(request):
+            return self.work.start(lambda: self._computed(version, request, encode))
+
+        def encoded(outputs: Mapping[str, NDArray[Any]]) -> T:
+            return encode(self._answer(version, request, outputs))
+
+        return self._batches.put(version, request, encoded)
+
+    def _computed(
+        self, version: Version, request: InferRequest, encode: Callable[[Answer], T]
+    ) -> T:
+        outputs = version.model.infer(request, self.limits.max_bytes)
+        return encode(self._answer(version, request, outputs))
+
+    def _answer(
+        self, version: Version, request: InferRequest, outputs: Mapping[str, NDArray[Any]]
+    ) -> Answer:
+        return Answer(self.slot.name, str(version.number), request.id, outputs)

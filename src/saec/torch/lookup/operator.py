@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 import saec._native as _native
-from saec.format.native_lookup import LookupTable, fail, pool_request
+from saec.format.lookup_errors import fail
+from saec.format.native_lookup import LookupTable, pool_request
 from saec.torch.lookup.from_spec import reader_of
 from saec.torch.lookup.reader import TableReader, plain
 from saec.torch.lookup.recorded_calls import refuse_onnx

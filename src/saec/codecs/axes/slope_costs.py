@@ -20,13 +20,13 @@ from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
 
-__all__ = ["FieldSlopes", "counted", "share_of", "told_by"]
+__all__ = ["LEAST_COST", "FieldSlopes", "counted", "share_of", "told_by"]
 
 _MOST_ROWS = 1 << 13  # of a tier, that tell what codes do
 # Where rows are overfit, the slopes of each field say that its rows should shrink. If those of all
 # fields do, that is too much: half of what shrinking gains is taken, and this share of the
 # second-order cost is left in any case.
-_GAIN_TAKEN, _LEAST_COST = 0.5, 0.1
+_GAIN_TAKEN, LEAST_COST = 0.5, 0.1
 
 Floats = NDArray[np.float64]
 
@@ -111,7 +111,7 @@ def _with_slopes(offer: Offer, slopes: Floats) -> Offer:
 
 def counted(added: Floats, nats: Floats | float) -> Floats:
     """What first-order changes ``added`` count for beside second-order ones, ``nats``."""
-    gains = np.maximum(_GAIN_TAKEN * added, (_LEAST_COST - 1) * nats)
+    gains = np.maximum(_GAIN_TAKEN * added, (LEAST_COST - 1) * nats)
     return np.where(added < 0, gains, added)
 
 

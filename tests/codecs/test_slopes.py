@@ -171,3 +171,26 @@ def test_tails_that_are_coded_as_one() -> None:
         first = -(counts @ (rows * moved)).sum() * 1e-3 / counts.sum()
         assert result.predicted_loss_increase == pytest.approx(second + first, rel=0.1)
     assert min(cut) < 3  # of three tiers
+
+
+def test_rows_that_never_occurred_say_nothing_of_others() -> None:
+    fields, metrics = tables({"only": -1.0})
+    rows, counts = fields[0].rows.read(0, 1000), fields[0].frequencies
+    field = saec.Field(
+        "only", np.append(rows, np.float32([[0.5, 0.5]]), axis=0), np.append(counts, 0)
+    )
+    half = metrics.unseen["only"].halves[0]
+    more = RowSums(np.arange(1001), np.append(half.sums, np.float32([[99.0, 99.0]]), axis=0))
+    known = LossMetrics(
+        dict(metrics),
+        1000,
+        metrics.relative_errors,
+        {"only": UnseenGradients((more, more), 1000)},
+    )
+    told = [
+        saec.measure(own, saec.Axes(order="frequency"), metrics=each, progress=False)
+        for own, each in ((fields, metrics), ([field], known))
+    ]
+    losses = [saec.compress(each, saec.Ratio(15), progress=False) for each in told]
+    first, second = (each.predicted_loss_increase for each in losses)
+    assert second == pytest.approx(first, rel=0.02)

@@ -134,9 +134,7 @@ class RowSlopes:
         shapes = [AxisFunctions.of(*told) for told in told_by(survey, frame)]
         slopes = slopes_of(field, metric.unseen, frame, placing, row_map, shapes, space)
         parts = [sample.weight / field.census.total for sample in survey.samples]
-        # Rows that never occurred move nothing; the row of unknown keys may be among them.
-        some = [tier for tier, part in enumerate(parts) if part]
-        share = share_of([slopes[tier] for tier in some], [shapes[tier].widths for tier in some])
+        share = share_of(slopes, [each.widths for each in shapes])
         tiers = [
             RowGradient.of(each, own, share.value, frame.nats, part)
             for each, own, part in zip(shapes, slopes, parts, strict=True)

@@ -199,7 +199,8 @@ class _TakeSlopes:
         halves = [half.between(part.start, part.stop) for half in self.unseen.halves]
         ids = np.union1d(halves[0].ids, halves[1].ids)
         rows = ids - part.start
-        near = self.row_map.near(part.weights()[rows], part.frequencies()[rows])
+        counts = part.frequencies()[rows]
+        near = self.row_map.near(part.weights()[rows], counts)
         coordinates = self.frame.coordinates(near, self.frame.rank)
         axes = self.frame.stored[:-1].astype(np.float64) * (2 / self.unseen.examples)
         gradients = np.zeros((2, *coordinates.shape))
@@ -208,7 +209,9 @@ class _TakeSlopes:
         tiers = np.empty(len(part), dtype=np.int64)
         for group in self.placing.groups(part, before):
             tiers[group.rows] = group.stratum
-        chosen = [tiers[rows] == tier for tier in range(len(self.shapes))]
+        # Functions are of rows by their frequencies. One that never occurred in training, as that
+        # of unknown keys, may have most of the lookups, and would be taken for its whole tier.
+        chosen = [(tiers[rows] == tier) & (counts > 0) for tier in range(len(self.shapes))]
         return [
             Estimate.of(gradients[:, mine, :, None] * shapes.at(coordinates[mine]))
             for mine, shapes in zip(chosen, self.shapes, strict=True)

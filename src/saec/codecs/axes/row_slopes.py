@@ -96,16 +96,17 @@ class RowNats:
         """(rank,) per squared error about the mean of a code."""
         return self.second * self.gradient.factors
 
-    def lost(self, coordinates: NDArray[np.float32], decoded: Floats) -> Floats:
+    def lost(self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]) -> Floats:
         """Nats (m,) for each occurrence of rows at ``coordinates`` that become ``decoded``, both
         (m, rank)."""
-        moved = decoded - coordinates
-        return np.square(moved) @ self.second + self.gradient.added(coordinates, moved)
+        moved = decoded - coordinates.astype(np.float64)
+        second: Floats = np.square(moved) @ self.second
+        return second + self.gradient.added(coordinates, moved)
 
-    def doubt(self, coordinates: NDArray[np.float32], decoded: Floats) -> Floats:
+    def doubt(self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]) -> Floats:
         """Standard errors (m,) of :meth:`lost`, at most: as if those of all axes had one sign."""
         errors = self.second * self.gradient.errors
-        result: Floats = np.square(decoded - coordinates) @ errors
+        result: Floats = np.square(decoded - coordinates.astype(np.float64)) @ errors
         return result
 
 

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from recorded_runs import RecordedRuns
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -47,7 +48,7 @@ from saec.reference.training_steps import INITIAL_ACCUMULATOR
 from saec.reference.trial import Trial
 from saec.torch import BitPrice
 
-RECORDED = Path(__file__).parent / "recorded" / "bit_price.jsonl"
+RECORDED = RecordedRuns(Path(__file__).parent / "recorded" / "bit_price.jsonl")
 DIM, BATCH = 16, 2048
 MOST_EPOCHS, PATIENCE, PARTS = 20, 4, 4  # parts of an epoch, after each of which to evaluate
 
@@ -212,22 +213,6 @@ def asked(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield {**key, "price": price}
 
 
-def recorded() -> list[dict[str, Any]]:
-    """All lines so far; a line that an interruption cut off has no end and does not count."""
-    if not RECORDED.exists():
-        return []
-    whole = RECORDED.read_text().rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
-
-
-def record(line: dict[str, Any]) -> None:
-    """Append a run; whatever was cut off before is dropped."""
-    lines = [json.dumps(each) for each in [*recorded(), line]]
-    new = RECORDED.with_suffix(".new")
-    new.write_text("\n".join(lines) + "\n")
-    new.replace(RECORDED)
-
-
 def table(lines: list[dict[str, Any]]) -> str:
     """Means over seeds, in Markdown."""
     found: dict[tuple[Any, ...], list[tuple[float, float, float]]] = {}
@@ -270,9 +255,7 @@ def main() -> None:
     if options.steps is not None:
         print(timed(load(options.task, options.path, 0), options.steps))
         return
-    left = [
-        key for key in asked(options) if not any(key.items() <= line.items() for line in recorded())
-    ]
+    left = [key for key in asked(options) if not RECORDED.hold(key)]
     for index, key in enumerate(left):
         print(f"{len(left) - index} runs left, now {key}", flush=True)
         log = load(options.task, options.path, key["seed"])
@@ -282,9 +265,9 @@ def main() -> None:
             found = run(options, log, key["price"], key["seed"])
         else:
             found = choose(options, log, key["ratio"], key["seed"])
-        record({**key, **found, "machine": machine()})
+        RECORDED.add({**key, **found, "machine": machine()})
         print(json.dumps(found), flush=True)
-    print(table([line for line in recorded() if line["task"] == options.task]))
+    print(table([line for line in RECORDED.lines() if line["task"] == options.task]))
 
 
 if __name__ == "__main__":

@@ -1,42 +1,153 @@
-"""What slopes on unseen rows gain: axes with and without them, at the same sizes.
+"""What slopes on unseen rows gain: tables with and without them, at the same sizes.
 
-    python benchmarks/slopes.py globo globo.parquet --ratios 100,300 --seeds 0,1,2
+    python benchmarks/slopes.py globo globo.parquet --ratios 100,300 --seeds 3,4,5
+    python benchmarks/slopes.py globo globo.parquet --keyed --ratios 35,160 --seeds 3
+    python benchmarks/slopes.py ml-1m movielens_1m.parquet --codec clusters --ratios 25,55 --seeds 3
+    python benchmarks/slopes.py globo globo.parquet --cost
 
-Trains DeepFM as ``saec bench`` does. Slopes come from the validation rows; changes of AUC and log
-loss on test rows are the answer, those on validation rows are too good with slopes.
+Trains a model as ``saec bench`` does. Slopes come from the validation rows; changes of AUC and log
+loss on test rows are the answer, those on validation rows are too good with slopes. Every result is
+a line of benchmarks/recorded/slopes.jsonl, and is not repeated when the same command starts again.
+In the end all lines of the task are shown, with the forecast beside the increase on test rows.
+``--cost`` compares the pass over unseen rows with that over the metric's own.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
+from typing import Any
 
-from saec import Axes, LossMetrics, Ratio, compress, measure
+import numpy as np
+from recorded_runs import RecordedRuns
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from saec import Axes, Clusters, LossMetrics, Ratio, compress, measure
+from saec.reference.batches import Batches
 from saec.reference.datasets import load
-from saec.reference.trial import Trial
+from saec.reference.machine import machine
+from saec.reference.models import build
+from saec.reference.trial import METRIC_ROWS, Trial
+from saec.tables.unseen_gradients import UnseenGradients
+from saec.torch import loss_metrics
+
+RECORDED = RecordedRuns(Path(__file__).parent / "recorded" / "slopes.jsonl")
+TABLES = "embeddings."
 
 
-def trial_rows(trial: Trial, order: str, ratios: list[float]) -> None:
-    """Print a line for each size, without and with slopes."""
+def lines_of(trial: Trial, key: dict[str, Any], left: list[dict[str, Any]]) -> None:
+    """Record the results that are ``left`` of a trained model."""
     base = trial.scores(trial.base)
     sloped, _ = trial.metrics
     plain = LossMetrics(dict(sloped), sloped.examples, sloped.relative_errors)
-    for name, metrics in (("plain", plain), ("slopes", sloped)):
-        measured = measure(trial.tables(), Axes(order=order), metrics=metrics, progress=False)
+    tables = trial.keys.fields(trial.tables(), TABLES) if key["keyed"] else trial.tables()
+    codec = Clusters() if key["codec"] == "clusters" else Axes(order=key["order"])
+    for slopes, metrics in ((False, plain), (True, sloped)):
+        ratios = [one["asked"] for one in left if one["slopes"] == slopes]
+        start = time.perf_counter()
+        measured = measure(tables, codec, metrics=metrics, progress=False) if ratios else None
+        seconds = round(time.perf_counter() - start, 1)
         for ratio in ratios:
             result = compress(measured, Ratio(ratio), progress=False)
             with trial.holding(result):
                 scores = trial.scores(trial.probabilities())
-            changes = "  ".join(
-                f"{part} {scores[part].auc - base[part].auc:+.5f} "
-                f"{scores[part].logloss - base[part].logloss:+.6f}"
-                for part in ("test", "validation")
+            line = {
+                **key,
+                "slopes": slopes,
+                "asked": ratio,
+                "ratio": result.compression_ratio,
+                "expected": result.predicted_loss_increase,
+                "seconds": seconds,
+                "shares": {name: own.value for name, own in result.slope_shares.items()},
+            }
+            for part, now in scores.items():
+                line[f"{part} auc"] = now.auc - base[part].auc
+                line[f"{part} loss"] = now.logloss - base[part].logloss
+            RECORDED.add({**line, "machine": machine()})
+            print(shown(line), flush=True)
+
+
+def shown(line: dict[str, Any]) -> str:
+    """A result in one line of text."""
+    name = "slopes" if line["slopes"] else "plain"
+    kind = "keyed " * line["keyed"] + line["codec"]
+    changes = "  ".join(
+        f"{part} {line[f'{part} auc']:+.5f} {line[f'{part} loss']:+.6f}"
+        for part in ("test", "validation")
+    )
+    return (
+        f"{line['task']} {line['model']} {line['seed']} {kind} {name:6} ratio {line['ratio']:.1f}  "
+        f"{changes}  expected {line['expected']:+.6f}"
+    )
+
+
+def forecasts(lines: list[dict[str, Any]]) -> str:
+    """How far forecasts are off where the test rows lose 1e-5 to 2e-2."""
+    text = []
+    for slopes in (False, True):
+        errors = sorted(
+            abs(line["expected"] / line["test loss"] - 1)
+            for line in lines
+            if line["slopes"] == slopes and 1e-5 <= line["test loss"] <= 2e-2
+        )
+        if errors:
+            text.append(f"{'slopes' if slopes else 'plain'}: median error {median(errors):.0%}")
+            text.append(f"of {len(errors)}, nine in ten below {errors[9 * len(errors) // 10]:.0%}")
+    return ", ".join(text)
+
+
+def asked(options: argparse.Namespace, key: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What identifies each result that is wanted of a model."""
+    for slopes in (False, True):
+        for ratio in options.ratios.split(","):
+            yield {**key, "slopes": slopes, "asked": float(ratio)}
+
+
+def cost(options: argparse.Namespace) -> str:
+    """Seconds and bytes of the pass over unseen rows and of the metric's own, in turn; for an
+    untrained model, whose passes take as long."""
+    log = load(options.task, options.path, 0)
+    model = build(options.model, log.vocab_sizes, 16, 0)
+    chosen = [log.rows(part)[:METRIC_ROWS] for part in ("train", "validation")]
+    rows, unseen = (Batches(log, each) for each in chosen)
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(5):
+        for place, other in enumerate((None, unseen)):
+            start = time.process_time()
+            found = loss_metrics(
+                model,
+                rows,
+                binary_cross_entropy_with_logits,
+                examples=METRIC_ROWS,
+                tolerance=1e-9,  # so that it does not stop earlier
+                unseen=other,
+                progress=False,
             )
-            expected = result.predicted_loss_increase
-            print(f"{name:7} ratio {ratio:g}  {changes}  expected {expected:+.6f}", flush=True)
-    for field, share in result.slope_shares.items():
-        told = f"{share.measured:.2f} +- {share.error:.2f}"
-        print(f"  {field}: {share.value:.2f} of the slopes ({told})")
+            taken[place].append(time.process_time() - start)
+    own, both = (median(times[1:]) for times in taken)
+    each = [
+        1e6 * seconds / len(part) for seconds, part in zip((own, both - own), chosen, strict=True)
+    ]
+    nbytes = sum(map(bytes_of, found.unseen.values()))
+    values = sum(map(seen_values, found.unseen.values()))
+    return (
+        f"{options.task}: {each[0]:.1f} us a row for the metric, {each[1]:.1f} us an unseen row, "
+        f"{each[1] / each[0]:.2f} times; {nbytes / 1e6:.1f} MB, "
+        f"{nbytes / values:.1f} bytes a seen row and dimension"
+    )
+
+
+def bytes_of(unseen: UnseenGradients) -> int:
+    return sum(half.ids.nbytes + half.sums.nbytes for half in unseen.halves)
+
+
+def seen_values(unseen: UnseenGradients) -> int:
+    """Rows that either half has seen, times their width."""
+    one, other = unseen.halves
+    return len(np.union1d(one.ids, other.ids)) * one.sums.shape[1]
 
 
 def main() -> None:
@@ -46,13 +157,25 @@ def main() -> None:
     parser.add_argument("--ratios", default="100,300")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--model", default="deepfm")
+    parser.add_argument("--codec", default="axes", choices=("axes", "clusters"))
     parser.add_argument("--order", default="frequency", help="of ids, as of saec.Axes")
+    parser.add_argument("--keyed", action="store_true", help="keys in place of ids")
+    parser.add_argument("--cost", action="store_true", help="measure the passes instead")
     options = parser.parse_args()
+    if options.cost:
+        print(cost(options))
+        return
     for seed in map(int, options.seeds.split(",")):
-        log = load(options.task, options.path, seed, vocabularies=False)
-        print(f"{options.task}, {options.model}, seed {seed}", flush=True)
-        trial = Trial.start(log, options.model, 16, seed, progress=False)
-        trial_rows(trial, options.order, [float(ratio) for ratio in options.ratios.split(",")])
+        names = ("task", "model", "codec", "order", "keyed")
+        key = {"seed": seed, **{name: getattr(options, name) for name in names}}
+        left = [one for one in asked(options, key) if not RECORDED.hold(one)]
+        if left:
+            log = load(options.task, options.path, seed, vocabularies=False, keys=options.keyed)
+            trial = Trial.start(log, options.model, 16, seed, progress=False)
+            lines_of(trial, key, left)
+    lines = [line for line in RECORDED.lines() if line["task"] == options.task]
+    print("\n".join(map(shown, lines)))
+    print(forecasts(lines))
 
 
 if __name__ == "__main__":

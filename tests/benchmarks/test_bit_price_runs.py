@@ -1,29 +1,13 @@
-"""benchmarks/bit_price.py: what was finished is kept, and a share of the users is whole."""
+"""benchmarks/bit_price.py: how runs are identified, and a share of the users is whole."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import bit_price
 import numpy as np
-import pytest
 
 from saec.reference.simulated import simulate
-
-
-def test_a_line_that_was_cut_off_is_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bit_price, "RECORDED", tmp_path / "lines.jsonl")
-    assert bit_price.recorded() == []
-    bit_price.record({"seed": 0})
-    with bit_price.RECORDED.open("a") as file:
-        file.write('{"seed": 1, "au')
-    assert bit_price.recorded() == [{"seed": 0}]
-    bit_price.record({"seed": 1, "auc": 0.5})
-    assert bit_price.recorded() == [{"seed": 0}, {"seed": 1, "auc": 0.5}]
-    assert [path.name for path in tmp_path.iterdir()] == ["lines.jsonl"]
 
 
 def test_runs_are_identified_by_what_was_asked() -> None:

@@ -9,13 +9,9 @@ import pytest
 
 from saec.clustering.kmeans import Clustering
 from saec.clustering.rowmap import RowMap
-from saec.codecs.clusters import distortion_curve as curve
-from saec.codecs.clusters.distortion_curve import (
-    DistortionCurve,
-    judged_rows,
-    measure_curves,
-    surveyed,
-)
+from saec.codecs.clusters import judged_rows as judging
+from saec.codecs.clusters.distortion_curve import DistortionCurve, measure_curves
+from saec.codecs.clusters.judged_rows import judged_rows, surveyed
 from saec.format.codebook import Codebook
 from saec.streaming.scratch import IN_MEMORY
 from saec.tables.field import Field
@@ -153,7 +149,7 @@ def test_noise_never_makes_more_clusters_look_worse(rng: np.random.Generator) ->
 def test_a_sample_stands_for_the_rare_rows(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(curve, "_JUDGED", 100)
+    monkeypatch.setattr(judging, "_JUDGED", 100)
     frequencies = np.r_[np.ones(900), np.full(100, 50.0)]
     rows = np.r_[np.full(900, 3.0), np.full(100, 1.0)].astype(np.float32)[:, None]
     field = Field("x", rows, frequencies)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sloped_tables import tables
 
 import saec
 from saec.artifact import entry_bytes
 from saec.codecs.axes.quantizer import Coder
-from saec.codecs.axes.slope_costs import _share
+from saec.codecs.axes.slope_costs import share_of
 from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, Moves
 from saec.format.tiered_field import TieredField
 from saec.tables.loss_metric import LossMetrics
@@ -87,7 +88,7 @@ def test_what_codes_do_in_first_order(tier: tuple[NDArray[np.float32], Floats]) 
 def share(halves: Floats, variance: float) -> SlopeShare:
     count = halves.shape[1]
     tier = Estimate(halves[:, :, None] * np.ones(3), np.full((count, 3), variance))
-    return _share([tier], [np.ones(count)])
+    return share_of([tier], [np.ones(count)])
 
 
 def test_the_share_is_what_comes_true_on_the_other_half() -> None:
@@ -103,24 +104,6 @@ def test_the_share_is_what_comes_true_on_the_other_half() -> None:
     noise = share(rng.normal(size=(2, 500)), 0.5)
     assert noise.value < 0.1
     assert share(np.zeros((2, 3)), 0.0).value == 0
-
-
-def tables(sign: dict[str, float]) -> tuple[list[saec.Field], LossMetrics]:
-    """Equal fields, whose rows the loss wants larger (-1) or smaller (1) on unseen rows."""
-    rng = np.random.default_rng(2)
-    rows = rng.normal(size=(1000, 2)).astype(np.float32)
-    counts = np.sort(rng.integers(1, 100, 1000))[::-1].astype(np.float64)
-    fields = [saec.Field(name, rows, counts) for name in sign]
-    metric = np.eye(2) * 1e-3
-    ids = np.arange(1000)
-    unseen = {}
-    for name, direction in sign.items():
-        # Both halves say that the loss changes by direction x metric x the row.
-        sums = (direction * 0.5 * counts / counts.sum() * 1000)[:, None] * (rows @ metric)
-        half = RowSums(ids, sums.astype(np.float32))
-        unseen[name] = UnseenGradients((half, half), 1000)
-    known = dict.fromkeys(sign, metric)
-    return fields, LossMetrics(known, 1000, dict.fromkeys(sign, 0.0), unseen)
 
 
 def test_bits_go_where_rows_generalise() -> None:
@@ -188,3 +171,26 @@ def test_tails_that_are_coded_as_one() -> None:
         first = -(counts @ (rows * moved)).sum() * 1e-3 / counts.sum()
         assert result.predicted_loss_increase == pytest.approx(second + first, rel=0.1)
     assert min(cut) < 3  # of three tiers
+
+
+def test_rows_that_never_occurred_say_nothing_of_others() -> None:
+    fields, metrics = tables({"only": -1.0})
+    rows, counts = fields[0].rows.read(0, 1000), fields[0].frequencies
+    field = saec.Field(
+        "only", np.append(rows, np.float32([[0.5, 0.5]]), axis=0), np.append(counts, 0)
+    )
+    half = metrics.unseen["only"].halves[0]
+    more = RowSums(np.arange(1001), np.append(half.sums, np.float32([[99.0, 99.0]]), axis=0))
+    known = LossMetrics(
+        dict(metrics),
+        1000,
+        metrics.relative_errors,
+        {"only": UnseenGradients((more, more), 1000)},
+    )
+    told = [
+        saec.measure(own, saec.Axes(order="frequency"), metrics=each, progress=False)
+        for own, each in ((fields, metrics), ([field], known))
+    ]
+    losses = [saec.compress(each, saec.Ratio(15), progress=False) for each in told]
+    first, second = (each.predicted_loss_increase for each in losses)
+    assert second == pytest.approx(first, rel=0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +26,8 @@ __all__ = ["check_removed", "metrics_of", "plan_of"]
 def metrics_of(
     old: Compressed, today: Sequence[Field], metrics: Mapping[str, ArrayLike] | None
 ) -> dict[str, Metric]:
-    """The metric of each field: of the kind with which the base was compressed."""
+    """The metric of each field: of the kind with which the base was compressed. Without gradients
+    on unseen rows: which rows a patch holds is decided to second order."""
     in_nats = old.predicted_loss_increase is not None
     if in_nats and metrics is None:
         raise MetricError("the artifact was compressed with metrics: give today's")
@@ -33,7 +35,8 @@ def metrics_of(
         raise MetricError("the artifact was compressed without metrics, and is updated without")
     if metrics is None:
         return {field.name: Metric.euclidean(field.dim) for field in today}
-    return check_metrics(today, metrics)
+    checked = check_metrics(today, metrics)
+    return {name: replace(metric, unseen=None) for name, metric in checked.items()}
 
 
 def plan_of(

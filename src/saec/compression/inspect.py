@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saec.clustering.rowmap import RowMap
-from saec.codecs.clusters.distortion_curve import field_map, surveyed, usual_norm
+from saec.codecs.clusters.judged_rows import field_map, surveyed, usual_norm
 from saec.codecs.moments_and_samples import Moments
 from saec.codecs.protocol import Option
 from saec.compression.budget import Ratio

@@ -23,6 +23,7 @@ from saec.codecs.axes.keyed_choice import stored_bytes
 from saec.codecs.axes.keyed_class import class_coder
 from saec.codecs.axes.keyed_pricing import Coder, KeyedClass, Pricing, keyed_class
 from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.row_slopes import RowGradient, RowNats, RowSlopes
 from saec.codecs.moments_and_samples import (
     Moments,
     Survey,
@@ -93,9 +94,14 @@ class _SurveyedKeys:
         moments = _about(survey.moments, _default_row(field, survey))
         distance = Metric.euclidean(field.dim) if self.metric is None else self.metric
         frame = Frame.of(moments, distance)
+        slopes = RowSlopes.of(field, self.metric, survey, frame, self.placing, row_map, self.space)
+        unknown = RowGradient.none(frame.rank)
+        gradients = [unknown] * len(survey.samples) if slopes is None else slopes.tiers
         classes = tuple(
-            keyed_class(sample, frame, int(count), total)
-            for sample, count in zip(survey.samples, np.diff(self.placing.bounds), strict=True)
+            keyed_class(sample, frame, int(count), total, RowNats(frame.nats, gradient))
+            for sample, count, gradient in zip(
+                survey.samples, np.diff(self.placing.bounds), gradients, strict=True
+            )
         )
         unseen, room = field.keys.unseen_share, field.keys.room
         pricing = Pricing(field, frame, self.placing, row_map, classes, unseen, room, self.coder)
@@ -103,11 +109,12 @@ class _SurveyedKeys:
         options = []
         everything = sum(float(own.unstored.sum()) for own in classes)
         for price in _prices(classes):
-            for nats, choice in pricing.at(price):
+            for left, doubt, choice in pricing.at(price):
                 size = stored_bytes(field, choice)
-                options.append(Option(8 * size, (nats + lost) * unit, choice))
+                share = None if slopes is None else slopes.share
+                options.append(Option(8 * size, (left + lost) * unit, choice, doubt * unit, share))
             least_bits = 8 * (field.nbytes + _SMALL_BYTES)
-            if options[-1].bits > least_bits or nats - frame.rest < _LEAST_LEFT * everything:
+            if options[-1].bits > least_bits or left - frame.rest < _LEAST_LEFT * everything:
                 break
         return options, everything + frame.rest
 
@@ -140,6 +147,6 @@ def _about(moments: Moments, row: Floats) -> Moments:
 
 def _prices(classes: Sequence[KeyedClass]) -> Iterator[float]:
     """From the price at which no row is worth a bit, downwards."""
-    highest = max(float((own.unstored / own.each).max()) for own in classes)
+    highest = max(float(np.abs(own.unstored / own.each).max()) for own in classes)
     for step in range(_PRICES_PER_DECADE * _MOST_DECADES):
         yield highest * 10.0 ** (-step / _PRICES_PER_DECADE)

@@ -12,6 +12,7 @@ from saec.artifact import Entry, entry_bytes
 from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.keyed_class import ClassCoder
 from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.row_slopes import RowNats
 from saec.format.key_strings import KeyStrings
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_layout import KeyedLayout, keyed_details
@@ -45,16 +46,17 @@ _NOTHING = build_function(np.zeros(0, np.uint64), np.zeros(0, np.uint64), 0)
 class KeyedChoice:
     """The option that allocation chose, with everything that coding needs.
 
-    coders: of each stratum of ``placing``, None if its rows are left out. least_gain: nats per bit
-    that a stored row saves; None
-    if every row is stored. string_bits: see KeyedLayout. function_bytes: that the static function
-    may take.
+    coders: of each stratum of ``placing``, None if its rows are left out. nats: that
+    rows of each stratum lose. least_gain: nats per bit
+    that a stored row saves; None if every row is stored. string_bits: see KeyedLayout.
+    function_bytes: that the static function may take.
     """
 
     frame: Frame
     placing: Placing
     row_map: RowMap
     coders: tuple[ClassCoder | None, ...]
+    nats: tuple[RowNats, ...]
     price: float
     least_gain: float | None
     string_bits: int

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from saec.codecs.axes.candidates import TierRows
 from saec.codecs.axes.code_lengths import code_lengths
+from saec.codecs.axes.row_slopes import RowNats
 from saec.codecs.axes.symbols import (
     LENGTH_BITS,
     SymbolCoder,
@@ -40,11 +41,12 @@ _STEP_BITS = 6 / np.log(2)  # that an error of one step is worth
 @dataclass(frozen=True, eq=False)
 class CodedRows:
     """Rows of a class (m,): first symbols, bits of the other parts, squared error as coded in nats,
-    and squared distance of the coded row from the default row, in nats."""
+    its standard error, and squared distance of the coded row from the default row, in nats."""
 
     first: Symbols
     later_bits: Floats
     lost: Floats
+    doubt: Floats
     harm: Floats
 
 
@@ -79,19 +81,17 @@ class ClassCoder:
         for coder, span in self.spans():
             yield coder.assign(coordinates[:, span], nats[span], self.weight, price)
 
-    def code(self, coordinates: NDArray[np.float32], nats: Floats, price: float) -> CodedRows:
+    def code(self, coordinates: NDArray[np.float32], nats: RowNats, price: float) -> CodedRows:
         """What coding rows (m, rank) takes and leaves."""
         later = np.zeros(len(coordinates))
-        lost = np.square(coordinates[:, self.axes :], dtype=np.float64) @ nats[self.axes :]
-        harm = np.zeros(len(coordinates))
-        every = list(self.symbols(coordinates, nats, price))
+        decoded = np.zeros(coordinates.shape)
+        every = list(self.symbols(coordinates, nats.of_codes, price))
         for number, (coder, span) in enumerate(self.spans()):
-            decoded = coder.coordinates[every[number]].astype(np.float64)
-            lost = lost + np.square(coordinates[:, span] - decoded) @ nats[span]
-            harm += np.square(decoded) @ nats[span]
+            decoded[:, span] = coder.coordinates[every[number]]
             if number:
                 later += coder.lengths[every[number]]
-        return CodedRows(every[0], later, lost, harm)
+        lost, doubt = nats.lost(coordinates, decoded), nats.doubt(coordinates, decoded)
+        return CodedRows(every[0], later, lost, doubt, np.square(decoded) @ nats.second)
 
 
 def class_coder(rows: TierRows, nats: Floats, most_axes: int, price: float) -> ClassCoder | None:

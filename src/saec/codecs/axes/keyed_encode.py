@@ -16,7 +16,6 @@ from saec.codecs.axes.keyed_choice import (
     planned_bytes,
     stored_field,
 )
-from saec.codecs.axes.keyed_class import ClassCoder
 from saec.codecs.axes.keyed_pricing import mean_harm
 from saec.codecs.protocol import Coded
 from saec.format.key_strings import KeyStrings
@@ -110,28 +109,45 @@ class _EncodeKeys:
         unseen = self.keys.unseen.row
         if unseen is not None and part.start <= unseen < part.stop:
             known[unseen - part.start] = False
-        unstored = shares * self.choice.frame.squared_errors(rows, []) / 2
-        found = [_none(float(unstored.sum()), float(shares.sum()))]
+        found = []
         for group in self.choice.placing.groups(part, before):
-            coder = self.choice.coders[group.stratum]
-            if coder is not None:
-                own = np.arange(len(part))[group.rows]
-                own = own[known[own]]
-                number = self.choice.stored.index(coder)
-                one = _ClassRows(near[own], rows[own], shares[own], unstored[own], hashes[own])
-                found.append(self._coded(number, coder, one))
+            own = np.arange(len(part))[group.rows]
+            every = _ClassRows(near[own], rows[own], shares[own], hashes[own], group.stratum)
+            unstored = self._lost(every, [])
+            found.append(_none(float(unstored.sum()), float(shares[own].sum())))
+            if self.choice.coders[group.stratum] is not None:
+                kept = known[own]
+                found.append(self._coded(every.only(kept), unstored[kept]))
         return StoredRows.join(found)
 
-    def _coded(self, number: int, coder: ClassCoder, rows: _ClassRows) -> StoredRows:
-        """The rows of a class that are worth their bits."""
+    def _lost(self, rows: _ClassRows, decoded: Sequence[NDArray[np.float32]]) -> Floats:
+        """Nats (m,) that rows lose as ``decoded``, with what slopes on unseen rows add."""
+        frame = self.choice.frame
+        lost: Floats = rows.shares * frame.squared_errors(rows.exact, decoded) / 2
+        gradient = self.choice.nats[rows.stratum].gradient
+        if not gradient.coefficients.any():
+            return lost
+        coordinates = frame.coordinates(rows.near, frame.rank)
+        moved = -coordinates.astype(np.float64)
+        if decoded:
+            beside = np.concatenate(decoded, axis=1)
+            moved[:, : beside.shape[1]] += beside
+        return lost + rows.shares * gradient.added(coordinates, moved)
+
+    def _coded(self, rows: _ClassRows, unstored: Floats) -> StoredRows:
+        """The rows of a class that are worth their bits; ``unstored``: nats (m,) of each if it is
+        left out."""
         frame, price = self.choice.frame, self.choice.price
+        coder = self.choice.coders[rows.stratum]
+        assert coder is not None, "the class is stored"
+        number = self.choice.stored.index(coder)
         coordinates = frame.coordinates(rows.near, coder.axes)
-        symbols = list(coder.symbols(coordinates, frame.nats, price))
+        symbols = list(coder.symbols(coordinates, self.choice.nats[rows.stratum].of_codes, price))
         pairs = list(zip(coder.coders, symbols, strict=True))
         decoded = [each.coordinates[own] for each, own in pairs]
-        lost = rows.shares * frame.squared_errors(rows.exact, decoded) / 2
+        lost = self._lost(rows, decoded)
         bits = np.sum([each.lengths[own] for each, own in pairs], axis=0)
-        saved = rows.unstored - lost
+        saved = unstored - lost
         kept = np.ones(len(saved), dtype=bool)
         if self.choice.least_gain is not None:
             kept = saved > self.choice.least_gain * FUNCTION_FACTOR * bits
@@ -154,14 +170,20 @@ class _EncodeKeys:
 
 @dataclass(frozen=True, eq=False)
 class _ClassRows:
-    """Rows (m, dim) as near as they count and as they are, and of each its share of all
-    occurrences, the nats that it costs if it is left out, and the hash of its key."""
+    """Rows (m, dim) of a stratum as near as they count and as they are, and of each its share of
+    all occurrences and the hash of its key."""
 
     near: NDArray[Any]
     exact: NDArray[Any]
     shares: Floats
-    unstored: Floats
     hashes: NDArray[np.uint64]
+    stratum: int
+
+    def only(self, kept: NDArray[np.bool_]) -> _ClassRows:
+        """The rows that are ``kept`` (m,)."""
+        return _ClassRows(
+            self.near[kept], self.exact[kept], self.shares[kept], self.hashes[kept], self.stratum
+        )
 
 
 def _none(unstored: float, occurrences: float) -> StoredRows:
@@ -221,7 +243,7 @@ def _fewer(rows: StoredRows, share: float) -> StoredRows:
 def _lost(field: Field, choice: KeyedChoice, rows: StoredRows) -> float:
     """Nats: of rows as stored or left out, and of unknown keys that are taken for stored ones."""
     assert field.keys is not None
-    lost = rows.unstored - float(rows.saved.sum())
+    lost = max(rows.unstored - float(rows.saved.sum()), 0.0)
     if not choice.stored:
         return lost
     unknown = field.keys.unseen_share + max(rows.occurrences - float(rows.shares.sum()), 0.0)

@@ -14,6 +14,7 @@ from saec.codecs.axes.code_lengths import code_lengths
 from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, KeyedChoice, planned_bytes
 from saec.codecs.axes.keyed_class import ClassCoder, CodedRows, class_coder
 from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.row_slopes import RowNats
 from saec.codecs.axes.symbols import table_coder
 from saec.codecs.moments_and_samples import Sample
 from saec.format.keyed_layout import LONG_STRINGS, SHORT_STRINGS, strings_of
@@ -43,8 +44,10 @@ class KeyedClass:
 
     rows: TierRows
     each: float
+    nats: RowNats
     unstored: Floats  # nats (m,) that each row of the sample costs if it is left out
-    spread: Floats  # (rank,) weighted squares of the coordinates
+    doubt: Floats  # (m,) standard errors of these
+    spread: Floats  # (rank,) nats of all rows on each axis if all are left out
 
 
 # The coder of a class from its rows, the nats of each axis, how many axes are stored, and the price
@@ -65,25 +68,25 @@ class Pricing:
     room: float  # share of all strings that may belong to symbols
     coder: Coder = class_coder
 
-    def at(self, price: float) -> Iterator[tuple[float, KeyedChoice]]:
-        """Choices at a price per bit, with the nats that each leaves."""
+    def at(self, price: float) -> Iterator[tuple[float, float, KeyedChoice]]:
+        """Choices at a price per bit, with the nats that each leaves and their standard errors."""
         axes = self._axes(price)
-        found = [self.coder(own.rows, self.frame.nats, axes, price) for own in self.classes]
+        found = [self.coder(own.rows, own.nats.of_codes, axes, price) for own in self.classes]
         if self.room < 1:  # every key is stored
             found = [coder or _marker(own) for coder, own in zip(found, self.classes, strict=True)]
         # Of the price, for a bit; None where every row is stored whatever it saves.
         gains = [gain * price for gain in _GAINS] if self.room == 1 else [None]
         pairs = zip(found, self.classes, strict=True)
-        first = [_CodedClass.of(coder, own, self.frame, price) for coder, own in pairs]
+        first = [_CodedClass.of(coder, own, price) for coder, own in pairs]
         # Coded again with the lengths of the roots, which say more than those within a class.
         rough = self._rooted(first, None if gains[0] is None else price, price)
-        again = [_CodedClass.of(coded.coder, coded.own, self.frame, price) for coded in rough]
+        again = [_CodedClass.of(coded.coder, coded.own, price) for coded in rough]
         for gain in gains:
             yield self._priced(self._rooted(again, gain, price), gain, price)
 
     def _axes(self, price: float) -> int:
         """How many leading axes are worth the bits of their vectors."""
-        spread = sum(own.spread for own in self.classes) * self.frame.nats
+        spread: Floats = np.sum([own.spread for own in self.classes], axis=0)
         worth = spread >= price * 8 * self.field.dim * self.frame.stored.itemsize
         return len(worth) if worth.all() else int(np.argmin(worth))
 
@@ -105,7 +108,7 @@ class Pricing:
 
     def _priced(
         self, coded: Sequence[_CodedClass], least_gain: float | None, price: float
-    ) -> tuple[float, KeyedChoice]:
+    ) -> tuple[float, float, KeyedChoice]:
         coders = tuple(one.coder for one in coded)
         unknown = self.unseen + sum(one.unstored_share for one in coded)
         nats = self.frame.rest + sum(one.nats for one in coded)
@@ -122,12 +125,14 @@ class Pricing:
             self.placing,
             self.row_map,
             coders,
+            tuple(own.nats for own in self.classes),
             price,
             least_gain,
             string_bits,
             planned_bytes(keys, round(bits), longest),
         )
-        return nats + unknown * harm, choice
+        doubt = float(np.linalg.norm([one.doubt for one in coded]))
+        return nats + unknown * harm, doubt, choice
 
 
 def _strings(stored: Sequence[_CodedClass], string_bits: int) -> tuple[int, int]:
@@ -153,10 +158,8 @@ class _CodedClass:
     kept: NDArray[np.bool_]
 
     @classmethod
-    def of(
-        cls, coder: ClassCoder | None, own: KeyedClass, frame: Frame, price: float
-    ) -> _CodedClass:
-        coded = None if coder is None else coder.code(own.rows.coordinates, frame.nats, price)
+    def of(cls, coder: ClassCoder | None, own: KeyedClass, price: float) -> _CodedClass:
+        coded = None if coder is None else coder.code(own.rows.coordinates, own.nats, price)
         return cls(own, coder, coded, np.zeros(len(own.unstored), dtype=bool))
 
     def keeping(self, least_gain: float | None) -> _CodedClass:
@@ -189,11 +192,19 @@ class _CodedClass:
 
     @property
     def nats(self) -> float:
-        """Nats that the rows lose, stored or not."""
+        """Nats that the rows lose, stored or not; 0 if slopes make that a gain."""
+        lost = self.own.unstored
+        if self.coded is not None:
+            lost = np.where(self.kept, self.own.rows.shares * self.coded.lost, lost)
+        return max(float(lost.sum()), 0.0)
+
+    @property
+    def doubt(self) -> float:
+        """The standard error of :attr:`nats`, at most: those of the axes may have the same sign."""
         if self.coded is None:
-            return float(self.own.unstored.sum())
-        stored = self.own.rows.shares * self.coded.lost
-        return float(np.where(self.kept, stored, self.own.unstored).sum())
+            return float(self.own.doubt.sum())
+        stored = self.own.rows.shares * self.coded.doubt
+        return float(np.where(self.kept, stored, self.own.doubt).sum())
 
     @property
     def unstored_share(self) -> float:
@@ -243,13 +254,21 @@ def mean_harm(coder: ClassCoder, first: NDArray[np.int64], harm: Floats, nats: F
     return result
 
 
-def keyed_class(sample: Sample, frame: Frame, count: int, total: float) -> KeyedClass:
-    shares = sample.standing_for_all / total
-    coordinates = frame.coordinates(sample.rows, frame.rank)
-    squared = np.square(coordinates, dtype=np.float64)
-    spread = (shares[:, None] * squared).sum(axis=0)
-    rows = TierRows(coordinates, shares, count)
-    return KeyedClass(rows, count / len(shares), shares * (squared @ frame.nats), spread)
+def keyed_class(
+    sample: Sample, frame: Frame, count: int, total: float, nats: RowNats
+) -> KeyedClass:
+    """The class of ``count`` rows of a ``sample``; ``total``: of the field's frequencies."""
+    rows = TierRows.of(sample, frame, count, total)
+    default = np.zeros(rows.coordinates.shape)
+    spread = rows.shares @ np.square(rows.coordinates, dtype=np.float64)
+    return KeyedClass(
+        rows,
+        count / len(rows.shares),
+        nats,
+        rows.shares * nats.lost(rows.coordinates, default),
+        rows.shares * nats.doubt(rows.coordinates, default),
+        spread * nats.of_codes,
+    )
 
 
 def _marker(own: KeyedClass) -> ClassCoder:

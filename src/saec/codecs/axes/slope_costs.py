@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,13 +20,13 @@ from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
 
-__all__ = ["FieldSlopes"]
+__all__ = ["LEAST_COST", "FieldSlopes", "counted", "share_of", "told_by"]
 
 _MOST_ROWS = 1 << 13  # of a tier, that tell what codes do
 # Where rows are overfit, the slopes of each field say that its rows should shrink. If those of all
 # fields do, that is too much: half of what shrinking gains is taken, and this share of the
 # second-order cost is left in any case.
-_GAIN_TAKEN, _LEAST_COST = 0.5, 0.1
+_GAIN_TAKEN, LEAST_COST = 0.5, 0.1
 
 Floats = NDArray[np.float64]
 
@@ -55,16 +55,11 @@ class FieldSlopes:
         if metric is None or metric.unseen is None:
             return None
         shapes, moves = [], []
-        for sample in survey.samples:
-            step = -(-len(sample.rows) // _MOST_ROWS)
-            coordinates = frame.coordinates(sample.rows[::step], frame.rank)
-            counts = sample.frequencies[::step]
-            weights = counts if counts.any() else np.ones(len(counts))
-            weights = weights / weights.sum()
+        for coordinates, weights in told_by(survey, frame):
             shapes.append(AxisFunctions.of(coordinates, weights))
             moves.append(Moves.of(shapes[-1], coordinates, weights))
         tiers = slopes_of(field, metric.unseen, frame, placing, row_map, shapes, space)
-        return cls(tuple(tiers), tuple(moves), _share(tiers, [each.widths for each in shapes]))
+        return cls(tuple(tiers), tuple(moves), share_of(tiers, [each.widths for each in shapes]))
 
     def priced(self, tiers: Sequence[TierOffers]) -> list[TierOffers]:
         """``tiers``, the last of which may be a joined tail, with what slopes add to the nats of
@@ -91,6 +86,15 @@ class FieldSlopes:
         return float(np.sqrt(sum(variances)))
 
 
+def told_by(survey: Survey, frame: Frame) -> Iterator[tuple[NDArray[np.float32], Floats]]:
+    """Coordinates (m, rank) of some rows of each sample, and weights (m,) whose sum is 1."""
+    for sample in survey.samples:
+        step = -(-len(sample.rows) // _MOST_ROWS)
+        counts = sample.frequencies[::step]
+        weights = counts if counts.any() else np.ones(len(counts))
+        yield frame.coordinates(sample.rows[::step], frame.rank), weights / weights.sum()
+
+
 def _priced(tier: TierOffers, slopes: Floats) -> TierOffers:
     def costs(offers: Iterable[Offer], first: int) -> tuple[Offer, ...]:
         return tuple(_with_slopes(offer, slopes[first:]) for offer in offers)
@@ -100,13 +104,18 @@ def _priced(tier: TierOffers, slopes: Floats) -> TierOffers:
 
 
 def _with_slopes(offer: Offer, slopes: Floats) -> Offer:
-    added = float((offer.moves * slopes[: len(offer.moves)]).sum())
-    if added < 0:
-        added = max(_GAIN_TAKEN * added, (_LEAST_COST - 1) * offer.nats)
+    first = (offer.moves * slopes[: len(offer.moves)]).sum()
+    added = float(counted(first, offer.nats))
     return replace(offer, nats=offer.nats + added, by_slopes=added)
 
 
-def _share(tiers: Sequence[Estimate], widths: Sequence[Floats]) -> SlopeShare:
+def counted(added: Floats, nats: Floats | float) -> Floats:
+    """What first-order changes ``added`` count for beside second-order ones, ``nats``."""
+    gains = np.maximum(_GAIN_TAKEN * added, (LEAST_COST - 1) * nats)
+    return np.where(added < 0, gains, added)
+
+
+def share_of(tiers: Sequence[Estimate], widths: Sequence[Floats]) -> SlopeShare:
     """The share of slopes measured on one half of the unseen rows that comes true on the other.
 
     It is that of least squares, both ways round, where each slope counts by what it makes of a

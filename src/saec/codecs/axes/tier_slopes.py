@@ -23,7 +23,7 @@ from saec.streaming.strata import Placing
 from saec.tables.field import Field
 from saec.tables.unseen_gradients import UnseenGradients
 
-__all__ = ["AxisFunctions", "Estimate", "JoinedMoves", "Moves", "slopes_of"]
+__all__ = ["AxisFunctions", "Estimate", "JoinedMoves", "Moves", "plain_functions", "slopes_of"]
 
 _LEAST_SQUARE = 1e-6  # of a function's mean square that those before it leave, or it is left out
 
@@ -88,7 +88,7 @@ class AxisFunctions:
     def of(cls, coordinates: NDArray[np.float32], weights: Floats) -> AxisFunctions:
         """For rows at ``coordinates`` (m, rank) with ``weights`` (m,) whose sum is 1."""
         widths = np.sqrt(weights @ np.square(coordinates, dtype=np.float64))
-        plain = _plain(coordinates, widths)
+        plain = plain_functions(coordinates, widths)
         combined = [
             _orthonormal((own * weights[:, None]).T @ own) for own in plain.transpose(1, 0, 2)
         ]
@@ -96,11 +96,15 @@ class AxisFunctions:
 
     def at(self, coordinates: NDArray[np.float32]) -> Floats:
         """The functions of ``coordinates`` (m, rank), (m, rank, 3)."""
-        values: Floats = np.einsum("maj,ajk->mak", _plain(coordinates, self.widths), self.combined)
+        values: Floats = np.einsum(
+            "maj,ajk->mak", plain_functions(coordinates, self.widths), self.combined
+        )
         return values
 
 
-def _plain(coordinates: NDArray[np.float32], widths: Floats) -> Floats:
+def plain_functions(coordinates: NDArray[np.float32], widths: Floats) -> Floats:
+    """Functions of coordinates (m, axes) of these ``widths`` (axes,), (m, axes, 3): the coordinate
+    over its width, 1, and the first one clipped to -1 to 1."""
     scaled = coordinates / np.where(widths > 0, widths, 1.0)
     return np.stack([scaled, np.ones_like(scaled), scaled.clip(-1, 1)], axis=-1)
 
@@ -195,7 +199,8 @@ class _TakeSlopes:
         halves = [half.between(part.start, part.stop) for half in self.unseen.halves]
         ids = np.union1d(halves[0].ids, halves[1].ids)
         rows = ids - part.start
-        near = self.row_map.near(part.weights()[rows], part.frequencies()[rows])
+        counts = part.frequencies()[rows]
+        near = self.row_map.near(part.weights()[rows], counts)
         coordinates = self.frame.coordinates(near, self.frame.rank)
         axes = self.frame.stored[:-1].astype(np.float64) * (2 / self.unseen.examples)
         gradients = np.zeros((2, *coordinates.shape))
@@ -204,7 +209,9 @@ class _TakeSlopes:
         tiers = np.empty(len(part), dtype=np.int64)
         for group in self.placing.groups(part, before):
             tiers[group.rows] = group.stratum
-        chosen = [tiers[rows] == tier for tier in range(len(self.shapes))]
+        # Functions are of rows by their frequencies. One that never occurred in training, as that
+        # of unknown keys, may have most of the lookups, and would be taken for its whole tier.
+        chosen = [(tiers[rows] == tier) & (counts > 0) for tier in range(len(self.shapes))]
         return [
             Estimate.of(gradients[:, mine, :, None] * shapes.at(coordinates[mine]))
             for mine, shapes in zip(chosen, self.shapes, strict=True)

@@ -22,16 +22,14 @@ from saec.codecs.axes.keyed_choice import KeyedChoice, keyed_least
 from saec.codecs.axes.keyed_encode import encode_keyed
 from saec.codecs.clusters.choice import ClustersChoice, of_size_one
 from saec.codecs.clusters.distortion_curve import (
-    MOST_JUDGED,
-    field_map,
-    judged_rows,
     measure_curves,
     offered,
     offered_ranks,
     saving_ranks,
-    surveyed,
 )
 from saec.codecs.clusters.encode import CODES, EncodeClusters
+from saec.codecs.clusters.judged_rows import MOST_JUDGED, field_map, judged_rows, surveyed
+from saec.codecs.clusters.judged_slopes import JudgedSlopes
 from saec.codecs.clusters.keyed import ClusterCoders
 from saec.codecs.moments_and_samples import lost_by_far_rows
 from saec.codecs.protocol import Coded, Option, split
@@ -131,7 +129,8 @@ class Clusters:
             return keyed_options(field, metric, rng, space, coders)
         survey = surveyed(field, rng, space)
         self._check_range(field, survey.largest)
-        metric, unit = of_size_one(field, metric)
+        given = metric
+        metric, unit = of_size_one(field, given)
         row_map = field_map(field, survey, None if metric is None else metric.root)
         if self.codebook != "int8":  # which alone has one step for all centroids
             row_map = replace(row_map, reach=None)
@@ -154,20 +153,18 @@ class Clusters:
         def worth(clusters: int) -> list[int]:
             return saving_ranks(offered_ranks(field.dim), clusters, field.dim, self.codebook)
 
-        store, judged = partial(self._store, whole), judged_rows(survey, row_map)
+        slopes = JudgedSlopes.of(field, given, survey, row_map, space)
+        judged = replace(judged_rows(survey, row_map), slopes=slopes, unit=whole.unit)
+        store = partial(self._store, whole)
         curves = measure_curves(
             field.name, learn, store, worth, whole.clusters, judged, row_map, space
         )
         lost = lost_by_far_rows(survey, row_map)
+        share = None if slopes is None else slopes.share
         return [
-            Option(
-                self._bits(field, choice),
-                (near + lost) * choice.unit,
-                choice,
-                far=far * choice.unit,
-            )
-            for rank, clusters, near, far in offered(curves, worth)
-            for choice in [replace(whole, clusters=clusters, rank=rank)]
+            one.option(self._bits(field, choice), choice, lost, share)
+            for one in offered(curves, worth)
+            for choice in [one.chosen(whole)]
         ]
 
     def least(self, field: Field, space: Workspace) -> CompressedField:
@@ -213,7 +210,7 @@ class Clusters:
         stored = ClusteredField(field.name, packed, codebook, field.dtype.name)
         # Without a metric, options have another unit than nats.
         nats = choice.unit / (2 * field.census.total) if choice.metric is None else choice.unit
-        return Coded(stored, lost * nats, sharded)
+        return Coded(stored, max(lost * nats + choice.by_slopes, 0.0), sharded)
 
     def _tell(self, field: Field, choice: ClustersChoice, found: int) -> None:
         """Log that there are fewer clusters than the user asked for."""

@@ -9,39 +9,31 @@ as a power of the number of clusters (Zador 1982: D ~ k^(-2/dim), with the rows'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.clustering.headtail import ranked
 from saec.clustering.kmeans import Clustering
-from saec.clustering.points import ArrayPoints
 from saec.clustering.rowmap import RowMap
-from saec.codecs.moments_and_samples import Survey, median_norm, row_map_of, survey_of
+from saec.codecs.clusters.choice import ClustersChoice
+from saec.codecs.clusters.judged_rows import JudgedRows
+from saec.codecs.protocol import Option
 from saec.format.codebook import Codebook, CodebookDtype, codebook_bytes
 from saec.streaming.scratch import Workspace
-from saec.streaming.strata import Placing
-from saec.tables.field import Field
+from saec.tables.unseen_gradients import SlopeShare
 
 __all__ = [
-    "MOST_JUDGED",
     "DistortionCurve",
-    "JudgedRows",
-    "field_map",
-    "judged_rows",
+    "Offered",
     "measure_curves",
     "offered",
     "offered_ranks",
     "saving_ranks",
-    "surveyed",
-    "usual_norm",
 ]
 
 _LARGEST = 4096  # clusters that are measured
-_JUDGED = 1 << 15  # most frequent rows judged, and as many of the others
-MOST_JUDGED = 2 * _JUDGED
 _FINENESS = 8  # numbers of clusters on offer per doubling
 
 
@@ -51,7 +43,9 @@ class DistortionCurve:
 
     rows: of the field; clusters: ascending from 1; distortion: the weighted squared error with as
     many; far: what is lost of far rows besides, see :class:`JudgedRows`; kept: share of the axes
-    that the codebook keeps; whole: the curve if it keeps all, None for that curve itself.
+    that the codebook keeps; whole: the curve if it keeps all, None for that curve itself. added:
+    shares of the distortion that slopes on unseen rows add; doubts: standard errors of these; both
+    None without unseen rows.
     """
 
     rows: int
@@ -60,6 +54,8 @@ class DistortionCurve:
     far: NDArray[np.float64]
     kept: float = 1.0
     whole: DistortionCurve | None = None
+    added: NDArray[np.float64] | None = None
+    doubts: NDArray[np.float64] | None = None
 
     def at(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
         """Expected distortion with ``clusters`` (m,) clusters, without what far rows lose besides.
@@ -86,32 +82,19 @@ class DistortionCurve:
 
     def far_at(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
         """What is lost of far rows besides, with ``clusters`` (m,) clusters."""
-        lost: NDArray[np.float64] = np.interp(np.log(clusters), np.log(self.clusters), self.far)
-        return lost
+        return self._between(clusters, self.far)
 
+    def slopes_at(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Shares of the distortion that slopes add, and their standard errors, (2, m)."""
+        if self.added is None or self.doubts is None:
+            return np.zeros((2, len(clusters)))
+        return np.stack([self._between(clusters, own) for own in (self.added, self.doubts)])
 
-@dataclass(frozen=True, eq=False)
-class JudgedRows:
-    """Rows that stand for all of a field.
-
-    A row at f that counts as lying at c and is decoded to d loses |f - d|^2 = |c - d|^2 +
-    |f - c|^2 + 2 (f - c)(c - d). The first term is the distortion of ``points``, the second the
-    same for all codebooks; the third is :meth:`far`.
-
-    points: where rows count as lying; near: (k, dim) float32, those of far rows; moved: (k, dim),
-    from there to where these are, times their weights.
-    """
-
-    points: ArrayPoints
-    near: NDArray[np.float32]
-    moved: NDArray[np.float64]
-
-    def far(self, centroids: NDArray[np.float32]) -> float:
-        """The third term with ``centroids`` (clusters, dim)."""
-        if not len(self.near):
-            return 0.0
-        nearest = centroids[ArrayPoints(self.near).assign(centroids)]
-        return 2 * float((self.moved * (self.near - nearest)).sum())
+    def _between(
+        self, clusters: NDArray[np.int64], known: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = np.interp(np.log(clusters), np.log(self.clusters), known)
+        return found
 
 
 def measure_curves(
@@ -153,6 +136,7 @@ def measure_curves(
             arrays[f"far {rank}"][known],
             rank / judged.points.dim,
             whole,
+            *(() if judged.slopes is None else arrays[f"slopes {rank}"][:, known]),
         )
         whole = whole or curves[rank]
     return {rank: curves[rank] for rank in worth(most)}
@@ -167,10 +151,11 @@ def _measured(
     most: int,
 ) -> dict[str, NDArray[Any]]:
     """Numbers of clusters, and under each rank the distortion with as many, infinite where it was
-    not measured, and what is lost of far rows besides."""
+    not measured, what is lost of far rows besides, and what slopes add, (2, numbers)."""
     counts = _measured_sizes(min(most, _LARGEST))
     distortion = {rank: np.full(len(counts), np.inf) for rank in worth(most)}
     far = {rank: np.zeros(len(counts)) for rank in worth(most)}
+    slopes = {rank: np.zeros((2, len(counts))) for rank in worth(most)}
     for place, clusters in enumerate(counts):
         clustering = learn(clusters)
         fewer = len(clustering.centroids) < clusters  # there are no more different rows
@@ -179,8 +164,10 @@ def _measured(
         ranks = worth(most if last else counts[place + 1])
         for rank, codebook in zip(ranks, store(clustering, ranks), strict=True):
             centroids = row_map.full(codebook.values)
-            distortion[rank][place] = float(judged.points.step(centroids).distortion.sum())
+            found = float(judged.points.step(centroids).distortion.sum())
+            distortion[rank][place] = found
             far[rank][place] = judged.far(centroids)
+            slopes[rank][:, place] = judged.by_slopes(codebook, centroids, found)
         if fewer:
             break
     # Noise of short runs must not make more clusters look worse.
@@ -188,6 +175,7 @@ def _measured(
         "clusters": np.array(counts[: place + 1]),
         **{f"{rank}": np.minimum.accumulate(own[: place + 1]) for rank, own in distortion.items()},
         **{f"far {rank}": own[: place + 1] for rank, own in far.items()},
+        **{f"slopes {rank}": own[:, : place + 1] for rank, own in slopes.items()},
     }
 
 
@@ -199,10 +187,42 @@ def _measured_sizes(most: int) -> list[int]:
     return [size for size in sizes if size <= most]
 
 
+@dataclass(frozen=True)
+class Offered:
+    """A codebook on offer: the distortion with it, what far rows lose besides, and of the
+    distortion the shares that slopes add and that are their standard error."""
+
+    rank: int
+    clusters: int
+    near: float
+    far: float
+    added: float
+    doubt: float
+
+    def chosen(self, whole: ClustersChoice) -> ClustersChoice:
+        """The choice of it, from that of as many clusters as rows."""
+        by_slopes = self.near * self.added * whole.unit
+        return replace(whole, clusters=self.clusters, rank=self.rank, by_slopes=by_slopes)
+
+    def option(
+        self, bits: int, choice: ClustersChoice, lost: float, share: SlopeShare | None
+    ) -> Option:
+        """The option of a ``choice`` that takes so many bits; ``lost``: distortion of far rows with
+        any codebook."""
+        return Option(
+            bits,
+            (self.near + lost) * choice.unit + choice.by_slopes,
+            choice,
+            self.near * self.doubt * choice.unit,
+            share,
+            self.far * choice.unit,
+        )
+
+
 def offered(
     curves: Mapping[int, DistortionCurve], worth: Callable[[int], Sequence[int]]
-) -> Iterator[tuple[int, int, float, float]]:
-    """Rank, clusters, distortion, and what far rows lose besides, of all that is on offer.
+) -> Iterator[Offered]:
+    """All codebooks on offer.
 
     Args:
         curves: by rank.
@@ -210,9 +230,10 @@ def offered(
     """
     for rank, curve in curves.items():
         sizes = _offered_sizes(curve.rows)
-        for clusters, *lost in zip(sizes, curve.at(sizes), curve.far_at(sizes), strict=True):
-            if rank in worth(int(clusters)):
-                yield rank, int(clusters), float(lost[0]), float(lost[1])
+        numbers = (curve.at(sizes), curve.far_at(sizes), *curve.slopes_at(sizes))
+        for clusters, *lost in zip(sizes.tolist(), *(own.tolist() for own in numbers), strict=True):
+            if rank in worth(clusters):
+                yield Offered(rank, clusters, *lost)
 
 
 def saving_ranks(ranks: Sequence[int], clusters: int, dim: int, dtype: CodebookDtype) -> list[int]:
@@ -222,41 +243,6 @@ def saving_ranks(ranks: Sequence[int], clusters: int, dim: int, dtype: CodebookD
     return [
         rank for rank in ranks if rank == dim or codebook_bytes(clusters, dim, dtype, rank) < own
     ]
-
-
-def surveyed(field: Field, rng: np.random.Generator, space: Workspace) -> Survey:
-    """Survey a field: all frequent rows and a sample of the others."""
-    return survey_of(field, _strata(field), _cut(field), int(rng.integers(1 << 63)), space)
-
-
-def field_map(field: Field, survey: Survey, root: NDArray[np.float64] | None) -> RowMap:
-    """Takes rows to points, as a survey by :func:`surveyed` shows them."""
-    return row_map_of(survey, _strata(field).bounds, root)
-
-
-def usual_norm(field: Field, survey: Survey) -> float:
-    """The median norm of the field's rows, as a survey by :func:`surveyed` shows them."""
-    return median_norm(survey, _strata(field).bounds)
-
-
-def judged_rows(survey: Survey, row_map: RowMap) -> JudgedRows:
-    """Rows that stand for all of a field."""
-    samples = survey.samples
-    rows = np.concatenate([sample.rows for sample in samples])
-    weights = np.concatenate([sample.standing_for_all for sample in samples])
-    frequencies = np.concatenate([sample.frequencies for sample in samples])
-    far, _ = row_map.far(rows, frequencies)
-    near = row_map(rows[far], frequencies[far])
-    moved = (row_map.full(rows[far]) - near) * weights[far, None]
-    return JudgedRows(ArrayPoints(row_map(rows, frequencies), weights), near, moved)
-
-
-def _strata(field: Field) -> Placing:
-    return ranked(field, _cut(field))
-
-
-def _cut(field: Field) -> int:
-    return _JUDGED if field.vocab_size > MOST_JUDGED else field.vocab_size
 
 
 def _offered_sizes(most: int) -> NDArray[np.int64]:

@@ -1,0 +1,143 @@
+"""What slopes on unseen rows say of single rows: the gradient of the loss as a function of where a
+row lies.
+
+Fields with keys decide row by row what is stored, and clusters move a row along all axes at once.
+Both need what a change of one row costs in first order; docs/mathematics.md has the derivation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.clustering.rowmap import RowMap
+from saec.codecs.axes.principal_axes import Frame
+from saec.codecs.axes.slope_costs import counted, share_of, told_by
+from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, plain_functions, slopes_of
+from saec.codecs.moments_and_samples import Survey
+from saec.streaming.scratch import Workspace
+from saec.streaming.strata import Placing
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
+from saec.tables.unseen_gradients import SlopeShare
+
+__all__ = ["RowGradient", "RowNats", "RowSlopes"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class RowGradient:
+    """The gradient of the mean loss on unseen rows at the rows of a tier, in nats per unit of a
+    coordinate, for a row that has all occurrences.
+
+    widths: (rank,) root mean squares of the coordinates; coefficients: (rank, 3), of the
+    coordinate over its width, 1, and the first one clipped to -1 to 1. factors: (rank,), by how
+    much the linear part multiplies what squared errors about the mean of a code cost; errors:
+    (rank,), standard errors of these.
+    """
+
+    widths: Floats
+    coefficients: Floats
+    factors: Floats
+    errors: Floats
+
+    @classmethod
+    def none(cls, rank: int) -> RowGradient:
+        """Where nothing is known of unseen rows."""
+        zeros = np.zeros(rank)
+        return cls(zeros, np.zeros((rank, 3)), zeros + 1, zeros)
+
+    @classmethod
+    def of(
+        cls, shapes: AxisFunctions, slopes: Estimate, share: float, nats: Floats, part: float
+    ) -> RowGradient:
+        """From a tier's ``slopes`` (rank, 3), of which a ``share`` is taken.
+
+        nats: (rank,) per squared error of each coordinate; part: of all occurrences, that the
+        tier's rows have.
+        """
+        if not part:
+            return cls.none(len(nats))
+        whole = part * nats * np.square(shapes.widths)  # lost in second order if all rows go to 0
+        per_nat = np.divide(1.0, whole, out=np.zeros_like(whole), where=whole > 0)
+        believed = share * slopes.believed()
+        first = -believed[:, 0] * shapes.widths
+        taken = counted(first, whole)
+        kept = np.divide(taken, first, out=np.ones_like(first), where=first != 0)
+        coefficients = np.einsum("ajk,ak->aj", shapes.combined, believed * kept[:, None]) / part
+        deviations = share * np.sqrt(slopes.variance[:, 0]) * shapes.widths
+        return cls(shapes.widths, coefficients, 1 + taken * per_nat, deviations * per_nat)
+
+    def added(self, coordinates: NDArray[np.float32], moved: NDArray[np.floating[Any]]) -> Floats:
+        """Nats (m,) for each occurrence of rows at ``coordinates`` (m, rank) that are ``moved`` (m,
+        some leading axes)."""
+        if not self.coefficients.any():
+            return np.zeros(len(moved))
+        axes = moved.shape[1]
+        plain = plain_functions(coordinates[:, :axes], self.widths[:axes])
+        result: Floats = np.einsum("maj,aj,ma->m", plain, self.coefficients[:axes], moved)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class RowNats:
+    """What rows of a tier lose: nats (rank,) per squared error of each coordinate, and the gradient
+    of the loss on unseen rows."""
+
+    second: Floats
+    gradient: RowGradient
+
+    @property
+    def of_codes(self) -> Floats:
+        """(rank,) per squared error about the mean of a code."""
+        return self.second * self.gradient.factors
+
+    def lost(self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]) -> Floats:
+        """Nats (m,) for each occurrence of rows at ``coordinates`` that become ``decoded``, both
+        (m, rank)."""
+        moved = decoded - coordinates.astype(np.float64)
+        second: Floats = np.square(moved) @ self.second
+        return second + self.gradient.added(coordinates, moved)
+
+    def doubt(self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]) -> Floats:
+        """Standard errors (m,) of :meth:`lost`, at most: as if those of all axes had one sign."""
+        errors = self.second * self.gradient.errors
+        result: Floats = np.square(decoded - coordinates.astype(np.float64)) @ errors
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class RowSlopes:
+    """The gradients of a field's tiers, and the share of slopes that is in them."""
+
+    tiers: tuple[RowGradient, ...]
+    share: SlopeShare
+
+    @classmethod
+    def of(
+        cls,
+        field: Field,
+        metric: Metric | None,
+        survey: Survey,
+        frame: Frame,
+        placing: Placing,
+        row_map: RowMap,
+        space: Workspace,
+    ) -> RowSlopes | None:
+        """Measure them, in one pass over the field's rows; None if the metric has no gradients on
+        unseen rows."""
+        if metric is None or metric.unseen is None:
+            return None
+        shapes = [AxisFunctions.of(*told) for told in told_by(survey, frame)]
+        slopes = slopes_of(field, metric.unseen, frame, placing, row_map, shapes, space)
+        parts = [sample.weight / field.census.total for sample in survey.samples]
+        share = share_of(slopes, [each.widths for each in shapes])
+        tiers = [
+            RowGradient.of(each, own, share.value, frame.nats, part)
+            for each, own, part in zip(shapes, slopes, parts, strict=True)
+        ]
+        return cls(tuple(tiers), share)

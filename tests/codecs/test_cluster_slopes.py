@@ -1,0 +1,74 @@
+"""Clusters with slopes on unseen rows: first-order terms by hand, and where bytes go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sloped_tables import tables
+
+import saec
+from saec.clustering.rowmap import RowMap
+from saec.codecs.clusters.distortion_curve import DistortionCurve, offered
+from saec.codecs.clusters.judged_rows import surveyed
+from saec.codecs.clusters.judged_slopes import JudgedSlopes
+from saec.format.clustered_field import ClusteredField
+from saec.streaming.scratch import IN_MEMORY
+from saec.tables.loss_metric import Metric, check_metrics
+
+
+def test_first_order_of_judged_rows(rng: np.random.Generator) -> None:
+    fields, metrics = tables({"only": -0.5})
+    field, metric = fields[0], check_metrics(fields, metrics)["only"]
+    survey = surveyed(field, rng, IN_MEMORY)
+    slopes = JudgedSlopes.of(field, metric, survey, RowMap(), IN_MEMORY)
+    assert slopes is not None
+    assert [len(tier.places) for tier in slopes.tiers] == [64, 192, 744]
+    assert slopes.share.value == pytest.approx(1)
+    # The loss changes by -0.5 x metric x row . change: half of it if all rows are halved.
+    rows, shares = survey.samples[0].rows, field.frequencies / field.frequencies.sum()
+    whole = 0.5 * (shares @ np.square(rows, dtype=np.float64)).sum() * 1e-3
+    added, error = slopes.added(rows / 2)
+    assert added == pytest.approx(whole / 2, rel=1e-2)
+    assert error == pytest.approx(0, abs=1e-6 * whole)
+    assert slopes.added(rows)[0] == pytest.approx(0, abs=1e-5 * whole)
+    assert JudgedSlopes.of(field, Metric(metric.matrix), survey, RowMap(), IN_MEMORY) is None
+
+
+def test_a_curve_with_slopes_by_hand() -> None:
+    sizes, far = np.array([1, 4]), np.zeros(2)
+    curve = DistortionCurve(
+        4, sizes, np.array([16.0, 4.0]), far, added=np.array([0.5, 0.1]), doubts=np.array([0.2, 0])
+    )
+    # At 2, halfway between 1 and 4 in logarithms.
+    np.testing.assert_allclose(
+        curve.slopes_at(np.array([1, 2, 4])), [[0.5, 0.3, 0.1], [0.2, 0.1, 0]]
+    )
+    two = next(one for one in offered({1: curve}, lambda _: [1]) if one.clusters == 2)
+    assert (two.added, two.doubt) == pytest.approx((0.3, 0.1))
+
+
+def test_bytes_go_where_rows_generalise() -> None:
+    fields, metrics = tables({"keeps": -1.0, "by heart": 0.4})
+    codec = saec.Clusters(iterations=3)
+    result = saec.compress(fields, saec.Ratio(8), codec, metrics=metrics, progress=False)
+    assert {name: own.value for name, own in result.slope_shares.items()} == {
+        "keeps": pytest.approx(1),
+        "by heart": pytest.approx(1),
+    }
+    clusters = {}
+    for name, field in result.items():
+        assert isinstance(field, ClusteredField)
+        clusters[name] = field.codebook.clusters
+    assert clusters["keeps"] > 1.3 * clusters["by heart"]
+
+
+@pytest.mark.parametrize(("direction", "counted"), [(-1.0, 1.0), (0.4, 0.5)])
+def test_the_forecast_of_clusters_contains_slopes(direction: float, counted: float) -> None:
+    fields, metrics = tables({"only": direction})
+    codec = saec.Clusters(iterations=3)
+    result = saec.compress(fields, saec.Ratio(8), codec, metrics=metrics, progress=False)
+    rows, counts = fields[0].rows.read(0, 1000), fields[0].frequencies
+    moved = result.lookup({"only": np.arange(1000)}) - rows.astype(np.float64)
+    second = (counts @ np.square(moved)).sum() * 1e-3 / 2 / counts.sum()
+    first = direction * (counts @ (rows * moved)).sum() * 1e-3 / counts.sum()
+    assert result.predicted_loss_increase == pytest.approx(second + counted * first, rel=0.1)

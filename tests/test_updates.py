@@ -260,7 +260,7 @@ def test_wrong_fields_are_refused(folder: Path, tmp_path: Path) -> None:
         ([], "no fields were given"),
         ([other], "has no field 'item'"),
         ([wide], "is float32 of dim 8; in the artifact it is float32 of dim 4"),
-        ([ids], "patches are of fields with keys, and today it has none"),
+        ([ids], "today it has no keys, and in the artifact it has keys"),
         ([texts], "keys are strings; in the artifact integers"),
     ]
     for fields, message in cases:

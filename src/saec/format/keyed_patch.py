@@ -7,6 +7,7 @@ from those that did, as it tells unknown keys from known ones in the field itsel
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -154,9 +155,11 @@ class KeyedPatch:
         """The state without the native table, which is made anew."""
         return {name: value for name, value in vars(self).items() if name != "rows"}
 
-    def drop(self, keys: int) -> None:
-        """Note that so many keys were left out to keep a limit of bytes."""
-        self.counts = replace(self.counts, dropped=keys)
+    def drop(self, keys: int) -> Self:
+        """With a note that so many keys were left out to keep a limit of bytes."""
+        noted = copy(self)
+        noted.counts = replace(self.counts, dropped=keys)
+        return noted
 
     @cached_property
     def rows(self) -> KeyedRows:

@@ -20,6 +20,7 @@ from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook
 from saec.format.id_patch import CodedIds, IdPatch
 from saec.format.merged_ids import merged_ids, tiers_of_ids
+from saec.format.patched import next_patch, with_following
 from saec.format.raw_field import RawField
 from saec.format.tiered_field import TieredField
 
@@ -269,6 +270,14 @@ def test_wrong_chains_are_refused(folder: Path, tmp_path: Path) -> None:
         saec.load(base, patches=[one], memory="1MB")
 
 
+def test_served_patches_of_a_folder(folder: Path, tmp_path: Path) -> None:
+    base = saec.load(folder / "mixed.saec")
+    (tmp_path / "b.patch").write_bytes((folder / "mixed1.patch").read_bytes())
+    (tmp_path / "a.patch").write_bytes((folder / "mixed2.patch").read_bytes())
+    found, expected = with_following(base, tmp_path), chain_of(folder, "mixed")
+    assert np.array_equal(found["user"].decode(), expected["user"].decode())
+
+
 def small_base() -> ClusteredField:
     """Rows of codes 0, 1, 2, 3, 0, 1; centroid c is (10 c, 1)."""
     centroids = np.array([[0, 1], [10, 1], [20, 1], [30, 1]], np.float32)
@@ -324,8 +333,6 @@ def test_damaged_patches_are_refused(
     base = saec.Compressed([small_base()])
     base.save(tmp_path / "base.saec")
     sound = small_patch().entry
-    from saec.format.patched import next_patch
-
     head = next_patch(base, {}, None, None).head
     write_patch(path, head, [sound])
     assert saec.load(tmp_path / "base.saec", patches=[path])["user"].lookup([7])[0, 0] == 20

@@ -140,7 +140,7 @@ def with_parts(entry: Entry, **parts: object) -> Entry:
 @pytest.mark.parametrize(
     ("parts", "kind", "message"),
     [
-        ({"name": "item"}, PatchError, "the artifact has no field 'item' with keys"),
+        ({"name": "item"}, PatchError, "the artifact has no field 'item'"),
         ({"codec": 3}, ArtifactError, "damaged field 'user'"),
         ({"codec": 9}, ArtifactError, "codec 9 is unknown"),
         ({"dim": 5}, PatchError, "is float32 of dim 5, and in the artifact float32 of dim 4"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import saec.artifact as artifact
-from saec.errors import ArtifactError, BudgetError, FieldError
+from saec.errors import ArtifactError, FieldError
 from saec.format.cold_tables import ColdTables, file_identity
 from saec.format.compressed import Compressed
 from saec.format.forms import checked_field
@@ -66,11 +66,6 @@ def load(
     if isinstance(source, str | os.PathLike):
         for name, saved in saved_permutations(source, result.values()).items():
             result[name].saved_permutation = saved
-    if patches and memory is not None:
-        raise BudgetError(
-            "patches are held in memory: load the artifact without a limit, or make one artifact "
-            "of it and its patches by saec.compact"
-        )
     return with_patches(result, patches)
 
 

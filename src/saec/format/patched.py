@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import saec.artifact as artifact
-from saec.errors import ArtifactError, PatchError
+from saec.errors import ArtifactError, BudgetError, PatchError
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.forms import checked_field
@@ -147,9 +147,15 @@ def with_patches(base: Compressed, paths: Sequence[str | os.PathLike[str]]) -> C
         ArtifactError: a file is missing, damaged, hostile or no patch.
         PatchError: a patch belongs to another artifact, or patches are out of order, missing or
             given twice.
+        BudgetError: ``base`` was opened with a limit of its memory.
     """
     if not paths:
         return base
+    if base.cold is not None:
+        raise BudgetError(
+            "patches are held in memory: load the artifact without a limit, or make one artifact "
+            "of it and its patches by saec.compact"
+        )
     digests, now = [chain_digest(base)], dict(base)
     patches: list[Patch] = []
     for path in paths:

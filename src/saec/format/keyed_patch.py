@@ -169,6 +169,24 @@ class KeyedPatch:
             own.layout, own.strings, own.lengths, own.values, self.base.axes, self.function
         )
 
+    @property
+    def as_field(self) -> KeyedField:
+        """A field of the changed keys alone; all others are unknown to it."""
+        own, base = self.layout, self.base
+        axes = np.concatenate([base.axes[: own.layout.rank], base.axes[-1:]])
+        return KeyedField(
+            base.name,
+            self.vocab_size,
+            own.layout,
+            own.lengths,
+            own.values,
+            axes,
+            self.function,
+            base.dtype,
+            base.key_kind,
+            base.seed,
+        )
+
     def classes(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The base's number of the class of each key (m,); -1 for the default row, -2 for keys
         that are not in the patch."""

@@ -73,13 +73,17 @@ class Patched(Compressed):
     Attributes:
         base: the artifact without patches.
         patches: in their order, oldest first.
+        digests: of the base, and of it with each number of patches.
     """
 
-    def __init__(self, base: Compressed, patches: Sequence[Patch]) -> None:
+    def __init__(
+        self, base: Compressed, patches: Sequence[Patch], digests: Sequence[bytes]
+    ) -> None:
         fields = [_patched(field, patches) for field in base.values()]
         super().__init__(fields, patches[-1].head.loss)
         self.base = base
         self.patches = tuple(patches)
+        self.digests = tuple(digests)
 
     @property
     def nbytes(self) -> int:
@@ -122,8 +126,7 @@ def _patched(field: CompressedField, patches: Sequence[Patch]) -> CompressedFiel
 def chain_digest(result: Compressed) -> bytes:
     """The digest that the next patch follows: of the base and of all patches."""
     if isinstance(result, Patched):
-        last = result.patches[-1]
-        return artifact.patch_digest(last.head, last.entries)
+        return result.digests[-1]
     entries = [field.entry for field in result.values()]
     return artifact.artifact_digest(entries, result.predicted_loss_increase)
 
@@ -140,44 +143,45 @@ def next_patch(
     return Patch("", head, fields)
 
 
-def with_patches(base: Compressed, paths: Sequence[str | os.PathLike[str]]) -> Compressed:
-    """``base`` with the patches in these files, oldest first.
+def with_patches(start: Compressed, paths: Sequence[str | os.PathLike[str]]) -> Compressed:
+    """``start``, which may have patches, with those in these files, oldest first.
 
     Raises:
         ArtifactError: a file is missing, damaged, hostile or no patch.
         PatchError: a patch belongs to another artifact, or patches are out of order, missing or
             given twice.
-        BudgetError: ``base`` was opened with a limit of its memory.
+        BudgetError: ``start`` was opened with a limit of its memory.
     """
     if not paths:
-        return base
-    if base.cold is not None:
+        return start
+    if start.cold is not None:
         raise BudgetError(
             "patches are held in memory: load the artifact without a limit, or make one artifact "
             "of it and its patches by saec.compact"
         )
-    digests, now = [chain_digest(base)], dict(base)
-    patches: list[Patch] = []
+    known = isinstance(start, Patched)
+    base, patches = (start.base, list(start.patches)) if known else (start, [])
+    digests = list(start.digests) if known else [chain_digest(base)]
     for path in paths:
         head, entries = artifact.read_patch(path)
         _check_follows(str(path), head, digests)
-        rows = _row_counts(base, patches)
-        patches.append(Patch(str(path), head, _fields_of(str(path), entries, now, rows)))
-        now |= {
-            name: own
-            for name, own in patches[-1].fields.items()
-            if isinstance(own, CompressedField)
-        }
+        fields = _fields_of(str(path), entries, *_as_of(base, patches))
+        patches.append(Patch(str(path), head, fields))
         digests.append(artifact.patch_digest(head, entries))
-    return Patched(base, patches)
+    return Patched(base, patches, digests)
 
 
-def _row_counts(base: Compressed, patches: Sequence[Patch]) -> dict[str, int]:
-    """Rows of each field behind the patches."""
-    counts = {name: field.vocab_size for name, field in base.items()}
+def _as_of(
+    base: Compressed, patches: Sequence[Patch]
+) -> tuple[dict[str, CompressedField], dict[str, int]]:
+    """Behind the patches each field as it was last written as a whole, and its number of rows."""
+    whole, rows = dict(base), {name: field.vocab_size for name, field in base.items()}
     for patch in patches:
-        counts |= {name: own.vocab_size for name, own in patch.fields.items()}
-    return counts
+        for name, own in patch.fields.items():
+            rows[name] = own.vocab_size
+            if isinstance(own, CompressedField):
+                whole[name] = own
+    return whole, rows
 
 
 def with_following(base: Compressed, folder: Path) -> Compressed:

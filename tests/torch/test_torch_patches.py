@@ -17,7 +17,7 @@ import saec
 from saec.errors import ArtifactError, ModuleError, PatchError
 from saec.format.keyed_field import KeyedField
 from saec.format.raw_field import RawField
-from saec.torch.lookup.keyed_plain import PlainChain
+from saec.torch.lookup.plain_chain import PlainChain
 
 ROWS = 1200
 DAYS = [Day.first(ROWS)]

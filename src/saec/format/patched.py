@@ -159,9 +159,9 @@ def with_patches(start: Compressed, paths: Sequence[str | os.PathLike[str]]) -> 
             "patches are held in memory: load the artifact without a limit, or make one artifact "
             "of it and its patches by saec.compact"
         )
-    known = isinstance(start, Patched)
-    base, patches = (start.base, list(start.patches)) if known else (start, [])
-    digests = list(start.digests) if known else [chain_digest(base)]
+    base, patches, digests = start, list[Patch](), [chain_digest(start)]
+    if isinstance(start, Patched):
+        base, patches, digests = start.base, list(start.patches), list(start.digests)
     for path in paths:
         head, entries = artifact.read_patch(path)
         _check_follows(str(path), head, digests)

@@ -24,7 +24,7 @@ from saec.format.keyed_field import KeyedField
 from saec.format.keyed_patch import KeyedPatch
 from saec.format.patched_field import PatchedField
 from saec.keys.kinds import KeyKind
-from saec.torch.lookup.keyed_plain import PlainChain
+from saec.torch.lookup.plain_chain import PlainChain
 from saec.torch.lookup.reader import pool_rows
 
 __all__ = ["keyed_bags", "keyed_rows", "keyed_tensors", "table_text", "tensor_names"]

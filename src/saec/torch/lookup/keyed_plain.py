@@ -6,7 +6,7 @@ Numbers of 64 bits without a sign are int64 of the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,10 @@ from torch import Tensor
 
 from saec.bits.codewords import Codewords
 from saec.format.keyed_field import KeyedField
-from saec.format.patched_field import PatchedField
 from saec.keys.kinds import KeyKind
 from saec.keys.layout import unpack_steps
 
-__all__ = ["PlainChain", "PlainKeys", "hashed_integers"]
+__all__ = ["PlainKeys", "hashed_integers"]
 
 _CHUNK = 1 << 14  # keys at a time: each takes about a kilobyte
 _WORDS = 16  # of 56 bits, which a column of a block has at most
@@ -59,22 +58,15 @@ class PlainKeys:
 
     def rows(self, keys: Tensor) -> Tensor:
         """Rows (m, dim) float32 of keys (m,) int64, or of the hashes of strings."""
-        return _in_chunks(self._rows, keys)
+        chunks = [self._rows(chunk) for chunk in torch.split(keys, _CHUNK)]
+        return torch.cat(chunks) if len(chunks) != 1 else chunks[0]
 
-    def known(self, keys: Tensor) -> Tensor:
-        """Whether the strings of keys (m,) start with codewords, (m,) bool."""
-        return _in_chunks(self._known, keys)
-
-    def _known(self, keys: Tensor) -> Tensor:
-        if self._root is None:
-            return torch.zeros_like(keys, dtype=torch.bool)
-        return self._root.known(self._strings(self._hashes(keys)))
-
-    def _hashes(self, keys: Tensor) -> Tensor:
+    def hashes(self, keys: Tensor) -> Tensor:
+        """Of keys (m,)."""
         return keys if self._kind == KeyKind.TEXT else hashed_integers(keys, self._seed)
 
     def _rows(self, keys: Tensor) -> Tensor:
-        hashes = self._hashes(keys)
+        hashes = self.hashes(keys)
         rows = self._default.expand(len(keys), -1).clone()
         if self._root is None:
             return rows
@@ -204,29 +196,6 @@ class _Part:
     code: _Code
     values: Tensor
     string: int
-
-
-class PlainChain:
-    """The same of a field and its patches."""
-
-    def __init__(self, field: KeyedField, device: torch.device) -> None:
-        patched = isinstance(field, PatchedField)
-        self._base = PlainKeys(field.base if patched else field, device)
-        patches = field.patches if patched else ()
-        self._patches = [PlainKeys(patch.as_field, device) for patch in patches]
-
-    def rows(self, keys: Tensor) -> Tensor:
-        """Rows (m, dim) float32 of keys (m,) int64, or of the hashes of strings."""
-        rows = self._base.rows(keys)
-        for patch in self._patches:
-            known = patch.known(keys).nonzero()[:, 0]
-            rows[known] = patch.rows(keys[known])
-        return rows
-
-
-def _in_chunks(read: Callable[[Tensor], Tensor], keys: Tensor) -> Tensor:
-    chunks = [read(chunk) for chunk in torch.split(keys, _CHUNK)]
-    return torch.cat(chunks) if len(chunks) != 1 else chunks[0]
 
 
 @dataclass(frozen=True, eq=False)

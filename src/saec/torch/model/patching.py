@@ -127,8 +127,9 @@ def _check_kind(table: CompressedTable, field: CompressedField) -> None:
 
 
 def _check_bias(module: _TableModule, table: CompressedTable) -> None:
-    linear = isinstance(module, CompressedLinear)
-    if linear and module.bias is not None and len(module.bias) != table.vocab_size:
+    if not isinstance(module, CompressedLinear) or module.bias is None:
+        return
+    if len(module.bias) != table.vocab_size:
         raise ModuleError(
             f"the bias of a CompressedLinear has {len(module.bias)} values, and its table "
             f"{table.vocab_size} rows with the patch"

@@ -1,8 +1,8 @@
 // Which patch of a chain is the newest that has a key, for all patches in one place.
 //
 // A patch has the first bits of the hashes of its keys. Entries of all patches are in order of these bits, cut
-// into buckets by the highest ones; in a bucket the newest patch comes first. So a key takes one look, however many
-// patches there are, and most keys find an empty bucket.
+// into buckets by the highest ones; in a bucket the newest patch comes first. Before them a map of bits is asked,
+// which tells most keys that no patch has them. So a key takes one or two looks, however many patches there are.
 #pragma once
 
 #include <algorithm>
@@ -37,6 +37,8 @@ class ChangedKeys {
     }
     // No bucket splits the keys of a prefix.
     bucket_bits_ = std::min(static_cast<uint32_t>(std::bit_width(total)), least_);
+    map_bits_ = std::min(static_cast<uint32_t>(std::bit_width(total)) + kMapBits, kMostPrefix);
+    map_.assign(((size_t{1} << map_bits_) + 63) / 64, 0);
     firsts_.assign((size_t{1} << bucket_bits_) + 1, 0);
     entries_.resize(total);
     for (const KeyPrefixes& own : patches)
@@ -49,47 +51,51 @@ class ChangedKeys {
       for (size_t i = 0; i < own.count; ++i) {
         const uint64_t start = own.prefixes[i] << (64 - own.bits);
         entries_[next[bucket(start)]++] = start | patch;
+        mark(start >> (64 - map_bits_), own.bits);
       }
     }
   }
 
-  // patches: OUT of each key the number of the newest patch that has it, or how many patches there are.
-  void find(const uint64_t* hashes, size_t count, uint8_t* patches) const {
-    for (size_t first = 0; first < count; first += kAhead) {
-      const size_t used = std::min(count - first, kAhead);
-      find_some(hashes + first, used, patches + first);
+  // maybe: OUT the positions of keys that the map does not tell, and others: OUT of all further ones. Returns how
+  // many there are of the former.
+  size_t split(const uint64_t* hashes, size_t count, uint32_t* maybe, uint32_t* others) const {
+    constexpr size_t kAhead = 16;
+    const uint32_t shift = 64 - map_bits_;
+    for (size_t i = 0; i < std::min(count, kAhead); ++i) __builtin_prefetch(&map_[hashes[i] >> shift >> 6]);
+    size_t taken = 0;
+    for (size_t i = 0; i < count; ++i) {  // no branch to predict
+      __builtin_prefetch(&map_[hashes[std::min(i + kAhead, count - 1)] >> shift >> 6]);
+      const uint64_t place = hashes[i] >> shift;
+      maybe[taken] = others[i - taken] = static_cast<uint32_t>(i);
+      taken += map_[place >> 6] >> (place & 63) & 1;
     }
+    return taken;
+  }
+
+  // The number of the newest patch that has a key, or how many patches there are.
+  uint32_t find(uint64_t hash) const {
+    const uint32_t* at = &firsts_[bucket(hash)];
+    for (uint32_t place = at[0]; place < at[1]; ++place) {
+      const uint64_t entry = entries_[place];
+      const auto patch = static_cast<uint32_t>(entry & 0xff);
+      if ((entry ^ hash) >> shifts_[patch] == 0) return patch;
+    }
+    return patches_;
   }
 
  private:
-  static constexpr size_t kAhead = 64;
+  static constexpr uint32_t kMapBits = 3;  // 8 to 16 bits for each entry
 
   size_t bucket(uint64_t hash) const { return bucket_bits_ ? hash >> (64 - bucket_bits_) : 0; }
 
-  void find_some(const uint64_t* hashes, size_t count, uint8_t* patches) const {
-    uint32_t starts[kAhead], ends[kAhead];
-    for (size_t i = 0; i < count; ++i) __builtin_prefetch(&firsts_[bucket(hashes[i])]);
-    for (size_t i = 0; i < count; ++i) {
-      const uint32_t* at = &firsts_[bucket(hashes[i])];
-      starts[i] = at[0];
-      ends[i] = at[1];
-      __builtin_prefetch(entries_.data() + at[0]);
-    }
-    for (size_t i = 0; i < count; ++i) {
-      uint32_t found = patches_;
-      for (uint32_t at = starts[i]; at < ends[i]; ++at) {
-        const uint64_t entry = entries_[at];
-        const auto patch = static_cast<uint32_t>(entry & 0xff);
-        if ((entry ^ hashes[i]) >> shifts_[patch] == 0) {
-          found = patch;
-          break;
-        }
-      }
-      patches[i] = static_cast<uint8_t>(found);
-    }
+  // Marks where in the map keys of a prefix of so many bits may be.
+  void mark(uint64_t first, uint32_t bits) {
+    const uint64_t places = bits < map_bits_ ? uint64_t{1} << (map_bits_ - bits) : 1;
+    for (uint64_t place = first; place < first + places; ++place) map_[place >> 6] |= uint64_t{1} << (place & 63);
   }
 
-  uint32_t patches_ = 0, least_ = kMostPrefix, bucket_bits_ = 0;
+  uint32_t patches_ = 0, least_ = kMostPrefix, bucket_bits_ = 0, map_bits_ = 0;
+  std::vector<uint64_t> map_;
   std::vector<uint32_t> firsts_;
   std::vector<uint64_t> entries_;
   std::vector<uint32_t> shifts_;

@@ -124,16 +124,21 @@ class KeyedReader {
 
   // Fills in link_hashes_ and link_rows_, link after link, and where each link's keys begin.
   void sort_by_link(const uint64_t* hashes, size_t count, const uint32_t* rows) {
-    const size_t links = source_.links.size();
-    source_.changed->find(hashes, count, links_);
+    const size_t links = source_.links.size(), base = links - 1;
+    const size_t maybe = source_.changed->split(hashes, count, maybe_, others_);
     std::fill_n(first_of_link_, links + 2, 0u);
-    for (size_t i = 0; i < count; ++i) ++first_of_link_[links_[i] + 2];
-    for (size_t link = 2; link <= links; ++link) first_of_link_[link] += first_of_link_[link - 1];
-    for (size_t i = 0; i < count; ++i) {
-      const uint32_t at = first_of_link_[links_[i] + 1]++;
-      link_hashes_[at] = hashes[i];
-      link_rows_[at] = rows[i];
+    for (size_t i = 0; i < maybe; ++i) {
+      links_[i] = static_cast<uint8_t>(source_.changed->find(hashes[maybe_[i]]));
+      ++first_of_link_[links_[i] + 2];
     }
+    for (size_t link = 2; link <= base + 1; ++link) first_of_link_[link] += first_of_link_[link - 1];
+    const auto take = [&](uint32_t position, uint32_t at) {
+      link_hashes_[at] = hashes[position];
+      link_rows_[at] = rows[position];
+    };
+    for (size_t i = 0; i < maybe; ++i) take(maybe_[i], first_of_link_[links_[i] + 1]++);
+    for (size_t i = 0; i < count - maybe; ++i) take(others_[i], static_cast<uint32_t>(maybe + i));
+    first_of_link_[links] = static_cast<uint32_t>(count);
   }
 
   void read_link(const KeyedLink& link, const uint64_t* hashes, size_t count, const uint32_t* rows,
@@ -227,6 +232,7 @@ class KeyedReader {
   uint32_t roots_[kMostKeys], owns_[kMostKeys], rows_[kMostKeys], symbols_[kMostKeys];
   uint64_t words_[kMostKeys], hashes_[kMostKeys], asked_[kMostKeys], read_words_[kMostKeys];
   uint8_t links_[kMostKeys];
+  uint32_t maybe_[kMostKeys], others_[kMostKeys];
   uint32_t first_of_link_[ChangedKeys::kMostPatches + 3], link_rows_[kMostKeys];
   uint64_t link_hashes_[kMostKeys];
 };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import saec.artifact as artifact
 from saec.compression.field_update import FieldUpdate, compressed_afresh
@@ -15,20 +16,19 @@ __all__ = ["IdFieldPlan"]
 class IdFieldPlan:
     """See :class:`~saec.compression.field_update.FieldPlan`.
 
-    whole: the field compressed afresh, if it is small.
+    small: whether the field may be compressed afresh; in_nats: whether it has a metric.
     """
 
     day: IdDay
     survey: IdSurvey
-    whole: FieldUpdate | None
+    small: bool
+    in_nats: bool
 
     @classmethod
     def of(cls, day: IdDay, whole_rows: int, in_nats: bool) -> IdFieldPlan:
         """The plan of a field; see :func:`saec.update`."""
-        whole = None
-        if day.field.vocab_size <= whole_rows and day.price > 0:
-            whole = compressed_afresh(day.field, day.metric if in_nats else None, day.price)
-        return cls(day, day.survey(), whole)
+        small = day.field.vocab_size <= whole_rows and day.price > 0
+        return cls(day, day.survey(), small, in_nats)
 
     @property
     def stale(self) -> float:
@@ -40,9 +40,21 @@ class IdFieldPlan:
         patch, saved = patch_of(self.day, self.survey, self.day.least * factor)
         changes = FieldUpdate(patch, max(self.stale - saved, 0.0), len(patch.ids))
         price = max(self.day.least, self.day.price) * factor
-        if self.whole is not None and self.whole.cost(price) < changes.cost(price):
-            return self.whole
+        if self._afresh_may_pay(changes, price) and self._whole.cost(price) < changes.cost(price):
+            return self._whole
         return changes
+
+    def _afresh_may_pay(self, changes: FieldUpdate, price: float) -> bool:
+        """Compressed afresh, the field takes about as many bytes as the base; half of their cost is
+        more than changes of a quiet day cost, and then it need not be compressed."""
+        least = 8 * price * artifact.entry_bytes(self.day.base.entry) / 2
+        return self.small and changes.cost(price) > least
+
+    @cached_property
+    def _whole(self) -> FieldUpdate:
+        """The field compressed afresh."""
+        metric = self.day.metric if self.in_nats else None
+        return compressed_afresh(self.day.field, metric, self.day.price)
 
     def planned_bytes(self, factor: float) -> int:
         """Bytes of the changes."""

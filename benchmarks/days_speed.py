@@ -80,7 +80,7 @@ class Table:
         return (ranks.astype(np.uint64) * STEP).view(np.int64)
 
 
-def days(folder: Path, table: Table) -> dict[str, Any]:
+def days(folder: Path, table: Table, threshold: float | None) -> dict[str, Any]:
     """Write base.saec, 1.patch to 7.patch and one.saec; seconds and bytes."""
     metrics = {"user": METRIC}
     saec.compress(
@@ -96,6 +96,7 @@ def days(folder: Path, table: Table) -> dict[str, Any]:
             out=folder / f"{day}.patch",
             patches=[folder / f"{other}.patch" for other in range(1, day)],
             metrics=metrics,
+            threshold=threshold,
             compare=False,
             progress=False,
         )
@@ -155,11 +156,12 @@ def lookups(folder: Path, table: Table, rows: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--threshold", type=float, help="of updates; with 0 all moved rows count")
     parser.add_argument("--ids", action="store_true", help="a table without keys")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         table = Table(given.rows, not given.ids)
-        found = days(Path(folder), table)
+        found = days(Path(folder), table, given.threshold)
         print(json.dumps(found | lookups(Path(folder), table, given.rows), indent=1))
 
 

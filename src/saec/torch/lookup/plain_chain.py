@@ -18,10 +18,8 @@ class PlainChain:
     """What the rows of a field, with its patches, are read from on a ``device``."""
 
     def __init__(self, field: KeyedField, device: torch.device) -> None:
-        base, patches = field, ()
-        if isinstance(field, PatchedField):
-            base, patches = field.base, field.patches
-        self._base = PlainKeys(base, device)
+        self._base = PlainKeys(field.base if isinstance(field, PatchedField) else field, device)
+        patches = field.patches if isinstance(field, PatchedField) else ()
         self._patches = [_PlainPatch(patch, device) for patch in patches]
 
     def rows(self, keys: Tensor) -> Tensor:

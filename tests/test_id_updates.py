@@ -341,6 +341,13 @@ def test_damaged_patches_are_refused(
         saec.load(tmp_path / "base.saec", patches=[path])
 
 
+def test_patch_that_claims_too_many_rows_is_refused() -> None:
+    none = CodedIds(np.zeros(0, np.int64), np.zeros((0, 1), np.uint32))
+    patch = IdPatch(small_base(), 6, 1 << 41, (none,), np.zeros((1, 1), np.uint32))
+    with pytest.raises(ArtifactError, match="a table with all patches would take 35184372088832"):
+        merged_ids(small_base(), [patch])
+
+
 def test_tiers_keep_their_sizes(folder: Path) -> None:
     for name, message in (("mixed", "with its patches tiers have"), ("ranked", "outside")):
         base = saec.load(folder / f"{name}.saec")["user"]

@@ -23,6 +23,8 @@ from saec.format.tiered_field import TieredField
 
 __all__ = ["merged_ids", "tiers_of_ids"]
 
+_BYTES_PER_ROW = 16  # that merging takes, at most
+
 
 def merged_ids(base: PlainField, patches: Sequence[IdPatch]) -> PlainField:
     """``base`` as of the last of its ``patches``, oldest first, of which there is one at least.
@@ -31,11 +33,12 @@ def merged_ids(base: PlainField, patches: Sequence[IdPatch]) -> PlainField:
         ArtifactError: a patch puts other numbers of ids into tiers than tiers have, or the result
             does not fit into this machine's memory.
     """
-    rows, changes = patches[-1].vocab_size, _newest(patches)
+    rows = patches[-1].vocab_size
+    base._check_fits("a table with all patches", _BYTES_PER_ROW * rows)
+    changes = _newest(patches)
     if isinstance(base, TieredField):
         return _merged_tiers(base, changes, rows)
     if isinstance(base, ClusteredField):
-        base._check_fits("the codes with all patches", 4 * rows)
         codes = _changed(base.codes.unpack(), changes[0], rows)
         packed = PackedCodes.pack(codes, base.codes.bits)
         return ClusteredField(base.name, packed, base.codebook, base.dtype)
@@ -66,7 +69,7 @@ def _changed(old: NDArray[Any], changes: CodedIds, count: int) -> NDArray[Any]:
 
 def _merged_tiers(base: TieredField, changes: Sequence[CodedIds], rows: int) -> TieredField:
     layout = Layout(rows, base.layout.tiers)
-    base._check_fits("the codes with all patches", layout.code_bytes + rows)
+    base._check_fits("the codes with all patches", layout.code_bytes)
     codes = np.zeros(layout.code_bytes, np.uint8)
     moves = (
         _StayingRows(base, layout) if base.index is None else _MovableRows(base, layout, changes)

@@ -15,6 +15,8 @@ import saec
 from saec.artifact import read_patch, write_patch
 from saec.artifact.entry import Entry
 from saec.bits.packing import PackedCodes
+from saec.codecs.frozen_ids import frozen_ids
+from saec.compression.id_plan import IdDay
 from saec.errors import ArtifactError, BudgetError, FieldError, PatchError
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook
@@ -23,6 +25,7 @@ from saec.format.merged_ids import merged_ids, tiers_of_ids
 from saec.format.patched import next_patch, with_following
 from saec.format.raw_field import RawField
 from saec.format.tiered_field import TieredField
+from saec.tables.loss_metric import Metric
 
 ROWS = 1500
 NAMES = ("ranked", "mixed", "clusters", "raw")
@@ -89,6 +92,8 @@ def test_ids_of_a_chain_have_todays_rows(folder: Path, name: str) -> None:
     today = DAYS[name][2]
     assert chain.vocab_size == ROWS + 160
     same = np.all(today.weights[:ROWS] == DAYS[name][0].weights, axis=1)
+    if isinstance(base, TieredField) and isinstance(chain, TieredField):
+        same &= tiers_of_ids(base) == tiers_of_ids(chain)[:ROWS]
     assert np.array_equal(chain.lookup(np.flatnonzero(same)), base.lookup(np.flatnonzero(same)))
     first = replaced(today, base.decode())
     assert nats(today, chain) < first / 2
@@ -113,7 +118,8 @@ def test_stated_loss_is_that_of_lookups(folder: Path, tmp_path: Path, name: str)
     assert done.loss == pytest.approx(nats(DAYS[name][1], chain["user"]), rel=0.01, abs=1e-12)
     assert chain.predicted_loss_increase == done.loss < done.stale_loss
     assert done.counts.added == 80
-    assert 0 < done.counts.moved <= 60 or name == "raw"
+    # And rows that change places with others; without losses every bit counts.
+    assert 0 < done.counts.moved <= (60 if name in ("ranked", "clusters") else 80)
     assert chain.nbytes == chain_of(folder, name, 0).nbytes + done.nbytes
 
 
@@ -145,11 +151,34 @@ def test_without_a_threshold_every_row_gets_the_nearest_centroid(
     assert np.array_equal(made.codebook.stored, old.codebook.stored)
 
 
-@pytest.mark.parametrize("name", ["ranked", "mixed"])
-def test_without_a_threshold_days_in_between_do_not_matter(
-    folder: Path, tmp_path: Path, name: str
+def test_rows_that_became_frequent_change_places_with_rare_ones(
+    folder: Path, tmp_path: Path
 ) -> None:
-    base, (_, one, two) = folder / f"{name}.saec", DAYS[name]
+    base, day = folder / "mixed.saec", DAYS["mixed"][0].next(9, 0, 20)
+    old = saec.load(base)["user"]
+    assert isinstance(old, TieredField)
+    last = len(old.layout.tiers) - 1
+    risen = np.flatnonzero(tiers_of_ids(old) == last)[:20]
+    risen = np.concatenate([risen, np.arange(ROWS, ROWS + 20)])  # and new ones
+    day.frequencies[risen] = np.sort(day.frequencies)[-100]  # are among the 140 most frequent
+    day.weights[risen] *= 3
+    done = updated(base, day, tmp_path / "1.patch")
+    chain = saec.load(base, patches=[tmp_path / "1.patch"])["user"]
+    assert isinstance(chain, TieredField)
+    assert (tiers_of_ids(chain)[risen] < last).mean() > 0.8
+    assert done.loss == pytest.approx(nats(day, chain), rel=0.01)
+    fallen = np.flatnonzero(tiers_of_ids(chain)[:ROWS] > tiers_of_ids(old))
+    assert len(fallen) == (tiers_of_ids(chain)[risen] < last).sum()
+    assert day.frequencies[fallen].max() < day.frequencies[risen].min()
+    field = saec.Field("user", day.weights, day.frequencies)
+    metric = Metric.of(METRIC, "user", 4)
+    survey = IdDay(field, old, frozen_ids(old, metric), metric, 0.0).survey()
+    staying = survey.now - sum(float((own.now - own.coded).sum()) for own in survey.changed)
+    assert done.loss < 0.7 * staying
+
+
+def test_without_a_threshold_days_in_between_do_not_matter(folder: Path, tmp_path: Path) -> None:
+    base, (_, one, two) = folder / "ranked.saec", DAYS["ranked"]
     first, second, both = (tmp_path / f"{number}.patch" for number in range(3))
     updated(base, one, first, threshold=0)
     updated(base, two, second, threshold=0, patches=[first])

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.codecs.frozen_ids import FrozenIds
+from saec.compression.id_exchange import Candidates, TierExchange, exchanges_of, tiers_by_frequency
 from saec.format.id_patch import CodedIds, IdPatch, PlainField
 from saec.format.merged_ids import tiers_of_ids
+from saec.format.tiered_field import TieredField
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 
@@ -28,7 +30,7 @@ Floats = NDArray[np.float64]
 
 _BLOCKS, _BLOCK_ROWS = 64, 256  # of rows from which the price of a bit is estimated
 _ROUNDS = 3  # of choosing rows and counting the bits of their places in turn
-_FIRST_PLACE_BITS = 4.0
+_FIRST_PLACE_BITS, _EXCHANGED_PLACE_BITS = 4.0, 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +56,13 @@ class ChangedIds:
 
 @dataclass(frozen=True, eq=False)
 class IdSurvey:
-    """Nats that all rows lose by lookups as they are now; rows that may be in a patch, by tier; and
-    what new ids have that are not in it."""
+    """Nats that all rows lose by lookups as they are now; rows that may be in a patch, by tier;
+    what new ids have that are not in it; and rows that may change places."""
 
     now: float
     changed: tuple[ChangedIds, ...]
     default: NDArray[Any]
+    exchanges: tuple[TierExchange, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +112,7 @@ class IdDay:
         default, _ = self.coder.code(last, self._mean_of_new[None])
         default_row = self.coder.rows(last, default)
         found: list[list[ChangedIds]] = [[] for _ in self.coder.row_bits]
+        moving: list[Candidates] = []
         total = 0.0
         for part in self.field.parts:
             rows, shares = part.weights(), part.frequencies() / self.field.census.total
@@ -121,12 +125,24 @@ class IdDay:
             total += float(now.sum())
             for tier, own in self._by_tier(ids):
                 found[tier].append(self._changed(tier, ids[own], rows[own], shares[own], now[own]))
-        empty = default[:0], np.zeros(0)
-        changed = [
-            ChangedIds.join(own) if own else ChangedIds(np.zeros(0, np.int64), *empty, np.zeros(0))
-            for own in found
-        ]
-        return IdSurvey(total, tuple(changed), default)
+                moving += self._moving(tier, ids[own], shares[own], now[own])
+        exchanges = ()
+        if moving:
+            exchanges = tuple(exchanges_of(self.field, self.coder, Candidates.join(moving)))
+        return IdSurvey(total, tuple(map(ChangedIds.join, found)), default, exchanges)
+
+    def _moving(
+        self, tier: int, ids: NDArray[np.int64], shares: Floats, now: Floats
+    ) -> list[Candidates]:
+        """Rows of a tier whose frequency has another tier today, if ids may change their tiers."""
+        if not isinstance(self.base, TieredField) or self.base.index is None:
+            return []
+        sizes = np.diff(self.base.layout.bounds)
+        wanted = tiers_by_frequency(self.field, sizes, shares * self.field.census.total)
+        bits = np.array(self.coder.row_bits)
+        worth = (wanted > tier) | ((wanted < tier) & (now > self.least * bits[wanted]) & (now > 0))
+        found = Candidates(ids, np.full(len(ids), tier), wanted, shares, now)
+        return [found.only(worth)]
 
     def _changed(
         self, tier: int, ids: NDArray[np.int64], rows: NDArray[Any], shares: Floats, now: Floats
@@ -193,10 +209,43 @@ def patch_of(day: IdDay, survey: IdSurvey, price: float) -> tuple[IdPatch, float
                 _place_bits(int(kept[tier].sum()) - new, spans[0]),
                 _place_bits(new, spans[1] - spans[0]),
             )
-    chosen = [own.only(keep) for own, keep in zip(survey.changed, kept, strict=True)]
-    tiers = tuple(CodedIds(own.ids, own.rows) for own in chosen)
+    exchanged = [_worth_exchanging(day, survey, one, price) for one in survey.exchanges]
+    gone = np.concatenate([np.zeros(0, np.int64), *(one.ids for one in exchanged)])
+    chosen = [
+        own.only(keep & ~np.isin(own.ids, gone))
+        for own, keep in zip(survey.changed, kept, strict=True)
+    ]
+    tiers = [
+        CodedIds.join(
+            [CodedIds(own.ids, own.rows), *(own for x in exchanged for own in x.of_tier(t))]
+        )
+        for t, own in enumerate(chosen)
+    ]
     saved = sum(float((own.now - own.coded).sum()) for own in chosen)
-    return IdPatch(day.base, first, day.field.vocab_size, tiers, survey.default), saved
+    saved += sum(float(one.saved.sum()) for one in exchanged)
+    patch = IdPatch(day.base, first, day.field.vocab_size, tuple(tiers), survey.default)
+    return patch, saved
+
+
+def _worth_exchanging(
+    day: IdDay, survey: IdSurvey, pairs: TierExchange, price: float
+) -> TierExchange:
+    """The pairs that save more than their bits, and more than both rows would save where they
+    are."""
+    bits = day.coder.row_bits
+    apart = _saved_apart(survey.changed[pairs.low], pairs.risen, price * bits[pairs.low])
+    apart += _saved_apart(survey.changed[pairs.high], pairs.fallen, price * bits[pairs.high])
+    both = bits[pairs.low] + bits[pairs.high] + 2 * _EXCHANGED_PLACE_BITS
+    return pairs.only(pairs.saved - price * both > apart)
+
+
+def _saved_apart(changed: ChangedIds, ids: NDArray[np.int64], cost: float) -> Floats:
+    """What each of the ids (k,) saves with new codes of its own tier, at least 0."""
+    if not len(changed.ids):
+        return np.zeros(len(ids))
+    at = np.minimum(np.searchsorted(changed.ids, ids), len(changed.ids) - 1)
+    saved = np.maximum(changed.now[at] - changed.coded[at] - cost, 0.0)
+    return np.where(changed.ids[at] == ids, saved, 0.0)
 
 
 def _place_bits(ids: int, span: int) -> float:

@@ -89,8 +89,8 @@ class Candidates:
         names = ("ids", "tiers", "wanted", "shares", "now")
         return cls(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
 
-    def only(self, kept: NDArray[Any]) -> Candidates:
-        """The rows ``kept``, a mask or positions."""
+    def only(self, kept: NDArray[Any] | slice) -> Candidates:
+        """The rows ``kept``: a mask, or positions."""
         names = ("ids", "tiers", "wanted", "shares", "now")
         return Candidates(*(getattr(self, name)[kept] for name in names))
 

@@ -126,10 +126,8 @@ class IdDay:
             for tier, own in self._by_tier(ids):
                 found[tier].append(self._changed(tier, ids[own], rows[own], shares[own], now[own]))
                 moving += self._moving(tier, ids[own], shares[own], now[own])
-        exchanges = ()
-        if moving:
-            exchanges = tuple(exchanges_of(self.field, self.coder, Candidates.join(moving)))
-        return IdSurvey(total, tuple(map(ChangedIds.join, found)), default, exchanges)
+        pairs = exchanges_of(self.field, self.coder, Candidates.join(moving)) if moving else ()
+        return IdSurvey(total, tuple(map(ChangedIds.join, found)), default, tuple(pairs))
 
     def _moving(
         self, tier: int, ids: NDArray[np.int64], shares: Floats, now: Floats
@@ -197,6 +195,26 @@ class IdDay:
 def patch_of(day: IdDay, survey: IdSurvey, price: float) -> tuple[IdPatch, float]:
     """The patch of all rows that save ``price`` nats for each of their bits, and the nats that they
     save together."""
+    exchanged = [_worth_exchanging(day, survey, one, price) for one in survey.exchanges]
+    gone = np.concatenate([np.zeros(0, np.int64), *(one.ids for one in exchanged)])
+    chosen = [
+        own.only(keep & ~np.isin(own.ids, gone))
+        for own, keep in zip(survey.changed, _worth_coding(day, survey, price), strict=True)
+    ]
+    tiers = [
+        CodedIds.join(
+            [CodedIds(own.ids, own.rows), *(own for x in exchanged for own in x.of_tier(t))]
+        )
+        for t, own in enumerate(chosen)
+    ]
+    saved = sum(float((own.now - own.coded).sum()) for own in chosen)
+    saved += sum(float(one.saved.sum()) for one in exchanged)
+    rows = day.base.vocab_size, day.field.vocab_size
+    return IdPatch(day.base, *rows, tuple(tiers), survey.default), saved
+
+
+def _worth_coding(day: IdDay, survey: IdSurvey, price: float) -> list[NDArray[np.bool_]]:
+    """Of each tier the rows (k,) that save more than their bits and those of their places."""
     kept = [np.ones(len(own.ids), np.bool_) for own in survey.changed]
     places = np.full((len(kept), 2), _FIRST_PLACE_BITS)
     first, spans = day.base.vocab_size, (day.base.vocab_size, day.field.vocab_size)
@@ -209,22 +227,7 @@ def patch_of(day: IdDay, survey: IdSurvey, price: float) -> tuple[IdPatch, float
                 _place_bits(int(kept[tier].sum()) - new, spans[0]),
                 _place_bits(new, spans[1] - spans[0]),
             )
-    exchanged = [_worth_exchanging(day, survey, one, price) for one in survey.exchanges]
-    gone = np.concatenate([np.zeros(0, np.int64), *(one.ids for one in exchanged)])
-    chosen = [
-        own.only(keep & ~np.isin(own.ids, gone))
-        for own, keep in zip(survey.changed, kept, strict=True)
-    ]
-    tiers = [
-        CodedIds.join(
-            [CodedIds(own.ids, own.rows), *(own for x in exchanged for own in x.of_tier(t))]
-        )
-        for t, own in enumerate(chosen)
-    ]
-    saved = sum(float((own.now - own.coded).sum()) for own in chosen)
-    saved += sum(float(one.saved.sum()) for one in exchanged)
-    patch = IdPatch(day.base, first, day.field.vocab_size, tuple(tiers), survey.default)
-    return patch, saved
+    return kept
 
 
 def _worth_exchanging(

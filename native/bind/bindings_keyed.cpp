@@ -95,16 +95,18 @@ SharedKeyed patched_table(const BoundKeyed& base, const std::vector<SharedKeyed>
   expect(prefixes.size() == patches.size() && bits.size() == patches.size(), "keys of a patch are missing");
   auto bound = std::make_shared<BoundKeyed>(base);
   std::vector<saec::KeyPrefixes> keys;
+  uint64_t total = 0;
   for (size_t i = 0; i < patches.size(); ++i) {
     const SharedKeyed& patch = patches[i];
     expect(patch->patches.empty(), "a patch has patches");
     expect(patch->table.dim == base.table.dim && patch->table.rank() == base.table.rank(),
            "a patch has other axes than its base");
     expect(1 <= bits[i] && bits[i] <= saec::ChangedKeys::kMostPrefix, "keys have no such prefixes");
-    expect(prefixes[i].shape(0) < uint64_t{1} << 32, "a patch has too many keys");
+    total += prefixes[i].shape(0);
     keys.push_back({prefixes[i].data(), prefixes[i].shape(0), bits[i]});
     bound->patches.push_back(patch);
   }
+  expect(total < uint64_t{1} << 32, "patches have too many keys");
   bound->changed = std::make_shared<const saec::ChangedKeys>(keys);
   return bound;
 }

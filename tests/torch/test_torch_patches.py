@@ -18,6 +18,7 @@ from saec.errors import ArtifactError, ModuleError, PatchError
 from saec.format.keyed_field import KeyedField
 from saec.format.raw_field import RawField
 from saec.torch.lookup.plain_chain import PlainChain
+from saec.torch.table.joint import compressed_table
 
 ROWS = 1200
 DAYS = [Day.first(ROWS)]
@@ -151,6 +152,22 @@ def test_models_without_the_tables_are_refused(folder: Path) -> None:
     with pytest.raises(ModuleError, match="field 'user' has keys and dim 4 in the model, but ids"):
         saec.torch.put_tables_(model, swapped)
     assert torch.equal(model(*ids), before)
+
+
+def test_tables_that_cannot_grow_are_refused(folder: Path) -> None:
+    base = saec.load(folder / "base.saec")
+    table = compressed_table([base["item"]], {}, torch.zeros(1, 4))
+    scores = saec.torch.CompressedLinear(table, nn.Parameter(torch.zeros(ROWS)))
+    with pytest.raises(ModuleError, match="has 1200 values, and its table 1280 rows"):
+        saec.torch.apply_patch_(scores, base, folder / "1.patch")
+    free = saec.torch.CompressedLinear(table)
+    result = saec.torch.apply_patch_(free, base, folder / "1.patch")
+    assert free.out_features == ROWS + 80
+    assert torch.equal(free(torch.eye(4)).T, torch.from_numpy(result["item"].decode()))
+    both = [base["item"], RawField("hour", DAYS[0].weights[:5])]
+    joint = saec.torch.CompressedEmbedding(compressed_table(both, {}, torch.zeros(1, 4)))
+    with pytest.raises(ModuleError, match="has 1205 rows, and with the patch 1285"):
+        saec.torch.put_tables_(joint, saec.Compressed([result["item"], both[1]]))
 
 
 def renamed(field: saec.CompressedField, name: str) -> saec.CompressedField:

@@ -4,8 +4,8 @@
 
 A DeepFM model is trained in one pass over the log, day after day. From the evening of day
 --first on, it is tested on the next day: uncompressed, compressed afresh, by the base of day
---first and a patch for each day since, and by that base alone, with the network of today or of
-that day. All are asked by raw keys.
+--first and a patch for each day since, by smaller patches of at most 15 % of the base's bytes, and
+by that base alone, with the network of today or of that day. All are asked by raw keys.
 
 Each finished step is one line of --record; a run that was interrupted goes on behind the last one.
 Models and artifacts are kept in --folder. --share keeps a part of the users.
@@ -44,6 +44,7 @@ from saec.util.progress import bar
 DIM, DAYS = 16, 9  # the log has a tenth day, for tests
 TABLES = "embeddings."
 METRIC_ROWS = 131_072
+CAP = 0.15  # of the base's bytes, that a smaller patch takes
 
 
 class Course:
@@ -183,7 +184,9 @@ class Steps:
         print(json.dumps(row), flush=True)
 
     def of_day(self, day: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-        yield "patched", lambda: self.patched(day)
+        yield "patched", lambda: self.patched(day, self.patch, None)
+        limit = int(CAP * self.base.stat().st_size)
+        yield "capped", lambda: self.patched(day, self.capped, limit)
         yield "tables never updated", lambda: self.asked(self.base, [], day)
         yield "never updated", lambda: self.asked(self.base, [], day, self.course.first)
         yield "uncompressed", lambda: self.uncompressed(day)
@@ -210,6 +213,9 @@ class Steps:
     def patch(self, day: int) -> Path:
         return self.course.folder / f"day{day}.patch"
 
+    def capped(self, day: int) -> Path:
+        return self.course.folder / f"capped{day}.patch"
+
     def afresh(self, day: int) -> dict[str, Any]:
         model = self.course.model(day)
         fields, metrics = self.course.fields(model, day), self.course.metrics(model, day)
@@ -220,17 +226,18 @@ class Steps:
         loss = {"seconds": seconds, "forecast": result.predicted_loss_increase}
         return {**loss, **self.asked(self.artifact(day), [], day)}
 
-    def patched(self, day: int) -> dict[str, Any]:
+    def patched(self, day: int, patch: Callable[[int], Path], limit: int | None) -> dict[str, Any]:
         model = self.course.model(day)
         fields, metrics = self.course.fields(model, day), self.course.metrics(model, day)
-        before = [self.patch(other) for other in range(self.course.first + 1, day)]
+        before = [patch(other) for other in range(self.course.first + 1, day)]
         start = time.perf_counter()
         done = saec.update(
             self.base,
             fields,
-            out=self.patch(day),
+            out=patch(day),
             patches=before,
             metrics=metrics,
+            max_bytes=limit,
             compare=False,
             progress=False,
         )
@@ -243,8 +250,9 @@ class Steps:
             "added": done.counts.added,
             "moved": done.counts.moved,
             "reset": done.counts.removed,
+            "dropped": done.counts.dropped,
             "whole": done.whole,
-            **self.asked(self.base, [*before, self.patch(day)], day),
+            **self.asked(self.base, [*before, patch(day)], day),
         }
 
     def asked(

@@ -1,11 +1,13 @@
 """Time of updates, and of lookups through a base and its patches.
 
     python benchmarks/days_speed.py --rows 1000000
+    python benchmarks/days_speed.py --rows 1000000 --ids
 
-A made table with keys is compressed. Each day 4 % of its rows move and 1 % are new. The first
-update is timed beside compressing the same day afresh, both without forecasts. Lookups of uniform
-and of Zipf's keys through the base alone, the base and 1, 3 and 7 patches, and the compacted
-artifact are timed in turn, in processor time of one thread.
+A made table with keys, or with ids in no order of frequency, is compressed. Each day 4 % of its
+rows move and 1 % are new. The first update is timed beside compressing the same day afresh, both
+without forecasts. Lookups of uniform and of Zipf's keys through the base alone, the base and 1, 3
+and 7 patches, and the compacted artifact are timed in turn: by one thread in processor time, by two
+in elapsed time.
 """
 
 from __future__ import annotations
@@ -32,11 +34,14 @@ METRIC = np.diag(np.float64(0.8) ** np.arange(DIM)) * 1e-2
 
 
 class Table:
-    """Rows that are longer where frequent, in order of frequency; new rows are rare."""
+    """Rows that are longer where frequent; new rows are rare."""
 
-    def __init__(self, rows: int) -> None:
-        self.rng = np.random.default_rng(0)
+    def __init__(self, rows: int, keyed: bool) -> None:
+        self.rng, self.keyed = np.random.default_rng(0), keyed
         self.counts = np.maximum(2 * rows // (np.arange(rows) + 1), 1)
+        # By key the rows may be in order of frequency. Ids of most models are in none.
+        self.order = np.arange(rows) if keyed else self.rng.permutation(rows)
+        self.counts = self.counts[np.argsort(self.order)]
         self.weights = self.drawn(self.counts)
 
     def drawn(self, counts: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -55,17 +60,29 @@ class Table:
         self.counts = np.concatenate([self.counts, counts])
 
     @property
-    def keys(self) -> NDArray[np.int64]:
-        return (np.arange(len(self.counts), dtype=np.uint64) * STEP).view(np.int64)
+    def keys(self) -> dict[str, NDArray[np.int64]]:
+        """By field name, for compaction."""
+        if not self.keyed:
+            return {}
+        return {"user": (np.arange(len(self.counts), dtype=np.uint64) * STEP).view(np.int64)}
 
     @property
     def field(self) -> saec.Field:
-        return saec.Field("user", self.weights, self.counts, keys=self.keys, unseen_share=0.05)
+        if not self.keyed:
+            return saec.Field("user", self.weights, self.counts)
+        keys = self.keys["user"]
+        return saec.Field("user", self.weights, self.counts, keys=keys, unseen_share=0.05)
+
+    def asked(self, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Keys or ids of the rows that were at ``ranks`` by frequency on the first day."""
+        if not self.keyed:
+            return self.order[ranks]
+        return (ranks.astype(np.uint64) * STEP).view(np.int64)
 
 
-def days(folder: Path, rows: int) -> dict[str, Any]:
+def days(folder: Path, table: Table, threshold: float | None) -> dict[str, Any]:
     """Write base.saec, 1.patch to 7.patch and one.saec; seconds and bytes."""
-    table, metrics = Table(rows), {"user": METRIC}
+    metrics = {"user": METRIC}
     saec.compress(
         [table.field], saec.Ratio(RATIO), metrics=metrics, progress=False, out=folder / "base.saec"
     )
@@ -79,6 +96,7 @@ def days(folder: Path, rows: int) -> dict[str, Any]:
             out=folder / f"{day}.patch",
             patches=[folder / f"{other}.patch" for other in range(1, day)],
             metrics=metrics,
+            threshold=threshold,
             compare=False,
             progress=False,
         )
@@ -92,14 +110,18 @@ def days(folder: Path, rows: int) -> dict[str, Any]:
     patches = [folder / f"{day}.patch" for day in range(1, DAYS + 1)]
     start = time.perf_counter()
     made = saec.compact(
-        folder / "base.saec", patches=patches, keys={"user": table.keys}, out=folder / "one.saec"
+        folder / "base.saec", patches=patches, keys=table.keys, out=folder / "one.saec"
     )
     found |= {"compact_seconds": time.perf_counter() - start, "compact_bytes": made.nbytes}
     return found
 
 
-def lookups(folder: Path, rows: int) -> dict[str, Any]:
-    """Nanoseconds of a lookup, by keys and artifact."""
+def lookups(folder: Path, table: Table, rows: int) -> dict[str, Any]:
+    """Nanoseconds of a lookup, by keys and artifact; and seconds of loading seven patches."""
+    start = time.perf_counter()
+    chain = [folder / f"{day}.patch" for day in range(1, DAYS + 1)]
+    saec.load(folder / "base.saec", patches=chain)["user"].lookup(table.asked(np.zeros(1, int)))
+    found: dict[str, Any] = {"load_seconds": time.perf_counter() - start}
     every = {
         str(count): saec.load(
             folder / "base.saec", patches=[folder / f"{day}.patch" for day in range(1, count + 1)]
@@ -111,28 +133,36 @@ def lookups(folder: Path, rows: int) -> dict[str, Any]:
         "uniform": rng.integers(0, rows, (BATCHES, BATCH)),
         "zipf": np.minimum(rng.zipf(1.05, (BATCHES, BATCH)) - 1, rows - 1),
     }
-    found = {}
     for name, ids in numbers.items():
-        keys = (ids.astype(np.uint64) * STEP).view(np.int64)
+        keys = table.asked(ids)
+        for threads, clock in ((1, time.process_time), (2, time.perf_counter)):
 
-        def asked(field: saec.CompressedField, keys: NDArray[np.int64] = keys) -> None:
-            for batch in keys:
-                field.lookup(batch, threads=1)
+            def asked(
+                field: saec.CompressedField,
+                keys: NDArray[np.int64] = keys,
+                threads: int = threads,
+            ) -> None:
+                for batch in keys:
+                    field.lookup(batch, threads=threads)
 
-        rivals = {label: partial(asked, field) for label, field in every.items()}
-        # Other loads share the processors.
-        seconds = medians(interleave(rivals, REPEATS, time.process_time))
-        found[name] = {label: 1e9 * each / ids.size for label, each in seconds.items()}
+            rivals = {label: partial(asked, field) for label, field in every.items()}
+            # Other loads share the processors.
+            seconds = medians(interleave(rivals, REPEATS, clock))
+            nanoseconds = {label: 1e9 * each / ids.size for label, each in seconds.items()}
+            found[f"{name}, threads {threads}"] = nanoseconds
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--threshold", type=float, help="of updates; with 0 all moved rows count")
+    parser.add_argument("--ids", action="store_true", help="a table without keys")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = days(Path(folder), given.rows)
-        print(json.dumps(found | lookups(Path(folder), given.rows), indent=1))
+        table = Table(given.rows, not given.ids)
+        found = days(Path(folder), table, given.threshold)
+        print(json.dumps(found | lookups(Path(folder), table, given.rows), indent=1))
 
 
 if __name__ == "__main__":

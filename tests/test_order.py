@@ -94,6 +94,7 @@ def test_every_id_is_where_a_dictionary_has_it(count: int, most: int | None) -> 
     expected = dictionary(tiers)
     index = TierIndex.of(tiers, int(tiers.max()) + 1)
     assert located(index, list(range(count))) == [expected[i] for i in range(count)]
+    assert np.array_equal(index.tiers_of_ids(), tiers)
     backwards = list(range(count - 1, -1, -1))
     assert located(index, backwards) == [expected[i] for i in backwards]
     assert index.data.shape == (TierIndex.planned_bytes(count, int(tiers.max()) + 1),)

@@ -18,8 +18,10 @@ import saec
 from saec.artifact import PatchHead, read_patch, write_patch
 from saec.artifact.entry import Entry
 from saec.errors import ArtifactError, FieldError, KeysError, PatchError, SaecError
+from saec.format.key_prefixes import KeyPrefixes
+from saec.format.key_strings import function_of
 from saec.format.keyed_field import KeyedField
-from saec.format.keyed_patch import PatchLayout
+from saec.format.keyed_patch import KeyedPatch, PatchCounts, PatchLayout
 
 DAYS = [Day.first(1500)]
 for seed in (1, 2, 3):
@@ -140,7 +142,7 @@ def with_parts(entry: Entry, **parts: object) -> Entry:
 @pytest.mark.parametrize(
     ("parts", "kind", "message"),
     [
-        ({"name": "item"}, PatchError, "the artifact has no field 'item' with keys"),
+        ({"name": "item"}, PatchError, "the artifact has no field 'item'"),
         ({"codec": 3}, ArtifactError, "damaged field 'user'"),
         ({"codec": 9}, ArtifactError, "codec 9 is unknown"),
         ({"dim": 5}, PatchError, "is float32 of dim 5, and in the artifact float32 of dim 4"),
@@ -162,10 +164,10 @@ def test_hostile_tensors_are_refused(folder: Path, tmp_path: Path) -> None:
     lengths = np.array(entry.tensors["lengths"])
     cases = {
         r"lengths are uint8 \(\d+,\), not uint8 \(3,\)": {"lengths": lengths[:3]},
-        "it has [0-9]+ strings and 0 classes": {"lengths": np.zeros_like(lengths)},
+        "it has [0-9]+ strings, 0 classes and [0-9]+ keys": {"lengths": np.zeros_like(lengths)},
         "codewords of 1 to 65536 symbols have": {"lengths": np.where(lengths > 0, 255, 0)},
         "no prefix code has codewords": {"lengths": np.minimum(lengths, 1)},
-        "it has tensors codes, directory, lengths, steps, values": {"values": lengths},
+        "it has tensors codes, directory, lengths, starts, steps, values": {"values": lengths},
         "static function": {"codes": lengths[:4]},
     }
     for message, tensors in cases.items():
@@ -225,8 +227,44 @@ def test_layout_of_a_patch_keeps_the_values_of_its_base(folder: Path) -> None:
     everything = PatchLayout(field, np.full(roots + 1, 20, np.uint8), field.layout.string_bits)
     assert np.array_equal(everything.values, field.values)
     assert everything.numbers == [*range(len(field.layout.classes)), -1]
-    assert everything.known_share == pytest.approx((roots + 1) * 2**-20)
-    assert everything.taken_share == pytest.approx(roots * 2**-20)
+    changed = KeyPrefixes(8, np.arange(64, dtype=np.uint64))  # a fourth of all
+    function = function_of(everything.strings.strings(0, [np.zeros(1, int)] * parts(field), HASH))
+    patch = KeyedPatch(field, 9, everything, changed, function, PatchCounts())
+    assert changed.share == 1 / 4
+    assert patch.taken_share == pytest.approx(roots * 2**-22)
+
+
+HASH = np.array([5], np.uint64)
+
+
+def parts(field: KeyedField) -> int:
+    """Of the first class."""
+    return len(field.layout.classes[0])
+
+
+def test_prefixes_of_hashes_by_hand() -> None:
+    hashes = np.array([0b1010 << 60, 0b0011 << 60, (0b1010 << 60) + 7], np.uint64)
+    found = KeyPrefixes.of(hashes, 4)
+    assert found.prefixes.tolist() == [0b0011, 0b1010]
+    assert found.share == 2 / 16
+    others = np.array([(0b1010 << 60) + 1, 0b1011 << 60, 3], np.uint64)
+    assert found.contain(others).tolist() == [True, False, False]
+    # Two of 16: three low bits, 011 and 010; high bits 0 and 1 in unary, 1 and 01.
+    assert found.packed.tolist() == [0b010011, 0b101]
+    again = KeyPrefixes.unpacked(found.packed, 2, 4)
+    assert np.array_equal(again.prefixes, found.prefixes)
+    wide = KeyPrefixes.of(np.array([1 << 63, 1 << 8], np.uint64), 56)  # low bits in two codes
+    assert KeyPrefixes.unpacked(wide.packed, 2, 56).prefixes.tolist() == [1, 1 << 55]
+    for count, bits, message in [
+        (17, 4, "17 prefixes of 4 bits"),
+        (2, 57, "at most 56 bits are read"),
+        (0, 4, "prefixes take 0 bytes, not uint8"),
+        (3, 4, "2 codes start where 3 should"),
+    ]:
+        with pytest.raises(ArtifactError, match=message):
+            KeyPrefixes.unpacked(found.packed, count, bits)
+    with pytest.raises(ArtifactError, match="prefixes of 4 bits do not ascend"):
+        KeyPrefixes.unpacked(np.array([0b010010, 0b011], np.uint8), 2, 4)
 
 
 def test_compaction_gives_the_same_rows_to_the_last_bit(folder: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_keys_outside_of_the_patch_keep_their_rows(folder: Path) -> None:
     assert same.mean() > 0.9  # the others are frequent, and coded again for safety
     unknown = random_keys(20_000)
     differs = np.any(chain.lookup(unknown) != base.lookup(unknown), axis=1)
-    assert differs.mean() <= 2 * patched(chain_of(folder, 1)).patches[0].layout.known_share + 1e-3
+    assert differs.mean() <= 2 * patched(chain_of(folder, 1)).patches[0].changed.share + 1e-3
 
 
 def test_all_lookups_of_a_chain_agree(folder: Path) -> None:
@@ -200,7 +200,7 @@ def test_exact_fields_store_every_new_key(tmp_path: Path) -> None:
     updated(tmp_path, day, tmp_path / "1.patch", fields=[day.field(exact=16)])
     field = patched(saec.load(tmp_path / "base.saec", patches=[tmp_path / "1.patch"]))
     assert field.contains(day.keys).all()
-    assert field.patches[0].layout.known_share <= 2**-16
+    assert field.patches[0].changed.share <= 2**-16
     assert field.contains(random_keys(100_000)).mean() < 2e-4
 
 
@@ -260,7 +260,7 @@ def test_wrong_fields_are_refused(folder: Path, tmp_path: Path) -> None:
         ([], "no fields were given"),
         ([other], "has no field 'item'"),
         ([wide], "is float32 of dim 8; in the artifact it is float32 of dim 4"),
-        ([ids], "patches are of fields with keys, and today it has none"),
+        ([ids], "today it has no keys, and in the artifact it has keys"),
         ([texts], "keys are strings; in the artifact integers"),
     ]
     for fields, message in cases:

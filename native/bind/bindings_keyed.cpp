@@ -15,14 +15,15 @@ namespace {
 
 constexpr size_t kKeysPerThread = size_t{1} << 12;
 
-// A table, and the function that it reads; before it, patches of it are asked, the newest first.
+// A table, and the function that it reads; patches of it, the newest first, and which keys they have.
 struct BoundKeyed {
   saec::KeyedTable table;
   BoundFunction function;
   std::vector<std::shared_ptr<const BoundKeyed>> patches;
+  std::shared_ptr<const saec::ChangedKeys> changed;
 
   saec::KeyedSource source(saec::StringReaders read) const {
-    saec::KeyedSource result{{}, read};
+    saec::KeyedSource result{{}, read, changed.get()};
     for (const auto& patch : patches) result.links.push_back({&patch->table, &patch->function.function});
     result.links.push_back({&table, &function.function});
     return result;
@@ -48,7 +49,7 @@ SharedKeyed keyed_table(const BoundFunction& function, Matrix<int64_t> parts, Ve
                         Vector<float> values, Matrix<float> axes) {
   expect(parts.shape(1) == 4, "a part has four numbers");
   expect(axes.shape(0) > 0 && axes.shape(1) > 0, "there is no default row");
-  auto bound = std::make_shared<BoundKeyed>(BoundKeyed{{}, function, {}});
+  auto bound = std::make_shared<BoundKeyed>(BoundKeyed{{}, function, {}, {}});
   saec::KeyedTable& table = bound->table;
   table.dim = axes.shape(1);
   table.axes.assign(axes.data(), axes.data() + axes.size());
@@ -86,15 +87,27 @@ SharedKeyed keyed_table(const BoundFunction& function, Matrix<int64_t> parts, Ve
   return bound;
 }
 
-// The table of a base behind its patches, the newest first.
-SharedKeyed patched_table(const BoundKeyed& base, const std::vector<SharedKeyed>& patches) {
+// The table of a base behind its patches, the newest first. prefixes, bits: of the hashes of each patch's keys;
+// see KeyPrefixes.
+SharedKeyed patched_table(const BoundKeyed& base, const std::vector<SharedKeyed>& patches,
+                          const std::vector<Vector<uint64_t>>& prefixes, const std::vector<uint32_t>& bits) {
+  expect(patches.size() <= saec::ChangedKeys::kMostPatches, "there are too many patches");
+  expect(prefixes.size() == patches.size() && bits.size() == patches.size(), "keys of a patch are missing");
   auto bound = std::make_shared<BoundKeyed>(base);
-  for (const SharedKeyed& patch : patches) {
+  std::vector<saec::KeyPrefixes> keys;
+  uint64_t total = 0;
+  for (size_t i = 0; i < patches.size(); ++i) {
+    const SharedKeyed& patch = patches[i];
     expect(patch->patches.empty(), "a patch has patches");
     expect(patch->table.dim == base.table.dim && patch->table.rank() == base.table.rank(),
            "a patch has other axes than its base");
+    expect(1 <= bits[i] && bits[i] <= saec::ChangedKeys::kMostPrefix, "keys have no such prefixes");
+    total += prefixes[i].shape(0);
+    keys.push_back({prefixes[i].data(), prefixes[i].shape(0), bits[i]});
     bound->patches.push_back(patch);
   }
+  expect(total < uint64_t{1} << 32, "patches have too many keys");
+  bound->changed = std::make_shared<const saec::ChangedKeys>(keys);
   return bound;
 }
 
@@ -176,5 +189,6 @@ void bind_keyed(nb::module_& module) {
            nb::arg("threads") = 0, nb::arg("isa") = "auto");
   module.def("keyed_table", &keyed_table, nb::arg("function"), nb::arg("parts"),
              nb::arg("lengths"), nb::arg("values"), nb::arg("axes"));
-  module.def("patched_table", &patched_table, nb::arg("base"), nb::arg("patches"));
+  module.def("patched_table", &patched_table, nb::arg("base"), nb::arg("patches"), nb::arg("prefixes"),
+             nb::arg("bits"));
 }

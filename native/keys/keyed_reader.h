@@ -95,16 +95,12 @@ class KeyedReader {
   // Puts the coordinates of known keys; others are left as they are. rows: of keys in `to`. count: at most
   // kMostKeys.
   void read(const uint64_t* hashes, size_t count, const uint32_t* rows, const Coordinates& to) {
-    for (const KeyedLink& link : source_.links) {
-      enter(link);
-      if (unknown_ == 0) continue;
-      read_words(*function_, source_.read, hashes, count, read_words_);
-      if (&link == &source_.links.back()) return put(hashes, count, rows, to);
-      const size_t known = take_known(hashes, count, rows);
-      put(known_hashes_, known, known_rows_, to);
-      count -= known;
-      hashes = left_hashes_;
-      rows = left_rows_;
+    if (source_.links.size() == 1) return read_link(source_.links.back(), hashes, count, rows, to);
+    sort_by_link(hashes, count, rows);
+    for (size_t link = 0; link < source_.links.size(); ++link) {
+      const uint32_t first = first_of_link_[link], last = first_of_link_[link + 1];
+      if (first < last)
+        read_link(source_.links[link], link_hashes_ + first, last - first, link_rows_ + first, to);
     }
   }
 
@@ -126,22 +122,31 @@ class KeyedReader {
     unknown_ = static_cast<uint32_t>(table_->classes.size());
   }
 
-  // Splits the keys of read_words_ into known_hashes_, known_rows_ and, again, read_words_, and those that the
-  // table does not know, left_hashes_ and left_rows_. Returns how many are known.
-  size_t take_known(const uint64_t* hashes, size_t count, const uint32_t* rows) {
-    const uint64_t last = table_->root.groups().last;
-    size_t known = 0;
-    for (size_t i = 0; i < count; ++i) {  // no branch to predict; where left_* are read, they are ahead
-      const uint64_t hash = hashes[i], word = read_words_[i];
-      const uint32_t row = rows[i];
-      known_hashes_[known] = hash;
-      known_rows_[known] = row;
-      read_words_[known] = word;
-      left_hashes_[i - known] = hash;
-      left_rows_[i - known] = row;
-      known += word <= last;
+  // Fills in link_hashes_ and link_rows_, link after link, and where each link's keys begin.
+  void sort_by_link(const uint64_t* hashes, size_t count, const uint32_t* rows) {
+    const size_t links = source_.links.size(), base = links - 1;
+    const size_t maybe = source_.changed->split(hashes, count, maybe_, others_);
+    std::fill_n(first_of_link_, links + 2, 0u);
+    for (size_t i = 0; i < maybe; ++i) {
+      links_[i] = static_cast<uint8_t>(source_.changed->find(hashes[maybe_[i]]));
+      ++first_of_link_[links_[i] + 2];
     }
-    return known;
+    for (size_t link = 2; link <= base + 1; ++link) first_of_link_[link] += first_of_link_[link - 1];
+    const auto take = [&](uint32_t position, uint32_t at) {
+      link_hashes_[at] = hashes[position];
+      link_rows_[at] = rows[position];
+    };
+    for (size_t i = 0; i < maybe; ++i) take(maybe_[i], first_of_link_[links_[i] + 1]++);
+    for (size_t i = 0; i < count - maybe; ++i) take(others_[i], static_cast<uint32_t>(maybe + i));
+    first_of_link_[links] = static_cast<uint32_t>(count);
+  }
+
+  void read_link(const KeyedLink& link, const uint64_t* hashes, size_t count, const uint32_t* rows,
+                 const Coordinates& to) {
+    enter(link);
+    if (unknown_ == 0) return;
+    read_words(*function_, source_.read, hashes, count, read_words_);
+    put(hashes, count, rows, to);
   }
 
   // Puts the coordinates of keys whose first strings are in read_words_.
@@ -226,8 +231,10 @@ class KeyedReader {
   Run* last_run_ = nullptr;  // behind it
   uint32_t roots_[kMostKeys], owns_[kMostKeys], rows_[kMostKeys], symbols_[kMostKeys];
   uint64_t words_[kMostKeys], hashes_[kMostKeys], asked_[kMostKeys], read_words_[kMostKeys];
-  uint32_t known_rows_[kMostKeys], left_rows_[kMostKeys];
-  uint64_t known_hashes_[kMostKeys], left_hashes_[kMostKeys];
+  uint8_t links_[kMostKeys];
+  uint32_t maybe_[kMostKeys], others_[kMostKeys];
+  uint32_t first_of_link_[ChangedKeys::kMostPatches + 3], link_rows_[kMostKeys];
+  uint64_t link_hashes_[kMostKeys];
 };
 
 }  // namespace

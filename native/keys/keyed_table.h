@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "keys/changed_keys.h"
 #include "keys/codewords.h"
 #include "keys/read_strings.h"
 
@@ -48,17 +49,18 @@ struct KeyedRequest {
   size_t start(size_t bag) const { return bag < bags ? static_cast<size_t>(offsets[bag]) : keys; }
 };
 
-// A table and its function. Of a base with patches, each link but the base has the keys that changed.
+// A table and its function. Of a base with patches, each link but the base has keys that changed.
 struct KeyedLink {
   const KeyedTable* table;
   const StaticFunction* function;
 };
 
-// Links, the newest patch first and the base last, and what reads the strings of their functions. A key has
-// the row of the first link that knows it. All links have the axes of the base.
+// Links, the newest patch first and the base last, and what reads the strings of their functions. `changed`, which
+// is not used without patches, says in which link a key is. All links have the axes of the base.
 struct KeyedSource {
   std::vector<KeyedLink> links;
   StringReaders read;
+  const ChangedKeys* changed;
 
   const KeyedTable& base() const { return *links.back().table; }
 };

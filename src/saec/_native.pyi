@@ -250,7 +250,12 @@ def keyed_table(
     values: NDArray[float32],
     axes: NDArray[float32],
 ) -> KeyedTable: ...
-def patched_table(base: KeyedTable, patches: list[KeyedTable]) -> KeyedTable: ...
+def patched_table(
+    base: KeyedTable,
+    patches: list[KeyedTable],
+    prefixes: list[NDArray[uint64]],
+    bits: list[int],
+) -> KeyedTable: ...
 
 class FunctionTable:
     def look_up(

@@ -99,6 +99,22 @@ def test_the_commands_of_the_docs_run(
     assert np.array_equal(saec.load("new.saec")["users"].lookup(names), patched.lookup(names))
 
 
+def test_a_day_of_a_field_without_keys(folder: Path, tmp_path: Path, run: Run) -> None:
+    base, first, one = (tmp_path / name for name in ("base.saec", "1.patch", "one.saec"))
+    then = saec.Field("user", DAYS[0].weights, DAYS[0].frequencies)
+    saec.compress([then], saec.Ratio(8), metrics=METRICS, progress=False, out=base)
+    tables = (folder / "tables.npz", "--frequencies", folder / "counts.npz")
+    known = ("--metrics", folder / "metrics.safetensors", "--no-compare", "-o", first)
+    code, told, _ = run("update", base, *tables, *known)
+    assert code == 0
+    assert "; features: 50 new, " in told
+    line = run("lookup", base, "user", "--patch", first, "630")[1]
+    row = saec.load(base, patches=[first])["user"].lookup([630])
+    assert np.array_equal(np.array([line.split()], np.float32), row)
+    assert run("compact", base, "--patch", first, "-o", one)[0] == 0
+    assert np.array_equal(saec.load(one)["user"].lookup([630]), row)
+
+
 def test_limit_and_quiet(folder: Path, tmp_path: Path, run: Run) -> None:
     options = ("--max-bytes", "600", "--no-compare")
     assert "left out to keep the limit: " in updated(run, folder, tmp_path / "a.patch", *options)[1]

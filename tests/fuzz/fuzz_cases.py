@@ -110,7 +110,8 @@ class Cases:
             path = path.parent / "a.saec" if kind == "shards" else path
             _use_artifact(load(path, memory=_memory(rng)), rng)
         elif kind == "patch":
-            _use_artifact(load(self._seeds / "artifact" / "keyed.saec", patches=[path]), rng)
+            base = self._seeds / "artifact" / f"{chosen.stem}.saec"
+            _use_artifact(load(base, patches=[path]), rng)
         elif kind == "graph":
             fuzz_graphs.use_graph(path, self._seeds / kind / fuzz_graphs.COMPRESSED, rng)
         elif path.name == "metrics.safetensors":

@@ -16,6 +16,12 @@ sys.path.insert(0, str(TESTS))
 from artifact_files import all_kinds, save_in_shards  # noqa: E402
 from fuzz_graphs import write_graphs  # noqa: E402
 
+from saec.artifact import write_patch  # noqa: E402
+from saec.format.compressed_field import CompressedField  # noqa: E402
+from saec.format.id_patch import CodedIds, IdPatch, PlainField, tier_widths  # noqa: E402
+from saec.format.merged_ids import tiers_of_ids  # noqa: E402
+from saec.format.patched import next_patch  # noqa: E402
+from saec.format.raw_field import RawField  # noqa: E402
 from saec.tables.loss_metric import LossMetrics  # noqa: E402
 from saec.tables.loss_metric_file import save_metrics  # noqa: E402
 
@@ -41,7 +47,33 @@ def _shards(folder: Path) -> None:
 
 
 def _patches(folder: Path) -> None:
+    """Each of the artifact with its name."""
     shutil.copy(TESTS / "golden" / "keyed.patch", folder)
+    base = all_kinds()
+    patch = next_patch(base, {name: _grown(field) for name, field in base.items()}, None, None)
+    write_patch(folder / "all.patch", patch.head, patch.entries)
+
+
+def _grown(field: CompressedField) -> IdPatch:
+    """The first row changed, and two new ones, of which one has codes of its own."""
+    assert isinstance(field, PlainField)
+    rows, first = field.vocab_size, int(tiers_of_ids(field)[0])
+    widths = tier_widths(field)
+    raw = isinstance(field, RawField)
+    empty = [
+        np.zeros((0, field.dim), field.dtype) if raw else np.zeros((0, len(own)), np.uint32)
+        for own in widths
+    ]
+    ids: list[list[int]] = [[] for _ in widths]
+    ids[first].append(0)
+    ids[-1].append(rows)
+    tiers = [
+        CodedIds(np.array(own, np.int64), np.resize(none, (len(own), none.shape[1])))
+        for own, none in zip(ids, empty, strict=True)
+    ]
+    return IdPatch(
+        field, rows, rows + 2, tuple(tiers), np.resize(empty[-1], (1, empty[-1].shape[1]))
+    )
 
 
 def _torch(folder: Path) -> None:

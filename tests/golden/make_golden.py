@@ -20,6 +20,7 @@ from saec.bits.packing import PackedCodes, PackedRows
 from saec.format.clustered_field import ClusteredField
 from saec.format.codebook import Codebook
 from saec.format.compressed import Compressed
+from saec.format.key_prefixes import KeyPrefixes
 from saec.format.key_strings import KeyStrings, function_of
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_layout import KeyedLayout, SymbolPart
@@ -145,7 +146,7 @@ def patch_of_keyed() -> Patch:
     base = keyed()
     field = base["user"]
     assert isinstance(field, KeyedField)
-    layout = PatchLayout(field, np.array([0, 9, 10, 10], np.uint8), 24)
+    layout = PatchLayout(field, np.array([0, 1, 2, 2], np.uint8), 24)
     rows = [(0, [0, 4], "alice"), (1, [0, 1], "dave"), (2, [0], "bob")]
     function = function_of(
         [
@@ -156,7 +157,8 @@ def patch_of_keyed() -> Patch:
             )
         ]
     )
-    changed = KeyedPatch(field, 6, layout, function, PatchCounts(1, 1, 1, 2))
+    keys = KeyPrefixes.of(hash_keys([key for *_, key in rows], seed=3), 16)
+    changed = KeyedPatch(field, 6, layout, keys, function, PatchCounts(1, 1, 1, 2))
     return next_patch(base, {"user": changed}, 0.25, 0.125)
 
 

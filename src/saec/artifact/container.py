@@ -73,7 +73,7 @@ class FileKind:
 
 
 ARTIFACT = FileKind("artifact", "saec", FORMAT, LOSS.itemsize)
-PATCH = FileKind("patch", "saec_patch", 1, 40)
+PATCH = FileKind("patch", "saec_patch", 2, 40)
 
 _SHORT = Repr()
 _SHORT.maxdict, _SHORT.maxstring = 20, 100

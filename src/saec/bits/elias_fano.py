@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from saec.bits.packing import PackedRows, packed_bytes
 from saec.errors import ArtifactError
 
+_CODE_BITS = 32  # at most
+
 __all__ = ["pack_starts", "starts_bytes", "unpack_starts"]
 
 
@@ -27,7 +29,8 @@ def pack_starts(starts: NDArray[np.int64], rows: int) -> NDArray[np.uint8]:
     low = _low_bits(count, rows)
     data = np.zeros(starts_bytes(count, rows), dtype=np.uint8)
     if low:
-        packed = PackedRows.pack([starts & ((1 << low) - 1)], [low])
+        words = [starts >> first & ((1 << width) - 1) for first, width in _low_words(low)]
+        packed = PackedRows.pack(words, [width for _, width in _low_words(low)])
         data[: _low_bytes(count, rows)] = packed.data[: _low_bytes(count, rows)]
     bits = np.zeros(8 * _high_bytes(count, rows), dtype=np.uint8)
     bits[(starts >> low) + np.arange(count)] = 1
@@ -53,7 +56,10 @@ def unpack_starts(data: NDArray[np.uint8], count: int, rows: int) -> NDArray[np.
     starts = (ones - np.arange(count)) << low
     if low:
         packed = np.concatenate([data[:low_bytes], np.zeros(packed_bytes(0, 1), dtype=np.uint8)])
-        starts |= PackedRows(packed, 0, count, (low,)).unpack()[:, 0]
+        firsts, widths = zip(*_low_words(low), strict=True)
+        words = PackedRows(packed, 0, count, widths).unpack().T.astype(np.int64)
+        for first, word in zip(firsts, words, strict=True):
+            starts |= word << first
     if starts[-1] > rows or (np.diff(starts) < 0).any():
         raise ArtifactError(f"starts of codes do not ascend from 0 to {rows} at most")
     return starts
@@ -62,6 +68,11 @@ def unpack_starts(data: NDArray[np.uint8], count: int, rows: int) -> NDArray[np.
 def _low_bits(count: int, rows: int) -> int:
     """Number of low bits for which the high bits take two or three bits for each number."""
     return max((rows // count).bit_length() - 1, 0)
+
+
+def _low_words(low: int) -> list[tuple[int, int]]:
+    """The first bit and the width of each of the codes that hold so many low bits."""
+    return [(first, min(_CODE_BITS, low - first)) for first in range(0, low, _CODE_BITS)]
 
 
 def _low_bytes(count: int, rows: int) -> int:

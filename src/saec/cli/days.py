@@ -79,7 +79,7 @@ def update(
     ] = True,
     quiet: Quiet = False,
 ) -> None:
-    """Write what changed since an artifact with keys to a patch."""
+    """Write what changed since an artifact to a patch."""
     import saec
     from saec.tables.checkpoint import read_fields
 
@@ -193,11 +193,11 @@ def _key_files(option: str, given: Sequence[str]) -> dict[str, Any]:
 def _tell(done: Update, out: Path) -> None:
     counts = done.counts
     typer.echo(
-        f"wrote {out}: {decimal(done.nbytes)}; keys: {counts.added:,} new, {counts.moved:,} moved, "
-        f"{counts.removed:,} removed"
+        f"wrote {out}: {decimal(done.nbytes)}; features: {counts.added:,} new, "
+        f"{counts.moved:,} moved, {counts.removed:,} removed"
     )
     if counts.dropped:
-        typer.echo(f"left out to keep the limit: {counts.dropped:,} keys")
+        typer.echo(f"left out to keep the limit: {counts.dropped:,}")
     if done.whole:
         typer.echo(f"as a whole: {', '.join(done.whole)}")
     typer.echo(f"expected loss: {done.loss:.2g}; without this patch: {done.stale_loss:.2g}")

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import saec.artifact as artifact
+from saec.codecs.axes.codec import Axes
 from saec.codecs.axes.keyed import keyed_options
+from saec.codecs.protocol import Option
 from saec.compression.allocation import frontier
 from saec.compression.plan import field_rng
 from saec.format.compressed import Compressed
@@ -56,9 +58,7 @@ def compared_afresh(
         options.append(
             [
                 replace(option, distortion=option.distortion * unit)
-                for option in keyed_options(
-                    field, metric, rng, IN_MEMORY, sampled_rows=_SAMPLED_ROWS
-                )
+                for option in _options(field, metric, rng)
             ]
         )
     others = [field for name, field in old.items() if name not in metrics]
@@ -70,3 +70,9 @@ def compared_afresh(
     falling = np.minimum.accumulate(losses)[::-1]
     at_loss = np.interp(np.log(max(chain_loss, _NO_LOSS)), np.log(falling), np.log(sizes[::-1]))
     return Afresh(float(np.exp(at_bytes)), round(float(np.exp(at_loss))))
+
+
+def _options(field: Field, metric: Metric | None, rng: np.random.Generator) -> Sequence[Option]:
+    if field.keys is None:
+        return Axes().options(field, metric, rng, IN_MEMORY)
+    return keyed_options(field, metric, rng, IN_MEMORY, sampled_rows=_SAMPLED_ROWS)

@@ -28,22 +28,23 @@ Symbols = NDArray[np.int64]
 def compact(
     base: str | os.PathLike[str] | Compressed,
     *,
-    keys: Mapping[str, ArrayLike],
     out: str | os.PathLike[str],
+    keys: Mapping[str, ArrayLike] | None = None,
     patches: Sequence[str | os.PathLike[str]] = (),
 ) -> Compressed:
     """Make one artifact of ``base`` and its patches, with the codes of the base.
 
-    Keys are not stored, so they are needed again. Each key that has a row gets the same row, to the
-    last bit. All other keys, the removed ones among them, are unknown to the new artifact, and have
-    the default row but for the field's ``false_positive_rate``. The bytes are those of a
-    field with the same rows that was never patched, whatever the patches were.
+    Ids have the same rows, to the last bit. Keys are not stored, so they are needed again. Each key
+    that has a row gets the same row, to the last bit. All other keys, the removed ones among them,
+    are unknown to the new artifact, and have the default row but for the field's
+    ``false_positive_rate``. The bytes are those of a field with the same rows that was never
+    patched, whatever the patches were.
 
     Args:
         base: an artifact, or its path.
-        keys: by field name today's keys (n,), all different, of each field that has patches;
-            further fields with keys may be given, too.
         out: path of the new artifact, which may be that of the base; it is replaced as a whole.
+        keys: by field name today's keys (n,), all different, of each field with keys that has
+            patches; further fields with keys may be given, too.
         patches: oldest first, if ``base`` is a path.
 
     Returns:
@@ -56,6 +57,7 @@ def compact(
         PatchError: a patch does not follow the base and the patches before it.
     """
     old = load(base, patches=patches) if not isinstance(base, Compressed) else base
+    keys = keys or {}
     _check_keys(old, keys)
     fields: list[CompressedField] = []
     for name, field in old.items():

@@ -10,17 +10,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saec.codecs.axes.frozen import FrozenCoder
+from saec.codecs.frozen_ids import frozen_ids
 from saec.compression.changed_rows import DayField
+from saec.compression.id_plan import IdDay
 from saec.compression.patch_plan import PatchPlan
 from saec.errors import FieldError, KeysError, MetricError, OptionError
 from saec.format.compressed import Compressed
+from saec.format.compressed_field import CompressedField
+from saec.format.id_patch import PlainField
 from saec.format.keyed_field import KeyedField
 from saec.format.patched_field import PatchedField
 from saec.keys.kinds import KeyKind
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric, check_metrics
 
-__all__ = ["check_removed", "metrics_of", "plan_of"]
+__all__ = ["check_removed", "id_day_of", "metrics_of", "plan_of"]
 
 
 def metrics_of(
@@ -47,7 +51,7 @@ def plan_of(
     removed: Mapping[str, ArrayLike],
 ) -> PatchPlan:
     """The rows of a field that may be in the patch."""
-    present = _checked_base(old, field)
+    present = _checked_keyed(old, field)
     base = present.base if isinstance(present, PatchedField) else present
     least = base.price if threshold is None else _checked_threshold(threshold)
     if threshold is None and not base.price and base.layout.classes:
@@ -61,20 +65,36 @@ def plan_of(
     return PatchPlan(day, survey, day.coded(survey), base, gone)
 
 
-def _checked_base(old: Compressed, field: Field) -> KeyedField:
-    """The field of the base with this name, after a check that it has the same rows and keys."""
-    if field.name not in old:
-        raise FieldError(f"the artifact has no field {field.name!r}; it has {sorted(old)}")
-    base = old[field.name]
-    if not isinstance(base, KeyedField) or field.keys is None:
+def id_day_of(old: Compressed, field: Field, metric: Metric, threshold: float | None) -> IdDay:
+    """A field without keys, beside the one of the base."""
+    base = _checked_base(old, field)
+    if not isinstance(base, PlainField) or field.keys is not None:
         raise FieldError(
-            f"field {field.name!r}: patches are of fields with keys, and "
-            f"{'today it has none' if isinstance(base, KeyedField) else 'the artifact has ids'}"
+            f"field {field.name!r}: "
+            + ("today it has no keys" if field.keys is None else "today it has keys")
+            + f", and in the artifact it has {'ids' if isinstance(base, PlainField) else 'keys'}"
         )
-    if (base.dim, base.dtype) != (field.dim, field.dtype.name):
+    if field.vocab_size < base.vocab_size:
         raise FieldError(
-            f"field {field.name!r} is {field.dtype} of dim {field.dim}; in the artifact it is "
-            f"{base.dtype} of dim {base.dim}"
+            f"field {field.name!r} has {field.vocab_size} rows, and in the artifact "
+            f"{base.vocab_size}: without keys, ids stay and rows only become more"
+        )
+    if base.renumbered:
+        raise FieldError(
+            f"the features of field {field.name!r} were renumbered: compress it afresh, or with "
+            "order='keep'"
+        )
+    known = None if threshold is None else _checked_threshold(threshold)
+    return IdDay(field, base, frozen_ids(base, metric), metric, known)
+
+
+def _checked_keyed(old: Compressed, field: Field) -> KeyedField:
+    """The field of the base with this name, after a check that it has the same keys."""
+    base = _checked_base(old, field)
+    assert isinstance(base, KeyedField), "others are planned by ids"
+    if field.keys is None:
+        raise FieldError(
+            f"field {field.name!r}: today it has no keys, and in the artifact it has keys"
         )
     text = KeyKind.TEXT
     if (base.key_kind == text) != (field.keys.kind == text):
@@ -89,6 +109,19 @@ def _checked_base(old: Compressed, field: Field) -> KeyedField:
     return base
 
 
+def _checked_base(old: Compressed, field: Field) -> CompressedField:
+    """The field of the base with this name, after a check that it has the same rows."""
+    if field.name not in old:
+        raise FieldError(f"the artifact has no field {field.name!r}; it has {sorted(old)}")
+    base = old[field.name]
+    if (base.dim, base.dtype) != (field.dim, field.dtype.name):
+        raise FieldError(
+            f"field {field.name!r} is {field.dtype} of dim {field.dim}; in the artifact it is "
+            f"{base.dtype} of dim {base.dim}"
+        )
+    return base
+
+
 def _checked_threshold(threshold: float) -> float:
     if not (isinstance(threshold, int | float) and 0 <= threshold < math.inf):
         raise OptionError(f"threshold is a number of nats per bit of at least 0, not {threshold!r}")
@@ -99,6 +132,9 @@ def check_removed(removed: Mapping[str, ArrayLike], today: Sequence[Field]) -> N
     unknown = sorted(set(removed) - {field.name for field in today})
     if unknown:
         raise FieldError(f"keys of field {unknown[0]!r} are removed, and its table is not given")
+    plain = sorted(field.name for field in today if field.keys is None and field.name in removed)
+    if plain:
+        raise FieldError(f"field {plain[0]!r} has no keys that could be removed")
 
 
 def _gone(present: KeyedField, field: Field, keys: ArrayLike) -> NDArray[np.uint64]:

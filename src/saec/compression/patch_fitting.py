@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 import saec.artifact as artifact
-from saec.codecs.axes.keyed import keyed_options
-from saec.codecs.axes.keyed_encode import encode_keyed
+from saec.compression.field_update import FieldPlan, FieldUpdate, compressed_afresh
 from saec.compression.patch_plan import ChosenRows, PatchPlan
-from saec.compression.plan import field_rng
 from saec.errors import BudgetError
+from saec.format.compressed_field import CompressedField
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_patch import KeyedPatch
 from saec.format.patched_field import PatchedField
-from saec.streaming.scratch import IN_MEMORY
 
-__all__ = ["FieldPlan", "FieldUpdate", "made_within"]
+__all__ = ["KeyedFieldPlan", "made_within"]
 
 _MOST_FACTOR = 1e9
 _HALVINGS = 24
@@ -27,27 +25,8 @@ _ATTEMPTS = 12
 
 
 @dataclass(frozen=True, eq=False)
-class FieldUpdate:
-    """What a patch has of a field, the nats that all its rows and unknown keys lose with that, and
-    how many keys are changed."""
-
-    stored: KeyedPatch | KeyedField
-    loss: float
-    keys: int
-
-    @property
-    def entry(self) -> artifact.Entry:
-        """The field's entry in the patch."""
-        return self.stored.entry
-
-    def cost(self, price: float) -> float:
-        """Nats, and bytes at the ``price`` of a bit."""
-        return self.loss + 8 * price * artifact.entry_bytes(self.entry)
-
-
-@dataclass(frozen=True, eq=False)
-class FieldPlan:
-    """A field of today: its changes, or itself compressed afresh.
+class KeyedFieldPlan:
+    """See :class:`~saec.compression.field_update.FieldPlan`.
 
     rows: the changes; whole: the field compressed afresh, if it is small; stale: nats that rows and
     unknown keys lose by lookups as they are now.
@@ -58,11 +37,14 @@ class FieldPlan:
     stale: float
 
     @classmethod
-    def of(cls, rows: PatchPlan, whole_rows: int, in_nats: bool) -> FieldPlan:
+    def of(cls, rows: PatchPlan, whole_rows: int, in_nats: bool) -> KeyedFieldPlan:
         """The plan of a field; see :func:`saec.update`."""
         stale = rows.survey.now + _unknown(rows, rows.day.coder.base)
-        small = rows.day.field.vocab_size <= whole_rows and rows.base.price > 0
-        return cls(rows, _compressed(rows, in_nats) if small else None, stale)
+        whole = None
+        if rows.day.field.vocab_size <= whole_rows and rows.base.price > 0:
+            metric = rows.day.coder.metric if in_nats else None
+            whole = compressed_afresh(rows.day.field, metric, rows.base.price)
+        return cls(rows, whole, stale)
 
     def made(self, factor: float) -> FieldUpdate:
         """What costs least if bits cost ``factor`` times their price."""
@@ -115,25 +97,13 @@ def _planned_factor(plans: Sequence[FieldPlan], limit: int) -> float:
 
 def _told(made: FieldUpdate, free: FieldUpdate) -> FieldUpdate:
     """With the number of keys that are left out because of the limit."""
-    if isinstance(made.stored, KeyedPatch):
-        made.stored.drop(max(free.keys - made.keys, 0))
-    return made
+    if isinstance(made.stored, CompressedField):
+        return made
+    return replace(made, stored=made.stored.drop(max(free.keys - made.keys, 0)))
 
 
 def _size(made: Sequence[FieldUpdate]) -> int:
     return artifact.patch_bytes([one.entry for one in made])
-
-
-def _compressed(rows: PatchPlan, in_nats: bool) -> FieldUpdate:
-    """The field compressed afresh at the base's price of a bit."""
-    field, metric = rows.day.field, rows.day.coder.metric
-    rng = field_rng(0, field, 0)
-    options = keyed_options(field, metric if in_nats else None, rng, IN_MEMORY)
-    unit = 1.0 if in_nats else 1 / (2 * field.census.total)
-    best = min(options, key=lambda one: one.loss * unit + rows.base.price * one.bits)
-    coded = encode_keyed(field, best.choice, lambda share: None, IN_MEMORY)
-    assert isinstance(coded.field, KeyedField), "it has keys"
-    return FieldUpdate(coded.field, coded.lost, field.vocab_size)
 
 
 def _unknown(plan: PatchPlan, field: KeyedField) -> float:

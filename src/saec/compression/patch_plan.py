@@ -1,14 +1,15 @@
 """Which changed rows a patch holds, how long its codewords are, and its static function.
 
 The objective is that of a field with keys (:mod:`saec.codecs.axes.keyed`): nats of every row plus
-the price of every bit. A key that is not in the patch reads a random string of it, and is taken for
-a changed one with probability 2^-length for each codeword. So the harm to all other keys, those of
-the base among them, decides the lengths, and frequent keys are put into the patch even if they did
-not move where that costs less than this risk.
+the price of every bit. A patch has the first bits of the hashes of its keys. Another key begins
+like one of them with a probability that each bit halves, and then reads a random string. So the
+harm to all other keys, those of the base among them, decides the number of these bits, and frequent
+keys are put into the patch even if they did not move where that costs less than this risk.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from saec.codecs.axes.code_lengths import code_lengths
 from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR
 from saec.compression.changed_rows import ChangedRows, DayField, DaySurvey, only
+from saec.format.key_prefixes import MOST_PREFIX, KeyPrefixes
 from saec.format.key_strings import function_of
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_layout import LONG_STRINGS
@@ -31,7 +33,8 @@ Floats = NDArray[np.float64]
 
 _RECORD_BYTES = 96  # without the field's name
 _ROUNDS = 3  # of choosing rows and lengths in turn
-_MOST_ROOM = 0.5  # of the code space, that codewords of a patch may take
+_MOST_ROOM = 0.5  # of all hashes, that may begin like those of a patch
+_FIRST_TOLD_BITS = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +42,13 @@ class ChosenRows:
     """What a patch holds.
 
     rows: that get codes, by class; reset: that get the default row; lengths: see
-    :class:`~saec.format.keyed_patch.PatchLayout`; saved: nats.
+    :class:`~saec.format.keyed_patch.PatchLayout`; prefix_bits: of hashes; saved: nats.
     """
 
     rows: Sequence[ChangedRows]
     reset: Sequence[ChangedRows]
     lengths: NDArray[np.uint8]
+    prefix_bits: int
     saved: float
 
     @property
@@ -52,6 +56,19 @@ class ChosenRows:
         """The numbers of all rows, ascending."""
         own = [one.positions for one in (*self.rows, *self.reset)]
         return np.sort(np.concatenate([np.zeros(0, np.int64), *own]))
+
+
+@dataclass(frozen=True)
+class _Told:
+    """How keys of a patch are told from others.
+
+    prefix_bits: of hashes; key_bits: that each key takes (Elias 1974); risk: nats per occurrence
+    that a key which is not in the patch loses by being taken for one.
+    """
+
+    prefix_bits: int
+    key_bits: float
+    risk: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,25 +94,25 @@ class PatchPlan:
         roots = self.base.strings.root.lengths if self.changed else np.zeros(0, np.int64)
         lengths: NDArray[np.int64] = np.append(roots, 0)
         lengths[-1] = max(int(lengths[:-1].min(initial=8)), 1)
-        risk = 0.0
+        told = _Told(1, _FIRST_TOLD_BITS, 0.0)
         threshold = self.day.threshold * factor
         for _ in range(_ROUNDS):
-            pairs = [self._split(one, lengths, risk, threshold) for one in self.changed]
+            pairs = [self._split(one, lengths, told, threshold) for one in self.changed]
             rows = [own for own, _ in pairs if len(own.positions)]
             reset = [own for _, own in pairs if len(own.positions)]
-            used, risk = self._lengths(rows, reset, max(threshold, self.base.price))
+            used, told = self._lengths(rows, reset, max(threshold, self.base.price))
             lengths = np.where(used > 0, used, lengths)
         saved = sum(float((one.now - one.coded).sum()) for one in rows)
         saved += sum(float((one.now - one.default).sum()) for one in reset)
-        return ChosenRows(rows, reset, used.astype(np.uint8), saved)
+        return ChosenRows(rows, reset, used.astype(np.uint8), told.prefix_bits, saved)
 
     def _split(
-        self, one: ChangedRows, lengths: NDArray[np.int64], risk: float, threshold: float
+        self, one: ChangedRows, lengths: NDArray[np.int64], told: _Told, threshold: float
     ) -> tuple[ChangedRows, ChangedRows]:
         """The rows that get codes, and those that get the default row."""
         first = self.base.layout.first_roots[one.number]
         bits = lengths[first + one.symbols[0]] + one.later_bits
-        insured = one.shares * risk
+        insured = one.shares * told.risk - threshold * told.key_bits
         price = threshold * FUNCTION_FACTOR
         by_code = one.now - one.coded + insured - price * bits
         by_default = np.where(
@@ -115,9 +132,8 @@ class PatchPlan:
 
     def _lengths(
         self, rows: Sequence[ChangedRows], reset: Sequence[ChangedRows], price: float
-    ) -> tuple[NDArray[np.int64], float]:
-        """Lengths of codewords, 0 for unused ones, and the nats per occurrence that a key which is
-        not in the patch loses by being taken for one."""
+    ) -> tuple[NDArray[np.int64], _Told]:
+        """Lengths of codewords, 0 for unused ones, and how keys are told."""
         roots = self.base.layout.first_roots[-1]
         counts, harms = np.zeros(roots + 1), np.zeros(roots + 1)
         for one in rows:
@@ -130,15 +146,29 @@ class PatchPlan:
         used = np.flatnonzero(counts)
         lengths = np.zeros(roots + 1, np.int64)
         if not len(used):
-            return lengths, 0.0
-        mean = harms[used] / counts[used]
+            return lengths, _Told(1, _FIRST_TOLD_BITS, 0.0)
+        unit = max(price, float(np.finfo(np.float64).tiny))
+        # A patch with one symbol has a codeword of one bit, because a length of 0 means none.
+        own = code_lengths(counts[used], np.zeros(len(used)), unit * FUNCTION_FACTOR)
+        lengths[used] = np.maximum(own, 1)
         inside = sum(float(one.shares.sum()) for one in (*rows, *reset))
         outside = max(self.survey.weight - inside, 0.0)
+        harm = float(0.5 ** lengths[used] @ (harms[used] / counts[used]))
+        return lengths, self._told(int(counts.sum()), outside * harm, harm, unit)
+
+    def _told(self, keys: int, strangers: float, harm: float, price: float) -> _Told:
+        """How many bits tell so many keys from others, which lose ``strangers`` nats together, and
+        ``harm`` per occurrence, if each reads a random string.
+
+        b bits beside those that number the keys cost price x keys x b + strangers x 2^-b.
+        """
         assert self.day.field.keys is not None, "a keyed field has keys"
-        room = min(_MOST_ROOM, self.day.field.keys.room)
-        unit = max(price, float(np.finfo(np.float64).tiny))
-        lengths[used] = code_lengths(counts[used], outside * mean, unit * FUNCTION_FACTOR, room)
-        return lengths, float(mean @ 0.5 ** lengths[used])
+        best = math.log2(max(strangers * math.log(2) / (price * keys), 1.0))
+        least = -math.log2(min(_MOST_ROOM, self.day.field.keys.room))
+        bits = math.ceil(math.log2(keys) + least)
+        bits = min(max(bits, round(math.log2(keys) + best)), MOST_PREFIX)
+        share = keys * 0.5**bits
+        return _Told(bits, 2 - math.log2(share), harm * share)
 
     def planned_bytes(self, chosen: ChosenRows) -> int:
         """Bytes of the field's changes in a patch, at most."""
@@ -183,9 +213,18 @@ class _PatchStrings:
 
     @property
     def planned_bytes(self) -> int:
-        """Bytes of the function, at most."""
+        """Bytes of the prefixes and the function, at most."""
         strings, bits = self.size
-        return windows_for(strings, bits).most_bytes(bits, LONG_STRINGS) if strings else 0
+        if not strings:
+            return 0
+        told = self.prefixes.nbytes
+        return told + windows_for(strings, bits).most_bytes(bits, LONG_STRINGS)
+
+    @cached_property
+    def prefixes(self) -> KeyPrefixes:
+        """Of all keys."""
+        hashes = np.concatenate([self.reset, *(one.hashes for one in self.chosen.rows)])
+        return KeyPrefixes.of(hashes, self.chosen.prefix_bits)
 
     @property
     def patch(self) -> KeyedPatch:
@@ -202,7 +241,12 @@ class _PatchStrings:
             found += layout.strings.strings(numbers[-1], [zeros], self.reset)
         field = self.plan.day.field
         return KeyedPatch(
-            self.plan.base, field.vocab_size, layout, function_of(found, windows=True), self._counts
+            self.plan.base,
+            field.vocab_size,
+            layout,
+            self.prefixes,
+            function_of(found, windows=True),
+            self._counts,
         )
 
     @property

@@ -11,14 +11,18 @@ from numpy.typing import ArrayLike
 
 import saec.artifact as artifact
 from saec.compression.afresh import Afresh, compared_afresh
-from saec.compression.day_plan import check_removed, metrics_of, plan_of
-from saec.compression.patch_fitting import FieldPlan, made_within
+from saec.compression.day_plan import check_removed, id_day_of, metrics_of, plan_of
+from saec.compression.field_update import FieldPlan
+from saec.compression.id_fitting import IdFieldPlan
+from saec.compression.patch_fitting import KeyedFieldPlan, made_within
 from saec.errors import OptionError
 from saec.format.compressed import Compressed
+from saec.format.keyed_field import KeyedField
 from saec.format.keyed_patch import PatchCounts
 from saec.format.load import load
 from saec.format.patched import next_patch
 from saec.tables.field import Field, check_fields
+from saec.tables.loss_metric import Metric
 from saec.util.progress import track
 from saec.util.sizes import parse_size
 
@@ -115,11 +119,8 @@ def update(
     known = metrics_of(old, today, metrics)
     limit = None if max_bytes is None else parse_size(max_bytes)
     check_removed(removed or {}, today)
-    in_nats = old.predicted_loss_increase is not None
     plans = [
-        FieldPlan.of(
-            plan_of(old, field, known[field.name], threshold, removed or {}), whole_rows, in_nats
-        )
+        _planned(old, field, known[field.name], threshold, removed or {}, whole_rows)
         for field in track(today, description="comparing fields", show=progress)
     ]
     made = made_within(plans, limit)
@@ -128,6 +129,7 @@ def update(
     patch = next_patch(old, fields_of, None, None)
     total = old.nbytes + patch.nbytes
     afresh = compared_afresh(old, today, known, total, loss) if compare else None
+    in_nats = old.predicted_loss_increase is not None
     stated = (loss, None if afresh is None else afresh.loss) if in_nats else (None, None)
     patch = next_patch(old, fields_of, *stated)
     artifact.write_patch(Path(out), patch.head, patch.entries)
@@ -142,3 +144,18 @@ def _opened(
             raise OptionError("patches go with the path of a base: load the base with its patches")
         return base
     return load(base, patches=patches)
+
+
+def _planned(
+    old: Compressed,
+    field: Field,
+    metric: Metric,
+    threshold: float | None,
+    removed: Mapping[str, ArrayLike],
+    whole_rows: int,
+) -> FieldPlan:
+    in_nats = old.predicted_loss_increase is not None
+    if isinstance(old.get(field.name), KeyedField):
+        rows = plan_of(old, field, metric, threshold, removed)
+        return KeyedFieldPlan.of(rows, whole_rows, in_nats)
+    return IdFieldPlan.of(id_day_of(old, field, metric, threshold), whole_rows, in_nats)

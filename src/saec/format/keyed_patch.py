@@ -1,12 +1,12 @@
 """Changed rows of a keyed field, in a small static function that is asked before the field's own.
 
 Values, axes and the codes of all parts but the first are those of the field. The first codewords
-have lengths of their own: the code space that they leave unused tells keys that did not change
-from those that did, as it tells unknown keys from known ones in the field itself.
+have lengths of their own. The first bits of their hashes tell which keys the patch has.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from saec.artifact import ByteReader, Entry, number_bytes
 from saec.errors import ArtifactError
+from saec.format.key_prefixes import KeyPrefixes
 from saec.format.key_strings import KeyStrings
 from saec.format.keyed_field import FUNCTION_ROLES, KeyedField
 from saec.format.keyed_layout import KeyedLayout, SymbolPart
@@ -97,17 +98,6 @@ class PatchLayout:
         if classes:
             assert self.strings.plans, "codes are made, and so checked, here"
 
-    @property
-    def known_share(self) -> float:
-        """The share of keys that are not in the patch and still read a codeword of it."""
-        return self.strings.root.known_share if self.layout.classes else 0.0
-
-    @property
-    def taken_share(self) -> float:
-        """The share of such keys that read a codeword of a row, not of the default row."""
-        last = int(self.stored_lengths[-1])
-        return self.known_share - (0.5**last if last else 0.0)
-
 
 class KeyedPatch:
     """The changed keys of a keyed field, and their rows.
@@ -119,6 +109,7 @@ class KeyedPatch:
         base: the field.
         vocab_size: rows of the table that the patch was made from.
         layout: the classes.
+        changed: says which keys are in the patch.
         function: from the hashes of changed keys to their strings.
         counts: of keys, for reports.
 
@@ -133,6 +124,7 @@ class KeyedPatch:
         base: KeyedField,
         vocab_size: int,
         layout: PatchLayout,
+        changed: KeyPrefixes,
         function: StaticFunction,
         counts: PatchCounts,
     ) -> None:
@@ -140,13 +132,13 @@ class KeyedPatch:
             raise ArtifactError(f"vocab_size {vocab_size} is outside 1..{MOST_ROWS}")
         if function.fingerprint_bits:
             raise ArtifactError("its static function has fingerprints, beside its codewords")
-        if bool(function.keys) != bool(layout.layout.classes):
-            raise ArtifactError(
-                f"it has {function.keys} strings and {len(layout.layout.classes)} classes"
-            )
+        held = function.keys, len(layout.layout.classes), len(changed.prefixes)
+        if any(held) and not all(held):
+            raise ArtifactError(f"it has {held[0]} strings, {held[1]} classes and {held[2]} keys")
         self.base = base
         self.vocab_size = vocab_size
         self.layout = layout
+        self.changed = changed
         self.function = function
         self.counts = counts
 
@@ -154,9 +146,11 @@ class KeyedPatch:
         """The state without the native table, which is made anew."""
         return {name: value for name, value in vars(self).items() if name != "rows"}
 
-    def drop(self, keys: int) -> None:
-        """Note that so many keys were left out to keep a limit of bytes."""
-        self.counts = replace(self.counts, dropped=keys)
+    def drop(self, keys: int) -> Self:
+        """With a note that so many keys were left out to keep a limit of bytes."""
+        noted = copy(self)
+        noted.counts = replace(self.counts, dropped=keys)
+        return noted
 
     @cached_property
     def rows(self) -> KeyedRows:
@@ -166,21 +160,51 @@ class KeyedPatch:
             own.layout, own.strings, own.lengths, own.values, self.base.axes, self.function
         )
 
+    @property
+    def as_field(self) -> KeyedField:
+        """A field of the changed keys alone; all others are unknown to it."""
+        own, base = self.layout, self.base
+        axes = np.concatenate([base.axes[: own.layout.rank], base.axes[-1:]])
+        return KeyedField(
+            base.name,
+            self.vocab_size,
+            own.layout,
+            own.lengths,
+            own.values,
+            axes,
+            self.function,
+            base.dtype,
+            base.key_kind,
+            base.seed,
+        )
+
     def classes(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The base's number of the class of each key (m,); -1 for the default row, -2 for keys
         that are not in the patch."""
-        found = self.rows.classes(hashes)
-        return np.array([*self.layout.numbers, -2])[found]
+        classes = np.full(len(hashes), -2)
+        known = self.changed.contain(hashes)
+        classes[known] = np.array([*self.layout.numbers, -1])[self.rows.classes(hashes[known])]
+        return classes
+
+    @property
+    def taken_share(self) -> float:
+        """The share of keys that are not in the patch and still have a row of it, not the default
+        row."""
+        last = int(self.layout.stored_lengths[-1])
+        code = self.layout.strings.root.known_share if self.layout.layout.classes else 0.0
+        return self.changed.share * (code - (0.5**last if last else 0.0))
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """``codes``, ``directory`` and ``steps`` of the static function; ``lengths``."""
+        """``codes``, ``directory`` and ``steps`` of the static function; ``starts``, the prefixes
+        of keys; ``lengths``."""
         own = {FUNCTION_ROLES[role]: tensor for role, tensor in self.function.tensors.items()}
-        return own | {"lengths": self.layout.stored_lengths}
+        return own | {"starts": self.changed.packed, "lengths": self.layout.stored_lengths}
 
     @property
     def details(self) -> bytes:
-        """Numbers: of the function, bits of a string, and counts of keys."""
+        """Numbers: of the function, bits of a string, prefixes and their bits, and counts of
+        keys."""
         counts = self.counts
         return b"".join(
             map(
@@ -188,6 +212,8 @@ class KeyedPatch:
                 (
                     *self.function.description,
                     self.layout.layout.string_bits,
+                    len(self.changed.prefixes),
+                    self.changed.bits,
                     counts.added,
                     counts.moved,
                     counts.removed,
@@ -219,16 +245,17 @@ class KeyedPatch:
         """
         details = ByteReader(entry.details)
         numbers = tuple(details.number() for _ in range(5))
-        string_bits = details.number()
+        string_bits, prefixes, bits = (details.number() for _ in range(3))
         counts = PatchCounts(*(details.number() for _ in range(4)))
         if details.left:
             raise ArtifactError(f"{details.left} bytes follow its counts of keys")
         layout = PatchLayout(base, entry.tensors["lengths"], string_bits)
+        changed = KeyPrefixes.unpacked(entry.tensors["starts"], prefixes, bits)
         roles = {own: entry.tensors[role] for own, role in FUNCTION_ROLES.items()}
         function = StaticFunction.from_tensors(numbers, roles)
-        if len(entry.tensors) != len(roles) + 1:
+        if len(entry.tensors) != len(roles) + 2:
             raise ArtifactError(f"it has tensors {', '.join(sorted(entry.tensors))}")
-        return cls(base, entry.vocab_size, layout, function, counts)
+        return cls(base, entry.vocab_size, layout, changed, function, counts)
 
 
 def _span(items: NDArray[Any], firsts: tuple[int, ...], start: int, stop: int) -> NDArray[Any]:

@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import saec._native as _native
+from saec.errors import ArtifactError
 from saec.format.bags import Bags
+from saec.format.key_prefixes import KeyPrefixes
 from saec.format.key_strings import KeyStrings
 from saec.format.keyed_layout import KeyedLayout
 from saec.keys.static_function import StaticFunction
 
 __all__ = ["KeyedRows"]
 
+_MOST_PATCHES = 255
 _NO_WEIGHTS = np.zeros(0, np.float32)
 
 
@@ -56,11 +59,23 @@ class KeyedRows:
             axes.astype(np.float32),
         )
 
-    def behind(self, patches: Sequence[Self]) -> Self:
-        """These rows for keys that none of the ``patches`` has, of which the first is asked first.
-        Patches have the same axes."""
+    def behind(self, patches: Sequence[Self], changed: Sequence[KeyPrefixes]) -> Self:
+        """These rows for keys that none of the ``patches`` has, which are the newest first.
+
+        changed: the keys of each. Patches have the same axes.
+
+        Raises:
+            ArtifactError: there are more than 255 patches.
+        """
+        if len(patches) > _MOST_PATCHES:
+            raise ArtifactError(f"{len(patches)} patches of a field; at most {_MOST_PATCHES}")
         result = copy(self)
-        result._table = _native.patched_table(self._table, [patch._table for patch in patches])
+        result._table = _native.patched_table(
+            self._table,
+            [patch._table for patch in patches],
+            [own.prefixes for own in changed],
+            [own.bits for own in changed],
+        )
         return result
 
     def classes(self, hashes: NDArray[np.uint64], threads: int = 0) -> NDArray[np.int32]:

@@ -52,7 +52,7 @@ def load(
         PatchError: a patch belongs to another artifact, or patches are out of order, missing or
             given twice.
         BudgetError: ``memory`` is no size, or not enough for what must be in memory; or a field
-            has keys, which have no support for it.
+            has keys, or there are patches, which have no support for it.
         OptionalDependencyError: fsspec, or its package for the URL's protocol, is missing.
     """
     named = str(as_url(source) or source) if isinstance(source, str | os.PathLike) else "the bytes"

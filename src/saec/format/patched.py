@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 import saec.artifact as artifact
-from saec.errors import ArtifactError, PatchError
+from saec.errors import ArtifactError, BudgetError, PatchError
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
 from saec.format.forms import checked_field
+from saec.format.id_patch import IdPatch, PlainField
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_patch import KeyedPatch, PatchCounts
+from saec.format.merged_ids import merged_ids
 from saec.format.patched_field import PatchedField
 
 __all__ = ["Patch", "Patched", "chain_digest", "next_patch", "with_following", "with_patches"]
+
+
+Changes = KeyedPatch | IdPatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +32,13 @@ class Patch:
     Attributes:
         path: the file, as given; empty before it is written.
         head: what it says before its fields.
-        fields: by field name changed keys and their rows, or the whole field as it is from now on.
+        fields: by field name changed keys or ids and their rows, or the whole field as it is from
+            now on.
     """
 
     path: str
     head: artifact.PatchHead
-    fields: Mapping[str, KeyedPatch | KeyedField]
+    fields: Mapping[str, Changes | CompressedField]
 
     @property
     def entries(self) -> list[artifact.Entry]:
@@ -47,12 +53,12 @@ class Patch:
     @property
     def whole(self) -> list[str]:
         """Names of the fields that the patch has as a whole."""
-        return [name for name, own in self.fields.items() if not isinstance(own, KeyedPatch)]
+        return [name for name, own in self.fields.items() if isinstance(own, CompressedField)]
 
     @property
     def counts(self) -> PatchCounts:
-        """Keys of all fields together of which the patch has changes."""
-        each = [own.counts for own in self.fields.values() if isinstance(own, KeyedPatch)]
+        """Keys and ids of all fields together of which the patch has changes."""
+        each = [own.counts for own in self.fields.values() if isinstance(own, Changes)]
         return PatchCounts(
             sum(one.added for one in each),
             sum(one.moved for one in each),
@@ -67,13 +73,17 @@ class Patched(Compressed):
     Attributes:
         base: the artifact without patches.
         patches: in their order, oldest first.
+        digests: of the base, and of it with each number of patches.
     """
 
-    def __init__(self, base: Compressed, patches: Sequence[Patch]) -> None:
+    def __init__(
+        self, base: Compressed, patches: Sequence[Patch], digests: Sequence[bytes]
+    ) -> None:
         fields = [_patched(field, patches) for field in base.values()]
         super().__init__(fields, patches[-1].head.loss)
         self.base = base
         self.patches = tuple(patches)
+        self.digests = tuple(digests)
 
     @property
     def nbytes(self) -> int:
@@ -99,30 +109,31 @@ class Patched(Compressed):
 
 def _patched(field: CompressedField, patches: Sequence[Patch]) -> CompressedField:
     """The field as of the last patch: the newest whole one, behind the changes after it."""
-    changes: list[KeyedPatch] = []
+    changes: list[Changes] = []
     for own in (patch.fields[field.name] for patch in patches if field.name in patch.fields):
-        if isinstance(own, KeyedPatch):
-            changes.append(own)
-        else:
+        if isinstance(own, CompressedField):
             field, changes = own, []
+        else:
+            changes.append(own)
     if not changes:
         return field
-    assert isinstance(field, KeyedField), "changes are made of such fields"
-    return PatchedField(field, changes)
+    if isinstance(field, KeyedField):
+        return PatchedField(field, [own for own in changes if isinstance(own, KeyedPatch)])
+    assert isinstance(field, PlainField), "there are no other fields"
+    return merged_ids(field, [own for own in changes if isinstance(own, IdPatch)])
 
 
 def chain_digest(result: Compressed) -> bytes:
     """The digest that the next patch follows: of the base and of all patches."""
     if isinstance(result, Patched):
-        last = result.patches[-1]
-        return artifact.patch_digest(last.head, last.entries)
+        return result.digests[-1]
     entries = [field.entry for field in result.values()]
     return artifact.artifact_digest(entries, result.predicted_loss_increase)
 
 
 def next_patch(
     result: Compressed,
-    fields: Mapping[str, KeyedPatch | KeyedField],
+    fields: Mapping[str, Changes | CompressedField],
     loss: float | None,
     afresh: float | None,
 ) -> Patch:
@@ -132,25 +143,45 @@ def next_patch(
     return Patch("", head, fields)
 
 
-def with_patches(base: Compressed, paths: Sequence[str | os.PathLike[str]]) -> Compressed:
-    """``base`` with the patches in these files, oldest first.
+def with_patches(start: Compressed, paths: Sequence[str | os.PathLike[str]]) -> Compressed:
+    """``start``, which may have patches, with those in these files, oldest first.
 
     Raises:
         ArtifactError: a file is missing, damaged, hostile or no patch.
         PatchError: a patch belongs to another artifact, or patches are out of order, missing or
             given twice.
+        BudgetError: ``start`` was opened with a limit of its memory.
     """
     if not paths:
-        return base
-    digests, now = [chain_digest(base)], base
-    patches: list[Patch] = []
+        return start
+    if start.cold is not None:
+        raise BudgetError(
+            "patches are held in memory: load the artifact without a limit, or make one artifact "
+            "of it and its patches by saec.compact"
+        )
+    base, patches, digests = start, list[Patch](), [chain_digest(start)]
+    if isinstance(start, Patched):
+        base, patches, digests = start.base, list(start.patches), list(start.digests)
     for path in paths:
         head, entries = artifact.read_patch(path)
         _check_follows(str(path), head, digests)
-        patches.append(Patch(str(path), head, _fields_of(str(path), entries, now)))
+        fields = _fields_of(str(path), entries, *_as_of(base, patches))
+        patches.append(Patch(str(path), head, fields))
         digests.append(artifact.patch_digest(head, entries))
-        now = Patched(base, patches)
-    return now
+    return Patched(base, patches, digests)
+
+
+def _as_of(
+    base: Compressed, patches: Sequence[Patch]
+) -> tuple[dict[str, CompressedField], dict[str, int]]:
+    """Behind the patches each field as it was last written as a whole, and its number of rows."""
+    whole, rows = dict(base), {name: field.vocab_size for name, field in base.items()}
+    for patch in patches:
+        for name, own in patch.fields.items():
+            rows[name] = own.vocab_size
+            if isinstance(own, CompressedField):
+                whole[name] = own
+    return whole, rows
 
 
 def with_following(base: Compressed, folder: Path) -> Compressed:
@@ -198,24 +229,28 @@ def _check_follows(path: str, head: artifact.PatchHead, digests: Sequence[bytes]
 
 
 def _fields_of(
-    path: str, entries: Sequence[artifact.Entry], now: Compressed
-) -> dict[str, KeyedPatch | KeyedField]:
-    """The fields of a patch that follows ``now``."""
-    fields: dict[str, KeyedPatch | KeyedField] = {}
+    path: str,
+    entries: Sequence[artifact.Entry],
+    now: Mapping[str, CompressedField],
+    rows: Mapping[str, int],
+) -> dict[str, Changes | CompressedField]:
+    """The fields of a patch: ``now`` has them as they were last written as a whole, and ``rows``
+    the rows that they have before it."""
+    fields: dict[str, Changes | CompressedField] = {}
     for entry in entries:
         name = artifact.shortly(entry.name)
         if entry.name in fields:
             raise ArtifactError(f"{path}: field {name} stands in it twice")
         field = now.get(entry.name)
-        if not isinstance(field, KeyedField):
-            raise PatchError(f"{path}: the artifact has no field {name} with keys")
+        if field is None:
+            raise PatchError(f"{path}: the artifact has no field {name}")
         if entry.dim != field.dim or entry.dtype != field.dtype:
             raise PatchError(
                 f"{path}: field {name} is {entry.dtype} of dim {entry.dim}, and in the artifact "
                 f"{field.dtype} of dim {field.dim}"
             )
         try:
-            fields[entry.name] = _field_of(entry, field)
+            fields[entry.name] = _field_of(entry, field, rows[entry.name])
         except KeyError as error:
             raise ArtifactError(f"{path}: field {name}: there is no tensor {error}") from error
         except ArtifactError as error:
@@ -223,11 +258,16 @@ def _fields_of(
     return fields
 
 
-def _field_of(entry: artifact.Entry, now: KeyedField) -> KeyedPatch | KeyedField:
-    """The changes of a field, or a new field in its place."""
-    if entry.codec == KeyedPatch.kind:
-        return KeyedPatch.from_entry(entry, now.base if isinstance(now, PatchedField) else now)
+def _field_of(entry: artifact.Entry, now: CompressedField, rows: int) -> Changes | CompressedField:
+    """The changes of a field with so many rows, or a new field in its place."""
+    if isinstance(now, KeyedField) and entry.codec == KeyedPatch.kind:
+        return KeyedPatch.from_entry(entry, now)
+    if not isinstance(now, KeyedField) and entry.codec == IdPatch.kind:
+        return IdPatch.from_entry(entry, now, rows)
     whole = checked_field(entry)
-    if not isinstance(whole, KeyedField) or whole.key_kind != now.key_kind:
-        raise ArtifactError("it has other keys than in the artifact")
+    if isinstance(now, KeyedField):
+        if not isinstance(whole, KeyedField) or whole.key_kind != now.key_kind:
+            raise ArtifactError("it has other keys than in the artifact")
+    elif isinstance(whole, KeyedField) or whole.vocab_size < rows:
+        raise ArtifactError(f"it has keys, or less than the {rows} rows before")
     return whole

@@ -50,7 +50,9 @@ class PatchedField(KeyedField):
     @cached_property
     def _rows(self) -> KeyedRows:
         """What the native core reads strings and rows from: the newest patch first."""
-        return self.base._rows.behind([patch.rows for patch in reversed(self.patches)])
+        newest_first = self.patches[::-1]
+        rows, changed = zip(*((patch.rows, patch.changed) for patch in newest_first), strict=True)
+        return self.base._rows.behind(rows, changed)
 
     def contains(self, keys: ArrayLike) -> NDArray[np.bool_]:
         """See :class:`KeyedField`; false for keys that a patch removed."""
@@ -79,17 +81,18 @@ class PatchedField(KeyedField):
         """The share of unknown keys that are taken for known ones, by a patch or by the base."""
         left, taken = 1.0, 0.0
         for patch in reversed(self.patches):
-            taken += left * patch.layout.taken_share
-            left *= 1 - patch.layout.known_share
+            taken += left * patch.taken_share
+            left *= 1 - patch.changed.share
         return taken + left * self.base.false_positive_rate
 
     @property
     def bill(self) -> dict[str, int]:
-        """See :class:`KeyedField`; functions of patches are in ``codes``, lengths of their
-        codewords in ``symbols``."""
+        """See :class:`KeyedField`; functions of patches are in ``codes``, prefixes of their keys in
+        ``fingerprints``, lengths of their codewords in ``symbols``."""
         bill = self.base.bill
         for patch in self.patches:
             bill["codes"] += patch.function.nbytes
+            bill["fingerprints"] += patch.changed.nbytes
             bill["symbols"] += patch.layout.stored_lengths.nbytes
         return bill
 

@@ -152,6 +152,31 @@ class TierIndex:
             searched = rest
         return tiers, places
 
+    def tiers_of_ids(self) -> NDArray[np.int8]:
+        """The tier of every id, (count,), in time linear in their number.
+
+        Raises:
+            ArtifactError: see :meth:`check`.
+        """
+        self.check()
+        tiers = np.zeros(self.count, np.int8)
+        left = np.arange(self.count)
+        for level in levels_of(self.count, self.tiers):
+            inside = self._members(level)
+            tiers[left[~inside]] = level.tier
+            left = left[inside]
+        return tiers
+
+    def _members(self, level: Level) -> NDArray[np.bool_]:
+        """Whether each position of a level is a member, (ids,)."""
+        leaves = self.data[level.leaves_at : level.stop]
+        if not level.listed:
+            return np.unpackbits(leaves, bitorder="little", count=level.ids).view(np.bool_)
+        inside = np.zeros(level.ids, np.bool_)
+        sizes = np.diff(self._starts(level, np.arange(level.blocks + 1)))
+        inside[BLOCK_IDS * np.repeat(np.arange(level.blocks), sizes) + leaves] = True
+        return inside
+
     def check(self) -> None:
         """Check the whole index, in time linear in its bytes.
 

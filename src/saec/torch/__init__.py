@@ -4,7 +4,8 @@
 model, ``loss_metrics`` measures how directions of their rows affect the loss,
 ``replace_embeddings_`` replaces the tables by compressed ones, ``finetune`` trains their
 codebooks, values and axes, ``sync_codebooks_`` copies these into a result that can be saved, and
-``decode_embeddings_`` returns to plain modules. ``BitPrice`` trains a model for compression.
+``decode_embeddings_`` returns to plain modules. ``apply_patch_`` brings the tables to the next
+day. ``BitPrice`` trains a model for compression.
 """
 
 from saec.errors import require
@@ -24,6 +25,7 @@ from saec.torch.model.modules import (  # noqa: E402
     CompressedEmbeddingBag,
     CompressedLinear,
 )
+from saec.torch.model.patching import apply_patch_, put_tables_  # noqa: E402
 from saec.torch.model.replace import (  # noqa: E402
     decode_embeddings_,
     replace_embeddings_,
@@ -51,6 +53,7 @@ __all__ = [
     "MeasuredIncrease",
     "PriceTrial",
     "TableKeys",
+    "apply_patch_",
     "compress_",
     "decode_embeddings_",
     "fields",
@@ -61,6 +64,7 @@ __all__ = [
     "managed_keys",
     "measure_loss_increase",
     "predictions",
+    "put_tables_",
     "replace_embeddings_",
     "sync_codebooks_",
 ]

@@ -7,7 +7,7 @@ because tables with keys have no trainable parameters.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import ml_dtypes
@@ -21,27 +21,54 @@ from saec.artifact import Entry
 from saec.errors import ModuleError
 from saec.format.bags import Mode
 from saec.format.keyed_field import KeyedField
+from saec.format.keyed_patch import KeyedPatch
+from saec.format.patched_field import PatchedField
 from saec.keys.kinds import KeyKind
-from saec.torch.lookup.keyed_plain import PlainKeys
+from saec.torch.lookup.plain_chain import PlainChain
 from saec.torch.lookup.reader import pool_rows
 
-__all__ = ["keyed_bags", "keyed_rows", "keyed_tensors", "table_text"]
+__all__ = ["keyed_bags", "keyed_rows", "keyed_tensors", "table_text", "tensor_names"]
+
+
+# Of each link these are read in their own memory. Of its other tensors, which take kilobytes, the
+# field has copies.
+_READ_IN_PLACE = ("codes", "directory")
 
 
 def table_text(field: KeyedField) -> str:
-    """All parameters of a field besides its tensors, as JSON."""
-    shapes = {role: [tensor.dtype.name, *tensor.shape] for role, tensor in field.tensors.items()}
-    said = [field.name, field.vocab_size, field.dim, field.dtype, field.details.hex(), shapes]
-    return json.dumps(said)
+    """All parameters of a field besides its tensors, as a line of JSON for each link."""
+    return "\n".join(map(_link_text, _links_of(field)))
+
+
+def tensor_names(field: KeyedField) -> list[tuple[int, str]]:
+    """The link and the role of each of :func:`keyed_tensors`."""
+    every = [
+        (number, role) for number, link in enumerate(_links_of(field)) for role in link.tensors
+    ]
+    return sorted(every, key=lambda name: name[1] not in _READ_IN_PLACE)
 
 
 def keyed_tensors(field: KeyedField) -> list[Tensor]:
-    """The tensors of a field, each as bytes (bytes,) uint8, so that a change of a module's dtype
-    does not change them."""
+    """The tensors of a field and its patches, each as bytes (bytes,) uint8, so that a change of a
+    module's dtype does not change them; those that are read in place come first."""
+    links = [link.tensors for link in _links_of(field)]
+    every = (links[number][role] for number, role in tensor_names(field))
     return [
         torch.from_numpy(np.array(np.ascontiguousarray(tensor)).reshape(-1).view(np.uint8))
-        for tensor in field.tensors.values()
+        for tensor in every
     ]
+
+
+def _links_of(field: KeyedField) -> Sequence[KeyedField | KeyedPatch]:
+    """The field without patches, and its patches, oldest first."""
+    return [field.base, *field.patches] if isinstance(field, PatchedField) else [field]
+
+
+def _link_text(link: KeyedField | KeyedPatch) -> str:
+    shapes = {role: [tensor.dtype.name, *tensor.shape] for role, tensor in link.tensors.items()}
+    entry = link.entry
+    details = entry.details.hex()
+    return json.dumps([entry.name, entry.vocab_size, entry.dim, entry.dtype.name, details, shapes])
 
 
 def _field(table: str, tensors: Sequence[Tensor]) -> KeyedField:
@@ -50,24 +77,27 @@ def _field(table: str, tensors: Sequence[Tensor]) -> KeyedField:
     Raises:
         ArtifactError: their content is not valid in an artifact.
     """
-    name, vocab_size, dim, dtype, details, shapes = json.loads(table)
-    arrays = {
-        role: tensor.detach().numpy().view(_dtype(own)).reshape(shape)
-        for tensor, (role, (own, *shape)) in zip(tensors, shapes.items(), strict=True)
-    }
-    entry = Entry(
-        name, KeyedField.kind, _dtype(dtype), vocab_size, dim, bytes.fromhex(details), arrays
-    )
-    return KeyedField._from_entry(entry)
+    links = [json.loads(line) for line in table.split("\n")]
+    names = [(number, role) for number, (*_, shapes) in enumerate(links) for role in shapes]
+    names.sort(key=lambda name: name[1] not in _READ_IN_PLACE)
+    arrays: list[dict[str, NDArray[Any]]] = [{} for _ in links]
+    for tensor, (number, role) in zip(tensors, names, strict=True):
+        own, *shape = links[number][-1][role]
+        arrays[number][role] = tensor.detach().numpy().view(_dtype(own)).reshape(shape)
+    base, *patches = map(_entry, links, arrays, [KeyedField.kind, *[KeyedPatch.kind] * len(links)])
+    field = KeyedField._from_entry(base)
+    if not patches:
+        return field
+    return PatchedField(field, [KeyedPatch.from_entry(entry, field) for entry in patches])
+
+
+def _entry(link: Sequence[Any], arrays: Mapping[str, NDArray[Any]], kind: int) -> Entry:
+    name, vocab_size, dim, dtype, details, _ = link
+    return Entry(name, kind, _dtype(dtype), vocab_size, dim, bytes.fromhex(details), arrays)
 
 
 def _dtype(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
-
-
-# The first tensors, codes and directory, are read in their own memory; of the others, which take
-# kilobytes, the field has copies.
-_READ_IN_PLACE = 2
 
 
 class _MadeField(NamedTuple):
@@ -77,7 +107,7 @@ class _MadeField(NamedTuple):
     """
 
     field: KeyedField
-    plain: PlainKeys | None
+    plain: PlainChain | None
     table: str
     state: tuple[tuple[int, int], ...]
     copied: list[bytes]
@@ -92,11 +122,12 @@ def _made(table: str, tensors: Sequence[Tensor]) -> _MadeField:
     PyTorch does not count writes through ``.data`` or NumPy: on a CPU what was copied is compared.
     """
     state = tuple((tensor.data_ptr(), _version(tensor)) for tensor in tensors)
-    copied = [_content(tensor) for tensor in tensors[_READ_IN_PLACE:] if tensor.is_cpu]
+    in_place = len(_READ_IN_PLACE) * (1 + table.count("\n"))
+    copied = [_content(tensor) for tensor in tensors[in_place:] if tensor.is_cpu]
     made: _MadeField | None = _kept.get(tensors[0])
     if made is None or (made.table, made.state, made.copied) != (table, state, copied):
         field = _field(table, [tensor.cpu() for tensor in tensors])
-        plain = None if tensors[0].is_cpu else PlainKeys(field, tensors[0].device)
+        plain = None if tensors[0].is_cpu else PlainChain(field, tensors[0].device)
         made = _kept[tensors[0]] = _MadeField(field, plain, table, state, copied)
     return made
 
@@ -195,7 +226,7 @@ def _shape(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: bool) 
             "ONNX has no operator for tables that are asked by keys: look their rows up outside of "
             "the model, and make them its inputs"
         )
-    _, _, dim, *_ = json.loads(table)
+    _, _, dim, *_ = json.loads(table.partition("\n")[0])
     return tensors[0].new_empty((keys.shape[0], dim), dtype=torch.float32)
 
 

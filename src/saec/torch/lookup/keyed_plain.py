@@ -61,8 +61,12 @@ class PlainKeys:
         chunks = [self._rows(chunk) for chunk in torch.split(keys, _CHUNK)]
         return torch.cat(chunks) if len(chunks) != 1 else chunks[0]
 
+    def hashes(self, keys: Tensor) -> Tensor:
+        """Of keys (m,)."""
+        return keys if self._kind == KeyKind.TEXT else hashed_integers(keys, self._seed)
+
     def _rows(self, keys: Tensor) -> Tensor:
-        hashes = keys if self._kind == KeyKind.TEXT else hashed_integers(keys, self._seed)
+        hashes = self.hashes(keys)
         rows = self._default.expand(len(keys), -1).clone()
         if self._root is None:
             return rows

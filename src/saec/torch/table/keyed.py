@@ -12,7 +12,13 @@ from torch import Tensor
 
 from saec.errors import KeysError, ModuleError
 from saec.format.keyed_field import KeyedField
-from saec.torch.lookup.keyed_operator import keyed_bags, keyed_rows, keyed_tensors, table_text
+from saec.torch.lookup.keyed_operator import (
+    keyed_bags,
+    keyed_rows,
+    keyed_tensors,
+    table_text,
+    tensor_names,
+)
 from saec.torch.lookup.reader import pool_rows
 from saec.torch.table.base import CompressedTable
 
@@ -22,7 +28,7 @@ _KEY_DTYPES = (torch.int32, torch.int64, torch.uint64)
 
 
 class KeyedTable(CompressedTable):
-    """A keyed field's tensors as buffers; there are no parameters.
+    """The tensors of a keyed field, and of its patches, as buffers; there are no parameters.
 
     The ids of the base class are keys here: int64, or the bits of uint64; for a field of strings
     ``saec.hash_keys(strings, seed=field.seed).view(numpy.int64)``.
@@ -45,7 +51,10 @@ class KeyedTable(CompressedTable):
         super().__init__([field.name], field.vocab_size)
         self._text = table_text(field)
         self.key_kind, self.seed = field.key_kind, field.seed
-        self.pads, self._roles = tuple(pads), tuple(field.tensors)
+        self.pads = tuple(pads)
+        self._roles = tuple(
+            f"patch{link}_{role}" if link else role for link, role in tensor_names(field)
+        )
         for role, tensor in zip(self._roles, keyed_tensors(field), strict=True):
             # An empty one could not be saved by torch.export without a warning.
             self.register_buffer(role, tensor.to(like.device) if len(tensor) else None)

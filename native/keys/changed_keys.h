@@ -1,0 +1,104 @@
+// Which patch of a chain is the newest that has a key, for all patches in one place.
+//
+// A patch has the first bits of the hashes of its keys. Entries of all patches are in order of these bits, cut
+// into buckets by the highest ones; in a bucket the newest patch comes first. Before them a map of bits is asked,
+// which tells most keys that no patch has them. So a key takes one or two looks, however many patches there are.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace saec {
+
+// The first `bits` bits (1 to kMostPrefix) of the hashes of a patch's keys, ascending.
+struct KeyPrefixes {
+  const uint64_t* prefixes;
+  size_t count;
+  uint32_t bits;
+};
+
+class ChangedKeys {
+ public:
+  static constexpr uint32_t kMostPrefix = 56;
+  static constexpr size_t kMostPatches = 255;
+
+  ChangedKeys() = default;
+
+  // patches: the newest first, at most kMostPatches.
+  explicit ChangedKeys(const std::vector<KeyPrefixes>& patches) : patches_(static_cast<uint32_t>(patches.size())) {
+    size_t total = 0;
+    for (const KeyPrefixes& own : patches) {
+      total += own.count;
+      least_ = std::min(least_, own.bits);
+    }
+    // No bucket splits the keys of a prefix.
+    bucket_bits_ = std::min(static_cast<uint32_t>(std::bit_width(total)), least_);
+    map_bits_ = std::min(static_cast<uint32_t>(std::bit_width(total)) + kMapBits, kMostPrefix);
+    map_.assign(((size_t{1} << map_bits_) + 63) / 64, 0);
+    firsts_.assign((size_t{1} << bucket_bits_) + 1, 0);
+    entries_.resize(total);
+    for (const KeyPrefixes& own : patches)
+      for (size_t i = 0; i < own.count; ++i) ++firsts_[bucket(own.prefixes[i] << (64 - own.bits)) + 1];
+    for (size_t i = 1; i < firsts_.size(); ++i) firsts_[i] += firsts_[i - 1];
+    std::vector<uint32_t> next(firsts_.begin(), firsts_.end() - 1);
+    for (uint32_t patch = 0; patch < patches_; ++patch) {
+      const KeyPrefixes& own = patches[patch];
+      shifts_.push_back(64 - own.bits);
+      for (size_t i = 0; i < own.count; ++i) {
+        const uint64_t start = own.prefixes[i] << (64 - own.bits);
+        entries_[next[bucket(start)]++] = start | patch;
+        mark(start >> (64 - map_bits_), own.bits);
+      }
+    }
+  }
+
+  // maybe: OUT the positions of keys that the map does not tell, and others: OUT of all further ones. Returns how
+  // many there are of the former.
+  size_t split(const uint64_t* hashes, size_t count, uint32_t* maybe, uint32_t* others) const {
+    constexpr size_t kAhead = 16;
+    const uint32_t shift = 64 - map_bits_;
+    for (size_t i = 0; i < std::min(count, kAhead); ++i) __builtin_prefetch(&map_[hashes[i] >> shift >> 6]);
+    size_t taken = 0;
+    for (size_t i = 0; i < count; ++i) {  // no branch to predict
+      __builtin_prefetch(&map_[hashes[std::min(i + kAhead, count - 1)] >> shift >> 6]);
+      const uint64_t place = hashes[i] >> shift;
+      maybe[taken] = others[i - taken] = static_cast<uint32_t>(i);
+      taken += map_[place >> 6] >> (place & 63) & 1;
+    }
+    return taken;
+  }
+
+  // The number of the newest patch that has a key, or how many patches there are.
+  uint32_t find(uint64_t hash) const {
+    const uint32_t* at = &firsts_[bucket(hash)];
+    for (uint32_t place = at[0]; place < at[1]; ++place) {
+      const uint64_t entry = entries_[place];
+      const auto patch = static_cast<uint32_t>(entry & 0xff);
+      if ((entry ^ hash) >> shifts_[patch] == 0) return patch;
+    }
+    return patches_;
+  }
+
+ private:
+  static constexpr uint32_t kMapBits = 3;  // 8 to 16 bits for each entry
+
+  size_t bucket(uint64_t hash) const { return bucket_bits_ ? hash >> (64 - bucket_bits_) : 0; }
+
+  // Marks where in the map keys of a prefix of so many bits may be.
+  void mark(uint64_t first, uint32_t bits) {
+    const uint64_t places = bits < map_bits_ ? uint64_t{1} << (map_bits_ - bits) : 1;
+    for (uint64_t place = first; place < first + places; ++place) map_[place >> 6] |= uint64_t{1} << (place & 63);
+  }
+
+  uint32_t patches_ = 0, least_ = kMostPrefix, bucket_bits_ = 0, map_bits_ = 0;
+  std::vector<uint64_t> map_;
+  std::vector<uint32_t> firsts_;
+  std::vector<uint64_t> entries_;
+  std::vector<uint32_t> shifts_;
+};
+
+}  // namespace saec

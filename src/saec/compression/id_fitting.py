@@ -1,0 +1,62 @@
+"""Patches of fields whose ids only grow, and what their rows lose with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import saec.artifact as artifact
+from saec.compression.field_update import FieldUpdate, compressed_afresh
+from saec.compression.id_plan import IdDay, IdSurvey, patch_of
+
+__all__ = ["IdFieldPlan"]
+
+
+@dataclass(frozen=True, eq=False)
+class IdFieldPlan:
+    """See :class:`~saec.compression.field_update.FieldPlan`.
+
+    small: whether the field may be compressed afresh; in_nats: whether it has a metric.
+    """
+
+    day: IdDay
+    survey: IdSurvey
+    small: bool
+    in_nats: bool
+
+    @classmethod
+    def of(cls, day: IdDay, whole_rows: int, in_nats: bool) -> IdFieldPlan:
+        """The plan of a field; see :func:`saec.update`."""
+        small = day.field.vocab_size <= whole_rows and day.price > 0
+        return cls(day, day.survey(), small, in_nats)
+
+    @property
+    def stale(self) -> float:
+        """New ids have the default row of the patch: without it they have none."""
+        return self.survey.now
+
+    def made(self, factor: float) -> FieldUpdate:
+        """What costs least if bits cost ``factor`` times their price."""
+        patch, saved = patch_of(self.day, self.survey, self.day.least * factor)
+        changes = FieldUpdate(patch, max(self.stale - saved, 0.0), len(patch.ids))
+        price = max(self.day.least, self.day.price) * factor
+        if self._afresh_may_pay(changes, price) and self._whole.cost(price) < changes.cost(price):
+            return self._whole
+        return changes
+
+    def _afresh_may_pay(self, changes: FieldUpdate, price: float) -> bool:
+        """Compressed afresh, the field takes about as many bytes as the base; half of their cost is
+        more than changes of a quiet day cost, and then it need not be compressed."""
+        least = 8 * price * artifact.entry_bytes(self.day.base.entry) / 2
+        return self.small and changes.cost(price) > least
+
+    @cached_property
+    def _whole(self) -> FieldUpdate:
+        """The field compressed afresh."""
+        metric = self.day.metric if self.in_nats else None
+        return compressed_afresh(self.day.field, metric, self.day.price)
+
+    def planned_bytes(self, factor: float) -> int:
+        """Bytes of the changes."""
+        patch, _ = patch_of(self.day, self.survey, self.day.least * factor)
+        return artifact.entry_bytes(patch.entry)

@@ -1,0 +1,256 @@
+"""The changed rows of a field whose ids only grow, and which of them a patch holds.
+
+One pass over the rows compares each with the one that lookups give today; those that may save
+their bits are coded by the frozen codebooks. New ids have the codes of the mean of all new rows,
+until codes of their own save more nats than their bits cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.codecs.frozen_ids import FrozenIds
+from saec.compression.id_exchange import Candidates, TierExchange, exchanges_of, tiers_by_frequency
+from saec.format.id_patch import CodedIds, IdPatch, PlainField
+from saec.format.merged_ids import tiers_of_ids
+from saec.format.tiered_field import TieredField
+from saec.tables.field import Field
+from saec.tables.loss_metric import Metric
+
+__all__ = ["ChangedIds", "IdDay", "IdSurvey", "patch_of"]
+
+Floats = NDArray[np.float64]
+
+_BLOCKS, _BLOCK_ROWS = 64, 256  # of rows from which the price of a bit is estimated
+_ROUNDS = 3  # of choosing rows and counting the bits of their places in turn
+_FIRST_PLACE_BITS, _EXCHANGED_PLACE_BITS = 4.0, 8.0
+
+
+@dataclass(frozen=True, eq=False)
+class ChangedIds:
+    """Rows (k,) of a tier that may be in a patch: ids, ascending; their codes; and their nats if
+    lookups give the rows that they give now, and with these codes."""
+
+    ids: NDArray[np.int64]
+    rows: NDArray[Any]
+    now: Floats
+    coded: Floats
+
+    def only(self, kept: NDArray[np.bool_]) -> ChangedIds:
+        """The rows that are ``kept`` (k,)."""
+        return ChangedIds(self.ids[kept], self.rows[kept], self.now[kept], self.coded[kept])
+
+    @classmethod
+    def join(cls, parts: Sequence[ChangedIds]) -> ChangedIds:
+        """Rows of all ``parts``, of one tier, in their order."""
+        names = ("ids", "rows", "now", "coded")
+        return cls(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
+
+
+@dataclass(frozen=True, eq=False)
+class IdSurvey:
+    """Nats that all rows lose by lookups as they are now; rows that may be in a patch, by tier;
+    what new ids have that are not in it; and rows that may change places."""
+
+    now: float
+    changed: tuple[ChangedIds, ...]
+    default: NDArray[Any]
+    exchanges: tuple[TierExchange, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class IdDay:
+    """A field of today, and the one that it is compared with, behind its patches.
+
+    Args:
+        field: today's rows and frequencies, at least as many as ``base`` has.
+        base: the rows that lookups give now.
+        coder: of ``base``.
+        metric: today's.
+        threshold: nats that a changed row must save for each bit; None for :attr:`price`.
+    """
+
+    field: Field
+    base: PlainField
+    coder: FrozenIds
+    metric: Metric
+    threshold: float | None
+
+    @cached_property
+    def price(self) -> float:
+        """Nats per bit at which the base's codes stand, from a sample of rows.
+
+        One more bit for each of k coordinates lowers what they lose to a quarter, so the slope is
+        2 ln 2 / k times the loss (Gersho and Gray, Vector Quantization and Signal Compression,
+        1992, chapter 8). The median of rows with bits, because rows that moved may be out of the
+        codebooks' reach; 0 if no row has bits.
+        """
+        slopes = [np.zeros(0)]
+        for ids, rows, shares in self._sampled():
+            for tier, own in self._by_tier(ids):
+                if self.coder.row_bits[tier]:
+                    _, lost = self.coder.code(tier, rows[own])
+                    slopes.append(shares[own] * lost / self.coder.coded_axes[tier])
+        every = np.concatenate(slopes)
+        return 2 * math.log(2) * float(np.median(every)) if len(every) else 0.0
+
+    @cached_property
+    def least(self) -> float:
+        """Nats per bit that a code must save."""
+        return self.price if self.threshold is None else self.threshold
+
+    def survey(self) -> IdSurvey:
+        """The pass over all rows."""
+        last = len(self.coder.row_bits) - 1
+        default, _ = self.coder.code(last, self._mean_of_new[None])
+        default_row = self.coder.rows(last, default)
+        found: list[list[ChangedIds]] = [[] for _ in self.coder.row_bits]
+        moving: list[Candidates] = []
+        total = 0.0
+        for part in self.field.parts:
+            rows, shares = part.weights(), part.frequencies() / self.field.census.total
+            ids = np.arange(part.start, part.stop)
+            known = max(min(self.base.vocab_size, part.stop) - part.start, 0)
+            given = np.repeat(default_row, len(ids), axis=0)
+            given[:known] = self.base.lookup(ids[:known])
+            error = self.metric.mapped(rows.astype(np.float64) - given)
+            now = shares * np.einsum("nd,nd->n", error, error) / 2
+            total += float(now.sum())
+            for tier, own in self._by_tier(ids):
+                found[tier].append(self._changed(tier, ids[own], rows[own], shares[own], now[own]))
+                moving += self._moving(tier, ids[own], shares[own], now[own])
+        pairs = exchanges_of(self.field, self.coder, Candidates.join(moving)) if moving else ()
+        return IdSurvey(total, tuple(map(ChangedIds.join, found)), default, tuple(pairs))
+
+    def _moving(
+        self, tier: int, ids: NDArray[np.int64], shares: Floats, now: Floats
+    ) -> list[Candidates]:
+        """Rows of a tier whose frequency has another tier today, if ids may change their tiers."""
+        if not isinstance(self.base, TieredField) or self.base.index is None:
+            return []
+        sizes = np.diff(self.base.layout.bounds)
+        wanted = tiers_by_frequency(self.field, sizes, shares * self.field.census.total)
+        bits = np.array(self.coder.row_bits)
+        worth = (wanted > tier) | ((wanted < tier) & (now > self.least * bits[wanted]) & (now > 0))
+        found = Candidates(ids, np.full(len(ids), tier), wanted, shares, now)
+        return [found.only(worth)]
+
+    def _changed(
+        self, tier: int, ids: NDArray[np.int64], rows: NDArray[Any], shares: Floats, now: Floats
+    ) -> ChangedIds:
+        """Rows of a tier that may save their bits."""
+        worth = (now > self.least * self.coder.row_bits[tier]) & (now > 0)
+        worth &= self.coder.row_bits[tier] > 0
+        codes, lost = self.coder.code(tier, rows[worth])
+        found = ChangedIds(ids[worth], codes, now[worth], shares[worth] * lost)
+        return found.only(found.coded < found.now)
+
+    def _by_tier(self, ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """The positions among consecutive ``ids`` of those of each tier."""
+        tiers = np.full(len(ids), len(self.coder.row_bits) - 1, np.int8)
+        old = self._tiers[ids[0] : ids[-1] + 1] if len(ids) else self._tiers[:0]
+        tiers[: len(old)] = old
+        for tier in np.unique(tiers).tolist():
+            yield tier, np.flatnonzero(tiers == tier)
+
+    @cached_property
+    def _tiers(self) -> NDArray[np.int8]:
+        return tiers_of_ids(self.base)
+
+    @cached_property
+    def _mean_of_new(self) -> NDArray[Any]:
+        """The mean of new rows (dim,), weighted by frequency; zeros if none occurs."""
+        first = self.base.vocab_size
+        sums, weight = np.zeros(self.field.dim), 0.0
+        for part in self.field.parts:
+            start = max(first - part.start, 0)
+            if part.stop <= first:
+                continue
+            shares = (part.frequencies() / self.field.census.total)[start:]
+            sums += shares @ part.weights()[start:].astype(np.float64)
+            weight += float(shares.sum())
+        return (sums / weight if weight else sums).astype(self.field.dtype)
+
+    def _sampled(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any], Floats]]:
+        """Ids of blocks of old rows, these rows and their shares."""
+        count = self.base.vocab_size
+        starts = np.unique(np.linspace(0, max(count - _BLOCK_ROWS, 0), _BLOCKS).astype(np.int64))
+        end = 0
+        for start in starts.tolist():
+            start, stop = max(start, end), min(start + _BLOCK_ROWS, count)
+            end = stop
+            if start < stop:
+                counts = self.field.counts.read(start, stop).astype(np.float64)
+                rows = self.field.rows.read(start, stop)
+                yield np.arange(start, stop), rows, counts / self.field.census.total
+
+
+def patch_of(day: IdDay, survey: IdSurvey, price: float) -> tuple[IdPatch, float]:
+    """The patch of all rows that save ``price`` nats for each of their bits, and the nats that they
+    save together."""
+    exchanged = [_worth_exchanging(day, survey, one, price) for one in survey.exchanges]
+    gone = np.concatenate([np.zeros(0, np.int64), *(one.ids for one in exchanged)])
+    chosen = [
+        own.only(keep & ~np.isin(own.ids, gone))
+        for own, keep in zip(survey.changed, _worth_coding(day, survey, price), strict=True)
+    ]
+    tiers = [
+        CodedIds.join(
+            [CodedIds(own.ids, own.rows), *(own for x in exchanged for own in x.of_tier(t))]
+        )
+        for t, own in enumerate(chosen)
+    ]
+    saved = sum(float((own.now - own.coded).sum()) for own in chosen)
+    saved += sum(float(one.saved.sum()) for one in exchanged)
+    rows = day.base.vocab_size, day.field.vocab_size
+    return IdPatch(day.base, *rows, tuple(tiers), survey.default), saved
+
+
+def _worth_coding(day: IdDay, survey: IdSurvey, price: float) -> list[NDArray[np.bool_]]:
+    """Of each tier the rows (k,) that save more than their bits and those of their places."""
+    kept = [np.ones(len(own.ids), np.bool_) for own in survey.changed]
+    places = np.full((len(kept), 2), _FIRST_PLACE_BITS)
+    first, spans = day.base.vocab_size, (day.base.vocab_size, day.field.vocab_size)
+    for _ in range(_ROUNDS):
+        for tier, own in enumerate(survey.changed):
+            bits = day.coder.row_bits[tier] + places[tier][(own.ids >= first).astype(np.int64)]
+            kept[tier] = own.now - own.coded > price * bits
+            new = int(kept[tier][own.ids >= first].sum())
+            places[tier] = (
+                _place_bits(int(kept[tier].sum()) - new, spans[0]),
+                _place_bits(new, spans[1] - spans[0]),
+            )
+    return kept
+
+
+def _worth_exchanging(
+    day: IdDay, survey: IdSurvey, pairs: TierExchange, price: float
+) -> TierExchange:
+    """The pairs that save more than their bits, and more than both rows would save where they
+    are."""
+    bits = day.coder.row_bits
+    apart = _saved_apart(survey.changed[pairs.low], pairs.risen, price * bits[pairs.low])
+    apart += _saved_apart(survey.changed[pairs.high], pairs.fallen, price * bits[pairs.high])
+    both = bits[pairs.low] + bits[pairs.high] + 2 * _EXCHANGED_PLACE_BITS
+    return pairs.only(pairs.saved - price * both > apart)
+
+
+def _saved_apart(changed: ChangedIds, ids: NDArray[np.int64], cost: float) -> Floats:
+    """What each of the ids (k,) saves with new codes of its own tier, at least 0."""
+    if not len(changed.ids):
+        return np.zeros(len(ids))
+    at = np.minimum(np.searchsorted(changed.ids, ids), len(changed.ids) - 1)
+    saved = np.maximum(changed.now[at] - changed.coded[at] - cost, 0.0)
+    return np.where(changed.ids[at] == ids, saved, 0.0)
+
+
+def _place_bits(ids: int, span: int) -> float:
+    """Bits that each of some ids of a span takes (Elias 1974)."""
+    return 2 + math.log2(span / ids) if ids else 2 + math.log2(max(span, 1))

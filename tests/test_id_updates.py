@@ -370,11 +370,23 @@ def test_damaged_patches_are_refused(
         saec.load(tmp_path / "base.saec", patches=[path])
 
 
-def test_patch_that_claims_too_many_rows_is_refused() -> None:
+@pytest.mark.parametrize(("before", "most"), [(6, 1 << 20), (1 << 17, 1 << 21)])
+def test_patch_that_claims_too_many_rows_is_refused(before: int, most: int) -> None:
     none = CodedIds(np.zeros(0, np.int64), np.zeros((0, 1), np.uint32))
-    patch = IdPatch(small_base(), 6, 1 << 41, (none,), np.zeros((1, 1), np.uint32))
-    with pytest.raises(ArtifactError, match="a table with all patches would take 35184372088832"):
-        merged_ids(small_base(), [patch])
+    default = np.zeros((1, 1), np.uint32)
+    IdPatch(small_base(), before, most, (none,), default)
+    with pytest.raises(
+        ArtifactError, match=f"it has {most + 1} rows, and {before} before; .* {most} "
+    ):
+        IdPatch(small_base(), before, most + 1, (none,), default)
+
+
+def test_table_that_grows_too_much_for_a_patch(tmp_path: Path) -> None:
+    rows = np.zeros(((1 << 20) + 1, 1), np.float32)
+    today = saec.Field("a", rows, np.ones(len(rows)))
+    message = "'a' has 1048577 rows, and in the artifact 5: a patch makes them 1048576 at most"
+    with pytest.raises(saec.FieldError, match=message):
+        saec.update(saec.Compressed([RawField("a", rows[:5])]), [today], out=tmp_path / "p")
 
 
 def test_tiers_keep_their_sizes(folder: Path) -> None:

@@ -17,7 +17,7 @@ from saec.compression.patch_plan import PatchPlan
 from saec.errors import FieldError, KeysError, MetricError, OptionError
 from saec.format.compressed import Compressed
 from saec.format.compressed_field import CompressedField
-from saec.format.id_patch import PlainField
+from saec.format.id_patch import PlainField, most_rows
 from saec.format.keyed_field import KeyedField
 from saec.format.patched_field import PatchedField
 from saec.keys.kinds import KeyKind
@@ -78,6 +78,11 @@ def id_day_of(old: Compressed, field: Field, metric: Metric, threshold: float | 
         raise FieldError(
             f"field {field.name!r} has {field.vocab_size} rows, and in the artifact "
             f"{base.vocab_size}: without keys, ids stay and rows only become more"
+        )
+    if field.vocab_size > (most := most_rows(base.vocab_size)):
+        raise FieldError(
+            f"field {field.name!r} has {field.vocab_size} rows, and in the artifact "
+            f"{base.vocab_size}: a patch makes them {most} at most; compress it afresh"
         )
     if base.renumbered:
         raise FieldError(

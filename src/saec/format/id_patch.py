@@ -26,10 +26,20 @@ from saec.format.raw_field import RawField
 from saec.format.tier_layout import MOST_ROWS
 from saec.format.tiered_field import TieredField
 
-__all__ = ["CodedIds", "IdPatch", "PlainField", "tier_widths"]
+__all__ = ["CodedIds", "IdPatch", "PlainField", "most_rows", "tier_widths"]
 
 PlainField = RawField | ClusteredField | TieredField
+
+# New rows that stay in the last tier take no bytes of a patch, but memory when it is loaded: a
+# small file must not claim many.
+_MOST_GROWTH = 16
+_LEAST_ROWS = 1 << 20
 _PADDING = packed_bytes(0, 1)
+
+
+def most_rows(rows_before: int) -> int:
+    """Rows that a field of ``rows_before`` rows may have after one patch."""
+    return max(_MOST_GROWTH * rows_before, _LEAST_ROWS)
 
 
 def tier_widths(field: PlainField) -> list[tuple[int, ...]]:
@@ -86,10 +96,11 @@ class IdPatch:
     dropped: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.rows_before <= self.vocab_size <= MOST_ROWS:
+        most = min(most_rows(self.rows_before), MOST_ROWS)
+        if not 0 < self.rows_before <= self.vocab_size <= most:
             raise ArtifactError(
-                f"it has {self.vocab_size} rows, and {self.rows_before} before; there are at most "
-                f"{MOST_ROWS}, and they do not become fewer"
+                f"it has {self.vocab_size} rows, and {self.rows_before} before; there may be "
+                f"{most} with this patch, and they do not become fewer"
             )
         every = self.ids
         if len(every) and (

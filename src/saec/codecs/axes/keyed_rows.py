@@ -102,7 +102,7 @@ class GatheredRows:
     """The rows of all parts, in files of a workspace; memory holds those of one part.
 
     Args:
-        space: place of the files, 39 bytes for each row and 25 for each of its strings.
+        space: place of the files, 43 bytes for each row and 25 for each of its strings.
     """
 
     def __init__(self, space: Workspace) -> None:

@@ -45,6 +45,11 @@ def test_run_by_hand() -> None:
     assert found == [(0, [1, 2], [0, 0]), (1, [3, 4], [2, 1]), (2, [5], [4, 2])]
     assert shares == pytest.approx([0.4, 0.4, 0.2])
     assert passes_over(5, 2).run(task, listed)[2] == (2, [5], [])
+    each = passes_over(5, 2).each(task, counter=Rows(), advance=shares.append)
+    assert next(each) == found[:1]
+    assert len(shares) == 3  # the next part is worked on when it is asked for
+    assert list(each) == [[found[1]], [found[2]]]
+    assert shares[3:] == pytest.approx([0.4, 0.4, 0.2])
 
 
 def test_nothing_is_counted_where_there_is_nothing_to_count() -> None:

@@ -219,6 +219,32 @@ def test_failed_by_a_full_disk_it_resumes(folder: Path, expected: bytes) -> None
     resumes(folder, expected)
 
 
+def test_a_keyed_field_failed_by_a_limit_on_files_resumes(folder: Path) -> None:
+    """Coded rows wait in files until all are coded."""
+    weights, counts = (np.load(folder / f"user x item{end}.npy") for end in ("", ".counts"))
+    field = Field("item", weights[:900], counts[:900], keys=np.arange(900) * 1_000_003)
+    encode = Axes.encode
+
+    def compressed() -> bytes:
+        saec.compress([field], Ratio(8), progress=False, out=folder / "keyed.saec")
+        return (folder / "keyed.saec").read_bytes()
+
+    def limited(self: Axes, *given: object) -> object:
+        with largest_file(15_000):
+            return encode(self, *given)  # type: ignore[arg-type]
+
+    wanted = compressed()
+    (folder / "keyed.saec").unlink()
+    message = r"cannot write to .*keyed\.saec\.partial: File too large"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Axes, "encode", limited)
+        with pytest.raises(ArtifactError, match=message):
+            compressed()
+    kept = sorted(file.name[:7] for file in (folder / "keyed.saec.partial").iterdir())
+    assert kept == ["lock", "mark", "survey-"]
+    assert compressed() == wanted
+
+
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[None]:
     """A file system in memory."""

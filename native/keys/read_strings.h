@@ -16,7 +16,6 @@ using ReadWords = void (*)(const StaticFunction& function, const uint64_t* hashe
                            uint64_t* words);
 
 constexpr size_t kWordsAtOnce = 64;
-constexpr uint32_t kWordBits = 57;  // that a load holds, wherever in a byte they start
 
 // Null where not compiled for this processor.
 extern const ReadStrings kReadStringsAvx512;

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,25 @@
 #include "keys/windows.h"
 
 namespace saec {
+
+// Memory whose content is not set: pages that are not used are never touched.
+template <typename T>
+class Unset {
+ public:
+  void reserve(size_t count) {
+    if (count <= room_) return;
+    items_.reset();
+    items_ = std::make_unique_for_overwrite<T[]>(count);
+    room_ = count;
+  }
+
+  T& operator[](size_t i) { return items_[i]; }
+  const T& operator[](size_t i) const { return items_[i]; }
+
+ private:
+  std::unique_ptr<T[]> items_;
+  size_t room_ = 0;
+};
 
 struct BucketShape {
   uint32_t bucket_bits, spread;
@@ -40,7 +60,7 @@ class BucketSolver {
     count_equations(shape.bits);
     if (!peel()) return false;
     bits_.assign(shape.bits, 0);
-    slots_.assign(shape.bits, 0);
+    if (slots_.size() < shape.bits) slots_.resize(shape.bits);  // zeros again after each system
     if (!assign()) return false;
     pack(out);
     return true;
@@ -49,6 +69,7 @@ class BucketSolver {
  private:
   static constexpr uint32_t kAside = std::numeric_limits<uint32_t>::max();
   static constexpr uint32_t kBitShift = 7;  // of an equation's number: key << 7 | bit of its string
+  static constexpr size_t kAhead = 16;
   static constexpr size_t kSpare = 40;      // free bits more than equations that are set aside
   static constexpr size_t kMostUnknowns = 1 << 12;  // of one system, and words of what bits are in terms of them
   static constexpr size_t kMostWordsOfRows = size_t{1} << 24;
@@ -120,24 +141,37 @@ class BucketSolver {
     const size_t most_aside = 512 + left_ / 8;
     size_t aside = 0;
     const size_t bits = standing_.size();
-    events_.resize(left_);
-    free_.resize(bits + 1);  // and one that is written to, but not kept
-    ready_.resize(bits + 1);
+    events_.reserve(left_);
+    free_.reserve(bits + 1);  // and one that is written to, but not kept
+    ready_.reserve(bits + 1);
     event_count_ = free_count_ = ready_count_ = 0;
     for (size_t bit = bits; bit-- > 0;)
       if (standing_[bit] >> 32 == 1) ready_[ready_count_++] = static_cast<uint32_t>(bit);
     for (size_t key = 0; left_ > 0; ++key) {
-      while (ready_count_ > 0) {
-        const uint32_t bit = ready_[--ready_count_];
-        if (standing_[bit] >> 32 == 1) remove(static_cast<uint32_t>(standing_[bit]), bit);
-      }
+      while (ready_count_ > 0) remove_ready();
       const size_t before = left_;
       if (left_ > 0) set_aside(static_cast<uint32_t>(key));
       aside += before - left_;
       if (aside > most_aside) return false;
     }
-    free_.resize(free_count_);
     return true;
+  }
+
+  // Removes some equations, each by a bit that stands in no other one, as many as can be prefetched together.
+  void remove_ready() {
+    uint32_t bits[kAhead];
+    const size_t used = std::min(ready_count_, kAhead);
+    for (size_t i = 0; i < used; ++i) {
+      bits[i] = ready_[--ready_count_];
+      __builtin_prefetch(placed_.data() + (static_cast<uint32_t>(standing_[bits[i]]) >> kBitShift));
+    }
+    for (size_t i = 0; i < used; ++i) {
+      const Standing own = standing_[bits[i]];
+      if (own >> 32 == 1)
+        each_bit(static_cast<uint32_t>(own), [&](uint32_t bit) { __builtin_prefetch(&standing_[bit], 1); });
+    }
+    for (size_t i = 0; i < used; ++i)
+      if (standing_[bits[i]] >> 32 == 1) remove(static_cast<uint32_t>(standing_[bits[i]]), bits[i]);
   }
 
   void set_aside(uint32_t key) {
@@ -177,7 +211,7 @@ class BucketSolver {
   bool assign() {
     find_groups();
     size_t first = 0;
-    uint32_t next = static_cast<uint32_t>(events_.size());
+    uint32_t next = static_cast<uint32_t>(event_count_);
     systems_.clear();
     for (size_t group = 0; group < groups_.size(); ++group) {
       const bool own = group > first && groups_[group].free >= groups_[group].equations() + kSpare;
@@ -202,8 +236,8 @@ class BucketSolver {
   // Runs of events that were set aside, the last ones first.
   void find_groups() {
     groups_.clear();
-    size_t free = free_.size();
-    for (auto last = static_cast<uint32_t>(events_.size()); last > 0; --last) {
+    size_t free = free_count_;
+    for (auto last = static_cast<uint32_t>(event_count_); last > 0; --last) {
       if (events_[last - 1].bit != kAside) continue;
       uint32_t first = last;
       while (first > 0 && events_[first - 1].bit == kAside) --first;
@@ -219,7 +253,7 @@ class BucketSolver {
   bool fulfil(size_t first, size_t last) {
     for (;;) {
       const size_t from = groups_[last - 1].first_free;
-      const size_t to = first ? groups_[first - 1].first_free : free_.size();
+      const size_t to = first ? groups_[first - 1].first_free : free_count_;
       size_t equations = 0;
       for (size_t group = first; group < last; ++group) equations += groups_[group].equations();
       if (equations > kMostUnknowns) return false;
@@ -242,7 +276,8 @@ class BucketSolver {
     const uint32_t first = groups_[last_group - 1].last, until = std::max(first, free_[from + count - 1].event + 1);
     const size_t words = count / 64 + 1;
     if ((until - first + count + 1) * words > kMostWordsOfRows) return false;
-    rows_.assign((until - first + count + 1) * words, 0);
+    rows_.reserve((until - first + count + 1) * words);
+    std::fill_n(&rows_[0], (count + 1) * words, uint64_t{0});
     for (size_t i = 0; i < count; ++i) {
       slots_[free_[from + i].bit] = static_cast<uint32_t>(i + 1);
       rows_[(i + 1) * words + i / 64] |= uint64_t{1} << i % 64;
@@ -250,7 +285,7 @@ class BucketSolver {
     for (uint32_t event = until; event-- > first;) {
       if (events_[event].bit == kAside) continue;
       const size_t slot = count + 1 + event - first;
-      add_rows(events_[event].equation, words, rows_.data() + slot * words);
+      sum_rows(events_[event].equation, words, &rows_[slot * words]);
       slots_[events_[event].bit] = static_cast<uint32_t>(slot);
     }
     BinarySystem system(count);
@@ -258,7 +293,7 @@ class BucketSolver {
     for (size_t group = first_group; group < last_group; ++group)
       for (uint32_t event = groups_[group].first; event < groups_[group].last && solvable; ++event) {
         uint64_t* row = system.next();
-        add_rows(events_[event].equation, words, row);
+        sum_rows(events_[event].equation, words, row);
         if (missing(events_[event].equation)) row[count / 64] ^= uint64_t{1} << count % 64;
         solvable = system.add();
       }
@@ -269,11 +304,13 @@ class BucketSolver {
     return solvable;
   }
 
-  void add_rows(uint32_t equation, size_t words, uint64_t* row) const {
-    each_bit(equation, [&](uint32_t bit) {
-      const uint64_t* other = rows_.data() + slots_[bit] * words;
-      for (size_t w = 0; w < words; ++w) row[w] ^= other[w];
-    });
+  // row: OUT the sum of the rows of an equation's bits.
+  void sum_rows(uint32_t equation, size_t words, uint64_t* row) const {
+    const uint64_t* rows[kPlaces];
+    uint32_t found = 0;
+    each_bit(equation, [&](uint32_t bit) { rows[found++] = &rows_[slots_[bit] * words]; });
+    static_assert(kPlaces == 4);
+    for (size_t w = 0; w < words; ++w) row[w] = rows[0][w] ^ rows[1][w] ^ rows[2][w] ^ rows[3][w];
   }
 
   void apply(const std::vector<uint64_t>& solution, size_t from, size_t count, uint32_t first, uint32_t until,
@@ -282,7 +319,7 @@ class BucketSolver {
       if (solution[i / 64] >> i % 64 & 1) bits_[free_[from + i].bit] ^= 1;
     for (uint32_t event = first; event < until; ++event) {
       if (events_[event].bit == kAside) continue;
-      const uint64_t* row = rows_.data() + (count + 1 + event - first) * words;
+      const uint64_t* row = &rows_[(count + 1 + event - first) * words];
       uint64_t sum = 0;
       for (size_t w = 0; w < words; ++w) sum ^= row[w] & solution[w];
       bits_[events_[event].bit] ^= static_cast<uint8_t>(__builtin_parityll(sum));
@@ -304,13 +341,14 @@ class BucketSolver {
   std::vector<std::array<uint64_t, 2>> strings_;
   std::vector<Standing> standing_;
   std::vector<uint8_t> bits_;
-  std::vector<uint32_t> ready_, slots_;
+  std::vector<uint32_t> slots_;
   size_t event_count_ = 0, free_count_ = 0, ready_count_ = 0;
-  std::vector<Event> events_;
-  std::vector<Free> free_;
+  Unset<uint32_t> ready_;
+  Unset<Event> events_;
+  Unset<Free> free_;
   std::vector<Group> groups_;
   std::vector<size_t> systems_;  // the first group of each that was solved
-  std::vector<uint64_t> rows_;
+  Unset<uint64_t> rows_;
 };
 
 }  // namespace saec

@@ -20,6 +20,7 @@ namespace saec {
 constexpr uint32_t kPlaces = 4;
 constexpr uint32_t kMostSpread = 16;
 constexpr uint32_t kMostBucketBits = 24;
+constexpr uint32_t kWordBits = 57;  // that a load of 64 bits holds, wherever in a byte they start
 constexpr uint32_t kStartBits = 48;  // of a directory's entry: the byte at which a bucket starts; then its seed
 
 static inline uint64_t high_product(uint64_t a, uint64_t b) {
@@ -79,6 +80,18 @@ static inline uint64_t load_run(const uint8_t* bits, uint64_t bit) {
   return __builtin_bswap64(word) << bit % 8 | bits[bit / 8 + 8] >> (8 - bit % 8);
 }
 
+// The first kWordBits bits of a string; those behind them are arbitrary.
+static inline uint64_t read_word(const StaticFunction& function, const Places& places) {
+  uint64_t sum = 0;
+  for (uint32_t j = 0; j < kPlaces; ++j) {
+    const uint64_t bit = places.at(j, function.spread);
+    uint64_t word;
+    std::memcpy(&word, function.bits + bit / 8, sizeof word);
+    sum ^= __builtin_bswap64(word) << bit % 8;
+  }
+  return sum;
+}
+
 // The sum of the runs from bit `first` of a string on.
 static inline uint64_t read_runs(const StaticFunction& function, const Places& places, uint32_t first) {
   uint64_t sum = 0;
@@ -88,11 +101,12 @@ static inline uint64_t read_runs(const StaticFunction& function, const Places& p
 }
 
 // Calls take(i, word, places) for each hash: the first 64 bits of its string, the first one highest, and where
-// they are. Bits behind the string are arbitrary.
+// they are. Bits behind the string are arbitrary. Strings of at most kWordBits bits take one load from each place.
 template <typename Take>
 static inline void read_windows(const StaticFunction& function, const uint64_t* hashes, size_t count, const Take& take) {
   constexpr size_t kAhead = 64;
   FunctionPlaces found[kAhead];
+  const bool one_load = function.columns() <= kWordBits;
   for (size_t first = 0; first < count; first += kAhead) {
     const size_t used = std::min(count - first, kAhead);
     for (size_t i = 0; i < used; ++i) {
@@ -101,11 +115,13 @@ static inline void read_windows(const StaticFunction& function, const uint64_t* 
       for (uint32_t j = 0; j < kPlaces; ++j) {
         const uint8_t* run = function.bits + found[i].places.at(j, function.spread) / 8;
         __builtin_prefetch(run);
-        __builtin_prefetch(run + 8);  // one run in eight ends in another line
+        __builtin_prefetch(run + (one_load ? 7 : 8));  // one run in eight ends in another line
       }
     }
-    for (size_t i = 0; i < used; ++i)
-      take(first + i, found[i].found ? read_runs(function, found[i].places, 0) : 0, found[i]);
+    const auto read = [&](const Places& places) {
+      return one_load ? read_word(function, places) : read_runs(function, places, 0);
+    };
+    for (size_t i = 0; i < used; ++i) take(first + i, found[i].found ? read(found[i].places) : 0, found[i]);
   }
 }
 

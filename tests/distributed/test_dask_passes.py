@@ -92,6 +92,20 @@ def test_sums_have_the_same_last_digits(field: saec.Field, spread: DaskPasses) -
     assert whole.tobytes() != local.tobytes()
 
 
+def test_results_of_each_part_come_in_order(
+    field: saec.Field, spread: DaskPasses, client: Client
+) -> None:
+    shares: list[float] = []
+    found = list(spread.each(tasks.Sums(), advance=shares.append))
+    local = list(LocalPasses(field.parts).each(tasks.Sums()))
+    np.testing.assert_array_equal(found, local)
+    assert sum(shares) == pytest.approx(1)
+    some = spread.each(tasks.Sums())
+    next(some)
+    some.close()  # after an error of whoever takes the results
+    wait_until(lambda: tasks_of(client) == 0)
+
+
 def test_held_arrays_give_the_same_sums(field: saec.Field, spread: DaskPasses) -> None:
     local = LocalPasses(field.parts).hold(tasks.arrays).run(tasks.held_sums, tasks.add)
     held = spread.hold(tasks.arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,12 +204,35 @@ def test_chunks_give_the_same(varied: bool, count: int, form: str) -> None:
         assert whole.blocks == 16  # solved four at once
 
 
+@pytest.mark.parametrize("varied", [False, True])
+def test_some_keys_of_a_file(varied: bool, form: str, tmp_path: Path) -> None:
+    """Numbered by the caller, who keeps some numbers; the longest value may be left out."""
+    hashes, values, lengths = random_keys(20_000, 11, varied=varied)
+    positions = np.arange(20_000) // 2
+    kept = np.random.default_rng(1).random(10_000) < 0.3
+    kept[positions[np.argmax(lengths)]] = False
+    own = kept[positions]
+    whole = build_function(hashes[own], values[own], lengths[own] if varied else 11)
+    with FunctionBuilder(None if varied else 11, folder=tmp_path) as builder:
+        for first in range(0, 20_000, 7000):
+            part = slice(first, first + 7000)
+            bits = lengths[part] if varied else None
+            builder.add(hashes[part], values[part], bits, positions[part])
+        assert list(tmp_path.iterdir()) == []  # the file has no name
+        assert same(builder.finish(kept), whole)
+        assert builder.finish().keys == 20_000
+
+
 def test_equal_hashes_in_one_of_many_buckets(form: str) -> None:
     hashes, values, _ = random_keys(40_000, 4)
     hashes[39_000] = hashes[123]
     with FunctionBuilder(4) as builder:
         builder.add(hashes, values)
         with pytest.raises(KeysError, match="positions 123 and 39000 have the same hash"):
+            builder.finish()
+    with FunctionBuilder(4) as builder:
+        builder.add(hashes, values, positions=np.arange(40_000)[::-1])
+        with pytest.raises(KeysError, match="positions 999 and 39876 have the same hash"):
             builder.finish()
 
 

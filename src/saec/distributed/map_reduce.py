@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -84,6 +85,22 @@ class DaskPasses:
                 results.clear()  # only the tree needs them
             result: T = root.result()
         return result
+
+    def each(
+        self,
+        task: Task[T],
+        *,
+        counter: RunningCounts | None = None,
+        advance: Advance = silent,
+    ) -> Iterator[T]:
+        """See :class:`~saec.streaming.map_reduce.Passes`; workers hold the results until the client
+        gets them, one after the other."""
+        with self._submitting() as pass_:
+            waiting = deque(pass_.every(jobs.work, task, counter))
+            for share in self._shares():
+                result: T = waiting.popleft().result()
+                advance(share)
+                yield result
 
     def hold(
         self, task: Task[Arrays], counter: RunningCounts | None = None, space: Workspace = IN_MEMORY

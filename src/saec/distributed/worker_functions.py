@@ -11,6 +11,7 @@ from dask.sizeof import sizeof
 from numpy.typing import NDArray
 
 from saec.clustering.points import StepSums
+from saec.codecs.axes.keyed_rows import StoredRows
 from saec.codecs.moments_and_samples import Moments, Sample, Survey
 from saec.distributed.output_windows import Target, Window, touched
 from saec.streaming.bit_writes import ByteRun, Piece, Scattered, lay, within
@@ -62,7 +63,7 @@ def _part_bytes(part: Chunk) -> int:
 
 # Sizes by which workers spill and tasks are placed near their largest input; Dask's default for a
 # dataclass is some fifty bytes.
-for _kind in (Census, Moments, ByteRun, Sample, Scattered, StepSums, Survey):
+for _kind in (Census, Moments, ByteRun, Sample, Scattered, StepSums, StoredRows, Survey):
     sizeof.register(_kind, _held_bytes)
 sizeof.register(Laid, _laid_bytes)
 sizeof.register(Chunk, _part_bytes)

@@ -12,8 +12,6 @@ from saec.keys.keyed_values import (
     KeyedValues,
     checked_fingerprint,
     checked_values,
-    refuse_equal_hashes,
-    same_hash,
 )
 from saec.keys.layout import PADDING, LengthCensus, directory_of, pack_steps
 from saec.keys.static_function import StaticFunction, empty_bits
@@ -63,7 +61,7 @@ def solve_in_memory(
     """A function of checked values."""
     total = keyed.string_bits + len(keyed) * fingerprint_bits
     if not total:
-        refuse_equal_hashes(keyed.hashes)
+        keyed.refuse_equal_hashes()
         return _nothing_stored(len(keyed), fingerprint_bits, keyed.value_bits)
     varied = keyed.lengths is not None
     shape = windows_for(len(keyed), total) if windows else window_shape(len(keyed), total, varied)
@@ -101,7 +99,7 @@ def _dense(
     census = LengthCensus(blocks, fingerprint_bits, keyed.value_bits)
     census.add(keyed.hashes, lengths)
     if lengths is not None and not fingerprint_bits and not lengths.all():
-        refuse_equal_hashes(keyed.hashes)  # equations have no keys without bits
+        keyed.refuse_equal_hashes()  # equations have no keys without bits
     steps, sizes = census.steps(), np.zeros(blocks, np.uint32)
     failure, first, second, data = _native.solve_blocks(
         keyed.hashes,
@@ -115,7 +113,7 @@ def _dense(
         threads,
     )
     if failure == _SAME_HASH:
-        raise same_hash(int(keyed.hashes[first]), *sorted((first, second)))
+        raise keyed.same_hash(first, second)
     directory = None if failure == _TOO_MANY else directory_of(sizes)
     if directory is None:
         raise KeysError(UNEVEN)

@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 import saec._native as _native
 from saec.errors import KeysError, check_plain
+from saec.util.atomic_file import let_go
 
 __all__ = ["hash_keys"]
 
 _SHOWN = 40  # characters of a key in a message
+_AT_ONCE = 1 << 20  # integers whose copies, or pages of a file, are in memory together
 
 
 def hash_keys(keys: ArrayLike, *, seed: int = 0, threads: int = 0) -> NDArray[np.uint64]:
@@ -50,9 +52,12 @@ _Strings = tuple[NDArray[np.uint8], NDArray[np.int32] | NDArray[np.int64]]
 
 def _hash_integers(keys: NDArray[np.integer[Any]], seed: int, threads: int) -> NDArray[np.uint64]:
     wide = np.uint64 if keys.dtype.kind == "u" else np.int64
-    plain = np.ascontiguousarray(keys, dtype=wide).view(np.uint64)
-    hashes = np.empty(len(plain), np.uint64)
-    _native.hash_integers(plain, hashes, seed, threads)
+    hashes = np.empty(len(keys), np.uint64)
+    for start in range(0, len(keys), _AT_ONCE):
+        own = keys[start : start + _AT_ONCE]
+        plain = np.ascontiguousarray(own, dtype=wide).view(np.uint64)
+        _native.hash_integers(plain, hashes[start : start + _AT_ONCE], seed, threads)
+        let_go(own)
     return hashes
 
 

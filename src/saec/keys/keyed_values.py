@@ -15,8 +15,6 @@ __all__ = [
     "KeyedValues",
     "checked_fingerprint",
     "checked_values",
-    "refuse_equal_hashes",
-    "same_hash",
 ]
 
 _AT_ONCE = 1 << 20  # values that are checked together
@@ -32,12 +30,14 @@ class KeyedValues:
         values: (n,) uint64, each below ``2**value_bits``, or below ``2**lengths[i]``.
         lengths: (n,) uint8, the bits of each value; None if all have ``value_bits``.
         value_bits: 0 to 64, of the longest value.
+        positions: (n,) of the keys as they were given, for errors; None for 0, 1, ....
     """
 
     hashes: NDArray[np.uint64]
     values: NDArray[np.uint64]
     lengths: NDArray[np.uint8] | None
     value_bits: int
+    positions: NDArray[np.integer] | None = None
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -48,6 +48,25 @@ class KeyedValues:
         if self.lengths is None:
             return len(self) * self.value_bits
         return int(self.lengths.sum(dtype=np.int64))
+
+    def refuse_equal_hashes(self) -> None:
+        """Raise KeysError if two hashes are equal."""
+        order = np.argsort(self.hashes, kind="stable")
+        equal = np.flatnonzero(self.hashes[order[1:]] == self.hashes[order[:-1]])
+        if len(equal):
+            first, second = order[equal[0] : equal[0] + 2]
+            raise self.same_hash(int(first), int(second))
+
+    def same_hash(self, first: int, second: int) -> KeysError:
+        """The error for two keys of equal hashes; it names their positions."""
+        value = int(self.hashes[first])
+        if self.positions is not None:
+            first, second = int(self.positions[first]), int(self.positions[second])
+        return KeysError(
+            f"keys at positions {min(first, second)} and {max(first, second)} have the same hash "
+            f"{value:#018x}: they are equal, or else another seed for saec.hash_keys tells them "
+            "apart"
+        )
 
 
 def checked_values(
@@ -110,20 +129,3 @@ def checked_fingerprint(bits: int, name: str = "fingerprint_bits") -> int:
     if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or not 0 <= bits <= 64:
         raise KeysError(f"{name} must be an integer from 0 to 64, not {bits!r}")
     return int(bits)
-
-
-def refuse_equal_hashes(hashes: NDArray[np.uint64]) -> None:
-    """Raise KeysError if two of them are equal."""
-    order = np.argsort(hashes, kind="stable")
-    equal = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    if len(equal):
-        first, second = order[equal[0] : equal[0] + 2]
-        raise same_hash(int(hashes[first]), int(first), int(second))
-
-
-def same_hash(value: int, first: int, second: int) -> KeysError:
-    """The error for equal hashes; positions are in the order in which keys were given."""
-    return KeysError(
-        f"keys at positions {first} and {second} have the same hash {value:#018x}: they are "
-        "equal, or else another seed for saec.hash_keys tells them apart"
-    )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import saec._native as _native
 from saec.errors import KeysError
-from saec.keys.keyed_values import UNEVEN, KeyedValues, same_hash
+from saec.keys.keyed_values import UNEVEN, KeyedValues
 from saec.keys.layout import PADDING
 from saec.keys.static_function import StaticFunction
 
@@ -84,14 +84,8 @@ class SolvedBuckets:
     seeds: list[NDArray[np.uint16]] = field(default_factory=list)
     bits: list[NDArray[np.uint8]] = field(default_factory=list)
 
-    def add(
-        self,
-        keyed: KeyedValues,
-        first_bucket: int,
-        bucket_count: int,
-        positions: NDArray[np.uint64] | None = None,
-    ) -> None:
-        """Solve the next buckets; ``positions`` are the keys' own, for errors.
+    def add(self, keyed: KeyedValues, first_bucket: int, bucket_count: int) -> None:
+        """Solve the next buckets.
 
         Raises:
             KeysError: two hashes are equal, or a bucket has no solution with any of 16 seeds, each
@@ -113,10 +107,7 @@ class SolvedBuckets:
             self.threads,
         )
         if failure == _SAME_HASH:
-            value, pair = int(keyed.hashes[first]), (first, second)
-            if positions is not None:
-                pair = (int(positions[first]), int(positions[second]))
-            raise same_hash(value, *sorted(pair))
+            raise keyed.same_hash(first, second)
         if failure == _UNSOLVED:
             raise KeysError(UNEVEN)
         self.sizes.append(sizes)

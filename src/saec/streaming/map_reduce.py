@@ -62,6 +62,16 @@ class Passes(Protocol):
             advance: called with shares of the work, which add up to 1.
         """
 
+    def each(
+        self,
+        task: Task[T],
+        *,
+        counter: RunningCounts | None = None,
+        advance: Advance = silent,
+    ) -> Iterator[T]:
+        """Run ``task`` on every part and yield the results, in order; arguments as of
+        :meth:`run`."""
+
     def hold(
         self, task: Task[Arrays], counter: RunningCounts | None = None, space: Workspace = IN_MEMORY
     ) -> Held:
@@ -115,7 +125,20 @@ class LocalPasses:
         advance: Advance = silent,
     ) -> T:
         """See :class:`Passes`."""
-        return merged(self._results(task, counter, advance), merge)
+        return merged(self.each(task, counter=counter, advance=advance), merge)
+
+    def each(
+        self,
+        task: Task[T],
+        *,
+        counter: RunningCounts | None = None,
+        advance: Advance = silent,
+    ) -> Iterator[T]:
+        """See :class:`Passes`; a part is worked on when its result is asked for."""
+        rows = sum(len(part) for part in self.parts)
+        for part, before in self._counted(counter):
+            yield task(part, before)
+            advance(len(part) / rows)
 
     def hold(
         self, task: Task[Arrays], counter: RunningCounts | None = None, space: Workspace = IN_MEMORY
@@ -144,19 +167,11 @@ class LocalPasses:
         put = lay if sum(sizes.values()) <= space.held else lay_and_let_go
 
         def results() -> Iterator[T]:
-            for result, pieces in self._results(task, counter, advance):
+            for result, pieces in self.each(task, counter=counter, advance=advance):
                 put(pieces, tensors)
                 yield result
 
         return merged(results(), merge), tensors
-
-    def _results(
-        self, task: Task[T], counter: RunningCounts | None, advance: Advance
-    ) -> Iterator[T]:
-        rows = sum(len(part) for part in self.parts)
-        for part, before in self._counted(counter):
-            yield task(part, before)
-            advance(len(part) / rows)
 
     def _counted(self, counter: RunningCounts | None) -> Iterator[tuple[Chunk, NDArray[np.int64]]]:
         """The parts, each with the counts before it."""

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from saec.errors import ArtifactError, BudgetError
 from saec.util.atomic_file import reserve, whole_file
+from saec.util.records import Records
 from saec.util.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -76,6 +77,14 @@ class Workspace:
         except OSError as error:
             raise ArtifactError(f"cannot write to {self.folder}: {error.strerror}") from error
         return mapped.view(np.ndarray)  # numpy's memmap is slow for single elements
+
+    def records(self, dtype: DTypeLike) -> Records:
+        """Records of ``dtype``, none as yet.
+
+        Raises:
+            ArtifactError: the folder cannot be written.
+        """
+        return Records(dtype, self.folder)
 
     def recalled(self, what: str, name: str) -> Mapping[str, NDArray[Any]] | None:
         """The arrays that :meth:`remembered` kept in an earlier, interrupted run.

@@ -77,8 +77,7 @@ class Field:
         if keys is not None:
             default = _unseen(name, unseen, self.rows)
             self.counts = _without(name, self.counts, default.row)
-            counts = self.counts.read(0, len(self.rows)).astype(np.float64, copy=False)
-            self.keys = field_keys(name, keys, counts, default, unseen_share, exact)
+            self.keys = field_keys(name, keys, self.counts, default, unseen_share, exact)
         elif unseen is not None or unseen_share is not None or exact is not False:
             raise FieldError(f"field {name!r}: unseen, unseen_share and exact go with keys")
 

@@ -10,16 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.codecs.axes.keyed_choice import (
-    FUNCTION_FACTOR,
-    KeyedChoice,
-    planned_bytes,
-    stored_field,
-)
+from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, KeyedChoice, stored_field
 from saec.codecs.axes.keyed_pricing import mean_harm
+from saec.codecs.axes.keyed_rows import EVERY_ROW, GatheredRows, RowTotals, Selection, StoredRows
 from saec.codecs.protocol import Coded
 from saec.format.key_strings import KeyStrings
-from saec.keys.building import build_function
 from saec.keys.static_function import StaticFunction
 from saec.streaming.chunks import Chunk
 from saec.streaming.map_reduce import Advance, passes_over
@@ -32,60 +27,6 @@ __all__ = ["encode_keyed"]
 Floats = NDArray[np.float64]
 
 _CUTS = 20  # attempts to meet a size by storing fewer rows
-
-
-@dataclass(frozen=True, eq=False)
-class StoredRows:
-    """Rows that are worth their bits, (k,) of all arrays, and their strings (s,).
-
-    roots: symbols of first parts; saved: nats that storing saves; bits: of all strings of a row;
-    shares: of all occurrences; harm: nats from the default row; owners: the row of each string,
-    from 0 on; unstored: nats if no row were stored, of these and all other rows.
-    """
-
-    roots: NDArray[np.int64]
-    saved: Floats
-    bits: NDArray[np.int64]
-    shares: Floats
-    harm: Floats
-    owners: NDArray[np.int64]
-    hashes: NDArray[np.uint64]
-    values: NDArray[np.uint64]
-    lengths: NDArray[np.uint8]
-    unstored: float = 0.0
-    occurrences: float = 0.0
-
-    @classmethod
-    def join(cls, parts: Sequence[StoredRows]) -> StoredRows:
-        """The rows of all ``parts``."""
-        firsts = np.cumsum([0, *(len(part.roots) for part in parts)])
-        owners = [part.owners + first for part, first in zip(parts, firsts, strict=False)]
-        names = ("roots", "saved", "bits", "shares", "harm", "hashes", "values", "lengths")
-        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        return cls(
-            **joined,
-            owners=np.concatenate(owners),
-            unstored=sum(part.unstored for part in parts),
-            occurrences=sum(part.occurrences for part in parts),
-        )
-
-    def only(self, kept: NDArray[np.bool_]) -> StoredRows:
-        """The rows that are ``kept`` (k,)."""
-        strings = kept[self.owners]
-        numbers = np.cumsum(kept) - 1
-        return StoredRows(
-            self.roots[kept],
-            self.saved[kept],
-            self.bits[kept],
-            self.shares[kept],
-            self.harm[kept],
-            numbers[self.owners[strings]],
-            self.hashes[strings],
-            self.values[strings],
-            self.lengths[strings],
-            self.unstored,
-            self.occurrences,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,57 +140,43 @@ def encode_keyed(field: Field, choice: KeyedChoice, advance: Advance, space: Wor
     """Code every row that is worth its bits, within the bytes that ``choice`` allows."""
     assert field.keys is not None, "fields without keys are coded otherwise"
     task = _EncodeKeys(choice, field.keys, field.census.total)
-    rows = passes_over(field.parts, space).run(
-        task, StoredRows.join, counter=choice.placing, advance=advance
-    )
-    limit = choice.function_bytes
-    rows = _within(rows, limit)
-    function = _built(rows)
+    passes = passes_over(field.parts, space)
+    with GatheredRows(space) as rows:
+        for part in passes.each(task, counter=choice.placing, advance=advance):
+            rows.add(part)
+        kept, function = _within(rows, choice.function_bytes)
+        totals = rows.totals(kept, choice.layout.first_roots[-1])
+    return Coded(stored_field(field, choice, function), _lost(field, choice, totals))
+
+
+def _within(rows: GatheredRows, limit: int) -> tuple[Selection, StaticFunction]:
+    """The rows that save most per bit, as many as fit into ``limit`` bytes, and their function."""
+    kept = EVERY_ROW
+    for _ in range(_CUTS):
+        size, _ = rows.planned(kept)
+        if size <= limit:
+            break
+        kept = rows.fewer(kept, 1 - limit / size)
+    function = rows.function(kept)
     for _ in range(_CUTS):
         if function.nbytes <= limit:
             break
-        rows = _fewer(rows, 1 - limit / function.nbytes + 1e-3)
-        function = _built(rows)
+        kept = rows.fewer(kept, 1 - limit / function.nbytes + 1e-3)
+        function = rows.function(kept)
     assert function.nbytes <= limit, f"{function.nbytes} bytes of strings, planned were {limit}"
-    stored = stored_field(field, choice, function)
-    return Coded(stored, _lost(field, choice, rows))
+    return kept, function
 
 
-def _built(rows: StoredRows) -> StaticFunction:
-    return build_function(rows.hashes, rows.values, rows.lengths)
-
-
-def _within(rows: StoredRows, limit: int) -> StoredRows:
-    """The rows that save most per bit, as many as may be expected to fit into ``limit`` bytes."""
-    for _ in range(_CUTS):
-        size = planned_bytes(
-            len(rows.hashes), int(rows.bits.sum()), int(rows.lengths.max(initial=0))
-        )
-        if size <= limit:
-            break
-        rows = _fewer(rows, 1 - limit / size)
-    return rows
-
-
-def _fewer(rows: StoredRows, share: float) -> StoredRows:
-    """Without the rows that save least per bit, which have this ``share`` of the bits."""
-    order = np.argsort(rows.saved / np.maximum(rows.bits, 1), kind="stable")
-    taken = np.cumsum(rows.bits[order])
-    kept = np.ones(len(order), dtype=bool)
-    kept[order[: int(np.searchsorted(taken, share * taken[-1])) + 1]] = False
-    return rows.only(kept)
-
-
-def _lost(field: Field, choice: KeyedChoice, rows: StoredRows) -> float:
+def _lost(field: Field, choice: KeyedChoice, rows: RowTotals) -> float:
     """Nats: of rows as stored or left out, and of unknown keys that are taken for stored ones."""
     assert field.keys is not None
-    lost = max(rows.unstored - float(rows.saved.sum()), 0.0)
+    lost = max(rows.unstored - rows.saved, 0.0)
     if not choice.stored:
         return lost
-    unknown = field.keys.unseen_share + max(rows.occurrences - float(rows.shares.sum()), 0.0)
+    unknown = field.keys.unseen_share + max(rows.occurrences - rows.shares, 0.0)
     first = choice.layout.first_roots
     for number, coder in enumerate(choice.stored):
-        own = (rows.roots >= first[number]) & (rows.roots < first[number + 1])
-        means = mean_harm(coder, rows.roots[own] - first[number], rows.harm[own], choice.frame.nats)
+        own = slice(first[number], first[number + 1])
+        means = mean_harm(coder, rows.counts[own], rows.harm[own], choice.frame.nats)
         lost += unknown * float(means @ 0.5 ** coder.coders[0].lengths)
     return lost

@@ -227,8 +227,9 @@ class _CodedClass:
         """See :func:`mean_harm`, of the same symbols."""
         assert self.coder is not None, "a class that is stored has a coder"
         assert self.coded is not None, "and is coded"
-        own = mean_harm(self.coder, self.coded.first[self.kept], self.coded.harm[self.kept], nats)
-        return own[self._used > 0]
+        first, symbols = self.coded.first[self.kept], len(self.root_lengths)
+        harm: Floats = np.bincount(first, self.coded.harm[self.kept], symbols).astype(np.float64)
+        return mean_harm(self.coder, self._used, harm, nats)[self._used > 0]
 
     def with_roots(self, lengths: NDArray[np.int64]) -> _CodedClass:
         """Without first symbols that no stored row has, and with the ``lengths`` of the others."""
@@ -243,14 +244,12 @@ class _CodedClass:
         return replace(self, coder=coder, coded=replace(self.coded, first=first))
 
 
-def mean_harm(coder: ClassCoder, first: NDArray[np.int64], harm: Floats, nats: Floats) -> Floats:
-    """Nats between the default row and a row with each first symbol (symbols,): the mean over rows
-    with these ``first`` symbols (m,) and their ``harm`` (m,)."""
+def mean_harm(coder: ClassCoder, rows: NDArray[np.int64], harm: Floats, nats: Floats) -> Floats:
+    """Nats between the default row and a row with each first symbol (symbols,): the mean over the
+    ``rows`` (symbols,) that have it, of which ``harm`` (symbols,) is the sum."""
     symbols = coder.coders[0].coordinates.astype(np.float64)
-    rows = np.bincount(first, minlength=len(symbols))
     alone = np.square(symbols) @ nats[: symbols.shape[1]]
-    means = np.bincount(first, harm, len(symbols)) / np.maximum(rows, 1)
-    result: Floats = np.where(rows > 0, means, alone)
+    result: Floats = np.where(rows > 0, harm / np.maximum(rows, 1), alone)
     return result
 
 

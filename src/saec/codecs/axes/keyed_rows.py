@@ -1,0 +1,222 @@
+"""Coded rows of a field with keys, on their way to a static function, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saec.codecs.axes.keyed_choice import planned_bytes
+from saec.keys.static_function import StaticFunction
+from saec.keys.streamed import FunctionBuilder
+from saec.streaming.chunks import merged
+from saec.streaming.scratch import Workspace
+
+__all__ = ["EVERY_ROW", "GatheredRows", "RowTotals", "Selection", "StoredRows"]
+
+Floats = NDArray[np.float64]
+
+_GAIN = np.dtype([("gain", "<u8"), ("bits", "<u4"), ("strings", "<u2"), ("longest", "u1")])
+_NATS = np.dtype([("root", "<u4"), ("saved", "<f8"), ("share", "<f8"), ("harm", "<f8")])
+_SIGN = np.uint64(1 << 63)
+_DIGIT_BITS = 16  # by which gains are searched
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Rows of a part that may be stored, (k,) of all arrays, and their strings (s,).
+
+    roots: symbols of first parts; saved: nats that storing saves; bits: of all strings of a row;
+    shares: of all occurrences; harm: nats from the default row; owners: the row of each string,
+    from 0 on; unstored: nats if no row were stored, of these and all other rows.
+    """
+
+    roots: NDArray[np.int64]
+    saved: Floats
+    bits: NDArray[np.int64]
+    shares: Floats
+    harm: Floats
+    owners: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    values: NDArray[np.uint64]
+    lengths: NDArray[np.uint8]
+    unstored: float = 0.0
+    occurrences: float = 0.0
+
+    @classmethod
+    def join(cls, parts: Sequence[StoredRows]) -> StoredRows:
+        """The rows of all ``parts``."""
+        firsts = np.cumsum([0, *(len(part.roots) for part in parts)])
+        owners = [part.owners + first for part, first in zip(parts, firsts, strict=False)]
+        names = ("roots", "saved", "bits", "shares", "harm", "hashes", "values", "lengths")
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(
+            **joined,
+            owners=np.concatenate(owners),
+            unstored=sum(part.unstored for part in parts),
+            occurrences=sum(part.occurrences for part in parts),
+        )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """All rows but those that save least per bit: a row is left out if its gain is below ``gain``,
+    or equal and its number at most ``row``. ``bits``: of the rows that are left out."""
+
+    gain: int = 0
+    row: int = -1
+    bits: int = 0
+
+    def of(self, gains: NDArray[np.uint64], first: int) -> NDArray[np.bool_]:
+        """Which rows are kept, of rows from number ``first`` on."""
+        rows = np.arange(first, first + len(gains))
+        kept: NDArray[np.bool_] = (gains > self.gain) | ((gains == self.gain) & (rows > self.row))
+        return kept
+
+
+EVERY_ROW = Selection()
+
+
+@dataclass(frozen=True, eq=False)
+class RowTotals:
+    """Sums over all rows, and over those that are kept.
+
+    saved, shares: of kept rows; counts, harm: kept rows with each root, and the sums of their harm;
+    unstored, occurrences: see :class:`StoredRows`.
+    """
+
+    saved: float
+    shares: float
+    counts: NDArray[np.int64]
+    harm: Floats
+    unstored: float
+    occurrences: float
+
+
+class GatheredRows:
+    """The rows of all parts, in files of a workspace; memory holds those of one part.
+
+    Args:
+        space: place of the files, 43 bytes for each row and 25 for each of its strings.
+    """
+
+    def __init__(self, space: Workspace) -> None:
+        self._gains = space.records(_GAIN)
+        self._nats = space.records(_NATS)
+        self._strings = FunctionBuilder(None, folder=space.folder)
+        self._sums: list[tuple[float, float]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for place in (self._gains, self._nats, self._strings):
+            place.close()
+
+    def add(self, rows: StoredRows) -> None:
+        """Take the rows of the next part.
+
+        Raises:
+            ArtifactError: the disk is full.
+        """
+        count, first = len(rows.roots), len(self._gains)
+        gains, nats = np.zeros(count, _GAIN), np.empty(count, _NATS)
+        gains["gain"] = _ordered(rows.saved / np.maximum(rows.bits, 1))
+        gains["bits"] = rows.bits
+        gains["strings"] = np.bincount(rows.owners, minlength=count)
+        longest = np.zeros(count, np.uint8)
+        np.maximum.at(longest, rows.owners, rows.lengths)
+        gains["longest"] = longest
+        nats["root"], nats["saved"] = rows.roots, rows.saved
+        nats["share"], nats["harm"] = rows.shares, rows.harm
+        self._gains.append(gains)
+        self._nats.append(nats)
+        self._strings.add(rows.hashes, rows.values, rows.lengths, first + rows.owners)
+        self._sums.append((rows.unstored, rows.occurrences))
+
+    def planned(self, kept: Selection) -> tuple[int, int]:
+        """Bytes that the function of kept rows is expected to take, and the bits of its strings."""
+        strings, bits, longest = 0, 0, 0
+        for block, own in self._blocks(kept):
+            strings += int(block["strings"][own].sum(dtype=np.int64))
+            bits += int(block["bits"][own].sum(dtype=np.int64))
+            longest = max(longest, int(block["longest"][own].max(initial=0)))
+        return planned_bytes(strings, bits, longest), bits
+
+    def fewer(self, kept: Selection, share: float) -> Selection:
+        """Without the rows that save least per bit, which have this ``share`` of the bits of
+        ``kept``; the first of equal ones are left out."""
+        wanted = kept.bits + max(math.ceil(share * self.planned(kept)[1]), 1)
+        gain, below = 0, 0  # the digits of the last gain that is left out, and bits of smaller ones
+        for shift in reversed(range(0, 64, _DIGIT_BITS)):
+            digits = np.zeros(1 << _DIGIT_BITS)
+            for block in self._gains.blocks():
+                same = (block["gain"] >> np.uint64(shift)) >> np.uint64(_DIGIT_BITS) == gain
+                own = (block["gain"][same] >> np.uint64(shift)) % np.uint64(len(digits))
+                digits += np.bincount(own.astype(np.int64), block["bits"][same], len(digits))
+            ends = below + np.cumsum(digits.astype(np.int64))
+            digit = min(int(np.searchsorted(ends, wanted)), len(digits) - 1)
+            below = int(ends[digit - 1]) if digit else below
+            gain = gain << _DIGIT_BITS | digit
+        return self._last(gain, below, wanted)
+
+    def _last(self, gain: int, below: int, wanted: int) -> Selection:
+        """The row of this ``gain`` with which ``wanted`` bits are left out."""
+        first, row = 0, -1
+        for block in self._gains.blocks():
+            same = np.flatnonzero(block["gain"] == gain)
+            ends = below + np.cumsum(block["bits"][same], dtype=np.int64)
+            if len(same):
+                at = min(int(np.searchsorted(ends, wanted)), len(same) - 1)
+                row, below = first + int(same[at]), int(ends[at])
+            if below >= wanted:
+                break
+            first += len(block)
+        return Selection(gain, row, below)
+
+    def function(self, kept: Selection) -> StaticFunction:
+        """The function of the strings of kept rows.
+
+        Raises:
+            KeysError: two strings have the same hash.
+        """
+        own = [mask for _, mask in self._blocks(kept)]
+        return self._strings.finish(np.concatenate([np.zeros(0, np.bool_), *own]))
+
+    def totals(self, kept: Selection, roots: int) -> RowTotals:
+        """Sums over the rows, whose roots are below ``roots``."""
+        saved, shares = [], []
+        counts, harm = np.zeros(roots, np.int64), np.zeros(roots)
+        masks = (mask for _, mask in self._blocks(kept))
+        for block, own in zip(self._nats.blocks(), masks, strict=True):
+            rows = block[own]
+            saved.append(float(np.ascontiguousarray(rows["saved"]).sum()))
+            shares.append(float(np.ascontiguousarray(rows["share"]).sum()))
+            root = rows["root"].astype(np.int64)
+            counts += np.bincount(root, minlength=roots)
+            harm += np.bincount(root, rows["harm"], roots)
+        unstored, occurrences = zip(*self._sums, strict=True)
+        sums = [float(merged(part, sum)) for part in (saved, shares, unstored, occurrences)]
+        return RowTotals(sums[0], sums[1], counts, harm, sums[2], sums[3])
+
+    def _blocks(self, kept: Selection) -> Any:
+        first = 0
+        for block in self._gains.blocks():
+            yield block, kept.of(block["gain"], first)
+            first += len(block)
+
+
+def _ordered(gains: Floats) -> NDArray[np.uint64]:
+    """Integers in the order of ``gains``."""
+    plain = (gains + 0.0).view(np.uint64)  # -0.0 equals 0.0
+    return np.where(plain & _SIGN, ~plain, plain | _SIGN)

@@ -22,12 +22,15 @@ void run_here(size_t parts, size_t threads, const std::function<void(size_t)>& w
 void run_in_pytorch(size_t count, size_t threads, const std::function<void(size_t)>& work) {
   const size_t used = std::min(count, threads);
   const TorchParallelFor run = parallel_for;
-  Parts parts(count, work);
+  Parts parts(count, std::max<size_t>(used, 1), work);
   // Whatever PyTorch could not start is left for this thread.
   if (run && used > 1)
     run(0, static_cast<int64_t>(used), 1,
-        [](int64_t, int64_t, void* context) { static_cast<Parts*>(context)->take(); }, &parts);
-  parts.take();
+        [](int64_t begin, int64_t, void* context) {
+          static_cast<Parts*>(context)->take(static_cast<size_t>(begin));
+        },
+        &parts);
+  parts.take(0);
   parts.rethrow();
 }
 

@@ -30,14 +30,14 @@ Workers& Workers::here() {
 
 void Workers::run(size_t parts, size_t threads, const std::function<void(size_t)>& work) {
   const size_t used = std::min({parts, threads, kMostThreads});
-  Parts all(parts, work);
+  Parts all(parts, std::max<size_t>(used, 1), work);
   std::unique_lock busy(busy_, std::defer_lock);
   if (used < 2 || at_work || !busy.try_lock()) {
-    all.take();
+    all.take(0);
   } else {
     wake(used - 1, all);
     at_work = true;
-    all.take();
+    all.take(0);
     at_work = false;
     finish();
   }
@@ -76,7 +76,7 @@ void Workers::loop(size_t number, size_t seen) {
     Parts& parts = *parts_;
     ++active_;
     lock.unlock();
-    parts.take();
+    parts.take(number + 1);
     lock.lock();
     if (--active_ == 0) done_.notify_one();
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -318,3 +319,25 @@ def test_both_protocols_share_batches_and_the_end_answers_those_that_wait(waitin
         assert waiting.stop() == 0
         for number, own in enumerate(left):
             assert np.array_equal(own.result(serving.SECONDS), table.lookup([number]))
+
+
+def test_many_strings_are_decoded_beside_the_event_loop(waiting: Server) -> None:
+    """So they are not in a batch; the field has no keys, and refuses them."""
+    count = 1 << 15
+    raw = bytes(4 * count)  # lengths of empty strings
+    for name in ("BYTES", "BYTE\\u0053"):
+        said = (
+            '{"inputs": [{"name": "user", "datatype": "%s", "shape": [1, %d], "parameters": %s}]}'
+        )
+        head = (said % (name, count, json.dumps({"binary_data_size": len(raw)}))).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        status, answer = waiting.infer(head + raw, headers)
+        assert (status, answer["error"]) == (400, "input 'user' is INT64 or INT32, not BYTES")
+    put = tritonclient.grpc.InferInput("user", [1, count], "BYTES")
+    put.set_data_from_numpy(np.full((1, count), b"", object))
+    with (
+        tritonclient.grpc.InferenceServerClient(waiting.grpc) as client,
+        pytest.raises(tritonclient.utils.InferenceServerException, match="not BYTES"),
+    ):
+        client.infer("tables", [put])
+    assert waiting.metric("saec_batch_wait_seconds_count") == 0

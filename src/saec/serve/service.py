@@ -131,7 +131,8 @@ class Service:
         Args:
             version: version that the request names.
             decode: returns the request and a function that encodes its response.
-            text_bytes: size of the request without tensors' bytes, which take no time to decode.
+            text_bytes: size of the request without the bytes of tensors of numbers, which take no
+                time to decode.
         """
         try:
             return await self.work.result(self._response(version, decode, text_bytes))

@@ -94,6 +94,8 @@ def test_joined_requests(model: ScoredTables) -> None:
         assert np.array_equal(part["score"], model.infer(request, MOST)["score"])
     assert kind_of(model, asked([1, 2], [[1]])) is None  # two users and one bias
     assert kind_of(model, InferRequest({"user": np.array([1])})) is None
+    refused = InferRequest(requests[0].inputs, parameters={"datatype": "FP16"})
+    assert kind_of(model, refused) != kind_of(model, requests[0])
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,32 @@ def test_bags_never_reach_the_ids_of_a_neighbour(rows: LookupModel, starts: Any)
     together.batches.close()
 
 
+@pytest.mark.parametrize(
+    ("more", "parameters", "message"),
+    [
+        ({"user.offsets": np.array([0, 1], np.uint64)}, {}, "is INT64 or INT32, not UINT64"),
+        ({"user.offsets": np.array([0, 1], np.int8)}, {}, "is INT64 or INT32, not INT8"),
+        ({"user.offsets": np.array([0, 1])}, {"mode": None}, "mode is sum, mean, max, not None"),
+        ({}, {"datatype": None}, "rows are FP32 or FP16, not None"),
+    ],
+)
+def test_what_is_refused_alone_is_refused_in_a_batch(
+    rows: LookupModel, more: dict[str, Any], parameters: dict[str, Any], message: str
+) -> None:
+    together = Together(6)
+    plain = {name: values.astype(np.int64) for name, values in more.items()}
+    asked = [
+        InferRequest({"user": np.array([1, 2]), **(plain if turn == 0 else more)}, [], own)
+        for turn, own in enumerate(({}, parameters, parameters))
+    ]
+    good, *bad = [together.batches.put(Version(1, rows), request, dict) for request in asked]
+    assert good.result(serving.SECONDS)["user"].shape == (2, 4)
+    for one in bad:
+        with pytest.raises(RefusedError, match=message):
+            one.result(serving.SECONDS)
+    together.batches.close()
+
+
 def test_each_request_has_its_version(rows: LookupModel, tmp_path: Path) -> None:
     serving.write_artifact(tmp_path / "b.saec", 1)
     models = rows, LookupModel.open(tmp_path / "b.saec")

@@ -35,7 +35,7 @@ class ScoredTables(Model):
     """
 
     platform = "saec_scores"
-    parameters = ("mode",)
+    parameters = ("mode", "datatype")  # the latter is refused
 
     def __init__(self, tables: LookupModel, dense: ScoresModel, path: Path) -> None:
         self._tables, self._dense = tables, dense

@@ -91,6 +91,7 @@ def test_model_follows_the_days_and_goes_back(folder: Path) -> None:
     assert model.item(torch.tensor([[0]])).count_nonzero() == 0  # the row of the padding
     assert model.item.num_embeddings == ROWS + 160
     assert (model.user, model.item) == modules
+    assert not any(module.training for module in model.modules())
     saec.torch.put_tables_(model, base)
     assert torch.equal(model(*ids), before)
     assert model.item.num_embeddings == ROWS

@@ -111,7 +111,7 @@ def _table_of(table: CompressedTable, result: Compressed) -> CompressedTable:
     like = table.sample.detach()
     if isinstance(table, KeyedTable):
         assert isinstance(fields[0], KeyedField), "this was checked"
-        return KeyedTable(fields[0], pads, like)
+        return KeyedTable(fields[0], pads, like).train(table.training)
     new = compressed_table(fields, pads, like)
     new.requires_grad_(any(own.requires_grad for own in table.parameters()))
     return new.train(table.training)

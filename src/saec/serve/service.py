@@ -37,7 +37,7 @@ class Limits:
     """Limits of one server.
 
     Attributes:
-        max_bytes: of a request's body, and of the outputs of one request.
+        max_bytes: of a request's body, of the rows that it looks up, and of its outputs.
         requests: largest number in progress.
         seconds: for a request's head, its body, its computation, and the client's reading of the
             response, each.

@@ -203,10 +203,41 @@ def test_a_cancelled_request_is_not_computed(rows: LookupModel) -> None:
     together = Together(3)
     gone = together.ask(rows, user=[1])
     assert gone.cancel()
-    kept = together.ask(rows, user=[1, 2])
-    assert kept.result(serving.SECONDS)["user"].shape == (2, 4)
-    assert together.sample("saec_batch_requests_sum") == 1
+    assert together.sample("saec_batch_queue_length") == 0
+    kept = [together.ask(rows, user=[1, 2]), together.ask(rows, user=[1])]
+    assert kept[0].result(serving.SECONDS)["user"].shape == (2, 4)
+    assert together.sample("saec_batch_requests_sum") == 2
     together.batches.close()
+
+
+def test_requests_that_are_given_up_are_not_kept_while_all_lanes_wait() -> None:
+    together, model = Together(2), Stuck()
+    slow = together.ask(model, x=[0, 0])
+    ahead = together.ask(model, x=[1, 1])  # the lane's other thread holds it, or the queue
+    assert model.waits.wait(serving.SECONDS)
+    for number in range(100):
+        assert together.ask(model, x=[number]).cancel()
+    length = together.sample("saec_batch_queue_length")
+    assert length is not None
+    assert length <= 1
+    model.let_go.set()
+    assert slow.result(serving.SECONDS)["x"].tolist() == [0, 0]
+    assert ahead.result(serving.SECONDS)["x"].tolist() == [1, 1]
+    together.batches.close()
+
+
+def test_a_queue_goes_on_when_all_its_items_were_removed() -> None:
+    queue: BatchQueue[str] = BatchQueue(FOREVER, 5)
+    with ThreadPoolExecutor(1) as pool:
+        queue.put("a", 1)
+        first = pool.submit(next, queue.batches())
+        queue.remove("a")
+        queue.remove("b")
+        queue.hurry()
+        queue.put("c", 1)
+        assert first.result(serving.SECONDS) == ["c"]
+    queue.close()
+    assert list(queue.batches()) == []
 
 
 class Stuck(Model):

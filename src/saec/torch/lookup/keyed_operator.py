@@ -24,6 +24,7 @@ from saec.format.keyed_field import KeyedField
 from saec.format.keyed_patch import KeyedPatch
 from saec.format.patched_field import PatchedField
 from saec.keys.kinds import KeyKind
+from saec.torch.lookup.operator import most_threads
 from saec.torch.lookup.plain_chain import PlainChain
 from saec.torch.lookup.reader import pool_rows
 
@@ -166,7 +167,8 @@ def _keyed_rows(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: b
     made = _made(table, tensors)
     if made.plain is not None:
         return made.plain.rows(keys)
-    return torch.from_numpy(made.field.rows_of_hashes(_hashes(made.field, keys, unsigned)))
+    hashes = _hashes(made.field, keys, unsigned)
+    return torch.from_numpy(made.field.rows_of_hashes(hashes, most_threads()))
 
 
 def _hashes(field: KeyedField, keys: Tensor, unsigned: bool) -> NDArray[np.uint64]:
@@ -213,7 +215,9 @@ def _keyed_bags(
         return pool_rows(rows, keys, offsets, weights, mode, None)
     factors = None if weights is None else weights.detach().numpy()
     hashes = _hashes(made.field, keys, unsigned)
-    pooled = made.field.bags_of_hashes(hashes, offsets.numpy(), factors, cast("Mode", mode))
+    pooled = made.field.bags_of_hashes(
+        hashes, offsets.numpy(), factors, cast("Mode", mode), most_threads()
+    )
     return torch.from_numpy(pooled)
 
 

@@ -24,7 +24,7 @@ from saec.torch.lookup.recorded_calls import refuse_onnx
 from saec.torch.lookup.triton import launch as gpu
 from saec.util.cores import usable_cores
 
-__all__ = ["DTYPES", "Place", "Prepared", "native_pool", "pool"]
+__all__ = ["DTYPES", "Place", "Prepared", "most_threads", "native_pool", "pool"]
 
 # Dtypes of tables that the core reads, by its numbers for them.
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -98,6 +98,11 @@ class Prepared:
         return made.table
 
 
+def most_threads() -> int:
+    """The largest number of threads of a lookup."""
+    return min(torch.get_num_threads(), usable_cores())
+
+
 def native_pool(
     table: LookupTable,
     ids: Tensor,
@@ -130,8 +135,7 @@ def native_pool(
         table.dim * out.itemsize,
         skipped,
     )
-    threads = min(torch.get_num_threads(), usable_cores())
-    failure = _native.pool([request], DTYPES[dtype], threads, in_pytorch=True)
+    failure = _native.pool([request], DTYPES[dtype], most_threads(), in_pytorch=True)
     if failure[0]:
         fail(failure, ids, table, place)
     return out

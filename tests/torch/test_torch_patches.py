@@ -167,8 +167,17 @@ def test_tables_that_cannot_grow_are_refused(folder: Path) -> None:
     assert torch.equal(free(torch.eye(4)).T, torch.from_numpy(result["item"].decode()))
     both = [base["item"], RawField("hour", DAYS[0].weights[:5])]
     joint = saec.torch.CompressedEmbedding(compressed_table(both, {}, torch.zeros(1, 4)))
-    with pytest.raises(ModuleError, match="has 1205 rows, and with the patch 1285"):
+    message = "fields item, hour of one table have 1200, 5 rows, and in the result 1280, 5: ids"
+    with pytest.raises(ModuleError, match=message):
         saec.torch.put_tables_(joint, saec.Compressed([result["item"], both[1]]))
+    raw = [RawField("a", DAYS[0].weights[:5]), RawField("b", DAYS[0].weights[:7])]
+    for fields in (raw, both):
+        joint = saec.torch.CompressedEmbedding(compressed_table(fields, {}, torch.zeros(1, 4)))
+        first, last = fields
+        swapped = [RawField(first.name, last.decode()), RawField(last.name, first.decode())]
+        with pytest.raises(ModuleError, match="ids would change"):  # as many rows together
+            saec.torch.put_tables_(joint, saec.Compressed(swapped))
+        saec.torch.put_tables_(joint, saec.Compressed(fields))
 
 
 def renamed(field: saec.CompressedField, name: str) -> saec.CompressedField:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -379,6 +380,29 @@ def test_patch_that_claims_too_many_rows_is_refused(before: int, most: int) -> N
         ArtifactError, match=f"it has {most + 1} rows, and {before} before; .* {most} "
     ):
         IdPatch(small_base(), before, most + 1, (none,), default)
+
+
+@pytest.mark.parametrize("name", ["raw", "clusters", "mixed"])
+def test_new_rows_that_do_not_fit_into_memory_are_refused_before_they_take_any(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """They take no bytes of the patch."""
+    base = saec.load(folder / f"{name}.saec")["user"]
+    if isinstance(base, TieredField):
+        widths = [len(parts) for parts in base.layout.tiers]
+        default = np.zeros((1, widths[-1]), np.uint32)
+    else:
+        widths = [4 if name == "raw" else 1]
+        default = np.zeros((1, *widths), np.float32 if name == "raw" else np.uint32)
+    none = [CodedIds(np.zeros(0, np.int64), np.zeros((0, own), default.dtype)) for own in widths]
+    patch = IdPatch(base, ROWS, 1 << 20, tuple(none), default)  # type: ignore[arg-type]
+    least = (4 * default.nbytes + 41) << 20  # what it takes, measured
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": least // 4096}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    with pytest.raises(ArtifactError, match=r"merging all patches would take .* fewer patches"):
+        merged_ids(base, [patch])  # type: ignore[arg-type]
+    pages["SC_PHYS_PAGES"] *= 3
+    assert merged_ids(base, [patch]).vocab_size == 1 << 20  # type: ignore[arg-type]
 
 
 def test_table_that_grows_too_much_for_a_patch(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from saec.format.key_prefixes import KeyPrefixes
 from saec.format.key_strings import function_of
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_patch import KeyedPatch, PatchCounts, PatchLayout
+from saec.format.keyed_rows import KeyedRows
 
 DAYS = [Day.first(1500)]
 for seed in (1, 2, 3):
@@ -265,6 +266,37 @@ def test_prefixes_of_hashes_by_hand() -> None:
             KeyPrefixes.unpacked(found.packed, count, bits)
     with pytest.raises(ArtifactError, match="prefixes of 4 bits do not ascend"):
         KeyPrefixes.unpacked(np.array([0b010010, 0b011], np.uint8), 2, 4)
+
+
+def scaled_rows(field: KeyedField, factor: int) -> KeyedRows:
+    """The field's rows, with coordinates times ``factor``."""
+    values = (factor * field.values.astype(np.float32)).astype(np.float16)
+    return KeyedRows(field.layout, field.strings, field.lengths, values, field.axes, field.function)
+
+
+def test_short_prefixes_of_one_patch_do_not_slow_the_lookups_of_others(folder: Path) -> None:
+    field = saec.load(folder / "base.saec")["user"]
+    assert isinstance(field, KeyedField)
+    hashes = field.hashes_of(DAYS[0].keys)
+    hashes = hashes[field.classes_of_hashes(hashes) >= 0]
+    rng = np.random.default_rng(5)
+    many = np.concatenate([hashes[:200], rng.integers(0, 1 << 63, 50_000).astype(np.uint64) << 1])
+    half = KeyPrefixes(1, np.array([1], np.uint64))  # half of all hashes
+    few, none = KeyPrefixes.of(hashes[:3], 9), KeyPrefixes(3, np.zeros(0, np.uint64))
+    for chain in (
+        [KeyPrefixes.of(many, 24), half],
+        [half, KeyPrefixes.of(many, 56)],
+        [few, KeyPrefixes.of(many, 30), none, half, half],
+        [few, half],
+        [half],
+    ):
+        patches = [scaled_rows(field, 2 + number) for number in range(len(chain))]
+        rows = field._rows.behind(patches, chain)
+        assert rows._table.most_compared <= 20 + 2 * len(chain)
+        expected = field.rows_of_hashes(hashes)
+        for patch, own in reversed(list(zip(patches, chain, strict=True))):
+            expected[own.contain(hashes)] = patch.rows(hashes[own.contain(hashes)])
+        assert np.array_equal(rows.rows(hashes), expected)
 
 
 def test_compaction_gives_the_same_rows_to_the_last_bit(folder: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ SharedKeyed patched_table(const BoundKeyed& base, const std::vector<SharedKeyed>
     keys.push_back({prefixes[i].data(), prefixes[i].shape(0), bits[i]});
     bound->patches.push_back(patch);
   }
-  expect(total < uint64_t{1} << 32, "patches have too many keys");
+  expect(total < saec::ChangedKeys::kMostKeys, "patches have too many keys");
   bound->changed = std::make_shared<const saec::ChangedKeys>(keys);
   return bound;
 }
@@ -186,7 +186,9 @@ void bind_keyed(nb::module_& module) {
            nb::arg("threads") = 0, nb::arg("isa") = "auto")
       .def("pool_rows", &pool_rows, nb::arg("hashes"), nb::arg("offsets").noconvert(),
            nb::arg("weights").noconvert(), nb::arg("mean"), nb::arg("rows").noconvert(),
-           nb::arg("threads") = 0, nb::arg("isa") = "auto");
+           nb::arg("threads") = 0, nb::arg("isa") = "auto")
+      .def_prop_ro("most_compared",
+                   [](const BoundKeyed& bound) { return bound.changed ? bound.changed->most_compared() : 0; });
   module.def("keyed_table", &keyed_table, nb::arg("function"), nb::arg("parts"),
              nb::arg("lengths"), nb::arg("values"), nb::arg("axes"));
   module.def("patched_table", &patched_table, nb::arg("base"), nb::arg("patches"), nb::arg("prefixes"),

@@ -3,6 +3,7 @@
 // A patch has the first bits of the hashes of its keys. Entries of all patches are in order of these bits, cut
 // into buckets by the highest ones; in a bucket the newest patch comes first. Before them a map of bits is asked,
 // which tells most keys that no patch has them. So a key takes one or two looks, however many patches there are.
+// A prefix with fewer bits than the number of a bucket stands in each bucket that it covers.
 #pragma once
 
 #include <algorithm>
@@ -25,34 +26,28 @@ class ChangedKeys {
  public:
   static constexpr uint32_t kMostPrefix = 56;
   static constexpr size_t kMostPatches = 255;
+  static constexpr uint64_t kMostKeys = uint64_t{1} << 31;
 
   ChangedKeys() = default;
 
-  // patches: the newest first, at most kMostPatches.
+  // patches: the newest first, at most kMostPatches, of fewer than kMostKeys prefixes together.
   explicit ChangedKeys(const std::vector<KeyPrefixes>& patches) : patches_(static_cast<uint32_t>(patches.size())) {
     size_t total = 0;
-    for (const KeyPrefixes& own : patches) {
-      total += own.count;
-      least_ = std::min(least_, own.bits);
-    }
-    // No bucket splits the keys of a prefix.
-    bucket_bits_ = std::min(static_cast<uint32_t>(std::bit_width(total)), least_);
+    for (const KeyPrefixes& own : patches) total += own.count;
+    bucket_bits_ = bits_of_buckets(patches, total);
     map_bits_ = std::min(static_cast<uint32_t>(std::bit_width(total)) + kMapBits, kMostPrefix);
     map_.assign(((size_t{1} << map_bits_) + 63) / 64, 0);
     firsts_.assign((size_t{1} << bucket_bits_) + 1, 0);
-    entries_.resize(total);
     for (const KeyPrefixes& own : patches)
-      for (size_t i = 0; i < own.count; ++i) ++firsts_[bucket(own.prefixes[i] << (64 - own.bits)) + 1];
+      for_buckets(own, [&](size_t bucket, uint64_t) { ++firsts_[bucket + 1]; });
     for (size_t i = 1; i < firsts_.size(); ++i) firsts_[i] += firsts_[i - 1];
+    entries_.resize(firsts_.back());
     std::vector<uint32_t> next(firsts_.begin(), firsts_.end() - 1);
     for (uint32_t patch = 0; patch < patches_; ++patch) {
       const KeyPrefixes& own = patches[patch];
       shifts_.push_back(64 - own.bits);
-      for (size_t i = 0; i < own.count; ++i) {
-        const uint64_t start = own.prefixes[i] << (64 - own.bits);
-        entries_[next[bucket(start)]++] = start | patch;
-        mark(start >> (64 - map_bits_), own.bits);
-      }
+      for_buckets(own, [&](size_t bucket, uint64_t start) { entries_[next[bucket]++] = start | patch; });
+      for (size_t i = 0; i < own.count; ++i) mark(own.prefixes[i] << (64 - own.bits) >> (64 - map_bits_), own.bits);
     }
   }
 
@@ -83,18 +78,54 @@ class ChangedKeys {
     return patches_;
   }
 
+  // The most entries that `find` compares for a key.
+  uint32_t most_compared() const {
+    uint32_t most = 0;
+    for (size_t i = 1; i < firsts_.size(); ++i) most = std::max(most, firsts_[i] - firsts_[i - 1]);
+    return most;
+  }
+
  private:
   static constexpr uint32_t kMapBits = 3;  // 8 to 16 bits for each entry
 
   size_t bucket(uint64_t hash) const { return bucket_bits_ ? hash >> (64 - bucket_bits_) : 0; }
 
-  // Marks where in the map keys of a prefix of so many bits may be.
-  void mark(uint64_t first, uint32_t bits) {
-    const uint64_t places = bits < map_bits_ ? uint64_t{1} << (map_bits_ - bits) : 1;
-    for (uint64_t place = first; place < first + places; ++place) map_[place >> 6] |= uint64_t{1} << (place & 63);
+  // How many of 2^places_bits places a prefix covers.
+  static uint64_t covered(uint32_t places_bits, uint32_t bits) {
+    return uint64_t{1} << (places_bits > bits ? places_bits - bits : 0);
   }
 
-  uint32_t patches_ = 0, least_ = kMostPrefix, bucket_bits_ = 0, map_bits_ = 0;
+  // As many buckets as there are keys, or fewer, so that prefixes which stand in several buckets no more than double
+  // the entries.
+  static uint32_t bits_of_buckets(const std::vector<KeyPrefixes>& patches, size_t total) {
+    for (auto bits = static_cast<uint32_t>(std::bit_width(total)); bits > 0; --bits) {
+      uint64_t entries = 0;
+      for (const KeyPrefixes& own : patches) entries += own.count * covered(bits, own.bits);
+      if (entries <= 2 * uint64_t{total}) return bits;
+    }
+    return 0;
+  }
+
+  // Calls work(bucket, start) for each bucket of each prefix; start: the prefix as the first bits of a hash.
+  template <typename Work>
+  void for_buckets(const KeyPrefixes& own, const Work& work) const {
+    const uint64_t buckets = covered(bucket_bits_, own.bits);
+    for (size_t i = 0; i < own.count; ++i) {
+      const uint64_t start = own.prefixes[i] << (64 - own.bits);
+      for (uint64_t place = 0; place < buckets; ++place) work(bucket(start) + place, start);
+    }
+  }
+
+  // Marks where in the map keys of a prefix of so many bits may be.
+  void mark(uint64_t first, uint32_t bits) {
+    const uint64_t places = covered(map_bits_, bits);  // `first` is a multiple of it
+    if (places < 64)
+      map_[first >> 6] |= ((uint64_t{1} << places) - 1) << (first & 63);
+    else
+      std::fill_n(map_.begin() + static_cast<ptrdiff_t>(first >> 6), places >> 6, ~uint64_t{0});
+  }
+
+  uint32_t patches_ = 0, bucket_bits_ = 0, map_bits_ = 0;
   std::vector<uint64_t> map_;
   std::vector<uint32_t> firsts_;
   std::vector<uint64_t> entries_;

@@ -218,6 +218,8 @@ def hash_strings(
 ) -> int: ...
 
 class KeyedTable:
+    @property
+    def most_compared(self) -> int: ...
     def read_rows(
         self,
         hashes: NDArray[uint64],

@@ -94,6 +94,8 @@ def test_joined_requests(model: ScoredTables) -> None:
         assert np.array_equal(part["score"], model.infer(request, MOST)["score"])
     assert kind_of(model, asked([1, 2], [[1]])) is None  # two users and one bias
     assert kind_of(model, InferRequest({"user": np.array([1])})) is None
+    refused = InferRequest(requests[0].inputs, parameters={"datatype": "FP16"})
+    assert kind_of(model, refused) != kind_of(model, requests[0])
 
 
 @pytest.mark.parametrize(
@@ -103,8 +105,8 @@ def test_joined_requests(model: ScoredTables) -> None:
         (asked([1], item=np.array([1])), "there is no input 'item'; there are: user, user.offsets"),
         (asked([1, 2], [[1]]), "length 'n' is 2 in input 'user', but 1 in input 'bias'"),
         (InferRequest({"user": np.array([1])}), "input 'bias' is missing"),
-        (InferRequest({"bias": np.ones((1, 1), np.float32)}), "output 'user' needs ids"),
-        (InferRequest({}, ["other"]), "output 'user' needs ids"),
+        (InferRequest({"bias": np.ones((1, 1), np.float32)}), "input 'user' is missing"),
+        (InferRequest({}, ["other"]), "input 'user' is missing"),
         (InferRequest(asked([1]).inputs, ["other"]), "there is no output 'other'"),
         (
             InferRequest(asked([1]).inputs, parameters={"datatype": "FP16"}),
@@ -117,6 +119,12 @@ def test_requests_that_do_not_fit(
 ) -> None:
     with pytest.raises(RefusedError, match=message):
         model.infer(request_, MOST)
+
+
+def test_rows_of_too_many_bytes_are_named(model: ScoredTables) -> None:
+    """100 rows of 4 float32 numbers; the scores would take 400 bytes."""
+    with pytest.raises(RefusedError, match="the rows take 1600 bytes; at most 1599 are given"):
+        model.infer(asked(np.arange(100)), 1599)
 
 
 @pytest.mark.parametrize(

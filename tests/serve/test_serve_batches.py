@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -160,6 +161,32 @@ def test_bags_never_reach_the_ids_of_a_neighbour(rows: LookupModel, starts: Any)
     together.batches.close()
 
 
+@pytest.mark.parametrize(
+    ("more", "parameters", "message"),
+    [
+        ({"user.offsets": np.array([0, 1], np.uint64)}, {}, "is INT64 or INT32, not UINT64"),
+        ({"user.offsets": np.array([0, 1], np.int8)}, {}, "is INT64 or INT32, not INT8"),
+        ({"user.offsets": np.array([0, 1])}, {"mode": None}, "mode is sum, mean, max, not None"),
+        ({}, {"datatype": None}, "rows are FP32 or FP16, not None"),
+    ],
+)
+def test_what_is_refused_alone_is_refused_in_a_batch(
+    rows: LookupModel, more: dict[str, Any], parameters: dict[str, Any], message: str
+) -> None:
+    together = Together(6)
+    plain = {name: values.astype(np.int64) for name, values in more.items()}
+    asked = [
+        InferRequest({"user": np.array([1, 2]), **(plain if turn == 0 else more)}, [], own)
+        for turn, own in enumerate(({}, parameters, parameters))
+    ]
+    good, *bad = [together.batches.put(Version(1, rows), request, dict) for request in asked]
+    assert good.result(serving.SECONDS)["user"].shape == (2, 4)
+    for one in bad:
+        with pytest.raises(RefusedError, match=message):
+            one.result(serving.SECONDS)
+    together.batches.close()
+
+
 def test_each_request_has_its_version(rows: LookupModel, tmp_path: Path) -> None:
     serving.write_artifact(tmp_path / "b.saec", 1)
     models = rows, LookupModel.open(tmp_path / "b.saec")
@@ -176,10 +203,41 @@ def test_a_cancelled_request_is_not_computed(rows: LookupModel) -> None:
     together = Together(3)
     gone = together.ask(rows, user=[1])
     assert gone.cancel()
-    kept = together.ask(rows, user=[1, 2])
-    assert kept.result(serving.SECONDS)["user"].shape == (2, 4)
-    assert together.sample("saec_batch_requests_sum") == 1
+    assert together.sample("saec_batch_queue_length") == 0
+    kept = [together.ask(rows, user=[1, 2]), together.ask(rows, user=[1])]
+    assert kept[0].result(serving.SECONDS)["user"].shape == (2, 4)
+    assert together.sample("saec_batch_requests_sum") == 2
     together.batches.close()
+
+
+def test_requests_that_are_given_up_are_not_kept_while_all_lanes_wait() -> None:
+    together, model = Together(2), Stuck()
+    slow = together.ask(model, x=[0, 0])
+    ahead = together.ask(model, x=[1, 1])  # the lane's other thread holds it, or the queue
+    assert model.waits.wait(serving.SECONDS)
+    for number in range(100):
+        assert together.ask(model, x=[number]).cancel()
+    length = together.sample("saec_batch_queue_length")
+    assert length is not None
+    assert length <= 1
+    model.let_go.set()
+    assert slow.result(serving.SECONDS)["x"].tolist() == [0, 0]
+    assert ahead.result(serving.SECONDS)["x"].tolist() == [1, 1]
+    together.batches.close()
+
+
+def test_a_queue_goes_on_when_all_its_items_were_removed() -> None:
+    queue: BatchQueue[str] = BatchQueue(FOREVER, 5)
+    with ThreadPoolExecutor(1) as pool:
+        queue.put("a", 1)
+        first = pool.submit(next, queue.batches())
+        queue.remove("a")
+        queue.remove("b")
+        queue.hurry()
+        queue.put("c", 1)
+        assert first.result(serving.SECONDS) == ["c"]
+    queue.close()
+    assert list(queue.batches()) == []
 
 
 class Stuck(Model):
@@ -318,3 +376,25 @@ def test_both_protocols_share_batches_and_the_end_answers_those_that_wait(waitin
         assert waiting.stop() == 0
         for number, own in enumerate(left):
             assert np.array_equal(own.result(serving.SECONDS), table.lookup([number]))
+
+
+def test_many_strings_are_decoded_beside_the_event_loop(waiting: Server) -> None:
+    """So they are not in a batch; the field has no keys, and refuses them."""
+    count = 1 << 15
+    raw = bytes(4 * count)  # lengths of empty strings
+    for name in ("BYTES", "BYTE\\u0053"):
+        said = (
+            '{"inputs": [{"name": "user", "datatype": "%s", "shape": [1, %d], "parameters": %s}]}'
+        )
+        head = (said % (name, count, json.dumps({"binary_data_size": len(raw)}))).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        status, answer = waiting.infer(head + raw, headers)
+        assert (status, answer["error"]) == (400, "input 'user' is INT64 or INT32, not BYTES")
+    put = tritonclient.grpc.InferInput("user", [1, count], "BYTES")
+    put.set_data_from_numpy(np.full((1, count), b"", object))
+    with (
+        tritonclient.grpc.InferenceServerClient(waiting.grpc) as client,
+        pytest.raises(tritonclient.utils.InferenceServerException, match="not BYTES"),
+    ):
+        client.infer("tables", [put])
+    assert waiting.metric("saec_batch_wait_seconds_count") == 0

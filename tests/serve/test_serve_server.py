@@ -217,7 +217,7 @@ def test_large_answers_are_refused(lookups: Server) -> None:
     headers = {"Inference-Header-Content-Length": str(len(text))}
     status, answer = lookups.infer(text.encode() + ids.tobytes(), headers)
     assert status == 413
-    assert answer["error"] == "the outputs take 50331648 bytes; at most 16777216 are given"
+    assert answer["error"] == "the rows take 50331648 bytes; at most 16777216 are given"
 
 
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelMetadata", "ModelReady"])

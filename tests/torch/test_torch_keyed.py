@@ -6,7 +6,6 @@ import copy
 import io
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ import saec
 from saec.errors import IdError, KeysError, ModuleError
 from saec.format.bags import Mode
 from saec.format.keyed_field import KeyedField
-from saec.format.keyed_rows import KeyedRows
 from saec.torch import KeyedEmbedding, KeyedEmbeddingBag
 from saec.torch.lookup.keyed_plain import PlainKeys, hashed_integers
 
@@ -107,24 +105,6 @@ def test_bags_are_pooled_natively(
         assert np.array_equal(module(flat, offsets, weights).numpy(), pooled)
     with pytest.raises(IdError, match="offset"):
         module(flat, torch.tensor([0, 900]))
-
-
-def test_as_many_threads_as_pytorch_has(
-    field: KeyedField, asked: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    used: list[int] = []
-    for name in ("rows", "pooled"):
-        native = getattr(KeyedRows, name)
-
-        def own(*given: Any, native: Any = native) -> Any:
-            used.append(given[-1])
-            return native(*given)
-
-        monkeypatch.setattr(KeyedRows, name, own)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    KeyedEmbedding(field)(asked)
-    KeyedEmbeddingBag(field, "sum")(asked)
-    assert used == [1, 1]
 
 
 def test_gradients_reach_the_weights_of_samples(field: KeyedField, asked: Tensor) -> None:

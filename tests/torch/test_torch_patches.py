@@ -91,6 +91,7 @@ def test_model_follows_the_days_and_goes_back(folder: Path) -> None:
     assert model.item(torch.tensor([[0]])).count_nonzero() == 0  # the row of the padding
     assert model.item.num_embeddings == ROWS + 160
     assert (model.user, model.item) == modules
+    assert not any(module.training for module in model.modules())
     saec.torch.put_tables_(model, base)
     assert torch.equal(model(*ids), before)
     assert model.item.num_embeddings == ROWS
@@ -166,8 +167,17 @@ def test_tables_that_cannot_grow_are_refused(folder: Path) -> None:
     assert torch.equal(free(torch.eye(4)).T, torch.from_numpy(result["item"].decode()))
     both = [base["item"], RawField("hour", DAYS[0].weights[:5])]
     joint = saec.torch.CompressedEmbedding(compressed_table(both, {}, torch.zeros(1, 4)))
-    with pytest.raises(ModuleError, match="has 1205 rows, and with the patch 1285"):
+    message = "fields item, hour of one table have 1200, 5 rows, and in the result 1280, 5: ids"
+    with pytest.raises(ModuleError, match=message):
         saec.torch.put_tables_(joint, saec.Compressed([result["item"], both[1]]))
+    raw = [RawField("a", DAYS[0].weights[:5]), RawField("b", DAYS[0].weights[:7])]
+    for fields in (raw, both):
+        joint = saec.torch.CompressedEmbedding(compressed_table(fields, {}, torch.zeros(1, 4)))
+        first, last = fields
+        swapped = [RawField(first.name, last.decode()), RawField(last.name, first.decode())]
+        with pytest.raises(ModuleError, match="ids would change"):  # as many rows together
+            saec.torch.put_tables_(joint, saec.Compressed(swapped))
+        saec.torch.put_tables_(joint, saec.Compressed(fields))
 
 
 def renamed(field: saec.CompressedField, name: str) -> saec.CompressedField:

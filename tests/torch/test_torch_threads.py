@@ -6,6 +6,7 @@ import ctypes
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ import torch
 import saec
 from saec import _native
 from saec.format.clustered_field import ClusteredField
+from saec.format.keyed_rows import KeyedRows
 from saec.torch.lookup import operator
 from saec.torch.model.modules import CompressedEmbedding
 from saec.torch.table.joint import compressed_table
+from saec.util.cores import usable_cores
 
 ROWS, MANY = 3000, 5000  # ids: enough for a second thread
 WORK = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
@@ -76,6 +79,30 @@ def test_an_id_out_of_range_is_named(field: ClusteredField) -> None:
     ids[4321] = ROWS
     with pytest.raises(saec.IdError, match="id 3000 "):
         module(ids)
+
+
+def test_keyed_modules_use_as_many_threads_as_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = np.arange(300)
+    weights = np.random.default_rng(0).standard_normal((300, 4)).astype(np.float32)
+    named = saec.Field("user", weights, np.ones(300), keys=keys, unseen=np.zeros(4))
+    field = saec.compress([named], saec.Ratio(4), progress=False)["user"]
+    module = saec.torch.KeyedEmbedding(field)
+    bags = saec.torch.KeyedEmbeddingBag(field, mode="sum")
+    given: list[int] = []
+    for name in ("rows", "pooled"):
+        method = getattr(KeyedRows, name)
+
+        def spied(self: KeyedRows, *asked: Any, of: Callable[..., Any] = method) -> Any:
+            given.append(asked[-1])
+            return of(self, *asked)
+
+        monkeypatch.setattr(KeyedRows, name, spied)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        module(torch.from_numpy(keys))
+        bags(torch.from_numpy(keys), torch.tensor([0, 7]))
+    most = min(2, usable_cores())
+    assert given == [1, 1, most, most]
 
 
 def test_a_forked_child_lacks_them_and_looks_up_on_others() -> None:

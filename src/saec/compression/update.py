@@ -83,10 +83,11 @@ def update(
 
     The axes, values and classes of the base stay, but for small fields. A row gets a new code if
     that saves more nats than its bits cost: rows of new keys, and rows that moved. All others are
-    stale and are not coded again. :func:`saec.load` takes the base and its patches, oldest first.
+    stale and are not coded again. Fields without keys have the ids that they had, and new ones
+    behind them. :func:`saec.load` takes the base and its patches, oldest first.
 
     Args:
-        base: an artifact with keys, or its path.
+        base: an artifact, or its path.
         fields: today's tables, frequencies and keys; fields of the base that are not given do not
             change.
         out: path of the patch.
@@ -95,7 +96,8 @@ def update(
             absent from ``fields`` keep their rows.
         metrics: today's (dim, dim) matrix of every field, if the base was compressed with metrics.
         threshold: nats per bit that a new code must save; None for the price at which the base was
-            compressed. With 0 every row is coded that gets nearer.
+            compressed, which is estimated for fields without keys. With 0 every row is coded that
+            gets nearer.
         max_bytes: limit of the patch's size, in bytes or as ``"2MB"``. Rows that save least per bit
             are left out.
         whole_rows: fields of at most so many rows are compressed afresh, at the base's price of a
@@ -105,8 +107,9 @@ def update(
         progress: show progress bars on stderr for work over two seconds.
 
     Raises:
-        FieldError: there are no fields, a field is unknown to the base, has no keys there, or
-            differs in dim, dtype or kind of keys.
+        FieldError: there are no fields; a field is unknown to the base, or differs in dim, dtype or
+            kind of keys; or a field without keys has fewer rows, was renumbered, or has more than
+            2^20 rows and more than 16 times those of the base.
         MetricError: metrics are missing or malformed, or given for a base without metrics.
         KeysError: a removed key is in today's table.
         OptionError: the threshold is negative, or is not given and the base does not state a price.

@@ -267,14 +267,16 @@ class CompressedField(ABC):
             gather([self.lookup_table], [block], [self.place], table[start:stop])
         return table
 
-    def _check_fits(self, what: str, nbytes: int) -> None:
+    def _check_fits(
+        self, what: str, nbytes: int, instead: str = "look up some of the rows"
+    ) -> None:
         # A small file may claim any number of rows, because rows of tiers without bits take no
         # bytes.
         held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if nbytes > held:
             raise ArtifactError(
                 f"{self.place}: {what} would take {nbytes} bytes, and this machine has {held}; "
-                "look up some of the rows"
+                f"{instead}"
             )
 
     def __repr__(self) -> str:

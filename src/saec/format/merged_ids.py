@@ -23,7 +23,7 @@ from saec.format.tiered_field import TieredField
 
 __all__ = ["merged_ids", "tiers_of_ids"]
 
-_BYTES_PER_ROW = 16  # that merging takes, at most
+_INSTEAD = "load it with fewer patches"
 
 
 def merged_ids(base: PlainField, patches: Sequence[IdPatch]) -> PlainField:
@@ -34,7 +34,8 @@ def merged_ids(base: PlainField, patches: Sequence[IdPatch]) -> PlainField:
             does not fit into this machine's memory.
     """
     rows = patches[-1].vocab_size
-    base._check_fits("a table with all patches", _BYTES_PER_ROW * rows)
+    nbytes = _merging_bytes(base, rows, patches[0].default.nbytes)
+    base._check_fits("merging all patches", nbytes, _INSTEAD)
     changes = _newest(patches)
     if isinstance(base, TieredField):
         return _merged_tiers(base, changes, rows)
@@ -42,8 +43,14 @@ def merged_ids(base: PlainField, patches: Sequence[IdPatch]) -> PlainField:
         codes = _changed(base.codes.unpack(), changes[0], rows)
         packed = PackedCodes.pack(codes, base.codes.bits)
         return ClusteredField(base.name, packed, base.codebook, base.dtype)
-    base._check_fits("the rows with all patches", rows * base.dim * base.weights.itemsize)
     return RawField(base.name, _changed(base.weights, changes[0], rows))
+
+
+def _merging_bytes(base: PlainField, rows: int, row: int) -> int:
+    """Bytes that merging takes, at most, but for codes of changed rows; ``row``: of a new row while
+    it is merged, of which there are four copies."""
+    each = {TieredField: 2 * row + 64, ClusteredField: 16, RawField: row + 1}[type(base)]
+    return each * rows + (4 * row + 48) * (rows - base.vocab_size)
 
 
 def _newest(patches: Sequence[IdPatch]) -> list[CodedIds]:
@@ -69,7 +76,7 @@ def _changed(old: NDArray[Any], changes: CodedIds, count: int) -> NDArray[Any]:
 
 def _merged_tiers(base: TieredField, changes: Sequence[CodedIds], rows: int) -> TieredField:
     layout = Layout(rows, base.layout.tiers)
-    base._check_fits("the codes with all patches", layout.code_bytes)
+    base._check_fits("the codes with all patches", layout.code_bytes, _INSTEAD)
     codes = np.zeros(layout.code_bytes, np.uint8)
     moves = (
         _StayingRows(base, layout) if base.index is None else _MovableRows(base, layout, changes)

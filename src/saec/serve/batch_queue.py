@@ -44,6 +44,15 @@ class BatchQueue(Generic[T]):
             if len(self._items) == 1 or self._rows >= self._most_rows:
                 self._changed.notify()
 
+    def remove(self, item: T) -> None:
+        """Take an item out of the queue, if it is there."""
+        with self._changed:
+            for place, (held, rows, _) in enumerate(self._items):
+                if held is item:
+                    del self._items[place]
+                    self._rows -= rows
+                    return
+
     def batches(self) -> Iterator[list[T]]:
         """Batches as they are complete, until the queue is closed and empty."""
         while batch := self._next():
@@ -63,11 +72,14 @@ class BatchQueue(Generic[T]):
 
     def _next(self) -> list[T]:
         with self._turn, self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed)
-            if self._items:
+            while True:
+                self._changed.wait_for(lambda: self._items or self._closed)
+                if not self._items:
+                    return []
                 due = self._items[0][2] + self._seconds - time.monotonic()
                 self._changed.wait_for(self._complete, max(due, 0.0))
-            return self._taken()
+                if taken := self._taken():  # all may have been removed meanwhile
+                    return taken
 
     def _complete(self) -> bool:
         return self._rows >= self._most_rows or self._hurried

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -96,6 +97,8 @@ class RequestBatches:
     ) -> Future[Any]:
         """Compute a request with others; the result is what ``encode`` makes of its outputs."""
         asked = _Asked(version, request, encode)
+        known = weakref.ref(asked)  # a cycle would keep the request until it is collected
+        asked.response.add_done_callback(lambda response: self._leave(known(), response))
         self._queue.put(asked, row_count(request))
         return asked.response
 
@@ -109,6 +112,11 @@ class RequestBatches:
         until = time.monotonic() + _CLOSE_SECONDS
         for lane in self._lanes:
             lane.join(max(until - time.monotonic(), 0.0))
+
+    def _leave(self, asked: _Asked | None, response: Future[Any]) -> None:
+        """Do not keep a request that nobody waits for, however long all threads are busy."""
+        if asked is not None and response.cancelled():
+            self._queue.remove(asked)
 
     def _run(self) -> None:
         batches, ahead = self._queue.batches(), self._limits.ahead

@@ -55,12 +55,13 @@ def decode(said: Any) -> InferRequest:
         if tensor.name in inputs:
             raise invalid(f"input {tensor.name!r} is given twice")
         inputs[tensor.name] = _input(tensor, raws[number] if raws else None)
-    outputs = [output.name for output in said.outputs]
-    for name, output in zip(outputs, said.outputs, strict=True):
-        refuse_parameters(output.parameters, f"output {name!r}")
-        if outputs.count(name) > 1:
-            raise invalid(f"output {name!r} is asked for twice")
-    return InferRequest(inputs, outputs, _parameters(said.parameters), said.id)
+    outputs: dict[str, None] = {}
+    for output in said.outputs:
+        refuse_parameters(output.parameters, f"output {output.name!r}")
+        if output.name in outputs:
+            raise invalid(f"output {output.name!r} is asked for twice")
+        outputs[output.name] = None
+    return InferRequest(inputs, list(outputs), _parameters(said.parameters), said.id)
 
 
 def encode(answer: Answer, raw: bool) -> Any:

@@ -160,7 +160,8 @@ class _Calls:
                 as_raw = bool(said.raw_input_contents)
                 return grpc_body.decode(said), lambda answer: _written(answer, as_raw)
 
-            tensors = sum(map(len, said.raw_input_contents))
+            pairs = zip(said.inputs, said.raw_input_contents, strict=False)
+            tensors = sum(len(own) for tensor, own in pairs if tensor.datatype != "BYTES")
             return await service.infer(current, decode, len(raw) - tensors)
 
 

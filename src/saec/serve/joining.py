@@ -25,9 +25,10 @@ def row_count(request: InferRequest) -> int:
 
 def kind_of(model: Model, request: InferRequest) -> Hashable | None:
     """Requests of one kind can be computed together; None if this one is computed alone."""
-    said = [request.parameters.get(name) for name in model.parameters]
+    named = request.parameters
+    said = [(name, named[name]) for name in model.parameters if name in named]
     if model.output_lengths(request) is None or not all(
-        isinstance(value, str | None) for value in said
+        isinstance(value, str) for _, value in said
     ):
         return None
     inputs = tuple(
@@ -50,9 +51,10 @@ def joined(model: Model, requests: Sequence[InferRequest]) -> InferRequest:
 
 
 def _moved(starts: Sequence[NDArray[Any]], ids: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Starts of bags among the ids of all requests."""
+    """Starts of bags among the ids of all requests; of a wrong dtype if they had one."""
     before = accumulate((len(own) for own in ids), initial=0)
-    return [own.astype(np.int64) + shift for own, shift in zip(starts, before, strict=False)]
+    wide = [own.astype(np.int64) if own.dtype == np.int32 else own for own in starts]
+    return [own + shift for own, shift in zip(wide, before, strict=False)]
 
 
 def split(

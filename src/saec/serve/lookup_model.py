@@ -127,7 +127,7 @@ class LookupModel(Model):
         bags = {name: self._bags(name, inputs) for name in names}
         if mode is not None and not any(starts is not None for starts in bags.values()):
             raise invalid("parameter 'mode' goes with offsets")
-        check_size(self._row_bytes(inputs, bags, dtype), most_bytes)
+        check_size("rows", self._row_bytes(inputs, bags, dtype), most_bytes)
         try:
             return self._rows(inputs, bags, mode or "sum", dtype)
         except (IdError, KeysError, BudgetError) as error:

@@ -81,9 +81,9 @@ def check_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
             raise invalid(f"there is no {what} {name!r}; there are: {', '.join(known) or 'none'}")
 
 
-def check_size(nbytes: int, most_bytes: int) -> None:
-    """Raise RefusedError if outputs are too large."""
+def check_size(what: str, nbytes: int, most_bytes: int) -> None:
+    """Raise RefusedError if rows or outputs are too large."""
     if nbytes > most_bytes:
         raise RefusedError(
-            Status.TOO_LARGE, f"the outputs take {nbytes} bytes; at most {most_bytes} are given"
+            Status.TOO_LARGE, f"the {what} take {nbytes} bytes; at most {most_bytes} are given"
         )

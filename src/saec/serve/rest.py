@@ -175,8 +175,8 @@ class Inference:
             json_bytes = _json_bytes(request)
             body = await _body(request, service)
             with service.work.admitted():
-                text_bytes = len(body) if json_bytes is None else json_bytes
-                return await service.infer(current, partial(_decoded, body, json_bytes), text_bytes)
+                decode = partial(_decoded, body, json_bytes)
+                return await service.infer(current, decode, _text_bytes(body, json_bytes))
 
 
 def _decoded(body: bytearray, json_bytes: int | None) -> tuple[InferRequest, Any]:
@@ -190,6 +190,13 @@ def _decoded(body: bytearray, json_bytes: int | None) -> tuple[InferRequest, Any
         return Response(content, media_type="application/octet-stream", headers=headers)
 
     return rest.request, encode
+
+
+def _text_bytes(body: bytearray, json_bytes: int | None) -> int:
+    """Bytes of JSON, and of strings after it: all bytes there if some may be strings."""
+    said = body[:json_bytes]
+    strings = b"BYTES" in said or b"\\" in said  # its letters may be escaped
+    return len(body) if strings else len(said)
 
 
 def _json_bytes(request: Request) -> int | None:

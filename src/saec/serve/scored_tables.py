@@ -35,7 +35,7 @@ class ScoredTables(Model):
     """
 
     platform = "saec_scores"
-    parameters = ("mode",)
+    parameters = ("mode", "datatype")  # the latter is refused
 
     def __init__(self, tables: LookupModel, dense: ScoresModel, path: Path) -> None:
         self._tables, self._dense = tables, dense
@@ -74,6 +74,9 @@ class ScoredTables(Model):
         own = {
             name: values for name, values in request.inputs.items() if name not in self._own.others
         }
+        for name in self._own.fields:
+            if name not in own:
+                raise invalid(f"input {name!r} is missing")
         rows = self._tables.look_up(
             replace(request, inputs=own, outputs=self._own.fields), most_bytes
         )

@@ -73,7 +73,7 @@ class ScoresModel(Model):
         """See :meth:`Model.score`."""
         names = found.outputs or self._output_names
         outputs = dict(zip(names, self._run(names, found.inputs), strict=True))
-        check_size(sum(values.nbytes for values in outputs.values()), most_bytes)
+        check_size("outputs", sum(values.nbytes for values in outputs.values()), most_bytes)
         return {name: _as_bytes(values) for name, values in outputs.items()}
 
     def output_lengths(self, request: InferRequest) -> dict[str, int] | None:

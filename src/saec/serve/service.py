@@ -37,7 +37,7 @@ class Limits:
     """Limits of one server.
 
     Attributes:
-        max_bytes: of a request's body, and of the outputs of one request.
+        max_bytes: of a request's body, of the rows that it looks up, and of its outputs.
         requests: largest number in progress.
         seconds: for a request's head, its body, its computation, and the client's reading of the
             response, each.
@@ -131,7 +131,8 @@ class Service:
         Args:
             version: version that the request names.
             decode: returns the request and a function that encodes its response.
-            text_bytes: size of the request without tensors' bytes, which take no time to decode.
+            text_bytes: size of the request without the bytes of tensors of numbers, which take no
+                time to decode.
         """
         try:
             return await self.work.result(self._response(version, decode, text_bytes))

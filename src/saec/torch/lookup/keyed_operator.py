@@ -215,9 +215,9 @@ def _keyed_bags(
         return pool_rows(rows, keys, offsets, weights, mode, None)
     factors = None if weights is None else weights.detach().numpy()
     hashes = _hashes(made.field, keys, unsigned)
-    own = cast("Mode", mode)
-    threads = most_threads()
-    pooled = made.field.bags_of_hashes(hashes, offsets.numpy(), factors, own, threads)
+    pooled = made.field.bags_of_hashes(
+        hashes, offsets.numpy(), factors, cast("Mode", mode), most_threads()
+    )
     return torch.from_numpy(pooled)
 
 

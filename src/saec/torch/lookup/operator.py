@@ -39,11 +39,6 @@ _RECORDERS = [
 _exchange = _native.Exchange(torch.Tensor, _RECORDERS, torch.get_num_threads)
 
 
-def most_threads() -> int:
-    """How many threads a lookup may use."""
-    return min(torch.get_num_threads(), usable_cores())
-
-
 def _share_threads() -> None:
     """Let lookups run on the threads of PyTorch's own operations, from PyTorch 2.10 on.
 
@@ -101,6 +96,11 @@ class Prepared:
                 names = reader.names[: len(tensors)]
                 self.shortcut = _native.Shortcut(table, watch, self.places, names, element)
         return made.table
+
+
+def most_threads() -> int:
+    """The largest number of threads of a lookup."""
+    return min(torch.get_num_threads(), usable_cores())
 
 
 def native_pool(

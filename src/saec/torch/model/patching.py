@@ -99,11 +99,11 @@ def _table_of(table: CompressedTable, result: Compressed) -> CompressedTable:
     fields = [result[name] for name in table.names]
     for field in fields:
         _check_kind(table, field)
-    rows = sum(field.vocab_size for field in fields)
-    if len(fields) > 1 and rows != table.vocab_size:
+    rows = tuple(field.vocab_size for field in fields)
+    if len(fields) > 1 and rows != table.row_counts:
         raise ModuleError(
-            f"the table of {', '.join(table.names)} has {table.vocab_size} rows, and with the "
-            f"patch {rows}: ids of its fields would change"
+            f"fields {', '.join(table.names)} of one table have {_listed(table.row_counts)} rows, "
+            f"and in the result {_listed(rows)}: ids would change"
         )
     with torch.no_grad():
         exact = table.rows(torch.tensor(table.pads, device=table.layout.device), None)
@@ -111,10 +111,14 @@ def _table_of(table: CompressedTable, result: Compressed) -> CompressedTable:
     like = table.sample.detach()
     if isinstance(table, KeyedTable):
         assert isinstance(fields[0], KeyedField), "this was checked"
-        return KeyedTable(fields[0], pads, like)
+        return KeyedTable(fields[0], pads, like).train(table.training)
     new = compressed_table(fields, pads, like)
     new.requires_grad_(any(own.requires_grad for own in table.parameters()))
     return new.train(table.training)
+
+
+def _listed(numbers: Collection[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _check_kind(table: CompressedTable, field: CompressedField) -> None:

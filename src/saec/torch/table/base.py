@@ -26,9 +26,10 @@ class CompressedTable(nn.Module):
 
     Args:
         names: of the fields, whose rows follow each other in the table.
-        vocab_size: number of rows.
+        row_counts: number of rows of each field.
 
     Attributes:
+        vocab_size: number of rows of all fields.
         layout: buffer int64 that identifies the layout of this table's codes.
         pads: ids with exact rows of their own.
         prepared: direct access to rows, valid as long as nothing changes.
@@ -37,10 +38,11 @@ class CompressedTable(nn.Module):
     layout: Tensor
     pads: tuple[int, ...]
 
-    def __init__(self, names: Sequence[str], vocab_size: int) -> None:
+    def __init__(self, names: Sequence[str], row_counts: Sequence[int]) -> None:
         super().__init__()
         self.names = tuple(names)
-        self.vocab_size = vocab_size
+        self.row_counts = tuple(row_counts)
+        self.vocab_size = sum(row_counts)
         self.prepared = Prepared()
 
     @property

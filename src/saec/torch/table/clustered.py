@@ -73,7 +73,7 @@ class ClusteredTable(LearnedTable):
         runs = tuple(segment.run for segment in segments)
         names = [field.name for field in fields]
         reader = RunReader(_rows(fields), runs, tuple(pads))
-        super().__init__(names, reader.count, reader)
+        super().__init__(names, [field.vocab_size for field in fields], reader)
         self.segments, self.stored = segments, stored
         codebook = torch.from_numpy(centroids).to(like.device, like.dtype)
         if pads:

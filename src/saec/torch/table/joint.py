@@ -52,7 +52,7 @@ class JointTable(CompressedTable):
     ) -> None:
         tables = [compressed_table(run, {}, like) for run in _runs(fields)]
         rows = [table.vocab_size for table in tables]
-        super().__init__([field.name for field in fields], sum(rows))
+        super().__init__([field.name for field in fields], [field.vocab_size for field in fields])
         self.pads = tuple(pads)
         self.register_buffer("pad_rows", torch.stack(list(pads.values())) if pads else None)
         self.tables = nn.ModuleList(tables)

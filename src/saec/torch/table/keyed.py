@@ -48,7 +48,7 @@ class KeyedTable(CompressedTable):
     pad_rows: Tensor | None
 
     def __init__(self, field: KeyedField, pads: Mapping[int, Tensor], like: Tensor) -> None:
-        super().__init__([field.name], field.vocab_size)
+        super().__init__([field.name], [field.vocab_size])
         self._text = table_text(field)
         self.key_kind, self.seed = field.key_kind, field.seed
         self.pads = tuple(pads)

@@ -37,8 +37,10 @@ class LearnedTable(CompressedTable):
 
     stored: tuple[Any, ...] = ()
 
-    def __init__(self, names: Sequence[str], vocab_size: int, reader: TableReader) -> None:
-        super().__init__(names, vocab_size)
+    def __init__(
+        self, names: Sequence[str], row_counts: Sequence[int], reader: TableReader
+    ) -> None:
+        super().__init__(names, row_counts)
         self.reader = reader
         self.pads = reader.pads
         self._spec = reader.spec

@@ -61,7 +61,7 @@ class TieredTable(LearnedTable):
 
     def __init__(self, field: TieredField, pads: Mapping[int, Tensor], like: Tensor) -> None:
         reader = TierReader(field.layout, tuple(pads))
-        super().__init__([field.name], field.vocab_size, reader)
+        super().__init__([field.name], [field.vocab_size], reader)
         self.parts = field.layout
         self._axes_dtype = field.axes.dtype
         for name, array in _held(field.layout, field.values, field.axes).items():

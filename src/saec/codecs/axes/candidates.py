@@ -41,7 +41,7 @@ _JOINT_AXES = (2, 3, 4, 6, 8)
 _JOINT_BITS = range(2, 11)
 _JOINT_ROWS = 8  # rows per joint cluster at least
 # The same for tiers whose rows are sorted by their codes: a row then stores nothing for these, so
-# wider ones pay. The most bits of all sorted codes together, and the most codes per row.
+# wider ones pay. The most bits of all ordered codes together, and the most codes per row.
 _ORDERED_BITS, _ORDERED_ROWS = range(2, 13), 4
 _MOST_ORDERED_BITS, _MOST_ORDERED_SHARE = 14, 2
 _JOINT_ITERATIONS = 6

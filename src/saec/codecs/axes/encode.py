@@ -153,7 +153,7 @@ class Ordering:
         """The rows of a group, sorted by their ``codes``, with their positions, and the order (m,)
         that sorts them.
 
-        Rows with equal sorted codes stay in order of their ids.
+        Rows with equal ordered codes stay in order of their ids.
         """
         rows = np.arange(len(part))[group.rows]
         ordered = _joined(codes, self.layout, group.stratum)
@@ -203,7 +203,7 @@ def order_rows(
 
 
 def _joined(codes: Iterable[NDArray[np.uint32]], layout: Layout, tier: int) -> NDArray[np.uint32]:
-    """The sorted codes of each row as one number (m,), the first part in the lowest bits.
+    """The ordered codes of each row as one number (m,), the first part in the lowest bits.
 
     Later codes are not read from the iterator.
     """
@@ -233,7 +233,7 @@ def code_columns(
 
 @dataclass(frozen=True, eq=False)
 class _Counting:
-    """A task that counts a part's rows by their sorted codes, (1, codes) uint32."""
+    """A task that counts a part's rows by their ordered codes, (1, codes) uint32."""
 
     frame: Frame
     placing: Placing

@@ -1,4 +1,4 @@
-// Parts of a call, each done once by whichever thread is free.
+// The parts of a call: any idle thread takes the next one, and each is done once.
 #pragma once
 
 #include <atomic>
@@ -24,7 +24,7 @@ class Parts {
     }
   }
 
-  // The first exception, if there was one. Called when no thread is at work any more.
+  // Throws the first exception, if there was one. To be called when all threads have finished.
   void rethrow() const {
     if (failure_) std::rethrow_exception(failure_);
   }

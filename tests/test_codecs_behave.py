@@ -183,7 +183,7 @@ def test_values_beyond_float16_are_refused_by_name(in_nats: bool) -> None:
         compress(*REFUSED, in_nats)
 
 
-def test_the_file_is_as_large_as_said_and_decodes_to_the_same(case: Case, tmp_path: Path) -> None:
+def test_the_file_has_the_stated_size_and_the_same_rows(case: Case, tmp_path: Path) -> None:
     result = case.result
     result.save(tmp_path / "a.saec")
     loaded = saec.load(tmp_path / "a.saec")
@@ -227,7 +227,7 @@ def test_inputs_are_not_changed(case: Case) -> None:
     assert np.array_equal(case.frequencies, tail[::-1] if case.in_nats else tail)
 
 
-def test_what_is_on_offer_costs_no_more_than_its_price_and_loses_what_it_says(case: Case) -> None:
+def test_options_state_bytes_and_loss_of_the_coded_field(case: Case) -> None:
     last = len(case.offered) - 1
     assert case.finest.vocab_size == case.field.vocab_size
     for index in {0, last // 2} - {last}:

@@ -118,7 +118,7 @@ def test_two_fields_by_hand() -> None:
         assert 400 / 8 < curve.fields[name][-1] < 400 / 8 + 150
 
 
-def test_smaller_costs_more(curve: Forecast) -> None:
+def test_smaller_sizes_lose_more(curve: Forecast) -> None:
     assert len(curve.ratios) > 30
     assert np.all(np.diff(curve.ratios) < 0)
     assert np.all(np.diff(curve.nbytes) > 0)
@@ -216,7 +216,7 @@ def test_metrics_that_do_not_fit(
         forecast(fields, wrong, progress=False)
 
 
-def test_what_has_no_curve(fields: list[Field], metrics: LossMetrics) -> None:
+def test_fields_without_a_curve_are_refused(fields: list[Field], metrics: LossMetrics) -> None:
     with pytest.raises(BudgetError, match="has one size only; there is no curve to forecast"):
         forecast(fields, metrics, Clusters(clusters=8), progress=False)
     with pytest.raises(FieldError, match="no fields were given"):

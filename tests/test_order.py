@@ -144,7 +144,7 @@ SOUND = {
 
 @pytest.mark.parametrize("fill", [0, 1, 0x55, 0x80, 0xFF])
 @pytest.mark.parametrize("kind", SOUND)
-def test_an_index_of_one_byte_contradicts_itself(kind: str, fill: int) -> None:
+def test_an_index_of_equal_bytes_is_refused(kind: str, fill: int) -> None:
     index = SOUND[kind]
     lying = TierIndex(np.full_like(index.data, fill), index.count, index.tiers)
     with pytest.raises(ArtifactError, match="the tier index contradicts itself about tier"):
@@ -203,7 +203,7 @@ def laid(tiers: NDArray[np.int8], number: int, cuts: list[int]) -> NDArray[np.ui
 
 @pytest.mark.parametrize("count", [1, 64, 65, 300, 511, 512, 513, 1024, 1025, 1700, 5000, 70_000])
 @pytest.mark.parametrize("cuts", [[], [1], [7, 8, 9, 300], [512], [511, 513, 1024], [65_536]])
-def test_pieces_lay_the_index(count: int, cuts: list[int]) -> None:
+def test_pieces_make_up_the_index(count: int, cuts: list[int]) -> None:
     cuts = [cut for cut in cuts if cut < count]
     for most in (None, 2, 3):
         tiers = shuffled_tiers(count, most=most)
@@ -217,7 +217,7 @@ def test_pieces_lay_the_index(count: int, cuts: list[int]) -> None:
     seed=st.integers(0, 2**32 - 1),
     data=st.data(),
 )
-def test_pieces_of_any_parts_lay_the_index(
+def test_pieces_of_any_parts_make_up_the_index(
     count: int, most: int, seed: int, data: st.DataObject
 ) -> None:
     tiers = shuffled_tiers(count, seed, most)

@@ -229,7 +229,7 @@ def test_an_artifact_that_cannot_be_written(folder: Path) -> None:
         saec.compress(fields(folder), RATIO, Axes(), metrics=metrics(), out=folder / "no/out.saec")
 
 
-def test_what_cannot_be_leaves_nothing(folder: Path) -> None:
+def test_impossible_requests_leave_no_files(folder: Path) -> None:
     with pytest.raises(BudgetError, match="allows"):
         saec.compress(
             fields(folder), Ratio(1e9), metrics=metrics(), out=folder / "out.saec", progress=False

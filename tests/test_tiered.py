@@ -160,7 +160,7 @@ def test_malformed_order(changes: dict[str, Any], message: str) -> None:
         in_order(**changes)
 
 
-def test_a_file_whose_starts_lie(tmp_path: Path) -> None:
+def test_a_file_with_wrong_starts_is_refused(tmp_path: Path) -> None:
     Compressed([in_order(starts=np.zeros(5, np.uint8))]).save(tmp_path / "a.saec")
     field = load(tmp_path / "a.saec")["user"]
     with pytest.raises(ArtifactError, match="field 'user': 0 codes start where 3 should"):
@@ -232,7 +232,7 @@ def test_coordinates_of_parts() -> None:
         assert found.dtype == np.float32
 
 
-def test_what_is_stored() -> None:
+def test_stored_tensors() -> None:
     plain, kept = two_tiers(), two_tiers(TierIndex.of(np.repeat([0, 1], [64, 2])))
     assert {role: t.shape for role, t in plain.tensors.items()} == {
         "codes": (24 + 1 + 7,),
@@ -246,7 +246,7 @@ def test_what_is_stored() -> None:
     assert plain.original_nbytes == 66 * 3 * 4
 
 
-def test_filled_and_tuned_change_what_they_say() -> None:
+def test_filled_and_tuned_replace_only_their_arrays() -> None:
     order = np.arange(66)[::-1]
     field = two_tiers(renumbered=True, permutation=order)
     filled = field.filled(np.zeros_like(field.codes))
@@ -323,7 +323,7 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fill", [0, 0x7F, 0xFF])
-def test_a_file_whose_index_lies(fill: int, tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_index_is_refused(fill: int, tmp_path: Path) -> None:
     lying = TierIndex(np.full(75, fill, np.uint8), 66, 2)
     Compressed([two_tiers(lying)]).save(tmp_path / "a.saec")
     field = load(tmp_path / "a.saec")["user"]
@@ -487,7 +487,9 @@ def slowly(field: TieredField, tiers: NDArray[np.int8]) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("axes_dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("rows", [1, 64, 300, 1300, 5000])
-def test_lookup_is_the_slow_path(rows: int, axes_dtype: type, rng: np.random.Generator) -> None:
+def test_lookup_equals_row_by_row_decoding(
+    rows: int, axes_dtype: type, rng: np.random.Generator
+) -> None:
     bounds = tier_bounds(rows)
     texts = ["5g 3 2", "4 2j2", "1", "", "2 - 1"][: len(bounds) - 1]
     layout = Layout.parse(rows, texts)

@@ -211,7 +211,7 @@ def test_narrow_floats_equal_their_float32(dtype: object, rng: np.random.Generat
     assert equal(run(ArrayPoints(narrow), 90), run(ArrayPoints(narrow.astype(np.float32)), 90))
 
 
-def test_the_loop_does_not_care_where_rows_are(rng: np.random.Generator) -> None:
+def test_points_in_shards_give_the_same_result(rng: np.random.Generator) -> None:
     # Integer rows and weights have exact sums, in any order.
     rows = rng.integers(-50, 50, (900, 3)).astype(np.float32)
     weights = rng.integers(1, 9, 900).astype(np.float64)

@@ -101,7 +101,7 @@ CORNERS = Field("x", np.array([[0, 0], [0, 2], [1, 0], [1, 2]], np.float32), np.
 WIDE = Metric(np.diag([100.0, 1]))
 
 
-def test_the_metric_decides_who_is_near_by_hand() -> None:
+def test_nearest_centroids_in_a_metric_by_hand() -> None:
     codec = Clusters(clusters=2, head_share=1, codebook="float32")
     apart, level = [[0, 1], [1, 1]], [[0.5, 0], [0.5, 2]]
     found = encode(CORNERS, codec, WIDE).decode()
@@ -124,7 +124,7 @@ def test_nats_by_hand() -> None:
     ] == pytest.approx(5)
 
 
-def test_the_identity_is_no_metric(rng: np.random.Generator) -> None:
+def test_the_identity_metric_changes_nothing(rng: np.random.Generator) -> None:
     field, codec = Field("x", table(rng), zipf(600)), Clusters()
     plain, same = (offers(codec, field, metric) for metric in (None, Metric.euclidean(4)))
     assert [option.bits for option in plain] == [option.bits for option in same]
@@ -141,7 +141,7 @@ def test_the_identity_is_no_metric(rng: np.random.Generator) -> None:
         assert np.array_equal(a.decode(), b.decode())
 
 
-def test_a_metric_equals_a_table_taken_to_where_it_is_none(rng: np.random.Generator) -> None:
+def test_a_metric_equals_clustering_mapped_rows(rng: np.random.Generator) -> None:
     rows, codec = table(rng), Clusters(clusters=40, codebook="float32")
     metric = steep(rng)
     there = (rows @ metric.root).astype(np.float32)
@@ -164,7 +164,7 @@ def test_scale_of_the_metric_does_not_matter(codec: Clusters, rng: np.random.Gen
             np.testing.assert_allclose(one.decode(), other.decode(), rtol=1e-5, atol=1e-6)
 
 
-def test_the_metric_saves_nats(rng: np.random.Generator) -> None:
+def test_clusters_in_the_metric_lose_fewer_nats(rng: np.random.Generator) -> None:
     field, codec, metric = Field("x", table(rng), zipf(600)), Clusters(), steep(rng)
     for number in (20, 60, -20):
         option = offers(codec, field, metric)[number]
@@ -194,7 +194,7 @@ def test_rows_per_cluster_widens_the_head() -> None:
     assert encode(field, codec).decode()[0] == pytest.approx(14 / 3)
 
 
-def test_features_never_seen_are_coded_but_teach_nothing() -> None:
+def test_unseen_features_are_coded_but_not_learned_from() -> None:
     field = Field("x", np.array([[0], [10], [1000]], np.float32), np.array([1, 1, 0]))
     codec = Clusters(clusters=2, head_share=1, weighting=0, codebook="float32")
     assert encode(field, codec).decode().ravel().tolist() == [0, 10, 10]
@@ -214,7 +214,7 @@ def test_number_of_clusters(
 
 @pytest.mark.parametrize("with_metric", [False, True])
 @pytest.mark.parametrize("codebook", ["float32", "float16", "int8"])
-def test_every_row_has_its_nearest_stored_centroid(
+def test_every_row_is_coded_by_its_nearest_stored_centroid(
     codebook: str, with_metric: bool, rng: np.random.Generator
 ) -> None:
     field = Field("x", table(rng), zipf(600))
@@ -236,14 +236,14 @@ def test_clusters_without_rows_are_not_stored() -> None:
     np.testing.assert_allclose(coded.decode().ravel(), [0, 0, 100], atol=1e-3)
 
 
-def test_duplicates_take_one_cluster() -> None:
+def test_duplicate_rows_share_a_cluster() -> None:
     field = Field("x", np.array([[1], [2]] * 20, np.float32), np.ones(40))
     coded = encode(field, Clusters(clusters=30, codebook="float32"))
     assert coded.codebook.clusters == 2
     assert np.array_equal(coded.decode(), field.weights)
 
 
-def test_options_fall_and_hold(rng: np.random.Generator) -> None:
+def test_options_have_exact_bits_and_falling_distortion(rng: np.random.Generator) -> None:
     field = Field("x", table(rng), zipf(600))
     codec = Clusters()
     options = offers(codec, field)
@@ -260,7 +260,7 @@ def test_options_fall_and_hold(rng: np.random.Generator) -> None:
         encode_as(field, codec, option)
 
 
-def test_expected_nats_are_about_what_comes_out(rng: np.random.Generator) -> None:
+def test_expected_nats_approximate_the_measured_loss(rng: np.random.Generator) -> None:
     field, metric = Field("x", table(rng, 2000), zipf(2000)), steep(rng)
     codec = Clusters(radius_share=1)
     for option in offers(codec, field, metric)[::18]:
@@ -270,7 +270,7 @@ def test_expected_nats_are_about_what_comes_out(rng: np.random.Generator) -> Non
         assert lost_nats(field, coded, metric) == pytest.approx(option.distortion, rel=0.35)
 
 
-def test_expected_distortion_is_about_what_comes_out(rng: np.random.Generator) -> None:
+def test_expected_distortion_approximates_the_measured_one(rng: np.random.Generator) -> None:
     field = Field("x", table(rng, 2000), zipf(2000))
     codec = Clusters(radius_share=1)
     for option in offers(codec, field)[::9]:
@@ -309,7 +309,7 @@ def test_scale_of_the_frequencies_does_not_matter(rng: np.random.Generator) -> N
         assert np.array_equal(found.decode(), expected.decode())
 
 
-def test_radius_share_costs_little(rng: np.random.Generator) -> None:
+def test_a_small_radius_share_adds_little_distortion(rng: np.random.Generator) -> None:
     field = Field("x", table(rng, 3000, 8), np.ones(3000))
     lost = {}
     for share in (0.5, 1.0):
@@ -319,7 +319,7 @@ def test_radius_share_costs_little(rng: np.random.Generator) -> None:
     assert lost[0.5] < lost[1.0] * 1.15
 
 
-def test_more_clusters_than_the_table_is_worth_are_still_few_bytes(
+def test_as_many_int8_clusters_as_rows_are_an_option(
     rng: np.random.Generator,
 ) -> None:
     # At int8 a quarter of the bytes hold a centroid for every row, so as many are on offer.
@@ -328,7 +328,7 @@ def test_more_clusters_than_the_table_is_worth_are_still_few_bytes(
     assert max(offered) == 600
 
 
-def test_codebook_of_the_stored_dtype(rng: np.random.Generator) -> None:
+def test_codebooks_have_the_requested_dtype(rng: np.random.Generator) -> None:
     field = Field("x", table(rng), zipf(600))
     coded = encode(field, Clusters(clusters=20, codebook="float16"))
     assert isinstance(coded.codebook, Codebook)

@@ -41,7 +41,9 @@ def test_limits_by_hand() -> None:
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("times", [6.0, 100.0])
 @pytest.mark.parametrize("with_metric", [False, True])
-def test_options_lose_what_they_say(codec: Codec, times: float, with_metric: bool) -> None:
+def test_options_state_the_loss_with_far_rows(
+    codec: Codec, times: float, with_metric: bool
+) -> None:
     one = field(times)
     metric = Metric(np.diag(np.linspace(1, 0.1, DIM))) if with_metric else None
     offered = codec.options(one, metric, np.random.default_rng(0), IN_MEMORY)
@@ -58,7 +60,7 @@ def test_options_lose_what_they_say(codec: Codec, times: float, with_metric: boo
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_other_rows_hardly_lose_by_a_far_one(codec: Codec, seed: int) -> None:
+def test_a_far_row_hardly_increases_the_error_of_other_rows(codec: Codec, seed: int) -> None:
     def relative_errors(times: float) -> NDArray[np.float64]:
         result = saec.compress([field(times, seed)], saec.Ratio(8), codec, progress=False)
         error = np.linalg.norm(result["f"].decode() - table(times, seed), axis=1)

@@ -73,7 +73,7 @@ def test_by_hand() -> None:
     )
 
 
-def test_frequencies_weigh_by_hand() -> None:
+def test_weighted_frame_by_hand() -> None:
     # Mean (3 x 0 + 1 x 4) / 4 = 1, variance (3 x 1 + 1 x 9) / 4 = 3.
     frame = frame_of(Field("f", np.array([[0], [4]], np.float32), [3, 1]), Metric.euclidean(1))
     assert frame.stored[1, 0] == 1
@@ -87,7 +87,7 @@ def test_frequencies_weigh_by_hand() -> None:
 
 
 @pytest.mark.parametrize("dim", [1, 2, 16, 64])
-def test_axes_are_orthogonal_in_the_metric_and_give_rows_back(dim: int) -> None:
+def test_axes_are_orthogonal_in_the_metric_and_reproduce_rows(dim: int) -> None:
     one, metric = field(table(400, dim)), skewed(dim)
     frame = frame_of(one, metric)
     assert frame.rank == dim
@@ -104,7 +104,7 @@ def test_axes_are_orthogonal_in_the_metric_and_give_rows_back(dim: int) -> None:
     assert shares @ coordinates.astype(np.float64) ** 2 == pytest.approx(np.ones(dim), rel=0.01)
 
 
-def test_coordinates_of_some_rows_and_axes() -> None:
+def test_coordinates_of_a_part_of_the_rows_and_axes() -> None:
     one = field(table(100, 8))
     frame = frame_of(one, skewed(8))
     every = all_rows(frame, one)
@@ -130,7 +130,7 @@ def test_squared_errors_by_hand() -> None:
     assert min(abs(some[0] - 1), abs(some[0] - 16)) < 1e-3
 
 
-def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_do_not_depend_on_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = frame_of(field(table(1000, 8)), skewed(8))
     monkeypatch.setattr(
         "saec.streaming.chunks._PART_VALUES", 8 * 30
@@ -157,7 +157,7 @@ def test_constant_tables_have_no_axes(value: float, rows: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e6, 1e15])
-def test_weights_of_any_size(scale: float) -> None:
+def test_tables_of_any_scale(scale: float) -> None:
     one, metric = field((table(300, 6) * scale).astype(np.float32)), skewed(6)
     frame = frame_of(one, metric)
     assert frame.rank == 6
@@ -197,7 +197,7 @@ def test_rank_is_that_of_the_table(rows: int, dim: int, rank: int) -> None:
     assert frame.rest == pytest.approx(lost(frame, one, metric), rel=0.05, abs=1e-12)
 
 
-def test_what_rounding_takes_is_in_the_rest() -> None:
+def test_rest_includes_the_loss_from_rounding() -> None:
     # Two rows, one axis: float16 turns it a little, and moves the mean off it.
     one, metric = field(table(2, 16)), skewed(16)
     frame = frame_of(one, metric)
@@ -207,7 +207,7 @@ def test_what_rounding_takes_is_in_the_rest() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_memory_maps(dtype: type, tmp_path: Path) -> None:
+def test_memory_maps_equal_arrays(dtype: type, tmp_path: Path) -> None:
     weights = table(500, 12).astype(dtype)
     weights.tofile(tmp_path / "weights")
     kind = np.uint16 if dtype is ml_dtypes.bfloat16 else dtype
@@ -218,7 +218,7 @@ def test_memory_maps(dtype: type, tmp_path: Path) -> None:
     assert given_back(frame, field(mapped)) == pytest.approx(weights.astype(np.float64), abs=2e-5)
 
 
-def test_dim_512() -> None:
+def test_a_frame_of_dim_512_reproduces_rows() -> None:
     one, metric = field(table(700, 512)), skewed(512)
     frame = frame_of(one, metric)
     assert frame.rank == 512

@@ -70,7 +70,7 @@ def test_shares_by_hand() -> None:
     assert one.nats == pytest.approx(0.4 * 0.04 + 0.1 * 0.64, rel=1e-3)
 
 
-def test_grids_span_the_rows_that_count() -> None:
+def test_grids_span_the_frequent_rows() -> None:
     # 64 rows from 0 to 7, and one at 700 that has a millionth of the occurrences.
     rows = np.append(np.arange(64) % 8, 700).astype(np.float32)[:, None]
     shares = np.append(np.full(64, 1 / 64), 1e-6)
@@ -82,7 +82,7 @@ def test_grids_span_the_rows_that_count() -> None:
     )
 
 
-def test_a_sample_stands_for_its_tier() -> None:
+def test_shares_and_bits_of_a_sampled_tier() -> None:
     shares = np.array([0.1, 0.2, 0.3, 0.2])
     chosen = np.array([1, 3])
     assert sampled_shares(shares, chosen) == pytest.approx([0.4, 0.4])
@@ -103,7 +103,7 @@ def corners() -> NDArray[np.float32]:
     return (np.repeat(signs, 10, axis=0) + shift).astype(np.float32)
 
 
-def test_a_joint_offer_by_hand() -> None:
+def test_a_joint_candidate_by_hand() -> None:
     found = measured(corners(), [3.0, 2.0])
     assert list(found.joint) == [2]
     [offer] = found.joint[2]  # 16 clusters would be more than the 8 different rows
@@ -114,14 +114,14 @@ def test_a_joint_offer_by_hand() -> None:
     assert sorted(table) == [[-1, -1], [-1, 1], [1, -1], [1, 1]]
 
 
-def test_no_joint_offers() -> None:
+def test_tables_without_joint_candidates() -> None:
     assert measured(corners(), [3.0, 0.01]).joint == {}  # the second axis hardly counts
     assert measured(corners()[:31], [3.0, 2.0]).joint == {2: ()}  # 8 rows per cluster at least
     assert measured(corners()[:, :1], [3.0]).joint == {}
     assert measured(corners(), [3.0, 2.0], np.zeros(40)).joint == {}
 
 
-def test_a_tier_that_never_occurs_gets_nothing() -> None:
+def test_a_tier_that_never_occurs_gets_no_bits() -> None:
     found = measured(corners(), [3.0, 2.0], np.zeros(40))
     assert [texts(offers) for offers in found.scalar] == [["-"], ["-"]]
 
@@ -154,7 +154,7 @@ def ordered(found: TierOffers) -> dict[str, Offer]:
     }
 
 
-def test_offers_in_order_by_hand() -> None:
+def test_candidates_sorted_by_code_by_hand() -> None:
     rows = TierRows(FOUR, np.full(4, 1 / 4), 4)
     found = ordered(measure_tier(rows, np.array([2.0]), np.random.default_rng(0), ordered=True))
     assert list(found) == ["o1", "o2", "o3g"]  # at most two codes a row: three bits for four rows
@@ -165,7 +165,7 @@ def test_offers_in_order_by_hand() -> None:
     assert found["o3g"].nats == pytest.approx(2 * 2 * (2 / 7) ** 2 / 4, rel=0.01)
 
 
-def test_offers_in_order_of_several_codes() -> None:
+def test_candidates_sorted_by_several_codes() -> None:
     rows = TierRows(corners(), np.full(40, 1 / 40), 40)
     found = measure_tier(rows, np.array([3.0, 2.0]), np.random.default_rng(0), ordered=True)
     offers = ordered(found)
@@ -191,7 +191,7 @@ def coded_nats(
     return float(shares @ np.square(error) @ nats[span])
 
 
-def test_nats_are_those_of_coding(rng: np.random.Generator) -> None:
+def test_nats_equal_the_loss_of_coded_rows(rng: np.random.Generator) -> None:
     rows = (rng.standard_t(4, (600, 5))).astype(np.float32)
     shares = rng.permutation(1 / np.arange(1, 601))
     shares /= 2 * shares.sum()
@@ -218,14 +218,14 @@ def test_nats_are_those_of_coding(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_the_unit_of_nats_does_not_matter(scale: float) -> None:
+def test_scaled_nats_give_the_same_clusters(scale: float) -> None:
     plain, scaled = measured(corners(), [3.0, 2.0]), measured(corners(), [3 * scale, 2 * scale])
     assert scaled.joint[2][0].nats == pytest.approx(plain.joint[2][0].nats * scale)
     values = [coder_of(found.joint[2][0]).values for found in (plain, scaled)]
     assert np.array_equal(*values)
 
 
-def test_rows_that_differ_by_rounding_only_are_not_clustered(
+def test_rows_that_differ_only_by_rounding_are_not_clustered(
     caplog: pytest.LogCaptureFixture, rng: np.random.Generator
 ) -> None:
     caplog.set_level(logging.DEBUG)

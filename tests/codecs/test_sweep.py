@@ -99,7 +99,7 @@ def test_one_tier_by_hand() -> None:
     assert [layered.nats for layered in found] == pytest.approx([10.5, 2.5, 1.5, 1.4])
 
 
-def test_an_axis_that_costs_too_much_is_left_out_of_all_tiers() -> None:
+def test_an_axis_that_is_too_expensive_is_used_by_no_tier() -> None:
     # Alone, the second axis saves 1 nat for 10 bits, as much a bit as the first; with 1000 bits on
     # top it does not pay before 0.001 nat a bit does.
     axes = [[(0.0, 10.0), (100.0, 0.0)], [(0.0, 1.0), (10.0, 0.0)]]
@@ -107,14 +107,14 @@ def test_an_axis_that_costs_too_much_is_left_out_of_all_tiers() -> None:
     assert found == [["", ""], ["1", "1"], ["1 1", "1 1"]]
 
 
-def test_joint_offers_by_hand() -> None:
+def test_joint_candidates_by_hand() -> None:
     one = tier([[(0, 4), (50, 1)], [(0, 4), (50, 1)]], {2: [(20, 2)]})
     found = sweep([one], 0, 0.0)
     assert [parts(layered) for layered in found] == [[""], ["2j2"]]
     assert [layered.nats for layered in found] == [8, 2]
 
 
-def test_parts_that_code_nothing_are_left_out_at_the_end_only() -> None:
+def test_only_trailing_parts_without_bits_are_left_out() -> None:
     used = tier([[(0, 1), (10, 0)], [(0, 8), (10, 0)]])
     empty = tier([[(0, 0)], [(0, 0)]])
     found = [parts(layered) for layered in sweep([used, empty], 5, 0.0)]
@@ -126,7 +126,7 @@ def test_no_axes() -> None:
     assert (found.tiers, found.nats) == (((), ()), 0.25)
 
 
-def test_nothing_to_gain() -> None:
+def test_a_tier_without_candidates() -> None:
     [found] = sweep([tier([[(0, 0)]])], 100, 0.25)
     assert (parts(found), found.nats) == ([""], 0.25)
 

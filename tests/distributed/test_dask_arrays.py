@@ -73,7 +73,7 @@ def test_the_artifact_is_the_same_where_parts_are(
     np.testing.assert_array_equal(*(result["user"].decode() for result in results))
 
 
-def test_what_is_wrong_with_an_array_is_said(client: Client) -> None:
+def test_errors_of_an_array_are_reported(client: Client) -> None:
     rows = da.ones((10, 2), chunks=(5, 2), dtype=np.float32)
     with pytest.raises(saec.FieldError, match="'user': blocks of unknown size; call compute"):
         distributed.field("user", rows[rows[:, 0] > 0], np.ones(10), client)

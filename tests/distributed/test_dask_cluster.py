@@ -57,7 +57,7 @@ def test_no_scheduler() -> None:
         pass
 
 
-def test_workers_that_there_are(client: Client) -> None:
+def test_existing_workers_are_used(client: Client) -> None:
     assert workers_of(client) == sorted(client.run(os.getpid))
     # Between two looks of the client at it, the scheduler is taken to have no workers.
     client.sync(client._update_scheduler_info)

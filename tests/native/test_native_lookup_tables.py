@@ -41,7 +41,7 @@ LONGER = {"codes": np.zeros(10, np.uint8)}
 INT8 = {"element": 3, "grid": floats(2, 12)}
 
 
-def test_runs_that_fit() -> None:
+def test_valid_runs_are_accepted() -> None:
     table = table_of_runs()
     assert (table.rows, table.dim, table.stored_rows) == (10, 3, 8)
     assert table_of_runs(element=1).dim == 6
@@ -86,7 +86,7 @@ def test_runs_that_fit() -> None:
         ({"pads": np.array([-1]), "pad_rows": np.array([0])}, "a count or place is negative"),
     ],
 )
-def test_runs_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
+def test_invalid_runs_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         table_of_runs(**changes)
 
@@ -114,7 +114,7 @@ def table_of_tiers(**changes: Any) -> LookupTable:
 INDEX = {"index": np.zeros(75, np.uint8)}
 
 
-def test_tiers_that_fit() -> None:
+def test_valid_tiers_are_accepted() -> None:
     table = table_of_tiers()
     assert (table.rows, table.dim) == (70, 5)
     assert table_of_tiers(**INDEX).rows == 70
@@ -172,6 +172,6 @@ def test_tiers_that_fit() -> None:
         ({"pads": np.array([-1]), "pad_rows": floats(1, 5)}, "a count or place is negative"),
     ],
 )
-def test_tiers_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
+def test_invalid_tiers_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         table_of_tiers(**changes)

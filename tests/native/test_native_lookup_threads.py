@@ -84,7 +84,7 @@ def test_single_ids(slow: Slow, threads: int) -> None:
     [[COUNT], [COUNT, 0, 0], [0, 0, COUNT], [0, COUNT, 0], [1, COUNT - 1], [COUNT - 1, 1]],
     ids=str,
 )
-def test_bags_of_which_one_has_nearly_all_ids(sizes: list[int], threads: int) -> None:
+def test_one_bag_with_nearly_all_ids(sizes: list[int], threads: int) -> None:
     # Its thread does everything; the others have nothing, or the empty bags beside it.
     ids = np.random.default_rng(0).integers(0, 3200, COUNT)
     ask = Ask(SLOW["codes"], ids, np.cumsum([0, *sizes[:-1]]))
@@ -122,7 +122,7 @@ def test_failures_name_the_first_position(part: int, threads: int) -> None:
         assert failure == (1, 0, bad)
 
 
-def test_more_threads_than_ids_are_worth() -> None:
+def test_more_threads_than_needed() -> None:
     ids = np.arange(100)
     for slow in SLOW.values():
         check_rows(slow, ids)
@@ -130,7 +130,7 @@ def test_more_threads_than_ids_are_worth() -> None:
         assert pooled(Ask(slow, ids), threads=64).tobytes() == one.tobytes()
 
 
-def test_one_table_used_by_callers_at_once() -> None:
+def test_concurrent_calls_with_one_table() -> None:
     ask = asked(SLOW["kept"], 20)
     one = pooled(ask, threads=1)
     with ThreadPoolExecutor(4) as callers:

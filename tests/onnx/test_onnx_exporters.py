@@ -165,7 +165,7 @@ class Tied(nn.Module):
         return scores
 
 
-def test_a_tied_table_of_scores_stays(export: Export) -> None:
+def test_a_table_that_also_scores_stays_in_the_model(export: Export) -> None:
     """It is used as it is, or was written down twice, once turned round, which is no lookup."""
     ids = IDS.repeat(3, 1)
     net = Tied()

@@ -205,7 +205,7 @@ def test_the_seed_decides_the_result() -> None:
     assert not equal(one, trained(2))
 
 
-def test_features_that_no_training_row_holds_stay_as_they_were() -> None:
+def test_features_without_training_rows_do_not_change() -> None:
     log = planted_log(600)
     ids = log.ids.copy()
     ids[log.split != 0, 0] = np.where(ids[log.split != 0, 0] == 1, 0, 9)

@@ -111,13 +111,13 @@ def complaints(log: str) -> list[str]:
     return [line for line in log.splitlines() if ":CONSOLE" in line]
 
 
-def test_nothing_is_complained_of(page: Path) -> None:
+def test_the_page_logs_no_errors(page: Path) -> None:
     shown, log = chromium(page, "--dump-dom")
     assert "a task with a name of some length" in shown
     assert complaints(log) == []
 
 
-def test_requests_and_scripts_would_be_complained_of(page: Path, tmp_path: Path) -> None:
+def test_requests_and_scripts_are_blocked_and_logged(page: Path, tmp_path: Path) -> None:
     """The page itself forbids them, so that the test above would see one."""
     tried = "<script>1</script><img src='http://127.0.0.1:9/a.png'></body>"
     other = tmp_path / "other.html"
@@ -156,7 +156,7 @@ document.body.dataset.layout = JSON.stringify(out);
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_sticks_out_or_overlaps(page: Path, tmp_path: Path, width: int) -> None:
+def test_no_text_overflows_or_overlaps(page: Path, tmp_path: Path, width: int) -> None:
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("<details>", "<details open>")
     (tmp_path / "inner.html").write_text(text.replace("</body>", LAYOUT), encoding="utf-8")

@@ -13,14 +13,14 @@ from saec.torch import MeasuredIncrease
 from saec.torch.measure.calibration import Shares, calibrated
 
 
-def test_one_measurement_is_all_that_is_known() -> None:
+def test_one_measurement_by_hand() -> None:
     shares = Shares()
     shares.add(0.01, MeasuredIncrease(0.005, 0.001, 1000))
     found = shares.expected(0.01)
     assert (found.value, found.standard_error) == pytest.approx((0.005, 0.001))
 
 
-def test_measurements_count_by_their_variances() -> None:
+def test_measurements_are_weighted_by_their_variances() -> None:
     shares = Shares()
     shares.add(0.001, MeasuredIncrease(0.001, 0.0006, 1000))  # all of it, ± 0.6
     shares.add(0.004, MeasuredIncrease(0.002, 0.0, 1000))  # half of it; two doublings away, ± 0.2
@@ -32,7 +32,7 @@ def test_measurements_count_by_their_variances() -> None:
     assert shares.expected(0.004).value == pytest.approx(0.002, rel=1e-6)
 
 
-def test_shares_that_clearly_differ_do_not_speak_for_each_other() -> None:
+def test_measurements_that_differ_significantly_are_not_averaged() -> None:
     """As in a model whose small increases are of first order: 30 times the forecast, then twice."""
     shares = Shares()
     shares.add(1e-6, MeasuredIncrease(30e-6, 5e-6, 1000))
@@ -40,7 +40,7 @@ def test_shares_that_clearly_differ_do_not_speak_for_each_other() -> None:
     assert shares.expected(1e-6).value == pytest.approx(30e-6, rel=0.05)
 
 
-def test_a_size_that_is_measured_again_counts_once() -> None:
+def test_repeated_measurements_count_once() -> None:
     found = []
     for times in (1, 3):
         shares = Shares()
@@ -71,7 +71,7 @@ def a_table() -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     return rng.standard_normal((2000, 8)).astype(np.float32), 1e6 / np.arange(1, 2001)
 
 
-def test_a_budget_far_below_the_noise_is_met_by_what_larger_losses_tell(
+def test_a_budget_below_the_noise_is_met_from_larger_losses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table, counts = a_table()
@@ -97,7 +97,7 @@ def lost_by(field: saec.Field, result: saec.Compressed) -> float:
     return float(0.5 * 0.01 * (shares * np.square(error).sum(1)).sum())
 
 
-def test_a_loss_that_is_never_met() -> None:
+def test_a_loss_budget_that_is_never_met_is_an_error() -> None:
     class Always:
         def of(self, result: saec.Compressed) -> MeasuredIncrease:
             return MeasuredIncrease(5.0, 0.0, 1000)

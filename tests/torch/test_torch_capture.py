@@ -116,7 +116,7 @@ def test_symbolic_trace_keeps_modules_as_leaves(model: Model) -> None:
         torch.fx.symbolic_trace(model.user)
 
 
-def test_jit_script_names_the_way(model: Model) -> None:
+def test_jit_script_is_refused_with_alternatives(model: Model) -> None:
     match = "torch.jit.script does not know compressed tables: use torch.export or torch.jit.trace"
     for module in (model, model.user, model.tags, model.scores, model.fields):
         with pytest.raises(ModuleError, match=match):
@@ -125,7 +125,9 @@ def test_jit_script_names_the_way(model: Model) -> None:
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("dynamo", [False, True])
-def test_onnx_names_the_way(table: CompressedTable, dynamo: bool, frozen: bool) -> None:
+def test_onnx_export_is_refused_with_alternatives(
+    table: CompressedTable, dynamo: bool, frozen: bool
+) -> None:
     pytest.importorskip("onnxscript")
     module = nn.Sequential(CompressedEmbedding(table)).eval().requires_grad_(not frozen)
     # The newer exporter wraps what goes wrong in errors of its own.
@@ -157,7 +159,7 @@ def test_functional_gradients(table: CompressedTable) -> None:
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_functional_calls_read_what_they_are_given(table: CompressedTable) -> None:
+def test_functional_calls_use_the_given_parameters(table: CompressedTable) -> None:
     module, ids = CompressedEmbedding(table), torch.arange(20)
     with torch.no_grad():
         before = (module(ids), module(ids))[0]
@@ -236,7 +238,7 @@ def check_ids_beyond(
 
 
 @pytest.mark.parametrize("texts", [["1 -", "- -"], ["2 1", "1 0"], ["-", "-"], ["0 0", "0 0"]])
-def test_no_tensor_of_a_model_is_empty(texts: list[str], tmp_path: Any) -> None:
+def test_models_have_no_empty_tensors(texts: list[str], tmp_path: Any) -> None:
     """``torch.export.save`` refuses those, and so do others that read models."""
     from saec.format.tiered_field import TieredField
 

@@ -52,7 +52,7 @@ def compiled(call: Callable[..., Any]) -> tuple[Callable[..., Any], Graphs]:
     return torch.compile(call, fullgraph=True, backend=graphs), graphs
 
 
-def test_without_gradients_tables_are_no_inputs(module: CompressedEmbedding) -> None:
+def test_without_gradients_tables_are_not_graph_inputs(module: CompressedEmbedding) -> None:
     bags = CompressedEmbeddingBag(module.table, "sum")
     fields = FieldEmbeddings({"a": module, "b": nn.Embedding(ROWS, DIM)})
     matrix = torch.stack([IDS, IDS.flip(0)], dim=1)

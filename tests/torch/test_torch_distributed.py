@@ -47,9 +47,7 @@ def alone() -> dict[str, Found]:
 
 
 @pytest.mark.parametrize("name", rank_checks.SAME)
-def test_two_processes_do_what_one_does(
-    found: list[Found], alone: dict[str, Found], name: str
-) -> None:
+def test_two_processes_equal_one(found: list[Found], alone: dict[str, Found], name: str) -> None:
     for key, expected in alone[name].items():
         own = [rank["same"][name][key] for rank in found]
         if isinstance(expected, Tensor):
@@ -59,7 +57,7 @@ def test_two_processes_do_what_one_does(
             assert own == [expected] * RANKS, key
 
 
-def test_the_scenarios_say_something(alone: dict[str, Found]) -> None:
+def test_the_scenarios_are_not_trivial(alone: dict[str, Found]) -> None:
     for name, one in alone.items():
         if "scored" in name:
             assert one["predictions"].unique().numel() > 50
@@ -107,11 +105,11 @@ def test_all_ranks_raise_if_one_does(found: list[Found], name: str) -> None:
             raise ValueError(own_message)
 
 
-def test_a_rank_that_ends_leaves_no_one_waiting(found: list[Found]) -> None:
+def test_a_rank_that_exits_raises_an_error_on_the_others(found: list[Found]) -> None:
     assert found[0]["left alone"] == "RuntimeError"  # gloo's: the connection is closed
 
 
-def test_shares_are_slices_of_everything() -> None:
+def test_shares_slice_all_tensors_of_a_batch() -> None:
     ids, weights, labels = torch.arange(7), torch.rand(7, 2), torch.arange(7) * 10
     inputs = ({"ids": ids, "more": (weights, [None])}, torch.tensor(3.0), "mode", 2)
     shares = [Ranks(rank, 3).share(inputs, labels) for rank in range(3)]
@@ -128,7 +126,7 @@ def test_shares_are_slices_of_everything() -> None:
     assert other.check != shares[0].check
 
 
-def test_a_process_alone_takes_batches_as_they_are() -> None:
+def test_a_single_process_does_not_slice_batches() -> None:
     inputs = (torch.arange(5), torch.tensor([0, 2]), object())
     share = Ranks().share(inputs, "labels")
     assert share.inputs is inputs
@@ -136,14 +134,14 @@ def test_a_process_alone_takes_batches_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_slices_are_even_and_leave_nothing_out(count: int) -> None:
+def test_slices_are_even_and_complete(count: int) -> None:
     for rows in (0, 1, 2, 7, 8, 64):
         parts = [range(rows)[Ranks(rank, count).part(rows)] for rank in range(count)]
         assert [row for part in parts for row in part] == list(range(rows))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_what_cannot_be_sliced_is_refused() -> None:
+def test_batches_that_cannot_be_sliced_are_refused() -> None:
     ranks = Ranks(0, 2)
     with pytest.raises(DataError, match="whose tensors have no rows"):
         ranks.share(torch.tensor(1.0))

@@ -111,7 +111,7 @@ def test_any_fields(clustered: Make, tiered: Make, data: st.DataObject) -> None:
         assert torch.equal(found, expected)
 
 
-def test_plain_tables_alone_are_left_to_pytorch() -> None:
+def test_models_without_compressed_tables_use_pytorch() -> None:
     fields = FieldEmbeddings({"a": nn.Embedding(3, 2), "b": nn.Embedding(4, 2)})
     ids = torch.tensor([[2, 3], [0, 1]])
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_gradients_go_through_the_modules(fields: FieldEmbeddings) -> None:
             assert torch.equal(gradient, parameter.grad)
 
 
-def test_what_learns_is_seen(fields: FieldEmbeddings) -> None:
+def test_changed_parameters_are_seen(fields: FieldEmbeddings) -> None:
     ids = some_ids(50)
     check(fields, ids)
     optimizer = torch.optim.SGD(fields.parameters(), 0.5)
@@ -185,7 +185,9 @@ def test_hooks_are_called(fields: FieldEmbeddings, register: str, everywhere: bo
     check(fields, ids)
 
 
-def test_where_modules_must_be_called(fields: FieldEmbeddings, clustered: Make) -> None:
+def test_modules_with_their_own_behaviour_are_called(
+    fields: FieldEmbeddings, clustered: Make
+) -> None:
     ids = some_ids(5)
 
     class Twice(nn.Embedding):

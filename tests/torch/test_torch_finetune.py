@@ -238,7 +238,7 @@ def test_it_never_gets_worse_and_stops_early(
     assert all(map(torch.equal, codebooks, before))
 
 
-def test_divergence_is_no_improvement(
+def test_diverged_training_keeps_the_first_state(
     click_batches: Make, student: nn.Module, teacher: nn.Module
 ) -> None:
     def steep(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ def on_the_scale_of_2048(kind: str) -> CompressedField:
 
 
 @pytest.mark.parametrize("kind", ["clusters", "axes"])
-def test_states_are_judged_as_they_would_be_stored(kind: str) -> None:
+def test_states_are_compared_after_rounding(kind: str) -> None:
     """Steps of a quarter: none shows before they have passed the middle of 2048 and 2050."""
     model = nn.Sequential(nn.Embedding(1, 1), nn.Flatten(0))
     result = Compressed([on_the_scale_of_2048(kind)])

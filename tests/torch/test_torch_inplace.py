@@ -176,7 +176,9 @@ def test_a_loss_increase_is_met_on_unseen_rows(
     assert increase(model, result, unseen, labelled=True) == pytest.approx(measured, rel=1e-4)
 
 
-def test_another_loss(model: nn.Module, log_rows: list[Batch], unseen: list[Batch]) -> None:
+def test_a_loss_increase_in_squared_error_is_met(
+    model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
+) -> None:
     mse = nn.MSELoss()
     # The model's own outputs and noise: they are learned, a change of the outputs makes an error.
     noise = torch.randn(500, generator=torch.Generator().manual_seed(0))
@@ -193,7 +195,7 @@ def test_another_loss(model: nn.Module, log_rows: list[Batch], unseen: list[Batc
         assert result.predicted_loss_increase == pytest.approx(measured, rel=0.05)
 
 
-def test_tables_are_looked_for_once(
+def test_the_model_is_searched_for_tables_once(
     model: nn.Module,
     log_rows: list[Batch],
     unseen: list[Batch],
@@ -289,7 +291,7 @@ def test_joint_tables() -> None:
 # What else of the model might change.
 
 
-def test_flags_hooks_and_gradients_stay(model: nn.Module, log_rows: list[Batch]) -> None:
+def test_flags_hooks_and_gradients_are_kept(model: nn.Module, log_rows: list[Batch]) -> None:
     small = copy.deepcopy(model).train()
     next(iter(small.children())).eval()
     seen: list[nn.Module] = []
@@ -359,7 +361,7 @@ LOSS = saec.LossIncrease(0.01)
         ({"ranges": {"nobody": {}}}, ModuleError, "no embedding table is named 'nobody'"),
     ],
 )
-def test_an_error_leaves_the_model_as_it_was(
+def test_an_error_leaves_the_model_unchanged(
     arguments: dict[str, Any],
     error: type[Exception],
     message: str,
@@ -382,7 +384,7 @@ def test_an_error_leaves_the_model_as_it_was(
     assert snapshot(small) == before
 
 
-def test_an_error_while_the_compressed_tables_are_held(
+def test_an_error_with_compressed_tables_in_place_restores_the_model(
     model: nn.Module, log_rows: list[Batch]
 ) -> None:
     """A loss that is a number for the uncompressed model only."""
@@ -399,7 +401,9 @@ def test_an_error_while_the_compressed_tables_are_held(
     assert snapshot(small) == before
 
 
-def test_a_loss_that_always_grows_too_much(model: nn.Module, log_rows: list[Batch]) -> None:
+def test_a_loss_budget_that_cannot_be_met_is_an_error(
+    model: nn.Module, log_rows: list[Batch]
+) -> None:
     small = copy.deepcopy(model)
     calls = count()
 
@@ -510,7 +514,7 @@ def test_the_standard_error_of_a_loss_that_is_known_by_batches() -> None:
     assert (alone.value, alone.standard_error) == (0.5, float("inf"))
 
 
-def test_an_id_for_values_unseen_in_training_is_kept_well(
+def test_an_id_for_unseen_values_keeps_its_quality(
     model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
 ) -> None:
     """It has no count in the training log, and half of the calibration rows look it up."""
@@ -618,7 +622,7 @@ def test_a_forecast_corrected_by_unseen_rows(
     assert curve.loss_at(ratio) == pytest.approx(found.value, abs=2 * found.standard_error)
 
 
-def test_a_forecast_of_next_to_nothing_cannot_be_corrected(
+def test_a_forecast_of_almost_zero_is_not_corrected(
     log_rows: list[Batch], unseen: list[Batch]
 ) -> None:
     flat = build("deepfm", SIZES, dim=8, seed=1)

@@ -235,7 +235,7 @@ def test_keys_without_sign(keys: NDArray[np.int64], field: KeyedField) -> None:
         KeyedEmbedding(field)(torch.from_numpy(np.array([1, 1 << 63], np.uint64)))
 
 
-def test_what_is_no_key_is_refused(field: KeyedField) -> None:
+def test_invalid_keys_are_refused(field: KeyedField) -> None:
     module = KeyedEmbedding(field)
     with pytest.raises(KeysError, match=r"table user: keys must be int64 or uint64, not torch\.fl"):
         module(torch.ones(3))

@@ -82,7 +82,7 @@ def test_increases_by_probabilities_are_those_by_logits(
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_probability_of_one_is_no_infinity() -> None:
+def test_a_probability_of_one_gives_a_finite_loss() -> None:
     class Certain(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -244,7 +244,7 @@ def test_a_bag_of_three_is_three_lookups_of_an_embedding(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
-def test_padding_counts_for_nothing(mode: str) -> None:
+def test_padding_rows_do_not_count(mode: str) -> None:
     padded = Dot(_bag(mode, padding_idx=3), [3.0, 4.0])
     without = Dot(_bag(mode), [3.0, 4.0])
     metrics = measure(padded, torch.tensor([0, 3, 1, 3, 3, 2]), torch.tensor([0, 3, 5]))

@@ -121,7 +121,7 @@ def test_bags_are_those_of_plain_operations(table: LearnedTable, mode: str) -> N
     torch.testing.assert_close(rows, exact, rtol=1e-5, atol=1e-5)
 
 
-def test_what_learns_is_read_as_it_is_now(table: LearnedTable) -> None:
+def test_lookups_read_present_parameters(table: LearnedTable) -> None:
     ids, module = some_ids(table), CompressedEmbedding(table)
     with torch.no_grad():
         before = module(ids)
@@ -195,7 +195,7 @@ def test_loaded_codes_are_seen_by_graphs() -> None:
     assert torch.equal(rows, reference(other, ids))
 
 
-def test_bad_ids_are_refused_on_the_short_way(table: LearnedTable) -> None:
+def test_bad_ids_are_refused_by_the_shortcut(table: LearnedTable) -> None:
     module = CompressedEmbedding(table)
     ids = some_ids(table, 10)
     with torch.no_grad():
@@ -215,7 +215,7 @@ def test_bad_ids_are_refused_on_the_short_way(table: LearnedTable) -> None:
     "rtol" not in inspect.signature(torch.library.opcheck).parameters,
     reason="before PyTorch 2.6 results in another order of additions are taken for wrong",
 )
-def test_the_operator_keeps_the_rules(clustered: Callable[..., CompressedField]) -> None:
+def test_the_operator_passes_opcheck(clustered: Callable[..., CompressedField]) -> None:
     """Schema, shapes of fake tensors, gradients, compilation: by PyTorch's own test."""
     clusters = ClusteredTable([clustered("a", 50, 3, 3)], {}, torch.zeros(1))
     tiers = compressed_table([tiered(3)], {}, torch.zeros(1))
@@ -258,7 +258,7 @@ def test_an_exported_program_reads_a_saved_model(table: LearnedTable, tmp_path) 
     assert torch.equal(again(ids), model(ids))
 
 
-def test_threads_may_look_up_at_once(table: LearnedTable) -> None:
+def test_concurrent_lookups(table: LearnedTable) -> None:
     module, batches = CompressedEmbedding(table), [some_ids(table, 500 + n) for n in range(16)]
     expected = [reference(table, ids).detach() for ids in batches]
 

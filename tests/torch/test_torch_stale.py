@@ -313,7 +313,7 @@ def ids_kept(rows: int, seed: int) -> TieredField:
 
 # Ranks are kept of all ids, or only of those that the first level of the index leaves.
 @pytest.mark.parametrize("rows", [5_000, 70_000])
-def test_another_index_is_seen(rows: int) -> None:
+def test_a_changed_index_is_seen(rows: int) -> None:
     first, second = ids_kept(rows, 0), ids_kept(rows, 2)
     module = CompressedEmbedding(compressed_table([first], {}, torch.empty(0)))
     assert np.array_equal(look_up(module).numpy(), first.decode())
@@ -342,7 +342,7 @@ def test_a_layout_that_was_overwritten_is_refused(module: CompressedEmbedding) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_other_dtypes_are_seen(module: CompressedEmbedding, dtype: torch.dtype) -> None:
+def test_changed_dtypes_are_seen(module: CompressedEmbedding, dtype: torch.dtype) -> None:
     single = look_up(module)
     module.to(dtype)
     rows = look_up(module)
@@ -354,7 +354,7 @@ def test_other_dtypes_are_seen(module: CompressedEmbedding, dtype: torch.dtype) 
     torch.testing.assert_close(look_up(module), plainly(module), rtol=0, atol=tolerance)
 
 
-def test_an_optimizer_is_seen(module: CompressedEmbedding) -> None:
+def test_optimizer_steps_are_seen(module: CompressedEmbedding) -> None:
     optimizer = torch.optim.SGD(module.parameters(), 0.5, foreach=True)
     for _ in range(2):
         optimizer.zero_grad()
@@ -400,7 +400,7 @@ def apart(embeddings: FieldEmbeddings) -> Tensor:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_writes_are_seen_by_fields_together(
+def test_writes_are_seen_by_lookups_of_several_fields(
     made: CompressedEmbedding, write: Callable[[Held, Tensor, nn.Module], None]
 ) -> None:
     embeddings = fields_of(made)
@@ -416,7 +416,7 @@ def test_writes_are_seen_by_fields_together(
             assert torch.equal(together(embeddings), expected), entry.path
 
 
-def test_other_modules_are_seen_by_fields_together(made: CompressedEmbedding) -> None:
+def test_replaced_modules_are_seen_by_lookups_of_several_fields(made: CompressedEmbedding) -> None:
     embeddings = fields_of(made)
     plain_module, module = embeddings["plain"], embeddings["a"]
     assert isinstance(module, CompressedEmbedding)

@@ -447,7 +447,7 @@ def test_every_part_of_a_joint_table_learns_and_is_saved(
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-def test_renumbered_features_are_refused_unless_said(loaded: bool, tmp_path: Path) -> None:
+def test_renumbered_features_are_refused_by_default(loaded: bool, tmp_path: Path) -> None:
     counts = np.random.default_rng(0).permutation(1000 / np.arange(1, 3001))
     model = nn.ModuleDict({"user": nn.Embedding(3000, 8)})
     found = fields(model, {"user": counts})
@@ -466,7 +466,7 @@ def test_renumbered_features_are_refused_unless_said(loaded: bool, tmp_path: Pat
 
 
 @pytest.mark.parametrize("sorted_ids", [False, True])
-def test_the_whole_way_with_the_codec(sorted_ids: bool) -> None:
+def test_compress_replace_and_save_with_the_codec(sorted_ids: bool) -> None:
     torch.manual_seed(0)
     model = nn.ModuleDict({"user": nn.Embedding(3000, 8)})
     counts = 1000 / np.arange(1, 3001)

@@ -334,9 +334,7 @@ def test_the_operator_runs_the_kernels(
 @computing
 @pytest.mark.parametrize("bad", [-1, 300, 2**40])
 @pytest.mark.parametrize("kind", ["tiered", "clustered"])
-def test_what_is_out_of_range_ends_as_nan(
-    tiered: Make, clustered: Make, bad: int, kind: str
-) -> None:
+def test_ids_out_of_range_give_nan(tiered: Make, clustered: Make, bad: int, kind: str) -> None:
     table = Table({"tiered": tiered, "clustered": clustered}[kind]("a", 300))
     ids = torch.tensor([3, bad, 4])
     rows = table.rows(ids)
@@ -351,7 +349,7 @@ def test_what_is_out_of_range_ends_as_nan(
 
 
 @computing
-def test_a_code_beyond_the_codebook_ends_as_nan(clustered: Make) -> None:
+def test_codes_beyond_the_codebook_give_nan(clustered: Make) -> None:
     table = Table(clustered("a", 300))
     assert isinstance(table.held, ClusteredTensors)
     table.held = table.held._replace(codebook=table.held.codebook[:7])
@@ -364,7 +362,7 @@ def test_a_code_beyond_the_codebook_ends_as_nan(clustered: Make) -> None:
 @pytest.mark.skipif(not INTERPRETED, reason="memory is guarded on a CPU")
 @pytest.mark.parametrize("kind", ["tiered", "clustered"])
 @pytest.mark.parametrize("rows", range(64, 72))
-def test_nothing_is_read_behind_the_codes(
+def test_no_bytes_after_the_codes_are_read(
     tiered: Make, clustered: Make, kind: str, rows: int
 ) -> None:
     parts = ("3 2g", "") if rows % 3 else ("3 2g", "5")

@@ -53,7 +53,7 @@ def install(binaries: Path, what: str) -> None:
     call(*pip, "--only-binary", ":all:", "--constraint", ROOT / "constraints.txt", what)
 
 
-def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
+def test_it_contains_exactly_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
         metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))

@@ -1,4 +1,4 @@
-"""Compression to a budget: it is kept, what it is spent on, and what must not matter."""
+"""Compression to a budget: the size, the allocation, and independence of order and threads."""
 
 from __future__ import annotations
 

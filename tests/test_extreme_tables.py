@@ -18,7 +18,7 @@ def zipf(rows: int) -> NDArray[np.float64]:
 
 
 def spread(kind: str) -> NDArray[np.float32]:
-    """2,000 x 16, of equal variances along all directions, or of falling ones."""
+    """A table of 2,000 x 16 with equal or falling variances along its directions."""
     widths = {"equal": np.ones(16), "falling": 0.7 ** np.arange(16)}[kind]
     rows = np.random.default_rng(0).standard_normal((2000, 16)) * widths
     return rows.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Loss metrics in a file: what comes back, the format, and what is refused."""
+"""Loss metrics in a file: round trips, the format, and errors."""
 
 from __future__ import annotations
 

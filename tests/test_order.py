@@ -1,4 +1,4 @@
-"""Where rows are stored: the tier index against a dictionary, whole and laid together of pieces."""
+"""The tier index against a dictionary, made at once and joined from pieces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saec.streaming.bit_writes import lay
 
 
 def shuffled_tiers(count: int, seed: int = 0, most: int | None = None) -> NDArray[np.int8]:
-    """The tier of each id, ids in no order."""
+    """The tier of each id, in random order."""
     bounds = tier_bounds(count, most)
     tiers = np.repeat(np.arange(len(bounds) - 1, dtype=np.int8), np.diff(bounds))
     return np.random.default_rng(seed).permutation(tiers)
@@ -191,7 +191,7 @@ def test_a_damaged_index_is_refused_or_gives_places_in_range(
 
 
 def laid(tiers: NDArray[np.int8], number: int, cuts: list[int]) -> NDArray[np.uint8]:
-    """The index that parts between ``cuts`` contribute to, of all ``tiers``."""
+    """The index of all ``tiers``, joined from the pieces of the parts between ``cuts``."""
     count = len(tiers)
     data = np.zeros(TierIndex.planned_bytes(count, number), np.uint8)
     bounds = [0, *sorted(cuts), count]

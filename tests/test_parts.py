@@ -123,7 +123,7 @@ def level_by_level(results: list[str]) -> str:
 
 
 def joined(group: Sequence[str]) -> str:
-    """Shows the tree."""
+    """Joins texts so that the result shows the tree."""
     assert 2 <= len(group) <= GROUP
     return f"({' '.join(group)})"
 

@@ -1,4 +1,4 @@
-"""Passes over the parts of a field: what tasks are given, and that results fit together."""
+"""Passes over the parts of a field: arguments of tasks, and merging of results."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_counts_before_a_part_are_the_sum_of_earlier_parts(part_rows: int) -> No
 
 
 class Parted:
-    """A task whose arrays tell what it was given; counts how often it was called."""
+    """A task whose arrays show its arguments; counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0

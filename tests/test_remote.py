@@ -1,4 +1,4 @@
-"""Files that are no paths: URLs by way of fsspec, bytes and streams."""
+"""Files that are not paths: URLs through fsspec, bytes and streams."""
 
 from __future__ import annotations
 

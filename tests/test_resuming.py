@@ -1,4 +1,4 @@
-"""Compression straight into a file: as in memory, and finished after any interruption."""
+"""Compression directly into a file: equal to that in memory, and resumed after interruptions."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_permutation_goes_with_the_artifact_that_it_belongs_to(folder: Path) -
 
 
 class StopError(Exception):
-    """What interrupts a compression here."""
+    """Interrupts a compression."""
 
 
 def interrupted(folder: Path, codec: Codec, at: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -275,7 +275,7 @@ def started(folder: Path, out: Path, filled: bool = False) -> tuple[BaseProcess,
 
 
 def test_a_full_disk_is_an_error_and_not_a_crash(folder: Path, expected: bytes) -> None:
-    """Writing to a map of a file for which there is no room would, by SIGBUS."""
+    """Writing to a mapped file without space on the disk would end the process by SIGBUS."""
     disk = folder / "disk"
     disk.mkdir()
     spaces = random.Random(0)

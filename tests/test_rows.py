@@ -1,4 +1,4 @@
-"""Rows in memory, in files and in shards: all read the same, and tell what they cannot read."""
+"""Rows in memory, in files and in shards: all read the same rows and raise named errors."""
 
 from __future__ import annotations
 

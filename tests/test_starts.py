@@ -1,4 +1,4 @@
-"""Where codes start, by hand, whatever the numbers, and what is no such list."""
+"""Packed starts of codes: by hand, for any numbers, and invalid lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables in tiers: decoded by hand, malformed, saved and loaded, and with an index that lies."""
+"""Tables in tiers: decoded by hand, malformed, saved and loaded, and with a wrong index."""
 
 from __future__ import annotations
 
@@ -334,7 +334,7 @@ def test_a_file_with_a_wrong_index_is_refused(fill: int, tmp_path: Path) -> None
 
 
 def write(path: Path, changes: dict[str, Any], tensors: dict[str, Any]) -> None:
-    """A file that says other things of :func:`two_tiers` than are true; None takes away."""
+    """Write :func:`two_tiers` with a changed description; None removes an entry."""
     entry = two_tiers(TierIndex.of(np.repeat([0, 1], [64, 2]))).entry
     held = {role: t for role, t in (entry.tensors | tensors).items() if t is not None}
     artifact.write(path, [replace(entry, tensors=held, **changes)])

@@ -1,4 +1,4 @@
-"""Where large results are made: memory or files that leave nothing behind, and its limit."""
+"""Memory or temporary files for large results, and the memory limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard against slower lookups speaks up at the right ratios."""
+"""The check against slower lookups fails at the right ratios."""
 
 from __future__ import annotations
 

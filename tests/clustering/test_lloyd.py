@@ -1,4 +1,4 @@
-"""k-means: four points by hand, what may go wrong with clusters, and invariances."""
+"""k-means: four points by hand, degenerate clusters, and invariances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sample = tuple[NDArray[np.float32], NDArray[np.float64]]
 
 
 class StartAt(ArrayPoints):
-    """Points whose first sample is the given rows: k-means starts there. Keeps its steps."""
+    """Points whose first sample is the given rows: k-means starts there. Records its steps."""
 
     def __init__(self, rows: object, weights: object, start: object) -> None:
         super().__init__(np.array(rows, np.float32), np.array(weights, np.float64))
@@ -37,7 +37,7 @@ class StartAt(ArrayPoints):
 
 
 class Halves:
-    """Two points as one: what a set of shards would do."""
+    """Two sets of points as one, as with shards."""
 
     def __init__(self, first: Points, second: Points) -> None:
         self._parts = first, second

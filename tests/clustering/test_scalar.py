@@ -30,7 +30,7 @@ def plain_distortion(
 def best_distortion(
     values: NDArray[np.float32], weights: NDArray[np.float64], clusters: int
 ) -> float:
-    """The least over all ways to cut the sorted values into runs."""
+    """The smallest distortion over all ways to cut the sorted values into runs."""
     order = np.argsort(values)
     values, weights = values[order].astype(np.float64), weights[order]
     best = np.inf
@@ -144,7 +144,7 @@ def draw(kind: str, count: int) -> tuple[NDArray[np.float32], NDArray[np.float64
 
 
 def optimum(scalars: Scalars, sizes: list[int]) -> list[float]:
-    """By the dynamic program over all values, whose optimality brute force shows above."""
+    """The optimum by dynamic programming over all values; other tests check it by brute force."""
     borders = np.arange(scalars.count + 1)
     found = np.empty(sum(sizes) + len(sizes), np.int64)
     parts = (scalars.values, scalars.sums, scalars.centre)

@@ -1,4 +1,4 @@
-"""Axes from end to end: what it promises in bits and nats, and what must not matter."""
+"""Axes from end to end: stated bits and nats are right, and results do not depend on parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from saec.tables.loss_metric import Metric
 
 
 def table(rows: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
-    """Most variance along a few turned directions, and some heavy tails."""
+    """A table with most variance along a few rotated directions, and some heavy tails."""
     rng = np.random.default_rng([seed, rows, dim])
     turn, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
     spread = 0.1 * np.logspace(0, -1.5, dim)
@@ -182,9 +182,9 @@ def test_equal_seeds_give_equal_results(tmp_path: Path) -> None:
 
 
 def dealt(rows: int, dim: int) -> tuple[Field, Field, NDArray[np.int64]]:
-    """A sorted field; the same with ids dealt to the tiers at random; the old id of each new.
+    """A sorted field; the same field with ids assigned to tiers at random; the sorted id of each.
 
-    In a tier rows keep their order, as sums and samples of rows depend on it.
+    Within a tier rows keep their order, since sums and samples of rows depend on it.
     """
     bounds = tier_bounds(rows)
     tiers = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))

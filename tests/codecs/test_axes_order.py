@@ -1,4 +1,4 @@
-"""The order of a field's rows: when ids need an index or a permutation, and what these say."""
+"""The order of a field's rows: when ids need an index or a permutation, and their contents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ every_part = pytest.mark.parametrize("part_rows", [7, 47, 64, 1300])
 
 
 def tiers_of(frequencies: NDArray[np.float64], order: Order, part_rows: int) -> list[list[int]]:
-    """Ids of the rows of each tier, by place."""
+    """Ids of the rows in each tier, by position."""
     field = in_parts(counted(frequencies), part_rows)
     return placed(field, placing_of(field, order, IN_MEMORY))
 

@@ -1,4 +1,4 @@
-"""Rows in order of their codes: new ids, what they save, and that parts and ties do not matter."""
+"""Rows sorted by code: the new ids, the saved bytes, and independence of parts and ties."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = 2000
 
 
 def field_of(in_order: bool, rows: int = ROWS) -> Field:
-    """Rows along two directions, about as many as there are tiers for."""
+    """A field whose rows vary along two directions, with several tiers."""
     rng = np.random.default_rng(0)
     table = rng.standard_normal((rows, 4)) * [3, 1, 0.1, 0.1]
     counts = 1000.0 / np.arange(1, rows + 1)
@@ -75,7 +75,7 @@ def test_new_ids_are_sorted_by_code_within_tiers(in_order: bool) -> None:
 
 
 def joined(result: TieredField, tier: int, bits: int) -> NDArray[np.int64]:
-    """Ordered codes as one number each, by the parts' own widths."""
+    """The ordered codes of each row as one number, by the widths of the parts."""
     total, shift = 0, 0
     for codes, part in zip(result.tier_codes(tier).T, result.layout.tiers[tier], strict=True):
         if part.ordered:

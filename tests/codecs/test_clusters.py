@@ -1,4 +1,4 @@
-"""The clusters codec: options, its promises to allocation, and the head from which it learns."""
+"""The clusters codec: settings, stated bits and losses of options, and the head it learns from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def zipf(count: int) -> NDArray[np.float64]:
 
 
 def steep(rng: np.random.Generator, dim: int = 4, scale: float = 1.0) -> Metric:
-    """With eigenvalues from scale to 1000 scale, in any directions."""
+    """A metric with eigenvalues from scale to 1000 scale, in random directions."""
     turn, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
     return Metric((turn * (scale * np.logspace(0, 3, dim))) @ turn.T)
 
@@ -40,7 +40,7 @@ def steep(rng: np.random.Generator, dim: int = 4, scale: float = 1.0) -> Metric:
 def encode(
     field: Field, codec: Clusters, metric: Metric | None = None, seed: int = 0
 ) -> ClusteredField:
-    """With the first option, the only one if the number of clusters is fixed."""
+    """The field coded by the first option, the only one if the number of clusters is fixed."""
     return encode_as(field, codec, offers(codec, field, metric)[0], metric, seed)
 
 

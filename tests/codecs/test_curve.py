@@ -1,4 +1,4 @@
-"""Distortion curves: between and beyond the measured points, and the rows that are judged."""
+"""Distortion curves: interpolation, extrapolation, and the rows on which they are measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows far from all others: what they lose is forecast, and the others hardly lose anything."""
+"""Rows far from all others: their loss is forecast, and other rows lose hardly more."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CODECS = [saec.Clusters(), saec.Axes()]
 
 
 def table(times: float, seed: int = 0) -> NDArray[np.float32]:
-    """Normal rows with variances 0.8 ** k, row 1500 ``times`` as long: 0.008 % of occurrences."""
+    """Normal rows of variances 0.8 ** k; row 1500 (0.008 % of occurrences) is scaled."""
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((ROWS, DIM)) * 0.8 ** (np.arange(DIM) / 2)
     rows[FAR] *= times

@@ -1,4 +1,4 @@
-"""A field's frame: by hand in two dimensions, orthogonal, and on tables of every kind."""
+"""A field's frame: by hand in two dimensions, orthogonality, and tables of every kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saec.tables.loss_metric import Metric
 
 
 def skewed(dim: int, seed: int = 0) -> Metric:
-    """Its axes are turned, and of weights from 1 to 100."""
+    """A metric with rotated axes and eigenvalues from 1 to 100."""
     turn, _ = np.linalg.qr(np.random.default_rng([seed, dim]).standard_normal((dim, dim)))
     return Metric((turn * np.logspace(0, 2, dim)) @ turn.T)
 
@@ -46,7 +46,7 @@ def given_back(frame: Frame, one: Field) -> NDArray[np.float64]:
 
 
 def lost(frame: Frame, one: Field, metric: Metric) -> float:
-    """Nats, if coordinates are exact."""
+    """The loss in nats if coordinates are exact."""
     error = (given_back(frame, one) - one.weights.astype(np.float64)) @ metric.root
     shares = one.frequencies / one.frequencies.sum()
     return float(shares @ np.square(error).sum(axis=1)) / 2

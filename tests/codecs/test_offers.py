@@ -1,4 +1,4 @@
-"""Options of a tier: bits and nats by hand, and as measured by coding."""
+"""Candidates of a tier: bits and nats by hand, and compared with coding."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_shares_and_bits_of_a_sampled_tier() -> None:
 
 
 def corners() -> NDArray[np.float32]:
-    """Ten rows about each of (+-1, +-1), a 64th to the left or the right."""
+    """Ten rows around each of (+-1, +-1), shifted by 1/64 to the left or the right."""
     signs = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], np.float32)
     shift = np.where(np.arange(40) % 2, 1 / 64, -1 / 64)[:, None] * [1, 0]
     return (np.repeat(signs, 10, axis=0) + shift).astype(np.float32)
@@ -145,7 +145,7 @@ def test_rows_beyond_float16() -> None:
 
 
 def ordered(found: TierOffers) -> dict[str, Offer]:
-    """Offers in order of their codes by their parts."""
+    """Candidates with rows sorted by code, by their parts."""
     return {
         text: offer
         for offers in (*found.scalar[:1], *found.joint.values())
@@ -183,7 +183,7 @@ def test_candidates_sorted_by_several_codes() -> None:
 def coded_nats(
     offer: Offer, first: int, rows: NDArray[np.float32], shares: NDArray[np.float64], nats: list
 ) -> float:
-    """By assigning and decoding every row."""
+    """The loss in nats, by coding and decoding every row."""
     span = slice(first, first + coder_of(offer).part.axes)
     part = rows[:, span]
     scale = np.sqrt(np.array(nats[span]) / nats[first])

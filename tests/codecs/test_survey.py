@@ -1,4 +1,4 @@
-"""A survey of a field: moments by hand and against numpy, and samples that stand for all rows."""
+"""A survey of a field: moments by hand and against numpy, and samples of its rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sweep over prices against all combinations of offers."""
+"""The sweep over prices, compared with all combinations of candidates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def coder(part: CodePart) -> Coder:
 
 
 def tier(scalar: list[list[Point]], joint: dict[int, list[Point]] | None = None) -> TierOffers:
-    """Offers of (bits, nats), the first of each axis for nothing."""
+    """A tier with candidates of (bits, nats); the first of each axis has no bits."""
     alone = [
         tuple(
             Offer(
@@ -41,7 +41,7 @@ def tier(scalar: list[list[Point]], joint: dict[int, list[Point]] | None = None)
 
 
 def ways(one: TierOffers, axes: int) -> Iterator[Point]:
-    """Bits and nats of all that a tier may do with the first ``axes`` axes."""
+    """Bits and nats of all ways to code the first ``axes`` axes of a tier."""
     unused = sum(offers[0].nats for offers in one.scalar[axes:])
     choices = [one.scalar[:axes]]
     for together, offers in one.joint.items():
@@ -61,7 +61,7 @@ def all_points(tiers: list[TierOffers], axis_bits: int, rest: float) -> list[Poi
 
 
 def lower_hull(points: list[Point]) -> list[Point]:
-    """Corners by rising bits and falling nats."""
+    """Corners of the lower convex hull, with rising bits and falling nats."""
     hull: list[Point] = []
     for x, y in sorted(points):
         if hull and y >= hull[-1][1]:

@@ -24,7 +24,7 @@ def arrays(rng: np.random.Generator, small_parts: None) -> tuple[np.ndarray, np.
 def test_blocks_of_any_size(
     arrays: tuple[np.ndarray, np.ndarray], client: Client, counted: bool
 ) -> None:
-    """Blocks longer and shorter than parts, and cut in two across; merged in the same tree."""
+    """Blocks longer and shorter than parts, and of half the columns; the tree is the same."""
     rows, counts = arrays
     blocks = (800, 100, 1, 1102)
     there = distributed.field(

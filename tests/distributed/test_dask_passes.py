@@ -236,7 +236,7 @@ def test_a_worker_may_die_while_it_lays(
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The last time, or the only one, as windows are put together."""
+    """The worker dies at the last call, while pieces are put together."""
     monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 16)
     sizes = {"run": ROWS, "scattered": 7 * ROWS + 1}
     _, local = LocalPasses(field.parts).lay(tasks.Copy(), sum, sizes)
@@ -252,7 +252,7 @@ def test_a_worker_may_die_while_it_lays(
 
 
 def test_workers_know_the_size_of_results() -> None:
-    """Or they would not spill, and samples would be moved to where they are not."""
+    """Without sizes, workers would not spill, and samples would be moved between workers."""
     sample = Sample(((np.zeros((1000, 4), np.float32), np.zeros(1000)),), 1.0)
     survey = Survey(Moments(1.0, np.zeros(4), np.zeros((4, 4))), (sample, sample))
     assert sizeof(survey) == pytest.approx(2 * 24_000, rel=0.05)

@@ -1,4 +1,4 @@
-"""Reading static functions: instruction sets agree on sound and damaged blocks; what is refused."""
+"""Reading static functions: instruction sets agree on valid and damaged blocks; bad arguments."""
 
 from __future__ import annotations
 

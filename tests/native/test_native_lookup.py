@@ -1,4 +1,4 @@
-"""Rows straight from packed codes: by hand, and against the format, row by row and bit for bit."""
+"""Rows decoded from packed codes: by hand, and equal to the format's rows, bit for bit."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def packed(codes: NDArray[np.integer], width: int) -> NDArray[np.uint8]:
 def some_runs(
     rng: np.random.Generator, widths: Sequence[int], stored: NDArray[np.generic], **more: object
 ) -> Runs:
-    """A run of codes of each width; where it is 0, the rows themselves."""
+    """A run of codes for each width; for width 0, uncoded rows."""
     runs, pieces, first_row, first_byte = [], [], 0, 0
     for width in widths:
         rows = int(rng.integers(1, 200))
@@ -155,7 +155,7 @@ def some_frame(rng: np.random.Generator, width: int, dim: int | None) -> dict[st
 
 
 def check(slow: Slow, seed: int = 0) -> None:
-    """Rows at the edges of everything and any others; bags of them."""
+    """Check rows at all borders, random rows, and bags of them."""
     rng = np.random.default_rng(seed)
     firsts = slow.firsts if isinstance(slow, Tiers) else [run.first_row for run in slow.runs]
     edges = np.array([*firsts, slow.count])

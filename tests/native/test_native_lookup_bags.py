@@ -1,4 +1,4 @@
-"""Bags of rows straight from packed codes: where they are cut, weights, several fields at once."""
+"""Bags of rows from packed codes: borders of chunks, weights, several fields at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BORDERS = sorted({n + d for n in (0, 32, 64, 96, 128, 192, 256, 512, 1024) for d
 
 
 def book(rows: int, dim: int, seed: int = 0) -> Runs:
-    """Rows of their own, whole numbers: sums of them have no rounding."""
+    """Uncoded rows of integers, whose sums are exact."""
     stored = np.random.default_rng(seed).integers(-50, 50, (rows, dim)).astype(np.float32)
     return Runs(rows, [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
 
@@ -46,7 +46,7 @@ def int8_book(rows: int, width: int, dim: int | None) -> Runs:
 
 
 def long_tiers(dim: int, shuffled: bool = False) -> Tiers:
-    """Most rows are sums of stored rows; the last ones are added up coordinate by coordinate."""
+    """Most rows are sums of stored rows; for the last ones coordinates are added one by one."""
     bound = 64
     while bound * dim * 4 <= 1 << 20:
         bound *= 4
@@ -66,7 +66,7 @@ every_table = pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW.keys())
 
 
 def some_ids(slow: Slow, count: int, seed: int = 0) -> NDArray[np.int64]:
-    """Among a few hundred, so that the slow rows are soon made; any tier as likely as another."""
+    """Random ids among a few hundred, for a fast reference; all tiers are equally likely."""
     rng = np.random.default_rng(seed)
     top = np.array([*slow.firsts[1:], slow.count]) if isinstance(slow, Tiers) else [slow.count]
     return rng.choice(np.concatenate([rng.integers(0, n, 60) for n in top]), count)

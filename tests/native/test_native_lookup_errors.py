@@ -34,7 +34,7 @@ every_table = pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW.keys())
 
 
 def failures(*asks: Ask) -> tuple[int, int, int]:
-    """The one that every instruction set finds."""
+    """The failure of a call; checks that all instruction sets report the same."""
     found = {call(asks, isa=isa)[0] for isa in HERE}
     assert len(found) == 1
     return found.pop()
@@ -148,7 +148,7 @@ NUMBERED = np.arange(5000, dtype=np.float16).astype(np.float32)
 
 
 def table_with(data: NDArray[np.uint8]) -> LookupTable:
-    """5,000 rows, of which each but the last 904 tells its rank."""
+    """A table of 5,000 rows; a row's value is its rank, up to rank 4,096."""
     layout = Layout.parse(5000, ["6", "8", "10", "12", "0"])
     codes = np.zeros(layout.code_bytes, np.uint8)
     values = np.zeros(layout.value_count, np.float32)
@@ -166,7 +166,7 @@ def table_with(data: NDArray[np.uint8]) -> LookupTable:
 
 
 def ranks_of(table: LookupTable, ids: NDArray[np.int64], isa: str) -> NDArray[np.int64]:
-    """Ranks of rows, those of the last tier as its first."""
+    """Ranks of rows; rows of the last tier have its first rank."""
     out = np.empty(len(ids), np.float32)
     asked = (table, ids.ctypes.data, True, 1, len(ids), 0, len(ids), 0, 0, -1, out.ctypes.data, 4)
     assert _native.pool([asked], 0, 1, isa) == (0, 0, 0)
@@ -174,7 +174,7 @@ def ranks_of(table: LookupTable, ids: NDArray[np.int64], isa: str) -> NDArray[np
 
 
 def sound_index() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Of 5,000 ids, and their ranks."""
+    """A valid index of 5,000 ids, and their ranks."""
     tiers = np.random.default_rng(0).permutation(np.repeat(np.arange(5), SIZES))
     ranks = np.empty(5000, np.int64)
     ranks[np.argsort(tiers, kind="stable")] = np.arange(5000)

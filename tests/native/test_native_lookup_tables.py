@@ -1,4 +1,4 @@
-"""Tables that lookups refuse to make, because they would read elsewhere."""
+"""Tables that are refused because lookups would read outside of their arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def floats(*shape: int) -> NDArray[np.float32]:
 
 
 def table_of_runs(**changes: Any) -> LookupTable:
-    """Ten rows: four of two bits each, six of their own."""
+    """Ten rows: four with codes of two bits, six uncoded."""
     given: dict[str, Any] = {
         "rows": 10,
         "codes": np.zeros(8, np.uint8),
@@ -95,7 +95,7 @@ TABLE, GRID = 1, 2
 
 
 def table_of_tiers(**changes: Any) -> LookupTable:
-    """70 rows: 64 of a grid and a table of two axes, six of a value for all."""
+    """70 rows: 64 with a grid and a table of two axes, six that share one value."""
     given: dict[str, Any] = {
         "rows": 70,
         "codes": np.zeros(64 * 5 // 8 + 7, np.uint8),

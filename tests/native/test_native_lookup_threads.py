@@ -1,4 +1,4 @@
-"""Lookups by several threads: the same bits as by one. Also run under a thread sanitizer.
+"""Lookups by several threads give the same bits as by one. Also run under a thread sanitizer.
 
 A thread is started for every 8,192 ids at most, so there are more here.
 """

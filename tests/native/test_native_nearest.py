@@ -64,7 +64,7 @@ def lowest_nearest(rows: Floats, centroids: Floats) -> NDArray[np.intp]:
 
 
 def check_nearest(nearest: NDArray[np.int32], rows: Floats, centroids: Floats) -> None:
-    """The centroid chosen is as near as the nearest, up to the rounding of float32 scores."""
+    """Check that chosen centroids are as near as the nearest, up to rounding of float32 scores."""
     squared = squared_distances(rows, centroids)
     middle = (centroids.min(axis=0).astype(np.float64) + centroids.max(axis=0)) / 2
     sizes = ((rows - middle) ** 2).sum(axis=1) + ((centroids - middle) ** 2).sum(axis=1).max()

@@ -1,4 +1,4 @@
-"""The page cache of files by itself: places of their bytes, and what is refused."""
+"""The page cache by itself: positions of bytes, and arguments that are refused."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_files_stay_open_until_the_last_array_is_gone(path: Path, file: int) -> 
 
 @needs_descriptors
 def test_all_descriptors_are_closed(path: Path) -> None:
-    """In a process of its own, where nothing else opens and closes."""
+    """In a separate process, where nothing else opens or closes files."""
     program = f"""
 import os
 from saec import _native

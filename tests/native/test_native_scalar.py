@@ -1,4 +1,4 @@
-"""The kernels of scalar clustering: any number of threads, and everything that would go astray."""
+"""The kernels of scalar clustering: any number of threads, and invalid arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""k-means++ seeding: its draws are those of the definition, whatever the tree rules out."""
+"""k-means++ seeding: draws equal those of the definition, without a tree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def draw(rows: object, weights: object, uniforms: list[float] | NDArray[np.float
 def masses(
     rows: NDArray[np.float32], weights: NDArray[np.float64], drawn: list[int]
 ) -> NDArray[np.float64]:
-    """Weight x squared distance to the nearest of the rows drawn; the weight alone before."""
+    """Weight x squared distance from the nearest row drawn; at first, the weight."""
     if not drawn:
         return weights
     wide = rows.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Rewritten models: how often it fired, the graph, the numbers, and where it must not fire."""
+"""Rewritten models: number of rewrites, the graph, the outputs, and graphs that must not change."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ def test_ids_of_a_fused_lookup_must_be_in_range_of_their_table(packed: bool, rew
 
 
 def test_some_inputs_of_a_concat_are_fused(rewrite) -> None:
-    """Two runs of lookups around a dense input, of other columns than all, one of another dim."""
+    """Two runs of lookups around a dense input; ids are some columns; one table has another dim."""
     fields = {name: clustered(name, 100 + n, 8, 5) for n, name in enumerate("abcd")}
     fields["wide"] = clustered("wide", 90, 16, 5)
     order = ["a", "b", "dense", "c", "d", "wide"]
@@ -473,7 +473,7 @@ def test_a_damaged_graph_is_refused(kind: str, tmp_path: Path) -> None:
 
 
 def test_operators_of_other_domains_are_not_fused(rewrite) -> None:
-    """Another domain's Unsqueeze may do anything: its lookup is replaced by itself."""
+    """Another domain's Unsqueeze may do anything, so its lookup is replaced separately."""
     model = stack_model({"user": TABLE, "item": TABLE})
     model.opset_import.append(helper.make_opsetid("other", 1))
     for item in model.graph.node:

@@ -154,7 +154,7 @@ def test_weighted_bags(export: Export) -> None:
 
 
 class Tied(nn.Module):
-    """Rows of the table in, scores of all its rows out."""
+    """Looks up rows of a table and scores all of its rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class Tied(nn.Module):
 
 
 def test_a_table_that_also_scores_stays_in_the_model(export: Export) -> None:
-    """It is used as it is, or was written down twice, once turned round, which is no lookup."""
+    """The table is used for scores, directly or as a transposed copy that is no lookup table."""
     ids = IDS.repeat(3, 1)
     net = Tied()
     path = export(net, ids)
@@ -180,7 +180,7 @@ def test_a_table_that_also_scores_stays_in_the_model(export: Export) -> None:
 
 
 class Joint(nn.Module):
-    """One table for all fields, each with rows of its own, and one of width 1 beside it."""
+    """A joint table with a range of rows for each field, and a table of width 1."""
 
     def __init__(self) -> None:
         super().__init__()

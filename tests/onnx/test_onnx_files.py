@@ -1,4 +1,4 @@
-"""Models with external data, over the limit of a message, damaged ones."""
+"""Models with external data, models over the limit of a message, and damaged models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDS = np.arange(0, COUNT, 7)
 
 
 def outside(path: Path) -> Path:
-    """A model whose tables lie in a file of their own."""
+    """A model whose tables are in a separate file."""
     onnx.save(
         stack_model({"a": TABLE, "b": TABLE[:2000]}),
         path,
@@ -38,7 +38,7 @@ def result() -> saec.Compressed:
 
 
 def located(path: Path) -> dict[str, dict[str, str]]:
-    """Where tensors in other files lie, by name."""
+    """Location of each tensor that is in another file, by name."""
     model = onnx.load(path, load_external_data=False)
     return {
         tensor.name: {entry.key: entry.value for entry in tensor.external_data}
@@ -82,7 +82,7 @@ def test_over_2_gib_tensors_go_to_a_second_file(
 
 
 def test_a_table_of_more_than_2_gib_is_copied(tmp_path: Path) -> None:
-    """It is copied from file to file, and the runtime maps it: little of it is ever in memory."""
+    """It is copied from file to file and mapped by the runtime, so it takes little memory."""
     count = (1 << 31) // (4 * DIM) + 1000
     path, out = tmp_path / "model.onnx", tmp_path / "small.onnx"
     with (tmp_path / "weights.bin").open("wb") as stream:

@@ -1,4 +1,4 @@
-"""Fields with keys are refused, with the way out."""
+"""Fields with keys are refused by an error that names alternatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How tables are stored in an ONNX model: by hand, and against their own decoding."""
+"""Plans of tables in an ONNX model: by hand, and compared with decoded rows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_packed_words_hold_every_code(bits: int, count: int, seed: int) -> None:
 
 
 def read_whole(plan: Whole) -> NDArray[Any]:
-    """What the docstring of the plan says, row by row."""
+    """Rows of a plan, computed one by one as its docstring says."""
     rows = []
     for number in range(plan.count):
         place = number if plan.places is None else int(plan.places[number])
@@ -63,7 +63,7 @@ def read_whole(plan: Whole) -> NDArray[Any]:
 
 
 def read_packed(plan: Packed) -> NDArray[Any]:
-    """The same of packed codes."""
+    """The same for plans with packed codes."""
     rows = []
     for number in range(plan.count):
         place = number
@@ -84,7 +84,7 @@ def read_packed(plan: Packed) -> NDArray[Any]:
 
 
 def place_of(members: Members, number: int) -> int | None:
-    """What the docstring of the members says; None for another id."""
+    """The place of an id by the docstring of Members; None if it is not a member."""
     for choice, factor in enumerate(FACTORS.tolist()):
         slot, rest = divmod(number * factor % members.space, members.each)
         if members.marks[slot] == 1 + 3 * rest + choice:
@@ -175,7 +175,7 @@ def test_sums_of_two_rows_take_fewer_bytes() -> None:
 
 @pytest.mark.parametrize("summed", [True, False])
 def test_pairs_by_hand(summed: bool) -> None:
-    """Two tables looked up by the same nodes; the second has no pairs."""
+    """Two tables that the same nodes look up; the second has no pairs."""
     rows = np.array([[1, 0], [2, 0], [3, 0], [40, 0], [50, 0]], np.float32)
     pairs = np.array([[2, 1], [2, 2], [0, 0], [1, 2]])
     seconds = np.array([[0, 6], [0, 7]], np.float32)

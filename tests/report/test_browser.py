@@ -1,4 +1,4 @@
-"""The page in a browser, headless Chromium: no errors, no requests, nothing that sticks out."""
+"""The page in headless Chromium: no errors, no requests, no text that overflows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WIDTHS = (1280, 390)
 
 
 def chromium(page: Path, *flags: str) -> tuple[str, str]:
-    """Show a page; returns what ``flags`` print, and the log."""
+    """Open a page; returns the output for ``flags``, and the log."""
     assert CHROMIUM is not None
     quiet = ("--no-first-run", "--disable-background-networking", "--disable-component-update")
     done = subprocess.run(
@@ -107,7 +107,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def complaints(log: str) -> list[str]:
-    """What a page wrote to its console."""
+    """The messages that a page wrote to its console."""
     return [line for line in log.splitlines() if ":CONSOLE" in line]
 
 
@@ -118,7 +118,7 @@ def test_the_page_logs_no_errors(page: Path) -> None:
 
 
 def test_requests_and_scripts_are_blocked_and_logged(page: Path, tmp_path: Path) -> None:
-    """The page itself forbids them, so that the test above would see one."""
+    """The page's own policy blocks and logs them, so the test above would fail."""
     tried = "<script>1</script><img src='http://127.0.0.1:9/a.png'></body>"
     other = tmp_path / "other.html"
     other.write_text(page.read_text(encoding="utf-8").replace("</body>", tried), encoding="utf-8")

@@ -99,7 +99,7 @@ def test_charts_of_what_files_of_earlier_versions_lack() -> None:
 
 def test_bits_are_weighted_by_features() -> None:
     def height(own: Row) -> list[float]:
-        """Of the points of the only line, downwards."""
+        """Heights of the points of the only line, downwards."""
         found = re.findall(r'<use [^>]*y="([0-9.]+)"', charts(render(results(row(**own))))[BITS])
         return [float(place) for place in found[-3:]]
 

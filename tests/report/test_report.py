@@ -1,4 +1,4 @@
-"""Reports: figures by hand, pages that stand alone, and wrong results files refused by name."""
+"""Reports: figures by hand, pages without external files, and errors for wrong results files."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_deciles_of_one_seed_without_errors_are_not_drawn() -> None:
 
 
 def charts(page: str) -> list[str]:
-    """What all drawings on a page show, in words."""
+    """The descriptions of all drawings on a page."""
     return [str(attributes["aria-label"]) for tag, attributes in _Page(page).tags if tag == "svg"]
 
 

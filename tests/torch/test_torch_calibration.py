@@ -1,4 +1,4 @@
-"""Shares of a forecast that come true: by hand, and what noise does to a budget in log loss."""
+"""Measured shares of a forecast: by hand, and the effect of noise on a budget in log loss."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_measurements_are_weighted_by_their_variances() -> None:
 
 
 def test_measurements_that_differ_significantly_are_not_averaged() -> None:
-    """As in a model whose small increases are of first order: 30 times the forecast, then twice."""
+    """Small increases may be of first order: here 30 times the forecast, then twice."""
     shares = Shares()
     shares.add(1e-6, MeasuredIncrease(30e-6, 5e-6, 1000))
     shares.add(9e-6, MeasuredIncrease(18e-6, 2e-6, 1000))
@@ -52,7 +52,7 @@ def test_repeated_measurements_count_once() -> None:
 
 
 class Rows:
-    """In place of a model on some rows: half of a forecast comes true, but for their noise."""
+    """Stands for a model on some rows: the measured increase is half the forecast, plus noise."""
 
     def __init__(self, rng: np.random.Generator, error: float) -> None:
         self._noise = rng.normal(0, error)
@@ -79,7 +79,7 @@ def test_a_budget_below_the_noise_is_met_from_larger_losses(
     priced = Priced.of([field], None, {"user": 0.01 * np.eye(8)}, seed=0, progress=False)
 
     def off() -> float:
-        """By which factor a budget of 3e-4 is missed, in the middle of 40 cases."""
+        """The median factor by which a budget of 3e-4 is missed in 40 cases."""
         rng = np.random.default_rng(1)
         results = [calibrated(priced, 3e-4, Rows(rng, 3e-4)) for _ in range(40)]  # type: ignore[arg-type]
         lost = 0.5 * np.array([lost_by(field, result) for result in results])

@@ -1,4 +1,4 @@
-"""Calls that PyTorch records: right rows for other ids, or an error that names the way."""
+"""Calls that PyTorch records: right rows for other ids, or an error with alternatives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS = ["clusters", "tiers", "joint"]
 
 @pytest.fixture(autouse=True)
 def no_old_news() -> Iterator[None]:
-    """PyTorch calls its older ways of recording deprecated."""
+    """Ignore PyTorch's warnings that older ways of recording are deprecated."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*deprecated.*")
@@ -80,7 +80,7 @@ def some_ids(seed: int, count: int = 5) -> Tensor:
 
 
 def check(recorded: Callable[[Tensor], Tensor], model: Model, count: int = 5) -> None:
-    """Right for ids that were not there when the call was recorded."""
+    """Check results for ids that were not in the recorded call."""
     for seed in (1, 2):
         ids = some_ids(seed, count)
         torch.testing.assert_close(recorded(ids), model(ids), rtol=1e-4, atol=1e-3)
@@ -204,7 +204,7 @@ def test_ids_beyond_the_last_offset_compiled(
 def check_ids_beyond(
     table: CompressedTable, mode: str, padding_idx: int | None, compiled: bool
 ) -> None:
-    """PyTorch leaves them out of sums; in other modes its numbers follow from how it computes."""
+    """Check sums without these ids, as in PyTorch; its results in other modes are accidental."""
     module = CompressedEmbeddingBag(table, mode, include_last_offset=True)
     plain = nn.EmbeddingBag(ROWS, DIM, mode=mode, include_last_offset=True)
     if padding_idx is not None:
@@ -239,7 +239,7 @@ def check_ids_beyond(
 
 @pytest.mark.parametrize("texts", [["1 -", "- -"], ["2 1", "1 0"], ["-", "-"], ["0 0", "0 0"]])
 def test_models_have_no_empty_tensors(texts: list[str], tmp_path: Any) -> None:
-    """``torch.export.save`` refuses those, and so do others that read models."""
+    """``torch.export.save`` and some readers of models refuse empty tensors."""
     from saec.format.tiered_field import TieredField
 
     rng = np.random.default_rng(0)

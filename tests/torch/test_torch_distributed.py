@@ -1,4 +1,4 @@
-"""Two processes that share fine-tuning and evaluation do what one does."""
+"""Two processes that share fine-tuning and evaluation give the results of one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Found = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
-    """What each of two ranks gave."""
+    """The results of each of two ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if sys.platform == "linux":
@@ -42,7 +42,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Found]:
-    """What one process gives."""
+    """The results of one process."""
     return rank_checks.results()
 
 
@@ -156,7 +156,7 @@ def parameter(*shape: int, dtype: torch.dtype = torch.float32) -> nn.Parameter:
 
 
 def test_gradients_by_hand() -> None:
-    """Means over 3 examples on one rank and over 1 on the other, which has one more gradient."""
+    """Gradients are means over 3 examples on one rank and 1 on the other, which has one more."""
     values = [parameter(2), parameter(1, 1), parameter(0)]
     gradients = Gradients(values)
     values[0].grad = torch.tensor([1.0, 2.0])

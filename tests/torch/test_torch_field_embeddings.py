@@ -1,4 +1,4 @@
-"""All fields in one call: as modules called one by one, and where these must be called."""
+"""All fields in one call: results of separate calls, and cases that need separate calls."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def one_by_one(fields: FieldEmbeddings, ids: Tensor) -> Tensor:
 
 @torch.no_grad()
 def taken(fields: FieldEmbeddings, ids: Tensor) -> Tensor | None:
-    """Vectors by one call, if that is what the next call of ``fields`` will do."""
+    """Vectors by one call; checks that the next call of ``fields`` uses it."""
     together = fields._together
     return None if together is None else together.rows(ids, fields._modules)
 

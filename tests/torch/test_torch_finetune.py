@@ -59,7 +59,7 @@ def student(click_model: Make, click_result: Make) -> nn.Module:
 
 @pytest.fixture
 def teacher(student: nn.Module) -> nn.Module:
-    """The student's decoded self with each table moved: what the codebooks can learn."""
+    """The student's decoded model with each table shifted, which codebooks can learn."""
     model = decode_embeddings_(copy.deepcopy(student))
     with torch.no_grad():
         model.user.weight += torch.tensor([3.0, -3.0, 3.0, -3.0])
@@ -254,7 +254,7 @@ def test_diverged_training_keeps_the_first_state(
 
 
 def on_the_scale_of_2048(kind: str) -> CompressedField:
-    """One row of width one, stored in float16, whose numbers there are 2 apart."""
+    """One row of width one, stored in float16, whose numbers near 2048 are 2 apart."""
     if kind == "clusters":
         codebook = Codebook.round(np.array([[2048.0]], dtype=np.float32), "float16")
         return ClusteredField("0", PackedCodes.pack(np.array([0]), 1), codebook, "float32")
@@ -266,7 +266,7 @@ def on_the_scale_of_2048(kind: str) -> CompressedField:
 
 @pytest.mark.parametrize("kind", ["clusters", "axes"])
 def test_states_are_compared_after_rounding(kind: str) -> None:
-    """Steps of a quarter: none shows before they have passed the middle of 2048 and 2050."""
+    """Steps of a quarter change the stored value only after they pass 2049."""
     model = nn.Sequential(nn.Embedding(1, 1), nn.Flatten(0))
     result = Compressed([on_the_scale_of_2048(kind)])
     replace_embeddings_(model, result)
@@ -330,7 +330,7 @@ def test_batches_in_another_order_are_refused_to_a_teacher(
     batches = click_batches(4, teacher, 1)
 
     class Shuffled:
-        """Another first batch each time."""
+        """Batches that start with another one on each pass."""
 
         def __init__(self) -> None:
             self.turn = 0

@@ -1,4 +1,4 @@
-"""Everything in one call: budgets are met as measured, and nothing changes on an error."""
+"""compress_: measured budgets are met, and an error changes nothing."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ SIZES = {"user": 600, "item": 300}
 
 
 def increase(*arguments: Any, **options: Any) -> float:
-    """The measured increase alone."""
+    """The value of the measured increase."""
     return measure_loss_increase(*arguments, **options).value
 
 
 def click_model() -> nn.Module:
-    """A DeepFM whose features interact: far from its start, as if trained."""
+    """A DeepFM with weights as large as after training, so that features interact."""
     model = build("deepfm", SIZES, dim=8, seed=1)
     generator = torch.Generator().manual_seed(5)
     scales = torch.logspace(0, -1, 8)
@@ -201,7 +201,7 @@ def test_the_model_is_searched_for_tables_once(
     unseen: list[Batch],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Counting, metrics, comparisons and replacement use what was found first."""
+    """Counting, metrics, comparisons and replacement use the tables that were found first."""
     looks = []
 
     def find(*arguments: Any) -> Any:
@@ -321,7 +321,7 @@ def a_generator(batches: list[Batch]) -> Iterator[Batch]:
 
 
 class Shuffled:
-    """Other rows first on every pass, as a DataLoader with ``shuffle``."""
+    """Batches in another order on every pass, as from a DataLoader with ``shuffle``."""
 
     def __init__(self, batches: list[Batch]) -> None:
         self.batches = batches
@@ -387,7 +387,7 @@ def test_an_error_leaves_the_model_unchanged(
 def test_an_error_with_compressed_tables_in_place_restores_the_model(
     model: nn.Module, log_rows: list[Batch]
 ) -> None:
-    """A loss that is a number for the uncompressed model only."""
+    """The loss is NaN while compressed tables are in the model."""
     small = copy.deepcopy(model).train()
     own = {name: small.get_submodule(name) for name in counts_of(log_rows)}
 
@@ -430,7 +430,7 @@ def test_an_iterator_is_enough_for_one_pass(model: nn.Module, log_rows: list[Bat
 
 
 class Rows(nn.Module):
-    """Logits are a row's only number; ids (n,)."""
+    """The logit is the only element of the row; ids (n,)."""
 
     def __init__(self, *values: float) -> None:
         super().__init__()
@@ -472,7 +472,7 @@ def test_increase_by_hand() -> None:
 
 
 def test_the_standard_error_by_hand() -> None:
-    """Of the spread of the examples' own increases, whatever the batches."""
+    """It follows from the spread of the increases of single examples, for any batches."""
     model, result = Rows(0.0, log(4)), raw_result(log(4), 0.0)
     grown = [log(5 / 4) - log(2)] * 3 + [log(2) - log(5 / 4)]  # labels of 1: see above
     ids = torch.tensor([0, 0, 0, 1])
@@ -487,7 +487,7 @@ def test_the_standard_error_by_hand() -> None:
 def test_an_increase_is_a_divergence_and_a_part_of_first_order(
     model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
 ) -> None:
-    """KL(p || p') and (p - y) (z' - z), of which the labels tell the second, and its noise."""
+    """KL(p || p') and (p - y) (z' - z); only the second depends on labels, and is noisy."""
     tables = saec.torch.fields(model, counts_of(log_rows))
     metrics = saec.torch.loss_metrics(model, log_rows, progress=False)
     result = saec.compress(tables, saec.Ratio(4), metrics=metrics, progress=False)

@@ -1,4 +1,4 @@
-"""Models whose tables are asked by keys after compression, and by ids before."""
+"""Models whose tables take ids before compression, and keys afterwards."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Batch = tuple[tuple[Tensor, Tensor], Tensor]
 
 
 def batches(count: int = 6, seed: int = 0) -> list[Batch]:
-    """(user, tags) ids of rows that are alike in each batch."""
+    """Batches of (user, tags) ids."""
     generator = torch.Generator().manual_seed(seed)
 
     def ids(size: int, *shape: int) -> Tensor:
@@ -141,7 +141,7 @@ def test_the_increase_is_measured_with_the_rows_of_keys_and_what_unknown_ones_lo
 
 
 def test_harm_of_unknown_keys_by_hand() -> None:
-    """One key, one symbol of no bits: every unknown key passes for it, two steps away."""
+    """One key with a codeword of 0 bits: every unknown key gets its row, two steps away."""
     rows = np.array([[3.0, 1.0]], np.float32)
     own = saec.Field("f", rows, [1], keys=[7], unseen=[1.0, 1.0], unseen_share=0.5)
     metric = np.diag([0.5, 1.0])

@@ -1,4 +1,4 @@
-"""Losses whose curvature needs no labels, however the model gives what they take."""
+"""Losses whose curvature needs no labels, for logits, probabilities and other outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., Any]
 
 
 def increase(*arguments: Any, **options: Any) -> float:
-    """The measured increase alone."""
+    """The value of the measured increase."""
     return measure_loss_increase(*arguments, **options).value
 
 
@@ -124,7 +124,7 @@ def test_the_squared_error_needs_no_labels_by_hand() -> None:
 
 
 class Wasteful(nn.Module):
-    """Looks rows up twice, and uses them once or never."""
+    """Looks up rows twice, and uses them once or never."""
 
     def __init__(self, uses: bool) -> None:
         super().__init__()

@@ -23,12 +23,12 @@ Make = Callable[..., Any]
 
 
 def mean_output(outputs: Tensor, labels: Any) -> Tensor:
-    """A loss whose gradients are those of the outputs themselves: no labels, no chance."""
+    """A loss whose gradients are those of the outputs: without labels or random numbers."""
     return outputs.mean()
 
 
 def expected_fisher(outputs: Tensor, labels: Any) -> Tensor:
-    """Has p(1-p) g g' for h h', what drawn labels give in the mean."""
+    """Replaces h h' by its expectation over drawn labels, p(1-p) g g'."""
     p = outputs.detach().sigmoid()
     return ((p * (1 - p)).sqrt() * outputs).mean()
 
@@ -47,7 +47,7 @@ class Dot(nn.Module):
 
 
 class Lambda(nn.Module):
-    """A model in one line: the tables ``user`` and ``item``, and what to do with them."""
+    """A model in one line: the tables ``user`` and ``item``, and its forward function."""
 
     def __init__(self, call: Callable[..., Any], dim: int = 2, **options: Any) -> None:
         super().__init__()
@@ -373,7 +373,7 @@ def test_a_table_that_no_batch_touches_has_a_zero_metric_and_a_line_in_the_log(
 
 
 def _state(model: nn.Module) -> list[Any]:
-    """All that must stay: tensors and their identity, flags, gradients, hooks."""
+    """Everything that must not change: tensors and their identity, flags, gradients, hooks."""
     modules = list(model.modules())
     hooks = [len(m._forward_hooks) + len(m._forward_hooks_with_kwargs) for m in modules]
     parameters = [(id(p), p._version, p.requires_grad, p.grad) for p in model.parameters()]

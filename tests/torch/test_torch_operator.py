@@ -1,4 +1,4 @@
-"""The operator that graphs see, and the short way to rows: both against plain operations."""
+"""The operator in graphs, and the shortcut: both compared with plain operations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROWS = 20_000
 
 
 def tiered(dim: int = 16, keep: bool = False) -> TieredField:
-    """Tiers of every kind: decoded ones, codes of one group, and of several."""
+    """A field with tiers of every kind: decoded, with codes of one group, and of several."""
     rng = np.random.default_rng(3)
     texts = ["7g 5 - 3", "6 2j2 1", "5g 4", "2 0", "7j3 4 3 2", "3 1 5 4g 6", "2"]
     layout = Layout.parse(ROWS, texts[: len(tier_bounds(ROWS)) - 1])
@@ -44,7 +44,7 @@ def tiered(dim: int = 16, keep: bool = False) -> TieredField:
 
 
 def tiered_with(seed: int) -> TieredField:
-    """The same but for its codes."""
+    """The same field with other codes."""
     field = tiered()
     codes = np.random.default_rng(seed).integers(256, size=len(field.codes), dtype=np.uint8)
     return field.filled(codes)
@@ -216,7 +216,7 @@ def test_bad_ids_are_refused_by_the_shortcut(table: LearnedTable) -> None:
     reason="before PyTorch 2.6 results in another order of additions are taken for wrong",
 )
 def test_the_operator_passes_opcheck(clustered: Callable[..., CompressedField]) -> None:
-    """Schema, shapes of fake tensors, gradients, compilation: by PyTorch's own test."""
+    """PyTorch's own test of schema, shapes of fake tensors, gradients and compilation."""
     clusters = ClusteredTable([clustered("a", 50, 3, 3)], {}, torch.zeros(1))
     tiers = compressed_table([tiered(3)], {}, torch.zeros(1))
     assert isinstance(tiers, LearnedTable)

@@ -26,7 +26,7 @@ COUNTS = {"user": torch.ones(64)}
 
 
 class Model(nn.Module):
-    """A table of 64 rows, and what a test adds to it."""
+    """A model with a table of 64 rows and what a test adds."""
 
     def __init__(self, add: Callable[[Any], None] = lambda _: None, call: Any = None) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ def test_a_table_with_an_irreplaceable_reference_is_refused(name: str, clustered
 
 
 def test_a_weight_with_another_reference_is_warned_of() -> None:
-    """Such as for a penalty on its length, which keeps its bytes in memory."""
+    """A reference for a penalty on the weight, for example, keeps its bytes in memory."""
     model = Model(lambda model: setattr(model, "penalised", [("user", model.user.weight)]))
     message = r"weight of 'user' in 'penalised\[0\]\[1\]' as well: its 4,096 bytes stay in memory"
     with pytest.warns(ModuleWarning, match=message):
@@ -152,7 +152,7 @@ def test_a_table_that_no_batch_calls() -> None:
 
 
 def test_a_weight_that_the_model_computes_with_is_compressed(clustered: Make) -> None:
-    """By a matrix product and by a lookup in it; both read the decoded table afterwards."""
+    """The model uses it in a matrix product and in a lookup; both then read the decoded table."""
     model = Model(
         lambda _: None,
         lambda model, ids: (
@@ -218,7 +218,7 @@ def _with_weight(weight: Tensor) -> nn.Module:
 
 
 class Strange(Tensor):
-    """Of a library that stores weights in its own way."""
+    """A module of a library that stores weights in its own way."""
 
 
 @pytest.mark.filterwarnings("ignore:.*quantize:UserWarning", "ignore:Sparse:UserWarning")

@@ -1,4 +1,4 @@
-"""Compressed tables into models, and back out of them."""
+"""Putting compressed tables into models, and restoring plain tables."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_shared_module_is_replaced_everywhere_by_the_same(clustered: Make) -> 
 
 
 def test_sparse_gradients_become_dense_ones(clustered: Make) -> None:
-    """SparseAdam says so and names Adam; docs/pytorch.md tells why."""
+    """SparseAdam's error names Adam; docs/pytorch.md gives the reason."""
     model = nn.ModuleDict({"user": nn.Embedding(30, 4, sparse=True)})
     replace_embeddings_(model, Compressed([clustered("user", 30)]))
     before = model["user"].decode()

@@ -1,4 +1,4 @@
-"""The shortcut to rows: taken where it may be, and only there; it sees what changes."""
+"""The shortcut to rows: when it is used, and that changed parameters are seen."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_rows_in_half_precision(module: CompressedEmbedding, dtype: torch.dtype)
 
 
 class Marked(Tensor):
-    """A subclass, of which nobody knows where its numbers are."""
+    """A subclass, whose elements may be stored anywhere."""
 
 
 def test_unsupported_ids_take_the_usual_path(module: CompressedEmbedding) -> None:
@@ -118,7 +118,7 @@ def test_changed_parameters_are_seen(module: CompressedEmbedding) -> None:
     ids = torch.arange(ROWS)
 
     def check(change: Callable[[nn.Parameter], None], copied: bool) -> None:
-        """copied: whether the change is beside what the core reads in place."""
+        """copied: whether the change affects data that the core does not read in place."""
         old = shortcut(module)
         for parameter in module.parameters():
             with torch.no_grad():
@@ -236,7 +236,7 @@ def test_rows_equal_those_of_the_decoded_table(clustered: Make, data: st.DataObj
 
 
 class OldTensor:
-    """A PyTorch before DLPack's C exchange API: numbers are found by methods."""
+    """A tensor of PyTorch before DLPack's C exchange API, which is read by its methods."""
 
     def __init__(self, numbers: np.ndarray) -> None:
         self.numbers, self.is_cpu = numbers, True

@@ -37,7 +37,7 @@ Make = Callable[..., Any]
 
 
 def compressed(module: nn.Module, *parts: CompressedField) -> nn.Module:
-    """The compressed module in the place of ``module``; several fields make it a joint table."""
+    """The compressed module that replaces ``module``; several fields give a joint table."""
     model = nn.ModuleDict({"table": module})
     ranges, row = {}, 0
     for part in parts:

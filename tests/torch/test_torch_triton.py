@@ -1,4 +1,4 @@
-"""Triton's kernels, checked in processes of their own: an interpreter cannot be switched off."""
+"""Triton's kernels, checked in separate processes, since its interpreter cannot be disabled."""
 
 from __future__ import annotations
 

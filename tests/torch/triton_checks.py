@@ -1,4 +1,4 @@
-"""Triton's kernels: by hand, against the plain operations, and what they are compiled to.
+"""Triton's kernels: by hand, against plain operations, and their compiled code.
 
 Run by test_torch_triton.py, once in Triton's interpreter and once without.
 """
@@ -375,7 +375,7 @@ def test_no_bytes_after_the_codes_are_read(
 
 
 def _guarded(codes: Tensor) -> Tensor:
-    """A copy of ``codes`` that ends, up to the words it is cut in, before forbidden memory."""
+    """A copy of ``codes`` whose last word ends directly before inaccessible memory."""
     memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
     pages = torch.frombuffer(memory, dtype=torch.uint8)
     protect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -434,7 +434,7 @@ def test_without_the_option_products_are_not_rounded() -> None:
 
 
 def _compiled(name: str, types: dict[str, str], fixed: dict[str, Any], **options: Any) -> str:
-    """What Triton makes of a kernel for an NVIDIA A100, without having one."""
+    """The code that Triton compiles for an NVIDIA A100, without a GPU."""
     kernel = getattr(triton_tiers if name.startswith("tiered") else triton_clusters, name)
     constants = CONSTANTS | fixed
     constants = {name: constants[name] for name in kernel.arg_names if name in constants}

@@ -238,7 +238,7 @@ def test_impossible_requests_leave_no_files(folder: Path) -> None:
 
 
 def test_too_little_memory(folder: Path) -> None:
-    with pytest.raises(BudgetError, match=r"1MB of memory are 1000000 bytes; tables of dim 4 take"):
+    with pytest.raises(BudgetError, match=r"1MB of memory are 1000000 bytes; tables of dim 4 need"):
         compress(folder, Axes(), memory="1MB")
     assert not (folder / "out.saec.partial").exists()
 

@@ -116,7 +116,7 @@ def test_memory_of_samples_by_codec() -> None:
 def test_too_little_memory_is_refused_with_what_it_takes(memory: int | str) -> None:
     with pytest.raises(BudgetError, match=f"{memory} of memory are") as caught:
         held_bytes(memory, 64, 10**8)
-    found = re.search(r"tables of dim 64 take (\d+) at least", str(caught.value))
+    found = re.search(r"tables of dim 64 need at least (\d+) bytes", str(caught.value))
     assert found is not None
     least = int(found[1])
     assert least > (400 << 20) + 10**8

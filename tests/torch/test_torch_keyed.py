@@ -241,7 +241,7 @@ def test_invalid_keys_are_refused(field: KeyedField) -> None:
         module(torch.ones(3))
     with pytest.raises(KeysError, match="keys must be a tensor, not ndarray"):
         module(np.arange(3))
-    with pytest.raises(ModuleError, match="table user is asked by keys, which it does not store"):
+    with pytest.raises(ModuleError, match="table user does not store its keys, so cannot list"):
         module.table.decode()
     plain = saec.compress(
         [saec.Field("ids", *weights_and_counts())], saec.Ratio(12), progress=False

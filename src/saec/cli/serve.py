@@ -115,7 +115,7 @@ def serve(
     _log_to_stderr(quiet)
     if token is None and host not in _LOOPBACK:
         logging.getLogger("saec.serve").warning(
-            "whoever reaches %s may use this server: there is no token", host
+            "anyone who can reach %s can use this server: it requires no token", host
         )
 
     def tell(name: str, at: Address) -> None:

@@ -169,8 +169,8 @@ def _check_ids(result: Compressed) -> None:
     for name, field in result.items():
         if isinstance(field, KeyedField):
             raise OnnxError(
-                f"field {name!r} is asked by keys, and ONNX has no operator for that: look its "
-                "rows up outside of the model, by saec serve or lookup, and make them its inputs; "
+                f"field {name!r} has keys, and ONNX has no operator for lookups by key: look up "
+                "its rows outside of the model, by saec serve or lookup, and pass them as inputs; "
                 "or compress the table without keys"
             )
 

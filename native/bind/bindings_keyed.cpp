@@ -15,7 +15,7 @@ namespace {
 
 constexpr size_t kKeysPerThread = size_t{1} << 12;
 
-// A table and its static function. Patches of the table are looked up before it, the newest first.
+// A table, and the function that it reads; before it, patches of it are asked, the newest first.
 struct BoundKeyed {
   saec::KeyedTable table;
   BoundFunction function;
@@ -86,7 +86,7 @@ SharedKeyed keyed_table(const BoundFunction& function, Matrix<int64_t> parts, Ve
   return bound;
 }
 
-// The table of `base` with its patches, the newest first.
+// The table of a base behind its patches, the newest first.
 SharedKeyed patched_table(const BoundKeyed& base, const std::vector<SharedKeyed>& patches) {
   auto bound = std::make_shared<BoundKeyed>(base);
   for (const SharedKeyed& patch : patches) {

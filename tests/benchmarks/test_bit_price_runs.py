@@ -1,4 +1,4 @@
-"""benchmarks/bit_price.py: finished runs are kept, and sampled users keep all of their rows."""
+"""benchmarks/bit_price.py: what was finished is kept, and a share of the users is whole."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_a_large_tier_is_measured_on_a_sample(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("saec.codecs.axes.codec._SAMPLED_ROWS", 1000)
     monkeypatch.setattr("saec.codecs.axes.candidates._JOINT_LEARNED", 600)
     offered = options(one, metric)
-    # The finest tables follow so few rows too closely.
+    # The finest tables are overfitted to the few sampled rows.
     coarse = [option for option in offered if option.distortion > 0.01 * offered[0].distortion]
     assert len(coarse) > 40
     for option in coarse[::10]:
@@ -201,7 +201,7 @@ def test_shuffled_ids_change_only_the_index() -> None:
     plain, kept = options(ordered, metric), options(shuffled, metric)
     renumbered = options(shuffled, metric, Axes("frequency"))
     assert len(plain) == len(renumbered)
-    # Kept ids may have fewer tiers. With all of them they cost their index, and nothing else.
+    # Layouts with kept ids may have fewer tiers. With all tiers, only the index is added.
     most = len(tier_bounds(1400)) - 1
     whole = [option for option in kept if len(option.choice.layered.ways) == most]
     for b in whole[::8]:
@@ -212,7 +212,7 @@ def test_shuffled_ids_change_only_the_index() -> None:
         table, other = encode(ordered, a).decode(), encode(shuffled, b)
         assert other.decode() == pytest.approx(table[old], abs=1e-4)
         assert other.permutation is None
-    # Means of the rows differ by rounding in float64, as these are added up in another order.
+    # Means of the rows differ by float64 rounding, since rows are added in another order.
     for a, c in list(zip(plain, renumbered, strict=True))[::8]:
         assert a.bits == c.bits
         assert a.distortion == pytest.approx(c.distortion, rel=1e-6)

@@ -91,7 +91,7 @@ def test_a_misplaced_frequent_row_needs_an_index(part_rows: int) -> None:
 def test_misplaced_rows_of_at_most_one_percent_need_no_index(
     frequency: float, needed: bool, part_rows: int
 ) -> None:
-    # The misplaced row and the 6219 or so of the others: 1 % of all are between 62 and 66.
+    # All other rows have about 6219 occurrences, so 1 % of all is between 62 and 66.
     frequencies = 1000.0 / np.arange(1, 301)
     frequencies[299] = frequency
     assert (frequency > 0.01 * frequencies.sum()) == needed
@@ -102,7 +102,7 @@ def test_misplaced_rows_of_at_most_one_percent_need_no_index(
 @every_part
 def test_a_padding_row_at_the_front_needs_no_index(part_rows: int) -> None:
     frequencies = 1000.0 / np.arange(1, 301)
-    frequencies[0] = 0.0  # a padding row; one row of every later tier stands one place too late
+    frequencies[0] = 0.0  # a padding row: one row of every later tier is one place too late
     assert tiers_of(frequencies, "keep", part_rows) == IN_RANKS
     assert coded(frequencies, "keep", part_rows).index is None
 

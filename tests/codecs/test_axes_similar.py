@@ -65,8 +65,8 @@ def test_new_ids_are_sorted_by_code_within_tiers(in_order: bool) -> None:
     assert np.array_equal(np.sort(old), np.arange(ROWS))
     bounds, counts = result.layout.bounds, field.frequencies[old]
     for tier, (low, high) in enumerate(pairwise(bounds.tolist())):
-        # Tiers are by frequency still; within one, rows stand in order of their codes, equal ones
-        # in order of their old ids.
+        # Tiers are still by frequency. Within a tier, rows are sorted by code, and rows of equal
+        # code by their old ids.
         assert counts[low:high].min() >= counts[high:].max(initial=0)
         bits = result.layout.ordered_bits(tier)
         if bits:

@@ -88,7 +88,7 @@ def test_by_hand() -> None:
     coded = encode(field, Clusters(clusters=2, head_share=1, weighting=1, codebook="float32"))
     decoded = [[0.125, 0], [0.125, 0], [0.875, 1], [0.875, 1]]
     assert coded.decode().tolist() == decoded
-    # Counted alike, they are (0.25, 0) and (0.75, 1).
+    # With equal weights they are (0.25, 0) and (0.75, 1).
     coded = encode(field, Clusters(clusters=2, head_share=1, weighting=0, codebook="float32"))
     assert coded.decode().tolist() == [[0.25, 0], [0.25, 0], [0.75, 1], [0.75, 1]]
     # With frequency ** 2 they are (0.05, 0) and (0.95, 1).
@@ -111,7 +111,7 @@ def test_nearest_centroids_in_a_metric_by_hand() -> None:
 
 def test_nats_by_hand() -> None:
     # One cluster is at (0.5, 1): all rows lose 1/2 (100 / 4 + 1). Two lose 1/2.
-    # One seed of k-means in fifty starts with the wrong two corners; 0 is such a one.
+    # One seed in fifty makes k-means start with the wrong two corners; 0 is one of these.
     options = offers(Clusters(codebook="float32"), CORNERS, WIDE, seed=1)
     nats = {(o.choice.clusters, o.choice.rank): o.distortion for o in options}
     assert nats[1, 2] == pytest.approx(13)
@@ -180,7 +180,7 @@ def test_clusters_in_the_metric_lose_fewer_nats(rng: np.random.Generator) -> Non
 
 
 def test_clusters_are_learned_from_the_head_and_assigned_to_all() -> None:
-    # The head is 0 and 10; 4 and 100 are seen too seldom to move a centroid.
+    # The head is 0 and 10; 4 and 100 are too rare to move a centroid.
     field = Field("x", np.array([[0], [10], [4], [100]], np.float32), np.array([50, 50, 1, 1]))
     head = Clusters(clusters=2, head_share=0.9, rows_per_cluster=1, codebook="float32")
     assert encode(field, head).decode().ravel().tolist() == [0, 10, 0, 10]
@@ -228,7 +228,7 @@ def test_every_row_is_coded_by_its_nearest_stored_centroid(
 
 
 def test_clusters_without_rows_are_not_stored() -> None:
-    # Coarse int8 steps make the two lowest centroids one.
+    # The coarse int8 grid rounds the two lowest centroids to the same value.
     field = Field("x", np.array([[0], [1e-4], [100]], np.float32), np.ones(3))
     coded = encode(field, Clusters(clusters=3, head_share=1, codebook="int8"))
     assert coded.codebook.clusters == 2
@@ -301,7 +301,7 @@ def test_narrow_floats_equal_their_float32(dtype: object, rng: np.random.Generat
 
 
 def test_scale_of_the_frequencies_does_not_matter(rng: np.random.Generator) -> None:
-    # Far out, their squares under- or overflow.
+    # At extreme scales, squares underflow or overflow.
     rows = table(rng, 300)
     expected = encode(Field("x", rows, zipf(300)), Clusters(clusters=9, weighting=2))
     for scale in (2.0**-600, 2.0**600):
@@ -322,7 +322,7 @@ def test_a_small_radius_share_adds_little_distortion(rng: np.random.Generator) -
 def test_as_many_int8_clusters_as_rows_are_an_option(
     rng: np.random.Generator,
 ) -> None:
-    # At int8 a quarter of the bytes hold a centroid for every row, so as many are on offer.
+    # In int8, a centroid for every row takes a quarter of the bytes, so that is an option.
     field = Field("x", table(rng, 600, 8), np.ones(600))
     offered = {option.choice.clusters for option in offers(Clusters(), field)}
     assert max(offered) == 600

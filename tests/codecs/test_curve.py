@@ -41,7 +41,7 @@ def test_extrapolation_continues_the_last_slope() -> None:
 
 
 def test_as_many_clusters_as_rows_lose_nothing() -> None:
-    # Beyond 4 of 11 clusters, the eight rows from the fourth on lose less the fewer share one.
+    # Beyond 4 of 11 clusters, the eight rows from the fourth on lose less, as fewer share one.
     found = at([1, 2, 4], [8, 8, 8], [4, 5, 8, 11], rows=11)
     assert found == pytest.approx([8, 7, 4, 1])
 
@@ -126,7 +126,7 @@ def test_measuring_stops_when_there_are_fewer_clusters_than_requested(
 
 
 def test_distortion_is_that_of_rounded_codebooks(rng: np.random.Generator) -> None:
-    # Rows (0, 1) and (2, 0): what the one axis kept cannot tell is lost, once for each row.
+    # A codebook on one axis loses the difference between its two centroids on the other axis.
     field = Field("x", np.array([[1, 0], [-1, 0], [0, 3], [0, -3]], np.float32), np.ones(4))
     centroids = field.weights[[2, 3]]
 

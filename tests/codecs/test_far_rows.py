@@ -30,8 +30,8 @@ def field(times: float, seed: int = 0) -> saec.Field:
 
 
 def test_limits_by_hand() -> None:
-    # Far from a distance of 3 on, where all rows but a few lie within 1; up to frequency x distance
-    # squared = 64 none is.
+    # Nearly all rows are within 1, so rows beyond 3 are far, unless frequency x squared distance is
+    # at most 64.
     limit = Limit(3.0, 64.0)
     squared = np.array([4.0, 9.0, 16.0, 16.0, 100.0, 1e6])
     shares = limit.shares(squared, np.array([1e3, 1e3, 1e3, 4.0, 1e3, 0.0]))
@@ -53,7 +53,7 @@ def test_options_state_the_loss_with_far_rows(
         coded = codec.encode(one, option.choice, np.random.default_rng(0), silent, IN_MEMORY)
         error = (coded.field.decode() - np.asarray(one.weights, np.float64)) @ root
         lost = float(one.frequencies @ np.square(error).sum(axis=1)) * unit
-        # Curves of clusters are measured at a few numbers of them only.
+        # Curves are measured at only a few numbers of clusters.
         rel = 0.02 if isinstance(codec, saec.Axes) else 0.35
         assert option.loss == pytest.approx(lost, rel=rel)
 

@@ -163,11 +163,11 @@ def test_tables_of_any_scale(scale: float) -> None:
     assert frame.rank == 6
     assert frame.stored.dtype == (np.float16 if scale in (1.0, 1e-3) else np.float32)
     assert given_back(frame, one) == pytest.approx(one.weights.astype(np.float64), abs=2e-5 * scale)
-    assert np.abs(all_rows(frame, one)).max() < 20  # of size one, whatever the table's
+    assert np.abs(all_rows(frame, one)).max() < 20  # of size one, whatever the table's scale
 
 
 def test_axes_of_very_different_sizes_keep_their_digits() -> None:
-    # The second axis, 1e-6 long, would lose its digits in float16, the first would not.
+    # The second axis, of length 1e-6, would lose its digits in float16; the first would not.
     weights = table(300, 2) * np.array([1, 1e-6], np.float32)
     one = field(weights)
     frame = frame_of(one, Metric(np.diag([1.0, 1e9])))
@@ -178,7 +178,7 @@ def test_axes_of_very_different_sizes_keep_their_digits() -> None:
 
 
 def test_a_mean_far_from_the_origin_keeps_its_digits() -> None:
-    # float16 knows 1000 and 1000.5, but nothing in between.
+    # float16 has no numbers between 1000 and 1000.5.
     one = field((table(300, 4) * 0.01 + 1000.2).astype(np.float32))
     frame = frame_of(one, Metric.euclidean(4))
     assert frame.stored.dtype == np.float32
@@ -198,7 +198,7 @@ def test_rank_is_that_of_the_table(rows: int, dim: int, rank: int) -> None:
 
 
 def test_rest_includes_the_loss_from_rounding() -> None:
-    # Two rows, one axis: float16 turns it a little, and moves the mean off it.
+    # Two rows, one axis: rounding to float16 rotates it a little and moves the mean off it.
     one, metric = field(table(2, 16)), skewed(16)
     frame = frame_of(one, metric)
     assert frame.stored.dtype == np.float16

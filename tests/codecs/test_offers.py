@@ -76,7 +76,7 @@ def test_grids_span_the_frequent_rows() -> None:
     shares = np.append(np.full(64, 1 / 64), 1e-6)
     [offers] = measured(rows, [1.0], shares / shares.sum()).scalar
     three = next(offer for offer in offers if str(coder_of(offer).part) == "3g")
-    assert coder_of(three).values[1] < 4  # 100 spans all
+    assert coder_of(three).values[1] < 4  # a step of 100 would span all rows
     assert three.nats == pytest.approx(
         coded_nats(three, 0, rows, shares / shares.sum(), [1.0]), rel=1e-4
     )
@@ -91,7 +91,7 @@ def test_shares_and_bits_of_a_sampled_tier() -> None:
     assert [offer.bits for offer in offers[:4]] == [0, 16, 32 + 1000, 64 + 2000]
     assert offers[2].nats == 0.5
     assert {"5", "8g"} <= set(texts(offers))
-    assert "6" not in texts(offers)  # its 64 values would take a bit for each row
+    assert "6" not in texts(offers)  # its 64 values would take one bit per row
     [offers] = measured(FOUR, [2.0], count=10_000).scalar
     assert not set(texts(offers)) & set(GRIDS)
 
@@ -115,7 +115,7 @@ def test_a_joint_candidate_by_hand() -> None:
 
 
 def test_tables_without_joint_candidates() -> None:
-    assert measured(corners(), [3.0, 0.01]).joint == {}  # the second axis hardly counts
+    assert measured(corners(), [3.0, 0.01]).joint == {}  # the second axis has hardly any weight
     assert measured(corners()[:31], [3.0, 2.0]).joint == {2: ()}  # 8 rows per cluster at least
     assert measured(corners()[:, :1], [3.0]).joint == {}
     assert measured(corners(), [3.0, 2.0], np.zeros(40)).joint == {}
@@ -132,7 +132,7 @@ def test_no_axes() -> None:
 
 
 def test_rows_beyond_float16() -> None:
-    # A row that hardly occurs may be a million standard deviations away.
+    # A very rare row may be a million standard deviations away.
     rows = np.array([[-1e6], [0], [1], [2]], np.float32)
     for share in (0.0, 1e-12):
         [offers] = measured(rows, [1.0], np.array([share, 0.3, 0.3, 0.4])).scalar
@@ -140,7 +140,7 @@ def test_rows_beyond_float16() -> None:
             assert np.isfinite(coder_of(offer).values).all()
             assert np.isfinite(offer.nats)
         grid = next(offer for offer in offers if coder_of(offer).part.kind == "grid")
-        # No grid of float16 reaches so far. One that spans a part of the range does.
+        # No float16 grid spans the whole range, but one spans a part of it.
         assert coder_of(grid).values[0] == (0 if share == 0 else pytest.approx(-6e4, rel=0.1))
 
 
@@ -157,7 +157,7 @@ def ordered(found: TierOffers) -> dict[str, Offer]:
 def test_candidates_sorted_by_code_by_hand() -> None:
     rows = TierRows(FOUR, np.full(4, 1 / 4), 4)
     found = ordered(measure_tier(rows, np.array([2.0]), np.random.default_rng(0), ordered=True))
-    assert list(found) == ["o1", "o2", "o3g"]  # at most two codes a row: three bits for four rows
+    assert list(found) == ["o1", "o2", "o3g"]  # at most two codes per row: three bits for four rows
     # Two values and one start: two low bits, and 1 + 1 more, of four rows.
     assert (found["o1"].bits, found["o1"].nats) == (2 * 16 + 8 * (1 + 1), 0.5)
     assert (found["o2"].bits, found["o2"].nats) == (4 * 16 + 8 * 1, 0)

@@ -106,7 +106,7 @@ def test_the_share_is_confirmed_by_the_other_half() -> None:
 
 
 def tables(sign: dict[str, float]) -> tuple[list[saec.Field], LossMetrics]:
-    """Equal fields; larger rows (-1) or smaller rows (1) would lower the loss on unseen rows."""
+    """Equal fields, whose rows the loss wants larger (-1) or smaller (1) on unseen rows."""
     rng = np.random.default_rng(2)
     rows = rng.normal(size=(1000, 2)).astype(np.float32)
     counts = np.sort(rng.integers(1, 100, 1000))[::-1].astype(np.float64)

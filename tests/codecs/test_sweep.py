@@ -100,8 +100,8 @@ def test_one_tier_by_hand() -> None:
 
 
 def test_an_axis_that_is_too_expensive_is_used_by_no_tier() -> None:
-    # Alone, the second axis saves 1 nat for 10 bits, as much a bit as the first; with 1000 bits on
-    # top it does not pay before 0.001 nat a bit does.
+    # By itself, the second axis saves 1 nat for 10 bits, as much per bit as the first. With 1000
+    # bits more for the axis, it pays only at prices below 0.001 nats per bit.
     axes = [[(0.0, 10.0), (100.0, 0.0)], [(0.0, 1.0), (10.0, 0.0)]]
     found = [parts(layered) for layered in sweep([tier(axes), tier(axes)], 1000, 0.0)]
     assert found == [["", ""], ["1", "1"], ["1 1", "1 1"]]
@@ -164,7 +164,7 @@ def test_results_lie_on_the_hull_of_all_combinations(seed: int) -> None:
     assert all(a[0] < b[0] and a[1] > b[1] for a, b in pairwise(points))
     assert points[0] == pytest.approx(hull[0])
 
-    # Prices fall by a twelfth at a time: a corner that is best over a wider range is found.
+    # Each price is a twelfth lower: corners that are best over a wider range are found.
     falling = [slope(a, b) for a, b in pairwise(hull)]
     for corner, before, after in zip(hull, [np.inf, *falling], [*falling, 0.0], strict=True):
         if before > 1.1 * after and before > 1e-6:

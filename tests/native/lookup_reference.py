@@ -22,7 +22,7 @@ from saec.format.tier_layout import Layout
 Floats = NDArray[np.float32]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 ISAS = ("scalar", "avx2", "avx512")
-GUARD = 5  # numbers of a row that are no field's: nothing may be written there
+GUARD = 5  # guard columns in each row, which no field may write
 IDS_PER_THREAD = 1 << 13
 
 
@@ -286,7 +286,7 @@ class Ask:
                 reduce = {"sum": np.sum, "mean": np.mean, "max": np.max}[self.mode]
                 out[0, i] = reduce(bag, axis=0)
                 scale = 1 if self.mode == "sum" else len(bag)
-                # One chain of additions: the longer it is, the more it is off.
+                # Rounding errors grow with the number of additions.
                 out[1, i] = np.abs(bag).sum(axis=0) / scale + np.abs(bag).max()
                 out[1, i] *= 2e-6 * (1 + len(bag) / 100)
         return out[0], out[1]

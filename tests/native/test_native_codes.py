@@ -108,7 +108,7 @@ def test_buffers_that_are_one_byte_short_are_refused(bits: int) -> None:
 
 @pytest.mark.parametrize("bits", [1, 8, 32])
 def test_counts_whose_bit_positions_overflow_are_refused(bits: int) -> None:
-    # 2^61 codes of 8 bits are 2^64 bits: wrapped round, no bytes at all.
+    # 2^61 codes of 8 bits are 2^64 bits, which would wrap to 0 bytes.
     for count in (2**64 // bits, 2**64 // bits + 1, 2**64 - 1):
         if count < 2**64:
             with pytest.raises(ValueError, match="too many codes to be addressed"):
@@ -184,7 +184,7 @@ def check_rows(widths: list[int], count: int, threads: int) -> None:
     data = np.full(used + PADDING, 0xAA, np.uint8)
     _native.pack_codes([*map(np.ascontiguousarray, rows.T)], width_array, data, threads)
     assert data[:used].tobytes() == rows_by_bigint(rows, widths)[:used]
-    assert (data[used:] == 0xAA).all()  # the padding belongs to whatever follows
+    assert (data[used:] == 0xAA).all()  # the padding belongs to the next array
     data = np.array(data)  # a new end, so that a sanitizer sees every read beyond it
     codes = np.full((count, len(widths)), 9, np.uint32)
     _native.unpack_codes(data, width_array, codes, threads)

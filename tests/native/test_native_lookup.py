@@ -195,7 +195,7 @@ def test_int8_rows_with_fewer_axes_than_dims(rank: int, dim: int) -> None:
 
 
 def test_runs_without_codes_share_one_row() -> None:
-    # Neither codes nor rows of their own: what a run of no bits and `own` 0 means.
+    # A run of 0 bits with `own` 0 has neither codes nor decoded rows.
     rng = np.random.default_rng(0)
     check(random_tiers(300, ["", "", ""], 4, 0))
     check(some_runs(rng, [0], some_stored(rng, "float32", 200, 3)))
@@ -238,7 +238,7 @@ def test_tiers_with_an_index(cold: tuple[str, str], dim: int) -> None:
 
 
 def test_an_index_with_more_members_than_the_rank_table_holds() -> None:
-    # Of the first level 262,144: ids of all tiers but the last two pass a second one.
+    # The first level has 262,144 members: ids of all tiers but the last two pass two levels.
     slow = random_tiers(2_200_000, ["5", "4", "3", "3", "3", "2", "2", "1"], 8, 1, shuffled=True)
     assert slow.tier_of is not None
     ids = np.concatenate([np.flatnonzero(slow.tier_of == tier)[:6] for tier in range(8)])
@@ -247,7 +247,7 @@ def test_an_index_with_more_members_than_the_rank_table_holds() -> None:
 
 @pytest.mark.parametrize("last", ["6 2 0", "8 0 0", "6 2 0 0j2 0"])
 def test_parts_without_bits_at_the_end_of_the_codes(last: str) -> None:
-    # The last row ends with a byte: eight bytes from there would be one more than there are.
+    # The last row ends with a byte, where reading eight bytes would exceed the buffer by one.
     slow = random_tiers(1024 + 800, ["3", "", "5", last], 200)
     check_rows(slow, np.array([1823, 1024, 1823]))
     check_bags(Ask(slow, np.array([1823, 1816, 1823]), np.array([0, 1])))
@@ -301,7 +301,7 @@ def test_more_tiers_than_fit_a_register(exponent: int) -> None:
 
 @pytest.mark.parametrize("dim", [32, 50])
 def test_codes_and_rows_beyond_the_caches(dim: int) -> None:
-    # Fetched ahead: codes of more than 5 MiB, stored rows of 4 MiB and more.
+    # These are prefetched: codes of more than 5 MiB, stored rows of at least 4 MiB.
     rng = np.random.default_rng(dim)
     count = 3 << 20
     codes = rng.integers(0, 256, 2 * count + 7, dtype=np.uint8)
@@ -352,7 +352,7 @@ def rounded(rows: Floats, dtype: np.dtype) -> bytes:
 @pytest.mark.parametrize("dtype", [np.dtype(np.float16), BFLOAT16], ids=str)
 def test_rows_are_rounded_to_nearest_even(dtype: np.dtype, dim: int) -> None:
     rng = np.random.default_rng(dim)
-    # Numbers of all sizes, ties, subnormal ones, and those that overflow.
+    # Numbers of all sizes, ties, subnormal numbers, and numbers that overflow.
     bits = rng.integers(0, 2**32, (512, dim), dtype=np.uint32)
     bits[:256] &= 0xFFFF8000 if dtype == BFLOAT16 else 0xFFFFF000
     bits[128:384] = bits[128:384] & 0x8FFFFFFF | 0x30000000

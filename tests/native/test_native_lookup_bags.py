@@ -27,7 +27,7 @@ from saec.format.native_lookup import RowRun
 
 MODES = ("sum", "mean", "max")
 
-# What the core works on at a time: 64 ids are found, 128 added; 512 are kept, 32 fetched ahead.
+# Chunk sizes of the core: 64 ids are found and 128 added at a time, 512 stored, 32 prefetched.
 BORDERS = sorted({n + d for n in (0, 32, 64, 96, 128, 192, 256, 512, 1024) for d in (-1, 0, 1)})
 
 
@@ -171,7 +171,7 @@ def test_skipped_ids_are_left_out_of_bags(slow: Slow, mode: str) -> None:
     ids[200:300] = ids[7]
     offsets = random_offsets(np.random.default_rng(1), len(ids), 30)
     check_bags(Ask(slow, ids, offsets, mode=mode, skipped=int(ids[7])))
-    # In no bag, they are rows of zeros.
+    # Bags without ids are rows of zeros.
     found = everywhere(Ask(slow, ids, mode=mode, skipped=int(ids[7])))
     assert not found[ids == ids[7]].any()
     wanted, tolerance = Ask(slow, ids, mode=mode).expected

@@ -52,7 +52,7 @@ def test_ids_out_of_range_are_reported(slow: Slow, dtype: type, position: int) -
     for bad in (-1, slow.count, slow.count + 1, limits.min, limits.max):
         ids = np.arange(COUNT, dtype=dtype) % slow.count
         ids[position] = bad
-        ids[position + 1 :: 2] = -9  # only the first one is told
+        ids[position + 1 :: 2] = -9  # only the first one is reported
         assert failures(Ask(slow, ids)) == (ID, 0, position)
         assert failures(bags_of_seven(slow, ids)) == (ID, 0, position)
         assert failures(Ask(slow, ids, np.zeros(1, np.int64), mode="max")) == (ID, 0, position)
@@ -191,8 +191,8 @@ def test_ranks_of_a_tier_index(isa: str) -> None:
 @given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.01, 0.5, 1]))
 @settings(max_examples=60)
 def test_an_index_of_any_bytes_gives_ranks_in_range(isa: str, seed: int, share: float) -> None:
-    # An index is checked when a table is made of it. What is written to it later must not lead
-    # beyond the codes.
+    # An index is checked when a table is made. Bytes written to it later must not make lookups
+    # read beyond the codes.
     rng = np.random.default_rng(seed)
     data = sound_index()[0].copy()
     table = table_with(data)

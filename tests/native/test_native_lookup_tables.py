@@ -64,7 +64,7 @@ def test_valid_runs_are_accepted() -> None:
         ({"runs": ints([0, 2, 0, 0, 0], [0, 2, 0, 0, 0])}, "runs must ascend from 0"),
         ({"runs": ints([0, 33, 0, 0, 0])}, "not a run"),
         ({"runs": ints([0, 2, 3, 0, 0])}, "not a run"),
-        (LONGER | {"runs": ints([0, 2, 0, 0, 1])}, "not a run"),  # coded, and of their own
+        (LONGER | {"runs": ints([0, 2, 0, 0, 1])}, "not a run"),  # coded and uncoded
         ({"runs": ints([0, -1, 0, 0, 0])}, "a count or place is negative"),
         ({"runs": ints([0, 2, -8, 0, 0])}, "a count or place is negative"),
         (LONGER | {"runs": ints([0, 2, 0, -1, 0])}, "a count or place is negative"),

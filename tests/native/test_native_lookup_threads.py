@@ -37,7 +37,7 @@ def coded(dtype: str) -> Runs:
     return Runs(3200, [RowRun(0, 10, 0, 0)], codes, stored, grid)
 
 
-# Sums of stored rows in the last but one, coordinate by coordinate in the last one.
+# Rows of the last tier but one are sums of stored rows, those of the last sums of coordinates.
 LAYOUT = ["3", "2", "2j2", "1", "6 5 4 6", "16 3"]
 SLOW: dict[str, Slow] = {
     "codes": coded("float32"),
@@ -85,7 +85,7 @@ def test_single_ids(slow: Slow, threads: int) -> None:
     ids=str,
 )
 def test_one_bag_with_nearly_all_ids(sizes: list[int], threads: int) -> None:
-    # Its thread does everything; the others have nothing, or the empty bags beside it.
+    # Its thread does all the work; others have nothing, or the empty bags next to it.
     ids = np.random.default_rng(0).integers(0, 3200, COUNT)
     ask = Ask(SLOW["codes"], ids, np.cumsum([0, *sizes[:-1]]))
     one = pooled(ask, threads=1)

@@ -146,7 +146,7 @@ def inputs(seed: int) -> Iterator[tuple[str, Floats, Floats]]:
         yield f"rows are centroids {dim}", c[:n].copy(), c
         yield f"clustered {dim}", matrix(near), matrix(tight)
         yield f"heavy tails {dim}", matrix(tails[0]), matrix(tails[1])
-        # Rows about as far from all: the winner is a matter of the last bits.
+        # Rows with nearly equal distances: the last bits decide which centroid is nearest.
         sphere = c / np.linalg.norm(c, axis=1, keepdims=True)
         yield f"sphere {dim}", 1e-6 * x, matrix(np.r_[sphere, -sphere])
         yield f"far sphere {dim}", x + np.float32(1000), matrix(sphere)
@@ -167,7 +167,7 @@ def test_floats_against_brute_force(name: str) -> None:
     check_nearest(found[0], rows, centroids)
     for other in found[1:]:
         assert np.array_equal(found[0], other), "instruction sets round alike"
-    # With leaves as large as all space nothing is ruled out; then the same centroids must win.
+    # With very large leaves nothing is ruled out; the same centroids must be found.
     assert np.array_equal(found[0], search(rows, centroids, "scalar", EVERYTHING))
     assert np.array_equal(rows, copies[0])
     assert np.array_equal(centroids, copies[1])
@@ -222,7 +222,7 @@ def test_a_smaller_radius_share_is_valid_and_never_better(
     assert np.array_equal(found, search(rows, centroids, "scalar", share))
     shared = squared[lanes, found].sum()
     assert exact * (1 - 1e-5) <= shared
-    # It looked into the leaf of the nearest centre at least.
+    # At least the leaf with the nearest centre was searched.
     assert shared < squared.mean(axis=1).sum()
 
 
@@ -282,7 +282,7 @@ def test_invalid_arguments_are_refused() -> None:
         searcher.search(np.ones((5, 2), np.float32), np.empty(5, np.int32))
     with pytest.raises(ValueError, match="rows and nearest differ in length"):
         searcher.search(ones, np.empty(4, np.int32))
-    # What is written to is never converted: the result would go into a copy.
+    # Output buffers are never converted, since the result would go to a copy.
     for out in (np.empty(5, np.int64), np.empty(10, np.int32)[::2]):
         with pytest.raises(TypeError, match="incompatible function arguments"):
             searcher.search(ones, out)  # type: ignore[arg-type]
@@ -314,7 +314,7 @@ def test_few_groups_find_nearly_nearest_centroids(isa: str, rng: np.random.Gener
         for groups in (1, 8, 32, 1000)
     ]
     assert excess == sorted(excess, reverse=True)
-    assert excess[0] > 0.02  # so that the others had something to find
+    assert excess[0] > 0.02  # so that the other groups matter
     assert excess[2] < 0.002
     assert excess[3] < 1e-6
 

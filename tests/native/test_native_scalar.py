@@ -20,7 +20,7 @@ SUMS, CENTRE = sums_of(VALUES)
 
 
 def test_sums_by_hand() -> None:
-    # Counted from the median 1: -1, -1, 0, 4, 6.
+    # Relative to the median 1: -1, -1, 0, 4, 6.
     assert CENTRE == 1
     assert SUMS.tolist() == [
         [-2, 2, -2],

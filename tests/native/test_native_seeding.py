@@ -90,8 +90,8 @@ def test_ends_of_the_range(uniform: float) -> None:
 def test_rows_are_drawn_in_proportion_to_their_share(
     count: int, dim: int, drawn_before: int
 ) -> None:
-    # As the last uniform number runs over an even grid, each row is drawn as often as its mass
-    # says, to one draw. 300 rows are five leaves; six rows drawn rule most of them out.
+    # With the last uniform number on an even grid, each row is drawn in proportion to its mass,
+    # within one draw. 300 rows are five leaves; after six rows are drawn, most are ruled out.
     rng = np.random.default_rng(count)
     rows = rng.integers(-20, 20, (count, dim)).astype(np.float32)
     weights = rng.integers(0, 4, count).astype(np.float64)

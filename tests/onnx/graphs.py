@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape
 import saec
 from saec.sources.onnx_graph import embedding_tables, scopes_of
 
-onnxruntime.set_default_logger_severity(4)  # errors are expected, and raised
+onnxruntime.set_default_logger_severity(4)  # errors are expected and raised as exceptions
 
 Arrays = Mapping[str, NDArray[Any]]
 node = helper.make_node
@@ -40,7 +40,7 @@ def make(
     )
     opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    return shape_inference.infer_shapes(model, data_prop=True)  # outputs shall have shapes
+    return shape_inference.infer_shapes(model, data_prop=True)  # for the shapes of outputs
 
 
 def lookup_model(table: NDArray[Any], shape: Sequence[Any] = ("B",), ids: int = TensorProto.INT64):

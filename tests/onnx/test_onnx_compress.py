@@ -102,7 +102,7 @@ def test_rows_between_head_and_tail_are_sums_of_two(rewrite) -> None:
 def test_clusters_take_one_byte_per_row_and_two_lookups(rewrite) -> None:
     field = clustered("table", COUNT)
     out, report = rewrite(lookup_model(TABLE), field)
-    # Numbers are looked up flat. One of the casts is that of the ids.
+    # Codes are looked up in a flat vector. One of the casts is of the ids.
     lookups = {"GatherElements": 1, "Gather": 1, "Cast": 2}
     assert kinds(out) == lookups | {"Shape": 1, "Reshape": 2}
     stored = [array for array in constants(out).values() if array.size > 1]
@@ -215,7 +215,7 @@ def test_rows_keep_the_dtype_of_the_table(dtype: Any, packed: bool, rewrite) -> 
     np.testing.assert_allclose(rows, field.lookup(IDS).astype(dtype), rtol=2e-3, atol=1e-3)
 
 
-# Stacks
+# Fused lookups
 
 
 def stacked_fields() -> dict[str, Any]:
@@ -331,7 +331,7 @@ def test_lookups_with_other_uses_are_not_fused(rewrite) -> None:
         np.testing.assert_array_equal(found, right)
 
 
-# Where it must not fire
+# Graphs that must not change
 
 
 def test_gathers_that_are_no_embedding_lookups(tmp_path: Path) -> None:

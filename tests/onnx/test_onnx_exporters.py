@@ -33,7 +33,7 @@ def export(request: pytest.FixtureRequest, tmp_path: Path) -> Export:
         path = tmp_path / "model.onnx"
         names = [f"input{number}" for number in range(len(inputs))]
         dynamo = request.param == "dynamo"
-        # The loop that bags become in the new exporter has their number built in.
+        # The new exporter turns bags into a loop with a fixed number of bags.
         free = not dynamo or not any(isinstance(m, nn.EmbeddingBag) for m in module.modules())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -95,7 +95,7 @@ def test_click_models(model: str, export: Export) -> None:
     for packed in (False, True):
         out, report = check(path, packed, fields, ids)
         assert [table.lookups for table in report.tables] == [1, 1, 1, 1]
-        # Found to be columns of one input, and looked up in one.
+        # The ids are columns of one input, so there is one lookup.
         assert kinds(out)["Gather"] - kinds(path)["Gather"] == 1 - 4
         assert kinds(out)["Squeeze"] < kinds(path)["Squeeze"]
 
@@ -116,7 +116,8 @@ class Bag(nn.Module):
     indirect=["export"],
 )
 def test_bags(mode: str, export: Export) -> None:
-    offsets = OFFSETS if mode != "max" else torch.tensor([0, 2, 5])  # the loop's Max takes no none
+    # The loop's Max cannot take empty bags.
+    offsets = OFFSETS if mode != "max" else torch.tensor([0, 2, 5])
     path = export(Bag(mode=mode), IDS, offsets)
     for packed in (False, True):
         field = tiered("bag", COUNT, ranked=True)
@@ -124,7 +125,7 @@ def test_bags(mode: str, export: Export) -> None:
         assert [table.lookups for table in report.tables] == [1]
         (loop,) = (node for node in onnx.load(out).graph.node if node.op_type == "Loop")
         inside = {node.op_type for node in loop.attribute[0].g.node}
-        # Rows are looked up before the loop, all in one.
+        # All rows are looked up at once, before the loop.
         assert not inside & {"BitShift", "Where"}
         assert "bag.weight" not in constants(out)
 

@@ -87,7 +87,7 @@ def test_a_table_of_more_than_2_gib_is_copied(tmp_path: Path) -> None:
     path, out = tmp_path / "model.onnx", tmp_path / "small.onnx"
     with (tmp_path / "weights.bin").open("wb") as stream:
         stream.write(TABLE.tobytes())
-        stream.truncate(TABLE.nbytes + count * 4 * DIM)  # zeros, which take no place
+        stream.truncate(TABLE.nbytes + count * 4 * DIM)  # zeros, which take no space on disk
         stream.seek(-4, 2)
         stream.write(np.float32(7).tobytes())
     model = stack_model({"a": TABLE, "b": TABLE[:1]})
@@ -108,7 +108,7 @@ def test_a_table_of_more_than_2_gib_is_copied(tmp_path: Path) -> None:
     (rows,) = run(out, ids=np.array([[2999, count - 1], [4, 5]]))
     np.testing.assert_array_equal(rows[:, 0], result()["a"].lookup([2999, 4]))
     np.testing.assert_array_equal(rows[:, 1], [[0] * (DIM - 1) + [7], [0] * DIM])
-    for file in tmp_path.iterdir():  # pytest keeps what lies there for a while
+    for file in tmp_path.iterdir():  # pytest keeps temporary files for a while
         file.unlink()
 
 

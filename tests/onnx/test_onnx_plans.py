@@ -32,7 +32,7 @@ def test_packed_words_by_hand() -> None:
 def test_codes_do_not_span_two_words() -> None:
     assert [codes_per_word(bits) for bits in (1, 3, 13, 21, 33, 63)] == [64, 21, 4, 3, 1, 1]
     assert words_for(9, 13) == 3
-    assert pack_words(np.zeros(9, np.uint64), 0).tolist() == [0]  # one to look at
+    assert pack_words(np.zeros(9, np.uint64), 0).tolist() == [0]  # one word to read
 
 
 @given(st.integers(1, 63), st.integers(1, 200), st.integers(0, 2**32))
@@ -137,7 +137,7 @@ def test_plans_with_whole_codes_give_the_rows(name: str) -> None:
             assert alone or plan.places is None
             assert most or not len(plan.pairs)
             assert most == 2 or not plan.pairs[:, 1].any()
-            near = 1e-6 if plan.pairs[:, 1].any() else 0  # sums of two are rounded once more
+            near = 1e-6 if plan.pairs[:, 1].any() else 0  # sums of two rows are rounded once more
             np.testing.assert_allclose(read_whole(plan), field.decode(), rtol=near, atol=near)
 
 

@@ -285,7 +285,7 @@ def tune(
     try:
         finetune_on_unseen_rows(model, training, validation=validation, **OPTIONS | options)
     finally:
-        # All evaluations but the first came after the error.
+        # All evaluations but the first come after the error.
         assert all(map(torch.equal, before, model.parameters()))
 
 
@@ -337,7 +337,7 @@ def failures() -> dict[str, tuple[str, str]]:
             act()
         except Exception as error:
             found[name] = (type(error).__name__, str(error))
-        # Ranks still understand each other.
+        # The ranks can still communicate.
         ones = torch.ones(1)
         distributed.all_reduce(ones)
         assert ones.item() == distributed.get_world_size()

@@ -28,7 +28,7 @@ def test_measurements_are_weighted_by_their_variances() -> None:
     found = shares.expected(0.001)
     assert found.value == pytest.approx(0.001 * (weights[0] + 0.5 * weights[1]) / sum(weights))
     assert found.standard_error == pytest.approx(0.001 / sum(weights) ** 0.5)
-    # Seen from there, it is certain, and what is told at a quarter counts for nothing.
+    # At that size the value is certain, and the measurement at a quarter of it has no weight.
     assert shares.expected(0.004).value == pytest.approx(0.002, rel=1e-6)
 
 
@@ -61,7 +61,7 @@ class Rows:
     def of(self, result: saec.Compressed) -> MeasuredIncrease:
         forecast = result.predicted_loss_increase
         assert forecast is not None
-        # The same rows err by much the same, whatever the size; by less, where little changes.
+        # The errors of the same rows are similar at all sizes, and smaller if little changes.
         scale = min(forecast / 2e-3, 1.0) ** 0.5
         return MeasuredIncrease(0.5 * forecast + scale * self._noise, scale * self._error, 1000)
 

@@ -71,7 +71,7 @@ def model(table: CompressedTable) -> Model:
     made = Model(table).eval()
     with torch.no_grad():
         for _ in range(2):
-            made(some_ids(0))  # shortcuts are there
+            made(some_ids(0))  # shortcuts exist
     return made
 
 
@@ -89,7 +89,7 @@ def check(recorded: Callable[[Tensor], Tensor], model: Model, count: int = 5) ->
 @pytest.mark.parametrize("learns", [False, True])
 def test_jit_trace(model: Model, learns: bool) -> None:
     with torch.set_grad_enabled(learns):
-        # PyTorch's check traces without gradients, where scores are computed in blocks.
+        # PyTorch's check traces without gradients, and then scores are computed in blocks.
         traced = torch.jit.trace(model, (some_ids(0),), check_trace=not learns)
         check(traced, model)
         check(traced, model, 9)
@@ -130,7 +130,7 @@ def test_onnx_export_is_refused_with_alternatives(
 ) -> None:
     pytest.importorskip("onnxscript")
     module = nn.Sequential(CompressedEmbedding(table)).eval().requires_grad_(not frozen)
-    # The newer exporter wraps what goes wrong in errors of its own.
+    # The newer exporter wraps errors in its own ones.
     with pytest.raises(Exception if dynamo else ModuleError, match="know compressed tables"):
         torch.onnx.export(module, (torch.arange(5),), io.BytesIO(), dynamo=dynamo)
 
@@ -189,7 +189,7 @@ def test_ids_beyond_the_last_offset(
     check_ids_beyond(table, mode, padding_idx, compiled=False)
 
 
-# Compiling takes seconds: each kind of table and each ending, but not all pairs of them.
+# Compiling takes seconds, so not all pairs of tables and endings are tested.
 @pytest.mark.parametrize(
     ("table", "mode", "padding_idx"),
     [(KINDS[number % len(KINDS)], *end) for number, end in enumerate(ENDS)],
@@ -222,7 +222,7 @@ def check_ids_beyond(
             offsets[-1] = 4
             if mode == "sum" and padding_idx is None:
                 torch.testing.assert_close(call(ids, offsets), plain(ids, offsets))
-                ids[5:] = -1  # which are not looked at
+                ids[5:] = -1  # which are not checked
                 torch.testing.assert_close(call(ids, offsets), plain(ids, offsets))
                 ids[5:] = 6
             else:

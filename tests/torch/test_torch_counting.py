@@ -160,7 +160,7 @@ def test_features_clearly_more_frequent_later_are_counted_by_later_lookups() -> 
     ids = torch.tensor([0] * 400 + [1] * 147 + [2] * 450 + [3] * 3)
     counts = {"user": np.array([8, 10_000, 29_991, 1])}
     found = with_unseen(counts, model, named_tables(model, None, {}), [(ids, None)])
-    # 1,000 lookups stand for 40,000. Three in place of 0.025 of id 3 may be chance.
+    # 1,000 lookups represent 40,000. Three lookups of id 3 in place of 0.025 may be chance.
     assert np.asarray(found["user"]).tolist() == [16_000, 10_000, 29_991, 1]
     assert more_frequent(counts, found)["user"].tolist() == [True, False, False, False]
     assert more_frequent(counts, dict(counts)) == {}

@@ -67,7 +67,7 @@ def test_the_scenarios_are_not_trivial(alone: dict[str, Found]) -> None:
     assert alone["diverged tiered"]["losses"][1:].isnan().all()
 
 
-# What is wrong, and the errors of the two ranks; "others" where only the second one's share fails.
+# Failures and the errors of the two ranks; "others" if only the share of the second one fails.
 OTHERS = ("SaecError", "rank 1 failed; its own error says why")
 DIFFERENT = ("DataError", "all ranks need the same model, rows, batches in the same order")
 UNEQUAL = ("DataError", r"whose tensors have \[3, 9\] rows; they need the same number")

@@ -74,10 +74,10 @@ def check(fields: FieldEmbeddings, ids: Tensor) -> None:
 def test_vectors_are_those_of_the_modules(
     fields: FieldEmbeddings, count: int, dtype: torch.dtype, threads: int
 ) -> None:
-    torch.set_num_threads(threads)  # the fixture of all tests here sets it back
+    torch.set_num_threads(threads)  # the fixture of all tests in this file resets it
     ids = some_ids(count, dtype)
     check(fields, ids)
-    check(fields, ids.T.contiguous().T)  # a column after the other
+    check(fields, ids.T.contiguous().T)  # one column after the other
     check(fields, torch.cat([ids, ids], dim=1)[:, : len(SIZES)])
     check(fields, ids[::3])
     check(fields, ids[:1].expand(min(count, 1) * 9, -1))
@@ -203,7 +203,7 @@ def test_modules_with_their_own_behaviour_are_called(
             nn.Embedding(12, 8, _weight=torch.randn(12, 16)[:, ::2]),
         ):
             fields["country"] = plain
-            torch.testing.assert_close(fields(ids), one_by_one(fields, ids))  # norms, once more
+            torch.testing.assert_close(fields(ids), one_by_one(fields, ids))  # with max_norm again
             assert fields._together is None
         fields["country"] = nn.Embedding(12, 8)
         fields["country"].forward = lambda column: torch.ones(len(column), 8)

@@ -174,7 +174,7 @@ def test_nothing_but_the_codebooks_changes(
     click_batches: Make, click_model: Make, click_result: Make, teacher: nn.Module
 ) -> None:
     model = replace_embeddings_(click_model(padding_idx=3), click_result()).train()
-    model.hidden[1].eval()  # flags that differ must come back different
+    model.hidden[1].eval()  # different flags must be restored as they were
     model.out.weight.requires_grad_(False)
     model.user.table.codebook.grad = torch.ones_like(model.user.table.codebook)
     model.hidden[0].weight.grad = torch.ones_like(model.hidden[0].weight)

@@ -180,7 +180,7 @@ def test_a_loss_increase_in_squared_error_is_met(
     model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
 ) -> None:
     mse = nn.MSELoss()
-    # The model's own outputs and noise: they are learned, a change of the outputs makes an error.
+    # Labels are the model's own outputs plus noise, so that any change of the outputs is an error.
     noise = torch.randn(500, generator=torch.Generator().manual_seed(0))
     log_rows, unseen = (
         [(ids, model(ids).detach() + noise) for ids, _ in rows] for rows in (log_rows, unseen)
@@ -190,7 +190,7 @@ def test_a_loss_increase_in_squared_error_is_met(
         budget = saec.LossIncrease(0.2)
         result = compress_(small, log_rows, mse, budget, calibration=calibration, progress=False)
         measured = loss_growth(model, small, measured_on, mse)
-        # Next to each other, results of so small tables differ by up to a fourth.
+        # Neighbouring results of such small tables differ by up to a fourth.
         assert 0.75 * 0.2 <= measured <= 1.1 * 0.2
         assert result.predicted_loss_increase == pytest.approx(measured, rel=0.05)
 
@@ -288,7 +288,7 @@ def test_joint_tables() -> None:
         compress_(model, rows, budget=saec.Ratio(4), ranges=part, progress=False)
 
 
-# What else of the model might change.
+# Other parts of the model that might change.
 
 
 def test_flags_hooks_and_gradients_are_kept(model: nn.Module, log_rows: list[Batch]) -> None:
@@ -408,7 +408,7 @@ def test_a_loss_budget_that_cannot_be_met_is_an_error(
     calls = count()
 
     def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
-        # The loss before compression comes first, a batch at a time, then that of the metric.
+        # The first calls are for the loss before compression, then for the metric, batch by batch.
         worse = 0.0 if next(calls) < 2 * len(log_rows) else 5.0
         return outputs.square().mean() + worse
 
@@ -426,7 +426,7 @@ def test_an_iterator_is_enough_for_one_pass(model: nn.Module, log_rows: list[Bat
     assert result.compression_ratio >= 6
 
 
-# By how much a result raises the loss.
+# The increase of the loss by a result.
 
 
 class Rows(nn.Module):
@@ -450,7 +450,7 @@ def test_increase_by_hand() -> None:
     model, result = Rows(0.0, log(4)), raw_result(log(4), 0.0)
     before = snapshot(model)
     batches = [(torch.tensor([0]), torch.tensor([1.0])), (torch.tensor([1]), torch.tensor([1.0]))]
-    # Losses of ln 2 and ln 5/4 change places; the labels decide of which sign.
+    # Losses of ln 2 and ln 5/4 are exchanged; the labels decide the sign.
     assert increase(model, result, batches, labelled=True) == pytest.approx(0, abs=1e-7)
     first, second = batches[:1], batches[1:]
     grown = log(5 / 4) - log(2)
@@ -458,14 +458,14 @@ def test_increase_by_hand() -> None:
     assert increase(model, result, second, labelled=True) == pytest.approx(-grown)
     negative = [(torch.tensor([1]), torch.tensor([0.0]))]  # from ln 5 to ln 2
     assert increase(model, result, negative, labelled=True) == pytest.approx(log(2) - log(5))
-    # Without labels: what the old prediction expects.
+    # Without labels: the expectation under the old prediction.
     half = 0.5 * log(0.5 / 0.8) + 0.5 * log(0.5 / 0.2)
     most = 0.8 * log(0.8 / 0.5) + 0.2 * log(0.2 / 0.5)
     assert increase(model, result, first, labelled=False) == pytest.approx(half)
     assert increase(model, result, second, labelled=False) == pytest.approx(most)
     both = increase(model, result, batches, labelled=False)
     assert both == pytest.approx((half + most) / 2)
-    # Batches count by their examples.
+    # Batches are weighted by their number of examples.
     three = [*batches, (torch.tensor([0, 0]), None)]
     assert increase(model, result, three, labelled=False) == pytest.approx((3 * half + most) / 4)
     assert snapshot(model) == before
@@ -587,7 +587,7 @@ def test_increase_holds_the_result_as_replacing_does(
 def test_a_forecast_corrected_by_unseen_rows(
     model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
 ) -> None:
-    # The model's logits are doubled: it is too sure of itself, and loses less than it believes.
+    # Logits are doubled: predictions are overconfident, so the loss grows less than predicted.
     class Doubled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -607,7 +607,7 @@ def test_a_forecast_corrected_by_unseen_rows(
     fields = saec.torch.fields(sure, counts)
     plain = saec.forecast(fields, metrics, progress=False)
     ratio = plain.ratio_at(0.05)  # well above the noise of the rows
-    # Calibration rows measure what other budgets lose, too.
+    # Calibration rows also measure the loss of other budgets.
     result = compress_(
         copy.deepcopy(sure),
         log_rows,

@@ -117,7 +117,7 @@ def test_the_squared_error_needs_no_labels_by_hand() -> None:
     for loss_fn in (functional.mse_loss, nn.MSELoss()):
         metrics = loss_metrics(Score(), [(torch.arange(4), None)], loss_fn, progress=False)
         np.testing.assert_allclose(metrics["user"], [[2, 6], [6, 18]], rtol=1e-6)
-    # A sum is not the mean over a batch that we take a loss for: it goes by its labels.
+    # The sum is not the mean over a batch that is expected of a loss, so it uses labels.
     labelled = [(torch.arange(4), torch.ones(4))]
     summed = loss_metrics(Score(), labelled, nn.MSELoss(reduction="sum"), progress=False)
     assert not np.allclose(summed["user"], [[2, 6], [6, 18]], rtol=0.1)

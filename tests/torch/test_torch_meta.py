@@ -92,7 +92,7 @@ def test_to_empty_leaves_compressed_tables(
     before = model.tiers.decode()
     model.to_empty(device="cpu")
     assert torch.equal(model.tiers.decode(), before)
-    raw_rows = {"raw.weight": trained.raw.weight.detach()}  # a plain module, and so emptied
+    raw_rows = {"raw.weight": trained.raw.weight.detach()}  # a plain module, so it is emptied
     model.load_state_dict(others(trained) | raw_rows, strict=False, assign=assign)
     assert torch.equal(model.eval()(IDS), trained(IDS))
     model.to_empty(device="meta")

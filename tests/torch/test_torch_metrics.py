@@ -133,7 +133,7 @@ def test_batches_add_up_to_one() -> None:
 def test_the_second_order_increase_of_a_click_model(name: str) -> None:
     """All rows of a field move by one delta: KL(p || p') is 1/2 delta' G delta to second order."""
     model = build(name, {"user": 20, "item": 30}, dim=4, seed=1).double().eval()
-    with torch.no_grad():  # away from the small start, where nothing interacts
+    with torch.no_grad():  # larger than the initial weights, with which nothing interacts
         for table in model.embeddings.values():
             table.weight.normal_(generator=torch.Generator().manual_seed(5))
     ids = torch.stack([random_ids(2000, 20), random_ids(2000, 30, 1)], dim=1)
@@ -350,7 +350,7 @@ def test_stops_when_the_traces_have_converged_or_the_examples_are_enough() -> No
     model = Dot(nn.Embedding(5, 2, _weight=torch.zeros(5, 2)), [3.0, 4.0])
     batches = [(random_ids(1000), None)] * 9
     constant = loss_metrics(model, iter(batches), progress=False)
-    assert constant.examples == 5000  # not before 4096, though the first trace is exact
+    assert constant.examples == 5000  # not before 4096 examples, although the first trace is exact
     assert loss_metrics(model, batches, examples=1500, progress=False).examples == 2000
     noisy = Lambda(lambda self, ids: self.user(ids).square().sum(1))
     metrics = loss_metrics(noisy, batches, names=["user"], tolerance=1e-9, progress=False)
@@ -369,7 +369,7 @@ def test_a_table_that_no_batch_touches_has_a_zero_metric_and_a_line_in_the_log(
     assert "field 'item': its metric is zero, none of 6000 examples" in line
     assert metrics["item"].tolist() == [[0, 0], [0, 0]]
     assert metrics.relative_errors["item"] == np.inf
-    assert metrics.examples == 6000  # it looks on for the missing field
+    assert metrics.examples == 6000  # it continues for the missing field
 
 
 def _state(model: nn.Module) -> list[Any]:
@@ -421,7 +421,7 @@ def test_the_model_and_the_random_state_stay_as_they_were(training: bool, fails:
         assert metrics["user"].any()
     after = _state(model)
     weight = [parameter is model.clipped.weight for parameter in model.parameters()].index(True)
-    for state in (before, after):  # its version alone may say that it was written to and restored
+    for state in (before, after):  # only its version may show that it was written to and restored
         state[2][weight] = (*state[2][weight][:1], *state[2][weight][2:])
     assert after[:4] == before[:4]
     assert torch.equal(after[4], before[4])

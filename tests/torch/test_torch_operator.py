@@ -95,7 +95,7 @@ def test_rows_are_those_of_plain_operations(table: LearnedTable, dtype: torch.dt
     module = CompressedEmbedding(table)
     expected = reference(table, ids).detach()
     with torch.no_grad():
-        for _ in range(2):  # the long way first, then the short one
+        for _ in range(2):  # first the usual path, then the shortcut
             assert torch.equal(module(ids), expected)
         assert torch.equal(module(ids.reshape(30, 100)), expected.reshape(30, 100, 16))
         spread = torch.stack([ids, ids.flip(0)], dim=1)
@@ -133,11 +133,11 @@ def test_lookups_read_present_parameters(table: LearnedTable) -> None:
             parameter.data.mul_(2)  # not counted
         assert torch.equal(module(ids), reference(table, ids))
         for parameter in table.parameters():
-            parameter.data = parameter.data.clone() - 3  # elsewhere
+            parameter.data = parameter.data.clone() - 3  # at another address
         assert torch.equal(module(ids), reference(table, ids))
         for parameter in table.parameters():
             flat = parameter.data.view(-1)
-            for part in flat.chunk(5):  # a few numbers at a time
+            for part in flat.chunk(5):  # a few elements at a time
                 part[-1:] += 3
                 assert torch.equal(module(ids), reference(table, ids))
     assert not torch.equal(before, after)
@@ -151,7 +151,7 @@ def test_other_dtypes(table: LearnedTable, dtype: torch.dtype) -> None:
         module.to(dtype)
         rows = module(ids)
         assert rows.dtype == dtype
-        # Half precision is rounded at the end, or by plain operations as they go.
+        # Half precision is rounded at the end; plain operations round each step.
         tolerance = 2 * torch.finfo(dtype).eps * rows.abs().max().item()
         assert (rows.double() - reference(table, ids).double()).abs().max() <= tolerance
         assert torch.equal(module(ids), rows)

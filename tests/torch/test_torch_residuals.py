@@ -30,7 +30,7 @@ def test_a_constant_by_hand() -> None:
 def test_marks_tell_rows_apart() -> None:
     """Half of the rows have a mark; only their predictions are wrong, by 1 / 4."""
     marks = (torch.arange(80_000) % 2 == 1)[:, None]
-    labels = (torch.arange(80_000) % 8 < 4).double()  # half of the clicks are where they are
+    labels = (torch.arange(80_000) % 8 < 4).double()  # these rows have half of the clicks
     labels[marks[:, 0]] = (torch.arange(40_000) % 4 == 0).double()
     residuals = Residuals.of(torch.zeros(80_000).double(), labels, marks)
     change = marks[:, 0].double() * 0.1

@@ -32,7 +32,7 @@ def module(request: pytest.FixtureRequest, clustered: Make, tiered: Make) -> Com
     field: ClusteredField | TieredField = make("user", ROWS, 8)
     made = CompressedEmbedding(compressed_table([field], {}, torch.empty(0)))
     with torch.no_grad():
-        made(torch.zeros(1, dtype=torch.int64))  # there is no shortcut before
+        made(torch.zeros(1, dtype=torch.int64))  # it does not exist before this
     return made
 
 
@@ -70,7 +70,7 @@ def test_strided_ids(module: CompressedEmbedding) -> None:
         rows = taken(module, part)
         assert rows is not None
         assert torch.equal(rows, table[part])
-    for part in (ids.T, ids[:, :2]):  # in two dimensions only side by side
+    for part in (ids.T, ids[:, :2]):  # with two dimensions only if contiguous
         assert taken(module, part) is None
         with torch.no_grad():
             assert torch.equal(module(part), table[part])
@@ -81,7 +81,7 @@ def test_rows_in_half_precision(module: CompressedEmbedding, dtype: torch.dtype)
     module.to(dtype)
     ids = torch.arange(ROWS)
     with torch.no_grad():
-        expected = module(ids)  # the long way, which makes the shortcut anew
+        expected = module(ids)  # the usual path, which makes a new shortcut
     rows = taken(module, ids)
     assert rows is not None
     assert rows.dtype == dtype

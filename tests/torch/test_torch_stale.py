@@ -199,7 +199,7 @@ def by_new_data(entry: Held, new: Tensor, module: nn.Module) -> None:
 
 
 def by_new_data_twice(entry: Held, new: Tensor, module: nn.Module) -> None:
-    for _ in range(3):  # memory that was given back may be taken again
+    for _ in range(3):  # freed memory may be used again
         entry.tensor.data = torch.zeros_like(new)
         entry.tensor.data = new.clone()
 
@@ -334,7 +334,7 @@ def test_a_layout_that_was_overwritten_is_refused(module: CompressedEmbedding) -
         pytest.skip("its tables have layouts of their own")
     expected = look_up(module)
     module.table.layout.data.zero_()
-    assert torch.equal(look_up(module), expected)  # nothing was made of it
+    assert torch.equal(look_up(module), expected)  # nothing was prepared from it
     next(iter(module.parameters())).data += 1
     module.table.codes.data = module.table.codes.data.clone()
     with pytest.raises(ModuleError, match="'layout' of a compressed table was overwritten"):

@@ -284,7 +284,7 @@ def test_state_dict_goes_into_a_freshly_replaced_model(tiered: Make) -> None:
 
 
 def test_a_state_dict_of_other_codes_is_refused(tiered: Make) -> None:
-    # A grid of one bit and a table of one bit: codes and values take the same room.
+    # A grid of one bit and a table of one bit: codes and values take equally many bytes.
     one = compressed(nn.Embedding(60, 4), tiered("a", 60, tiers=("2 1",)))
     two = compressed(nn.Embedding(60, 4), tiered("a", 60, tiers=("1 2",)))
     with pytest.raises(RuntimeError, match="layout is of another compression than this table a"):
@@ -337,7 +337,7 @@ def mixed(tiered: Make, clustered: Make, raw: Make) -> nn.Module:
 def test_compile_captures_one_whole_graph(mixed: nn.Module) -> None:
     torch._dynamo.reset()
     fast = torch.compile(mixed, fullgraph=True, backend="aot_eager", dynamic=True)
-    # A batch of one is compiled again, which takes seconds: test_torch_modules.py has one.
+    # A batch of one is compiled again, which takes seconds; test_torch_modules.py tests it.
     for shape in [(4, 3), (6, 5)]:
         ids = torch.randint(0, 300, shape)
         assert torch.equal(fast(ids), mixed(ids))
@@ -351,7 +351,7 @@ def test_compile_captures_one_whole_graph(mixed: nn.Module) -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_with_dynamic_batches(mixed: nn.Module, strict: bool) -> None:
-    # Two bags at least: PyTorch exports nn.EmbeddingBag itself under that condition.
+    # At least two bags: PyTorch exports nn.EmbeddingBag itself only under this condition.
     batch, width = torch.export.Dim("batch", min=2), torch.export.Dim("width", min=1)
     ids = torch.randint(0, 300, (4, 3))
     program = torch.export.export(

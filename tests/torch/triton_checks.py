@@ -108,7 +108,7 @@ def _held(kind: Any, table: TieredTable | ClusteredTable) -> Any:
     if isinstance(table, TieredTable):  # empty tensors for parameters that are None
         learned = table.reader.learned(table.tensors)
         tensors |= dict(zip(("values", "extents", "axes", "mean"), learned, strict=True))
-    # The interpreter takes tensors at one address, as an empty one and its neighbour, for one.
+    # The interpreter confuses tensors of equal address, such as an empty one and its neighbour.
     detached = {
         name: None if tensor is None else tensor.detach().clone()
         for name, tensor in tensors.items()
@@ -249,7 +249,7 @@ def test_half_rounds_once_at_the_end(tiered: Make, clustered: Make, dtype: torch
         table, ids = Table(field, dtype=dtype), torch.randperm(300)
         rows = table.rows(ids)
         assert rows.dtype == dtype
-        # The interpreter cuts bfloat16 off where a GPU rounds.
+        # The interpreter truncates bfloat16, whereas a GPU rounds.
         cut = INTERPRETED and dtype == torch.bfloat16
         expected = table.reference(ids)
         torch.testing.assert_close(rows, expected, rtol=2**-7 if cut else 0, atol=0)
@@ -344,7 +344,7 @@ def test_ids_out_of_range_give_nan(tiered: Make, clustered: Make, bad: int, kind
         bags = table.pool(ids, [0, 1, 3, 3], mode)
         assert bags.isnan().all(dim=1).tolist() == [False, True, False]
         assert table.pool(ids, [0, 3], mode, padding_idx=0).isnan().all()
-        # Bags that lie outside of the ids, in part, end with them.
+        # Bags that are partly outside of the ids end with the last id.
         assert torch.equal(table.pool(ids[:1], [-5, 2**40], mode), bags[:1])
 
 
@@ -385,7 +385,7 @@ def _guarded(codes: Tensor) -> Tensor:
     return pages[start : start + len(codes)].copy_(codes)
 
 
-# What arguments are, other than numbers; and the constants of a launch.
+# Types of arguments that are not numbers, and the constants of a launch.
 POINTERS = {
     "ids": ["ids"],
     "*i64": ["bounds", "tiers_of", "places_of", "layout", "code_starts"],
@@ -408,7 +408,7 @@ NUMBERS = ["count", "bags", "vocab_size", "segments", "centroids", "tiers", "ran
 KINDS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "everything": ({}, {"ids": "*i64", "floats": "*fp32"}),
     "without optional tensors": (OPTIONAL, {"ids": "*i32", "floats": "*fp16"}),
-    # Triton makes constants of arguments that are 1.
+    # Triton turns arguments with the value 1 into constants.
     "single": (dict.fromkeys(NUMBERS, 1), {"ids": "*i64", "floats": "*bf16"}),
 }
 

@@ -225,11 +225,12 @@ class CompressedField(ABC):
         return self._gathered(table, bags, dtype, threads)
 
     def asked(self, ids: ArrayLike, threads: int = 0) -> tuple[LookupTable, NDArray[np.integer]]:
-        """The table from which the native core reads the rows of ``ids``, and their row numbers in
-        it, in the same shape.
+        """The table from which the native core reads the rows of ``ids``, integers of any shape,
+        and their row numbers in it, in the same shape.
 
         Raises:
-            IdError: ids are not integers; for a field with keys, KeysError.
+            IdError: ids are not integers.
+            KeysError: for a field with keys: keys are not of its kind.
         """
         return self.lookup_table, whole_ids(ids, self.place)
 
@@ -241,7 +242,10 @@ class CompressedField(ABC):
         mode: Mode,
         threads: int = 0,
     ) -> tuple[LookupTable, Bags]:
-        """As :meth:`asked`, for bags; arguments and errors are those of :meth:`pool`."""
+        """The same as :meth:`asked` for bags: the table, and the bags of row numbers.
+
+        Arguments and errors are those of :meth:`pool`.
+        """
         table, whole = self.asked(ids, threads)
         return table, bags_of(whole, offsets, per_sample_weights, mode, self.place)
 

@@ -229,8 +229,7 @@ class CompressedField(ABC):
         and their row numbers in it, in the same shape.
 
         Raises:
-            IdError: ids are not integers.
-            KeysError: for a field with keys: keys are not of its kind.
+            IdError: ids are not integers; for a field with keys, KeysError.
         """
         return self.lookup_table, whole_ids(ids, self.place)
 
@@ -242,10 +241,7 @@ class CompressedField(ABC):
         mode: Mode,
         threads: int = 0,
     ) -> tuple[LookupTable, Bags]:
-        """The same as :meth:`asked` for bags: the table, and the bags of row numbers.
-
-        Arguments and errors are those of :meth:`pool`.
-        """
+        """As :meth:`asked`, for bags of row numbers; arguments and errors are as in :meth:`pool`."""
         table, whole = self.asked(ids, threads)
         return table, bags_of(whole, offsets, per_sample_weights, mode, self.place)
 

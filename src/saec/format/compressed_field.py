@@ -241,7 +241,7 @@ class CompressedField(ABC):
         mode: Mode,
         threads: int = 0,
     ) -> tuple[LookupTable, Bags]:
-        """As :meth:`asked`, for bags of row numbers; arguments and errors are as in :meth:`pool`."""
+        """As :meth:`asked`, for bags of row numbers; arguments and errors: see :meth:`pool`."""
         table, whole = self.asked(ids, threads)
         return table, bags_of(whole, offsets, per_sample_weights, mode, self.place)
 

@@ -1,4 +1,4 @@
-"""Artifacts made by hand, without what is under test, and results of every kind."""
+"""Artifacts made by hand, without the code under test, and results of every kind."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ RAW, CLUSTERS, AXES = 0, 1, 2
 
 
 def number(value: int) -> bytes:
-    """Seven bits a byte, lowest first; every byte but the last has its highest bit set."""
+    """A varint: seven bits a byte, lowest first; all bytes but the last have the highest bit."""
     groups = [value >> shift & 127 for shift in range(0, max(value.bit_length(), 1), 7)]
     return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
 
@@ -132,14 +132,14 @@ def header(data: int, description: int) -> bytes:
 
 
 def joined(fields: list[Field]) -> bytes:
-    """The tensors' bytes, those of the widest items first."""
+    """The bytes of all tensors, those with the widest items first."""
     tensors = [field["tensors"][role] for field in fields for role in _in_order(field["tensors"])]
     inside = [tensor for tensor in tensors if isinstance(tensor[2], bytes)]
     return b"".join(data for _, _, data in sorted(inside, key=lambda t: -WIDTHS.get(t[0], 1)))
 
 
 def build(fields: list[Field], loss: float = math.nan) -> bytes:
-    """A file made by hand, without what is under test."""
+    """A file made by hand, without the code under test."""
     return assembled(joined(fields), described(fields, loss))
 
 
@@ -191,7 +191,7 @@ def good() -> list[Field]:
 
 
 def use(result: Compressed) -> None:
-    """Everything that reads a field."""
+    """Call everything that reads a field."""
     for field in result.values():
         field.lookup([0, field.vocab_size - 1])
         field.pool([0], [0])
@@ -201,7 +201,7 @@ def use(result: Compressed) -> None:
 
 
 def load_and_use(path: Path) -> None:
-    """Nothing but our own errors, whatever the file holds; damaged numbers may overflow."""
+    """Load and read a file; raises only saec's own errors. Damaged numbers may overflow."""
     try:
         with np.errstate(all="ignore"):
             use(load(path))
@@ -216,7 +216,7 @@ WHERE = {"name": "a.saec", "run": RUN, "shards": [[1, 9]]}  # user's codes
 
 
 def shard_by_hand(data: bytes, run: str = RUN, number: int = 1) -> bytes:
-    """A shard, without what is under test."""
+    """A shard made by hand, without the code under test."""
     text = (
         b'{"__metadata__":{"saec_run":"%s","saec_shard":"%d"},'
         b'"piece":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}'

@@ -1,4 +1,4 @@
-"""What a coded field loses, computed the slow way, and codecs called as most tests call them."""
+"""The loss of a coded field, computed row by row, and helpers that call codecs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lost_nats(field: Field, coded: CompressedField, metric: Metric) -> float:
 def offers(
     codec: Codec, field: Field, metric: Metric | None = None, seed: int = 0
 ) -> Sequence[Option]:
-    """What ``codec`` offers, in memory: at least one option."""
+    """The options of ``codec``, in memory; checks that there is at least one."""
     offered = codec.options(field, metric, np.random.default_rng(seed), IN_MEMORY)
     assert offered
     return offered
@@ -41,9 +41,9 @@ def encode(
     seed: int = 0,
     advance: Advance = silent,
 ) -> CompressedField:
-    """``field`` as coded in memory, after checking what the codec says that it loses.
+    """``field`` coded in memory, after checking the loss that the codec states.
 
-    metric: that in which ``choice`` was offered.
+    metric: the one in which the option of ``choice`` was measured.
     """
     coded = codec.encode(field, choice, np.random.default_rng(seed), advance, IN_MEMORY)
     known = Metric.euclidean(field.dim) if metric is None else metric

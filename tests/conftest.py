@@ -1,4 +1,4 @@
-"""Fixtures that all tests share, and what lets several processes run them side by side."""
+"""Fixtures that all tests share, and locks for tests in several processes at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ settings.load_profile("saec")
 
 @contextmanager
 def turn(alone: bool) -> Iterator[None]:
-    """Until the end no other worker runs a test that is to run alone, or any test if this is one.
+    """Hold the locks of one test: a test marked ``alone`` runs beside no other test.
 
     While a worker waits to be alone it holds the first lock, so that the others start no test.
     """
@@ -43,7 +43,7 @@ def turn(alone: bool) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """No test of another worker runs beside one that is marked ``alone``.
+    """Run a test within its turn, so that tests marked ``alone`` run beside no other.
 
     A pytest that a test has started runs within the turn of that test.
     """
@@ -55,7 +55,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The real data sets: the directory in SAEC_DATA, else shared/data beside the repository."""
+    """The folder of the real data sets: SAEC_DATA or, if not set, shared/data in the repository."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     path = Path(os.environ.get("SAEC_DATA", beside))
     if not path.is_dir():
@@ -71,7 +71,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """PyTorch computes with one thread meanwhile: tables this small only wait for others."""
+    """PyTorch computes with one thread: with small tables, threads only wait for each other."""
     import torch  # not for tests that do without
 
     threads = torch.get_num_threads()
@@ -82,7 +82,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def coarse_prices() -> Iterator[None]:
-    """Fields with keys are measured at a third of the prices, in a third of the time."""
+    """Measures fields with keys at a third of the prices, which takes a third of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("saec.codecs.axes.keyed._PRICES_PER_DECADE", 1)
         yield

@@ -34,7 +34,7 @@ class Day:
         return cls(weights, frequencies, rng.integers(0, 1 << 63, rows))
 
     def next(self, seed: int, moved: int = 100, new: int = 150) -> Day:
-        """The same with rows that moved, and new ones of small frequencies behind the others."""
+        """The next day: some rows have moved, and new rows of small frequency follow the others."""
         rng = np.random.default_rng(seed)
         weights = self.weights.copy()
         places = rng.choice(len(weights), moved, replace=False)
@@ -57,7 +57,7 @@ class Day:
         return saec.Field("user", self.weights, self.frequencies, **given)  # type: ignore[arg-type]
 
     def nats(self, field: saec.CompressedField) -> float:
-        """What all rows lose by lookups from ``field``."""
+        """The loss in nats of all rows by lookups from ``field``."""
         error = (field.lookup(self.keys) - self.weights).astype(np.float64)
         each = np.einsum("nd,de,ne->n", error, METRIC, error) / 2
         return float(self.frequencies @ each / self.frequencies.sum())

@@ -11,7 +11,7 @@ FORMAT = Path(__file__).resolve().parents[1] / "docs" / "format.md"
 
 
 def documented_reader() -> Callable[[Path], dict[str, Any]]:
-    """The documented decoder, up to where it is called; it imports numpy alone, beside Python's."""
+    """The documented decoder without the example that calls it; it imports only numpy."""
     [block] = re.findall(r"```python\n(import json\n.*?)\ntables = ", FORMAT.read_text(), re.DOTALL)
     assert re.findall(r"^(?:import|from) .*", block, re.MULTILINE) == [
         "import json",

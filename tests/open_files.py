@@ -1,4 +1,4 @@
-"""Descriptors that this process holds of one file, whatever else it has open meanwhile."""
+"""Descriptors of one file in this process, whatever other files are open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory something takes at its peak: the kernel's own count, begun anew."""
+"""Peak memory of this process, by the kernel's own count."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def begin() -> int:
-    """Begin to count; the bytes of this process that are in memory now."""
+    """Reset the count; returns the bytes of this process that are now in memory."""
     # Not getrusage: a child begins there with the peak of its parent.
     _CLEAR.write_text("5")
     return _kilobytes("VmRSS:") << 10
 
 
 def grown_since(before: int) -> int:
-    """By how many bytes the process was larger at its peak than ``before``, of :func:`begin`."""
+    """Bytes by which the peak exceeds ``before``, the result of :func:`begin`."""
     return (_kilobytes("VmHWM:") << 10) - before
 
 

@@ -1,4 +1,4 @@
-"""Fields that are cut into small parts, and where a placing puts each of their rows."""
+"""Fields that are cut into small parts, and the positions of their rows by a placing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from saec.tables.field import Field
 
 
 def counted(frequencies: ArrayLike) -> Field:
-    """A field of one column of zeros: for what depends on frequencies alone."""
+    """A field with one column of zeros, for tests that depend only on frequencies."""
     counts = np.asanyarray(frequencies)  # a map stays one
     return Field("f", np.zeros((len(counts), 1), np.float32), counts)
 
 
 @contextmanager
 def parts_of_values(values: int) -> Iterator[None]:
-    """Fields that are first worked on in here are cut into parts of so many values."""
+    """Fields first used within this context are cut into parts of so many values."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("saec.streaming.chunks._PART_VALUES", values)
         yield
@@ -37,14 +37,14 @@ def in_parts(field: Field, rows: int) -> Field:
 
 
 def befores(parts: Sequence[Chunk], placing: Placing) -> list[NDArray[np.int64]]:
-    """What lies before each part, by the sums of all the parts before it."""
+    """The counts before each part, as sums over all earlier parts."""
     counts = [np.asarray(placing(part)) for part in parts]
     zero = np.zeros(placing.size, dtype=np.int64)
     return [np.sum([zero, *counts[:number]], axis=0) for number in range(len(parts))]
 
 
 def placed(field: Field, placing: Placing) -> list[list[int]]:
-    """For each stratum the ids of its rows by their places, all of which are taken once."""
+    """For each stratum the ids of its rows by position; checks that each position occurs once."""
     sizes = np.diff(placing.bounds)
     found = [np.full(size, -1, dtype=np.int64) for size in sizes]
     parts = field.parts

@@ -353,7 +353,9 @@ def test_numbers_are_spelt_in_one_way(tmp_path: Path) -> None:
     said = described(good())
     at = said.index(b"\x04user\x01\x05")
     longer = said[: at + 6] + b"\x85\x00" + said[at + 7 :]
-    message = "its description is damaged: field 'user': the number 5 is spelt in 2 bytes"
+    message = (
+        "its description is damaged: field 'user': the number 5 takes 2 bytes, more than needed"
+    )
     refused(assembled(joined(good()), longer), message, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Small artifacts that claim much cost nothing, or are refused before anything is allocated."""
+"""Small artifacts that claim large contents take no memory, or are refused before allocation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes add up: budgets are met to the byte, by choices that no single field could improve."""
+"""Sizes are additive: budgets are met to the byte, by choices that no single field can improve."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def size(priced: Priced, chosen: Sequence[Option]) -> int:
 
 
 def check_best(priced: Priced, chosen: Sequence[Option], limit: int) -> None:
-    """No field can take another option that loses less, and still fit."""
+    """Check that no field has another option with less loss that still fits."""
     left = 8 * (limit - size(priced, chosen))
     for row, taken in zip(priced.options, chosen, strict=True):
         for option in row:
@@ -88,7 +88,7 @@ def check_best(priced: Priced, chosen: Sequence[Option], limit: int) -> None:
 
 
 def check_file(priced: Priced, chosen: Sequence[Option], budget: SizeBudget, path: Path) -> None:
-    """The file takes what was said beforehand; less only by clusters that no row is nearest to."""
+    """Check that the file has the stated size, or less by clusters to which no row is nearest."""
     result = compress_priced(priced, budget)
     result.save(path)
     stored = [entry_bytes(field.entry) for field in result.values()]

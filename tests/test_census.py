@@ -1,4 +1,4 @@
-"""The census of frequencies: by hand, and the same however a field is cut and joined."""
+"""The census of frequencies: by hand, and independent of how a field is cut and joined."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_axes_in_a_metric_lose_the_least_there(rank: int, rng: np.random.Generat
     assert plain > found * 1.05
 
 
-def test_the_identity_is_no_metric(rng: np.random.Generator) -> None:
+def test_the_identity_metric_changes_nothing(rng: np.random.Generator) -> None:
     centroids, weights = rng.standard_normal((50, 6)).astype(np.float32), rng.random(50)
     for dtype in DTYPES:
         books = [
@@ -255,7 +255,7 @@ def test_extreme_values_stay_finite(dtype: CodebookDtype, values: list[float]) -
         np.testing.assert_allclose(book.values[:, 0], wanted, rtol=1e-6, atol=limit / 250)
 
 
-def test_keep() -> None:
+def test_keep_selects_centroids() -> None:
     centroids = np.array([[0, 9], [5, 3], [10, 6]], np.float32)
     for dtype, rank in product(DTYPES, (None, 1)):
         book = Codebook.round(centroids, dtype, rank)
@@ -291,7 +291,9 @@ GRID = np.ones((2, 2), np.float32)
         (np.zeros((2, 2), np.int8), GRID * np.float32("inf"), "holds values that are not finite"),
     ],
 )
-def test_what_is_refused(stored: np.ndarray, grid: np.ndarray | None, message: str) -> None:
+def test_invalid_arguments_are_refused(
+    stored: np.ndarray, grid: np.ndarray | None, message: str
+) -> None:
     with pytest.raises(ArtifactError, match=re.escape(message)):
         Codebook(stored, grid)
 

@@ -1,4 +1,4 @@
-"""What every codec, ours and each baseline, must do on every kind of table, in any metric."""
+"""Tests that every codec and baseline must pass on every kind of table, in any metric."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def table(rows: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def heavy_tail(rows: int) -> NDArray[np.float64]:
-    """Frequencies of ``rows`` features, the last of which are unseen where they are many."""
+    """Frequencies of ``rows`` features; if there are many, the last ones are unseen."""
     return np.floor(600 / np.arange(1, rows + 1))
 
 
@@ -93,7 +93,7 @@ in_every_metric = pytest.mark.parametrize("in_nats", [False, True])
 
 
 def matrix_for(weights: NDArray[np.generic]) -> NDArray[np.float64]:
-    """A metric as models have it: small, steep, and nothing at all in half of the directions."""
+    """A metric as of a model: small, with very different eigenvalues, half of which are zero."""
     dim = weights.shape[1]
     rng = np.random.default_rng([3, dim])
     steepness = np.logspace(-2, -4, max(1, dim // 2))
@@ -122,13 +122,13 @@ def compress_fields(
 
 
 def compress(name: str, kind: str, in_nats: bool, seed: int = 0) -> saec.Compressed:
-    """An ordinary table, which pays for the header, and one of the given kind."""
+    """Compress an ordinary table, which makes room for the header, and one of the given kind."""
     fields = [field("ordinary", WEIGHTS["ordinary"]), field("odd", WEIGHTS[kind])]
     return compress_fields(fields, name, in_nats, seed)
 
 
 class Case:
-    """A codec, a kind of table and a metric, with all that several tests look at."""
+    """A codec, a kind of table and a metric, with the results that several tests use."""
 
     def __init__(self, name: str, kind: str, in_nats: bool) -> None:
         self.name, self.kind, self.in_nats = name, kind, in_nats
@@ -144,7 +144,7 @@ class Case:
 
     @cached_property
     def result(self) -> saec.Compressed:
-        """Beside an ordinary table, by :func:`compress`."""
+        """The result of :func:`compress`."""
         return compress(self.name, self.kind, self.in_nats)
 
     @cached_property
@@ -152,7 +152,7 @@ class Case:
         return offers(self.codec, self.field, self.metric)
 
     def encode(self, index: int) -> CompressedField:
-        """The field by an option, checked to cost no more and to lose what the option says."""
+        """The field coded by an option; checks the bits and the loss that the option states."""
         option = self.offered[index]
         done: list[float] = []
         coded = encode(self.codec, self.field, option.choice, self.metric, advance=done.append)
@@ -162,7 +162,7 @@ class Case:
 
     @cached_property
     def finest(self) -> CompressedField:
-        """The field by the last option."""
+        """The field coded by the last option."""
         return self.encode(-1)
 
 
@@ -183,7 +183,7 @@ def test_values_beyond_float16_are_refused_by_name(in_nats: bool) -> None:
         compress(*REFUSED, in_nats)
 
 
-def test_the_file_is_as_large_as_said_and_decodes_to_the_same(case: Case, tmp_path: Path) -> None:
+def test_the_file_has_the_stated_size_and_the_same_rows(case: Case, tmp_path: Path) -> None:
     result = case.result
     result.save(tmp_path / "a.saec")
     loaded = saec.load(tmp_path / "a.saec")
@@ -227,7 +227,7 @@ def test_inputs_are_not_changed(case: Case) -> None:
     assert np.array_equal(case.frequencies, tail[::-1] if case.in_nats else tail)
 
 
-def test_what_is_on_offer_costs_no_more_than_its_price_and_loses_what_it_says(case: Case) -> None:
+def test_options_state_bytes_and_loss_of_the_coded_field(case: Case) -> None:
     last = len(case.offered) - 1
     assert case.finest.vocab_size == case.field.vocab_size
     for index in {0, last // 2} - {last}:

@@ -47,7 +47,7 @@ def clustered(name: str, clusters: int, dtype: Any, dim: int) -> ClusteredField:
 
 
 def tiered(name: str, shuffled: bool) -> TieredField:
-    """Long codes, tiers without bits of their own, and a tier that is decoded when it is opened."""
+    """A field with long codes, tiers without bits, and a tier that is decoded when it is opened."""
     layout = Layout.parse(VOCAB, ["4 3j2 2", "4 3", "", "2j2 - 3g", "9 9", "8 8j2"])
     rng = np.random.default_rng(7)
     codes = rng.integers(0, 256, layout.code_bytes, dtype=np.uint8)
@@ -234,7 +234,7 @@ def test_fields_of_two_artifacts_in_either_order(tmp_path: Path) -> None:
 
 @contextmanager
 def replaced_descriptors(path: Path, other: int) -> Iterator[None]:
-    """Meanwhile reads of ``path`` go to another file."""
+    """Redirect reads of ``path`` to another file within this context."""
     own = descriptors_of(path)
     assert own
     saved = {descriptor: os.dup(descriptor) for descriptor in own}

@@ -1,4 +1,4 @@
-"""Compression to a budget: it is kept, what it is spent on, and what must not matter."""
+"""Compression to a budget: the size, the allocation, and independence of order and threads."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_nothing_fits_between_a_byte_per_value_and_the_table() -> None:
     assert distortion(run(MaxBytes(ORIGINAL + 1200))) == 0
 
 
-def test_what_fields_share_is_paid_once() -> None:
+def test_shared_bytes_count_once() -> None:
     # One cluster a field, whose size is known beforehand.
     fields = [Field(f"f{i}", np.full((800, 4), i, np.float32), np.ones(800)) for i in range(30)]
     codec = Clusters(clusters=1)
@@ -299,7 +299,7 @@ def test_wide_table() -> None:
     assert ((decoded - field.weights) ** 2).mean() == pytest.approx(0.09, rel=0.1)
 
 
-def test_rows_all_alike_cost_a_bit_each() -> None:
+def test_equal_rows_take_one_bit_each() -> None:
     field = Field("x", np.full((8000, 4), 2.5, np.float32), np.ones(8000))
     result = run(Ratio(50), fields=[field])
     assert np.array_equal(result["x"].decode(), field.weights)
@@ -358,7 +358,7 @@ def test_any_tables(data: st.DataObject, tmp_path_factory: pytest.TempPathFactor
         assert np.isfinite(result[field.name].decode()).all()
 
 
-def test_what_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(BudgetError, match="does not fix the number of clusters needs a budget"):
         run(fields=FIELDS[:1])
     with pytest.raises(FieldError, match="no fields were given"):

@@ -1,4 +1,4 @@
-"""Fields in files, in shards and in small parts compress to what the array in memory does."""
+"""Fields in files, in shards and in small parts give the same results as arrays in memory."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from saec.util.cores import usable_cores
 
 
 def groups(root: Path, process: str, files: dict[str, str]) -> str:
-    """A directory with what a system has in /proc/self/cgroup and under /sys/fs/cgroup."""
+    """A directory with the files of /proc/self/cgroup and /sys/fs/cgroup of a system."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(process)
     for name, text in files.items():

@@ -1,6 +1,6 @@
 """Every Python block of README.md and docs/*.md runs, in order, one namespace per file.
 
-A block is left out only where an HTML comment directly before it says why: <!-- not run: reason -->
+A block is skipped only if an HTML comment directly before it says why: <!-- not run: reason -->
 """
 
 from __future__ import annotations

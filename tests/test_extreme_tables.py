@@ -18,7 +18,7 @@ def zipf(rows: int) -> NDArray[np.float64]:
 
 
 def spread(kind: str) -> NDArray[np.float32]:
-    """2,000 x 16, of equal variances along all directions, or of falling ones."""
+    """A table of 2,000 x 16 with equal or falling variances along its directions."""
     widths = {"equal": np.ones(16), "falling": 0.7 ** np.arange(16)}[kind]
     rows = np.random.default_rng(0).standard_normal((2000, 16)) * widths
     return rows.astype(np.float32)
@@ -47,7 +47,7 @@ def errors_of_others(weights: NDArray[np.float32], found: NDArray[np.float32]) -
 @pytest.mark.parametrize("kind", ["equal", "falling"])
 @pytest.mark.parametrize("codec", [Clusters(), Axes()], ids=["clusters", "axes"])
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_one_far_row_costs_the_others_nothing(
+def test_one_far_row_does_not_increase_the_error_of_others(
     kind: str, codec: Axes | Clusters, ratio: float
 ) -> None:
     weights = spread(kind)
@@ -107,7 +107,7 @@ def test_a_far_row_keeps_its_direction() -> None:
     assert np.linalg.norm(found) > 2 * np.linalg.norm(np.delete(weights, FAR, 0), axis=1).mean()
 
 
-def test_a_few_far_rows_cost_the_others_little() -> None:
+def test_a_few_far_rows_hardly_increase_the_error_of_others() -> None:
     weights = spread("equal")
     for codec, most in ((Clusters(), 1.05), (Axes(), 1.2)):
         expected = errors_of_others(weights, decoded(weights, codec, 8))

@@ -1,4 +1,4 @@
-"""The structure: rooms on floors, imports downward only, sizes and names (tools/house.py)."""
+"""The structure of the package: layers, imports, sizes and names (tools/house.py)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MODULES = house.modules()
 
 
 def faults(source: str, module: Path) -> list[str]:
-    """What a module's imports break, in words."""
+    """The rules that a module's imports break."""
     room = house.room_of(module)
     result = []
     for name, at_import in house.imports(ast.parse(source), module):

@@ -1,4 +1,4 @@
-"""The forecast: by hand, and against what compression then predicts of its own result."""
+"""The forecast: by hand, and compared with the prediction of compression."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def curve_of(ratios: list[float], losses: list[float]) -> Forecast:
 
 
 def steep(rng: np.random.Generator, dim: int, scale: float) -> NDArray[np.float64]:
-    """A metric that few directions matter to."""
+    """A metric with few important directions."""
     gradients = rng.standard_normal((4, dim)) * np.geomspace(1.0, 0.05, 4)[:, None]
     return scale * gradients.T @ gradients
 
@@ -118,7 +118,7 @@ def test_two_fields_by_hand() -> None:
         assert 400 / 8 < curve.fields[name][-1] < 400 / 8 + 150
 
 
-def test_smaller_costs_more(curve: Forecast) -> None:
+def test_smaller_sizes_lose_more(curve: Forecast) -> None:
     assert len(curve.ratios) > 30
     assert np.all(np.diff(curve.ratios) < 0)
     assert np.all(np.diff(curve.nbytes) > 0)
@@ -216,7 +216,7 @@ def test_metrics_that_do_not_fit(
         forecast(fields, wrong, progress=False)
 
 
-def test_what_has_no_curve(fields: list[Field], metrics: LossMetrics) -> None:
+def test_fields_without_a_curve_are_refused(fields: list[Field], metrics: LossMetrics) -> None:
     with pytest.raises(BudgetError, match="has one size only; there is no curve to forecast"):
         forecast(fields, metrics, Clusters(clusters=8), progress=False)
     with pytest.raises(FieldError, match="no fields were given"):
@@ -255,7 +255,7 @@ def test_a_larger_ratio_never_costs_less_whatever_was_measured() -> None:
 
 
 def test_points_show_where_the_curve_bends() -> None:
-    """Next to nothing is lost at small sizes but the last, where it rises a thousandfold."""
+    """The loss is almost zero at all sizes but the smallest, where it is 1,000 times larger."""
     ratios = np.array([12.0, 11.9, 11.8, 11.7, 11.6, 11.5, *np.geomspace(11, 1, 50)])
     losses = np.array([1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, *np.geomspace(1e-5, 9e-6, 50)])
     shown = curve_of(ratios.tolist(), losses.tolist()).told_apart(9)

@@ -1,4 +1,4 @@
-"""A size that cannot be reached is refused before anything is measured."""
+"""Budgets below the smallest size are refused before anything is measured."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_nothing_is_changed() -> None:
     np.testing.assert_array_equal(field.frequencies, counts)
 
 
-def test_what_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(BudgetError, match="a ratio must be a number of at least 1, not 0"):
         inspected(crossed(), ratio=0)
     with pytest.raises(BudgetError, match=r"Ratio\(value=5000\) allows 0 bytes; the smallest"):

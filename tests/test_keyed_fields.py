@@ -290,7 +290,7 @@ def test_native_rows_are_the_documented_ones(
 @pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_bags_are_sums_of_rows(seed: int, windows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of frequent and rare keys, over several batches and with an empty bag at either end."""
+    """Bags of frequent and rare keys, over several batches, with an empty bag at either end."""
     monkeypatch.setattr("saec.keys.windows._MANY_VARIED", 1 if windows else 1 << 62)
     field, hashes = random_field(seed)
     rng = np.random.default_rng(seed)

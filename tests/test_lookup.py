@@ -152,7 +152,7 @@ def test_ids_are_read_in_place() -> None:
 
 
 @pytest.mark.parametrize("ids", [[0.5], ["1"], [True], np.zeros(1, np.float32)], ids=repr)
-def test_what_is_no_id(ids: Any) -> None:
+def test_invalid_ids_are_refused(ids: Any) -> None:
     for call in (FIELDS[0].lookup, lambda ids: FIELDS[0].pool(ids, [0])):
         with pytest.raises(IdError, match="field 'r-float32': ids must be integers, not "):
             call(ids)
@@ -266,7 +266,7 @@ def test_pads_by_hand() -> None:
     assert out[:2].tolist() == [[7, 8], [5, 9]]
 
 
-def test_files_that_lie() -> None:
+def test_damaged_fields_are_refused() -> None:
     codes = PackedCodes.pack(np.array([0, 3, 1]), 2)
     book = Codebook.round(np.ones((3, 2), np.float32), "float32")
     field = ClusteredField("user", codes, book, "float32")
@@ -283,7 +283,7 @@ def test_files_that_lie() -> None:
         field.lookup([5])
 
 
-def test_tables_outlive_what_they_were_made_of(tmp_path: Path) -> None:
+def test_tables_outlive_their_sources(tmp_path: Path) -> None:
     Compressed(FIELDS).save(tmp_path / "all.saec")
     expected = [field.lookup(some_ids(100)) for field in FIELDS]
     tables = [field.lookup_table for field in load(tmp_path / "all.saec").values()]
@@ -305,7 +305,7 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_callers_at_once_get_their_own_rows() -> None:
+def test_concurrent_calls_get_their_own_rows() -> None:
     field = tiered(False)
     batches = [some_ids(40_000, seed) for seed in range(8)]
     expected = [field.lookup(ids, threads=1) for ids in batches]

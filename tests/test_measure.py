@@ -26,7 +26,7 @@ def measured(fields: list[Field], metrics: LossMetrics) -> saec.Priced:
     return saec.measure(fields, metrics=metrics, seed=3, progress=False)
 
 
-def test_results_are_those_without_it(
+def test_results_equal_those_without_a_shared_measurement(
     fields: list[Field],
     metrics: LossMetrics,
     measured: saec.Priced,

@@ -1,4 +1,4 @@
-"""The loss metric: what it accepts, and the space that it spans."""
+"""The loss metric: accepted matrices, their roots, and names."""
 
 from __future__ import annotations
 

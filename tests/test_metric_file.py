@@ -1,4 +1,4 @@
-"""Loss metrics in a file: what comes back, the format, and what is refused."""
+"""Loss metrics in a file: round trips, the format, and errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def metrics() -> LossMetrics:
     return LossMetrics(matrices, 12_345, {"user": 0.02, "a.item": math.inf})
 
 
-def test_what_is_saved_comes_back(metrics: LossMetrics, tmp_path: Path) -> None:
+def test_saved_metrics_are_loaded(metrics: LossMetrics, tmp_path: Path) -> None:
     path = tmp_path / "metrics.safetensors"
     save_metrics(metrics, path)
     loaded = load_metrics(path)

@@ -1,4 +1,4 @@
-"""HTML tables for notebooks: literal ones first, then what every object shows of itself."""
+"""HTML tables for notebooks: literal tables, then those of every object."""
 
 from __future__ import annotations
 

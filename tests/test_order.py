@@ -1,4 +1,4 @@
-"""Where rows are stored: the tier index against a dictionary, whole and laid together of pieces."""
+"""The tier index against a dictionary, made at once and joined from pieces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saec.streaming.bit_writes import lay
 
 
 def shuffled_tiers(count: int, seed: int = 0, most: int | None = None) -> NDArray[np.int8]:
-    """The tier of each id, ids in no order."""
+    """The tier of each id, in random order."""
     bounds = tier_bounds(count, most)
     tiers = np.repeat(np.arange(len(bounds) - 1, dtype=np.int8), np.diff(bounds))
     return np.random.default_rng(seed).permutation(tiers)
@@ -145,7 +145,7 @@ SOUND = {
 
 @pytest.mark.parametrize("fill", [0, 1, 0x55, 0x80, 0xFF])
 @pytest.mark.parametrize("kind", SOUND)
-def test_an_index_of_one_byte_contradicts_itself(kind: str, fill: int) -> None:
+def test_an_index_of_equal_bytes_is_refused(kind: str, fill: int) -> None:
     index = SOUND[kind]
     lying = TierIndex(np.full_like(index.data, fill), index.count, index.tiers)
     with pytest.raises(ArtifactError, match="the tier index contradicts itself about tier"):
@@ -192,7 +192,7 @@ def test_a_damaged_index_is_refused_or_gives_places_in_range(
 
 
 def laid(tiers: NDArray[np.int8], number: int, cuts: list[int]) -> NDArray[np.uint8]:
-    """The index that parts between ``cuts`` contribute to, of all ``tiers``."""
+    """The index of all ``tiers``, joined from the pieces of the parts between ``cuts``."""
     count = len(tiers)
     data = np.zeros(TierIndex.planned_bytes(count, number), np.uint8)
     bounds = [0, *sorted(cuts), count]
@@ -204,7 +204,7 @@ def laid(tiers: NDArray[np.int8], number: int, cuts: list[int]) -> NDArray[np.ui
 
 @pytest.mark.parametrize("count", [1, 64, 65, 300, 511, 512, 513, 1024, 1025, 1700, 5000, 70_000])
 @pytest.mark.parametrize("cuts", [[], [1], [7, 8, 9, 300], [512], [511, 513, 1024], [65_536]])
-def test_pieces_lay_the_index(count: int, cuts: list[int]) -> None:
+def test_pieces_make_up_the_index(count: int, cuts: list[int]) -> None:
     cuts = [cut for cut in cuts if cut < count]
     for most in (None, 2, 3):
         tiers = shuffled_tiers(count, most=most)
@@ -218,7 +218,7 @@ def test_pieces_lay_the_index(count: int, cuts: list[int]) -> None:
     seed=st.integers(0, 2**32 - 1),
     data=st.data(),
 )
-def test_pieces_of_any_parts_lay_the_index(
+def test_pieces_of_any_parts_make_up_the_index(
     count: int, most: int, seed: int, data: st.DataObject
 ) -> None:
     tiers = shuffled_tiers(count, seed, most)

@@ -67,7 +67,7 @@ def command(*words: object) -> None:
 
 
 def writers(inputs: Path) -> dict[str, Writer]:
-    """Whatever writes a file, by name; commands end with code 2."""
+    """All functions that write a file, by name; commands end with code 2."""
     tables = [inputs / "user.npy", "--frequencies", inputs / "counts.npy", "-q"]
     metrics = ["--metrics", inputs / "metrics.safetensors"]
     loaded, model = saec.load(inputs / "a.saec"), inputs / "model.onnx"

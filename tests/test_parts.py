@@ -123,7 +123,7 @@ def level_by_level(results: list[str]) -> str:
 
 
 def joined(group: Sequence[str]) -> str:
-    """Shows the tree."""
+    """Joins texts so that the result shows the tree."""
     assert 2 <= len(group) <= GROUP
     return f"({' '.join(group)})"
 
@@ -136,7 +136,7 @@ def test_the_tree_by_hand() -> None:
     assert merged("abcdefghij", joined) == "((a b c d e f g h) (i j))"
 
 
-def test_merged_as_they_come_is_merged_level_by_level() -> None:
+def test_merging_in_order_of_arrival_gives_the_same_tree() -> None:
     for count in (*range(1, 201), 511, 512, 513, 520, 575, 576, 577, 4096, 4097):
         results = [str(number) for number in range(count)]
         assert merged(iter(results), joined) == level_by_level(results), count

@@ -1,4 +1,4 @@
-"""Passes over the parts of a field: what tasks are given, and that results fit together."""
+"""Passes over the parts of a field: arguments of tasks, and merging of results."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_nothing_is_counted_where_there_is_nothing_to_count() -> None:
 
 
 @pytest.mark.parametrize("part_rows", [1, 3, 90])
-def test_what_lies_before_is_the_sum_of_the_parts_before(part_rows: int) -> None:
+def test_counts_before_a_part_are_the_sum_of_earlier_parts(part_rows: int) -> None:
     def task(part: Chunk, before: NDArray[np.int64]) -> list[object]:
         return [(part.start, before.tolist())]
 
@@ -73,7 +73,7 @@ def test_what_lies_before_is_the_sum_of_the_parts_before(part_rows: int) -> None
 
 
 class Parted:
-    """A task whose arrays tell what it was given; counts how often it was called."""
+    """A task whose arrays show its arguments; counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -92,7 +92,7 @@ def total(arrays: Arrays) -> list[object]:
 @pytest.mark.parametrize(
     ("held", "made_again"), [(1 << 60, 0), (960, 0), (959, 1), (500, 5), (95, 10), (0, 10)]
 )
-def test_what_cannot_be_held_is_made_again(held: int, made_again: int) -> None:
+def test_arrays_that_exceed_memory_are_computed_again(held: int, made_again: int) -> None:
     passes, task = passes_over(100, 10), Parted()
     kept = passes.hold(task, Rows(), Workspace(held=held))
     assert task.calls == 10

@@ -149,7 +149,7 @@ def with_parts(entry: Entry, **parts: object) -> Entry:
         ({"dim": 5}, PatchError, "is float32 of dim 5, and in the artifact float32 of dim 4"),
         ({"dtype": np.dtype(np.float16)}, PatchError, "is float16 of dim 4, and in the artifact"),
         ({"vocab_size": 0}, ArtifactError, "vocab_size 0 is outside"),
-        ({"details": b"\1"}, ArtifactError, "bytes are announced"),
+        ({"details": b"\1"}, ArtifactError, "bytes are stated, but"),
         ({"tensors": {}}, ArtifactError, "there is no tensor 'lengths'"),
     ],
 )

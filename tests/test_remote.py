@@ -1,4 +1,4 @@
-"""Files that are no paths: URLs by way of fsspec, bytes and streams."""
+"""Files that are not paths: URLs through fsspec, bytes and streams."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
         (b"s3://bucket/a", None),
     ],
 )
-def test_what_is_a_url(path: object, url: str | None) -> None:
+def test_which_strings_are_urls(path: object, url: str | None) -> None:
     assert as_url(path) == url
 
 
@@ -134,7 +134,7 @@ def test_urls_of_checkpoints_and_logs(
     assert capsys.readouterr().err == ""
 
 
-def test_urls_of_nothing(memory: fsspec.AbstractFileSystem) -> None:
+def test_missing_urls(memory: fsspec.AbstractFileSystem) -> None:
     with pytest.raises(ArtifactError, match=r"cannot read memory://bucket/no\.saec: "):
         saec.load("memory://bucket/no.saec")
     with pytest.raises(CheckpointError, match=r"cannot read memory://bucket/no\.pt: "):

@@ -1,4 +1,4 @@
-"""Compression straight into a file: as in memory, and finished after any interruption."""
+"""Compression directly into a file: equal to that in memory, and resumed after interruptions."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_permutation_goes_with_the_artifact_that_it_belongs_to(folder: Path) -
 
 
 class StopError(Exception):
-    """What interrupts a compression here."""
+    """Interrupts a compression."""
 
 
 def interrupted(folder: Path, codec: Codec, at: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -229,7 +229,7 @@ def test_an_artifact_that_cannot_be_written(folder: Path) -> None:
         saec.compress(fields(folder), RATIO, Axes(), metrics=metrics(), out=folder / "no/out.saec")
 
 
-def test_what_cannot_be_leaves_nothing(folder: Path) -> None:
+def test_impossible_requests_leave_no_files(folder: Path) -> None:
     with pytest.raises(BudgetError, match="allows"):
         saec.compress(
             fields(folder), Ratio(1e9), metrics=metrics(), out=folder / "out.saec", progress=False
@@ -238,7 +238,7 @@ def test_what_cannot_be_leaves_nothing(folder: Path) -> None:
 
 
 def test_too_little_memory(folder: Path) -> None:
-    with pytest.raises(BudgetError, match=r"1MB of memory are 1000000 bytes; tables of dim 4 take"):
+    with pytest.raises(BudgetError, match=r"1MB of memory are 1000000 bytes; tables of dim 4 need"):
         compress(folder, Axes(), memory="1MB")
     assert not (folder / "out.saec.partial").exists()
 

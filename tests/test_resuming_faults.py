@@ -300,8 +300,8 @@ def started(folder: Path, out: Path, filled: bool = False) -> tuple[BaseProcess,
     return process, here
 
 
-def test_a_full_disk_ends_no_process(folder: Path, expected: bytes) -> None:
-    """Writing to a map of a file for which there is no room would, by SIGBUS."""
+def test_a_full_disk_is_an_error_and_not_a_crash(folder: Path, expected: bytes) -> None:
+    """Writing to a mapped file without space on the disk would end the process by SIGBUS."""
     disk = folder / "disk"
     disk.mkdir()
     spaces = random.Random(0)
@@ -331,7 +331,7 @@ def said_by(process: BaseProcess, report: Connection) -> str:
     return said
 
 
-def test_killed_politely_it_resumes(folder: Path, expected: bytes) -> None:
+def test_resumes_after_sigterm(folder: Path, expected: bytes) -> None:
     moments = random.Random(0)
     ended = 0
     while ended < FAULTS:
@@ -452,7 +452,7 @@ def test_a_mark_of_other_bytes_and_strange_leftovers(folder: Path, expected: byt
     assert not partial.exists()
 
 
-def test_what_killed_writers_left_takes_no_room(folder: Path) -> None:
+def test_leftovers_of_killed_writers_are_removed(folder: Path) -> None:
     partial = stopped_after(folder, 1)
     left = partial / ".field-00001.saec.0123456789abcdef.part"
     left.write_bytes(bytes(1000))

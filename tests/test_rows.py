@@ -1,4 +1,4 @@
-"""Rows in memory, in files and in shards: all read the same, and tell what they cannot read."""
+"""Rows in memory, in files and in shards: all read the same rows and raise named errors."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_memory_is_viewed_and_not_copied() -> None:
     assert rows_of(array).array is array  # type: ignore[attr-defined]
 
 
-def test_what_are_rows_already_stays_as_it_is() -> None:
+def test_rows_objects_are_returned_unchanged() -> None:
     rows = ArrayRows(table())
     assert rows_of(rows) is rows
     assert rows_of([1, 2, 3]).read(1, 3).tolist() == [2, 3]

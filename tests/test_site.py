@@ -1,4 +1,4 @@
-"""The site of the documents: it builds without a warning, loads nothing, and leaves no name out."""
+"""The documentation site: no warnings, no external resources, all public names."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def model() -> dict[str, torch.Tensor]:
     }
 
 
-def test_tables_are_read_where_they_lie(tmp_path: Path) -> None:
+def test_tables_are_read_in_place(tmp_path: Path) -> None:
     folder = save(model(), tmp_path / "step-1")
     tables = read_tables(folder)
     assert set(tables) == {"user.weight", "item.weight", "turned"}

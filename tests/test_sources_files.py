@@ -166,7 +166,7 @@ def test_sparse_tensors_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.npz", "model.pt"])
-def test_rows_are_read_where_they_lie(tmp_path: Path, name: str) -> None:
+def test_rows_are_read_in_place(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / name, state())
     table = read_tables(tmp_path / name)["user.weight"]
     assert isinstance(table, FileRows)
@@ -292,7 +292,7 @@ def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
         read_tables(tmp_path / "model.pt")
 
 
-def test_what_a_torch_file_names_is_not_run(tmp_path: Path) -> None:
+def test_code_named_in_a_torch_file_is_not_run(tmp_path: Path) -> None:
     torch.save({"user": torch.from_numpy(USER), "run": Exploit()}, tmp_path / "model.pt")
     assert list(read_tables(tmp_path / "model.pt")) == ["user"]
 
@@ -358,7 +358,7 @@ def write(path: Path) -> None:
     writer(path, state())
 
 
-def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
+def test_a_header_that_exceeds_the_file_is_refused(tmp_path: Path) -> None:
     entry = {"dtype": "F32", "shape": [1 << 40, 2], "data_offsets": [0, 1 << 43]}
     write_header(tmp_path / "big.safetensors", {"user": entry}, USER.tobytes())
     with pytest.raises(CheckpointError, match="not a safetensors file, or truncated"):

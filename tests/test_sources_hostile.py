@@ -1,4 +1,4 @@
-"""Small checkpoints that would take for ever, or gigabytes: read or refused within the limits."""
+"""Small checkpoints that would take endless time or gigabytes: read or refused within limits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MIB = 1 << 20
 
 @contextmanager
 def cheap(seconds: float = 5, mib: int = 64) -> Iterator[None]:
-    """What is inside takes little time and memory."""
+    """Check that this context takes little time and memory."""
     before, start = peak_memory.begin(), time.process_time()
     yield
     assert time.process_time() - start < seconds
@@ -278,7 +278,7 @@ def archive_of_a_large_claim(folder: Path) -> Path:
 def test_no_more_memory_is_asked_for_than_a_file_has(
     tmp_path: Path, write: Callable[[Path], Path]
 ) -> None:
-    """Python allocates what a read asks for before it reads: not the limit, which may be 2 GB."""
+    """Python allocates the bytes of a read in advance, so reads must not request the 2 GB limit."""
     path = write(tmp_path)
     tracemalloc.start()
     with suppress(CheckpointError):

@@ -272,7 +272,7 @@ def test_nulls_in_fixed_lists(tmp_path: Path) -> None:
 
 def test_files_out_of_order_are_found_at_once(dataset: Path) -> None:
     (dataset / "part-9.parquet").rename(dataset / "part-11.parquet")
-    message = "part-10.parquet: begins with id 15 where 0 is due; write the rows in the order of"
+    message = "part-10.parquet: begins with id 15, not 0; write the rows in the order of"
     with pytest.raises(CheckpointError, match=message):
         read_tables(dataset)
 

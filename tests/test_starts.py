@@ -1,4 +1,4 @@
-"""Where codes start, by hand, whatever the numbers, and what is no such list."""
+"""Packed starts of codes: by hand, for any numbers, and invalid lists."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_low_bits_by_hand() -> None:
     assert unpack_starts(packed, 2, 1000).tolist() == [2, 700]
 
 
-def test_about_two_bits_and_the_low_ones() -> None:
+def test_size_is_about_two_bits_plus_the_low_bits() -> None:
     assert starts_bytes(63, 64) == 16
     assert starts_bytes(63, 64 << 10) == pytest.approx(63 * (2 + 10) / 8, abs=3)
 
 
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=500), st.integers(0, 10_000))
-def test_all_lists_come_back(numbers: list[int], beyond: int) -> None:
+def test_packed_lists_are_unpacked(numbers: list[int], beyond: int) -> None:
     starts = np.sort(np.array(numbers, dtype=np.int64))
     rows = int(starts[-1]) + beyond
     packed = pack_starts(starts, rows)

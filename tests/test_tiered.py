@@ -1,4 +1,4 @@
-"""Tables in tiers: decoded by hand, malformed, saved and loaded, and with an index that lies."""
+"""Tables in tiers: decoded by hand, malformed, saved and loaded, and with a wrong index."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_malformed_order(changes: dict[str, Any], message: str) -> None:
         in_order(**changes)
 
 
-def test_a_file_whose_starts_lie(tmp_path: Path) -> None:
+def test_a_file_with_wrong_starts_is_refused(tmp_path: Path) -> None:
     Compressed([in_order(starts=np.zeros(5, np.uint8))]).save(tmp_path / "a.saec")
     field = load(tmp_path / "a.saec")["user"]
     with pytest.raises(ArtifactError, match="field 'user': 0 codes start where 3 should"):
@@ -232,7 +232,7 @@ def test_coordinates_of_parts() -> None:
         assert found.dtype == np.float32
 
 
-def test_what_is_stored() -> None:
+def test_stored_tensors() -> None:
     plain, kept = two_tiers(), two_tiers(TierIndex.of(np.repeat([0, 1], [64, 2])))
     assert {role: t.shape for role, t in plain.tensors.items()} == {
         "codes": (24 + 1 + 7,),
@@ -246,7 +246,7 @@ def test_what_is_stored() -> None:
     assert plain.original_nbytes == 66 * 3 * 4
 
 
-def test_filled_and_tuned_change_what_they_say() -> None:
+def test_filled_and_tuned_replace_only_their_arrays() -> None:
     order = np.arange(66)[::-1]
     field = two_tiers(renumbered=True, permutation=order)
     filled = field.filled(np.zeros_like(field.codes))
@@ -323,7 +323,7 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fill", [0, 0x7F, 0xFF])
-def test_a_file_whose_index_lies(fill: int, tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_index_is_refused(fill: int, tmp_path: Path) -> None:
     lying = TierIndex(np.full(75, fill, np.uint8), 66, 2)
     Compressed([two_tiers(lying)]).save(tmp_path / "a.saec")
     field = load(tmp_path / "a.saec")["user"]
@@ -334,7 +334,7 @@ def test_a_file_whose_index_lies(fill: int, tmp_path: Path) -> None:
 
 
 def write(path: Path, changes: dict[str, Any], tensors: dict[str, Any]) -> None:
-    """A file that says other things of :func:`two_tiers` than are true; None takes away."""
+    """Write :func:`two_tiers` with a changed description; None removes an entry."""
     entry = two_tiers(TierIndex.of(np.repeat([0, 1], [64, 2]))).entry
     held = {role: t for role, t in (entry.tensors | tensors).items() if t is not None}
     artifact.write(path, [replace(entry, tensors=held, **changes)])
@@ -365,12 +365,12 @@ NO_PART = "no part of a tier has the byte"
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"details": b""}, "1 bytes are announced, and 0 are left"),
+        ({"details": b""}, "1 bytes are stated, but only 0 are left"),
         (told(FIRST), "of 66 ids in 1 tiers takes 0 bytes, not uint8"),
-        (told(FIRST, LAST[:-1]), "1 bytes are announced, and 0 are left"),
+        (told(FIRST, LAST[:-1]), "1 bytes are stated, but only 0 are left"),
         (told(FIRST, LAST, b"\0"), "66 rows make 1 to 2 tiers, not 3"),
         (told(*[b"\0"] * 20), "more than 19 tiers"),
-        (told(FIRST, LAST, index=3), "ids lead to rows in the unknown way 3"),
+        (told(FIRST, LAST, index=3), "the map from ids to rows is of the unknown kind 3"),
         (told(FIRST, LAST, index=0), "axes, codes, tiers, values; its tensors make .* of axes, "),
         (told(FIRST, LAST, index=1), "axes, codes, tiers, values; its tensors make .* of axes, "),
         (told(b"\2\x42\x61\1", LAST), f"{NO_PART} 97 and 1 axes"),
@@ -380,8 +380,8 @@ NO_PART = "no part of a tier has the byte"
         (told(b"\1\x80", LAST), f"{NO_PART} 128 and 1 axes"),
         (told(b"\1\xa0", LAST), f"{NO_PART} 160 and 1 axes"),
         (told(b"\1\x31", LAST), f"{NO_PART} 49 and 1 axes"),
-        (told(FIRST, b"\2\x21\xa1"), "rows are in order of their first codes, not as in '1 o1'"),
-        (told(b"\2\xb0\xa1", LAST), "more than 16 bits are in order in 'o16 o1'"),
+        (told(FIRST, b"\2\x21\xa1"), "ordered parts must come first, not as in '1 o1'"),
+        (told(b"\2\xb0\xa1", LAST), "ordered parts have more than 16 bits in 'o16 o1'"),
         (told(b"\2\xc2\x61\2", LAST), "codes are uint8"),
         (told(FIRST, b"\3\x21\0\x21"), r"values are float16 \(10,\)"),
         (told(b"\2\x43\x61\2", LAST), r"codes are uint8 \(40,\)"),
@@ -487,7 +487,9 @@ def slowly(field: TieredField, tiers: NDArray[np.int8]) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("axes_dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("rows", [1, 64, 300, 1300, 5000])
-def test_lookup_is_the_slow_path(rows: int, axes_dtype: type, rng: np.random.Generator) -> None:
+def test_lookup_equals_row_by_row_decoding(
+    rows: int, axes_dtype: type, rng: np.random.Generator
+) -> None:
     bounds = tier_bounds(rows)
     texts = ["5g 3 2", "4 2j2", "1", "", "2 - 1"][: len(bounds) - 1]
     layout = Layout.parse(rows, texts)

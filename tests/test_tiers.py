@@ -159,9 +159,9 @@ def test_tiers_of_all_ranks_have_the_sizes_of_the_cuts(count: int) -> None:
         (True, [""], "a field has 1 to 4398046511104 rows, not True"),
         ("64", [""], "a field has 1 to 4398046511104 rows, not '64'"),
         (None, [""], "a field has 1 to 4398046511104 rows, not None"),
-        (64, ["1 o1"], "rows are in order of their first codes, not as in '1 o1'"),
-        (64, ["o1 - o1"], "rows are in order of their first codes, not as in 'o1 - o1'"),
-        (64, ["o9 o8"], "more than 16 bits are in order in 'o9 o8'"),
+        (64, ["1 o1"], "ordered parts must come first, not as in '1 o1'"),
+        (64, ["o1 - o1"], "ordered parts must come first, not as in 'o1 - o1'"),
+        (64, ["o9 o8"], "ordered parts have more than 16 bits in 'o9 o8'"),
     ],
 )
 def test_layout_that_cannot_be(count: int, texts: list[str], message: str) -> None:

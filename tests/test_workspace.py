@@ -1,4 +1,4 @@
-"""Where large results are made: memory or files that leave nothing behind, and its limit."""
+"""Memory or temporary files for large results, and the memory limit."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def test_what_is_remembered_in_a_folder_is_recalled(tmp_path: Path) -> None:
     assert Workspace(tmp_path).recalled("curves", "another field") is None
 
 
-def test_what_may_be_held() -> None:
+def test_bytes_that_may_be_held_in_memory() -> None:
     large, small = held_bytes("64GB", 16, 0), held_bytes(64 * 10**9, 16, 10**9)
     assert 0 < small < large < 64 * 10**9
     assert large - small == pytest.approx(10**9, abs=64 << 20)
     assert held_bytes("65GB", 16, 0) - large == pytest.approx(10**9, abs=64 << 20)
 
 
-def test_what_codecs_take_for_samples() -> None:
+def test_memory_of_samples_by_codec() -> None:
     def table(rows: int) -> Field:
         zeros = np.broadcast_to(np.float32(0), (rows, 4))
         return Field("a", zeros, np.broadcast_to(1, rows))
@@ -116,7 +116,7 @@ def test_what_codecs_take_for_samples() -> None:
 def test_too_little_memory_is_refused_with_what_it_takes(memory: int | str) -> None:
     with pytest.raises(BudgetError, match=f"{memory} of memory are") as caught:
         held_bytes(memory, 64, 10**8)
-    found = re.search(r"tables of dim 64 take (\d+) at least", str(caught.value))
+    found = re.search(r"tables of dim 64 need at least (\d+) bytes", str(caught.value))
     assert found is not None
     least = int(found[1])
     assert least > (400 << 20) + 10**8

@@ -1,4 +1,4 @@
-// The core's functions in Python; see bindings.h.
+// Python bindings of the core's functions; see bindings.h.
 #include "bind/bindings.h"
 
 #include <nanobind/stl/string.h>
@@ -18,8 +18,8 @@
 
 namespace {
 
-// Unless the caller says how many: no more threads than have something to do, because waiting for each
-// other takes longer than small work, on a busy machine much longer. work: multiply-adds, about.
+// The caller's number of threads or, by default, one for each kWorth multiply-adds: with little work, threads wait for
+// each other longer than they work, much longer on a busy machine. work: approximate number of multiply-adds.
 int thread_count(int threads, size_t work) {
   constexpr size_t kWorth = size_t{1} << 20;
   return used_threads(threads, threads > 0 ? saec::Workers::kMostThreads : 1 + work / kWorth);
@@ -59,7 +59,7 @@ const saec::Kernels& kernels_named(const std::string& name) {
 }  // namespace
 
 NB_MODULE(_native, module) {
-  nb::set_leak_warnings(false);  // tables that live until the interpreter ends are no leak
+  nb::set_leak_warnings(false);  // tables that exist until the interpreter ends are not leaks
   nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
     try {
       std::rethrow_exception(thrown);

@@ -1,5 +1,5 @@
-// What the files that bind C++ to Python share. Callers in Python have checked shapes and ids; what is
-// checked here protects memory. Buffers to write to are never converted: a copy would be written.
+// Shared by the files that bind C++ to Python. Callers in Python have checked shapes and ids; the checks here protect
+// memory. Output buffers are never converted, since results would go to a copy.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -34,10 +34,9 @@ inline void expect(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
 
-// Releases the GIL during its lifetime. While the interpreter shuts down, Python (up to 3.13) ends a
-// daemon thread that asks for the GIL by pthread_exit(). That unwinds the stack like an exception, and
-// the process aborts where a frame stops it. Such a thread waits here for the process to end, as it
-// does from Python 3.14 on.
+// Releases the GIL during its lifetime. While the interpreter shuts down, Python (up to 3.13) calls pthread_exit() in a
+// daemon thread that wants the GIL. That unwinds the stack like an exception, and the process aborts if a frame catches
+// it. So such a thread waits here for the process to end, as Python 3.14 does itself.
 class WithoutGil {
  public:
   WithoutGil() : state_(PyEval_SaveThread()) {}
@@ -54,7 +53,7 @@ class WithoutGil {
   PyThreadState* state_;
 };
 
-// threads: as a caller gave them, 0 or less for the default. worth: threads that have something to do.
+// threads: the caller's number, 0 or less for the default. worth: number of threads for which there is enough work.
 inline int used_threads(int threads, size_t worth) {
   if (worth < 2) return 1;
   const auto most = static_cast<size_t>(threads > 0 ? threads : saec::default_threads());
@@ -67,7 +66,7 @@ struct BoundTable {
   Vector<uint8_t> codes;
   Vector<uint8_t> index;
   Matrix<uint8_t> stored;
-  std::vector<float> own;  // stored rows that were decoded once
+  std::vector<float> own;  // stored rows, decoded when the table was made
   saec::PageCache* cache = nullptr;  // of codes or stored rows that are not all in memory
 };
 
@@ -77,7 +76,7 @@ struct BoundFunction {
   Vector<uint8_t> bits, directory;
 };
 
-// At most so many (0: as many as there are), and no more than are worth starting.
+// threads: the most threads, 0 for the default. Uses fewer if a thread would have too few ids.
 inline int lookup_threads(int threads, size_t ids, const saec::Team& team) {
   return used_threads(threads, 1 + ids / team.ids_per_thread);
 }

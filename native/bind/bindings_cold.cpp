@@ -1,4 +1,4 @@
-// Tables of which a limited part is in memory, in Python.
+// Python bindings of the page cache, for tables of which a limited part is in memory.
 #include "bind/bindings.h"
 
 #include <nanobind/stl/tuple.h>
@@ -10,7 +10,7 @@
 
 namespace {
 
-// Descriptor, first byte and number of bytes of each part of a file.
+// Descriptor, first byte and number of bytes of a part of a file.
 using PartTuple = std::tuple<int, uint64_t, uint64_t>;
 
 std::vector<saec::FilePart> parts_of(const std::vector<PartTuple>& given) {

@@ -1,4 +1,4 @@
-// Tables that are asked by the hashes of keys; see bindings.h.
+// Python bindings of tables that are looked up by the hashes of keys; see bindings.h.
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -43,8 +43,8 @@ uint32_t number(int64_t given, int64_t limit) {
   return static_cast<uint32_t>(given);
 }
 
-// parts: (parts, 4) class, symbols, axes, string, in order of classes; lengths and values: of the parts'
-// symbols, part after part; axes: (rank + 1, dim), the default row last.
+// parts: (parts, 4) class, symbols, axes, string, in order of classes; lengths and values: of the symbols of each part,
+// part after part; axes: (rank + 1, dim), the default row last.
 SharedKeyed keyed_table(const BoundFunction& function, Matrix<int64_t> parts, Vector<uint8_t> lengths,
                         Vector<float> values, Matrix<float> axes) {
   expect(parts.shape(1) == 4, "a part has four numbers");
@@ -111,7 +111,8 @@ SharedKeyed patched_table(const BoundKeyed& base, const std::vector<SharedKeyed>
   return bound;
 }
 
-// Calls work(kernels, source, first, last) for shares of `items`, which have so many keys.
+// Calls work(kernels, source, first, last) for ranges of `items` items; `keys`: their number of keys, which determines
+// the number of threads.
 template <typename Work>
 void for_shares_of(const BoundKeyed& bound, size_t items, size_t keys, int threads, const std::string& isa,
                    const Work& work) {
@@ -136,7 +137,7 @@ void read_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, OutMatrix<float
                 });
 }
 
-// classes: OUT of each key in the table itself, -1 if it is unknown.
+// classes: OUT the class of each key in the table itself, without patches; -1 for unknown keys.
 void read_classes(const BoundKeyed& bound, Vector<uint64_t> hashes, OutVector<int32_t> classes, int threads,
                   const std::string& isa) {
   const size_t count = hashes.shape(0);
@@ -159,8 +160,8 @@ bool ascend(const Vector<int64_t>& offsets, size_t keys) {
   return static_cast<uint64_t>(least) <= keys;
 }
 
-// weights: of keys, or of no length; rows: OUT (bags, dim). False if offsets do not ascend from 0 to at most
-// the number of keys.
+// weights: of keys, or empty; rows: OUT (bags, dim). Returns false if offsets do not ascend from 0 to at most the
+// number of keys.
 bool pool_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, Vector<int64_t> offsets,
                Vector<float> weights, bool mean, OutMatrix<float> rows, int threads, const std::string& isa) {
   const size_t count = hashes.shape(0), bags = offsets.shape(0);

@@ -1,4 +1,4 @@
-// Tables for lookups in Python, and lookups from arrays by their addresses.
+// Python bindings of tables for lookups, and of lookups whose arrays are given by address.
 #include "bind/bindings.h"
 
 #include <nanobind/stl/pair.h>
@@ -26,14 +26,14 @@ void set_codes(const Vector<uint8_t>& codes, BoundTable& bound) {
   bound.table.code_bytes = codes.shape(0);
 }
 
-// firsts and so on of rows [first, next) with codes from first_byte on.
+// Checks that the codes of `rows` rows from first_byte on are within the `held` bytes of codes.
 void expect_codes(uint64_t rows, uint64_t row_bits, uint64_t first_byte, uint64_t held) {
   if (row_bits == 0) return;
   expect(first_byte <= held && saec::packed_bytes(rows, row_bits) <= held - first_byte,
          "codes are too short");
 }
 
-// All tiers' starts, those of each within it and ascending.
+// The starts of all tiers; checks that those of each tier are within it and ascend.
 std::vector<uint64_t> checked_starts(const Vector<int64_t>& starts,
                                      const std::vector<uint32_t>& ordered_bits,
                                      const std::vector<uint64_t>& first_ranks, uint64_t rows) {
@@ -52,9 +52,8 @@ std::vector<uint64_t> checked_starts(const Vector<int64_t>& starts,
   return found;
 }
 
-// tiers: (tiers, 2) first rank, first byte; parts: (parts, 5) tier, kind, bits, axes, first value;
-// axes: (rank + 1, dim), the mean last; index: of the tiers, or nothing where ids are ranks; starts: of
-// ordered parts, ascending within a tier.
+// tiers: (tiers, 2) first rank, first byte; parts: (parts, 5) tier, kind, bits, axes, first value; axes: (rank + 1,
+// dim), the mean last; index: of the tiers, empty if ids are ranks; starts: of ordered codes, ascending within a tier.
 BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
                            const Matrix<int64_t>& tiers, const Matrix<int64_t>& parts,
                            const Vector<float>& values, const Matrix<float>& axes,
@@ -130,9 +129,9 @@ BoundTable* table_of_tiers(int64_t rows, const Vector<uint8_t>& codes,
   return bound.release();
 }
 
-// runs: (runs, 5) first rank, bits of a code, first bit, first stored row, whether each row is
-// stored by itself. stored: (stored rows, bytes of one). grid: (2, width), axes: (width + 1, dim),
-// both for int8 only; axes without rows: coordinates are the row.
+// runs: (runs, 5) first rank, bits of a code, first bit, first stored row, whether each row is stored without code.
+// stored: (stored rows, bytes of one). grid: (2, width) and axes: (width + 1, dim) are for int8 only; with axes of 0
+// rows, the coordinates are the row.
 BoundTable* table_of_runs(int64_t rows, const Vector<uint8_t>& codes, const Matrix<int64_t>& runs,
                           const Matrix<uint8_t>& stored, int element, const Matrix<float>& grid,
                           const Matrix<double>& axes, const Vector<int64_t>& pads,
@@ -190,11 +189,11 @@ BoundTable* table_of_runs(int64_t rows, const Vector<uint8_t>& codes, const Matr
   return bound.release();
 }
 
-// What saec.format.native_lookup.pool_request gives, in its order.
+// The tuple that saec.format.native_lookup.pool_request returns.
 using RequestTuple = std::tuple<const BoundTable*, uintptr_t, bool, ptrdiff_t, size_t, uintptr_t, size_t,
                                 uintptr_t, int, int64_t, uintptr_t, size_t>;
 
-// Addresses are not checked: the caller knows that they hold what they are said to hold.
+// Addresses cannot be checked: the caller guarantees that the arrays have the stated sizes.
 saec::Request request_of(const RequestTuple& given) {
   const auto& [bound, ids, wide, id_stride, count, offsets, bags, weights, mode, skipped, out,
                stride] = given;
@@ -244,7 +243,7 @@ void bind_lookups(nb::module_& module) {
         if (!kernels) throw std::invalid_argument("this processor has no instruction set " +
                                                   std::string(saec::wanted_simd(isa.c_str())));
         std::vector<saec::Request> requests;
-        std::vector<saec::PageCache*> caches;  // none, unless a table has one
+        std::vector<saec::PageCache*> caches;  // empty if no table has one
         size_t total = 0;
         for (const RequestTuple& tuple : given) {
           expect(std::get<0>(tuple) != nullptr, "no table");

@@ -1,5 +1,5 @@
-// Lookups from PyTorch's tensors to PyTorch's tensors in as short a time as can be. For a few ids all
-// that Python and PyTorch do on the way would take several times as long as the rows.
+// Fast lookups from PyTorch tensors to PyTorch tensors. For a few ids, the usual path through Python and PyTorch takes
+// several times as long as the lookup itself.
 #include "bind/bindings.h"
 
 #include <nanobind/stl/optional.h>
@@ -22,15 +22,15 @@
 
 namespace {
 
-// How a table uses one of the tensors that it was made of. in_place: its numbers are read where they
-// are at every lookup. copied: bytes [first, last) of it that the table has copies of; none: all.
-// A tensor that is not read in place and of which nothing is copied is not looked at again.
+// How a table uses one of the tensors from which it was made. The bool, in_place: every lookup reads the tensor's
+// present elements. Ranges: bytes [first, last) that the table has copied; no value: all bytes. A tensor that is not
+// read in place and has no copied bytes is not checked again.
 using Ranges = std::vector<std::pair<size_t, size_t>>;
 using Use = std::tuple<bool, std::optional<Ranges>>;
 
-// Tells whether tensors still are what a table was made of. Counts of writes would not do: autograd
-// counts none that go through a parameter's data, or through NumPy. So every byte that was copied is
-// compared. Numbers that are read in place may change; their address and shape may not.
+// Checks whether tensors are unchanged since a table was made from them. Autograd's version counters are not enough:
+// they miss writes through a parameter's `data` or through NumPy. So every copied byte is compared. Elements that are
+// read in place may change, but not their address and shape.
 class Watch {
  public:
   Watch(nb::object exchange, const std::vector<nb::object>& tensors, const std::vector<Use>& uses)
@@ -40,7 +40,7 @@ class Watch {
       Seen seen;
       expect(exchange_->form(tensors[i], seen.form), "not a tensor in memory");
       auto [in_place, ranges] = uses[i];
-      // A table makes copies of what is not contiguous.
+      // A table copies tensors that are not contiguous.
       const size_t bytes = seen.form.span();
       if (!ranges || (in_place && !seen.form.contiguous())) ranges = {{0, bytes}};
       seen.in_place = in_place;
@@ -68,20 +68,20 @@ class Watch {
   size_t copied_bytes(size_t i) const { return seen_[i].copied_bytes; }
   const std::vector<std::vector<uint8_t>>& copies(size_t i) const { return seen_[i].copies; }
 
-  // Whether all tensors that the table uses are in order in memory.
+  // Whether all tensors that the table uses are contiguous.
   bool contiguous() const { return contiguous_; }
 
   // Whether the table uses the i-th tensor at all.
   bool uses(size_t i) const { return seen_[i].used; }
 
-  // Whether a tensor has the i-th one's shape, and its address if it is read in place. now: OUT its form.
+  // Whether a tensor has the shape of the i-th one and, if this is read in place, its address. now: OUT its form.
   bool fits(size_t i, nb::handle tensor, Form& now) const {
     const Seen& seen = seen_[i];
     return exchange().form(tensor, now) && now.same_shape(seen.form) &&
            (!seen.in_place || now.address == seen.form.address);
   }
 
-  // Whether one that fits has the numbers that were copied.
+  // Whether the copied bytes of the i-th tensor are unchanged; `now` fits it.
   bool same_numbers(size_t i, const Form& now) const {
     const Seen& seen = seen_[i];
     for (size_t j = 0; j < seen.copies.size(); ++j)
@@ -90,7 +90,7 @@ class Watch {
     return true;
   }
 
-  // Whether the i-th tensor is this one, as far as the table knows it.
+  // Whether `tensor` can stand for the i-th one: it fits, and copied bytes are equal.
   bool holds(size_t i, nb::handle tensor) const {
     Form now;
     return !uses(i) || (fits(i, tensor, now) && same_numbers(i, now));
@@ -111,8 +111,8 @@ class Watch {
   std::vector<Seen> seen_;
 };
 
-// What must be as it was for rows to be all that a module's call gives: dictionaries of hooks that are
-// empty, and entries of others that are the objects that they were; None stands for no entry, too.
+// Checks that calling a module still means just a lookup: that given dictionaries (of hooks) are empty, and that given
+// entries of other dictionaries are the same objects as before. None as the object means None or no entry.
 class Guards {
  public:
   using Entry = std::tuple<nb::dict, nb::object, nb::object>;
@@ -142,7 +142,7 @@ nb::dlpack::dtype type_of(saec::Element element) {
   return {static_cast<uint8_t>(code), bits, 1};
 }
 
-// A vector or an array of ids, as far as the core can read it where it is.
+// A tensor of ids that the core can read in place.
 struct Ids {
   const uint8_t* data;
   TensorView view;
@@ -173,9 +173,9 @@ struct Ids {
   }
 };
 
-constexpr size_t kBrief = 64;  // ids for which handing the interpreter over would take as long
+constexpr size_t kBrief = 64;  // ids: with fewer, releasing the GIL would take as long as the lookup
 
-// Whether all went well.
+// Returns whether the lookup succeeded.
 bool pool(const std::vector<saec::Request>& requests, size_t ids, saec::Element element,
           const Exchange& exchange) {
   const saec::LookupKernels* kernels = saec::choose_lookup("auto");
@@ -193,7 +193,7 @@ bool pool(const std::vector<saec::Request>& requests, size_t ids, saec::Element 
   return saec::pool(requests, element, used, *kernels, team).fault == saec::Fault::kNone;
 }
 
-// Which of a table's tensors hold what it has in tiers; none where it is in no tiers.
+// The positions of the named tensors of a table in tiers; kNone if there is no such tensor, as in other tables.
 class Roles {
  public:
   static constexpr size_t kNone = ~size_t{0};
@@ -224,23 +224,22 @@ class Roles {
   size_t at_[kCount];
 };
 
-// In the time in which a row's codes, or its place among starts, are compared with what they were, so many
-// bytes of them can be compared one after the other.
+// Checking the codes of one row, or its position among starts, takes as long as comparing so many consecutive bytes.
 constexpr size_t kBytesPerCodes = 384, kBytesPerStart = 1024;
 
-// In the time in which a row is decoded so many copied bytes can be compared.
+// Decoding one row takes as long as comparing so many copied bytes.
 constexpr size_t kBytesPerRow = 8192;
 
-// Rows of one table: a few from the tensors as they are, more than that from what the table has decoded,
-// if these are still what they were.
+// Looks up rows of one table. A few rows are decoded from the present tensors. For more rows, the rows decoded before
+// are used, if the tensors are unchanged.
 class Shortcut {
  public:
-  // A dictionary, and the name in it of a tensor, whichever that is at the time of a lookup.
+  // A dictionary and the name of a tensor in it, which each lookup reads anew.
   using Place = std::pair<nb::dict, nb::str>;
   static constexpr size_t kMostPlaces = 9;
   using Forms = std::array<Form, kMostPlaces>;
 
-  // places: of the tensors that the watch knows, in its order. names: what they are.
+  // places: of the tensors in `watch`, in its order. names: their roles.
   Shortcut(nb::object table, nb::object watch, std::vector<Place> places,
            const std::vector<std::string>& names, int element)
       : table_(nb::cast<const BoundTable*>(table)),
@@ -268,7 +267,7 @@ class Shortcut {
   size_t dim() const { return table().dim; }
   size_t row_bytes() const { return dim() * type_of(element_).bits / 8; }
 
-  // Whether tensors still fit the table; forms: OUT theirs.
+  // Whether the present tensors still fit the table; forms: OUT their forms.
   bool look(Forms& forms) const {
     for (size_t i = 0; i < places_.size(); ++i) {
       if (!watch_->uses(i)) continue;
@@ -279,17 +278,17 @@ class Shortcut {
     return true;
   }
 
-  // Whether so few rows are best decoded from the tensors as they are.
+  // Whether decoding `count` rows from the present tensors is faster than checking the copies.
   bool few(size_t count) const { return count <= most_live_; }
 
-  // Whether all went well.
+  // Returns whether the lookup succeeded.
   bool decode(const saec::Request& request, const Forms& forms) const {
     const saec::LookupKernels* kernels = saec::choose_lookup("auto");
     return kernels && kernels->live(request, roles_.of(forms.data()));
   }
 
-  // Whether all that rows of the request are made of is what it was: numbers that all rows share, and
-  // of codes and starts all or, of few rows, their own.
+  // Whether everything from which the request's rows were decoded is unchanged: the numbers that all rows share, and
+  // codes and starts. For few rows, only their own codes and starts are compared.
   bool same_numbers(const saec::Request& request, const Forms& forms) const {
     const size_t codes = roles_.at(Roles::kCodes), starts = roles_.at(Roles::kStarts);
     const bool own_codes = request.count < most_codes_, own_starts = request.count < most_starts_;
@@ -313,8 +312,8 @@ class Shortcut {
             stride,   id_stride};
   }
 
-  // Rows (..., dim) of ids (...), or None where only the long way has the answer: gradients or
-  // operations are recorded, tensors are others now, ids are not as they should be.
+  // Rows (..., dim) of ids (...), or None if the usual path must be taken: if gradients or operations are recorded, if
+  // tensors have changed, or if ids are invalid or of another type.
   nb::object rows(nb::handle given) const {
     const std::optional<Ids> ids = Ids::of(given, exchange());
     Forms forms;
@@ -346,15 +345,15 @@ class Shortcut {
   std::vector<Place> places_;
   Roles roles_;
   saec::Element element_;
-  size_t most_live_ = 0;    // rows that are decoded from the tensors as they are
-  size_t most_codes_ = 0;   // fewer rows have their own codes compared
-  size_t most_starts_ = 0;  // and starts
+  size_t most_live_ = 0;    // the most rows that are decoded from the present tensors
+  size_t most_codes_ = 0;   // with fewer rows, only their own codes are compared
+  size_t most_starts_ = 0;  // with fewer rows, only their own starts are compared
 };
 
-// Rows of several tables at once, side by side.
+// Looks up rows of several tables at once.
 class Shortcuts {
  public:
-  // All of one dim and element. guards: of the modules whose tables they are.
+  // tables: all of one dim and element type. guards: of the modules of these tables.
   Shortcuts(std::vector<nb::object> tables, nb::object guards)
       : guards_(nb::cast<const Guards*>(guards)), kept_(std::move(tables)) {
     expect(!kept_.empty(), "no tables");
@@ -379,7 +378,7 @@ class Shortcuts {
  private:
   const Shortcut& first() const { return *tables_[0]; }
 
-  // Whether all went well.
+  // Returns whether the lookup succeeded.
   bool fill(const Ids& ids, uint8_t* out) const {
     const auto count = static_cast<size_t>(ids.view.shape[0]);
     const size_t row_bytes = first().row_bytes(), stride = row_bytes * tables_.size();

@@ -1,5 +1,5 @@
-// PyTorch's tensors without PyTorch's headers, which would tie the core to one version of it: through
-// DLPack's C exchange API (https://dmlc.github.io/dlpack/latest/c_api.html, version 1).
+// Access to PyTorch's tensors through DLPack's C exchange API (https://dmlc.github.io/dlpack/latest/c_api.html,
+// version 1). PyTorch's own headers would tie the core to one version of PyTorch.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -38,7 +38,7 @@ struct ExchangeApi {
   void* stream;
 };
 
-// A contiguous tensor's memory, with the description of it in front.
+// The memory of a contiguous tensor, after its description.
 class OwnTensor {
  public:
   static constexpr int kMostDims = 8;
@@ -47,7 +47,7 @@ class OwnTensor {
   };
   using Pointer = std::unique_ptr<OwnTensor, Remover>;
 
-  // shape: IN dims numbers. Numbers are not set.
+  // shape: IN dims numbers. The elements are not initialised.
   static Pointer make(nb::dlpack::dtype type, const int64_t* shape, int dims) {
     size_t count = 1;
     for (int i = 0; i < dims; ++i) count *= static_cast<size_t>(shape[i]);
@@ -68,7 +68,7 @@ class OwnTensor {
 
  private:
   static void remove(ManagedTensor* managed) {
-    ::operator delete(static_cast<void*>(managed), kAligned);  // the first member of its tensor
+    ::operator delete(static_cast<void*>(managed), kAligned);  // it is the first member of its OwnTensor
   }
 
   static constexpr size_t kHead = 256;
@@ -79,12 +79,12 @@ class OwnTensor {
 };
 static_assert(sizeof(OwnTensor) <= 256);
 
-// Where a tensor's numbers are, and in what order. A table has none of more dims.
+// Address, type, shape and strides of a tensor. Tensors of a table have at most kMostDims dimensions.
 struct Form {
   static constexpr int kMostDims = 4;
 
   uintptr_t address = 0;
-  intptr_t type = 0;  // tells one dtype from another
+  intptr_t type = 0;  // a different number for each dtype
   size_t item_bytes = 0;
   int dims = 0;
   int64_t shape[kMostDims], strides[kMostDims];
@@ -96,7 +96,7 @@ struct Form {
            std::equal(strides, strides + dims, other.strides);
   }
 
-  // Bytes from the first number to the end of the last one; strides are not negative.
+  // Bytes from the first element to the end of the last one; strides are not negative.
   size_t span() const {
     size_t last = 0;
     for (int i = 0; i < dims; ++i) {
@@ -115,11 +115,11 @@ struct Form {
   }
 };
 
-// What the core uses of PyTorch.
+// The parts of PyTorch that the core uses.
 class Exchange {
  public:
-  // recorders: each is called without arguments, and tells by a true answer that operations are
-  // recorded, so that they may not be replaced.
+  // recorders: callables without arguments. If one returns a true value, PyTorch records operations, so they must not
+  // be replaced.
   Exchange(nb::object tensor, std::vector<nb::object> recorders, nb::object threads)
       : tensor_(std::move(tensor)), recorders_(std::move(recorders)), threads_(std::move(threads)) {
     nb::object capsule = nb::getattr(tensor_, "__dlpack_c_exchange_api__", nb::none());
@@ -131,10 +131,10 @@ class Exchange {
     if (api_ && !api_->view_object) api_ = nullptr;
   }
 
-  // Whether this PyTorch has the API; older ones have not.
+  // Whether this PyTorch has the API; older versions lack it.
   bool has_api() const { return api_ != nullptr; }
 
-  // Whether gradients or operations are recorded.
+  // Whether PyTorch records gradients or operations.
   bool recorded() const {
     for (const nb::object& recorder : recorders_) {
       PyObject* answer = PyObject_CallNoArgs(recorder.ptr());
@@ -146,18 +146,17 @@ class Exchange {
     return false;
   }
 
-  // As many threads as torch.get_num_threads() says, which does not know of quotas, but no more than
-  // there are cores.
+  // torch.get_num_threads(), limited to the usable cores: PyTorch ignores quotas.
   int threads() const {
     return static_cast<int>(std::min(nb::cast<size_t>(threads_()), saec::usable_cores()));
   }
 
-  // A tensor in memory, and not of a subclass, which may hold its numbers elsewhere.
+  // Views a tensor in CPU memory; returns false for others, and for subclasses, which may store elements elsewhere.
   bool view_plain(nb::handle object, TensorView& view) const {
     return Py_TYPE(object.ptr()) == type() && view_any(object, view);
   }
 
-  // Of a tensor or parameter in memory; false if it is elsewhere, or no tensor.
+  // form: OUT that of a tensor or parameter in CPU memory; returns false for other tensors and objects.
   bool form(nb::handle object, Form& form) const {
     if (!api_) return form_by_attributes(object, form);
     TensorView view;
@@ -172,7 +171,7 @@ class Exchange {
     return true;
   }
 
-  // As an object of Python, whose memory it is from now on.
+  // A Python tensor, which takes over the memory.
   nb::object object_of(OwnTensor::Pointer made) const {
     void* object = nullptr;
     if (api_->to_object(made.release()->managed(), &object)) throw nb::python_error();
@@ -190,7 +189,7 @@ class Exchange {
     return view.device.device_type == nb::device::cpu::value;
   }
 
-  // Without the API.
+  // The same for versions of PyTorch without the API.
   bool form_by_attributes(nb::handle object, Form& form) const {
     if (!PyObject_IsInstance(object.ptr(), tensor_.ptr())) return false;
     if (!nb::cast<bool>(object.attr("is_cpu"))) return false;
@@ -198,7 +197,7 @@ class Exchange {
     const auto strides = nb::cast<std::vector<int64_t>>(object.attr("stride")());
     if (shape.size() > Form::kMostDims) return false;
     form.address = nb::cast<uintptr_t>(object.attr("data_ptr")());
-    form.type = reinterpret_cast<intptr_t>(object.attr("dtype").ptr());  // one object for each dtype
+    form.type = reinterpret_cast<intptr_t>(object.attr("dtype").ptr());  // there is one object for each dtype
     form.item_bytes = nb::cast<size_t>(object.attr("element_size")());
     form.dims = static_cast<int>(shape.size());
     std::copy(shape.begin(), shape.end(), form.shape);

@@ -1,4 +1,4 @@
-// Rows of codes of 0 to 32 bits, packed without gaps, lowest bit first.
+// Packs rows of codes of 0 to 32 bits without gaps, lowest bit first, and reads them.
 #pragma once
 
 #include <algorithm>
@@ -15,15 +15,14 @@ namespace saec {
 // Bytes that follow the last row, so that eight bytes can be read wherever a code starts.
 constexpr size_t kCodePadding = 7;
 
-// Throws where a bit's number would not fit size_t: wrapped round, a short buffer would look long enough.
+// Throws if bit positions would overflow size_t: with wrapped sizes, a short buffer would look long enough.
 inline size_t packed_bytes(size_t count, size_t row_bits) {
   if (count > (std::numeric_limits<size_t>::max() - 7) / std::max(row_bits, size_t{1}))
     throw std::length_error("too many codes to be addressed");
   return (count * row_bits + 7) / 8 + kCodePadding;
 }
 
-// What a row is made of: its parts' codes one after the other, widths[j] bits each. A part of no bits
-// has code 0 and no place of its own.
+// The layout of a row: the codes of its parts one after the other, of widths[j] bits. A part of 0 bits has code 0.
 struct RowLayout {
   const uint32_t* widths;
   size_t parts;
@@ -35,8 +34,8 @@ struct RowLayout {
   }
 };
 
-// Rows [first, last), first a multiple of 8. Writes the bytes of these rows and none besides: ranges
-// that start at such rows share no byte, so several threads may write at once.
+// Packs rows [first, last), where first is a multiple of 8. Writes only the bytes of these rows. Ranges that start
+// at multiples of 8 share no byte, so several threads may write at once.
 // codes[j]: IN the codes of part j, each below 2^widths[j]. data: OUT packed_bytes(last, layout.bits).
 inline void pack_range(const uint32_t* const* codes, const RowLayout& layout, size_t first,
                        size_t last, uint8_t* data) {
@@ -56,7 +55,7 @@ inline void pack_range(const uint32_t* const* codes, const RowLayout& layout, si
   std::memcpy(out, &held, (filled + 7) / 8);
 }
 
-// data: OUT packed_bytes(count, layout.bits); its padding is not written to.
+// Packs all rows. data: OUT packed_bytes(count, layout.bits); the padding is not written.
 inline void pack_codes(const uint32_t* const* codes, const RowLayout& layout, size_t count,
                        int threads, uint8_t* data) {
   for_shares(count, threads,
@@ -75,7 +74,7 @@ inline uint32_t lowest_bits(uint64_t word, uint32_t width) {
 
 // codes: OUT layout.parts.
 inline void read_row(const uint8_t* data, const RowLayout& layout, size_t row, uint32_t* codes) {
-  constexpr size_t kWord = 57;  // bits that a word is sure to hold, wherever in a byte they start
+  constexpr size_t kWord = 57;  // bits that a word holds, whatever the bit of a byte at which they start
   size_t bit = row * layout.bits;
   if (layout.bits >= 1 && layout.bits <= kWord) {
     uint64_t word = read_word(data, bit);
@@ -86,13 +85,13 @@ inline void read_row(const uint8_t* data, const RowLayout& layout, size_t row, u
     return;
   }
   for (size_t j = 0; j < layout.parts; ++j) {
-    const uint32_t width = layout.widths[j];  // a part of no bits may stand where a word does not fit
+    const uint32_t width = layout.widths[j];  // a part of 0 bits may start where no word can be read
     codes[j] = width ? lowest_bits(read_word(data, bit), width) : 0;
     bit += width;
   }
 }
 
-// row_of(i): the i-th row wanted. codes: OUT count x layout.parts.
+// Reads the codes of `count` rows. row_of(i): number of the i-th row. codes: OUT count x layout.parts.
 template <typename RowOf>
 void gather_codes(const uint8_t* data, const RowLayout& layout, RowOf row_of, size_t count,
                   int threads, uint32_t* codes) {
@@ -107,7 +106,7 @@ inline size_t first_outside(const int64_t* ids, size_t count, size_t limit) {
   constexpr size_t kBlock = 4096;
   for (size_t first = 0; first < count; first += kBlock) {
     const size_t last = std::min(count, first + kBlock);
-    bool outside = false;  // one vectorised pass; only a bad block is looked at id by id
+    bool outside = false;  // one vectorised pass; only a block with a bad id is searched id by id
     for (size_t i = first; i < last; ++i) outside |= static_cast<uint64_t>(ids[i]) >= limit;
     if (!outside) continue;
     for (size_t i = first; i < last; ++i)

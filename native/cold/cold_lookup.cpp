@@ -10,11 +10,11 @@
 namespace saec {
 namespace {
 
-// Ids whose pages are held at a time: enough reads to keep a disk busy, and few enough for other callers
-// to get their turn.
+// The most ids whose pages are held at a time: enough reads to keep a disk busy, and few enough that other callers do
+// not wait long.
 constexpr size_t kMostIds = size_t{1} << 16;
 
-// The bytes of a table that each of its rows needs, as pages of a cache.
+// Collects the pages of a cache that rows of a table need.
 class RowPages {
  public:
   RowPages(const Table& table, const PageCache& cache, std::vector<uint32_t>& pages)
@@ -25,7 +25,7 @@ class RowPages {
         cold_rows_(cache.holds(table.stored)),
         pages_(pages) {}
 
-  // Ids out of range need no page: the lookup refuses them.
+  // Skips ids out of range: the lookup rejects them.
   void append(const Request& request, size_t first, size_t last) {
     uint64_t ranks[kChunk];
     size_t count = 0;
@@ -39,7 +39,7 @@ class RowPages {
     }
   }
 
-  // At most so many for one row.
+  // The most pages that one row needs.
   static size_t most(const Table& table, const PageCache& cache) {
     uint64_t bytes = cache.holds(table.stored) ? stored_row_bytes(table) : 0;
     for (const Run& run : table.runs) bytes = std::max(bytes, run.row_bits / 8 + 2);
@@ -52,9 +52,9 @@ class RowPages {
     for (size_t i = 0; i < count; ++i) append_row(table_.runs[run_of(table_, ids[i])], ids[i]);
   }
 
-  // Lookups read eight bytes wherever a code starts, and mask what is not of the code. So they may also read
-  // of a page that is not held, while another thread fills it: none of these bits is used. (The thread
-  // sanitizer reports it as a race.)
+  // Lookups read eight bytes where a code starts and mask the bits that are not part of the code. So they may read from
+  // a page that is not held while another thread fills it, but use none of these bits. (The thread sanitizer reports
+  // this as a race.)
   void append_row(const Run& run, uint64_t rank) {
     if (cold_codes_ && run.row_bits > 0) {
       const uint64_t bit = rank * run.row_bits + run.bias;
@@ -79,8 +79,8 @@ class RowPages {
   std::vector<uint32_t>& pages_;
 };
 
-// Pages that are held until the end of its life, of one cache after the other in order of their addresses:
-// two callers that hold pages of several caches do not wait for each other.
+// Holds pages of several caches during its lifetime. It takes the caches in order of their addresses, so that two
+// callers do not wait for each other forever.
 class HeldPages {
  public:
   explicit HeldPages(std::map<PageCache*, std::vector<uint32_t>> pages) : pages_(std::move(pages)) {
@@ -127,7 +127,7 @@ std::map<PageCache*, std::vector<uint32_t>> pages_between(const std::vector<Requ
   return pages;
 }
 
-// Ids whose pages take at most half of each cache, so that two callers can work side by side.
+// The number of ids whose pages take at most half of each cache, so that two callers can work at the same time.
 size_t ids_at_a_time(const std::vector<Request>& requests, const std::vector<PageCache*>& caches) {
   size_t ids = kMostIds;
   for (size_t number = 0; number < requests.size(); ++number) {
@@ -138,7 +138,7 @@ size_t ids_at_a_time(const std::vector<Request>& requests, const std::vector<Pag
   return ids;
 }
 
-// Bags that start between two numbers of ids; where their pages are too many, half of them at a time.
+// Looks up the bags that start between two id numbers. If these need too many pages, does one half after the other.
 Failure pool_step(const std::vector<Request>& requests, const std::vector<PageCache*>& caches,
                   size_t first, size_t last, Element out, int threads, const LookupKernels& kernels) {
   try {

@@ -1,4 +1,4 @@
-// Lookups in tables whose codes or rows are in a page cache: pages of the ids are read first.
+// Lookups in tables whose codes or rows are in a page cache: the pages that the ids need are read first.
 #pragma once
 
 #include <vector>
@@ -8,9 +8,9 @@
 
 namespace saec {
 
-// As pool() in lookup.h. caches: of each request's table, null where all of it is in memory. Of large
-// batches, and where the caches are small, some ids at a time are looked up. Throws as
-// PageCache::hold() does; `out` is then undefined.
+// The same as pool() in lookup.h. caches: of each request's table, null if the whole table is in memory. Large batches
+// are looked up in several steps, the smaller the caches are. Throws as PageCache::hold() does; `out` is then
+// undefined.
 Failure pool_cold(const std::vector<Request>& requests, const std::vector<PageCache*>& caches,
                   Element out, int threads, const LookupKernels& kernels);
 

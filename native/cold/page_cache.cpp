@@ -16,7 +16,7 @@
 namespace saec {
 namespace {
 
-// A longer run of pages is several reads, which go on side by side.
+// Longer runs of pages are divided into several concurrent reads.
 constexpr uint32_t kMostPagesPerRead = 64;
 
 [[noreturn]] void fail(int error) { throw std::system_error(error, std::generic_category()); }
@@ -31,7 +31,7 @@ struct stat status_of(int descriptor) {
   return file;
 }
 
-// A descriptor of this process; -1 where the system has none.
+// A descriptor of this process; -1 if the system does not support it.
 int own_process() {
 #ifdef SYS_pidfd_open
   return static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
@@ -40,7 +40,7 @@ int own_process() {
 #endif
 }
 
-// One call for all ranges where the system has it (Linux 6.13), else one for each.
+// One system call for all ranges if the system has it (Linux 6.13); otherwise one for each range.
 void advise_unused(int process, struct iovec* ranges, size_t count) {
 #ifdef SYS_process_madvise
   long bytes = 0;
@@ -53,8 +53,8 @@ void advise_unused(int process, struct iovec* ranges, size_t count) {
   for (size_t i = 0; i < count; ++i) (void)madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED);
 }
 
-// Reads that pass by the system's own cache need no memory there and less of the processor's time. Where
-// a file system refuses them, the system reads no pages beyond those asked for.
+// Direct reads, which bypass the system's page cache, take no memory there and less processor time. If the file system
+// does not support them, the system's read-ahead is switched off.
 void choose_way_to_read(int descriptor, off_t first, uint8_t* page, size_t page_bytes) {
 #ifdef O_DIRECT
   const int flags = fcntl(descriptor, F_GETFL);
@@ -100,7 +100,7 @@ PageCache::~PageCache() {
 
 bool PageCache::same_process() const { return getpid() == owner_; }
 
-// Where each part's bytes and pages are, and addresses for all of them.
+// Sets the position of each part and reserves addresses for all of them.
 void PageCache::place(const std::vector<FilePart>& parts) {
   uint64_t pages = 0;
   for (const FilePart& part : parts) {
@@ -119,7 +119,7 @@ void PageCache::place(const std::vector<FilePart>& parts) {
   if (start == MAP_FAILED) fail(errno);
   start_ = static_cast<uint8_t*>(start);
   pages_ = pages;
-  // A huge page would hold hundreds of pages that nobody asked for.
+  // Without huge pages: each would take the memory of hundreds of pages.
 #ifdef MADV_NOHUGEPAGE
   (void)madvise(start_, size(), MADV_NOHUGEPAGE);
 #endif
@@ -190,8 +190,7 @@ void PageCache::release(const std::vector<uint32_t>& pages) {
   changed_.notify_all();
 }
 
-// All or none are pinned, so that no two callers wait for each other's pages. absent: OUT pages that are
-// not in memory.
+// Pins all pages or none, so that no two callers wait for each other's pages. absent: OUT pages that are not in memory.
 void PageCache::pin(const std::vector<uint32_t>& pages, std::unique_lock<std::mutex>& lock,
                     std::vector<uint32_t>& absent) {
   absent.reserve(pages.size());
@@ -215,8 +214,8 @@ void PageCache::unpin(const std::vector<uint32_t>& pages) {
   for (const uint32_t page : pages) pinned_ -= --states_[page].pins == 0;
 }
 
-// Reads pages that are pinned, but absent, unless other callers read them already. A page that another
-// caller could not read is read again, so that each has its own error.
+// Reads pages that are pinned but absent, except those that other callers are reading; it waits for these. A page that
+// another caller could not read is read again, so that each caller gets its own error.
 void PageCache::fetch(std::vector<uint32_t>& absent, std::unique_lock<std::mutex>& lock) {
   std::sort(absent.begin(), absent.end());
   absent.erase(std::unique(absent.begin(), absent.end()), absent.end());
@@ -239,7 +238,7 @@ void PageCache::fetch(std::vector<uint32_t>& absent, std::unique_lock<std::mutex
   }
 }
 
-// Those that nobody reads yet. others: OUT whether another caller reads some.
+// The absent pages that no caller is reading yet. others: OUT whether another caller is reading some.
 std::vector<uint32_t> PageCache::missing_of(const std::vector<uint32_t>& absent, bool& others) const {
   std::vector<uint32_t> missing;
   for (const uint32_t page : absent) {
@@ -249,7 +248,7 @@ std::vector<uint32_t> PageCache::missing_of(const std::vector<uint32_t>& absent,
   return missing;
 }
 
-// A slot of the clock for each page, which from then on is being read.
+// Takes a slot of the clock for each page and marks the pages as being read.
 std::vector<size_t> PageCache::make_room(const std::vector<uint32_t>& missing) {
   std::vector<size_t> slots;
   std::vector<uint32_t> leaving;
@@ -265,7 +264,7 @@ std::vector<size_t> PageCache::make_room(const std::vector<uint32_t>& missing) {
   return slots;
 }
 
-// There is one: at most most_ pages are pinned, those among them that have no slot yet included.
+// Finds or frees a slot. There always is one: at most most_ pages are pinned, including those without a slot.
 size_t PageCache::free_slot(std::vector<uint32_t>& leaving) {
   for (;; hand_ = (hand_ + 1) % clock_.size()) {
     const uint32_t page = clock_[hand_];
@@ -283,10 +282,10 @@ size_t PageCache::free_slot(std::vector<uint32_t>& leaving) {
   }
 }
 
-// Pages side by side in one part become one read.
+// Joins consecutive pages of a part into one read.
 std::vector<PageCache::Read> PageCache::plan(const std::vector<uint32_t>& missing) const {
   std::vector<Read> reads;
-  uint64_t end = 0;  // first page after the part of the read before
+  uint64_t end = 0;  // first page after the part of the last read
   for (const uint32_t page : missing) {
     Read* last = reads.empty() ? nullptr : &reads.back();
     if (last && page == last->first + last->count && page < end && last->count < kMostPagesPerRead) {
@@ -303,10 +302,10 @@ std::vector<PageCache::Read> PageCache::plan(const std::vector<uint32_t>& missin
 void PageCache::read_all(std::vector<Read>& reads) {
   try {
     threads_->run(reads.size(), [&](size_t i) { reads[i].error = read(reads[i]); });
-  } catch (const std::bad_alloc&) {  // nothing has begun
+  } catch (const std::bad_alloc&) {  // no read has started
     for (Read& read : reads) read.error = ENOMEM;
   }
-  const Part* last = nullptr;  // reads are in order
+  const Part* last = nullptr;  // reads are in order of parts, so each file is checked once
   int error = 0;
   for (Read& read : reads) {
     const Part& part = part_of(read.first);
@@ -320,7 +319,7 @@ int PageCache::read(const Read& read) const {
   const Part& part = part_of(read.first);
   uint8_t* to = start_ + (size_t{read.first} << shift_);
   const uint64_t from = part.file_first + (uint64_t{read.first - part.first_page} << shift_);
-  // Whole pages are asked for, as direct reads require, also where the file ends within one.
+  // Requests whole pages, as direct reads require, even if the file ends within the last one.
   const size_t asked = size_t{read.count} << shift_;
   const size_t wanted = std::min<uint64_t>(asked, part.file_bytes - from);
   for (size_t done = 0; done < wanted;) {
@@ -333,7 +332,7 @@ int PageCache::read(const Read& read) const {
   return 0;
 }
 
-// Whether a file was written to since it was opened: an error's number, or 0.
+// An error number if the file has been written to since it was opened; otherwise 0.
 int PageCache::changed(const Part& part) {
   struct stat now;
   if (fstat(part.descriptor, &now) != 0) return errno;
@@ -342,7 +341,7 @@ int PageCache::changed(const Part& part) {
   return same ? 0 : kFileChanged;
 }
 
-// Pages that were read are in memory now; of the others nothing stays. The first error, or 0.
+// Marks pages that were read as resident and drops those whose read failed. Returns the first error, or 0.
 int PageCache::end_reading(const std::vector<Read>& reads, const std::vector<size_t>& slots) {
   int error = 0;
   size_t slot = 0;
@@ -372,12 +371,13 @@ const PageCache::Part& PageCache::part_of(uint32_t page) const {
   return *(after - 1);
 }
 
-// Their memory goes back to the system; they read as zeros.
+// Returns the memory of pages to the system; they then read as zeros.
 void PageCache::drop(uint32_t first, uint32_t count) {
   (void)madvise(start_ + (size_t{first} << shift_), size_t{count} << shift_, MADV_DONTNEED);
 }
 
-// Many pages at a time: for each call all cores must forget addresses, which takes microseconds.
+// Drops many pages with one call, since each call must flush address translations on all cores, which takes
+// microseconds.
 void PageCache::drop_all(std::vector<uint32_t>& pages) {
   std::sort(pages.begin(), pages.end());
   std::vector<struct iovec> ranges;

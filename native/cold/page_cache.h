@@ -1,13 +1,13 @@
-// Bytes of files, of which a limited number of pages is in memory.
+// A cache of file contents that keeps a limited number of pages in memory.
 //
-// A range of addresses is reserved for all of the bytes, so that a page that is in memory has the address
-// it would have if the files were mapped: lookups read it as they read a mapped table. Pages come by
-// pread, many at a time, and go by madvise. (The scheme of vmcache: Leis et al., "Virtual-Memory Assisted
-// Buffer Management", SIGMOD 2023, section 3.) Unlike a mapping, a batch of pages is read at once, the
-// memory has a limit, and a read that fails is an error of its caller.
+// A range of addresses is reserved for all bytes, so that a page in memory has the address that it would have if the
+// files were mapped, and lookups read it like a mapped table. Pages are read by pread, many at a time, and evicted by
+// madvise. (The scheme of vmcache: Leis et al., "Virtual-Memory Assisted Buffer Management", SIGMOD 2023, section 3.)
+// Unlike with a mapping, a batch of pages is read at once, memory has a limit, and a failed read is an error that the
+// caller gets.
 //
-// Which page goes: the hand of a clock passes over the pages. A page that is used again gains a point, up
-// to kMostUses; the hand takes one from it, and the page goes when it has none.
+// Pages are evicted by the clock algorithm: each use of a page adds 1 to its count, up to kMostUses. The clock's hand
+// passes over the pages, subtracts 1 from each count, and evicts a page whose count is 0.
 #pragma once
 
 #include <sys/stat.h>
@@ -31,22 +31,22 @@ struct FilePart {
 };
 
 struct CacheCounts {
-  uint64_t hits = 0, misses = 0;  // uses of pages that were in memory, and of others
-  uint64_t reads = 0;             // of one or more pages side by side
+  uint64_t hits = 0, misses = 0;  // uses of pages that were in memory, and of pages that were not
+  uint64_t reads = 0;             // reads of one or more consecutive pages
   uint64_t pages_read = 0, bytes_read = 0;
-  uint64_t resident = 0, most = 0;  // pages in memory without those kept for good, and their limit
-  uint64_t kept = 0;                // pages kept for good
+  uint64_t resident = 0, most = 0;  // pages in memory except those kept permanently, and their limit
+  uint64_t kept = 0;                // pages kept permanently
 };
 
-// Errors of hold() and keep() are std::system_error with the number that the read gave, or one of
-// these: the file ends before the page; it has changed since it was opened; more pages are to be held at
-// once than the limit allows; the process is a forked child, which has none of the pages.
+// hold() and keep() throw std::system_error with the error number of the read, or one of these: the file ends before
+// the page; it has changed since it was opened; more pages would be held at once than the limit allows; the process
+// is a forked child, which has none of the pages.
 constexpr int kFileEnds = ENODATA, kFileChanged = ESTALE, kTooManyPages = ENOBUFS, kForked = ECHILD;
 
 class PageCache {
  public:
-  // Parts follow each other, each from the next page on; a part that starts with a page of its file
-  // directly follows one that ends with a page. Descriptors are copied.
+  // Parts have consecutive addresses, and each starts at a new page. Two parts are contiguous if the first ends and the
+  // second starts at a page boundary of its file. Descriptors are duplicated.
   explicit PageCache(const std::vector<FilePart>& parts);
   ~PageCache();
   PageCache(const PageCache&) = delete;
@@ -56,7 +56,7 @@ class PageCache {
   size_t size() const { return pages_ << shift_; }
   size_t page_bytes() const { return size_t{1} << shift_; }
   size_t part_count() const { return parts_.size(); }
-  // Where the first byte of a part is.
+  // Offset of a part's first byte from data().
   size_t offset(size_t part) const { return parts_[part].offset; }
   bool holds(const void* at) const {
     const auto* byte = static_cast<const uint8_t*>(at);
@@ -64,15 +64,15 @@ class PageCache {
   }
   uint32_t page_of(const uint8_t* at) const { return static_cast<uint32_t>((at - start_) >> shift_); }
 
-  // Reads the pages with these bytes and keeps them for good.
+  // Reads the pages with these bytes and keeps them permanently.
   void keep(uint64_t first, uint64_t bytes);
 
-  // The number of other pages in memory, from then on; without a call, none.
+  // Sets the most pages in memory besides those kept; 0 before the first call.
   void limit(uint64_t pages);
   uint64_t most() const { return most_; }
 
-  // Waits until all of these pages are in memory; they stay until they are released. A page may be named
-  // several times. If a read fails, nothing is held.
+  // Waits until all of these pages are in memory; they stay there until release(). A page may occur several times. If a
+  // read fails, no page is held.
   void hold(const std::vector<uint32_t>& pages);
   void release(const std::vector<uint32_t>& pages);
 
@@ -93,7 +93,7 @@ class PageCache {
     uint32_t pins : 28, uses : 2, resident : 1, reading : 1;
   };
 
-  // Pages side by side that one read fetches, and what came of it: 0 or an error's number.
+  // Consecutive pages that one read fetches, and its result: 0 or an error number.
   struct Read {
     uint32_t first, count;
     int error;
@@ -129,10 +129,10 @@ class PageCache {
   mutable std::mutex mutex_;  // guards all members below
   std::condition_variable changed_;
   std::vector<Page> states_;
-  std::vector<uint32_t> clock_;  // pages in memory that may go, or kNoPage
+  std::vector<uint32_t> clock_;  // a slot for each page that may be evicted; kNoPage if free
   size_t hand_ = 0;
   uint64_t most_ = 0;
-  uint64_t pinned_ = 0;  // pages of the clock that are held by someone
+  uint64_t pinned_ = 0;  // pages of the clock that are held
   CacheCounts counts_;
 };
 

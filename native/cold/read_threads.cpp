@@ -34,11 +34,11 @@ void ReadThreads::start(size_t threads) {
   try {
     while (threads_.size() < threads) threads_.emplace_back([this] { loop(); });
   } catch (const std::system_error&) {
-    // The system has no more threads. Those that there are read.
+    // The system allows no more threads: the existing ones read.
   }
 }
 
-// At most so many of the reads that have not begun.
+// Does at most `most` of the reads that have not started.
 void ReadThreads::take(Job& job, size_t most) {
   for (size_t i = 0; i < most; ++i) {
     const size_t number = job.next++;
@@ -48,14 +48,14 @@ void ReadThreads::take(Job& job, size_t most) {
 }
 
 void ReadThreads::loop() {
-  constexpr size_t kTurn = 16;  // reads before another call has its turn
+  constexpr size_t kTurn = 16;  // reads that a thread does for one job before it takes the next job
   std::unique_lock lock(mutex_);
   for (;;) {
     wake_.wait(lock, [this] { return stopped_ || !jobs_.empty(); });
     if (stopped_) return;
     Job& job = *jobs_.front();
     jobs_.pop_front();
-    if (job.next >= job.count) continue;  // its caller waits for other threads only
+    if (job.next >= job.count) continue;  // all reads have started; other threads finish them
     jobs_.push_back(&job);
     ++job.threads;
     lock.unlock();

@@ -1,5 +1,5 @@
-// Threads that wait for a disk. A disk reaches its throughput only with many reads under way, far more
-// than there are cores, and calls from several threads must not wait for each other as in workers.h.
+// Threads that wait for disk reads. A disk reaches its full throughput only with many concurrent reads, far more than
+// there are cores. Unlike in workers.h, calls from several threads run concurrently.
 #pragma once
 
 #include <atomic>
@@ -15,8 +15,7 @@ namespace saec {
 
 class ReadThreads {
  public:
-  // Reads of 4 kB under way at a time. More did not read more per second from the disks measured
-  // (docs/performance.md).
+  // The most concurrent reads. More reads of 4 kB gave no more throughput on the disks measured (docs/performance.md).
   static constexpr size_t kMost = 64;
 
   ReadThreads() = default;
@@ -24,8 +23,8 @@ class ReadThreads {
   ReadThreads(const ReadThreads&) = delete;
   ReadThreads& operator=(const ReadThreads&) = delete;
 
-  // Calls read(i) once for each i in [0, count), on the calling thread and on up to kMost - 1 others;
-  // returns when all have ended. Calls of several threads take turns. read() must not throw.
+  // Calls read(i) once for each i in [0, count), on the calling thread and on up to kMost - 1 others, and returns when
+  // all reads have ended. Concurrent calls share the threads in turns. read() must not throw.
   void run(size_t count, const std::function<void(size_t)>& read);
 
  private:
@@ -35,7 +34,7 @@ class ReadThreads {
     const std::function<void(size_t)>& read;
     const size_t count;
     std::atomic<size_t> next{0};
-    size_t threads = 0;  // at work on it, besides the caller's
+    size_t threads = 0;  // threads that work on the job, without the caller's
     std::condition_variable done;
   };
 
@@ -45,7 +44,7 @@ class ReadThreads {
 
   std::mutex mutex_;  // guards all members below, and the jobs
   std::condition_variable wake_;
-  std::deque<Job*> jobs_;  // with reads that have not begun, or whose caller has not seen their end
+  std::deque<Job*> jobs_;  // jobs with reads that have not started, or whose caller has not yet returned
   std::vector<std::thread> threads_;
   bool stopped_ = false;
 };

@@ -11,11 +11,11 @@ namespace {
 
 constexpr uint64_t kBlockIds = 256, kBaseBlocks = 256, kBitmapBytes = kBlockIds / 8, kPadding = 31;
 
-// The levels and where they end. Nothing is read.
+// Appends the levels and returns the number of bytes that they take. Reads no byte of the index.
 uint64_t lay_levels(uint64_t rows, const std::vector<uint64_t>& first_ranks, const uint8_t* index,
                     std::vector<Level>& levels) {
   uint64_t byte = 0;
-  const auto at = [&] {  // an index that is null gives no places, but sizes
+  const auto at = [&] {  // index may be null if only the size is wanted
     return reinterpret_cast<const uint8_t*>(reinterpret_cast<uintptr_t>(index) + byte);
   };
   for (size_t tier = first_ranks.size(); --tier > 0;) {
@@ -32,8 +32,8 @@ uint64_t lay_levels(uint64_t rows, const std::vector<uint64_t>& first_ranks, con
   return byte;
 }
 
-// Ranks of all positions of a level, given those of its members. Positions of a level that contradicts
-// itself get some rank.
+// Ranks of all positions of a level, from the ranks of its members. If the level is damaged, its
+// positions get arbitrary ranks within range.
 std::vector<uint16_t> ranks_of_positions(const Level& level, const std::vector<uint16_t>& members) {
   std::vector<uint16_t> ranks(level.ids);
   std::vector<bool> known(level.ids);
@@ -71,7 +71,7 @@ void prepare_index(const std::vector<uint64_t>& first_ranks, const uint8_t* inde
   MemberRanks& members = table.members;
   while (members.levels < levels.size() && levels[members.levels].ids > MemberRanks::kMost)
     ++members.levels;
-  members.ranks.resize(levels.back().members);  // which are few
+  members.ranks.resize(levels.back().members);  // few: the ids of the first tier
   std::iota(members.ranks.begin(), members.ranks.end(), uint16_t{0});
   for (size_t i = levels.size(); i > members.levels; --i)
     members.ranks = ranks_of_positions(levels[i - 1], members.ranks);

@@ -12,20 +12,21 @@ namespace saec {
 
 namespace {
 
-// Tiers of long codes, as frequent rows have, are stored decoded as long as that takes no more than
-// this or, for large tables, than a share of the table in float32.
+// Tiers with long codes, which frequent rows have, are stored decoded while these rows take at most
+// kHotBytes or, in large tables, 1 / kHotShare of the float32 table, but at most kMostHotBytes.
 constexpr uint64_t kHotBytes = 256 << 10;
 constexpr uint64_t kMostHotBytes = 1 << 20;
 constexpr uint64_t kHotShare = 64;
 
-// A group of bits chooses among so many bytes of stored rows.
+// The most bytes of stored rows for one group of bits.
 constexpr size_t kGroupBytes = 64 << 10;
 
-// The same for ordered codes, which are fewer than the rows of their tier, and mostly a single group.
+// The same for ordered codes: a tier has fewer of them than rows, mostly in a single group.
 constexpr size_t kOrderedBytes = 256 << 10;
 
-// All stored rows of a table together, apart from one for each tier: so much, and so many times the
-// bytes from which they are decoded. A small file can describe many groups.
+// The most bytes of all stored rows of a table, except one row for each tier: kKeptBytes, and
+// kKeptPerByte times the bytes from which they are decoded. Without a limit, a small hostile file could
+// take much memory.
 constexpr uint64_t kKeptBytes = 256 << 10;
 constexpr uint64_t kKeptPerByte = 64;
 
@@ -39,14 +40,15 @@ uint32_t packed_bits(const TierPart* first, const TierPart* last) {
   return bits;
 }
 
-// Cells of parts [first, last), which follow `axis` axes and `shift` bits of ordered or packed codes.
+// Appends the cells of parts [first, last). `axis` axes and `shift` bits of codes of the same kind
+// (ordered or packed) come before them.
 void append_cells(const TierPart* first, const TierPart* last, uint32_t axis, uint32_t shift,
                   Table& table) {
   for (const TierPart* part = first; part < last; ++part) {
     const bool grid = part->grid();
     if (part > first && part[-1].ordered() != part->ordered()) shift = 0;
     for (uint32_t j = 0; j < part->axes && part->kind != TierPart::kNone; ++j)
-      // Without bits there is nothing to read, and perhaps nothing left to be read: any place does.
+      // A part without bits reads bit 0: `shift` may lie beyond the last code.
       table.cells.push_back({axis + j, part->bits ? shift : 0,
                              static_cast<uint32_t>(ones(part->bits)),
                              grid ? 0 : part->axes, part->first + j,
@@ -56,7 +58,7 @@ void append_cells(const TierPart* first, const TierPart* last, uint32_t axis, ui
   }
 }
 
-// Parts from first on whose codes choose among the stored rows of one group.
+// Parts [first, last), whose codes together select one stored row.
 struct Span {
   const TierPart *first, *last;
   uint32_t bits = 0, axes = 0;
@@ -64,8 +66,8 @@ struct Span {
   bool ordered() const { return first < last && first->ordered(); }
 };
 
-// Ordered and packed codes are two words: no group chooses by both. left: bytes that stored rows may
-// still take.
+// The longest span from `first` on. Ordered and packed codes are in different words, so a span has only
+// one kind. left: bytes that further stored rows may take.
 Span next_span(const TierPart* first, const TierPart* end, size_t dim, uint64_t left) {
   Span span{first, first};
   for (; span.last < end && span.last->ordered() == first->ordered(); ++span.last) {
@@ -78,24 +80,24 @@ Span next_span(const TierPart* first, const TierPart* end, size_t dim, uint64_t 
   return span;
 }
 
-// Bits of the word of `next` that `span`, before it, has taken.
+// Position of the code of `next`, which follows `span`, in its word: `span` itself starts at `shift`.
 uint32_t bits_taken(const Span& span, uint32_t shift, const TierPart* next, const TierPart* end) {
   return next < end && next->ordered() == span.ordered() ? shift + span.bits : 0;
 }
 
-// One stored row for each code of so many bits. fill: code's bytes, OUT row of zeros.
+// Appends one stored row for each code of `bits` bits. fill(code's bytes, row): OUT row, zeros before.
 template <typename Fill>
 void append_rows(uint32_t bits, size_t dim, std::vector<float>& own, Fill fill) {
   const size_t stored = own.size() / dim;
   own.resize((stored + (size_t{1} << bits)) * dim);
   for (uint64_t code = 0; code < uint64_t{1} << bits; ++code) {
-    uint8_t data[16] = {};  // with what a reader may overshoot
+    uint8_t data[16] = {};  // with padding, since readers load eight bytes
     std::memcpy(data, &code, sizeof code);
     fill(data, own.data() + (stored + code) * dim);
   }
 }
 
-// Bytes of stored rows of the groups of parts [first, end); 0 if a part has more codes than a group may.
+// Bytes of the stored rows for all groups of parts [first, end); 0 if one part alone is too large.
 uint64_t group_bytes(const TierPart* first, const TierPart* end, size_t dim) {
   uint64_t bytes = 0;
   while (first < end) {
@@ -107,8 +109,8 @@ uint64_t group_bytes(const TierPart* first, const TierPart* end, size_t dim) {
   return bytes;
 }
 
-// The parts after `lead` up to `end`, or nothing if one of them has more codes than a group may, or all
-// together more stored rows than may be kept.
+// Appends the groups of the parts after `lead` up to `end`. Appends nothing if one part alone is too
+// large, or if all stored rows together would take more than `left` bytes.
 void append_groups(const Decoder& decoder, const Span& lead, const TierPart* end, Table& table,
                    std::vector<float>& own, uint64_t& left) {
   const uint64_t bytes = group_bytes(lead.last, end, table.dim);
@@ -140,7 +142,7 @@ struct Tier {
   const TierPart *parts, *end;
 };
 
-// The tier's rows, decoded.
+// Stores each row of the tier decoded.
 void store_decoded(const Tier& tier, const Decoder& decoder, Table& table, Run& run,
                    std::vector<float>& own) {
   const size_t stored = own.size() / table.dim;
@@ -164,7 +166,7 @@ void store_decoded(const Tier& tier, const Decoder& decoder, Table& table, Run& 
   run.order = {};
 }
 
-// What the tier's codes stand for.
+// Stores one row for each code of the tier's leading parts, and cells and groups for the other parts.
 void store_by_code(const Tier& tier, const Span& lead, const Decoder& decoder, Table& table, Run& run,
                    std::vector<float>& own, uint64_t& left) {
   run.row_bits = packed_bits(tier.parts, tier.end);
@@ -196,7 +198,7 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
   own.clear();
   size_t used = 0;  // starts
   const uint64_t row_bytes = table.dim * sizeof(float);
-  // A value and an axis' number take two bytes or more in a file, a start of a tail one or so.
+  // In a file, a value and a number of an axis take at least two bytes, a start about one.
   const uint64_t read_bytes =
       table.code_bytes + 2 * (table.values.size() + table.axes.size()) + starts.size();
   uint64_t left = kKeptBytes + kKeptPerByte * read_bytes;
@@ -219,7 +221,7 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
       run.order = add_order(starts.data() + used, own_starts, tier.first, tier.rows, table.order);
       used += own_starts;
     }
-    // Decoded also where that takes less than a row for each code.
+    // Short codes, too, if the tier has no more rows than codes.
     const bool is_long = lead.last < tier.end;
     const bool fits = tier.rows <= hot_rows && tier.rows <= left / row_bytes;
     if (fits && (is_long || tier.rows <= uint64_t{1} << lead.bits)) {
@@ -233,7 +235,8 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
     }
     table.runs.push_back(run);
   }
-  // Where the last tier takes all further ranks, it is the run of each tier that these could make.
+  // Runs are found by the number of bits of a rank, as if tiers went on. So the last tier is repeated
+  // for all ranks beyond its usual end.
   while (uint64_t{64} << 2 * (table.runs.size() - 1) < table.rows) {
     const Run last = table.runs.back();
     table.runs.push_back(last);
@@ -241,7 +244,7 @@ void prepare_tiers(const std::vector<uint64_t>& first_ranks,
     table.tiers.push_back(codes);
   }
   table.geometric = true;
-  table.any_beyond = false;  // every code has a stored row, by construction
+  table.any_beyond = false;  // each code has a stored row by construction
   table.element = Element::kFloat32;
   table.width = table.dim;
   table.stored = own.data();
@@ -267,7 +270,8 @@ const LookupKernels* choose_lookup(const char* name) {
 
 namespace {
 
-// Offsets must ascend from 0 to at most the number of ids. Gives the first that does not, or bags.
+// Offsets must ascend from 0 to at most the number of ids. Returns the number of the first offset that
+// does not, or the number of bags.
 size_t first_bad_offset(const Request& request) {
   const int64_t* offsets = request.offsets;
   if (!offsets || request.bags == 0) return request.bags;

@@ -1,13 +1,13 @@
-// Rows of a compressed table, and sums of bags of them, straight from packed codes.
+// Looks up rows of a compressed table, and sums of bags of rows, directly from packed codes.
 //
-// A table's rows are cut into runs that are coded alike: tiers, or the fields of a joint table. A
-// row is found in two steps: its *rank*, which is its id unless a tier index says otherwise, gives
-// its code, and the code gives a *stored row*. Codes are packed. Where ranks of a run are in order of
-// some of their codes, these are not, but the ranks are kept at which each *ordered code* starts
-// (lookup_order.h). Most rows are a stored row and nothing else. Rows of
-// long codes (in tiers with too many of them for one list of stored rows) are a sum of several
-// stored rows, one for each group of bits; alone, where a row must come out as the format says to
-// the last bit, their coordinates are added axis by axis instead.
+// A table's rows are cut into runs that are coded in the same way: tiers, or the fields of a joint table.
+// The *rank* of a row (its id, or given by a tier index) leads to its code, and the code to a *stored
+// row*. Codes are packed. Runs may be sorted by some of their codes: these *ordered codes* are not
+// packed; instead the rank at which each code starts is stored (lookup_order.h).
+//
+// Most rows are just one stored row. Some tiers have too many different codes for that: a row with such a
+// long code is a sum of several stored rows, one for each group of bits. A single row must equal that of
+// the format to the last bit, so for lookups without bags its coordinates are added axis by axis instead.
 #pragma once
 
 #include <algorithm>
@@ -30,15 +30,16 @@ struct Run {
   uint64_t first;
   uint64_t row_bits;
   uint64_t bias;   // a row's codes start at bit rank * row_bits + bias
-  uint64_t mask;   // of the bits there that choose the stored row
+  uint64_t mask;   // of these bits: selects those that choose the stored row
   uint64_t lead;   // stored row = lead + (bits & mask) + (rank & own) + (ordered code & order.mask)
-  uint64_t own;    // all ones where each row is stored by itself, else 0
-  uint32_t first_cell, cells;    // coordinates beyond the stored row
-  uint32_t first_group, groups;  // the same as stored rows; none where these would be too many
+  uint64_t own;    // all ones if each row is stored decoded, else 0
+  uint32_t first_cell, cells;    // coordinates that are added to the stored row
+  uint32_t first_group, groups;  // the same coordinates as groups of stored rows; none if too many
   OrderedRun order;
 };
 
-// Stored row first + code, with the code at bit shift of the row, or of its ordered code.
+// A group of bits of a row: it adds stored row first + code. The code is at bit `shift` of the row's packed
+// codes, or of its ordered code.
 struct Group {
   uint64_t mask;
   uint64_t first;
@@ -46,8 +47,8 @@ struct Group {
   bool ordered;
 };
 
-// A coordinate: values[first + code * stride] + code * step, with the code at bit shift of the row, or
-// of its ordered code.
+// A coordinate: values[first + code * stride] + code * step. The code is at bit `shift` of the row's packed
+// codes, or of its ordered code.
 struct Cell {
   uint32_t axis;
   uint32_t shift;
@@ -58,51 +59,51 @@ struct Cell {
   bool ordered;
 };
 
-// A level of a tier index (docs/format.md): which of its positions are members. Members go on to the
-// next level; the others are in the tier whose ranks are members, members + 1, ..., ids - 1.
+// A level of a tier index (docs/format.md): it says which of its positions are members. Members are looked
+// up in the next level; all others are in the tier with ranks members, members + 1, ..., ids - 1.
 struct Level {
   uint64_t ids;
   uint64_t members;
-  bool listed;            // leaves are lists of bytes, else bits
-  const uint8_t* bases;   // of each 256 blocks, the members before
-  const uint8_t* counts;  // of each block, the lowest 16 bits of the same, and once more at the end
-  const uint8_t* leaves;  // 32 bytes can be read wherever a block's begin
+  bool listed;            // leaves are lists of bytes; otherwise bitmaps
+  const uint8_t* bases;   // for each 256 blocks, the number of members before them
+  const uint8_t* counts;  // for each block and for the end, the lowest 16 bits of that number
+  const uint8_t* leaves;  // 32 bytes can be read from the start of each block's
 };
 
-// Ranks of all positions of a level, so that it and further ones need not be asked: of the first level with
-// few enough positions. If that is none, ranks of the last level's members.
+// Ranks of all positions of the first level that has few enough of them, so that this level and those after
+// it are not searched. If no level is small enough, ranks of the last level's members.
 struct MemberRanks {
   static constexpr uint64_t kMost = 1 << 16;  // positions
-  size_t levels = 0;            // before it
-  std::vector<uint16_t> ranks;  // and one more, for reads of four bytes
+  size_t levels = 0;            // number of levels before it
+  std::vector<uint16_t> ranks;  // one more element than positions, for reads of four bytes
 };
 
-// A tier's codes: where they are, and which parts they belong to.
+// The position of a tier's codes, and the parts to which they belong.
 struct TierCodes {
   uint64_t first_rank, first_bit, row_bits;
   uint32_t first_part, parts;
-  uint64_t first_start, starts;  // of its ordered codes among all tiers'; none: no part is ordered
-  size_t decoded;                // 1 + its place in Table::decoded; 0 if it is not there
+  uint64_t first_start, starts;  // of its ordered codes among those of all tiers; 0 starts: none ordered
+  size_t decoded;                // 1 + its index in Table::decoded; 0 if it is not in there
 };
 
-// Part of a tier's rows: one code and the coordinates that it stands for (docs/format.md). Ordered ones
-// come first; their codes are not among the packed ones.
+// A part of a tier's layout: one code and its coordinates (docs/format.md). Ordered parts come first; their
+// codes are not packed.
 struct TierPart {
   enum Kind : int { kNone, kTable, kGrid, kOrderedTable, kOrderedGrid };
   uint32_t tier, kind, bits, axes;
-  uint64_t first;         // value
-  uint32_t grids_before;  // parts of all tiers before this one that are grids
+  uint64_t first;         // index of its first value
+  uint32_t grids_before;  // number of grids among the parts before this one, of all tiers
 
   bool ordered() const { return kind == kOrderedTable || kind == kOrderedGrid; }
   bool grid() const { return kind == kGrid || kind == kOrderedGrid; }
   uint32_t packed_bits() const { return ordered() ? 0 : bits; }
 };
 
-// How int8 stored rows become rows: coordinate = scale * sum + weight * offset on each of rank axes,
-// then, if there are axes, row = weight * mean + sum of coordinate * axis, in double.
+// Turns sums of int8 stored rows into a row: coordinate = scale * sum + weight * offset for each of `rank`
+// axes; then, if there are axes, row = weight * mean + sum of coordinate * axis, in double precision.
 struct Frame {
   std::vector<float> scale, offset;
-  std::vector<double> axes;  // (rank + 1) x dim, the mean last; empty if coordinates are the row
+  std::vector<double> axes;  // (rank + 1) x dim, the mean last; empty if the coordinates are the row
 };
 
 struct Table {
@@ -113,7 +114,7 @@ struct Table {
   std::vector<Run> runs;
   bool geometric = false;  // runs are the tiers of ranks 0, 64, 256, 1024, ...
   bool any_codes = false, any_long = false, any_ordered = false;
-  bool any_beyond = true;  // codes may name stored rows that there are not
+  bool any_beyond = true;  // codes may be out of the range of stored rows, so they are checked
 
   Element element = Element::kFloat32;
   const void* stored = nullptr;  // stored_rows x width
@@ -128,12 +129,12 @@ struct Table {
   Order order;  // of runs' ordered codes
   std::vector<float> axes;  // rank x dim, without the mean
   size_t rank = 0;
-  std::vector<Level> levels;  // of the last tier first; none where ids are ranks
+  std::vector<Level> levels;  // of the last tier first; empty if ids are ranks
   MemberRanks members;
-  std::vector<std::pair<uint64_t, uint64_t>> ranked;  // bytes of the index that members' ranks say
-  std::vector<std::pair<uint64_t, uint64_t>> decoded;  // bytes of codes whose rows are stored decoded
+  std::vector<std::pair<uint64_t, uint64_t>> ranked;  // byte ranges of the index that `members` replaces
+  std::vector<std::pair<uint64_t, uint64_t>> decoded;  // byte ranges of codes whose rows are stored decoded
   Frame frame;
-  std::vector<uint64_t> pads, pad_rows;  // ids whose stored row is another
+  std::vector<uint64_t> pads, pad_rows;  // padding ids, and the stored row of each
 };
 
 inline size_t stored_row_bytes(const Table& table) {
@@ -141,15 +142,15 @@ inline size_t stored_row_bytes(const Table& table) {
   return table.width * size;
 }
 
-// One field of a batch.
+// A lookup in one table: one field of a batch.
 struct Request {
   const Table* table;
   const void* ids;  // IN count, id_stride numbers apart
   bool wide;        // ids are int64, else int32
   size_t count;
-  const int64_t* offsets;  // IN bags, where each starts; null: each id is a bag
+  const int64_t* offsets;  // IN bags, the position of each bag's first id; null: each id is a bag
   size_t bags;
-  const float* weights;  // IN count, or null: each counts once
+  const float* weights;  // IN count; null: all weights are 1
   Mode mode;
   int64_t skipped;  // id that is left out of bags, or -1
   uint8_t* out;     // OUT bags rows of dim elements, stride bytes apart
@@ -164,26 +165,26 @@ inline uint64_t id_of(const Request& request, size_t position) {
                             int64_t{static_cast<const int32_t*>(request.ids)[place]});
 }
 
-// What was wrong with an id or an offset: the first bad one found in a field of the batch.
+// The first bad id, code or offset that was found, with its request and its position there.
 enum class Fault : int { kNone, kId, kCode, kOffset };
 struct Failure {
   Fault fault = Fault::kNone;
   size_t request = 0, position = 0;
 };
 
-// Bags [first, last) of a request; out elements are of the given type.
+// Computes bags [first, last) of a request; `out` is the type of the output's elements.
 using PoolRange = Failure (*)(const Request& request, size_t first, size_t last, Element out);
 
-// The numbers of a table in tiers as its modules hold them, read where they are. values: without grids'
-// steps; extents: of each grid, 2^bits times its step; pads: rows of Table::pads; starts: ranks of
-// ordered codes. Null where there are none.
+// The numbers of a table in tiers as parameters of its modules, which are read in place. values: without the
+// steps of grids; extents: 2^bits times the step of each grid; pads: rows of Table::pads; starts: ranks of
+// ordered codes. Pointers to empty arrays are null.
 struct LiveNumbers {
   const float *values, *extents, *axes, *mean, *pads;
   const int64_t* starts;
 };
 
-// float32 rows of a request without bags, from codes and numbers as they are now: nothing that was
-// decoded before is used. False if an id is out of range or tier vectors are damaged.
+// Computes float32 rows of a request without bags from the present codes and numbers, without anything that
+// was decoded before. Returns false if an id is out of range or tier vectors are damaged.
 using LiveRows = bool (*)(const Request& request, const LiveNumbers& numbers);
 
 struct LookupKernels {
@@ -195,22 +196,22 @@ extern const LookupKernels kScalarLookup;
 extern const LookupKernels kAvx2Lookup;    // null member where not compiled for this processor
 extern const LookupKernels kAvx512Lookup;
 
-// name is "auto", "scalar", "avx2" or "avx512"; null if the processor cannot run it.
+// name: "auto", "scalar", "avx2" or "avx512". Returns null if the processor cannot run these kernels.
 const LookupKernels* choose_lookup(const char* name);
 
-// All requests, bags cut into contiguous ranges of about equal numbers of ids; see teams.h for who
-// does which. Ids, offsets and weights must not change meanwhile.
+// Computes all requests. Bags are cut into contiguous ranges of about equally many ids, which threads share
+// as in teams.h. Ids, offsets and weights must not change during the call.
 Failure pool(const std::vector<Request>& requests, Element out, int threads,
              const LookupKernels& kernels, const Team& team = own_team());
 
-// The same in steps: ids of all requests are numbered one after the other, and a step takes the bags that
-// start between two numbers. Offsets are checked before.
+// The same in steps: ids of all requests are numbered consecutively, and a step computes the bags that start
+// between two numbers. The caller has checked the offsets.
 size_t id_count(const std::vector<Request>& requests);
 Failure check_offsets(const std::vector<Request>& requests);
 Failure pool_between(const std::vector<Request>& requests, size_t first, size_t last, Element out,
                      int threads, const LookupKernels& kernels, const Team& team = own_team());
 
-// Bag of a request at or after which `ids` ids have passed.
+// The first bag of a request that starts at or after its id number `ids`.
 inline size_t bag_at(const Request& request, size_t ids) {
   if (!request.offsets) return std::min(ids, request.bags);
   const int64_t* end = request.offsets + request.bags;
@@ -218,8 +219,8 @@ inline size_t bag_at(const Request& request, size_t ids) {
       std::lower_bound(request.offsets, end, static_cast<int64_t>(ids)) - request.offsets);
 }
 
-// Calls work(number of a request, first bag, last bag) for the bags between two numbers of ids. The last
-// step has the empty ones at the end, too.
+// Calls work(number of the request, first bag, last bag) for the bags that start between id numbers first and
+// last. The last step includes empty bags at the end.
 template <typename Work>
 void for_bags(const std::vector<Request>& requests, size_t first, size_t last, bool is_last,
               const Work& work) {
@@ -235,13 +236,13 @@ void for_bags(const std::vector<Request>& requests, size_t first, size_t last, b
   }
 }
 
-// Levels of an index of so many rows, whose tiers have these first ranks, and ranks of members. index:
-// IN index_bytes(rows, first_ranks) bytes.
+// Fills in the levels and the ranks of members of a table with a tier index. first_ranks: IN of each tier.
+// index: IN index_bytes(rows, first_ranks) bytes.
 void prepare_index(const std::vector<uint64_t>& first_ranks, const uint8_t* index, Table& table);
 uint64_t index_bytes(uint64_t rows, const std::vector<uint64_t>& first_ranks);
 
-// Fill in runs, cells, groups and stored rows of a table in tiers; parts, values, axes, rank, rows, dim
-// and codes are set. starts: IN of tier after tier, ascending within one, the ranks of ordered codes.
+// Fills in runs, cells, groups and stored rows of a table in tiers. The caller has set parts, values, axes,
+// rank, rows, dim and codes. starts: IN ranks at which ordered codes start, tier after tier, ascending in each.
 // first_ranks, first_bytes: IN of each tier. mean: IN dim. own: OUT the stored rows.
 void prepare_tiers(const std::vector<uint64_t>& first_ranks, const std::vector<uint64_t>& first_bytes,
                    const std::vector<uint64_t>& starts, const float* mean, Table& table,

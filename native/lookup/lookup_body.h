@@ -1,5 +1,5 @@
-// Bags of rows, compiled once per instruction set. What is in here has no linkage: code of one set
-// must not stand in for that of another.
+// Sums of bags of rows, compiled once per instruction set. Everything in here has internal linkage:
+// otherwise the linker could use code of one instruction set for another.
 #pragma once
 
 #include <vector>
@@ -21,7 +21,7 @@ inline void store_row(const float* row, size_t dim, Element element, uint8_t* ou
   }
 }
 
-// Adds rows into one bag after the other.
+// Computes one bag after the other.
 class Bags {
  public:
   Bags(const Request& request, Element out, Finder& finder)
@@ -39,10 +39,10 @@ class Bags {
         long_sums_(table_.any_long && !plain_ ? table_.width : 0),
         row_(direct_ ? 0 : table_.dim) {}
 
-  // Each id by itself, as float32: rows go straight into place, or many at a time into their frame.
+  // Whether each id is a bag of its own with float32 output, so that rows are copied directly.
   bool plain() const { return plain_; }
 
-  // Rows of ids from first on, up to last, into a bag; false if an id or code is bad.
+  // Computes a bag of the ids [first, last); returns false if an id or a code is bad.
   bool pool(size_t bag, size_t first, size_t last) {
     uint8_t* out = request_.out + bag * request_.stride;
     float* row = direct_ ? reinterpret_cast<float*>(out) : row_.data();
@@ -97,7 +97,7 @@ class Bags {
     return true;
   }
 
-  // For what cannot be added up: the largest of each number, or some ids left out.
+  // Row by row, for bags that are not plain sums: the maximum of each coordinate, or skipped ids.
   bool pool_singly(size_t first, size_t last, float* row) {
     size_t counted = 0;
     std::vector<float> one(table_.dim);
@@ -128,8 +128,8 @@ class Bags {
     weight_ = 0;
   }
 
-  // Long codes have sums of their own until the bag is complete: where a bag is cut into pieces must
-  // not show in the last bit.
+  // Rows with long codes have sums of their own until the bag is complete, so that the result does not
+  // depend, to the last bit, on how the bag is cut into pieces.
   void add(size_t at, size_t count, const float* from, float* sums) {
     const float* weights = request_.weights ? request_.weights + at : nullptr;
     const auto kernel = weights ? kernels_.add_weighted : kernels_.add;
@@ -140,8 +140,9 @@ class Bags {
       for (size_t i = 0; i < count; ++i) weight_ += weights[i];
   }
 
-  // Of the rows before `end`: their groups, in lists, or their cells where there are no groups. An id
-  // by itself must come out to the last bit, and goes by its cells.
+  // Adds what the rows before `end` with long codes have beyond their stored rows: their groups, as lists
+  // of stored rows, or their cells if they have no groups. Without bags, the result must be exact to the
+  // last bit, so cells are used.
   void add_longs(size_t end, float* sums) {
     if (!request_.offsets) {
       for (size_t i; (i = finder_.next_long(end)) < end; finder_.pass_long())
@@ -176,15 +177,15 @@ class Bags {
     listed = 0;
   }
 
-  // Adds coordinate * axis for each axis beyond a row's stored row, in order: the row's last bit is
-  // as the format says.
+  // Adds coordinate * axis for each axis beyond the row's stored row, in order, so that the row is exact to
+  // the last bit.
   void add_cells(size_t position, float weight, float* row) {
     const Run& run = finder_.run(position);
     kernels_.cells(table_, table_.cells.data() + run.first_cell, run.cells,
                    finder_.codes(position), weight, row);
   }
 
-  // Turns sums into a row.
+  // Completes the sums of a bag and turns them into a row.
   void complete(float* sums, float* row) {
     if (any_long_)
       for (size_t j = 0; j < table_.width; ++j) sums[j] += long_sums_[j];

@@ -1,8 +1,8 @@
-// From ids to stored rows.
+// Finds the stored rows of ids.
 //
-// Ids go through two stages in chunks, some chunks apart, so that memory is on its way while others
-// are worked on: find (rank, run, bit position) and decode (read the code, choose the stored row; fetch
-// codes that were found). No branch depends on an id.
+// Ids pass two stages in chunks: *find* computes the rank, run and bit position; *decode* reads the code
+// and computes the stored row. Decode is some chunks behind find and prefetches the codes of chunks in
+// between, so that memory is read while other chunks are processed. No branch depends on an id.
 #pragma once
 
 #include <algorithm>
@@ -18,18 +18,18 @@
 namespace {
 
 constexpr size_t kAhead = 3;       // chunks between find and decode
-constexpr size_t kRing = 512;      // ids that are kept at a time
+constexpr size_t kRing = 512;      // ids in the ring buffer
 constexpr size_t kPiece = 128;     // ids that are added at a time
 constexpr size_t kListed = 128;    // stored rows of long codes that are added at a time
-constexpr size_t kNextRow = 32;    // ids between the fetching of a stored row and its use
+constexpr size_t kNextRow = 32;    // ids between the prefetch of a stored row and its use
 static_assert(kPiece + kNextRow + (kAhead + 2) * kChunk <= kRing && kRing % kChunk == 0);
 
-// Where memory is larger than this, it is fetched ahead; smaller ones stay in the caches.
+// Codes and stored rows larger than this are prefetched; smaller ones stay in the caches.
 constexpr uint64_t kFarCodes = 256 << 10;
 constexpr uint64_t kFarRows = 2 << 20;
 
-// Reads ids and finds their stored rows, some ahead of where they are wanted. What belongs to the id
-// at a position stands at that position modulo kRing.
+// Reads ids and finds their stored rows, some ids ahead of the caller. The data of the id at a position
+// are at that position modulo kRing in each array.
 class Finder {
  public:
   Finder(const Request& request, size_t first, size_t last)
@@ -44,13 +44,13 @@ class Finder {
     identical_ = request_.wide && request_.id_stride == 1 && !table_.any_codes && !table_.any_beyond &&
                  table_.runs.size() == 1 && table_.runs[0].own && table_.runs[0].lead == 0 &&
                  table_.levels.empty() && table_.pads.empty();
-    std::fill_n(rows_, far_rows_ ? kRing + kChunk : 0, 0);  // else of no use, if fetched ahead
+    std::fill_n(rows_, far_rows_ ? kRing + kChunk : 0, 0);  // prefetches may read entries before they are set
   }
 
   bool failed() const { return failure_.fault != Fault::kNone; }
   const Failure& failure() const { return failure_; }
 
-  // Make rows() right for positions below the given one; false if an id or code is bad.
+  // Makes rows() valid for positions below the given one; returns false if an id or a code is bad.
   bool reach(size_t position) {
     while (decoded_ < std::min(position + kNextRow, last_)) {
       if (identical_) {
@@ -72,7 +72,7 @@ class Finder {
     return true;
   }
 
-  // As many positions from this one on lie side by side in the ring.
+  // The number of positions from this one on that are contiguous in the ring.
   size_t together(size_t position) const {
     return identical_ ? last_ - position : kRing - at(position);
   }
@@ -87,7 +87,7 @@ class Finder {
     return {rows_ + at(position), next, count};
   }
 
-  // Position of the next row with further coordinates, if it is below `end`; else `end`.
+  // Position of the next row with a long code if it is below `end`; otherwise `end`.
   size_t next_long(size_t end) const {
     return long_first_ < long_last_ ? std::min<size_t>(longs_[long_first_], end) : end;
   }
@@ -109,7 +109,7 @@ class Finder {
   size_t at(size_t position) const { return (position - offset_) % kRing; }
   static size_t eights(size_t count) { return (count + 7) / 8 * 8; }
 
-  // Cut at 64, 256, 1024, ...: by the length of the rank in bits.
+  // Tiers start at ranks 64, 256, 1024, ..., so the number of bits of a rank gives the tier.
   static uint32_t tier_of(uint64_t rank) {
     return static_cast<uint32_t>(std::bit_width(rank | 31) - 5) >> 1;
   }
@@ -134,7 +134,7 @@ class Finder {
   bool read_ids(size_t count, uint64_t* ranks) const {
     const ptrdiff_t stride = request_.id_stride;
     const Id* ids = static_cast<const Id*>(request_.ids) + static_cast<ptrdiff_t>(found_) * stride;
-    // Whole eights are worked on: what follows the last id is rank 0.
+    // Loops work on multiples of eight: rank 0 is used after the last id.
     if (count < kChunk) std::fill_n(ranks, eights(count), 0);
     const uint64_t rows = table_.rows;
     uint64_t outside = 0;
@@ -181,7 +181,7 @@ class Finder {
     if (table_.any_long) list_longs(slot, count);
     if (!table_.pads.empty()) place_pads(slot, count);
     if (table_.any_beyond) check_rows(slot, count);
-    // What is fetched ahead beyond the end of the ring is found at its start.
+    // Prefetching reads up to kChunk rows beyond the end of the ring: there is a copy of its first rows.
     if (slot == 0) std::copy_n(rows_, kChunk, rows_ + kRing);
     decoded_ += count;
   }
@@ -201,7 +201,7 @@ class Finder {
     }
   }
 
-  // Where all rows are coded alike nothing needs to be kept of a row but its rank.
+  // With a single run, the bit position follows from the rank and is not stored.
   void read_single_run(size_t slot, size_t end) {
     const Run run = table_.runs[0];
     const uint8_t* codes = table_.codes;
@@ -248,7 +248,7 @@ class Finder {
     long_last_ += listed;
   }
 
-  // A pad's row is a stored one, whatever is stored for its id.
+  // Padding ids have stored rows of their own, which replace those found from their codes.
   void place_pads(size_t slot, size_t count) {
     for (size_t pad = 0; pad < table_.pads.size(); ++pad)
       for (size_t i = 0; i < count; ++i) {
@@ -284,7 +284,7 @@ class Finder {
     return true;
   }
 
-  // One of the ids at position, position + 1, ... is out of range.
+  // Records the first id out of range; there is one at `position` or after it.
   bool fail_at_id(size_t position) {
     while (position + 1 < last_ && id(position) < table_.rows) ++position;
     fail(Fault::kId, position);
@@ -297,7 +297,7 @@ class Finder {
 
 #ifdef SAEC_WORDS
   // Both stages for tables in tiers that are not too large (lookup_near.h).
-  static constexpr size_t kLeastNear = 16;  // fewer ids are found one by one, in less time
+  static constexpr size_t kLeastNear = 16;  // fewer ids are found faster one by one
   static_assert(kChunk % kWords == 0);
 
   size_t near_ahead() const { return far_codes_ ? kAhead * kChunk : kChunk; }
@@ -321,7 +321,7 @@ class Finder {
     return true;
   }
 
-  // The next ids, and zeros up to whole registers.
+  // The next ids, padded with zeros to whole registers.
   const uint64_t* near_ids(size_t count) {
     if (request_.wide && request_.id_stride == 1 && count == kChunk)
       return static_cast<const uint64_t*>(request_.ids) + found_;
@@ -332,7 +332,7 @@ class Finder {
     return ids;
   }
 
-  // Tiers of ranks.
+  // Stores the bit positions, leads and tiers of a register of ranks; returns the tiers.
   Words place_near(Words ranks, size_t slot) {
     const Words tiers = NearTiers::of(ranks);
     store_words(near_leads_ + slot, near_->leads(ranks, tiers));
@@ -367,7 +367,7 @@ class Finder {
     decoded_ += count;
   }
 
-  // found: bits of the rows from the i-th of the chunk on.
+  // found: a bit for each row from the i-th of the chunk on, set if its code is long.
   void append_longs(uint32_t found, size_t i, size_t count) {
     if (count - i < kWords) found &= (1u << (count - i)) - 1;
     for (; found != 0; found &= found - 1)
@@ -388,7 +388,7 @@ class Finder {
   size_t found_, decoded_, offset_;
   size_t long_first_ = 0, long_last_ = 0;
   bool far_codes_, far_rows_;
-  bool identical_;  // ids are stored rows, and need no place in the ring
+  bool identical_;  // ids are the numbers of stored rows, so the ring is not used
   Failure failure_;
   alignas(64) uint64_t ranks_[kRing];
   alignas(64) uint64_t bits_[kRing];

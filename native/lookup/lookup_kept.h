@@ -1,4 +1,4 @@
-// Whether what a table has decoded or derived of some ids still is what its tensors say.
+// Checks whether the decoded rows and derived numbers of a table still agree with its tensors.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,8 @@
 
 namespace saec {
 
-// What a table in tiers was made of, as it was then, and starts as they are now. Null: not to be looked at.
+// Copies of the tensors from which a table in tiers was prepared, and the present starts. Null pointers are
+// not checked.
 struct KeptSources {
   const std::vector<std::vector<uint8_t>>* codes;  // of Table::decoded, in its order
   const int64_t *starts, *starts_now;              // ranks of ordered codes
@@ -21,8 +22,7 @@ class KeptCheck {
  public:
   KeptCheck(const Table& table, const KeptSources& sources) : table_(table), sources_(sources) {}
 
-  // Whether rows of ranks, which are below the table's rows, are still right, as far as codes and
-  // starts go.
+  // Whether the codes and starts of a rank, which is below the table's rows, are unchanged.
   bool holds(uint64_t rank) const {
     const auto number = static_cast<size_t>(std::bit_width(rank | 31) - 5) >> 1;
     const TierCodes& tier = table_.tiers[number];
@@ -35,14 +35,14 @@ class KeptCheck {
     const uint64_t bit = tier.first_bit + (rank - tier.first_rank) * tier.row_bits;
     const uint8_t* now = table_.codes + bit / 8;
     const uint8_t* kept = (*sources_.codes)[tier.decoded - 1].data() + (bit - tier.first_bit) / 8;
-    // Whole words, and so bits of other rows, too. Eight bytes can be read wherever a code starts.
+    // Compares whole words, so bits of other rows, too. Eight bytes can be read wherever a code starts.
     uint64_t other = 0;
     for (uint64_t byte = 0; 8 * byte < bit % 8 + tier.row_bits; byte += 8)
       other |= read_word(now + byte, 0) ^ read_word(kept + byte, 0);
     return other == 0;
   }
 
-  // The rank's code starts at or before it, and the next code after it.
+  // Whether the rank's code still starts at or before it, and the next code after it.
   bool same_start(size_t number, const TierCodes& tier, uint64_t rank) const {
     const OrderedRun& order = table_.runs[number].order;
     const auto place = static_cast<int64_t>(rank);
@@ -58,7 +58,8 @@ class KeptCheck {
   const KeptSources& sources_;
 };
 
-// The same of all ids of a table without levels; false also if one is out of range.
+// Whether KeptCheck::holds for all ids of a request to a table without levels; false, too, if an id is out of
+// range.
 inline bool holds_of(const KeptCheck& check, const Request& request) {
   for (size_t i = 0; i < request.count; ++i) {
     const uint64_t id = id_of(request, i);

@@ -1,4 +1,4 @@
-// Rows from the numbers that a table's tensors hold at the time, and nothing that was decoded before.
+// Decodes rows from the present contents of a table's tensors, without anything that was decoded before.
 #pragma once
 
 #include <algorithm>
@@ -45,7 +45,7 @@ bool live_rows_of(const Request& request, const LiveNumbers& numbers) {
     uint64_t ranks[kChunk];
     for (size_t i = 0; i < count; ++i)
       if ((ranks[i] = id_of(request, first + i)) >= table.rows) return false;
-    // Not by ranks of members, which were made of the index as it was.
+    // Without the ranks in Table::members, which come from an earlier state of the index.
     if (!table.levels.empty()) rank_by_levels(table, count, ranks);
     for (size_t i = 0; i < count; ++i) {
       auto* row = reinterpret_cast<float*>(request.out + (first + i) * request.stride);

@@ -1,5 +1,5 @@
-// Tables of which 32 bits hold every id, stored row and bit of the codes: ranks, tiers and stored rows of a
-// register of ids at once.
+// Finds ranks, tiers and stored rows of a whole register of ids at once, for tables whose ids, stored rows and
+// bit positions of codes fit 32 bits.
 #pragma once
 
 #include "lookup/lookup_ranks.h"
@@ -11,17 +11,17 @@ namespace {
 
 using namespace saec;
 
-// A chunk's ids.
+// Number of registers for the ids of a chunk.
 constexpr size_t kRegisters = kChunk / kWords;
 
 inline Words gather16(const uint16_t* numbers, Words at) { return gather<2>(numbers, at) & 0xffff; }
 
-// What a table's tiers say of ranks.
+// Properties of the tiers, as registers that are indexed by registers of tiers.
 class NearTiers {
  public:
-  static constexpr size_t kMost = 16;  // numbers of a column
+  static constexpr size_t kMost = 16;  // tiers: the numbers that a Column holds
   static constexpr uint64_t kMostRows = uint64_t{1} << 31;
-  static constexpr uint64_t kMostBytes = uint64_t{1} << 29;  // of codes: their bits can be counted
+  static constexpr uint64_t kMostBytes = uint64_t{1} << 29;  // of codes: bit positions fit 32 bits
 
   static bool holds(const Table& table) {
     return table.geometric && table.runs.size() <= kMost && table.rows < kMostRows &&
@@ -30,8 +30,8 @@ class NearTiers {
 
   explicit NearTiers(const Table& table) : NearTiers(table, Columns(table)) {}
 
-  // Tiers are cut at 64, 256, 1024, ...: by the length of the rank in bits, which is in the exponent of
-  // the same number as a float. Without the bits below its highest one it is not rounded up.
+  // Tiers start at ranks 64, 256, 1024, ..., so the number of bits of a rank gives the tier. It is the exponent
+  // of the rank as a float. The lower bits are cleared first, so that the conversion does not round up.
   static Words of(Words ranks) {
     const Words least = ranks | 31;
     const auto highest = reinterpret_cast<Chosen>(least & ~(least >> 1));
@@ -39,20 +39,20 @@ class NearTiers {
     return ((bits + (1u << 23)) >> 24) - 66;
   }
 
-  // Where codes start.
+  // Bit positions of codes.
   Words bits(Words ranks, Words tiers) const { return ranks * row_bits_.at(tiers) + bias_.at(tiers); }
 
-  // Stored rows, but for what codes add.
+  // Stored rows without the code, which is added to them.
   Words leads(Words ranks, Words tiers) const {
     return (ranks & own_.at(tiers)) + lead_.at(tiers);
   }
 
-  // What codes at `bits` add.
+  // The codes at bit positions `bits`.
   Words codes(Words tiers, Words bits) const {
     return (gather<1>(table_.codes, bits >> 3) >> (bits & 7)) & mask_.at(tiers);
   }
 
-  // See ordered_code. Of `count` registers at once: what one waits for, another can do meanwhile.
+  // See ordered_code. Works on `count` registers at once, so that their memory reads overlap.
   void ordered_codes(const Words* ranks, const Words* tiers, size_t count, Words* codes) const {
     Words at[kRegisters];
     for (size_t i = 0; i < count; ++i) {
@@ -66,11 +66,11 @@ class NearTiers {
 
   Words order_masks(Words tiers) const { return order_mask_.at(tiers); }
 
-  // Bit i: whether the i-th has a long code.
+  // Bit i is set if the i-th row has a long code.
   uint32_t long_ones(Words tiers) const { return highest_bits(long_runs_ >> tiers << 31); }
 
  private:
-  // Whether the code of any rank comes after the one that `at` says; there it is one step on.
+  // Moves `at` one entry on for each rank whose code comes later; returns whether there was any.
   bool step_to_codes(const Words* ranks, size_t count, Words* at) const {
     Chosen any_searching{};
     for (size_t i = 0; i < count; ++i) {
@@ -82,7 +82,7 @@ class NearTiers {
     return any(any_searching);
   }
 
-  // Numbers are kept modulo 2^32: biases and leads may be negative.
+  // Numbers are modulo 2^32, since biases and leads may be negative.
   struct Columns {
     static constexpr size_t kCount = 10;
     alignas(64) uint32_t numbers[kCount][kMost] = {};
@@ -121,14 +121,15 @@ class NearTiers {
   const Column order_first_, order_mask_, first_hint_, first_, hint_shift_;
 };
 
-// Positions of a level of a tier index: members before them, and which are members. See passed_in_list.
+// For a register of positions in a level of a tier index: the number of members before each, and whether it
+// is a member. See passed_in_list.
 struct NearPassed {
   Words before;
   Chosen inside;
 };
 
-// Of lists of at most eight bytes: how many are no more than a position's lowest byte, and in the upper
-// half how many equal it.
+// For lists of at most eight bytes: the lower half is the number of bytes that are at most the lowest byte of
+// the position, the upper half the number of bytes that equal it.
 inline Pairs compared(const Level& level, Pairs start, Pairs count, Pairs positions) {
   const auto steps = reinterpret_cast<Bytes>(Pairs{} + 0x0706050403020100);
   const Bytes list = gather_lists(level.leaves, start), byte = spread(positions);
@@ -151,7 +152,7 @@ inline NearPassed passed_one_by_one(const Level& level, Words positions) {
   return passed;
 }
 
-// Where the lists of positions' blocks start, and how many members they have.
+// Start and number of members of the list of each position's block.
 struct NearLists {
   Words start, count;
 };
@@ -174,8 +175,8 @@ inline NearPassed passed_in_lists(const Level& level, NearLists lists, Words pos
   return {start + most - equal, equal > words(0)};
 }
 
-// `count` registers of positions. Each kind of read is done for all of them before the next, as a
-// processor waits for several at a time.
+// Handles `count` registers of positions. Each kind of read is done for all of them before the next kind, so
+// that the reads overlap.
 inline void pass_near(const Level& level, const Words* positions, size_t count,
                       NearPassed* passed) {
   if (!level.listed) {
@@ -187,8 +188,8 @@ inline void pass_near(const Level& level, const Words* positions, size_t count,
   for (size_t i = 0; i < count; ++i) passed[i] = passed_in_lists(level, lists[i], positions[i]);
 }
 
-// ids: IN `count` registers, OUT their ranks, by the levels before the one whose ranks are known. A word
-// that has been found goes on at position 0.
+// ids: IN `count` registers, OUT their ranks. Searches the levels before the one whose ranks are known. Words
+// whose rank is found continue with position 0, without effect.
 inline void near_ranks(const Table& table, size_t count, Words* ids) {
   const uint16_t* known = table.members.ranks.data();
   if (table.members.levels == 0) {
@@ -205,7 +206,7 @@ inline void near_ranks(const Table& table, size_t count, Words* ids) {
       const auto inside = reinterpret_cast<Words>(passed[i].inside);
       const Words place = ids[i] - lesser(passed[i].before, ids[i]);
       const Words rank = lesser(words(level.members) + place, words(level.ids - 1));
-      // Not set before the first level: compilers would call a slow instruction for that.
+      // ranks and open are first set here: compilers initialise such arrays with a slow instruction.
       ranks[i] = number ? ranks[i] | (rank & open[i] & ~inside) : rank & ~inside;
       open[i] = number ? open[i] & inside : inside;
       ids[i] = lesser(passed[i].before, words(level.members - 1)) & open[i];

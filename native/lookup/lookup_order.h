@@ -1,6 +1,6 @@
-// Ordered codes: of a run whose ranks are in order of them, where each code starts, and how a rank's is
-// found. A hint for every few ranks tells the last code that has started before them; from there on it
-// is a step or two.
+// Ordered codes: a run is sorted by them, and the rank at which each code starts is stored. To find the code
+// of a rank, a hint for every few ranks gives the last code that starts before these; the search goes on from
+// there, mostly by one or two steps.
 #pragma once
 
 #include <algorithm>
@@ -11,18 +11,18 @@
 
 namespace saec {
 
-// Codes that occur, of all runs. The first entry stands for runs without ordered codes: code 0.
+// The ordered codes that occur, run after run. The first entry, code 0, is for all runs without ordered codes.
 struct Order {
-  std::vector<uint64_t> firsts{0, ~uint64_t{0}};  // rank; after each run's last code a rank beyond all
-  std::vector<uint16_t> codes{0, 0, 0};           // and one more, for reads of four bytes
-  std::vector<uint16_t> hints{0, 0};              // places among the run's codes, and one more
+  std::vector<uint64_t> firsts{0, ~uint64_t{0}};  // first rank of each code; each run ends with the largest rank
+  std::vector<uint16_t> codes{0, 0, 0};           // one more element, for reads of four bytes
+  std::vector<uint16_t> hints{0, 0};              // indices among the run's codes; one more element, too
 };
 
-// A run's part of them: the hint for a rank is that for (rank - first of the run) >> shift.
+// The entries of one run in an Order. The hint of a rank is number (rank - first rank of the run) >> shift.
 struct OrderedRun {
   uint32_t first = 0, first_hint = 0;
   uint32_t shift = 63;
-  uint32_t mask = 0;  // of the bits of an ordered code that choose the stored row
+  uint32_t mask = 0;  // selects the bits of an ordered code that choose the stored row
 
   bool any() const { return first > 0; }
 };
@@ -34,7 +34,8 @@ inline uint64_t ordered_code(const Order& order, const OrderedRun& run, uint64_t
   return order.codes[at];
 }
 
-// starts: IN count ranks, ascending from run_first to run_first + rows, of the codes 1, 2, ...
+// Appends a run. starts: IN count ranks, ascending within run_first to run_first + rows, at which the codes 1,
+// 2, ... start.
 inline OrderedRun add_order(const uint64_t* starts, size_t count, uint64_t run_first, uint64_t rows,
                             Order& order) {
   constexpr uint64_t kHintsPerCode = 8;
@@ -46,7 +47,7 @@ inline OrderedRun add_order(const uint64_t* starts, size_t count, uint64_t run_f
   for (size_t code = 0; code <= count; ++code) {
     const uint64_t from = code == 0 ? run_first : starts[code - 1];
     const uint64_t until = code == count ? run_first + rows : starts[code];
-    if (from == until) continue;  // does not occur
+    if (from == until) continue;  // this code does not occur
     order.firsts.push_back(from);
     order.codes.push_back(static_cast<uint16_t>(code));
   }

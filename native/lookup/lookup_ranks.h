@@ -1,4 +1,4 @@
-// From ids to ranks, where a tier index says which (docs/format.md).
+// Finds the ranks of ids by a tier index (docs/format.md).
 #pragma once
 
 #include <algorithm>
@@ -15,11 +15,12 @@ namespace {
 
 using namespace saec;
 
-constexpr size_t kChunk = 64;  // ids that go through a stage together
+constexpr size_t kChunk = 64;  // ids that pass a stage together
 
+// A position in a level.
 struct Passed {
-  uint64_t before;  // members before the position
-  bool inside;      // whether it is one
+  uint64_t before;  // number of members before it
+  bool inside;      // whether it is a member
 };
 
 template <typename T>
@@ -29,7 +30,7 @@ inline T read_at(const uint8_t* base, size_t number) {
   return value;
 }
 
-// Where the members of a block start among all, and how many it has.
+// Members of a block: the first one's number among all members of the level, and how many there are.
 struct BlockMembers {
   uint64_t start, count;
 };
@@ -41,8 +42,8 @@ inline BlockMembers members_of(const Level& level, uint64_t block) {
   return {base + ((both - base) & 0xffff), ((both >> 16) - both) & 0xffff};
 }
 
-// Of `count` ascending bytes, of which 32 can be read: which are less than a byte, and whether one
-// equals it.
+// Bit i of each mask is about byte i of a list: whether it is less than, or equals, the byte searched for.
+// Looks at the first 32 of `count` ascending bytes; 32 bytes must be readable.
 struct Compared {
   uint32_t less, equal;
 };
@@ -70,13 +71,13 @@ inline Compared compare_bytes(const uint8_t* bytes, uint64_t count, uint8_t byte
 #endif
 }
 
-// Numbers are kept in range whatever the bytes are: an index was checked when it was loaded, but may
-// have been written to since.
+// Keeps numbers in range whatever the bytes are: an index is checked when it is loaded, but may be changed
+// later.
 inline Passed passed_in_list(const Level& level, uint64_t position) {
   BlockMembers members = members_of(level, position / 256);
   members.start = std::min(members.start, level.members);
   members.count = std::min(members.count, level.members - members.start);
-  // Of an empty list after the last member nothing counts, but 32 bytes are read.
+  // 32 bytes are read even if the list is empty, so it must not start after the last member.
   const uint8_t* list = level.leaves + std::min(members.start, level.members - 1);
   const auto byte = static_cast<uint8_t>(position);
   Compared found = compare_bytes(list, members.count, byte);
@@ -95,7 +96,7 @@ inline Passed passed_in_bits(const Level& level, uint64_t position) {
   const size_t own = position / 64 % 4;
   const auto word = read_at<uint64_t>(block, own);
   const uint64_t below = (uint64_t{1} << position % 64) - 1;
-  // Words before the own one count as a whole.
+  // Words before the position's word are counted completely.
   constexpr uint64_t kWhole[] = {~uint64_t{0}, ~uint64_t{0}, ~uint64_t{0}, 0, 0, 0};
   const uint64_t* whole = kWhole + 3 - own;
   const auto count = [&](size_t i) { return std::popcount(read_at<uint64_t>(block, i) & whole[i]); };
@@ -104,8 +105,9 @@ inline Passed passed_in_bits(const Level& level, uint64_t position) {
           (word >> position % 64 & 1) != 0};
 }
 
-// Positions in the level of which `open` lists `count`; OUT those of members among them, and their
-// number. ranks: IN positions, OUT ranks, or positions in the next level.
+// Handles `count` entries of `ranks`. open: IN their numbers, OUT the numbers of those that are members, whose
+// count is returned. ranks: IN positions in the level; OUT positions in the next level for members, ranks for
+// all others.
 template <typename PassedIn>
 inline size_t pass_level(Level level, PassedIn passed_in, uint32_t* open, size_t count,
                          uint64_t* ranks) {
@@ -123,7 +125,7 @@ inline size_t pass_level(Level level, PassedIn passed_in, uint32_t* open, size_t
   return inside;
 }
 
-// Those that are left are members of the last level; their number.
+// Passes all levels; returns the number of entries that are members of the last one.
 inline size_t pass_levels(const Level* level, const Level* last, uint32_t* open, size_t left,
                           uint64_t* ranks) {
   for (; level < last && left > 0; ++level)
@@ -132,8 +134,8 @@ inline size_t pass_levels(const Level* level, const Level* last, uint32_t* open,
   return left;
 }
 
-// ranks: IN ids, OUT ranks, at most kChunk. Ids that are found at a level leave the list: no branch
-// depends on one.
+// ranks: IN at most kChunk ids, OUT their ranks. Ids whose rank is found at a level leave the list of open
+// ones, without a branch that depends on an id.
 inline void rank_ids(const Table& table, size_t count, uint64_t* ranks) {
   uint32_t open[kChunk];
   for (size_t i = 0; i < count; ++i) open[i] = static_cast<uint32_t>(i);
@@ -143,14 +145,14 @@ inline void rank_ids(const Table& table, size_t count, uint64_t* ranks) {
   for (size_t k = 0; k < left; ++k) ranks[open[k]] = own[ranks[open[k]]];
 }
 
-// The same by the index alone, as it is at the time.
+// The same by the present index alone, without the ranks in Table::members.
 inline void rank_by_levels(const Table& table, size_t count, uint64_t* ranks) {
   uint32_t open[kChunk];
   for (size_t i = 0; i < count; ++i) open[i] = static_cast<uint32_t>(i);
   pass_levels(table.levels.data(), table.levels.data() + table.levels.size(), open, count, ranks);
 }
 
-// The last run that starts at rank or before; halving without a branch.
+// The last run that starts at `rank` or before: binary search without branches.
 inline uint32_t run_of(const Table& table, uint64_t rank) {
   const Run* base = table.runs.data();
   for (size_t left = table.runs.size(); left > 1;) {

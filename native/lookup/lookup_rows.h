@@ -1,4 +1,4 @@
-// Adding and copying stored rows, one function for each type and width of row.
+// Adds and copies stored rows, with one function for each element type and width.
 #pragma once
 
 #include <algorithm>
@@ -18,12 +18,12 @@ namespace {
 
 using namespace saec;
 
-constexpr size_t kLine = 64;  // bytes that are fetched together
+constexpr size_t kLine = 64;  // bytes of a cache line
 
 inline void prefetch(const void* at) { __builtin_prefetch(at, 0, 3); }
 
-// Into the second cache: more reads may be outstanding than from the first.
-// What lies beyond the last id may be any offset: it is no pointer until it is right.
+// Prefetches to the second-level cache, which allows more outstanding reads than the first.
+// The offset may be invalid beyond the last id, so the address is computed as an integer.
 inline void prefetch_far(const void* base, uint64_t offset) {
   __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(base) + offset), 0, 2);
 }
@@ -39,8 +39,8 @@ inline float widened(Bfloat16 value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
 }
 
-// Numbers of a register, kLanes or 8 of them. Loops over single ones the compiler keeps in single
-// registers, and its own conversions of vectors go number by number, too.
+// Vectors of kLanes or 8 floats. They are written out because compilers keep loops over single numbers in
+// scalar registers, and convert vectors of other types number by number.
 #ifdef __AVX512F__
 constexpr size_t kLanes = 16;
 #else
@@ -93,9 +93,8 @@ inline Bfloat16 to_bfloat16(float value) {
   return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};  // to nearest even
 }
 
-// Stored rows to be read, and as many that will be read later, to be fetched meanwhile (null where
-// memory is near). Spread among the additions: in one go they would be more than fit the queue of
-// outstanding reads.
+// Stored rows to read now (rows) and as many rows to prefetch (next; null if the stored rows are small).
+// Prefetches are spread among the additions: all at once would not fit the queue of outstanding reads.
 struct RowList {
   const uint64_t* rows;
   const uint64_t* next;
@@ -107,9 +106,9 @@ inline void prefetch_row(const uint8_t* at) {
   for (size_t byte = 0; byte < kRowBytes; byte += kLine) prefetch(at + byte);
 }
 
-// to[j] = from[j] + sum of weight_i * row_i[j]; from may be null, for 0. D is the width, 0 for any.
-// One chain of additions in order of the ids: results do not depend on threads, on how ids are cut
-// into pieces, or on the instruction set.
+// to[j] = from[j] + sum of weight_i * row_i[j]; a null `from` means 0. D: the width, or 0 for any width.
+// Rows are added in order of the ids, so results do not depend on threads, on how ids are cut into pieces, or
+// on the instruction set.
 template <typename E, size_t D, bool kWeighted>
 void add_rows(const void* stored, size_t width, const RowList& list, const float* weights,
               const float* from, float* to) {
@@ -168,18 +167,18 @@ void copy_rows(const void* stored, size_t width, const RowList& list, uint8_t* o
 using AddRows = void (*)(const void*, size_t, const RowList&, const float*, const float*, float*);
 using CopyRows = void (*)(const void*, size_t, const RowList&, uint8_t*, size_t);
 
-// A row's codes: where its packed ones start, and its ordered one.
+// A row's codes: the bit position of its packed codes, and its ordered code.
 struct RowCodes {
   uint64_t bits;
   uint64_t ordered;
 };
 
-// The bits from `shift` on of the one or the other.
+// The bits from `shift` on of the ordered code or of the packed codes.
 inline uint64_t code_word(const Table& table, const RowCodes& codes, bool ordered, uint32_t shift) {
   return ordered ? codes.ordered >> shift : read_word(table.codes, codes.bits + shift);
 }
 
-// row[j] += weight * coordinate * axis[j] for each cell, in order, every product and sum rounded.
+// row[j] += weight * coordinate * axis[j] for each cell, in order; every product and sum is rounded.
 using AddCells = void (*)(const Table&, const Cell*, size_t, const RowCodes&, float, float*);
 
 inline float coordinate_of(const Table& table, const Cell& cell, const RowCodes& codes) {
@@ -215,8 +214,7 @@ void add_cells(const Table& table, const Cell* cells, size_t count, const RowCod
 constexpr size_t kDoubles = 8;
 typedef double Doubles __attribute__((vector_size(kDoubles * sizeof(double))));
 
-// Adds coordinate * axis of `count` axes, in order, some columns at a time: as many as there are
-// registers for.
+// Adds coordinate * axis of `count` axes, in order. Works on as many columns at a time as fit the registers.
 template <size_t N>
 void add_axes(const double* axes, const double* coordinates, size_t count,
               Doubles (&columns)[N]) {
@@ -236,7 +234,7 @@ void add_axes(const double* axes, const double* coordinates, size_t count,
 
 using Unframe = void (*)(const Frame&, size_t, size_t, const float*, float, float*);
 
-// sums: IN of int8 rows, rank of them. row: OUT dim, which is D, 0 for any.
+// See Frame. sums: IN rank sums of int8 rows. row: OUT dim. D: dim, or 0 for any.
 template <size_t D>
 void unframe(const Frame& frame, size_t rank, size_t dim, const float* sums, float weight,
              float* row) {
@@ -250,7 +248,7 @@ void unframe(const Frame& frame, size_t rank, size_t dim, const float* sums, flo
     }
     return;
   }
-  // In double: the order in which a machine adds must not show.
+  // In double precision, so that the order of additions does not change the rounded result.
   const double* axes = frame.axes.data();
   const auto coordinate = [&](size_t a) { return double{sums[a] * scale[a] + weight * offset[a]}; };
   if constexpr (D > 0) {

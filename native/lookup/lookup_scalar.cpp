@@ -1,4 +1,4 @@
-// Portable: whatever the compiler makes of the loops.
+// Portable kernels: plain loops, which the compiler may vectorise.
 #include "lookup/lookup_body.h"
 
 namespace saec {

@@ -1,4 +1,4 @@
-// Registers of numbers of 32 bits, as AVX-512 and AVX2 have them: what the compiler's vectors lack.
+// Vectors of 32-bit numbers in AVX-512 or AVX2 registers: operations that the compiler's vector types lack.
 #pragma once
 
 #include <cstddef>
@@ -18,10 +18,10 @@ namespace {
 
 constexpr size_t kWords = SAEC_WORDS / 4;
 typedef uint32_t Words __attribute__((vector_size(SAEC_WORDS)));
-typedef int32_t Chosen __attribute__((vector_size(SAEC_WORDS)));  // all bits of a word, or none
+typedef int32_t Chosen __attribute__((vector_size(SAEC_WORDS)));  // each word has all bits set, or none
 typedef uint64_t Pairs __attribute__((vector_size(SAEC_WORDS)));
 typedef uint8_t Bytes __attribute__((vector_size(SAEC_WORDS)));
-typedef int8_t SmallBytes __attribute__((vector_size(SAEC_WORDS)));  // compared in one step
+typedef int8_t SmallBytes __attribute__((vector_size(SAEC_WORDS)));  // signed ones compare in one instruction
 typedef float WordFloats __attribute__((vector_size(SAEC_WORDS)));
 
 inline Words words(uint64_t value) { return Words{} + static_cast<uint32_t>(value); }
@@ -40,7 +40,7 @@ inline bool any(Chosen a) {
   return _mm512_test_epi32_mask(all, all) != 0;
 }
 
-// Bit i: whether the i-th word's highest bit is set.
+// Bit i is the highest bit of the i-th word.
 inline uint32_t highest_bits(Words a) { return _mm512_movepi32_mask(raw(a)); }
 
 // Four bytes at base + at * kScale.
@@ -54,7 +54,7 @@ inline Bytes gather_lists(const void* base, Pairs at) {
   return reinterpret_cast<Bytes>(_mm512_i64gather_epi64(raw(at), base, 1));
 }
 
-// Of each 16 bytes the first two words, and the last two, as numbers of 64 bits.
+// The first two words, or the last two words, of each 16 bytes, widened to 64 bits.
 inline Pairs first_pairs(Words a) {
   return reinterpret_cast<Pairs>(_mm512_unpacklo_epi32(raw(a), _mm512_setzero_si512()));
 }
@@ -62,7 +62,7 @@ inline Pairs last_pairs(Words a) {
   return reinterpret_cast<Pairs>(_mm512_unpackhi_epi32(raw(a), _mm512_setzero_si512()));
 }
 
-// Back to words in their order: lower halves, and upper ones.
+// The inverse: lower halves, or upper halves, of the numbers as words in their original order.
 inline Words lower_words(Pairs first, Pairs last) {
   return reinterpret_cast<Words>(_mm512_shuffle_ps(_mm512_castsi512_ps(raw(first)),
                                                    _mm512_castsi512_ps(raw(last)), 0x88));
@@ -72,19 +72,19 @@ inline Words upper_words(Pairs first, Pairs last) {
                                                    _mm512_castsi512_ps(raw(last)), 0xdd));
 }
 
-// The lowest byte of a number in all its bytes.
+// Copies the lowest byte of each 64-bit number to all its bytes.
 inline Bytes spread(Pairs a) {
   const __m512i lowest = _mm512_set4_epi64(0x0808080808080808, 0, 0x0808080808080808, 0);
   return reinterpret_cast<Bytes>(_mm512_shuffle_epi8(raw(a), lowest));
 }
 
-// Sums of eight bytes.
+// The sum of each eight bytes.
 inline Pairs sums(Bytes a) {
   return reinterpret_cast<Pairs>(
       _mm512_sad_epu8(reinterpret_cast<__m512i>(a), _mm512_setzero_si512()));
 }
 
-// Numbers of 64 bits as words, 0 where they are not below limit; outside: OUT whether there are such.
+// 64-bit numbers as words; numbers that are not below `limit` become 0 and set `outside`.
 inline Words narrowed(const uint64_t* numbers, uint64_t limit, bool& outside) {
   const __m512i most = _mm512_set1_epi64(static_cast<int64_t>(limit));
   const __m512i first = _mm512_loadu_si512(numbers), last = _mm512_loadu_si512(numbers + 8);
@@ -96,13 +96,13 @@ inline Words narrowed(const uint64_t* numbers, uint64_t limit, bool& outside) {
                          _mm512_maskz_cvtepi64_epi32(last_in, last), 1));
 }
 
-// The same back, to aligned memory.
+// Stores words as 64-bit numbers; `to` is aligned.
 inline void store_widened(uint64_t* to, Words a) {
   _mm512_store_si512(to, _mm512_cvtepu32_epi64(_mm512_castsi512_si256(raw(a))));
   _mm512_store_si512(to + 8, _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(raw(a), 1)));
 }
 
-// Sixteen numbers, chosen by words below 16.
+// A table of sixteen numbers in registers, indexed by words below 16.
 struct Column {
   Words all;
   explicit Column(const uint32_t* numbers) : all(load_words(numbers)) {}
@@ -125,7 +125,7 @@ inline uint32_t highest_bits(Words a) {
   return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(raw(a))));
 }
 
-// One by one: the instructions for it are microcode on AMD's processors, and take longer.
+// One by one: gather instructions are microcode on AMD's processors, and slower.
 template <int kScale>
 inline Words gather(const void* base, Words at) {
   const auto* bytes = static_cast<const uint8_t*>(base);

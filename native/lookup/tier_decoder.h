@@ -1,6 +1,7 @@
-// Rows in tiers, decoded exactly as the format says: in float32, axis after axis.
+// Decodes rows of tiers exactly as the format says: in float32, axis after axis.
 //
-// In here nothing has linkage: code of one instruction set must not stand in for that of another.
+// Everything in here has internal linkage: otherwise the linker could use code of one instruction set for
+// another.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +14,7 @@ namespace {
 
 using namespace saec;
 
-// What codes stand for, as an artifact holds it: after a grid's offset, among the values, comes its step.
+// Values as an artifact stores them: a grid's offset is followed by its step.
 struct StoredNumbers {
   const float *values, *axes, *mean;
 
@@ -25,7 +26,7 @@ struct StoredNumbers {
   }
 };
 
-// The same as parameters hold it: see LiveNumbers.
+// Values as the parameters of a module hold them: see LiveNumbers.
 struct LearnedNumbers {
   const float *values, *extents, *axes, *mean;
 
@@ -44,15 +45,15 @@ class TierDecoder {
  public:
   TierDecoder(const Numbers& numbers, size_t dim) : numbers_(numbers), dim_(dim) {}
 
-  // row: OUT dim, the mean and what parts [first, last) with their codes at the given bit of data
-  // add to it.
+  // row: OUT dim, the mean plus the coordinates of parts [first, last) times their axes. The packed codes start
+  // at `bit` of `data`.
   void decode(const TierPart* first, const TierPart* last, const uint8_t* data, uint64_t bit,
               float* row) const {
     std::copy_n(numbers_.mean, dim_, row);
     add_parts(first, last, 0, data, bit, row);
   }
 
-  // The same for a tier in order: its ordered code, and the packed codes of the other parts.
+  // The same for a tier with ordered codes: `code` is the row's ordered code; other parts' codes are packed.
   void decode_ordered(const TierPart* first, const TierPart* last, uint64_t code,
                       const uint8_t* data, uint64_t bit, float* row) const {
     uint8_t own[16] = {};
@@ -64,10 +65,10 @@ class TierDecoder {
     add_parts(packed, last, axis, data, bit, row);
   }
 
-  // The same without the mean, for parts that follow `axis` axes.
+  // Adds the coordinates of parts [first, last), whose first axis is `axis`, to `row`.
   void add_parts(const TierPart* first, const TierPart* last, size_t axis, const uint8_t* data,
                  uint64_t bit, float* row) const {
-    float sums[D > 0 ? D : 1];  // of a known dim, they stay in registers
+    float sums[D > 0 ? D : 1];  // for a known dim, these stay in registers
     if constexpr (D > 0) std::copy_n(row, D, sums);
     float* to = D > 0 ? sums : row;
     for (const TierPart* part = first; part < last; ++part) {

@@ -9,9 +9,9 @@
 namespace saec {
 
 // rows: IN count x dim; weights: IN count; nearest: IN count, each below clusters.
-// sums (clusters x dim), totals (clusters) and distortion (clusters): IN and OUT, added to.
-// There is a part for each thread. A part owns every so manieth cluster and walks all rows in order, so
-// a cluster's sum is added up in the same order with any number of threads.
+// sums (clusters x dim), totals (clusters) and distortion (clusters): IN and OUT, this step is added.
+// Part `mine` of `all` parts (one per thread) handles the clusters whose number is `mine` modulo `all`. Each part
+// reads all rows in order, so a cluster's rows are added in the same order with any number of threads.
 inline void accumulate(const float* rows, const double* weights, const int32_t* nearest,
                        size_t count, const float* centroids, size_t dim, double* sums,
                        double* totals, double* distortion, int threads) {

@@ -1,4 +1,4 @@
-// What codes of single coordinates leave: for each column of a tier, tables and grids of several widths.
+// Measures codes of single coordinates: the error of tables and grids of several widths for each column of a tier.
 #pragma once
 
 #include <algorithm>
@@ -13,9 +13,10 @@
 
 namespace saec {
 
-// values: OUT 1 + the sum of the table sizes: the mean, then each table's centers, ascending, the last
-// one repeated. left: OUT 2 + tables: weighted squares with nothing, with the mean, with each table.
-// grids: OUT 2 for each grid, its offset and step. grid_left: OUT grids; infinite without such a grid.
+// values: OUT 1 + the sum of the table sizes: the mean, then the centers of each table, ascending, padded with the
+// last one. left: OUT 2 + tables: weighted squared errors with no code, with the mean, and with each table.
+// grids: OUT 2 for each grid, its offset and step. grid_left: OUT grids, weighted squared errors; infinite if
+// float16 cannot hold the grid.
 struct ColumnOut {
   float* values;
   double* left;
@@ -38,7 +39,7 @@ struct ColumnSizes {
 constexpr double kLargestHalf = 65504.0;
 constexpr int kLeastHalfExponent = -14;  // of normal numbers
 
-// As float16 holds it, ties to even; the largest instead of infinity.
+// x rounded to float16, ties to even; the largest float16 in place of infinity.
 inline double rounded_to_half(double x) {
   const double near = std::clamp(x, -kLargestHalf, kLargestHalf);
   if (near == 0) return 0;
@@ -48,7 +49,7 @@ inline double rounded_to_half(double x) {
 
 class Column {
  public:
-  // column, weights: IN count; order: IN count, their numbers in ascending order of the column.
+  // column, weights: IN count; order: IN count, the row numbers in ascending order of the column.
   Column(const float* column, const double* weights, const int64_t* order, size_t count)
       : sums_(count + 1) {
     values_.reserve(count), weights_.reserve(count);
@@ -108,8 +109,8 @@ class Column {
     }
   }
 
-  // The best of grids over ever smaller parts of the range: few rows at its ends must not space all
-  // others. grid: OUT offset and step.
+  // Tries grids over smaller and smaller parts of the range and keeps the best: a few rows at the ends of the range
+  // must not determine the step for all others. grid: OUT offset and step. Returns the weighted squared error.
   double measure_grid(int bits, float* grid) const {
     constexpr double kShrink = 0.85;
     constexpr int kMostShrinks = 24;
@@ -136,7 +137,7 @@ class Column {
     const auto most = static_cast<float>((1 << bits) - 1);
     const auto squared = [&](size_t i) {
       const float steps = std::min(std::max((values_[i] - offset) / step, 0.0f), most);
-      constexpr float kWhole = 12582912.0f;  // 1.5 * 2^23: what is added to it loses its fraction
+      constexpr float kWhole = 12582912.0f;  // 1.5 * 2^23: adding it rounds a small number to an integer
       const float error = values_[i] - (offset + ((steps + kWhole) - kWhole) * step);
       return weights_[i] * static_cast<double>(error) * static_cast<double>(error);
     };
@@ -156,7 +157,7 @@ class Column {
   double square_ = 0, mean_ = 0;
 };
 
-// columns: IN axes x count; order: IN axes x count; outs: for each axis where its results go.
+// columns: IN axes x count; weights: IN count; order: IN axes x count; outs: the results of each axis.
 inline void measure_columns(const float* columns, const double* weights, const int64_t* order,
                             size_t axes, size_t count, const ColumnSizes& sizes, int threads,
                             const std::vector<ColumnOut>& outs) {

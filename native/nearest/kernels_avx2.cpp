@@ -1,4 +1,4 @@
-// Eight rows to a register.
+// AVX2 kernels: eight rows in a register.
 #include "nearest/kernels.h"
 
 #if defined(__AVX2__) && defined(__FMA__)

@@ -1,4 +1,4 @@
-// Sixteen rows to a register, and integer products of bytes (VNNI) to rule centroids out.
+// AVX-512 kernels: sixteen rows in a register; integer products of bytes (VNNI) rule out centroids.
 #include "nearest/kernels.h"
 
 #if defined(__AVX512F__) && defined(__AVX512VNNI__)
@@ -54,7 +54,7 @@ inline __m512i threshold(const TileState& state, size_t lane, float step) {
   return _mm512_cvttps_epi32(least);
 }
 
-// Take over scores that beat the best, or equal it with a lower index.
+// Replaces the best scores by higher ones, or by equal ones with a lower index.
 inline bool improve(TileState& state, size_t lane, V::Float score, int32_t id) {
   const auto best = V::load(state.best + lane);
   const auto ids = V::load_ids(state.best_id + lane);
@@ -74,7 +74,7 @@ inline __m512 score_of(const float* rows, size_t lane, size_t dim, const float* 
   return score;
 }
 
-// Score exactly what the bytes could not rule out. Kept out of line: it runs seldom, and the loop
+// Computes exact scores of centroids that bytes could not rule out. Not inlined: it runs seldom, and the loop
 // around it needs every register.
 [[gnu::noinline]] void settle(const float* rows, size_t dim, float step, const CentroidRun& run,
                               size_t first, const __m512i* sums, size_t lane, TileState& state) {

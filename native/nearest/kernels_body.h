@@ -1,6 +1,6 @@
-// Bodies of the kernels over a vector type V; included once by each instruction set's file, which
-// must define V before. Everything is in an anonymous namespace and uses nothing of the standard
-// library, so that no function compiled for a wide set can be linked into narrow code.
+// Bodies of the kernels over a vector type V. Each instruction set's file defines V and then includes this file
+// once. Everything is in an anonymous namespace and uses no standard library, so that the linker cannot use a
+// function compiled for one instruction set in code for another.
 //
 // V: Float, Mask (of kLanes rows), and static load, store, set1, fma, add, sub, mul, sqrt, max, gt,
 //    ge, eq, less_ids, both, either, any, bits, blend, blend_ids, load_ids, set1_ids, store_ids.
@@ -13,7 +13,7 @@ using saec::TileState;
 
 constexpr float kInfinity = __builtin_inff();
 
-// How far the nearest centroid can be at most, given the best score: sqrt(|x|^2 - 2 s + error).
+// Sets reach to sqrt(|x|^2 - 2 s + error), where s is the best score.
 inline void update_reach(TileState& state, size_t lane) {
   const auto squared = V::sub(V::load(state.norm + lane),
                               V::mul(V::set1(2.0f), V::load(state.best + lane)));
@@ -21,7 +21,8 @@ inline void update_reach(TileState& state, size_t lane) {
   V::store(state.reach + lane, V::sqrt(safe));
 }
 
-// Kept out of line: it runs seldom once the best is good, and the loop around it needs the registers.
+// Replaces best scores by higher ones. Not inlined: it runs seldom once scores are good, and the loop around it
+// needs the registers.
 template <size_t U>
 [[gnu::noinline]] void settle_scores(const CentroidRun& run, size_t first, const V::Float* scores,
                                      size_t lane, TileState& state) {
@@ -39,7 +40,8 @@ template <size_t U>
   V::store_ids(state.best_id + lane, ids);
 }
 
-// U centroids against P vectors of rows: U * P sums in registers.
+// Scores U centroids against P vectors of rows at a time, with U * P sums in registers. Returns whether a best
+// score changed.
 template <size_t U, size_t P>
 inline bool scan_strip(const float* rows, size_t lane, size_t dim, const CentroidRun& run,
                        TileState& state) {
@@ -109,8 +111,8 @@ void bounds(const float* rows, size_t dim, const float* centres, const float* bi
   }
 }
 
-// The distance within which a row keeps its leaves is found by bisection: each step counts for all rows
-// of a register at once, which takes a fraction of the time of sorting.
+// Finds each row's distance limit by bisection: every step counts the leaves within the limit for all rows of a
+// register at once, which takes a fraction of the time of sorting.
 void nearest_groups(const float* bounds, const float* radii, size_t leaves, size_t groups,
                     const TileState& state, uint32_t* masks) {
   constexpr int kSteps = 10;

@@ -1,4 +1,4 @@
-// Portable kernels: one lane, correct everywhere.
+// Portable kernels, one row at a time.
 #include <cmath>
 
 #include "nearest/kernels.h"

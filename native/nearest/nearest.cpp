@@ -17,24 +17,24 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int32_t kNoCentroid = std::numeric_limits<int32_t>::max();
 constexpr size_t kByteDims = 1024;  // 128^2 * 1024 = 2^24
-constexpr size_t kPart = 16 * kTile;  // rows that a thread takes at a time
-constexpr size_t kBlock = 4096;       // rows whose tiles are made anew for every leaf
-constexpr size_t kGroupRounds = 2;    // of k-means over the centroids; more hardly change the leaves
+constexpr size_t kPart = 16 * kTile;  // rows in a chunk of work
+constexpr size_t kBlock = 4096;       // rows of a block, whose tiles are made anew for every leaf
+constexpr size_t kGroupRounds = 2;    // rounds of k-means over the centroids; more hardly change the leaves
 
 size_t round_up(size_t value, size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// Looking at a leaf costs one bound per row, looking into it one score per centroid; leaves of about
-// half the square root of the count balance the two.
+// Each leaf costs one bound per row; a leaf that is searched costs one score per centroid, too. Leaves of about
+// half the square root of the number of centroids balance the two costs.
 size_t leaf_size(size_t count) {
   const auto size = static_cast<size_t>(0.5 * std::sqrt(static_cast<double>(count)));
   return count <= 64 ? 64 : round_up(std::max<size_t>(size, 16), kUnroll);
 }
 
-// A point near the centroids, so that squares do not cancel in tables far from zero. Its coordinates
-// are multiples of a power of two no smaller than the spread: subtracting it rounds (almost) nothing,
-// and ties stay ties.
+// A point near the centroids, which is subtracted so that squares do not cancel in tables far from zero. Its
+// coordinates are multiples of a power of two that is at least the spread: subtracting them rounds almost nothing,
+// so ties stay ties.
 std::vector<float> choose_origin(const float* centroids, size_t count, size_t dim) {
   std::vector<float> origin(dim);
   for (size_t d = 0; d < dim; ++d) {
@@ -56,7 +56,7 @@ std::vector<float> choose_origin(const float* centroids, size_t count, size_t di
   return origin;
 }
 
-// Row numbers in ascending order of their keys, equal keys in order of the rows.
+// Row numbers in ascending order of their keys; rows of equal key stay in order.
 std::vector<int32_t> sorted_by(const std::vector<int32_t>& keys, size_t limit) {
   std::vector<size_t> next(limit + 1);
   for (int32_t key : keys) ++next[key + 1];
@@ -110,8 +110,8 @@ NearestCentroid::NearestCentroid(const float* centroids, size_t count, size_t di
   if (kernels_.has_bytes) build_bytes();
 }
 
-// Leaves are the cells of a short k-means that starts from the tree's leaves: more compact than these,
-// so that more of them are ruled out, and the nearest centroid is more often in one of the nearest.
+// Leaves are the cells of a short k-means that starts from the tree's leaves. They are more compact than these, so
+// more of them are ruled out, and the nearest centroid is more often in one of the nearest leaves.
 std::vector<int32_t> NearestCentroid::group(const float* centroids,
                                             const std::vector<float>& centred) {
   const Tree tree = TreeBuilder(centred.data(), count_, dim_, leaf_size(count_)).take();
@@ -217,8 +217,8 @@ void NearestCentroid::build_bytes() {
     largest = std::max(largest, std::abs(x));
     finite &= std::isfinite(x);
   }
-  // Otherwise step_ stays 0 and bytes are not used: a step's inverse overflows, or the squared norm of
-  // a row of bytes is no longer exact in float32.
+  // step_ stays 0 and bytes are not used if the inverse of the step would overflow, or if the squared norm of a row
+  // of bytes would not be exact in float32.
   if (!finite || !std::isfinite(128.0f / largest) || dim_ > kByteDims) return;
   step_ = largest / 127.0f;
   const size_t places = ids_.size();
@@ -236,7 +236,7 @@ void NearestCentroid::build_bytes() {
       norm += q * q;
       error += std::pow(static_cast<double>(x) - static_cast<double>(step_) * q, 2);
     }
-    // Rows are stored shifted by 128 to be unsigned; take the shift's product off again.
+    // Bytes of rows are shifted by 128 to be unsigned; this subtracts the product with the shift.
     quantised_bias_[place] = -128 * sum - norm / 2;
     byte_error_ = std::max(byte_error_, static_cast<float>(std::sqrt(error) * (1 + 1e-6)));
   }
@@ -269,7 +269,7 @@ void NearestCentroid::home_leaves(const float* rows, size_t count, int threads,
       std::fill_n(state.best, kTile, -kInfinity);
       std::fill_n(state.best_id, kTile, kNoCentroid);
       kernels_.scan(tile.data(), dim_, centres, state);
-      // Overflowing rows have no best; any leaf will do as a start.
+      // Rows whose scores overflow have no best centroid: they start with leaf 0.
       for (size_t r = 0; r < size; ++r)
         home[first + r] = state.best_id[r] == kNoCentroid ? 0 : state.best_id[r];
     }
@@ -278,7 +278,7 @@ void NearestCentroid::home_leaves(const float* rows, size_t count, int threads,
 
 void NearestCentroid::prepare_rows(size_t size, Scratch& scratch) const {
   TileState& state = scratch.state;
-  // Unused lanes repeat the first row, so that they ask for nothing that it does not.
+  // Unused lanes repeat the first row, so that they cause no additional search.
   for (size_t d = 0; d < dim_; ++d)
     for (size_t r = size; r < kTile; ++r) scratch.tile[d * kTile + r] = scratch.tile[d * kTile];
   for (size_t r = 0; r < kTile; ++r) {
@@ -294,7 +294,7 @@ void NearestCentroid::prepare_rows(size_t size, Scratch& scratch) const {
   for (size_t r = 0; r < kTile; ++r) state.slack[r] = unit * (state.norm[r] + largest_norm_);
 }
 
-// False where rounding to bytes is so coarse beside the distances that it would rule out little.
+// Returns false if rounding to bytes is too coarse, relative to the distances, to rule out much.
 bool NearestCentroid::prepare_bytes(size_t size, Scratch& scratch) const {
   if (step_ <= 0) return false;
   TileState& state = scratch.state;
@@ -321,7 +321,7 @@ bool NearestCentroid::prepare_bytes(size_t size, Scratch& scratch) const {
   return margins < 0.25f * reaches;
 }
 
-// Which of the home leaf's centroids is nearest to each row: where it goes among its neighbours.
+// place: OUT the position of the nearest centroid in each row's home leaf, by which rows are sorted.
 void NearestCentroid::home_centroids(const float* rows, const std::vector<int32_t>& order,
                                      int threads, const std::vector<int32_t>& home,
                                      std::vector<int32_t>& place) const {
@@ -367,7 +367,7 @@ void NearestCentroid::search_tile(int32_t home, const std::vector<float>& radii,
   }
 }
 
-// The rows of a block, and which leaves each still has to look into.
+// The state of a block of rows: their best centroids, and the leaves that are still to be searched for each.
 struct NearestCentroid::Block {
   Block(size_t tiles, size_t leaves)
       : best(tiles * kTile), best_id(tiles * kTile), masks(tiles * leaves) {}
@@ -376,8 +376,8 @@ struct NearestCentroid::Block {
   std::vector<uint32_t> masks;  // tiles x leaves
 };
 
-// Rows with a limit on their leaves need not agree on them: instead of leaf after leaf for each tile,
-// leaf after leaf for a block, with the rows that look into it gathered in new tiles.
+// Search with a limit on the leaves of each row. Rows of a tile may need different leaves. So a whole block is
+// searched leaf after leaf, and the rows that need a leaf are gathered in new tiles.
 void NearestCentroid::search_groups(const float* rows, const int32_t* members, size_t count,
                                     const int32_t* home, const std::vector<float>& radii,
                                     int32_t* nearest) const {
@@ -439,8 +439,7 @@ void NearestCentroid::search(const float* rows, size_t count, float radius_share
   std::vector<float> radii(radii_);
   for (float& radius : radii) radius *= radius_share;
   if (leaves_ > 1) {
-    // Rows that share a tile should look into the same leaves: sort them by the leaf whose centre is
-    // nearest.
+    // Rows of a tile should need the same leaves: sort them by the leaf whose centre is nearest.
     home_leaves(rows, count, threads, home.data());
     order = sorted_by(home, leaves_);
   }

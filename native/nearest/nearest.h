@@ -1,5 +1,5 @@
-// Nearest centroid of every row: exact, with whole leaves of centroids ruled out by the triangle
-// inequality, or approximate with tighter bounds.
+// Finds the nearest centroid of every row. The search is exact: it rules out whole leaves of centroids by the
+// triangle inequality. With tighter bounds it is approximate.
 #pragma once
 
 #include <cstddef>
@@ -10,20 +10,20 @@
 
 namespace saec {
 
-// The kernels for this processor; name is "auto", "scalar", "avx2" or "avx512". Null if the
-// processor cannot run what was asked for.
+// The kernels for this processor. name: "auto", "scalar", "avx2" or "avx512". Returns null if the processor cannot
+// run these kernels.
 const Kernels* choose_kernels(const char* name);
 
 class NearestCentroid {
  public:
-  // centroids: IN count x dim, finite. groups: leaves that a row looks into at most, those with the
-  // nearest centres, and the one that is nearest to the first row of its tile; 0 for all.
+  // centroids: IN count x dim, finite. groups: the most leaves that are searched for a row: those with the nearest
+  // centres, and the leaf nearest to the first row of its tile; 0 for all.
   NearestCentroid(const float* centroids, size_t count, size_t dim, const Kernels& kernels,
                   size_t groups);
 
   // rows: IN count x dim; nearest: OUT count, the lowest index among equally near centroids.
-  // radius_share: 1 is exact. Below 1, leaves are taken for that much smaller than they are, so that
-  // fewer are looked at and some rows get a centroid that is only nearly nearest.
+  // radius_share: factor for the radii of leaves. 1 is exact. With less, fewer leaves are searched, and some rows
+  // get a centroid that is only nearly the nearest.
   void search(const float* rows, size_t count, float radius_share, int threads,
               int32_t* nearest) const;
 
@@ -59,18 +59,18 @@ class NearestCentroid {
   const Kernels& kernels_;
   size_t count_, dim_, quads_, groups_;
   float largest_norm_ = 0;   // of the centred centroids, squared
-  float step_ = 0;           // width of a byte
+  float step_ = 0;           // the unit of a byte; 0 if bytes are not used
   float byte_error_ = 0;     // largest |c - rounded c|
   std::vector<float> origin_;
-  std::vector<size_t> leaf_starts_;  // in padded centroids
+  std::vector<size_t> leaf_starts_;  // among the padded centroids
   std::vector<float> coordinates_, bias_;
   std::vector<int32_t> ids_;
-  std::vector<int32_t> places_;  // of each centroid in the order of the leaves
+  std::vector<int32_t> places_;  // position of each centroid in the order of the leaves
   std::vector<int8_t> quantised_;
   std::vector<int32_t> quantised_bias_;
   std::vector<float> centres_, centre_bias_, radii_;  // leaves, padded to kUnroll
   std::vector<int32_t> centre_ids_;
-  std::vector<int32_t> visits_;  // leaves x leaves: nearest leaf first
+  std::vector<int32_t> visits_;  // leaves x leaves: all leaves in order of distance from each one
   size_t leaves_ = 0, padded_leaves_ = 0;
 };
 

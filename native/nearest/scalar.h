@@ -1,5 +1,5 @@
-// Weighted k-means of scalars. In ascending order clusters are runs, so everything is found between
-// borders (positions in that order) from running sums, without a look at the values in between.
+// Weighted k-means of scalars. In ascending order, clusters are runs of values. So the moments of a cluster follow
+// from running sums at its two borders (positions in that order), without reading the values between them.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@
 namespace saec {
 
 struct Moments {
-  double weight, first, second;  // sums of w, w x and w x^2, x counted from the centre
+  double weight, first, second;  // sums of w, w x and w x^2, with x relative to the centre
 
   double distortion() const {
     return weight > 0 ? std::max(0.0, second - first * first / weight) : 0;
@@ -28,7 +28,7 @@ inline Moments operator-(const Moments& a, const Moments& b) {
   return {a.weight - b.weight, a.first - b.first, a.second - b.second};
 }
 
-// values: count, ascending. sums: count + 1; their differences are the moments between two borders.
+// values: count, ascending. sums: count + 1; the difference of two is the moments between these borders.
 struct Scalars {
   const float* values;
   const Moments* sums;
@@ -37,22 +37,22 @@ struct Scalars {
 
   Moments between(size_t first, size_t last) const { return sums[last] - sums[first]; }
 
-  // Of a run that is not empty; never outside it, whatever the rounding of its sums.
+  // The mean of a non-empty run; clamped to the run's values, since sums are rounded.
   double mean(size_t first, size_t last) const {
     const Moments run = between(first, last);
     const double low = values[first], high = values[last - 1];
     return run.weight > 0 ? std::clamp(centre + run.first / run.weight, low, high) : low;
   }
 
-  // The first border in [first, last] that all values up to the limit lie before.
+  // The border in [first, last] after the last value that is at most `limit`.
   size_t border(double limit, size_t first, size_t last) const {
     return static_cast<size_t>(std::upper_bound(values + first, values + last, limit) - values);
   }
 };
 
-// values: IN count, ascending; weights: IN count, above zero; sums: OUT count + 1. Returns the centre,
-// the weighted median. The sums grow from there to both sides: so the small terms of the dense middle
-// are not lost in the large ones of a tail.
+// values: IN count, ascending; weights: IN count, above zero; sums: OUT count + 1. Returns the centre, which is the
+// weighted median. Sums run from the centre to both sides, so that the small terms of the dense middle are not lost
+// beside the large terms of a tail.
 inline double sum_scalars(const float* values, const double* weights, size_t count, Moments* sums) {
   const double half = std::accumulate(weights, weights + count, 0.0) / 2;
   size_t middle = 0;
@@ -72,9 +72,9 @@ inline double sum_scalars(const float* values, const double* weights, size_t cou
   return centre;
 }
 
-// Cuts the run of largest distortion in two at its mean, again and again, until there are `limit` runs
-// or each holds one value only. Runs end up with like distortions, as between quantiles of the cube
-// root of the density (Panter and Dite 1951), but nothing has to be estimated from gaps.
+// Repeatedly cuts the run of largest distortion in two at its mean, until there are `limit` runs or each run has a
+// single value. The runs then have similar distortions, as between quantiles of the cube root of the density
+// (Panter and Dite 1951), but no density needs to be estimated.
 // borders: OUT limit + 1. Returns the number of runs.
 inline size_t split_scalars(const Scalars& scalars, size_t limit, int64_t* borders) {
   struct Run {
@@ -84,7 +84,7 @@ inline size_t split_scalars(const Scalars& scalars, size_t limit, int64_t* borde
   };
   const auto run = [&](size_t first, size_t last) {
     if (scalars.values[first] == scalars.values[last - 1]) return Run{0, first, last};
-    const double distortion = scalars.between(first, last).distortion();  // may be rounded to zero
+    const double distortion = scalars.between(first, last).distortion();  // may round to zero
     return Run{std::max(distortion, std::numeric_limits<double>::min()), first, last};
   };
   std::priority_queue<Run> runs;
@@ -105,9 +105,9 @@ inline size_t split_scalars(const Scalars& scalars, size_t limit, int64_t* borde
   return found;
 }
 
-// Best partitions of runs into 1, 2, ... clusters: dynamic programming over their number, each layer by
-// divide and conquer, since the last cluster's best start never moves back as the end moves on (Wu
-// 1991; Gronlund et al. 2017). O(clusters x runs x log runs) for all numbers of clusters together.
+// The best partitions of runs into 1, 2, ... clusters, by dynamic programming over the number of clusters. Each
+// layer is computed by divide and conquer, since the best start of the last cluster never moves back as the end
+// moves on (Wu 1991; Gronlund et al. 2017). O(clusters x runs x log runs) for all numbers of clusters together.
 class Partitions {
  public:
   // ends: the sums at the runs' borders.
@@ -121,7 +121,7 @@ class Partitions {
     }
   }
 
-  // chosen: OUT clusters + 1 numbers of borders.
+  // chosen: OUT clusters + 1 indices of borders.
   void trace(size_t clusters, int64_t* chosen) const {
     size_t end = ends_.size() - 1;
     for (size_t layer = clusters; layer > 0; --layer) {
@@ -136,7 +136,7 @@ class Partitions {
     return (ends_[last] - ends_[first]).distortion();
   }
 
-  // Ends low..high, for which the last cluster starts at one of least_start..most_start.
+  // Fills in the ends low..high; their last cluster starts between least_start and most_start.
   void fill(size_t clusters, size_t low, size_t high, size_t least_start, size_t most_start) {
     if (low > high) return;
     const size_t end = low + (high - low) / 2;
@@ -171,7 +171,7 @@ inline void partition_scalars(const Scalars& scalars, const int64_t* borders, si
   }
 }
 
-// Lloyd's iterations until one gains less than kGain; each takes O(clusters x log count).
+// Lloyd's iterations until one improves the distortion by less than kGain; each takes O(clusters x log count).
 // borders: IN and OUT clusters + 1, strictly ascending; centers: OUT the means between them.
 inline void refine_scalars(const Scalars& scalars, size_t clusters, int64_t* borders,
                            double* centers) {
@@ -181,7 +181,7 @@ inline void refine_scalars(const Scalars& scalars, size_t clusters, int64_t* bor
   for (bool more = true; more;) {
     double now = 0;
     for (size_t j = 0; j < clusters; ++j) now += scalars.between(next[j], next[j + 1]).distortion();
-    if (!(now < before)) return;  // a step that rounding makes worse is not taken
+    if (!(now < before)) return;  // discards a step that rounding makes worse
     more = before - now > kGain * now;
     before = now;
     std::copy(next.begin(), next.end(), borders);
@@ -192,9 +192,9 @@ inline void refine_scalars(const Scalars& scalars, size_t clusters, int64_t* bor
   }
 }
 
-// Weighted squared error with every value at its nearest center, ties to the lower. centers: IN
-// clusters, ascending. Every run's own distortion and its mean's way to the center: nothing that is
-// added is negative.
+// Weighted squared error if every value is replaced by its nearest center, ties to the lower one. centers: IN
+// clusters, ascending. For each run, adds its distortion and the weighted squared distance of its mean from the
+// center; no term is negative.
 inline double scalar_distortion(const Scalars& scalars, const double* centers, size_t clusters) {
   double total = 0;
   for (size_t j = 0, first = 0, last = 0; j < clusters; ++j, first = last) {
@@ -208,24 +208,24 @@ inline double scalar_distortion(const Scalars& scalars, const double* centers, s
   return total;
 }
 
-// The largest float not above x: a float is above it if and only if it is above x.
+// The largest float that is at most x: a float is above it if and only if it is above x.
 inline float float_below(double x) {
   const auto near = static_cast<float>(x);
   return near > x ? std::nextafter(near, -std::numeric_limits<float>::infinity()) : near;
 }
 
-// values: IN count; centers: IN clusters, ascending. nearest: OUT count, ties to the lower.
+// values: IN count; centers: IN clusters, ascending. nearest: OUT count, ties to the lower center.
 inline void nearest_scalars(const float* values, size_t count, const float* centers, size_t clusters,
                             int threads, uint32_t* nearest) {
   uint32_t half = 1;
   while (size_t{half} * 2 < clusters) half *= 2;
-  // No value is above the limits that make the search tree a full one.
+  // Pads the limits with infinity to a full search tree: no value is above these.
   std::vector<float> limits(size_t{half} * 2 - 1, std::numeric_limits<float>::infinity());
   for (size_t j = 0; j + 1 < clusters; ++j)
     limits[j] = float_below((static_cast<double>(centers[j]) + centers[j + 1]) / 2);
   for_shares(count, threads, [&](size_t first, size_t last) {
     for (size_t i = first; i < last; ++i) {
-      uint32_t below = 0;  // limits that the value is above
+      uint32_t below = 0;  // number of limits below the value
       for (uint32_t step = half; step > 0; step /= 2)
         below += values[i] > limits[below + step - 1] ? step : 0;
       nearest[i] = below;

@@ -1,4 +1,4 @@
-// k-means++ seeding (Arthur and Vassilvitskii 2007), exact, with most distances ruled out by a tree.
+// k-means++ seeding (Arthur and Vassilvitskii 2007). Exact; a tree avoids most distance computations.
 #pragma once
 
 #include <algorithm>
@@ -24,9 +24,9 @@ class PlusPlusSeeding {
     for (size_t leaf = 0; leaf < tree_.leaves(); ++leaf) measure_leaf(leaf);
   }
 
-  // Draw up to `wanted` rows, each with probability proportional to weight x squared distance to the
+  // Draws up to `wanted` rows, each with a probability proportional to its weight x its squared distance from the
   // nearest row drawn before. uniforms: IN wanted numbers in [0, 1). chosen: OUT row numbers.
-  // Returns how many were drawn: fewer than wanted if no further row differs from those drawn.
+  // Returns the number of rows drawn: fewer than wanted if no other row differs from those drawn.
   size_t draw(const double* uniforms, size_t wanted, int64_t* chosen) {
     for (size_t drawn = 0; drawn < wanted; ++drawn) {
       const size_t place = pick(uniforms[drawn]);
@@ -77,7 +77,7 @@ class PlusPlusSeeding {
         if (here && left < mass) return i;
         if (here) left -= mass;
       }
-      if (here) return last_possible;  // rounding of the sums
+      if (here) return last_possible;  // rounded sums may leave a remainder
       left -= masses_[leaf];
     }
     return last_possible;

@@ -1,4 +1,4 @@
-// Splits rows into compact leaves: halves at the median along the direction of largest variance.
+// Splits rows into compact leaves, each time at the median along the direction of largest variance.
 #pragma once
 
 #include <algorithm>
@@ -39,10 +39,10 @@ class TreeBuilder {
       const int32_t row = tree_.order[i];
       double projection = 0;
       for (size_t d = 0; d < dim_; ++d) projection += direction[d] * rows_[row * dim_ + d];
-      // NaN has no order, and nth_element would run off the end.
+      // nth_element would run out of bounds with NaN, which has no order.
       projections_[row] = std::isnan(projection) ? 0.0f : static_cast<float>(projection);
     }
-    // Whole leaves on the left, so that only the last leaf of all is not full.
+    // The left half has whole leaves, so that only the very last leaf may be smaller.
     const size_t leaves = (last - first + leaf_ - 1) / leaf_;
     const size_t middle = first + (leaves / 2) * leaf_;
     std::nth_element(tree_.order.begin() + first, tree_.order.begin() + middle,
@@ -54,8 +54,8 @@ class TreeBuilder {
     split(middle, last);
   }
 
-  // Power iteration on the covariance of a sample of rows, fewer of wide ones; its quality matters
-  // only for speed.
+  // Power iteration on the covariance of a sample of rows, smaller for wide rows. The direction affects speed, not
+  // results.
   std::vector<double> principal_direction(size_t first, size_t last) const {
     constexpr size_t kMostSampled = 128, kLeastSampled = 16, kSampledValues = 8192, kSteps = 4;
     const size_t sample = std::clamp(kSampledValues / dim_, kLeastSampled, kMostSampled);
@@ -70,7 +70,7 @@ class TreeBuilder {
       }
     for (size_t d = 0; d < dim_; ++d) {
       mean[d] /= sampled;
-      // Start from the spread of each coordinate, so that no direction is missed by accident.
+      // Start with the standard deviation of each coordinate.
       direction[d] = std::sqrt(std::max(0.0, square[d] / sampled - mean[d] * mean[d]));
     }
     for (size_t step = 0; step < kSteps; ++step) {
@@ -83,7 +83,7 @@ class TreeBuilder {
       }
       double length = 0;
       for (double x : next) length += x * x;
-      if (length == 0) break;  // all rows alike, or orthogonal to the start
+      if (length == 0) break;  // all rows are equal, or orthogonal to the start
       for (size_t d = 0; d < dim_; ++d) direction[d] = next[d] / std::sqrt(length);
     }
     return direction;

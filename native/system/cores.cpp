@@ -16,7 +16,7 @@ namespace {
 
 constexpr double kUnlimited = std::numeric_limits<double>::infinity();
 
-// The number at the start of a file; not above 0 if there is none.
+// The number at the start of a file; 0 or less if there is none.
 double number_in(const std::string& path) {
   double number = 0;
   std::ifstream(path) >> number;
@@ -30,15 +30,15 @@ double unified_quota(const std::string& group) {
   return quota > 0 && period > 0 ? quota / period : kUnlimited;
 }
 
-// Version 1: a file for each; a quota of -1 is none.
+// Version 1: one file for the quota and one for the period; a quota of -1 means no quota.
 double separate_quota(const std::string& group) {
   const double quota = number_in(group + "/cpu.cfs_quota_us");
   const double period = number_in(group + "/cpu.cfs_period_us");
   return quota > 0 && period > 0 ? quota / period : kUnlimited;
 }
 
-// Of the group at `path` below `mount` and of all groups around it. Inside a container the path may be
-// the one outside: then only the mount is found, which is the container's own group.
+// The smallest quota of the group at `path` below `mount` and of all groups that contain it. Inside a container the
+// path may be that of the host: then only the mount itself is found, which is the container's own group.
 double least_quota(const std::string& mount, std::string path,
                    double (*quota)(const std::string& group)) {
   double least = quota(mount);
@@ -50,8 +50,8 @@ bool names_cpu(const std::string& controllers) {
   return ("," + controllers + ",").find(",cpu,") != std::string::npos;
 }
 
-// OMP_NUM_THREADS may be a list with a number for each level of nesting; the first one counts. 0 if
-// it is not set, or no number.
+// The value of OMP_NUM_THREADS; 0 if it is not set or not a number. It may be a list with a number for each level of
+// nesting, of which the first counts.
 int threads_wanted() {
   const char* text = std::getenv("OMP_NUM_THREADS");
   const long number = text ? std::strtol(text, nullptr, 10) : 0;

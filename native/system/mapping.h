@@ -1,5 +1,5 @@
-// Pieces of files that are read as if they were one: each is mapped, read-only, to where the one
-// before it ends in a range of addresses that was reserved for all of them.
+// Maps pieces of files, read-only, to consecutive addresses, so that they are read like one file. The range of
+// addresses is reserved for all pieces first.
 #pragma once
 
 #include <sys/mman.h>
@@ -32,8 +32,8 @@ class Mapping {
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
 
-  // The next piece: `bytes` of the file from byte `first` on, both of which the file must have,
-  // because reading a page beyond a file's end kills the process.
+  // Maps the next piece: `bytes` bytes of the file from byte `first` on. Throws if the file is shorter, since reading
+  // a page beyond the end of a file kills the process.
   void add(int descriptor, size_t first, size_t bytes) {
     if (bytes == 0 || bytes > bytes_ - used_)
       throw std::invalid_argument("a piece is empty, or too long");
@@ -45,11 +45,11 @@ class Mapping {
     if (held < first || held - first < bytes)
       throw std::invalid_argument("a file is too short");
     uint8_t* place = start_ + used_;
-    // Private: some file systems over a network map nothing else. Never written, nothing is copied.
+    // Private mappings, since some network file systems allow no others. Pages are never written, so never copied.
     if (mmap(place, bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED, descriptor,
              static_cast<off_t>(first)) == MAP_FAILED) {
       const int error = errno;
-      // What was reserved may be gone, and must not be another's when all of it is unmapped.
+      // The reservation may be lost. Renew it, so that the destructor does not unmap memory of others.
       reserve(place, (bytes + page_ - 1) / page_ * page_, MAP_FIXED);
       fail(error);
     }
@@ -58,7 +58,7 @@ class Mapping {
 
   bool whole() const { return used_ == bytes_; }
   size_t size() const { return bytes_; }
-  const uint8_t* data() const { return start_; }  // OUT of the pieces so far
+  const uint8_t* data() const { return start_; }  // only the pieces added so far can be read
 
  private:
   static void* reserve(void* place, size_t bytes, int flags) {

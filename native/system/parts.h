@@ -36,7 +36,7 @@ class Parts {
     }
   }
 
-  // The first exception, if there was one. Called when no thread is at work any more.
+  // Throws the first exception, if there was one. To be called when all threads have finished.
   void rethrow() const {
     if (failure_) std::rethrow_exception(failure_);
   }

@@ -1,4 +1,4 @@
-// Which instruction set "auto" stands for.
+// The instruction set that "auto" selects.
 #pragma once
 
 #include <cstdlib>
@@ -6,8 +6,8 @@
 
 namespace saec {
 
-// name, unless that is "auto" and the environment variable SAEC_SIMD says something else: scalar, avx2
-// or avx512. It is read once.
+// Returns `name`; if that is "auto" and the environment variable SAEC_SIMD is set (to scalar, avx2 or avx512),
+// returns its value, which is read once.
 inline const char* wanted_simd(const char* name) {
   static const char* const forced = std::getenv("SAEC_SIMD");
   return forced && *forced && std::strcmp(name, "auto") == 0 ? forced : name;

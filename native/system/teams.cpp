@@ -23,7 +23,7 @@ void run_in_pytorch(size_t count, size_t threads, const std::function<void(size_
   const size_t used = std::min(count, threads);
   const TorchParallelFor run = parallel_for;
   Parts parts(count, std::max<size_t>(used, 1), work);
-  // Whatever PyTorch could not start is left for this thread.
+  // This thread does the parts that are left, all of them if PyTorch could start no thread.
   if (run && used > 1)
     run(0, static_cast<int64_t>(used), 1,
         [](int64_t begin, int64_t, void* context) {

@@ -8,7 +8,7 @@
 namespace saec {
 namespace {
 
-// Never deleted: its threads may still run while the process ends.
+// Never deleted, since its threads may still run while the process ends.
 std::atomic<Workers*> pool_of_process{nullptr};
 
 // A forked child has one thread. Locks that others held in the parent stay locked, so the child must
@@ -24,7 +24,7 @@ Workers& Workers::here() {
   if (pool) return *pool;
   auto* made = new Workers;
   if (pool_of_process.compare_exchange_strong(pool, made)) return *made;
-  delete made;  // another thread was faster; this one has no threads yet
+  delete made;  // another thread has set the pool first; this one has no threads yet
   return *pool;
 }
 
@@ -51,7 +51,7 @@ void Workers::wake(size_t helpers, Parts& parts) {
       for (; threads_ < helpers; ++threads_)
         std::thread([this, number = threads_, seen = round_] { loop(number, seen); }).detach();
     } catch (const std::system_error&) {
-      // The system has no more threads. Those that there are do the work.
+      // The system allows no more threads: the existing ones do the work.
     }
     parts_ = &parts;
     helpers_ = helpers;

@@ -1,7 +1,7 @@
-// A pool of threads that sleep between calls, for work of a tenth of a millisecond and more.
+// A pool of threads that sleep between calls, for work of at least a tenth of a millisecond.
 //
-// OpenMP's threads spin while they wait for each other, and on busy cores take the time of the threads
-// that are waited for. Within PyTorch, which has them anyway, lookups use them: see teams.h.
+// OpenMP's threads spin while they wait, and so on busy cores take time from the threads for which they wait. Within
+// PyTorch, which has such threads anyway, lookups use them: see teams.h.
 #pragma once
 
 #include <algorithm>
@@ -24,12 +24,12 @@ class Workers {
   static Workers& here();
 
   // Calls work(part) once for each part in [0, parts), on the calling thread and on up to
-  // threads - 1 others. Waking a thread takes as long as a short part or longer, so every thread
-  // that is free takes the next part, and the calling thread may do all of them.
+  // threads - 1 others. Any idle thread takes the next part. Waking a thread takes at least as long as a short part,
+  // so the calling thread may do all parts.
   //
-  // It does all of them if the pool is busy with another call, and if the call comes from work()
-  // itself. If work() throws, parts that have not started are left out, and run() throws the first
-  // exception when no thread is at work any more.
+  // The calling thread does all parts if the pool is busy with another call, or if run() is called within work(). If
+  // work() throws, parts that have not started are skipped, and run() throws the first exception when all threads
+  // have finished.
   void run(size_t parts, size_t threads, const std::function<void(size_t)>& work);
 
  private:
@@ -40,7 +40,7 @@ class Workers {
   std::mutex busy_;   // held during a call that uses the threads
   std::mutex mutex_;  // guards all members below
   std::condition_variable wake_, done_;
-  Parts* parts_ = nullptr;  // while there are any
+  Parts* parts_ = nullptr;  // of the present call, or null
   size_t helpers_ = 0, threads_ = 0, active_ = 0, round_ = 0;
 };
 
@@ -54,8 +54,7 @@ void for_ranges(size_t count, size_t grain, int threads, const Work& work) {
                       });
 }
 
-// The same for eight ranges per thread, so that a thread that is held up holds up little work.
-// Borders are multiples of 8.
+// The same for eight ranges per thread, so that a delayed thread delays little work. Ranges start at multiples of 8.
 template <typename Work>
 void for_shares(size_t count, int threads, const Work& work) {
   const auto shares = 8 * static_cast<size_t>(std::max(threads, 1));

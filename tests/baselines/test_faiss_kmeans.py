@@ -1,4 +1,4 @@
-"""faiss as a baseline: by hand, on all rows, silent, and by name when it is missing."""
+"""faiss as a baseline: results by hand, learning from all rows, no output, missing package."""
 
 from __future__ import annotations
 

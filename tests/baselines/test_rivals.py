@@ -38,7 +38,7 @@ every_table = pytest.mark.parametrize("kind", TABLES)
 
 
 def field(rows: NDArray[np.generic]) -> Field:
-    """Frequencies fall, and the last features are unseen where there are many."""
+    """A field with falling frequencies; in large fields the last features are unseen."""
     return Field("f", rows, np.floor(100 / np.arange(1, len(rows) + 1)))
 
 

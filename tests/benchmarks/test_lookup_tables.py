@@ -1,4 +1,4 @@
-"""Synthetic tables and ids are what benchmarks say they are, and all rivals read the same rows."""
+"""Synthetic tables and ids of benchmarks are as stated, and all rivals read the same rows."""
 
 from __future__ import annotations
 

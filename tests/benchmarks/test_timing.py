@@ -1,4 +1,4 @@
-"""Versions that benchmarks compare are those that were asked for."""
+"""Benchmarks compare the requested versions."""
 
 from __future__ import annotations
 

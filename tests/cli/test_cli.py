@@ -304,7 +304,7 @@ def test_as_a_process(artifact: Path) -> None:
     assert (bad.returncode, bad.stdout, bad.stderr) == (2, "", "saec: no.saec: no such file\n")
 
 
-def test_a_reader_who_leaves_early_is_no_traceback(artifact: Path) -> None:
+def test_a_closed_pipe_gives_no_traceback(artifact: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as closed:  # noqa: PTH123 (a descriptor, not a path)

@@ -138,7 +138,7 @@ def test_info_names_the_fields_that_take_new_ids(tiered: Path, run: Run) -> None
     assert "renumbered" not in item
 
 
-def test_info_of_a_tier_that_is_all_mean(folder: Path, run: Run) -> None:
+def test_info_of_a_tier_without_bits(folder: Path, run: Run) -> None:
     table = np.random.default_rng(0).standard_normal((5000, 2), dtype=np.float32)
     field = saec.Field("f", table, 1000 // np.arange(1, 5001) ** 2 + 1e-9)
     metrics = {"f": np.eye(2)}

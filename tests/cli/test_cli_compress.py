@@ -73,7 +73,7 @@ def test_compress_keeps_within_other_budgets(
     assert limit / 2 < Path("small.saec").stat().st_size <= limit
 
 
-def test_compress_stores_the_codebook_as_told(folder: Path, run: Run) -> None:
+def test_compress_stores_the_codebook_in_the_requested_dtype(folder: Path, run: Run) -> None:
     words = ("compress", "user.npy", "--frequencies", "counts.npy", "--ratio", 4)
     clusters = ("--codec", "clusters", "--codebook", "float16")
     run(*words, *clusters, "-o", "small.saec", "--seed", 3)
@@ -163,7 +163,7 @@ def test_several_budgets_share_a_measurement(folder: Path, run: Run) -> None:
     assert not list(folder.glob("impossible-*"))
 
 
-def test_several_budgets_tell_of_each_file(folder: Path, run: Run) -> None:
+def test_several_budgets_report_each_file(folder: Path, run: Run) -> None:
     np.save("rising.npy", np.load("counts.npy")[::-1])
     words = ("compress", "user.npy", "--frequencies", "rising.npy", "--order", "frequency")
     code, out, err = run(*words, "--ratio", 4, "--ratio", 5, "-o", "{}.saec")

@@ -20,7 +20,7 @@ METRICS = ("--metrics", "metrics.safetensors")
 
 @pytest.fixture
 def fields(folder: Path) -> list[saec.Field]:
-    """What the files hold."""
+    """The fields of the files."""
     tables, counts = np.load("both.npz"), np.load("counts.npz")
     return [saec.Field(name, tables[name], counts[name]) for name in ("user", "item")]
 

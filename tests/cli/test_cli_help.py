@@ -99,7 +99,7 @@ def test_a_misspelt_column(folder: Path, run: Run) -> None:
 
 
 def completed(words: str, place: int) -> list[str]:
-    """What bash would offer for the word at a place."""
+    """The completions that bash offers for the word at a position."""
     asked = {"_SAEC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
     shown = subprocess.run(
         [Path(sys.executable).parent / "saec"],

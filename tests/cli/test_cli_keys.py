@@ -104,7 +104,7 @@ def test_keys_from_files_and_columns(tmp_path: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--keys", "names.txt"), "say of which table the keys are; there are user, item"),
+        (("--keys", "names.txt"), "name the table of these keys; there are user, item"),
         (("--keys", "users=names.txt"), "no tables for keys users; there are user, item"),
         (("--keys", "user=names.csv"), "keys are read from .npy, .txt and .parquet files"),
         (("--keys", "user=floats.npy"), "keys are integers (n,), not float64"),

@@ -23,7 +23,7 @@ from saec.tables.field import Field
 def head(
     frequencies: list[float], share: float, at_least: int = 1, part_rows: int = 99
 ) -> list[int]:
-    """Ids of the head's rows, by their places."""
+    """Ids of the rows in the head, by position."""
     field = in_parts(counted(np.array(frequencies, dtype=np.float64)), part_rows)
     size = head_size(field.census, share, at_least)
     rows = placed(field, ranked(field, size))[0]
@@ -116,7 +116,7 @@ def test_ranked_cuts_where_it_should(
 
 
 def table(rng: np.random.Generator, dtype: object = np.float32) -> Field:
-    """The head of 300 rows is spread all over."""
+    """A table whose head of 300 rows is spread over all ids."""
     counts = rng.permutation(np.ceil(2000 / np.arange(1, 1001)))
     return Field("f", rng.standard_normal((1000, 5)).astype(dtype), counts)
 

@@ -1,4 +1,4 @@
-"""k-means: four points by hand, what may go wrong with clusters, and invariances."""
+"""k-means: four points by hand, degenerate clusters, and invariances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sample = tuple[NDArray[np.float32], NDArray[np.float64]]
 
 
 class StartAt(ArrayPoints):
-    """Points whose first sample is the given rows: k-means starts there. Keeps its steps."""
+    """Points whose first sample is the given rows: k-means starts there. Records its steps."""
 
     def __init__(self, rows: object, weights: object, start: object) -> None:
         super().__init__(np.array(rows, np.float32), np.array(weights, np.float64))
@@ -37,7 +37,7 @@ class StartAt(ArrayPoints):
 
 
 class Halves:
-    """Two points as one: what a set of shards would do."""
+    """Two sets of points as one, as with shards."""
 
     def __init__(self, first: Points, second: Points) -> None:
         self._parts = first, second
@@ -211,7 +211,7 @@ def test_narrow_floats_equal_their_float32(dtype: object, rng: np.random.Generat
     assert equal(run(ArrayPoints(narrow), 90), run(ArrayPoints(narrow.astype(np.float32)), 90))
 
 
-def test_the_loop_does_not_care_where_rows_are(rng: np.random.Generator) -> None:
+def test_points_in_shards_give_the_same_result(rng: np.random.Generator) -> None:
     # Integer rows and weights have exact sums, in any order.
     rows = rng.integers(-50, 50, (900, 3)).astype(np.float32)
     weights = rng.integers(1, 9, 900).astype(np.float64)

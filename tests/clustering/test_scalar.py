@@ -30,7 +30,7 @@ def plain_distortion(
 def best_distortion(
     values: NDArray[np.float32], weights: NDArray[np.float64], clusters: int
 ) -> float:
-    """The least over all ways to cut the sorted values into runs."""
+    """The smallest distortion over all ways to cut the sorted values into runs."""
     order = np.argsort(values)
     values, weights = values[order].astype(np.float64), weights[order]
     best = np.inf
@@ -75,7 +75,7 @@ class TestByHand:
         ).tolist() == [0, 0, 1, 0, 2, 1]
         assert nearest_scalars(np.ones(3, np.float32), np.ones(1, np.float32)).tolist() == [0] * 3
 
-    def test_nothing_of_any_weight(self) -> None:
+    def test_values_without_weight(self) -> None:
         scalars = scalars_of([1, 2], [0, 0])
         assert (scalars.count, scalars.total_weight) == (0, 0)
         assert np.isnan(scalars.mean)
@@ -144,7 +144,7 @@ def draw(kind: str, count: int) -> tuple[NDArray[np.float32], NDArray[np.float64
 
 
 def optimum(scalars: Scalars, sizes: list[int]) -> list[float]:
-    """By the dynamic program over all values, whose optimality brute force shows above."""
+    """The optimum by dynamic programming over all values; other tests check it by brute force."""
     borders = np.arange(scalars.count + 1)
     found = np.empty(sum(sizes) + len(sizes), np.int64)
     parts = (scalars.values, scalars.sums, scalars.centre)
@@ -205,7 +205,7 @@ def test_distortion_is_that_of_the_nearest_codes() -> None:
     assert found == pytest.approx(float(weights @ error**2), rel=1e-9)
 
 
-def test_outliers_do_not_drown_the_rest() -> None:
+def test_outliers_do_not_hide_small_differences() -> None:
     # One value 10^7 times as far as the others are wide: its square has no digit for theirs.
     values = np.append(np.random.default_rng(0).normal(size=999), -1e7).astype(np.float32)
     weights = np.ones(1000)
@@ -229,7 +229,9 @@ def test_outliers_do_not_drown_the_rest() -> None:
         ([-np.inf, 1], [1, 1], "scalars must be finite"),
     ],
 )
-def test_what_cannot_be_clustered(values: list[float], weights: list[float], message: str) -> None:
+def test_invalid_arguments_are_refused(
+    values: list[float], weights: list[float], message: str
+) -> None:
     with pytest.raises(FieldError, match=message):
         scalars_of(values, weights)
 

@@ -1,4 +1,4 @@
-"""Seeds: different rows of positive weight, far apart, as many as there are."""
+"""Seeds are distinct rows of positive weight, far apart, and as many as requested if possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Axes from end to end: what it promises in bits and nats, and what must not matter."""
+"""Axes from end to end: stated bits and nats are right, and results do not depend on parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from saec.tables.loss_metric import Metric
 
 
 def table(rows: int, dim: int, seed: int = 0) -> NDArray[np.float32]:
-    """Most variance along a few turned directions, and some heavy tails."""
+    """A table with most variance along a few rotated directions, and some heavy tails."""
     rng = np.random.default_rng([seed, rows, dim])
     turn, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
     spread = 0.1 * np.logspace(0, -1.5, dim)
@@ -80,7 +80,7 @@ def test_order_is_checked() -> None:
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_every_option_takes_and_loses_what_it_says(shuffled: bool) -> None:
+def test_options_state_bytes_and_loss_of_the_coded_field(shuffled: bool) -> None:
     one = field(1400, 8, shuffled=shuffled)
     metric = Metric.of(metric_of(8), "f", 8)
     offered = options(one, metric)
@@ -111,7 +111,7 @@ def test_a_large_tier_is_measured_on_a_sample(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("saec.codecs.axes.codec._SAMPLED_ROWS", 1000)
     monkeypatch.setattr("saec.codecs.axes.candidates._JOINT_LEARNED", 600)
     offered = options(one, metric)
-    # The finest tables follow so few rows too closely.
+    # The finest tables are overfitted to the few sampled rows.
     coarse = [option for option in offered if option.distortion > 0.01 * offered[0].distortion]
     assert len(coarse) > 40
     for option in coarse[::10]:
@@ -121,7 +121,7 @@ def test_a_large_tier_is_measured_on_a_sample(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("order", ["keep", "frequency"])
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_coding_in_parts_changes_nothing(
+def test_results_do_not_depend_on_the_parts(
     shuffled: bool, order: Order, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec, one = Axes(order), field(1400, 8, shuffled=shuffled)
@@ -175,16 +175,16 @@ def saved(result: saec.Compressed, path: Path) -> bytes:
     return (path / "a.saec").read_bytes()
 
 
-def test_the_seed_decides(tmp_path: Path) -> None:
+def test_equal_seeds_give_equal_results(tmp_path: Path) -> None:
     fields = [field(1500, 8)]
     first = saved(compress(fields, Ratio(20), seed=3), tmp_path)
     assert saved(compress(fields, Ratio(20), seed=3), tmp_path) == first
 
 
 def dealt(rows: int, dim: int) -> tuple[Field, Field, NDArray[np.int64]]:
-    """A sorted field; the same with ids dealt to the tiers at random; the old id of each new.
+    """A sorted field; the same field with ids assigned to tiers at random; the sorted id of each.
 
-    In a tier rows keep their order, as sums and samples of rows depend on it.
+    Within a tier rows keep their order, since sums and samples of rows depend on it.
     """
     bounds = tier_bounds(rows)
     tiers = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
@@ -195,13 +195,13 @@ def dealt(rows: int, dim: int) -> tuple[Field, Field, NDArray[np.int64]]:
     return ordered, Field("f", ordered.weights[old], ordered.frequencies[old]), old
 
 
-def test_the_order_of_ids_changes_the_index_only() -> None:
+def test_shuffled_ids_change_only_the_index() -> None:
     ordered, shuffled, old = dealt(1400, 8)
     metric = Metric.of(metric_of(8), "f", 8)
     plain, kept = options(ordered, metric), options(shuffled, metric)
     renumbered = options(shuffled, metric, Axes("frequency"))
     assert len(plain) == len(renumbered)
-    # Kept ids may have fewer tiers. With all of them they cost their index, and nothing else.
+    # Layouts with kept ids may have fewer tiers. With all tiers, only the index is added.
     most = len(tier_bounds(1400)) - 1
     whole = [option for option in kept if len(option.choice.layered.ways) == most]
     for b in whole[::8]:
@@ -212,7 +212,7 @@ def test_the_order_of_ids_changes_the_index_only() -> None:
         table, other = encode(ordered, a).decode(), encode(shuffled, b)
         assert other.decode() == pytest.approx(table[old], abs=1e-4)
         assert other.permutation is None
-    # Means of the rows differ by rounding in float64, as these are added up in another order.
+    # Means of the rows differ by float64 rounding, since rows are added in another order.
     for a, c in list(zip(plain, renumbered, strict=True))[::8]:
         assert a.bits == c.bits
         assert a.distortion == pytest.approx(c.distortion, rel=1e-6)
@@ -244,7 +244,7 @@ def test_frequent_rows_get_more_bits() -> None:
         assert widths[0] > widths[-1]
 
 
-def test_a_direction_that_counts_gets_the_bits() -> None:
+def test_directions_of_large_metric_get_more_bits() -> None:
     weights = np.random.default_rng(0).standard_normal((900, 6)).astype(np.float32)
     one = Field("f", weights, np.ones(900))
     direction = np.array([3, 0, 0, 4, 0, 0]) / 5
@@ -303,7 +303,7 @@ def test_fields_of_every_kind(
     assert not caplog.records
 
 
-def test_rows_never_seen_get_the_mean() -> None:
+def test_rows_of_frequency_zero_decode_to_the_mean() -> None:
     one = KINDS["tail never seen"]
     coded = encode(one, options(one, None)[-1])
     mean = (one.frequencies / one.frequencies.sum()) @ one.weights
@@ -311,7 +311,7 @@ def test_rows_never_seen_get_the_mean() -> None:
     assert coded.decode()[256:] == pytest.approx(np.tile(mean, (644, 1)), rel=1e-3)
 
 
-def test_memory_maps_give_the_same(tmp_path: Path) -> None:
+def test_memory_maps_equal_arrays(tmp_path: Path) -> None:
     one = field(900, 8)
     one.weights.tofile(tmp_path / "weights")
     mapped = np.memmap(tmp_path / "weights", np.float32, "r", shape=(900, 8))

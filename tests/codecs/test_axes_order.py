@@ -1,4 +1,4 @@
-"""The order of a field's rows: when ids need an index or a permutation, and what these say."""
+"""The order of a field's rows: when ids need an index or a permutation, and their contents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ every_part = pytest.mark.parametrize("part_rows", [7, 47, 64, 1300])
 
 
 def tiers_of(frequencies: NDArray[np.float64], order: Order, part_rows: int) -> list[list[int]]:
-    """Ids of the rows of each tier, by place."""
+    """Ids of the rows in each tier, by position."""
     field = in_parts(counted(frequencies), part_rows)
     return placed(field, placing_of(field, order, IN_MEMORY))
 
@@ -54,7 +54,7 @@ IN_RANKS = [list(range(64)), list(range(64, 256)), list(range(256, 300))]
 
 @every_part
 @every_order
-def test_ids_sorted_by_frequency_need_nothing(order: Order, part_rows: int) -> None:
+def test_ids_sorted_by_frequency_need_no_index(order: Order, part_rows: int) -> None:
     for frequencies in (1000.0 / np.arange(1, 301), np.ones(300)):
         assert tiers_of(frequencies, order, part_rows) == IN_RANKS
         found = coded(frequencies, order, part_rows)
@@ -64,7 +64,7 @@ def test_ids_sorted_by_frequency_need_nothing(order: Order, part_rows: int) -> N
 
 
 @every_part
-def test_a_misplaced_rare_row_needs_nothing(part_rows: int) -> None:
+def test_a_misplaced_rare_row_needs_no_index(part_rows: int) -> None:
     frequencies = 1000.0 / np.arange(1, 301)
     frequencies[299] = 20.0  # should stand in the first tier, but holds 0.3 % of all
     assert tiers_of(frequencies, "keep", part_rows) == IN_RANKS
@@ -88,10 +88,10 @@ def test_a_misplaced_frequent_row_needs_an_index(part_rows: int) -> None:
 
 @every_part
 @pytest.mark.parametrize(("frequency", "needed"), [(63.0, False), (66.0, True)])
-def test_a_hundredth_of_all_occurrences_may_stand_too_late(
+def test_misplaced_rows_of_at_most_one_percent_need_no_index(
     frequency: float, needed: bool, part_rows: int
 ) -> None:
-    # The misplaced row and the 6219 or so of the others: 1 % of all are between 62 and 66.
+    # All other rows have about 6219 occurrences, so 1 % of all is between 62 and 66.
     frequencies = 1000.0 / np.arange(1, 301)
     frequencies[299] = frequency
     assert (frequency > 0.01 * frequencies.sum()) == needed
@@ -100,9 +100,9 @@ def test_a_hundredth_of_all_occurrences_may_stand_too_late(
 
 
 @every_part
-def test_a_rare_row_too_early_needs_nothing(part_rows: int) -> None:
+def test_a_padding_row_at_the_front_needs_no_index(part_rows: int) -> None:
     frequencies = 1000.0 / np.arange(1, 301)
-    frequencies[0] = 0.0  # a padding row; one row of every later tier stands one place too late
+    frequencies[0] = 0.0  # a padding row: one row of every later tier is one place too late
     assert tiers_of(frequencies, "keep", part_rows) == IN_RANKS
     assert coded(frequencies, "keep", part_rows).index is None
 

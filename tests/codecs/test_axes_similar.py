@@ -1,4 +1,4 @@
-"""Rows in order of their codes: new ids, what they save, and that parts and ties do not matter."""
+"""Rows sorted by code: the new ids, the saved bytes, and independence of parts and ties."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = 2000
 
 
 def field_of(in_order: bool, rows: int = ROWS) -> Field:
-    """Rows along two directions, about as many as there are tiers for."""
+    """A field whose rows vary along two directions, with several tiers."""
     rng = np.random.default_rng(0)
     table = rng.standard_normal((rows, 4)) * [3, 1, 0.1, 0.1]
     counts = 1000.0 / np.arange(1, rows + 1)
@@ -46,7 +46,7 @@ def lost(field: Field, result: TieredField) -> float:
 
 
 @pytest.mark.parametrize("in_order", [False, True])
-def test_the_same_bytes_lose_less(in_order: bool) -> None:
+def test_code_order_loses_less_at_the_same_ratio(in_order: bool) -> None:
     field = field_of(in_order)
     plain, similar = (compressed(field, order) for order in ("frequency", "code"))
     assert similar.layout.any_ordered
@@ -55,7 +55,7 @@ def test_the_same_bytes_lose_less(in_order: bool) -> None:
 
 
 @pytest.mark.parametrize("in_order", [False, True])
-def test_new_ids(in_order: bool) -> None:
+def test_new_ids_are_sorted_by_code_within_tiers(in_order: bool) -> None:
     field = field_of(in_order)
     result = compressed(field, "code")
     assert result.renumbered
@@ -65,8 +65,8 @@ def test_new_ids(in_order: bool) -> None:
     assert np.array_equal(np.sort(old), np.arange(ROWS))
     bounds, counts = result.layout.bounds, field.frequencies[old]
     for tier, (low, high) in enumerate(pairwise(bounds.tolist())):
-        # Tiers are by frequency still; within one, rows stand in order of their codes, equal ones
-        # in order of their old ids.
+        # Tiers are still by frequency. Within a tier, rows are sorted by code, and rows of equal
+        # code by their old ids.
         assert counts[low:high].min() >= counts[high:].max(initial=0)
         bits = result.layout.ordered_bits(tier)
         if bits:
@@ -75,7 +75,7 @@ def test_new_ids(in_order: bool) -> None:
 
 
 def joined(result: TieredField, tier: int, bits: int) -> NDArray[np.int64]:
-    """Ordered codes as one number each, by the parts' own widths."""
+    """The ordered codes of each row as one number, by the widths of the parts."""
     total, shift = 0, 0
     for codes, part in zip(result.tier_codes(tier).T, result.layout.tiers[tier], strict=True):
         if part.ordered:
@@ -86,7 +86,7 @@ def joined(result: TieredField, tier: int, bits: int) -> NDArray[np.int64]:
 
 @pytest.mark.parametrize("part_rows", [7, 64, 1999])
 @pytest.mark.parametrize("in_order", [False, True])
-def test_small_parts_change_nothing(in_order: bool, part_rows: int) -> None:
+def test_results_do_not_depend_on_the_parts(in_order: bool, part_rows: int) -> None:
     field = field_of(in_order)
     codec = Axes(order="code")
     choices = [option.choice for option in offers(codec, field)]
@@ -100,7 +100,7 @@ def test_small_parts_change_nothing(in_order: bool, part_rows: int) -> None:
     assert np.array_equal(parts.permutation, whole.permutation)
 
 
-def test_sizes_are_known_before() -> None:
+def test_options_state_the_exact_size() -> None:
     field, codec = field_of(False), Axes(order="code")
     for option in offers(codec, field)[::25]:
         found = encode(codec, field, option.choice)
@@ -119,7 +119,7 @@ def test_a_saved_file_reads_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 60])
-def test_few_rows(rows: int) -> None:
+def test_tables_of_few_rows(rows: int) -> None:
     field = field_of(True, rows)
     for option in offers(Axes(order="code"), field):
         found = encode(Axes(order="code"), field, option.choice)

@@ -1,4 +1,4 @@
-"""The clusters codec: options, its promises to allocation, and the head from which it learns."""
+"""The clusters codec: settings, stated bits and losses of options, and the head it learns from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def zipf(count: int) -> NDArray[np.float64]:
 
 
 def steep(rng: np.random.Generator, dim: int = 4, scale: float = 1.0) -> Metric:
-    """With eigenvalues from scale to 1000 scale, in any directions."""
+    """A metric with eigenvalues from scale to 1000 scale, in random directions."""
     turn, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
     return Metric((turn * (scale * np.logspace(0, 3, dim))) @ turn.T)
 
@@ -40,7 +40,7 @@ def steep(rng: np.random.Generator, dim: int = 4, scale: float = 1.0) -> Metric:
 def encode(
     field: Field, codec: Clusters, metric: Metric | None = None, seed: int = 0
 ) -> ClusteredField:
-    """With the first option, the only one if the number of clusters is fixed."""
+    """The field coded by the first option, the only one if the number of clusters is fixed."""
     return encode_as(field, codec, offers(codec, field, metric)[0], metric, seed)
 
 
@@ -88,7 +88,7 @@ def test_by_hand() -> None:
     coded = encode(field, Clusters(clusters=2, head_share=1, weighting=1, codebook="float32"))
     decoded = [[0.125, 0], [0.125, 0], [0.875, 1], [0.875, 1]]
     assert coded.decode().tolist() == decoded
-    # Counted alike, they are (0.25, 0) and (0.75, 1).
+    # With equal weights they are (0.25, 0) and (0.75, 1).
     coded = encode(field, Clusters(clusters=2, head_share=1, weighting=0, codebook="float32"))
     assert coded.decode().tolist() == [[0.25, 0], [0.25, 0], [0.75, 1], [0.75, 1]]
     # With frequency ** 2 they are (0.05, 0) and (0.95, 1).
@@ -101,7 +101,7 @@ CORNERS = Field("x", np.array([[0, 0], [0, 2], [1, 0], [1, 2]], np.float32), np.
 WIDE = Metric(np.diag([100.0, 1]))
 
 
-def test_the_metric_decides_who_is_near_by_hand() -> None:
+def test_nearest_centroids_in_a_metric_by_hand() -> None:
     codec = Clusters(clusters=2, head_share=1, codebook="float32")
     apart, level = [[0, 1], [1, 1]], [[0.5, 0], [0.5, 2]]
     found = encode(CORNERS, codec, WIDE).decode()
@@ -111,7 +111,7 @@ def test_the_metric_decides_who_is_near_by_hand() -> None:
 
 def test_nats_by_hand() -> None:
     # One cluster is at (0.5, 1): all rows lose 1/2 (100 / 4 + 1). Two lose 1/2.
-    # One seed of k-means in fifty starts with the wrong two corners; 0 is such a one.
+    # One seed in fifty makes k-means start with the wrong two corners; 0 is one of these.
     options = offers(Clusters(codebook="float32"), CORNERS, WIDE, seed=1)
     nats = {(o.choice.clusters, o.choice.rank): o.distortion for o in options}
     assert nats[1, 2] == pytest.approx(13)
@@ -124,7 +124,7 @@ def test_nats_by_hand() -> None:
     ] == pytest.approx(5)
 
 
-def test_the_identity_is_no_metric(rng: np.random.Generator) -> None:
+def test_the_identity_metric_changes_nothing(rng: np.random.Generator) -> None:
     field, codec = Field("x", table(rng), zipf(600)), Clusters()
     plain, same = (offers(codec, field, metric) for metric in (None, Metric.euclidean(4)))
     assert [option.bits for option in plain] == [option.bits for option in same]
@@ -141,7 +141,7 @@ def test_the_identity_is_no_metric(rng: np.random.Generator) -> None:
         assert np.array_equal(a.decode(), b.decode())
 
 
-def test_a_metric_equals_a_table_taken_to_where_it_is_none(rng: np.random.Generator) -> None:
+def test_a_metric_equals_clustering_mapped_rows(rng: np.random.Generator) -> None:
     rows, codec = table(rng), Clusters(clusters=40, codebook="float32")
     metric = steep(rng)
     there = (rows @ metric.root).astype(np.float32)
@@ -164,7 +164,7 @@ def test_scale_of_the_metric_does_not_matter(codec: Clusters, rng: np.random.Gen
             np.testing.assert_allclose(one.decode(), other.decode(), rtol=1e-5, atol=1e-6)
 
 
-def test_the_metric_saves_nats(rng: np.random.Generator) -> None:
+def test_clusters_in_the_metric_lose_fewer_nats(rng: np.random.Generator) -> None:
     field, codec, metric = Field("x", table(rng), zipf(600)), Clusters(), steep(rng)
     for number in (20, 60, -20):
         option = offers(codec, field, metric)[number]
@@ -180,7 +180,7 @@ def test_the_metric_saves_nats(rng: np.random.Generator) -> None:
 
 
 def test_clusters_are_learned_from_the_head_and_assigned_to_all() -> None:
-    # The head is 0 and 10; 4 and 100 are seen too seldom to move a centroid.
+    # The head is 0 and 10; 4 and 100 are too rare to move a centroid.
     field = Field("x", np.array([[0], [10], [4], [100]], np.float32), np.array([50, 50, 1, 1]))
     head = Clusters(clusters=2, head_share=0.9, rows_per_cluster=1, codebook="float32")
     assert encode(field, head).decode().ravel().tolist() == [0, 10, 0, 10]
@@ -194,7 +194,7 @@ def test_rows_per_cluster_widens_the_head() -> None:
     assert encode(field, codec).decode()[0] == pytest.approx(14 / 3)
 
 
-def test_features_never_seen_are_coded_but_teach_nothing() -> None:
+def test_unseen_features_are_coded_but_not_learned_from() -> None:
     field = Field("x", np.array([[0], [10], [1000]], np.float32), np.array([1, 1, 0]))
     codec = Clusters(clusters=2, head_share=1, weighting=0, codebook="float32")
     assert encode(field, codec).decode().ravel().tolist() == [0, 10, 10]
@@ -214,7 +214,7 @@ def test_number_of_clusters(
 
 @pytest.mark.parametrize("with_metric", [False, True])
 @pytest.mark.parametrize("codebook", ["float32", "float16", "int8"])
-def test_every_row_has_its_nearest_stored_centroid(
+def test_every_row_is_coded_by_its_nearest_stored_centroid(
     codebook: str, with_metric: bool, rng: np.random.Generator
 ) -> None:
     field = Field("x", table(rng), zipf(600))
@@ -228,7 +228,7 @@ def test_every_row_has_its_nearest_stored_centroid(
 
 
 def test_clusters_without_rows_are_not_stored() -> None:
-    # Coarse int8 steps make the two lowest centroids one.
+    # The coarse int8 grid rounds the two lowest centroids to the same value.
     field = Field("x", np.array([[0], [1e-4], [100]], np.float32), np.ones(3))
     coded = encode(field, Clusters(clusters=3, head_share=1, codebook="int8"))
     assert coded.codebook.clusters == 2
@@ -236,14 +236,14 @@ def test_clusters_without_rows_are_not_stored() -> None:
     np.testing.assert_allclose(coded.decode().ravel(), [0, 0, 100], atol=1e-3)
 
 
-def test_duplicates_take_one_cluster() -> None:
+def test_duplicate_rows_share_a_cluster() -> None:
     field = Field("x", np.array([[1], [2]] * 20, np.float32), np.ones(40))
     coded = encode(field, Clusters(clusters=30, codebook="float32"))
     assert coded.codebook.clusters == 2
     assert np.array_equal(coded.decode(), field.weights)
 
 
-def test_options_fall_and_hold(rng: np.random.Generator) -> None:
+def test_options_have_exact_bits_and_falling_distortion(rng: np.random.Generator) -> None:
     field = Field("x", table(rng), zipf(600))
     codec = Clusters()
     options = offers(codec, field)
@@ -260,7 +260,7 @@ def test_options_fall_and_hold(rng: np.random.Generator) -> None:
         encode_as(field, codec, option)
 
 
-def test_expected_nats_are_about_what_comes_out(rng: np.random.Generator) -> None:
+def test_expected_nats_approximate_the_measured_loss(rng: np.random.Generator) -> None:
     field, metric = Field("x", table(rng, 2000), zipf(2000)), steep(rng)
     codec = Clusters(radius_share=1)
     for option in offers(codec, field, metric)[::18]:
@@ -270,7 +270,7 @@ def test_expected_nats_are_about_what_comes_out(rng: np.random.Generator) -> Non
         assert lost_nats(field, coded, metric) == pytest.approx(option.distortion, rel=0.35)
 
 
-def test_expected_distortion_is_about_what_comes_out(rng: np.random.Generator) -> None:
+def test_expected_distortion_approximates_the_measured_one(rng: np.random.Generator) -> None:
     field = Field("x", table(rng, 2000), zipf(2000))
     codec = Clusters(radius_share=1)
     for option in offers(codec, field)[::9]:
@@ -301,7 +301,7 @@ def test_narrow_floats_equal_their_float32(dtype: object, rng: np.random.Generat
 
 
 def test_scale_of_the_frequencies_does_not_matter(rng: np.random.Generator) -> None:
-    # Far out, their squares under- or overflow.
+    # At extreme scales, squares underflow or overflow.
     rows = table(rng, 300)
     expected = encode(Field("x", rows, zipf(300)), Clusters(clusters=9, weighting=2))
     for scale in (2.0**-600, 2.0**600):
@@ -309,7 +309,7 @@ def test_scale_of_the_frequencies_does_not_matter(rng: np.random.Generator) -> N
         assert np.array_equal(found.decode(), expected.decode())
 
 
-def test_radius_share_costs_little(rng: np.random.Generator) -> None:
+def test_a_small_radius_share_adds_little_distortion(rng: np.random.Generator) -> None:
     field = Field("x", table(rng, 3000, 8), np.ones(3000))
     lost = {}
     for share in (0.5, 1.0):
@@ -319,16 +319,16 @@ def test_radius_share_costs_little(rng: np.random.Generator) -> None:
     assert lost[0.5] < lost[1.0] * 1.15
 
 
-def test_more_clusters_than_the_table_is_worth_are_still_few_bytes(
+def test_as_many_int8_clusters_as_rows_are_an_option(
     rng: np.random.Generator,
 ) -> None:
-    # At int8 a quarter of the bytes hold a centroid for every row, so as many are on offer.
+    # In int8, a centroid for every row takes a quarter of the bytes, so that is an option.
     field = Field("x", table(rng, 600, 8), np.ones(600))
     offered = {option.choice.clusters for option in offers(Clusters(), field)}
     assert max(offered) == 600
 
 
-def test_codebook_of_the_stored_dtype(rng: np.random.Generator) -> None:
+def test_codebooks_have_the_requested_dtype(rng: np.random.Generator) -> None:
     field = Field("x", table(rng), zipf(600))
     coded = encode(field, Clusters(clusters=20, codebook="float16"))
     assert isinstance(coded.codebook, Codebook)

@@ -1,4 +1,4 @@
-"""Distortion curves: between and beyond the measured points, and the rows that are judged."""
+"""Distortion curves: interpolation, extrapolation, and the rows on which they are measured."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_a_power_of_the_number_of_clusters_by_hand() -> None:
     assert found == pytest.approx([100, 50, 25, 12.5, 6.25, 100 / 64])
 
 
-def test_beyond_the_last_point_the_last_slope_goes_on() -> None:
+def test_extrapolation_continues_the_last_slope() -> None:
     assert at([1, 2, 4], [8, 8, 4], [8, 16]) == pytest.approx([2, 1])
     assert at([1, 4], [5, 5], [16]) == pytest.approx([5])
 
 
-def test_rows_with_a_cluster_of_their_own_lose_nothing() -> None:
-    # Beyond 4 of 11 clusters, the eight rows from the fourth on lose less the fewer share one.
+def test_as_many_clusters_as_rows_lose_nothing() -> None:
+    # Beyond 4 of 11 clusters, the eight rows from the fourth on lose less, as fewer share one.
     found = at([1, 2, 4], [8, 8, 8], [4, 5, 8, 11], rows=11)
     assert found == pytest.approx([8, 7, 4, 1])
 
@@ -48,18 +48,18 @@ def test_a_codebook_on_half_of_the_axes_gains_half_as_much() -> None:
     assert half.at(np.array([4, 8, 11])) == pytest.approx([9, 7, 5.5])  # of 8, 4 and 1
 
 
-def test_what_far_rows_lose_besides_is_apart() -> None:
+def test_the_loss_of_far_rows_is_separate() -> None:
     sizes, far = np.array([1, 2, 4, 16]), np.array([3.0, 1.0])
     known = DistortionCurve(1 << 40, np.array([1, 4]), np.array([16.0, 4.0]), far)
     assert known.at(sizes) == pytest.approx([16, 8, 4, 1])
     assert known.far_at(sizes) == pytest.approx([3, 2, 1, 1])
 
 
-def test_one_point() -> None:
+def test_a_curve_of_one_point_is_flat() -> None:
     assert at([1], [3], [1, 2, 50]) == pytest.approx([3, 3, 3])
 
 
-def test_no_distortion() -> None:
+def test_curves_with_zero_distortion() -> None:
     assert at([1, 2], [0, 0], [1, 2, 8]) == pytest.approx([0, 0, 0], abs=1e-300)
     high, *rest = at([1, 4], [1, 0], [1, 4, 16])
     assert high == pytest.approx(1)
@@ -102,7 +102,7 @@ def test_measured_by_hand(rng: np.random.Generator) -> None:
     assert measured.distortion.tolist() == [150, 0]
 
 
-def test_judged_in_a_metric_by_hand(rng: np.random.Generator) -> None:
+def test_measured_in_a_metric_by_hand(rng: np.random.Generator) -> None:
     # Rows (1, 0) and (0, 1) are nearer to the centroid (0, 3), and all of it counts twice or once.
     field = Field("x", np.array([[1, 0], [0, 1]], np.float32), np.array([1.0, 10]))
 
@@ -114,13 +114,15 @@ def test_judged_in_a_metric_by_hand(rng: np.random.Generator) -> None:
         assert measured.distortion.tolist() == [expected]
 
 
-def test_stops_where_rows_run_out(rng: np.random.Generator) -> None:
+def test_measuring_stops_when_there_are_fewer_clusters_than_requested(
+    rng: np.random.Generator,
+) -> None:
     measured = measured_curves(FIELD, learn, [1], 4000, rng, None)[1]
     assert measured.clusters.tolist() == [1, 2, 8], "only two clusters came back for eight"
 
 
-def test_stored_codebooks_are_judged(rng: np.random.Generator) -> None:
-    # Rows (0, 1) and (2, 0): what the one axis kept cannot tell is lost, once for each row.
+def test_distortion_is_that_of_rounded_codebooks(rng: np.random.Generator) -> None:
+    # A codebook on one axis loses the difference between its two centroids on the other axis.
     field = Field("x", np.array([[1, 0], [-1, 0], [0, 3], [0, -3]], np.float32), np.ones(4))
     centroids = field.weights[[2, 3]]
 
@@ -133,7 +135,7 @@ def test_stored_codebooks_are_judged(rng: np.random.Generator) -> None:
     assert curves[2].distortion[1] == 2 * (1 + 9)
 
 
-def test_noise_never_makes_more_clusters_look_worse(rng: np.random.Generator) -> None:
+def test_measured_distortion_never_rises_with_clusters(rng: np.random.Generator) -> None:
     def worse(clusters: int) -> Clustering:
         return Clustering(
             np.full((clusters, 1), clusters - 1, np.float32), np.ones(clusters), (), True
@@ -146,7 +148,7 @@ def test_noise_never_makes_more_clusters_look_worse(rng: np.random.Generator) ->
     assert measured_curves(flat, worse, [1], 3, rng, None)[1].distortion.tolist() == [0, 0]
 
 
-def test_a_sample_stands_for_the_rare_rows(
+def test_sampled_rare_rows_count_for_all(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judging, "_JUDGED", 100)

@@ -1,4 +1,4 @@
-"""Rows far from all others: what they lose is forecast, and the others hardly lose anything."""
+"""Rows far from all others: their loss is forecast, and other rows lose hardly more."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CODECS = [saec.Clusters(), saec.Axes()]
 
 
 def table(times: float, seed: int = 0) -> NDArray[np.float32]:
-    """Normal rows with variances 0.8 ** k, row 1500 ``times`` as long: 0.008 % of occurrences."""
+    """Normal rows of variances 0.8 ** k; row 1500 (0.008 % of occurrences) is scaled."""
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((ROWS, DIM)) * 0.8 ** (np.arange(DIM) / 2)
     rows[FAR] *= times
@@ -30,8 +30,8 @@ def field(times: float, seed: int = 0) -> saec.Field:
 
 
 def test_limits_by_hand() -> None:
-    # Far from a distance of 3 on, where all rows but a few lie within 1; up to frequency x distance
-    # squared = 64 none is.
+    # Nearly all rows are within 1, so rows beyond 3 are far, unless frequency x squared distance is
+    # at most 64.
     limit = Limit(3.0, 64.0)
     squared = np.array([4.0, 9.0, 16.0, 16.0, 100.0, 1e6])
     shares = limit.shares(squared, np.array([1e3, 1e3, 1e3, 4.0, 1e3, 0.0]))
@@ -41,7 +41,9 @@ def test_limits_by_hand() -> None:
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("times", [6.0, 100.0])
 @pytest.mark.parametrize("with_metric", [False, True])
-def test_options_lose_what_they_say(codec: Codec, times: float, with_metric: bool) -> None:
+def test_options_state_the_loss_with_far_rows(
+    codec: Codec, times: float, with_metric: bool
+) -> None:
     one = field(times)
     metric = Metric(np.diag(np.linspace(1, 0.1, DIM))) if with_metric else None
     offered = codec.options(one, metric, np.random.default_rng(0), IN_MEMORY)
@@ -51,14 +53,14 @@ def test_options_lose_what_they_say(codec: Codec, times: float, with_metric: boo
         coded = codec.encode(one, option.choice, np.random.default_rng(0), silent, IN_MEMORY)
         error = (coded.field.decode() - np.asarray(one.weights, np.float64)) @ root
         lost = float(one.frequencies @ np.square(error).sum(axis=1)) * unit
-        # Curves of clusters are measured at a few numbers of them only.
+        # Curves are measured at only a few numbers of clusters.
         rel = 0.02 if isinstance(codec, saec.Axes) else 0.35
         assert option.loss == pytest.approx(lost, rel=rel)
 
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_other_rows_hardly_lose_by_a_far_one(codec: Codec, seed: int) -> None:
+def test_a_far_row_hardly_increases_the_error_of_other_rows(codec: Codec, seed: int) -> None:
     def relative_errors(times: float) -> NDArray[np.float64]:
         result = saec.compress([field(times, seed)], saec.Ratio(8), codec, progress=False)
         error = np.linalg.norm(result["f"].decode() - table(times, seed), axis=1)

@@ -1,4 +1,4 @@
-"""A field's frame: by hand in two dimensions, orthogonal, and on tables of every kind."""
+"""A field's frame: by hand in two dimensions, orthogonality, and tables of every kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saec.tables.loss_metric import Metric
 
 
 def skewed(dim: int, seed: int = 0) -> Metric:
-    """Its axes are turned, and of weights from 1 to 100."""
+    """A metric with rotated axes and eigenvalues from 1 to 100."""
     turn, _ = np.linalg.qr(np.random.default_rng([seed, dim]).standard_normal((dim, dim)))
     return Metric((turn * np.logspace(0, 2, dim)) @ turn.T)
 
@@ -46,7 +46,7 @@ def given_back(frame: Frame, one: Field) -> NDArray[np.float64]:
 
 
 def lost(frame: Frame, one: Field, metric: Metric) -> float:
-    """Nats, if coordinates are exact."""
+    """The loss in nats if coordinates are exact."""
     error = (given_back(frame, one) - one.weights.astype(np.float64)) @ metric.root
     shares = one.frequencies / one.frequencies.sum()
     return float(shares @ np.square(error).sum(axis=1)) / 2
@@ -73,7 +73,7 @@ def test_by_hand() -> None:
     )
 
 
-def test_frequencies_weigh_by_hand() -> None:
+def test_weighted_frame_by_hand() -> None:
     # Mean (3 x 0 + 1 x 4) / 4 = 1, variance (3 x 1 + 1 x 9) / 4 = 3.
     frame = frame_of(Field("f", np.array([[0], [4]], np.float32), [3, 1]), Metric.euclidean(1))
     assert frame.stored[1, 0] == 1
@@ -87,7 +87,7 @@ def test_frequencies_weigh_by_hand() -> None:
 
 
 @pytest.mark.parametrize("dim", [1, 2, 16, 64])
-def test_axes_are_orthogonal_in_the_metric_and_give_rows_back(dim: int) -> None:
+def test_axes_are_orthogonal_in_the_metric_and_reproduce_rows(dim: int) -> None:
     one, metric = field(table(400, dim)), skewed(dim)
     frame = frame_of(one, metric)
     assert frame.rank == dim
@@ -104,7 +104,7 @@ def test_axes_are_orthogonal_in_the_metric_and_give_rows_back(dim: int) -> None:
     assert shares @ coordinates.astype(np.float64) ** 2 == pytest.approx(np.ones(dim), rel=0.01)
 
 
-def test_coordinates_of_some_rows_and_axes() -> None:
+def test_coordinates_of_a_part_of_the_rows_and_axes() -> None:
     one = field(table(100, 8))
     frame = frame_of(one, skewed(8))
     every = all_rows(frame, one)
@@ -130,7 +130,7 @@ def test_squared_errors_by_hand() -> None:
     assert min(abs(some[0] - 1), abs(some[0] - 16)) < 1e-3
 
 
-def test_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_do_not_depend_on_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = frame_of(field(table(1000, 8)), skewed(8))
     monkeypatch.setattr(
         "saec.streaming.chunks._PART_VALUES", 8 * 30
@@ -157,17 +157,17 @@ def test_constant_tables_have_no_axes(value: float, rows: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e6, 1e15])
-def test_weights_of_any_size(scale: float) -> None:
+def test_tables_of_any_scale(scale: float) -> None:
     one, metric = field((table(300, 6) * scale).astype(np.float32)), skewed(6)
     frame = frame_of(one, metric)
     assert frame.rank == 6
     assert frame.stored.dtype == (np.float16 if scale in (1.0, 1e-3) else np.float32)
     assert given_back(frame, one) == pytest.approx(one.weights.astype(np.float64), abs=2e-5 * scale)
-    assert np.abs(all_rows(frame, one)).max() < 20  # of size one, whatever the table's
+    assert np.abs(all_rows(frame, one)).max() < 20  # of size one, whatever the table's scale
 
 
 def test_axes_of_very_different_sizes_keep_their_digits() -> None:
-    # The second axis, 1e-6 long, would lose its digits in float16, the first would not.
+    # The second axis, of length 1e-6, would lose its digits in float16; the first would not.
     weights = table(300, 2) * np.array([1, 1e-6], np.float32)
     one = field(weights)
     frame = frame_of(one, Metric(np.diag([1.0, 1e9])))
@@ -178,7 +178,7 @@ def test_axes_of_very_different_sizes_keep_their_digits() -> None:
 
 
 def test_a_mean_far_from_the_origin_keeps_its_digits() -> None:
-    # float16 knows 1000 and 1000.5, but nothing in between.
+    # float16 has no numbers between 1000 and 1000.5.
     one = field((table(300, 4) * 0.01 + 1000.2).astype(np.float32))
     frame = frame_of(one, Metric.euclidean(4))
     assert frame.stored.dtype == np.float32
@@ -197,8 +197,8 @@ def test_rank_is_that_of_the_table(rows: int, dim: int, rank: int) -> None:
     assert frame.rest == pytest.approx(lost(frame, one, metric), rel=0.05, abs=1e-12)
 
 
-def test_what_rounding_takes_is_in_the_rest() -> None:
-    # Two rows, one axis: float16 turns it a little, and moves the mean off it.
+def test_rest_includes_the_loss_from_rounding() -> None:
+    # Two rows, one axis: rounding to float16 rotates it a little and moves the mean off it.
     one, metric = field(table(2, 16)), skewed(16)
     frame = frame_of(one, metric)
     assert frame.stored.dtype == np.float16
@@ -207,7 +207,7 @@ def test_what_rounding_takes_is_in_the_rest() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_memory_maps(dtype: type, tmp_path: Path) -> None:
+def test_memory_maps_equal_arrays(dtype: type, tmp_path: Path) -> None:
     weights = table(500, 12).astype(dtype)
     weights.tofile(tmp_path / "weights")
     kind = np.uint16 if dtype is ml_dtypes.bfloat16 else dtype
@@ -218,7 +218,7 @@ def test_memory_maps(dtype: type, tmp_path: Path) -> None:
     assert given_back(frame, field(mapped)) == pytest.approx(weights.astype(np.float64), abs=2e-5)
 
 
-def test_dim_512() -> None:
+def test_a_frame_of_dim_512_reproduces_rows() -> None:
     one, metric = field(table(700, 512)), skewed(512)
     frame = frame_of(one, metric)
     assert frame.rank == 512

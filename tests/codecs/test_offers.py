@@ -1,4 +1,4 @@
-"""Options of a tier: bits and nats by hand, and as measured by coding."""
+"""Candidates of a tier: bits and nats by hand, and compared with coding."""
 
 from __future__ import annotations
 
@@ -70,19 +70,19 @@ def test_shares_by_hand() -> None:
     assert one.nats == pytest.approx(0.4 * 0.04 + 0.1 * 0.64, rel=1e-3)
 
 
-def test_grids_span_the_rows_that_count() -> None:
+def test_grids_span_the_frequent_rows() -> None:
     # 64 rows from 0 to 7, and one at 700 that has a millionth of the occurrences.
     rows = np.append(np.arange(64) % 8, 700).astype(np.float32)[:, None]
     shares = np.append(np.full(64, 1 / 64), 1e-6)
     [offers] = measured(rows, [1.0], shares / shares.sum()).scalar
     three = next(offer for offer in offers if str(coder_of(offer).part) == "3g")
-    assert coder_of(three).values[1] < 4  # 100 spans all
+    assert coder_of(three).values[1] < 4  # a step of 100 would span all rows
     assert three.nats == pytest.approx(
         coded_nats(three, 0, rows, shares / shares.sum(), [1.0]), rel=1e-4
     )
 
 
-def test_a_sample_stands_for_its_tier() -> None:
+def test_shares_and_bits_of_a_sampled_tier() -> None:
     shares = np.array([0.1, 0.2, 0.3, 0.2])
     chosen = np.array([1, 3])
     assert sampled_shares(shares, chosen) == pytest.approx([0.4, 0.4])
@@ -91,19 +91,19 @@ def test_a_sample_stands_for_its_tier() -> None:
     assert [offer.bits for offer in offers[:4]] == [0, 16, 32 + 1000, 64 + 2000]
     assert offers[2].nats == 0.5
     assert {"5", "8g"} <= set(texts(offers))
-    assert "6" not in texts(offers)  # its 64 values would take a bit for each row
+    assert "6" not in texts(offers)  # its 64 values would take one bit per row
     [offers] = measured(FOUR, [2.0], count=10_000).scalar
     assert not set(texts(offers)) & set(GRIDS)
 
 
 def corners() -> NDArray[np.float32]:
-    """Ten rows about each of (+-1, +-1), a 64th to the left or the right."""
+    """Ten rows around each of (+-1, +-1), shifted by 1/64 to the left or the right."""
     signs = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], np.float32)
     shift = np.where(np.arange(40) % 2, 1 / 64, -1 / 64)[:, None] * [1, 0]
     return (np.repeat(signs, 10, axis=0) + shift).astype(np.float32)
 
 
-def test_a_joint_offer_by_hand() -> None:
+def test_a_joint_candidate_by_hand() -> None:
     found = measured(corners(), [3.0, 2.0])
     assert list(found.joint) == [2]
     [offer] = found.joint[2]  # 16 clusters would be more than the 8 different rows
@@ -114,14 +114,14 @@ def test_a_joint_offer_by_hand() -> None:
     assert sorted(table) == [[-1, -1], [-1, 1], [1, -1], [1, 1]]
 
 
-def test_no_joint_offers() -> None:
-    assert measured(corners(), [3.0, 0.01]).joint == {}  # the second axis hardly counts
+def test_tables_without_joint_candidates() -> None:
+    assert measured(corners(), [3.0, 0.01]).joint == {}  # the second axis has hardly any weight
     assert measured(corners()[:31], [3.0, 2.0]).joint == {2: ()}  # 8 rows per cluster at least
     assert measured(corners()[:, :1], [3.0]).joint == {}
     assert measured(corners(), [3.0, 2.0], np.zeros(40)).joint == {}
 
 
-def test_a_tier_that_never_occurs_gets_nothing() -> None:
+def test_a_tier_that_never_occurs_gets_no_bits() -> None:
     found = measured(corners(), [3.0, 2.0], np.zeros(40))
     assert [texts(offers) for offers in found.scalar] == [["-"], ["-"]]
 
@@ -132,7 +132,7 @@ def test_no_axes() -> None:
 
 
 def test_rows_beyond_float16() -> None:
-    # A row that hardly occurs may be a million standard deviations away.
+    # A very rare row may be a million standard deviations away.
     rows = np.array([[-1e6], [0], [1], [2]], np.float32)
     for share in (0.0, 1e-12):
         [offers] = measured(rows, [1.0], np.array([share, 0.3, 0.3, 0.4])).scalar
@@ -140,12 +140,12 @@ def test_rows_beyond_float16() -> None:
             assert np.isfinite(coder_of(offer).values).all()
             assert np.isfinite(offer.nats)
         grid = next(offer for offer in offers if coder_of(offer).part.kind == "grid")
-        # No grid of float16 reaches so far. One that spans a part of the range does.
+        # No float16 grid spans the whole range, but one spans a part of it.
         assert coder_of(grid).values[0] == (0 if share == 0 else pytest.approx(-6e4, rel=0.1))
 
 
 def ordered(found: TierOffers) -> dict[str, Offer]:
-    """Offers in order of their codes by their parts."""
+    """Candidates with rows sorted by code, by their parts."""
     return {
         text: offer
         for offers in (*found.scalar[:1], *found.joint.values())
@@ -154,10 +154,10 @@ def ordered(found: TierOffers) -> dict[str, Offer]:
     }
 
 
-def test_offers_in_order_by_hand() -> None:
+def test_candidates_sorted_by_code_by_hand() -> None:
     rows = TierRows(FOUR, np.full(4, 1 / 4), 4)
     found = ordered(measure_tier(rows, np.array([2.0]), np.random.default_rng(0), ordered=True))
-    assert list(found) == ["o1", "o2", "o3g"]  # at most two codes a row: three bits for four rows
+    assert list(found) == ["o1", "o2", "o3g"]  # at most two codes per row: three bits for four rows
     # Two values and one start: two low bits, and 1 + 1 more, of four rows.
     assert (found["o1"].bits, found["o1"].nats) == (2 * 16 + 8 * (1 + 1), 0.5)
     assert (found["o2"].bits, found["o2"].nats) == (4 * 16 + 8 * 1, 0)
@@ -165,7 +165,7 @@ def test_offers_in_order_by_hand() -> None:
     assert found["o3g"].nats == pytest.approx(2 * 2 * (2 / 7) ** 2 / 4, rel=0.01)
 
 
-def test_offers_in_order_of_several_codes() -> None:
+def test_candidates_sorted_by_several_codes() -> None:
     rows = TierRows(corners(), np.full(40, 1 / 40), 40)
     found = measure_tier(rows, np.array([3.0, 2.0]), np.random.default_rng(0), ordered=True)
     offers = ordered(found)
@@ -183,7 +183,7 @@ def test_offers_in_order_of_several_codes() -> None:
 def coded_nats(
     offer: Offer, first: int, rows: NDArray[np.float32], shares: NDArray[np.float64], nats: list
 ) -> float:
-    """By assigning and decoding every row."""
+    """The loss in nats, by coding and decoding every row."""
     span = slice(first, first + coder_of(offer).part.axes)
     part = rows[:, span]
     scale = np.sqrt(np.array(nats[span]) / nats[first])
@@ -191,7 +191,7 @@ def coded_nats(
     return float(shares @ np.square(error) @ nats[span])
 
 
-def test_nats_are_those_of_coding(rng: np.random.Generator) -> None:
+def test_nats_equal_the_loss_of_coded_rows(rng: np.random.Generator) -> None:
     rows = (rng.standard_t(4, (600, 5))).astype(np.float32)
     shares = rng.permutation(1 / np.arange(1, 601))
     shares /= 2 * shares.sum()
@@ -218,14 +218,14 @@ def test_nats_are_those_of_coding(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_the_unit_of_nats_does_not_matter(scale: float) -> None:
+def test_scaled_nats_give_the_same_clusters(scale: float) -> None:
     plain, scaled = measured(corners(), [3.0, 2.0]), measured(corners(), [3 * scale, 2 * scale])
     assert scaled.joint[2][0].nats == pytest.approx(plain.joint[2][0].nats * scale)
     values = [coder_of(found.joint[2][0]).values for found in (plain, scaled)]
     assert np.array_equal(*values)
 
 
-def test_rows_that_differ_by_rounding_only_are_not_clustered(
+def test_rows_that_differ_only_by_rounding_are_not_clustered(
     caplog: pytest.LogCaptureFixture, rng: np.random.Generator
 ) -> None:
     caplog.set_level(logging.DEBUG)

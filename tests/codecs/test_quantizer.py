@@ -12,7 +12,7 @@ LARGEST = 65504.0  # of float16
 LEAST = 2.0**-14  # with all digits
 
 
-def test_values_beyond_the_range_get_its_ends() -> None:
+def test_values_out_of_range_become_the_ends_of_the_range() -> None:
     values = np.array([1e9, LARGEST, 1.5, -np.inf])
     assert within_float16(values).tolist() == [LARGEST, LARGEST, 1.5, -LARGEST]
 

@@ -1,4 +1,4 @@
-"""Slopes on unseen rows: estimates by hand, what codes do in first order, and where bits go."""
+"""Slopes on unseen rows: estimates by hand, first-order changes, and the allocation of bits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tier() -> tuple[NDArray[np.float32], Floats]:
     return coordinates, weights / weights.sum()
 
 
-def test_shapes_are_orthonormal(tier: tuple[NDArray[np.float32], Floats]) -> None:
+def test_axis_functions_are_orthonormal(tier: tuple[NDArray[np.float32], Floats]) -> None:
     coordinates, weights = tier
     found = AxisFunctions.of(coordinates, weights).at(coordinates)
     products = np.einsum("m,mak,maj->akj", weights, found, found)
@@ -56,7 +56,7 @@ def test_shapes_are_orthonormal(tier: tuple[NDArray[np.float32], Floats]) -> Non
     np.testing.assert_allclose(found[:, :, 0], coordinates / width, rtol=1e-6)
 
 
-def test_shapes_of_few_values() -> None:
+def test_axis_functions_of_few_values() -> None:
     for values in ([[0.0], [0.0]], [[1.0], [1.0]], [[1.0], [2.0]]):
         found = AxisFunctions.of(np.array(values, np.float32), np.full(2, 0.5))
         products = np.einsum("mak,maj->akj", *[found.at(np.array(values, np.float32))] * 2) / 2
@@ -65,7 +65,7 @@ def test_shapes_of_few_values() -> None:
         assert kept == pytest.approx(np.round(kept))  # a function is normal, or left out
 
 
-def test_what_codes_do_in_first_order(tier: tuple[NDArray[np.float32], Floats]) -> None:
+def test_first_order_change_of_the_loss_by_codes(tier: tuple[NDArray[np.float32], Floats]) -> None:
     # A gradient of that form: of every code the sum of its products is the change of the loss.
     coordinates, weights = tier
     shapes = AxisFunctions.of(coordinates, weights)
@@ -91,7 +91,7 @@ def share(halves: Floats, variance: float) -> SlopeShare:
     return share_of([tier], [np.ones(count)])
 
 
-def test_the_share_is_what_comes_true_on_the_other_half() -> None:
+def test_the_share_is_confirmed_by_the_other_half() -> None:
     same = share(np.array([[3.0, -2.0], [3.0, -2.0]]), 0.0)
     assert (same.value, same.measured, same.error) == (1, 1, 0)
     # From the first half 4, of which 1 comes true; from the second 1, of which 4 does.
@@ -146,7 +146,7 @@ def test_the_forecast_contains_slopes(direction: float, factor: float) -> None:
     assert result.predicted_loss_increase == pytest.approx(expected, rel=0.05)
 
 
-def test_tails_that_are_coded_as_one() -> None:
+def test_slopes_of_joined_tiers() -> None:
     # Ids in no order: the last tier may take the rows of several. What is told is what comes.
     fields, metrics = tables({"only": -1.0})
     order = np.random.default_rng(3).permutation(1000)

@@ -1,4 +1,4 @@
-"""A survey of a field: moments by hand and against numpy, and samples that stand for all rows."""
+"""A survey of a field: moments by hand and against numpy, and samples of its rows."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def as_set(sample: Sample) -> set[tuple[float, ...]]:
 
 @pytest.mark.parametrize("kind", ["in order", "keep", "frequency"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_samples_are_of_their_strata_whatever_the_parts(
+def test_samples_are_from_their_strata_for_any_parts(
     kind: str, dtype: object, rng: np.random.Generator
 ) -> None:
     field = field_of(rng, dtype=dtype)
@@ -110,7 +110,7 @@ def test_samples_are_of_their_strata_whatever_the_parts(
     assert as_set(another.samples[2]) != as_set(whole.samples[2])
 
 
-def test_a_sample_does_not_hold_its_part(rng: np.random.Generator) -> None:
+def test_a_sample_does_not_keep_its_part_in_memory(rng: np.random.Generator) -> None:
     field = field_of(rng)
     samples = survey_of(field, ranked(field, 500), 10, 0, IN_MEMORY).samples
     assert samples
@@ -122,7 +122,7 @@ def test_a_sample_does_not_hold_its_part(rng: np.random.Generator) -> None:
                 assert owner.nbytes <= 10 * 8
 
 
-def test_standing_for_all_by_hand() -> None:
+def test_scaled_frequencies_of_a_sample_by_hand() -> None:
     def sample(frequencies: list[float], weight: float) -> NDArray[np.float64]:
         rows = np.zeros((len(frequencies), 1), np.float32)
         return Sample(((rows, np.array(frequencies)),), weight).standing_for_all
@@ -134,7 +134,7 @@ def test_standing_for_all_by_hand() -> None:
     assert sample([5e-324, 0], 1e300).tolist() == [1e300, 0]
 
 
-def test_few_rows_of_a_large_tier_occur(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tier_whose_sampled_rows_never_occur(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saec.codecs.axes.codec._SAMPLED_ROWS", 20)
     frequencies = np.zeros(1000)
     frequencies[:260] = np.arange(260, 0, -1)
@@ -157,7 +157,7 @@ def same(a: Survey, b: Survey) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_a_survey_is_recalled_from_a_folder(
+def test_a_survey_is_stored_and_loaded(
     dtype: object, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     field = in_parts(field_of(rng, dtype=dtype), 90)

@@ -1,4 +1,4 @@
-"""The sweep over prices against all combinations of offers."""
+"""The sweep over prices, compared with all combinations of candidates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def coder(part: CodePart) -> Coder:
 
 
 def tier(scalar: list[list[Point]], joint: dict[int, list[Point]] | None = None) -> TierOffers:
-    """Offers of (bits, nats), the first of each axis for nothing."""
+    """A tier with candidates of (bits, nats); the first of each axis has no bits."""
     alone = [
         tuple(
             Offer(
@@ -41,7 +41,7 @@ def tier(scalar: list[list[Point]], joint: dict[int, list[Point]] | None = None)
 
 
 def ways(one: TierOffers, axes: int) -> Iterator[Point]:
-    """Bits and nats of all that a tier may do with the first ``axes`` axes."""
+    """Bits and nats of all ways to code the first ``axes`` axes of a tier."""
     unused = sum(offers[0].nats for offers in one.scalar[axes:])
     choices = [one.scalar[:axes]]
     for together, offers in one.joint.items():
@@ -61,7 +61,7 @@ def all_points(tiers: list[TierOffers], axis_bits: int, rest: float) -> list[Poi
 
 
 def lower_hull(points: list[Point]) -> list[Point]:
-    """Corners by rising bits and falling nats."""
+    """Corners of the lower convex hull, with rising bits and falling nats."""
     hull: list[Point] = []
     for x, y in sorted(points):
         if hull and y >= hull[-1][1]:
@@ -99,22 +99,22 @@ def test_one_tier_by_hand() -> None:
     assert [layered.nats for layered in found] == pytest.approx([10.5, 2.5, 1.5, 1.4])
 
 
-def test_an_axis_that_costs_too_much_is_left_out_of_all_tiers() -> None:
-    # Alone, the second axis saves 1 nat for 10 bits, as much a bit as the first; with 1000 bits on
-    # top it does not pay before 0.001 nat a bit does.
+def test_an_axis_that_is_too_expensive_is_used_by_no_tier() -> None:
+    # By itself, the second axis saves 1 nat for 10 bits, as much per bit as the first. With 1000
+    # bits more for the axis, it pays only at prices below 0.001 nats per bit.
     axes = [[(0.0, 10.0), (100.0, 0.0)], [(0.0, 1.0), (10.0, 0.0)]]
     found = [parts(layered) for layered in sweep([tier(axes), tier(axes)], 1000, 0.0)]
     assert found == [["", ""], ["1", "1"], ["1 1", "1 1"]]
 
 
-def test_joint_offers_by_hand() -> None:
+def test_joint_candidates_by_hand() -> None:
     one = tier([[(0, 4), (50, 1)], [(0, 4), (50, 1)]], {2: [(20, 2)]})
     found = sweep([one], 0, 0.0)
     assert [parts(layered) for layered in found] == [[""], ["2j2"]]
     assert [layered.nats for layered in found] == [8, 2]
 
 
-def test_parts_that_code_nothing_are_left_out_at_the_end_only() -> None:
+def test_only_trailing_parts_without_bits_are_left_out() -> None:
     used = tier([[(0, 1), (10, 0)], [(0, 8), (10, 0)]])
     empty = tier([[(0, 0)], [(0, 0)]])
     found = [parts(layered) for layered in sweep([used, empty], 5, 0.0)]
@@ -126,7 +126,7 @@ def test_no_axes() -> None:
     assert (found.tiers, found.nats) == (((), ()), 0.25)
 
 
-def test_nothing_to_gain() -> None:
+def test_a_tier_without_candidates() -> None:
     [found] = sweep([tier([[(0, 0)]])], 100, 0.25)
     assert (parts(found), found.nats) == ([""], 0.25)
 
@@ -164,7 +164,7 @@ def test_results_lie_on_the_hull_of_all_combinations(seed: int) -> None:
     assert all(a[0] < b[0] and a[1] > b[1] for a, b in pairwise(points))
     assert points[0] == pytest.approx(hull[0])
 
-    # Prices fall by a twelfth at a time: a corner that is best over a wider range is found.
+    # Each price is a twelfth lower: corners that are best over a wider range are found.
     falling = [slope(a, b) for a, b in pairwise(hull)]
     for corner, before, after in zip(hull, [np.inf, *falling], [*falling, 0.0], strict=True):
         if before > 1.1 * after and before > 1e-6:

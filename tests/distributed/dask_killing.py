@@ -24,7 +24,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 class Killer:
-    """Ends the oldest of the workers with SIGKILL; waits in the end until there is another."""
+    """Ends the oldest worker with SIGKILL; at the end, waits until there is another one."""
 
     def __init__(self, client: Client, calls: int = 0) -> None:
         self._client = client

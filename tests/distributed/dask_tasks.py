@@ -21,13 +21,13 @@ def weighted(rows: NDArray[np.float32], weights: NDArray[np.generic]) -> NDArray
 
 
 def flat(merged: object) -> list[object]:
-    """What is in lists that are merged by making lists of them."""
+    """The items of nested lists."""
     return [one for many in merged for one in flat(many)] if isinstance(merged, list) else [merged]
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Weighted sums of rows, in floating point: their last digits tell the order of merging."""
+    """Weighted sums of rows in floating point; last digits depend on the order of merging."""
 
     seconds: float = 0.0
 
@@ -50,7 +50,7 @@ def held_sums(held: tuple[NDArray[np.float32], ...]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Copy:
-    """Lays ids in two ways, of one byte and of two; fails at a part, if any is said."""
+    """Writes ids in two ways, as one byte and as two; fails at a given part, if any."""
 
     seconds: float = 0.0
     fails: int = -1
@@ -67,7 +67,7 @@ class Copy:
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
-    """Lays codes of 5 bits at the rows' ranks."""
+    """Writes codes of 5 bits at the ranks of rows."""
 
     placing: ByRank
 

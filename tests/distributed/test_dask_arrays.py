@@ -24,7 +24,7 @@ def arrays(rng: np.random.Generator, small_parts: None) -> tuple[np.ndarray, np.
 def test_blocks_of_any_size(
     arrays: tuple[np.ndarray, np.ndarray], client: Client, counted: bool
 ) -> None:
-    """Blocks longer and shorter than parts, and cut in two across; merged in the same tree."""
+    """Blocks longer and shorter than parts, and of half the columns; the tree is the same."""
     rows, counts = arrays
     blocks = (800, 100, 1, 1102)
     there = distributed.field(
@@ -73,7 +73,7 @@ def test_the_artifact_is_the_same_where_parts_are(
     np.testing.assert_array_equal(*(result["user"].decode() for result in results))
 
 
-def test_what_is_wrong_with_an_array_is_said(client: Client) -> None:
+def test_errors_of_an_array_are_reported(client: Client) -> None:
     rows = da.ones((10, 2), chunks=(5, 2), dtype=np.float32)
     with pytest.raises(saec.FieldError, match="'user': blocks of unknown size; call compute"):
         distributed.field("user", rows[rows[:, 0] > 0], np.ones(10), client)

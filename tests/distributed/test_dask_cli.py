@@ -1,4 +1,4 @@
-"""``saec compress`` on a cluster, from the command line; and if it is killed there."""
+"""``saec compress`` on a cluster, from the command line, also when it is killed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def compress(out: str, *options: str) -> int:
 
 
 def joined(path: Path) -> bytes:
-    """The one file that an artifact in shards would be."""
+    """The bytes of an artifact in shards as one file."""
     whole = path.with_name(f"{path.name}.joined")
     saec.load(path).save(whole)
     return whole.read_bytes()
@@ -96,7 +96,7 @@ def killed(folder: Path, after: float) -> bool:
 
 
 def shards(folder: Path) -> set[str]:
-    """The names of what is finished of the artifact."""
+    """The names of the finished shards."""
     places = (folder, folder / "many.saec.partial")
     return {file.name for place in places for file in place.glob("many.saec.*-*")}
 

@@ -1,4 +1,4 @@
-"""Schedulers and workers: where they listen, and what is said if they are not there."""
+"""Schedulers and workers: addresses on which they listen, and errors if there are none."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_no_scheduler() -> None:
         pass
 
 
-def test_workers_that_there_are(client: Client) -> None:
+def test_existing_workers_are_used(client: Client) -> None:
     assert workers_of(client) == sorted(client.run(os.getpid))
     # Between two looks of the client at it, the scheduler is taken to have no workers.
     client.sync(client._update_scheduler_info)
@@ -74,7 +74,7 @@ def test_no_workers() -> None:
 
 @pytest.fixture
 def impatient(client: Client) -> Iterator[Client]:
-    """A scheduler that gives a task up with the first worker that dies of it."""
+    """A scheduler that gives up a task when the first worker dies while running it."""
 
     def allow(count: int) -> int:
         def change(dask_scheduler: object) -> int:

@@ -25,7 +25,7 @@ ROWS, DIM = 3_001, 4
 def fields(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> list[saec.Field]:
-    """One of many parts in files, and one in memory."""
+    """A field of many parts in files, and one in memory."""
     monkeypatch.setattr("saec.streaming.chunks._PART_VALUES", 4000)
     rows = rng.standard_normal((ROWS, DIM), dtype=np.float32) * np.linspace(2, 0.1, DIM)
     np.save(tmp_path / "rows.npy", rows.astype(np.float32))
@@ -113,7 +113,7 @@ def test_workers_write_shards_of_the_artifact(
     order: Order,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Joined, they have the bytes of the one file of one process; also if a worker dies."""
+    """Joined, the shards have the bytes of the file of one process, also if a worker dies."""
     monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 10)
     metrics = {field.name: np.eye(DIM) for field in fields}
     budget, codec = saec.Ratio(3), saec.Axes(order=order)

@@ -58,7 +58,7 @@ def test_counts_are_those_of_one_process(
     assert sorted(path.name for path in (tmp_path / "counts").iterdir()) == files
 
 
-def test_what_is_wrong_with_a_log_is_said(log: Path, tmp_path: Path, client: Client) -> None:
+def test_errors_of_a_log_are_reported(log: Path, tmp_path: Path, client: Client) -> None:
     with pytest.raises(IdError, match=r"'words': id \d+ is out of range; ids go from 0 to 4"):
         distributed.count_columns(log, {"words": "w"}, {"words": 5}, client)
     with pytest.raises(DataError, match="no column 'x'; there are u, w"):

@@ -168,7 +168,7 @@ def test_progress_adds_up(spread: DaskPasses) -> None:
 
 
 @pytest.mark.alone
-def test_a_task_that_fails_says_so_itself_and_ends_the_others(
+def test_a_failed_task_raises_its_error_and_cancels_the_others(
     spread: DaskPasses, client: Client
 ) -> None:
     start = time.monotonic()
@@ -250,7 +250,7 @@ def test_a_worker_may_die_while_it_lays(
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The last time, or the only one, as windows are put together."""
+    """The worker dies at the last call, while pieces are put together."""
     monkeypatch.setattr("saec.distributed.output_windows._LEAST", 1 << 16)
     sizes = {"run": ROWS, "scattered": 7 * ROWS + 1}
     _, local = LocalPasses(field.parts).lay(tasks.Copy(), sum, sizes)
@@ -265,8 +265,8 @@ def test_a_worker_may_die_while_it_lays(
             np.testing.assert_array_equal(tensor(tensors[role], tmp_path), local[role])
 
 
-def test_workers_know_what_results_take() -> None:
-    """Or they would not spill, and samples would be moved to where they are not."""
+def test_workers_know_the_size_of_results() -> None:
+    """Without sizes, workers would not spill, and samples would be moved between workers."""
     sample = Sample(((np.zeros((1000, 4), np.float32), np.zeros(1000)),), 1.0)
     survey = Survey(Moments(1.0, np.zeros(4), np.zeros((4, 4))), (sample, sample))
     assert sizeof(survey) == pytest.approx(2 * 24_000, rel=0.05)

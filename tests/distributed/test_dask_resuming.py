@@ -1,4 +1,4 @@
-"""Compression by workers, interrupted and started again: shards stay, and end as one artifact."""
+"""Compression by workers, interrupted and started again: finished shards are used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fields(
 
 
 class StopError(Exception):
-    """What interrupts a compression here."""
+    """Interrupts a compression."""
 
 
 def compress(

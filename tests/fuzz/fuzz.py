@@ -1,11 +1,11 @@
-"""Damaged artifacts, checkpoints, ONNX models and requests, thousands a minute, within bounds.
+"""Tries damaged artifacts, checkpoints, ONNX models and requests, thousands a minute.
 
     python tests/fuzz/fuzz.py --seed 1 --seconds 60 --cases 100000
 
-A case must end in an answer or in a ``SaecError``. Everything else is a violation: another
-exception, a process that ends, processor time or memory beyond the bounds of a case. A child does
-the cases; after a violation, it is replaced by a new one that goes on behind it. The file of a
-violation is kept, and ``--first N --cases 1`` does case N of a seed again.
+A case must end with a result or a ``SaecError``. Everything else is a violation: another
+exception, a process that ends, or processor time or memory beyond the limits of a case. A child
+process runs the cases. After a violation, a new child continues with the next case. The file of a
+violation is kept, and ``--first N --cases 1`` runs case N of a seed again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _START, _DONE, _BAD = "start", "done", "bad"
 
 
 def main() -> int:
-    """Run cases until there are enough or the time is up; 1 if one was a violation."""
+    """Run cases until there are enough or the time is up; returns 1 if one was a violation."""
     options = _options()
     if options.child is not None:
         return _child(options)
@@ -59,7 +59,7 @@ def _options() -> argparse.Namespace:
 
 
 class _Run:
-    """Cases in one child after the other, and what came of them."""
+    """Runs cases in child processes, one after the other, and counts the results."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
         self._options, self._scratch = options, scratch
@@ -86,7 +86,7 @@ class _Run:
         return 1 if self._violations or not done else 0
 
     def _is_over(self) -> bool:
-        """Time counts from the first case on; children are slow to start."""
+        """Whether the time is up; it counts from the first case on, since children start slowly."""
         seconds = self._options.seconds
         return self._begun is not None and time.monotonic() > self._begun + seconds
 
@@ -104,7 +104,7 @@ class _Run:
             child.kill()
 
     def _follow(self, child: subprocess.Popen[bytes]) -> None:
-        """Count what the child says, until it ends, hangs, or the time is up."""
+        """Count the results of a child until it ends, hangs, or the time is up."""
         assert child.stdout is not None
         begun = None
         while self._next < self._last:
@@ -135,7 +135,7 @@ class _Run:
 
 
 def _flags() -> list[str]:
-    """As this interpreter was started: without site, under a sanitizer."""
+    """The flags of this interpreter, such as without ``site`` under a sanitizer."""
     return ["-S"] if sys.flags.no_site else []
 
 
@@ -170,7 +170,7 @@ def _child(options: argparse.Namespace) -> int:
 
 
 def _warm_up(cases: object) -> None:
-    """What is imported when first needed is no case's own."""
+    """Import modules beforehand, so that no case pays for them."""
     import onnx  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 

@@ -1,6 +1,6 @@
-"""Cases by their number: how each damaged file is made, and what is done with it.
+"""Cases by number: how each damaged file is made, and what is done with it.
 
-Whatever a case holds, nothing but a ``SaecError`` may come of it.
+A case may raise nothing but a ``SaecError``.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Cases:
         self._model = LookupModel.open(model) if "request" in self._kinds else None
 
     def run(self, number: int) -> str:
-        """Do case ``number`` and say what came of it; raises what is a violation."""
+        """Run case ``number`` and return its result; raises for a violation."""
         rng = Random(f"{self._seed} {number}")
         kind = rng.choice(self._kinds)
         try:
@@ -120,7 +120,7 @@ class Cases:
             _use_checkpoint(path, rng)
 
     def _copied(self, kind: str, chosen: Path, content: bytes) -> Path:
-        """The damaged file; with its folder, where others of it are read, too. What to read."""
+        """Copy the damaged file, or its folder if other files are read, too; returns the path."""
         if kind not in _FOLDERS:
             path = self._folder / chosen.name
             path.write_bytes(content)
@@ -157,7 +157,7 @@ class Cases:
 
 
 def _memory(rng: Random) -> str | None:
-    """A limit of memory for one artifact in four."""
+    """A memory limit for one artifact in four, otherwise None."""
     return None if rng.randrange(4) else "1MB"
 
 

@@ -1,4 +1,4 @@
-"""Static functions whose numbers and tensors are damaged: lookups must bear them."""
+"""Static functions with damaged numbers and tensors: lookups must not crash."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saec.keys.windows import SolvedBuckets, WindowShape
 
 @cache
 def _sound(number: int) -> StaticFunction:
-    """Even ones have dense blocks, odd ones windows."""
+    """A valid function: dense blocks for even numbers, windows for odd ones."""
     rng = np.random.default_rng(number)
     hashes = rng.integers(0, 2**64, 20 + 700 * number, dtype=np.uint64)
     lengths = np.minimum(rng.geometric(0.2, len(hashes)), 60).astype(np.uint8)

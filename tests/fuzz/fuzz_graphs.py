@@ -26,7 +26,7 @@ _SIGNED = [number for number in ODD_NUMBERS if number < 1 << 63] + [-1, -2, -(1 
 
 
 def write_graphs(folder: Path) -> None:
-    """Lookups, lookups side by side, and bags, with an artifact of all their tables."""
+    """Write models with lookups, concatenated lookups and bags, and an artifact of their tables."""
     import graphs
 
     rng = np.random.default_rng(0)
@@ -142,7 +142,7 @@ def _spoil_opset(rng: Random, model: ModelProto) -> None:
 
 
 def use_graph(path: Path, result: Path, rng: Random) -> None:
-    """Look for tables and put compressed ones in their place."""
+    """Find tables and replace them by compressed ones."""
     import saec.onnx
 
     saec.onnx.tables(path)

@@ -1,4 +1,4 @@
-"""Artifacts of any layout and any bytes, whose sizes fit: the native core must bear them."""
+"""Artifacts of any layout and any bytes, with valid sizes: the native core must not crash."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _tier(rng: Random, big: bool) -> str:
 
 
 def _ordered(rng: Random, text: str) -> str:
-    """Some of the first parts in order, as long as they have bits, 16 together."""
+    """Make some leading parts ordered, while they have bits and at most 16 together."""
     parts, bits = text.split(), 0
     for place, part in enumerate(parts):
         width = 0 if part == "-" else int(part.rstrip("g").partition("j")[0])

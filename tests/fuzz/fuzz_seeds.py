@@ -1,4 +1,4 @@
-"""Sound files of every kind, from which the damaged ones are made."""
+"""Valid files of every kind, from which damaged ones are made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ITEM = np.linspace(-1, 1, 8, dtype=np.float16).reshape(2, 4)
 
 
 def write_seeds(folder: Path) -> None:
-    """Write them into new folders of ``folder``, one for each kind."""
+    """Write valid files into new folders of ``folder``, one for each kind."""
     for kind, write in WRITERS.items():
         (folder / kind).mkdir(parents=True)
         write(folder / kind)

@@ -29,7 +29,7 @@ ODD_VALUES = [
 
 
 def spoiled(rng: Random, data: bytes) -> bytes:
-    """One to four places changed, cut, doubled or filled."""
+    """``data`` with one to four places changed, cut, doubled or filled."""
     held = bytearray(data)
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
         _spoil_once(rng, held)
@@ -63,7 +63,7 @@ def _spoil_once(rng: Random, held: bytearray) -> None:
 
 
 def spoil_tree(rng: Random, tree: Any) -> None:
-    """Change one or two places of lists and dictionaries inside each other."""
+    """Change one or two places of nested lists and dictionaries."""
     for _ in range(rng.choice([1, 1, 2])):
         places = list(_places(tree))
         if places:
@@ -103,7 +103,7 @@ def nested(depth: int) -> Any:
 
 
 def spoiled_safetensors(rng: Random, data: bytes) -> bytes:
-    """Its header, its description if it has one, or its tensors, so that the rest still fits."""
+    """A file with a damaged header, description or tensors; the rest stays consistent."""
     if not rng.randrange(4):
         return spoiled(rng, data)
     size = int.from_bytes(data[:8], "little")
@@ -129,7 +129,7 @@ def spoiled_safetensors(rng: Random, data: bytes) -> bytes:
 
 
 def spoiled_zip(rng: Random, data: bytes) -> bytes:
-    """One member spoiled, in an archive that fits it; or the archive itself."""
+    """An archive with one damaged member and valid checksums, or a damaged archive."""
     if not rng.randrange(4):
         return spoiled(rng, data)
     made = io.BytesIO()

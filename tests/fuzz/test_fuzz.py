@@ -1,4 +1,4 @@
-"""The fuzz program finds nothing in two seconds, and notices what it looks for."""
+"""The fuzz program finds no violation in two seconds, and notices planted ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VIOLATIONS = {
 
 
 def test_violations_are_noticed_and_the_next_cases_done(tmp_path: Path) -> None:
-    """Cases 1 to 4 of six are made to fail, in the children, by a module that they import."""
+    """A module that the children import makes cases 1 to 4 of six fail."""
     lines = [f"        if number == {number}: {code}\n" for number, (code, _) in VIOLATIONS.items()]
     (tmp_path / "sitecustomize.py").write_text(
         f"import os, sys; sys.path[:0] = [{str(PROGRAM.parent)!r}, {str(PROGRAM.parents[1])!r}]\n"

@@ -1,7 +1,7 @@
-"""Write golden.saec: every kind of tensor that format 3 knows, with numbers chosen by hand.
+"""Writes golden.saec: every kind of tensor of format 3, with numbers chosen by hand.
 
-And sharded.saec with its shards, of which one tensor has two; ordered.saec, whose rows are in
-order of their codes; and keyed.saec, which is asked by keys, with a patch, keyed.patch.
+It also writes sharded.saec and its shards (one tensor has two of them); ordered.saec, whose rows
+are sorted by code; and keyed.saec, whose field has keys, with its patch keyed.patch.
 
 Run it only when the format gets a new number: old files must stay readable, bit for bit.
 """

@@ -1,4 +1,4 @@
-"""The golden file: its bytes, and its numbers as the decoder in docs/format.md reads them."""
+"""The golden files: their bytes, and their rows as decoded by saec and by docs/format.md."""
 
 from __future__ import annotations
 

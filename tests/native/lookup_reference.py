@@ -1,6 +1,6 @@
-"""Rows and bags as docs/format.md describes them, slowly, and the native core called for the same.
+"""Rows and bags decoded slowly as docs/format.md describes, and calls of the native core.
 
-A table here is its tensors, a row at a time: bits are Python integers, arithmetic is numpy's.
+Tables here decode their tensors row by row, with bits as Python integers and numpy arithmetic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from saec.format.tier_layout import Layout
 Floats = NDArray[np.float32]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 ISAS = ("scalar", "avx2", "avx512")
-GUARD = 5  # numbers of a row that are no field's: nothing may be written there
+GUARD = 5  # guard columns in each row, which no field may write
 IDS_PER_THREAD = 1 << 13
 
 
@@ -45,7 +45,7 @@ def bits_at(data: NDArray[np.uint8], bit: int, width: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """Rows whose codes choose one of the stored rows, run by run."""
+    """A table of runs: the code of a row selects one of the stored rows."""
 
     count: int
     runs: Sequence[RowRun]
@@ -88,8 +88,9 @@ class Runs:
 
 @dataclass(frozen=True, eq=False)
 class Tiers:
-    """Rows in tiers; ``tier_of`` (count,) where ids are no ranks; ``code_starts`` where rows are in
-    order of their codes."""
+    """A table in tiers.
+
+    tier_of: (count,) if ids are not ranks; code_starts: if rows are sorted by code."""
 
     count: int
     texts: Sequence[str]
@@ -158,7 +159,7 @@ class Tiers:
         return total, axis + axes, first_value + value_count(width, axes, kind)
 
     def ordered_code(self, tier: int, rank: int) -> int:
-        """How many of the tier's starts are no later than the rank."""
+        """The number of the tier's starts that are at most the rank."""
         counts = [(1 << ordered_width(text)) - 1 for text in self.texts]
         first = sum(counts[:tier])
         return int(np.count_nonzero(self.code_starts[first : first + counts[tier]] <= rank))
@@ -177,7 +178,7 @@ class Tiers:
 
 
 def ordered_parts_of(text: str) -> list[tuple[int, int, str]]:
-    """The same of the parts in whose order rows stand."""
+    """The same of ordered parts."""
     return parts_of(" ".join(part[1:] for part in text.split() if part.startswith("o")))
 
 
@@ -208,7 +209,7 @@ def value_count(width: int, axes: int, kind: str) -> int:
 def random_tiers(
     count: int, texts: Sequence[str], dim: int, seed: int = 0, shuffled: bool = False
 ) -> Tiers:
-    """Any bits are codes, so that codes are random bytes; without padding of zeros, too."""
+    """Tiers with random bytes as codes, also in place of the padding: any bits are valid codes."""
     rng = np.random.default_rng(seed)
     firsts = [0, *(64 * 4**i for i in range(len(texts) - 1))]
     sizes = np.diff([*firsts, count])
@@ -273,7 +274,7 @@ class Ask:
 
     @cached_property
     def expected(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The bags in float64, and how far float32 may be off, both (bags, dim)."""
+        """The bags in float64, and the largest error of float32, both (bags, dim)."""
         rows = decoded(self.slow, self.ids).astype(np.float64)
         if self.weights is not None:
             rows *= self.weights[:, None]
@@ -285,7 +286,7 @@ class Ask:
                 reduce = {"sum": np.sum, "mean": np.mean, "max": np.max}[self.mode]
                 out[0, i] = reduce(bag, axis=0)
                 scale = 1 if self.mode == "sum" else len(bag)
-                # One chain of additions: the longer it is, the more it is off.
+                # Rounding errors grow with the number of additions.
                 out[1, i] = np.abs(bag).sum(axis=0) / scale + np.abs(bag).max()
                 out[1, i] *= 2e-6 * (1 + len(bag) / 100)
         return out[0], out[1]
@@ -294,7 +295,7 @@ class Ask:
 def call(
     asks: Sequence[Ask], dtype: DTypeLike = np.float32, threads: int = 1, isa: str = "auto"
 ) -> tuple[tuple[int, int, int], list[NDArray[Any]]]:
-    """The failure and each field's rows, side by side in one array with guards to their right."""
+    """The failure and the rows of each field, in one array with guard columns on the right."""
     dims = [ask.slow.dim for ask in asks]
     out = np.zeros((asks[0].bags, sum(dims) + GUARD), dtype=dtype)
     out.view(np.uint8)[:] = 0xA5
@@ -319,7 +320,7 @@ def pooled(
 
 
 def everywhere(ask: Ask, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-    """The same, after every instruction set here has given the same bits, for both kinds of ids."""
+    """The rows of one field; checks that all instruction sets and types of ids give equal bits."""
     first, *others = (
         pooled(with_ids, dtype, isa=isa)
         for isa in HERE
@@ -337,13 +338,13 @@ def check_rows(slow: Slow, ids: NDArray[np.integer]) -> None:
 
 
 def check_bags(ask: Ask) -> None:
-    """Bags equal the format's sums as far as float32 goes."""
+    """Bags equal the format's sums within the rounding of float32."""
     wanted, tolerance = ask.expected
     assert (np.abs(everywhere(ask) - wanted) <= tolerance).all()
 
 
 def random_offsets(rng: np.random.Generator, count: int, longest: int) -> NDArray[np.int64]:
-    """Starts of bags of 0 to ``longest`` ids, many of them empty, ``count`` ids or more."""
+    """Starts of bags of 0 to ``longest`` ids, many of them empty; at least ``count`` ids in all."""
     lengths = rng.integers(0, rng.integers(1, longest, count + 9, endpoint=True), endpoint=True)
     starts = np.cumsum([0, *lengths])
     return starts[starts < count]

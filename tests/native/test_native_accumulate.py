@@ -43,7 +43,7 @@ def test_by_hand() -> None:
     assert distortion.tolist() == [0.25, 0.25]
 
 
-def test_adds_to_what_is_there() -> None:
+def test_adds_to_existing_sums() -> None:
     first = accumulate(ROWS[:2], WEIGHTS[:2], NEAREST[:2], CENTROIDS)
     both = accumulate(ROWS[2:], WEIGHTS[2:], NEAREST[2:], CENTROIDS, into=first)
     whole = accumulate(ROWS, WEIGHTS, NEAREST, CENTROIDS)
@@ -104,12 +104,12 @@ def test_weights_equal_repeated_rows(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, 2, 2**31 - 1])
-def test_assignment_outside_the_clusters(bad: int) -> None:
+def test_assignments_outside_the_clusters_are_refused(bad: int) -> None:
     with pytest.raises(ValueError, match="assignment outside the clusters"):
         accumulate(ROWS, WEIGHTS, np.array([0, 1, bad, 0], np.int32), CENTROIDS)
 
 
-def test_what_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     out = np.zeros((2, 2)), np.zeros(2), np.zeros(2)
     with pytest.raises(ValueError, match="lengths differ"):
         accumulate(ROWS, WEIGHTS[:3], NEAREST, CENTROIDS)
@@ -125,7 +125,7 @@ def test_what_is_refused() -> None:
         _native.accumulate(ROWS, WEIGHTS, NEAREST, CENTROIDS, *out[:2], np.zeros(2, np.float32))
 
 
-def test_callers_at_once_get_the_same() -> None:
+def test_concurrent_calls_give_equal_results() -> None:
     rng = np.random.default_rng(1)
     rows, centroids = rng.standard_normal((2, 5000, 3)).astype(np.float32)
     nearest, weights = rng.integers(0, 70, 5000).astype(np.int32), rng.random(5000)

@@ -78,7 +78,7 @@ def test_any_codes(data: st.DataObject, bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [33, 64])
-def test_width_outside_its_range(bits: int) -> None:
+def test_widths_out_of_range_are_refused(bits: int) -> None:
     data, widths = np.zeros(99, np.uint8), widths_of(3, bits)
     codes, matrix = [np.zeros(2, np.uint32)] * 2, np.zeros((2, 2), np.uint32)
     with pytest.raises(ValueError, match=r"widths must lie in 0\.\.32"):
@@ -90,13 +90,13 @@ def test_width_outside_its_range(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 7, 31])
-def test_code_that_needs_more_bits(bits: int) -> None:
+def test_codes_wider_than_their_width_are_refused(bits: int) -> None:
     with pytest.raises(ValueError, match="a code needs more bits"):
         pack([0, 2**bits], bits)
 
 
 @pytest.mark.parametrize("bits", [1, 8, 32])
-def test_buffers_one_byte_short(bits: int) -> None:
+def test_buffers_that_are_one_byte_short_are_refused(bits: int) -> None:
     short = np.zeros(_native.packed_bytes(10, bits) - 1, np.uint8)
     with pytest.raises(ValueError, match="data is too short"):
         _native.pack_codes([np.zeros(10, np.uint32)], widths_of(bits), short)
@@ -107,8 +107,8 @@ def test_buffers_one_byte_short(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 8, 32])
-def test_counts_whose_bits_cannot_be_numbered(bits: int) -> None:
-    # 2^61 codes of 8 bits are 2^64 bits: wrapped round, no bytes at all.
+def test_counts_whose_bit_positions_overflow_are_refused(bits: int) -> None:
+    # 2^61 codes of 8 bits are 2^64 bits, which would wrap to 0 bytes.
     for count in (2**64 // bits, 2**64 // bits + 1, 2**64 - 1):
         if count < 2**64:
             with pytest.raises(ValueError, match="too many codes to be addressed"):
@@ -138,7 +138,7 @@ def test_lengths_must_agree() -> None:
         _native.pack_codes([one[:, 0], np.zeros(2, np.uint32)], widths_of(1, 2), data)
 
 
-def test_what_is_written_to_is_never_converted() -> None:
+def test_output_buffers_are_never_converted() -> None:
     data, codes, ids = pack([1, 2], 8), np.zeros((2, 1), np.uint32), np.zeros(2, np.int64)
     widths = widths_of(8)
     with pytest.raises(TypeError, match="incompatible function arguments"):
@@ -184,7 +184,7 @@ def check_rows(widths: list[int], count: int, threads: int) -> None:
     data = np.full(used + PADDING, 0xAA, np.uint8)
     _native.pack_codes([*map(np.ascontiguousarray, rows.T)], width_array, data, threads)
     assert data[:used].tobytes() == rows_by_bigint(rows, widths)[:used]
-    assert (data[used:] == 0xAA).all()  # the padding belongs to whatever follows
+    assert (data[used:] == 0xAA).all()  # the padding belongs to the next array
     data = np.array(data)  # a new end, so that a sanitizer sees every read beyond it
     codes = np.full((count, len(widths)), 9, np.uint32)
     _native.unpack_codes(data, width_array, codes, threads)
@@ -194,7 +194,7 @@ def check_rows(widths: list[int], count: int, threads: int) -> None:
     assert np.array_equal(codes, rows[ids])
 
 
-def test_threads_that_pack_do_not_touch_each_other() -> None:
+def test_threads_pack_disjoint_bytes() -> None:
     rows = random_rows(50_003, [3, 2])
     one, many = np.zeros((2, _native.packed_bytes(len(rows), 5)), np.uint8)
     parts = [*map(np.ascontiguousarray, rows.T)]

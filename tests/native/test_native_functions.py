@@ -1,4 +1,4 @@
-"""Reading static functions: instruction sets agree on sound and damaged blocks; what is refused."""
+"""Reading static functions: instruction sets agree on valid and damaged blocks; bad arguments."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_offsets_of_strings(offsets: list[int], message: str) -> None:
             _native.hash_strings(data, np.array(offsets, dtype), hashes, 0)
 
 
-def test_keys_outside_the_blocks() -> None:
+def test_keys_outside_the_blocks_are_refused() -> None:
     hashes, steps = np.full(3, 2**63, np.uint64), np.array([[0, 0, 8]], np.uint32)
     none = np.zeros(0, np.uint8)
     with pytest.raises(ValueError, match="not one size for each block"):

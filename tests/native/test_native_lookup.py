@@ -1,4 +1,4 @@
-"""Rows straight from packed codes: by hand, and against the format, row by row and bit for bit."""
+"""Rows decoded from packed codes: by hand, and equal to the format's rows, bit for bit."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_by_hand(isa: str) -> None:
     assert pooled(bags, isa=isa).tolist() == [[0, 0, 0], [18, 40, 58], [9, 22, 28.5]]
 
 
-def test_the_slow_rows_by_hand() -> None:
+def test_the_reference_decoder_by_hand() -> None:
     assert decoded(FIVE, np.arange(5)).tolist() == FIVE_ROWS
     assert decoded(TWO_TIERS, np.array(list(BY_HAND))).tolist() == list(BY_HAND.values())
 
@@ -91,7 +91,7 @@ def test_a_grid_by_hand() -> None:
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 700, 20_000])
-def test_ids_apart(count: int, dtype: type) -> None:
+def test_strided_ids(count: int, dtype: type) -> None:
     rng = np.random.default_rng(count)
     for slow in (
         TWO_TIERS,
@@ -110,7 +110,7 @@ def test_ids_apart(count: int, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2, -1, -3])
-def test_ids_apart_and_out_of_range(stride: int) -> None:
+def test_strided_ids_out_of_range(stride: int) -> None:
     for dtype in (np.int32, np.int64):
         for bad in (-1, 66):
             for position in (0, 63, 64, 199):
@@ -129,7 +129,7 @@ def packed(codes: NDArray[np.integer], width: int) -> NDArray[np.uint8]:
 def some_runs(
     rng: np.random.Generator, widths: Sequence[int], stored: NDArray[np.generic], **more: object
 ) -> Runs:
-    """A run of codes of each width; where it is 0, the rows themselves."""
+    """A run of codes for each width; for width 0, uncoded rows."""
     runs, pieces, first_row, first_byte = [], [], 0, 0
     for width in widths:
         rows = int(rng.integers(1, 200))
@@ -155,7 +155,7 @@ def some_frame(rng: np.random.Generator, width: int, dim: int | None) -> dict[st
 
 
 def check(slow: Slow, seed: int = 0) -> None:
-    """Rows at the edges of everything and any others; bags of them."""
+    """Check rows at all borders, random rows, and bags of them."""
     rng = np.random.default_rng(seed)
     firsts = slow.firsts if isinstance(slow, Tiers) else [run.first_row for run in slow.runs]
     edges = np.array([*firsts, slow.count])
@@ -188,14 +188,14 @@ def test_runs_of_different_widths(dtype: str, dim: int) -> None:
 
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("rank", [1, 5, 8, 16])
-def test_few_axes(rank: int, dim: int) -> None:
+def test_int8_rows_with_fewer_axes_than_dims(rank: int, dim: int) -> None:
     rng = np.random.default_rng(dim)
     stored = some_stored(rng, "int8", 300, rank)
     check(some_runs(rng, [6, 0, 9], stored, **some_frame(rng, rank, dim)))
 
 
-def test_one_stored_row_for_all() -> None:
-    # Neither codes nor rows of their own: what a run of no bits and `own` 0 means.
+def test_runs_without_codes_share_one_row() -> None:
+    # A run of 0 bits with `own` 0 has neither codes nor decoded rows.
     rng = np.random.default_rng(0)
     check(random_tiers(300, ["", "", ""], 4, 0))
     check(some_runs(rng, [0], some_stored(rng, "float32", 200, 3)))
@@ -227,18 +227,18 @@ def cold_tiers(dim: int, cold: tuple[str, str], shuffled: bool) -> Tiers:
 
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("cold", COLD, ids="|".join)
-def test_tiers(cold: tuple[str, str], dim: int) -> None:
+def test_tiers_without_an_index(cold: tuple[str, str], dim: int) -> None:
     check(cold_tiers(dim, cold, shuffled=False))
 
 
 @pytest.mark.parametrize("dim", [16, 64, 200])
 @pytest.mark.parametrize("cold", COLD, ids="|".join)
-def test_tiers_with_vectors(cold: tuple[str, str], dim: int) -> None:
+def test_tiers_with_an_index(cold: tuple[str, str], dim: int) -> None:
     check(cold_tiers(dim, cold, shuffled=True))
 
 
-def test_more_members_than_ranks_are_kept_of() -> None:
-    # Of the first level 262,144: ids of all tiers but the last two pass a second one.
+def test_an_index_with_more_members_than_the_rank_table_holds() -> None:
+    # The first level has 262,144 members: ids of all tiers but the last two pass two levels.
     slow = random_tiers(2_200_000, ["5", "4", "3", "3", "3", "2", "2", "1"], 8, 1, shuffled=True)
     assert slow.tier_of is not None
     ids = np.concatenate([np.flatnonzero(slow.tier_of == tier)[:6] for tier in range(8)])
@@ -246,8 +246,8 @@ def test_more_members_than_ranks_are_kept_of() -> None:
 
 
 @pytest.mark.parametrize("last", ["6 2 0", "8 0 0", "6 2 0 0j2 0"])
-def test_parts_of_no_bits_at_the_end_of_the_codes(last: str) -> None:
-    # The last row ends with a byte: eight bytes from there would be one more than there are.
+def test_parts_without_bits_at_the_end_of_the_codes(last: str) -> None:
+    # The last row ends with a byte, where reading eight bytes would exceed the buffer by one.
     slow = random_tiers(1024 + 800, ["3", "", "5", last], 200)
     check_rows(slow, np.array([1823, 1024, 1823]))
     check_bags(Ask(slow, np.array([1823, 1816, 1823]), np.array([0, 1])))
@@ -301,7 +301,7 @@ def test_more_tiers_than_fit_a_register(exponent: int) -> None:
 
 @pytest.mark.parametrize("dim", [32, 50])
 def test_codes_and_rows_beyond_the_caches(dim: int) -> None:
-    # Fetched ahead: codes of more than 5 MiB, stored rows of 4 MiB and more.
+    # These are prefetched: codes of more than 5 MiB, stored rows of at least 4 MiB.
     rng = np.random.default_rng(dim)
     count = 3 << 20
     codes = rng.integers(0, 256, 2 * count + 7, dtype=np.uint8)
@@ -327,7 +327,7 @@ PADDED = (0, 63, 64, 1000, 70_000)
 
 @pytest.mark.parametrize("shuffled", [False, True])
 @pytest.mark.parametrize("cold", COLD, ids="|".join)
-def test_rows_that_pads_stand_for(cold: tuple[str, str], shuffled: bool) -> None:
+def test_padding_ids_have_their_own_rows(cold: tuple[str, str], shuffled: bool) -> None:
     slow = cold_tiers(16, cold, shuffled)
     last = slow.count - 1
     rows = np.random.default_rng(1).standard_normal((6, 16)).astype(np.float32)
@@ -335,7 +335,7 @@ def test_rows_that_pads_stand_for(cold: tuple[str, str], shuffled: bool) -> None
     check(slow)
 
 
-def test_pads_among_runs() -> None:
+def test_padding_ids_in_tables_of_runs() -> None:
     rng = np.random.default_rng(3)
     for dtype, frame in (("float16", {}), ("int8", some_frame(rng, 8, 20))):
         slow = some_runs(rng, [5, 0, 9], some_stored(rng, dtype, 300, 8), **frame)
@@ -352,7 +352,7 @@ def rounded(rows: Floats, dtype: np.dtype) -> bytes:
 @pytest.mark.parametrize("dtype", [np.dtype(np.float16), BFLOAT16], ids=str)
 def test_rows_are_rounded_to_nearest_even(dtype: np.dtype, dim: int) -> None:
     rng = np.random.default_rng(dim)
-    # Numbers of all sizes, ties, subnormal ones, and those that overflow.
+    # Numbers of all sizes, ties, subnormal numbers, and numbers that overflow.
     bits = rng.integers(0, 2**32, (512, dim), dtype=np.uint32)
     bits[:256] &= 0xFFFF8000 if dtype == BFLOAT16 else 0xFFFFF000
     bits[128:384] = bits[128:384] & 0x8FFFFFFF | 0x30000000
@@ -382,7 +382,7 @@ def test_sums_are_rounded_once(dtype: np.dtype) -> None:
         assert np.ascontiguousarray(found).tobytes() == rounded(decoded(slow, ids), dtype)
 
 
-def test_what_is_not_a_number_stays_so() -> None:
+def test_nan_stays_nan() -> None:
     stored = np.array([0x7F800001, 0xFFFFFFFF, 0x7FC00000, 0x7FFFFFFF], np.uint32)
     slow = Runs(4, [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored.view(np.float32)[:, None])
     for dtype in (np.float32, np.float16, BFLOAT16):
@@ -396,7 +396,7 @@ def test_what_is_not_a_number_stays_so() -> None:
     ("count", "tiers"),
     [(1, 1), (65, 2), (300, 1), (600, 2), (5000, 2), (5000, 3), (5000, 5), (70_000, 4)],
 )
-def test_kept_ids_in_any_number_of_tiers(count: int, tiers: int, clumped: bool) -> None:
+def test_tier_index_with_any_number_of_tiers(count: int, tiers: int, clumped: bool) -> None:
     # In three tiers 256 of 5,000 ids are listed: 13 of a block on average; side by side, all.
     slow = random_tiers(count, ["3 1", "2", "1j2 2g", "2", "1"][:tiers], 8, tiers, shuffled=True)
     assert slow.tier_of is not None

@@ -1,4 +1,4 @@
-"""Bags of rows straight from packed codes: where they are cut, weights, several fields at once."""
+"""Bags of rows from packed codes: borders of chunks, weights, several fields at once."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from saec.format.native_lookup import RowRun
 
 MODES = ("sum", "mean", "max")
 
-# What the core works on at a time: 64 ids are found, 128 added; 512 are kept, 32 fetched ahead.
+# Chunk sizes of the core: 64 ids are found and 128 added at a time, 512 stored, 32 prefetched.
 BORDERS = sorted({n + d for n in (0, 32, 64, 96, 128, 192, 256, 512, 1024) for d in (-1, 0, 1)})
 
 
 def book(rows: int, dim: int, seed: int = 0) -> Runs:
-    """Rows of their own, whole numbers: sums of them have no rounding."""
+    """Uncoded rows of integers, whose sums are exact."""
     stored = np.random.default_rng(seed).integers(-50, 50, (rows, dim)).astype(np.float32)
     return Runs(rows, [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
 
@@ -46,7 +46,7 @@ def int8_book(rows: int, width: int, dim: int | None) -> Runs:
 
 
 def long_tiers(dim: int, shuffled: bool = False) -> Tiers:
-    """Most rows are sums of stored rows; the last ones are added up coordinate by coordinate."""
+    """Most rows are sums of stored rows; for the last ones coordinates are added one by one."""
     bound = 64
     while bound * dim * 4 <= 1 << 20:
         bound *= 4
@@ -66,7 +66,7 @@ every_table = pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW.keys())
 
 
 def some_ids(slow: Slow, count: int, seed: int = 0) -> NDArray[np.int64]:
-    """Among a few hundred, so that the slow rows are soon made; any tier as likely as another."""
+    """Random ids among a few hundred, for a fast reference; all tiers are equally likely."""
     rng = np.random.default_rng(seed)
     top = np.array([*slow.firsts[1:], slow.count]) if isinstance(slow, Tiers) else [slow.count]
     return rng.choice(np.concatenate([rng.integers(0, n, 60) for n in top]), count)
@@ -83,7 +83,7 @@ def offsets_of(*lengths: int) -> NDArray[np.int64]:
     [[0], [0, 0, 0], [3, 0, 4], [0, 5], [5, 0], [0, 0, 1, 0, 0, 2, 0, 0], [1000], [0, 1000, 0]],
     ids=str,
 )
-def test_bags_of_no_ids_and_of_many(slow: Slow, mode: str, lengths: list[int]) -> None:
+def test_empty_and_long_bags(slow: Slow, mode: str, lengths: list[int]) -> None:
     ask = Ask(slow, some_ids(slow, sum(lengths)), offsets_of(*lengths), mode=mode)
     check_bags(ask)
     rows = everywhere(ask)
@@ -99,7 +99,7 @@ def test_no_bags(slow: Slow) -> None:
 
 
 @pytest.mark.parametrize("count", [n for n in BORDERS if n > 0])
-def test_lengths_about_all_that_is_worked_on_at_a_time(count: int) -> None:
+def test_lengths_around_the_sizes_of_chunks(count: int) -> None:
     for name in ("rows", "any-dim", "tiers"):
         slow = SLOW[name]
         ids = some_ids(slow, count + 700, count)
@@ -112,7 +112,7 @@ def test_lengths_about_all_that_is_worked_on_at_a_time(count: int) -> None:
 
 @every_table
 @pytest.mark.parametrize("longest", [3, 64, 130, 700])
-def test_bags_across_every_border(slow: Slow, longest: int) -> None:
+def test_bags_across_chunk_borders(slow: Slow, longest: int) -> None:
     rng = np.random.default_rng(longest)
     ids = some_ids(slow, 4000, longest)
     for mode in MODES:
@@ -142,7 +142,7 @@ def test_any_bags(
     check_bags(Ask(slow, ids, offsets_of(*lengths), weights, mode, skipped))
 
 
-def test_whole_numbers_have_no_rounding() -> None:
+def test_sums_of_integers_are_exact() -> None:
     slow = SLOW["rows"]
     ids = some_ids(slow, 5000)
     offsets = random_offsets(np.random.default_rng(0), len(ids), 400)
@@ -156,7 +156,7 @@ def test_whole_numbers_have_no_rounding() -> None:
     assert np.array_equal(everywhere(Ask(slow, ids, offsets, mode="mean")), means)
 
 
-def test_the_largest_of_negative_numbers() -> None:
+def test_maximum_of_negative_numbers() -> None:
     slow = Runs(
         2, [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), -np.array([[1, 5], [4, 2]], np.float32)
     )
@@ -166,12 +166,12 @@ def test_the_largest_of_negative_numbers() -> None:
 
 @every_table
 @pytest.mark.parametrize("mode", MODES)
-def test_ids_that_are_left_out(slow: Slow, mode: str) -> None:
+def test_skipped_ids_are_left_out_of_bags(slow: Slow, mode: str) -> None:
     ids = some_ids(slow, 600)
     ids[200:300] = ids[7]
     offsets = random_offsets(np.random.default_rng(1), len(ids), 30)
     check_bags(Ask(slow, ids, offsets, mode=mode, skipped=int(ids[7])))
-    # In no bag, they are rows of zeros.
+    # Bags without ids are rows of zeros.
     found = everywhere(Ask(slow, ids, mode=mode, skipped=int(ids[7])))
     assert not found[ids == ids[7]].any()
     wanted, tolerance = Ask(slow, ids, mode=mode).expected
@@ -190,7 +190,7 @@ def test_weights_of_single_ids(slow: Slow) -> None:
 
 
 @every_table
-def test_a_weight_of_two_is_the_id_twice(slow: Slow) -> None:
+def test_a_weight_of_two_equals_the_id_twice(slow: Slow) -> None:
     ids = some_ids(slow, 50)
     twice = everywhere(Ask(slow, np.repeat(ids, 2), np.arange(50) * 2))
     weighted = everywhere(Ask(slow, ids, np.arange(50), np.full(50, 2, np.float32)))
@@ -199,7 +199,7 @@ def test_a_weight_of_two_is_the_id_twice(slow: Slow) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, BFLOAT16], ids=str)
 @pytest.mark.parametrize("threads", [1, 3])
-def test_fields_together_as_each_alone(dtype: np.dtype, threads: int) -> None:
+def test_fields_in_one_call_equal_separate_calls(dtype: np.dtype, threads: int) -> None:
     rng, count, bags = np.random.default_rng(0), 9000, 500
     asks = []
     for i, slow in enumerate(SLOW.values()):
@@ -216,7 +216,7 @@ def test_fields_together_as_each_alone(dtype: np.dtype, threads: int) -> None:
             assert np.array_equal(rows, pooled(ask, dtype, isa=isa))
 
 
-def test_fields_of_single_ids_together() -> None:
+def test_fields_of_single_ids_in_one_call() -> None:
     asks = [Ask(slow, some_ids(slow, 333, i)) for i, slow in enumerate(SLOW.values())]
     failure, together = call(asks)
     assert failure[0] == 0
@@ -226,7 +226,7 @@ def test_fields_of_single_ids_together() -> None:
 
 @every_table
 @pytest.mark.parametrize("mode", MODES)
-def test_bags_do_not_depend_on_what_is_before_them(slow: Slow, mode: str) -> None:
+def test_bags_do_not_depend_on_the_ids_before_them(slow: Slow, mode: str) -> None:
     ids = some_ids(slow, 900)
     lengths = [300, 1, 140, 0, 129, 30, 300]
     weights = np.random.default_rng(0).standard_normal(900).astype(np.float32)
@@ -239,7 +239,7 @@ def test_bags_do_not_depend_on_what_is_before_them(slow: Slow, mode: str) -> Non
             assert after[1:].tobytes() == alone.tobytes()
 
 
-def test_ids_are_only_read() -> None:
+def test_inputs_are_not_changed() -> None:
     slow = SLOW["tiers-vectors"]
     ids, offsets = some_ids(slow, 300), np.arange(0, 300, 3)
     weights = np.ones(300, np.float32)

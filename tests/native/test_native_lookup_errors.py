@@ -34,7 +34,7 @@ every_table = pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW.keys())
 
 
 def failures(*asks: Ask) -> tuple[int, int, int]:
-    """The one that every instruction set finds."""
+    """The failure of a call; checks that all instruction sets report the same."""
     found = {call(asks, isa=isa)[0] for isa in HERE}
     assert len(found) == 1
     return found.pop()
@@ -47,12 +47,12 @@ def bags_of_seven(slow: Slow, ids: NDArray[np.integer]) -> Ask:
 @every_table
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("position", POSITIONS)
-def test_ids_outside_the_table(slow: Slow, dtype: type, position: int) -> None:
+def test_ids_out_of_range_are_reported(slow: Slow, dtype: type, position: int) -> None:
     limits = np.iinfo(dtype)
     for bad in (-1, slow.count, slow.count + 1, limits.min, limits.max):
         ids = np.arange(COUNT, dtype=dtype) % slow.count
         ids[position] = bad
-        ids[position + 1 :: 2] = -9  # only the first one is told
+        ids[position + 1 :: 2] = -9  # only the first one is reported
         assert failures(Ask(slow, ids)) == (ID, 0, position)
         assert failures(bags_of_seven(slow, ids)) == (ID, 0, position)
         assert failures(Ask(slow, ids, np.zeros(1, np.int64), mode="max")) == (ID, 0, position)
@@ -64,7 +64,7 @@ def test_last_ids_of_the_table() -> None:
         assert failures(Ask(slow, last)) == (0, 0, 0)
 
 
-def test_low_halves_of_ids_do_not_count() -> None:
+def test_all_64_bits_of_ids_are_checked() -> None:
     for slow in SLOW.values():
         for bad in (2**32, 2**32 + 1, -(2**32), 2**63 - 1, 2**40):
             assert failures(Ask(slow, np.array([0, bad]))) == (ID, 0, 1)
@@ -72,7 +72,7 @@ def test_low_halves_of_ids_do_not_count() -> None:
 
 @every_table
 @pytest.mark.parametrize("position", [0, 64, 2999])
-def test_in_the_second_field(slow: Slow, position: int) -> None:
+def test_errors_name_the_field_and_position(slow: Slow, position: int) -> None:
     good = np.zeros(COUNT, np.int32)
     bad = good.copy()
     bad[position] = -1
@@ -118,7 +118,7 @@ def test_codes_beyond_the_stored_rows(position: int) -> None:
     assert failures(Ask(SLOW["rows"], ids[:9] % 40), Ask(slow, ids[position:][:9])) == (CODE, 1, 0)
 
 
-def test_rows_of_their_own_beyond_the_stored_rows() -> None:
+def test_uncoded_rows_beyond_the_stored_rows() -> None:
     slow = Runs(50, [RowRun(0, 0, 0, 0)], NO_CODES, BOOK)
     for dtype in (np.int32, np.int64):
         assert failures(Ask(slow, np.arange(40, dtype=dtype))) == (0, 0, 0)
@@ -137,7 +137,7 @@ def test_a_later_run_beyond_the_stored_rows() -> None:
 
 
 @pytest.mark.parametrize("code_bits", [0, 2, 32])
-def test_stored_rows_far_beyond(code_bits: int) -> None:
+def test_codes_far_beyond_the_stored_rows(code_bits: int) -> None:
     for first in (40, 2**31, 2**32, 2**62, 2**63 - 1):
         slow = Runs(9, [RowRun(0, code_bits, 0, first)], np.zeros(9 * 4 + 7, np.uint8), BOOK)
         assert failures(Ask(slow, np.array([5]))) == (CODE, 0, 0)
@@ -148,7 +148,7 @@ NUMBERED = np.arange(5000, dtype=np.float16).astype(np.float32)
 
 
 def table_with(data: NDArray[np.uint8]) -> LookupTable:
-    """5,000 rows, of which each but the last 904 tells its rank."""
+    """A table of 5,000 rows; a row's value is its rank, up to rank 4,096."""
     layout = Layout.parse(5000, ["6", "8", "10", "12", "0"])
     codes = np.zeros(layout.code_bytes, np.uint8)
     values = np.zeros(layout.value_count, np.float32)
@@ -166,7 +166,7 @@ def table_with(data: NDArray[np.uint8]) -> LookupTable:
 
 
 def ranks_of(table: LookupTable, ids: NDArray[np.int64], isa: str) -> NDArray[np.int64]:
-    """Ranks of rows, those of the last tier as its first."""
+    """Ranks of rows; rows of the last tier have its first rank."""
     out = np.empty(len(ids), np.float32)
     asked = (table, ids.ctypes.data, True, 1, len(ids), 0, len(ids), 0, 0, -1, out.ctypes.data, 4)
     assert _native.pool([asked], 0, 1, isa) == (0, 0, 0)
@@ -174,7 +174,7 @@ def ranks_of(table: LookupTable, ids: NDArray[np.int64], isa: str) -> NDArray[np
 
 
 def sound_index() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Of 5,000 ids, and their ranks."""
+    """A valid index of 5,000 ids, and their ranks."""
     tiers = np.random.default_rng(0).permutation(np.repeat(np.arange(5), SIZES))
     ranks = np.empty(5000, np.int64)
     ranks[np.argsort(tiers, kind="stable")] = np.arange(5000)
@@ -182,7 +182,7 @@ def sound_index() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 @pytest.mark.parametrize("isa", HERE)
-def test_ranks_by_the_index(isa: str) -> None:
+def test_ranks_of_a_tier_index(isa: str) -> None:
     data, ranks = sound_index()
     assert np.array_equal(ranks_of(table_with(data), np.arange(5000), isa), ranks.clip(max=4096))
 
@@ -191,8 +191,8 @@ def test_ranks_by_the_index(isa: str) -> None:
 @given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.01, 0.5, 1]))
 @settings(max_examples=60)
 def test_an_index_of_any_bytes_gives_ranks_in_range(isa: str, seed: int, share: float) -> None:
-    # An index is checked when a table is made of it. What is written to it later must not lead
-    # beyond the codes.
+    # An index is checked when a table is made. Bytes written to it later must not make lookups
+    # read beyond the codes.
     rng = np.random.default_rng(seed)
     data = sound_index()[0].copy()
     table = table_with(data)
@@ -203,7 +203,7 @@ def test_an_index_of_any_bytes_gives_ranks_in_range(isa: str, seed: int, share: 
     assert found.max() <= 4096
 
 
-def test_unknown_instruction_sets() -> None:
+def test_unknown_instruction_sets_are_refused() -> None:
     with pytest.raises(ValueError, match="this processor has no instruction set sse9"):
         _native.pool([], 0, 1, "sse9")
 

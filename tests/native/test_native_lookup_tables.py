@@ -1,4 +1,4 @@
-"""Tables that lookups refuse to make, because they would read elsewhere."""
+"""Tables that are refused because lookups would read outside of their arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def floats(*shape: int) -> NDArray[np.float32]:
 
 
 def table_of_runs(**changes: Any) -> LookupTable:
-    """Ten rows: four of two bits each, six of their own."""
+    """Ten rows: four with codes of two bits, six uncoded."""
     given: dict[str, Any] = {
         "rows": 10,
         "codes": np.zeros(8, np.uint8),
@@ -41,7 +41,7 @@ LONGER = {"codes": np.zeros(10, np.uint8)}
 INT8 = {"element": 3, "grid": floats(2, 12)}
 
 
-def test_runs_that_fit() -> None:
+def test_valid_runs_are_accepted() -> None:
     table = table_of_runs()
     assert (table.rows, table.dim, table.stored_rows) == (10, 3, 8)
     assert table_of_runs(element=1).dim == 6
@@ -64,7 +64,7 @@ def test_runs_that_fit() -> None:
         ({"runs": ints([0, 2, 0, 0, 0], [0, 2, 0, 0, 0])}, "runs must ascend from 0"),
         ({"runs": ints([0, 33, 0, 0, 0])}, "not a run"),
         ({"runs": ints([0, 2, 3, 0, 0])}, "not a run"),
-        (LONGER | {"runs": ints([0, 2, 0, 0, 1])}, "not a run"),  # coded, and of their own
+        (LONGER | {"runs": ints([0, 2, 0, 0, 1])}, "not a run"),  # coded and uncoded
         ({"runs": ints([0, -1, 0, 0, 0])}, "a count or place is negative"),
         ({"runs": ints([0, 2, -8, 0, 0])}, "a count or place is negative"),
         (LONGER | {"runs": ints([0, 2, 0, -1, 0])}, "a count or place is negative"),
@@ -86,7 +86,7 @@ def test_runs_that_fit() -> None:
         ({"pads": np.array([-1]), "pad_rows": np.array([0])}, "a count or place is negative"),
     ],
 )
-def test_runs_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
+def test_invalid_runs_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         table_of_runs(**changes)
 
@@ -95,7 +95,7 @@ TABLE, GRID = 1, 2
 
 
 def table_of_tiers(**changes: Any) -> LookupTable:
-    """70 rows: 64 of a grid and a table of two axes, six of a value for all."""
+    """70 rows: 64 with a grid and a table of two axes, six that share one value."""
     given: dict[str, Any] = {
         "rows": 70,
         "codes": np.zeros(64 * 5 // 8 + 7, np.uint8),
@@ -114,7 +114,7 @@ def table_of_tiers(**changes: Any) -> LookupTable:
 INDEX = {"index": np.zeros(75, np.uint8)}
 
 
-def test_tiers_that_fit() -> None:
+def test_valid_tiers_are_accepted() -> None:
     table = table_of_tiers()
     assert (table.rows, table.dim) == (70, 5)
     assert table_of_tiers(**INDEX).rows == 70
@@ -172,6 +172,6 @@ def test_tiers_that_fit() -> None:
         ({"pads": np.array([-1]), "pad_rows": floats(1, 5)}, "a count or place is negative"),
     ],
 )
-def test_tiers_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
+def test_invalid_tiers_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         table_of_tiers(**changes)

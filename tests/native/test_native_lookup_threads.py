@@ -1,4 +1,4 @@
-"""Lookups by several threads: the same bits as by one. Also run under a thread sanitizer.
+"""Lookups by several threads give the same bits as by one. Also run under a thread sanitizer.
 
 A thread is started for every 8,192 ids at most, so there are more here.
 """
@@ -37,7 +37,7 @@ def coded(dtype: str) -> Runs:
     return Runs(3200, [RowRun(0, 10, 0, 0)], codes, stored, grid)
 
 
-# Sums of stored rows in the last but one, coordinate by coordinate in the last one.
+# Rows of the last tier but one are sums of stored rows, those of the last sums of coordinates.
 LAYOUT = ["3", "2", "2j2", "1", "6 5 4 6", "16 3"]
 SLOW: dict[str, Slow] = {
     "codes": coded("float32"),
@@ -84,8 +84,8 @@ def test_single_ids(slow: Slow, threads: int) -> None:
     [[COUNT], [COUNT, 0, 0], [0, 0, COUNT], [0, COUNT, 0], [1, COUNT - 1], [COUNT - 1, 1]],
     ids=str,
 )
-def test_bags_of_which_one_has_nearly_all_ids(sizes: list[int], threads: int) -> None:
-    # Its thread does everything; the others have nothing, or the empty bags beside it.
+def test_one_bag_with_nearly_all_ids(sizes: list[int], threads: int) -> None:
+    # Its thread does all the work; others have nothing, or the empty bags next to it.
     ids = np.random.default_rng(0).integers(0, 3200, COUNT)
     ask = Ask(SLOW["codes"], ids, np.cumsum([0, *sizes[:-1]]))
     one = pooled(ask, threads=1)
@@ -122,7 +122,7 @@ def test_failures_name_the_first_position(part: int, threads: int) -> None:
         assert failure == (1, 0, bad)
 
 
-def test_more_threads_than_ids_are_worth() -> None:
+def test_more_threads_than_needed() -> None:
     ids = np.arange(100)
     for slow in SLOW.values():
         check_rows(slow, ids)
@@ -130,7 +130,7 @@ def test_more_threads_than_ids_are_worth() -> None:
         assert pooled(Ask(slow, ids), threads=64).tobytes() == one.tobytes()
 
 
-def test_one_table_used_by_callers_at_once() -> None:
+def test_concurrent_calls_with_one_table() -> None:
     ask = asked(SLOW["kept"], 20)
     one = pooled(ask, threads=1)
     with ThreadPoolExecutor(4) as callers:

@@ -44,14 +44,14 @@ def mapped(descriptors: list[int]) -> np.ndarray:
     return mapping.array()
 
 
-def test_pieces_follow_each_other(descriptors: list[int]) -> None:
+def test_pieces_are_contiguous(descriptors: list[int]) -> None:
     array = mapped(descriptors)
     assert (array.dtype, array.ndim, len(array)) == (np.uint8, 1, 4 * GRAIN + 77)
     assert array.tobytes() == b"".join(map(content, descriptors))
     assert array.ctypes.data % mmap.PAGESIZE == 0
 
 
-def test_a_part_of_a_file_and_the_same_one_twice(descriptors: list[int]) -> None:
+def test_a_part_of_a_file_can_be_mapped_twice(descriptors: list[int]) -> None:
     mapping = _native.Mapping(2 * GRAIN + 5)
     mapping.add(descriptors[0], 2 * GRAIN, GRAIN)
     mapping.add(descriptors[0], 2 * GRAIN, GRAIN)
@@ -60,7 +60,7 @@ def test_a_part_of_a_file_and_the_same_one_twice(descriptors: list[int]) -> None
     assert mapping.array().tobytes() == second + second + bytes(5)
 
 
-def test_the_array_cannot_be_written_to(descriptors: list[int]) -> None:
+def test_the_array_is_read_only(descriptors: list[int]) -> None:
     array = mapped(descriptors)
     with pytest.raises(ValueError, match="read-only"):
         array[0] = 1
@@ -73,7 +73,7 @@ def maps() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc to read maps from")
-def test_mapped_as_long_as_an_array_lives(descriptors: list[int]) -> None:
+def test_the_mapping_lives_as_long_as_its_arrays(descriptors: list[int]) -> None:
     part = mapped(descriptors)[GRAIN - 1 : GRAIN + 1].view(np.uint16)
     gc.collect()
     assert maps() == 3
@@ -95,12 +95,12 @@ def test_files_may_be_closed_and_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nbytes", [0, 2**63, 2**64 - 1])
-def test_sizes_that_cannot_be(nbytes: int) -> None:
+def test_invalid_sizes_are_refused(nbytes: int) -> None:
     with pytest.raises(ValueError, match="nothing to map, or too much"):
         _native.Mapping(nbytes)
 
 
-def test_more_than_there_are_addresses() -> None:
+def test_more_bytes_than_the_address_space_are_refused() -> None:
     with pytest.raises(OSError, match="Cannot allocate memory") as caught:
         _native.Mapping(2**62)
     assert caught.value.errno == errno.ENOMEM
@@ -136,7 +136,7 @@ def test_a_piece_after_one_that_ends_within_a_page(descriptors: list[int]) -> No
         mapping.add(descriptors[1], GRAIN, 1)
 
 
-def test_nothing_is_read_before_all_is_mapped(descriptors: list[int]) -> None:
+def test_incomplete_mappings_cannot_be_read(descriptors: list[int]) -> None:
     mapping = _native.Mapping(3 * GRAIN)
     with pytest.raises(ValueError, match="pieces are missing"):
         mapping.array()
@@ -145,9 +145,7 @@ def test_nothing_is_read_before_all_is_mapped(descriptors: list[int]) -> None:
         mapping.array()
 
 
-def test_after_a_file_that_cannot_be_mapped_another_can(
-    descriptors: list[int], tmp_path: Path
-) -> None:
+def test_mapping_continues_after_a_failed_piece(descriptors: list[int], tmp_path: Path) -> None:
     mapping = _native.Mapping(GRAIN)
     with pytest.raises(OSError, match="Bad file descriptor"):
         mapping.add(-1, GRAIN, GRAIN)

@@ -64,7 +64,7 @@ def lowest_nearest(rows: Floats, centroids: Floats) -> NDArray[np.intp]:
 
 
 def check_nearest(nearest: NDArray[np.int32], rows: Floats, centroids: Floats) -> None:
-    """The centroid chosen is as near as the nearest, up to the rounding of float32 scores."""
+    """Check that chosen centroids are as near as the nearest, up to rounding of float32 scores."""
     squared = squared_distances(rows, centroids)
     middle = (centroids.min(axis=0).astype(np.float64) + centroids.max(axis=0)) / 2
     sizes = ((rows - middle) ** 2).sum(axis=1) + ((centroids - middle) ** 2).sum(axis=1).max()
@@ -93,7 +93,7 @@ def test_ties_go_to_the_lowest_index(isa: str) -> None:
     assert search(matrix([19, 1, 11, 5, 15]), repeated, isa).tolist() == [2, 0, 1, 0, 1]
 
 
-def test_all_centroids_alike(isa: str) -> None:
+def test_equal_centroids(isa: str) -> None:
     alike = np.tile(matrix([[3.5, -2]]), (200, 1))
     assert search(matrix([[0, 0], [3.5, -2]]), alike, isa).tolist() == [0, 0]
 
@@ -146,7 +146,7 @@ def inputs(seed: int) -> Iterator[tuple[str, Floats, Floats]]:
         yield f"rows are centroids {dim}", c[:n].copy(), c
         yield f"clustered {dim}", matrix(near), matrix(tight)
         yield f"heavy tails {dim}", matrix(tails[0]), matrix(tails[1])
-        # Rows about as far from all: the winner is a matter of the last bits.
+        # Rows with nearly equal distances: the last bits decide which centroid is nearest.
         sphere = c / np.linalg.norm(c, axis=1, keepdims=True)
         yield f"sphere {dim}", 1e-6 * x, matrix(np.r_[sphere, -sphere])
         yield f"far sphere {dim}", x + np.float32(1000), matrix(sphere)
@@ -167,7 +167,7 @@ def test_floats_against_brute_force(name: str) -> None:
     check_nearest(found[0], rows, centroids)
     for other in found[1:]:
         assert np.array_equal(found[0], other), "instruction sets round alike"
-    # With leaves as large as all space nothing is ruled out; then the same centroids must win.
+    # With very large leaves nothing is ruled out; the same centroids must be found.
     assert np.array_equal(found[0], search(rows, centroids, "scalar", EVERYTHING))
     assert np.array_equal(rows, copies[0])
     assert np.array_equal(centroids, copies[1])
@@ -195,7 +195,7 @@ def test_any_sizes(
 
 
 @pytest.mark.parametrize("clusters", [300, 3000])  # a few leaves, and more than 64
-def test_threads_give_the_same(isa: str, clusters: int) -> None:
+def test_threads_change_nothing(isa: str, clusters: int) -> None:
     rng = np.random.default_rng(5)
     x, c = integers(rng, 2500, 3), integers(rng, clusters, 3)
     one = search(x, c, isa, threads=1)
@@ -222,11 +222,11 @@ def test_a_smaller_radius_share_is_valid_and_never_better(
     assert np.array_equal(found, search(rows, centroids, "scalar", share))
     shared = squared[lanes, found].sum()
     assert exact * (1 - 1e-5) <= shared
-    # It looked into the leaf of the nearest centre at least.
+    # At least the leaf with the nearest centre was searched.
     assert shared < squared.mean(axis=1).sum()
 
 
-def test_a_smaller_radius_share_misses_some() -> None:
+def test_a_smaller_radius_share_is_approximate() -> None:
     rows, centroids = INPUTS["normal 16"]
     assert not np.array_equal(search(rows, centroids), search(rows, centroids, share=0.0))
 
@@ -259,7 +259,7 @@ def test_values_that_are_not_finite_change_no_other_row(
     assert np.array_equal(found[good], lowest_nearest(x[good], finite))
 
 
-def test_centroids_beside_the_largest_number(isa: str) -> None:
+def test_centroids_near_the_largest_float(isa: str) -> None:
     c = matrix(np.linspace(0.99999 * LARGEST, LARGEST, 300).reshape(150, 2))
     search(c, c, isa)
     search(-c, c, isa)
@@ -269,7 +269,7 @@ def test_no_rows(isa: str) -> None:
     assert search(np.empty((0, 3), np.float32), np.ones((100, 3), np.float32), isa).size == 0
 
 
-def test_what_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     ones = np.ones((5, 3), np.float32)
     with pytest.raises(ValueError, match="no centroids"):
         NearestCentroid(ones[:0])
@@ -282,7 +282,7 @@ def test_what_is_refused() -> None:
         searcher.search(np.ones((5, 2), np.float32), np.empty(5, np.int32))
     with pytest.raises(ValueError, match="rows and nearest differ in length"):
         searcher.search(ones, np.empty(4, np.int32))
-    # What is written to is never converted: the result would go into a copy.
+    # Output buffers are never converted, since the result would go to a copy.
     for out in (np.empty(5, np.int64), np.empty(10, np.int32)[::2]):
         with pytest.raises(TypeError, match="incompatible function arguments"):
             searcher.search(ones, out)  # type: ignore[arg-type]
@@ -296,7 +296,7 @@ def in_groups(
     return nearest
 
 
-def test_far_apart_groups_need_one_look(isa: str, rng: np.random.Generator) -> None:
+def test_one_group_suffices_for_distant_clusters(isa: str, rng: np.random.Generator) -> None:
     # 32 clumps of 16 centroids: no row has its nearest centroid in another clump.
     middles = 1000 * np.arange(32)[:, None] + rng.standard_normal((32, 3))
     centroids = matrix(np.repeat(middles, 16, axis=0) + rng.standard_normal((512, 3)))
@@ -304,7 +304,7 @@ def test_far_apart_groups_need_one_look(isa: str, rng: np.random.Generator) -> N
     check_nearest(in_groups(rows, centroids, 1, isa), rows, centroids)
 
 
-def test_few_groups_find_nearly_the_nearest(isa: str, rng: np.random.Generator) -> None:
+def test_few_groups_find_nearly_nearest_centroids(isa: str, rng: np.random.Generator) -> None:
     rows = rng.standard_normal((5000, 8)).astype(np.float32)
     centroids = rng.standard_normal((3000, 8)).astype(np.float32)
     squared = squared_distances(rows, centroids)
@@ -314,12 +314,12 @@ def test_few_groups_find_nearly_the_nearest(isa: str, rng: np.random.Generator) 
         for groups in (1, 8, 32, 1000)
     ]
     assert excess == sorted(excess, reverse=True)
-    assert excess[0] > 0.02  # so that the others had something to find
+    assert excess[0] > 0.02  # so that the other groups matter
     assert excess[2] < 0.002
     assert excess[3] < 1e-6
 
 
-def test_groups_give_the_same_on_all_sets_and_threads(rng: np.random.Generator) -> None:
+def test_groups_agree_on_all_instruction_sets_and_threads(rng: np.random.Generator) -> None:
     rows = rng.standard_normal((9001, 16)).astype(np.float32)
     centroids = rng.standard_normal((2000, 16)).astype(np.float32)
     expected = in_groups(rows, centroids, 6, "scalar")

@@ -1,4 +1,4 @@
-"""The page cache of files by itself: places of their bytes, and what is refused."""
+"""The page cache by itself: positions of bytes, and arguments that are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def file(path: Path) -> Iterator[int]:
     os.close(descriptor)
 
 
-def test_each_part_begins_within_a_page_as_in_its_file(file: int) -> None:
+def test_parts_keep_their_offset_within_a_page(file: int) -> None:
     cache = _native.PageCache([(file, 256, PAGE), (file, 5, 10), (file, 2 * PAGE, PAGE)])
     assert cache.page_bytes == PAGE
     assert [cache.offset(part) for part in range(3)] == [256, 2 * PAGE + 5, 3 * PAGE]
@@ -42,14 +42,14 @@ def test_each_part_begins_within_a_page_as_in_its_file(file: int) -> None:
         cache.offset(3)
 
 
-def test_parts_that_end_and_begin_with_a_page_follow_each_other(file: int) -> None:
+def test_parts_with_page_boundaries_are_contiguous(file: int) -> None:
     cache = _native.PageCache([(file, PAGE + 9, PAGE - 9), (file, 4 * PAGE, 7)])
     cache.keep(0, 2 * PAGE)
     own = os.pread(file, PAGE - 9, PAGE + 9) + os.pread(file, 7, 4 * PAGE)
     assert cache.array()[9 : PAGE + 7].tobytes() == own
 
 
-def test_kept_bytes_and_those_that_were_not_read(file: int) -> None:
+def test_kept_pages_are_read_and_others_are_zeros(file: int) -> None:
     cache = _native.PageCache([(file, 0, 10 * PAGE + 100)])
     cache.keep(3 * PAGE - 1, 2)  # the last byte of a page and the first of the next
     cache.keep(10 * PAGE + 99, 1)  # where the file ends within a page
@@ -89,7 +89,7 @@ def test_parts_that_are_refused(
     assert descriptors_of(path) == [file]
 
 
-def test_no_parts_and_no_files() -> None:
+def test_empty_parts_and_bad_descriptors_are_refused() -> None:
     with pytest.raises(ValueError, match="there are no parts"):
         _native.PageCache([])
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
@@ -98,7 +98,7 @@ def test_no_parts_and_no_files() -> None:
 
 
 @needs_descriptors
-def test_the_files_stay_open_as_long_as_the_last_array(path: Path, file: int) -> None:
+def test_files_stay_open_until_the_last_array_is_gone(path: Path, file: int) -> None:
     array = _native.PageCache([(file, 0, PAGE)]).array()[:1]
     gc.collect()
     assert len(descriptors_of(path)) == 2
@@ -108,8 +108,8 @@ def test_the_files_stay_open_as_long_as_the_last_array(path: Path, file: int) ->
 
 
 @needs_descriptors
-def test_nothing_stays_open(path: Path) -> None:
-    """In a process of its own, where nothing else opens and closes."""
+def test_all_descriptors_are_closed(path: Path) -> None:
+    """In a separate process, where nothing else opens or closes files."""
     program = f"""
 import os
 from saec import _native

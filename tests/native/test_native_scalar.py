@@ -1,4 +1,4 @@
-"""The kernels of scalar clustering: any number of threads, and everything that would go astray."""
+"""The kernels of scalar clustering: any number of threads, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUMS, CENTRE = sums_of(VALUES)
 
 
 def test_sums_by_hand() -> None:
-    # Counted from the median 1: -1, -1, 0, 4, 6.
+    # Relative to the median 1: -1, -1, 0, 4, 6.
     assert CENTRE == 1
     assert SUMS.tolist() == [
         [-2, 2, -2],
@@ -53,7 +53,7 @@ def test_lloyd_moves_a_border_to_the_middle_of_its_centers() -> None:
 
 @pytest.mark.parametrize("clusters", [1, 2, 3, 4, 5, 17, 256])
 @pytest.mark.parametrize("count", [0, 1, 1001])
-def test_any_number_of_threads(clusters: int, count: int) -> None:
+def test_threads_change_nothing(clusters: int, count: int) -> None:
     rng = np.random.default_rng(clusters)
     values = rng.normal(size=count).astype(np.float32)
     centers = np.sort(rng.normal(size=clusters).astype(np.float32))
@@ -64,7 +64,7 @@ def test_any_number_of_threads(clusters: int, count: int) -> None:
     assert (one < clusters).all()
 
 
-def test_values_that_are_no_numbers_stay_in_range() -> None:
+def test_nan_gets_a_code_in_range() -> None:
     nearest = np.zeros(3, np.uint32)
     values = np.array([np.nan, np.inf, -np.inf], np.float32)
     _native.nearest_scalars(values, np.array([1, 2, 3], np.float32), nearest)
@@ -116,7 +116,7 @@ def test_sizes_out_of_range(size: int) -> None:
         ([0, -1], "borders must ascend"),
     ],
 )
-def test_borders_that_would_leave_the_values(borders: list[int], message: str) -> None:
+def test_borders_beyond_the_values_are_refused(borders: list[int], message: str) -> None:
     given, centers = np.array(borders), np.empty(len(borders) - 1)
     with pytest.raises(ValueError, match=message):
         _native.refine_scalars(VALUES, SUMS, CENTRE, given, centers)

@@ -1,4 +1,4 @@
-"""k-means++ seeding: its draws are those of the definition, whatever the tree rules out."""
+"""k-means++ seeding: draws equal those of the definition, without a tree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def draw(rows: object, weights: object, uniforms: list[float] | NDArray[np.float
 def masses(
     rows: NDArray[np.float32], weights: NDArray[np.float64], drawn: list[int]
 ) -> NDArray[np.float64]:
-    """Weight x squared distance to the nearest of the rows drawn; the weight alone before."""
+    """Weight x squared distance from the nearest row drawn; at first, the weight."""
     if not drawn:
         return weights
     wide = rows.astype(np.float64)
@@ -54,7 +54,7 @@ def test_fewer_different_rows_than_wanted() -> None:
     assert draw([0.0, -0.0], [1, 1], uniforms) == [0]
 
 
-def test_rows_that_differ_by_the_least_are_different() -> None:
+def test_rows_that_differ_by_one_ulp_are_distinct() -> None:
     tiny = np.float32(1e-45)
     assert sorted(draw([0, tiny, 1], [1, 1, 1], [0.0, 0.5, 0.5, 0.5])) == [0, 1, 2]
 
@@ -87,9 +87,11 @@ def test_ends_of_the_range(uniform: float) -> None:
         (300, 3, 6),
     ],
 )
-def test_every_row_has_its_share(count: int, dim: int, drawn_before: int) -> None:
-    # As the last uniform number runs over an even grid, each row is drawn as often as its mass
-    # says, to one draw. 300 rows are five leaves; six rows drawn rule most of them out.
+def test_rows_are_drawn_in_proportion_to_their_share(
+    count: int, dim: int, drawn_before: int
+) -> None:
+    # With the last uniform number on an even grid, each row is drawn in proportion to its mass,
+    # within one draw. 300 rows are five leaves; after six rows are drawn, most are ruled out.
     rng = np.random.default_rng(count)
     rows = rng.integers(-20, 20, (count, dim)).astype(np.float32)
     weights = rng.integers(0, 4, count).astype(np.float64)
@@ -131,7 +133,7 @@ def test_extreme_scales(scale: float) -> None:
     assert sorted(draw(rows, np.ones(200), rng.random(200))) == list(range(200))
 
 
-def test_what_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     rows, weights, chosen = np.ones((3, 2), np.float32), np.ones(3), np.zeros(2, np.int64)
     with pytest.raises(ValueError, match="rows and weights differ in length"):
         _native.draw_seeds(rows, weights[:2], np.zeros(2), chosen)

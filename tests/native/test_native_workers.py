@@ -16,7 +16,7 @@ SANITIZE = os.environ.get("SAEC_SANITIZE")  # as the core was built; see the Mak
 
 
 @pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
-def test_pool_of_threads(tmp_path: Path) -> None:
+def test_pool_of_threads_in_cpp(tmp_path: Path) -> None:
     # A sanitizer that is loaded into Python would be loaded into the compiler, too.
     environment = {name: text for name, text in os.environ.items() if name != "LD_PRELOAD"}
     sources = [NATIVE / "system" / "workers.cpp", HERE / "workers_check.cpp"]

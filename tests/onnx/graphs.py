@@ -1,4 +1,4 @@
-"""Models as different tools write them, and what onnxruntime makes of them."""
+"""Models as written by different tools, and their outputs in onnxruntime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape
 import saec
 from saec.sources.onnx_graph import embedding_tables, scopes_of
 
-onnxruntime.set_default_logger_severity(4)  # errors are expected, and raised
+onnxruntime.set_default_logger_severity(4)  # errors are expected and raised as exceptions
 
 Arrays = Mapping[str, NDArray[Any]]
 node = helper.make_node
@@ -40,7 +40,7 @@ def make(
     )
     opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    return shape_inference.infer_shapes(model, data_prop=True)  # outputs shall have shapes
+    return shape_inference.infer_shapes(model, data_prop=True)  # for the shapes of outputs
 
 
 def lookup_model(table: NDArray[Any], shape: Sequence[Any] = ("B",), ids: int = TensorProto.INT64):
@@ -81,7 +81,7 @@ def run(model: ModelProto | Path, **feeds: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def decoded(model: ModelProto, result: saec.Compressed) -> ModelProto:
-    """The model with the compressed rows in its plain tables: what a rewritten one must say."""
+    """The model with decoded rows in its tables: a rewritten model must give the same outputs."""
     plain = ModelProto()
     plain.CopyFrom(model)
     for name, use in embedding_tables(plain.graph).items():
@@ -94,7 +94,7 @@ def decoded(model: ModelProto, result: saec.Compressed) -> ModelProto:
 
 
 def kinds(path: Path) -> Counter[str]:
-    """How many nodes of each kind a model has, in all scopes."""
+    """Number of nodes of each operator in a model, in all scopes."""
     graph = onnx.load(path).graph
     return Counter(item.op_type for scope in scopes_of(graph) for item in scope.graph.node)
 
@@ -106,7 +106,7 @@ def constants(path: Path) -> dict[str, NDArray[Any]]:
 
 @cache
 def tiered(name: str, count: int, dim: int = 16, ratio: float = 12.0, **options: Any):
-    """A table on axes, with ``order="keep"`` of shuffled features unless told."""
+    """A table coded on axes; by default with ``order="keep"`` of shuffled features."""
     rng = np.random.default_rng(count)
     share = rng.standard_normal((count, 3)) @ rng.standard_normal((3, dim))
     rows = (share + 0.1 * rng.standard_normal((count, dim))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Rewritten models: how often it fired, the graph, the numbers, and where it must not fire."""
+"""Rewritten models: number of rewrites, the graph, the outputs, and graphs that must not change."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def rewrite(tmp_path: Path):
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", FIELDS)
-def test_the_rows_of_any_shape_of_ids(name: str, packed: bool, rewrite) -> None:
+def test_ids_of_any_shape(name: str, packed: bool, rewrite) -> None:
     field = FIELDS[name]("table")
     for shape, ids in (("B",), IDS), (("B", 4), IDS.reshape(-1, 4)), ((), IDS[0]):
         out, report = rewrite(lookup_model(TABLE, shape), field, packed=packed)
@@ -84,7 +84,7 @@ def sums(path: Path) -> bool:
     return any(name.startswith("saec/seconds") for name in constants(path))
 
 
-def test_rows_between_head_and_tail_are_sums(rewrite) -> None:
+def test_rows_between_head_and_tail_are_sums_of_two(rewrite) -> None:
     count = 20_000
     field = tiered("table", count, ratio=60, ranked=True)
     out, _ = rewrite(lookup_model(np.zeros((count, DIM), np.float32), ("B", 4)), field)
@@ -99,10 +99,10 @@ def test_rows_between_head_and_tail_are_sums(rewrite) -> None:
             run(out, ids=np.array([[0, 0, 0, number]]))
 
 
-def test_one_byte_per_row_in_two_lookups(rewrite) -> None:
+def test_clusters_take_one_byte_per_row_and_two_lookups(rewrite) -> None:
     field = clustered("table", COUNT)
     out, report = rewrite(lookup_model(TABLE), field)
-    # Numbers are looked up flat. One of the casts is that of the ids.
+    # Codes are looked up in a flat vector. One of the casts is of the ids.
     lookups = {"GatherElements": 1, "Gather": 1, "Cast": 2}
     assert kinds(out) == lookups | {"Shape": 1, "Reshape": 2}
     stored = [array for array in constants(out).values() if array.size > 1]
@@ -135,7 +135,7 @@ def test_only_standard_operators(rewrite) -> None:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("number", [COUNT, COUNT + 40, 2**40, 2**62, -(2**63)])
 @pytest.mark.parametrize("name", FIELDS)
-def test_ids_outside_are_refused(name: str, number: int, packed: bool, rewrite) -> None:
+def test_ids_out_of_range_are_refused(name: str, number: int, packed: bool, rewrite) -> None:
     out, _ = rewrite(lookup_model(TABLE), FIELDS[name]("table"), packed=packed)
     with pytest.raises(Exception, match=OUTSIDE):
         run(out, ids=np.array([0, number]))
@@ -164,7 +164,7 @@ def test_a_table_with_several_lookups_is_stored_once(rewrite) -> None:
     np.testing.assert_array_equal(again, field.lookup(IDS))
 
 
-def test_a_table_that_others_need_stays(rewrite) -> None:
+def test_a_table_with_other_uses_stays_in_the_model(rewrite) -> None:
     model = make(
         [
             node("Gather", ["table", "ids"], ["rows"]),
@@ -215,7 +215,7 @@ def test_rows_keep_the_dtype_of_the_table(dtype: Any, packed: bool, rewrite) -> 
     np.testing.assert_allclose(rows, field.lookup(IDS).astype(dtype), rtol=2e-3, atol=1e-3)
 
 
-# Stacks
+# Fused lookups
 
 
 def stacked_fields() -> dict[str, Any]:
@@ -238,7 +238,7 @@ def stack_ids(fields: dict[str, Any], rows: int = 60) -> Any:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("unsqueezed", [True, False])
-def test_a_stack_is_looked_up_in_one(unsqueezed: bool, packed: bool, rewrite) -> None:
+def test_concatenated_lookups_become_one_lookup(unsqueezed: bool, packed: bool, rewrite) -> None:
     fields = stacked_fields()
     tables = {name: np.zeros((f.vocab_size, DIM), np.float32) for name, f in fields.items()}
     model = stack_model(tables, unsqueezed)
@@ -256,7 +256,7 @@ def test_a_stack_is_looked_up_in_one(unsqueezed: bool, packed: bool, rewrite) ->
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_ids_of_a_stack_are_those_of_their_table(packed: bool, rewrite) -> None:
+def test_ids_of_a_fused_lookup_must_be_in_range_of_their_table(packed: bool, rewrite) -> None:
     fields = stacked_fields()
     tables = {name: np.zeros((f.vocab_size, DIM), np.float32) for name, f in fields.items()}
     out, _ = rewrite(stack_model(tables), *fields.values(), packed=packed)
@@ -269,8 +269,8 @@ def test_ids_of_a_stack_are_those_of_their_table(packed: bool, rewrite) -> None:
                 run(out, ids=bad)
 
 
-def test_part_of_a_concat(rewrite) -> None:
-    """Two runs of lookups around a dense input, of other columns than all, one of another dim."""
+def test_some_inputs_of_a_concat_are_fused(rewrite) -> None:
+    """Two runs of lookups around a dense input; ids are some columns; one table has another dim."""
     fields = {name: clustered(name, 100 + n, 8, 5) for n, name in enumerate("abcd")}
     fields["wide"] = clustered("wide", 90, 16, 5)
     order = ["a", "b", "dense", "c", "d", "wide"]
@@ -296,7 +296,7 @@ def test_part_of_a_concat(rewrite) -> None:
     np.testing.assert_array_equal(run(out, **feeds)[0], wanted[0])
 
 
-def test_inputs_of_their_own_with_an_axis_of_one(rewrite) -> None:
+def test_separate_inputs_with_an_axis_of_one_are_fused(rewrite) -> None:
     """As Keras models have them: an input (B, 1) per field."""
     fields = {name: clustered(name, 100 + n, 8, 5) for n, name in enumerate("abc")}
     nodes = [node("Gather", [name, f"ids_{name}"], [f"row_{name}"]) for name in fields]
@@ -313,7 +313,7 @@ def test_inputs_of_their_own_with_an_axis_of_one(rewrite) -> None:
     np.testing.assert_array_equal(rows, wanted)
 
 
-def test_rows_that_others_use_too_are_looked_up_by_themselves(rewrite) -> None:
+def test_lookups_with_other_uses_are_not_fused(rewrite) -> None:
     fields = {name: clustered(name, 100, 8, 5) for name in ("a", "b")}
     nodes = [node("Gather", [name, "ids"], [f"row_{name}"]) for name in fields]
     nodes += [
@@ -331,10 +331,10 @@ def test_rows_that_others_use_too_are_looked_up_by_themselves(rewrite) -> None:
         np.testing.assert_array_equal(found, right)
 
 
-# Where it must not fire
+# Graphs that must not change
 
 
-def test_what_is_no_embedding(tmp_path: Path) -> None:
+def test_gathers_that_are_no_embedding_lookups(tmp_path: Path) -> None:
     numbers = {
         "table": TABLE,
         "vector": np.ones(9, np.float32),
@@ -381,7 +381,7 @@ def test_tables_without_a_field_stay_as_they_are(rewrite) -> None:
 # Names and errors
 
 
-def test_names(rewrite, tmp_path: Path) -> None:
+def test_fields_are_matched_to_tables_by_name(rewrite, tmp_path: Path) -> None:
     model = lookup_model(TABLE)
     model.graph.initializer[0].name = "model/user/embeddings/Read/ReadVariableOp:0"
     model.graph.node[0].input[0] = model.graph.initializer[0].name
@@ -412,19 +412,19 @@ def test_fields_of_a_model(tmp_path: Path) -> None:
         saec.onnx.fields(tmp_path / "m.onnx", {"c": np.ones(COUNT)})
 
 
-def test_another_shape(rewrite) -> None:
+def test_a_table_of_another_shape_is_refused(rewrite) -> None:
     with pytest.raises(OnnxError, match="'table' is 3000 x 16, but field 'table' 2999 x 16"):
         rewrite(lookup_model(TABLE), clustered("table", COUNT - 1))
 
 
-def test_an_old_opset(rewrite) -> None:
+def test_an_opset_before_13_is_refused(rewrite) -> None:
     model = lookup_model(TABLE)
     model.opset_import[0].version = 12
     with pytest.raises(OnnxError, match="opset 12; export it with opset 13 or later"):
         rewrite(model, clustered("table", COUNT))
 
 
-def test_names_of_a_model_that_was_rewritten_before(rewrite, tmp_path: Path) -> None:
+def test_a_rewritten_model_can_be_rewritten_again(rewrite, tmp_path: Path) -> None:
     tables = {"a": TABLE[:100], "b": TABLE[:90]}
     out, _ = rewrite(stack_model(tables), clustered("a", 100))
     fields = clustered("a", 100), clustered("b", 90)
@@ -443,7 +443,7 @@ def test_inputs_are_not_changed(rewrite, tmp_path: Path) -> None:
     assert onnx.load(out).graph.output[0] == model.graph.output[0]
 
 
-def test_dims_of_opsets(rewrite) -> None:
+def test_models_of_several_opsets(rewrite) -> None:
     for opset in (13, 17, 21):
         model = lookup_model(TABLE)
         model.opset_import[0].CopyFrom(helper.make_opsetid("", opset))
@@ -472,8 +472,8 @@ def test_a_damaged_graph_is_refused(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out.onnx").exists()
 
 
-def test_operators_of_other_domains_are_not_the_standard_ones(rewrite) -> None:
-    """Another domain's Unsqueeze may do anything: its lookup is replaced by itself."""
+def test_operators_of_other_domains_are_not_fused(rewrite) -> None:
+    """Another domain's Unsqueeze may do anything, so its lookup is replaced separately."""
     model = stack_model({"user": TABLE, "item": TABLE})
     model.opset_import.append(helper.make_opsetid("other", 1))
     for item in model.graph.node:

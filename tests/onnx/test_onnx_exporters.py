@@ -33,7 +33,7 @@ def export(request: pytest.FixtureRequest, tmp_path: Path) -> Export:
         path = tmp_path / "model.onnx"
         names = [f"input{number}" for number in range(len(inputs))]
         dynamo = request.param == "dynamo"
-        # The loop that bags become in the new exporter has their number built in.
+        # The new exporter turns bags into a loop with a fixed number of bags.
         free = not dynamo or not any(isinstance(m, nn.EmbeddingBag) for m in module.modules())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -95,7 +95,7 @@ def test_click_models(model: str, export: Export) -> None:
     for packed in (False, True):
         out, report = check(path, packed, fields, ids)
         assert [table.lookups for table in report.tables] == [1, 1, 1, 1]
-        # Found to be columns of one input, and looked up in one.
+        # The ids are columns of one input, so there is one lookup.
         assert kinds(out)["Gather"] - kinds(path)["Gather"] == 1 - 4
         assert kinds(out)["Squeeze"] < kinds(path)["Squeeze"]
 
@@ -116,7 +116,8 @@ class Bag(nn.Module):
     indirect=["export"],
 )
 def test_bags(mode: str, export: Export) -> None:
-    offsets = OFFSETS if mode != "max" else torch.tensor([0, 2, 5])  # the loop's Max takes no none
+    # The loop's Max cannot take empty bags.
+    offsets = OFFSETS if mode != "max" else torch.tensor([0, 2, 5])
     path = export(Bag(mode=mode), IDS, offsets)
     for packed in (False, True):
         field = tiered("bag", COUNT, ranked=True)
@@ -124,7 +125,7 @@ def test_bags(mode: str, export: Export) -> None:
         assert [table.lookups for table in report.tables] == [1]
         (loop,) = (node for node in onnx.load(out).graph.node if node.op_type == "Loop")
         inside = {node.op_type for node in loop.attribute[0].g.node}
-        # Rows are looked up before the loop, all in one.
+        # All rows are looked up at once, before the loop.
         assert not inside & {"BitShift", "Where"}
         assert "bag.weight" not in constants(out)
 
@@ -154,7 +155,7 @@ def test_weighted_bags(export: Export) -> None:
 
 
 class Tied(nn.Module):
-    """Rows of the table in, scores of all its rows out."""
+    """Looks up rows of a table and scores all of its rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,8 +166,8 @@ class Tied(nn.Module):
         return scores
 
 
-def test_a_tied_table_of_scores_stays(export: Export) -> None:
-    """It is used as it is, or was written down twice, once turned round, which is no lookup."""
+def test_a_table_that_also_scores_stays_in_the_model(export: Export) -> None:
+    """The table is used for scores, directly or as a transposed copy that is no lookup table."""
     ids = IDS.repeat(3, 1)
     net = Tied()
     path = export(net, ids)
@@ -180,7 +181,7 @@ def test_a_tied_table_of_scores_stays(export: Export) -> None:
 
 
 class Joint(nn.Module):
-    """One table for all fields, each with rows of its own, and one of width 1 beside it."""
+    """A joint table with a range of rows for each field, and a table of width 1."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Models with external data, over the limit of a message, damaged ones."""
+"""Models with external data, models over the limit of a message, and damaged models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDS = np.arange(0, COUNT, 7)
 
 
 def outside(path: Path) -> Path:
-    """A model whose tables lie in a file of their own."""
+    """A model whose tables are in a separate file."""
     onnx.save(
         stack_model({"a": TABLE, "b": TABLE[:2000]}),
         path,
@@ -38,7 +38,7 @@ def result() -> saec.Compressed:
 
 
 def located(path: Path) -> dict[str, dict[str, str]]:
-    """Where tensors in other files lie, by name."""
+    """Location of each tensor that is in another file, by name."""
     model = onnx.load(path, load_external_data=False)
     return {
         tensor.name: {entry.key: entry.value for entry in tensor.external_data}
@@ -47,7 +47,7 @@ def located(path: Path) -> dict[str, dict[str, str]]:
     }
 
 
-def test_external_data_in_and_one_file_out(tmp_path: Path) -> None:
+def test_a_model_with_external_data_becomes_one_file(tmp_path: Path) -> None:
     path = outside(tmp_path / "model.onnx")
     (tmp_path / "elsewhere").mkdir()
     out = tmp_path / "elsewhere" / "small.onnx"
@@ -60,7 +60,9 @@ def test_external_data_in_and_one_file_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rows[:, 1], TABLE[ids[:, 1]])
 
 
-def test_over_the_limit_tensors_lie_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_over_2_gib_tensors_go_to_a_second_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, out = outside(tmp_path / "model.onnx"), tmp_path / "small.onnx"
     whole = tmp_path / "whole.onnx"
     saec.onnx.compress(path, result(), whole)
@@ -79,13 +81,13 @@ def test_over_the_limit_tensors_lie_beside(tmp_path: Path, monkeypatch: pytest.M
     assert located(out) == {}
 
 
-def test_a_table_of_more_than_2_gib_is_moved_along(tmp_path: Path) -> None:
-    """It is copied from file to file, and the runtime maps it: little of it is ever in memory."""
+def test_a_table_of_more_than_2_gib_is_copied(tmp_path: Path) -> None:
+    """It is copied from file to file and mapped by the runtime, so it takes little memory."""
     count = (1 << 31) // (4 * DIM) + 1000
     path, out = tmp_path / "model.onnx", tmp_path / "small.onnx"
     with (tmp_path / "weights.bin").open("wb") as stream:
         stream.write(TABLE.tobytes())
-        stream.truncate(TABLE.nbytes + count * 4 * DIM)  # zeros, which take no place
+        stream.truncate(TABLE.nbytes + count * 4 * DIM)  # zeros, which take no space on disk
         stream.seek(-4, 2)
         stream.write(np.float32(7).tobytes())
     model = stack_model({"a": TABLE, "b": TABLE[:1]})
@@ -106,18 +108,18 @@ def test_a_table_of_more_than_2_gib_is_moved_along(tmp_path: Path) -> None:
     (rows,) = run(out, ids=np.array([[2999, count - 1], [4, 5]]))
     np.testing.assert_array_equal(rows[:, 0], result()["a"].lookup([2999, 4]))
     np.testing.assert_array_equal(rows[:, 1], [[0] * (DIM - 1) + [7], [0] * DIM])
-    for file in tmp_path.iterdir():  # pytest keeps what lies there for a while
+    for file in tmp_path.iterdir():  # pytest keeps temporary files for a while
         file.unlink()
 
 
-def test_one_that_is_read_is_not_written_to(tmp_path: Path) -> None:
+def test_input_files_are_not_changed(tmp_path: Path) -> None:
     path = outside(tmp_path / "model.onnx")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     saec.onnx.compress(path, result(), tmp_path / "small.onnx")
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 
 
-def test_an_artifact_by_its_path(tmp_path: Path) -> None:
+def test_the_artifact_may_be_a_path(tmp_path: Path) -> None:
     onnx.save(lookup_model(TABLE), tmp_path / "model.onnx")
     saec.Compressed([clustered("table", COUNT)]).save(tmp_path / "t.saec")
     out = tmp_path / "small.onnx"
@@ -125,7 +127,7 @@ def test_an_artifact_by_its_path(tmp_path: Path) -> None:
     np.testing.assert_array_equal(run(out, ids=IDS)[0], clustered("table", COUNT).lookup(IDS))
 
 
-def test_what_is_no_model(tmp_path: Path) -> None:
+def test_files_that_are_not_models_are_refused(tmp_path: Path) -> None:
     for number, content in enumerate((b"", b"not a model", b"\x08\x0a", b"\xff" * 50)):
         path = tmp_path / f"{number}.onnx"
         path.write_bytes(content)
@@ -142,7 +144,7 @@ def test_a_truncated_model(tmp_path: Path) -> None:
         saec.onnx.tables(tmp_path / "model.onnx")
 
 
-def test_a_file_that_lacks_data(tmp_path: Path) -> None:
+def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
     path = outside(tmp_path / "model.onnx")
     data = tmp_path / "weights.bin"
     data.write_bytes(data.read_bytes()[:-10])
@@ -157,7 +159,7 @@ def test_a_file_that_lacks_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["../weights.bin", "/etc/hostname", ""])
-def test_data_outside_the_folder(place: str, tmp_path: Path) -> None:
+def test_external_data_outside_the_folder_are_refused(place: str, tmp_path: Path) -> None:
     path = outside(tmp_path / "model.onnx")
     model = onnx.load(path, load_external_data=False)
     for tensor in model.graph.initializer:
@@ -180,7 +182,9 @@ def test_data_outside_the_folder(place: str, tmp_path: Path) -> None:
         ("999999", "b takes 999999 bytes from byte"),
     ],
 )
-def test_data_of_another_length(length: str, message: str, tmp_path: Path) -> None:
+def test_external_data_of_a_wrong_length_are_refused(
+    length: str, message: str, tmp_path: Path
+) -> None:
     path = outside(tmp_path / "model.onnx")
     model = onnx.load(path, load_external_data=False)
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == "b")
@@ -192,7 +196,7 @@ def test_data_of_another_length(length: str, message: str, tmp_path: Path) -> No
         saec.onnx.tables(path)
 
 
-def test_a_table_whose_bytes_do_not_fit(tmp_path: Path) -> None:
+def test_a_table_with_too_few_bytes_is_refused(tmp_path: Path) -> None:
     model = lookup_model(TABLE)
     model.graph.initializer[0].raw_data = TABLE.tobytes()[:-4]
     onnx.save(model, tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""How tables are stored in an ONNX model: by hand, and against their own decoding."""
+"""Plans of tables in an ONNX model: by hand, and compared with decoded rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from saec.onnx.packed import Packed, packed_plan
 from saec.onnx.word_packing import codes_per_word, pack_words, words_for
 
 
-def test_words_by_hand() -> None:
+def test_packed_words_by_hand() -> None:
     # 31 codes of two bits and one more fill a word; the 33rd starts the next.
     codes = np.zeros(33, dtype=np.uint64)
     codes[[0, 1, 31, 32]] = 3, 1, 2, 1
@@ -29,14 +29,14 @@ def test_words_by_hand() -> None:
     assert words.tolist() == [0b0111 | 2 << 62, 1]
 
 
-def test_codes_do_not_cross_words() -> None:
+def test_codes_do_not_span_two_words() -> None:
     assert [codes_per_word(bits) for bits in (1, 3, 13, 21, 33, 63)] == [64, 21, 4, 3, 1, 1]
     assert words_for(9, 13) == 3
-    assert pack_words(np.zeros(9, np.uint64), 0).tolist() == [0]  # one to look at
+    assert pack_words(np.zeros(9, np.uint64), 0).tolist() == [0]  # one word to read
 
 
 @given(st.integers(1, 63), st.integers(1, 200), st.integers(0, 2**32))
-def test_words_hold_every_code(bits: int, count: int, seed: int) -> None:
+def test_packed_words_hold_every_code(bits: int, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 1 << bits, count, dtype=np.uint64)
     words, each = pack_words(codes, bits), codes_per_word(bits)
@@ -46,7 +46,7 @@ def test_words_hold_every_code(bits: int, count: int, seed: int) -> None:
 
 
 def read_whole(plan: Whole) -> NDArray[Any]:
-    """What the docstring of the plan says, row by row."""
+    """Rows of a plan, computed one by one as its docstring says."""
     rows = []
     for number in range(plan.count):
         place = number if plan.places is None else int(plan.places[number])
@@ -63,7 +63,7 @@ def read_whole(plan: Whole) -> NDArray[Any]:
 
 
 def read_packed(plan: Packed) -> NDArray[Any]:
-    """The same of packed codes."""
+    """The same for plans with packed codes."""
     rows = []
     for number in range(plan.count):
         place = number
@@ -84,7 +84,7 @@ def read_packed(plan: Packed) -> NDArray[Any]:
 
 
 def place_of(members: Members, number: int) -> int | None:
-    """What the docstring of the members says; None for another id."""
+    """The place of an id by the docstring of Members; None if it is not a member."""
     for choice, factor in enumerate(FACTORS.tolist()):
         slot, rest = divmod(number * factor % members.space, members.each)
         if members.marks[slot] == 1 + 3 * rest + choice:
@@ -93,7 +93,7 @@ def place_of(members: Members, number: int) -> int | None:
 
 
 @given(st.integers(1, 3000), st.floats(0, 1), st.integers(0, 2**32))
-def test_members_are_found_and_no_others(count: int, share: float, seed: int) -> None:
+def test_members_find_their_ids_and_no_others(count: int, share: float, seed: int) -> None:
     ids = np.random.default_rng(seed).permutation(count)[: 1 + int(share * (count - 1))]
     members = Members.of(ids, count)
     found = [place_of(members, number) for number in range(count)]
@@ -127,7 +127,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_whole_codes_give_the_rows(name: str) -> None:
+def test_plans_with_whole_codes_give_the_rows(name: str) -> None:
     field = FIELDS[name]()
     for alone in (True, False):
         plans = whole_plans(field, alone)
@@ -137,12 +137,12 @@ def test_whole_codes_give_the_rows(name: str) -> None:
             assert alone or plan.places is None
             assert most or not len(plan.pairs)
             assert most == 2 or not plan.pairs[:, 1].any()
-            near = 1e-6 if plan.pairs[:, 1].any() else 0  # sums of two are rounded once more
+            near = 1e-6 if plan.pairs[:, 1].any() else 0  # sums of two rows are rounded once more
             np.testing.assert_allclose(read_whole(plan), field.decode(), rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_packed_codes_give_the_rows(name: str) -> None:
+def test_plans_with_packed_codes_give_the_rows(name: str) -> None:
     field = FIELDS[name]()
     for alone in (True, False):
         plan = packed_plan(field, alone)
@@ -151,7 +151,7 @@ def test_packed_codes_give_the_rows(name: str) -> None:
         np.testing.assert_allclose(read_packed(plan), field.decode(), rtol=1e-5, atol=1e-6)
 
 
-def test_the_cases_differ() -> None:
+def test_the_test_fields_cover_all_kinds_of_plans() -> None:
     assert FIELDS["axes by rank"]().index is None
     assert FIELDS["axes kept"]().index is not None
     assert packed_plan(FIELDS["axes by rank"](), True).groups > 1
@@ -162,7 +162,7 @@ def test_the_cases_differ() -> None:
     assert packed_plan(FIELDS["axes kept, few bits"](), True).members is not None
 
 
-def test_rows_as_sums_are_smaller() -> None:
+def test_sums_of_two_rows_take_fewer_bytes() -> None:
     # 1024 pairs and the tail have two codes of 2 bytes; the tail's ids have a byte each.
     plans = whole_plans(FIELDS["axes by rank, few bits"](), True)
     none, one, two = (plans[Kind(np.dtype(np.uint8), most)] for most in (0, 1, 2))
@@ -175,7 +175,7 @@ def test_rows_as_sums_are_smaller() -> None:
 
 @pytest.mark.parametrize("summed", [True, False])
 def test_pairs_by_hand(summed: bool) -> None:
-    """Two tables looked up by the same nodes; the second has no pairs."""
+    """Two tables that the same nodes look up; the second has no pairs."""
     rows = np.array([[1, 0], [2, 0], [3, 0], [40, 0], [50, 0]], np.float32)
     pairs = np.array([[2, 1], [2, 2], [0, 0], [1, 2]])
     seconds = np.array([[0, 6], [0, 7]], np.float32)
@@ -218,7 +218,7 @@ def test_pairs_by_hand(summed: bool) -> None:
             run(model, ids=np.array([bad]))
 
 
-def test_narrow_codes_are_smaller() -> None:
+def test_narrow_codes_take_fewer_bytes() -> None:
     field = clustered("t", 700)
     plans = whole_plans(field, True)
     sizes = [plan.nbytes for kind, plan in plans.items() if kind.most == 0]

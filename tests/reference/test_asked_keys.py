@@ -1,4 +1,4 @@
-"""Keys in place of ids: what the log keeps of them, and models that are asked by them."""
+"""Keys in place of ids: their values and hashes in the log, and models that take keys."""
 
 from __future__ import annotations
 

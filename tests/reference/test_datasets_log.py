@@ -18,7 +18,7 @@ from saec.reference.log import Log
 
 
 def small(**options: Any) -> Log:
-    """Six training rows, one validation row and two test rows that a person can count."""
+    """Six training rows, one validation row and two test rows, small enough to count by hand."""
     columns = {
         "city": pl.Series(["b", "a", "b", "c", None, "a", "c", "z", "b"]),
         "user": np.array([7, 7, 7, 9, 9, -4, 9, 1, -4]),
@@ -101,7 +101,7 @@ def test_encode_takes_any_single_values(values: Any) -> None:
 
 
 def oracle(rows: list[Any], train: list[bool]) -> list[int]:
-    """Ids by a dictionary; a cross is a tuple of ids, as its ties go by these."""
+    """Ids by a dictionary; a cross is a tuple of ids, by which its ties are ordered."""
     counts = Counter(value for value, seen in zip(rows, train, strict=True) if seen)
     order = sorted(counts, key=lambda value: (-counts[value], value))
     ids = {value: place + 1 for place, value in enumerate(order)}

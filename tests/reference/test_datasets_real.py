@@ -1,4 +1,4 @@
-"""The real data sets: the figures that tasks are known by."""
+"""The real data sets: their well-known figures."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_globo(globo: Log) -> None:
 
 
 def test_good_turing_foresees_unseen_features_of_globo(globo: Log) -> None:
-    """The estimate per training row, against the share of unseen ids among validation rows."""
+    """Compares the estimate per training row with the share of unseen ids in validation rows."""
     train, validation = globo.rows("train"), globo.rows("validation")
     for name, low, high in (("user|article//200", 0.7, 0.95), ("prev|article", 0.1, 0.2)):
         ids = globo.ids[validation, globo.field_names.index(name)]

@@ -17,7 +17,7 @@ from saec.reference.models import build
 
 
 class FirstColumn(nn.Module):
-    """Logit = the first id - 2, so that a prediction shows which row it belongs to."""
+    """The logit is the first id - 2, so that a prediction identifies its row."""
 
     def __init__(self) -> None:
         super().__init__()

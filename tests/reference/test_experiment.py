@@ -72,13 +72,13 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def told() -> list[dict[str, Any]]:
-    """What on_row got."""
+    """The rows that on_row received."""
     return []
 
 
 @pytest.fixture(scope="module")
 def results(clicks: Path, told: list[dict[str, Any]]) -> dict[str, Any]:
-    """One bench with everything in it."""
+    """The results of one bench with all options."""
     benchmark = Benchmark(
         "avazu",
         str(clicks),

@@ -147,7 +147,7 @@ class TestEveryModel:
 
     def test_an_embedding_may_be_replaced_by_any_module_with_the_same_call(self, name: str) -> None:
         class Decoded(nn.Module):
-            """No ``weight``: what a compressed table looks like."""
+            """A module without ``weight``, like a compressed table."""
 
             def __init__(self, values: Tensor) -> None:
                 super().__init__()

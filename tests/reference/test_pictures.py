@@ -1,4 +1,4 @@
-"""Pictures of clusterings: places by hand, and what equal decoded rows make of features."""
+"""Pictures of clusterings: positions by hand, and clusters of features with equal decoded rows."""
 
 from __future__ import annotations
 

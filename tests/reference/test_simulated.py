@@ -1,4 +1,4 @@
-"""The simulated log: what is promised of it, and the best that its truth allows."""
+"""The simulated log: its documented properties, and the best quality that it allows."""
 
 from __future__ import annotations
 

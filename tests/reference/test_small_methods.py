@@ -46,7 +46,7 @@ def built(name: str, fields: list[FieldFeatures], nbytes: int, **settings: Any) 
 
 
 def every_id(fields: list[FieldFeatures]) -> Tensor:
-    """(B, fields) ids that ask for every key of each field, over again in the shorter ones."""
+    """Ids (B, fields) that contain every key of each field; shorter fields repeat theirs."""
     size = max(len(one.keys) for one in fields)
     return torch.stack([torch.arange(size) % len(one.keys) for one in fields], dim=1)
 
@@ -113,7 +113,7 @@ def test_measured_rows_count_every_byte(name: str, training: SmallTraining) -> N
 @every_method
 @pytest.mark.parametrize("counts", [(1,), (2, 1), (5, 3, 40)])
 def test_small_fields(name: str, counts: tuple[int, ...]) -> None:
-    """Of one row, of fewer rows than buckets, and beside larger ones."""
+    """Fields of one row, of fewer rows than buckets, and together with larger fields."""
     fields = [field(count, 2, number) for number, count in enumerate(counts)]
     tables = built(name, fields, 100_000)
     ids = every_id(fields)
@@ -149,7 +149,7 @@ def test_sizes_are_kept_or_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name not in ROUNDED])
 def test_gradients_are_those_of_the_vectors(name: str) -> None:
-    """Against central differences, in float64, for some numbers of every parameter."""
+    """Compares some elements of every parameter with central differences, in float64."""
     fields = [field(60, 3, 0), field(9, 1, 1)]
     tables = built(name, fields, 900).double()
     if name == "dhe":
@@ -195,7 +195,7 @@ def test_unseen_keys_get_row_0_or_a_row_by_hash(name: str) -> None:
 
 
 def test_vocabularies_by_hand() -> None:
-    """Of the hashed field none; 8 bytes a key of a field with dense ids, 12 of one with ranks."""
+    """A hashed field has none; keys take 8 bytes with dense ids, and 12 bytes with ranks."""
     fields = [field(100, 0, 0), field(6, 0, 1)]
     hashed = built("hash", fields, 2 * DIM * (20 + 6))
     assert hashed.vocabularies == ((100, "keys"), (6, "dense"))

@@ -40,7 +40,7 @@ def make_log(ids: NDArray[np.int32], labels: NDArray[np.float32], split: NDArray
 
 
 def planted_log(rows: int = 6000, noise_features: int = 0) -> Log:
-    """Labels from the effects of two fields; a third field of features that mean nothing."""
+    """Labels depend on the effects of two fields; a third field has no effect."""
     rng = np.random.default_rng(0)
     ids = np.stack(
         [
@@ -174,7 +174,7 @@ def test_rows_are_shuffled_two_by_two() -> None:
 
 
 def test_the_labels_of_rare_users_are_not_learned_from_their_pairs() -> None:
-    """One click and one negative per user, and nothing to tell them apart."""
+    """Each user has one click and one negative, which no feature distinguishes."""
     users = 2000
     ids = np.stack([np.arange(2 * users) // 2 + 1, np.ones(2 * users)], axis=1).astype(np.int32)
     labels = np.tile(np.array([1, 0], np.float32), users)
@@ -205,7 +205,7 @@ def test_the_seed_decides_the_result() -> None:
     assert not equal(one, trained(2))
 
 
-def test_features_that_no_training_row_holds_stay_as_they_were() -> None:
+def test_features_without_training_rows_do_not_change() -> None:
     log = planted_log(600)
     ids = log.ids.copy()
     ids[log.split != 0, 0] = np.where(ids[log.split != 0, 0] == 1, 0, 9)

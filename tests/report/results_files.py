@@ -28,7 +28,7 @@ def row(seed: int = 0, **changes: Any) -> Row:
 
 
 def deciles(*changes: float) -> list[dict[str, Any]]:
-    """As ``saec.reference.damage`` gives them; frequencies double from 0, 2, 4."""
+    """Deciles in the form of ``saec.reference.damage``; frequencies double from 0, 2, 4."""
     return [
         {
             "least": float(2**place if place else 0),

@@ -1,4 +1,4 @@
-"""The page in a browser, headless Chromium: no errors, no requests, nothing that sticks out."""
+"""The page in headless Chromium: no errors, no requests, no text that overflows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WIDTHS = (1280, 390)
 
 
 def chromium(page: Path, *flags: str) -> tuple[str, str]:
-    """Show a page; returns what ``flags`` print, and the log."""
+    """Open a page; returns the output for ``flags``, and the log."""
     assert CHROMIUM is not None
     quiet = ("--no-first-run", "--disable-background-networking", "--disable-component-update")
     done = subprocess.run(
@@ -107,18 +107,18 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def complaints(log: str) -> list[str]:
-    """What a page wrote to its console."""
+    """The messages that a page wrote to its console."""
     return [line for line in log.splitlines() if ":CONSOLE" in line]
 
 
-def test_nothing_is_complained_of(page: Path) -> None:
+def test_the_page_logs_no_errors(page: Path) -> None:
     shown, log = chromium(page, "--dump-dom")
     assert "a task with a name of some length" in shown
     assert complaints(log) == []
 
 
-def test_requests_and_scripts_would_be_complained_of(page: Path, tmp_path: Path) -> None:
-    """The page itself forbids them, so that the test above would see one."""
+def test_requests_and_scripts_are_blocked_and_logged(page: Path, tmp_path: Path) -> None:
+    """The page's own policy blocks and logs them, so the test above would fail."""
     tried = "<script>1</script><img src='http://127.0.0.1:9/a.png'></body>"
     other = tmp_path / "other.html"
     other.write_text(page.read_text(encoding="utf-8").replace("</body>", tried), encoding="utf-8")
@@ -156,7 +156,7 @@ document.body.dataset.layout = JSON.stringify(out);
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_sticks_out_or_overlaps(page: Path, tmp_path: Path, width: int) -> None:
+def test_no_text_overflows_or_overlaps(page: Path, tmp_path: Path, width: int) -> None:
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("<details>", "<details open>")
     (tmp_path / "inner.html").write_text(text.replace("</body>", LAYOUT), encoding="utf-8")

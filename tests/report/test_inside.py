@@ -44,7 +44,7 @@ def test_means_over_seeds_by_hand() -> None:
     )
 
 
-def test_what_a_seed_or_an_earlier_version_lacks_is_not_made_up() -> None:
+def test_values_that_a_seed_or_an_earlier_version_lacks_stay_missing() -> None:
     (point,) = measured(row(0, field_bytes={"a": 1, "b": 2}), row(1, field_bytes={"b": 4}))
     assert point.fields == (FieldSize("b", 3, None, ()),)
     (point,) = measured(row(0, field_bytes={"a": 1}), row(1))
@@ -99,7 +99,7 @@ def test_charts_of_what_files_of_earlier_versions_lack() -> None:
 
 def test_bits_are_weighted_by_features() -> None:
     def height(own: Row) -> list[float]:
-        """Of the points of the only line, downwards."""
+        """Heights of the points of the only line, downwards."""
         found = re.findall(r'<use [^>]*y="([0-9.]+)"', charts(render(results(row(**own))))[BITS])
         return [float(place) for place in found[-3:]]
 

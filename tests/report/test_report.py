@@ -1,4 +1,4 @@
-"""Reports: figures by hand, pages that stand alone, and wrong results files refused by name."""
+"""Reports: figures by hand, pages without external files, and errors for wrong results files."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_predictions_and_deciles_by_hand() -> None:
     assert second.logloss_change == Spread(0.2, 0.0)
 
 
-def test_what_a_seed_lacks_is_not_made_up() -> None:
+def test_values_that_a_seed_lacks_stay_missing() -> None:
     known = row(0, predicted_loss_increase=0.01, deciles=deciles(0.1, 0.2))
     for other in (row(1), row(1, predicted_loss_increase=None, deciles=deciles(0.1))):
         (point,) = summarise(results(known, other))[0].measured
@@ -159,7 +159,7 @@ class _Page(HTMLParser):
         return [text for inside, text in self.text if inside == tag]
 
 
-def test_the_page_stands_alone(two_methods: dict[str, Any]) -> None:
+def test_the_page_needs_no_other_files(two_methods: dict[str, Any]) -> None:
     page = render(two_methods)
     parsed = _Page(page)
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in parsed.tags}
@@ -194,7 +194,7 @@ def test_predictions_stand_beside_what_was_measured() -> None:
     assert page.texts("td")[6:8] == ["+0.01000", "+0.01230"]
 
 
-def test_the_best_reachable_is_said_if_known() -> None:
+def test_the_best_reachable_quality_is_shown_if_known() -> None:
     known = results(row(best_auc=0.8123, best_logloss=0.4567))
     assert "can reach is known: AUC 0.8123, log loss 0.4567." in " ".join(
         _Page(render(known)).texts("p")
@@ -248,7 +248,7 @@ def test_deciles_of_one_seed_without_errors_are_not_drawn() -> None:
 
 
 def charts(page: str) -> list[str]:
-    """What all drawings on a page show, in words."""
+    """The descriptions of all drawings on a page."""
     return [str(attributes["aria-label"]) for tag, attributes in _Page(page).tags if tag == "svg"]
 
 

@@ -65,7 +65,7 @@ def test_many_discs_leave_room() -> None:
     assert areas == pytest.approx(0.15 * 360 * 270, rel=0.05)
 
 
-def test_lines_lead_to_what_a_cluster_became() -> None:
+def test_lines_lead_to_the_decoded_cluster() -> None:
     shared, *alone = groups(drawn(read()))
     (path,) = shared.iter("path")
     assert path.attrib["d"] == "M14.0 236.0L180.0 125.0M346.0 14.0L180.0 125.0"

@@ -520,4 +520,4 @@ def test_a_token_in_a_file(tmp_path: Path) -> None:
 def test_a_server_on_all_interfaces_without_token_logs_a_warning(tmp_path: Path) -> None:
     serving.write_artifact(tmp_path / "tables.saec", 0)
     with serving.served(tmp_path / "tables.saec", "--host", "0.0.0.0") as server:
-        assert "whoever reaches 0.0.0.0 may use this server" in server.log.read_text()
+        assert "anyone who can reach 0.0.0.0 can use this server" in server.log.read_text()

@@ -26,7 +26,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread(one_thread: None) -> None:
-    """Tables this small only wait for threads, and on a busy machine for seconds."""
+    """With small tables, threads only wait for each other, on a busy machine for seconds."""
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +83,7 @@ def tiered() -> Make:
 
 @pytest.fixture(scope="session")
 def in_order() -> Make:
-    """Makes fields with tiers in order of one code, of several, with packed ones beside."""
+    """Makes fields whose tiers are sorted by one or several codes, and also have packed codes."""
     usual = ("7g 5 - 3", "o4g 2j2 1", "o3 o2g 4", "2 0", "o6j3 o2 3 2", "o3 o2 o4 1 4g", "o2")
 
     def make(name: str, rows: int, dim: int = 4, tiers: tuple[str, ...] = usual) -> TieredField:

@@ -1,7 +1,7 @@
 """Fine-tuning and evaluation as scenarios that any number of processes can run together.
 
-``python rank_checks.py COUNT FOLDER`` runs all of them in COUNT processes, and saves what each rank
-gave as FOLDER/RANK; test_torch_distributed.py compares that with one process.
+``python rank_checks.py COUNT FOLDER`` runs all of them in COUNT processes and saves the results of
+each rank as FOLDER/RANK; test_torch_distributed.py compares them with those of one process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Found = dict[str, Any]
 
 
 def field(codec: str, name: str, rows: int, seed: int = 0) -> CompressedField:
-    """Random, of numbers whose neighbours in storage are closer than 1e-4."""
+    """A random field of numbers that storage rounds by less than 1e-4."""
     rng = np.random.default_rng([seed, rows])
     if codec == "clustered":
         centroids = rng.standard_normal((8, DIM)).astype(np.float32)
@@ -107,7 +107,7 @@ def distilled(codec: str) -> Found:
 
 
 def distilled_from_logits(codec: str) -> Found:
-    """Of the shape (n, 1), from all rows."""
+    """Distillation from logits of shape (n, 1) of all rows."""
     model, teacher = student(codec), student(codec, seed=1)
     logits = [part.unsqueeze(1) for part in predictions(teacher, TRAINING, progress=False)]
     tuned = finetune(model, TRAINING, teacher=logits, validation=answered(teacher), **OPTIONS)
@@ -122,7 +122,7 @@ def labelled(codec: str) -> Found:
 
 
 def another_loss(codec: str) -> Found:
-    """Of a model with two outputs for each example, whose labels are a tuple."""
+    """Another loss, of a model with two outputs for each example and a tuple of labels."""
     model = nn.Sequential(student(codec), nn.Unflatten(0, (-1, 1)), nn.Linear(1, 2))
     torch.manual_seed(3)
     nn.init.normal_(model[2].weight)
@@ -141,7 +141,7 @@ def another_loss(codec: str) -> Found:
 
 
 def diverged(codec: str) -> Found:
-    """A gradient that is infinite, on the rank of the first example."""
+    """Training with an infinite gradient on the rank of the first example."""
     model = student(codec)
 
     def steep(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def diverged(codec: str) -> Found:
 
 
 class Sometimes(nn.Module):
-    """Looks tags up only where there are any; takes no batch without examples."""
+    """Looks up tags only if there are any; refuses batches without examples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class Sometimes(nn.Module):
 
 
 def sometimes(codec: str) -> Found:
-    """Gradients of a table on both ranks, one rank, the other, none."""
+    """Batches with gradients of a table on both ranks, on either one, or on none."""
     model = Sometimes()
     replace_embeddings_(model, Compressed([field(codec, "user", 90), field(codec, "tags", 12)]))
     generator = torch.Generator().manual_seed(4)
@@ -229,7 +229,7 @@ SAME = {
 
 
 def results() -> dict[str, Found]:
-    """What every scenario gives that must not depend on the number of ranks."""
+    """Results of every scenario that must not depend on the number of ranks."""
     return {name: scenario(codec) for name, (scenario, codec) in SAME.items()}
 
 
@@ -271,7 +271,7 @@ def is_last() -> bool:
 
 
 def with_bad_id(made: list[Batch], index: int) -> list[Batch]:
-    """In the last row, which is the last rank's."""
+    """Batches with a bad id in the last row, which is on the last rank."""
     made = copy.deepcopy(made)
     made[index][0][-1, 0] = 1000
     return made
@@ -285,7 +285,7 @@ def tune(
     try:
         finetune_on_unseen_rows(model, training, validation=validation, **OPTIONS | options)
     finally:
-        # All evaluations but the first came after the error.
+        # All evaluations but the first come after the error.
         assert all(map(torch.equal, before, model.parameters()))
 
 
@@ -337,7 +337,7 @@ def failures() -> dict[str, tuple[str, str]]:
             act()
         except Exception as error:
             found[name] = (type(error).__name__, str(error))
-        # Ranks still understand each other.
+        # The ranks can still communicate.
         ones = torch.ones(1)
         distributed.all_reduce(ones)
         assert ones.item() == distributed.get_world_size()
@@ -345,7 +345,7 @@ def failures() -> dict[str, tuple[str, str]]:
 
 
 def left_alone() -> str:
-    """The error's class where the last rank ends without a word."""
+    """The class of the error on other ranks if the last rank exits without an error."""
     if is_last():
         os._exit(0)
     try:

@@ -81,8 +81,8 @@ def hooks(model: nn.Module) -> int:
 
 
 def test_bits_by_hand() -> None:
-    # Coordinates +-1.5 and 0 and noise 0.5: C / s^2 = diag(9, 0), so 1/2 log2 10 bits. Rows that
-    # are all alike have none, wherever they are.
+    # Coordinates +-1.5 and 0 and noise 0.5: C / s^2 = diag(9, 0), so 1/2 log2 10 bits. Equal rows
+    # have 0 bits, whatever their values.
     samples = torch.tensor([[[1.5, 7.0], [-1.5, 7.0]], [[4.0, 1.0], [4.0, 1.0]]])
     expected = torch.tensor([0.5 * math.log2(10), 0.0])
     torch.testing.assert_close(bits_of_rows(samples, 0.5), expected)
@@ -153,7 +153,7 @@ def test_bags_pool_noisy_rows(mode: str, factor: float | None) -> None:
     nn.init.zeros_(model["tags"].weight)
     price = BitPrice(model, 1.0, {"tags": np.full(6, 1e5)}, noise=0.5)
     weights = torch.tensor([3.0, 4.0, 9.0]).repeat(4000) if mode == "sum" else None
-    pooled = (1, 2, 0) if mode == "sum" else (1, 2, 3, 4, 0)  # an entry of padding adds nothing
+    pooled = (1, 2, 0) if mode == "sum" else (1, 2, 3, 4, 0)  # padding entries add nothing
     ids = torch.tensor(pooled).repeat(4000)
     offsets = torch.arange(0, len(ids), len(pooled))
     found = model["tags"](ids, offsets, per_sample_weights=weights)

@@ -1,4 +1,4 @@
-"""Calls that PyTorch records: right rows for other ids, or an error that names the way."""
+"""Calls that PyTorch records: right rows for other ids, or an error with alternatives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS = ["clusters", "tiers", "joint"]
 
 @pytest.fixture(autouse=True)
 def no_old_news() -> Iterator[None]:
-    """PyTorch calls its older ways of recording deprecated."""
+    """Ignore PyTorch's warnings that older ways of recording are deprecated."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*deprecated.*")
@@ -71,7 +71,7 @@ def model(table: CompressedTable) -> Model:
     made = Model(table).eval()
     with torch.no_grad():
         for _ in range(2):
-            made(some_ids(0))  # shortcuts are there
+            made(some_ids(0))  # shortcuts exist
     return made
 
 
@@ -80,7 +80,7 @@ def some_ids(seed: int, count: int = 5) -> Tensor:
 
 
 def check(recorded: Callable[[Tensor], Tensor], model: Model, count: int = 5) -> None:
-    """Right for ids that were not there when the call was recorded."""
+    """Check results for ids that were not in the recorded call."""
     for seed in (1, 2):
         ids = some_ids(seed, count)
         torch.testing.assert_close(recorded(ids), model(ids), rtol=1e-4, atol=1e-3)
@@ -89,7 +89,7 @@ def check(recorded: Callable[[Tensor], Tensor], model: Model, count: int = 5) ->
 @pytest.mark.parametrize("learns", [False, True])
 def test_jit_trace(model: Model, learns: bool) -> None:
     with torch.set_grad_enabled(learns):
-        # PyTorch's check traces without gradients, where scores are computed in blocks.
+        # PyTorch's check traces without gradients, and then scores are computed in blocks.
         traced = torch.jit.trace(model, (some_ids(0),), check_trace=not learns)
         check(traced, model)
         check(traced, model, 9)
@@ -116,7 +116,7 @@ def test_symbolic_trace_keeps_modules_as_leaves(model: Model) -> None:
         torch.fx.symbolic_trace(model.user)
 
 
-def test_jit_script_names_the_way(model: Model) -> None:
+def test_jit_script_is_refused_with_alternatives(model: Model) -> None:
     match = "torch.jit.script does not know compressed tables: use torch.export or torch.jit.trace"
     for module in (model, model.user, model.tags, model.scores, model.fields):
         with pytest.raises(ModuleError, match=match):
@@ -125,10 +125,12 @@ def test_jit_script_names_the_way(model: Model) -> None:
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("dynamo", [False, True])
-def test_onnx_names_the_way(table: CompressedTable, dynamo: bool, frozen: bool) -> None:
+def test_onnx_export_is_refused_with_alternatives(
+    table: CompressedTable, dynamo: bool, frozen: bool
+) -> None:
     pytest.importorskip("onnxscript")
     module = nn.Sequential(CompressedEmbedding(table)).eval().requires_grad_(not frozen)
-    # The newer exporter wraps what goes wrong in errors of its own.
+    # The newer exporter wraps errors in its own ones.
     with pytest.raises(Exception if dynamo else ModuleError, match="know compressed tables"):
         torch.onnx.export(module, (torch.arange(5),), io.BytesIO(), dynamo=dynamo)
 
@@ -157,7 +159,7 @@ def test_functional_gradients(table: CompressedTable) -> None:
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_functional_calls_read_what_they_are_given(table: CompressedTable) -> None:
+def test_functional_calls_use_the_given_parameters(table: CompressedTable) -> None:
     module, ids = CompressedEmbedding(table), torch.arange(20)
     with torch.no_grad():
         before = (module(ids), module(ids))[0]
@@ -187,7 +189,7 @@ def test_ids_beyond_the_last_offset(
     check_ids_beyond(table, mode, padding_idx, compiled=False)
 
 
-# Compiling takes seconds: each kind of table and each ending, but not all pairs of them.
+# Compiling takes seconds, so not all pairs of tables and endings are tested.
 @pytest.mark.parametrize(
     ("table", "mode", "padding_idx"),
     [(KINDS[number % len(KINDS)], *end) for number, end in enumerate(ENDS)],
@@ -202,7 +204,7 @@ def test_ids_beyond_the_last_offset_compiled(
 def check_ids_beyond(
     table: CompressedTable, mode: str, padding_idx: int | None, compiled: bool
 ) -> None:
-    """PyTorch leaves them out of sums; in other modes its numbers follow from how it computes."""
+    """Check sums without these ids, as in PyTorch; its results in other modes are accidental."""
     module = CompressedEmbeddingBag(table, mode, include_last_offset=True)
     plain = nn.EmbeddingBag(ROWS, DIM, mode=mode, include_last_offset=True)
     if padding_idx is not None:
@@ -220,7 +222,7 @@ def check_ids_beyond(
             offsets[-1] = 4
             if mode == "sum" and padding_idx is None:
                 torch.testing.assert_close(call(ids, offsets), plain(ids, offsets))
-                ids[5:] = -1  # which are not looked at
+                ids[5:] = -1  # which are not checked
                 torch.testing.assert_close(call(ids, offsets), plain(ids, offsets))
                 ids[5:] = 6
             else:
@@ -236,8 +238,8 @@ def check_ids_beyond(
 
 
 @pytest.mark.parametrize("texts", [["1 -", "- -"], ["2 1", "1 0"], ["-", "-"], ["0 0", "0 0"]])
-def test_no_tensor_of_a_model_is_empty(texts: list[str], tmp_path: Any) -> None:
-    """``torch.export.save`` refuses those, and so do others that read models."""
+def test_models_have_no_empty_tensors(texts: list[str], tmp_path: Any) -> None:
+    """``torch.export.save`` and some readers of models refuse empty tensors."""
     from saec.format.tiered_field import TieredField
 
     rng = np.random.default_rng(0)

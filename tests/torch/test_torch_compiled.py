@@ -33,7 +33,7 @@ def module(request: pytest.FixtureRequest, clustered: Make, tiered: Make) -> Com
 
 
 class Graphs:
-    """A backend that keeps the graphs that it is given, and runs them as they are."""
+    """A backend that records its graphs and runs them unchanged."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
@@ -52,7 +52,7 @@ def compiled(call: Callable[..., Any]) -> tuple[Callable[..., Any], Graphs]:
     return torch.compile(call, fullgraph=True, backend=graphs), graphs
 
 
-def test_without_gradients_tables_are_no_inputs(module: CompressedEmbedding) -> None:
+def test_without_gradients_tables_are_not_graph_inputs(module: CompressedEmbedding) -> None:
     bags = CompressedEmbeddingBag(module.table, "sum")
     fields = FieldEmbeddings({"a": module, "b": nn.Embedding(ROWS, DIM)})
     matrix = torch.stack([IDS, IDS.flip(0)], dim=1)
@@ -117,7 +117,7 @@ def test_copies_are_modules_of_their_own(module: CompressedEmbedding) -> None:
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_graphs_that_write_to_tables(module: CompressedEmbedding, backend: str) -> None:
-    """A graph's writes may come in another order than its calls."""
+    """A graph may order writes and lookups differently."""
     parameter = next(module.parameters())
 
     def step(ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,7 +156,7 @@ def test_exported_programs_take_tensors(module: CompressedEmbedding) -> None:
 
 
 def test_real_compiler(module: CompressedEmbedding) -> None:
-    """Without code that it would have to compile by a C++ compiler, which takes seconds."""
+    """Without code for a C++ compiler, which would take seconds."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of what PyTorch itself calls
         fast = torch.compile(module, fullgraph=True)
@@ -167,7 +167,7 @@ def test_real_compiler(module: CompressedEmbedding) -> None:
 
 
 def test_compilers_compute_no_rows_beforehand() -> None:
-    """Not even of ids that are constants: PyTorch folds no operator that has this tag."""
+    """Not even for constant ids: PyTorch does not fold operators with this tag."""
     for operator in (torch.ops.saec.look_up.default, torch.ops.saec.look_up_bags.default):
         assert torch.Tag.nondeterministic_seeded in operator.tags
 

@@ -1,4 +1,4 @@
-"""Compressed modules are copied, saved and shared after lookups, and copies learn by themselves."""
+"""Compressed modules are copied, saved and shared after lookups; copies are independent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts at embedding modules, against numbers by hand and numpy.bincount."""
+"""Counting of lookups: by hand, and compared with numpy.bincount."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Make = Callable[..., Any]
 
 
 class Lambda(nn.Module):
-    """Embedding modules by name, and what to do with them."""
+    """A model in one line: embedding modules by name, and its forward function."""
 
     def __init__(self, call: Callable[..., Any], **modules: nn.Module) -> None:
         super().__init__()
@@ -155,12 +155,12 @@ def test_features_unseen_in_training_get_their_share_of_later_lookups() -> None:
 
 
 def test_features_clearly_more_frequent_later_are_counted_by_later_lookups() -> None:
-    """Id 0, for missing values in training, is the one for unseen values, too: 8 and 400 times."""
+    """Id 0 is for missing values in training and for unseen values later: 8 and 400 times."""
     model = Lambda(lambda self, ids: self.user(ids).sum(-1), user=nn.Embedding(4, 2))
     ids = torch.tensor([0] * 400 + [1] * 147 + [2] * 450 + [3] * 3)
     counts = {"user": np.array([8, 10_000, 29_991, 1])}
     found = with_unseen(counts, model, named_tables(model, None, {}), [(ids, None)])
-    # 1,000 lookups stand for 40,000. Three in place of 0.025 of id 3 may be chance.
+    # 1,000 lookups represent 40,000. Three lookups of id 3 in place of 0.025 may be chance.
     assert np.asarray(found["user"]).tolist() == [16_000, 10_000, 29_991, 1]
     assert more_frequent(counts, found)["user"].tolist() == [True, False, False, False]
     assert more_frequent(counts, dict(counts)) == {}

@@ -1,4 +1,4 @@
-"""The decoded weight of a compressed module: read like a plain one's, and not written to."""
+"""The decoded weight of a compressed module can be read like a plain weight, but not written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes that share fine-tuning and evaluation do what one does."""
+"""Two processes that share fine-tuning and evaluation give the results of one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Found = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
-    """What each of two ranks gave."""
+    """The results of each of two ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if sys.platform == "linux":
@@ -42,14 +42,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Found]:
-    """What one process gives."""
+    """The results of one process."""
     return rank_checks.results()
 
 
 @pytest.mark.parametrize("name", rank_checks.SAME)
-def test_two_processes_do_what_one_does(
-    found: list[Found], alone: dict[str, Found], name: str
-) -> None:
+def test_two_processes_equal_one(found: list[Found], alone: dict[str, Found], name: str) -> None:
     for key, expected in alone[name].items():
         own = [rank["same"][name][key] for rank in found]
         if isinstance(expected, Tensor):
@@ -59,7 +57,7 @@ def test_two_processes_do_what_one_does(
             assert own == [expected] * RANKS, key
 
 
-def test_the_scenarios_say_something(alone: dict[str, Found]) -> None:
+def test_the_scenarios_are_not_trivial(alone: dict[str, Found]) -> None:
     for name, one in alone.items():
         if "scored" in name:
             assert one["predictions"].unique().numel() > 50
@@ -69,7 +67,7 @@ def test_the_scenarios_say_something(alone: dict[str, Found]) -> None:
     assert alone["diverged tiered"]["losses"][1:].isnan().all()
 
 
-# What is wrong, and the errors of the two ranks; "others" where only the second one's share fails.
+# Failures and the errors of the two ranks; "others" if only the share of the second one fails.
 OTHERS = ("SaecError", "rank 1 failed; its own error says why")
 DIFFERENT = ("DataError", "all ranks need the same model, rows, batches in the same order")
 UNEQUAL = ("DataError", r"whose tensors have \[3, 9\] rows; they need the same number")
@@ -107,11 +105,11 @@ def test_all_ranks_raise_if_one_does(found: list[Found], name: str) -> None:
             raise ValueError(own_message)
 
 
-def test_a_rank_that_ends_leaves_no_one_waiting(found: list[Found]) -> None:
+def test_a_rank_that_exits_raises_an_error_on_the_others(found: list[Found]) -> None:
     assert found[0]["left alone"] == "RuntimeError"  # gloo's: the connection is closed
 
 
-def test_shares_are_slices_of_everything() -> None:
+def test_shares_slice_all_tensors_of_a_batch() -> None:
     ids, weights, labels = torch.arange(7), torch.rand(7, 2), torch.arange(7) * 10
     inputs = ({"ids": ids, "more": (weights, [None])}, torch.tensor(3.0), "mode", 2)
     shares = [Ranks(rank, 3).share(inputs, labels) for rank in range(3)]
@@ -128,7 +126,7 @@ def test_shares_are_slices_of_everything() -> None:
     assert other.check != shares[0].check
 
 
-def test_a_process_alone_takes_batches_as_they_are() -> None:
+def test_a_single_process_does_not_slice_batches() -> None:
     inputs = (torch.arange(5), torch.tensor([0, 2]), object())
     share = Ranks().share(inputs, "labels")
     assert share.inputs is inputs
@@ -136,14 +134,14 @@ def test_a_process_alone_takes_batches_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_slices_are_even_and_leave_nothing_out(count: int) -> None:
+def test_slices_are_even_and_complete(count: int) -> None:
     for rows in (0, 1, 2, 7, 8, 64):
         parts = [range(rows)[Ranks(rank, count).part(rows)] for rank in range(count)]
         assert [row for part in parts for row in part] == list(range(rows))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_what_cannot_be_sliced_is_refused() -> None:
+def test_batches_that_cannot_be_sliced_are_refused() -> None:
     ranks = Ranks(0, 2)
     with pytest.raises(DataError, match="whose tensors have no rows"):
         ranks.share(torch.tensor(1.0))
@@ -158,7 +156,7 @@ def parameter(*shape: int, dtype: torch.dtype = torch.float32) -> nn.Parameter:
 
 
 def test_gradients_by_hand() -> None:
-    """Means over 3 examples on one rank and over 1 on the other, which has one more gradient."""
+    """Gradients are means over 3 examples on one rank and 1 on the other, which has one more."""
     values = [parameter(2), parameter(1, 1), parameter(0)]
     gradients = Gradients(values)
     values[0].grad = torch.tensor([1.0, 2.0])

@@ -1,4 +1,4 @@
-"""All fields in one call: as modules called one by one, and where these must be called."""
+"""All fields in one call: results of separate calls, and cases that need separate calls."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def one_by_one(fields: FieldEmbeddings, ids: Tensor) -> Tensor:
 
 @torch.no_grad()
 def taken(fields: FieldEmbeddings, ids: Tensor) -> Tensor | None:
-    """Vectors by one call, if that is what the next call of ``fields`` will do."""
+    """Vectors by one call; checks that the next call of ``fields`` uses it."""
     together = fields._together
     return None if together is None else together.rows(ids, fields._modules)
 
@@ -74,10 +74,10 @@ def check(fields: FieldEmbeddings, ids: Tensor) -> None:
 def test_vectors_are_those_of_the_modules(
     fields: FieldEmbeddings, count: int, dtype: torch.dtype, threads: int
 ) -> None:
-    torch.set_num_threads(threads)  # the fixture of all tests here sets it back
+    torch.set_num_threads(threads)  # the fixture of all tests in this file resets it
     ids = some_ids(count, dtype)
     check(fields, ids)
-    check(fields, ids.T.contiguous().T)  # a column after the other
+    check(fields, ids.T.contiguous().T)  # one column after the other
     check(fields, torch.cat([ids, ids], dim=1)[:, : len(SIZES)])
     check(fields, ids[::3])
     check(fields, ids[:1].expand(min(count, 1) * 9, -1))
@@ -111,7 +111,7 @@ def test_any_fields(clustered: Make, tiered: Make, data: st.DataObject) -> None:
         assert torch.equal(found, expected)
 
 
-def test_plain_tables_alone_are_left_to_pytorch() -> None:
+def test_models_without_compressed_tables_use_pytorch() -> None:
     fields = FieldEmbeddings({"a": nn.Embedding(3, 2), "b": nn.Embedding(4, 2)})
     ids = torch.tensor([[2, 3], [0, 1]])
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_gradients_go_through_the_modules(fields: FieldEmbeddings) -> None:
             assert torch.equal(gradient, parameter.grad)
 
 
-def test_what_learns_is_seen(fields: FieldEmbeddings) -> None:
+def test_changed_parameters_are_seen(fields: FieldEmbeddings) -> None:
     ids = some_ids(50)
     check(fields, ids)
     optimizer = torch.optim.SGD(fields.parameters(), 0.5)
@@ -185,7 +185,9 @@ def test_hooks_are_called(fields: FieldEmbeddings, register: str, everywhere: bo
     check(fields, ids)
 
 
-def test_where_modules_must_be_called(fields: FieldEmbeddings, clustered: Make) -> None:
+def test_modules_with_their_own_behaviour_are_called(
+    fields: FieldEmbeddings, clustered: Make
+) -> None:
     ids = some_ids(5)
 
     class Twice(nn.Embedding):
@@ -201,7 +203,7 @@ def test_where_modules_must_be_called(fields: FieldEmbeddings, clustered: Make) 
             nn.Embedding(12, 8, _weight=torch.randn(12, 16)[:, ::2]),
         ):
             fields["country"] = plain
-            torch.testing.assert_close(fields(ids), one_by_one(fields, ids))  # norms, once more
+            torch.testing.assert_close(fields(ids), one_by_one(fields, ids))  # with max_norm again
             assert fields._together is None
         fields["country"] = nn.Embedding(12, 8)
         fields["country"].forward = lambda column: torch.ones(len(column), 8)

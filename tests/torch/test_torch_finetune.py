@@ -59,7 +59,7 @@ def student(click_model: Make, click_result: Make) -> nn.Module:
 
 @pytest.fixture
 def teacher(student: nn.Module) -> nn.Module:
-    """The student's decoded self with each table moved: what the codebooks can learn."""
+    """The student's decoded model with each table shifted, which codebooks can learn."""
     model = decode_embeddings_(copy.deepcopy(student))
     with torch.no_grad():
         model.user.weight += torch.tensor([3.0, -3.0, 3.0, -3.0])
@@ -174,7 +174,7 @@ def test_nothing_but_the_codebooks_changes(
     click_batches: Make, click_model: Make, click_result: Make, teacher: nn.Module
 ) -> None:
     model = replace_embeddings_(click_model(padding_idx=3), click_result()).train()
-    model.hidden[1].eval()  # flags that differ must come back different
+    model.hidden[1].eval()  # different flags must be restored as they were
     model.out.weight.requires_grad_(False)
     model.user.table.codebook.grad = torch.ones_like(model.user.table.codebook)
     model.hidden[0].weight.grad = torch.ones_like(model.hidden[0].weight)
@@ -238,7 +238,7 @@ def test_it_never_gets_worse_and_stops_early(
     assert all(map(torch.equal, codebooks, before))
 
 
-def test_divergence_is_no_improvement(
+def test_diverged_training_keeps_the_first_state(
     click_batches: Make, student: nn.Module, teacher: nn.Module
 ) -> None:
     def steep(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -254,7 +254,7 @@ def test_divergence_is_no_improvement(
 
 
 def on_the_scale_of_2048(kind: str) -> CompressedField:
-    """One row of width one, stored in float16, whose numbers there are 2 apart."""
+    """One row of width one, stored in float16, whose numbers near 2048 are 2 apart."""
     if kind == "clusters":
         codebook = Codebook.round(np.array([[2048.0]], dtype=np.float32), "float16")
         return ClusteredField("0", PackedCodes.pack(np.array([0]), 1), codebook, "float32")
@@ -265,8 +265,8 @@ def on_the_scale_of_2048(kind: str) -> CompressedField:
 
 
 @pytest.mark.parametrize("kind", ["clusters", "axes"])
-def test_states_are_judged_as_they_would_be_stored(kind: str) -> None:
-    """Steps of a quarter: none shows before they have passed the middle of 2048 and 2050."""
+def test_states_are_compared_after_rounding(kind: str) -> None:
+    """Steps of a quarter change the stored value only after they pass 2049."""
     model = nn.Sequential(nn.Embedding(1, 1), nn.Flatten(0))
     result = Compressed([on_the_scale_of_2048(kind)])
     replace_embeddings_(model, result)
@@ -330,7 +330,7 @@ def test_batches_in_another_order_are_refused_to_a_teacher(
     batches = click_batches(4, teacher, 1)
 
     class Shuffled:
-        """Another first batch each time."""
+        """Batches that start with another one on each pass."""
 
         def __init__(self) -> None:
             self.turn = 0

@@ -1,4 +1,4 @@
-"""Everything in one call: budgets are met as measured, and nothing changes on an error."""
+"""compress_: measured budgets are met, and an error changes nothing."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ SIZES = {"user": 600, "item": 300}
 
 
 def increase(*arguments: Any, **options: Any) -> float:
-    """The measured increase alone."""
+    """The value of the measured increase."""
     return measure_loss_increase(*arguments, **options).value
 
 
 def click_model() -> nn.Module:
-    """A DeepFM whose features interact: far from its start, as if trained."""
+    """A DeepFM with weights as large as after training, so that features interact."""
     model = build("deepfm", SIZES, dim=8, seed=1)
     generator = torch.Generator().manual_seed(5)
     scales = torch.logspace(0, -1, 8)
@@ -176,9 +176,11 @@ def test_a_loss_increase_is_met_on_unseen_rows(
     assert increase(model, result, unseen, labelled=True) == pytest.approx(measured, rel=1e-4)
 
 
-def test_another_loss(model: nn.Module, log_rows: list[Batch], unseen: list[Batch]) -> None:
+def test_a_loss_increase_in_squared_error_is_met(
+    model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
+) -> None:
     mse = nn.MSELoss()
-    # The model's own outputs and noise: they are learned, a change of the outputs makes an error.
+    # Labels are the model's own outputs plus noise, so that any change of the outputs is an error.
     noise = torch.randn(500, generator=torch.Generator().manual_seed(0))
     log_rows, unseen = (
         [(ids, model(ids).detach() + noise) for ids, _ in rows] for rows in (log_rows, unseen)
@@ -188,18 +190,18 @@ def test_another_loss(model: nn.Module, log_rows: list[Batch], unseen: list[Batc
         budget = saec.LossIncrease(0.2)
         result = compress_(small, log_rows, mse, budget, calibration=calibration, progress=False)
         measured = loss_growth(model, small, measured_on, mse)
-        # Next to each other, results of so small tables differ by up to a fourth.
+        # Neighbouring results of such small tables differ by up to a fourth.
         assert 0.75 * 0.2 <= measured <= 1.1 * 0.2
         assert result.predicted_loss_increase == pytest.approx(measured, rel=0.05)
 
 
-def test_tables_are_looked_for_once(
+def test_the_model_is_searched_for_tables_once(
     model: nn.Module,
     log_rows: list[Batch],
     unseen: list[Batch],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Counting, metrics, comparisons and replacement use what was found first."""
+    """Counting, metrics, comparisons and replacement use the tables that were found first."""
     looks = []
 
     def find(*arguments: Any) -> Any:
@@ -286,10 +288,10 @@ def test_joint_tables() -> None:
         compress_(model, rows, budget=saec.Ratio(4), ranges=part, progress=False)
 
 
-# What else of the model might change.
+# Other parts of the model that might change.
 
 
-def test_flags_hooks_and_gradients_stay(model: nn.Module, log_rows: list[Batch]) -> None:
+def test_flags_hooks_and_gradients_are_kept(model: nn.Module, log_rows: list[Batch]) -> None:
     small = copy.deepcopy(model).train()
     next(iter(small.children())).eval()
     seen: list[nn.Module] = []
@@ -319,7 +321,7 @@ def a_generator(batches: list[Batch]) -> Iterator[Batch]:
 
 
 class Shuffled:
-    """Other rows first on every pass, as a DataLoader with ``shuffle``."""
+    """Batches in another order on every pass, as from a DataLoader with ``shuffle``."""
 
     def __init__(self, batches: list[Batch]) -> None:
         self.batches = batches
@@ -359,7 +361,7 @@ LOSS = saec.LossIncrease(0.01)
         ({"ranges": {"nobody": {}}}, ModuleError, "no embedding table is named 'nobody'"),
     ],
 )
-def test_an_error_leaves_the_model_as_it_was(
+def test_an_error_leaves_the_model_unchanged(
     arguments: dict[str, Any],
     error: type[Exception],
     message: str,
@@ -382,10 +384,10 @@ def test_an_error_leaves_the_model_as_it_was(
     assert snapshot(small) == before
 
 
-def test_an_error_while_the_compressed_tables_are_held(
+def test_an_error_with_compressed_tables_in_place_restores_the_model(
     model: nn.Module, log_rows: list[Batch]
 ) -> None:
-    """A loss that is a number for the uncompressed model only."""
+    """The loss is NaN while compressed tables are in the model."""
     small = copy.deepcopy(model).train()
     own = {name: small.get_submodule(name) for name in counts_of(log_rows)}
 
@@ -399,12 +401,14 @@ def test_an_error_while_the_compressed_tables_are_held(
     assert snapshot(small) == before
 
 
-def test_a_loss_that_always_grows_too_much(model: nn.Module, log_rows: list[Batch]) -> None:
+def test_a_loss_budget_that_cannot_be_met_is_an_error(
+    model: nn.Module, log_rows: list[Batch]
+) -> None:
     small = copy.deepcopy(model)
     calls = count()
 
     def loss_fn(outputs: Tensor, labels: Tensor) -> Tensor:
-        # The loss before compression comes first, a batch at a time, then that of the metric.
+        # The first calls are for the loss before compression, then for the metric, batch by batch.
         worse = 0.0 if next(calls) < 2 * len(log_rows) else 5.0
         return outputs.square().mean() + worse
 
@@ -422,11 +426,11 @@ def test_an_iterator_is_enough_for_one_pass(model: nn.Module, log_rows: list[Bat
     assert result.compression_ratio >= 6
 
 
-# By how much a result raises the loss.
+# The increase of the loss by a result.
 
 
 class Rows(nn.Module):
-    """Logits are a row's only number; ids (n,)."""
+    """The logit is the only element of the row; ids (n,)."""
 
     def __init__(self, *values: float) -> None:
         super().__init__()
@@ -446,7 +450,7 @@ def test_increase_by_hand() -> None:
     model, result = Rows(0.0, log(4)), raw_result(log(4), 0.0)
     before = snapshot(model)
     batches = [(torch.tensor([0]), torch.tensor([1.0])), (torch.tensor([1]), torch.tensor([1.0]))]
-    # Losses of ln 2 and ln 5/4 change places; the labels decide of which sign.
+    # Losses of ln 2 and ln 5/4 are exchanged; the labels decide the sign.
     assert increase(model, result, batches, labelled=True) == pytest.approx(0, abs=1e-7)
     first, second = batches[:1], batches[1:]
     grown = log(5 / 4) - log(2)
@@ -454,21 +458,21 @@ def test_increase_by_hand() -> None:
     assert increase(model, result, second, labelled=True) == pytest.approx(-grown)
     negative = [(torch.tensor([1]), torch.tensor([0.0]))]  # from ln 5 to ln 2
     assert increase(model, result, negative, labelled=True) == pytest.approx(log(2) - log(5))
-    # Without labels: what the old prediction expects.
+    # Without labels: the expectation under the old prediction.
     half = 0.5 * log(0.5 / 0.8) + 0.5 * log(0.5 / 0.2)
     most = 0.8 * log(0.8 / 0.5) + 0.2 * log(0.2 / 0.5)
     assert increase(model, result, first, labelled=False) == pytest.approx(half)
     assert increase(model, result, second, labelled=False) == pytest.approx(most)
     both = increase(model, result, batches, labelled=False)
     assert both == pytest.approx((half + most) / 2)
-    # Batches count by their examples.
+    # Batches are weighted by their number of examples.
     three = [*batches, (torch.tensor([0, 0]), None)]
     assert increase(model, result, three, labelled=False) == pytest.approx((3 * half + most) / 4)
     assert snapshot(model) == before
 
 
 def test_the_standard_error_by_hand() -> None:
-    """Of the spread of the examples' own increases, whatever the batches."""
+    """It follows from the spread of the increases of single examples, for any batches."""
     model, result = Rows(0.0, log(4)), raw_result(log(4), 0.0)
     grown = [log(5 / 4) - log(2)] * 3 + [log(2) - log(5 / 4)]  # labels of 1: see above
     ids = torch.tensor([0, 0, 0, 1])
@@ -483,7 +487,7 @@ def test_the_standard_error_by_hand() -> None:
 def test_an_increase_is_a_divergence_and_a_part_of_first_order(
     model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
 ) -> None:
-    """KL(p || p') and (p - y) (z' - z), of which the labels tell the second, and its noise."""
+    """KL(p || p') and (p - y) (z' - z); only the second depends on labels, and is noisy."""
     tables = saec.torch.fields(model, counts_of(log_rows))
     metrics = saec.torch.loss_metrics(model, log_rows, progress=False)
     result = saec.compress(tables, saec.Ratio(4), metrics=metrics, progress=False)
@@ -510,7 +514,7 @@ def test_the_standard_error_of_a_loss_that_is_known_by_batches() -> None:
     assert (alone.value, alone.standard_error) == (0.5, float("inf"))
 
 
-def test_an_id_for_values_unseen_in_training_is_kept_well(
+def test_an_id_for_unseen_values_keeps_its_quality(
     model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
 ) -> None:
     """It has no count in the training log, and half of the calibration rows look it up."""
@@ -583,7 +587,7 @@ def test_increase_holds_the_result_as_replacing_does(
 def test_a_forecast_corrected_by_unseen_rows(
     model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
 ) -> None:
-    # The model's logits are doubled: it is too sure of itself, and loses less than it believes.
+    # Logits are doubled: predictions are overconfident, so the loss grows less than predicted.
     class Doubled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -603,7 +607,7 @@ def test_a_forecast_corrected_by_unseen_rows(
     fields = saec.torch.fields(sure, counts)
     plain = saec.forecast(fields, metrics, progress=False)
     ratio = plain.ratio_at(0.05)  # well above the noise of the rows
-    # Calibration rows measure what other budgets lose, too.
+    # Calibration rows also measure the loss of other budgets.
     result = compress_(
         copy.deepcopy(sure),
         log_rows,
@@ -618,7 +622,7 @@ def test_a_forecast_corrected_by_unseen_rows(
     assert curve.loss_at(ratio) == pytest.approx(found.value, abs=2 * found.standard_error)
 
 
-def test_a_forecast_of_next_to_nothing_cannot_be_corrected(
+def test_a_forecast_of_almost_zero_is_not_corrected(
     log_rows: list[Batch], unseen: list[Batch]
 ) -> None:
     flat = build("deepfm", SIZES, dim=8, seed=1)

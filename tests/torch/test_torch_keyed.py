@@ -1,4 +1,4 @@
-"""Modules that are asked by keys: the rows of the field, in every way in which PyTorch runs."""
+"""Modules that take keys: the rows of the field, in every mode of PyTorch."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_bags_are_those_of_the_field(field: KeyedField, asked: Tensor, mode: str
 def test_bags_are_pooled_natively(
     field: KeyedField, asked: Tensor, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No single rows are made, and the sums are those of the field to the last bit."""
+    """No single rows are computed, and sums equal those of the field to the last bit."""
     module, flat = KeyedEmbeddingBag(field, mode), asked.reshape(-1)
     monkeypatch.delattr(KeyedField, "rows_of_hashes")
     offsets = torch.tensor([0, 3, 3, 40, 799])
@@ -194,7 +194,7 @@ def test_plain_operations_give_the_same_bits(field: KeyedField, asked: Tensor) -
 def test_plain_operations_read_windows(
     bucket_keys: int, keys: NDArray[np.int64], asked: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one bucket and in several."""
+    """Functions with one bucket and with several."""
     for limit, value in (("_MANY_VARIED", 1), ("_LEAST_KEYS", bucket_keys)):
         monkeypatch.setattr(f"saec.keys.windows.{limit}", value)
     monkeypatch.setattr("saec.keys.windows._BUCKET_BITS", 1 << 12)
@@ -235,13 +235,13 @@ def test_keys_without_sign(keys: NDArray[np.int64], field: KeyedField) -> None:
         KeyedEmbedding(field)(torch.from_numpy(np.array([1, 1 << 63], np.uint64)))
 
 
-def test_what_is_no_key_is_refused(field: KeyedField) -> None:
+def test_invalid_keys_are_refused(field: KeyedField) -> None:
     module = KeyedEmbedding(field)
     with pytest.raises(KeysError, match=r"table user: keys must be int64 or uint64, not torch\.fl"):
         module(torch.ones(3))
     with pytest.raises(KeysError, match="keys must be a tensor, not ndarray"):
         module(np.arange(3))
-    with pytest.raises(ModuleError, match="table user is asked by keys, which it does not store"):
+    with pytest.raises(ModuleError, match="table user does not store its keys, so cannot list"):
         module.table.decode()
     plain = saec.compress(
         [saec.Field("ids", *weights_and_counts())], saec.Ratio(12), progress=False

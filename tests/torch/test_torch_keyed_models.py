@@ -1,4 +1,4 @@
-"""Models whose tables are asked by keys after compression, and by ids before."""
+"""Models whose tables take ids before compression, and keys afterwards."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Batch = tuple[tuple[Tensor, Tensor], Tensor]
 
 
 def batches(count: int = 6, seed: int = 0) -> list[Batch]:
-    """(user, tags) ids of rows that are alike in each batch."""
+    """Batches of (user, tags) ids."""
     generator = torch.Generator().manual_seed(seed)
 
     def ids(size: int, *shape: int) -> Tensor:
@@ -92,7 +92,7 @@ def test_a_model_takes_keys_after_compression_in_one_call(tmp_path: Path) -> Non
     with torch.no_grad():
         assert torch.equal(fresh(*in_keys(batch)), model(*in_keys(batch)))
     assert sync_codebooks_(model, result)["user"] is result["user"]
-    with pytest.raises(ModuleError, match="table user is asked by keys, which it does not store"):
+    with pytest.raises(ModuleError, match="table user does not store its keys, so cannot list"):
         decode_embeddings_(model)
 
 
@@ -136,12 +136,12 @@ def test_the_increase_is_measured_with_the_rows_of_keys_and_what_unknown_ones_lo
     kl = torch.sigmoid(before) * (before - after) + nn.functional.softplus(after)
     expected = (kl - nn.functional.softplus(before)).mean()
     assert found.value == pytest.approx(float(expected), abs=1e-7)
-    with pytest.raises(ModuleError, match="field 'user' is asked by keys, and the model by ids"):
+    with pytest.raises(ModuleError, match="field 'user' has keys, and the model's table has ids"):
         measure_loss_increase(model, result, batches(), labelled=False)
 
 
 def test_harm_of_unknown_keys_by_hand() -> None:
-    """One key, one symbol of no bits: every unknown key passes for it, two steps away."""
+    """One key with a codeword of 0 bits: every unknown key gets its row, two steps away."""
     rows = np.array([[3.0, 1.0]], np.float32)
     own = saec.Field("f", rows, [1], keys=[7], unseen=[1.0, 1.0], unseen_share=0.5)
     metric = np.diag([0.5, 1.0])
@@ -224,5 +224,5 @@ def test_tied_and_joint_tables_take_no_keys() -> None:
     own = saec.Field("b", np.ones((20, 4), np.float32), np.ones(20), keys=np.arange(20))
     other = saec.Field("a", np.ones((10, 4), np.float32), np.ones(10))
     result = saec.compress([other, own], saec.MaxBytes(3000), progress=False)
-    with pytest.raises(ModuleError, match="field 'b' is asked by keys, and cannot be a part"):
+    with pytest.raises(ModuleError, match="field 'b' has keys, and cannot be a part"):
         replace_embeddings_(ClickModel(), result, halves)

@@ -152,7 +152,7 @@ def test_probabilities_are_not_taken_for_logits(
     message = f"batch 0: all {ROWS} outputs of the model lie between 0 and 1.*binary_cross_entropy,"
     with pytest.raises(DataError, match=message):
         use(model, batches(), batches(), result)
-    # A user who knows that they are logits says so.
+    # Users can state that the outputs are logits.
     explicit = functional.binary_cross_entropy_with_logits
     loss_metrics(model, batches(), explicit, progress=False)
 
@@ -171,7 +171,7 @@ def test_fine_tuning_warns_of_probabilities(
     assert caplog.text.count(f"all {ROWS} outputs of the model lie between 0 and 1") == 1
 
 
-# Arguments in each other's place.
+# Swapped arguments.
 
 
 def test_a_budget_in_the_place_of_the_loss(

@@ -1,4 +1,4 @@
-"""Losses whose curvature needs no labels, however the model gives what they take."""
+"""Losses whose curvature needs no labels, for logits, probabilities and other outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., Any]
 
 
 def increase(*arguments: Any, **options: Any) -> float:
-    """The measured increase alone."""
+    """The value of the measured increase."""
     return measure_loss_increase(*arguments, **options).value
 
 
@@ -82,7 +82,7 @@ def test_increases_by_probabilities_are_those_by_logits(
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_probability_of_one_is_no_infinity() -> None:
+def test_a_probability_of_one_gives_a_finite_loss() -> None:
     class Certain(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -117,14 +117,14 @@ def test_the_squared_error_needs_no_labels_by_hand() -> None:
     for loss_fn in (functional.mse_loss, nn.MSELoss()):
         metrics = loss_metrics(Score(), [(torch.arange(4), None)], loss_fn, progress=False)
         np.testing.assert_allclose(metrics["user"], [[2, 6], [6, 18]], rtol=1e-6)
-    # A sum is not the mean over a batch that we take a loss for: it goes by its labels.
+    # The sum is not the mean over a batch that is expected of a loss, so it uses labels.
     labelled = [(torch.arange(4), torch.ones(4))]
     summed = loss_metrics(Score(), labelled, nn.MSELoss(reduction="sum"), progress=False)
     assert not np.allclose(summed["user"], [[2, 6], [6, 18]], rtol=0.1)
 
 
 class Wasteful(nn.Module):
-    """Looks rows up twice, and uses them once or never."""
+    """Looks up rows twice, and uses them once or never."""
 
     def __init__(self, uses: bool) -> None:
         super().__init__()

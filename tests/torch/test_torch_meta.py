@@ -48,7 +48,7 @@ def result(tiered: Make, clustered: Make, raw: Make) -> Compressed:
 
 @pytest.fixture(scope="module")
 def trained(result: Compressed) -> nn.Module:
-    """The model with its other weights, and zeros as padding rows."""
+    """The model with trained weights, and zeros as padding rows."""
     torch.manual_seed(0)
     model = Every()
     model.norm.running_mean.uniform_(-1, 1)
@@ -65,7 +65,7 @@ def on_meta() -> Every:
 
 
 def others(model: nn.Module) -> dict[str, Tensor]:
-    """What a state holds beside the tables."""
+    """The entries of a state that are not of tables."""
     kept = ("norm.", "scores.bias")
     return {name: value for name, value in model.state_dict().items() if name.startswith(kept)}
 
@@ -92,7 +92,7 @@ def test_to_empty_leaves_compressed_tables(
     before = model.tiers.decode()
     model.to_empty(device="cpu")
     assert torch.equal(model.tiers.decode(), before)
-    raw_rows = {"raw.weight": trained.raw.weight.detach()}  # a plain module, and so emptied
+    raw_rows = {"raw.weight": trained.raw.weight.detach()}  # a plain module, so it is emptied
     model.load_state_dict(others(trained) | raw_rows, strict=False, assign=assign)
     assert torch.equal(model.eval()(IDS), trained(IDS))
     model.to_empty(device="meta")

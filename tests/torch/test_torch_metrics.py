@@ -23,12 +23,12 @@ Make = Callable[..., Any]
 
 
 def mean_output(outputs: Tensor, labels: Any) -> Tensor:
-    """A loss whose gradients are those of the outputs themselves: no labels, no chance."""
+    """A loss whose gradients are those of the outputs: without labels or random numbers."""
     return outputs.mean()
 
 
 def expected_fisher(outputs: Tensor, labels: Any) -> Tensor:
-    """Has p(1-p) g g' for h h', what drawn labels give in the mean."""
+    """Replaces h h' by its expectation over drawn labels, p(1-p) g g'."""
     p = outputs.detach().sigmoid()
     return ((p * (1 - p)).sqrt() * outputs).mean()
 
@@ -47,7 +47,7 @@ class Dot(nn.Module):
 
 
 class Lambda(nn.Module):
-    """A model in one line: the tables ``user`` and ``item``, and what to do with them."""
+    """A model in one line: the tables ``user`` and ``item``, and its forward function."""
 
     def __init__(self, call: Callable[..., Any], dim: int = 2, **options: Any) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_batches_add_up_to_one() -> None:
 def test_the_second_order_increase_of_a_click_model(name: str) -> None:
     """All rows of a field move by one delta: KL(p || p') is 1/2 delta' G delta to second order."""
     model = build(name, {"user": 20, "item": 30}, dim=4, seed=1).double().eval()
-    with torch.no_grad():  # away from the small start, where nothing interacts
+    with torch.no_grad():  # larger than the initial weights, with which nothing interacts
         for table in model.embeddings.values():
             table.weight.normal_(generator=torch.Generator().manual_seed(5))
     ids = torch.stack([random_ids(2000, 20), random_ids(2000, 30, 1)], dim=1)
@@ -244,7 +244,7 @@ def test_a_bag_of_three_is_three_lookups_of_an_embedding(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
-def test_padding_counts_for_nothing(mode: str) -> None:
+def test_padding_rows_do_not_count(mode: str) -> None:
     padded = Dot(_bag(mode, padding_idx=3), [3.0, 4.0])
     without = Dot(_bag(mode), [3.0, 4.0])
     metrics = measure(padded, torch.tensor([0, 3, 1, 3, 3, 2]), torch.tensor([0, 3, 5]))
@@ -350,7 +350,7 @@ def test_stops_when_the_traces_have_converged_or_the_examples_are_enough() -> No
     model = Dot(nn.Embedding(5, 2, _weight=torch.zeros(5, 2)), [3.0, 4.0])
     batches = [(random_ids(1000), None)] * 9
     constant = loss_metrics(model, iter(batches), progress=False)
-    assert constant.examples == 5000  # not before 4096, though the first trace is exact
+    assert constant.examples == 5000  # not before 4096 examples, although the first trace is exact
     assert loss_metrics(model, batches, examples=1500, progress=False).examples == 2000
     noisy = Lambda(lambda self, ids: self.user(ids).square().sum(1))
     metrics = loss_metrics(noisy, batches, names=["user"], tolerance=1e-9, progress=False)
@@ -369,11 +369,11 @@ def test_a_table_that_no_batch_touches_has_a_zero_metric_and_a_line_in_the_log(
     assert "field 'item': its metric is zero, none of 6000 examples" in line
     assert metrics["item"].tolist() == [[0, 0], [0, 0]]
     assert metrics.relative_errors["item"] == np.inf
-    assert metrics.examples == 6000  # it looks on for the missing field
+    assert metrics.examples == 6000  # it continues for the missing field
 
 
 def _state(model: nn.Module) -> list[Any]:
-    """All that must stay: tensors and their identity, flags, gradients, hooks."""
+    """Everything that must not change: tensors and their identity, flags, gradients, hooks."""
     modules = list(model.modules())
     hooks = [len(m._forward_hooks) + len(m._forward_hooks_with_kwargs) for m in modules]
     parameters = [(id(p), p._version, p.requires_grad, p.grad) for p in model.parameters()]
@@ -421,7 +421,7 @@ def test_the_model_and_the_random_state_stay_as_they_were(training: bool, fails:
         assert metrics["user"].any()
     after = _state(model)
     weight = [parameter is model.clipped.weight for parameter in model.parameters()].index(True)
-    for state in (before, after):  # its version alone may say that it was written to and restored
+    for state in (before, after):  # only its version may show that it was written to and restored
         state[2][weight] = (*state[2][weight][:1], *state[2][weight][2:])
     assert after[:4] == before[:4]
     assert torch.equal(after[4], before[4])

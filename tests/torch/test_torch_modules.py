@@ -29,7 +29,7 @@ Make = Callable[..., Any]
 
 
 def compressed(module: nn.Module, *fields: CompressedField) -> nn.Module:
-    """The compressed module in the place of ``module``; several fields make it a joint table."""
+    """The compressed module that replaces ``module``; several fields give a joint table."""
     model = nn.ModuleDict({"table": module})
     ranges, row = {}, 0
     for field in fields:
@@ -227,7 +227,7 @@ def test_state_dict_goes_into_a_freshly_replaced_model(
 
 
 def test_a_state_dict_of_other_codes_is_refused(clustered: Make) -> None:
-    # Four codes fill one byte, be they 1 or 2 bits wide: all shapes are equal.
+    # Four codes of 1 or 2 bits take one byte, so all shapes are equal.
     one = clustered("a", 4, 4, 1)
     wider = PackedCodes.pack(np.array([0, 1, 0, 1]), 2)
     two = ClusteredField("a", wider, one.codebook, "float32")
@@ -321,7 +321,7 @@ def test_compile_captures_one_whole_graph(mixed: nn.Module, backend: str) -> Non
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_with_dynamic_batches(mixed: nn.Module, strict: bool) -> None:
-    # Two bags at least: PyTorch exports nn.EmbeddingBag itself under that condition.
+    # At least two bags: PyTorch exports nn.EmbeddingBag itself only under this condition.
     batch, width = torch.export.Dim("batch", min=2), torch.export.Dim("width", min=1)
     ids = torch.randint(0, 20, (4, 3))
     program = torch.export.export(

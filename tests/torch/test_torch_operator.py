@@ -1,4 +1,4 @@
-"""The operator that graphs see, and the short way to rows: both against plain operations."""
+"""The operator in graphs, and the shortcut: both compared with plain operations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROWS = 20_000
 
 
 def tiered(dim: int = 16, keep: bool = False) -> TieredField:
-    """Tiers of every kind: decoded ones, codes of one group, and of several."""
+    """A field with tiers of every kind: decoded, with codes of one group, and of several."""
     rng = np.random.default_rng(3)
     texts = ["7g 5 - 3", "6 2j2 1", "5g 4", "2 0", "7j3 4 3 2", "3 1 5 4g 6", "2"]
     layout = Layout.parse(ROWS, texts[: len(tier_bounds(ROWS)) - 1])
@@ -44,7 +44,7 @@ def tiered(dim: int = 16, keep: bool = False) -> TieredField:
 
 
 def tiered_with(seed: int) -> TieredField:
-    """The same but for its codes."""
+    """The same field with other codes."""
     field = tiered()
     codes = np.random.default_rng(seed).integers(256, size=len(field.codes), dtype=np.uint8)
     return field.filled(codes)
@@ -95,7 +95,7 @@ def test_rows_are_those_of_plain_operations(table: LearnedTable, dtype: torch.dt
     module = CompressedEmbedding(table)
     expected = reference(table, ids).detach()
     with torch.no_grad():
-        for _ in range(2):  # the long way first, then the short one
+        for _ in range(2):  # first the usual path, then the shortcut
             assert torch.equal(module(ids), expected)
         assert torch.equal(module(ids.reshape(30, 100)), expected.reshape(30, 100, 16))
         spread = torch.stack([ids, ids.flip(0)], dim=1)
@@ -121,7 +121,7 @@ def test_bags_are_those_of_plain_operations(table: LearnedTable, mode: str) -> N
     torch.testing.assert_close(rows, exact, rtol=1e-5, atol=1e-5)
 
 
-def test_what_learns_is_read_as_it_is_now(table: LearnedTable) -> None:
+def test_lookups_read_present_parameters(table: LearnedTable) -> None:
     ids, module = some_ids(table), CompressedEmbedding(table)
     with torch.no_grad():
         before = module(ids)
@@ -133,11 +133,11 @@ def test_what_learns_is_read_as_it_is_now(table: LearnedTable) -> None:
             parameter.data.mul_(2)  # not counted
         assert torch.equal(module(ids), reference(table, ids))
         for parameter in table.parameters():
-            parameter.data = parameter.data.clone() - 3  # elsewhere
+            parameter.data = parameter.data.clone() - 3  # at another address
         assert torch.equal(module(ids), reference(table, ids))
         for parameter in table.parameters():
             flat = parameter.data.view(-1)
-            for part in flat.chunk(5):  # a few numbers at a time
+            for part in flat.chunk(5):  # a few elements at a time
                 part[-1:] += 3
                 assert torch.equal(module(ids), reference(table, ids))
     assert not torch.equal(before, after)
@@ -151,7 +151,7 @@ def test_other_dtypes(table: LearnedTable, dtype: torch.dtype) -> None:
         module.to(dtype)
         rows = module(ids)
         assert rows.dtype == dtype
-        # Half precision is rounded at the end, or by plain operations as they go.
+        # Half precision is rounded at the end; plain operations round each step.
         tolerance = 2 * torch.finfo(dtype).eps * rows.abs().max().item()
         assert (rows.double() - reference(table, ids).double()).abs().max() <= tolerance
         assert torch.equal(module(ids), rows)
@@ -195,7 +195,7 @@ def test_loaded_codes_are_seen_by_graphs() -> None:
     assert torch.equal(rows, reference(other, ids))
 
 
-def test_bad_ids_are_refused_on_the_short_way(table: LearnedTable) -> None:
+def test_bad_ids_are_refused_by_the_shortcut(table: LearnedTable) -> None:
     module = CompressedEmbedding(table)
     ids = some_ids(table, 10)
     with torch.no_grad():
@@ -215,8 +215,8 @@ def test_bad_ids_are_refused_on_the_short_way(table: LearnedTable) -> None:
     "rtol" not in inspect.signature(torch.library.opcheck).parameters,
     reason="before PyTorch 2.6 results in another order of additions are taken for wrong",
 )
-def test_the_operator_keeps_the_rules(clustered: Callable[..., CompressedField]) -> None:
-    """Schema, shapes of fake tensors, gradients, compilation: by PyTorch's own test."""
+def test_the_operator_passes_opcheck(clustered: Callable[..., CompressedField]) -> None:
+    """PyTorch's own test of schema, shapes of fake tensors, gradients and compilation."""
     clusters = ClusteredTable([clustered("a", 50, 3, 3)], {}, torch.zeros(1))
     tiers = compressed_table([tiered(3)], {}, torch.zeros(1))
     assert isinstance(tiers, LearnedTable)
@@ -258,7 +258,7 @@ def test_an_exported_program_reads_a_saved_model(table: LearnedTable, tmp_path) 
     assert torch.equal(again(ids), model(ids))
 
 
-def test_threads_may_look_up_at_once(table: LearnedTable) -> None:
+def test_concurrent_lookups(table: LearnedTable) -> None:
     module, batches = CompressedEmbedding(table), [some_ids(table, 500 + n) for n in range(16)]
     expected = [reference(table, ids).detach() for ids in batches]
 

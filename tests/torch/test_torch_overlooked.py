@@ -26,7 +26,7 @@ COUNTS = {"user": torch.ones(64)}
 
 
 class Model(nn.Module):
-    """A table of 64 rows, and what a test adds to it."""
+    """A model with a table of 64 rows and what a test adds."""
 
     def __init__(self, add: Callable[[Any], None] = lambda _: None, call: Any = None) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ LOOKUPS: dict[str, Callable[[Any, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", LOOKUPS)
 @pytest.mark.parametrize("counted", [True, False])
-def test_a_parameter_in_which_rows_are_looked_up(name: str, counted: bool) -> None:
+def test_lookups_in_a_plain_parameter_are_warned_of(name: str, counted: bool) -> None:
     model = Model(add_table, LOOKUPS[name])
     expected = model(IDS)
     message = r"'table' \(4,096 bytes\) is a parameter of no embedding module.*from_pretrained"
@@ -95,7 +95,7 @@ def test_a_compiled_layer_is_watched_through() -> None:
         compressed(model)
 
 
-def test_modules_in_a_plain_list() -> None:
+def test_modules_in_plain_containers_are_warned_of() -> None:
     model = Model(
         lambda model: setattr(model, "more", {"a": [nn.Embedding(64, 16)]}),
         lambda model, ids: model.more["a"][0](ids),
@@ -117,7 +117,7 @@ HELD: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_a_table_that_is_also_held_where_it_cannot_be_replaced(name: str, clustered: Make) -> None:
+def test_a_table_with_an_irreplaceable_reference_is_refused(name: str, clustered: Make) -> None:
     hold, message = HELD[name]
     model = nn.ModuleDict({"net": Model(lambda model: setattr(model, "held", hold(model)))})
     message = message.replace("held", "net.held")
@@ -128,15 +128,15 @@ def test_a_table_that_is_also_held_where_it_cannot_be_replaced(name: str, cluste
         replace_embeddings_(model, saec.Compressed([clustered("net.user", 64, 16)]))
 
 
-def test_a_weight_that_is_also_held_for_other_ends_is_named() -> None:
-    """Such as for a penalty on its length, which keeps its bytes in memory."""
+def test_a_weight_with_another_reference_is_warned_of() -> None:
+    """A reference for a penalty on the weight, for example, keeps its bytes in memory."""
     model = Model(lambda model: setattr(model, "penalised", [("user", model.user.weight)]))
     message = r"weight of 'user' in 'penalised\[0\]\[1\]' as well: its 4,096 bytes stay in memory"
     with pytest.warns(ModuleWarning, match=message):
         assert len(fields(model, COUNTS)) == 1
 
 
-def test_parents_and_other_modules_may_be_held_anywhere() -> None:
+def test_references_to_parents_and_other_modules_are_allowed() -> None:
     def add(model: Any) -> None:
         model.child = nn.Linear(16, 16)
         model.child.parent = [model]
@@ -152,7 +152,7 @@ def test_a_table_that_no_batch_calls() -> None:
 
 
 def test_a_weight_that_the_model_computes_with_is_compressed(clustered: Make) -> None:
-    """By a matrix product and by a lookup in it; both read the decoded table afterwards."""
+    """The model uses it in a matrix product and in a lookup; both then read the decoded table."""
     model = Model(
         lambda _: None,
         lambda model, ids: (
@@ -206,7 +206,7 @@ def test_quantised_modules() -> None:
         compressed(Model(lambda it: it.add_module("more", quantized.Embedding(64, 16))))
 
 
-def test_a_parameter_named_as_a_field() -> None:
+def test_a_field_that_is_a_plain_parameter_is_refused() -> None:
     with pytest.raises(ModuleError, match=r"there are: 'user'; 'table' \(4,096 bytes\) is a param"):
         fields(Model(add_table), {"table": torch.ones(64)})
 
@@ -218,7 +218,7 @@ def _with_weight(weight: Tensor) -> nn.Module:
 
 
 class Strange(Tensor):
-    """Of a library that stores weights in its own way."""
+    """A module of a library that stores weights in its own way."""
 
 
 @pytest.mark.filterwarnings("ignore:.*quantize:UserWarning", "ignore:Sparse:UserWarning")
@@ -236,14 +236,14 @@ class Strange(Tensor):
     ],
     ids=["sparse", "fp8", "complex", "quantised", "subclass"],
 )
-def test_weights_that_are_no_plain_tables(make: Any, message: str) -> None:
+def test_weights_that_are_not_plain_tables_are_refused(make: Any, message: str) -> None:
     model = _with_weight(make(torch.randn(64, 16)))
     with pytest.raises(ModuleError, match=f"'user' cannot be compressed: it has .*{message}"):
         fields(model, COUNTS)
 
 
 @pytest.mark.parametrize("ids", [IDS.numpy(), IDS.tolist()], ids=["array", "list"])
-def test_ids_that_are_no_tensor(clustered: Make, ids: Any) -> None:
+def test_ids_that_are_not_tensors_are_refused(clustered: Make, ids: Any) -> None:
     model = nn.ModuleDict({"user": nn.Embedding(64, 4), "bag": nn.EmbeddingBag(64, 4)})
     replace_embeddings_(model, saec.Compressed([clustered("user", 64), clustered("bag", 64)]))
     for call in (lambda: model["user"](ids), lambda: model["bag"](ids, IDS)):

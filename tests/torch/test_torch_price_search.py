@@ -55,7 +55,7 @@ def task() -> dict[str, Any]:
     ids = torch.from_numpy(rng.zipf(1.4, (3000, 2)) % np.array([300, 100]))
     labels = (torch.sin(ids[:, 0] * 1.0) * torch.cos(ids[:, 1] * 2.0) > 0).float()
     frequencies = {
-        name: torch.bincount(ids[:2000, column], minlength=rows)  # a tensor will do
+        name: torch.bincount(ids[:2000, column], minlength=rows)  # any tensor is accepted
         for column, (name, rows) in enumerate({"user": 300, "item": 100}.items())
     }
 
@@ -85,7 +85,7 @@ def test_the_price_with_the_lowest_loss_after_compression_is_taken(task: dict[st
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert price.price == min(price.trials, key=lambda trial: trial.loss).price
     assert 5 <= len(price.trials) < 12
-    # The trial is repeatable outside of the search.
+    # The trial can be repeated outside of the search.
     task["train"](model, price)
     price.finish()
     saec.torch.compress_(
@@ -104,7 +104,7 @@ def test_the_price_with_the_lowest_loss_after_compression_is_taken(task: dict[st
 def test_the_first_price_follows_from_the_number_of_lookups(task: dict[str, Any]) -> None:
     given = task | {"train": lambda *_: None, "ratio": saec.MaxBytes(2000)}
     price = BitPrice.for_ratio(Model(), **given)
-    # Nothing was trained, so that all prices are equally good, and five are tried.
+    # Nothing is trained, so all prices are equally good, and five are tried.
     prices = [trial.price for trial in price.trials]
     assert prices == pytest.approx(
         [math.log(2) / 8 / 2000 * factor for factor in (0.25, 0.5, 1, 2, 4)]

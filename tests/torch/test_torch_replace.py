@@ -1,4 +1,4 @@
-"""Compressed tables into models, and back out of them."""
+"""Putting compressed tables into models, and restoring plain tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from saec.torch import (
 Make = Callable[..., Any]
 
 
-def test_the_whole_way_from_a_model_to_a_file_and_into_a_new_model(
+def test_compress_save_load_and_replace_in_a_new_model(
     click_inputs: Make, click_model: Make, tmp_path: Path
 ) -> None:
     model = click_model(64).eval()  # wide enough for codes to be smaller
@@ -117,7 +117,7 @@ def test_only_the_named_tables_change(click_model: Make, clustered: Make) -> Non
 
 @pytest.mark.parametrize("learns", [False, True])
 @pytest.mark.parametrize("training", [False, True])
-def test_options_survive_the_way_there_and_back(
+def test_options_are_kept_by_replacing_and_decoding(
     click_result: Make, learns: bool, training: bool
 ) -> None:
     model = nn.ModuleDict(
@@ -167,7 +167,7 @@ def test_a_shared_module_is_replaced_everywhere_by_the_same(clustered: Make) -> 
 
 
 def test_sparse_gradients_become_dense_ones(clustered: Make) -> None:
-    """SparseAdam says so and names Adam; docs/pytorch.md tells why."""
+    """SparseAdam's error names Adam; docs/pytorch.md gives the reason."""
     model = nn.ModuleDict({"user": nn.Embedding(30, 4, sparse=True)})
     replace_embeddings_(model, Compressed([clustered("user", 30)]))
     before = model["user"].decode()

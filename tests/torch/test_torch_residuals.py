@@ -28,9 +28,9 @@ def test_a_constant_by_hand() -> None:
 
 
 def test_marks_tell_rows_apart() -> None:
-    """Half of the rows have a mark; only there are predictions off, by 1 / 4."""
+    """Half of the rows have a mark; only their predictions are wrong, by 1 / 4."""
     marks = (torch.arange(80_000) % 2 == 1)[:, None]
-    labels = (torch.arange(80_000) % 8 < 4).double()  # half of the clicks are where they are
+    labels = (torch.arange(80_000) % 8 < 4).double()  # these rows have half of the clicks
     labels[marks[:, 0]] = (torch.arange(40_000) % 4 == 0).double()
     residuals = Residuals.of(torch.zeros(80_000).double(), labels, marks)
     change = marks[:, 0].double() * 0.1
@@ -41,7 +41,7 @@ def test_marks_tell_rows_apart() -> None:
 
 
 class Tables(nn.Module):
-    """One id, a list of ids, and bags; and a table whose ids say nothing of single rows."""
+    """One id, a list of ids, and bags; and a table whose ids do not belong to single rows."""
 
     def __init__(self) -> None:
         super().__init__()

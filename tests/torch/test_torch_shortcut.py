@@ -1,4 +1,4 @@
-"""The shortcut to rows: taken where it may be, and only there; it sees what changes."""
+"""The shortcut to rows: when it is used, and that changed parameters are seen."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def module(request: pytest.FixtureRequest, clustered: Make, tiered: Make) -> Com
     field: ClusteredField | TieredField = make("user", ROWS, 8)
     made = CompressedEmbedding(compressed_table([field], {}, torch.empty(0)))
     with torch.no_grad():
-        made(torch.zeros(1, dtype=torch.int64))  # there is no shortcut before
+        made(torch.zeros(1, dtype=torch.int64))  # it does not exist before this
     return made
 
 
@@ -64,24 +64,24 @@ def test_shapes_of_ids(module: CompressedEmbedding, shape: Any, dtype: torch.dty
     assert torch.equal(rows, module.decode()[ids.long()])
 
 
-def test_ids_apart_in_memory(module: CompressedEmbedding) -> None:
+def test_strided_ids(module: CompressedEmbedding) -> None:
     ids, table = torch.randint(0, ROWS, (100, 3)), module.decode()
     for part in (ids[:, 1], ids[::7, 2], ids[3].expand(3), ids[0, 0].expand(70)):
         rows = taken(module, part)
         assert rows is not None
         assert torch.equal(rows, table[part])
-    for part in (ids.T, ids[:, :2]):  # in two dimensions only side by side
+    for part in (ids.T, ids[:, :2]):  # with two dimensions only if contiguous
         assert taken(module, part) is None
         with torch.no_grad():
             assert torch.equal(module(part), table[part])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_narrow_rows(module: CompressedEmbedding, dtype: torch.dtype) -> None:
+def test_rows_in_half_precision(module: CompressedEmbedding, dtype: torch.dtype) -> None:
     module.to(dtype)
     ids = torch.arange(ROWS)
     with torch.no_grad():
-        expected = module(ids)  # the long way, which makes the shortcut anew
+        expected = module(ids)  # the usual path, which makes a new shortcut
     rows = taken(module, ids)
     assert rows is not None
     assert rows.dtype == dtype
@@ -89,10 +89,10 @@ def test_narrow_rows(module: CompressedEmbedding, dtype: torch.dtype) -> None:
 
 
 class Marked(Tensor):
-    """A subclass, of which nobody knows where its numbers are."""
+    """A subclass, whose elements may be stored anywhere."""
 
 
-def test_what_is_not_taken(module: CompressedEmbedding) -> None:
+def test_unsupported_ids_take_the_usual_path(module: CompressedEmbedding) -> None:
     ids = torch.arange(5)
     for other in (
         ids.float(),
@@ -114,11 +114,11 @@ def test_what_is_not_taken(module: CompressedEmbedding) -> None:
     assert taken(module, ids) is not None
 
 
-def test_what_changes_is_seen(module: CompressedEmbedding) -> None:
+def test_changed_parameters_are_seen(module: CompressedEmbedding) -> None:
     ids = torch.arange(ROWS)
 
     def check(change: Callable[[nn.Parameter], None], copied: bool) -> None:
-        """copied: whether the change is beside what the core reads in place."""
+        """copied: whether the change affects data that the core does not read in place."""
         old = shortcut(module)
         for parameter in module.parameters():
             with torch.no_grad():
@@ -173,7 +173,7 @@ def test_rows_made_in_inference_mode(module: CompressedEmbedding) -> None:
         assert not shortcut(module).rows(ids).is_inference()
 
 
-def test_rows_are_memory_of_their_own(module: CompressedEmbedding) -> None:
+def test_rows_have_their_own_memory(module: CompressedEmbedding) -> None:
     ids = torch.arange(ROWS)
     first, second = taken(module, ids), taken(module, ids)
     assert first is not None
@@ -186,7 +186,7 @@ def test_rows_are_memory_of_their_own(module: CompressedEmbedding) -> None:
     assert np.array_equal(kept, expected)
 
 
-def test_memory_is_given_back(module: CompressedEmbedding) -> None:
+def test_memory_is_freed(module: CompressedEmbedding) -> None:
     ids = torch.zeros(30_000, dtype=torch.int64)  # rows of 1 MB
     bad = torch.full((30_000,), ROWS)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -207,7 +207,7 @@ def test_hooks_are_called(module: CompressedEmbedding) -> None:
 
 
 @pytest.mark.parametrize("fullgraph", [False, True])
-def test_graphs_do_not_take_it(module: CompressedEmbedding, fullgraph: bool) -> None:
+def test_graphs_do_not_use_the_shortcut(module: CompressedEmbedding, fullgraph: bool) -> None:
     torch._dynamo.reset()
     fast = torch.compile(module, fullgraph=fullgraph, backend="eager")
     ids = torch.arange(5)
@@ -236,7 +236,7 @@ def test_rows_equal_those_of_the_decoded_table(clustered: Make, data: st.DataObj
 
 
 class OldTensor:
-    """A PyTorch before DLPack's C exchange API: numbers are found by methods."""
+    """A tensor of PyTorch before DLPack's C exchange API, which is read by its methods."""
 
     def __init__(self, numbers: np.ndarray) -> None:
         self.numbers, self.is_cpu = numbers, True
@@ -264,7 +264,9 @@ def tensor_of(request: pytest.FixtureRequest) -> tuple[_native.Exchange, Callabl
     return exchange_of(Tensor), torch.from_numpy
 
 
-def test_a_watch_of_copies(tensor_of: tuple[_native.Exchange, Callable[..., Any]]) -> None:
+def test_a_watch_compares_copied_bytes(
+    tensor_of: tuple[_native.Exchange, Callable[..., Any]],
+) -> None:
     exchange, make = tensor_of
     numbers = np.arange(100.0)
     watch = _native.Watch(exchange, [make(numbers)], [(False, None)])
@@ -283,7 +285,9 @@ def test_a_watch_of_copies(tensor_of: tuple[_native.Exchange, Callable[..., Any]
         assert not watch.holds([other])
 
 
-def test_a_watch_of_what_is_read(tensor_of: tuple[_native.Exchange, Callable[..., Any]]) -> None:
+def test_a_watch_compares_addresses_of_tensors_read_in_place(
+    tensor_of: tuple[_native.Exchange, Callable[..., Any]],
+) -> None:
     exchange, make = tensor_of
     numbers = np.arange(100.0)
     watch = _native.Watch(exchange, [make(numbers)], [(True, [(80, 88), (792, 800)])])
@@ -299,7 +303,7 @@ def test_a_watch_of_what_is_read(tensor_of: tuple[_native.Exchange, Callable[...
     assert not watch.holds([make(apart)])
 
 
-def test_watches_are_made_of_what_they_say() -> None:
+def test_invalid_arguments_of_watches_are_refused() -> None:
     exchange, tensor = exchange_of(Tensor), torch.zeros(3)
     with pytest.raises(ValueError, match="each tensor has a use"):
         _native.Watch(exchange, [tensor], [])
@@ -329,7 +333,7 @@ def test_guards() -> None:
     assert not guards.hold()
 
 
-def test_what_records_is_not_gone_around(module: CompressedEmbedding) -> None:
+def test_recorded_operations_take_the_usual_path(module: CompressedEmbedding) -> None:
     ids = torch.arange(3)
     answers: list[Any] = [False]
     exchange = _native.Exchange(Tensor, [lambda: answers[0]], torch.get_num_threads)
@@ -357,7 +361,7 @@ def test_what_records_is_not_gone_around(module: CompressedEmbedding) -> None:
     assert taken(module, ids) is not None
 
 
-def test_shortcuts_are_made_of_what_they_say(module: CompressedEmbedding) -> None:
+def test_invalid_arguments_of_shortcuts_are_refused(module: CompressedEmbedding) -> None:
     old = exchange_of(OldTensor)
     watch, table = _native.Watch(old, [], []), module.table.prepared._made.table
     with pytest.raises(ValueError, match="this PyTorch has no C exchange API"):

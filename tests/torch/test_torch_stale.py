@@ -1,4 +1,4 @@
-"""Rows are those of the tensors as they are now, in whatever way these were written to."""
+"""Lookups return rows of the present tensors, however these were changed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def made(kind: str) -> CompressedEmbedding:
 
 @pytest.fixture
 def module(made: CompressedEmbedding) -> CompressedEmbedding:
-    """A table of its own, rows of which were looked up by the long way and the short one."""
+    """A module after lookups by the usual path and by the shortcut."""
     module = copy.deepcopy(made)
     for _ in range(2):
         look_up(module)
@@ -92,9 +92,9 @@ def look_up(module: CompressedEmbedding) -> Tensor:
 
 
 def some_ids(before: Tensor, after: Tensor) -> list[Tensor]:
-    """Ids, rows of which changed or not, one by one and some together.
+    """Ids of changed and unchanged rows, singly and several together.
 
-    Few rows are read in other ways than many: from the tensors as they are, or after a look at
+    Few rows are read in another way than many: from the present tensors, or after a check of
     their own codes only.
     """
     changed = (before != after).reshape(len(before), -1).any(dim=1).nonzero()[:, 0]
@@ -104,7 +104,7 @@ def some_ids(before: Tensor, after: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def plainly(module: CompressedEmbedding) -> Tensor:
-    """Rows by plain operations, which keep nothing."""
+    """Rows by plain operations, which store nothing."""
     if isinstance(module.table, LearnedTable):
         ids = all_ids(module)
         return plain(module.table.reader, ids, None, None, module.table.tensors, "sum", -1)
@@ -126,7 +126,7 @@ class Held:
         return found
 
     def changed(self, whole: bool = False) -> Tensor:
-        """A copy with other numbers, in one place or all; codes and places stay valid ones."""
+        """A copy with other elements, one or all; codes and positions stay valid."""
         tensor = self.tensor.detach().clone()
         flat = tensor.view(-1)
         at = slice(None) if whole else slice(len(flat) // 2, len(flat) // 2 + 3)
@@ -199,7 +199,7 @@ def by_new_data(entry: Held, new: Tensor, module: nn.Module) -> None:
 
 
 def by_new_data_twice(entry: Held, new: Tensor, module: nn.Module) -> None:
-    for _ in range(3):  # memory that was given back may be taken again
+    for _ in range(3):  # freed memory may be used again
         entry.tensor.data = torch.zeros_like(new)
         entry.tensor.data = new.clone()
 
@@ -216,7 +216,7 @@ def by_swapping(entry: Held, new: Tensor, module: nn.Module) -> None:
 
 @torch.no_grad()
 def by_order_in_memory(entry: Held, new: Tensor, module: nn.Module) -> None:
-    """The same numbers and shape, at other places."""
+    """The same elements and shape with other strides."""
     spread = torch.stack([new, torch.zeros_like(new)], dim=-1)
     entry.tensor.data = spread[..., 0]
     module(torch.zeros(5, 2 if isinstance(module, FieldEmbeddings) else 1, dtype=torch.int64))
@@ -252,7 +252,7 @@ WRITES: list[Callable[[Held, Tensor, nn.Module], None]] = [
 def test_writes_are_seen(
     made: CompressedEmbedding, kind: str, write: Callable[[Held, Tensor, nn.Module], None]
 ) -> None:
-    """Of a few numbers and of all, in turn: each way of writing and each kind of table in both."""
+    """Writes to a few elements and to all: each way of writing and each kind of table in both."""
     whole = (WRITES.index(write) + list(CODECS).index(kind)) % 2 == 1
     for entry in held(made):
         module = copy.deepcopy(made)
@@ -273,7 +273,7 @@ def test_writes_are_seen(
 
 @pytest.mark.parametrize("name", ["codes", "starts"])
 def test_writes_to_single_rows_are_seen(in_order: Callable[..., Any], name: str) -> None:
-    """So much is kept of this table that a few rows have only their own sources compared."""
+    """This table keeps so many bytes that for a few rows only their own bytes are compared."""
     texts = ("9g 8g 8g", "o8 6g 6g 6g", "o9 8g", "7g 7g 7g", "o11", "o3 2g")
     field = in_order("a", 20_000, DIM, texts)
     module = CompressedEmbedding(compressed_table([field], {}, torch.empty(0)))
@@ -296,7 +296,7 @@ def test_writes_to_single_rows_are_seen(in_order: Callable[..., Any], name: str)
 
 
 def ids_kept(rows: int, seed: int) -> TieredField:
-    """Three tiers, whose ids the seed draws; all else is the same for every seed."""
+    """Three tiers with random ids; only these depend on the seed."""
     rng = np.random.default_rng(1)
     layout = Layout.parse(rows, ("8g 8g", "6g 2", "5"))
     tiers = np.repeat(np.arange(3), np.diff(layout.bounds))
@@ -313,7 +313,7 @@ def ids_kept(rows: int, seed: int) -> TieredField:
 
 # Ranks are kept of all ids, or only of those that the first level of the index leaves.
 @pytest.mark.parametrize("rows", [5_000, 70_000])
-def test_another_index_is_seen(rows: int) -> None:
+def test_a_changed_index_is_seen(rows: int) -> None:
     first, second = ids_kept(rows, 0), ids_kept(rows, 2)
     module = CompressedEmbedding(compressed_table([first], {}, torch.empty(0)))
     assert np.array_equal(look_up(module).numpy(), first.decode())
@@ -334,7 +334,7 @@ def test_a_layout_that_was_overwritten_is_refused(module: CompressedEmbedding) -
         pytest.skip("its tables have layouts of their own")
     expected = look_up(module)
     module.table.layout.data.zero_()
-    assert torch.equal(look_up(module), expected)  # nothing was made of it
+    assert torch.equal(look_up(module), expected)  # nothing was prepared from it
     next(iter(module.parameters())).data += 1
     module.table.codes.data = module.table.codes.data.clone()
     with pytest.raises(ModuleError, match="'layout' of a compressed table was overwritten"):
@@ -342,7 +342,7 @@ def test_a_layout_that_was_overwritten_is_refused(module: CompressedEmbedding) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_other_dtypes_are_seen(module: CompressedEmbedding, dtype: torch.dtype) -> None:
+def test_changed_dtypes_are_seen(module: CompressedEmbedding, dtype: torch.dtype) -> None:
     single = look_up(module)
     module.to(dtype)
     rows = look_up(module)
@@ -354,7 +354,7 @@ def test_other_dtypes_are_seen(module: CompressedEmbedding, dtype: torch.dtype) 
     torch.testing.assert_close(look_up(module), plainly(module), rtol=0, atol=tolerance)
 
 
-def test_an_optimizer_is_seen(module: CompressedEmbedding) -> None:
+def test_optimizer_steps_are_seen(module: CompressedEmbedding) -> None:
     optimizer = torch.optim.SGD(module.parameters(), 0.5, foreach=True)
     for _ in range(2):
         optimizer.zero_grad()
@@ -400,7 +400,7 @@ def apart(embeddings: FieldEmbeddings) -> Tensor:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_writes_are_seen_by_fields_together(
+def test_writes_are_seen_by_lookups_of_several_fields(
     made: CompressedEmbedding, write: Callable[[Held, Tensor, nn.Module], None]
 ) -> None:
     embeddings = fields_of(made)
@@ -416,7 +416,7 @@ def test_writes_are_seen_by_fields_together(
             assert torch.equal(together(embeddings), expected), entry.path
 
 
-def test_other_modules_are_seen_by_fields_together(made: CompressedEmbedding) -> None:
+def test_replaced_modules_are_seen_by_lookups_of_several_fields(made: CompressedEmbedding) -> None:
     embeddings = fields_of(made)
     plain_module, module = embeddings["plain"], embeddings["a"]
     assert isinstance(module, CompressedEmbedding)

@@ -43,7 +43,7 @@ def two_threads() -> Iterator[None]:
 
 
 def calls_of(starts: int, field: ClusteredField, count: int) -> list[tuple[int, int, int]]:
-    """Of PyTorch's function during a lookup of so many ids; it starts the work so many times."""
+    """Calls of PyTorch's function in a lookup of ``count`` ids; it starts work ``starts`` times."""
     calls = []
 
     def parallel_for(begin: int, end: int, grain: int, work: object, context: int) -> int:

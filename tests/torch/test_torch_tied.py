@@ -117,7 +117,7 @@ def test_products_learn_as_the_decoded_table_does(kind: str, clustered: Make, ti
 
 @pytest.mark.parametrize("kind", ["clustered", "tiered"])
 @pytest.mark.parametrize("bias", [False, True])
-def test_both_ends_are_replaced_by_one_table_and_given_back(
+def test_lookup_and_scores_share_one_table_and_are_restored(
     kind: str, bias: bool, clustered: Make, tiered: Make
 ) -> None:
     model = NextItem(bias)
@@ -144,7 +144,7 @@ def test_both_ends_are_replaced_by_one_table_and_given_back(
     assert torch.equal(decoded(seen_items()), original(seen_items()))
 
 
-def test_a_saved_model_is_loaded_with_both_ends(clustered: Make) -> None:
+def test_a_saved_model_is_loaded_with_lookup_and_scores(clustered: Make) -> None:
     result = Compressed([clustered("item", ROWS)])
     model = replace_embeddings_(NextItem(), result)
     with torch.no_grad():
@@ -227,7 +227,7 @@ def test_a_tied_model_is_compressed_in_one_call() -> None:
     assert isinstance(model.out, CompressedLinear)
 
 
-def test_comparing_puts_both_ends_back(clustered: Make) -> None:
+def test_comparing_restores_lookup_and_scores(clustered: Make) -> None:
     model = NextItem()
     before = dict(model.named_modules())
     batches = [(seen_items(), torch.arange(20))]

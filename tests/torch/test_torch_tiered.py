@@ -37,7 +37,7 @@ Make = Callable[..., Any]
 
 
 def compressed(module: nn.Module, *parts: CompressedField) -> nn.Module:
-    """The compressed module in the place of ``module``; several fields make it a joint table."""
+    """The compressed module that replaces ``module``; several fields give a joint table."""
     model = nn.ModuleDict({"table": module})
     ranges, row = {}, 0
     for part in parts:
@@ -284,7 +284,7 @@ def test_state_dict_goes_into_a_freshly_replaced_model(tiered: Make) -> None:
 
 
 def test_a_state_dict_of_other_codes_is_refused(tiered: Make) -> None:
-    # A grid of one bit and a table of one bit: codes and values take the same room.
+    # A grid of one bit and a table of one bit: codes and values take equally many bytes.
     one = compressed(nn.Embedding(60, 4), tiered("a", 60, tiers=("2 1",)))
     two = compressed(nn.Embedding(60, 4), tiered("a", 60, tiers=("1 2",)))
     with pytest.raises(RuntimeError, match="layout is of another compression than this table a"):
@@ -337,7 +337,7 @@ def mixed(tiered: Make, clustered: Make, raw: Make) -> nn.Module:
 def test_compile_captures_one_whole_graph(mixed: nn.Module) -> None:
     torch._dynamo.reset()
     fast = torch.compile(mixed, fullgraph=True, backend="aot_eager", dynamic=True)
-    # A batch of one is compiled again, which takes seconds: test_torch_modules.py has one.
+    # A batch of one is compiled again, which takes seconds; test_torch_modules.py tests it.
     for shape in [(4, 3), (6, 5)]:
         ids = torch.randint(0, 300, shape)
         assert torch.equal(fast(ids), mixed(ids))
@@ -351,7 +351,7 @@ def test_compile_captures_one_whole_graph(mixed: nn.Module) -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_with_dynamic_batches(mixed: nn.Module, strict: bool) -> None:
-    # Two bags at least: PyTorch exports nn.EmbeddingBag itself under that condition.
+    # At least two bags: PyTorch exports nn.EmbeddingBag itself only under this condition.
     batch, width = torch.export.Dim("batch", min=2), torch.export.Dim("width", min=1)
     ids = torch.randint(0, 300, (4, 3))
     program = torch.export.export(
@@ -447,7 +447,7 @@ def test_every_part_of_a_joint_table_learns_and_is_saved(
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-def test_renumbered_features_are_refused_unless_said(loaded: bool, tmp_path: Path) -> None:
+def test_renumbered_features_are_refused_by_default(loaded: bool, tmp_path: Path) -> None:
     counts = np.random.default_rng(0).permutation(1000 / np.arange(1, 3001))
     model = nn.ModuleDict({"user": nn.Embedding(3000, 8)})
     found = fields(model, {"user": counts})
@@ -466,7 +466,7 @@ def test_renumbered_features_are_refused_unless_said(loaded: bool, tmp_path: Pat
 
 
 @pytest.mark.parametrize("sorted_ids", [False, True])
-def test_the_whole_way_with_the_codec(sorted_ids: bool) -> None:
+def test_compress_replace_and_save_with_the_codec(sorted_ids: bool) -> None:
     torch.manual_seed(0)
     model = nn.ModuleDict({"user": nn.Embedding(3000, 8)})
     counts = 1000 / np.arange(1, 3001)

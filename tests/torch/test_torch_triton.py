@@ -1,4 +1,4 @@
-"""Triton's kernels, checked in processes of their own: an interpreter cannot be switched off."""
+"""Triton's kernels, checked in separate processes, since its interpreter cannot be disabled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INSTALLED = importlib.util.find_spec("triton") is not None
 
 @pytest.mark.skipif(not INSTALLED, reason="triton is not installed")
 @pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "compiled"])
-def test_in_a_process_of_its_own(interpret: bool, tmp_path: Path) -> None:
+def test_checks_pass_in_a_separate_process(interpret: bool, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS],
         env=os.environ | {"TRITON_INTERPRET": str(int(interpret)), "TRITON_CACHE_DIR": tmp_path},
@@ -32,7 +32,7 @@ def test_in_a_process_of_its_own(interpret: bool, tmp_path: Path) -> None:
     assert " passed" in done.stdout
 
 
-def test_available_on_a_cpu_to_the_interpreter_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_only_the_interpreter_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert not available(torch.zeros(1))
     monkeypatch.setenv("TRITON_INTERPRET", "1")

@@ -1,4 +1,4 @@
-"""Models in wrappers that keep the old parameters: refused by every entry, with what to pass."""
+"""Models in wrappers that keep the old parameters are refused; errors name what to pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Triton's kernels: by hand, against the plain operations, and what they are compiled to.
+"""Triton's kernels: by hand, against plain operations, and their compiled code.
 
 Run by test_torch_triton.py, once in Triton's interpreter and once without.
 """
@@ -108,7 +108,7 @@ def _held(kind: Any, table: TieredTable | ClusteredTable) -> Any:
     if isinstance(table, TieredTable):  # empty tensors for parameters that are None
         learned = table.reader.learned(table.tensors)
         tensors |= dict(zip(("values", "extents", "axes", "mean"), learned, strict=True))
-    # The interpreter takes tensors at one address, as an empty one and its neighbour, for one.
+    # The interpreter confuses tensors of equal address, such as an empty one and its neighbour.
     detached = {
         name: None if tensor is None else tensor.detach().clone()
         for name, tensor in tensors.items()
@@ -249,7 +249,7 @@ def test_half_rounds_once_at_the_end(tiered: Make, clustered: Make, dtype: torch
         table, ids = Table(field, dtype=dtype), torch.randperm(300)
         rows = table.rows(ids)
         assert rows.dtype == dtype
-        # The interpreter cuts bfloat16 off where a GPU rounds.
+        # The interpreter truncates bfloat16, whereas a GPU rounds.
         cut = INTERPRETED and dtype == torch.bfloat16
         expected = table.reference(ids)
         torch.testing.assert_close(rows, expected, rtol=2**-7 if cut else 0, atol=0)
@@ -334,9 +334,7 @@ def test_the_operator_runs_the_kernels(
 @computing
 @pytest.mark.parametrize("bad", [-1, 300, 2**40])
 @pytest.mark.parametrize("kind", ["tiered", "clustered"])
-def test_what_is_out_of_range_ends_as_nan(
-    tiered: Make, clustered: Make, bad: int, kind: str
-) -> None:
+def test_ids_out_of_range_give_nan(tiered: Make, clustered: Make, bad: int, kind: str) -> None:
     table = Table({"tiered": tiered, "clustered": clustered}[kind]("a", 300))
     ids = torch.tensor([3, bad, 4])
     rows = table.rows(ids)
@@ -346,12 +344,12 @@ def test_what_is_out_of_range_ends_as_nan(
         bags = table.pool(ids, [0, 1, 3, 3], mode)
         assert bags.isnan().all(dim=1).tolist() == [False, True, False]
         assert table.pool(ids, [0, 3], mode, padding_idx=0).isnan().all()
-        # Bags that lie outside of the ids, in part, end with them.
+        # Bags that are partly outside of the ids end with the last id.
         assert torch.equal(table.pool(ids[:1], [-5, 2**40], mode), bags[:1])
 
 
 @computing
-def test_a_code_beyond_the_codebook_ends_as_nan(clustered: Make) -> None:
+def test_codes_beyond_the_codebook_give_nan(clustered: Make) -> None:
     table = Table(clustered("a", 300))
     assert isinstance(table.held, ClusteredTensors)
     table.held = table.held._replace(codebook=table.held.codebook[:7])
@@ -364,7 +362,7 @@ def test_a_code_beyond_the_codebook_ends_as_nan(clustered: Make) -> None:
 @pytest.mark.skipif(not INTERPRETED, reason="memory is guarded on a CPU")
 @pytest.mark.parametrize("kind", ["tiered", "clustered"])
 @pytest.mark.parametrize("rows", range(64, 72))
-def test_nothing_is_read_behind_the_codes(
+def test_no_bytes_after_the_codes_are_read(
     tiered: Make, clustered: Make, kind: str, rows: int
 ) -> None:
     parts = ("3 2g", "") if rows % 3 else ("3 2g", "5")
@@ -377,7 +375,7 @@ def test_nothing_is_read_behind_the_codes(
 
 
 def _guarded(codes: Tensor) -> Tensor:
-    """A copy of ``codes`` that ends, up to the words it is cut in, before forbidden memory."""
+    """A copy of ``codes`` whose last word ends directly before inaccessible memory."""
     memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
     pages = torch.frombuffer(memory, dtype=torch.uint8)
     protect = ctypes.CDLL(None, use_errno=True).mprotect
@@ -387,7 +385,7 @@ def _guarded(codes: Tensor) -> Tensor:
     return pages[start : start + len(codes)].copy_(codes)
 
 
-# What arguments are, other than numbers; and the constants of a launch.
+# Types of arguments that are not numbers, and the constants of a launch.
 POINTERS = {
     "ids": ["ids"],
     "*i64": ["bounds", "tiers_of", "places_of", "layout", "code_starts"],
@@ -410,7 +408,7 @@ NUMBERS = ["count", "bags", "vocab_size", "segments", "centroids", "tiers", "ran
 KINDS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "everything": ({}, {"ids": "*i64", "floats": "*fp32"}),
     "without optional tensors": (OPTIONAL, {"ids": "*i32", "floats": "*fp16"}),
-    # Triton makes constants of arguments that are 1.
+    # Triton turns arguments with the value 1 into constants.
     "single": (dict.fromkeys(NUMBERS, 1), {"ids": "*i64", "floats": "*bf16"}),
 }
 
@@ -436,7 +434,7 @@ def test_without_the_option_products_are_not_rounded() -> None:
 
 
 def _compiled(name: str, types: dict[str, str], fixed: dict[str, Any], **options: Any) -> str:
-    """What Triton makes of a kernel for an NVIDIA A100, without having one."""
+    """The code that Triton compiles for an NVIDIA A100, without a GPU."""
     kernel = getattr(triton_tiers if name.startswith("tiered") else triton_clusters, name)
     constants = CONSTANTS | fixed
     constants = {name: constants[name] for name in kernel.arg_names if name in constants}

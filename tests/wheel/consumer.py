@@ -1,4 +1,4 @@
-"""A program of somebody else's, for mypy --strict: it sees the types of the installed package."""
+"""A user's program for mypy --strict, which sees the types of the installed package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel as a stranger gets it: what is in it, and what it does in a clean environment.
+"""The wheel as users get it: its contents, and what it does in a clean environment.
 
 ``make wheel`` builds one and names it in SAEC_WHEEL.
 """
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif("SAEC_WHEEL" not in os.environ, reason="make whe
 
 
 def call(*words: object, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
-    """A process that knows nothing of this environment, and ends in time."""
+    """Run a process without the variables of this environment, within a time limit."""
     plain = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         [str(word) for word in words],
@@ -53,7 +53,7 @@ def install(binaries: Path, what: str) -> None:
     call(*pip, "--only-binary", ":all:", "--constraint", ROOT / "constraints.txt", what)
 
 
-def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
+def test_it_contains_exactly_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
         metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
@@ -97,7 +97,7 @@ def test_the_command(clean: Path, wheel: Path, tmp_path: Path) -> None:
 
 
 def checked(clean: Path, program: Path) -> subprocess.CompletedProcess[str]:
-    """What a stranger's mypy says, which sees the clean environment's packages."""
+    """The output of mypy with the packages of the clean environment."""
     options = ["--strict", "--python-executable", clean / "python", "--cache-dir", os.devnull]
     return call(sys.executable, "-m", "mypy", *options, program, check=False, cwd=program.parent)
 

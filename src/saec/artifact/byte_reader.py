@@ -45,7 +45,7 @@ class ByteReader:
     def take(self, count: int) -> bytes:
         """The next ``count`` bytes."""
         if count > self.left:
-            raise ArtifactError(f"{count} bytes are announced, and {self.left} are left")
+            raise ArtifactError(f"{count} bytes are stated, but only {self.left} are left")
         part = self._data[self._at : self._at + count]
         self._at += count
         return part
@@ -62,7 +62,9 @@ class ByteReader:
             number |= (byte & 0x7F) << 7 * place
             if byte < 0x80:
                 if byte == 0 and place > 0:
-                    raise ArtifactError(f"the number {number} is spelt in {place + 1} bytes")
+                    raise ArtifactError(
+                        f"the number {number} takes {place + 1} bytes, more than needed"
+                    )
                 return number
         raise ArtifactError(f"a number has more than {_MOST_NUMBER_BYTES} bytes")
 

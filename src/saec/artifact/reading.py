@@ -121,7 +121,7 @@ def _tensors(
             f"{said}"
         )
     if mapped[:HEADER_BYTES].tobytes() != file_header(kind, *sizes):
-        raise ArtifactError(f"its header is not spelt as that of {kind.one}")
+        raise ArtifactError(f"its header is not byte for byte that of {kind.one}")
     data, description = np.split(mapped[HEADER_BYTES:], sizes[:1])
     return data, description
 

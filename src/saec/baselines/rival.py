@@ -59,7 +59,8 @@ class Rival(Protocol):
         """The sizes on offer for a table of ``count`` rows."""
 
     def planned(self, count: int, dim: int, choice: Choice) -> dict[str, NDArray[Any]]:
-        """Tensors of the shapes and dtypes that :meth:`encode` gives; their values mean nothing."""
+        """Tensors by role, of the shapes and dtypes of :meth:`encode` for a table (count, dim);
+        their values are undefined."""
 
     def losses(
         self, table: Table, choices: Sequence[Choice], rng: np.random.Generator
@@ -69,7 +70,7 @@ class Rival(Protocol):
     def encode(
         self, table: Table, choice: Choice, rng: np.random.Generator
     ) -> dict[str, NDArray[Any]]:
-        """All that decoding needs, by role of the artifact.
+        """Tensors, by role of the artifact, with everything that decoding needs.
 
         Raises:
             FieldError: values are too large for the rival's numbers.

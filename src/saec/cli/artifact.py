@@ -115,7 +115,7 @@ def lookup(
 
 
 def _asked(field: CompressedField, ids: list[str], keys: list[str]) -> list[Any]:
-    """The ids or keys of a command line, as the field takes them."""
+    """The ids or keys of a command line, in the form that the field takes."""
     from saec.format.keyed_field import KeyedField
     from saec.keys.kinds import KeyKind
 
@@ -151,7 +151,7 @@ def _sizes(compressed: Compressed | CompressedField) -> dict[str, Any]:
 
 
 def _renumbered(result: Compressed) -> str:
-    """A line on the fields whose ids are new ones; none, if there are no such."""
+    """A line on the fields that take new ids; empty if there are none."""
     names = [name for name, field in result.items() if field.renumbered]
     if not names:
         return ""
@@ -161,7 +161,7 @@ def _renumbered(result: Compressed) -> str:
 
 
 def _print_tiers(result: Compressed) -> None:
-    """A table of the tiers of all fields that have some."""
+    """A table of the tiers of all fields in tiers."""
     from saec.format.tiered_field import TieredField
 
     tiered = [field for field in result.values() if isinstance(field, TieredField)]

@@ -31,7 +31,7 @@ OPTIMISERS = ("row-adagrad", "adam")
 
 
 def complete_methods(incomplete: str) -> list[str]:
-    """Every way to go on with a list of methods, whose last name is incomplete."""
+    """All completions of a list of methods whose last name is incomplete."""
     before, comma, last = incomplete.rpartition(",")
     method, plus, _ = last.partition("+")
     names = [f"{method}+{tuning}" for tuning in TUNINGS] if plus else list(METHODS)
@@ -39,7 +39,7 @@ def complete_methods(incomplete: str) -> list[str]:
 
 
 def _listed(title: str, words: Mapping[str, str]) -> str:
-    """Names with their meaning, for the end of a page of help; lines stay as they are."""
+    """Names with their meaning, for the end of a help page; lines are not wrapped."""
     width = max(map(len, words))
     lines = (f"  {name.ljust(width)}  {meaning}" for name, meaning in words.items())
     return "\n".join(["\b", title, *lines])
@@ -77,7 +77,7 @@ Methods = Annotated[
     ),
 ]
 Ratios = Annotated[str, typer.Option(metavar="RATIO,...", help="Compression ratios to aim at.")]
-Seeds = Annotated[str, typer.Option(metavar="SEED,...", help="Seeds; each is a run of its own.")]
+Seeds = Annotated[str, typer.Option(metavar="SEED,...", help="Random seeds; one run for each.")]
 Model = Annotated[
     str,
     typer.Option(
@@ -183,7 +183,7 @@ def bench(
 
 def demo(
     directory: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where results go.")
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder of the results.")
     ] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, metavar="SEED", help="Random seed.")] = 0,
     quiet: Quiet = False,

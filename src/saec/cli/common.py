@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def one_of(*names: str) -> dict[str, Any]:
-    """Keywords of a ``typer.Option`` whose value is one of ``names``; a wrong one is told the
-    nearest of them."""
+    """Keywords of a ``typer.Option`` whose value is one of ``names``; errors suggest the nearest
+    name."""
 
     def parse(value: str) -> str:
         if value not in names:
@@ -156,18 +156,18 @@ def counted(
 
 
 def named(tables: list[str] | None) -> dict[str, str]:
-    """The checkpoint's tables by field, where their names differ."""
+    """The checkpoint's tables by field, for fields with other names than their tables."""
     return by_field("--table", tables or [], "FIELD=NAME, like --table user=towers.0.user")
 
 
 def by_field(
     option: str, given: Sequence[str], wanted: str, nameless: bool = False
 ) -> dict[str, str]:
-    """What an option says of each field, given once for each as ``FIELD=VALUE``; ``nameless``: or
-    as ``=VALUE`` of the only one.
+    """The values of an option by field, each given as ``FIELD=VALUE``; with ``nameless``, also as
+    ``=VALUE`` for the only field.
 
     Raises:
-        UsageError: a value is not what is ``wanted``, or a field is given twice.
+        UsageError: a text does not have the ``wanted`` form, or a field is given twice.
     """
     pairs = [text.partition("=") for text in given]
     for (field, _, value), text in zip(pairs, given, strict=True):
@@ -180,13 +180,13 @@ def by_field(
 
 
 def write_text(out: Path, text: str) -> None:
-    """A text file, whole or not at all."""
+    """Write a text file atomically."""
     with whole_file(out) as stream:
         stream.write(text.encode())
 
 
 def write_json(out: Path, value: Mapping[str, Any]) -> None:
-    """A JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(out, json.dumps(value, indent=2) + "\n")
 
 
@@ -198,7 +198,7 @@ def console() -> Console:
 
 
 def plain_table(columns: Sequence[str], name: str | None = None) -> Table:
-    """A table of right-aligned ``columns``, after one of names if its heading is given."""
+    """A table of right-aligned ``columns``, after a column of names if its heading is given."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     if name is not None:
         table.add_column(name, overflow="fold", min_width=8)
@@ -220,20 +220,20 @@ def size_table(result: Compressed) -> Table:
 
 
 def predicted(result: Compressed) -> str:
-    """A line on the predicted increase of the loss; none, if nothing is known of it."""
+    """A line on the predicted increase of the loss; empty if it is unknown."""
     loss = result.predicted_loss_increase
     return "" if loss is None else f"predicted log-loss increase {loss:.2g} nats\n"
 
 
 def cluster_count(field: CompressedField) -> int | None:
-    """Their number, or None for a table stored in another way."""
+    """The number of clusters, or None for a table stored in another way."""
     from saec.format.clustered_field import ClusteredField
 
     return field.codebook.clusters if isinstance(field, ClusteredField) else None
 
 
 def _codec_cells(field: CompressedField) -> tuple[str, str]:
-    """Clusters or axes with their number, and the bits of a code, from most to least."""
+    """The number of clusters or axes, and the bits of a code, from most to least."""
     from saec.format.tiered_field import TieredField
 
     if isinstance(field, TieredField):
@@ -256,7 +256,7 @@ def _size_cells(compressed: Compressed | CompressedField, features: int) -> list
 
 
 def split(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    """The values of an option that takes a list."""
+    """The values of an option that takes a comma-separated list."""
     try:
         return [kind(part.strip()) for part in text.split(",") if part.strip()]
     except ValueError as error:

@@ -207,7 +207,7 @@ def _tell(result: Compressed, budget: Budget, path: Path) -> None:
 
 
 def _left(result: Compressed, budget: Budget) -> str:
-    """A line on the unused part of a budget of bytes, if that is more than a few per cent."""
+    """A line on the unused part of a budget of bytes, if it is more than a few per cent."""
     from saec import LossIncrease
 
     if isinstance(budget, LossIncrease):
@@ -227,7 +227,7 @@ def _budgets(
     bits: Sequence[float] | None,
     losses: Sequence[float] | None,
 ) -> list[tuple[str, Budget]]:
-    """All budgets that were given, each with the text that stands for it in a file's name."""
+    """All given budgets, each with its text for file names."""
     from saec import BitsPerFeature, LossIncrease, MaxBytes, Ratio
 
     given: list[tuple[str, Budget]] = [
@@ -275,7 +275,7 @@ def _codec(name: str, codebook: str | None, order: str | None) -> Codec:
 
 @contextmanager
 def _executor(cluster: str | None, workers: int | None, quiet: bool) -> Iterator[Executor | None]:
-    """The executor of the work: a cluster if one is given."""
+    """The executor of passes: a cluster if one is given."""
     if cluster is None and workers is None:
         yield None
         return

@@ -44,12 +44,12 @@ _Removed = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FIELD=FILE",
-        help="Keys that have the default row from now on, in a file as for --keys. Repeatable.",
+        help="Keys to remove, in a file as for --keys; they get the default row. Repeatable.",
     ),
 ]
 _Threshold = Annotated[
     float | None,
-    typer.Option(metavar="NATS", help="That a new code must save for each of its bits."),
+    typer.Option(metavar="NATS", help="Least saving of a new code, per bit."),
 ]
 _MaxBytes = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Limit of the patch's size, like 2MB.")
@@ -75,7 +75,7 @@ def update(
     only: Only = None,
     table: Tables = None,
     compare: Annotated[
-        bool, typer.Option(help="Forecast what compressing afresh would give.")
+        bool, typer.Option(help="Forecast the result of compressing afresh.")
     ] = True,
     quiet: Quiet = False,
 ) -> None:

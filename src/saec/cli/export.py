@@ -1,4 +1,4 @@
-"""``saec export``: compressed tables put into a model that a runtime takes."""
+"""``saec export``: puts compressed tables into an ONNX model."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def _as_json(curve: Forecast) -> dict[str, Any]:
 
 
 def _curve_table(curve: Forecast) -> Table:
-    """Points that show how the curve bends."""
+    """A table of some points that show the shape of the curve."""
     table = plain_table(("ratio", "size", "predicted\nincrease", "low", "high"))
     points = list(curve.rows())
     for place in curve.told_apart(_SHOWN):

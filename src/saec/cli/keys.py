@@ -39,7 +39,7 @@ Cosine = Annotated[
 
 
 def key_places(columns: list[str] | None, files: list[str] | None) -> KeyPlaces | None:
-    """Where the keys are, of the tables that have some; without a field, of the only one.
+    """The places of keys by table; a place without a field is that of the only table.
 
     Raises:
         UsageError: a table is given twice.
@@ -62,7 +62,7 @@ def key_places(columns: list[str] | None, files: list[str] | None) -> KeyPlaces 
 
 
 def print_bill(result: Compressed) -> None:
-    """What the bytes of fields with keys are for, against float32 rows and 8-byte keys."""
+    """The parts of the size of fields with keys, compared with float32 rows and 8-byte keys."""
     from saec.format.keyed_field import KeyedField
 
     keyed = [field for field in result.values() if isinstance(field, KeyedField)]

@@ -14,8 +14,8 @@ WithRivals = Annotated[
     bool,
     typer.Option(
         "--rivals",
-        help="Compare with methods that train small tables; see the list below. Goes on where a "
-        "run was stopped.",
+        help="Compare with methods that train small tables; see the list below. Resumes an "
+        "interrupted comparison.",
     ),
 ]
 Trials = Annotated[
@@ -28,8 +28,8 @@ RunsFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="With --rivals: finished runs, one a line; what it lacks is run. "
-        "rivals-TASK.jsonl by default.",
+        help="With --rivals: file of finished runs, one per line; only missing runs are done. "
+        "Default: rivals-TASK.jsonl.",
     ),
 ]
 
@@ -46,7 +46,7 @@ def bench_rivals(
     runs: Path | None,
     quiet: bool,
 ) -> None:
-    """Run what the results file lacks."""
+    """Do the runs that the results file lacks."""
     from saec.reference.rivals import RIVAL_METHODS, RivalBenchmark
 
     benchmark = RivalBenchmark(

@@ -58,7 +58,7 @@ _Timeout = Annotated[
     typer.Option(
         min=0.1,
         metavar="SECONDS",
-        help="Time limit for a head, for a body, for computing and for sending; each.",
+        help="Time limit for each of: head, body, computation, and sending of the answer.",
     ),
 ]
 _Grace = Annotated[
@@ -70,8 +70,8 @@ _Memory = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Memory that an artifact's tables may take; what is beyond is read from the file in "
-        "each request.",
+        help="Memory limit of an artifact's tables; requests read from the file what is not in "
+        "memory.",
     ),
 ]
 _PatchFolder = Annotated[
@@ -79,7 +79,7 @@ _PatchFolder = Annotated[
     typer.Option(
         "--patches",
         metavar="FOLDER",
-        help="Use the patches of the artifact in this folder, *.patch, also later ones.",
+        help="Folder with patches of the artifact, *.patch; new files are loaded, too.",
     ),
 ]
 _Dense = Annotated[
@@ -163,7 +163,7 @@ def serve(
     _log_to_stderr(quiet)
     if token is None and host not in _LOOPBACK:
         logging.getLogger("saec.serve").warning(
-            "whoever reaches %s may use this server: there is no token", host
+            "anyone who can reach %s can use this server: it requires no token", host
         )
 
     def tell(name: str, at: Address) -> None:
@@ -193,7 +193,7 @@ def _log_to_stderr(quiet: bool) -> None:
 
 
 def _token(file: Path | None) -> str | None:
-    """From the file or the environment; never an argument, which everybody on the machine sees."""
+    """The token from the file or the environment; other users could see it in an argument."""
     if file is not None and _TOKEN in os.environ:
         raise UsageError(f"give --token-file or {_TOKEN}, not both")
     token = os.environ.get(_TOKEN) if file is None else file.read_text().strip()

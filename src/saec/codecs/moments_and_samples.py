@@ -1,4 +1,4 @@
-"""Moments and samples of a field, from which codes are learned; from one pass over its rows."""
+"""Moments and samples of a field from one pass over its rows; codes are learned from these."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Weight, mean (dim,) and scatter about it (dim, dim) of weighted rows, float64."""
+    """Moments of weighted rows, float64: total weight, mean (dim,), and scatter matrix (dim, dim)
+    about the mean."""
 
     weight: float
     mean: NDArray[np.float64]
@@ -41,12 +42,12 @@ class Moments:
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """Weighted covariance (dim, dim)."""
+        """The weighted covariance (dim, dim)."""
         return self.scatter / self.weight
 
     @classmethod
     def of(cls, rows: NDArray[Any], weights: NDArray[np.float64]) -> Moments:
-        """Of ``rows`` (m, dim) with ``weights`` (m,)."""
+        """The moments of ``rows`` (m, dim) with ``weights`` (m,)."""
         wide = rows.astype(np.float64)
         weight = float(weights.sum())
         if weight == 0.0:
@@ -58,7 +59,7 @@ class Moments:
 
     @classmethod
     def join(cls, parts: Sequence[Moments]) -> Moments:
-        """Of all the rows of ``parts`` (Chan, Golub and LeVeque 1983)."""
+        """The moments of the rows of all ``parts`` together (Chan, Golub and LeVeque 1983)."""
         weight = sum(part.weight for part in parts)
         if weight == 0.0:
             return parts[0]
@@ -75,10 +76,10 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Rows of a stratum that stand for all of them.
+    """A sample of the rows of a stratum.
 
-    blocks: of rows (m, dim) float32 and their frequencies (m,); weight: sum of the frequencies of
-    all rows of the stratum.
+    blocks: pairs of rows (m, dim) float32 and their frequencies (m,) float64; weight: the sum of
+    the frequencies of all rows of the stratum.
     """
 
     blocks: tuple[tuple[NDArray[np.float32], NDArray[np.float64]], ...] = ()
@@ -86,35 +87,35 @@ class Sample:
 
     @cached_property
     def rows(self) -> NDArray[np.float32]:
-        """All rows of the sample (m, dim)."""
+        """All rows of the sample, (m, dim)."""
         return np.concatenate([rows for rows, _ in self.blocks])
 
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
-        """Their frequencies (m,)."""
+        """The frequencies of :attr:`rows`, (m,)."""
         return np.concatenate([frequencies for _, frequencies in self.blocks])
 
     @property
     def standing_for_all(self) -> NDArray[np.float64]:
-        """Frequencies scaled so that they sum up to those of the stratum."""
+        """Frequencies (m,), scaled so that their sum is that of the stratum."""
         kept = float(self.frequencies.sum())
-        if not kept:  # of those that occur none was drawn
+        if not kept:  # no row that occurs was drawn
             return np.full(len(self.frequencies), self.weight / len(self.frequencies))
         return self.frequencies / kept * self.weight
 
     @classmethod
     def join(cls, parts: Sequence[Sample]) -> Sample:
-        """The samples of neighbours, one after the other."""
+        """One sample with the blocks of all ``parts``, in their order."""
         blocks = tuple(block for part in parts for block in part.blocks)
         return cls(blocks, sum(part.weight for part in parts))
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What is known of a field after one pass.
+    """Results of one pass over a field.
 
-    moments: of all rows; samples: of each stratum; largest: of the absolute values; longest: of
-    the rows' lengths.
+    moments: of all rows; samples: one of each stratum; largest: the largest absolute value;
+    longest: the largest norm of a row.
     """
 
     moments: Moments
@@ -124,7 +125,7 @@ class Survey:
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it, to be kept in a file."""
+        """Everything as arrays by name, to be stored in a file."""
         arrays: dict[str, NDArray[Any]] = {
             "weight": np.array(self.moments.weight),
             "mean": self.moments.mean,
@@ -140,7 +141,7 @@ class Survey:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Survey:
-        """The survey that has these :attr:`arrays`."""
+        """The survey of these :attr:`arrays`."""
         samples = tuple(
             Sample(((arrays[f"rows {stratum}"], arrays[f"frequencies {stratum}"]),), float(weight))
             for stratum, weight in enumerate(arrays["weights"])
@@ -151,7 +152,10 @@ class Survey:
 
 @dataclass(frozen=True, eq=False)
 class _Surveying:
-    """A task that surveys a part. ``size``: rows of a sample; ``seed``: draws them."""
+    """A task that surveys a part.
+
+    placing: of rows into strata; size: the most rows of a sample; seed: random seed of the draw.
+    """
 
     placing: Placing
     size: int
@@ -163,7 +167,7 @@ class _Surveying:
         counts = np.diff(self.placing.bounds)
         for group in self.placing.groups(part, before):
             chosen = sampled(group, int(counts[group.stratum]), self.size, self.seed)
-            # In order of their ids, so that the sample does not tell how the field was cut.
+            # In order of ids, so that the sample does not depend on how the field is cut.
             rows = np.sort(np.arange(len(part))[group.rows][chosen])
             block = (weights[rows].astype(np.float32), frequencies[rows])
             weight = float(frequencies[group.rows].sum())
@@ -186,13 +190,13 @@ def survey_of(field: Field, placing: Placing, size: int, seed: int, space: Works
 def moments_of(
     field: Field, row_map: RowMap | None = None, space: Workspace = IN_MEMORY
 ) -> Moments:
-    """Moments of the rows, as near as they count, weighted by frequency, from one pass."""
+    """Moments of the rows, clipped by ``row_map`` and weighted by frequency, from one pass."""
     return passes_over(field.parts, space).run(_TakeMoments(row_map or RowMap()), Moments.join)
 
 
 @dataclass(frozen=True, eq=False)
 class _TakeMoments:
-    """A task: the moments of a part."""
+    """A task that returns the moments of a part."""
 
     row_map: RowMap
 
@@ -204,12 +208,13 @@ class _TakeMoments:
 def row_map_of(
     survey: Survey, bounds: NDArray[np.int64], root: NDArray[np.float64] | None
 ) -> RowMap:
-    """Takes rows to points of size one, none of them far from nearly all others.
+    """The map from rows to points: it scales rows to size one and clips those far from nearly all
+    others.
 
     Args:
         survey: of the field.
-        bounds: of the strata of its samples.
-        root: of the metric, or None.
+        bounds: (strata + 1,) int64, bounds of the strata of its samples.
+        root: (dim, dim) square root of the metric, or None.
     """
     exponent = exponent_of(survey.largest)
     samples = [
@@ -227,8 +232,10 @@ def row_map_of(
 
 
 def median_norm(survey: Survey, bounds: NDArray[np.int64]) -> float:
-    """The median norm of the rows of a field, as far as the samples of ``survey`` tell; ``bounds``
-    are those of their strata."""
+    """The median norm of a field's rows, estimated from the samples of ``survey``.
+
+    ``bounds`` (strata + 1,) int64 are those of the samples' strata.
+    """
     samples = [
         (np.linalg.norm(sample.rows.astype(np.float64), axis=1), count / len(sample.rows))
         for sample, count in zip(survey.samples, np.diff(bounds), strict=True)
@@ -241,9 +248,8 @@ def median_norm(survey: Survey, bounds: NDArray[np.int64]) -> float:
 
 
 def lost_by_far_rows(survey: Survey, row_map: RowMap) -> float:
-    """The weighted squared distance by which far rows are stored nearer than they are, as far as
-    the samples of ``survey`` tell; in the unit of points.
-    """
+    """The squared distance by which clipping moves far rows, weighted by frequency, in the unit of
+    points; estimated from the samples of ``survey``."""
     return sum(
         float(sample.standing_for_all @ row_map.pulled(sample.rows, sample.frequencies))
         for sample in survey.samples
@@ -251,12 +257,13 @@ def lost_by_far_rows(survey: Survey, row_map: RowMap) -> float:
 
 
 def nats_of_far_rows(survey: Survey, row_map: RowMap, total: float) -> float:
-    """The same in nats; ``total``: of frequencies."""
+    """:func:`lost_by_far_rows` in nats per occurrence; ``total`` is the sum of frequencies."""
     return lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
 
 
 def near_survey(field: Field, survey: Survey, row_map: RowMap, space: Workspace) -> Survey:
-    """``survey`` with rows as near as they count; takes a pass where some may be far."""
+    """``survey`` with rows clipped by ``row_map``; takes a pass over the field if any may be
+    far."""
     if row_map.reach is None:
         return survey
     samples = tuple(
@@ -273,7 +280,7 @@ def near_survey(field: Field, survey: Survey, row_map: RowMap, space: Workspace)
 
 
 def _longest(rows: NDArray[Any], largest: float) -> float:
-    """The greatest length of ``rows`` (m, dim), whose largest absolute value is known."""
+    """The largest norm of ``rows`` (m, dim), whose largest absolute value is ``largest``."""
     if not largest:
         return 0.0
     scaled = np.ldexp(rows.astype(np.float32), -exponent_of(largest))

@@ -26,13 +26,13 @@ class Option:
     """One way to store a field.
 
     Args:
-        bits: 8 times the bytes by which it makes the artifact grow, record and tensors.
-        distortion: the loss that options are chosen by, in a unit that all fields share; finite.
-        choice: whatever the caller needs to carry it out.
-        error: standard error of ``distortion`` that slopes on unseen rows add.
-        share: of these slopes that is in ``distortion``; None without unseen rows.
-        far: loss in the same unit that is not in ``distortion``, because a few rows far from all
-            others would otherwise decide how the others are coded.
+        bits: 8 times the bytes that it adds to the artifact: the field's record and its tensors.
+        distortion: the loss by which options are chosen, in a unit that all fields share; finite.
+        choice: the codec's own description of this option, which ``Codec.encode`` takes.
+        error: the standard error of ``distortion`` that comes from slopes on unseen rows.
+        share: how much weight these slopes have in ``distortion``; None without unseen rows.
+        far: the additional loss, in the same unit, of rows far from all others. It is not part of
+            ``distortion``: otherwise these few rows would decide how all others are coded.
     """
 
     bits: int
@@ -50,13 +50,14 @@ class Option:
 
 @dataclass(frozen=True, eq=False)
 class Coded:
-    """A field as it is stored, and what it loses.
+    """A compressed field and its loss.
 
-    sharded: tensors that workers have left in shards, by role; the field holds zeros in their place
-    that take no memory, until it is saved and loaded.
+    sharded: tensors that workers have written to shards, by role. Until the field is saved and
+    loaded, it holds zeros in their place, which take no memory.
 
-    lost: sum_i w_i / sum w 1/2 delta_i' G delta_i over the changes delta_i of the rows, in nats to
-    second order, and what slopes on unseen rows add; G is the identity without a metric.
+    lost: sum_i w_i / sum w 1/2 delta_i' G delta_i, where delta_i is the change of row i: the loss
+    in nats to second order. Slopes on unseen rows add their part. Without a metric, G is the
+    identity.
     """
 
     field: CompressedField
@@ -67,7 +68,10 @@ class Coded:
 def split(
     tensors: Mapping[str, Stored],
 ) -> tuple[dict[str, NDArray[Any]], dict[str, ShardedTensor]]:
-    """Arrays by role, with zeros that take no memory for what is in shards; and these."""
+    """Split ``tensors`` into arrays and shards, both by role.
+
+    For each tensor in shards, the arrays hold zeros of its shape, which take no memory.
+    """
     sharded = {
         role: tensor for role, tensor in tensors.items() if isinstance(tensor, ShardedTensor)
     }
@@ -81,39 +85,41 @@ def split(
 
 
 class Codec(Protocol):
-    """A frozen dataclass of options that can price a field and code it."""
+    """A compression method with its settings: a frozen dataclass that codes fields."""
 
     @property
     def renumbers(self) -> bool:
-        """Whether lookups of results take new ids."""
+        """Whether compression changes the ids, so that lookups take new ones."""
 
     @property
     def has_one_size(self) -> bool:
-        """Whether there is one option for each field, so that a budget has nothing to decide."""
+        """Whether each field has exactly one option, so that a budget cannot change the result."""
 
     @property
     def only_copies(self) -> bool:
-        """Whether :meth:`encode` only copies the table, so that an interrupted run need not keep
-        what it made."""
+        """Whether :meth:`encode` only copies the table, so that its result need not be stored for
+        resuming an interrupted run."""
 
     def sampled_bytes(self, field: Field) -> int:
-        """Bytes of memory that measuring ``field`` takes at most, beside what any pass takes."""
+        """The most bytes of memory that :meth:`options` takes for ``field``, beyond the memory of
+        a pass over its rows."""
 
     def options(
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
-        """What may be chosen for ``field``: bits as stored, expected distortion, the choice.
+        """The options for ``field``: stored bits, expected distortion, and the choice.
 
-        Coding as chosen takes exactly the option's bits; only clusters that nothing is nearest to
-        are not stored.
+        Coding takes exactly the bits of the option; the exception is clusters to which no row is
+        nearest: they are not stored.
 
-        Distortion is in nats with a ``metric``, and else the squared error weighted by frequency.
+        Distortion is in nats if there is a ``metric``, and otherwise the squared error weighted by
+        frequency.
         """
 
     def least(self, field: Field, space: Workspace) -> CompressedField:
-        """The smallest of the options, without its numbers: for its size.
+        """A field of the size of the smallest option, with zeros as its values.
 
-        Takes no pass over the table, at most some over its frequencies.
+        Reads no rows of the table, but may read its frequencies several times.
         """
 
     def encode(
@@ -124,4 +130,7 @@ class Codec(Protocol):
         advance: Advance,
         space: Workspace,
     ) -> Coded:
-        """Code ``field`` as chosen; ``advance`` gets shares of the work that add up to 1."""
+        """Code ``field`` by the ``choice`` of an option.
+
+        ``advance`` is called with fractions of the work done, which add up to 1.
+        """

@@ -1,4 +1,4 @@
-"""The codec that keeps a table unchanged: the largest size of a field, without loss."""
+"""The codec that stores a table unchanged: the largest size of a field, without loss."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ _COPIED_ROWS = 1 << 18
 
 @dataclass(frozen=True)
 class Raw:
-    """Keeps every table as it is; see :class:`~saec.codecs.protocol.Codec`."""
+    """Stores every table unchanged; see :class:`~saec.codecs.protocol.Codec`."""
 
     renumbers = False
     has_one_size = True
     only_copies = True
 
     def sampled_bytes(self, field: Field) -> int:
-        """Nothing is sampled."""
+        """0: no rows are sampled."""
         return 0
 
     def options(
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
-        """The table itself, without distortion."""
+        """One option: the table itself, without distortion."""
         return [self.option(field)]
 
     def option(self, field: Field) -> Option:
-        """The only one."""
+        """The only option of ``field``."""
         return Option(8 * entry_bytes(self.least(field, IN_MEMORY).entry), 0.0, None)
 
     def least(self, field: Field, space: Workspace) -> RawField:
-        """The table with zeros that take no memory."""
+        """A field of the table's shape, with zeros that take no memory."""
         return RawField(field.name, np.broadcast_to(np.zeros((), field.dtype), field.rows.shape))
 
     def encode(
@@ -56,7 +56,8 @@ class Raw:
         advance: Advance,
         space: Workspace,
     ) -> Coded:
-        """The table as it is now: a model may go on training; a file is mapped where it is."""
+        """The table's present values: a copy, since a model may go on training; a table in a file
+        is mapped instead."""
         kept = Coded(RawField(field.name, _kept(field, space)), 0.0)
         advance(1.0)
         return kept
@@ -64,7 +65,7 @@ class Raw:
 
 def _kept(field: Field, space: Workspace) -> NDArray[np.generic]:
     rows = field.rows
-    if not isinstance(rows, ArrayRows):  # what is in memory was checked where the field was made
+    if not isinstance(rows, ArrayRows):  # arrays in memory were checked when the field was made
         for part in field.parts:
             part.weights()
     if isinstance(rows, FileRows):

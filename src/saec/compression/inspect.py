@@ -184,7 +184,8 @@ def inspect(
     Args:
         fields: tables with frequencies; names must be unique. Or a result of :func:`saec.measure`,
             with its codec, metrics and seed.
-        metrics: as from :func:`saec.torch.loss_metrics`; Euclidean distance if None.
+        metrics: (dim, dim) by field, in nats, as from :func:`saec.torch.loss_metrics`; Euclidean
+            distance if None.
         ratio: compression ratio of the plan, which is that of :func:`saec.compress` with its
             default codec.
         seed: see :func:`saec.compress`.

@@ -225,8 +225,8 @@ class CompressedField(ABC):
         return self._gathered(table, bags, dtype, threads)
 
     def asked(self, ids: ArrayLike, threads: int = 0) -> tuple[LookupTable, NDArray[np.integer]]:
-        """The table from which the native core reads the rows of ``ids``, and their row numbers in
-        it, in the same shape.
+        """The table from which the native core reads the rows of ``ids``, integers of any shape,
+        and their row numbers in it, in the same shape.
 
         Raises:
             IdError: ids are not integers; for a field with keys, KeysError.
@@ -241,7 +241,7 @@ class CompressedField(ABC):
         mode: Mode,
         threads: int = 0,
     ) -> tuple[LookupTable, Bags]:
-        """As :meth:`asked`, for bags; arguments and errors are those of :meth:`pool`."""
+        """As :meth:`asked`, for bags of row numbers; arguments and errors: see :meth:`pool`."""
         table, whole = self.asked(ids, threads)
         return table, bags_of(whole, offsets, per_sample_weights, mode, self.place)
 

@@ -1,4 +1,4 @@
-"""A table that is asked by keys: strings of bits in a static function, and what they stand for."""
+"""A table with keys: strings of bits in a static function, and the rows that they stand for."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class KeyedField(CompressedField):
         if self.function.fingerprint_bits:
             raise ArtifactError("its static function has fingerprints, beside its codewords")
         if not 0 <= self.price < math.inf:
-            raise ArtifactError(f"a bit cannot have the price {self.price}")
+            raise ArtifactError(f"the price of a bit cannot be {self.price}")
         for role, tensor in (("values", self.values), ("axes", self.axes)):
             if not np.isfinite(tensor).all():
                 raise ArtifactError(f"{role} hold numbers that are not finite")
@@ -233,7 +233,7 @@ class KeyedField(CompressedField):
         raise KeysError(f"{self.place} does not store its keys: look up those that you have")
 
     def _lookup_table(self) -> LookupTable:
-        raise KeysError(f"{self.place} is asked by keys, and has no ids")
+        raise KeysError(f"{self.place} has keys in place of ids")
 
     def rows_of_hashes(self, hashes: NDArray[np.uint64], threads: int = 0) -> NDArray[np.float32]:
         """The rows (m, dim) of keys with these hashes (m,); ``threads`` as in :meth:`lookup`."""

@@ -98,10 +98,10 @@ class Layout:
             ordered = [part.ordered for part in parts]
             if ordered != sorted(ordered, reverse=True):
                 text = self.texts[tier]
-                raise ArtifactError(f"rows are in order of their first codes, not as in {text!r}")
+                raise ArtifactError(f"ordered parts must come first, not as in {text!r}")
             if sum(part.bits for part in parts if part.ordered) > MAX_BITS:
                 text = self.texts[tier]
-                raise ArtifactError(f"more than {MAX_BITS} bits are in order in {text!r}")
+                raise ArtifactError(f"ordered parts have more than {MAX_BITS} bits in {text!r}")
         if self.rank > MOST_AXES:
             raise ArtifactError(f"a tier's parts cover {self.rank} axes; the limit is {MOST_AXES}")
 

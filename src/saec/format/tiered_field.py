@@ -248,7 +248,7 @@ class TieredField(CompressedField):
         details = artifact.ByteReader(entry.details)
         index_kind = details.byte()
         if index_kind not in (_RANKS, _NEW_RANKS, _INDEX):
-            raise ArtifactError(f"ids lead to rows in the unknown way {index_kind}")
+            raise ArtifactError(f"the map from ids to rows is of the unknown kind {index_kind}")
         layout = Layout.unpacked(entry.vocab_size, details)
         index = None
         if index_kind == _INDEX:

@@ -1,4 +1,4 @@
-"""Compressed embedding tables inside ONNX models, with standard operators only."""
+"""Puts compressed embedding tables into ONNX models, with standard operators only."""
 
 from saec.errors import require
 

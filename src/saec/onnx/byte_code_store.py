@@ -1,4 +1,4 @@
-"""Tables with byte-wide codes, in arrays of their own, and the nodes that read them."""
+"""Initialisers of tables with codes of whole bytes, and the nodes that read them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["WholeStore"]
 
 
 class WholeStore(Store):
-    """Tables with whole codes of one dtype, see :class:`~saec.onnx.byte_codes.Whole`.
+    """Tables with codes of one integer dtype, see :class:`~saec.onnx.byte_codes.Whole`.
 
     Args:
-        builder: takes the arrays.
-        plans: by table; with ``places`` only if it is the only one.
-        dtype: of the rows.
+        builder: the arrays are added to it.
+        plans: by table; a plan may have ``places`` only if it is the only one.
+        dtype: of the stored rows.
     """
 
     def __init__(self, builder: Builder, plans: Mapping[str, Whole], dtype: DTypeLike) -> None:
@@ -58,7 +58,7 @@ class WholeStore(Store):
         if "places" in self._arrays:
             ids = self._codes(builder, "places", ids, ids)
         alone = len(self.slot) == 1
-        if alone and self._cut == [0] and not self._paired:  # what takes codes checks ids here
+        if alone and self._cut == [0] and not self._paired:  # reading the codes checks the ids
             return self._rows_at(builder, self._codes(builder, "codes", ids, ids))
         if alone and "codes" not in self._arrays:
             return self._rows_at(builder, ids)
@@ -67,7 +67,7 @@ class WholeStore(Store):
             index, second = self._pair(builder, ids, names, rank_after)
         else:
             index = self._index(builder, ids, names, rank_after)
-        if "places" not in self._arrays:  # ids outside have none
+        if "places" not in self._arrays:  # with places, reading them has checked the ids
             counts = self._of(names, self.counts, rank_after)
             index = self._checked(builder, ids, index, counts)
         rows = self._rows_at(builder, index)
@@ -82,7 +82,8 @@ class WholeStore(Store):
         return builder.cast(self._numbers(builder, self._arrays[role], index, ids), to)
 
     def _index(self, builder: Builder, ids: str, names: Sequence[str], rank_after: int) -> str:
-        """Ids before the cut are rows; of the others, codes are counted from the cut's row on."""
+        """The index of each id's row: ids before the cut are indices themselves; for ids from the
+        cut on, it is the cut plus the code."""
         first = self._of(names, self._first_row, rank_after)
         row = builder.plus(ids, first)
         if "codes" not in self._arrays:
@@ -97,10 +98,11 @@ class WholeStore(Store):
     def _pair(
         self, builder: Builder, ids: str, names: Sequence[str], rank_after: int
     ) -> tuple[str, str | None]:
-        """As :meth:`_index`, but there are pairs between, which may have a second row.
+        """As :meth:`_index`, for tables with pairs, and the second rows of pairs (None if no table
+        has any).
 
-        Each id before the tail has an entry that tells its row, or two; the tail has one, too, for
-        its first row.
+        Each id before the tail has an entry: the index of its row, and the code of its second row.
+        One more entry is for the tail: the index of its first row.
         """
         entry = builder.plus(ids, self._of(names, self._first_entry, rank_after))
         last = builder.number(self._of(names, self._tail_entry, rank_after))
@@ -117,9 +119,10 @@ class WholeStore(Store):
 
 
 def _entries(plans: Sequence[Whole], dtype: DTypeLike) -> dict[str, NDArray[Any]]:
-    """What each id before the tails, and the tails, find: rows, and second ones if there are any.
+    """The entries of the ids before the tails, and of the tails, as arrays by role.
 
-    A second row of zeros is there for all that have none.
+    ``firsts``: index of the row; ``second_codes``: index in ``seconds``, whose row 0 is zeros, for
+    ids without a second row. The last two are left out if no id has a second row.
     """
     dim = plans[0].rows.shape[1]
     seconds = [np.zeros((1, dim), np.float32)]
@@ -144,5 +147,5 @@ def _entries(plans: Sequence[Whole], dtype: DTypeLike) -> dict[str, NDArray[Any]
 
 
 def _narrow(numbers: NDArray[np.int64]) -> NDArray[Any]:
-    """The same numbers, none of them negative, in as few bytes as they fit in."""
+    """``numbers``, none of them negative, in the smallest unsigned dtype that holds them."""
     return numbers.astype(np.min_scalar_type(numbers.max()))

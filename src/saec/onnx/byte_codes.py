@@ -1,9 +1,9 @@
-"""Whole codes: bytes, or pairs of bytes, that take few operators to read.
+"""Plans with codes of whole bytes (uint8, uint16 or int32), which few operators can read.
 
-Frequent rows, which hardly ever are equal, are stored as they are; rare ones, of which many are
-equal, by a narrow code each. Those between have more that differ: they take wider codes. Most are
-sums of few parts, and stored as sums of two rows they take a fraction, and one more lookup
-(docs/onnx.md).
+Frequent rows hardly ever equal each other and are stored uncoded. Many rare rows equal each other,
+so each has a narrow code. Rows between these have more distinct values and need wider codes; most
+are sums of few parts, so storing them as sums of two rows takes a fraction of the bytes and one
+more lookup (docs/onnx.md).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = ["KINDS", "Kind", "Whole", "whole_plans"]
 
 CODE_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int32))
 
-_CODE_BYTES = 2  # of each code of a pair, and of rows before; 4 of those beyond the 65,536th
-_MOST_BITS = 16  # of each
+_CODE_BYTES = 2  # of each code of a pair and of rows before; codes from 65,536 on take 4
+_MOST_BITS = 16  # of each code of a pair
 
 
 class Kind(NamedTuple):
-    """What tables that are looked up together have in common.
+    """Properties that tables must share to be looked up together.
 
     dtype: of codes.
-    most: rows of which an id between head and tail may be the sum; 0 if none lies between.
+    most: the most rows that are added for an id between head and tail; 0 if no id is between.
     """
 
     dtype: np.dtype[Any]
@@ -49,13 +49,18 @@ def _no_pairs() -> NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """Row of id i: ``rows[i]`` before ``cut``; then, for the ids of ``pairs``, the sum of
-    ``rows[cut + first]`` and, unless ``second`` is 0, ``seconds[second - 1]``; from there on
-    ``rows[cut + code]``.
+    """A plan of one table: head, pairs and tail.
 
-    pairs: (p, 2), first and second.
-    codes: (c,), at least one; the first is 0.
-    places: (count,) int32; if given, i is the place of the id that is looked up.
+    The row of id i is ``rows[i]`` if i < cut. For the next p ids, with (first, second) from
+    ``pairs``, it is ``rows[cut + first]``, plus ``seconds[second - 1]`` unless ``second`` is 0. For
+    all other ids it is ``rows[cut + code]``.
+
+    rows: (m, dim) float32.
+    cut: number of ids in the head.
+    codes: (c,) of the tail's ids, at least one; the first is 0.
+    places: (count,) int32 or None; if given, i is ``places[id]`` in place of the id.
+    pairs: (p, 2) int64, first and second.
+    seconds: (s, dim) float32 or None.
     """
 
     rows: NDArray[np.float32]
@@ -72,7 +77,7 @@ class Whole:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays, codes of pairs counted with 16 bits."""
+        """Bytes of all arrays; each code of a pair counts 16 bits."""
         places = 0 if self.places is None else self.places.nbytes
         seconds = 0 if self.seconds is None else self.seconds.nbytes
         pairs = 0
@@ -82,9 +87,10 @@ class Whole:
 
 
 def whole_plans(field: CompressedField, alone: bool) -> dict[Kind, Whole]:
-    """The smallest plan of each kind that does; those of the widest dtype always do.
+    """The smallest plan of each possible kind; kinds with the widest dtype are always possible.
 
-    Without ``places``, unless the table is ``alone``: those can not be shared with others.
+    Plans have ``places`` only if the table is ``alone``, as arrays shared with other tables cannot
+    have them.
     """
     if isinstance(field, ClusteredField):
         rows, codes = _first_is_zero(field.codebook.values, field.codes.unpack())
@@ -105,7 +111,7 @@ def _as_they_are(field: CompressedField, dtype: np.dtype[Any]) -> Whole:
 def _first_is_zero(
     rows: NDArray[np.float32], codes: NDArray[Any]
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Rows in such an order that the first code is 0."""
+    """Rows and codes, with two rows swapped so that the first code is 0."""
     swap = np.arange(len(rows))
     swap[[0, codes[0]]] = swap[[codes[0], 0]]
     return rows[swap], swap[codes]
@@ -131,7 +137,7 @@ def _of_tiers(field: TieredField, alone: bool) -> dict[Kind, Whole]:
 
 
 def _all_alike(field: TieredField, tiers: list[DistinctRows], dtype: np.dtype[Any]) -> Whole | None:
-    """Codes by id, whatever its tier."""
+    """A plan with one code for each id, in all tiers; None if ``dtype`` is too narrow."""
     if sum(len(tier.samples) for tier in tiers) - 1 > np.iinfo(dtype).max:
         return None
     rows, codes = _first_is_zero(*distinct_rows(field, tiers, ranks_of(field)))
@@ -140,10 +146,12 @@ def _all_alike(field: TieredField, tiers: list[DistinctRows], dtype: np.dtype[An
 
 @dataclass(frozen=True, eq=False)
 class _Halves:
-    """How the rows of a tier are sums of two, of those that are needed.
+    """A split of a tier's rows into sums of two rows.
 
-    parts: of the first; none if it is the whole row, and there is no second.
-    firsts, seconds: (distinct,) the codes of the two that occur.
+    parts: number of parts that the first row covers; 0 if it is the whole row and there is no
+    second.
+    shift: number of bits of these parts' codes.
+    firsts, seconds: (distinct,) codes of the first and the second row that occur.
     """
 
     parts: int
@@ -153,7 +161,8 @@ class _Halves:
 
     @classmethod
     def of(cls, field: TieredField, number: int, tier: DistinctRows, most: int) -> _Halves | None:
-        """With the fewest rows, sums of at most so many; None if there are too many rows."""
+        """The split with the fewest rows that adds at most ``most``; None if that is 0 or codes
+        are too wide."""
         widths, keys = field.layout.bits(number), tier.keys
         if keys is None or most == 0 or sum(widths) > 2 * _MOST_BITS:
             return None
@@ -174,7 +183,7 @@ class _Halves:
     def rows(
         self, field: TieredField, number: int, tier: DistinctRows
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The rows of both."""
+        """The first rows (firsts, dim) and the second rows (seconds, dim)."""
         if not self.parts:
             return by_rank(field).lookup(tier.samples), np.zeros((0, field.dim), np.float32)
         last = len(field.layout.bits(number))
@@ -182,7 +191,8 @@ class _Halves:
         return low, partial_rows(field, number, self.parts, last)[self.seconds]
 
     def pairs(self, tier: DistinctRows) -> NDArray[np.int64]:
-        """(ids, 2): which of the first rows, and 0 or one more than which of the second."""
+        """(ids, 2) int64: the index of the first row, and 1 + the index of the second row, or 0 if
+        there is none."""
         if not self.parts or tier.keys is None:
             return np.stack([tier.codes, np.zeros_like(tier.codes)], axis=1)
         shift = np.uint64(self.shift)
@@ -194,7 +204,8 @@ class _Halves:
 def _smallest_cut(
     field: TieredField, tiers: list[DistinctRows], halves: list[_Halves | None], kind: Kind
 ) -> Whole:
-    """Tiers before some are as they are, those from another one on in codes, others in pairs."""
+    """The smallest plan that stores the first tiers uncoded, the next ones as pairs and the last
+    ones as codes."""
     size_of = partial(_size, field, tiers, halves, kind)
     last = len(tiers)
     ways = [(start, tail) for tail in range(last) for start in range(tail + 1)]
@@ -214,13 +225,14 @@ def _size(
     start: int,
     tail: int,
 ) -> int | None:
-    """Bytes with tiers from ``start`` on in pairs and from ``tail`` on in codes; None if not."""
+    """Bytes if tiers from ``start`` on are pairs and from ``tail`` on codes; None if codes are too
+    wide."""
     between, distinct = halves[start:tail], sum(len(tier.samples) for tier in tiers[tail:])
     if distinct - 1 > np.iinfo(kind.dtype).max or None in between:
         return None
     found = [half for half in between if half is not None]
     rows = tiers[start].first + distinct + sum(half.row_count for half in found)
-    pairs = tiers[tail].first if found else 0  # those before have entries, too
+    pairs = tiers[tail].first if found else 0  # ids of the head have entries, too
     code_bytes = (field.vocab_size - tiers[tail].first) * kind.dtype.itemsize
     return 4 * field.dim * rows + kind.most * _CODE_BYTES * pairs + code_bytes
 

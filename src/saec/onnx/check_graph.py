@@ -15,7 +15,7 @@ from saec.util.messages import first_line
 __all__ = ["check_graph"]
 
 _HOLD_GRAPHS = ("If", "Loop", "Scan")
-_CHECKED_BYTES = 1 << 16  # larger constants are tables, which are checked as they are read
+_CHECKED_BYTES = 1 << 16  # larger constants are tables, which are checked when they are read
 
 
 def check_graph(path: Path, model: ModelProto) -> None:

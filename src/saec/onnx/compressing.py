@@ -1,4 +1,4 @@
-"""Put compressed tables into an ONNX model: the public functions."""
+"""The public functions that put compressed tables into an ONNX model."""
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ _SUFFIXES = (".weight", "/embeddings", ":0", "/ReadVariableOp", "/Read", ".embed
 class TableReport:
     """Result for one table.
 
-    field: the field whose compressed rows replace it.
-    table: its name in the model.
-    lookups: number of nodes that read it.
-    original_nbytes: its bytes.
-    kept_for: nodes other than lookups that need the original table, which then stays in the file.
+    field: name of the field whose compressed rows replace the table.
+    table: the table's name in the model.
+    lookups: number of nodes that read rows of the table.
+    original_nbytes: bytes of the original table.
+    kept_for: nodes other than lookups that need the original table. If there are any, the table
+        stays in the file.
     """
 
     field: str
@@ -56,10 +57,10 @@ class TableReport:
 class Rewritten:
     """Result of :func:`compress`.
 
-    tables: the tables that were replaced.
-    nbytes: of everything stored in their place, and of tables that had to stay.
-    artifact_ratio: the compression ratio of the artifact; it is
-        higher than :attr:`compression_ratio`, since standard operators need wider codes.
+    tables: a report for each replaced table.
+    nbytes: bytes of everything stored in their place, and of tables that had to stay.
+    artifact_ratio: the compression ratio of the artifact. It is higher than
+        :attr:`compression_ratio`, since standard operators need wider codes.
     """
 
     tables: tuple[TableReport, ...]
@@ -68,20 +69,24 @@ class Rewritten:
 
     @property
     def original_nbytes(self) -> int:
-        """Bytes of the tables before."""
+        """Bytes of the original tables."""
         return sum(table.original_nbytes for table in self.tables)
 
     @property
     def compression_ratio(self) -> float:
-        """Bytes of the tables before / after."""
+        """Original bytes / stored bytes."""
         return self.original_nbytes / self.nbytes
 
 
 def tables(model: str | os.PathLike[str]) -> dict[str, Rows]:
     """Find the embedding tables of a model: constants whose rows are gathered by ids.
 
+    Args:
+        model: an ONNX file.
+
     Returns:
-        ``{name: rows (n, d)}``, named as in the model; rows are read when they are used.
+        ``{name: rows (vocab_size, dim)}`` with the names and dtypes of the model; rows are read
+        when they are used.
 
     Raises:
         CheckpointError: the model cannot be read, or is damaged.
@@ -96,13 +101,17 @@ def fields(model: str | os.PathLike[str], frequencies: Mapping[str, ArrayLike]) 
 
     Args:
         model: an ONNX file.
-        frequencies: (n,) counts by table, by the names of :func:`tables` or these without suffixes
-            of exporters, like ``.weight``; other tables are left out.
+        frequencies: by table, (vocab_size,) counts of its features in the training log. The keys
+            are names of :func:`tables`, with or without suffixes of exporters like ``.weight``.
+            Tables without frequencies are left out.
+
+    Returns:
+        A field for each of ``frequencies``, in their order and with their names.
 
     Raises:
         CheckpointError: the model cannot be read, or is damaged.
-        OnnxError: there is no such table.
-        FieldError: table and frequencies do not fit each other.
+        OnnxError: the model has no table of such a name.
+        FieldError: frequencies do not fit their table, or two names are of the same table.
     """
     found = tables(model)
     named = _matched(frequencies, found, {}, Path(model))
@@ -119,21 +128,24 @@ def compress(
 ) -> Rewritten:
     """Write a model whose lookups read compressed tables, with standard operators only.
 
-    Scores are those of the model with ``result``'s decoded rows in its tables. Ids outside of a
-    table are an error of the runtime, also negative ones, which Gather would count from the end.
+    The new model computes the scores of the old one with ``result``'s decoded rows in its tables.
+    The runtime raises an error for ids outside of a table, and for negative ids, which Gather would
+    count from the end.
 
     Args:
-        model: an ONNX file of opset 13 or later, with external data if it has some.
-        result: compressed tables, or their artifact.
-        out: the file to write. Over 2 GiB, tensors are written to ``OUT.data`` beside it.
-        names: by field, its table's name in the model, if that is neither the field's name nor this
-            with a suffix of exporters, like ``.weight``.
-        packed: read codes with bit operators if that is smaller. Slower: see docs/onnx.md.
+        model: an ONNX file of opset 13 or later; its external data, if any, is read, too.
+        result: compressed tables, or the path of their artifact.
+        out: the file to write. If it would exceed 2 GiB, tensors are written to ``OUT.data`` beside
+            it.
+        names: by field, the name of its table in the model. Fields may be left out if the table has
+            the field's name, with or without a suffix of exporters like ``.weight``.
+        packed: read codes with bit operators where that is smaller. Slower: see docs/onnx.md.
 
     Raises:
         ArtifactError, CheckpointError: a file cannot be read, or is damaged.
-        OnnxError: the model has no such tables, or ones of another shape, or is too old; a field
-            has keys; or the file cannot be written.
+        OnnxError: the model has no such table, or one of another shape, or its opset is too old; a
+            field has keys; or the file cannot be written.
+        FieldError: two fields have the same table.
     """
     source, target = local(model, CheckpointError), Path(out)
     if not isinstance(result, Compressed):
@@ -157,8 +169,8 @@ def _check_ids(result: Compressed) -> None:
     for name, field in result.items():
         if isinstance(field, KeyedField):
             raise OnnxError(
-                f"field {name!r} is asked by keys, and ONNX has no operator for that: look its "
-                "rows up outside of the model, by saec serve or lookup, and make them its inputs; "
+                f"field {name!r} has keys, and ONNX has no operator for lookups by key: look up "
+                "its rows outside of the model, by saec serve or lookup, and pass them as inputs; "
                 "or compress the table without keys"
             )
 

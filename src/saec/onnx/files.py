@@ -1,4 +1,4 @@
-"""ONNX models on disk: one file, or a second one for their tensors if it would be too large."""
+"""Writes ONNX models to disk: one file, and a second one for tensors if it would be too large."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from saec.util.atomic_file import checked_target, whole_file
 
 __all__ = ["save"]
 
-# Bytes of tensors. A protobuf message ends at 2 GiB; the rest is for everything else.
+# The most bytes of tensors in one file: a protobuf message is limited to 2 GiB, and 64 MiB are for
+# everything else.
 _LARGEST_MESSAGE = (1 << 31) - (1 << 26)
-_SMALLEST_OUTSIDE = 1024  # bytes; smaller tensors stay, shape inference wants their values
-_ALIGNED = 4096  # so that a runtime can map tensors
-_COPIED = 1 << 24  # bytes at once
+_SMALLEST_OUTSIDE = 1024  # bytes; smaller tensors stay, since shape inference needs their values
+_ALIGNED = 4096  # bytes, so that a runtime can map tensors
+_COPIED = 1 << 24  # bytes that are copied at once
 
 
 def save(model: ModelProto, source: Path, out: Path) -> None:
-    """Write a model atomically; external tensors beside ``source`` are copied along.
+    """Write a model atomically, with the external tensors that lie beside ``source``.
 
-    Over 2 GiB, tensors are written to ``OUT.data`` beside it first, in parts.
+    If the file would exceed 2 GiB, tensors are first written to ``OUT.data`` beside it, in parts.
 
     Raises:
         CheckpointError: a tensor of ``source`` is missing or damaged.
@@ -37,7 +38,7 @@ def save(model: ModelProto, source: Path, out: Path) -> None:
     out = checked_target(out, OnnxError)
     tensors = list(_tensors(model))
     elsewhere = {id(tensor): _outside(tensor, source) for tensor in tensors if _is_outside(tensor)}
-    # Not of the model as a whole: protobuf cannot tell sizes beyond its limit.
+    # Summed over tensors, since protobuf cannot compute sizes of models beyond its limit.
     inside = sum(tensor.ByteSize() for tensor in tensors)
     if inside + sum(len(rows) for rows in elsewhere.values()) > _LARGEST_MESSAGE:
         _move_out(tensors, elsewhere, out)
@@ -64,8 +65,8 @@ def _is_outside(tensor: Any) -> bool:
 
 
 def _outside(tensor: Any, source: Path) -> FileRows:
-    """The bytes of a tensor that lies next to ``source``."""
-    # Numbers of four bits take half of this, which a model that has some tells.
+    """The bytes of an external tensor of the model ``source``."""
+    # Tensors of 4-bit numbers take half of this; their models state the length.
     size = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     return external_bytes(source, tensor, size)
 
@@ -93,7 +94,7 @@ def _move_out(tensors: list[Any], elsewhere: dict[int, FileRows], out: Path) -> 
 
 
 def _copy(content: FileRows, stream: BinaryIO) -> None:
-    """A part at a time: a table may be larger than memory."""
+    """Copy in parts, since a table may be larger than memory."""
     for start in range(0, len(content), _COPIED):
         stream.write(content.read(start, start + _COPIED).data)
 

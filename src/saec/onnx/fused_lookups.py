@@ -1,8 +1,8 @@
-"""Lookups of several tables whose rows are concatenated: they can be one lookup.
+"""Finds lookups in several tables whose rows are concatenated, so that they can become one lookup.
 
-A model with a table per field looks each field up and concatenates the rows. One lookup for all
-fields takes a handful of operators instead of a handful per field. At small batches these take most
-of the time of a model (docs/onnx.md).
+A model with a table per field looks up each field and concatenates the rows. One lookup for all
+fields needs as many operators as one for a single field. At small batches these operators take most
+of a model's time (docs/onnx.md).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ __all__ = ["Stack", "columns_of", "find_stacks"]
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Consecutive inputs of a Concat, each made from the rows of one lookup.
+    """Consecutive inputs of a Concat, each of which is the result of one lookup.
 
-    concat: the node.
+    concat: the Concat node.
     first: index of the first of these inputs.
-    tables, ids: of each lookup.
-    axis: along which ids are concatenated.
-    adds_axis: whether the ids do not have that axis.
+    tables, ids: name of the table and of the ids of each lookup.
+    axis: the axis along which the ids are to be concatenated.
+    adds_axis: whether the ids lack that axis, so that it has to be inserted.
     flat: whether rows are concatenated to one long row.
-    rank: of the ids.
+    rank: number of axes of the ids.
     """
 
     concat: NodeProto
@@ -44,19 +44,19 @@ class Stack:
 
     @property
     def rank_after(self) -> int:
-        """Axes of the ids that follow the one along which they lie side by side."""
+        """Number of axes that follow the concatenated one."""
         return self.rank - self.axis if self.adds_axis else self.rank - self.axis - 1
 
 
 def find_stacks(
     graph: Any, tables: Mapping[int, str], dims: Mapping[str, object], shapes: Shapes
 ) -> list[Stack]:
-    """Runs of at least two lookups.
+    """Find runs of at least two lookups among the inputs of each Concat.
 
     Args:
-        graph: the outermost one.
-        tables: of each lookup, by the id of its node.
-        dims: by table, what must be the same for tables to be looked up together.
+        graph: the outermost graph.
+        tables: the table of each lookup, by ``id()`` of its node.
+        dims: by table, properties that must be equal for tables to be looked up together.
         shapes: of the graph's values.
     """
     scope = Scope(graph)
@@ -77,7 +77,7 @@ def find_stacks(
 class _Member:
     table: str
     ids: str
-    kind: tuple[int, bool, bool, int]  # axis, adds_axis, flat, rank: as of Stack
+    kind: tuple[int, bool, bool, int]  # axis, adds_axis, flat and rank of Stack
 
 
 def _member(
@@ -88,7 +88,8 @@ def _member(
     used: Counter[str],
     shapes: Shapes,
 ) -> _Member | None:
-    """The lookup that makes an input of a Concat along ``axis``, and nothing else."""
+    """The lookup whose only use is ``value``, an input of a Concat along ``axis``; None if there is
+    none."""
     node = scope.producers.get(value)
     unsqueezed = node is not None and operator(node) == "Unsqueeze" and len(node.input) == 2
     if node is None or used[value] != 1:
@@ -141,7 +142,7 @@ def _alike(one: _Member, other: _Member, dims: Mapping[str, object]) -> bool:
 
 
 def _uses(graph: Any) -> Counter[str]:
-    """How many nodes and outputs use each value."""
+    """The number of nodes and outputs that use each value."""
     used: Counter[str] = Counter()
     for scope in scopes_of(graph):
         for node in scope.graph.node:
@@ -151,7 +152,10 @@ def _uses(graph: Any) -> Counter[str]:
 
 
 def columns_of(graph: Any, ids: Sequence[str], shapes: Shapes) -> tuple[str, list[int]] | None:
-    """The value (B, columns) of which ``ids``, each (B,), are columns, and which; None if not."""
+    """The value (B, columns) whose columns ``ids``, each (B,), are, and their column numbers.
+
+    None if they are not columns of one value.
+    """
     scope = Scope(graph)
     found = [_column(scope, value, shapes) for value in ids]
     sources = {column[0] for column in found if column is not None}
@@ -184,7 +188,7 @@ def _column(scope: Scope, value: str, shapes: Shapes) -> tuple[str, int] | None:
 
 
 def _split_column(cut: NodeProto, value: str, shapes: Shapes) -> tuple[str, int] | None:
-    """A part of a Split in as many parts as there are columns."""
+    """The column that is output ``value`` of a Split into single columns; None if it is not."""
     dims = shapes.dims(cut.input[0])
     along = numbers(cut.attribute).get("axis", 0) % 2
     whole = dims is not None and dims[1] == len(cut.output)
@@ -195,7 +199,7 @@ def _split_column(cut: NodeProto, value: str, shapes: Shapes) -> tuple[str, int]
 
 
 def _constant(scope: Scope, name: str) -> list[int] | None:
-    """The whole numbers of a small constant."""
+    """The integers of a small constant; None if it is not one."""
     found = scope.constant(name)
     if found is None or found[1].external_data:
         return None

@@ -14,14 +14,14 @@ from saec.onnx.node_builder import Builder, spread
 __all__ = ["Store", "firsts"]
 
 
-_NOWHERE = np.iinfo(np.int64).min  # no row has this number, so the runtime rejects it
+_NOWHERE = np.iinfo(np.int64).min  # no row has this index, so the runtime rejects it
 
 
 class Store(ABC):
-    """Arrays of some tables; any of them may be looked up by the same nodes.
+    """Arrays of several tables, which the same nodes can look up.
 
-    A lookup takes ids int64 of any shape. With several tables, "slots", ids of each lie side by
-    side along one axis, which ``rank_after`` axes follow.
+    A lookup takes int64 ids of any shape. With several tables, the ids of the tables are next to
+    each other along one axis, one position (slot) for each table; ``rank_after`` axes follow it.
     """
 
     def __init__(self, names: Sequence[str], counts: Sequence[int]) -> None:
@@ -30,7 +30,7 @@ class Store(ABC):
 
     @abstractmethod
     def rows(self, builder: Builder, ids: str, names: Sequence[str], rank_after: int) -> str:
-        """Add the nodes of a lookup: ids.shape + (dim,)."""
+        """Add the nodes of a lookup; returns the name of its rows, of shape ids.shape + (dim,)."""
 
     @property
     @abstractmethod
@@ -43,17 +43,19 @@ class Store(ABC):
         return spread([values[self.slot[name]] for name in names], rank_after)
 
     def _numbers(self, builder: Builder, numbers: str, index: str, ids: str) -> str:
-        """``numbers[index]`` of a vector, index of the shape of ``ids``.
+        """``numbers[index]`` of a vector, for an index of the shape of ``ids``.
 
-        For numbers, GatherElements is six times as fast in onnxruntime as Gather, which takes what
-        it finds for rows; but it gives no more axes than it gets.
+        In onnxruntime, GatherElements is six times as fast as Gather for single numbers, since
+        Gather copies each as a row. But its data and its indices must have the same number of axes,
+        hence the two Reshapes.
         """
         flat = builder.op("Reshape", index, builder.number([-1]))
         found = builder.op("GatherElements", numbers, flat, axis=0)
         return builder.op("Reshape", found, builder.op("Shape", ids))
 
     def _checked(self, builder: Builder, ids: str, index: str, counts: NDArray[np.int64]) -> str:
-        """``index`` for ids of its table; other ids are an error of the runtime."""
+        """``index`` for ids from 0 to ``counts`` - 1; for other ids, an index that the runtime
+        rejects."""
         last = builder.op("Min", ids, builder.number(counts - 1))
         near = builder.op("Max", last, builder.number(0))
         right = builder.op("Equal", ids, near)

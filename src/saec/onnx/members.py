@@ -1,8 +1,8 @@
-"""Which of a table's ids are before the tail, and where: a hash table with three choices of a slot.
+"""A cuckoo hash table of the ids before the tail and their places, with three slots to choose from.
 
-A bijection of all ids gives a slot and a remainder for each choice, so that a slot needs no more
-than the remainder and the number of the choice to tell whether an id is there (cuckoo hashing;
-Fotakis, Pagh, Sanders, Spirakis 2003).
+For each choice, a bijection maps an id to a slot and a remainder. So a slot stores only the
+remainder and the number of the choice, and an id is found by comparing these (Fotakis, Pagh,
+Sanders, Spirakis 2003).
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from saec.onnx.word_packing import pack_words
 
 __all__ = ["FACTORS", "MOST_IDS", "Members"]
 
-MOST_IDS = 1 << 31  # times a factor, they fit 63 bits
+MOST_IDS = 1 << 31  # the product of an id and a factor fits 63 bits
 FACTORS = np.array([0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35], np.int64) >> 1 | 1
 
-_LOAD = 0.85  # of the slots; nearly all tables of so many can be placed
+_LOAD = 0.85  # share of slots in use, with which nearly all sets of ids can be placed
 _ROUNDS = 300
 
 
 @dataclass(frozen=True, eq=False)
 class Members:
-    """With x = id * FACTORS[c] modulo ``space``, id's slot by choice c is x // ``each``.
+    """A hash table: with x = id * FACTORS[c] modulo ``space``, choice c of an id is slot x //
+    ``each``.
 
-    marks: (slots,) 1 + 3 * (x % each) + c of the id that is there, 0 if none is.
-    places: by slot, packed with ``place_bits`` bits.
+    marks: (slots,) 1 + 3 * (x % each) + c of the id in the slot, 0 if the slot is empty.
+    places: (words,) the place of the id in each slot, packed with ``place_bits`` bits.
     """
 
     space: int
@@ -45,7 +46,7 @@ class Members:
 
     @classmethod
     def of(cls, ids: NDArray[np.int64], count: int) -> Members:
-        """``ids`` (m,) below ``count``, each at its number here."""
+        """The table of ``ids`` (m,), all below ``count``; the place of ``ids[p]`` is p."""
         space = 1 << bits_for(count)
         mixed = ids * FACTORS[:, None] % space
         wanted = int(len(ids) / _LOAD) + 1
@@ -69,9 +70,13 @@ class Members:
 def _placed(
     slots: NDArray[np.int64], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Who is in each slot, or -1, and the choice of each: in rounds, who comes last stays.
+    """The number of the id in each slot (count,), -1 if empty, and the choice of each id (m,).
 
-    slots: (3, m) of each choice.
+    In each round, every id without a slot takes its chosen slot and evicts the id that was there.
+    If several take the same slot, one of them gets it. All others choose another slot in the next
+    round. None if some ids have no slot after the last round.
+
+    slots: (3, m), the slot of each id by each choice.
     """
     rng = np.random.default_rng(0)
     owners = np.full(count, -1)

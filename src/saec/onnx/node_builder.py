@@ -19,8 +19,9 @@ __all__ = ["Builder"]
 class Builder:
     """Collects nodes and initialisers for a model, under names that the model does not use.
 
-    prefix: of all names.
-    nodes: since the last :meth:`taken`.
+    prefix: the start of all names.
+    initialisers: by name.
+    nodes: added since the last :meth:`taken`.
     """
 
     prefix: str
@@ -30,7 +31,7 @@ class Builder:
     _known: dict[tuple[bytes, str, tuple[int, ...]], str] = field(default_factory=dict)
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output; returns its name."""
+        """Add a node of operator ``kind`` with one output; returns the output's name."""
         output = self._name(kind)
         node = helper.make_node(kind, list(inputs), [output], name=output, **attributes)
         self.nodes.append(node)
@@ -44,7 +45,7 @@ class Builder:
         return name
 
     def number(self, values: ArrayLike, dtype: DTypeLike = np.int64) -> str:
-        """A small initialiser; equal ones are added once."""
+        """Add a small initialiser; returns its name. Equal initialisers are added once."""
         array = np.asarray(values, dtype=dtype)
         key = array.tobytes(), array.dtype.str, array.shape
         if key not in self._known:
@@ -52,15 +53,15 @@ class Builder:
         return self._known[key]
 
     def cast(self, value: str, to: int) -> str:
-        """``value`` as another dtype."""
+        """Cast ``value`` to the ONNX data type ``to``."""
         return self.op("Cast", value, to=to)
 
     def plus(self, value: str, amounts: NDArray[np.int64]) -> str:
-        """``value`` and ``amounts``; itself, if there is nothing to add."""
+        """``value`` + ``amounts``; ``value`` itself if all amounts are 0."""
         return self.op("Add", value, self.number(amounts)) if amounts.any() else value
 
     def taken(self) -> list[NodeProto]:
-        """The nodes so far; the list is then empty."""
+        """Return the collected nodes and empty the list."""
         nodes, self.nodes = self.nodes, []
         return nodes
 
@@ -70,13 +71,14 @@ class Builder:
 
 
 def spread(values: Sequence[int], rank_after: int) -> NDArray[np.int64]:
-    """One number per slot, to go along an axis with ``rank_after`` axes after it; or one alone."""
+    """``values`` (slots,) shaped to be broadcast along an axis that ``rank_after`` axes follow; a
+    scalar if there is one value."""
     array = np.array(values, dtype=np.int64)
     return array.reshape(()) if len(values) == 1 else array.reshape(-1, *[1] * rank_after)
 
 
 def free_prefix(graph: Any) -> str:
-    """A prefix with which no name of the graph starts."""
+    """A prefix that no name of the graph starts with."""
     names = {
         name
         for scope in scopes_of(graph)

@@ -1,4 +1,7 @@
-"""Packed codes: the width of each tier, read by bit operators; smaller and slower than bytes."""
+"""Plans with packed codes, which bit operators read: smaller and slower than whole bytes.
+
+Each tier has codes of its own width.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,18 @@ from saec.onnx.word_packing import pack_words, words_for
 
 __all__ = ["BLOCK_ROWS", "Group", "Packed", "WordSegment", "packed_plan"]
 
-BLOCK_ROWS = 64  # tiers start at multiples of it
+BLOCK_ROWS = 64  # tiers start at multiples of this
 
-_MOST_GROUPS = 4  # each costs a gather of rows per id
+_MOST_GROUPS = 4  # each group takes one gather of rows per id
 _GROUP_BITS = range(4, 13)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Bits of a code, ``width`` from ``shift`` on, and the first of the rows that they select."""
+    """A run of a code's bits that selects a row: ``width`` bits from bit ``shift`` on.
+
+    first_row: index of the row for bits 0.
+    """
 
     shift: int
     width: int
@@ -35,7 +41,8 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class WordSegment:
-    """Ids from ``first`` on whose codes have ``bits`` bits, in words from ``first_word`` on."""
+    """Ids from ``first`` on, whose codes have ``bits`` bits and are in words from ``first_word``
+    on."""
 
     first: int
     bits: int
@@ -45,11 +52,16 @@ class WordSegment:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Row of an id: the sum of one row for each group of its segment.
+    """A plan of one table; a row is the sum of one row for each group of the id's segment.
 
-    The first two of ``rows`` are zeros, for groups that a segment has not. ``segment_of`` (blocks,)
-    tells the segment of each 64 ids. With ``places``, ids are the places that these give, with
-    ``members`` the places of those, and, of all others, ids after ``members_end``.
+    count: number of ids.
+    rows: (m, dim) float32; the first two are zeros, for segments with fewer groups than others.
+    words: packed codes.
+    segments: runs of ids with codes of one width.
+    segment_of: (blocks,) the segment of each block of 64 ids.
+    places: packed; if given, the place of an id is looked up in it and takes the id's part above.
+    members: if given, the place of an id that it contains is looked up in it; other ids have place
+        ``members_end`` + id.
     """
 
     count: int
@@ -70,20 +82,20 @@ class Packed:
 
     @property
     def groups(self) -> int:
-        """The largest number of groups of a segment."""
+        """The largest number of groups in a segment."""
         return max(len(segment.groups) for segment in self.segments)
 
     @property
     def place_bits(self) -> int:
-        """Width of a place."""
+        """Bits of a packed place."""
         return bits_for(self.count)
 
 
 def packed_plan(field: CompressedField, alone: bool) -> Packed:
     """The smallest plan with codes of any width.
 
-    Without ``places`` and ``members``, unless the table is ``alone``: those can not be shared with
-    others.
+    It has ``places`` or ``members`` only if the table is ``alone``, as arrays shared with other
+    tables cannot have them.
     """
     if isinstance(field, ClusteredField):
         return _one_segment(field.codebook.values, field.codes.unpack().astype(np.uint64))
@@ -106,7 +118,8 @@ def packed_plan(field: CompressedField, alone: bool) -> Packed:
 
 
 def _by_members(field: TieredField, tiers: list[DistinctRows], ranks: NDArray[np.int64]) -> Packed:
-    """Ids before the last tier are searched for; codes of the last tier are indexed by id."""
+    """A plan with a hash table of the ids before the last tier; codes of the last tier are indexed
+    by id."""
     *before, last = tiers
     end, in_tail = last.first, ranks >= last.first
     places = ranks[in_tail] - end
@@ -164,7 +177,8 @@ _Coded = tuple[list[tuple[int, int]], list[NDArray[np.float32]], NDArray[np.uint
 
 
 def _coded(field: TieredField, number: int, tier: DistinctRows) -> _Coded:
-    """Groups, their rows, codes and their width: the smallest way."""
+    """The smallest coding of a tier: (shift, width) and rows of each group, the codes, and their
+    width."""
     row_bytes, count = 4 * field.dim, len(tier.codes)
     bits = bits_for(len(tier.samples)) if len(tier.samples) > 1 else 0
     alike = len(tier.samples) * row_bytes + 8 * words_for(count, bits)
@@ -187,7 +201,8 @@ def _coded(field: TieredField, number: int, tier: DistinctRows) -> _Coded:
 
 
 def _grouped(widths: tuple[int, ...], most: int) -> list[tuple[int, int]]:
-    """Runs of parts with at most so many bits together; one part may have more."""
+    """Runs (start, stop) of parts with at most ``most`` bits together; a single part may have
+    more."""
     runs, start = [], 0
     for part in range(1, len(widths)):
         if sum(widths[start : part + 1]) > most:

@@ -1,4 +1,4 @@
-"""Tables with codes packed into words, in arrays of their own, and the nodes that read them."""
+"""Initialisers of tables with codes packed into words, and the nodes that read them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from saec.onnx.word_packing import WORD_BITS, codes_per_word
 __all__ = ["PackedStore"]
 
 
-_SHIFT_BITS = 8  # for how far a word is shifted
+_SHIFT_BITS = 8  # bits of a stored shift amount
 
 
 class PackedStore(Store):
     """Tables with codes of any width, see :class:`~saec.onnx.packed.Packed`.
 
     Args:
-        builder: takes the arrays.
-        plans: by table; with ``places`` or ``members`` only if it is the only one.
-        dtype: of what lookups give; rows are float32, for sums of them.
+        builder: the arrays are added to it.
+        plans: by table; a plan may have ``places`` or ``members`` only if it is the only one.
+        dtype: of the rows that lookups return; stored rows are float32, since they are added.
     """
 
     def __init__(self, builder: Builder, plans: Mapping[str, Packed], dtype: int) -> None:
@@ -81,7 +81,7 @@ class PackedStore(Store):
         return rows if self._dtype == TensorProto.FLOAT else builder.cast(rows, self._dtype)
 
     def _place_at(self, builder: Builder, index: str) -> str:
-        """The packed place at an index."""
+        """The place at ``index`` of the packed places."""
         bits = self._place_bits
         each = builder.number(codes_per_word(bits))
         at = builder.op("Div", index, each)
@@ -94,9 +94,10 @@ class PackedStore(Store):
         return builder.cast(word, TensorProto.INT64)
 
     def _place_of(self, builder: Builder, members: Members, ids: str) -> str:
-        """See :class:`~saec.onnx.members.Members`: its place if the id is one, else after them.
+        """The place of each id by :class:`~saec.onnx.members.Members`.
 
-        The three choices stand along a new first axis. At most one slot has the id.
+        Ids that are not in the hash table have the place ``members_end`` + id. The three choices
+        are along a new first axis; at most one slot has the id.
         """
         flat = builder.op("Reshape", ids, builder.number([-1]))
         mixed = builder.op("Mul", flat, builder.number(FACTORS[:, None]))
@@ -118,9 +119,9 @@ class PackedStore(Store):
         return builder.op("Reshape", place, builder.op("Shape", ids))
 
     def _index(self, builder: Builder, ids: str, names: Sequence[str], rank_after: int) -> str:
-        """Rows of all groups, along a new first axis if there are several.
+        """Indices of the rows of all groups, along a new first axis if there are several groups.
 
-        A sum along the first axis is several times faster in onnxruntime than one along another.
+        In onnxruntime, a sum along the first axis is several times faster than along another one.
         """
         facts = self._segment_facts(builder, ids, names, rank_after)
         place = builder.op("Sub", ids, facts["first"])
@@ -130,7 +131,7 @@ class PackedStore(Store):
         word = self._numbers(builder, self._arrays["words"], at, ids)
         used = builder.op("Mul", slot, facts["bits"])
         word = _shift(builder, "RIGHT", word, builder.cast(used, TensorProto.UINT64))
-        # To shift what one lookup gives is faster than a lookup for each number.
+        # Shifting the result of one lookup is faster than one lookup for each number.
         group = facts["group"]
         row = _shift(builder, "RIGHT", group, builder.number(2 * _SHIFT_BITS, np.uint64))
         left = _middle(builder, group, _SHIFT_BITS)
@@ -141,7 +142,7 @@ class PackedStore(Store):
     def _segment_facts(
         self, builder: Builder, ids: str, names: Sequence[str], rank_after: int
     ) -> dict[str, str]:
-        """The numbers of each id's segment."""
+        """The numbers from :func:`_facts_of` for the segment of each id."""
         if "segments" not in self._arrays:
             return {
                 role: builder.number(values[..., 0], values.dtype)
@@ -159,7 +160,7 @@ class PackedStore(Store):
         return facts if "group" in facts else facts | {"group": self._groups_of(builder, segment)}
 
     def _groups_of(self, builder: Builder, segment: str) -> str:
-        """The group's number for each group, along a new first axis, and each segment."""
+        """The number of each group, along a new first axis, for the segments of all ids."""
         numbers = self._facts["group"]
         most, count = numbers.shape
         flat = builder.op("Reshape", segment, builder.number([-1]))
@@ -176,14 +177,15 @@ def _shift(builder: Builder, direction: str, words: str, by: str) -> str:
 
 
 def _middle(builder: Builder, words: str, first: int) -> str:
-    """Eight bits from ``first`` on: those above go out to the left, those below to the right."""
+    """Eight bits of ``words`` from bit ``first`` on; two shifts remove the bits above and
+    below."""
     up = builder.number(WORD_BITS - _SHIFT_BITS - first, np.uint64)
     down = builder.number(WORD_BITS - _SHIFT_BITS, np.uint64)
     return _shift(builder, "RIGHT", _shift(builder, "LEFT", words, up), down)
 
 
 def _all_segments(plans: Sequence[Packed]) -> list[WordSegment]:
-    """Segments of all tables, with places in the joint arrays."""
+    """Segments of all tables, with positions in the concatenated arrays."""
     segments = []
     words = firsts(len(plan.words) for plan in plans)
     rows = firsts(len(plan.rows) for plan in plans)
@@ -199,12 +201,13 @@ def _all_segments(plans: Sequence[Packed]) -> list[WordSegment]:
 
 
 def _facts_of(segments: Sequence[WordSegment], most: int) -> dict[str, NDArray[Any]]:
-    """By segment: numbers (segments,), and one of each group (most, segments), or (segments,).
+    """Numbers of each segment by role: (segments,); for ``group`` (most, segments), or (segments,)
+    if ``most`` is 1.
 
-    A code's bits are moved to the top of the word and then to its bottom; how far, and the first
-    row, are one number. No bits at all would take a shift by 64, which is not defined: there, the
-    top bit is read of a word that is zero; and where there is no group, any bit chooses one of two
-    rows of zeros.
+    Two shifts extract the bits of a group: to the left to the top of the word, then to the right.
+    Both amounts and the first row are packed into one number. Zero bits would need a shift by 64,
+    which is undefined: in this case the top bit is read, of a word that is zero. For a group that
+    a segment lacks, any bit is read: it selects one of the two rows of zeros.
     """
     group = np.zeros((most, len(segments)), np.uint64)
     for number, segment in enumerate(segments):

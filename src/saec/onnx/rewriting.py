@@ -1,4 +1,4 @@
-"""Replace lookups in a graph by lookups in compressed tables."""
+"""Replaces lookups in a graph by lookups in compressed tables."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ from saec.sources.onnx_graph import GatherNode, Scope, TableUse, operator, scope
 
 __all__ = ["Rewriting"]
 
-# Largest ratio of the bytes of shared arrays to those of a separate table: one lookup for several
-# tables justifies it (docs/onnx.md).
+# A table shares arrays with others if that takes at most so many times the bytes of a separate
+# table: one lookup for several tables is faster (docs/onnx.md).
 _MOST_FOR_SHARING = 1.25
 
-# Bytes count so much more where rows of some ids lie between head and tail, and where these are
-# sums: lookups take longer, a tenth of a small click model's time (docs/onnx.md).
+# Plans with ids between head and tail, and those that add two rows for these, must be smaller by
+# these factors to be chosen: their lookups take longer, a tenth of the time of a small click model
+# (docs/onnx.md).
 _MORE_FOR_BETWEEN = 1.15
 _MORE_FOR_SUMS = 1.6
 
 
 @dataclass(eq=False)
 class Rewriting:
-    """One rewriting of a model, in place.
+    """Rewrites a model in place.
 
     Args:
-        model: with lookups in the tables of ``uses``.
+        model: the model, with lookups in the tables of ``uses``.
         uses: by name of the table.
-        fields: the replacement of each table, by its name.
-        packed: whether codes are read by bit operators if that is smaller.
+        fields: the compressed replacement of each table, by the table's name.
+        packed: whether to read codes by bit operators where that is smaller.
     """
 
     model: ModelProto
@@ -72,7 +73,7 @@ class Rewriting:
             store = self._store(names)
             self.stores |= dict.fromkeys(names, store)
         stacked = {value for stack in stacks for value in _replaced(self.model.graph, stack)}
-        for stack in reversed(stacks):  # of a node's runs the last first: places before stay right
+        for stack in reversed(stacks):  # last first: positions of earlier runs stay valid
             self._replace_stack(stack)
         for name, use in self.uses.items():
             for lookup in use.lookups:
@@ -82,9 +83,9 @@ class Rewriting:
         self.model.graph.initializer.extend(self.builder.initialisers.values())
 
     def _apart(self, name: str) -> str | None:
-        """The table's name, if arrays that it shares with others would cost too much.
+        """The table's name if it must not share arrays with others, as that takes too many bytes.
 
-        A table whose ids are no ranks is smaller with a place for each, which is its own affair.
+        A table whose ids are not ranks is smaller with an array of places, which cannot be shared.
         """
         field_ = self.fields[name]
         if not isinstance(field_, TieredField) or field_.index is None:
@@ -100,7 +101,7 @@ class Rewriting:
         return WholeStore(self.builder, plans, helper.tensor_dtype_to_np_dtype(kind))
 
     def _smallest(self, names: list[str], alone: bool) -> dict[str, Any]:
-        """Plans of one kind, with codes of one dtype."""
+        """The plans of the kind with the least weighted bytes, by table."""
         for name in names:
             if (name, alone) not in self._plans:
                 field_ = self.fields[name]
@@ -117,7 +118,7 @@ class Rewriting:
         return min(ways, key=_weighed)
 
     def _replace(self, name: str, lookup: GatherNode) -> None:
-        """A lookup by itself."""
+        """Replace one lookup that is in no stack."""
         scope, node = lookup.scope, lookup.node
         hoisted = _sliced_outside(scope, node)
         if hoisted is not None:
@@ -130,9 +131,9 @@ class Rewriting:
         self._put(scope.graph, node, rows)
 
     def _hoist(self, name: str, lookup: GatherNode, slicing: NodeProto) -> None:
-        """Rows of all ids before the loop, of which each round takes a slice.
+        """Look up the rows of all ids before the loop; each iteration then takes a slice of them.
 
-        PyTorch's EmbeddingBag is exported as a loop over bags with a lookup in it.
+        PyTorch exports EmbeddingBag as a loop over bags with a lookup in it.
         """
         holder, outer = lookup.scope.holder, lookup.scope.parent
         assert outer is not None, "a loop lies in a graph"
@@ -159,7 +160,7 @@ class Rewriting:
         stack.concat.input.extend(values)
 
     def _side_by_side(self, stack: Stack) -> str:
-        """The ids of a stack as one value; that of which they are columns, if there is one."""
+        """The ids of a stack as one value; if they are columns of a value, that one is reused."""
         builder = self.builder
         if not stack.adds_axis:
             return builder.op("Concat", *stack.ids, axis=stack.axis)
@@ -182,7 +183,8 @@ class Rewriting:
         return self.stores[names[0]].rows(self.builder, ids, names, rank_after)
 
     def _put(self, graph: Any, node: NodeProto, value: str) -> None:
-        """The builder's nodes in place of ``node``, whose output ``value`` becomes."""
+        """Insert the builder's nodes in place of ``node``; ``value`` gets the name of its
+        output."""
         nodes = self.builder.taken()
         for made in nodes:
             for place, output in enumerate(made.output):
@@ -192,7 +194,7 @@ class Rewriting:
         graph.node.remove(node)
 
     def _drop_unused(self) -> None:
-        """Nodes that were there for lookups alone, and tables that nothing else uses."""
+        """Remove nodes that only served lookups, and tables that nothing else uses."""
         graph = self.model.graph
         while True:
             used = _used(graph)
@@ -210,7 +212,7 @@ class Rewriting:
 def _drop_tensors(scope: Scope, idle: set[str]) -> None:
     graph = scope.graph
     for tensor in [tensor for tensor in graph.initializer if tensor.name in idle]:
-        # Models before IR version 4 list initialisers as inputs, too.
+        # Models before IR version 4 list initialisers among their inputs, too.
         for value in [value for value in graph.input if value.name == tensor.name]:
             graph.input.remove(value)
         graph.initializer.remove(tensor)
@@ -236,7 +238,8 @@ def _insert(graph: Any, before: NodeProto, nodes: Iterable[NodeProto]) -> None:
 
 
 def _sliced_outside(scope: Scope, node: NodeProto) -> NodeProto | None:
-    """The Slice along the first axis, in a loop, of ids that the graph around it has."""
+    """The Slice, inside a loop and along the first axis, of ids from the graph around it; None if
+    ``node`` has no such input."""
     slicing = scope.producers.get(node.input[1])
     if scope.parent is None or operator(node) != "Gather" or slicing is None:
         return None
@@ -249,12 +252,12 @@ def _sliced_outside(scope: Scope, node: NodeProto) -> NodeProto | None:
 
 
 def _numbers_in(tensor: TensorProto) -> list[int]:
-    """Of a small tensor."""
+    """The values of a small tensor."""
     return [int(number) for number in np.ravel(numpy_helper.to_array(tensor))]
 
 
 def _replaced(graph: Any, stack: Stack) -> list[str]:
-    """Outputs of the lookups of a stack."""
+    """Names of the outputs of a stack's lookups."""
     scope = Scope(graph)
     outputs = []
     for place in range(stack.first, stack.first + len(stack.ids)):
@@ -264,7 +267,8 @@ def _replaced(graph: Any, stack: Stack) -> list[str]:
 
 
 def _components(names: Iterable[str], stacks: Iterable[Stack]) -> list[list[str]]:
-    """Tables that share a store: those that any stack has together."""
+    """Groups of tables that share a store, since they are together in a stack, directly or through
+    other tables."""
     groups = {name: [name] for name in names}
     for stack in stacks:
         for name in stack.tables[1:]:
@@ -280,7 +284,7 @@ def _bytes_of(plans: Mapping[str, Any]) -> int:
 
 
 def _weighed(plans: Mapping[str, Any]) -> float:
-    """Bytes, and more where lookups take longer."""
+    """Bytes, multiplied by a factor for plans whose lookups take longer."""
     whole = [plan for plan in plans.values() if isinstance(plan, Whole) and len(plan.pairs)]
     summed = any(plan.seconds is not None and len(plan.seconds) for plan in whole)
     more = _MORE_FOR_SUMS if summed else _MORE_FOR_BETWEEN if whole else 1.0

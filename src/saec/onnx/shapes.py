@@ -1,4 +1,4 @@
-"""Shapes of a model's values, inferred without its weights."""
+"""Infers the shapes of a model's values without its weights."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Dims = tuple[int | None, ...]
 
 
 class Shapes:
-    """Dimensions of the values of a model's outermost graph, as far as they are known.
+    """Known dimensions of the values of a model's outermost graph.
 
     Raises:
-        InferenceError: onnx finds that nodes cannot belong together.
+        InferenceError: shape inference fails, so that the graph is inconsistent.
     """
 
     def __init__(self, model: ModelProto) -> None:
         self._dims: dict[str, Dims] = {}
         try:
             graph = shape_inference.infer_shapes(_skeleton(model), data_prop=True).graph
-        except ValueError as error:  # absurd numbers, as those of axes
+        except ValueError as error:  # numbers out of range, such as those of axes
             raise shape_inference.InferenceError(first_line(error)) from error
         for value in (*graph.input, *graph.value_info, *graph.output):
             kind = value.type.tensor_type
@@ -38,17 +38,19 @@ class Shapes:
                 )
 
     def dims(self, name: str) -> Dims | None:
-        """Sizes, None for variable ones; None if even their number is unknown."""
+        """Sizes of a value's dimensions, None for variable ones; None if their number is
+        unknown."""
         return self._dims.get(name)
 
     def rank(self, name: str) -> int | None:
-        """Number of dimensions."""
+        """Number of a value's dimensions; None if it is unknown."""
         dims = self._dims.get(name)
         return None if dims is None else len(dims)
 
 
 def _skeleton(model: ModelProto) -> ModelProto:
-    """The model with its larger constants as inputs: it may be larger than a message can be."""
+    """The model with its larger constants replaced by inputs, since shape inference serialises it
+    and a message has at most 2 GiB."""
     bare = ModelProto(ir_version=model.ir_version)
     bare.opset_import.extend(model.opset_import)
     bare.functions.extend(model.functions)

@@ -1,4 +1,4 @@
-"""Tiers of a compressed table as an ONNX graph is to have them: rows that differ, codes by rank."""
+"""Tiers of a compressed table for an ONNX graph: the distinct rows of each, and codes by rank."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["DistinctRows", "by_rank", "distinct_rows", "partial_rows", "ranks_of
 
 @dataclass(frozen=True, eq=False)
 class DistinctRows:
-    """Rows of a tier as numbers, of those that are alike only one."""
+    """The rows of a tier from rank ``first`` on, each as the number of a distinct row."""
 
     first: int
-    keys: NDArray[np.uint64] | None  # all parts' codes as one number; None beyond 64 bits
+    keys: NDArray[np.uint64] | None  # (rows,) codes of all parts in one number; None over 63 bits
     codes: NDArray[np.int64]  # (rows,) which of the distinct rows
-    samples: NDArray[np.int64]  # (distinct,) a rank with each of them
+    samples: NDArray[np.int64]  # (distinct,) the rank of one row with each value
 
 
 def ranks_of(field: TieredField) -> NDArray[np.int64]:
-    """Where the tiers have the row of each id."""
+    """The rank (vocab_size,) int64 of each id."""
     ids = np.arange(field.vocab_size, dtype=np.int64)
     if field.index is None:
         return ids
@@ -35,7 +35,7 @@ def ranks_of(field: TieredField) -> NDArray[np.int64]:
 
 
 def by_rank(field: TieredField) -> TieredField:
-    """The same rows in the order of the tiers."""
+    """The field with its rows in order of rank, so that ids are ranks."""
     if field.index is None:
         return field
     return TieredField(
@@ -44,6 +44,7 @@ def by_rank(field: TieredField) -> TieredField:
 
 
 def tiers_of(field: TieredField) -> Iterator[DistinctRows]:
+    """The distinct rows of each tier, in order."""
     layout = field.layout
     for tier, (first, stop) in enumerate(zip(layout.bounds[:-1], layout.bounds[1:], strict=True)):
         widths = layout.bits(tier)
@@ -62,7 +63,8 @@ def tiers_of(field: TieredField) -> Iterator[DistinctRows]:
 def distinct_rows(
     field: TieredField, tiers: list[DistinctRows], ranks: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The distinct rows of ``tiers``, and by ``ranks`` (m,) less the first, which one each is."""
+    """The distinct rows (distinct, dim) of consecutive ``tiers``, and the number of the row (m,)
+    at each of ``ranks`` (m,), all within these tiers."""
     sizes = [len(tier.samples) for tier in tiers]
     firsts = accumulate(sizes[:-1], initial=0)
     codes = np.concatenate([t.codes + first for t, first in zip(tiers, firsts, strict=True)])
@@ -71,7 +73,10 @@ def distinct_rows(
 
 
 def partial_rows(field: TieredField, tier: int, start: int, stop: int) -> NDArray[np.float32]:
-    """What each code of the parts ``start`` to ``stop`` adds to a row; the first add the mean."""
+    """What each code of the parts from ``start`` to before ``stop`` adds to a row, (codes, dim).
+
+    The mean is added if ``start`` is 0.
+    """
     parts, axes = field.layout.tiers[tier], field.axes.astype(np.float32)
     width = sum(part.bits for part in parts[start:stop])
     codes = np.arange(1 << width, dtype=np.uint32)

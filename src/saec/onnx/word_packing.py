@@ -1,4 +1,4 @@
-"""Codes of any width in 64-bit words, none across two: what bit operators of ONNX can read."""
+"""Packs codes of any width into 64-bit words for ONNX's bit operators; no code spans two words."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ WORD_BITS = 64
 
 
 def codes_per_word(bits: int) -> int:
-    """Number of codes of ``bits`` bits in a word, 1 to 63; any number for 0 bits."""
+    """Number of codes of ``bits`` bits (1 to 63) in a word; for 0 bits, a very large number."""
     return WORD_BITS // bits if bits else 1 << 40
 
 
 def words_for(count: int, bits: int) -> int:
-    """Words for ``count`` codes; at least one, so that a reader has one to read."""
+    """Number of words for ``count`` codes; at least one, so that there is always one to read."""
     return max(1, -(-count // codes_per_word(bits)))
 
 
 def pack_words(codes: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
-    """Pack ``codes`` (n,) below 2**bits: (words,) uint64, the lowest bits first."""
+    """Pack ``codes`` (n,) below 2**bits into (words,) uint64, from the lowest bits up."""
     words = np.zeros(words_for(len(codes), bits), dtype=np.uint64)
     if bits == 0:
         return words

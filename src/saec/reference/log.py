@@ -76,7 +76,7 @@ class Log:
         return {name: len(self.frequencies[name]) for name in self.field_names}
 
     def rows(self, part: str) -> NDArray[np.intp]:
-        """Indices of the rows of ``"train"``, ``"validation"`` or ``"test"``, ascending.
+        """Indices (n,) of the rows of ``"train"``, ``"validation"`` or ``"test"``, ascending.
 
         Raises:
             DataError: there is no such part.

@@ -60,7 +60,7 @@ def bytes_all_in(result: Compressed) -> int:
 def with_vocabularies(nbytes: int, fields: Iterable[tuple[int, Ids]]) -> int:
     """``nbytes`` of tables, and the bytes of what takes the keys of ``fields`` to ids.
 
-    Fields that are asked by keys need none. Where any numbering serves, an id is a key's place
+    Fields with keys need none. Where any numbering serves, an id is a key's place
     among the sorted keys, 8 bytes each. Ids in an order of their own, by frequency or code, take
     4 bytes more.
 

@@ -212,7 +212,7 @@ def _check_first_id(path: Path, opened: Any, due: int) -> None:
     found = _first_value(path, opened, ID).as_py()
     if found != due:
         raise CheckpointError(
-            f"{path}: begins with id {found} where {due} is due; write the rows in the order of "
+            f"{path}: begins with id {found}, not {due}; write the rows in the order of "
             "their ids, 0, 1, 2, ..., over the files in the order of their names"
         )
 

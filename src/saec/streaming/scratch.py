@@ -146,8 +146,8 @@ def held_bytes(memory: int | str, dim: int, sampled: int) -> int:
     needed = taken + _WORKING_BYTES + sampled
     if needed > limit:
         raise BudgetError(
-            f"{memory} of memory are {limit} bytes; tables of dim {dim} take {needed} at least, "
-            f"{taken} of which the process takes already"
+            f"{memory} of memory are {limit} bytes; tables of dim {dim} need at least {needed} "
+            f"bytes, of which this process already takes {taken}"
         )
     return limit - needed
 

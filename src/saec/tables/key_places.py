@@ -58,7 +58,7 @@ def _of_tables(
 ) -> dict[str, Value]:
     """By field name; the name "" stands for the only table."""
     if "" in given and len(tables) > 1:
-        raise CheckpointError(f"say of which table the keys are; there are {listed(tables)}")
+        raise CheckpointError(f"name the table of these keys; there are {listed(tables)}")
     known = {next(iter(tables)) if name == "" else name: value for name, value in given.items()}
     own = for_tables(known, tables, names, nameless=False)
     check_known(own, tables, "keys")

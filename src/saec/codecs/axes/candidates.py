@@ -1,4 +1,5 @@
-"""Candidates for coding each axis of each tier: bits that they take, and nats that they leave."""
+"""Candidates for coding each axis of each tier, with the bits that each takes and its loss in
+nats."""
 
 from __future__ import annotations
 
@@ -32,29 +33,29 @@ __all__ = ["TierRows", "measure_tier", "sampled_shares"]
 
 _TABLE_BITS = range(1, 9)
 _GRID_BITS = range(3, 13)
-_GRID_ROWS = 1 << 12  # in tiers of more rows, a table of values is no burden
-# Where grids are on offer, a table with more values takes more bits than a finer grid, and finding
-# it takes most of the time in wide tables.
+_GRID_ROWS = 1 << 12  # in tiers of more rows, the bytes of a table of values hardly count
+# Where grids are candidates, a table with more values than this takes more bits than a finer grid,
+# and in wide tables most of the time is spent on finding it.
 _ROWS_PER_VALUE = 16
 _JOINT_AXES = (2, 3, 4, 6, 8)
 _JOINT_BITS = range(2, 11)
 _JOINT_ROWS = 8  # rows per joint cluster at least
-# The same where rows stand in order of their codes, whose width then costs the rows nothing; the
-# most bits of all ordered codes together, and the most codes for each row.
+# The same for tiers whose rows are sorted by their codes: a row then stores nothing for these, so
+# wider ones pay. The most bits of all ordered codes together, and the most codes per row.
 _ORDERED_BITS, _ORDERED_ROWS = range(2, 13), 4
 _MOST_ORDERED_BITS, _MOST_ORDERED_SHARE = 14, 2
 _JOINT_ITERATIONS = 6
 _JOINT_LEARNED = 1 << 15  # rows from which joint clusters are learned
-_JOINT_SHARE = 0.02  # of a tier's nats that the last axis of a joint code must hold
+_JOINT_SHARE = 0.02  # the least share of a tier's nats on the last axis of a joint code
 _CLIP = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True, eq=False)
 class TierRows:
-    """A tier's rows, or a sample that stands for them.
+    """A tier's rows, or a sample of them.
 
-    coordinates: (m, rank) float32; shares: (m,) of all occurrences in the field, those of a sample
-    sum up to the tier's; count: rows in the tier.
+    coordinates: (m, rank) float32; shares: (m,) of each row in all occurrences of the field, scaled
+    in a sample so that their sum is the tier's share; count: number of rows in the tier.
     """
 
     coordinates: NDArray[np.float32]
@@ -63,13 +64,14 @@ class TierRows:
 
     @classmethod
     def of(cls, sample: Sample, frame: Frame, count: int, total: float) -> TierRows:
-        """A tier of ``count`` rows as its ``sample`` stands for it; ``total``: of frequencies."""
+        """A tier of ``count`` rows, from a ``sample``; ``total``: sum of all frequencies."""
         shares = sample.standing_for_all / total
         return cls(frame.coordinates(sample.rows, frame.rank), shares, count)
 
 
 def sampled_shares(shares: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Shares of the ``chosen`` rows, scaled so that they sum up to those of all."""
+    """Shares (k,) of the ``chosen`` (k,) rows, scaled so that they have the sum of all ``shares``
+    (m,)."""
     kept: NDArray[np.float64] = shares[chosen]
     return kept * (float(shares.sum()) / max(float(kept.sum()), np.finfo(np.float64).tiny))
 
@@ -81,14 +83,15 @@ def measure_tier(
     ordered: bool = False,
     judged: Moves | JoinedMoves | None = None,
 ) -> TierOffers:
-    """Measure what a tier may spend.
+    """Measure the candidates for coding the axes of a tier.
 
     Args:
         rows: of the tier.
         nats: (rank,) nats per squared error of each coordinate.
         rng: seeds the joint clusters.
-        ordered: whether rows may stand in order of their first codes.
-        judged: rows on which it is measured what codes do on average, where that counts.
+        ordered: whether rows may be sorted by their first codes.
+        judged: measures the mean changes that candidates make to rows, if slopes on unseen rows
+            are to be added to the loss.
     """
     judge = partial(_judged, judged)
     scalar: list[Sequence[Offer]] = list(_scalar_offers(rows, nats))
@@ -117,7 +120,7 @@ def measure_tier(
 
 @dataclass(frozen=True, eq=False)
 class _Lead:
-    """Coders of the leading axes in whose order rows may stand, and the nats that they leave."""
+    """Coders of the leading axes by which rows may be sorted, and their loss in nats."""
 
     nats: float
     coders: tuple[Coder, ...]
@@ -136,7 +139,7 @@ class _Lead:
         return sum(coder.part.bits for coder in self.coders)
 
     def offer(self, rows: int) -> Offer:
-        """All of it in order."""
+        """A candidate with rows sorted by the codes of all coders."""
         coders = tuple(
             replace(coder, part=replace(coder.part, ordered=True)) for coder in self.coders
         )
@@ -151,7 +154,8 @@ _Judged = TypeVar("_Judged", Offer, _Lead)
 def _judged(
     moves: Moves | JoinedMoves | None, code: _Judged, scale: NDArray[np.float64], first: int
 ) -> _Judged:
-    """``code``, of one coder of axes from ``first`` on, with what it does on average."""
+    """``code``, which has one coder of the axes from ``first`` on, with the mean changes that it
+    makes to rows."""
     if moves is None:
         return code
     (coder,) = code.coders
@@ -161,8 +165,11 @@ def _judged(
 def _leads(
     alone: Sequence[Sequence[_Lead]], clusters: Mapping[int, Sequence[_Lead]], rows: int
 ) -> Iterator[_Lead]:
-    """Tables or grids of one to four leading axes; clusters over some, and these with tables or
-    grids of one or two more."""
+    """All combinations of coders by which rows may be sorted.
+
+    These are tables or grids of one to four leading axes each, or joint clusters over some leading
+    axes, followed by tables or grids of up to two more.
+    """
     most = min(_MOST_ORDERED_BITS, (_MOST_ORDERED_SHARE * rows).bit_length() - 1)
     single = [[lead for lead in each if lead.bits] for each in alone]
 
@@ -186,7 +193,7 @@ def _leads(
 
 
 def _scalar_offers(rows: TierRows, nats: NDArray[np.float64]) -> Iterator[ColumnOffers]:
-    """What may code each axis alone."""
+    """The candidates that code one axis alone, for each axis."""
     small = rows.count <= _GRID_ROWS
     most = max(4, rows.count // _ROWS_PER_VALUE) if small else rows.count
     tables = [bits for bits in _TABLE_BITS if 1 << bits <= most]
@@ -214,7 +221,7 @@ def _joint_coders(
     rng: np.random.Generator,
     ordered: bool,
 ) -> Iterator[tuple[int, list[_Lead]]]:
-    """Clusters over the leading axes, learned and judged on a part of a large tier's rows."""
+    """Joint clusters over the leading axes; in a large tier, learned and measured on a sample."""
     if not rows.shares.any():
         return
     spread = np.array([OfferNumbers.of(offers).nats[0] for offers in scalar])
@@ -231,7 +238,7 @@ def _joint_coders(
 def _clustered(
     rows: TierRows, nats: NDArray[np.float64], rng: np.random.Generator, ordered: bool
 ) -> Iterator[_Lead]:
-    # Scaled so that squared distance is nats, in units of the first axis's.
+    # Scaled so that the squared distance times nats[0] is the loss in nats.
     scale = np.sqrt(nats / nats[0])
     scaled = np.ascontiguousarray(rows.coordinates[:, : len(nats)] * scale, dtype=np.float32)
     points = ArrayPoints(scaled, rows.shares)
@@ -248,7 +255,7 @@ def _clustered(
 
 
 def _coded(clusters: Sequence[_Lead], rows: TierRows) -> Iterator[Offer]:
-    """Joint clusters with a code for each row."""
+    """Candidates from joint clusters, with a stored code for each row."""
     for lead in clusters:
         if lead.bits in _JOINT_BITS and _JOINT_ROWS << lead.bits <= rows.count:
             bits = lead.coders[0].bits + rows.count * lead.bits
@@ -256,5 +263,5 @@ def _coded(clusters: Sequence[_Lead], rows: TierRows) -> Iterator[Offer]:
 
 
 def _count_different(rows: NDArray[np.float32]) -> int:
-    """Rows that differ by more than rounding, or k-means would look for clusters in vain."""
+    """The number of rows that differ by more than rounding: k-means cannot find more clusters."""
     return len(np.unique(rows.clip(-_CLIP, _CLIP).astype(np.float16), axis=0))

@@ -1,4 +1,4 @@
-"""Lengths of codewords, given that unknown keys read random codewords."""
+"""Lengths of codewords, given that unknown keys read random bits."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ _HALVINGS = 30
 def code_lengths(
     counts: Floats, harm: Floats, price: float, room: float = 1.0
 ) -> NDArray[np.int64]:
-    """Lengths that make price x bits + harm small within the code space.
+    """Lengths that minimise price x bits + harm under Kraft's inequality.
 
-    An unknown key reads a random string, so that it is taken for symbol s with probability
-    2^-length(s). Minimised is
+    An unknown key reads random bits, so it is decoded to symbol s with probability 2^-length(s).
+    The function minimises
 
         sum_s price counts(s) length(s) + harm(s) 2^-length(s),    sum_s 2^-length(s) <= room.
 
-    Without the bound, each symbol has its own best length: log2(ln 2 harm / (price counts)). A
-    multiplier of the bound is added to every harm otherwise, and what rounding leaves of the room
-    shortens codewords, those first that save most. So the part of the code space that is left
-    unused tells unknown keys from known ones, as bits of a fingerprint would.
+    Without the constraint, the best length of each symbol is log2(ln 2 harm / (price counts)).
+    If these lengths violate the constraint, a Lagrange multiplier is added to every harm. Rounding
+    then leaves a part of the code space free; codewords are shortened to fill it, those first that
+    save most. Code space that stays unused makes unknown keys recognisable, as the bits of a
+    fingerprint would.
 
     Args:
-        counts: (symbols,) rows that have each symbol; all positive.
-        harm: (symbols,) nats if every unknown key were taken for it.
+        counts: (symbols,) float64, the number of rows with each symbol; all positive.
+        harm: (symbols,) float64, the loss in nats if every unknown key were decoded to the symbol.
         price: nats per bit.
-        room: at most this share of all strings belongs to symbols.
+        room: the largest share of the code space that codewords may take, from 0 to 1.
 
     Returns:
-        (symbols,) int64.
+        (symbols,) int64, lengths in bits.
     """
     least = 0 if len(counts) == 1 and room == 1.0 else 1
     halves = 0.5 ** np.arange(MOST_LENGTH + 1)
     double = 2 * price * counts
 
     def best(multiplier: float) -> NDArray[np.int64]:
-        # The cost is convex in the length: it falls while one more bit saves more than its price.
+        # The cost is convex in the length: it falls while another bit saves more than its price.
         wanted = np.ceil(np.log2(np.maximum((harm + multiplier) / double, 1e-300)))
         return np.minimum(np.maximum(wanted, least), MOST_LENGTH).astype(np.int64)
 
@@ -64,7 +65,7 @@ def code_lengths(
 def _fill(
     lengths: NDArray[np.int64], counts: Floats, harm: Floats, price: float, room: float, least: int
 ) -> NDArray[np.int64]:
-    """Shorten codewords as long as the room allows it."""
+    """Shorten codewords while the code space allows it and that lowers the cost."""
     sizes = 0.5**lengths
     left = room - float(sizes.sum())
     gains = price * counts - harm * sizes

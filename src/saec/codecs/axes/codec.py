@@ -59,29 +59,32 @@ from saec.tables.loss_metric import Metric
 
 __all__ = ["Axes"]
 
-_SAMPLED_ROWS = 1 << 17  # of a tier, from which its tables are learned and judged
+_SAMPLED_ROWS = 1 << 17  # of a tier; its tables are learned and measured from these
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Coordinates on a field's principal axes in the loss metric, more bits for frequent rows.
+    """Codes coordinates on a field's principal axes in the loss metric; frequent rows get more
+    bits.
 
-    A row is mean + sum of coordinate x axis. Every tier of rows of similar frequency has its own
-    way to code each axis, from a fine grid to nothing at all, or a few joint clusters over the
-    leading axes; see docs/design.md.
+    A row is mean + sum of coordinate x axis. Each tier (rows of similar frequency) codes each axis
+    in its own way, from a fine grid to no bits at all, or codes the leading axes jointly by
+    clusters; see docs/design.md.
 
     Args:
-        order: ``"keep"`` keeps the ids; unless they are in order of frequency already, an index
+        order: ``"keep"`` keeps the ids. Unless they are in order of frequency already, an index
             of the rows' tiers is stored, and its bytes are part of the allocation.
-            ``"frequency"`` renumbers
-            features by frequency: lookups of the result take the new ids, and its fields'
-            ``old_ids`` gives the old id of each, ``new_ids`` the new id of each old one.
-            ``"code"`` does so, too, and within a tier puts features side by side whose rows have
-            the same first codes, which then take next to no bytes: the new ids tell them. Ids that
-            are in order of frequency change, too.
+
+            ``"frequency"`` renumbers features by frequency. Lookups of the result take the new
+            ids; a field's ``old_ids`` gives the old id of each new one, and ``new_ids`` the new id
+            of each old one.
+
+            ``"code"`` renumbers features by frequency, too, and sorts the rows of a tier by their
+            first codes. These then take next to no bytes, since they follow from the new ids. Ids
+            change even if they are in order of frequency.
 
     Raises:
-        OptionError: an option lies outside its range.
+        OptionError: ``order`` is none of these.
     """
 
     has_one_size = False
@@ -95,18 +98,19 @@ class Axes:
 
     @property
     def renumbers(self) -> bool:
-        """Whether ids of the result are new ones."""
+        """Whether compression changes the ids."""
         return self.order != "keep"
 
     def sampled_bytes(self, field: Field) -> int:
-        """Sampled rows as they are and as coordinates, which are sorted; see ``Codec``."""
+        """Bytes of the sampled rows, of their coordinates, and of a sorted copy of these; see
+        ``Codec``."""
         rows = np.minimum(np.diff(tier_bounds(field.vocab_size)), _SAMPLED_ROWS).sum()
         return 3 * 4 * field.dim * int(rows)
 
     def options(
         self, field: Field, metric: Metric | None, rng: np.random.Generator, space: Workspace
     ) -> Sequence[Option]:
-        """Layouts on offer; see :class:`~saec.codecs.protocol.Codec`."""
+        """One option for each layout of the tiers; see :class:`~saec.codecs.protocol.Codec`."""
         if field.keys is not None:
             return keyed_options(field, metric, rng, space)
         placing = placing_of(field, self.order, space)
@@ -122,7 +126,8 @@ class Axes:
         return found
 
     def least(self, field: Field, space: Workspace) -> CompressedField:
-        """Every row at the mean; see :class:`~saec.codecs.protocol.Codec`."""
+        """The field that decodes every row to the mean; see
+        :class:`~saec.codecs.protocol.Codec`."""
         if field.keys is not None:
             return keyed_least(field)
         placing = placing_of(field, self.order, space)
@@ -147,7 +152,7 @@ class Axes:
         advance: Advance,
         space: Workspace,
     ) -> Coded:
-        """Code every row by the tables of a :class:`AxesChoice`, or of a ``KeyedChoice``."""
+        """Code every row as an :class:`AxesChoice` says, or, with keys, a ``KeyedChoice``."""
         if isinstance(choice, KeyedChoice):
             return encode_keyed(field, choice, advance, space)
         assert isinstance(choice, AxesChoice)
@@ -168,7 +173,7 @@ class Axes:
             space=space,
         )
         old_ids = tensors.get(PERMUTATION)
-        if isinstance(old_ids, np.ndarray):  # shards keep their bytes
+        if isinstance(old_ids, np.ndarray):  # a permutation in shards stays as bytes
             old_ids = old_ids.view(np.int64)
         arrays, sharded = split({role: tensors[role] for role in tensors if role != PERMUTATION})
         if ordering is not None:
@@ -178,7 +183,7 @@ class Axes:
 
 
 def _sizes(field: Field, choice: AxesChoice) -> dict[str, int]:
-    """Bytes of the tensors that grow with the number of rows, by role."""
+    """Sizes in bytes, by role, of the tensors that grow with the number of rows."""
     layout, placing = choice.layout(field.vocab_size), choice.placing
     sizes = {CODES: layout.code_bytes}
     if size := index_bytes(choice, layout.count, len(layout.tiers)):
@@ -194,7 +199,7 @@ def _stored(
     tensors: Mapping[str, NDArray[Any]],
     permutation: Stored | None,
 ) -> TieredField:
-    """The field of these tensors and of all that is small."""
+    """The field made of ``tensors`` and of the values and axes of ``choice``."""
     layout = choice.layout(field.vocab_size)
     values = [coder.values for tier in choice.layered.tiers for coder in tier]
     stored = choice.frame.stored
@@ -215,7 +220,7 @@ def _stored(
 
 @dataclass(frozen=True, eq=False)
 class _SurveyedField:
-    """A field with the survey of its rows, from which options are measured."""
+    """A field with the survey of its rows; options are measured on the survey's samples."""
 
     field: Field
     metric: Metric | None
@@ -227,8 +232,11 @@ class _SurveyedField:
     def at(
         self, row_map: RowMap, lost: float, rng: np.random.Generator
     ) -> tuple[list[Option], float]:
-        """Options with rows clipped by ``row_map``, which loses so many nats whatever the codes
-        are, and the nats of clipped rows without bits."""
+        """Options for rows clipped by ``row_map``.
+
+        ``lost`` is the loss in nats from clipping alone. The second result is the loss in nats if
+        clipped rows get no bits.
+        """
         field, total = self.field, self.field.census.total
         survey = near_survey(field, self.survey, row_map, self.space)
         distance = Metric.euclidean(field.dim) if self.metric is None else self.metric
@@ -242,7 +250,7 @@ class _SurveyedField:
             samples = self.survey.samples
             each = [FarRows.of(sample, row_map, frame, total) for sample in samples]
             far = FarCosts(each, frame.nats)
-        # Without a metric, in the unit of the other codecs.
+        # Without a metric, the unit is that of the other codecs: weighted squared error.
         unit = 1.0 if self.metric is not None else 2 * total
         options = [
             Option(
@@ -281,7 +289,7 @@ class _SurveyedField:
     ) -> Iterator[AxesChoice]:
         numbers = {len(layered.ways) for layered in found}
         placings = {number: with_tiers(self.field, self.placing, number) for number in numbers}
-        if frame.stored.dtype != np.float16:  # else the mean alone is in float16 already
+        if frame.stored.dtype != np.float16:  # otherwise the mean is in float16 already
             narrow, more = frame.least
             alone = replace(found[0], rest=found[0].rest + more)
             yield AxesChoice(narrow, placings[len(found[0].ways)], alone, row_map)

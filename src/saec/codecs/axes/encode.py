@@ -1,8 +1,8 @@
 """Codes the rows of a field in tiers, part by part: codes, their positions, and the loss.
 
-Rows of a tier may be in order of their first codes. Rows that share these stand side by side, and
-what is stored of these codes is the rank at which each starts. What the codes say of a row is then
-in the row's rank, which the owner of the vocabulary keeps anyway.
+A tier may be sorted by the first codes of its rows. Rows with the same first codes are then
+neighbours, and only the rank at which each of these codes starts is stored. A row's first codes
+follow from its rank, which its new id gives.
 """
 
 from __future__ import annotations
@@ -43,17 +43,18 @@ CODES, INDEX, STARTS, PERMUTATION = "codes", "tiers", "starts", "permutation"
 
 
 def keeps_ids(placing: Placing) -> TypeGuard[ByRank]:
-    """Whether rows are in tiers by frequency although ids stay, so that an index must find them."""
+    """Whether ids stay although tiers are by frequency, so that lookups need an index of the
+    tiers."""
     return isinstance(placing, ByRank) and placing.order == "keep"
 
 
 @dataclass(frozen=True, eq=False)
 class EncodeTiers:
-    """A task that codes a part: what it loses, and the pieces of tensors that it makes.
+    """A task that codes a part and returns its loss in nats and its pieces of the tensors.
 
     frame: of the field; placing: of its rows into tiers; layout: of the tiers; tiers: the coders of
-    each; total: of all frequencies; ordering: of tiers in order of their codes, if there are;
-    row_map: says as how near rows count.
+    each; total: sum of all frequencies; row_map: clips far rows; ordering: positions of rows in
+    tiers that are sorted by code, None if there are none.
     """
 
     frame: Frame
@@ -74,7 +75,7 @@ class EncodeTiers:
         for group in self.placing.groups(part, before):
             coders = self.tiers[group.stratum]
             codes, error = self._coded(near[group.rows], rows[group.rows], coders)
-            # No dot product: its last digits depend on the number of threads.
+            # No dot product: the last digits of one depend on the number of threads.
             lost += float((shares[group.rows] * error).sum()) / 2
             if self.ordering is not None and self.layout.ordered_bits(group.stratum):
                 group, order = self.ordering.placed(part, group, codes)
@@ -87,9 +88,8 @@ class EncodeTiers:
     def _coded(
         self, near: NDArray[Any], rows: NDArray[Any], coders: Sequence[Coder]
     ) -> tuple[list[NDArray[np.uint32]], NDArray[np.float64]]:
-        """Codes of rows (m, dim) from where they count as lying, (m,) for each coder, and the
-        squared errors (m,) of ``rows`` as they are.
-        """
+        """Codes (m,) by each coder of the clipped rows ``near`` (m, dim), and the squared errors
+        (m,) of decoded rows against the unclipped ``rows`` (m, dim)."""
         codes = list(code_columns(self.frame, near, coders))
         decoded = [coder.decode(own) for coder, own in zip(coders, codes, strict=True)]
         return codes, self.frame.squared_errors(rows, decoded)
@@ -131,14 +131,15 @@ class EncodeTiers:
 
 @dataclass(frozen=True, eq=False)
 class Ordering:
-    """Where the rows of each part go, by tier and ordered code.
+    """Positions of the rows of each part in tiers that are sorted by code.
 
     Args:
         layout: of the tiers.
         starts: (bytes,) uint8, see :class:`~saec.format.tiered_field.TieredField`.
-        places: (parts + 1, codes) integers, for the codes of all ordered tiers one after the other:
-            the place in its tier of a part's first row with a code, and of the next part's.
-        first_codes: (tiers,) where each tier's codes begin among them.
+        places: (parts + 1, codes) uint32 or int64: entry (p, c) is the position in its tier of
+            the first row with code c in part p or later. The columns are the codes of all sorted
+            tiers, one tier after the other.
+        first_codes: (tiers,) the column at which each tier's codes begin.
     """
 
     layout: Layout
@@ -149,9 +150,10 @@ class Ordering:
     def placed(
         self, part: Chunk, group: RowGroup, codes: Sequence[NDArray[np.uint32]]
     ) -> tuple[RowGroup, NDArray[np.int64]]:
-        """The rows of a group with their places in order of their ``codes``, and that order (m,).
+        """The rows of a group, sorted by their ``codes``, with their positions, and the order (m,)
+        that sorts them.
 
-        Rows whose ordered codes are the same stay in order of their ids.
+        Rows with equal ordered codes stay in order of their ids.
         """
         rows = np.arange(len(part))[group.rows]
         ordered = _joined(codes, self.layout, group.stratum)
@@ -172,7 +174,7 @@ def order_rows(
     tiers: Sequence[Sequence[Coder]],
     row_map: RowMap,
 ) -> Ordering:
-    """Count the rows of each ordered code in one pass over a field's rows.
+    """Find the positions of rows sorted by code, by counting the rows of each code in one pass.
 
     Args:
         passes: over the rows.
@@ -180,13 +182,13 @@ def order_rows(
         placing: of its rows into tiers.
         layout: of the tiers.
         tiers: the coders of each.
-        row_map: says as how near rows count.
+        row_map: clips far rows.
     """
     bits = [layout.ordered_bits(tier) for tier in range(len(tiers))]
     first_codes = (0, *np.cumsum([1 << own if own else 0 for own in bits]).tolist())
     task = _Counting(frame, placing, layout, tuple(map(tuple, tiers)), first_codes, row_map)
     counts = passes.run(task, np.concatenate, counter=placing)
-    # Of a table of 10^8 rows some 10^8 numbers, too.
+    # A table of 10^8 rows has about 10^8 of these numbers.
     narrow = np.uint32 if layout.count < 1 << 32 else np.int64
     places = np.zeros((len(counts) + 1, counts.shape[1]), dtype=narrow)
     np.cumsum(counts, axis=0, out=places[1:])
@@ -201,7 +203,10 @@ def order_rows(
 
 
 def _joined(codes: Iterable[NDArray[np.uint32]], layout: Layout, tier: int) -> NDArray[np.uint32]:
-    """The ordered codes of rows as one (m,), the first part's bits lowest; no others are read."""
+    """The ordered codes of each row as one number (m,), the first part in the lowest bits.
+
+    Later codes are not read from the iterator.
+    """
     joined, shift = np.zeros(1, dtype=np.uint32), 0
     ordered = (part for part in layout.tiers[tier] if part.ordered)
     for part, code in zip(ordered, codes, strict=False):
@@ -213,9 +218,9 @@ def _joined(codes: Iterable[NDArray[np.uint32]], layout: Layout, tier: int) -> N
 def code_columns(
     frame: Frame, rows: NDArray[Any], coders: Sequence[Coder]
 ) -> Iterator[NDArray[np.uint32]]:
-    """Codes (m,) of ``rows`` (m, dim) by each coder, made as they are asked for.
+    """Codes (m,) of ``rows`` (m, dim) by each coder, computed one after the other.
 
-    The same to the last digit, however many are asked for.
+    Codes do not depend, to the last digit, on how many of them the caller reads.
     """
     coordinates = frame.coordinates(rows, sum(coder.part.axes for coder in coders))
     first = 0

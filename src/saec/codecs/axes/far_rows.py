@@ -21,14 +21,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class FarRows:
-    """The far rows of a tier, in coordinates.
+    """The coordinates of a tier's far rows.
 
-    A row at f that counts as lying at c and is decoded to d loses |f - d|^2 = |c - d|^2 +
-    |f - c|^2 + 2 (f - c)(c - d). Coders are measured by the first term, which is what they should
-    be chosen by; the second is the same for all; the third is measured here.
+    A row at f that is clipped to c and decoded to d has the squared error |f - d|^2 = |c - d|^2 +
+    |f - c|^2 + 2 (f - c)(c - d). Coders are chosen by the first term. The second does not depend
+    on the coder. The third is measured here.
 
-    near: (k, rank) float32, where the rows count as lying; moved: (k, rank), from there to where
-    they are, times their shares of all occurrences and the nats of each axis.
+    near: (k, rank) float32, coordinates of the clipped rows c; moved: (k, rank) float64,
+    coordinates of f - c times the row's share of all occurrences and the nats of each axis.
     """
 
     near: NDArray[np.float32]
@@ -36,9 +36,9 @@ class FarRows:
 
     @classmethod
     def of(cls, sample: Sample, row_map: RowMap, frame: Frame, total: float) -> FarRows | None:
-        """Those of a tier's ``sample`` of rows as they are; None if there are none.
+        """The far rows of a tier, from a ``sample`` of its unclipped rows; None if there are none.
 
-        total: of the field's frequencies.
+        total: the sum of the field's frequencies.
         """
         far, _ = row_map.far(sample.rows, sample.frequencies)
         if not len(far):
@@ -51,7 +51,7 @@ class FarRows:
 
     @classmethod
     def join(cls, tiers: Sequence[FarRows | None]) -> FarRows | None:
-        """Those of all ``tiers``."""
+        """The far rows of all ``tiers`` together; None if there are none."""
         some = [rows for rows in tiers if rows is not None]
         if not some:
             return None
@@ -61,7 +61,7 @@ class FarRows:
         )
 
     def nats(self, coders: Sequence[Coder], first: int, scales: Floats) -> float:
-        """What the third term adds on the axes from ``first`` on that ``coders`` code.
+        """The third term, in nats, on the axes that ``coders`` code, from axis ``first`` on.
 
         scales: (rank,) nats per squared error of each coordinate.
         """
@@ -75,24 +75,24 @@ class FarRows:
         return 2 * total
 
     def uncoded(self, first: int) -> float:
-        """What the third term adds on the axes from ``first`` on if nothing codes them."""
+        """The third term, in nats, on the axes from ``first`` on if they are not coded."""
         return 2 * float((self.moved[:, first:] * self.near[:, first:]).sum())
 
 
 class FarCosts:
-    """Adds the third term of :class:`FarRows` to the loss of layouts.
+    """The third term of :class:`FarRows` for whole layouts.
 
-    far: of each tier; scales: (rank,) nats per squared error of each coordinate.
+    far: the far rows of each tier; scales: (rank,) nats per squared error of each coordinate.
     """
 
     def __init__(self, far: Sequence[FarRows | None], scales: Floats) -> None:
         self._far, self._scales = far, scales
         self._joined: dict[int, FarRows | None] = {}
-        # Most offers occur in many layouts: by tiers, tier, axis and place among its offers.
+        # Most candidates occur in many layouts. Key: number of tiers, tier, axis, candidate.
         self._known: dict[tuple[int, int, int, int], float] = {}
 
     def of(self, layered: Layered) -> float:
-        """Nats that are added to a layout, whose last tier may join some."""
+        """The third term of a layout, in nats; its last tier may join several of ``far``."""
         if not any(self._far):
             return 0.0
         last = len(layered.ways) - 1

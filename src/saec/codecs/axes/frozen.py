@@ -1,4 +1,4 @@
-"""Coding rows by the codes of a keyed field that exists: its axes, values and codewords."""
+"""Codes rows with the axes, values and codewords of an existing keyed field."""
 
 from __future__ import annotations
 
@@ -20,19 +20,24 @@ __all__ = ["FrozenCoder", "FrozenRows", "bands_of"]
 
 Floats = NDArray[np.float64]
 
-_BAND = 4.0  # rows whose frequencies differ by less share a class
+_BAND = 4.0  # ratio of the largest to the smallest frequency of a band
 
 
 def bands_of(frequencies: Floats) -> NDArray[np.int64]:
-    """A number (m,) for rows of similar frequencies (m,), which are positive."""
+    """The band (m,) int64 of each of ``frequencies`` (m,), all positive: rows of similar
+    frequency are in one band."""
     bands: NDArray[np.int64] = np.floor(np.log(frequencies) / np.log(_BAND) + 1e-9).astype(np.int64)
     return bands
 
 
 @dataclass(frozen=True, eq=False)
 class FrozenRows:
-    """Rows (m,) of one class as coded: its number, the symbols of each part, bits of all parts
-    after the first, nats per occurrence that remain, and decoded rows (m, dim) in the metric."""
+    """Rows coded by one class.
+
+    number: of the class; symbols: (m,) for each part; later_bits: (m,) codeword bits of all parts
+    after the first; lost: (m,) loss in nats per occurrence; decoded: (m, dim) decoded rows, mapped
+    to the metric.
+    """
 
     number: int
     symbols: list[NDArray[np.int64]]
@@ -43,10 +48,10 @@ class FrozenRows:
 
 @dataclass(frozen=True, eq=False)
 class FrozenCoder:
-    """A keyed field's codes, for rows of a later table and its metric.
+    """Codes rows of a later table, with its metric, by the codes of an existing keyed field.
 
-    Rows of a band of frequencies are all coded by one class, the one that costs a sample of them
-    least: nats + price x bits.
+    One class codes all rows of a frequency band: the one with the least nats + price x bits on a
+    sample of these rows.
     """
 
     base: KeyedField
@@ -54,12 +59,12 @@ class FrozenCoder:
 
     @cached_property
     def frame(self) -> Frame:
-        """The axes as stored, in today's metric."""
+        """The stored axes in the present metric."""
         return Frame.of_stored(self.base.axes, self.metric)
 
     @cached_property
     def coders(self) -> tuple[ClassCoder, ...]:
-        """Of each class of the base."""
+        """The coder of each class of the base."""
         root = self.base.strings.root.lengths
         result = []
         for number, parts in enumerate(self.base.layout.classes):
@@ -75,7 +80,8 @@ class FrozenCoder:
         return tuple(result)
 
     def code(self, number: int, rows: NDArray[Any], weight: float) -> FrozenRows:
-        """Code ``rows`` (m, dim), each of which occurs with share ``weight``, by a class."""
+        """Code ``rows`` (m, dim) by class ``number``; ``weight``: each row's share of all
+        occurrences."""
         coder = replace(self.coders[number], weight=weight)
         coordinates = self.frame.coordinates(rows, coder.axes)
         symbols = list(coder.symbols(coordinates, self.frame.nats, self.base.price))
@@ -94,7 +100,7 @@ class FrozenCoder:
         )
 
     def _rows(self, coordinates: NDArray[np.float32]) -> Floats:
-        """Rows in the metric (m, dim) of coordinates (m, some axes)."""
+        """Decoded rows (m, dim), mapped to the metric, from their leading coordinates (m, axes)."""
         stored = self.base.axes.astype(np.float64)
         axes = stored[: coordinates.shape[1]]
         return self.metric.mapped(stored[-1] + coordinates.astype(np.float64) @ axes)

@@ -13,8 +13,8 @@ from saec.codecs.axes.quantizer import Coder, Offer, OfferNumbers, TierOffers
 
 __all__ = ["Layered", "Way", "sweep"]
 
-# Prices of a bit: as many for each decade between the dearest and the cheapest, of which there are
-# more where some rows lie far from all others.
+# Prices of a bit in each decade between the highest and the lowest. Fields with a few rows far
+# from all others need more decades.
 _PRICES_PER_DECADE = 28
 _LEAST_DECADES, _MOST_DECADES = 9, 18
 
@@ -23,12 +23,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """A way to code a tier.
+    """One way to code a tier: a candidate for the leading axes jointly, if any, and one for each
+    axis after these.
 
-    bits: that it takes for all rows with their values; nats: that are left; axes: that are coded;
-    width: bits that a row stores; values: that the tier keeps; parts: codes of a row, of which
-    ``named`` bytes tell the kinds. joint: offer that covers the leading axes, or None; picks: which
-    of the offers code the axes after these.
+    bits: of the codes of all rows and of the values; nats: the loss; axes: number of coded axes;
+    width: stored bits of a row; values: number of stored values; parts: number of codes of a row;
+    named: bytes that describe these parts in the layout; tier: the candidates of the tier; joint:
+    the candidate that codes the leading axes together, or None; picks: for each axis after these,
+    the position of its candidate in ``tier.scalar``.
     """
 
     bits: int
@@ -44,7 +46,7 @@ class Way:
 
     @cached_property
     def offers(self) -> tuple[Offer, ...]:
-        """What codes the axes, the leading ones first."""
+        """The candidates in use, those of the leading axes first."""
         lead = () if self.joint is None else (self.joint,)
         alone = self.tier.scalar[self.axes - len(self.picks) : self.axes]
         picked = zip(alone, self.picks.tolist(), strict=True)
@@ -57,13 +59,13 @@ class Way:
 
     @property
     def moves(self) -> NDArray[np.float64]:
-        """As of an offer, for all axes."""
+        """``Offer.moves`` of all axes, coded or not."""
         every = self._every
         return np.concatenate([offer.moves for offer in every]) if every else np.zeros((0, 3))
 
     @property
     def by_slopes(self) -> float:
-        """Those of the nats that slopes on unseen rows add to the second-order ones."""
+        """The part of :attr:`nats` that comes from slopes on unseen rows."""
         return sum(offer.by_slopes for offer in self._every)
 
     @cached_property
@@ -74,8 +76,10 @@ class Way:
 
 @dataclass(frozen=True, eq=False)
 class Layered:
-    """A way for every tier. Each of the leading axes in use takes ``axis_bits``; nats of ``rest``
-    are lost in any case."""
+    """A layout of a field: one way to code each tier.
+
+    axis_bits: bits of each axis that is in use; rest: loss in nats that does not depend on codes.
+    """
 
     ways: tuple[Way, ...]
     axis_bits: int
@@ -98,25 +102,28 @@ class Layered:
 
     @property
     def nats(self) -> float:
-        """Nats that are left."""
+        """The loss in nats."""
         return self.rest + sum(way.nats for way in self.ways)
 
     @property
     def by_slopes(self) -> float:
-        """Those of them that slopes on unseen rows add to the second-order ones."""
+        """The part of :attr:`nats` that comes from slopes on unseen rows."""
         return sum(way.by_slopes for way in self.ways)
 
 
 def sweep(tiers: Sequence[TierOffers], axis_bits: int, rest: float) -> list[Layered]:
     """All layouts that minimise nats + price x bits for some price of a bit.
 
-    At one price the tiers are independent but for the axes: an axis costs ``axis_bits`` once, so a
-    layout uses the leading ones up to some number, which is tried from 0 to all.
+    At a fixed price the tiers depend on each other only through the axes: each axis costs
+    ``axis_bits`` once for all tiers. So every number of leading axes is tried, from 0 to all.
 
     Args:
-        tiers: what each tier may spend; all have the same number of axes.
-        axis_bits: bits that one more axis takes in the artifact.
-        rest: nats lost in any case.
+        tiers: the candidates of each tier; all have the same number of axes.
+        axis_bits: bits of one axis in the artifact.
+        rest: loss in nats that does not depend on codes.
+
+    Returns:
+        Distinct layouts, from the highest price (fewest bits) to the lowest.
     """
     rank = len(tiers[0].scalar)
     prices = _prices(tiers)
@@ -132,17 +139,18 @@ def sweep(tiers: Sequence[TierOffers], axis_bits: int, rest: float) -> list[Laye
 
 
 class _TierOptions:
-    """The best offers of a tier at every price: alone on each axis, or some of them jointly."""
+    """The best candidates of a tier at every price, with leading axes coded alone or jointly."""
 
     def __init__(self, tier: TierOffers, prices: Floats) -> None:
         self._tier = tier
         self._ways: dict[tuple[int, int, bytes], Way] = {}
         rank = len(tier.scalar)
         self._best, cost = _cheapest_alone(tier.numbers, prices)
-        # Of the first axes, each coded alone: for each price and number of axes in use.
+        # Cost of the first axes if each is coded alone, (prices, number of axes in use).
         self._sums = np.zeros((len(prices), rank + 1))
         np.cumsum(cost, axis=1, out=self._sums[:, 1:])
-        # Offers before the first one code nothing: so many axes are in use up to the last coded.
+        # Candidate 0 of an axis codes nothing. For each number of axes in use: one more than the
+        # last of them that is coded.
         self._coded = np.zeros((len(prices), rank + 1), dtype=np.int64)
         coded = np.where(self._best > 0, np.arange(1, rank + 1), 0)
         np.maximum.accumulate(coded, axis=1, out=self._coded[:, 1:])
@@ -151,7 +159,7 @@ class _TierOptions:
             for m, offers in tier.joint.items()
             if offers
         }
-        # How many leading axes go jointly, for each price and number of axes in use.
+        # Number of leading axes that are coded jointly, (prices, number of axes in use).
         self._together = np.zeros((len(prices), rank + 1), dtype=np.int64)
         best = self._sums.copy()
         for axes, (_, each) in self._joint.items():
@@ -164,7 +172,8 @@ class _TierOptions:
         self.cost = best + np.append(np.cumsum(unused[::-1])[::-1], 0.0)
 
     def way(self, place: int, axes: int) -> Way:
-        """What is chosen at a price if ``axes`` axes are in use, up to the last that is coded."""
+        """The way chosen at price number ``place`` if ``axes`` axes are in use; it ends with the
+        last axis that is coded."""
         together = int(self._together[place, axes])
         joint = int(self._joint[together][0][place]) if together else 0
         picks = self._best[place, together : max(together, int(self._coded[place, axes]))]
@@ -176,7 +185,7 @@ class _TierOptions:
 
 
 def _cheapest_alone(numbers: OfferNumbers, prices: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """For each price and axis the best of its offers, and what it costs; both (prices, axes)."""
+    """The best candidate for each price and axis, and its cost; both (prices, axes)."""
     shape = len(prices), len(numbers.bits)
     best, least = np.zeros(shape, np.int64), np.full(shape, np.inf)
     for place, (bits, nats) in enumerate(zip(numbers.bits.T, numbers.nats.T, strict=True)):
@@ -187,14 +196,14 @@ def _cheapest_alone(numbers: OfferNumbers, prices: Floats) -> tuple[NDArray[np.i
 
 
 def _cheapest(offers: OfferNumbers, prices: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """The best of some offers at every price, and what it costs."""
+    """The best of ``offers`` at every price, and its cost; both (prices,)."""
     cost = offers.nats + prices[:, None] * offers.bits
     best = cost.argmin(axis=1)
     return best, cost[np.arange(len(prices)), best]
 
 
 def _prices(tiers: Sequence[TierOffers]) -> Floats:
-    """From the price at which no bit is worth it, downwards."""
+    """Prices in nats per bit, descending; at the first, no bit is worth its price."""
     steepest = max((slope for tier in tiers for slope in _first_slopes(tier)), default=0.0)
     steepest = max(steepest, np.finfo(np.float64).tiny)
     flattest = min((slope for tier in tiers for slope in _last_slopes(tier)), default=steepest)
@@ -203,7 +212,7 @@ def _prices(tiers: Sequence[TierOffers]) -> Floats:
 
 
 def _last_slopes(tier: TierOffers) -> Iterator[float]:
-    """For each axis the nats per bit that its best offer saves over the one before."""
+    """For each axis the nats per bit that its best candidate saves over the second best."""
     numbers = tier.numbers
     if numbers.bits.shape[1] < 2:
         return
@@ -215,7 +224,7 @@ def _last_slopes(tier: TierOffers) -> Iterator[float]:
 
 
 def _first_slopes(tier: TierOffers) -> Iterator[float]:
-    """The nats per bit that each offer saves over nothing at all."""
+    """The nats per bit that each candidate saves over not coding its axes."""
     numbers = tier.numbers
     unused = numbers.nats[:, :1]
     yield from ((unused - numbers.nats[:, 1:]) / numbers.bits[:, 1:]).ravel().tolist()

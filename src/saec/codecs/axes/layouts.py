@@ -1,12 +1,12 @@
 """Ways to cut a field's rows into tiers, and the layouts of these tiers.
 
-Where ids stay, an index tells the rows of the last tier from all others. The more rows this tier
-has, the fewer ids are in the index; in return its rows are coded alike, whatever their frequency.
-So tails of several tiers may be joined.
+If ids stay, an index lists the ids of all tiers but the last. A larger last tier makes the index
+smaller, but all its rows are then coded in the same way, whatever their frequency. So layouts are
+also made with the last tiers joined into one.
 
-The layouts of the sweep lie on the lower convex hull, where a step may be a bit more for each row
-of the largest tier. Layouts between them use what a budget leaves of such a step for bits in other
-tiers.
+The layouts of the sweep lie on the lower convex hull of loss against bits. Two neighbours can
+differ by one bit for each row of the largest tier. Layouts between them spend a part of this step
+on other tiers, so that budgets between the two are used.
 """
 
 from __future__ import annotations
@@ -50,15 +50,19 @@ __all__ = [
 
 _Way = TypeVar("_Way")
 
-# Ids count as sorted if rows that stand too late hold less than this share of all occurrences.
+# Ids count as sorted by frequency if rows that would be in too late a tier hold at most this share
+# of all occurrences.
 _MISPLACED = 0.01
 _SAMPLED_ROWS = 1 << 15  # of a joined tail
-_LONG = 1 / 64  # of a layout's bits: steps that are longer are divided
+_LONG = 1 / 64  # of a layout's bits: longer steps between layouts are divided
 _MOST_BETWEEN = 16  # layouts
 
 
 def placing_of(field: Field, order: Order, space: Workspace) -> Placing:
-    """Rows by frequency in tiers; ids are ranks where rows stand in order of frequency."""
+    """The placing of a field's rows into tiers by frequency.
+
+    If ids are in order of frequency, or nearly so, they are the ranks of rows.
+    """
     bounds = tier_bounds(field.vocab_size)
     if field.census.descending:
         return InOrder(bounds)
@@ -72,7 +76,8 @@ def placing_of(field: Field, order: Order, space: Workspace) -> Placing:
 
 @dataclass(frozen=True, eq=False)
 class _Misplaced:
-    """A task: occurrences of a part's rows that would be in a later tier if ids were ranks."""
+    """A task that counts the occurrences of a part's rows that would be in a later tier if ids
+    were ranks."""
 
     placing: ByRank
 
@@ -88,7 +93,7 @@ class _Misplaced:
 
 
 def with_tiers(field: Field, placing: Placing, number: int) -> Placing:
-    """The same with so many tiers, the last of which takes all further rows."""
+    """``placing`` with ``number`` tiers; the last one has all further rows."""
     if number == len(placing.bounds) - 1:
         return placing
     return ByRank.of(field.census, tier_bounds(field.vocab_size, number), "keep")
@@ -101,13 +106,14 @@ def joined_tails(
     rng: np.random.Generator,
     slopes: FieldSlopes | None = None,
 ) -> Iterator[list[TierOffers]]:
-    """What tiers may spend if those from one on are a single tier, down to one for all rows.
+    """The candidates of tiers with the last ones joined: the last two, the last three, and so on,
+    up to a single tier of all rows.
 
     Args:
         rows: of each tier.
-        offers: of each tier.
+        offers: the candidates of each tier.
         nats: (rank,) nats per squared error of each coordinate.
-        rng: draws the rows of which a tail is learned.
+        rng: draws the rows from which a joined tier is learned.
         slopes: on unseen rows, if there are any.
     """
     for first in range(len(rows) - 2, -1, -1):
@@ -117,7 +123,7 @@ def joined_tails(
 
 
 def _joined(tiers: Sequence[TierRows], rng: np.random.Generator) -> TierRows:
-    """Samples of some tiers as one, an equal number of rows from each as far as it has them."""
+    """One sample of several tiers, with equally many rows of each tier that has so many."""
     most = _SAMPLED_ROWS // len(tiers)
     coordinates, shares = [], []
     for tier in tiers:
@@ -135,12 +141,19 @@ def _joined(tiers: Sequence[TierRows], rng: np.random.Generator) -> TierRows:
 def layouts(
     field: Field, ways: Sequence[Sequence[TierOffers]], frame: Frame, indexed: bool
 ) -> list[Layered]:
-    """The layouts of all ``ways`` to cut rows into tiers that are worth a plan."""
+    """The useful layouts of all ``ways`` to cut rows into tiers.
+
+    Args:
+        field: the field.
+        ways: for each way, the candidates of its tiers.
+        frame: of the field.
+        indexed: whether an index of the tiers is stored; its bytes count.
+    """
     found: list[tuple[Layered, int]] = []
     for tiers in ways:
         index_bits = 8 * TierIndex.planned_bytes(field.vocab_size, len(tiers)) if indexed else 0
         swept = sweep(tiers, 8 * field.dim * frame.stored.itemsize, frame.rest)
-        # What takes more than the table itself is not.
+        # Layouts that take more than the table itself are useless.
         smaller = [layered for layered in swept if layered.bits < 8 * field.nbytes]
         found += [(layered, index_bits) for layered in mixed(smaller or swept[:1])]
     if len(ways) > 1:
@@ -151,7 +164,7 @@ def layouts(
 def undominated(
     found: Iterable[_Way], size_and_loss: Callable[[_Way], tuple[int, float]]
 ) -> list[_Way]:
-    """Ways to code, smallest first, than which none is smaller and better."""
+    """The Pareto front of ``found``, smallest first: no other one is smaller and has less loss."""
     kept: list[_Way] = []
     for way in sorted(found, key=size_and_loss):
         if not kept or size_and_loss(way)[1] < size_and_loss(kept[-1])[1]:
@@ -164,10 +177,10 @@ def _size_and_nats(pair: tuple[Layered, int]) -> tuple[int, float]:
 
 
 def mixed(found: Sequence[Layered]) -> list[Layered]:
-    """``found``, cheapest first as of :func:`.lagrangian.sweep`, and layouts between those
-    neighbours whose sizes are far apart.
+    """``found`` (smallest first, as from :func:`.lagrangian.sweep`) and layouts between neighbours
+    whose sizes differ much.
 
-    These are the smaller neighbour with some tiers coded as in other layouts.
+    A layout between two is the smaller one with some tiers coded as in other layouts.
     """
     ways = _Ways(found)
     result = list(found[:1])
@@ -194,7 +207,7 @@ class _Ways:
         self._axes = np.array([way.axes for _, way in pairs], np.int64)
 
     def filled(self, layout: Layered, left: int) -> Layered:
-        """Spend up to ``left`` bits: again and again the way that fits and saves most per bit."""
+        """Spend up to ``left`` bits: greedily, each time on the way that saves most per bit."""
         chosen = list(layout.ways)
         while True:
             axes = max(way.axes for way in chosen)
@@ -213,7 +226,7 @@ class _Ways:
 
 @dataclass(frozen=True, eq=False)
 class AxesChoice:
-    """The option that allocation chose, with everything that coding needs."""
+    """The choice of an option, with everything that coding needs."""
 
     frame: Frame
     placing: Placing
@@ -222,8 +235,8 @@ class AxesChoice:
     _layouts: dict[int, Layout] = dataclass_field(default_factory=dict)
 
     def layout(self, count: int) -> Layout:
-        """The parts of the tiers of ``count`` rows."""
-        if count not in self._layouts:  # checking one takes milliseconds in wide tables
+        """The layout of ``count`` rows."""
+        if count not in self._layouts:  # checks of a wide table's layout take milliseconds
             tiers = tuple(tuple(coder.part for coder in tier) for tier in self.layered.tiers)
             self._layouts[count] = Layout(count, tiers)
         return self._layouts[count]
@@ -240,7 +253,7 @@ def planned_bytes(field: Field, choice: AxesChoice) -> int:
     bounds = tier_bounds(field.vocab_size, len(ways))
     codes = tier_bytes(bounds, [way.width for way in ways])
     plain = zip(ways, np.diff(bounds).tolist(), strict=True)
-    # An offer's bits are those of codes, values and starts.
+    # A way's bits are those of codes, values and starts.
     starts = sum(way.bits - 16 * way.values - rows * way.width for way, rows in plain) // 8
     sizes = {
         CODES: code_bytes(codes),

@@ -15,11 +15,10 @@ from saec.tables.loss_metric import Metric
 
 __all__ = ["Frame"]
 
-_LEAST_VARIANCE = 1e-9  # of the first axis's, that another axis has
-# Squared error of a mean in float64, and how far float16 may move it, as a share of the variance.
-_MEAN_NOISE = 1e-24
-_LEAST_AXIS = 64 * float(np.finfo(np.float32).smallest_subnormal)  # what has some digits
-_MEAN_MOVED = 1e-4
+_LEAST_VARIANCE = 1e-9  # least variance of an axis, as a share of the first axis's
+_MEAN_NOISE = 1e-24  # squared rounding error of a mean in float64, relative to its square
+_LEAST_AXIS = 64 * float(np.finfo(np.float32).smallest_subnormal)  # smaller axes lose all digits
+_MEAN_MOVED = 1e-4  # squared distance by which float16 may move the mean, relative to the variance
 _WIDE, _MORE = 4, 8
 
 
@@ -27,18 +26,18 @@ _WIDE, _MORE = 4, 8
 class Frame:
     """Rows are mean + coordinates @ axes; axes are orthogonal in the metric, most variance first.
 
-    Axes are scaled by the standard deviation along them, so that coordinates are of size one and
-    float16 serves both.
+    Axes are scaled by the standard deviation along them, so that coordinates have a standard
+    deviation of one and float16 can hold both.
 
     Args:
         stored: (rank + 1, dim) float16 or float32, the axes and, last, the mean.
         dual: (dim, rank) float64; (row - mean) @ dual are a row's coordinates, by least squares in
-            the metric against the axes as stored.
-        nats: (rank,) float64; ``nats[a]`` times the mean squared error of coordinate ``a`` is what
-            that error costs, in nats (1/2 delta' G delta, docs/design.md).
-        rest: nats that remain if every coordinate is exact: those of the axes that are left out,
-            and of what rounding of the mean and the axes takes out of their reach.
-        metric: half a squared length in it is nats.
+            the metric against the stored (rounded) axes.
+        nats: (rank,) float64; ``nats[a]`` times the mean squared error of coordinate ``a`` is the
+            loss in nats (1/2 delta' G delta, docs/design.md).
+        rest: the loss in nats if every coordinate is exact: from axes that are left out, and from
+            rounding of the mean and the axes.
+        metric: half the squared length in this metric is the loss in nats.
     """
 
     stored: NDArray[np.floating[Any]]
@@ -49,11 +48,11 @@ class Frame:
 
     @classmethod
     def of(cls, moments: Moments, metric: Metric, rows: int | None = None) -> Frame:
-        """The frame of a field with these ``moments``, of ``rows`` rows if that is known."""
+        """The frame of a field with these ``moments``; ``rows``: its number of rows, if known."""
         mean, covariance = moments.mean, moments.covariance
         spread = metric.mapped(metric.mapped(covariance).T)
         variances, vectors = _eigen(spread, metric.dim if rows is None else rows - 1)
-        # Next to no variance is noise of rounding; dividing by it would amplify that.
+        # A variance of almost zero is rounding noise; dividing by it would amplify the noise.
         noise = _MEAN_NOISE * float(np.square(metric.mapped(mean)).sum())
         useful = np.count_nonzero(variances > max(_LEAST_VARIANCE * variances[0], noise))
         rank = min(int(useful), MOST_AXES)
@@ -64,7 +63,7 @@ class Frame:
         moved = _MEAN_MOVED * float(variances[:rank].sum())
         stored = _rounded(axes, mean, metric, moved)
         kept, gram, dual = _dual(stored, metric)
-        # What no coordinates can give back, of the rows as they lie about the stored mean.
+        # The part of rows, relative to the stored mean, that no coordinates can represent.
         away = metric.mapped(mean - stored[-1])
         lost = np.eye(metric.dim) - dual @ kept
         about = spread + np.outer(away, away)
@@ -73,15 +72,18 @@ class Frame:
 
     @classmethod
     def of_stored(cls, stored: NDArray[np.floating[Any]], metric: Metric) -> Frame:
-        """The frame of axes and a mean (rank + 1, dim) that were made for other rows or another
-        metric: axes need not be orthogonal in ``metric``, and :attr:`rest` is not known."""
+        """The frame of stored axes and a mean (rank + 1, dim) that were made for other rows or
+        another metric.
+
+        Axes need not be orthogonal in ``metric``. :attr:`rest` is unknown and set to 0.
+        """
         _, gram, dual = _dual(stored, metric)
         return cls(stored, _steady(dual, metric), gram.diagonal() / 2, 0.0, metric)
 
     @property
     def least(self) -> tuple[Frame, float]:
-        """The frame without axes, with the mean in float16 as near as that can be, and by how many
-        nats that raises what the mean alone loses."""
+        """The frame without axes and with the mean rounded to float16, and the loss in nats that
+        this rounding adds."""
         limit = np.finfo(np.float16).max
         mean = self.stored[-1:].clip(-limit, limit).astype(np.float16)
         away = self.metric.mapped(self.stored[-1] - mean[0].astype(np.float64))
@@ -94,7 +96,7 @@ class Frame:
         return len(self.stored) - 1
 
     def coordinates(self, rows: NDArray[Any], axes: int) -> NDArray[np.float32]:
-        """Coordinates of ``rows`` (m, dim) on the first ``axes``, (m, axes)."""
+        """Coordinates (m, axes) of ``rows`` (m, dim) on the first ``axes`` axes."""
         about = rows.astype(np.float64)
         about -= self.stored[-1].astype(np.float64)
         return (about @ self.dual[:, :axes]).astype(np.float32)
@@ -102,9 +104,9 @@ class Frame:
     def squared_errors(
         self, rows: NDArray[Any], coordinates: Sequence[NDArray[np.float32]]
     ) -> NDArray[np.float64]:
-        """Squared errors (m,) in the metric if ``rows`` become mean + coordinates @ axes.
+        """Squared errors (m,) in the metric of mean + coordinates @ axes against ``rows`` (m, dim).
 
-        ``coordinates`` are (m, some axes) each and lie side by side, from the first axis on.
+        ``coordinates`` are arrays (m, some axes); together they cover the leading axes in order.
         """
         error = self.stored[-1].astype(np.float64) - rows.astype(np.float64)
         if coordinates:
@@ -118,27 +120,27 @@ class Frame:
 def _dual(
     stored: NDArray[np.floating[Any]], metric: Metric
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating[Any]]]:
-    """The axes in the metric (rank, dim), their products (rank, rank), and what gives coordinates
-    of rows in the metric, (dim, rank)."""
+    """The axes mapped to the metric (rank, dim), their Gram matrix (rank, rank), and the matrix
+    (dim, rank) that maps rows in the metric to coordinates."""
     kept = metric.mapped(stored[:-1].astype(np.float64))
     gram = kept @ kept.T
     return kept, gram, np.linalg.solve(gram, kept).T
 
 
 def _steady(dual: NDArray[np.floating[Any]], metric: Metric) -> NDArray[np.float64]:
-    """``dual`` of rows as they are, without the last digits of what BLAS computes, which depend on
-    the number of threads; codes may not."""
+    """``dual`` for rows in the table's own space, rounded to the digits of float32: the last digits
+    of BLAS depend on the number of threads, and codes must not."""
     return _to_float32_digits(metric.mapped(dual.T).T)
 
 
 def _eigen(
     spread: NDArray[np.float64], rank: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The eigenvalues of ``spread`` (dim, dim), the largest first, and its eigenvectors as columns,
-    if it is of ``rank`` at most.
+    """The eigenvalues of ``spread`` (dim, dim), the largest first, and its eigenvectors as columns.
 
-    Of a table much wider than it has rows only as many are found as can differ from zero: products
-    with a few more random vectors span them all (Halko, Martinsson and Tropp 2011).
+    ``rank`` is an upper bound of the matrix's rank. If it is much smaller than ``dim``, only the
+    eigenvalues that can differ from zero are found: products with a few more random vectors than
+    ``rank`` span their eigenvectors (Halko, Martinsson and Tropp 2011).
     """
     dim = len(spread)
     if _WIDE * (rank + _MORE) >= dim:
@@ -152,8 +154,8 @@ def _eigen(
 
 
 def _to_float32_digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``values`` with the digits of float32, in each column relative to the largest: those of a
-    table of tiny values are beyond float32's range."""
+    """``values`` rounded to the digits of float32, in each column relative to its largest value:
+    tiny values themselves are below float32's range."""
     exponents = np.frexp(np.abs(values).max(axis=0, initial=0.0))[1]
     rounded = np.ldexp(values, -exponents).astype(np.float32).astype(np.float64)
     result: NDArray[np.float64] = np.ldexp(rounded, exponents)
@@ -163,9 +165,9 @@ def _to_float32_digits(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _rounded(
     axes: NDArray[np.float64], mean: NDArray[np.float64], metric: Metric, moved: float
 ) -> NDArray[np.floating[Any]]:
-    """Axes and mean as float16 where that keeps their digits, else as float32.
+    """Axes and mean as float16 if that keeps enough digits, otherwise as float32.
 
-    moved: squared distance in the metric by which the mean may move.
+    moved: the squared distance in the metric by which rounding may move the mean.
     """
     values = np.ascontiguousarray(np.vstack([axes, mean]))
     narrow = np.finfo(np.float16)

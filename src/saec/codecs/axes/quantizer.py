@@ -1,4 +1,4 @@
-"""Coders of a tier's axes, and candidates: the bits that they take and the nats that they leave."""
+"""Coders of a tier's axes, and candidates for coding them, with their bits and their loss."""
 
 from __future__ import annotations
 
@@ -33,24 +33,28 @@ _LEAST_STEP = float(np.finfo(np.float16).tiny)  # smaller ones lose digits
 
 @dataclass(frozen=True, eq=False)
 class Coder:
-    """A part of a tier and its values, float16 as stored: (2**bits, axes), or offset and step."""
+    """A part of a tier's layout and its values.
+
+    values: float16, as stored: (2**bits * axes,) of a table, (2,) offset and step of a grid, or
+    (0,) of an axis that is not coded.
+    """
 
     part: CodePart
     values: NDArray[np.float16]
 
     @property
     def bits(self) -> int:
-        """Bits that the values take; a row's code takes ``part.bits`` on top."""
+        """Bits of the values; the code of each row takes ``part.bits`` in addition."""
         return 16 * self.part.values
 
     @classmethod
     def none(cls) -> Coder:
-        """Coordinate 0 for every row."""
+        """The coder that decodes every row to coordinate 0."""
         return cls(CodePart(), np.zeros(0, dtype=np.float16))
 
     @classmethod
     def table(cls, centers: NDArray[np.floating[Any]], bits: int) -> Coder:
-        """Up to ``2**bits`` centers (k,) ascending, or (k, axes)."""
+        """A table of up to ``2**bits`` centers: (k,) ascending, or (k, axes)."""
         rows = within_float16(centers.reshape(len(centers), -1))
         if rows.shape[1] == 1:
             rows = np.unique(rows)[:, None]  # rounding may have made neighbours equal
@@ -61,9 +65,9 @@ class Coder:
     def assign(
         self, coordinates: NDArray[np.float32], scale: NDArray[np.float64]
     ) -> NDArray[np.uint32]:
-        """Code of the nearest value for each row of ``coordinates`` (m, axes).
+        """The code (m,) of the nearest value for each row of ``coordinates`` (m, axes).
 
-        ``scale`` (axes,) turns differences of the coordinates into units that they share.
+        ``scale`` (axes,) float64 multiplies coordinates so that all axes have the same unit.
         """
         if self.part.bits == 0:
             return np.zeros(len(coordinates), dtype=np.uint32)
@@ -85,31 +89,32 @@ class Coder:
 
 
 def within_float16(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
-    """``values`` rounded to float16. Rows that hardly count may lie beyond what it holds, and get
-    its largest value."""
+    """``values`` rounded to float16; values outside its range become its largest value. That
+    happens only to rows that hardly ever occur."""
     return values.clip(-_LARGEST, _LARGEST).astype(np.float16)
 
 
 def evenly_spaced(low: float, step: float) -> NDArray[np.float16] | None:
-    """Offset and step of a grid, (2,); None if float16 does not hold them with all digits."""
+    """Offset and step of a grid, (2,) float16; None if float16 cannot hold them with all its
+    digits."""
     if abs(low) > _LARGEST or not _LEAST_STEP <= step <= _LARGEST:
         return None
     return np.array([low, step], dtype=np.float16)
 
 
 def no_moves() -> NDArray[np.float64]:
-    """The moves of an offer without unseen rows."""
+    """The moves of a candidate without unseen rows: (0, 3)."""
     return np.zeros((0, 3))
 
 
 @dataclass(frozen=True, eq=False)
 class Offer:
-    """Coders of neighbouring axes, one or some.
+    """A candidate: coders of one axis or of several neighbouring axes.
 
-    bits: that they take for all of a tier's rows with their values; nats: that they leave, with
-    those that slopes on unseen rows add; moves: (axes, 3 for each tier), what
-    :meth:`.tier_slopes.Moves.by` gives, or none without unseen rows; by_slopes: the nats that
-    slopes add.
+    bits: of the codes of all rows of a tier and of the values; nats: the loss, including what
+    slopes on unseen rows add; moves: (axes, 3 for each tier), from
+    :meth:`.tier_slopes.Moves.by`, or (0, 3) without unseen rows; by_slopes: the part of ``nats``
+    that slopes add.
     """
 
     bits: int
@@ -120,13 +125,14 @@ class Offer:
 
     @property
     def axes(self) -> int:
-        """Axes that are covered."""
+        """Number of axes that the coders cover."""
         return sum(coder.part.axes for coder in self.coders)
 
 
 @dataclass(frozen=True, eq=False)
 class OfferNumbers:
-    """Numbers of several offers: bits (k,), nats (k,), and :attr:`sizes` (k, 4)."""
+    """Several candidates as arrays: bits (k,), nats (k,), and sizes (k, 4) from
+    :func:`sizes_of`."""
 
     bits: NDArray[np.int64]
     nats: NDArray[np.float64]
@@ -134,7 +140,7 @@ class OfferNumbers:
 
     @classmethod
     def of(cls, offers: Sequence[Offer]) -> OfferNumbers:
-        """Of ``offers``, without making coders that only measured columns have."""
+        """The arrays of ``offers``; makes no coders."""
         if isinstance(offers, ColumnOffers):
             return offers.numbers
         return cls(
@@ -145,8 +151,8 @@ class OfferNumbers:
 
 
 def sizes_of(parts: Sequence[Sequence[CodePart]]) -> NDArray[np.int64]:
-    """For each group of parts (groups, 4): bits that a row stores, values, parts, and the bytes
-    that name them."""
+    """Four sizes of each group of parts, (groups, 4): stored bits of a row, number of values,
+    number of parts, and bytes that describe these parts in a layout."""
     sizes = [
         (
             sum(part.width for part in own),
@@ -161,11 +167,11 @@ def sizes_of(parts: Sequence[Sequence[CodePart]]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, eq=False)
 class ColumnOffers(Sequence[Offer]):
-    """Offers for one axis, whose coders are made when they are asked for: of the thousands that a
-    wide table has, few are used.
+    """The candidates of one axis. Coders are made on access: a wide table has thousands of
+    candidates and uses few.
 
-    parts: of all that was measured: none, the mean, tables, grids; numbers: of those ``kept``,
-    whose positions among the parts these are; column: as it was measured.
+    parts: of all measured candidates: none, the mean, tables, grids; kept: positions in ``parts``
+    of the usable candidates; numbers: of these; column: the measurement.
     """
 
     parts: Sequence[CodePart]
@@ -184,7 +190,7 @@ class ColumnOffers(Sequence[Offer]):
         if isinstance(place, slice):
             return [self[each] for each in range(*place.indices(len(self)))]
         if not -len(self) <= place < len(self):
-            raise IndexError(place)  # ends a loop
+            raise IndexError(place)  # iteration over a Sequence ends by it
         return Offer(
             int(self.numbers.bits[place]),
             float(self.numbers.nats[place]),
@@ -205,16 +211,21 @@ class ColumnOffers(Sequence[Offer]):
 
 @dataclass(frozen=True, eq=False)
 class TierOffers:
-    """scalar: for each axis, what may code it alone, nothing first; joint: by number of leading
-    axes, what may code them together, or in order of their codes."""
+    """All candidates of a tier.
+
+    scalar: for each axis, those that code it alone; the first codes nothing. joint: by number of
+    leading axes, those that code them jointly or sort rows by their codes.
+    """
 
     scalar: tuple[Sequence[Offer], ...]
     joint: dict[int, tuple[Offer, ...]]
 
     @cached_property
     def numbers(self) -> OfferNumbers:
-        """Of each axis's offers (axes, k), and (axes, k, 4); where an axis has fewer than k,
-        infinite nats for a bit."""
+        """The candidates in ``scalar`` as arrays (axes, k) and (axes, k, 4).
+
+        Axes with fewer than k candidates are padded with candidates of infinite loss.
+        """
         each = [OfferNumbers.of(offers) for offers in self.scalar]
         shape = len(each), max((len(own.bits) for own in each), default=1)
         bits, nats = np.ones(shape, np.int64), np.full(shape, np.inf)

@@ -1,4 +1,4 @@
-"""Symbols of one part of a class: from coordinates to symbols and back, at a price of a bit."""
+"""Maps coordinates to the symbols of one part of a class, at a price of a bit, and back."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from saec.format.keyed_layout import SymbolPart, grid_values
 
 __all__ = ["LENGTH_BITS", "SymbolCoder", "grid_coder", "symbol_means", "table_coder"]
 
-LENGTH_BITS = 8  # that a stored length takes
+LENGTH_BITS = 8  # bits of a stored length
 _VALUE_BITS = 16
-_MOST_GRID = 1024  # symbols, whose values float16 can space evenly
+_MOST_GRID = 1024  # symbols: float16 can hold so many evenly spaced values
 _MOST_RICE = 8
 
 Floats = NDArray[np.float64]
@@ -24,9 +24,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class SymbolCoder:
-    """A part, its values float16 as stored, and the length of each symbol's codeword.
+    """A part, its values, and the codeword length of each symbol.
 
-    lengths: (symbols,) int64; those of a class's first part are known only when all classes are.
+    values: float16, as stored; lengths: (symbols,) int64, bits. The final lengths of a class's
+    first part are known only when all classes are.
     """
 
     part: SymbolPart
@@ -35,12 +36,12 @@ class SymbolCoder:
 
     @property
     def bits(self) -> int:
-        """Bits that the part itself takes."""
+        """Bits of the stored values and lengths of the part."""
         return LENGTH_BITS * self.part.stored_lengths + _VALUE_BITS * self.part.values
 
     @property
     def coordinates(self) -> NDArray[np.float32]:
-        """What the symbols stand for, (symbols, axes)."""
+        """The coordinates of each symbol, (symbols, axes)."""
         wide = self.values.astype(np.float32)
         if self.part.rice is not None:
             return grid_values(wide[0], wide[1], self.part.symbols)
@@ -49,14 +50,18 @@ class SymbolCoder:
     def assign(
         self, coordinates: NDArray[np.float32], nats: Floats, weight: float, price: float
     ) -> NDArray[np.int64]:
-        """For each row of ``coordinates`` (m, axes) the symbol of least nats + price x bits.
+        """The symbol (m,) with the least nats + price x bits for each row of ``coordinates``.
 
-        nats: (axes,) per squared error; weight: of a row.
+        Args:
+            coordinates: (m, axes).
+            nats: (axes,) nats per squared error of each coordinate.
+            weight: share of one row in all occurrences.
+            price: nats per bit.
         """
         if self.part.symbols == 1 or self.part.axes == 0:
             return np.zeros(len(coordinates), dtype=np.int64)
         scale = np.sqrt(nats / nats[0])
-        # A coordinate more, in which rows are 0 and symbols as far as their codewords cost.
+        # An additional coordinate: 0 for rows; for symbols, its square is the cost of the codeword.
         cost = np.sqrt(price * self.lengths / max(weight * nats[0], np.finfo(np.float64).tiny))
         table = np.column_stack([self.coordinates * scale, cost])
         rows = np.column_stack([coordinates * scale, np.zeros(len(coordinates))])
@@ -69,10 +74,17 @@ class SymbolCoder:
 def symbol_means(
     symbols: NDArray[np.int64], coordinates: NDArray[Any], shares: Floats, count: int
 ) -> Floats:
-    """Means (count, axes) of the coordinates of each symbol's rows, weighted by ``shares``."""
+    """Means (count, axes) of the coordinates of each symbol's rows, weighted by ``shares``.
+
+    Args:
+        symbols: (m,) of each row, below ``count``.
+        coordinates: (m, axes) of each row.
+        shares: (m,) of each row in all occurrences.
+        count: number of symbols.
+    """
     weights = np.bincount(symbols, shares, count)
     rows = np.bincount(symbols, minlength=count)
-    unseen = weights <= 0  # rows without weight have a plain mean
+    unseen = weights <= 0  # if no row of a symbol has weight, its mean is unweighted
     use = np.where(unseen[symbols], 1.0, shares)
     total = np.maximum(np.where(unseen, rows, weights), np.finfo(np.float64).tiny)
     sums = [np.bincount(symbols, use * axis, count) for axis in coordinates.T]
@@ -80,14 +92,14 @@ def symbol_means(
 
 
 def table_coder(means: Floats, lengths: NDArray[np.int64]) -> SymbolCoder:
-    """A table of these ``means`` (symbols, axes)."""
+    """A coder with a table of ``means`` (symbols, axes) and codeword ``lengths`` (symbols,)."""
     return SymbolCoder(SymbolPart(*means.shape), within_float16(means).ravel(), lengths)
 
 
 def grid_coder(low: float, step: float, counts: Floats) -> SymbolCoder | None:
-    """Symbols low, low + step, ... with Rice codewords that suit ``counts`` (symbols,).
+    """Symbols with values low, low + step, ... and Rice codewords that suit ``counts`` (symbols,).
 
-    None where float16 cannot space the values, or codewords would be too long.
+    None if float16 cannot hold evenly spaced values, or if codewords would be too long.
     """
     values = evenly_spaced(low, step)
     if values is None or len(counts) > _MOST_GRID:

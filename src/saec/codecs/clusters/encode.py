@@ -1,4 +1,4 @@
-"""Coding of a chunk with the nearest centroids."""
+"""Codes the rows of a chunk by their nearest centroids."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ CODES = "codes"  # role of the tensor
 
 
 class EncodeClusters:
-    """A task that codes a part with the nearest of the ``values`` (k, dim) of a codebook.
+    """A task that codes each row of a part by the nearest of the ``values`` (k, dim) of a codebook.
 
-    Gives the part's distortion among points, weighted by frequency; far rows lose their distance.
+    Returns the part's squared error in the space of points, weighted by frequency. Far rows are
+    clipped before the search for the nearest centroid, but their error counts from where they are.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class EncodeClusters:
         codes = self._search.nearest(self._row_map(rows, frequencies))
         error = self._search.centroids[codes] - self._row_map.full(rows)
         squared = np.einsum("nd,nd->n", error, error, dtype=np.float64)
-        # No dot product: its last digits depend on the number of threads.
+        # No dot product: the last digits of one depend on the number of threads.
         lost = float((frequencies * squared).sum())
         packed = PackedRows.pack([codes], [self._bits])
         return lost, [run_of_codes(CODES, part.start * self._bits, packed)]

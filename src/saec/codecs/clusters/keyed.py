@@ -1,7 +1,7 @@
-"""Clusters of the rows of fields with keys: a codebook for each class of frequencies.
+"""Clusters for fields with keys: each class of rows of similar frequency has its own codebook.
 
-A row's symbol is the number of its cluster, and its codeword is the shorter the more rows the
-cluster has. Which rows are stored, and how long codewords are, is decided as for axes
+A row's symbol is the number of its cluster. The more rows a cluster has, the shorter is its
+codeword. Which rows are stored and how long codewords are is decided as for axes
 (:mod:`saec.codecs.axes.keyed`).
 """
 
@@ -29,11 +29,11 @@ _NUMBERS = tuple(1 << bits for bits in range(1, 13))
 
 @dataclass(eq=False)
 class ClusterCoders:
-    """The clusters of each class at any price of a bit.
+    """Finds the clusters of a class for a given price of a bit.
 
     Args:
-        clusters: of a class; None to choose among powers of two.
-        rng, iterations, tolerance, seeding: of k-means.
+        clusters: number of clusters of each class; None chooses among powers of two.
+        rng, iterations, tolerance, seeding: settings of k-means.
     """
 
     clusters: int | None
@@ -46,8 +46,17 @@ class ClusterCoders:
     def __call__(
         self, rows: TierRows, nats: Floats, most_axes: int, price: float
     ) -> ClassCoder | None:
-        """The clusters that leave the least nats + price x bits, on the first ``most_axes`` axes;
-        None if no row is worth its bits."""
+        """The clusters with the least nats + price x bits.
+
+        Args:
+            rows: the rows of the class.
+            nats: (rank,) nats per squared error of each coordinate.
+            most_axes: the number of leading axes that clusters may use.
+            price: nats per bit.
+
+        Returns:
+            The coder, or None if coding no row at all costs less.
+        """
         weight = float(rows.shares.sum()) / rows.count
         if weight == 0.0 or most_axes == 0:
             return None
@@ -60,7 +69,10 @@ class ClusterCoders:
         return None if best is None else ClassCoder((best,), weight)
 
     def _centroids(self, rows: TierRows, nats: Floats) -> list[NDArray[np.float32]]:
-        """Those of each number of clusters; learned once, in coordinates whose unit is nats."""
+        """The centroids (clusters, rank) for each number of clusters.
+
+        They are learned once, in coordinates scaled so that squared distances are nats.
+        """
         found = self._known.get(rows)
         if found is None:
             scale = np.sqrt(nats)
@@ -89,12 +101,13 @@ class ClusterCoders:
 def _priced(
     centroids: NDArray[np.float32], rows: TierRows, nats: Floats, weight: float, price: float
 ) -> tuple[SymbolCoder, float]:
-    """A table of centroids with the codewords that its rows want, and nats + price x bits."""
+    """A coder of ``centroids`` with codeword lengths that suit the rows, and its nats + price x
+    bits."""
     axes = centroids.shape[1]
     each = rows.count / len(rows.shares)
     own = rows.coordinates[:, :axes]
     lengths = np.zeros(len(centroids), dtype=np.int64)
-    for _ in range(2):  # rows go where codewords are short, which changes these
+    for _ in range(2):  # lengths decide the symbols of rows, and these decide the lengths
         table = table_coder(centroids.astype(np.float64), lengths)
         symbols = table.assign(own, nats[:axes], weight, price)
         counts = each * np.bincount(symbols, minlength=len(lengths)).astype(np.float64)

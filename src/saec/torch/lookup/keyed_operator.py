@@ -227,8 +227,8 @@ _LIBRARY.impl("keyed_bags", _keyed_bags, "CompositeExplicitAutograd")
 def _shape(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: bool) -> Tensor:
     if torch.onnx.is_in_onnx_export():
         raise ModuleError(
-            "ONNX has no operator for tables that are asked by keys: look their rows up outside of "
-            "the model, and make them its inputs"
+            "ONNX has no operator for lookups by key: look up these rows outside of the model, and "
+            "pass them as inputs"
         )
     _, _, dim, *_ = json.loads(table.partition("\n")[0])
     return tensors[0].new_empty((keys.shape[0], dim), dtype=torch.float32)

@@ -60,9 +60,9 @@ def forecast(
         unseen: see :func:`saec.torch.compress_`; one of the two is needed.
 
     Returns:
-        The curve. Its range is two standard errors of the measurement, or of the prediction
-        if nothing is measured; below the smallest measured
-        size, a predicted increase of 1e-5, the range ends at the value there.
+        The curve, in bytes and nats. Its range is two standard errors of the measurement, or of
+        the prediction if nothing is measured. Below the smallest measured size, a predicted
+        increase of 1e-5, the range ends at the value there.
 
     Raises:
         BudgetError, DataError, FieldError, MetricError, ModuleError: see

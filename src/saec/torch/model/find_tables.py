@@ -111,7 +111,7 @@ def _check_keys(keys: Mapping[str, object], tables: Iterable[ModelTable]) -> Non
         if whole[name].tied:
             raise ModuleError(
                 f"keys are given for {name!r}, whose weight {next(iter(whole[name].tied))!r} has, "
-                "too: it needs all rows, and a table that is asked by keys does not list them"
+                "too: it needs all rows, and a table with keys cannot list them"
             )
 
 

@@ -97,8 +97,8 @@ class KeyedEmbeddingBag(KeyedModule):
         offsets: Tensor | None = None,
         per_sample_weights: Tensor | None = None,
     ) -> Tensor:
-        """Reduce bags of rows; keys as for :class:`KeyedEmbedding`, other arguments as for
-        ``nn.EmbeddingBag``.
+        """Reduce bags of rows to (bags, dim); keys as for :class:`KeyedEmbedding`, other arguments
+        as for ``nn.EmbeddingBag``.
 
         Raises:
             KeysError: see :meth:`KeyedEmbedding.forward`.

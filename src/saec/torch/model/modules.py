@@ -121,7 +121,7 @@ class CompressedEmbeddingBag(_CompressedModule):
         offsets: Tensor | None = None,
         per_sample_weights: Tensor | None = None,
     ) -> Tensor:
-        """Reduce bags of rows; arguments and result as those of ``nn.EmbeddingBag``.
+        """Reduce bags of rows to (bags, dim); arguments are those of ``nn.EmbeddingBag``.
 
         Raises:
             IdError: see :meth:`CompressedTable.forward`.

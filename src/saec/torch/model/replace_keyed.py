@@ -24,7 +24,7 @@ def check_keyed(table: ModelTable, field: KeyedField) -> None:
     """
     if len(table.parts) > 1 or table.tied:
         raise ModuleError(
-            f"field {field.name!r} is asked by keys, and cannot be a part of the table "
+            f"field {field.name!r} has keys, and cannot be a part of the table "
             f"{table.path!r}: its rows are not all of it, or a linear layer needs them all"
         )
 
@@ -51,7 +51,7 @@ def keyed_modules(
 def _padding_key(field: KeyedField, keys: Mapping[str, TableKeys], row: int) -> int:
     if field.name not in keys:
         raise ModuleError(
-            f"the module of field {field.name!r} has padding_idx={row}, and the field is asked by "
-            "keys: give its keys"
+            f"the module of field {field.name!r} has padding_idx={row}, and the field has keys: "
+            "give its keys"
         )
     return padding_key(field, keys[field.name], row)

@@ -111,7 +111,7 @@ def by_ids(
 
 def _by_ids(field: KeyedField, keys: Mapping[str, TableKeys], size: int) -> RawField:
     if field.name not in keys:
-        raise ModuleError(f"{field.place} is asked by keys, and the model by ids: give its keys")
+        raise ModuleError(f"{field.place} has keys, and the model's table has ids: give its keys")
     own = keys[field.name]
     default = field.axes[-1].astype(np.float32)
     weights = np.tile(default, (size, 1))

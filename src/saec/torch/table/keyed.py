@@ -134,7 +134,7 @@ class KeyedTable(CompressedTable):
             ModuleError: always.
         """
         raise ModuleError(
-            f"{self._place} is asked by keys, which it does not store: look up those that you have"
+            f"{self._place} does not store its keys, so cannot list its rows: look up known keys"
         )
 
     def weight(self) -> NoReturn:

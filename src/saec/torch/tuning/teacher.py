@@ -18,7 +18,8 @@ __all__ = ["count_of", "distillation", "log_loss", "predictions", "targets_of"]
 
 
 def predictions(model: nn.Module, batches: Batches, *, progress: bool = True) -> list[Tensor]:
-    """The model's outputs in eval mode, a tensor on the CPU for each of ``batches``.
+    """The model's outputs in eval mode: for each of ``batches`` a tensor on the CPU, of the shape
+    and dtype that the model gives.
 
     With these as the teacher of :func:`finetune`, the model itself need not be kept in memory.
 

@@ -25,6 +25,7 @@ def rows_of(
     return StoredRows(
         roots=numbers % 3,
         saved=np.asarray(saved, np.float64),
+        second=np.asarray(saved, np.float64) / 2,
         bits=np.asarray(bits, np.int64),
         shares=np.full(count, 0.125),
         harm=numbers * 0.5,
@@ -33,6 +34,7 @@ def rows_of(
         values=np.zeros(count, np.uint64),
         lengths=lengths,
         unstored=2.0,
+        unstored_second=1.5,
         occurrences=0.5,
     )
 
@@ -53,7 +55,8 @@ def test_rows_that_save_least_per_bit_are_left_out_by_hand(tmp_path: Path) -> No
             assert fewer.bits == 9
             totals = rows.totals(fewer, 3)
             assert (totals.saved, totals.shares) == (8.0 + 2.0 + 3.0, 3 * 0.125)
-            assert (totals.unstored, totals.occurrences) == (4.0, 1.0)
+            assert totals.second == 13.0 / 2
+            assert (totals.unstored, totals.unstored_second, totals.occurrences) == (4.0, 3.0, 1.0)
             assert totals.counts.tolist() == [2, 0, 1]  # rows 0, 3 and 5
             assert totals.harm.tolist() == [1.5, 0.0, 2.5]
             assert rows.function(fewer).keys == 3
@@ -99,8 +102,8 @@ def test_rows_in_files_are_not_in_memory(tmp_path: Path) -> None:
         for part in range(1, parts):
             rows.add(rows_of(ones, np.full(count, 3), part * count))
         rows.fewer(EVERY_ROW, 0.5)
-        # 68 bytes a row are in files; a part takes 10 MB of arrays.
-        assert peak_memory.grown_since(before) < parts * count * 68 / 2
+        # 76 bytes a row are in files; a part takes 10 MB of arrays.
+        assert peak_memory.grown_since(before) < parts * count * 76 / 2
 
 
 def test_records_are_read_as_they_were_appended(tmp_path: Path) -> None:

@@ -96,6 +96,18 @@ def test_the_forecast_of_fields_with_keys_contains_slopes(direction: float, coun
         assert result.predicted_loss_increase == pytest.approx(second + counted * first, rel=0.1)
 
 
+def test_a_tenth_of_the_second_order_always_remains() -> None:
+    # So strong slopes would make errors of the rows that are chosen to be stored a gain.
+    fields, metrics = tables({"only": 1.5}, keyed=True)
+    measured = saec.measure(fields, metrics=metrics, progress=False)
+    rows, counts = fields[0].rows.read(0, 1000), fields[0].frequencies
+    for ratio in (8, 15, 40):
+        result = saec.compress(measured, saec.Ratio(ratio), progress=False)
+        moved = result.lookup({"only": np.arange(1000)}) - rows.astype(np.float64)
+        second = (counts @ np.square(moved)).sum() * 1e-3 / 2 / counts.sum()
+        assert result.predicted_loss_increase >= 0.09 * second
+
+
 def test_patches_hold_rows_by_the_second_order() -> None:
     fields, metrics = tables({"only": -1.0}, keyed=True)
     base = saec.compress(fields, saec.Ratio(20), metrics=metrics, progress=False)

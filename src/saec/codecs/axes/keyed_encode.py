@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, KeyedChoice, stored_field
 from saec.codecs.axes.keyed_pricing import mean_harm
 from saec.codecs.axes.keyed_rows import EVERY_ROW, GatheredRows, RowTotals, Selection, StoredRows
+from saec.codecs.axes.slope_costs import LEAST_COST
 from saec.codecs.protocol import Coded
 from saec.format.key_strings import KeyStrings
 from saec.keys.static_function import StaticFunction
@@ -55,29 +56,31 @@ class _EncodeKeys:
             own = np.arange(len(part))[group.rows]
             every = _ClassRows(near[own], rows[own], shares[own], hashes[own], group.stratum)
             unstored = self._lost(every, [])
-            found.append(_none(float(unstored.sum()), float(shares[own].sum())))
+            sums = (float(part.sum()) for part in (*unstored, shares[own]))
+            found.append(_none(*sums))
             if self.choice.coders[group.stratum] is not None:
                 kept = known[own]
-                found.append(self._coded(every.only(kept), unstored[kept]))
+                found.append(self._coded(every.only(kept), unstored[:, kept]))
         return StoredRows.join(found)
 
     def _lost(self, rows: _ClassRows, decoded: Sequence[NDArray[np.float32]]) -> Floats:
-        """Nats (m,) that rows lose as ``decoded``, with what slopes on unseen rows add."""
+        """Nats that rows lose as ``decoded``, with what slopes on unseen rows add, and the
+        second-order ones, (2, m)."""
         frame = self.choice.frame
         lost: Floats = rows.shares * frame.squared_errors(rows.exact, decoded) / 2
         gradient = self.choice.nats[rows.stratum].gradient
         if not gradient.coefficients.any():
-            return lost
+            return np.stack([lost, lost])
         coordinates = frame.coordinates(rows.near, frame.rank)
         moved = -coordinates.astype(np.float64)
         if decoded:
             beside = np.concatenate(decoded, axis=1)
             moved[:, : beside.shape[1]] += beside
-        return lost + rows.shares * gradient.added(coordinates, moved)
+        return np.stack([lost + rows.shares * gradient.added(coordinates, moved), lost])
 
     def _coded(self, rows: _ClassRows, unstored: Floats) -> StoredRows:
-        """The rows of a class that are worth their bits; ``unstored``: nats (m,) of each if it is
-        left out."""
+        """The rows of a class that are worth their bits; ``unstored``: see :meth:`_lost`, if it
+        is left out."""
         frame, price = self.choice.frame, self.choice.price
         coder = self.choice.coders[rows.stratum]
         assert coder is not None, "the class is stored"
@@ -88,7 +91,7 @@ class _EncodeKeys:
         decoded = [each.coordinates[own] for each, own in pairs]
         lost = self._lost(rows, decoded)
         bits = np.sum([each.lengths[own] for each, own in pairs], axis=0)
-        saved = unstored - lost
+        saved, second = unstored - lost
         kept = np.ones(len(saved), dtype=bool)
         if self.choice.least_gain is not None:
             kept = saved > self.choice.least_gain * FUNCTION_FACTOR * bits
@@ -99,6 +102,7 @@ class _EncodeKeys:
         return StoredRows(
             symbols[0][kept] + self.choice.layout.first_roots[number],
             saved[kept],
+            second[kept],
             bits[kept],
             rows.shares[kept],
             harm[kept],
@@ -127,12 +131,15 @@ class _ClassRows:
         )
 
 
-def _none(unstored: float, occurrences: float) -> StoredRows:
+def _none(unstored: float, second: float, occurrences: float) -> StoredRows:
     floats, words = np.zeros(0), np.zeros(0, dtype=np.uint64)
     whole = np.zeros(0, dtype=np.int64)
     lengths = np.zeros(0, dtype=np.uint8)
     return StoredRows(
-        whole, floats, whole, floats, floats, whole, words, words, lengths, unstored, occurrences
+        *(whole, floats, floats, whole, floats, floats, whole, words, words, lengths),
+        unstored,
+        second,
+        occurrences,
     )
 
 
@@ -170,7 +177,8 @@ def _within(rows: GatheredRows, limit: int) -> tuple[Selection, StaticFunction]:
 def _lost(field: Field, choice: KeyedChoice, rows: RowTotals) -> float:
     """Nats: of rows as stored or left out, and of unknown keys that are taken for stored ones."""
     assert field.keys is not None
-    lost = max(rows.unstored - rows.saved, 0.0)
+    second = rows.unstored_second - rows.second
+    lost = max(rows.unstored - rows.saved, LEAST_COST * second)
     if not choice.stored:
         return lost
     unknown = field.keys.unseen_share + max(rows.occurrences - rows.shares, 0.0)

@@ -15,6 +15,7 @@ from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, KeyedChoice, planned_
 from saec.codecs.axes.keyed_class import ClassCoder, CodedRows, class_coder
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.row_slopes import RowNats
+from saec.codecs.axes.slope_costs import LEAST_COST
 from saec.codecs.axes.symbols import table_coder
 from saec.codecs.moments_and_samples import Sample
 from saec.format.keyed_layout import LONG_STRINGS, SHORT_STRINGS, strings_of
@@ -46,7 +47,8 @@ class KeyedClass:
     each: float
     nats: RowNats
     unstored: Floats  # nats (m,) that each row of the sample costs if it is left out
-    doubt: Floats  # (m,) standard errors of these
+    second: Floats  # (m,) the second-order ones of these
+    doubt: Floats  # (m,) standard errors of them all
     spread: Floats  # (rank,) nats of all rows on each axis if all are left out
 
 
@@ -192,11 +194,13 @@ class _CodedClass:
 
     @property
     def nats(self) -> float:
-        """Nats that the rows lose, stored or not; 0 if slopes make that a gain."""
-        lost = self.own.unstored
+        """Nats that the rows lose, stored or not; slopes leave a share of the second-order ones."""
+        lost, second = self.own.unstored, self.own.second
         if self.coded is not None:
-            lost = np.where(self.kept, self.own.rows.shares * self.coded.lost, lost)
-        return max(float(lost.sum()), 0.0)
+            shares = self.own.rows.shares
+            lost = np.where(self.kept, shares * self.coded.lost, lost)
+            second = np.where(self.kept, shares * self.coded.second, second)
+        return max(float(lost.sum()), LEAST_COST * float(second.sum()))
 
     @property
     def doubt(self) -> float:
@@ -265,6 +269,7 @@ def keyed_class(
         count / len(rows.shares),
         nats,
         rows.shares * nats.lost(rows.coordinates, default),
+        rows.shares * nats.in_second_order(rows.coordinates, default),
         rows.shares * nats.doubt(rows.coordinates, default),
         spread * nats.of_codes,
     )

@@ -22,7 +22,9 @@ __all__ = ["EVERY_ROW", "GatheredRows", "RowTotals", "Selection", "StoredRows"]
 Floats = NDArray[np.float64]
 
 _GAIN = np.dtype([("gain", "<u8"), ("bits", "<u4"), ("strings", "<u2"), ("longest", "u1")])
-_NATS = np.dtype([("root", "<u4"), ("saved", "<f8"), ("share", "<f8"), ("harm", "<f8")])
+_NATS = np.dtype(
+    [("root", "<u4"), ("saved", "<f8"), ("second", "<f8"), ("share", "<f8"), ("harm", "<f8")]
+)
 _SIGN = np.uint64(1 << 63)
 _DIGIT_BITS = 16  # by which gains are searched
 
@@ -31,13 +33,16 @@ _DIGIT_BITS = 16  # by which gains are searched
 class StoredRows:
     """Rows of a part that may be stored, (k,) of all arrays, and their strings (s,).
 
-    roots: symbols of first parts; saved: nats that storing saves; bits: of all strings of a row;
+    roots: symbols of first parts; saved: nats that storing saves; second: the second-order ones of
+    these; bits: of all strings of a row;
     shares: of all occurrences; harm: nats from the default row; owners: the row of each string,
-    from 0 on; unstored: nats if no row were stored, of these and all other rows.
+    from 0 on; unstored: nats if no row were stored, of these and all other rows; unstored_second:
+    the second-order ones.
     """
 
     roots: NDArray[np.int64]
     saved: Floats
+    second: Floats
     bits: NDArray[np.int64]
     shares: Floats
     harm: Floats
@@ -46,6 +51,7 @@ class StoredRows:
     values: NDArray[np.uint64]
     lengths: NDArray[np.uint8]
     unstored: float = 0.0
+    unstored_second: float = 0.0
     occurrences: float = 0.0
 
     @classmethod
@@ -53,12 +59,23 @@ class StoredRows:
         """The rows of all ``parts``."""
         firsts = np.cumsum([0, *(len(part.roots) for part in parts)])
         owners = [part.owners + first for part, first in zip(parts, firsts, strict=False)]
-        names = ("roots", "saved", "bits", "shares", "harm", "hashes", "values", "lengths")
+        names = (
+            "roots",
+            "saved",
+            "second",
+            "bits",
+            "shares",
+            "harm",
+            "hashes",
+            "values",
+            "lengths",
+        )
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         return cls(
             **joined,
             owners=np.concatenate(owners),
             unstored=sum(part.unstored for part in parts),
+            unstored_second=sum(part.unstored_second for part in parts),
             occurrences=sum(part.occurrences for part in parts),
         )
 
@@ -86,15 +103,18 @@ EVERY_ROW = Selection()
 class RowTotals:
     """Sums over all rows, and over those that are kept.
 
-    saved, shares: of kept rows; counts, harm: kept rows with each root, and the sums of their harm;
-    unstored, occurrences: see :class:`StoredRows`.
+    saved, second, shares: of kept rows; counts, harm: kept rows with each root, and the sums of
+    their harm;
+    unstored, unstored_second, occurrences: see :class:`StoredRows`.
     """
 
     saved: float
+    second: float
     shares: float
     counts: NDArray[np.int64]
     harm: Floats
     unstored: float
+    unstored_second: float
     occurrences: float
 
 
@@ -102,14 +122,14 @@ class GatheredRows:
     """The rows of all parts, in files of a workspace; memory holds those of one part.
 
     Args:
-        space: place of the files, 43 bytes for each row and 25 for each of its strings.
+        space: place of the files, 51 bytes for each row and 25 for each of its strings.
     """
 
     def __init__(self, space: Workspace) -> None:
         self._gains = space.records(_GAIN)
         self._nats = space.records(_NATS)
         self._strings = FunctionBuilder(None, folder=space.folder)
-        self._sums: list[tuple[float, float]] = []
+        self._sums: list[tuple[float, float, float]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -137,12 +157,12 @@ class GatheredRows:
         longest = np.zeros(count, np.uint8)
         np.maximum.at(longest, rows.owners, rows.lengths)
         gains["longest"] = longest
-        nats["root"], nats["saved"] = rows.roots, rows.saved
+        nats["root"], nats["saved"], nats["second"] = rows.roots, rows.saved, rows.second
         nats["share"], nats["harm"] = rows.shares, rows.harm
         self._gains.append(gains)
         self._nats.append(nats)
         self._strings.add(rows.hashes, rows.values, rows.lengths, first + rows.owners)
-        self._sums.append((rows.unstored, rows.occurrences))
+        self._sums.append((rows.unstored, rows.unstored_second, rows.occurrences))
 
     def planned(self, kept: Selection) -> tuple[int, int]:
         """Bytes that the function of kept rows is expected to take, and the bits of its strings."""
@@ -195,19 +215,19 @@ class GatheredRows:
 
     def totals(self, kept: Selection, roots: int) -> RowTotals:
         """Sums over the rows, whose roots are below ``roots``."""
-        saved, shares = [], []
+        kept_sums: dict[str, list[float]] = {name: [] for name in ("saved", "second", "share")}
         counts, harm = np.zeros(roots, np.int64), np.zeros(roots)
         masks = (mask for _, mask in self._blocks(kept))
         for block, own in zip(self._nats.blocks(), masks, strict=True):
             rows = block[own]
-            saved.append(float(np.ascontiguousarray(rows["saved"]).sum()))
-            shares.append(float(np.ascontiguousarray(rows["share"]).sum()))
+            for name, sums in kept_sums.items():
+                sums.append(float(np.ascontiguousarray(rows[name]).sum()))
             root = rows["root"].astype(np.int64)
             counts += np.bincount(root, minlength=roots)
             harm += np.bincount(root, rows["harm"], roots)
-        unstored, occurrences = zip(*self._sums, strict=True)
-        sums = [float(merged(part, sum)) for part in (saved, shares, unstored, occurrences)]
-        return RowTotals(sums[0], sums[1], counts, harm, sums[2], sums[3])
+        saved, second, share = (float(merged(sums, sum)) for sums in kept_sums.values())
+        every = [float(merged(sums, sum)) for sums in zip(*self._sums, strict=True)]
+        return RowTotals(saved, second, share, counts, harm, *every)
 
     def _blocks(self, kept: Selection) -> Any:
         first = 0

@@ -96,12 +96,18 @@ class RowNats:
         """(rank,) per squared error about the mean of a code."""
         return self.second * self.gradient.factors
 
+    def in_second_order(
+        self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]
+    ) -> Floats:
+        """Of :meth:`lost` the second-order part (m,)."""
+        result: Floats = np.square(decoded - coordinates.astype(np.float64)) @ self.second
+        return result
+
     def lost(self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]) -> Floats:
         """Nats (m,) for each occurrence of rows at ``coordinates`` that become ``decoded``, both
         (m, rank)."""
         moved = decoded - coordinates.astype(np.float64)
-        second: Floats = np.square(moved) @ self.second
-        return second + self.gradient.added(coordinates, moved)
+        return self.in_second_order(coordinates, decoded) + self.gradient.added(coordinates, moved)
 
     def doubt(self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]) -> Floats:
         """Standard errors (m,) of :meth:`lost`, at most: as if those of all axes had one sign."""

@@ -31,7 +31,7 @@ def apply_patch_(model: nn.Module, result: Compressed, patch: str | os.PathLike[
 
     Modules stay what they are, and get new tables; tables that the patch does not change stay, too.
     A compiled model is compiled again at its next call. A lookup that another thread makes
-    meanwhile may see some tables of each day.
+    meanwhile may see some tables of each day. After an error the model is unchanged.
 
     Args:
         model: a model, or a single module, whose tables are those of ``result``.
@@ -45,7 +45,6 @@ def apply_patch_(model: nn.Module, result: Compressed, patch: str | os.PathLike[
         ArtifactError: the patch is missing, damaged or hostile.
         PatchError: it belongs to another artifact, is out of order, or was applied already.
         ModuleError: as :func:`put_tables_`, for the fields that the patch changes.
-        The model is then unchanged.
     """
     after = with_patches(result, [patch])
     assert isinstance(after, Patched), "it has a patch"

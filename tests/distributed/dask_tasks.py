@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,14 +51,20 @@ def held_sums(held: tuple[NDArray[np.float32], ...]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Copy:
-    """Writes ids in two ways, as one byte and as two; fails at a given part, if any."""
+    """Writes ids in two ways, as one byte and as two; fails at a given part, if any.
+
+    begun: a folder in which each part makes a file as it begins.
+    """
 
     seconds: float = 0.0
     fails: int = -1
+    begun: Path | None = None
 
     def __call__(self, part: Chunk, before: NDArray[np.int64]) -> tuple[int, list[Piece]]:
         if part.number == self.fails:
             raise ArithmeticError("no such sum")
+        if self.begun is not None:
+            (self.begun / str(part.number)).touch()
         time.sleep(self.seconds)
         ids = np.arange(part.start, part.stop)
         run = ByteRun("run", part.start, (ids % 251).astype(np.uint8))

@@ -22,14 +22,14 @@ void run_here(size_t parts, size_t threads, const std::function<void(size_t)>& w
 void run_in_pytorch(size_t count, size_t threads, const std::function<void(size_t)>& work) {
   const size_t used = std::min(count, threads);
   const TorchParallelFor run = parallel_for;
-  Parts parts(count, std::max<size_t>(used, 1), work);
+  if (!run || used < 2) return run_here(count, threads, work);
+  Parts parts(count, used, work);
+  run(0, static_cast<int64_t>(used), 1,
+      [](int64_t begin, int64_t, void* context) {
+        static_cast<Parts*>(context)->take(static_cast<size_t>(begin));
+      },
+      &parts);
   // This thread does the parts that are left, all of them if PyTorch could start no thread.
-  if (run && used > 1)
-    run(0, static_cast<int64_t>(used), 1,
-        [](int64_t begin, int64_t, void* context) {
-          static_cast<Parts*>(context)->take(static_cast<size_t>(begin));
-        },
-        &parts);
   parts.take(0);
   parts.rethrow();
 }

@@ -30,17 +30,17 @@ Workers& Workers::here() {
 
 void Workers::run(size_t parts, size_t threads, const std::function<void(size_t)>& work) {
   const size_t used = std::min({parts, threads, kMostThreads});
-  Parts all(parts, std::max<size_t>(used, 1), work);
   std::unique_lock busy(busy_, std::defer_lock);
   if (used < 2 || at_work || !busy.try_lock()) {
-    all.take(0);
-  } else {
-    wake(used - 1, all);
-    at_work = true;
-    all.take(0);
-    at_work = false;
-    finish();
+    for (size_t part = 0; part < parts; ++part) work(part);
+    return;
   }
+  Parts all(parts, used, work);
+  wake(used - 1, all);
+  at_work = true;
+  all.take(0);
+  at_work = false;
+  finish();
   all.rethrow();
 }
 

@@ -7,8 +7,8 @@ and are not coded. The second codes what was kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from saec.codecs.axes.frozen import FrozenCoder, bands_of
 from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
+from saec.util.row_arrays import RowArrays
 
 __all__ = ["ChangedRows", "DayField", "DaySurvey"]
 
@@ -28,7 +29,7 @@ _UNKNOWN_KEYS = 1 << 16  # that are looked up to see what unknown keys get
 
 
 @dataclass(frozen=True, eq=False)
-class ChangedRows:
+class ChangedRows(RowArrays):
     """Rows of one class of the base, as coded (k,).
 
     number: of the class; positions: in the table; hashes: of their keys; shares: of all
@@ -48,14 +49,6 @@ class ChangedRows:
     symbols: list[NDArray[np.int64]]
     later_bits: NDArray[np.int64]
     harm: Floats
-
-    @classmethod
-    def join(cls, parts: Sequence[ChangedRows]) -> ChangedRows:
-        """The rows of all ``parts``, of one class."""
-        names = [name for name in vars(parts[0]) if name not in ("number", "symbols")]
-        joined = {name: np.concatenate([getattr(one, name) for one in parts]) for name in names}
-        symbols = [np.concatenate(own) for own in zip(*(one.symbols for one in parts), strict=True)]
-        return cls(number=parts[0].number, symbols=symbols, **joined)
 
 
 @dataclass
@@ -244,11 +237,3 @@ class DayField:
                 coded.later_bits,
                 survey.harm(coded.decoded),
             )
-
-
-def only(rows: ChangedRows, kept: NDArray[np.bool_]) -> ChangedRows:
-    """The rows that are ``kept`` (k,)."""
-    arrays = {
-        name: getattr(rows, name)[kept] for name in vars(rows) if name not in ("number", "symbols")
-    }
-    return replace(rows, symbols=[own[kept] for own in rows.symbols], **arrays)

@@ -7,7 +7,7 @@ save more nats than the bits of their codes cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from saec.codecs.frozen_ids import FrozenIds
 from saec.format.id_patch import CodedIds
 from saec.tables.field import Field
+from saec.util.row_arrays import RowArrays
 
 __all__ = ["Candidates", "TierExchange", "exchanges_of", "tiers_by_frequency"]
 
@@ -24,7 +25,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class TierExchange:
+class TierExchange(RowArrays):
     """Pairs (k,): ids ``risen`` of tier ``low`` get codes of tier ``high``, ids ``fallen`` of that
     get codes of ``low``.
 
@@ -37,13 +38,6 @@ class TierExchange:
     fallen: NDArray[np.int64]
     rows: tuple[NDArray[Any], NDArray[Any]]
     saved: Floats
-
-    def only(self, kept: NDArray[np.bool_]) -> TierExchange:
-        """The pairs that are ``kept`` (k,)."""
-        rows = self.rows[0][kept], self.rows[1][kept]
-        return TierExchange(
-            self.high, self.low, self.risen[kept], self.fallen[kept], rows, self.saved[kept]
-        )
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -73,7 +67,7 @@ def tiers_by_frequency(
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class Candidates(RowArrays):
     """Rows (m,) whose frequency has another tier today: ids, the tiers that they have and would
     have, their shares, and the nats that they lose now."""
 
@@ -82,17 +76,6 @@ class Candidates:
     wanted: NDArray[np.int64]
     shares: Floats
     now: Floats
-
-    @classmethod
-    def join(cls, parts: Sequence[Candidates]) -> Candidates:
-        """All ``parts``."""
-        names = ("ids", "tiers", "wanted", "shares", "now")
-        return cls(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
-
-    def only(self, kept: NDArray[Any] | slice) -> Candidates:
-        """The rows ``kept``: a mask, or positions."""
-        names = ("ids", "tiers", "wanted", "shares", "now")
-        return Candidates(*(getattr(self, name)[kept] for name in names))
 
 
 def exchanges_of(field: Field, coder: FrozenIds, found: Candidates) -> Iterator[TierExchange]:

@@ -8,7 +8,7 @@ until codes of their own save more nats than their bits cost.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,7 @@ from saec.format.merged_ids import tiers_of_ids
 from saec.format.tiered_field import TieredField
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
+from saec.util.row_arrays import RowArrays
 
 __all__ = ["ChangedIds", "IdDay", "IdSurvey", "patch_of"]
 
@@ -34,7 +35,7 @@ _FIRST_PLACE_BITS, _EXCHANGED_PLACE_BITS = 4.0, 8.0
 
 
 @dataclass(frozen=True, eq=False)
-class ChangedIds:
+class ChangedIds(RowArrays):
     """Rows (k,) of a tier that may be in a patch: ids, ascending; their codes; and their nats if
     lookups give the rows that they give now, and with these codes."""
 
@@ -42,16 +43,6 @@ class ChangedIds:
     rows: NDArray[Any]
     now: Floats
     coded: Floats
-
-    def only(self, kept: NDArray[np.bool_]) -> ChangedIds:
-        """The rows that are ``kept`` (k,)."""
-        return ChangedIds(self.ids[kept], self.rows[kept], self.now[kept], self.coded[kept])
-
-    @classmethod
-    def join(cls, parts: Sequence[ChangedIds]) -> ChangedIds:
-        """Rows of all ``parts``, of one tier, in their order."""
-        names = ("ids", "rows", "now", "coded")
-        return cls(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
 
 
 @dataclass(frozen=True, eq=False)

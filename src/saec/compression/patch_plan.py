@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from saec.codecs.axes.code_lengths import code_lengths
 from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR
-from saec.compression.changed_rows import ChangedRows, DayField, DaySurvey, only
+from saec.compression.changed_rows import ChangedRows, DayField, DaySurvey
 from saec.format.key_prefixes import MOST_PREFIX, KeyPrefixes
 from saec.format.key_strings import function_of
 from saec.format.keyed_field import KeyedField
@@ -123,7 +123,7 @@ class PatchPlan:
             coded |= ~one.known
             by_code = np.where(one.known, by_code, np.inf)
         reset = (by_default > np.maximum(by_code, 0)) & (one.now > one.default)
-        return only(one, coded & ~reset), only(one, reset)
+        return one.only(coded & ~reset), one.only(reset)
 
     @property
     def _keys_are_exact(self) -> bool:

@@ -25,6 +25,7 @@ from saec.format.keyed_patch import PatchCounts
 from saec.format.raw_field import RawField
 from saec.format.tier_layout import MOST_ROWS
 from saec.format.tiered_field import TieredField
+from saec.util.row_arrays import RowArrays
 
 __all__ = ["CodedIds", "IdPatch", "PlainField", "most_rows", "tier_widths"]
 
@@ -50,23 +51,18 @@ def tier_widths(field: PlainField) -> list[tuple[int, ...]]:
 
 
 @dataclass(frozen=True, eq=False)
-class CodedIds:
+class CodedIds(RowArrays):
     """Ids (k,) int64 of one tier, ascending, and their rows: (k, parts) uint32 codes, or (k, dim)
     rows as they are of a field without compression."""
 
     ids: NDArray[np.int64]
     rows: NDArray[Any]
 
-    def only(self, kept: NDArray[np.bool_]) -> CodedIds:
-        """The ids that are ``kept`` (k,)."""
-        return CodedIds(self.ids[kept], self.rows[kept])
-
     @classmethod
-    def join(cls, parts: Sequence[CodedIds]) -> CodedIds:
-        """All ``parts``, whose ids differ."""
-        ids = np.concatenate([own.ids for own in parts])
-        order = np.argsort(ids, kind="stable")
-        return cls(ids[order], np.concatenate([own.rows for own in parts])[order])
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """All ``parts``, whose ids differ, in order of the ids."""
+        every = super().join(parts)
+        return every.only(np.argsort(every.ids, kind="stable"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from saec.streaming.map_reduce import Advance, passes_over
 from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.field_keys import FieldKeys
+from saec.util.row_arrays import RowArrays
 
 __all__ = ["encode_keyed"]
 
@@ -114,7 +115,7 @@ class _EncodeKeys:
 
 
 @dataclass(frozen=True, eq=False)
-class _ClassRows:
+class _ClassRows(RowArrays):
     """Rows (m, dim) of a stratum as near as they count and as they are, and of each its share of
     all occurrences and the hash of its key."""
 
@@ -123,12 +124,6 @@ class _ClassRows:
     shares: Floats
     hashes: NDArray[np.uint64]
     stratum: int
-
-    def only(self, kept: NDArray[np.bool_]) -> _ClassRows:
-        """The rows that are ``kept`` (m,)."""
-        return _ClassRows(
-            self.near[kept], self.exact[kept], self.shares[kept], self.hashes[kept], self.stratum
-        )
 
 
 def _none(unstored: float, second: float, occurrences: float) -> StoredRows:

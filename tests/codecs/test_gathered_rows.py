@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def rows_of(
 
 def test_rows_that_save_least_per_bit_are_left_out_by_hand(tmp_path: Path) -> None:
     for space in (IN_MEMORY, Workspace(tmp_path)):
-        with GatheredRows(space) as rows:
+        with closing(GatheredRows(space)) as rows:
             # Nats per bit: 2, 1, -1, 1; and 1/2, 3.
             rows.add(rows_of([8.0, 2.0, -3.0, 2.0], [4, 2, 3, 2]))
             rows.add(rows_of([2.0, 3.0], [4, 1], first=4))
@@ -71,7 +72,7 @@ def test_the_same_rows_as_by_sorting_all(seed: int) -> None:
     bits = rng.integers(0, 6, 3000) * rng.integers(1, 3)
     order = np.argsort(saved / np.maximum(bits, 1), kind="stable")
     left = np.ones(3000, dtype=bool)
-    with GatheredRows(IN_MEMORY) as rows:
+    with closing(GatheredRows(IN_MEMORY)) as rows:
         for first in range(0, 3000, 700):
             part = slice(first, first + 700)
             rows.add(rows_of(saved[part], bits[part], first))
@@ -96,7 +97,7 @@ def test_the_same_rows_as_by_sorting_all(seed: int) -> None:
 def test_rows_in_files_are_not_in_memory(tmp_path: Path) -> None:
     count, parts = 1 << 16, 12
     ones = np.ones(count)
-    with GatheredRows(Workspace(tmp_path)) as rows:
+    with closing(GatheredRows(Workspace(tmp_path))) as rows:
         rows.add(rows_of(ones, np.full(count, 3)))
         before = peak_memory.begin()
         for part in range(1, parts):
@@ -111,7 +112,7 @@ def test_records_are_read_as_they_were_appended(tmp_path: Path) -> None:
     numbers = np.zeros(10, dtype)
     numbers["number"] = np.arange(10)
     for folder in (None, tmp_path):
-        with Records(dtype, folder) as records:
+        with closing(Records(dtype, folder)) as records:
             for part in (numbers[:4], numbers[4:4], numbers[::-1][:3]):
                 records.append(part)
             assert len(records) == 7

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -21,7 +20,7 @@ __all__ = ["Records"]
 
 
 class Records:
-    """Records in the order in which they are appended. A context manager that frees them.
+    """Records in the order in which they are appended; :meth:`close` frees them.
 
     Args:
         dtype: of a record, without padding that matters.
@@ -37,17 +36,6 @@ class Records:
         with self._failing("write to"):
             made = io.BytesIO() if folder is None else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._stream = cast(io.BufferedRandom, made)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -143,7 +144,7 @@ def encode_keyed(field: Field, choice: KeyedChoice, advance: Advance, space: Wor
     assert field.keys is not None, "fields without keys are coded otherwise"
     task = _EncodeKeys(choice, field.keys, field.census.total)
     passes = passes_over(field.parts, space)
-    with GatheredRows(space) as rows:
+    with closing(GatheredRows(space)) as rows:
         for part in passes.each(task, counter=choice.placing, advance=advance):
             rows.add(part)
         kept, function = _within(rows, choice.function_bytes)

@@ -37,7 +37,7 @@ from saec.codecs.axes.layouts import (
     with_tiers,
 )
 from saec.codecs.axes.principal_axes import Frame
-from saec.codecs.axes.slope_costs import FieldSlopes
+from saec.codecs.axes.slope_costs import FieldSlopes, MeasuredSlopes
 from saec.codecs.moments_and_samples import (
     Survey,
     nats_of_far_rows,
@@ -241,9 +241,10 @@ class _SurveyedField:
         survey = near_survey(field, self.survey, row_map, self.space)
         distance = Metric.euclidean(field.dim) if self.metric is None else self.metric
         frame = Frame.of(survey.moments, distance, field.vocab_size)
-        slopes = FieldSlopes.of(
+        measured = MeasuredSlopes.of(
             field, self.metric, survey, frame, self.placing, row_map, self.space
         )
+        slopes = None if measured is None else FieldSlopes.of(measured)
         found = self._layouts(survey, frame, slopes, rng)
         far = None
         if row_map.reach is not None:

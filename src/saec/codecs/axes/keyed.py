@@ -24,6 +24,7 @@ from saec.codecs.axes.keyed_class import class_coder
 from saec.codecs.axes.keyed_pricing import Coder, KeyedClass, Pricing, keyed_class
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.row_slopes import RowGradient, RowNats, RowSlopes
+from saec.codecs.axes.slope_costs import MeasuredSlopes
 from saec.codecs.moments_and_samples import (
     Moments,
     Survey,
@@ -94,7 +95,10 @@ class _SurveyedKeys:
         moments = _about(survey.moments, _default_row(field, survey))
         distance = Metric.euclidean(field.dim) if self.metric is None else self.metric
         frame = Frame.of(moments, distance)
-        slopes = RowSlopes.of(field, self.metric, survey, frame, self.placing, row_map, self.space)
+        measured = MeasuredSlopes.of(
+            field, self.metric, survey, frame, self.placing, row_map, self.space
+        )
+        slopes = None if measured is None else RowSlopes.of(measured, survey, frame, total)
         unknown = RowGradient.none(frame.rank)
         gradients = [unknown] * len(survey.samples) if slopes is None else slopes.tiers
         classes = tuple(

@@ -13,15 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.principal_axes import Frame
-from saec.codecs.axes.slope_costs import counted, share_of, told_by
-from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, plain_functions, slopes_of
+from saec.codecs.axes.slope_costs import MeasuredSlopes, counted
+from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, plain_functions
 from saec.codecs.moments_and_samples import Survey
-from saec.streaming.scratch import Workspace
-from saec.streaming.strata import Placing
-from saec.tables.field import Field
-from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
 
 __all__ = ["RowGradient", "RowNats", "RowSlopes"]
@@ -124,26 +119,12 @@ class RowSlopes:
     share: SlopeShare
 
     @classmethod
-    def of(
-        cls,
-        field: Field,
-        metric: Metric | None,
-        survey: Survey,
-        frame: Frame,
-        placing: Placing,
-        row_map: RowMap,
-        space: Workspace,
-    ) -> RowSlopes | None:
-        """Measure them, in one pass over the field's rows; None if the metric has no gradients on
-        unseen rows."""
-        if metric is None or metric.unseen is None:
-            return None
-        shapes = [AxisFunctions.of(*told) for told in told_by(survey, frame)]
-        slopes = slopes_of(field, metric.unseen, frame, placing, row_map, shapes, space)
-        parts = [sample.weight / field.census.total for sample in survey.samples]
-        share = share_of(slopes, [each.widths for each in shapes])
+    def of(cls, measured: MeasuredSlopes, survey: Survey, frame: Frame, total: float) -> RowSlopes:
+        """From ``measured`` slopes of the tiers that ``survey`` has samples of; total: occurrences
+        of all rows."""
+        parts = [sample.weight / total for sample in survey.samples]
         tiers = [
-            RowGradient.of(each, own, share.value, frame.nats, part)
-            for each, own, part in zip(shapes, slopes, parts, strict=True)
+            RowGradient.of(shapes, own, measured.share.value, frame.nats, part)
+            for shapes, own, part in zip(measured.shapes, measured.tiers, parts, strict=True)
         ]
-        return cls(tuple(tiers), share)
+        return cls(tuple(tiers), measured.share)

@@ -20,7 +20,7 @@ from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
 
-__all__ = ["LEAST_COST", "FieldSlopes", "counted", "share_of", "told_by"]
+__all__ = ["LEAST_COST", "FieldSlopes", "MeasuredSlopes", "counted", "share_of"]
 
 _MOST_ROWS = 1 << 13  # of a tier, that tell what codes do
 # Where rows are overfit, the slopes of each field say that its rows should shrink. If those of all
@@ -32,11 +32,16 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class FieldSlopes:
-    """Slopes of a field's tiers, what measures codes against them, and the share that is taken."""
+class MeasuredSlopes:
+    """Slopes of a field's tiers, and the share that is taken.
 
+    told: of each tier coordinates (m, rank) of some rows, and weights (m,) whose sum is 1; shapes:
+    the functions that these rows make.
+    """
+
+    told: tuple[tuple[NDArray[np.float32], Floats], ...]
+    shapes: tuple[AxisFunctions, ...]
     tiers: tuple[Estimate, ...]
-    moves: tuple[Moves, ...]
     share: SlopeShare
 
     @classmethod
@@ -49,17 +54,34 @@ class FieldSlopes:
         placing: Placing,
         row_map: RowMap,
         space: Workspace,
-    ) -> FieldSlopes | None:
+    ) -> MeasuredSlopes | None:
         """Measure them, in one pass over the field's rows; None if the metric has no gradients on
         unseen rows."""
         if metric is None or metric.unseen is None:
             return None
-        shapes, moves = [], []
-        for coordinates, weights in told_by(survey, frame):
-            shapes.append(AxisFunctions.of(coordinates, weights))
-            moves.append(Moves.of(shapes[-1], coordinates, weights))
+        told = tuple(_told_by(survey, frame))
+        shapes = tuple(AxisFunctions.of(*own) for own in told)
         tiers = slopes_of(field, metric.unseen, frame, placing, row_map, shapes, space)
-        return cls(tuple(tiers), tuple(moves), share_of(tiers, [each.widths for each in shapes]))
+        share = share_of(tiers, [each.widths for each in shapes])
+        return cls(told, shapes, tuple(tiers), share)
+
+
+@dataclass(frozen=True, eq=False)
+class FieldSlopes:
+    """Slopes of a field's tiers, what measures codes against them, and the share that is taken."""
+
+    tiers: tuple[Estimate, ...]
+    moves: tuple[Moves, ...]
+    share: SlopeShare
+
+    @classmethod
+    def of(cls, measured: MeasuredSlopes) -> FieldSlopes:
+        """What codes do along ``measured`` slopes."""
+        moves = [
+            Moves.of(shapes, *told)
+            for shapes, told in zip(measured.shapes, measured.told, strict=True)
+        ]
+        return cls(measured.tiers, tuple(moves), measured.share)
 
     def priced(self, tiers: Sequence[TierOffers]) -> list[TierOffers]:
         """``tiers``, the last of which may be a joined tail, with what slopes add to the nats of
@@ -86,7 +108,7 @@ class FieldSlopes:
         return float(np.sqrt(sum(variances)))
 
 
-def told_by(survey: Survey, frame: Frame) -> Iterator[tuple[NDArray[np.float32], Floats]]:
+def _told_by(survey: Survey, frame: Frame) -> Iterator[tuple[NDArray[np.float32], Floats]]:
     """Coordinates (m, rank) of some rows of each sample, and weights (m,) whose sum is 1."""
     for sample in survey.samples:
         step = -(-len(sample.rows) // _MOST_ROWS)

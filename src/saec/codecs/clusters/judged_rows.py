@@ -12,7 +12,7 @@ from saec.clustering.points import ArrayPoints
 from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.slope_costs import LEAST_COST
 from saec.codecs.clusters.judged_slopes import JudgedSlopes
-from saec.codecs.moments_and_samples import Survey, median_norm, row_map_of, survey_of
+from saec.codecs.moments_and_samples import Sample, Survey, median_norm, row_map_of, survey_of
 from saec.format.codebook import Codebook
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing
@@ -82,10 +82,9 @@ def usual_norm(field: Field, survey: Survey) -> float:
 
 def judged_rows(survey: Survey, row_map: RowMap) -> JudgedRows:
     """Rows that stand for all of a field."""
-    samples = survey.samples
-    rows = np.concatenate([sample.rows for sample in samples])
-    weights = np.concatenate([sample.standing_for_all for sample in samples])
-    frequencies = np.concatenate([sample.frequencies for sample in samples])
+    every = Sample.join(survey.samples)
+    rows, frequencies = every.rows, every.frequencies
+    weights = np.concatenate([sample.standing_for_all for sample in survey.samples])
     far, _ = row_map.far(rows, frequencies)
     near = row_map(rows[far], frequencies[far])
     moved = (row_map.full(rows[far]) - near) * weights[far, None]

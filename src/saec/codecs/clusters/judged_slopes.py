@@ -16,6 +16,7 @@ from saec.clustering.headtail import ranked
 from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.row_slopes import RowNats, RowSlopes
+from saec.codecs.axes.slope_costs import MeasuredSlopes
 from saec.codecs.moments_and_samples import Sample, Survey, near_survey
 from saec.format.tier_layout import tier_bounds
 from saec.streaming.scratch import Workspace
@@ -64,10 +65,16 @@ class JudgedSlopes:
         cuts = [int(cut) for cut in tier_bounds(field.vocab_size)[1:-1] if cut < most]
         placing = ranked(field, *cuts, most)
         places = list(_tiers(survey, cuts))
-        every = [_together(survey, own) for own in places]
+        all_rows = Sample.join(survey.samples)
+        standing = np.concatenate([sample.standing_for_all for sample in survey.samples])
+        every = [
+            Sample(((all_rows.rows[own], all_rows.frequencies[own]),), float(standing[own].sum()))
+            for own in places
+        ]
         tiered = replace(survey, samples=tuple(every))
-        slopes = RowSlopes.of(field, metric, tiered, frame, placing, row_map, space)
-        assert slopes is not None, "the metric has gradients"
+        measured = MeasuredSlopes.of(field, metric, tiered, frame, placing, row_map, space)
+        assert measured is not None, "the metric has gradients"
+        slopes = RowSlopes.of(measured, tiered, frame, field.census.total)
         tiers = [
             _Tier(
                 own,
@@ -100,11 +107,3 @@ def _tiers(survey: Survey, cuts: list[int]) -> Iterator[NDArray[np.int64]]:
     others = sum(len(sample.rows) for sample in survey.samples[1:])
     if others:
         yield np.arange(len(head), len(head) + others)
-
-
-def _together(survey: Survey, places: NDArray[np.int64]) -> Sample:
-    """The rows at ``places`` among those of all samples, with the weight that they stand for."""
-    rows = np.concatenate([sample.rows for sample in survey.samples])[places]
-    frequencies = np.concatenate([sample.frequencies for sample in survey.samples])[places]
-    standing = np.concatenate([sample.standing_for_all for sample in survey.samples])[places]
-    return Sample(((rows, frequencies),), float(standing.sum()))

@@ -70,6 +70,15 @@ for _ in range(3):
 time.sleep(0.3)
 """
 
+MODEL = """
+import torch
+import saec.torch
+model = torch.nn.Sequential(torch.nn.Embedding(40_000, 16))
+result = saec.compress(saec.torch.fields(model, {"0": field.frequencies}),
+                       codec=saec.Clusters(clusters=300, iterations=2), progress=False)
+saec.torch.replace_embeddings_(model, result)
+"""
+
 
 def run(script: str) -> str:
     """Standard output of a process that must end well, and soon."""
@@ -104,17 +113,22 @@ def test_process_ends_well_with_daemon_threads_at_work(work: str) -> None:
     assert run(ENDS.replace("WORK", work)) == "done\n"
 
 
+def test_forked_child_looks_up_in_pytorch_modules() -> None:
+    """It has none of the threads of PyTorch's operations, which the parent's lookups use."""
+    pytest.importorskip("torch")
+    lookup = """
+coded = result["0"]
+def bytes_of_all():
+    with torch.inference_mode(): return model(torch.from_numpy(ids)).numpy().tobytes()
+"""
+    assert run(MODEL + lookup + FORKS) == "done\n"
+
+
 def test_process_ends_well_with_daemon_threads_in_pytorch_modules() -> None:
     pytest.importorskip("torch")
     script = """
-import torch
-import saec.torch
-model = torch.nn.Sequential(torch.nn.Embedding(40_000, 16))
-result = saec.compress(saec.torch.fields(model, {"0": field.frequencies}),
-                       codec=saec.Clusters(clusters=300, iterations=2), progress=False)
-saec.torch.replace_embeddings_(model, result)
 places = torch.from_numpy(ids[:100])
 kept = []  # PyTorch itself aborts there when it frees a tensor
 with torch.no_grad(): model(places)
 """ + ENDS.replace("WORK", "with torch.no_grad(): kept.append(model(places))")
-    assert run(script) == "done\n"
+    assert run(MODEL + script) == "done\n"

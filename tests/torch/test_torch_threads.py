@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -103,30 +101,3 @@ def test_keyed_modules_use_as_many_threads_as_pytorch(monkeypatch: pytest.Monkey
         bags(torch.from_numpy(keys), torch.tensor([0, 7]))
     most = min(2, usable_cores())
     assert given == [1, 1, most, most]
-
-
-def test_a_forked_child_lacks_them_and_looks_up_on_others() -> None:
-    script = """
-import os, torch, saec, saec.torch
-torch.set_num_threads(2)
-model = torch.nn.Sequential(torch.nn.Embedding(3000, 8))
-result = saec.compress(saec.torch.fields(model, {"0": torch.ones(3000).numpy()}),
-                       codec=saec.Clusters(clusters=30), progress=False)
-saec.torch.replace_embeddings_(model, result)
-ids = torch.randint(3000, (50_000,))
-with torch.inference_mode():
-    before = model(ids).numpy().tobytes()  # PyTorch's threads exist from here on
-    child = os.fork()
-    if child == 0:
-        os._exit(model(ids).numpy().tobytes() != before)
-    assert os.waitpid(child, 0)[1] == 0
-print("done")
-"""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("done\n", "")

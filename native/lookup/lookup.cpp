@@ -40,19 +40,37 @@ uint32_t packed_bits(const TierPart* first, const TierPart* last) {
   return bits;
 }
 
+// The last block from number `own` on if it has room for a code at bit `shift`, else a new one.
+CellBlock& block_for(const TierPart& part, uint32_t shift, size_t own, std::vector<CellBlock>& blocks) {
+  if (blocks.size() > own) {
+    CellBlock& last = blocks.back();
+    const bool near = part.bits == 0 || shift + part.bits <= last.bit + CellBlock::kBits;
+    if (near && last.ordered == part.ordered() && last.count < CellBlock::kMost) return last;
+  }
+  CellBlock block{};
+  block.bit = part.bits ? shift : 0;
+  block.ordered = part.ordered();
+  return blocks.emplace_back(block);
+}
+
 // Appends the cells of parts [first, last). `axis` axes and `shift` bits of codes of the same kind
 // (ordered or packed) come before them.
 void append_cells(const TierPart* first, const TierPart* last, uint32_t axis, uint32_t shift,
                   Table& table) {
+  const size_t own = table.cells.size();
   for (const TierPart* part = first; part < last; ++part) {
-    const bool grid = part->grid();
     if (part > first && part[-1].ordered() != part->ordered()) shift = 0;
-    for (uint32_t j = 0; j < part->axes && part->kind != TierPart::kNone; ++j)
-      // A part without bits reads bit 0: `shift` may lie beyond the last code.
-      table.cells.push_back({axis + j, part->bits ? shift : 0,
-                             static_cast<uint32_t>(ones(part->bits)),
-                             grid ? 0 : part->axes, part->first + j,
-                             grid ? table.values[part->first + 1] : 0.0f, part->ordered()});
+    for (uint32_t j = 0; j < part->axes && part->kind != TierPart::kNone; ++j) {
+      CellBlock& block = block_for(*part, shift, own, table.cells);
+      const uint32_t i = block.count++;
+      // A part without bits reads the block's first bit: `shift` may lie beyond the last code.
+      block.shift[i] = part->bits ? shift - block.bit : 0;
+      block.first[i] = part->first + j;
+      block.mask[i] = static_cast<uint32_t>(ones(part->bits));
+      block.stride[i] = part->grid() ? 0 : part->axes;
+      block.axis[i] = axis + j;
+      block.step[i] = part->grid() ? table.values[part->first + 1] : 0.0f;
+    }
     axis += part->axes;
     shift += part->bits;
   }

@@ -33,7 +33,7 @@ struct Run {
   uint64_t mask;   // of these bits: selects those that choose the stored row
   uint64_t lead;   // stored row = lead + (bits & mask) + (rank & own) + (ordered code & order.mask)
   uint64_t own;    // all ones if each row is stored decoded, else 0
-  uint32_t first_cell, cells;    // coordinates that are added to the stored row
+  uint32_t first_cell, cells;    // blocks of coordinates that are added to the stored row
   uint32_t first_group, groups;  // the same coordinates as groups of stored rows; none if too many
   OrderedRun order;
 };
@@ -47,15 +47,16 @@ struct Group {
   bool ordered;
 };
 
-// A coordinate: values[first + code * stride] + code * step. The code is at bit `shift` of the row's packed
-// codes, or of its ordered code.
-struct Cell {
-  uint32_t axis;
-  uint32_t shift;
-  uint32_t mask;
-  uint32_t stride;
-  uint64_t first;
-  float step;
+// At most eight coordinates, each on an axis: values[first + code * stride] + code * step. All their codes are in
+// the same 57 bits, from bit `bit` on of the row's packed codes, or of its ordered code; `shift` counts from there.
+// Columns are filled with zeros.
+struct CellBlock {
+  static constexpr size_t kMost = 8;
+  static constexpr uint32_t kBits = 57;  // can be read at once, at whichever bit of a byte they start
+  uint64_t shift[kMost], first[kMost];
+  uint32_t mask[kMost], stride[kMost], axis[kMost];
+  float step[kMost];
+  uint32_t bit, count;
   bool ordered;
 };
 
@@ -123,7 +124,7 @@ struct Table {
 
   std::vector<TierPart> parts;   // of all tiers
   std::vector<TierCodes> tiers;  // in order of rank
-  std::vector<Cell> cells;
+  std::vector<CellBlock> cells;
   std::vector<Group> groups;
   std::vector<float> values;
   Order order;  // of runs' ordered codes

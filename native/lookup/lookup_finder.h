@@ -11,9 +11,9 @@
 #include <optional>
 
 #include "codes/codes.h"
+#include "lookup/lookup_cells.h"
 #include "lookup/lookup_near.h"
 #include "lookup/lookup_ranks.h"
-#include "lookup/lookup_rows.h"
 
 namespace {
 

@@ -167,50 +167,6 @@ void copy_rows(const void* stored, size_t width, const RowList& list, uint8_t* o
 using AddRows = void (*)(const void*, size_t, const RowList&, const float*, const float*, float*);
 using CopyRows = void (*)(const void*, size_t, const RowList&, uint8_t*, size_t);
 
-// A row's codes: the bit position of its packed codes, and its ordered code.
-struct RowCodes {
-  uint64_t bits;
-  uint64_t ordered;
-};
-
-// The bits from `shift` on of the ordered code or of the packed codes.
-inline uint64_t code_word(const Table& table, const RowCodes& codes, bool ordered, uint32_t shift) {
-  return ordered ? codes.ordered >> shift : read_word(table.codes, codes.bits + shift);
-}
-
-// row[j] += weight * coordinate * axis[j] for each cell, in order; every product and sum is rounded.
-using AddCells = void (*)(const Table&, const Cell*, size_t, const RowCodes&, float, float*);
-
-inline float coordinate_of(const Table& table, const Cell& cell, const RowCodes& codes) {
-  const uint64_t word = code_word(table, codes, cell.ordered, cell.shift);
-  const uint32_t code = static_cast<uint32_t>(word) & cell.mask;
-  const float step = static_cast<float>(code) * cell.step;
-  return table.values[cell.first + uint64_t{code} * cell.stride] + step;
-}
-
-template <size_t D>
-void add_cells(const Table& table, const Cell* cells, size_t count, const RowCodes& codes,
-               float weight, float* row) {
-  const float* axes = table.axes.data();
-  if constexpr (D > 0) {
-    constexpr size_t N = std::min(D, kLanes);
-    Floats<N> sums[D / N];
-    std::memcpy(sums, row, sizeof sums);
-    for (size_t i = 0; i < count; ++i) {
-      const float coordinate = weight * coordinate_of(table, cells[i], codes);
-      for (size_t j = 0; j < D / N; ++j)
-        sums[j] += coordinate * load_lanes<N>(axes + cells[i].axis * D + j * N);
-    }
-    std::memcpy(row, sums, sizeof sums);
-  } else {
-    for (size_t i = 0; i < count; ++i) {
-      const float coordinate = weight * coordinate_of(table, cells[i], codes);
-      const float* axis = axes + cells[i].axis * table.dim;
-      for (size_t j = 0; j < table.dim; ++j) row[j] += coordinate * axis[j];
-    }
-  }
-}
-
 constexpr size_t kDoubles = 8;
 typedef double Doubles __attribute__((vector_size(kDoubles * sizeof(double))));
 
@@ -290,37 +246,6 @@ Unframe unframe_of(size_t dim) {
     case 64: return unframe<64>;
     case 128: return unframe<128>;
     default: return unframe<0>;
-  }
-}
-
-struct RowKernels {
-  AddRows add, add_weighted;
-  CopyRows copy;
-  AddCells cells;
-};
-
-template <typename E, size_t D>
-constexpr RowKernels kRows = {add_rows<E, D, false>, add_rows<E, D, true>, copy_rows<E, D>,
-                              add_cells<D>};
-
-template <typename E>
-RowKernels row_kernels(size_t width) {
-  switch (width) {
-    case 8: return kRows<E, 8>;
-    case 16: return kRows<E, 16>;
-    case 32: return kRows<E, 32>;
-    case 64: return kRows<E, 64>;
-    case 128: return kRows<E, 128>;
-    default: return kRows<E, 0>;
-  }
-}
-
-RowKernels row_kernels(Element element, size_t width) {
-  switch (element) {
-    case Element::kFloat16: return row_kernels<_Float16>(width);
-    case Element::kBfloat16: return row_kernels<Bfloat16>(width);
-    case Element::kInt8: return row_kernels<int8_t>(width);
-    default: return row_kernels<float>(width);
   }
 }
 

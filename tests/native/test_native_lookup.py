@@ -208,6 +208,7 @@ COLD = [
     ("7 6j2 5g - 3 0", "6 5 4j3 3 2 1 6 0"),  # as groups
     ("16 5", "3 16g 0 2"),  # coordinate by coordinate
     ("12 11 10g 9 8 7 6 5 4 0", "- - 14"),  # more bits than a word
+    ("5 4 4 4g 4 4 4 4 4 4 4 4 4 4 4 4", "o9 7 5 4 3 2 1 2g 0 1 3j4"),  # coordinates in blocks
     ("", "0 0 -"),  # the mean, and one value for all
     ("o6", "o4g 3"),  # in order of codes that are one group, and with codes beside
     ("o5 o4g o3j2 2g 1", "o12j3 0 7 - 9"),  # of more codes than a group has rows, at some dims

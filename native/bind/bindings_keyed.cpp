@@ -10,10 +10,11 @@
 
 #include "bind/bindings.h"
 #include "keys/keyed_table.h"
+#include "system/teams.h"
 
 namespace {
 
-constexpr size_t kKeysPerThread = size_t{1} << 12;
+constexpr size_t kIdsPerKey = 2;  // that take less time to look up
 
 // A table, and the function that it reads; patches of it, the newest first, and which keys they have.
 struct BoundKeyed {
@@ -111,27 +112,38 @@ SharedKeyed patched_table(const BoundKeyed& base, const std::vector<SharedKeyed>
   return bound;
 }
 
+// How a lookup is computed.
+struct LookupOptions {
+  int threads;  // the most, 0 for the default
+  const std::string& isa;
+  bool in_pytorch;
+};
+
 // Calls work(kernels, source, first, last) for ranges of `items` items; `keys`: their number of keys, which determines
 // the number of threads.
 template <typename Work>
-void for_shares_of(const BoundKeyed& bound, size_t items, size_t keys, int threads, const std::string& isa,
+void for_shares_of(const BoundKeyed& bound, size_t items, size_t keys, const LookupOptions& options,
                    const Work& work) {
-  const saec::KeyedSource source = bound.source(known_readers(isa));
-  const saec::KeyedKernels& kernels = saec::choose_keyed(isa.c_str());
+  const saec::KeyedSource source = bound.source(known_readers(options.isa));
+  const saec::KeyedKernels& kernels = saec::choose_keyed(options.isa.c_str());
+  const saec::Team& team = options.in_pytorch ? saec::pytorch_team() : saec::own_team();
+  const int threads = lookup_threads(options.threads, keys * kIdsPerKey, team);
+  const size_t share = saec::share_of(items, threads);
   const WithoutGil released;
-  saec::for_shares(items, used_threads(threads, 1 + keys / kKeysPerThread),
-                   [&](size_t first, size_t last) { work(kernels, source, first, last); });
+  team.run((items + share - 1) / share, static_cast<size_t>(threads), [&](size_t part) {
+    work(kernels, source, part * share, std::min(items, (part + 1) * share));
+  });
 }
 
 // rows: OUT (keys, dim).
 void read_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, OutMatrix<float> rows, int threads,
-               const std::string& isa) {
+               const std::string& isa, bool in_pytorch) {
   const size_t count = hashes.shape(0), dim = bound.table.dim;
   expect(rows.shape(1) == dim, "rows have another width");
   expect(rows.shape(0) == count, "hashes and rows differ in length");
   const uint64_t* from = hashes.data();
   float* to = rows.data();
-  for_shares_of(bound, count, count, threads, isa,
+  for_shares_of(bound, count, count, {threads, isa, in_pytorch},
                 [=](const auto& kernels, const auto& source, size_t first, size_t last) {
                   kernels.rows(source, from + first, last - first, to + first * dim);
                 });
@@ -144,7 +156,7 @@ void read_classes(const BoundKeyed& bound, Vector<uint64_t> hashes, OutVector<in
   expect(classes.shape(0) == count, "hashes and classes differ in length");
   const uint64_t* from = hashes.data();
   int32_t* to = classes.data();
-  for_shares_of(bound, count, count, threads, isa,
+  for_shares_of(bound, count, count, {threads, isa, false},
                 [=](const auto& kernels, const auto& source, size_t first, size_t last) {
                   kernels.classes(source, from + first, last - first, to + first);
                 });
@@ -163,14 +175,15 @@ bool ascend(const Vector<int64_t>& offsets, size_t keys) {
 // weights: of keys, or empty; rows: OUT (bags, dim). Returns false if offsets do not ascend from 0 to at most the
 // number of keys.
 bool pool_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, Vector<int64_t> offsets,
-               Vector<float> weights, bool mean, OutMatrix<float> rows, int threads, const std::string& isa) {
+               Vector<float> weights, bool mean, OutMatrix<float> rows, int threads, const std::string& isa,
+               bool in_pytorch) {
   const size_t count = hashes.shape(0), bags = offsets.shape(0);
   expect(rows.shape(0) == bags && rows.shape(1) == bound.table.dim, "rows have another shape");
   expect(weights.shape(0) == count || weights.shape(0) == 0, "hashes and weights differ in length");
   if (!ascend(offsets, count) || (bags == 0 && count > 0)) return false;
   const saec::KeyedRequest request{hashes.data(), count, offsets.data(), bags,
                                    weights.shape(0) ? weights.data() : nullptr, mean, rows.data()};
-  for_shares_of(bound, bags, count, threads, isa,
+  for_shares_of(bound, bags, count, {threads, isa, in_pytorch},
                 [&](const auto& kernels, const auto& source, size_t first, size_t last) {
                   kernels.pool(source, request, first, last);
                 });
@@ -182,12 +195,12 @@ bool pool_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, Vector<int64_t>
 void bind_keyed(nb::module_& module) {
   nb::class_<BoundKeyed>(module, "KeyedTable")
       .def("read_rows", &read_rows, nb::arg("hashes"), nb::arg("rows").noconvert(),
-           nb::arg("threads") = 0, nb::arg("isa") = "auto")
+           nb::arg("threads") = 0, nb::arg("isa") = "auto", nb::arg("in_pytorch") = false)
       .def("read_classes", &read_classes, nb::arg("hashes"), nb::arg("classes").noconvert(),
            nb::arg("threads") = 0, nb::arg("isa") = "auto")
       .def("pool_rows", &pool_rows, nb::arg("hashes"), nb::arg("offsets").noconvert(),
            nb::arg("weights").noconvert(), nb::arg("mean"), nb::arg("rows").noconvert(),
-           nb::arg("threads") = 0, nb::arg("isa") = "auto")
+           nb::arg("threads") = 0, nb::arg("isa") = "auto", nb::arg("in_pytorch") = false)
       .def_prop_ro("most_compared",
                    [](const BoundKeyed& bound) { return bound.changed ? bound.changed->most_compared() : 0; });
   module.def("keyed_table", &keyed_table, nb::arg("function"), nb::arg("parts"),

@@ -54,11 +54,16 @@ void for_ranges(size_t count, size_t grain, int threads, const Work& work) {
                       });
 }
 
-// The same for eight ranges per thread, so that a delayed thread delays little work. Ranges start at multiples of 8.
+// The items of a range so that each thread has eight ranges, and a delayed thread delays little work; a multiple of 8.
+inline size_t share_of(size_t count, int threads) {
+  const auto shares = 8 * static_cast<size_t>(std::max(threads, 1));
+  return (count / shares / 8 + 1) * 8;
+}
+
+// for_ranges for such ranges.
 template <typename Work>
 void for_shares(size_t count, int threads, const Work& work) {
-  const auto shares = 8 * static_cast<size_t>(std::max(threads, 1));
-  for_ranges(count, (count / shares / 8 + 1) * 8, threads, work);
+  for_ranges(count, share_of(count, threads), threads, work);
 }
 
 }  // namespace saec

@@ -226,6 +226,7 @@ class KeyedTable:
         rows: NDArray[float32],
         threads: int = 0,
         isa: str = "auto",
+        in_pytorch: bool = False,
     ) -> None: ...
     def read_classes(
         self,
@@ -243,6 +244,7 @@ class KeyedTable:
         rows: NDArray[float32],
         threads: int = 0,
         isa: str = "auto",
+        in_pytorch: bool = False,
     ) -> bool: ...
 
 def keyed_table(

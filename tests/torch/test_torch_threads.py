@@ -13,7 +13,9 @@ import torch
 import saec
 from saec import _native
 from saec.format.clustered_field import ClusteredField
+from saec.format.keyed_field import KeyedField
 from saec.format.keyed_rows import KeyedRows
+from saec.torch import KeyedEmbedding, KeyedEmbeddingBag
 from saec.torch.lookup import operator
 from saec.torch.model.modules import CompressedEmbedding
 from saec.torch.table.joint import compressed_table
@@ -40,8 +42,8 @@ def two_threads() -> Iterator[None]:
     operator._share_threads()
 
 
-def calls_of(starts: int, field: ClusteredField, count: int) -> list[tuple[int, int, int]]:
-    """Calls of PyTorch's function in a lookup of ``count`` ids; it starts work ``starts`` times."""
+def calls_in(starts: int, lookup: Callable[[], None]) -> list[tuple[int, int, int]]:
+    """Calls of PyTorch's function in a lookup; it starts work ``starts`` times."""
     calls = []
 
     def parallel_for(begin: int, end: int, grain: int, work: object, context: int) -> int:
@@ -52,12 +54,21 @@ def calls_of(starts: int, field: ClusteredField, count: int) -> list[tuple[int, 
 
     function = PARALLEL_FOR(parallel_for)
     _native.set_pytorch_team(ctypes.cast(function, ctypes.c_void_p).value or 0)
+    lookup()
+    return calls
+
+
+def calls_of(starts: int, field: ClusteredField, count: int) -> list[tuple[int, int, int]]:
+    """Those of a lookup of ``count`` ids, whose rows are checked."""
     module = CompressedEmbedding(compressed_table([field], {}, torch.empty(0)))
     ids = torch.randint(ROWS, (count,))
-    with torch.inference_mode():
-        found = module(ids)
-    assert np.array_equal(found.numpy(), field.lookup(ids.numpy(), threads=2))
-    return calls
+
+    def lookup() -> None:
+        with torch.inference_mode():
+            found = module(ids)
+        assert np.array_equal(found.numpy(), field.lookup(ids.numpy(), threads=2))
+
+    return calls_in(starts, lookup)
 
 
 @pytest.mark.parametrize("starts", [2, 1, 0])
@@ -79,20 +90,45 @@ def test_an_id_out_of_range_is_named(field: ClusteredField) -> None:
         module(ids)
 
 
-def test_keyed_modules_use_as_many_threads_as_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = np.arange(300)
+@pytest.fixture
+def keyed() -> KeyedField:
     weights = np.random.default_rng(0).standard_normal((300, 4)).astype(np.float32)
-    named = saec.Field("user", weights, np.ones(300), keys=keys, unseen=np.zeros(4))
+    named = saec.Field("user", weights, np.ones(300), keys=np.arange(300), unseen=np.zeros(4))
     field = saec.compress([named], saec.Ratio(4), progress=False)["user"]
-    module = saec.torch.KeyedEmbedding(field)
-    bags = saec.torch.KeyedEmbeddingBag(field, mode="sum")
+    assert isinstance(field, KeyedField)
+    return field
+
+
+@pytest.mark.parametrize("starts", [2, 1, 0])
+def test_rows_and_bags_by_keys_are_right_however_many_threads_it_starts(
+    starts: int, keyed: KeyedField
+) -> None:
+    module, bags = KeyedEmbedding(keyed), KeyedEmbeddingBag(keyed, mode="sum")
+    keys, offsets = torch.randint(300, (MANY,)), torch.arange(0, MANY, 2)
+
+    def lookup() -> None:
+        rows = keyed.lookup(keys.numpy(), threads=1)
+        assert np.array_equal(module(keys).numpy(), rows)
+        pooled = keyed.pool(keys.numpy(), offsets.numpy(), threads=1)
+        assert np.array_equal(bags(keys, offsets).numpy(), pooled)
+
+    assert calls_in(starts, lookup) == [(0, 2, 1)] * 2  # none by the field's own lookups
+
+
+def test_keyed_modules_use_as_many_threads_as_pytorch(
+    keyed: KeyedField, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, field = np.arange(300), keyed
+    module, bags = KeyedEmbedding(field), KeyedEmbeddingBag(field, mode="sum")
     given: list[int] = []
     for name in ("rows", "pooled"):
         method = getattr(KeyedRows, name)
 
-        def spied(self: KeyedRows, *asked: Any, of: Callable[..., Any] = method) -> Any:
+        def spied(
+            self: KeyedRows, *asked: Any, of: Callable[..., Any] = method, **more: Any
+        ) -> Any:
             given.append(asked[-1])
-            return of(self, *asked)
+            return of(self, *asked, **more)
 
         monkeypatch.setattr(KeyedRows, name, spied)
     for threads in (1, 2):

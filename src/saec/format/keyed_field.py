@@ -120,8 +120,7 @@ class KeyedField(CompressedField):
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """``codes``, ``directory`` and ``steps`` of the static function; ``lengths``, ``values``
-        and ``axes``."""
+        """``codes``, ``directory``, ``steps`` of the function; ``lengths``, ``values``, ``axes``."""
         return {
             **{FUNCTION_ROLES[role]: tensor for role, tensor in self.function.tensors.items()},
             "lengths": self.lengths,
@@ -131,8 +130,7 @@ class KeyedField(CompressedField):
 
     @property
     def description(self) -> dict[str, Any]:
-        """See :class:`CompressedField`; with the kind of the keys, how many strings are stored, how
-        often unknown keys are taken for known ones, and the bill."""
+        """See :class:`CompressedField`; with what is known of the keys, and the bill."""
         return super().description | {
             "keys": str(self.key_kind),
             "strings": self.function.keys,
@@ -156,9 +154,8 @@ class KeyedField(CompressedField):
         """Bytes by what they are for: the static function's ``codes`` of rows and its
         ``fingerprints``; ``symbols`` (lengths of codewords, and values); ``axes``.
 
-        The code space that codewords leave unused tells unknown keys from known ones. Codewords of
-        all of it would be log2(1 / used share) bits shorter: this times the number of strings is
-        what fingerprints take.
+        The code space that codewords leave unused tells unknown keys from known ones. It costs
+        log2(1 / used share) bits a string, which are the fingerprints.
         """
         bits = -math.log2(self.false_positive_rate or 1.0) * self.function.keys
         fingerprints = min(round(bits / 8), self.function.nbytes)
@@ -235,9 +232,11 @@ class KeyedField(CompressedField):
     def _lookup_table(self) -> LookupTable:
         raise KeysError(f"{self.place} has keys in place of ids")
 
-    def rows_of_hashes(self, hashes: NDArray[np.uint64], threads: int = 0) -> NDArray[np.float32]:
-        """The rows (m, dim) of keys with these hashes (m,); ``threads`` as in :meth:`lookup`."""
-        return self._rows.rows(hashes, threads)
+    def rows_of_hashes(
+        self, hashes: NDArray[np.uint64], threads: int = 0, *, in_pytorch: bool = False
+    ) -> NDArray[np.float32]:
+        """The rows (m, dim) of keys with these hashes (m,); see :meth:`KeyedRows.rows`."""
+        return self._rows.rows(hashes, threads, in_pytorch=in_pytorch)
 
     def bags_of_hashes(
         self,
@@ -246,6 +245,7 @@ class KeyedField(CompressedField):
         per_sample_weights: ArrayLike | None,
         mode: Mode,
         threads: int = 0,
+        in_pytorch: bool = False,  # see rows_of_hashes
     ) -> NDArray[np.float32]:
         """Sums or means (bags, dim) of rows of keys with these hashes (m,); see :meth:`pool`.
 
@@ -253,10 +253,10 @@ class KeyedField(CompressedField):
             IdError: an offset is out of range.
         """
         bags = bags_of(hashes.view(np.int64), offsets, per_sample_weights, mode, self.place)
-        rows = self._rows.pooled(hashes, bags, threads)
-        if rows is None:
-            raise offsets_error(self.place, len(hashes))
-        return rows
+        rows = self._rows.pooled(hashes, bags, threads, in_pytorch=in_pytorch)
+        if rows is not None:
+            return rows
+        raise offsets_error(self.place, len(hashes))
 
     @cached_property
     def _rows(self) -> KeyedRows:

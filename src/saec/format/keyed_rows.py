@@ -84,19 +84,33 @@ class KeyedRows:
         self._table.read_classes(hashes, classes, threads)
         return classes
 
-    def rows(self, hashes: NDArray[np.uint64], threads: int = 0) -> NDArray[np.float32]:
-        """The rows (m, dim) of keys, by hashes (m,); ``threads``: 0 for as many as there are."""
+    def rows(
+        self, hashes: NDArray[np.uint64], threads: int = 0, *, in_pytorch: bool = False
+    ) -> NDArray[np.float32]:
+        """The rows (m, dim) of keys, by hashes (m,).
+
+        Args:
+            threads: the most; 0 for as many as there are.
+            in_pytorch: whether to use the threads of PyTorch's operations.
+        """
         rows = np.empty((len(hashes), self.dim), np.float32)
-        self._table.read_rows(hashes, rows, threads)
+        self._table.read_rows(hashes, rows, threads, in_pytorch=in_pytorch)
         return rows
 
     def pooled(
-        self, hashes: NDArray[np.uint64], bags: Bags, threads: int = 0, isa: str = "auto"
+        self,
+        hashes: NDArray[np.uint64],
+        bags: Bags,
+        threads: int = 0,
+        isa: str = "auto",
+        *,
+        in_pytorch: bool = False,
     ) -> NDArray[np.float32] | None:
         """Sums or means (bags, dim) of the rows of keys, by hashes (m,).
 
         Args:
             bags: of the keys; the ids in them are not looked at.
+            threads, in_pytorch: as of :meth:`rows`.
             isa: ``scalar``, ``avx2``, ``avx512``, or what suits the processor best.
 
         Returns:
@@ -106,5 +120,7 @@ class KeyedRows:
         rows = np.empty((bags.count, self.dim), np.float32)
         weights = _NO_WEIGHTS if bags.weights is None else bags.weights
         mean = bags.mode == "mean"
-        done = self._table.pool_rows(hashes, bags.offsets, weights, mean, rows, threads, isa)
+        done = self._table.pool_rows(
+            hashes, bags.offsets, weights, mean, rows, threads, isa, in_pytorch
+        )
         return rows if done else None

@@ -168,7 +168,7 @@ def _keyed_rows(keys: Tensor, tensors: Sequence[Tensor], table: str, unsigned: b
     if made.plain is not None:
         return made.plain.rows(keys)
     hashes = _hashes(made.field, keys, unsigned)
-    return torch.from_numpy(made.field.rows_of_hashes(hashes, most_threads()))
+    return torch.from_numpy(made.field.rows_of_hashes(hashes, most_threads(), in_pytorch=True))
 
 
 def _hashes(field: KeyedField, keys: Tensor, unsigned: bool) -> NDArray[np.uint64]:
@@ -216,7 +216,7 @@ def _keyed_bags(
     factors = None if weights is None else weights.detach().numpy()
     hashes = _hashes(made.field, keys, unsigned)
     pooled = made.field.bags_of_hashes(
-        hashes, offsets.numpy(), factors, cast("Mode", mode), most_threads()
+        hashes, offsets.numpy(), factors, cast("Mode", mode), most_threads(), in_pytorch=True
     )
     return torch.from_numpy(pooled)
 

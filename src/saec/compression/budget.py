@@ -19,6 +19,8 @@ __all__ = [
     "check_budget",
 ]
 
+_MOST_BITS = 1e100  # per feature; products of larger numbers may be infinite
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -68,8 +70,11 @@ class BitsPerFeature:
     value: float
 
     def __post_init__(self) -> None:
-        if not _is_number(self.value) or self.value <= 0:
-            raise BudgetError(f"bits per feature must be a number above 0, not {self.value!r}")
+        if not _is_number(self.value) or not 0 < self.value <= _MOST_BITS:
+            raise BudgetError(
+                f"bits per feature must be a number above 0 and at most {_MOST_BITS:g}, "
+                f"not {self.value!r}"
+            )
 
     def max_bytes(self, original_bytes: int, features: int) -> int:
         """Bytes allowed for ``features`` rows in total."""
@@ -118,4 +123,9 @@ def check_budget(budget: object) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer too large for a float
+        return False

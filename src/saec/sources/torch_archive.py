@@ -96,7 +96,7 @@ def why_unread(value: object) -> str:
     for start, reason in _UNREAD.items():
         if name.startswith(start):
             return reason
-    dtype = value.given[6] if name == "tensor_v3" and len(value.given) > 6 else None
+    dtype: Any = value.given[6] if name == "tensor_v3" and len(value.given) > 6 else None
     named = isinstance(dtype, type) and issubclass(dtype, StandIn)
     kind = dtype.kind if named else "an unsupported dtype"
     return f"of {kind}; save its .float()"

@@ -19,7 +19,7 @@ __all__ = [
     "check_budget",
 ]
 
-_MOST_BITS = 1e100  # per feature; products of larger numbers may be infinite
+_MOST_BITS = 1e100  # per feature, all that count; products of larger numbers may be infinite
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,12 @@ class BitsPerFeature:
     value: float
 
     def __post_init__(self) -> None:
-        if not _is_number(self.value) or not 0 < self.value <= _MOST_BITS:
-            raise BudgetError(
-                f"bits per feature must be a number above 0 and at most {_MOST_BITS:g}, "
-                f"not {self.value!r}"
-            )
+        if not _is_number(self.value) or self.value <= 0:
+            raise BudgetError(f"bits per feature must be a number above 0, not {self.value!r}")
 
     def max_bytes(self, original_bytes: int, features: int) -> int:
         """Bytes allowed for ``features`` rows in total."""
-        return math.floor(features * self.value / 8)
+        return math.floor(features * min(self.value, _MOST_BITS) / 8)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -168,12 +169,19 @@ def serve(
     def tell(name: str, at: Address) -> None:
         shown = f"[{at.host}]" if ":" in at.host else at.host
         if not quiet:
-            typer.echo(f"{name}: http://{shown}:{at.http_port}, gRPC {shown}:{at.grpc_port}")
+            _announce(f"{name}: http://{shown}:{at.http_port}, gRPC {shown}:{at.grpc_port}")
 
     at = Address(host, http_port, grpc_port)
     if not run(model, at, limits, token, tell, patches, dense):
         logging.getLogger("saec").error("stopped with requests unanswered, or a file half read")
         os._exit(1)  # a thread that still computes cannot be stopped otherwise
+
+
+def _announce(line: str) -> None:
+    """Write to stdout, which may be unable to hold a model's name (ASCII): typer would write
+    UTF-8."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _log_to_stderr(quiet: bool) -> None:

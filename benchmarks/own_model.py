@@ -1,6 +1,7 @@
 """Forecasts and budgets in log loss for a click model as a user may write it.
 
     python benchmarks/own_model.py movielens_1m.parquet [--seed 0] [--json own.json]
+    python benchmarks/own_model.py movielens_1m.parquet --seed 1 --counted calibration --in-nats
 
 The model: 14 columns of MovieLens 1M, three of them crosses of the user with a column of the movie,
 each with an ``nn.Embedding`` of width 32; ids in alphabetical order, 0 for values that training
@@ -12,7 +13,8 @@ the training rows, where id 0 hardly occurs, and with id 0 counted as often as v
 With calibration, compress_ counts it by the validation rows itself, and what it expects is the
 increase on these; budgets in log loss are calibrated on validation rows and measured on test rows.
 With slopes, the first-order part of the loss on validation rows is in allocation and forecast, and
-nothing is calibrated.
+nothing is calibrated. --counted and --in-nats choose some of these rows, whose figures are those
+of the whole run: each row starts from the same trained model.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import argparse
 import copy
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,6 +42,7 @@ CROSSED = ("director1", "actor1", "genres")
 PLAIN = ("user", "movie", "gender", "age", "occupation", "zip", "year", "genres", "rated")
 COLUMNS = (*PLAIN, "director1", "actor1", *(f"user x {name}" for name in CROSSED))
 DIM, BATCH = 32, 2048
+COUNTED = ("training", "with unseen", "calibration", "with slopes")
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -185,10 +189,23 @@ class Trials:
         )
 
 
+def chosen(wanted: list[str] | None, nats_only: bool) -> Iterator[tuple[saec.Budget, str]]:
+    """The budgets of the rows that are ``wanted``, all if None, and how features are counted."""
+    in_bytes: list[saec.Budget] = [saec.Ratio(100), saec.MaxBytes("1MB"), saec.Ratio(500)]
+    in_nats = [saec.LossIncrease(value) for value in (2e-5, 1e-4, 4e-4)]
+    for counted in wanted or COUNTED:
+        largest = [saec.Ratio(27)] if counted == "with slopes" else []
+        sizes = [] if nats_only else [*largest, *in_bytes]
+        losses = in_nats if counted in ("calibration", "with slopes") else []
+        yield from ((budget, counted) for budget in (*sizes, *losses))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--counted", choices=COUNTED, action="append", help="only these rows")
+    parser.add_argument("--in-nats", action="store_true", help="only budgets in log loss")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     sizes, rows = read(options.path)
@@ -196,15 +213,7 @@ def main() -> None:
     print(f"{sum(sizes.values()):,} rows of width {DIM}, test AUC {trials.base_auc:.4f}")
     print("counted      budget                        ratio  expected  measured on test    dAUC")
     done = []
-    in_bytes: list[saec.Budget] = [saec.Ratio(100), saec.MaxBytes("1MB"), saec.Ratio(500)]
-    in_nats = [saec.LossIncrease(value) for value in (2e-5, 1e-4, 4e-4)]
-    in_most_bytes: list[saec.Budget] = [saec.Ratio(27), *in_bytes]
-    for budget, counted in (
-        *((budget, "training") for budget in in_bytes),
-        *((budget, "with unseen") for budget in in_bytes),
-        *((budget, "calibration") for budget in (*in_bytes, *in_nats)),
-        *((budget, "with slopes") for budget in (*in_most_bytes, *in_nats)),
-    ):
+    for budget, counted in chosen(options.counted, options.in_nats):
         done.append(trials.run(budget, counted))
         print(line(done[-1]), flush=True)
     if options.json is not None:

@@ -3,11 +3,14 @@
     python benchmarks/short_lookups.py --json short.json
     python benchmarks/short_lookups.py --rows 100000 --repeats 3 --no-compile
     python benchmarks/short_lookups.py --compiled --batches 1 128
+    python benchmarks/short_lookups.py --guards --rows 100000 --repeats 7
 
 Tables are those of lookup.py, 1 M rows of dim 16; ids are Zipf. With ``torch.compile`` a small
 network reads 26 tables of a tenth of the rows, by a module each or by ``FieldEmbeddings``, or no
 table at all, eager and compiled; ``--compiled`` does this alone, and takes processor time, which
-other programs disturb less. All take turns in one run, on one thread.
+other programs disturb less. All take turns in one run, on one thread. ``--guards`` counts the
+conditions that a compiled call checks, with and without those on modules, and takes the processor
+time of calls that check them and run the same operators as eager ones.
 """
 
 from __future__ import annotations
@@ -127,20 +130,25 @@ class Columns(nn.Module):
         return torch.stack([table(ids[:, i]) for i, table in enumerate(self.tables)], dim=1)
 
 
-def networks(rows: int) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Each eager and compiled."""
+def eager_networks(rows: int) -> dict[str, nn.Module]:
+    """The same network with each kind of lookups."""
     rng = np.random.default_rng(0)
     kinds = (tables.USERS, tables.CROSSES)
     compressed = [
         module_of(tables.tiered(rng, rows, DIM, kinds[number % 2])) for number in range(FIELDS)
     ]
     together = FieldEmbeddings({f"field{i}": module for i, module in enumerate(compressed)})
-    eager = {
+    return {
         "no lookups": Network(OneRow()),
         "nn.Embedding": Network(Columns([nn.Embedding(rows, DIM) for _ in range(FIELDS)])),
         "modules": Network(Columns(compressed)),
         "FieldEmbeddings": Network(together),
     }
+
+
+def networks(rows: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Each eager and compiled."""
+    eager = eager_networks(rows)
     found: dict[str, Callable[[Tensor], Tensor]] = dict(eager)
     for name, network in eager.items():
         found[f"{name}, compiled"] = torch.compile(network, fullgraph=True, dynamic=False)
@@ -163,18 +171,43 @@ def processor_times(
     return {name: statistics.median(times) for name, times in found.items()}
 
 
+def count_guards(
+    network: nn.Module, ids: Tensor, repeats: int, modules: bool
+) -> tuple[int, dict[str, float]]:
+    """Conditions that a compiled call checks, with or without those on modules, and microseconds of
+    processor time of an eager call and of one that checks them and then runs the same operators."""
+    from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+    torch.compiler.reset()
+    skip = None if modules else torch.compiler.skip_guard_on_all_nn_modules_unsafe
+    checked = torch._dynamo.optimize("eager", nopython=True, dynamic=False, guard_filter_fn=skip)(
+        network
+    )
+    times = processor_times({"eager": network, "checked": checked}, [ids], repeats)
+    (entry,) = _debug_get_cache_entry_list(type(network).forward.__code__)
+    return str(entry.guard_manager).count("+- "), times
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--compiled", action="store_true", help="the networks alone")
+    parser.add_argument("--guards", action="store_true", help="of compiled calls, and no more")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 128, 4096])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {"machine": machine(), "lookups": {}, "networks": {}}
     with torch.inference_mode():
+        if options.guards:
+            ids = batches(options.rows // 10, (1, FIELDS))[0]
+            for name, network in eager_networks(options.rows // 10).items():
+                for kept in (True, False):
+                    number, times = count_guards(network, ids, options.repeats, kept)
+                    print(f"{name}: {number} guards ({kept=}), us: {_text(times)}", flush=True)
+            return
         rivals = {} if options.compiled else modules(options.rows)
         for size in () if options.compiled else SIZES:
             ids = batches(options.rows, (size,))

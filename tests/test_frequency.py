@@ -82,7 +82,7 @@ def test_counts_that_no_memory_holds() -> None:
 
 
 def test_ids_of_ragged_rows() -> None:
-    with pytest.raises(IdError, match=r"'u': ids are no array: .* inhomogeneous"):
+    with pytest.raises(IdError, match=r"'u': ids cannot be read as an array: .* inhomogeneous"):
         count_batches([{"u": [[1], [1, 2]]}])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,11 @@ def test_a_forecast_needs_metrics(fields: list[Field]) -> None:
     plain = saec.measure(fields, progress=False)
     with pytest.raises(MetricError, match=r"give the metrics to saec\.measure"):
         saec.forecast(plain)
+
+
+def test_it_prints_as_one_line(fields: list[Field], measured: saec.Priced) -> None:
+    assert re.fullmatch(
+        r"Priced\(1 fields, 8000 bytes, Axes\(order='keep'\), \d+ options, losses in nats\)",
+        repr(measured),
+    )
+    assert repr(saec.measure(fields, progress=False)).endswith("losses in squared distances)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -96,6 +97,29 @@ def test_bytes_that_are_no_artifact() -> None:
         saec.load(io.StringIO("text"))  # type: ignore[arg-type]
 
 
+def test_streams_that_cannot_be_written_or_read(result: saec.Compressed) -> None:
+    closed = io.BytesIO()
+    closed.close()
+    with pytest.raises(ArtifactError, match="a path or a binary stream to write to, not NoneType"):
+        result.save(None)  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match="a path or a binary stream to write to, not StringIO"):
+        result.save(io.StringIO())  # type: ignore[arg-type]
+    with pytest.raises(ArtifactError, match="cannot write to the stream: I/O operation on closed"):
+        result.save(closed)
+    with pytest.raises(ArtifactError, match="cannot read the stream: I/O operation on closed"):
+        saec.load(closed)
+
+
+def test_a_stream_that_breaks(result: saec.Compressed) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with (
+        open(writing, "wb", buffering=0) as stream,  # noqa: PTH123 (a descriptor, not a path)
+        pytest.raises(ArtifactError, match="cannot write to the stream: Broken pipe"),
+    ):
+        result.save(stream)
+
+
 @pytest.mark.parametrize("kind", [str, Path])
 def test_urls_of_artifacts_and_metrics(
     kind: type, result: saec.Compressed, memory: fsspec.AbstractFileSystem
@@ -135,7 +159,9 @@ def test_urls_of_checkpoints_and_logs(
 
 
 def test_missing_urls(memory: fsspec.AbstractFileSystem) -> None:
-    with pytest.raises(ArtifactError, match=r"cannot read memory://bucket/no\.saec: "):
+    with pytest.raises(
+        ArtifactError, match=r"cannot read memory://bucket/no\.saec: there is no such file"
+    ):
         saec.load("memory://bucket/no.saec")
     with pytest.raises(CheckpointError, match=r"cannot read memory://bucket/no\.pt: "):
         read_tables("memory://bucket/no.pt")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import pickle
+import re
 import struct
 import sys
 import zipfile
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 from saec.errors import CheckpointError
 from saec.streaming.rows import ArrayRows, FileRows, Rows
@@ -159,10 +161,45 @@ def test_parameters_and_strided_tensors(tmp_path: Path) -> None:
         assert np.array_equal(values(tables[name]), tensor.detach().numpy()), name
 
 
-def test_sparse_tensors_are_left_out(tmp_path: Path) -> None:
-    tensors = {"user": torch.from_numpy(USER), "adjacency": torch.eye(3).to_sparse()}
-    torch.save(tensors, tmp_path / "model.pt")
-    assert list(read_tables(tmp_path / "model.pt")) == ["user"]
+UNREAD = {
+    "sparse": (lambda rows: rows.to_sparse(), r"sparse; save its \.to_dense\(\)"),
+    "rows": (lambda rows: rows.to_sparse_csr(), r"sparse; save its \.to_dense\(\)"),
+    "fp8": (
+        lambda rows: rows.to(torch.float8_e4m3fn),
+        r"of torch\.float8_e4m3fn; save its \.float",
+    ),
+    "meta": (lambda rows: rows.to("meta"), "on the meta device, without values"),
+    "complex": (lambda rows: rows + 1j, "of an unsupported dtype"),
+    "quantised": (
+        lambda rows: torch.quantize_per_tensor(rows, 0.1, 0, torch.qint8),
+        r"quantised; save its \.dequantize\(\)",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor", "ignore:Sparse CSR")
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("kind", UNREAD)
+def test_tensors_that_cannot_be_read_are_named(
+    kind: str, legacy: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make, reason = UNREAD[kind]
+    path, zipped = tmp_path / "model.pt", not legacy
+    user = torch.from_numpy(USER)
+    other = make(torch.ones(3, 2))
+    torch.save({"other": nn.Parameter(other, False)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=f"cannot be read: other is {reason}"):
+        read_tables(path)
+    torch.save({"user": user, "other": other}, path, _use_new_zipfile_serialization=zipped)
+    assert list(read_tables(path)) == ["user"]
+    assert re.search(f"{path}: tensors that cannot be read: other is {reason}", caplog.text)
+
+
+def test_parameters_with_attributes_are_read(tmp_path: Path) -> None:
+    parameter = nn.Parameter(torch.from_numpy(USER))
+    parameter.note = "kept with it"  # type: ignore[attr-defined]
+    torch.save({"user": parameter}, tmp_path / "model.pt")
+    assert np.array_equal(values(read_tables(tmp_path / "model.pt")["user"]), USER)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.npz", "model.pt"])

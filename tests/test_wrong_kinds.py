@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import saec
 from saec import BudgetError, Field, FieldError, IdError, MetricError, OptionError, Ratio
@@ -110,3 +112,42 @@ def test_seeds(seed: Any, tmp_path: Any) -> None:
         with pytest.raises(OptionError, match=f"seed cannot be {seed!r}; it is a whole number"):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Ratio(10**400), "a ratio must be a number of at least 1, not 1000"),
+        (lambda: saec.LossIncrease(10**400), "must be a number above 0, not 1000"),
+        (lambda: compressed(10**400), "is no budget"),
+    ],
+)
+def test_numbers_too_large_for_floats(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(BudgetError, match=re.escape(message)):
+        make()
+
+
+def test_more_bits_than_any_table_has() -> None:
+    assert compressed(saec.BitsPerFeature(1e308)).nbytes >= ROWS.nbytes
+
+
+def test_a_field_or_a_mapping_in_place_of_a_list() -> None:
+    for wrong, kind in ((field(), "Field"), (None, "NoneType"), ({"user": field()}, "dict")):
+        with pytest.raises(FieldError, match=f"fields must be a list of Field, not {kind}"):
+            saec.compress(wrong, Ratio(4), progress=False)  # type: ignore[arg-type]
+    with pytest.raises(MetricError, match="must be a mapping of field names to matrices, not list"):
+        compressed(Ratio(4), metrics=[np.eye(4)])
+
+
+def test_what_is_no_array() -> None:
+    ragged: Any = [[1.0], [1.0, 2.0]]
+    learns = torch.ones(300, requires_grad=True)
+    for wrong, reason in ((ragged, "inhomogeneous"), (learns, "requires grad")):
+        with pytest.raises(FieldError, match=f"'user': frequencies cannot be read.*{reason}"):
+            field(counts=wrong)
+        with pytest.raises(MetricError, match=f"'user': the metric cannot be read.*{reason}"):
+            compressed(Ratio(4), metrics={"user": wrong})
+        with pytest.raises(IdError, match=f"ids cannot be read as an array: .*{reason}"):
+            compressed(Ratio(4))["user"].lookup(wrong)
+        with pytest.raises(FieldError, match=f"'user': unseen cannot be read.*{reason}"):
+            Field("user", ROWS, COUNTS, keys=range(300), unseen=wrong)

@@ -6,8 +6,10 @@ import importlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = [
     "ArtifactError",
@@ -27,6 +29,7 @@ __all__ = [
     "OptionalDependencyError",
     "PatchError",
     "SaecError",
+    "array_of",
     "check_plain",
     "did_you_mean",
     "require",
@@ -123,6 +126,24 @@ def check_plain(value: object, what: str, failure: type[SaecError]) -> None:
         raise failure(f"{what} cannot be a numpy.matrix; give numpy.asarray of it")
     if hasattr(value, "tocsr") and hasattr(value, "toarray"):
         raise failure(f"{what} cannot be a sparse {type(value).__name__}; give its .toarray()")
+
+
+def array_of(value: Any, what: str, failure: type[SaecError]) -> NDArray[Any]:
+    """An argument as an array, without a copy if it is one (also a memory map).
+
+    Lists whose rows have different lengths and tensors that need gradients, for instance, are none.
+
+    Args:
+        value: any argument.
+        what: it is, to begin the message.
+        failure: the error to raise.
+    """
+    check_plain(value, what, failure)
+    try:
+        return np.asanyarray(value)
+    except Exception as error:  # each library has its own kinds
+        said = str(error).split("\n", 1)[0]
+        raise failure(f"{what} cannot be read as an array: {said}") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -446,3 +446,25 @@ def test_the_commands_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.Monkey
         else:
             assert main(shlex.split(line)[1:]) == 0
     assert np.load("rows.npy").shape == (3, 16)
+
+
+def test_stdout_is_closed_or_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "t.npz", clé=np.eye(30, 4, dtype=np.float32))
+    np.savez(tmp_path / "c.npz", clé=np.ones(30))
+    files = [str(tmp_path / name) for name in ("t.npz", "c.npz", "a.saec")]
+    counted = [files[0], "--frequencies", files[1], "--ratio", "1.5"]
+    for verb, *words in (
+        ["compress", *counted, "--out", files[2]],
+        ["inspect", *counted],
+        ["info", files[2]],
+        ["info", files[2], "--json"],
+        ["lookup", files[2], "clé", "0"],
+        ["--help"],
+    ):
+        written = io.BytesIO()
+        for stdout in (None, io.TextIOWrapper(written, encoding="ascii")):
+            monkeypatch.setattr(sys, "stdout", stdout)
+            assert main([verb, *words]) == 0
+            sys.stdout.flush()
+        named = verb in ("compress", "inspect", "info") and "--json" not in words
+        assert (b"cl\\xe9" in written.getvalue()) == named

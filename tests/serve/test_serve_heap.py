@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -56,3 +58,27 @@ def test_a_server_trims_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None
         trimming.cancel()
 
     asyncio.run(asyncio.wait_for(served(), 30))
+
+
+def test_a_server_collects_reference_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.own = self
+
+    monkeypatch.setattr(heap, "_TRIM_SECONDS", 0.001)
+
+    async def served() -> None:
+        trimming = asyncio.create_task(heap.keep_trimming())
+        await asyncio.sleep(0)  # it begins
+        assert gc.get_freeze_count() > 0
+        left = weakref.ref(Cycle())
+        while left() is not None:
+            await asyncio.sleep(0.001)
+        trimming.cancel()
+
+    gc.disable()  # so that nothing else collects it
+    try:
+        asyncio.run(asyncio.wait_for(served(), 30))
+    finally:
+        gc.enable()
+    assert gc.get_freeze_count() == 0

@@ -28,4 +28,4 @@ def test_good_requests_succeed_beside_hostile_clients(tmp_path: Path) -> None:
     assert len(result["hostile"]) == 13
     memory = result["memory"]
     assert memory["all"]["descriptors"] <= memory["new"]["descriptors"]
-    assert memory["all"]["rss"] < memory["all, a tenth"]["rss"] + (50 << 20)
+    assert memory["all"]["rss"] < memory["all, a tenth"]["rss"] + (16 << 20)

@@ -77,8 +77,15 @@ def test_the_attribute_is_not_written_to(module: nn.Module) -> None:
 
 
 def test_arrays_are_read_only(module: nn.Module) -> None:
-    with torch.no_grad(), pytest.raises(ValueError, match="read-only"):
-        module.weight.numpy()[0] = 0
+    with torch.no_grad():
+        for made in (
+            module.weight.numpy(),
+            np.asarray(module.weight),
+            np.array(module.weight, copy=None),
+        ):
+            with pytest.raises(ValueError, match="read-only"):
+                made[0] = 0
+        np.asarray(module.weight).copy()[0] = 0
 
 
 def test_what_is_computed_is_plain(module: nn.Module) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -127,6 +128,16 @@ def test_labels_in_a_column_fit_logits_in_a_column(
     assert found == measure_loss_increase(
         click_model(), result, batches(torch.ones(ROWS)), labelled=True
     )
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("labels", [np.ones(ROWS), [1.0] * ROWS, ["click"] * ROWS])
+def test_labels_that_are_no_tensor_are_refused(
+    use: Callable[..., None], labels: Any, click_model: Make, click_result: Make, batches: Make
+) -> None:
+    message = f"batch 0: labels are a {type(labels).__name__}, not a tensor; give torch.as_tensor"
+    with pytest.raises(DataError, match=message):
+        use(click_model(), batches(labels), batches(), click_result())
 
 
 def test_squared_errors_of_labels_in_a_column_are_refused(

@@ -55,6 +55,10 @@ LOOKUPS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "index": lambda model, ids: model.table[ids],
     "index_select": lambda model, ids: model.table.index_select(0, ids),
     "torch.index_select": lambda model, ids: torch.index_select(model.table, 0, ids),
+    "gather": lambda model, ids: model.table.gather(0, ids[:, None].expand(-1, 16)),
+    "index of some": lambda model, ids: model.table[ids, :],
+    "view": lambda model, ids: model.table.view(2, 32, 16)[0][ids % 32],
+    "two indices": lambda model, ids: model.table.view(2, 32, 16)[ids % 2, ids % 32],
 }
 
 
@@ -74,6 +78,25 @@ def test_lookups_in_a_plain_parameter_are_warned_of(name: str, counted: bool) ->
     assert f"; the whole model {result.model_size.ratio:.1f}, " in repr(result)
     assert f"the whole model {result.model_size.ratio:.1f}, " in result._repr_html_()
     torch.testing.assert_close(model(IDS), expected, atol=1.0, rtol=0.1)
+
+
+def test_lookups_in_a_buffer_are_warned_of() -> None:
+    def add(model: Any) -> None:
+        model.register_buffer("kept", torch.randn(64, 16))
+        model.register_buffer("scale", torch.ones(16))
+
+    model = Model(add, lambda model, ids: model.kept[ids] * model.scale)
+    with pytest.warns(ModuleWarning, match=r"'kept' \(4,096 bytes\) is a buffer; look rows up by"):
+        compressed(model)
+
+
+def test_a_model_whose_tables_no_batch_calls() -> None:
+    model = Model()
+    model.forward = lambda ids: model.user.weight[ids].sum(-1)  # type: ignore[method-assign]
+    message = "no batch calls 'user'; if the model uses weights or forward of these .* frequencies"
+    with pytest.raises(ModuleError, match=message):
+        compressed(model)
+    assert set(compressed(model, frequencies=COUNTS)) == {"user"}
 
 
 def test_slices_and_other_uses_of_parameters_are_no_lookups() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import saec._native as _native
-from saec.errors import ArtifactError, IdError, check_plain
+from saec.errors import ArtifactError, IdError, array_of
 
 __all__ = ["PackedCodes", "PackedRows", "bits_for", "check_ids", "packed_bytes", "whole_ids"]
 
@@ -31,8 +31,7 @@ def whole_ids(
 
     ``beyond`` is the end of the error message for an id beyond int64.
     """
-    check_plain(ids, f"{place}: ids", IdError)
-    array = np.asarray(ids)
+    array = np.asarray(array_of(ids, f"{place}: ids", IdError))
     if array.size == 0:
         return np.zeros(array.shape, dtype=np.int64)
     if array.dtype.kind not in "iu":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -64,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for bad input (one line on stderr), 130 if interrupted.
     """
+    _make_streams_usable()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", MetricWarning)
@@ -80,6 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _make_streams_usable() -> None:
+    """Replace streams that are closed (None), and write names that do not fit the encoding of
+    stdout (ASCII) with backslashes."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _fail(message: str) -> int:
     _say(message)
     return BAD_INPUT
@@ -87,8 +100,7 @@ def _fail(message: str) -> int:
 
 def _say(message: str) -> None:
     line = " ".join(part.strip() for part in message.splitlines())
-    if sys.stderr is not None:  # as in a process without a console
-        sys.stderr.write(f"saec: {line}\n")
+    sys.stderr.write(f"saec: {line}\n")
 
 
 def _show_version(wanted: bool) -> None:

@@ -178,7 +178,8 @@ def serve(
 
 
 def _announce(line: str) -> None:
-    """Write to stdout, which may be closed (None) or unable to hold a model's name (ASCII)."""
+    """Write to stdout, which may be unable to hold a model's name (ASCII): typer would write
+    UTF-8."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))
 

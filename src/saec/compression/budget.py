@@ -19,6 +19,8 @@ __all__ = [
     "check_budget",
 ]
 
+_MOST_BITS = 1e100  # per feature, all that count; products of larger numbers may be infinite
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -73,7 +75,7 @@ class BitsPerFeature:
 
     def max_bytes(self, original_bytes: int, features: int) -> int:
         """Bytes allowed for ``features`` rows in total."""
-        return math.floor(features * self.value / 8)
+        return math.floor(features * min(self.value, _MOST_BITS) / 8)
 
 
 @dataclass(frozen=True)
@@ -118,4 +120,9 @@ def check_budget(budget: object) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer too large for a float
+        return False

@@ -120,6 +120,14 @@ class Priced:
         )
         return cls(checked, codec, known, options, seed, progress, metrics, space.executor)
 
+    def __repr__(self) -> str:
+        number = sum(map(len, self.options))
+        unit = "squared distances" if self.metrics is None else "nats"
+        return (
+            f"Priced({len(self.fields)} fields, {_original(self.fields)} bytes, {self.codec}, "
+            f"{number} options, losses in {unit})"
+        )
+
     def file_bytes(self, chosen: Sequence[Option]) -> int:
         """Bytes of the file with the fields stored as ``chosen``."""
         return artifact.FIXED_BYTES + sum(option.bits for option in chosen) // 8

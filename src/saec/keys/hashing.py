@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import saec._native as _native
-from saec.errors import KeysError, check_plain
+from saec.errors import KeysError, array_of, check_plain
 from saec.util.atomic_file import let_go
 
 __all__ = ["hash_keys"]
@@ -87,7 +87,7 @@ def _plain(keys: Any) -> NDArray[np.integer[Any]] | _Strings:
         raise KeysError(f"keys must be an array or a list of keys, not the one key {_shown(keys)}")
     if not isinstance(keys, np.ndarray):
         if not isinstance(keys, Sequence):
-            keys = np.asarray(keys)
+            keys = array_of(keys, "keys", KeysError)
             return _of_array(keys)
         return _of_list(keys)
     return _of_array(keys)

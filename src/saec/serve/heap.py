@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import sys
 
 __all__ = ["keep_trimming", "trim"]
@@ -12,14 +13,24 @@ _TRIM_SECONDS = 5.0
 
 
 async def keep_trimming() -> None:
-    """Trim every few seconds, forever.
+    """Collect garbage and trim every few seconds, until this is cancelled.
 
     glibc returns freed memory only from the end of a heap, so a small block in use
     keeps all memory before it. A trim takes milliseconds, and locks one heap at a time.
+
+    Python collects old reference cycles, such as those of closed connections, only after many
+    have come. A collection looks at all objects, so those of the imports and of the model, most
+    of them, are left out of it: it takes a millisecond or two.
     """
-    while True:
-        await asyncio.sleep(_TRIM_SECONDS)
-        await asyncio.to_thread(trim)
+    gc.collect()
+    gc.freeze()
+    try:
+        while True:
+            await asyncio.sleep(_TRIM_SECONDS)
+            gc.collect()
+            await asyncio.to_thread(trim)
+    finally:
+        gc.unfreeze()
 
 
 def trim() -> bool:

@@ -16,8 +16,8 @@ from saec.errors import CheckpointError
 from saec.sources.archive import DAMAGED
 from saec.sources.beside import BesideRows
 from saec.sources.pickles import MOST_PICKLE_BYTES, StandIn, unpickled
-from saec.sources.source import Arrays
-from saec.sources.torch_archive import MOST_DIMS, read_archive, tensor
+from saec.sources.source import Arrays, name_unread
+from saec.sources.torch_archive import MOST_DIMS, read_archive, tensor, why_unread
 from saec.sources.torch_files import STATE_DICT_KEYS
 from saec.streaming.rows import JoinedRows, Rows
 from saec.util.messages import first_line
@@ -67,7 +67,10 @@ def read_dcp(folder: Path) -> Arrays:
         name: _put_together(folder, tensor_name, *tensors[tensor_name])
         for tensor_name, name in names.items()
     }
-    return {name: rows for name, rows in read.items() if rows is not None}
+    arrays = {name: rows for name, rows in read.items() if isinstance(rows, Rows)}
+    unread = {name: reason for name, reason in read.items() if isinstance(reason, str)}
+    name_unread(folder, unread, others=bool(arrays))
+    return arrays
 
 
 def _listed(path: Path) -> tuple[dict[str, tuple[Numbers, list[_StoredChunk]]], Mapping[str, Any]]:
@@ -173,8 +176,9 @@ def _path(name: str, keys: Any) -> tuple[str, ...]:
 
 def _put_together(
     folder: Path, name: str, shape: Numbers, chunks: list[_StoredChunk]
-) -> Rows | None:
-    """Chunks below each other, each of which consists of chunks side by side."""
+) -> Rows | str:
+    """Chunks below each other, each of which consists of chunks side by side; or what the tensor
+    is, if it cannot be read."""
     bands: list[Rows] = []
     at = 0
     chunks = sorted(chunks, key=lambda chunk: chunk.offsets)
@@ -184,10 +188,12 @@ def _put_together(
         if first != at:
             raise CheckpointError(f"{folder}: the chunks of {name} leave or repeat row {at}")
         at += band[0].sizes[0]
-        read = [_rows(folder, name, chunk) for chunk in band]
-        rows = [found for found in read if found is not None]
-        if len(rows) < len(read):
-            return None
+        rows = []
+        for chunk in band:
+            found = _rows(folder, name, chunk)
+            if isinstance(found, str):
+                return found
+            rows.append(found)
         bands.append(rows[0] if len(rows) == 1 else BesideRows(rows))
     if at != shape[0]:
         raise CheckpointError(f"{folder}: the chunks of {name} end at row {at} of {shape[0]}")
@@ -207,16 +213,19 @@ def _check_columns(folder: Path, name: str, shape: Numbers, band: Sequence[_Stor
         )
 
 
-def _rows(folder: Path, name: str, chunk: _StoredChunk) -> Rows | None:
+def _rows(folder: Path, name: str, chunk: _StoredChunk) -> Rows | str:
     path = folder / chunk.file
     try:
-        found = tensor(read_archive(path, chunk.first, chunk.length, _DIRECTORY_BYTES))
+        saved = read_archive(path, chunk.first, chunk.length, _DIRECTORY_BYTES)
+        found = tensor(saved)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {name} lies in it") from error
     except DAMAGED as error:
         raise CheckpointError(
             f"{path}: {name} at byte {chunk.first} is damaged: {first_line(error)}"
         ) from error
-    if found is not None and found.shape != chunk.sizes:
+    if found is None:
+        return why_unread(saved) or "no tensor"
+    if found.shape != chunk.sizes:
         raise CheckpointError(f"{path}: {name} is {found.shape} there, not {chunk.sizes}")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 
 from saec.errors import CheckpointError
 from saec.streaming.rows import Rows
-from saec.util.messages import first_line
+from saec.util.messages import first_line, listed
 from saec.util.regular_file import mistaken_for
 
-__all__ = ["TABLE_DTYPES", "Arrays", "Source", "describe", "unreadable"]
+__all__ = ["TABLE_DTYPES", "Arrays", "Source", "describe", "name_unread", "unreadable"]
 
+logger = logging.getLogger(__name__)
 
 Arrays = dict[str, Rows]
 
@@ -67,6 +69,26 @@ def describe(arrays: Mapping[str, Rows], most: int = 8) -> str:
         return "nothing that can be read"
     parts = [f"{name} {rows.shape} {rows.dtype}" for name, rows in list(arrays.items())[:most]]
     return "; ".join(parts) + (f"; and {len(arrays) - most} more" if len(arrays) > most else "")
+
+
+def name_unread(path: Path, reasons: Mapping[str, str], others: bool) -> None:
+    """Log a warning that names the tensors of a file that cannot be read, if there are any.
+
+    Args:
+        path: of the file or folder.
+        reasons: what each of them is, by name.
+        others: whether there are tensors that can be read.
+
+    Raises:
+        CheckpointError: there are no others.
+    """
+    if not reasons:
+        return
+    named = listed(f"{name} is {reason}" for name, reason in reasons.items())
+    said = f"{path}: tensors that cannot be read: {named}"
+    if not others:
+        raise CheckpointError(said)
+    logger.warning("%s", said)
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:

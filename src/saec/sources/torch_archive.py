@@ -14,12 +14,21 @@ from saec.sources.pickles import MOST_PICKLE_BYTES, StandIn, unpickled
 from saec.sources.torch_storages import NUMBERS, Storage
 from saec.streaming.rows import ArrayRows, FileRows, Rows
 
-__all__ = ["MOST_DIMS", "is_tensor", "read_archive", "tensor"]
+__all__ = ["MOST_DIMS", "is_tensor", "read_archive", "tensor", "why_unread"]
 
 MOST_DIMS = 64  # of a tensor; PyTorch has as many
 _MOST_REPEATED = 1 << 31  # values of a tensor that repeats values of its storage
 _DIRECTORY_BYTES = 64 << 20
 _BYTE_ORDER = 16  # bytes of a text
+
+_REBUILD = "torch._utils._rebuild_"
+_UNREAD = {  # beginnings of the names of functions that make other tensors, behind _REBUILD
+    "sparse": "sparse; save its .to_dense()",
+    "qtensor": "quantised; save its .dequantize()",
+    "meta_tensor": "on the meta device, without values",
+    "nested": "nested; save its .to_padded_tensor(0.0)",
+    "wrapper": "of a subclass; save the plain tensor that it holds",
+}
 
 
 def read_archive(
@@ -60,10 +69,10 @@ def tensor(value: object) -> Rows | None:
     """
     if not isinstance(value, StandIn) or not value.given:
         return None
-    if value.kind == "torch._utils._rebuild_parameter":
+    if value.kind in (f"{_REBUILD}parameter", f"{_REBUILD}parameter_with_state"):
         return tensor(value.given[0])
     storage = value.given[0]
-    if value.kind != "torch._utils._rebuild_tensor_v2" or not isinstance(storage, FileRows):
+    if value.kind != f"{_REBUILD}tensor_v2" or not isinstance(storage, FileRows):
         return None
     if len(value.given) < 4:
         raise ValueError("a tensor without a shape")
@@ -73,7 +82,24 @@ def tensor(value: object) -> Rows | None:
 
 def is_tensor(value: object) -> bool:
     """Whether a value in the saved object is a tensor of any kind."""
-    return isinstance(value, StandIn) and value.kind.startswith("torch._utils._rebuild_")
+    return isinstance(value, StandIn) and value.kind.startswith(_REBUILD)
+
+
+def why_unread(value: object) -> str:
+    """What a tensor is for which :func:`tensor` gives None, and what to save in its place; empty
+    for other objects."""
+    if not isinstance(value, StandIn) or not is_tensor(value):
+        return ""
+    name = value.kind.removeprefix(_REBUILD)
+    if name.startswith("parameter") and value.given:
+        return why_unread(value.given[0])
+    for start, reason in _UNREAD.items():
+        if name.startswith(start):
+            return reason
+    dtype: Any = value.given[6] if name == "tensor_v3" and len(value.given) > 6 else None
+    named = isinstance(dtype, type) and issubclass(dtype, StandIn)
+    kind = dtype.kind if named else "an unsupported dtype"
+    return f"of {kind}; save its .float()"
 
 
 def _storages(archive: Archive, folder: str) -> Callable[[Any], object]:

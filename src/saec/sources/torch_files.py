@@ -9,8 +9,8 @@ from reprlib import repr as shortly
 from saec.errors import CheckpointError
 from saec.sources.archive import DAMAGED
 from saec.sources.pickles import StandIn
-from saec.sources.source import Arrays
-from saec.sources.torch_archive import is_tensor, read_archive, tensor
+from saec.sources.source import Arrays, name_unread
+from saec.sources.torch_archive import is_tensor, read_archive, tensor, why_unread
 from saec.sources.torch_legacy import read_legacy
 from saec.util.messages import first_line, listed
 from saec.util.regular_file import mistaken_for, open_regular
@@ -37,7 +37,11 @@ def read_torch(path: Path) -> Arrays:
         saved = read_archive(path) if zipped else read_legacy(path)
         found = _state_dict(path, saved)
         read = {name: tensor(value) for name, value in found.items()}
-        return {name: value for name, value in read.items() if value is not None}
+        arrays = {name: value for name, value in read.items() if value is not None}
+        reasons = {name: why_unread(found[name]) for name in read if name not in arrays}
+        unread = {name: reason for name, reason in reasons.items() if reason}
+        name_unread(path, unread, others=bool(arrays))
+        return arrays
     except CheckpointError:
         raise
     except DAMAGED as error:

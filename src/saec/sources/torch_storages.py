@@ -31,6 +31,7 @@ NUMBERS: dict[str, np.dtype[Any]] = {
 # Bytes of numbers that are skipped.
 _OTHER_SIZES = {
     "torch.UntypedStorage": 1,
+    "torch.storage.UntypedStorage": 1,
     "torch.QInt8Storage": 1,
     "torch.QUInt8Storage": 1,
     "torch.QInt32Storage": 4,

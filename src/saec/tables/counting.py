@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from saec.errors import DataError, IdError, check_plain
+from saec.errors import DataError, IdError, array_of
 from saec.tables.log_blocks import column_ids, log_blocks, log_files, log_rows
 from saec.util.atomic_file import reserve
 from saec.util.progress import bar, track
@@ -198,11 +198,7 @@ def _is_size(value: object) -> bool:
 
 
 def _array(name: str, ids: ArrayLike) -> NDArray[Any]:
-    check_plain(ids, f"{name!r}: ids", IdError)
-    try:
-        return np.asarray(ids)
-    except ValueError as error:  # rows of different lengths
-        raise IdError(f"{name!r}: ids are no array: {error}") from error
+    return np.asarray(array_of(ids, f"{name!r}: ids", IdError))
 
 
 def _zeros(size: int, folder: str | Path | None) -> Counts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from saec.errors import FieldError, check_plain
+from saec.errors import FieldError, array_of, check_plain
 from saec.streaming.chunks import Chunk, check_finite, check_frequencies, check_total, chunks_of
 from saec.streaming.frequency_histogram import Census, join_censuses, take_census
 from saec.streaming.map_reduce import LocalPasses, Passes
@@ -143,6 +143,8 @@ def check_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
     Raises:
         FieldError: a condition fails; the message names a repeated name.
     """
+    if not isinstance(fields, Iterable) or isinstance(fields, Mapping | str):
+        raise FieldError(f"fields must be a list of Field, not {type(fields).__name__}")
     result = tuple(fields)
     if not result:
         raise FieldError("no fields were given")
@@ -185,7 +187,8 @@ def _blocks(weights: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
 
 
 def _checked_counts(name: str, values: ArrayLike | Rows, rows: int) -> Rows:
-    check_plain(values, f"field {name!r}: frequencies", FieldError)
+    if not isinstance(values, Rows):
+        values = array_of(values, f"field {name!r}: frequencies", FieldError)
     counts = rows_of(values)
     if counts.dtype.kind not in "biuf" and counts.dtype != BFLOAT16:
         raise FieldError(f"field {name!r}: frequencies are {counts.dtype}, not real numbers")
@@ -212,7 +215,7 @@ def _unseen(name: str, given: int | ArrayLike | None, rows: Rows) -> Unseen:
         own = rows.read(int(given), int(given) + 1)
         check_finite(name, own, int(given))
         return Unseen(own[0].astype(np.float64), int(given))
-    row = np.asarray(given)
+    row = array_of(given, f"field {name!r}: unseen", FieldError)
     if row.shape != (dim,) or (row.dtype.kind not in "iuf" and row.dtype != BFLOAT16):
         raise FieldError(
             f"field {name!r}: unseen is the number of a row or {dim} values, not {row.dtype} of "

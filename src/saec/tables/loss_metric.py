@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from saec.errors import MetricError, MetricWarning, check_plain
+from saec.errors import MetricError, MetricWarning, array_of
 from saec.tables.field import Field
 from saec.tables.unseen_gradients import UnseenGradients
 
@@ -177,6 +177,10 @@ def check_metrics(fields: Sequence[Field], metrics: Mapping[str, ArrayLike]) -> 
     Raises:
         MetricError: a field has no metric, a metric has no field, or see :meth:`Metric.of`.
     """
+    if not isinstance(metrics, Mapping):
+        raise MetricError(
+            f"metrics must be a mapping of field names to matrices, not {type(metrics).__name__}"
+        )
     dims = {field.name: field.dim for field in fields}
     _check_names(set(dims), set(metrics))
     matrices = {name: _checked(metrics[name], name, dim) for name, dim in dims.items()}
@@ -210,8 +214,7 @@ def _check_names(fields: set[str], metrics: set[str]) -> None:
 
 
 def _checked(matrix: ArrayLike, name: str, dim: int) -> NDArray[np.float64]:
-    check_plain(matrix, f"field {name!r}: the metric", MetricError)
-    array = np.asarray(matrix)
+    array = np.asarray(array_of(matrix, f"field {name!r}: the metric", MetricError))
     if array.dtype.kind not in "biuf":
         raise MetricError(f"field {name!r}: the metric is {array.dtype}, not real numbers")
     if array.shape != (dim, dim):

@@ -65,7 +65,8 @@ def whole_file(
         OptionalDependencyError: ``path`` is a URL, and fsspec cannot open it.
     """
     if not isinstance(path, str | os.PathLike):
-        yield path
+        with _into_stream(path, failure):
+            yield path
         return
     url = as_url(path)
     if url is None:
@@ -78,6 +79,23 @@ def whole_file(
         with _replacing(made, failure) as stream:
             yield stream
         upload(made, url, failure)
+
+
+@contextmanager
+def _into_stream(stream: BinaryIO, failure: type[SaecError]) -> Iterator[None]:
+    """Convert errors of a stream into ``failure``; what is no stream for bytes fails at once."""
+    try:
+        stream.write(b"")
+    except (AttributeError, TypeError) as error:
+        raise failure(
+            f"give a path or a binary stream to write to, not {type(stream).__name__}"
+        ) from error
+    except ValueError as error:  # it is closed
+        raise failure(f"cannot write to the stream: {error}") from error
+    try:
+        yield
+    except OSError as error:
+        raise failure(f"cannot write to the stream: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -113,7 +131,10 @@ def readable_file(
     if isinstance(source, str | os.PathLike):
         yield local(source, failure)
         return
-    content = source.read() if hasattr(source, "read") else source
+    try:
+        content = source.read() if hasattr(source, "read") else source
+    except (OSError, ValueError) as error:  # also if it is closed
+        raise failure(f"cannot read the stream: {error}") from error
     if not isinstance(content, bytes | bytearray | memoryview):
         raise failure(f"give a path, bytes or a binary stream, not {type(content).__name__}")
     # Memory maps of the file stay valid without its name.

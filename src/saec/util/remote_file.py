@@ -118,4 +118,6 @@ def _named(what: str, failure: type[SaecError]) -> Iterator[None]:
         raise
     except Exception as error:
         said = str(error).split("\n", 1)[0] or type(error).__name__
+        if isinstance(error, FileNotFoundError):  # fsspec's text is only the path, if any
+            said = "there is no such file"
         raise failure(f"{what}: {said}") from error

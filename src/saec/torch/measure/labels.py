@@ -70,7 +70,8 @@ def one_number(loss: object, batch: str) -> Tensor:
 
 
 def check_log_loss(outputs: Tensor, labels: Any, index: int) -> None:
-    """Reject outputs that are not one for each example, and labels outside of 0 to 1.
+    """Reject outputs that are not one for each example, labels outside of 0 to 1, and what is no
+    tensor.
 
     Raises:
         DataError: in these cases.
@@ -80,8 +81,13 @@ def check_log_loss(outputs: Tensor, labels: Any, index: int) -> None:
             f"batch {index}: the model gives outputs {tuple(outputs.shape)}, which are not one "
             "logit for each example; give the loss_fn"
         )
-    if not isinstance(labels, Tensor):
+    if labels is None:
         return
+    if not isinstance(labels, Tensor):
+        raise DataError(
+            f"batch {index}: labels are a {type(labels).__name__}, not a tensor; give "
+            "torch.as_tensor(labels)"
+        )
     _check_shape(outputs, labels, index)
     if not bool(((labels >= 0) & (labels <= 1)).all()):
         low, high = float(labels.min()), float(labels.max())

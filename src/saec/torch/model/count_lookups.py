@@ -17,6 +17,7 @@ from saec.torch.model.call import Batches, call, evaluating, pairs
 from saec.torch.model.find_tables import EmbeddingModule
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.overlooked import explained
+from saec.util.messages import listed
 from saec.util.progress import track
 
 __all__ = ["count_lookups", "more_frequent", "with_unseen"]
@@ -45,7 +46,7 @@ def count_lookups(
 
     Raises:
         DataError: the batches are empty.
-        ModuleError: there are no tables.
+        ModuleError: there are no tables, or none of them was looked up.
     """
     if not tables:
         raise ModuleError(f"no embedding tables to count: {explained(model)}")
@@ -58,8 +59,14 @@ def count_lookups(
             empty = False
     if empty:
         raise DataError("batches are empty")
+    called = [table for table in tables if bool(counts[table.path].any())]
+    if not called:
+        raise ModuleError(
+            f"no batch calls {listed(repr(table.path) for table in tables)}; if the model uses "
+            "weights or forward of these embeddings directly, give frequencies"
+        )
     for table in tables:
-        if not bool(counts[table.path].any()):
+        if table not in called:
             warnings.warn(
                 f"embedding {table.path!r} ({table.weight.nbytes:,} bytes) stays as it is: no "
                 "batch calls it; if the model uses its weight or forward directly, give "
@@ -69,8 +76,7 @@ def count_lookups(
             )
     return {
         part.name: counts[table.path][part.first : part.last].numpy()
-        for table in tables
-        if bool(counts[table.path].any())
+        for table in called
         for part in table.parts
     }
 

@@ -45,6 +45,7 @@ _PARAMETER = (
     "a parameter of no embedding module; look rows up by nn.Embedding.from_pretrained(table, "
     "freeze=False)"
 )
+_BUFFER = "a buffer; look rows up by nn.Embedding.from_pretrained(table)"
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,8 @@ def about(model: nn.Module, name: str) -> str:
 def watching(model: nn.Module) -> Iterator[list[Overlooked]]:
     """Fill a list with the tables outside of modules that the model's first call looks up."""
     known = {id(module.weight) for module in model.modules() if _has_rows(module)}
-    names = {id(value): name for name, value in model.named_parameters()}
     known |= {id(held.weight) for _, held in _stored(model) if _has_rows(held)}
-    watch = _Watch(known, names)
+    watch = _Watch(known, _tensors(model))
     handles = [
         model.register_forward_pre_hook(watch.start, prepend=True),
         model.register_forward_hook(watch.stop, always_call=True),
@@ -146,16 +146,32 @@ _LOOKUPS: Mapping[Any, tuple[int, int]] = {  # positions of the arguments table 
     Tensor.__getitem__: (0, 1),
     torch.index_select: (0, 2),
     Tensor.index_select: (0, 2),
+    torch.gather: (0, 2),
+    Tensor.gather: (0, 2),
 }
 
 
-class _Watch(TorchFunctionMode):
-    """Detects lookups in parameters other than the ``known`` ones, by their ids."""
+def _tensors(model: nn.Module) -> dict[int, Overlooked]:
+    """By its id, each parameter, and each buffer outside of PyTorch's layers and compressed
+    tables."""
+    found = {id(t): Overlooked(name, t.nbytes, _PARAMETER) for name, t in model.named_parameters()}
+    for name, tensor in model.named_buffers():
+        if not _of_pytorch(model, name):
+            found[id(tensor)] = Overlooked(name, tensor.nbytes, _BUFFER)
+    return found
 
-    def __init__(self, known: set[int], names: Mapping[int, str]) -> None:
+
+class _Watch(TorchFunctionMode):
+    """Detects lookups in parameters and buffers, and views of them, other than the ``known`` ones.
+
+    known: tensors by their ids.
+    tensors: of the model, by their ids.
+    """
+
+    def __init__(self, known: set[int], tensors: Mapping[int, Overlooked]) -> None:
         super().__init__()
         self.found: list[Overlooked] = []
-        self._known, self._names = known, names
+        self._known, self._tensors = known, tensors
         self._active = self._done = False
 
     def start(self, *_: Any) -> None:
@@ -179,13 +195,19 @@ class _Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _see(self, table: Any, ids: Any) -> None:
-        if not isinstance(table, nn.Parameter) or table.ndim != 2 or id(table) in self._known:
+        if not isinstance(table, Tensor) or table.ndim < 2 or not table.is_floating_point():
             return
-        whole = isinstance(ids, Tensor) and ids.dtype in (torch.int32, torch.int64)
-        if whole and table.is_floating_point():
-            self._known.add(id(table))
-            name = self._names.get(id(table), f"a tensor {tuple(table.shape)}")
-            self.found.append(Overlooked(name, table.nbytes, _PARAMETER))
+        whole = table if table._base is None else table._base
+        if id(whole) not in self._known and _are_ids(ids):
+            table_of_model = self._tensors.get(id(whole))
+            if table_of_model is not None:
+                self._known.add(id(whole))
+                self.found.append(table_of_model)
+
+
+def _are_ids(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(p, Tensor) and p.dtype in (torch.int32, torch.int64) for p in parts)
 
 
 def _stored(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -43,7 +43,7 @@ class DecodedWeight(Tensor):
             )
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **options)
-        if func is Tensor.numpy:
+        if func in (Tensor.numpy, Tensor.__array__):
             result.flags.writeable = False
             return result
         return _views(result, {_storage(tensor) for tensor in _tensors([args, options])})

@@ -16,7 +16,7 @@ from saec import distributed
 def client() -> Iterator[Client]:
     levels = {handler: handler.level for handler in logging.root.handlers}
     with warm_clusters(), distributed.local_cluster(2, "1GB") as client:
-        # The cluster silences all handlers, also those of pytest, for the tests of other folders, too.
+        # The cluster silences all handlers, also pytest's, which tests of other folders need.
         for handler, level in levels.items():
             handler.setLevel(level)
         yield client

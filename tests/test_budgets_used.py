@@ -50,15 +50,15 @@ def test_a_small_field_is_not_kept_whole_for_want_of_other_uses(codec: Axes | Cl
 def test_the_smallest_size_that_is_named_can_be_had(
     codec: Axes | Clusters, rows: int, dim: int
 ) -> None:
-    fields = [field("a", rows, dim, 3, 1.0)]
+    measured = saec.measure([field("a", rows, dim, 3, 1.0)], codec, progress=False)
     with pytest.raises(BudgetError, match="the smallest possible is") as error:
-        saec.compress(fields, Ratio(1e6), codec, progress=False)
+        saec.compress(measured, Ratio(1e6))
     found = re.search(r"smallest possible is (\d+) bytes", str(error.value))
     assert found
     smallest = int(found[1])
-    assert saec.compress(fields, MaxBytes(smallest), codec, progress=False).nbytes <= smallest
+    assert saec.compress(measured, MaxBytes(smallest)).nbytes <= smallest
     with pytest.raises(BudgetError, match=f"is {smallest} bytes"):
-        saec.compress(fields, MaxBytes(smallest - 1), codec, progress=False)
+        saec.compress(measured, MaxBytes(smallest - 1))
 
 
 def two_rows() -> Field:

@@ -137,7 +137,7 @@ class TestPackedRows:
             PackedRows(data, first, 2, (3, 2))
 
     def test_writing_beyond_the_end(self) -> None:
-        with pytest.raises(ValueError, match="data is too short"):
+        with pytest.raises(ValueError, match="rows of packed codes take"):
             PackedRows.pack_into(np.zeros(9, np.uint8), 1, self.CODES, [3, 2])
 
 

@@ -36,7 +36,10 @@ VOCAB, PAGE = 30_000, os.sysconf("SC_PAGE_SIZE")
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16]
 MEMORY = 1_800_000  # of all tables below, some 30 pages are left
 
-pytestmark = pytest.mark.skipif(PAGE != 4096, reason="counts are for pages of 4 kB")
+pytestmark = [
+    pytest.mark.skipif(PAGE != 4096, reason="counts are for pages of 4 kB"),
+    pytest.mark.usefixtures("coarse_prices"),
+]
 
 
 def clustered(name: str, clusters: int, dtype: Any, dim: int) -> ClusteredField:

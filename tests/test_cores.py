@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from native_alone import LOAD
 
 from saec import _native
 from saec.util.cores import usable_cores
@@ -82,10 +83,10 @@ def test_affinity_counts_at_every_call() -> None:
         os.sched_setaffinity(0, before)
 
 
-THREADS = """
+THREADS = f"""
 import os
 import numpy as np
-from saec import _native
+{LOAD}
 rows = np.zeros((100_000, 16), np.float32)
 before = len(os.listdir("/proc/self/task"))
 _native.NearestCentroid(rows[:60]).search(rows, np.empty(len(rows), np.int32))

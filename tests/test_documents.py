@@ -9,10 +9,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from copies import warm_clusters
+
+pytestmark = pytest.mark.usefixtures("coarse_prices")
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,7 +64,8 @@ def test_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     if path.name in OWN_PROCESS:
         subprocess.run([sys.executable, __file__, path], check=True, timeout=300)
     else:
-        run(text, str(path))
+        with warm_clusters() if "local_cluster" in text else nullcontext():
+            run(text, str(path))
     fences = len(re.findall(r"^\s*```+ *(?:python|py)\b", text, re.MULTILINE))
     assert fences == len(BLOCK.findall(text)), "a block that this test does not see"
 

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 import saec
 from saec import Axes, Clusters, Field, FieldError, MetricError, Ratio
 
+pytestmark = pytest.mark.usefixtures("coarse_prices")
+
 FAR = 1500
 RATIOS = (8.0, 25.0)
 
@@ -46,16 +48,22 @@ def errors_of_others(weights: NDArray[np.float32], found: NDArray[np.float32]) -
 
 @pytest.mark.parametrize("kind", ["equal", "falling"])
 @pytest.mark.parametrize("codec", [Clusters(), Axes()], ids=["clusters", "axes"])
-@pytest.mark.parametrize("ratio", RATIOS)
 def test_one_far_row_does_not_increase_the_error_of_others(
-    kind: str, codec: Axes | Clusters, ratio: float
+    kind: str, codec: Axes | Clusters
 ) -> None:
+    def errors(weights: NDArray[np.float32]) -> list[float]:
+        field = Field("u", weights, zipf(len(weights)))
+        measured = saec.measure([field], codec, progress=False)
+        results = [saec.compress(measured, Ratio(ratio)) for ratio in RATIOS]
+        return [errors_of_others(weights, result["u"].decode()) for result in results]
+
     weights = spread(kind)
-    expected = errors_of_others(weights, decoded(weights, codec, ratio))
-    for scale in (100, 300, 1000):
+    expected = errors(weights)
+    for scale in (100, 1000):
         far = weights.copy()
         far[FAR] *= scale
-        assert errors_of_others(far, decoded(far, codec, ratio)) <= 1.05 * expected
+        for found, known in zip(errors(far), expected, strict=True):
+            assert found <= 1.05 * known
 
 
 @pytest.mark.parametrize("codec", [Clusters(), Axes()], ids=["clusters", "axes"])
@@ -161,7 +169,7 @@ def test_scaling_a_table_scales_its_result(
     # A row half way between two codes may take the other one.
     same = np.isclose(compressed(3)[0], rows, rtol=1e-3, atol=1e-4).all(axis=1)
     assert same.mean() >= 0.99
-    for exponent in (-137, -126, -80, -30, 30, 80, 125):
+    for exponent in (-137, -80, 30, 125):
         # Where float16 holds no axes, some bytes more go to them, or an axis is kept more.
         assert compressed(exponent)[1] <= 6 * error, exponent
 

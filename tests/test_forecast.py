@@ -57,8 +57,13 @@ def metrics() -> LossMetrics:
 
 
 @pytest.fixture(scope="module")
-def curve(fields: list[Field], metrics: LossMetrics) -> Forecast:
-    return forecast(fields, metrics, progress=False)
+def measured(fields: list[Field], metrics: LossMetrics) -> saec.Priced:
+    return saec.measure(fields, metrics=metrics, progress=False)
+
+
+@pytest.fixture(scope="module")
+def curve(measured: saec.Priced) -> Forecast:
+    return forecast(measured)
 
 
 def test_between_points_by_hand() -> None:
@@ -166,9 +171,10 @@ def test_a_ratio_and_its_loss_are_inverse(curve: Forecast) -> None:
 def test_compression_predicts_the_same(
     fields: list[Field], metrics: LossMetrics, codec: Axes | Clusters, tolerance: float
 ) -> None:
-    curve = forecast(fields, metrics, codec, progress=False)
+    measured = saec.measure(fields, codec, metrics=metrics, progress=False)
+    curve = forecast(measured)
     for ratio in (10, 20):
-        result = saec.compress(fields, Ratio(ratio), codec, metrics=metrics, progress=False)
+        result = saec.compress(measured, Ratio(ratio))
         assert result.predicted_loss_increase is not None
         expected = curve.loss_at(result.compression_ratio)
         assert result.predicted_loss_increase == pytest.approx(expected, rel=tolerance)
@@ -176,9 +182,9 @@ def test_compression_predicts_the_same(
 
 @pytest.mark.parametrize("limit", [3e-5, 3e-4, 1e-3])
 def test_a_budget_of_loss_is_kept_in_about_the_forecast_bytes(
-    fields: list[Field], metrics: LossMetrics, curve: Forecast, limit: float
+    measured: saec.Priced, curve: Forecast, limit: float
 ) -> None:
-    result = saec.compress(fields, LossIncrease(limit), metrics=metrics, progress=False)
+    result = saec.compress(measured, LossIncrease(limit))
     assert result.predicted_loss_increase is not None
     assert 0.9 * limit < result.predicted_loss_increase <= limit * (1 + 1e-3)
     assert result.compression_ratio == pytest.approx(curve.ratio_at(limit), rel=0.1)

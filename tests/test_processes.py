@@ -67,7 +67,7 @@ def work():
         WORK
 for _ in range(3):
     threading.Thread(target=work, daemon=True).start()
-time.sleep(0.3)
+time.sleep(0.1)
 """
 
 MODEL = """
@@ -96,13 +96,8 @@ def run(script: str) -> str:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-@pytest.mark.parametrize(
-    "script",
-    [FORKS, POOLS, FORKS_DURING_LOOKUPS],
-    ids=["fork", "multiprocessing", "fork during lookups"],
-)
-def test_forked_child_looks_up_and_compresses(script: str) -> None:
-    assert run(script) == "done\n"
+def test_forked_children_look_up_and_compress() -> None:
+    assert run(FORKS + POOLS + FORKS_DURING_LOOKUPS) == "done\n"
 
 
 @pytest.mark.parametrize(
@@ -113,22 +108,20 @@ def test_process_ends_well_with_daemon_threads_at_work(work: str) -> None:
     assert run(ENDS.replace("WORK", work)) == "done\n"
 
 
-def test_forked_child_looks_up_in_pytorch_modules() -> None:
-    """It has none of the threads of PyTorch's operations, which the parent's lookups use."""
+def test_pytorch_modules_in_forked_children_and_in_daemon_threads_at_the_end() -> None:
+    """A child has none of the threads of PyTorch's operations, which the parent's lookups use.
+
+    Then the process ends well while daemon threads look up.
+    """
     pytest.importorskip("torch")
     lookup = """
 coded = result["0"]
 def bytes_of_all():
     with torch.inference_mode(): return model(torch.from_numpy(ids)).numpy().tobytes()
 """
-    assert run(MODEL + lookup + FORKS) == "done\n"
-
-
-def test_process_ends_well_with_daemon_threads_in_pytorch_modules() -> None:
-    pytest.importorskip("torch")
     script = """
 places = torch.from_numpy(ids[:100])
 kept = []  # PyTorch itself aborts there when it frees a tensor
 with torch.no_grad(): model(places)
 """ + ENDS.replace("WORK", "with torch.no_grad(): kept.append(model(places))")
-    assert run(MODEL + script) == "done\n"
+    assert run(MODEL + lookup + FORKS + script) == "done\n"

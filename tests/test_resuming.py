@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from copies import PROCESSES
 from safetensors.numpy import load_file
 
 import saec
@@ -260,11 +260,6 @@ def test_memory_changes_no_byte(
     monkeypatch.setattr(module, "held_bytes", lambda memory, dim, sampled: 0)
     compress(folder, CODECS[name], memory="64GB")
     assert (folder / "out.saec").read_bytes() == expected(name)
-
-
-# Processes to be killed start quickly: they are copies of one that has imported this module.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
 
 
 def compress_in_a_process(folder: Path, name: str) -> BaseProcess:

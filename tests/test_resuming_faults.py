@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import random
 import resource
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from copies import PROCESSES
 
 import saec
 from saec import (
@@ -272,11 +272,6 @@ def fill_before_coding(disk: Path) -> None:
         return encode(self, *given)  # type: ignore[arg-type]
 
     Axes.encode = filling  # type: ignore[method-assign, assignment]
-
-
-# Processes start quickly: they are copies of one that has imported this module.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
 
 
 def compress_and_report(folder: Path, out: Path, filled: bool, report: Connection) -> None:

@@ -14,6 +14,7 @@ import collections
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from inspect import CO_GENERATOR
 from pathlib import Path
 from types import FrameType
@@ -55,22 +56,41 @@ def room_of(module: Path) -> str:
 def imports(tree: ast.AST, module: Path) -> Iterator[tuple[str, bool]]:
     """Every import as a dotted name, and whether it happens when the module is imported."""
     package = ("saec", *module.parent.parts)
-    late = {
-        inner
-        for outer in ast.walk(tree)
-        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        or (isinstance(outer, ast.If) and ast.unparse(outer.test).endswith("TYPE_CHECKING"))
-        for inner in ast.walk(outer)
-    }
-    for node in ast.walk(tree):
+    nodes: list[tuple[ast.AST, bool]] = [(tree, True)]
+    while nodes:
+        node, at_import = nodes.pop()
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, node not in late
+                yield alias.name, at_import
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) + 1 - node.level] if node.level else ()
             source = ".".join((*base, *filter(None, [node.module])))
             for alias in node.names:
-                yield f"{source}.{alias.name}", node not in late
+                yield f"{source}.{alias.name}", at_import
+        elif not isinstance(node, ast.expr):  # which holds no imports
+            inside = at_import and not _runs_later(node)
+            nodes += [(inner, inside) for inner in ast.iter_child_nodes(node)]
+
+
+def _runs_later(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
+        isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    )
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text())
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but expressions, which hold no classes and no functions with a name."""
+    nodes = [tree]
+    while nodes:
+        node = nodes.pop()
+        yield node
+        nodes += [one for one in ast.iter_child_nodes(node) if not isinstance(one, ast.expr)]
 
 
 def room_imported(name: str) -> str | None:
@@ -86,7 +106,7 @@ def upward_imports(source: Path = SOURCE) -> list[str]:
     found = []
     for module in modules(source):
         own = room_of(module)
-        for name, _ in imports(ast.parse((source / module).read_text()), module):
+        for name, _ in imports(tree_of(source / module), module):
             other = room_imported(name)
             if other not in (None, own) and FLOOR[str(other)] >= FLOOR[own]:
                 found.append(f"{module} imports {name}")
@@ -97,7 +117,7 @@ def room_arrows(source: Path = SOURCE) -> set[tuple[str, str]]:
     """Pairs of rooms, the first of which imports from the second."""
     arrows = set()
     for module in modules(source):
-        for name, _ in imports(ast.parse((source / module).read_text()), module):
+        for name, _ in imports(tree_of(source / module), module):
             other = room_imported(name)
             if other not in (None, room_of(module)):
                 arrows.add((room_of(module), str(other)))
@@ -112,7 +132,7 @@ def long_functions(source: Path = SOURCE) -> list[str]:
     for module in modules(source):
         if "triton" in module.parts:
             continue
-        for node in ast.walk(ast.parse((source / module).read_text())):
+        for node in statements(tree_of(source / module)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = _lines(node) - (_lines(node.body[0]) if ast.get_docstring(node) else 0)
                 if lines > LONGEST_FUNCTION:
@@ -138,7 +158,7 @@ def names_used_twice(source: Path = SOURCE) -> list[str]:
     """Names of more than one class, a leading underscore aside."""
     places = collections.defaultdict(list)
     for module in modules(source):
-        for node in ast.walk(ast.parse((source / module).read_text())):
+        for node in statements(tree_of(source / module)):
             if isinstance(node, ast.ClassDef):
                 places[node.name.lstrip("_")].append(str(module))
     return [
@@ -185,10 +205,13 @@ def files_entered(call: Callable[[], object]) -> Entered:
 
 
 def _module(frame: FrameType | None) -> Path | None:
-    if frame is None:
-        return None
-    path = Path(frame.f_code.co_filename)
-    return path.relative_to(SOURCE) if path.is_relative_to(SOURCE) else None
+    return None if frame is None else _within(SOURCE, frame.f_code.co_filename)
+
+
+@cache
+def _within(source: Path, name: str) -> Path | None:
+    path = Path(name)
+    return path.relative_to(source) if path.is_relative_to(source) else None
 
 
 def core_calls() -> dict[str, Callable[[], object]]:

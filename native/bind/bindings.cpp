@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <bit>
 #include <cerrno>
 #include <string>
 #include <system_error>
@@ -25,34 +26,50 @@ int thread_count(int threads, size_t work) {
   return used_threads(threads, threads > 0 ? saec::Workers::kMostThreads : 1 + work / kWorth);
 }
 
+template <typename Array>
+void expect_shape(const Array& array, size_t rows, size_t columns, const char* name) {
+  expect(array.shape(0) == rows && array.shape(1) == columns, name, " must be of shape (", rows, ", ", columns,
+         "), not (", array.shape(0), ", ", array.shape(1), ")");
+}
+
+// Checks that `held` bytes hold the packed codes of `count` rows.
+void expect_packed(size_t held, size_t count, const saec::RowLayout& layout) {
+  const size_t needed = saec::packed_bytes(count, layout.bits);
+  expect(held >= needed, count, " rows of packed codes take ", needed, " bytes, there are ", held);
+}
+
 saec::RowLayout row_layout(const Vector<uint32_t>& widths) {
   for (size_t j = 0; j < widths.shape(0); ++j)
-    expect(widths.data()[j] <= 32, "widths must lie in 0..32");
+    expect(widths.data()[j] <= 32, "widths must lie in 0..32: width ", j, " is ", widths.data()[j]);
   return saec::RowLayout(widths.data(), widths.shape(0));
 }
 
 void expect_borders(const Vector<int64_t>& borders, size_t count) {
-  expect(borders.shape(0) >= 2, "no borders");
-  expect(borders.data()[0] == 0, "borders start at 0");
+  expect(borders.shape(0) >= 2, "there must be 2 or more borders, not ", borders.shape(0));
+  expect(borders.data()[0] == 0, "borders start at 0, not at ", borders.data()[0]);
   for (size_t j = 1; j < borders.shape(0); ++j)
-    expect(borders.data()[j - 1] < borders.data()[j], "borders must ascend");
-  expect(static_cast<size_t>(borders.data()[borders.shape(0) - 1]) == count,
-         "borders end with the values");
+    expect(borders.data()[j - 1] < borders.data()[j], "borders must ascend: at position ", j, " ",
+           borders.data()[j - 1], ", then ", borders.data()[j]);
+  expect_equal(borders.data()[borders.shape(0) - 1], count, "the last border and the number of values differ");
+}
+
+// sums have one more row than there are values, and 3 columns.
+void expect_sums(size_t values, size_t rows, size_t columns) {
+  expect(values > 0, "there are no values");
+  expect(rows == values + 1 && columns == 3, "sums of ", values, " values are of shape (", values + 1,
+         ", 3), not (", rows, ", ", columns, ")");
 }
 
 saec::Scalars scalars_of(const Vector<float>& values, const Matrix<double>& sums, double centre) {
   static_assert(sizeof(saec::Moments) == 3 * sizeof(double));
-  expect(values.shape(0) > 0, "no values");
-  expect(sums.shape(0) == values.shape(0) + 1 && sums.shape(1) == 3,
-         "values and sums differ in length");
+  expect_sums(values.shape(0), sums.shape(0), sums.shape(1));
   return {values.data(), reinterpret_cast<const saec::Moments*>(sums.data()), values.shape(0),
           centre};
 }
 
 const saec::Kernels& kernels_named(const std::string& name) {
   const saec::Kernels* kernels = saec::choose_kernels(name.c_str());
-  if (!kernels) throw std::invalid_argument("this processor has no instruction set " +
-                                              std::string(saec::wanted_simd(name.c_str())));
+  expect(kernels != nullptr, "this processor has no instruction set ", saec::wanted_simd(name.c_str()));
   return *kernels;
 }
 
@@ -74,8 +91,10 @@ NB_MODULE(_native, module) {
           "__init__",
           [](saec::NearestCentroid* self, Matrix<float> centroids, const std::string& isa,
              size_t groups) {
-            expect(centroids.shape(0) > 0 && centroids.shape(1) > 0, "no centroids");
-            expect(centroids.shape(0) < (size_t{1} << 31), "too many centroids");
+            expect(centroids.shape(0) > 0 && centroids.shape(1) > 0, "centroids of shape (",
+                   centroids.shape(0), ", ", centroids.shape(1), ") are empty");
+            expect(centroids.shape(0) < (size_t{1} << 31), centroids.shape(0),
+                   " centroids are too many: fewer than 2^31");
             const saec::Kernels& kernels = kernels_named(isa);
             const WithoutGil released;
             new (self) saec::NearestCentroid(centroids.data(), centroids.shape(0),
@@ -86,9 +105,10 @@ NB_MODULE(_native, module) {
           "search",
           [](const saec::NearestCentroid& self, Matrix<float> rows, OutVector<int32_t> nearest,
              float radius_share, int threads) {
-            expect(rows.shape(1) == self.dim(), "rows and centroids differ in dim");
-            expect(nearest.shape(0) == rows.shape(0), "rows and nearest differ in length");
-            expect(rows.shape(0) < (size_t{1} << 31), "too many rows in one block");
+            expect_equal(rows.shape(1), self.dim(), "rows and centroids differ in dim");
+            expect_equal(rows.shape(0), nearest.shape(0), "rows and nearest differ in length");
+            expect(rows.shape(0) < (size_t{1} << 31), rows.shape(0),
+                   " rows are too many for one call: fewer than 2^31");
             const WithoutGil released;
             const size_t work = rows.shape(0) * self.count() * self.dim();
             self.search(rows.data(), rows.shape(0), radius_share, thread_count(threads, work),
@@ -103,13 +123,16 @@ NB_MODULE(_native, module) {
          Matrix<float> centroids, OutMatrix<double> sums, OutVector<double> totals,
          OutVector<double> distortion, int threads) {
         const size_t count = rows.shape(0), dim = rows.shape(1), clusters = centroids.shape(0);
-        expect(weights.shape(0) == count && nearest.shape(0) == count, "lengths differ");
-        expect(centroids.shape(1) == dim && sums.shape(1) == dim, "dims differ");
-        expect(sums.shape(0) == clusters && totals.shape(0) == clusters &&
-                   distortion.shape(0) == clusters, "cluster counts differ");
+        expect_equal(weights.shape(0), count, "weights and rows differ in length");
+        expect_equal(nearest.shape(0), count, "nearest and rows differ in length");
+        expect_equal(centroids.shape(1), dim, "centroids and rows differ in dim");
+        expect_equal(sums.shape(1), dim, "sums and rows differ in dim");
+        expect_equal(sums.shape(0), clusters, "sums and centroids differ in length");
+        expect_equal(totals.shape(0), clusters, "totals and centroids differ in length");
+        expect_equal(distortion.shape(0), clusters, "distortion and centroids differ in length");
         for (size_t i = 0; i < count; ++i)
-          expect(nearest.data()[i] >= 0 && static_cast<size_t>(nearest.data()[i]) < clusters,
-                 "assignment outside the clusters");
+          expect(nearest.data()[i] >= 0 && static_cast<size_t>(nearest.data()[i]) < clusters, "row ", i,
+                 " is assigned to cluster ", nearest.data()[i], " of ", clusters);
         const WithoutGil released;
         saec::accumulate(rows.data(), weights.data(), nearest.data(), count, centroids.data(), dim,
                          sums.data(), totals.data(), distortion.data(),
@@ -123,9 +146,10 @@ NB_MODULE(_native, module) {
       "draw_seeds",
       [](Matrix<float> rows, Vector<double> weights, Vector<double> uniforms,
          OutVector<int64_t> chosen) {
-        expect(weights.shape(0) == rows.shape(0), "rows and weights differ in length");
-        expect(uniforms.shape(0) == chosen.shape(0), "uniforms and chosen differ in length");
-        expect(rows.shape(0) > 0 && rows.shape(0) < (size_t{1} << 31), "no rows, or too many");
+        expect_equal(rows.shape(0), weights.shape(0), "rows and weights differ in length");
+        expect_equal(uniforms.shape(0), chosen.shape(0), "uniforms and chosen differ in length");
+        expect(rows.shape(0) > 0 && rows.shape(0) < (size_t{1} << 31), "there are ", rows.shape(0),
+               " rows, not 1 to 2^31 - 1");
         const WithoutGil released;
         saec::PlusPlusSeeding seeding(rows.data(), weights.data(), rows.shape(0), rows.shape(1));
         return seeding.draw(uniforms.data(), chosen.shape(0), chosen.data());
@@ -140,15 +164,16 @@ NB_MODULE(_native, module) {
       [](std::vector<Vector<uint32_t>> codes, Vector<uint32_t> widths, OutVector<uint8_t> data,
          int threads) {
         const saec::RowLayout layout = row_layout(widths);
-        expect(codes.size() == layout.parts, "codes and widths differ in length");
+        expect_equal(codes.size(), layout.parts, "codes and widths differ in length");
         const size_t count = codes.empty() ? 0 : codes[0].shape(0);
-        expect(data.shape(0) >= saec::packed_bytes(count, layout.bits), "data is too short");
+        expect_packed(data.shape(0), count, layout);
         std::vector<const uint32_t*> parts;
         for (size_t j = 0; j < layout.parts; ++j) {
-          expect(codes[j].shape(0) == count, "parts differ in length");
+          expect_equal(codes[j].shape(0), count, "parts differ in length");
           uint64_t used = 0;
           for (size_t i = 0; i < count; ++i) used |= codes[j].data()[i];
-          expect((used >> widths.data()[j]) == 0, "a code needs more bits");
+          expect((used >> widths.data()[j]) == 0, "a code needs more bits: part ", j, " has codes of ",
+                 std::bit_width(used), " bits, its width is ", widths.data()[j]);
           parts.push_back(codes[j].data());
         }
         const WithoutGil released;
@@ -162,9 +187,8 @@ NB_MODULE(_native, module) {
       [](Vector<uint8_t> data, Vector<uint32_t> widths, OutMatrix<uint32_t> codes, int threads) {
         const saec::RowLayout layout = row_layout(widths);
         const size_t count = codes.shape(0);
-        expect(codes.shape(1) == layout.parts, "codes and widths differ in length");
-        expect(data.shape(0) >= saec::packed_bytes(count, layout.bits),
-               "packed codes are too short");
+        expect_equal(codes.shape(1), layout.parts, "codes and widths differ in length");
+        expect_packed(data.shape(0), count, layout);
         const WithoutGil released;
         saec::gather_codes(data.data(), layout, [](size_t i) { return i; }, count,
                            thread_count(threads, count * layout.parts * 2), codes.data());
@@ -176,12 +200,12 @@ NB_MODULE(_native, module) {
       [](Vector<uint8_t> data, Vector<uint32_t> widths, size_t count, Vector<int64_t> ids,
          OutMatrix<uint32_t> codes, int threads) {
         const saec::RowLayout layout = row_layout(widths);
-        expect(codes.shape(1) == layout.parts, "codes and widths differ in length");
-        expect(data.shape(0) >= saec::packed_bytes(count, layout.bits),
-               "packed codes are too short");
-        expect(ids.shape(0) == codes.shape(0), "ids and codes differ in length");
-        expect(saec::first_outside(ids.data(), ids.shape(0), count) == ids.shape(0),
-               "id out of range");
+        expect_equal(codes.shape(1), layout.parts, "codes and widths differ in length");
+        expect_packed(data.shape(0), count, layout);
+        expect_equal(ids.shape(0), codes.shape(0), "ids and codes differ in length");
+        const size_t outside = saec::first_outside(ids.data(), ids.shape(0), count);
+        if (outside < ids.shape(0))
+          refuse("id ", ids.data()[outside], " at position ", outside, " is outside of ", count, " rows");
         const WithoutGil released;
         const auto row_of = [rows = ids.data()](size_t i) { return static_cast<size_t>(rows[i]); };
         saec::gather_codes(data.data(), layout, row_of, ids.shape(0),
@@ -202,9 +226,8 @@ NB_MODULE(_native, module) {
       "sum_scalars",
       [](Vector<float> values, Vector<double> weights, OutMatrix<double> sums) {
         const size_t count = values.shape(0);
-        expect(count > 0, "no values");
-        expect(weights.shape(0) == count, "values and weights differ in length");
-        expect(sums.shape(0) == count + 1 && sums.shape(1) == 3, "values and sums differ in length");
+        expect_sums(count, sums.shape(0), sums.shape(1));
+        expect_equal(count, weights.shape(0), "values and weights differ in length");
         const WithoutGil released;
         return saec::sum_scalars(values.data(), weights.data(), count,
                                  reinterpret_cast<saec::Moments*>(sums.data()));
@@ -215,7 +238,7 @@ NB_MODULE(_native, module) {
       "split_scalars",
       [](Vector<float> values, Matrix<double> sums, double centre, OutVector<int64_t> borders) {
         const saec::Scalars scalars = scalars_of(values, sums, centre);
-        expect(borders.shape(0) >= 2, "no borders");
+        expect(borders.shape(0) >= 2, "there must be 2 or more borders, not ", borders.shape(0));
         const WithoutGil released;
         return saec::split_scalars(scalars, borders.shape(0) - 1, borders.data());
       },
@@ -228,14 +251,15 @@ NB_MODULE(_native, module) {
         const saec::Scalars scalars = scalars_of(values, sums, centre);
         expect_borders(borders, values.shape(0));
         const size_t runs = borders.shape(0) - 1;
-        expect(sizes.shape(0) > 0, "no sizes");
+        expect(sizes.shape(0) > 0, "there are no sizes");
         size_t wanted = 0;
         for (size_t s = 0; s < sizes.shape(0); ++s) {
           const auto size = static_cast<size_t>(sizes.data()[s]);
-          expect(size >= 1 && size <= runs, "sizes must lie in 1..runs");
+          expect(size >= 1 && size <= runs, "sizes must lie in 1..", runs, ": size ", s, " is ",
+                 sizes.data()[s]);
           wanted += size + 1;
         }
-        expect(partitions.shape(0) == wanted, "sizes and partitions differ in length");
+        expect_equal(partitions.shape(0), wanted, "partitions and those of all sizes differ in length");
         const WithoutGil released;
         saec::partition_scalars(scalars, borders.data(), runs, sizes.data(), sizes.shape(0),
                                 partitions.data());
@@ -249,7 +273,8 @@ NB_MODULE(_native, module) {
          OutVector<double> centers) {
         const saec::Scalars scalars = scalars_of(values, sums, centre);
         expect_borders(Vector<int64_t>(borders), values.shape(0));
-        expect(centers.shape(0) + 1 == borders.shape(0), "borders and centers differ in length");
+        expect(centers.shape(0) + 1 == borders.shape(0), centers.shape(0), " centers have ",
+               centers.shape(0) + 1, " borders, not ", borders.shape(0));
         const WithoutGil released;
         saec::refine_scalars(scalars, centers.shape(0), borders.data(), centers.data());
       },
@@ -268,8 +293,9 @@ NB_MODULE(_native, module) {
       "nearest_scalars",
       [](Vector<float> values, Vector<float> centers, OutVector<uint32_t> nearest, int threads) {
         const size_t clusters = centers.shape(0);
-        expect(clusters > 0 && clusters < (size_t{1} << 31), "no centers, or too many");
-        expect(nearest.shape(0) == values.shape(0), "values and nearest differ in length");
+        expect(clusters > 0 && clusters < (size_t{1} << 31), "there are ", clusters,
+               " centers, not 1 to 2^31 - 1");
+        expect_equal(values.shape(0), nearest.shape(0), "values and nearest differ in length");
         const WithoutGil released;
         saec::nearest_scalars(values.data(), values.shape(0), centers.data(), clusters,
                               thread_count(threads, values.shape(0) * 4), nearest.data());
@@ -286,24 +312,23 @@ NB_MODULE(_native, module) {
         const size_t axes = columns.shape(0), count = columns.shape(1);
         const saec::ColumnSizes sizes{tables.data(),      tables.shape(0),  grid_bits.data(),
                                       grid_bits.shape(0), runs_per_cluster, least_runs};
-        expect(weights.shape(0) == count, "columns and weights differ in length");
-        expect(order.shape(0) == axes && order.shape(1) == count, "columns and order differ");
+        expect_equal(count, weights.shape(0), "columns and weights differ in length");
+        expect_shape(order, axes, count, "order");
         size_t width = 1;
         for (size_t t = 0; t < sizes.table_count; ++t) {
-          expect(sizes.tables[t] >= 1, "sizes of tables must be at least 1");
+          expect(sizes.tables[t] >= 1, "table ", t, " has size ", sizes.tables[t], ", not 1 or more");
           width += static_cast<size_t>(sizes.tables[t]);
         }
         for (size_t g = 0; g < sizes.grid_count; ++g)
-          expect(sizes.grid_bits[g] >= 1 && sizes.grid_bits[g] <= 16, "grids have 1..16 bits");
+          expect(sizes.grid_bits[g] >= 1 && sizes.grid_bits[g] <= 16, "grid ", g, " has ",
+                 sizes.grid_bits[g], " bits, not 1..16");
         for (size_t i = 0; i < axes * count; ++i)
-          expect(order.data()[i] >= 0 && static_cast<size_t>(order.data()[i]) < count,
-                 "order lies outside the columns");
-        expect(values.shape(0) == axes && values.shape(1) == width, "values do not fit the tables");
-        expect(left.shape(0) == axes && left.shape(1) == 2 + sizes.table_count,
-               "left does not fit the tables");
-        expect(grids.shape(0) == axes && grids.shape(1) == 2 * sizes.grid_count &&
-                   grid_left.shape(0) == axes && grid_left.shape(1) == sizes.grid_count,
-               "grids do not fit their bits");
+          expect(order.data()[i] >= 0 && static_cast<size_t>(order.data()[i]) < count, "order names row ",
+                 order.data()[i], " of ", count);
+        expect_shape(values, axes, width, "values");
+        expect_shape(left, axes, 2 + sizes.table_count, "left");
+        expect_shape(grids, axes, 2 * sizes.grid_count, "grids");
+        expect_shape(grid_left, axes, sizes.grid_count, "grid_left");
         std::vector<saec::ColumnOut> outs;
         for (size_t axis = 0; axis < axes; ++axis)
           outs.push_back({values.data() + axis * width, left.data() + axis * left.shape(1),
@@ -323,7 +348,7 @@ NB_MODULE(_native, module) {
       .def("add", &saec::Mapping::add, nb::arg("descriptor"), nb::arg("first"), nb::arg("nbytes"))
       .def("array", [](const nb::object& self) {
         const auto& mapping = nb::cast<const saec::Mapping&>(self);
-        expect(mapping.whole(), "pieces are missing");
+        expect(mapping.whole(), "pieces are missing: they do not fill the ", mapping.size(), " bytes");
         return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(mapping.data(), {mapping.size()},
                                                                   self);
       });

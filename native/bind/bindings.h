@@ -9,13 +9,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <vector>
 
 #include "cold/page_cache.h"
 #include "system/cores.h"
 #include "keys/static_function.h"
 #include "lookup/lookup.h"
+#include "system/expect.h"
 #include "system/simd.h"
 #include "system/workers.h"
 
@@ -30,9 +30,9 @@ using OutVector = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <typename T>
 using OutMatrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-inline void expect(bool holds, const char* what) {
-  if (!holds) throw std::invalid_argument(what);
-}
+using saec::expect;
+using saec::expect_equal;
+using saec::refuse;
 
 // Releases the GIL during its lifetime. While the interpreter shuts down, Python (up to 3.13) calls pthread_exit() in a
 // daemon thread that wants the GIL. That unwinds the stack like an exception, and the process aborts if a frame catches

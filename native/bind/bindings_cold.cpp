@@ -44,7 +44,7 @@ void bind_cold(nb::module_& module) {
       .def_prop_ro("page_bytes", &saec::PageCache::page_bytes)
       .def("offset",
            [](const saec::PageCache& self, size_t part) {
-             expect(part < self.part_count(), "there is no such part");
+             expect(part < self.part_count(), "part ", part, " of ", self.part_count(), " parts does not exist");
              return self.offset(part);
            },
            nb::arg("part"))

@@ -35,12 +35,12 @@ using SharedKeyed = std::shared_ptr<BoundKeyed>;
 
 saec::StringReaders known_readers(const std::string& isa) {
   const saec::StringReaders read = saec::choose_readers(isa.c_str());
-  if (!read.strings) throw std::invalid_argument("this processor has no instruction set " + isa);
+  expect(read.strings != nullptr, "this processor has no instruction set ", isa);
   return read;
 }
 
 uint32_t number(int64_t given, int64_t limit) {
-  expect(0 <= given && given < limit, "a number of a part is out of range");
+  expect(0 <= given && given < limit, "a number of a part is ", given, ", not within 0..", limit - 1);
   return static_cast<uint32_t>(given);
 }
 
@@ -48,8 +48,9 @@ uint32_t number(int64_t given, int64_t limit) {
 // part after part; axes: (rank + 1, dim), the default row last.
 SharedKeyed keyed_table(const BoundFunction& function, Matrix<int64_t> parts, Vector<uint8_t> lengths,
                         Vector<float> values, Matrix<float> axes) {
-  expect(parts.shape(1) == 4, "a part has four numbers");
-  expect(axes.shape(0) > 0 && axes.shape(1) > 0, "there is no default row");
+  expect(parts.shape(1) == 4, "a part has 4 numbers, not ", parts.shape(1));
+  expect(axes.shape(0) > 0 && axes.shape(1) > 0, "axes of shape (", axes.shape(0), ", ", axes.shape(1),
+         ") have no default row");
   auto bound = std::make_shared<BoundKeyed>(BoundKeyed{{}, function, {}, {}});
   saec::KeyedTable& table = bound->table;
   table.dim = axes.shape(1);
@@ -62,29 +63,34 @@ SharedKeyed keyed_table(const BoundFunction& function, Matrix<int64_t> parts, Ve
     const int64_t* row = parts.data() + 4 * i;
     const uint32_t own = number(row[0], 1 << 16), symbols = number(row[1], 1 << 17);
     const uint32_t covered = number(row[2], 1 << 16), in_string = number(row[3], 1 << 16);
-    expect(symbols <= lengths.shape(0) - first_length, "lengths are missing");
-    expect(size_t{symbols} * covered <= values.shape(0) - first_value, "values are missing");
+    expect(symbols <= lengths.shape(0) - first_length, "lengths are missing: part ", i, " needs ", symbols,
+           ", ", lengths.shape(0) - first_length, " are left");
+    expect(size_t{symbols} * covered <= values.shape(0) - first_value, "values are missing: part ", i,
+           " needs ", size_t{symbols} * covered, ", ", values.shape(0) - first_value, " are left");
     const uint8_t* own_lengths = lengths.data() + first_length;
     if (own == table.classes.size()) {
       axis = string = 0;
-      expect(in_string == 0, "a class starts in another string");
+      expect(in_string == 0, "class ", own, " starts in string ", in_string, ", not in string 0");
       table.classes.push_back({static_cast<uint32_t>(root_lengths.size()), covered, first_value, {}});
       root_lengths.insert(root_lengths.end(), own_lengths, own_lengths + symbols);
       table.class_of_root.resize(root_lengths.size(), static_cast<uint16_t>(own));
     } else {
-      expect(own + 1 == table.classes.size(), "parts are out of order");
-      expect(in_string == string || in_string == string + 1, "a string is left out");
+      expect(own + 1 == table.classes.size(), "parts are out of order: part ", i, " is of class ", own,
+             " after ", table.classes.size(), " classes");
+      expect(in_string == string || in_string == string + 1, "part ", i, " is in string ", in_string,
+             ", the part before in string ", string);
       string = in_string;
       table.classes.back().parts.push_back({{}, first_value, covered, axis, string});
-      expect(table.classes.back().parts.back().code.set(own_lengths, symbols), "no such codewords");
+      expect(table.classes.back().parts.back().code.set(own_lengths, symbols), "lengths of part ", i,
+             " are not those of a prefix code");
     }
     axis += covered;
-    expect(axis < axes.shape(0), "a part covers more axes than there are");
+    expect(axis < axes.shape(0), "class ", own, " covers ", axis, " axes of ", axes.shape(0) - 1);
     first_length += symbols;
     first_value += size_t{symbols} * covered;
   }
   expect(root_lengths.empty() || table.root.set(root_lengths.data(), root_lengths.size()),
-         "no such codewords");
+         "lengths of first parts are not those of a prefix code");
   return bound;
 }
 
@@ -92,22 +98,27 @@ SharedKeyed keyed_table(const BoundFunction& function, Matrix<int64_t> parts, Ve
 // see KeyPrefixes.
 SharedKeyed patched_table(const BoundKeyed& base, const std::vector<SharedKeyed>& patches,
                           const std::vector<Vector<uint64_t>>& prefixes, const std::vector<uint32_t>& bits) {
-  expect(patches.size() <= saec::ChangedKeys::kMostPatches, "there are too many patches");
-  expect(prefixes.size() == patches.size() && bits.size() == patches.size(), "keys of a patch are missing");
+  expect(patches.size() <= saec::ChangedKeys::kMostPatches, patches.size(), " patches are too many: at most ",
+         saec::ChangedKeys::kMostPatches);
+  expect_equal(prefixes.size(), patches.size(), "prefixes and patches differ in length");
+  expect_equal(bits.size(), patches.size(), "bits and patches differ in length");
   auto bound = std::make_shared<BoundKeyed>(base);
   std::vector<saec::KeyPrefixes> keys;
   uint64_t total = 0;
   for (size_t i = 0; i < patches.size(); ++i) {
     const SharedKeyed& patch = patches[i];
-    expect(patch->patches.empty(), "a patch has patches");
-    expect(patch->table.dim == base.table.dim && patch->table.rank() == base.table.rank(),
-           "a patch has other axes than its base");
-    expect(1 <= bits[i] && bits[i] <= saec::ChangedKeys::kMostPrefix, "keys have no such prefixes");
+    expect(patch->patches.empty(), "patch ", i, " itself has patches");
+    expect(patch->table.dim == base.table.dim && patch->table.rank() == base.table.rank(), "patch ", i, " has ",
+           patch->table.rank(), " axes of dim ", patch->table.dim, ", its base ", base.table.rank(), " of dim ",
+           base.table.dim);
+    expect(1 <= bits[i] && bits[i] <= saec::ChangedKeys::kMostPrefix, "prefixes of patch ", i, " have ", bits[i],
+           " bits, not 1..", saec::ChangedKeys::kMostPrefix);
     total += prefixes[i].shape(0);
     keys.push_back({prefixes[i].data(), prefixes[i].shape(0), bits[i]});
     bound->patches.push_back(patch);
   }
-  expect(total < saec::ChangedKeys::kMostKeys, "patches have too many keys");
+  expect(total < saec::ChangedKeys::kMostKeys, "patches have ", total, " keys, not fewer than ",
+         saec::ChangedKeys::kMostKeys);
   bound->changed = std::make_shared<const saec::ChangedKeys>(keys);
   return bound;
 }
@@ -139,8 +150,8 @@ void for_shares_of(const BoundKeyed& bound, size_t items, size_t keys, const Loo
 void read_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, OutMatrix<float> rows, int threads,
                const std::string& isa, bool in_pytorch) {
   const size_t count = hashes.shape(0), dim = bound.table.dim;
-  expect(rows.shape(1) == dim, "rows have another width");
-  expect(rows.shape(0) == count, "hashes and rows differ in length");
+  expect_equal(rows.shape(1), dim, "rows and table differ in dim");
+  expect_equal(rows.shape(0), count, "rows and hashes differ in length");
   const uint64_t* from = hashes.data();
   float* to = rows.data();
   for_shares_of(bound, count, count, {threads, isa, in_pytorch},
@@ -153,7 +164,7 @@ void read_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, OutMatrix<float
 void read_classes(const BoundKeyed& bound, Vector<uint64_t> hashes, OutVector<int32_t> classes, int threads,
                   const std::string& isa) {
   const size_t count = hashes.shape(0);
-  expect(classes.shape(0) == count, "hashes and classes differ in length");
+  expect_equal(classes.shape(0), count, "classes and hashes differ in length");
   const uint64_t* from = hashes.data();
   int32_t* to = classes.data();
   for_shares_of(bound, count, count, {threads, isa, false},
@@ -178,8 +189,9 @@ bool pool_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, Vector<int64_t>
                Vector<float> weights, bool mean, OutMatrix<float> rows, int threads, const std::string& isa,
                bool in_pytorch) {
   const size_t count = hashes.shape(0), bags = offsets.shape(0);
-  expect(rows.shape(0) == bags && rows.shape(1) == bound.table.dim, "rows have another shape");
-  expect(weights.shape(0) == count || weights.shape(0) == 0, "hashes and weights differ in length");
+  expect_equal(rows.shape(0), bags, "rows and offsets differ in length");
+  expect_equal(rows.shape(1), bound.table.dim, "rows and table differ in dim");
+  if (weights.shape(0)) expect_equal(weights.shape(0), count, "weights and hashes differ in length");
   if (!ascend(offsets, count) || (bags == 0 && count > 0)) return false;
   const saec::KeyedRequest request{hashes.data(), count, offsets.data(), bags,
                                    weights.shape(0) ? weights.data() : nullptr, mean, rows.data()};

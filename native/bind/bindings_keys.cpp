@@ -29,7 +29,7 @@ void for_keys(size_t count, int threads, const Work& work) {
 
 void hash_integers(Vector<uint64_t> keys, OutVector<uint64_t> hashes, uint64_t seed,
                    int threads) {
-  expect(hashes.shape(0) == keys.shape(0), "keys and hashes differ in length");
+  expect_equal(keys.shape(0), hashes.shape(0), "keys and hashes differ in length");
   const uint64_t* from = keys.data();
   uint64_t* to = hashes.data();
   for_keys(keys.shape(0), threads, [=](size_t first, size_t last) {
@@ -42,11 +42,15 @@ template <typename Offset>
 size_t hash_strings(Vector<uint8_t> bytes, Vector<Offset> offsets, OutVector<uint64_t> hashes,
                     uint64_t seed, int threads) {
   const size_t count = hashes.shape(0);
-  expect(offsets.shape(0) == count + 1, "strings and hashes differ in length");
+  expect(offsets.shape(0) == count + 1, count, " hashes need ", count + 1, " offsets, there are ",
+         offsets.shape(0));
   const Offset* border = offsets.data();
-  expect(border[0] >= 0, "offsets start below 0");
-  for (size_t i = 0; i < count; ++i) expect(border[i] <= border[i + 1], "offsets must ascend");
-  expect(static_cast<size_t>(border[count]) <= bytes.shape(0), "offsets end beyond the bytes");
+  expect(border[0] >= 0, "offsets start at ", border[0], ", below 0");
+  for (size_t i = 0; i < count; ++i)
+    expect(border[i] <= border[i + 1], "offsets must ascend: at position ", i, " ", border[i], ", then ",
+           border[i + 1]);
+  expect(static_cast<size_t>(border[count]) <= bytes.shape(0), "offsets end at ", border[count], ", beyond the ",
+         bytes.shape(0), " bytes");
   const uint8_t* data = bytes.data();
   uint64_t* to = hashes.data();
   std::atomic<size_t> bad{count};
@@ -63,27 +67,35 @@ size_t hash_strings(Vector<uint8_t> bytes, Vector<Offset> offsets, OutVector<uin
 }
 
 std::vector<saec::ColumnStep> steps_of(const Matrix<uint32_t>& steps, uint32_t columns) {
-  expect(steps.shape(1) == 3, "a step has three numbers");
+  expect(steps.shape(1) == 3, "a step has 3 numbers, not ", steps.shape(1));
   std::vector<saec::ColumnStep> result;
   for (size_t j = 0; j < steps.shape(0); ++j) {
     const uint32_t* step = steps.data() + 3 * j;
-    expect(step[0] < columns, "a step is at a column that there is not");
-    expect(j == 0 ? step[0] == 0 : step[0] > result.back().column, "steps' columns must ascend from 0");
-    expect(step[1] <= saec::kMostSlots && step[2] <= saec::kMostFieldBits, "a step is too large");
+    expect(step[0] < columns, "step ", j, " is at column ", step[0], " of ", columns);
+    expect(j == 0 ? step[0] == 0 : step[0] > result.back().column, "columns of steps must ascend from 0: step ",
+           j, " is at column ", step[0]);
+    expect(step[1] <= saec::kMostSlots && step[2] <= saec::kMostFieldBits, "step ", j, " has ", step[1],
+           " slots of ", step[2], " bits; at most ", saec::kMostSlots, " of ", saec::kMostFieldBits);
     result.push_back({step[0], step[1], step[2]});
   }
-  expect(columns == 0 || !result.empty(), "there are no steps");
+  expect(columns == 0 || !result.empty(), "there are no steps for ", columns, " columns");
   return result;
+}
+
+void expect_string_bits(uint32_t fingerprint_bits, uint32_t value_bits) {
+  expect(fingerprint_bits <= 64, "fingerprints have ", fingerprint_bits, " bits, at most 64");
+  expect(value_bits <= 64, "values have ", value_bits, " bits, at most 64");
 }
 
 BoundFunction bound_windows(Vector<uint8_t> bits, Vector<uint8_t> directory, uint64_t buckets,
                             uint32_t fingerprint_bits, uint32_t value_bits, const Matrix<uint32_t>& steps,
                             uint32_t spread) {
-  expect(spread <= saec::kMostSpread, "windows are too wide");
-  expect(steps.shape(0) == 0, "windows have no steps");
-  expect(std::has_single_bit(buckets) && buckets <= uint64_t{1} << saec::kMostBucketBits,
-         "the number of buckets is no power of two, or too large");
-  expect(directory.shape(0) == 8 * (buckets + 1), "buckets and directory differ in length");
+  expect(spread <= saec::kMostSpread, "windows of 2^", spread, " places are too wide: at most 2^", saec::kMostSpread);
+  expect(steps.shape(0) == 0, "a function with windows has no steps, not ", steps.shape(0));
+  expect(std::has_single_bit(buckets) && buckets <= uint64_t{1} << saec::kMostBucketBits, buckets,
+         " buckets are no power of two up to 2^", saec::kMostBucketBits);
+  expect(directory.shape(0) == 8 * (buckets + 1), "the directory of ", buckets, " buckets takes ",
+         8 * (buckets + 1), " bytes, not ", directory.shape(0));
   saec::StaticFunction function{bits.data(), (bits.shape(0) - saec::kFunctionPadding) * 8,
                                 directory.data(), buckets, fingerprint_bits, value_bits, 0, {}};
   function.spread = spread;
@@ -94,14 +106,14 @@ BoundFunction bound_windows(Vector<uint8_t> bits, Vector<uint8_t> directory, uin
 BoundFunction bound_function(Vector<uint8_t> bits, Vector<uint8_t> directory, uint64_t blocks,
                              uint32_t fingerprint_bits, uint32_t value_bits,
                              Matrix<uint32_t> steps, uint32_t spread) {
-  expect(fingerprint_bits <= 64 && value_bits <= 64, "strings are too long");
-  expect(bits.shape(0) >= saec::kFunctionPadding && bits.shape(0) < (size_t{1} << 60),
-         "bits are too short or too long");
+  expect_string_bits(fingerprint_bits, value_bits);
+  expect(bits.shape(0) >= saec::kFunctionPadding && bits.shape(0) < (size_t{1} << 60), "bits take ",
+         bits.shape(0), " bytes, not ", saec::kFunctionPadding, " to 2^60");
   const uint32_t columns = fingerprint_bits + value_bits;
-  expect(columns > 0 || blocks == 0, "blocks hold nothing");
+  expect(columns > 0 || blocks == 0, blocks, " blocks of strings without bits");
   if (spread) return bound_windows(bits, directory, blocks, fingerprint_bits, value_bits, steps, spread);
-  expect(blocks < (uint64_t{1} << 48) && directory.shape(0) == saec::directory_bytes(blocks),
-         "blocks and directory differ in length");
+  expect(blocks < (uint64_t{1} << 48) && directory.shape(0) == saec::directory_bytes(blocks), blocks,
+         " blocks do not fit a directory of ", directory.shape(0), " bytes");
   saec::StaticFunction function{bits.data(), (bits.shape(0) - saec::kFunctionPadding) * 8,
                                 directory.data(), blocks, fingerprint_bits, value_bits, 0,
                                 steps_of(steps, columns)};
@@ -109,18 +121,18 @@ BoundFunction bound_function(Vector<uint8_t> bits, Vector<uint8_t> directory, ui
   return {std::move(function), std::move(bits), std::move(directory)};
 }
 
-// known: OUT whether the fingerprint fits, or of no length if nobody asks.
+// known: OUT whether the fingerprint fits, or empty.
 void look_up(const BoundFunction& bound, Vector<uint64_t> hashes, OutVector<uint64_t> values,
              OutVector<bool> known, int threads, const std::string& isa) {
   const size_t count = hashes.shape(0);
-  expect(values.shape(0) == count, "hashes and values differ in length");
-  expect(known.shape(0) == count || known.shape(0) == 0, "hashes and known differ in length");
+  expect_equal(values.shape(0), count, "values and hashes differ in length");
+  if (known.shape(0)) expect_equal(known.shape(0), count, "known and hashes differ in length");
   const uint64_t* from = hashes.data();
   uint64_t* to = values.data();
   bool* fits = known.shape(0) ? known.data() : nullptr;
   const uint32_t fingerprint_bits = bound.function.fingerprint_bits;
   const saec::StringReaders read = saec::choose_readers(isa.c_str());
-  if (!read.strings) throw std::invalid_argument("this processor has no instruction set " + isa);
+  expect(read.strings != nullptr, "this processor has no instruction set ", isa);
   for_keys(count, threads, [&](size_t first, size_t last) {
     saec::look_up(bound.function, read, from + first, last - first,
                   [&](size_t i, const saec::FunctionString& string) {
@@ -135,11 +147,12 @@ void look_up(const BoundFunction& bound, Vector<uint64_t> hashes, OutVector<uint
 // How many keys of each block have values of 0, 1, ... bits. counts: OUT, zeros before.
 void count_lengths(Vector<uint64_t> hashes, Vector<uint8_t> lengths, uint64_t blocks,
                    OutMatrix<uint32_t> counts) {
-  expect(lengths.shape(0) == hashes.shape(0), "hashes and lengths differ in length");
+  expect_equal(lengths.shape(0), hashes.shape(0), "lengths and hashes differ in length");
   const size_t used = counts.shape(0), width = counts.shape(1);
   for (size_t i = 0; i < hashes.shape(0); ++i) {
     const uint64_t block = saec::block_of(hashes.data()[i], blocks);
-    expect(block < used && lengths.data()[i] < width, "a block or length is outside the counts");
+    expect(block < used && lengths.data()[i] < width, "block ", block, " or length ", +lengths.data()[i],
+           " is outside the counts of shape (", used, ", ", width, ")");
     ++counts.data()[block * width + lengths.data()[i]];
   }
 }
@@ -210,12 +223,13 @@ saec::FunctionKeys function_keys(const Vector<uint64_t>& hashes, const Vector<ui
                                  const Vector<uint8_t>& lengths, uint32_t fingerprint_bits,
                                  uint32_t value_bits) {
   const size_t count = hashes.shape(0);
-  expect(fingerprint_bits <= 64 && value_bits <= 64, "strings are too long");
-  expect(count < (size_t{1} << 32), "too many keys in one call");
-  expect(values.shape(0) == count || value_bits == 0, "hashes and values differ in length");
-  expect(lengths.shape(0) == count || lengths.shape(0) == 0, "hashes and lengths differ in length");
+  expect_string_bits(fingerprint_bits, value_bits);
+  expect(count < (size_t{1} << 32), count, " keys are too many for one call: fewer than 2^32");
+  if (value_bits) expect_equal(values.shape(0), count, "values and hashes differ in length");
+  if (lengths.shape(0)) expect_equal(lengths.shape(0), count, "lengths and hashes differ in length");
   for (size_t i = 0; i < lengths.shape(0); ++i)
-    expect(lengths.data()[i] <= value_bits, "a value is longer than the longest");
+    expect(lengths.data()[i] <= value_bits, "value ", i, " has ", +lengths.data()[i], " bits, at most ",
+           value_bits);
   return {hashes.data(), value_bits ? values.data() : nullptr,
           lengths.shape(0) ? lengths.data() : nullptr, fingerprint_bits, value_bits};
 }
@@ -238,8 +252,8 @@ nb::tuple solve_blocks(Vector<uint64_t> hashes, Vector<uint64_t> values, Vector<
   const size_t count = hashes.shape(0);
   const saec::FunctionKeys keys = function_keys(hashes, values, lengths, fingerprint_bits, value_bits);
   const auto layout = steps_of(steps, fingerprint_bits + value_bits);
-  expect(!layout.empty(), "there is nothing to store");
-  expect(blocks > 0 && sizes.shape(0) == blocks, "there is not one size for each block");
+  expect(!layout.empty(), "strings without bits need no function");
+  expect(blocks > 0 && sizes.shape(0) == blocks, "there are ", sizes.shape(0), " sizes for ", blocks, " blocks");
   std::unique_ptr<BlockRun> run;
   {
     const WithoutGil released;
@@ -261,15 +275,17 @@ nb::tuple solve_buckets(Vector<uint64_t> hashes, Vector<uint64_t> values, Vector
                         OutVector<uint16_t> seeds, int threads) {
   const size_t count = hashes.shape(0), buckets = sizes.shape(0);
   const saec::FunctionKeys keys = function_keys(hashes, values, lengths, fingerprint_bits, value_bits);
-  expect(bucket_bits <= saec::kMostBucketBits && 0 < spread && spread <= saec::kMostSpread,
-         "there are no such windows");
-  expect(seeds.shape(0) == buckets, "sizes and seeds differ in length");
+  expect(bucket_bits <= saec::kMostBucketBits, "2^", bucket_bits, " buckets, at most 2^", saec::kMostBucketBits);
+  expect(0 < spread && spread <= saec::kMostSpread, "windows of 2^", spread, " places, not of 2^1 to 2^",
+         saec::kMostSpread);
+  expect_equal(seeds.shape(0), buckets, "seeds and sizes differ in length");
   saec::BucketRun run(keys, count, {bucket_bits, first_bucket, buckets, spread, extra});
   {
     const WithoutGil released;
     run.solve(used_threads(threads, buckets), sizes.data(), seeds.data());
   }
-  expect(run.outcome != saec::BucketRun::Outcome::kElsewhere, "a key is in no bucket of these");
+  expect(run.outcome != saec::BucketRun::Outcome::kElsewhere, "a key is in none of the ", buckets,
+         " buckets from ", first_bucket, " on");
   if (run.outcome == saec::BucketRun::Outcome::kSameHash)
     return nb::make_tuple(1, run.same_first, run.same_second, nb::none());
   if (run.outcome == saec::BucketRun::Outcome::kUnsolved)

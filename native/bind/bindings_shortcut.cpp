@@ -35,10 +35,10 @@ class Watch {
  public:
   Watch(nb::object exchange, const std::vector<nb::object>& tensors, const std::vector<Use>& uses)
       : exchange_(nb::cast<const Exchange*>(exchange)), kept_(std::move(exchange)) {
-    expect(tensors.size() == uses.size(), "each tensor has a use");
+    expect_equal(tensors.size(), uses.size(), "tensors and uses differ in length");
     for (size_t i = 0; i < tensors.size(); ++i) {
       Seen seen;
-      expect(exchange_->form(tensors[i], seen.form), "not a tensor in memory");
+      expect(exchange_->form(tensors[i], seen.form), "tensor ", i, " is not a tensor in memory");
       auto [in_place, ranges] = uses[i];
       // A table copies tensors that are not contiguous.
       const size_t bytes = seen.form.span();
@@ -47,7 +47,8 @@ class Watch {
       seen.used = in_place || !ranges->empty();
       contiguous_ &= !seen.used || seen.form.contiguous();
       for (const auto& [first, last] : *ranges) {
-        expect(first <= last && last <= bytes, "a range goes beyond its tensor");
+        expect(first <= last && last <= bytes, "bytes ", first, " to ", last, " go beyond tensor ", i, " of ",
+               bytes, " bytes");
         const uint8_t* data = seen.form.data();
         seen.firsts.push_back(first);
         seen.copies.emplace_back(data + first, data + last);
@@ -248,10 +249,10 @@ class Shortcut {
         places_(std::move(places)),
         roles_(names),
         element_(static_cast<saec::Element>(element)) {
-    expect(places_.size() == watch_->size() && names.size() == places_.size(),
-           "each tensor has a place and a name");
-    expect(places_.size() <= kMostPlaces, "no table has so many tensors");
-    expect(0 <= element && element <= 2, "no such element");
+    expect_equal(places_.size(), watch_->size(), "places and tensors differ in length");
+    expect_equal(names.size(), watch_->size(), "names and tensors differ in length");
+    expect(places_.size() <= kMostPlaces, "a table has at most ", kMostPlaces, " tensors, not ", places_.size());
+    expect(0 <= element && element <= 2, "the element type is a number from 0 to 2, not ", element);
     expect(exchange().has_api(), "this PyTorch has no C exchange API");
     if (this->table().tiers.empty() || !watch_->contiguous()) return;
     if (this->table().levels.empty()) {
@@ -356,11 +357,12 @@ class Shortcuts {
   // tables: all of one dim and element type. guards: of the modules of these tables.
   Shortcuts(std::vector<nb::object> tables, nb::object guards)
       : guards_(nb::cast<const Guards*>(guards)), kept_(std::move(tables)) {
-    expect(!kept_.empty(), "no tables");
+    expect(!kept_.empty(), "there are no tables");
     for (const nb::object& table : kept_) tables_.push_back(nb::cast<const Shortcut*>(table));
-    for (const Shortcut* table : tables_)
-      expect(table->dim() == first().dim() && table->element() == first().element(),
-             "tables differ in dim or type");
+    for (const Shortcut* table : tables_) {
+      expect_equal(table->dim(), first().dim(), "tables differ in dim");
+      expect(table->element() == first().element(), "tables differ in element type");
+    }
     kept_.push_back(std::move(guards));
   }
 

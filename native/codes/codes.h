@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <string>
 
 #include "system/workers.h"
 
@@ -18,7 +19,8 @@ constexpr size_t kCodePadding = 7;
 // Throws if bit positions would overflow size_t: with wrapped sizes, a short buffer would look long enough.
 inline size_t packed_bytes(size_t count, size_t row_bits) {
   if (count > (std::numeric_limits<size_t>::max() - 7) / std::max(row_bits, size_t{1}))
-    throw std::length_error("too many codes to be addressed");
+    throw std::length_error(std::to_string(count) + " rows of codes of " + std::to_string(row_bits) +
+                            " bits are too many to be addressed");
   return (count * row_bits + 7) / 8 + kCodePadding;
 }
 

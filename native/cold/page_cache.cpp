@@ -10,8 +10,9 @@
 #include <bit>
 #include <cerrno>
 #include <new>
-#include <stdexcept>
 #include <system_error>
+
+#include "system/expect.h"
 
 namespace saec {
 namespace {
@@ -105,15 +106,16 @@ void PageCache::place(const std::vector<FilePart>& parts) {
   uint64_t pages = 0;
   for (const FilePart& part : parts) {
     const uint64_t within = part.first & (page_bytes() - 1);
-    if (part.bytes == 0 || part.bytes > PTRDIFF_MAX - page_bytes())
-      throw std::invalid_argument("a part is empty, or too long");
+    expect(part.bytes > 0 && part.bytes <= PTRDIFF_MAX - page_bytes(), "part ", parts_.size(),
+           " has 1 or more bytes, at most 2^63 less a page, not ", part.bytes);
     const uint64_t own = (within + part.bytes + page_bytes() - 1) >> shift_;
-    if (own >= kNoPage - pages) throw std::invalid_argument("there are too many pages");
+    expect(own < kNoPage - pages, "parts take ", pages + own, " pages of ", page_bytes(), " bytes, not fewer than ",
+           kNoPage);
     parts_.push_back({-1, static_cast<uint32_t>(pages), static_cast<uint32_t>(own),
                       part.first - within, 0, (pages << shift_) + within, {}});
     pages += own;
   }
-  if (pages == 0) throw std::invalid_argument("there are no parts");
+  expect(pages > 0, "there are no parts");
   void* start = mmap(nullptr, pages << shift_, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (start == MAP_FAILED) fail(errno);
@@ -135,8 +137,8 @@ void PageCache::add(const FilePart& given, size_t number) {
   const struct stat file = status_of(part.descriptor);
   part.file_bytes = static_cast<uint64_t>(file.st_size);
   part.changed = file.st_mtim;
-  if (part.file_bytes < given.first || part.file_bytes - given.first < given.bytes)
-    throw std::invalid_argument("a file is too short");
+  expect(part.file_bytes >= given.first && part.file_bytes - given.first >= given.bytes, "a file is too short: ",
+         part.file_bytes, " bytes do not hold ", given.bytes, " from byte ", given.first, " on");
   uint8_t* page = start_ + (size_t{part.first_page} << shift_);
   choose_way_to_read(part.descriptor, static_cast<off_t>(part.file_first), page, page_bytes());
   drop(part.first_page, 1);
@@ -144,9 +146,10 @@ void PageCache::add(const FilePart& given, size_t number) {
 
 void PageCache::keep(uint64_t first, uint64_t bytes) {
   const std::lock_guard lock(mutex_);
-  if (most_ > 0) throw std::invalid_argument("pages are kept before the others have a limit");
+  expect(most_ == 0, "keep() comes before limit(), which was called already");
   if (bytes == 0) return;
-  if (first > size() || bytes > size() - first) throw std::invalid_argument("there are no such bytes");
+  expect(first <= size() && bytes <= size() - first, bytes, " bytes from byte ", first, " on go beyond the ",
+         size(), " bytes of all parts");
   std::vector<uint32_t> missing;
   for (uint64_t page = first >> shift_; page <= (first + bytes - 1) >> shift_; ++page)
     if (!states_[page].resident) missing.push_back(static_cast<uint32_t>(page));
@@ -163,7 +166,7 @@ void PageCache::keep(uint64_t first, uint64_t bytes) {
 
 void PageCache::limit(uint64_t pages) {
   const std::lock_guard lock(mutex_);
-  if (most_ > 0) throw std::invalid_argument("there is a limit already");
+  expect(most_ == 0, "there is a limit already, of ", most_, " pages");
   most_ = std::min<uint64_t>(pages, pages_ - counts_.kept);
   clock_.assign(most_, kNoPage);
   counts_.most = most_;

@@ -9,8 +9,9 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <stdexcept>
 #include <system_error>
+
+#include "system/expect.h"
 
 namespace saec {
 
@@ -19,8 +20,7 @@ class Mapping {
   // bytes: of all pieces together.
   explicit Mapping(size_t bytes)
       : page_(static_cast<size_t>(sysconf(_SC_PAGESIZE))), bytes_(bytes) {
-    if (bytes == 0 || bytes > PTRDIFF_MAX)
-      throw std::invalid_argument("nothing to map, or too much");
+    expect(bytes > 0 && bytes <= PTRDIFF_MAX, "a mapping has 1 to ", PTRDIFF_MAX, " bytes, not ", bytes);
     reserved_ = (bytes + page_ - 1) / page_ * page_;
     void* start = reserve(nullptr, reserved_, 0);
     if (start == MAP_FAILED) fail(errno);
@@ -35,15 +35,15 @@ class Mapping {
   // Maps the next piece: `bytes` bytes of the file from byte `first` on. Throws if the file is shorter, since reading
   // a page beyond the end of a file kills the process.
   void add(int descriptor, size_t first, size_t bytes) {
-    if (bytes == 0 || bytes > bytes_ - used_)
-      throw std::invalid_argument("a piece is empty, or too long");
-    if (first % page_ != 0 || used_ % page_ != 0)
-      throw std::invalid_argument("a piece does not start at a page");
+    expect(bytes > 0 && bytes <= bytes_ - used_, "a piece has ", bytes, " bytes, ", bytes_ - used_,
+           " are left of the mapping");
+    expect(first % page_ == 0 && used_ % page_ == 0, "a piece does not start at a page of ", page_,
+           " bytes: it starts at byte ", first, " of the file, ", used_, " of the mapping");
     struct stat file;
     if (fstat(descriptor, &file) != 0) fail(errno);
     const auto held = static_cast<size_t>(file.st_size);
-    if (held < first || held - first < bytes)
-      throw std::invalid_argument("a file is too short");
+    expect(held >= first && held - first >= bytes, "a file is too short: ", held, " bytes do not hold ", bytes,
+           " from byte ", first, " on");
     uint8_t* place = start_ + used_;
     // Private mappings, since some network file systems allow no others. Pages are never written, so never copied.
     if (mmap(place, bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED, descriptor,

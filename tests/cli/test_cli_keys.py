@@ -11,6 +11,8 @@ import pytest
 
 import saec
 
+pytestmark = pytest.mark.usefixtures("coarse_prices")
+
 Run = Callable[..., tuple[int, str, str]]
 
 ROWS = np.arange(12, dtype=np.float32).reshape(6, 2)

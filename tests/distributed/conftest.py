@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
+from copies import warm_clusters
 from distributed import Client
 
 from saec import distributed
@@ -12,7 +14,11 @@ from saec import distributed
 
 @pytest.fixture(scope="session")
 def client() -> Iterator[Client]:
-    with distributed.local_cluster(2, "1GB") as client:
+    levels = {handler: handler.level for handler in logging.root.handlers}
+    with warm_clusters(), distributed.local_cluster(2, "1GB") as client:
+        # The cluster silences all handlers, also pytest's, which tests of other folders need.
+        for handler, level in levels.items():
+            handler.setLevel(level)
         yield client
 
 

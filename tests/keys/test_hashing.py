@@ -32,12 +32,12 @@ INTEGERS = {
 }
 
 
-def test_vectors() -> None:
+def test_published_test_vectors() -> None:
     assert saec.hash_keys([*STRINGS]).tolist() == [*STRINGS.values()]
     assert saec.hash_keys([*INTEGERS]).tolist() == [*INTEGERS.values()]
 
 
-def test_every_length_with_and_without_seed() -> None:
+def test_strings_of_every_length_equal_the_reference() -> None:
     # Sums over all lengths up to beyond four blocks of 1,024 bytes, from the package xxhash.
     data = bytes((i * 2654435761 >> 13) & 127 for i in range(4200))
     keys = [data[:size] for size in range(4201)]
@@ -85,12 +85,12 @@ def test_dtypes_of_equal_numbers_agree() -> None:
         lambda keys: pl.Series(keys, dtype=pl.Categorical),
     ],
 )
-def test_kinds_of_strings(of: object) -> None:
+def test_strings_of_every_kind_hash_alike(of: object) -> None:
     keys = ["", "a", "Grüße", "x" * 20, "x" * 5000]
     assert saec.hash_keys(of(keys)).tolist() == [STRINGS[key] for key in keys]  # type: ignore[operator]
 
 
-def test_series_of_pandas() -> None:
+def test_pandas_series_are_hashed() -> None:
     pandas = pytest.importorskip("pandas")
     assert saec.hash_keys(pandas.Series(["", "a"])).tolist() == [STRINGS[""], STRINGS["a"]]
     assert saec.hash_keys(pandas.Series([0, 1])).tolist() == [*INTEGERS.values()][:2]
@@ -99,12 +99,12 @@ def test_series_of_pandas() -> None:
 
 
 @pytest.mark.parametrize("of", [pa.array, pl.Series, tuple])
-def test_kinds_of_integers(of: object) -> None:
+def test_integers_of_every_kind_hash_alike(of: object) -> None:
     assert saec.hash_keys(of([0, 1, 42])).tolist() == [*INTEGERS.values()][:3]  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("keys", [[], np.array([], "U5"), pa.array([], pa.string()), pl.Series([])])
-def test_no_keys(keys: object) -> None:
+def test_empty_inputs_give_no_hashes(keys: object) -> None:
     if isinstance(keys, pl.Series):
         keys = keys.cast(pl.Int64)
     assert saec.hash_keys(keys).shape == (0,)  # type: ignore[arg-type]
@@ -155,13 +155,13 @@ def test_threads_change_nothing() -> None:
         (["fine", "\ud800"], "at position 1 is no UTF-8"),
     ],
 )
-def test_refused(keys: object, message: str) -> None:
+def test_invalid_keys_are_refused(keys: object, message: str) -> None:
     with pytest.raises(saec.KeysError, match=message):
         saec.hash_keys(keys)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.0, True])
-def test_refused_seeds(seed: int) -> None:
+def test_invalid_seeds_are_refused(seed: int) -> None:
     with pytest.raises(saec.KeysError, match="seed must be an integer from 0"):
         saec.hash_keys([1], seed=seed)
 

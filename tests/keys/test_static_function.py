@@ -25,7 +25,7 @@ from saec.keys.windows import SolvedBuckets, WindowShape, window_shape
 
 @pytest.fixture(params=["blocks", "windows"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Functions of both forms, whatever their size."""
+    """Build functions with dense blocks and with windows, whatever their size."""
     least = 1 if request.param == "windows" else 1 << 62
     monkeypatch.setattr("saec.keys.windows._MANY_VARIED", least)
     if request.param == "windows":
@@ -109,7 +109,7 @@ def test_values_of_several_lengths(count: int, fingerprint_bits: int, form: str)
 
 
 @pytest.mark.parametrize("varied", [False, True])
-def test_numpy_reads_the_same(varied: bool, form: str) -> None:
+def test_the_numpy_reader_gives_the_same_values(varied: bool, form: str) -> None:
     hashes, values, lengths = random_keys(700, 17, varied=varied)
     function = build_function(hashes, values, lengths if varied else 17, fingerprint_bits=6)
     strangers = np.random.default_rng(9).integers(0, 2**64, 200, dtype=np.uint64)
@@ -124,7 +124,7 @@ def test_numpy_reads_the_same(varied: bool, form: str) -> None:
     st.dictionaries(st.integers(0, 2**64 - 1), st.integers(0, 2**10 - 1), max_size=40),
     st.integers(0, 8),
 )
-def test_dictionaries(wanted: dict[int, int], fingerprint_bits: int) -> None:
+def test_functions_of_random_dictionaries(wanted: dict[int, int], fingerprint_bits: int) -> None:
     # One block: hashes need not be evenly distributed.
     hashes = np.array([*wanted], np.uint64)
     function = build_function(hashes, [*wanted.values()], 10, fingerprint_bits=fingerprint_bits)
@@ -156,7 +156,7 @@ def test_unknown_keys_pass_as_often_as_stated(bits: int, form: str) -> None:
 @pytest.mark.parametrize(
     ("count", "bits", "most"), [(1000, 12, 1.08), (50_000, 8, 1.05), (50_000, 32, 1.04)]
 )
-def test_size(count: int, bits: int, most: float) -> None:
+def test_size_is_close_to_that_of_the_strings(count: int, bits: int, most: float) -> None:
     hashes, values, _ = random_keys(count, bits)
     assert build_function(hashes, values, bits).nbytes * 8 < most * count * bits
 
@@ -183,7 +183,7 @@ def test_equal_hashes_of_values_without_bits_are_named(form: str) -> None:
         build_function(hashes, np.zeros(300, int), lengths)
 
 
-def test_uneven_hashes_are_refused(form: str) -> None:
+def test_hashes_that_crowd_one_block_are_refused(form: str) -> None:
     # In windows no seed helps: all keys have the same ones.
     hashes = np.arange(5000, dtype=np.uint64)
     with pytest.raises(KeysError, match="not evenly distributed"):
@@ -192,7 +192,7 @@ def test_uneven_hashes_are_refused(form: str) -> None:
 
 @pytest.mark.parametrize("varied", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 900, 50_000])
-def test_chunks_give_the_same(varied: bool, count: int, form: str) -> None:
+def test_building_in_chunks_gives_the_same_function(varied: bool, count: int, form: str) -> None:
     hashes, values, lengths = random_keys(count, 11, varied=varied)
     whole = build_function(hashes, values, lengths if varied else 11, fingerprint_bits=2)
     with FunctionBuilder(None if varied else 11, fingerprint_bits=2) as builder:
@@ -205,8 +205,8 @@ def test_chunks_give_the_same(varied: bool, count: int, form: str) -> None:
 
 
 @pytest.mark.parametrize("varied", [False, True])
-def test_some_keys_of_a_file(varied: bool, form: str, tmp_path: Path) -> None:
-    """Numbered by the caller, who keeps some numbers; the longest value may be left out."""
+def test_building_from_a_part_of_a_file(varied: bool, form: str, tmp_path: Path) -> None:
+    """The caller numbers the keys and keeps some numbers; the longest value is left out."""
     hashes, values, lengths = random_keys(20_000, 11, varied=varied)
     positions = np.arange(20_000) // 2
     kept = np.random.default_rng(1).random(10_000) < 0.3
@@ -223,7 +223,7 @@ def test_some_keys_of_a_file(varied: bool, form: str, tmp_path: Path) -> None:
         assert builder.finish().keys == 20_000
 
 
-def test_equal_hashes_in_one_of_many_buckets(form: str) -> None:
+def test_equal_hashes_in_one_of_many_buckets_are_named(form: str) -> None:
     hashes, values, _ = random_keys(40_000, 4)
     hashes[39_000] = hashes[123]
     with FunctionBuilder(4) as builder:
@@ -277,7 +277,7 @@ def test_windows_take_five_percent_more_than_strings() -> None:
     assert function.nbytes <= shape.most_bytes(total, function.value_bits) < 1.06 * total / 8
 
 
-def test_another_seed_where_the_first_fails() -> None:
+def test_a_bucket_that_cannot_be_solved_gets_another_seed() -> None:
     # With no more bits than strings take, the first try has no solution.
     hashes, values, _ = random_keys(2000, 4)
     sizes, seeds = np.zeros(1, np.uint64), np.zeros(1, np.uint16)
@@ -295,7 +295,7 @@ def test_another_seed_where_the_first_fails() -> None:
     assert np.array_equal(function.lookup(hashes), values)
 
 
-def test_buckets_solved_apart_give_the_same(form: str) -> None:
+def test_buckets_solved_in_parts_give_the_same_function(form: str) -> None:
     # As on several workers: objects travel by pickle.
     if form == "blocks":
         pytest.skip("dense blocks are solved at once")
@@ -343,7 +343,9 @@ def test_directory_by_hand() -> None:
         (np.arange(2, dtype=np.uint64), [1, 4], [3], "bits must be one integer or 2"),
     ],
 )
-def test_refused(hashes: object, values: object, bits: object, message: str) -> None:
+def test_invalid_arguments_of_build_function_are_refused(
+    hashes: object, values: object, bits: object, message: str
+) -> None:
     with pytest.raises(KeysError, match=message):
         build_function(hashes, values, bits)  # type: ignore[arg-type]
     with pytest.raises(KeysError, match="fingerprint_bits must be an integer from 0 to 64"):
@@ -352,7 +354,7 @@ def test_refused(hashes: object, values: object, bits: object, message: str) -> 
         build_function(np.zeros(1, np.uint64), [1], 1).lookup([1.0])
 
 
-def test_bits_are_given_once() -> None:
+def test_bits_are_given_to_the_builder_or_with_the_keys() -> None:
     one = np.zeros(1, np.uint64)
     with FunctionBuilder(None) as builder, pytest.raises(KeysError, match="bits must be given"):
         builder.add(one, one)
@@ -370,16 +372,16 @@ def sound() -> StaticFunction:
     [
         (0, -1, "not whole numbers below"),
         (1, 2**48, "not whole numbers below"),
-        (1, 9, "blocks and directory differ in length"),
+        (1, 9, "9 blocks do not fit a directory of"),
         (1, 0, "are in no block"),
-        (2, 65, "strings are too long"),
-        (3, 0, "a step is at a column that there is not"),
+        (2, 65, "fingerprints have 65 bits, at most 64"),
+        (3, 0, "is at column . of 3"),
         (3, 1.0, "not whole numbers below"),
-        (4, 17, "windows are too wide"),
-        (4, 9, "windows have no steps"),
+        (4, 17, r"windows of 2\^17 places are too wide: at most 2\^16"),
+        (4, 9, "a function with windows has no steps"),
     ],
 )
-def test_descriptions_that_do_not_fit(place: int, number: int, message: str) -> None:
+def test_invalid_descriptions_are_refused(place: int, number: int, message: str) -> None:
     function = sound()
     description = list(function.description)
     description[place] = number
@@ -390,19 +392,27 @@ def test_descriptions_that_do_not_fit(place: int, number: int, message: str) -> 
 @pytest.mark.parametrize(
     ("role", "change", "message"),
     [
-        ("bits", lambda tensor: tensor[: PADDING - 1], "bits are too short"),
+        ("bits", lambda tensor: tensor[: PADDING - 1], "bits take 7 bytes, not 8 to"),
         ("bits", lambda tensor: tensor.astype(np.int8), "bits must be uint8"),
         ("bits", lambda tensor: tensor.reshape(1, -1), "bits must be uint8 of one dimension"),
-        ("directory", lambda tensor: tensor[:-1], "blocks and directory differ in length"),
+        ("directory", lambda tensor: tensor[:-1], "blocks do not fit a directory of"),
         ("steps", lambda tensor: tensor[:-1], "no steps of 4 bytes"),
         ("steps", lambda tensor: tensor[:0], "there are no steps"),
-        ("steps", lambda tensor: tensor[4:], "steps' columns must ascend from 0"),
-        ("steps", lambda tensor: np.tile(tensor, 2), "steps' columns must ascend"),
-        ("steps", lambda tensor: np.array([0, 11, 0, 0], np.uint8), "a step is too large"),
-        ("steps", lambda tensor: np.array([0, 1, 0, 255], np.uint8), "a step is too large"),
+        (
+            "steps",
+            lambda tensor: tensor[4:],
+            "columns of steps must ascend from 0: step 0 is",
+        ),
+        ("steps", lambda tensor: np.tile(tensor, 2), "columns of steps must ascend"),
+        ("steps", lambda tensor: np.array([0, 11, 0, 0], np.uint8), "step 0 has .* slots of"),
+        (
+            "steps",
+            lambda tensor: np.array([0, 1, 0, 255], np.uint8),
+            "slots of .* bits; at most",
+        ),
     ],
 )
-def test_tensors_that_do_not_fit(role: str, change: object, message: str) -> None:
+def test_invalid_tensors_are_refused(role: str, change: object, message: str) -> None:
     function = sound()
     tensors = {**function.tensors, role: change(function.tensors[role])}  # type: ignore[operator]
     with pytest.raises(ArtifactError, match=message):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lookup_reference import HERE, Ask, Runs, Slow, call, random_tiers
+from native_alone import LOAD
 from numpy.typing import NDArray
 
 from saec import _native
@@ -210,7 +211,7 @@ def test_unknown_instruction_sets_are_refused() -> None:
 
 @pytest.mark.parametrize("simd", ["", *HERE])
 def test_the_environment_forces_an_instruction_set(simd: str) -> None:
-    code = "from saec import _native; print(_native.simd())"
+    code = LOAD + "print(_native.simd())"
     environment = os.environ | {"SAEC_SIMD": simd}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
@@ -219,7 +220,7 @@ def test_the_environment_forces_an_instruction_set(simd: str) -> None:
 
 
 def test_an_unknown_instruction_set_in_the_environment() -> None:
-    code = "from saec import _native; print(_native.simd() == ''); _native.pool([], 0)"
+    code = LOAD + "print(_native.simd() == ''); _native.pool([], 0)"
     environment = os.environ | {"SAEC_SIMD": "sse9"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True

@@ -74,45 +74,45 @@ def test_nan_gets_a_code_in_range() -> None:
 def test_lengths_must_agree() -> None:
     sums, whole = np.empty((6, 3)), np.array([0, 5])
     none = np.empty(0, np.float32)
-    with pytest.raises(ValueError, match="no values"):
+    with pytest.raises(ValueError, match="there are no values"):
         _native.sum_scalars(none, np.empty(0), np.empty((1, 3)))
     with pytest.raises(ValueError, match="values and weights differ in length"):
         _native.sum_scalars(VALUES, np.ones(4), sums)
-    with pytest.raises(ValueError, match="values and sums differ in length"):
+    with pytest.raises(ValueError, match=r"sums of 5 values are of shape \(6, 3\), not \(5, 3\)"):
         _native.sum_scalars(VALUES, np.ones(5), sums[:5])
-    with pytest.raises(ValueError, match="values and sums differ in length"):
+    with pytest.raises(ValueError, match=r"sums of 5 values are of shape \(6, 3\), not \(5, 3\)"):
         _native.scalar_distortion(VALUES, SUMS[:5], CENTRE, np.ones(1))
-    with pytest.raises(ValueError, match="no values"):
+    with pytest.raises(ValueError, match="there are no values"):
         _native.split_scalars(none, SUMS[:1], CENTRE, whole)
-    with pytest.raises(ValueError, match="no borders"):
+    with pytest.raises(ValueError, match="there must be 2 or more borders, not 1"):
         _native.split_scalars(VALUES, SUMS, CENTRE, whole[:1])
-    with pytest.raises(ValueError, match="borders and centers differ in length"):
+    with pytest.raises(ValueError, match="2 centers have 3 borders, not 2"):
         _native.refine_scalars(VALUES, SUMS, CENTRE, whole, np.empty(2))
-    with pytest.raises(ValueError, match="sizes and partitions differ in length"):
+    with pytest.raises(ValueError, match="of all sizes differ in length: 3 and 2"):
         _native.partition_scalars(VALUES, SUMS, CENTRE, whole, np.array([1]), np.empty(3, np.int64))
-    with pytest.raises(ValueError, match="no sizes"):
+    with pytest.raises(ValueError, match="there are no sizes"):
         _native.partition_scalars(VALUES, SUMS, CENTRE, whole, whole[:0], whole[:0])
     with pytest.raises(ValueError, match="values and nearest differ in length"):
         _native.nearest_scalars(VALUES, VALUES, np.empty(4, np.uint32))
-    with pytest.raises(ValueError, match="no centers, or too many"):
+    with pytest.raises(ValueError, match="there are 0 centers"):
         _native.nearest_scalars(VALUES, none, np.empty(5, np.uint32))
 
 
 @pytest.mark.parametrize("size", [0, 2, -1, 2**62])
 def test_sizes_out_of_range(size: int) -> None:
     found = np.empty(3, np.int64)
-    with pytest.raises(ValueError, match=r"sizes must lie in 1\.\.runs"):
+    with pytest.raises(ValueError, match=rf"sizes must lie in 1\.\.1: size 0 is {size}"):
         _native.partition_scalars(VALUES, SUMS, CENTRE, np.array([0, 5]), np.array([size]), found)
 
 
 @pytest.mark.parametrize(
     ("borders", "message"),
     [
-        ([0], "no borders"),
-        ([1, 5], "borders start at 0"),
+        ([0], "there must be 2 or more borders, not 1"),
+        ([1, 5], "borders start at 0, not at 1"),
         ([0, 3, 3, 5], "borders must ascend"),
         ([0, 9, 5], "borders must ascend"),
-        ([0, 6], "borders end with the values"),
+        ([0, 6], "the last border and the number of values differ: 6 and 5"),
         ([0, -1], "borders must ascend"),
     ],
 )

@@ -139,7 +139,7 @@ def test_invalid_arguments_are_refused() -> None:
         _native.draw_seeds(rows, weights[:2], np.zeros(2), chosen)
     with pytest.raises(ValueError, match="uniforms and chosen differ in length"):
         _native.draw_seeds(rows, weights, np.zeros(3), chosen)
-    with pytest.raises(ValueError, match="no rows, or too many"):
+    with pytest.raises(ValueError, match="there are 0 rows, not 1 to"):
         _native.draw_seeds(rows[:0], weights[:0], np.zeros(2), chosen)
     with pytest.raises(TypeError, match="incompatible function arguments"):
         _native.draw_seeds(rows, weights, np.zeros(2), np.zeros(2, np.int32))  # type: ignore[arg-type]

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss, roc_auc_score
 
 from saec.errors import DataError
 from saec.reference import Log, best_reachable, encode, load, simulate
@@ -66,6 +65,8 @@ def test_best_reachable_refuses() -> None:
 
 
 def test_truth_reaches_what_is_promised(log: Log) -> None:
+    from sklearn.metrics import log_loss, roc_auc_score  # which takes a second to import
+
     assert log.truth is not None
     rows = log.rows("test")
     auc, logloss = best_reachable(log, rows)

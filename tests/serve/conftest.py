@@ -26,7 +26,7 @@ def lookups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Server
 
 @pytest.fixture(scope="session")
 def tables(lookups: serving.Server) -> saec.Compressed:
-    """What ``lookups`` serves."""
+    """The artifact that ``lookups`` serves."""
     return saec.load(lookups.log.parent / "tables.saec")
 
 

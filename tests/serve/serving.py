@@ -10,14 +10,16 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import onnx
+from forked import Forked, warm_process
 from onnx import TensorProto, helper, numpy_helper
 
 import saec
@@ -30,7 +32,7 @@ ADDRESS = re.compile(r"(\S+): http://[\d.]+:(\d+), gRPC [\d.]+:(\d+)\n")
 class Server:
     """A running server."""
 
-    process: subprocess.Popen[str]
+    process: Forked | subprocess.Popen[bytes]
     name: str
     http: str
     grpc: str
@@ -64,7 +66,7 @@ class Server:
         return float(next(line for line in text.splitlines() if line.startswith(name)).split()[-1])
 
     def stop(self) -> int:
-        """Ask it to end, and wait: the exit code."""
+        """Send SIGTERM and wait; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(SECONDS)
 
@@ -73,47 +75,56 @@ class Server:
 def served(
     path: Path, *options: str, token: str | None = None, descriptors: int = 1024
 ) -> Iterator[Server]:
-    """A server on free ports, which may open so many files; ended at the end."""
-    log = path.parent / "serve.log"
-    words = [sys.executable, "-m", "saec", "serve", str(path), "--http-port", "0"]
+    """Run a server on free ports. ``descriptors``: the most files that it may open."""
+    log, out = path.parent / "serve.log", path.parent / "serve.out"
+    words = ["serve", str(path), "--http-port", "0", "--grpc-port", "0", *options]
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     environment |= {} if token is None else {"SAEC_TOKEN": token}
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            [*words, "--grpc-port", "0", *options],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=environment,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors,) * 2),
-        )
+    out.write_text("")
+    start = _started if "LD_PRELOAD" in environment else warm_process().start
+    process = start(words, environment, descriptors, out, log)
     try:
-        assert process.stdout is not None
-        with process.stdout as said:
-            name, http_port, grpc_port = _address(said, log)
-            yield Server(process, name, f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", log)
+        name, http_port, grpc_port = _address(process, out, log)
+        yield Server(process, name, f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", log)
         if process.poll() is None:
             process.terminate()
             assert process.wait(SECONDS) == 0, log.read_text()
     finally:
         if process.poll() is None:
             process.kill()
-            process.wait()
+            process.wait(SECONDS)
 
 
-def _address(said: IO[str], log: Path) -> tuple[str, ...]:
-    found = ADDRESS.fullmatch(said.readline())
+def _started(
+    words: list[str], environment: Mapping[str, str], descriptors: int, out: Path, errors: Path
+) -> subprocess.Popen[bytes]:
+    """A process that is no copy: libraries are preloaded when a program starts."""
+    with out.open("w") as output, errors.open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "saec", *words],
+            stdout=output,
+            stderr=log,
+            env=environment,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors,) * 2),
+        )
+
+
+def _address(process: Forked | subprocess.Popen[bytes], out: Path, log: Path) -> tuple[str, ...]:
+    """Name and ports, which the server prints when it listens."""
+    while not (said := out.read_text()).endswith("\n") and process.poll() is None:
+        time.sleep(0.01)
+    found = ADDRESS.fullmatch(said)
     assert found, log.read_text()
     return found.groups()
 
 
 def rows_of(seed: int, rows: int = 300, dim: int = 4) -> np.ndarray:
-    """A table that tells by its numbers which it is."""
+    """A random table (rows, dim) float32; seeds give different tables."""
     return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
 
 
 def write_artifact(path: Path, seed: int, **tables: tuple[int, int]) -> saec.Compressed:
-    """Compress fields of (rows, dim) and save them; ``user`` and ``item`` unless told."""
+    """Compress random fields of shapes (rows, dim) and save them; by default user and item."""
     shapes = tables or {"user": (300, 4), "item": (40, 3)}
     fields = [
         saec.Field(name, rows_of(seed, *shape), 1000 // np.arange(1, shape[0] + 1))
@@ -144,7 +155,7 @@ def write_scores(path: Path, seed: int = 0) -> np.ndarray:
 def write_onnx(
     path: Path, nodes: Any, inputs: Any, outputs: Any, constants: Mapping[str, np.ndarray]
 ) -> None:
-    """A model of some nodes; whole or not at all."""
+    """Write an ONNX model of ``nodes``; the file appears when it is complete."""
     tensors = [numpy_helper.from_array(values, name) for name, values in constants.items()]
     graph = helper.make_graph(nodes, "graph", inputs, outputs, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -154,7 +165,7 @@ def write_onnx(
 
 
 def tensor(name: str, values: Any, datatype: str = "INT64", **more: Any) -> dict[str, Any]:
-    """An input by JSON, with its values in the list."""
+    """An input of a JSON request, with its values as a list."""
     return {
         "name": name,
         "datatype": datatype,
@@ -165,7 +176,7 @@ def tensor(name: str, values: Any, datatype: str = "INT64", **more: Any) -> dict
 
 
 def write_slow(path: Path) -> None:
-    """An ONNX model that multiplies matrices as many times as its input says."""
+    """Write an ONNX model that multiplies matrices; its input is the number of products."""
     size = 128
     body = helper.make_graph(
         [

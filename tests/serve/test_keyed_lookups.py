@@ -1,4 +1,4 @@
-"""Fields with keys, served: which inputs they take, and what is refused."""
+"""Served fields with keys: the inputs that they take, and the inputs that are refused."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 import saec
 from saec.serve.lookup_model import LookupModel
 from saec.serve.protocol import InferRequest, RefusedError
+
+pytestmark = pytest.mark.usefixtures("coarse_prices")
 
 ROWS = np.arange(12, dtype=np.float32).reshape(6, 2)
 NAMES = ["alice", "bob", "carol", "dan", "eve", "frank"]
@@ -38,7 +40,7 @@ def infer(model: LookupModel, **inputs: np.ndarray) -> dict[str, Any]:
     return model.infer(InferRequest(inputs=inputs), MOST_BYTES)
 
 
-def test_keys_of_all_kinds(path: Path) -> None:
+def test_integer_and_string_keys_return_rows(path: Path) -> None:
     model, result = LookupModel.open(path), saec.load(path)
     types = {spec.name: spec.datatype for spec in model.inputs}
     assert (types["user"], types["item"], types["plain"]) == ("BYTES", "UINT64", "INT64")
@@ -59,6 +61,8 @@ def test_keys_of_all_kinds(path: Path) -> None:
         ({"user": np.array([b"\xff"], object)}, "no UTF-8"),
     ],
 )
-def test_other_inputs_are_refused(path: Path, inputs: dict[str, np.ndarray], message: str) -> None:
+def test_inputs_that_are_not_keys_are_refused(
+    path: Path, inputs: dict[str, np.ndarray], message: str
+) -> None:
     with pytest.raises(RefusedError, match=message):
         infer(LookupModel.open(path), **inputs)

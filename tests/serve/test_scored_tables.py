@@ -1,4 +1,4 @@
-"""Scores of an ONNX model whose inputs are rows of an artifact."""
+"""Models that score the rows of an artifact by an ONNX file."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def test_scores_by_hand(model: ScoredTables, files: tuple[Path, Path]) -> None:
     assert model.nbytes == saec.load(files[0]).nbytes + files[1].stat().st_size
 
 
-def test_bags_are_rows_of_their_own(model: ScoredTables, files: tuple[Path, Path]) -> None:
+def test_bags_are_pooled_before_the_model_scores_them(
+    model: ScoredTables, files: tuple[Path, Path]
+) -> None:
     pooled = saec.load(files[0])["user"].pool([3, 141, 7], [0, 2], mode="mean")
     inputs = {"user": np.array([3, 141, 7]), "user.offsets": np.array([0, 2])}
     request = InferRequest(
@@ -86,7 +88,7 @@ def test_bags_are_rows_of_their_own(model: ScoredTables, files: tuple[Path, Path
     np.testing.assert_allclose(scores[:, 0], pooled.sum(axis=1), rtol=1e-5, atol=1e-6)
 
 
-def test_joined_requests(model: ScoredTables) -> None:
+def test_joined_requests_give_the_scores_of_single_ones(model: ScoredTables) -> None:
     requests = [asked([turn, 2 * turn, 7]) for turn in range(4)]
     assert len({kind_of(model, request) for request in requests}) == 1
     outputs = model.infer(joined(model, requests), MOST)
@@ -114,14 +116,14 @@ def test_joined_requests(model: ScoredTables) -> None:
         ),
     ],
 )
-def test_requests_that_do_not_fit(
+def test_requests_that_do_not_fit_the_model_are_refused(
     model: ScoredTables, request_: InferRequest, message: str
 ) -> None:
     with pytest.raises(RefusedError, match=message):
         model.infer(request_, MOST)
 
 
-def test_rows_of_too_many_bytes_are_named(model: ScoredTables) -> None:
+def test_rows_beyond_the_answer_limit_are_refused_with_their_bytes(model: ScoredTables) -> None:
     """100 rows of 4 float32 numbers; the scores would take 400 bytes."""
     with pytest.raises(RefusedError, match="the rows take 1600 bytes; at most 1599 are given"):
         model.infer(asked(np.arange(100)), 1599)
@@ -134,7 +136,7 @@ def test_rows_of_too_many_bytes_are_named(model: ScoredTables) -> None:
         ({"user": ["n"], "bias": ["n", 1]}, r"is FP32 of shape \[-1\], but rows of field 'user'"),
     ],
 )
-def test_files_that_do_not_fit_the_tables(
+def test_onnx_files_that_do_not_fit_the_tables_are_refused(
     files: tuple[Path, Path], shapes: dict[str, list[Any]], message: str
 ) -> None:
     write_dense(files[1], **shapes)
@@ -142,7 +144,7 @@ def test_files_that_do_not_fit_the_tables(
         Service(files[0], LIMITS, dense=files[1])
 
 
-def test_files_without_a_field_and_other_models(files: tuple[Path, Path]) -> None:
+def test_models_without_fields_and_other_models_are_refused(files: tuple[Path, Path]) -> None:
     serving.write_scores(files[1])  # its input user has ids, not rows
     with pytest.raises(ArtifactError, match="input 'user' is INT64 of shape"):
         Service(files[0], LIMITS, dense=files[1])

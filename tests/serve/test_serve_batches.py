@@ -1,4 +1,4 @@
-"""Small requests that are computed together: results, errors, versions, limits and the end."""
+"""Small requests that are computed in one batch: results, errors, versions, limits, shutdown."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_batch_by_hand(rows: LookupModel) -> None:
 
 
 def some_request(draw: Callable[[Any], Any], kind: int) -> InferRequest:
-    """Of few kinds, so that many can be joined."""
+    """A request of one of five kinds; requests of one kind can be joined."""
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
     ids = rng.integers(0, 40, draw(st.integers(0, 9)))
     if kind == 0:
@@ -95,7 +95,7 @@ def some_request(draw: Callable[[Any], Any], kind: int) -> InferRequest:
 
 @settings(max_examples=60)
 @given(st.data())
-def test_joined_lookups_give_the_bits_of_single_ones(
+def test_joined_lookups_equal_single_ones_bit_for_bit(
     rows: LookupModel, data: st.DataObject
 ) -> None:
     kind = data.draw(st.integers(0, 4))
@@ -127,7 +127,7 @@ def test_requests_of_other_kinds_are_not_joined(rows: LookupModel) -> None:
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
-def test_a_wrong_request_fails_alone(rows: LookupModel, ahead: int) -> None:
+def test_an_invalid_request_fails_alone(rows: LookupModel, ahead: int) -> None:
     together = Together(8, ahead)
     good = together.ask(rows, user=[3, 141])
     bad = together.ask(rows, user=[3, 300])
@@ -147,7 +147,7 @@ def test_a_wrong_request_fails_alone(rows: LookupModel, ahead: int) -> None:
 
 
 @pytest.mark.parametrize("starts", [[0, 3], [1, 2], [-1, 0], [0, 2**62], [], [[0, 1]]])
-def test_bags_never_reach_the_ids_of_a_neighbour(rows: LookupModel, starts: Any) -> None:
+def test_bags_never_read_ids_of_other_requests(rows: LookupModel, starts: Any) -> None:
     together = Together(6)
     before = together.ask(rows, user=[7, 8], user__offsets=[0, 1])
     bad = together.ask(rows, user=[9, 10], user__offsets=np.array(starts, np.int64))
@@ -170,7 +170,7 @@ def test_bags_never_reach_the_ids_of_a_neighbour(rows: LookupModel, starts: Any)
         ({}, {"datatype": None}, "rows are FP32 or FP16, not None"),
     ],
 )
-def test_what_is_refused_alone_is_refused_in_a_batch(
+def test_requests_refused_alone_are_refused_in_a_batch(
     rows: LookupModel, more: dict[str, Any], parameters: dict[str, Any], message: str
 ) -> None:
     together = Together(6)
@@ -187,7 +187,7 @@ def test_what_is_refused_alone_is_refused_in_a_batch(
     together.batches.close()
 
 
-def test_each_request_has_its_version(rows: LookupModel, tmp_path: Path) -> None:
+def test_each_request_is_computed_by_its_model_version(rows: LookupModel, tmp_path: Path) -> None:
     serving.write_artifact(tmp_path / "b.saec", 1)
     models = rows, LookupModel.open(tmp_path / "b.saec")
     together = Together(6)
@@ -210,7 +210,7 @@ def test_a_cancelled_request_is_not_computed(rows: LookupModel) -> None:
     together.batches.close()
 
 
-def test_requests_that_are_given_up_are_not_kept_while_all_lanes_wait() -> None:
+def test_cancelled_requests_are_freed_while_all_lanes_wait() -> None:
     together, model = Together(2), Stuck()
     slow = together.ask(model, x=[0, 0])
     ahead = together.ask(model, x=[1, 1])  # the lane's other thread holds it, or the queue
@@ -226,7 +226,7 @@ def test_requests_that_are_given_up_are_not_kept_while_all_lanes_wait() -> None:
     together.batches.close()
 
 
-def test_a_queue_goes_on_when_all_its_items_were_removed() -> None:
+def test_a_queue_works_after_all_its_items_were_removed() -> None:
     queue: BatchQueue[str] = BatchQueue(FOREVER, 5)
     with ThreadPoolExecutor(1) as pool:
         queue.put("a", 1)
@@ -241,7 +241,7 @@ def test_a_queue_goes_on_when_all_its_items_were_removed() -> None:
 
 
 class Stuck(Model):
-    """A model whose lookups of id 0 wait until they are let go."""
+    """A model whose lookups of id 0 wait for an event."""
 
     def __init__(self) -> None:
         self.let_go = threading.Event()
@@ -267,7 +267,7 @@ class Stuck(Model):
         pass
 
 
-def test_other_lanes_go_on_while_one_waits() -> None:
+def test_other_lanes_work_while_one_waits() -> None:
     together, model = Together(1, lanes=2), Stuck()
     slow = together.ask(model, x=[0])
     assert model.waits.wait(serving.SECONDS)
@@ -292,7 +292,7 @@ def test_batches_of_a_queue_by_hand() -> None:
     assert list(batches) == []
 
 
-def test_a_batch_is_complete_after_some_time() -> None:
+def test_a_batch_is_computed_after_its_waiting_time() -> None:
     queue: BatchQueue[str] = BatchQueue(0.001, 5)
     queue.put("a", 1)
     assert next(queue.batches()) == ["a"]
@@ -301,8 +301,8 @@ def test_a_batch_is_complete_after_some_time() -> None:
 # Scores
 
 
-def test_joined_scores(tmp_path: Path) -> None:
-    """The user's rows have the same bits; scores may differ in the last, by the kernel."""
+def test_joined_scores_equal_single_ones(tmp_path: Path) -> None:
+    """Rows are equal bit for bit; scores may differ in the last bit, since kernels differ."""
     expected = serving.write_scores(tmp_path / "click.onnx")
     model = ScoresModel.open(tmp_path / "click.onnx")
     model.check_batches()
@@ -317,7 +317,7 @@ def test_joined_scores(tmp_path: Path) -> None:
     together.batches.close()
 
 
-def test_models_without_examples_are_refused(tmp_path: Path) -> None:
+def test_models_without_a_batch_dimension_are_refused(tmp_path: Path) -> None:
     serving.write_slow(tmp_path / "slow.onnx")
     with pytest.raises(ArtifactError, match=r"same name, but 'rounds' has \[\] and 'rounds' \[\]"):
         ScoresModel.open(tmp_path / "slow.onnx").check_batches()
@@ -328,7 +328,7 @@ def test_models_without_examples_are_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def waiting(tmp_path: Path) -> Iterator[Server]:
-    """A server whose batches are complete with eight rows, and which takes three requests."""
+    """A server with batches of eight rows that takes at most three requests at a time."""
     serving.write_artifact(tmp_path / "tables.saec", 0)
     options = ("--batch-wait", "10000", "--batch-rows", "8", "--max-requests", "3")
     with serving.served(tmp_path / "tables.saec", *options) as server:
@@ -353,7 +353,9 @@ def queue_length(server: Server) -> float:
     return server.metric("saec_batch_queue_length")
 
 
-def test_both_protocols_share_batches_and_the_end_answers_those_that_wait(waiting: Server) -> None:
+def test_both_protocols_share_batches_and_waiting_requests_are_answered_at_shutdown(
+    waiting: Server,
+) -> None:
     table = saec.load(waiting.log.parent / "tables.saec")["user"]
     with ThreadPoolExecutor(3) as pool:
         asked = [
@@ -378,8 +380,8 @@ def test_both_protocols_share_batches_and_the_end_answers_those_that_wait(waitin
             assert np.array_equal(own.result(serving.SECONDS), table.lookup([number]))
 
 
-def test_many_strings_are_decoded_beside_the_event_loop(waiting: Server) -> None:
-    """So they are not in a batch; the field has no keys, and refuses them."""
+def test_many_strings_are_decoded_outside_the_event_loop(waiting: Server) -> None:
+    """Such requests are not in a batch. The field has no keys, so it refuses strings."""
     count = 1 << 15
     raw = bytes(4 * count)  # lengths of empty strings
     for name in ("BYTES", "BYTE\\u0053"):

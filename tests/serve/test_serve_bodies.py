@@ -61,8 +61,8 @@ def test_json_and_bytes_by_hand() -> None:
     assert request.outputs == ["row"]
 
 
-def test_null_is_what_is_left_out() -> None:
-    """Clients that write their requests by pydantic (MLServer's) do not leave members out."""
+def test_null_means_that_a_member_is_left_out() -> None:
+    """Clients that write requests with pydantic, such as MLServer, send null for absent members."""
     nothing = {"id": None, "parameters": None, "outputs": None}
     said = {"inputs": [head(data=[3, 4], parameters={"content_type": "np"})], **nothing}
     request = rest_body.decode(json.dumps(said).encode(), None).request
@@ -70,7 +70,7 @@ def test_null_is_what_is_left_out() -> None:
     same(request.inputs["user"], np.array([3, 4], np.int32))
 
 
-def test_an_answer_by_hand() -> None:
+def test_response_bytes_by_hand() -> None:
     answer = Answer("m", "2", "a", {"row": np.array([[1.5, -2]], np.float32), "n": np.array([7])})
     whole, said = rest_body.encode(answer, lambda name: False)
     assert said is None
@@ -87,7 +87,7 @@ def test_an_answer_by_hand() -> None:
     assert outputs[1]["data"] == [7]
 
 
-def test_strings_by_hand() -> None:
+def test_string_tensors_by_hand() -> None:
     said = head(datatype="BYTES", parameters={"binary_data_size": 9})
     values = rest_body.decode(*body_of({"inputs": [said]}, b"\1\0\0\0a\0\0\0\0")).request.inputs
     assert values["user"].tolist() == [b"a", b""]
@@ -97,7 +97,7 @@ def test_strings_by_hand() -> None:
 
 
 @given(st.lists(tensors(), min_size=1, max_size=3), st.booleans())
-def test_what_the_client_writes_is_read(arrays: list[np.ndarray], binary: bool) -> None:
+def test_request_bodies_of_the_client_are_decoded(arrays: list[np.ndarray], binary: bool) -> None:
     arrays = [values for values in arrays if binary or not has_no_words(values)]
     inputs = []
     for number, values in enumerate(arrays):
@@ -111,14 +111,14 @@ def test_what_the_client_writes_is_read(arrays: list[np.ndarray], binary: bool) 
 
 
 def has_no_words(values: np.ndarray) -> bool:
-    """What JSON, as the client writes it, cannot hold."""
+    """Whether ``values`` cannot be written as JSON by the client."""
     finite = values.dtype.kind != "f" or bool(np.isfinite(values).all())
     # The client writes FP16 only as bytes.
     return not finite or values.dtype == np.float16
 
 
 @given(st.lists(tensors(finite=True), min_size=1, max_size=3), st.data())
-def test_the_client_reads_what_is_written(arrays: list[np.ndarray], data: st.DataObject) -> None:
+def test_the_client_decodes_response_bodies(arrays: list[np.ndarray], data: st.DataObject) -> None:
     named = {f"o{number}": values for number, values in enumerate(arrays)}
     binary = {name for name in named if data.draw(st.booleans())}
     whole, said = rest_body.encode(Answer("m", "1", "", named), binary.__contains__)
@@ -135,13 +135,13 @@ def test_the_client_reads_what_is_written(arrays: list[np.ndarray], data: st.Dat
 
 
 @given(npst.arrays(np.float32, 20, elements=st.floats(width=32, **FINITE)))
-def test_numbers_survive_json(values: np.ndarray) -> None:
+def test_float32_values_survive_json(values: np.ndarray) -> None:
     text = rest_body.encode(Answer("m", "1", "", {"x": values}), lambda name: False)[0]
     read = np.array(json.loads(text)["outputs"][0]["data"], dtype=np.float32)
     np.testing.assert_array_equal(read.view(np.uint32) << 1, values.view(np.uint32) << 1)  # but -0
 
 
-def test_many_numbers_are_written_in_blocks() -> None:
+def test_long_json_lists_are_written_in_blocks() -> None:
     values = np.arange(3 * (1 << 14) + 5)
     text = rest_body.encode(Answer("m", "1", "", {"x": values}), lambda name: False)[0]
     assert json.loads(text)["outputs"][0]["data"] == values.tolist()
@@ -165,7 +165,7 @@ NESTED = [
 
 
 @pytest.mark.parametrize(("shape", "data", "fits"), NESTED)
-def test_nesting(shape: list[int], data: list[Any], fits: bool) -> None:
+def test_nested_lists_must_fit_the_shape(shape: list[int], data: list[Any], fits: bool) -> None:
     body, _ = body_of({"inputs": [head(shape=shape, data=data)]})
     if fits:
         values = rest_body.decode(body, None).request.inputs["user"]
@@ -202,7 +202,7 @@ BAD_BODIES = [
 
 
 @pytest.mark.parametrize(("body", "json_bytes", "message"), BAD_BODIES)
-def test_bad_bodies(body: bytes, json_bytes: int | None, message: str) -> None:
+def test_malformed_bodies_are_refused(body: bytes, json_bytes: int | None, message: str) -> None:
     with pytest.raises(RefusedError, match=message) as caught:
         rest_body.decode(body, json_bytes)
     assert caught.value.status is Status.INVALID
@@ -252,23 +252,23 @@ BAD_TENSORS = [
 
 
 @pytest.mark.parametrize(("said", "message"), BAD_TENSORS)
-def test_bad_tensors(said: dict[str, Any], message: str) -> None:
+def test_malformed_tensors_are_refused(said: dict[str, Any], message: str) -> None:
     with pytest.raises(RefusedError, match=message):
         rest_body.decode(*body_of({"inputs": [said]}, b"\7\7\0\0\1\0\0\0"))
 
 
-def test_strings_must_be_as_many_as_the_shape_says() -> None:
+def test_the_number_of_strings_must_fit_the_shape() -> None:
     said = head(datatype="BYTES", parameters={"binary_data_size": 4})
     with pytest.raises(RefusedError, match="1 elements, but its shape takes 2"):
         rest_body.decode(*body_of({"inputs": [said]}, b"\0\0\0\0"))
 
 
-def test_an_input_is_given_once() -> None:
+def test_an_input_given_twice_is_refused() -> None:
     with pytest.raises(RefusedError, match="input 'user' is given twice"):
         rest_body.decode(*body_of({"inputs": [head(data=[1, 2])] * 2})[:1], None)
 
 
-def test_json_has_no_words_for_some_values() -> None:
+def test_values_that_json_cannot_hold_are_refused() -> None:
     for values, message in [
         (np.array([np.inf]), "output 'x' has values that are not finite"),
         (np.array([b"\xff"], dtype=object), "output 'x' holds bytes that are no text"),
@@ -281,7 +281,7 @@ def test_json_has_no_words_for_some_values() -> None:
 
 @given(st.binary(max_size=200), st.none() | st.integers(0, 300))
 @settings(max_examples=100)
-def test_any_bytes_are_refused_or_read(body: bytes, json_bytes: int | None) -> None:
+def test_random_bytes_are_refused_or_decoded(body: bytes, json_bytes: int | None) -> None:
     try:
         assert isinstance(rest_body.decode(body, json_bytes).request, InferRequest)
     except RefusedError as error:
@@ -316,7 +316,7 @@ TENSOR_LIKE = st.fixed_dictionaries(
     st.integers(-3, 3),
 )
 @settings(max_examples=100)
-def test_nearly_right_requests_are_refused_or_read(
+def test_nearly_valid_requests_are_refused_or_decoded(
     said: dict[str, Any], raw: bytes, off: int
 ) -> None:
     body, json_bytes = body_of(said, raw)
@@ -331,7 +331,7 @@ def test_nearly_right_requests_are_refused_or_read(
 # gRPC
 
 
-def test_messages_are_those_of_the_client() -> None:
+def test_grpc_messages_equal_those_of_the_client() -> None:
     theirs = service_pb2.DESCRIPTOR.message_types_by_name
     names = [name for name in grpc_messages._MESSAGES if "." not in name]
     assert names
@@ -357,8 +357,8 @@ def shape_of(field: Any) -> tuple[Any, ...]:
 
 
 @given(st.lists(tensors(), min_size=1, max_size=3), st.booleans())
-def test_grpc_there_and_back(arrays: list[np.ndarray], raw: bool) -> None:
-    """Our answer's tensors, put into the client's request, are the same for us."""
+def test_grpc_tensors_survive_encoding_and_decoding(arrays: list[np.ndarray], raw: bool) -> None:
+    """Tensors of an encoded answer, sent back in a request of the client, are decoded unchanged."""
     named = {f"t{number}": values for number, values in enumerate(arrays)}
     response = grpc_body.encode(Answer("m", "1", "a", named), raw)
     as_raw = bool(response.raw_output_contents)
@@ -410,12 +410,12 @@ def grpc_request(**more: Any) -> Any:
         ({"raw": [b"12"], "int_contents": [1, 2]}, "has contents and raw contents"),
     ],
 )
-def test_bad_grpc_tensors(more: dict[str, Any], message: str) -> None:
+def test_malformed_grpc_tensors_are_refused(more: dict[str, Any], message: str) -> None:
     with pytest.raises(RefusedError, match=message):
         grpc_body.decode(grpc_request(**more))
 
 
-def test_grpc_says_things_once() -> None:
+def test_grpc_names_and_contents_given_twice_are_refused() -> None:
     said = grpc_request(int_contents=[1, 2])
     said.outputs.add(name="row")
     said.outputs.add(name="row")
@@ -426,7 +426,7 @@ def test_grpc_says_things_once() -> None:
         grpc_body.decode(said)
 
 
-def test_grpc_parameters() -> None:
+def test_grpc_parameters_are_decoded_or_refused() -> None:
     said = grpc_request(int_contents=[1, 2])
     said.parameters["mode"].string_param = "mean"
     said.parameters["flag"].bool_param = True

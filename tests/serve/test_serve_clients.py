@@ -1,4 +1,4 @@
-"""The real client of the protocol, by HTTP and by gRPC, against real servers."""
+"""The official client of the protocol, over HTTP and gRPC, against real servers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def client_of(server: serving.Server, protocol: str) -> Client:
 
 @pytest.fixture
 def client(lookups: serving.Server, protocol: str) -> Iterator[Client]:
-    """Of the server of rows."""
+    """A client of the server of rows."""
     with client_of(lookups, protocol) as client:
         yield client
 
@@ -43,7 +43,7 @@ def scorer(scores: serving.Server, protocol: str) -> Iterator[Client]:
 
 
 def given(protocol: str, binary: bool = True, **inputs: np.ndarray) -> list[Any]:
-    """Inputs as the client wants them; ``binary`` matters to HTTP only."""
+    """Inputs for the client; ``binary`` has an effect for HTTP only."""
     names = {np.dtype(np.int64): "INT64", np.dtype(np.int32): "INT32"}
     made = []
     for name, values in inputs.items():
@@ -73,7 +73,7 @@ def said(metadata: Any, protocol: str) -> dict[str, Any]:
     return {**own, "platform": metadata.platform, **specs}
 
 
-def test_health(client: Client) -> None:
+def test_health_of_server_and_model(client: Client) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("tables")
@@ -107,7 +107,7 @@ def test_metadata_of_tables(client: Client, protocol: str) -> None:
     }
 
 
-def test_metadata_of_a_whole_model(scorer: Client, protocol: str) -> None:
+def test_metadata_of_an_onnx_model(scorer: Client, protocol: str) -> None:
     assert said(scorer.get_model_metadata("click"), protocol) == {
         "name": "click",
         "versions": ["1"],
@@ -120,7 +120,7 @@ def test_metadata_of_a_whole_model(scorer: Client, protocol: str) -> None:
     }
 
 
-def test_the_server_says_what_it_is(client: Client, protocol: str) -> None:
+def test_server_metadata(client: Client, protocol: str) -> None:
     metadata = client.get_server_metadata()
     plain = metadata if protocol == "http" else {"name": metadata.name}
     assert plain["name"] == "saec"
@@ -129,7 +129,7 @@ def test_the_server_says_what_it_is(client: Client, protocol: str) -> None:
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (0,), (1, 2, 2)])
-def test_rows_are_those_of_the_artifact(
+def test_rows_equal_those_of_the_artifact(
     client: Client,
     protocol: str,
     tables: saec.Compressed,
@@ -145,7 +145,9 @@ def test_rows_are_those_of_the_artifact(
     assert answer.as_numpy("item") is None  # its ids were not given
 
 
-def test_only_wanted_outputs_come(client: Client, protocol: str, tables: saec.Compressed) -> None:
+def test_only_requested_outputs_are_returned(
+    client: Client, protocol: str, tables: saec.Compressed
+) -> None:
     inputs = given(protocol, user=np.array([3]), item=np.array([7, 9]))
     both = client.infer("tables", inputs, request_id="17")
     np.testing.assert_array_equal(both.as_numpy("item"), tables["item"].lookup([7, 9]))
@@ -157,7 +159,7 @@ def test_only_wanted_outputs_come(client: Client, protocol: str, tables: saec.Co
     assert (response["id"] if protocol == "http" else response.id) == "17"
 
 
-def test_rows_come_as_json(lookups: serving.Server, tables: saec.Compressed) -> None:
+def test_rows_are_returned_as_json(lookups: serving.Server, tables: saec.Compressed) -> None:
     with client_of(lookups, "http") as client:
         answer = client.infer(
             "tables",
@@ -169,7 +171,7 @@ def test_rows_come_as_json(lookups: serving.Server, tables: saec.Compressed) -> 
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
-def test_bags(client: Client, protocol: str, tables: saec.Compressed, mode: Any) -> None:
+def test_bags_are_pooled(client: Client, protocol: str, tables: saec.Compressed, mode: Any) -> None:
     ids, offsets = np.array([3, 141, 7, 7]), np.array([0, 2, 2], dtype=np.int32)
     inputs = given(protocol, user=ids, user_offsets=offsets, item=np.array([5]))
     answer = client.infer("tables", inputs, parameters={"mode": mode})
@@ -179,7 +181,9 @@ def test_bags(client: Client, protocol: str, tables: saec.Compressed, mode: Any)
     np.testing.assert_array_equal(answer.as_numpy("item"), tables["item"].lookup([5]))
 
 
-def test_half_precision(client: Client, protocol: str, tables: saec.Compressed) -> None:
+def test_rows_are_returned_in_half_precision(
+    client: Client, protocol: str, tables: saec.Compressed
+) -> None:
     ids = np.array([0, 299])
     answer = client.infer("tables", given(protocol, user=ids), parameters={"datatype": "FP16"})
     rows = answer.as_numpy("user")
@@ -187,7 +191,7 @@ def test_half_precision(client: Client, protocol: str, tables: saec.Compressed) 
     assert rows.dtype == np.float16
 
 
-def test_scores(scorer: Client, protocol: str) -> None:
+def test_scores_equal_those_of_the_model(scorer: Client, protocol: str) -> None:
     table = serving.rows_of(0)
     ids = np.array([3, 141, 299])
     answer = scorer.infer("click", given(protocol, user=ids), outputs=wanted(protocol, "score"))
@@ -213,7 +217,7 @@ def test_standard_parameters_are_ignored(
         np.testing.assert_array_equal(answer.as_numpy("row"), serving.rows_of(0)[[3]])
 
 
-def test_parameters_of_other_data_are_refused(client: Client, protocol: str) -> None:
+def test_parameters_for_other_data_locations_are_refused(client: Client, protocol: str) -> None:
     inputs = given(protocol, user=np.array([3]))
     inputs[0].set_shared_memory("region", 8)
     with pytest.raises(InferenceServerException, match=r"'shared_memory_.*' is not offered"):
@@ -250,7 +254,7 @@ BAD_LOOKUPS = [
 
 
 @pytest.mark.parametrize(("inputs", "parameters", "message"), BAD_LOOKUPS)
-def test_bad_lookups(
+def test_invalid_lookups_are_refused(
     client: Client,
     protocol: str,
     inputs: dict[str, np.ndarray],
@@ -279,7 +283,7 @@ def test_an_output_needs_its_input(client: Client, protocol: str) -> None:
         ({"user": np.array([1]), "item": np.array([1])}, "there is no input 'item'"),
     ],
 )
-def test_bad_inputs_of_a_whole_model(
+def test_invalid_inputs_of_an_onnx_model_are_refused(
     scorer: Client, protocol: str, inputs: dict[str, np.ndarray], message: str
 ) -> None:
     with pytest.raises(InferenceServerException, match=message) as caught:

@@ -16,7 +16,7 @@ from saec.serve.batch_metrics import BatchMetrics
 TEXT = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
 
 
-def test_the_examples(tmp_path: Path) -> None:
+def test_the_documented_examples_run(tmp_path: Path) -> None:
     path = tmp_path / "model.saec"
     serving.write_artifact(path, 0, user=(20_000, 16))
     blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -35,7 +35,7 @@ def test_the_examples(tmp_path: Path) -> None:
         assert answer == json.loads(error)
 
 
-def test_all_metrics_and_paths_are_named(lookups: serving.Server) -> None:
+def test_the_document_names_all_metrics_and_paths(lookups: serving.Server) -> None:
     lookups.infer({"inputs": [serving.tensor("user", [3])]})
     registry = CollectorRegistry()
     BatchMetrics(registry, "tables", lambda: 0)

@@ -25,7 +25,7 @@ GOOD = {"inputs": [tensor("user", [3, 141])]}
 
 
 def write_claim(path: Path, rows: int) -> int:
-    """An artifact of a field of many rows that take no bits; gives its size."""
+    """Write an artifact of many rows, which take no bits; returns the bytes of the file."""
     layout = Layout(rows, ((CodePart(),),) * (len(tier_bounds(rows)) - 1))
     zeros = np.zeros(8, np.float16)
     codes = np.zeros(layout.code_bytes, np.uint8)
@@ -34,7 +34,7 @@ def write_claim(path: Path, rows: int) -> int:
     return path.stat().st_size
 
 
-def test_checking_is_bounded_by_the_bytes_of_the_file(tmp_path: Path) -> None:
+def test_checking_a_file_takes_time_in_proportion_to_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "tables.saec"
     assert write_claim(path, 100_000) < 600
     model = LookupModel.open(path)
@@ -48,7 +48,7 @@ def test_checking_is_bounded_by_the_bytes_of_the_file(tmp_path: Path) -> None:
     assert len(calls) < 100
 
 
-def test_checking_can_be_interrupted(tmp_path: Path) -> None:
+def test_checking_a_file_can_be_interrupted(tmp_path: Path) -> None:
     path = tmp_path / "tables.saec"
     serving.write_artifact(path, 0)
 
@@ -63,8 +63,8 @@ def put(written: Path, path: Path) -> None:
     written.replace(path)
 
 
-def test_a_hostile_file_holds_nothing_up(tmp_path: Path) -> None:
-    """Neither the file after it nor requests nor the end."""
+def test_a_hostile_file_delays_no_request_and_no_shutdown(tmp_path: Path) -> None:
+    """It delays neither the next file, nor requests, nor the shutdown."""
     path, other = tmp_path / "tables.saec", tmp_path / "other"
     serving.write_artifact(path, 0)
     with serving.served(path) as server:

@@ -27,7 +27,7 @@ SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.f
 
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of its own, which is also told to load its file again; its log shows no fault."""
+    """A server for this module, which also reloads its file; its log must stay free of faults."""
     path = tmp_path_factory.mktemp("victim") / "tables.saec"
     serving.write_artifact(path, 0)
     with serving.served(path) as server:
@@ -38,7 +38,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def schema(victim: Server) -> Any:
-    """What the server says of itself."""
+    """The OpenAPI schema that the server offers."""
     said = json.loads(victim.ask("GET", "/openapi.json")[2])
     loaded = schemathesis.openapi.from_dict(said)
     loaded.config.update(base_url=f"http://{victim.http}")
@@ -61,7 +61,7 @@ OPERATIONS = [
 ]
 
 
-def test_every_operation_is_tried(schema: Any) -> None:
+def test_the_schema_has_every_operation(schema: Any) -> None:
     offered = {
         (path, method.upper())
         for path, methods in schema.raw_schema["paths"].items()
@@ -89,10 +89,10 @@ CHECKS = [
         if mode == "positive" or method == "POST"  # only a body can be wrong
     ],
 )
-def test_the_server_keeps_to_its_schema(
+def test_answers_conform_to_the_schema(
     schema: Any, victim: Server, path: str, method: str, mode: str
 ) -> None:
-    """Status, content type and body of every answer are among those that it declares."""
+    """Status, content type and body of every answer are those that the schema declares."""
     operation = schema[path][method]
     generation = schemathesis.GenerationMode(mode)
     known = {"name": "tables", "version": "1"}
@@ -145,7 +145,7 @@ def spoiled(draw: st.DrawFn) -> tuple[bytes, str]:
     return bytes(held), str(draw(header))
 
 
-def test_spoiled_requests_are_refused_or_answered(victim: Server) -> None:
+def test_damaged_http_requests_are_refused_or_answered(victim: Server) -> None:
     connection = http.client.HTTPConnection(victim.http, timeout=serving.SECONDS)
 
     @given(spoiled())
@@ -179,7 +179,7 @@ def messages() -> st.SearchStrategy[bytes]:
     return changed | st.binary(max_size=50)
 
 
-def test_spoiled_messages_are_refused_or_answered(victim: Server) -> None:
+def test_damaged_grpc_messages_are_refused_or_answered(victim: Server) -> None:
     refused = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
     with grpc.insecure_channel(victim.grpc) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
@@ -217,7 +217,7 @@ LINES = st.sampled_from(
 
 @given(st.lists(LINES, max_size=8))
 @settings(max_examples=100, suppress_health_check=SLOW, database=None)
-def test_any_lines_leave_the_server_alive(victim: Server, lines: list[bytes]) -> None:
+def test_random_lines_do_not_stop_the_server(victim: Server, lines: list[bytes]) -> None:
     host, _, port = victim.http.partition(":")
     with (
         socket.create_connection((host, int(port)), timeout=serving.SECONDS) as stream,

@@ -35,18 +35,20 @@ print(before - resident())
     not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "malloc_trim"),
     reason="only glibc can trim its heaps",
 )
-def test_trimming_gives_freed_blocks_back() -> None:
+def test_trimming_returns_freed_memory_to_the_system() -> None:
     words = [sys.executable, "-c", _SCRIPT]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert int(done.stdout) > 60_000  # KiB
 
 
-def test_a_library_that_cannot_trim_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trimming_does_nothing_with_a_c_library_without_malloc_trim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     assert not heap.trim()
 
 
-def test_a_server_trims_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_trims_periodically(monkeypatch: pytest.MonkeyPatch) -> None:
     trims: list[int] = []
     monkeypatch.setattr(heap, "_TRIM_SECONDS", 0.001)
     monkeypatch.setattr(heap, "trim", lambda: trims.append(1))

@@ -1,4 +1,4 @@
-"""Clients that hold a server up: they cost it a bounded time, and others nothing."""
+"""Clients that keep connections open: they are ended, and do not delay other clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Has little patience and few connections."""
+    """A server with short time limits and few connections."""
     path = tmp_path_factory.mktemp("hostile") / "tables.saec"
     serving.write_artifact(path, 0)
     options = ["--timeout", str(WAIT), "--max-connections", str(CONNECTIONS), "--max-requests", "4"]
@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def connections(address: str, count: int, sent: bytes = b"") -> Iterator[list[socket.socket]]:
-    """Clients that have sent something."""
+    """Open connections, each of which has sent ``sent``."""
     host, _, port = address.partition(":")
     with contextlib.ExitStack() as stack:
         streams = []
@@ -47,7 +47,7 @@ def connections(address: str, count: int, sent: bytes = b"") -> Iterator[list[so
 
 
 def ended(stream: socket.socket) -> bool:
-    """Whether the server has closed a connection, now."""
+    """Whether the server has closed a connection by now."""
     stream.setblocking(False)
     try:
         while stream.recv(1 << 16):
@@ -84,8 +84,8 @@ HEADS = {
 
 
 @pytest.mark.alone
-def test_slow_requests_end(server: Server) -> None:
-    """A byte every 50 ms for ever, of any part of a request."""
+def test_slow_requests_are_ended(server: Server) -> None:
+    """Clients that send one byte of a request every 50 ms without an end."""
     with contextlib.ExitStack() as stack:
         streams = {
             name: (stack.enter_context(connections(server.http, 1, first))[0], more)
@@ -105,8 +105,8 @@ def test_slow_requests_end(server: Server) -> None:
     assert max(took.values()) < 10 * WAIT, took.items()
 
 
-def test_slow_bodies_do_not_take_the_place_of_others(server: Server) -> None:
-    """More of them than there may be requests under way."""
+def test_slow_bodies_do_not_block_other_requests(server: Server) -> None:
+    """There are more slow bodies than requests may run at a time."""
     with connections(server.http, 8, INFER + b"Content-Length: 99\r\n\r\n{") as streams:
         for _ in range(5):
             assert server.infer(GOOD)[0] == 200
@@ -127,7 +127,7 @@ def test_connections_that_read_no_answer_are_closed(server: Server) -> None:
     assert server.infer(GOOD)[0] == 200
 
 
-def test_too_many_connections_displace_each_other(server: Server) -> None:
+def test_connections_beyond_the_limit_close_idle_ones(server: Server) -> None:
     before = descriptors(server)
     with connections(server.http, 1, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n") as (kept,):
         assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
@@ -139,7 +139,7 @@ def test_too_many_connections_displace_each_other(server: Server) -> None:
             assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
-def test_grpc_connections_without_http2_end(server: Server) -> None:
+def test_grpc_connections_without_http2_are_ended(server: Server) -> None:
     before = descriptors(server)
     with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
         assert client.is_server_live()
@@ -150,7 +150,7 @@ def test_grpc_connections_without_http2_end(server: Server) -> None:
     wait_until(lambda: descriptors(server) <= before)
 
 
-def test_grpc_messages_that_do_not_come(server: Server) -> None:
+def test_grpc_messages_that_do_not_arrive_are_ended(server: Server) -> None:
     def nothing() -> Iterator[bytes]:
         time.sleep(3 * WAIT)
         yield b""
@@ -165,7 +165,7 @@ def test_grpc_messages_that_do_not_come(server: Server) -> None:
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_what_clients_do_wrong_is_not_logged(server: Server) -> None:
+def test_errors_of_clients_are_not_logged(server: Server) -> None:
     reset = struct.pack("ii", 1, 0)
     for sent in (
         b"\0" * 100,
@@ -179,7 +179,7 @@ def test_what_clients_do_wrong_is_not_logged(server: Server) -> None:
     assert server.log.read_text() == ""
 
 
-def test_descriptors_that_run_out(tmp_path: Path) -> None:
+def test_the_server_survives_running_out_of_descriptors(tmp_path: Path) -> None:
     path = tmp_path / "tables.saec"
     serving.write_artifact(path, 0)
     with serving.served(path, "--timeout", "1", descriptors=64) as server:

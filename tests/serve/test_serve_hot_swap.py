@@ -1,4 +1,4 @@
-"""A new file takes the old one's place while clients ask."""
+"""The server reloads its file while clients send requests."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from tritonclient.utils import InferenceServerException
 
 import saec
 
+pytestmark = pytest.mark.usefixtures("coarse_prices")
+
 LOAD = "/v2/repository/models/tables/load"
 GOOD = {"inputs": [tensor("user", [3, 141])]}
 
 
 def wait_for_version(server: Server, number: int) -> None:
-    """Until the watcher has seen a new file."""
+    """Wait until the server has reloaded the file."""
     deadline = time.monotonic() + serving.SECONDS
     while server.metric("saec_model_version") != number:
         assert time.monotonic() < deadline
@@ -44,7 +46,7 @@ def user_rows(server: Server) -> np.ndarray:
 
 
 class Asking(threading.Thread):
-    """A client that asks until told to stop, and keeps what it was told."""
+    """A client that sends requests until it is stopped, and keeps the answers."""
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class Asking(threading.Thread):
                     self.failures.append(repr(error))
 
 
-def test_no_request_fails_while_files_are_swapped(tmp_path: Path) -> None:
+def test_no_request_fails_while_the_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "tables.saec"
     ids = np.random.default_rng(5).integers(0, 300, 2000)
     files = [tmp_path / "one", tmp_path / "two"]
@@ -129,7 +131,7 @@ def keyed_artifacts(folder: Path) -> tuple[np.ndarray, list[Path]]:
     return names, files
 
 
-def test_no_key_gets_the_row_of_another_while_files_are_swapped(tmp_path: Path) -> None:
+def test_no_key_gets_another_row_while_the_file_is_replaced(tmp_path: Path) -> None:
     names, files = keyed_artifacts(tmp_path)
     path = tmp_path / "tables.saec"
     asked = np.random.default_rng(6).choice(names, 1000)
@@ -158,7 +160,7 @@ def test_no_key_gets_the_row_of_another_while_files_are_swapped(tmp_path: Path) 
         assert set(client.seen) == {0, 1}
 
 
-def test_a_new_file_is_seen(tmp_path: Path) -> None:
+def test_a_new_file_is_reloaded(tmp_path: Path) -> None:
     path = tmp_path / "tables.saec"
     serving.write_artifact(path, 0)
     with serving.served(path) as server:
@@ -174,7 +176,7 @@ def test_a_new_file_is_seen(tmp_path: Path) -> None:
         assert server.ask("GET", "/v2/models/tables/versions/1/ready")[0] == 404
 
 
-def test_a_whole_model_is_swapped(tmp_path: Path) -> None:
+def test_an_onnx_model_is_reloaded(tmp_path: Path) -> None:
     path = tmp_path / "tables.onnx"
     serving.write_scores(path, 0)
     with serving.served(path) as server:
@@ -187,7 +189,7 @@ def test_a_whole_model_is_swapped(tmp_path: Path) -> None:
             np.testing.assert_allclose(scores, expected[:, 0], rtol=1e-5, atol=1e-6)
 
 
-def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:
+def test_an_invalid_file_is_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "tables.saec"
     old = serving.write_artifact(path, 0)["user"].lookup([3, 141])
     with serving.served(path) as server:
@@ -213,7 +215,7 @@ def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:
         np.testing.assert_array_equal(user_rows(server), new)
 
 
-def test_damage_is_found_before_the_switch(tmp_path: Path) -> None:
+def test_damaged_codes_are_found_before_the_reload(tmp_path: Path) -> None:
     path = tmp_path / "tables.saec"
     field = saec.Field("user", serving.rows_of(0), 1000 // np.arange(1, 301))
     codec = saec.Clusters()
@@ -234,7 +236,7 @@ def with_codes_beyond_all_centroids(path: Path) -> bytes:
     return path.read_bytes().replace(packed, b"\xff" * len(packed))
 
 
-def test_only_what_was_given_at_start_is_loaded(tmp_path: Path) -> None:
+def test_other_models_and_configurations_are_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "tables.saec"
     serving.write_artifact(path, 0)
     serving.write_artifact(tmp_path / "other.saec", 1)

@@ -1,4 +1,4 @@
-"""Served artifacts with a limit of memory: rows, counts in the metrics, and failing reads."""
+"""Artifacts that are served with limited memory: rows, metrics, and failing reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def asked(server: serving.Server, *ids: int) -> tuple[int, object]:
     return status, answer if status != 200 else np.array(answer["outputs"][0]["data"], np.float32)
 
 
-def test_rows_counts_and_a_file_that_is_cut(tmp_path: Path) -> None:
+def test_limited_memory_serves_rows_counts_reads_and_reports_a_truncated_file(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "a.saec"
     Compressed([RawField("item", ROWS)]).save(path)
     with serving.served(path, "--memory", "100kB") as server:
@@ -46,7 +48,7 @@ def test_rows_counts_and_a_file_that_is_cut(tmp_path: Path) -> None:
         assert np.array_equal(rows, ROWS[5])
 
 
-def test_memory_that_is_not_enough_and_other_models(tmp_path: Path) -> None:
+def test_too_small_limits_and_limits_for_onnx_models_are_refused(tmp_path: Path) -> None:
     Compressed([RawField("item", ROWS)]).save(tmp_path / "a.saec")
     serving.write_scores(tmp_path / "b.onnx")
     limits = Limits(1 << 20, 4, 10.0, 1.0, 1, memory=1000)

@@ -1,4 +1,4 @@
-"""Both kinds of models, asked directly."""
+"""Models of artifacts and of ONNX files, called without a server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def value(name: str, kind: int, shape: list[Any]) -> Any:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def test_a_field_that_is_called_like_offsets_is_a_field(tmp_path: Path) -> None:
+def test_a_field_named_like_offsets_of_another_is_a_field(tmp_path: Path) -> None:
     path = tmp_path / "tables.saec"
     tables = serving.write_artifact(path, 0, **{"user": (50, 4), "user.offsets": (60, 3)})
     model = LookupModel.open(path)
@@ -35,14 +35,14 @@ def test_a_field_that_is_called_like_offsets_is_a_field(tmp_path: Path) -> None:
     np.testing.assert_array_equal(answer["user"], tables["user"].lookup([2]))
 
 
-def test_scalars_are_no_ids(tmp_path: Path) -> None:
+def test_scalar_ids_are_refused(tmp_path: Path) -> None:
     serving.write_artifact(tmp_path / "tables.saec", 0)
     model = LookupModel.open(tmp_path / "tables.saec")
     with pytest.raises(RefusedError, match=r"shape \[n\] or \[n, k\], not \[\]"):
         model.infer(InferRequest({"user": np.array(3)}), MOST)
 
 
-def test_bags_count_as_what_they_give_out(tmp_path: Path) -> None:
+def test_the_answer_limit_counts_bags_by_their_rows(tmp_path: Path) -> None:
     serving.write_artifact(tmp_path / "tables.saec", 0)
     model = LookupModel.open(tmp_path / "tables.saec")
     inputs = {"user": np.zeros(100, np.int64), "user.offsets": np.array([0, 50])}
@@ -70,7 +70,9 @@ EVERY_TYPE = [
 
 
 @pytest.mark.parametrize(("kind", "values"), EVERY_TYPE)
-def test_every_datatype_goes_through(tmp_path: Path, kind: int, values: np.ndarray) -> None:
+def test_every_datatype_is_passed_to_the_model(
+    tmp_path: Path, kind: int, values: np.ndarray
+) -> None:
     path = tmp_path / "same.onnx"
     node = helper.make_node("Identity", ["x"], ["y"])
     serving.write_onnx(path, [node], [value("x", kind, [2])], [value("y", kind, [2])], {})
@@ -79,7 +81,7 @@ def test_every_datatype_goes_through(tmp_path: Path, kind: int, values: np.ndarr
     np.testing.assert_array_equal(answer, values)
 
 
-def test_strings_of_onnx_are_text(tmp_path: Path) -> None:
+def test_string_inputs_of_onnx_models_must_be_utf8(tmp_path: Path) -> None:
     path = tmp_path / "same.onnx"
     node = helper.make_node("Identity", ["x"], ["y"])
     texts = [value(name, TensorProto.STRING, ["n"]) for name in "xy"]
@@ -88,7 +90,7 @@ def test_strings_of_onnx_are_text(tmp_path: Path) -> None:
         ScoresModel.open(path).infer(InferRequest({"x": np.array([b"\xff"], object)}), MOST)
 
 
-def test_lengths_of_one_name_are_equal(tmp_path: Path) -> None:
+def test_dimensions_of_one_name_must_be_equal(tmp_path: Path) -> None:
     path = tmp_path / "sum.onnx"
     node = helper.make_node("Add", ["a", "b"], ["c"])
     puts = [value(name, TensorProto.FLOAT, ["n", 2]) for name in "abc"]
@@ -104,7 +106,7 @@ def test_lengths_of_one_name_are_equal(tmp_path: Path) -> None:
         model.infer(InferRequest({"a": ones, "b": ones}), 23)
 
 
-def test_a_model_that_fails_is_the_servers_fault(tmp_path: Path) -> None:
+def test_failures_of_the_model_are_internal_errors(tmp_path: Path) -> None:
     path = tmp_path / "product.onnx"
     node = helper.make_node("MatMul", ["a", "b"], ["c"])
     puts = [value(name, TensorProto.FLOAT, [None, None]) for name in "abc"]
@@ -114,7 +116,7 @@ def test_a_model_that_fails_is_the_servers_fault(tmp_path: Path) -> None:
         ScoresModel.open(path).infer(InferRequest({"a": ones, "b": ones}), MOST)
 
 
-def test_types_that_the_protocol_cannot_carry(tmp_path: Path) -> None:
+def test_types_that_the_protocol_lacks_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "sequence.onnx"
     node = helper.make_node("SequenceConstruct", ["x"], ["y"])
     sequence = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
@@ -123,8 +125,8 @@ def test_types_that_the_protocol_cannot_carry(tmp_path: Path) -> None:
         ScoresModel.open(path)
 
 
-def test_every_row_is_read_at_the_beginning(tmp_path: Path) -> None:
-    """More rows than are read at a time, the last of them a code too high."""
+def test_loading_checks_every_row(tmp_path: Path) -> None:
+    """The table has more rows than are read at a time; the last row has an invalid code."""
     rows = (1 << 16) + 7
     table = np.tile(np.eye(3, 8, dtype=np.float32), (rows // 3 + 1, 1))[:rows]
     field = saec.Field("user", table, np.ones(rows))

@@ -1,4 +1,4 @@
-"""Patches that arrive in a folder while clients ask."""
+"""Patches that are written to a folder while clients send requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, coarse_prices: None) -> Path
 
 
 def placed(chain: Path, folder: Path, *names: str) -> None:
-    """Copy patches to a folder, each under a name that says nothing of its place."""
+    """Copy patches to a folder, under names that do not follow their order."""
     folder.mkdir(exist_ok=True)
     for name in names:
         part = folder / f"{name}.part"
@@ -39,7 +39,7 @@ def placed(chain: Path, folder: Path, *names: str) -> None:
         part.rename(folder / f"{9 - int(name[0])}.patch")
 
 
-def test_patches_of_a_folder_are_used_in_their_order(chain: Path, tmp_path: Path) -> None:
+def test_patches_of_a_folder_are_applied_in_chain_order(chain: Path, tmp_path: Path) -> None:
     base = saec.load(chain / "tables.saec")
     keys = DAYS[2].keys
 
@@ -77,7 +77,7 @@ def wait_for_version(server: Server, number: int) -> None:
         time.sleep(0.05)
 
 
-def test_patches_are_taken_up_while_clients_ask(chain: Path, tmp_path: Path) -> None:
+def test_new_patches_are_loaded_while_requests_run(chain: Path, tmp_path: Path) -> None:
     path, folder = tmp_path / "tables.saec", tmp_path / "patches"
     path.write_bytes((chain / "tables.saec").read_bytes())
     folder.mkdir()

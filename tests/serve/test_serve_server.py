@@ -1,4 +1,4 @@
-"""Bad, large, slow and unauthorised requests to a server, and its shutdown."""
+"""Invalid, large, slow and unauthorised requests to a server, and its shutdown."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GOOD = {"inputs": [tensor("user", [3, 141])]}
 
 @pytest.fixture(autouse=True)
 def _alive(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test sends, the shared server still answers afterwards."""
+    """After each test, the shared server must still answer."""
     yield
     if "lookups" in request.fixturenames:
         server: Server = request.getfixturevalue("lookups")
@@ -42,7 +42,7 @@ def _alive(request: pytest.FixtureRequest) -> Iterator[None]:
         assert server.infer(GOOD)[0] == 200
 
 
-def test_rows_by_plain_http(lookups: Server, tables: saec.Compressed) -> None:
+def test_rows_are_served_over_plain_http(lookups: Server, tables: saec.Compressed) -> None:
     status, answer = lookups.infer({**GOOD, "id": "x"})
     assert status == 200
     assert {**answer, "outputs": None} == {
@@ -70,7 +70,7 @@ def test_rows_by_plain_http(lookups: Server, tables: saec.Compressed) -> None:
         ("POST", INFER, 400, "the body is no JSON"),
     ],
 )
-def test_errors_are_the_protocols(
+def test_invalid_requests_get_the_errors_of_the_protocol(
     lookups: Server, method: str, path: str, status: int, message: str
 ) -> None:
     answered, headers, body = lookups.ask(method, path)
@@ -82,7 +82,7 @@ def test_errors_are_the_protocols(
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "1.5", "", "٣", "9" * 30, "10000"])
-def test_bad_binary_headers(lookups: Server, length: str) -> None:
+def test_invalid_binary_headers_get_400(lookups: Server, length: str) -> None:
     headers = {"Inference-Header-Content-Length": length.encode()}
     status, said = lookups.infer(GOOD, headers)
     assert status == 400
@@ -95,7 +95,7 @@ def test_encoded_bodies_are_refused(lookups: Server) -> None:
     assert said["error"] == "bodies must come as they are, without Content-Encoding"
 
 
-def test_what_is_no_http_is_refused(lookups: Server) -> None:
+def test_bytes_that_are_not_http_are_refused(lookups: Server) -> None:
     for sent in (b"\0" * 100, b"GET / HTTP/1.1\r\nA\r\n\r\n", b"POST / HTTP/9\r\n\r\n"):
         with connected(lookups) as stream:
             stream.sendall(sent)
@@ -110,7 +110,7 @@ def connected(server: Server) -> Iterator[socket.socket]:
 
 
 def received(stream: socket.socket) -> bytes:
-    """All until the server closes."""
+    """All bytes until the server closes the connection."""
     parts = []
     with contextlib.suppress(ConnectionResetError):
         while part := stream.recv(1 << 16):
@@ -125,7 +125,7 @@ def peak_bytes(server: Server) -> int:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_gigabyte_is_refused_unread(lookups: Server, chunked: bool) -> None:
+def test_a_body_of_a_gigabyte_is_refused_unread(lookups: Server, chunked: bool) -> None:
     before = peak_bytes(lookups)
     length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 1073741824"
     block = bytes(1 << 20)
@@ -156,7 +156,7 @@ def test_a_gigabyte_is_refused_unread(lookups: Server, chunked: bool) -> None:
     ],
     ids=["line", "header", "trailer"],
 )
-def test_heads_that_do_not_end(lookups: Server, start: str) -> None:
+def test_request_heads_without_an_end_are_refused(lookups: Server, start: str) -> None:
     before = peak_bytes(lookups)
     with connected(lookups) as stream, contextlib.suppress(OSError):
         stream.sendall(start.encode())
@@ -166,7 +166,7 @@ def test_heads_that_do_not_end(lookups: Server, start: str) -> None:
     assert peak_bytes(lookups) - before < 50 << 20
 
 
-def test_clients_that_ask_before_they_send_are_told_at_once(lookups: Server) -> None:
+def test_expect_continue_is_answered_before_the_body(lookups: Server) -> None:
     with connected(lookups) as stream:
         stream.sendall(
             f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741824\r\n"
@@ -175,7 +175,7 @@ def test_clients_that_ask_before_they_send_are_told_at_once(lookups: Server) -> 
         assert received(stream).startswith(b"HTTP/1.1 413")
 
 
-def test_a_gigabyte_by_the_real_client(lookups: Server) -> None:
+def test_the_client_is_told_that_a_body_is_too_large(lookups: Server) -> None:
     ids = np.zeros(20 << 20, np.int64)
     put = tritonclient.http.InferInput("user", ids.shape, "INT64").set_data_from_numpy(ids)
     with tritonclient.http.InferenceServerClient(lookups.http) as client:
@@ -185,7 +185,7 @@ def test_a_gigabyte_by_the_real_client(lookups: Server) -> None:
         assert client.is_server_live()
 
 
-def test_large_messages_by_grpc(lookups: Server) -> None:
+def test_grpc_messages_beyond_the_limit_are_refused(lookups: Server) -> None:
     ids = np.zeros(3 << 20, np.int64)
     put = tritonclient.grpc.InferInput("user", ids.shape, "INT64").set_data_from_numpy(ids)
     with tritonclient.grpc.InferenceServerClient(lookups.grpc) as client:
@@ -195,7 +195,7 @@ def test_large_messages_by_grpc(lookups: Server) -> None:
         assert client.is_server_live()
 
 
-def test_refused_messages_are_not_kept(lookups: Server) -> None:
+def test_refused_grpc_messages_take_no_memory(lookups: Server) -> None:
     said = service_pb2.ModelInferRequest(model_name="tables")
     said.inputs.add(name="user", datatype="INT32", shape=[3 << 20])
     said.raw_input_contents.append(bytes(12 << 20))
@@ -210,7 +210,7 @@ def test_refused_messages_are_not_kept(lookups: Server) -> None:
         assert peak_bytes(lookups) - before < 100 << 20
 
 
-def test_large_answers_are_refused(lookups: Server) -> None:
+def test_answers_beyond_the_limit_are_refused(lookups: Server) -> None:
     ids = np.zeros(3 << 20, np.int32)
     said = {"name": "user", "datatype": "INT32", "shape": [ids.size]}
     text = json.dumps({"inputs": [{**said, "parameters": {"binary_data_size": ids.nbytes}}]})
@@ -221,7 +221,7 @@ def test_large_answers_are_refused(lookups: Server) -> None:
 
 
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelMetadata", "ModelReady"])
-def test_what_is_no_message_is_refused(lookups: Server, method: str) -> None:
+def test_bytes_that_are_no_grpc_message_are_refused(lookups: Server, method: str) -> None:
     with grpc.insecure_channel(lookups.grpc) as channel:
         call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
         with pytest.raises(grpc.RpcError, match=f"this is no {method}Request") as caught:
@@ -232,13 +232,13 @@ def test_what_is_no_message_is_refused(lookups: Server, method: str) -> None:
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_only_loopback_is_listened_on(lookups: Server) -> None:
+def test_the_server_listens_on_loopback_only(lookups: Server) -> None:
     for address in (lookups.http, lookups.grpc):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", int(address.partition(":")[2])), timeout=5)
 
 
-def test_metrics(tmp_path: Path) -> None:
+def test_metrics_count_requests_and_rows(tmp_path: Path) -> None:
     serving.write_artifact(tmp_path / "tables.saec", 0)
     with serving.served(tmp_path / "tables.saec") as server:
         server.infer(GOOD)
@@ -259,7 +259,7 @@ def test_metrics(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Wants a token."""
+    """A server that requires a token."""
     path = tmp_path_factory.mktemp("guarded") / "tables.saec"
     serving.write_artifact(path, 0)
     with serving.served(path, token="sesame") as server:
@@ -337,7 +337,7 @@ def test_a_large_request_without_token_gets_401(guarded: Server) -> None:
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:
-    """A model that takes as long as one wants."""
+    """A model whose input determines how long it computes."""
     serving.write_slow(tmp_path / "slow.onnx")
     return tmp_path / "slow.onnx"
 
@@ -348,12 +348,12 @@ def rounds(count: int) -> dict[str, object]:
 
 
 def one_round(server: Server) -> int:
-    """Status of a request that takes hardly any time."""
+    """The status of a request that takes almost no time."""
     return server.ask("POST", "/v2/models/slow/infer", json.dumps(rounds(1)).encode())[0]
 
 
 def rounds_for(server: Server, seconds: float) -> int:
-    """How many take about so long here and now."""
+    """The number of rounds that take about ``seconds`` on this machine."""
     count = 100
     while True:
         start = time.perf_counter()
@@ -367,25 +367,38 @@ def in_flight(server: Server) -> float:
     return server.metric('saec_requests_in_flight{model="slow",protocol="http"}')
 
 
-def test_more_than_the_limit_are_refused(slow: Path) -> None:
+def refusals(server: Server) -> tuple[tuple[int, object], tuple[str, object]]:
+    """Status and message of a short request by HTTP and of one by gRPC."""
+    status, _, body = server.ask("POST", "/v2/models/slow/infer", json.dumps(rounds(1)).encode())
+    by_http = status, None if status == 200 else json.loads(body)["error"]
+    put = tritonclient.grpc.InferInput("rounds", [], "INT64").set_data_from_numpy(np.array(1))
+    with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
+        try:
+            client.infer("slow", [put])
+        except InferenceServerException as error:
+            return by_http, (error.status(), error.message())
+    return by_http, ("answered", None)
+
+
+def test_requests_beyond_the_concurrency_limit_are_refused(slow: Path) -> None:
     with serving.served(slow, "--max-requests", "1") as server, ThreadPoolExecutor() as pool:
         body = json.dumps(rounds(rounds_for(server, 1))).encode()
-        first = pool.submit(server.ask, "POST", "/v2/models/slow/infer", body)
-        while not in_flight(server):
-            time.sleep(0.01)
-        status, said = server.infer(rounds(1))
-        assert (status, said) == (503, {"error": "too many requests are under way"})
-        assert server.ask("GET", "/v2/health/live")[0] == 200  # not behind the others
-        put = tritonclient.grpc.InferInput("rounds", [], "INT64").set_data_from_numpy(np.array(1))
-        with tritonclient.grpc.InferenceServerClient(server.grpc) as client:
-            with pytest.raises(InferenceServerException, match="too many") as caught:
-                client.infer("slow", [put])
-            assert caught.value.status() == "StatusCode.UNAVAILABLE"
+        while True:
+            first = pool.submit(server.ask, "POST", "/v2/models/slow/infer", body)
+            while not (in_flight(server) or first.done()):
+                time.sleep(0.01)
+            by_http, by_grpc = refusals(server)
+            assert server.ask("GET", "/v2/health/live")[0] == 200  # not behind the others
+            if not first.done():  # otherwise the others may have come too late
+                break
+        assert by_http == (503, "too many requests are under way")
+        assert by_grpc[0] == "StatusCode.UNAVAILABLE"
+        assert "too many" in str(by_grpc[1])
         assert first.result()[0] == 200
         assert one_round(server) == 200
 
 
-def test_what_takes_too_long_is_given_up(slow: Path) -> None:
+def test_requests_beyond_the_time_limit_get_504(slow: Path) -> None:
     with serving.served(slow, "--timeout", "0.5", "--grace", "0.5") as server:
         count = rounds_for(server, 15)
         status, said = server.infer(rounds(count))
@@ -395,7 +408,7 @@ def test_what_takes_too_long_is_given_up(slow: Path) -> None:
         assert "stopped with requests unanswered" in server.log.read_text()
 
 
-def test_a_body_that_does_not_come(slow: Path) -> None:
+def test_a_body_that_does_not_arrive_gets_408(slow: Path) -> None:
     head = b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
     with serving.served(slow, "--timeout", "0.5") as server, connected(server) as stream:
         stream.sendall(head + b"{")
@@ -407,7 +420,7 @@ def test_a_body_that_does_not_come(slow: Path) -> None:
 
 
 def wait_for_gone(server: Server, protocol: str) -> None:
-    """Until a request is counted as one whose client has left."""
+    """Wait until a request is counted as one whose client has disconnected."""
     sample = f'saec_requests_total{{model="slow",protocol="{protocol}",status="gone"}} 1.0'
     deadline = time.monotonic() + serving.SECONDS
     while sample not in server.ask("GET", "/metrics")[2].decode():
@@ -415,8 +428,8 @@ def wait_for_gone(server: Server, protocol: str) -> None:
         time.sleep(0.05)
 
 
-def test_clients_that_leave(slow: Path) -> None:
-    """One in the middle of its body, one while the server computes; their places become free."""
+def test_requests_of_disconnected_clients_are_cancelled(slow: Path) -> None:
+    """One disconnects while it sends its body, one while the server computes."""
     head = b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
     with serving.served(slow, "--max-requests", "1") as server:
         with connected(server) as stream:
@@ -435,7 +448,7 @@ def test_clients_that_leave(slow: Path) -> None:
                 time.sleep(0.05)
 
 
-def test_requests_under_way_are_answered_at_the_end(slow: Path) -> None:
+def test_running_http_requests_are_answered_at_shutdown(slow: Path) -> None:
     with serving.served(slow) as server, ThreadPoolExecutor() as pool:
         body = json.dumps(rounds(rounds_for(server, 0.8))).encode()
         by_http = pool.submit(server.ask, "POST", "/v2/models/slow/infer", body)
@@ -448,7 +461,7 @@ def test_requests_under_way_are_answered_at_the_end(slow: Path) -> None:
             server.ask("GET", "/v2/health/live")
 
 
-def test_grpc_requests_under_way_are_answered_at_the_end(slow: Path) -> None:
+def test_running_grpc_requests_are_answered_at_shutdown(slow: Path) -> None:
     with serving.served(slow) as server:
         count = rounds_for(server, 0.8)
         put = tritonclient.grpc.InferInput("rounds", [], "INT64")
@@ -465,7 +478,7 @@ def test_grpc_requests_under_way_are_answered_at_the_end(slow: Path) -> None:
 # What cannot be served
 
 
-def test_ports_in_use(lookups: Server) -> None:
+def test_a_port_in_use_is_reported(lookups: Server) -> None:
     path = lookups.log.parent / "tables.saec"
     for option, other, address in [
         ("--http-port", "--grpc-port", lookups.http),
@@ -479,7 +492,7 @@ def test_ports_in_use(lookups: Server) -> None:
 
 
 @pytest.mark.parametrize("name", ["none.saec", "none.onnx", "bad.saec", "bad.onnx"])
-def test_files_that_cannot_be_served(tmp_path: Path, name: str) -> None:
+def test_files_that_cannot_be_served_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if name.startswith("bad"):
         path.write_bytes(b"nothing that makes sense")
@@ -489,7 +502,7 @@ def test_files_that_cannot_be_served(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "\n", "sés", "two\nlines"])
-def test_tokens_that_are_none(
+def test_invalid_tokens_are_refused_at_start(
     tmp_path: Path, token: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "token").write_text(token)
@@ -498,7 +511,7 @@ def test_tokens_that_are_none(
     assert capsys.readouterr().err == said
 
 
-def test_one_token_is_enough(
+def test_two_sources_of_the_token_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "token").write_text("sesame")
@@ -507,7 +520,7 @@ def test_one_token_is_enough(
     assert "give --token-file or SAEC_TOKEN, not both" in capsys.readouterr().err
 
 
-def test_a_token_in_a_file(tmp_path: Path) -> None:
+def test_the_token_is_read_from_a_file(tmp_path: Path) -> None:
     serving.write_artifact(tmp_path / "tables.saec", 0)
     (tmp_path / "token").write_text("sesame\n")
     with serving.served(

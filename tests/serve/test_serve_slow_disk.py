@@ -1,4 +1,4 @@
-"""A disk that does not answer: other requests, the time limit, batches and the end of a server."""
+"""A disk that does not answer: other requests, the time limit, batches and shutdown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def slow_reads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
-    """A file; without it, reads are fast."""
+    """A file; while it exists, reads are slow."""
     path = tmp_path / "gate"
     path.touch()
     return path
@@ -82,9 +82,7 @@ def check_fast_rows(server: Server, first: int) -> None:
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_a_slow_read_holds_up_its_own_request_only(
-    served: Serve, gate: Path, together: bool
-) -> None:
+def test_a_slow_read_delays_only_its_own_request(served: Serve, gate: Path, together: bool) -> None:
     options = ("--batch-wait", "1") if together else ()
     with served(*options) as server, ThreadPoolExecutor(3) as pool:
         check_fast_rows(server, 5)
@@ -103,7 +101,7 @@ def test_a_slow_read_holds_up_its_own_request_only(
             assert np.array_equal(rows, ROWS[ids])
 
 
-def test_a_slow_read_has_a_time_limit_and_does_not_hold_up_the_end(served: Serve) -> None:
+def test_a_slow_read_reaches_the_time_limit_and_does_not_delay_shutdown(served: Serve) -> None:
     with served("--timeout", "3", "--grace", "0.2", "--batch-wait", "1") as server:
         assert asked(server, *SLOW[0]) == (504, "it took more than 3 seconds")
         check_fast_rows(server, 5)

@@ -1,4 +1,4 @@
-"""How a server starts, and how one that cannot start ends."""
+"""The start of a server, and its end if the start fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SERVE = [sys.executable, "-m", "saec", "serve"]
 
 
 def ended(words: list[str]) -> subprocess.CompletedProcess[str]:
-    """A process that ends by itself, and promptly."""
+    """Run a server that must end by itself."""
     return subprocess.run(words, capture_output=True, text=True, timeout=serving.SECONDS)
 
 
@@ -37,8 +37,8 @@ def test_equal_ports_are_refused(lookups: Server) -> None:
     assert Address("127.0.0.1", 0, 0).http_port == 0
 
 
-def test_a_start_that_fails_leaves_nothing_running(lookups: Server) -> None:
-    """Both servers are up when the announcement fails."""
+def test_a_failed_start_leaves_no_server_running(lookups: Server) -> None:
+    """The announcement fails when both servers run already."""
     path = str(lookups.log.parent / "tables.saec")
     program = (
         "import pathlib, sys, saec.errors, saec.serve as serve\n"
@@ -52,7 +52,7 @@ def test_a_start_that_fails_leaves_nothing_running(lookups: Server) -> None:
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_stdout_is_closed_or_ascii(tmp_path: Path, closed: bool) -> None:
+def test_a_server_starts_with_closed_or_ascii_stdout(tmp_path: Path, closed: bool) -> None:
     path = tmp_path / "modèle.saec"
     serving.write_artifact(path, 0)
     words = [*SERVE, str(path), "--http-port", "0", "--grpc-port", "0"]

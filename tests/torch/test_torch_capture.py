@@ -123,8 +123,16 @@ def test_jit_script_is_refused_with_alternatives(model: Model) -> None:
             torch.jit.script(module)
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize(
+    ("table", "dynamo", "frozen"),
+    [
+        *((kind, False, frozen) for kind in KINDS for frozen in (False, True)),
+        ("clusters", True, False),
+        ("tiers", True, True),
+        ("joint", True, False),
+    ],
+    indirect=["table"],
+)
 def test_onnx_export_is_refused_with_alternatives(
     table: CompressedTable, dynamo: bool, frozen: bool
 ) -> None:

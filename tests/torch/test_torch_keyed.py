@@ -21,6 +21,8 @@ from saec.format.keyed_field import KeyedField
 from saec.torch import KeyedEmbedding, KeyedEmbeddingBag
 from saec.torch.lookup.keyed_plain import PlainKeys, hashed_integers
 
+pytestmark = pytest.mark.usefixtures("coarse_prices")
+
 ROWS, DIM = 3000, 6
 
 

@@ -21,6 +21,8 @@ from saec.torch.model.modules import CompressedEmbedding
 from saec.torch.table.joint import compressed_table
 from saec.util.cores import usable_cores
 
+pytestmark = pytest.mark.usefixtures("coarse_prices")
+
 ROWS, MANY = 3000, 5000  # ids: enough for a second thread
 WORK = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 PARALLEL_FOR = ctypes.CFUNCTYPE(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,13 +55,17 @@ def code_lengths(
     # Codewords of log2(rows / rows with the symbol) bits, or one more, fit into all of the space.
     high = 4 * price * float(counts.sum()) / room
     low = high / 1024
+    short, long = lengths, best(high)
     for _ in range(_HALVINGS):
-        middle = np.sqrt(low * high)
-        if halves[best(middle)].sum() <= room:
-            high = middle
+        if int(long.sum()) - int(short.sum()) <= 1:  # no multiplier between gives other lengths
+            break
+        middle = math.sqrt(low * high)
+        lengths = best(middle)
+        if halves[lengths].sum() <= room:
+            high, long = middle, lengths
         else:
-            low = middle
-    return _fill(best(high), counts, harm, price, room, least)
+            low, short = middle, lengths
+    return _fill(long, counts, harm, price, room, least)
 
 
 def _fill(

@@ -1,13 +1,20 @@
-"""Options for a field with keys, one for each price of a bit.
+"""Options for a field with keys: one or more for each price of a bit.
 
-At a price per bit every class of rows gets its symbols (:mod:`.keyed_class`), every row is stored
-or left to the default row, and codewords get lengths that also say how often an unknown key is
-taken for a stored one (:mod:`.code_lengths`). One objective decides all three:
+Rows of similar frequency form a class. For a given price per bit, three things are chosen:
 
-    sum over stored rows (w/N nats of its error + price x bits) + sum over others w/N nats from the
-    default row + u x sum over symbols 2^-length x nats between symbol and default row,
+* the symbols of each class (:mod:`.keyed_class`);
+* for each row, whether it is stored; the other rows are decoded to the default row;
+* the lengths of the codewords (:mod:`.code_lengths`), which also determine how often an unknown key
+  is decoded to a symbol instead of the default row.
 
-where u is the share of lookups whose key is not stored: those never seen, and the rows left out.
+All three minimise one objective:
+
+    sum over stored rows (w/N nats of its error + price x bits)
+    + sum over other rows w/N nats from the default row
+    + u x sum over symbols 2^-length x nats between symbol and default row
+
+w is the frequency of a row, N the sum of all frequencies, and u the share of lookups whose key is
+not stored: keys that were never seen, and rows that are left out.
 """
 
 from __future__ import annotations
@@ -45,11 +52,11 @@ __all__ = ["keyed_options"]
 Floats = NDArray[np.float64]
 
 _SAMPLED_ROWS = 1 << 15  # of a class
-_BAND = 4.0  # rows whose frequencies differ by less share a class
+_BAND = 4.0  # frequencies of a class differ by less than this factor
 _PRICES_PER_DECADE = 3
 _MOST_DECADES = 12
-_LEAST_LEFT = 1e-5  # of the nats without any bits: cheaper bits are not worth looking at
-_SMALL_BYTES = 1 << 12  # that do not matter, of a field that may take more than its rows
+_LEAST_LEFT = 1e-5  # stop at this share of the nats that are lost without any bits
+_SMALL_BYTES = 1 << 12  # bytes by which a field may exceed its uncompressed rows
 
 
 def keyed_options(
@@ -62,7 +69,13 @@ def keyed_options(
 ) -> list[Option]:
     """Ways to store a field with keys; see :class:`~saec.codecs.protocol.Codec`.
 
-    coder: how the rows of a class get their symbols; sampled_rows: of each class, at most.
+    Args:
+        field: has keys.
+        metric: the loss metric; None for squared errors.
+        rng: draws the sample.
+        space: place of temporary files.
+        coder: chooses the symbols of a class.
+        sampled_rows: the most rows of a class that are read into the sample.
     """
     placing = _bands(field.census)
     survey = survey_of(field, placing, sampled_rows, int(rng.integers(1 << 63)), space)
@@ -87,8 +100,11 @@ class _SurveyedKeys:
     coder: Coder
 
     def at(self, row_map: RowMap, lost: float) -> tuple[list[Option], float]:
-        """Options with rows clipped by ``row_map``, which loses so many nats whatever the codes
-        are, and the nats of clipped rows without bits."""
+        """Options with rows clipped by ``row_map``, and the nats that clipped rows lose without
+        any bits.
+
+        lost: the nats that clipping loses, whatever the codes are.
+        """
         field, total = self.field, self.field.census.total
         assert field.keys is not None, "fields without keys have other options"
         survey = near_survey(field, self.survey, row_map, self.space)
@@ -124,7 +140,7 @@ class _SurveyedKeys:
 
 
 def _bands(census: Census) -> Placing:
-    """Rows in classes of frequencies that differ by less than a factor."""
+    """Classes of rows whose frequencies differ by less than a factor of ``_BAND``."""
     seen = census.values[census.values > 0]
     bands = np.floor(np.log(seen / seen[-1]) / np.log(_BAND) + 1e-9)
     ends = np.flatnonzero(np.r_[np.diff(bands) != 0, True])
@@ -150,7 +166,7 @@ def _about(moments: Moments, row: Floats) -> Moments:
 
 
 def _prices(classes: Sequence[KeyedClass]) -> Iterator[float]:
-    """From the price at which no row is worth a bit, downwards."""
+    """Prices in nats per bit, descending; at the first, no row is worth a bit."""
     highest = max(float(np.abs(own.unstored / own.each).max()) for own in classes)
     for step in range(_PRICES_PER_DECADE * _MOST_DECADES):
         yield highest * 10.0 ** (-step / _PRICES_PER_DECADE)

@@ -1,4 +1,4 @@
-"""The option that allocation chose for a field with keys, and the size of its result."""
+"""The option that was chosen for a field with keys, and the size of the field that it gives."""
 
 from __future__ import annotations
 
@@ -31,25 +31,33 @@ __all__ = [
     "stored_field",
 ]
 
-# Bits that a bit of a stored string takes in a static function. And bytes of it for each block,
-# each bit of the longest string in each block, each such bit, each of the first few keys, and for
-# all.
-FUNCTION_FACTOR, _BLOCK_BYTES, _COLUMN_BYTES, _STEP_BYTES = 1.03, 3, 0.45, 3
-_FEW_KEYS, _FEW_BYTES, _FUNCTION_BYTES = 200, 1.3, 40
-_SMALL_BYTES = 1 << 12  # that do not matter, of a field that may take more than its rows
-_NUMBERS = 48  # bytes that numbers of a function and its tensors take in a record, at most
+# Expected size of a static function.
+FUNCTION_FACTOR = 1.03  # bits for each bit of a stored string
+_BLOCK_BYTES = 3  # bytes for each block
+_COLUMN_BYTES = 0.45  # bytes for each block and bit of the longest string
+_STEP_BYTES = 3  # bytes for each bit of the longest string
+_FEW_KEYS, _FEW_BYTES = 200, 1.3  # additional bytes for each of the first 200 keys
+_FUNCTION_BYTES = 40  # bytes that every function takes
+
+_NUMBERS = 48  # the most bytes of a record for the numbers of a function and its tensors
 
 _NOTHING = build_function(np.zeros(0, np.uint64), np.zeros(0, np.uint64), 0)
 
 
 @dataclass(frozen=True, eq=False)
 class KeyedChoice:
-    """The option that allocation chose, with everything that coding needs.
+    """The option that was chosen, with everything that coding needs.
 
-    coders: of each stratum of ``placing``, None if its rows are left out. nats: that
-    rows of each stratum lose. least_gain: nats per bit
-    that a stored row saves; None if every row is stored. string_bits: see KeyedLayout.
-    function_bytes: that the static function may take.
+    Attributes:
+        frame: the axes.
+        placing: assigns rows to strata, one for each class.
+        row_map: clips far rows.
+        coders: the coder of each stratum; None if none of its rows is stored.
+        nats: computes the loss of rows, for each stratum.
+        price: nats per bit.
+        least_gain: the nats per bit that storing a row must save; None if every row is stored.
+        string_bits: the most bits of a string; see KeyedLayout.
+        function_bytes: the most bytes of the static function.
     """
 
     frame: Frame
@@ -75,24 +83,24 @@ class KeyedChoice:
 
     @property
     def lengths(self) -> NDArray[np.uint8]:
-        """The lengths of codewords that are stored."""
+        """The codeword lengths that are stored, (lengths,) uint8: those of tables, in bits."""
         tables = [c.lengths for coder in self.stored for c in coder.coders if c.part.rice is None]
         return np.concatenate([np.zeros(0, np.int64), *tables]).astype(np.uint8)
 
     @property
     def values(self) -> NDArray[np.float16]:
-        """What symbols stand for, as stored."""
+        """The values of all symbols, (values,) float16, as stored."""
         values = [c.values for coder in self.stored for c in coder.coders]
         return np.concatenate([np.zeros(0, np.float16), *values])
 
     @property
     def strings(self) -> KeyStrings:
-        """The codewords."""
+        """Writes symbols as strings of codewords."""
         return KeyStrings(self.layout, self.lengths)
 
 
 def stored_field(field: Field, choice: KeyedChoice, function: StaticFunction) -> KeyedField:
-    """The field of a function and of all that is small."""
+    """The field with the strings of ``function`` and the axes, values and lengths of ``choice``."""
     assert field.keys is not None, "a keyed field has keys"
     layout, stored = choice.layout, choice.frame.stored
     return KeyedField(
@@ -111,7 +119,7 @@ def stored_field(field: Field, choice: KeyedChoice, function: StaticFunction) ->
 
 
 def stored_bytes(field: Field, choice: KeyedChoice) -> int:
-    """Bytes by which the field as stored makes an artifact grow, at most."""
+    """The most bytes that the stored field takes in an artifact."""
     assert field.keys is not None, "a keyed field has keys"
     layout, axes = choice.layout, choice.frame.stored
     tensors: dict[str, NDArray[Any]] = {
@@ -132,7 +140,13 @@ def stored_bytes(field: Field, choice: KeyedChoice) -> int:
 
 
 def planned_bytes(keys: int, bits: int, longest: int) -> int:
-    """Bytes of a static function, expected: of so many strings with so many bits together."""
+    """The expected bytes of a static function.
+
+    Args:
+        keys: number of strings.
+        bits: bits of all strings together.
+        longest: bits of the longest string.
+    """
     shape = window_shape(keys, bits, varied=True)
     if shape is not None:
         return shape.most_bytes(bits, longest)
@@ -144,7 +158,7 @@ def planned_bytes(keys: int, bits: int, longest: int) -> int:
 
 
 def keyed_least(field: Field) -> KeyedField:
-    """Every key at the default row."""
+    """The smallest field: every key has the default row."""
     assert field.keys is not None, "a keyed field has keys"
     frame = np.zeros((1, field.dim), np.float16)
     return KeyedField(

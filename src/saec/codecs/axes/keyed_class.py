@@ -1,10 +1,9 @@
-"""Symbols for the rows of one class of a keyed field, from what a bit may cost.
+"""Chooses the symbols for the rows of one class of a keyed field, given the price of a bit.
 
-At a price per bit the best step of an even quantizer with entropy-coded symbols is known (Gish and
-Pierce 1968): w nats step^2 = 6 price / ln 2, for rows that occur with share w. So nothing is
-searched
-for: coordinates are rounded to that lattice, to the neighbour that costs least with the bits of its
-codeword, and neighbouring axes share a symbol where their pairs take fewer bits.
+The best step of a uniform quantizer with entropy-coded symbols follows from the price per bit (Gish
+and Pierce 1968): w nats step^2 = 6 price / ln 2, for rows that occur with share w. So there is no
+search. Each coordinate is rounded to the level of that lattice with the least error plus cost of
+its codeword. Neighbouring axes share a symbol if that takes fewer bits.
 """
 
 from __future__ import annotations
@@ -31,18 +30,21 @@ __all__ = ["ClassCoder", "CodedRows", "class_coder"]
 Floats = NDArray[np.float64]
 Symbols = NDArray[np.int64]
 
-_LEAST_GAIN_BITS = 8  # that an axis must be worth
+_LEAST_GAIN_BITS = 8  # an axis must save as many nats as this many bits cost
 _ROUNDS = 3
-_MOST_LEVELS = 1 << 11  # on either side
-_MOST_TUPLES = 4096
-_STEP_BITS = 6 / np.log(2)  # that an error of one step is worth
+_MOST_LEVELS = 1 << 11  # on either side of the centre
+_MOST_TUPLES = 4096  # symbols of axes that share them
+_STEP_BITS = 6 / np.log(2)  # an error of one step costs as much as this many bits
 
 
 @dataclass(frozen=True, eq=False)
 class CodedRows:
-    """Rows of a class (m,): first symbols, bits of the other parts, nats that they lose as coded,
-    of these the second-order ones, their standard error, and squared distance of the coded row from
-    the default row, in nats."""
+    """Rows of a class as coded; all arrays are (m,).
+
+    first: the symbol of the first part; later_bits: codeword bits of the other parts; lost: the
+    loss in nats per occurrence; second: its second-order part; doubt: its standard error; harm:
+    squared distance of the coded row from the default row, in nats.
+    """
 
     first: Symbols
     later_bits: Floats
@@ -54,23 +56,27 @@ class CodedRows:
 
 @dataclass(frozen=True, eq=False)
 class ClassCoder:
-    """The coders of a class's parts, each for the next axes, and the mean weight of its rows."""
+    """Codes the rows of a class.
+
+    coders: one for each part, for the axes that follow those of the part before; weight: the mean
+    share of a row in all occurrences.
+    """
 
     coders: tuple[SymbolCoder, ...]
     weight: float
 
     @property
     def bits(self) -> int:
-        """Bits that the parts themselves take."""
+        """Bits of the stored values and lengths of all parts."""
         return sum(coder.bits for coder in self.coders)
 
     @property
     def axes(self) -> int:
-        """Number of axes that are coded."""
+        """The number of axes that are coded."""
         return sum(coder.part.axes for coder in self.coders)
 
     def spans(self) -> Iterator[tuple[SymbolCoder, slice]]:
-        """Each part's coder with its axes."""
+        """The coder of each part, and the axes that it codes."""
         first = 0
         for coder in self.coders:
             yield coder, slice(first, first + coder.part.axes)
@@ -79,12 +85,12 @@ class ClassCoder:
     def symbols(
         self, coordinates: NDArray[np.float32], nats: Floats, price: float
     ) -> Iterator[Symbols]:
-        """The symbols (m,) of rows (m, axes or more), part by part."""
+        """The symbols (m,) of each part, for rows with ``coordinates`` (m, axes or more)."""
         for coder, span in self.spans():
             yield coder.assign(coordinates[:, span], nats[span], self.weight, price)
 
     def code(self, coordinates: NDArray[np.float32], nats: RowNats, price: float) -> CodedRows:
-        """What coding rows (m, rank) takes and leaves."""
+        """The rows with ``coordinates`` (m, rank), coded; with their bits and losses."""
         later = np.zeros(len(coordinates))
         decoded = np.zeros(coordinates.shape)
         every = list(self.symbols(coordinates, nats.of_codes, price))
@@ -98,9 +104,12 @@ class ClassCoder:
 
 
 def class_coder(rows: TierRows, nats: Floats, most_axes: int, price: float) -> ClassCoder | None:
-    """The coders of a class at a ``price`` per bit, of the first ``most_axes`` axes at most; None
-    if none is worth its bits."""
-    each = rows.count / len(rows.shares)  # rows that a row of the sample stands for
+    """The coders of a class, or None if no axis is worth its bits.
+
+    rows: a sample of it; nats: (rank,) nats per squared error of each coordinate; most_axes: the
+    most leading axes that are coded; price: nats per bit.
+    """
+    each = rows.count / len(rows.shares)  # rows of the class for each row of the sample
     weight = float(rows.shares.sum()) / rows.count
     if weight == 0.0:
         return None
@@ -128,11 +137,12 @@ def class_coder(rows: TierRows, nats: Floats, most_axes: int, price: float) -> C
 
 @dataclass(frozen=True, eq=False)
 class _Levels:
-    """An axis on its lattice.
+    """The rows of a sample on the lattice of one axis.
 
-    symbols: (m,) of each row; low, step: the first symbol's value as on the lattice and the
-    distance of the next; numbers: (levels,) of steps from ``low``; counts: (levels,) rows of the
-    sample; means: (levels,).
+    symbols: (m,) the level of each row; low: the value of the first level on the lattice; step:
+    distance of neighbouring points of the lattice; numbers: (levels,) the point of each level,
+    counted from ``low``; counts: (levels,) rows of the sample on each level; means: (levels,) their
+    mean coordinates.
     """
 
     axis: int
@@ -155,6 +165,7 @@ class _Levels:
         step = max(step, float(np.abs(column - centre).max()) / _MOST_LEVELS)
         numbers, symbols = _dense(np.rint((column - centre) / step).astype(np.int64))
         for _ in range(_ROUNDS):
+            before = symbols
             counts = np.bincount(symbols).astype(np.float64)
             means = symbol_means(symbols, column[:, None], shares, len(counts))[:, 0]
             ideal = price * each * -np.log2(counts / len(column))
@@ -163,13 +174,15 @@ class _Levels:
             symbols = _cheapest(column, shares * nats, means, ideal, candidates)
             kept, symbols = _dense(symbols)
             numbers = numbers[kept]
+            if np.array_equal(symbols, before):  # counts and means stay as they are
+                break
         counts = np.bincount(symbols).astype(np.float64)
         means = symbol_means(symbols, column[:, None], shares, len(counts))[:, 0]
         low = centre + step * float(numbers[0])
         return cls(axis, symbols, low, step, numbers - numbers[0], counts, means)
 
     def coder(self, rows: TierRows, nats: float, price: float, each: float) -> SymbolCoder:
-        """A table or a grid, whichever is better at this price."""
+        """A coder with a table or with a grid, whichever costs less at this price."""
         column = rows.coordinates[:, self.axis].astype(np.float64)
         counts = each * self.counts
         lengths = code_lengths(counts, np.zeros(len(counts)), price)
@@ -191,7 +204,7 @@ class _Levels:
 
 
 def _dense(values: Symbols) -> tuple[Symbols, Symbols]:
-    """The different ``values`` (m,), ascending, and the number of each among them."""
+    """The distinct ``values``, ascending, and (m,) the position of each value among them."""
     low = int(values.min())
     span = int(values.max()) - low + 1
     if span > 4 * len(values) + (1 << 16):
@@ -205,7 +218,7 @@ def _dense(values: Symbols) -> tuple[Symbols, Symbols]:
 def _cheapest(
     column: Floats, weights: Floats, means: Floats, bits: Floats, candidates: Sequence[Symbols]
 ) -> Symbols:
-    """Of three symbols for each value the one of least weighted squared error + cost of bits."""
+    """The candidate with the least weighted squared error + cost of bits, for each value."""
     best = np.full(len(column), np.inf)
     chosen = np.zeros(len(column), dtype=np.int64)
     for each in candidates:
@@ -218,7 +231,7 @@ def _cheapest(
 
 
 def _grouped(levels: Sequence[_Levels], each: float) -> Iterator[tuple[list[_Levels], Symbols]]:
-    """Neighbouring axes that share a symbol, and the symbols (m,) of the rows."""
+    """Groups of neighbouring axes that share a symbol, with the symbols (m,) of the rows."""
     start = 0
     while start < len(levels):
         group = [levels[start]]
@@ -237,13 +250,13 @@ def _grouped(levels: Sequence[_Levels], each: float) -> Iterator[tuple[list[_Lev
 
 
 def _bits_of(symbols: Symbols, axes: int, each: float) -> float:
-    """About the bits of all rows' codewords and of a table of the symbols."""
+    """An estimate of the bits of all codewords and of the table of symbols."""
     counts = each * np.bincount(symbols).astype(np.float64)
     if len(counts) > _MOST_TUPLES:
         return np.inf
     rows = float(counts.sum())
     entropy = float(counts @ np.log2(rows / counts))
-    # A codeword has a bit or more, unless there is one symbol alone.
+    # A codeword has at least one bit, unless there is only one symbol.
     return (max(entropy, rows) if len(counts) > 1 else 0.0) + len(counts) * (
         LENGTH_BITS + 16 * axes
     )
@@ -258,7 +271,7 @@ def _joint(
     price: float,
     each: float,
 ) -> SymbolCoder:
-    """A table of several axes; symbols of few rows go where the table costs more than they save."""
+    """A coder for several axes together; symbols of few rows are merged if that costs less."""
     own = rows.coordinates[:, span]
     coder = _table(symbols, own, rows.shares, each, price)
     counts = each * np.bincount(symbols).astype(np.float64)

@@ -29,12 +29,15 @@ __all__ = ["encode_keyed"]
 
 Floats = NDArray[np.float64]
 
-_CUTS = 20  # attempts to meet a size by storing fewer rows
+_CUTS = 20  # the most attempts to reach the size by storing fewer rows
 
 
 @dataclass(frozen=True, eq=False)
 class _EncodeKeys:
-    """A task that codes a part."""
+    """A task that codes one chunk of the field.
+
+    total: the sum of all frequencies of the field.
+    """
 
     choice: KeyedChoice
     keys: FieldKeys
@@ -66,8 +69,8 @@ class _EncodeKeys:
         return StoredRows.join(found)
 
     def _lost(self, rows: _ClassRows, decoded: Sequence[NDArray[np.float32]]) -> Floats:
-        """Nats that rows lose as ``decoded``, with what slopes on unseen rows add, and the
-        second-order ones, (2, m)."""
+        """The loss in nats of rows that are decoded to ``decoded``, (2, m): first with the slopes
+        on unseen rows, then without them."""
         frame = self.choice.frame
         lost: Floats = rows.shares * frame.squared_errors(rows.exact, decoded) / 2
         gradient = self.choice.nats[rows.stratum].gradient
@@ -81,8 +84,10 @@ class _EncodeKeys:
         return np.stack([lost + rows.shares * gradient.added(coordinates, moved), lost])
 
     def _coded(self, rows: _ClassRows, unstored: Floats) -> StoredRows:
-        """The rows of a class that are worth their bits; ``unstored``: see :meth:`_lost`, if it
-        is left out."""
+        """The rows of a class that are worth their bits.
+
+        unstored: (2, m) the loss in nats of each row if it is not stored, as of :meth:`_lost`.
+        """
         frame, price = self.choice.frame, self.choice.price
         coder = self.choice.coders[rows.stratum]
         assert coder is not None, "the class is stored"
@@ -117,8 +122,11 @@ class _EncodeKeys:
 
 @dataclass(frozen=True, eq=False)
 class _ClassRows(RowArrays):
-    """Rows (m, dim) of a stratum as near as they count and as they are, and of each its share of
-    all occurrences and the hash of its key."""
+    """Rows of a stratum.
+
+    near: (m, dim) clipped rows; exact: (m, dim) the rows themselves; shares: (m,) of all
+    occurrences; hashes: (m,) of the keys.
+    """
 
     near: NDArray[Any]
     exact: NDArray[Any]
@@ -128,6 +136,7 @@ class _ClassRows(RowArrays):
 
 
 def _none(unstored: float, second: float, occurrences: float) -> StoredRows:
+    """No stored rows; the arguments are sums over the rows that might have been stored."""
     floats, words = np.zeros(0), np.zeros(0, dtype=np.uint64)
     whole = np.zeros(0, dtype=np.int64)
     lengths = np.zeros(0, dtype=np.uint8)
@@ -140,7 +149,7 @@ def _none(unstored: float, second: float, occurrences: float) -> StoredRows:
 
 
 def encode_keyed(field: Field, choice: KeyedChoice, advance: Advance, space: Workspace) -> Coded:
-    """Code every row that is worth its bits, within the bytes that ``choice`` allows."""
+    """Code the rows that are worth their bits, within the bytes that ``choice`` allows."""
     assert field.keys is not None, "fields without keys are coded otherwise"
     task = _EncodeKeys(choice, field.keys, field.census.total)
     passes = passes_over(field.parts, space)
@@ -153,7 +162,7 @@ def encode_keyed(field: Field, choice: KeyedChoice, advance: Advance, space: Wor
 
 
 def _within(rows: GatheredRows, limit: int) -> tuple[Selection, StaticFunction]:
-    """The rows that save most per bit, as many as fit into ``limit`` bytes, and their function."""
+    """The rows that save most per bit and fit into ``limit`` bytes, with their function."""
     kept = EVERY_ROW
     for _ in range(_CUTS):
         size, _ = rows.planned(kept)
@@ -166,12 +175,12 @@ def _within(rows: GatheredRows, limit: int) -> tuple[Selection, StaticFunction]:
             break
         kept = rows.fewer(kept, 1 - limit / function.nbytes + 1e-3)
         function = rows.function(kept)
-    assert function.nbytes <= limit, f"{function.nbytes} bytes of strings, planned were {limit}"
+    assert function.nbytes <= limit, f"the strings take {function.nbytes} bytes, planned {limit}"
     return kept, function
 
 
 def _lost(field: Field, choice: KeyedChoice, rows: RowTotals) -> float:
-    """Nats: of rows as stored or left out, and of unknown keys that are taken for stored ones."""
+    """The loss in nats of all rows, and of unknown keys that are decoded to a symbol."""
     assert field.keys is not None
     second = rows.unstored_second - rows.second
     lost = max(rows.unstored - rows.saved, LEAST_COST * second)

@@ -1,4 +1,4 @@
-"""Classes of a field with keys at a price per bit: what storing their rows takes and leaves."""
+"""Bits and losses of the classes of a field with keys, for a given price per bit."""
 
 from __future__ import annotations
 
@@ -27,39 +27,40 @@ __all__ = ["Coder", "KeyedClass", "Pricing", "keyed_class", "mean_harm"]
 
 Floats = NDArray[np.float64]
 
-_GAINS = (
-    2.2,
-    1.7,
-    1.35,
-    1.1,
-    0.9,
-    0.72,
-    0.55,
-    0.4,
-)  # of the price, that storing a row must save for each bit
+# A row is stored if that saves at least this many times the price for each of its bits.
+_GAINS = (2.2, 1.7, 1.35, 1.1, 0.9, 0.72, 0.55, 0.4)
 
 
 @dataclass(frozen=True, eq=False)
 class KeyedClass:
-    """A class of which a sample is known: its rows, and how many rows each stands for."""
+    """A class of rows, known by a sample of m rows.
+
+    each: rows of the class for each row of the sample; nats: computes the loss of rows; unstored:
+    (m,) the loss in nats of each row if it is not stored; second: (m,) its second-order part;
+    doubt: (m,) its standard error; spread: (rank,) the loss on each axis if no row is stored.
+    """
 
     rows: TierRows
     each: float
     nats: RowNats
-    unstored: Floats  # nats (m,) that each row of the sample costs if it is left out
-    second: Floats  # (m,) the second-order ones of these
-    doubt: Floats  # (m,) standard errors of them all
-    spread: Floats  # (rank,) nats of all rows on each axis if all are left out
+    unstored: Floats
+    second: Floats
+    doubt: Floats
+    spread: Floats
 
 
-# The coder of a class from its rows, the nats of each axis, how many axes are stored, and the price
-# of a bit; None if no row is worth its bits.
+# Makes the coder of a class from its rows, the nats of each axis, the most axes to store, and the
+# price of a bit; returns None if no row is worth its bits.
 Coder = Callable[[TierRows, Floats, int, float], ClassCoder | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Pricing:
-    """A field as its options are priced."""
+    """A field whose options are priced.
+
+    unseen: share of lookups whose key was never seen; room: the largest share of the code space
+    that codewords may take.
+    """
 
     field: Field
     frame: Frame
@@ -67,27 +68,28 @@ class Pricing:
     row_map: RowMap
     classes: tuple[KeyedClass, ...]
     unseen: float
-    room: float  # share of all strings that may belong to symbols
+    room: float
     coder: Coder = class_coder
 
     def at(self, price: float) -> Iterator[tuple[float, float, KeyedChoice]]:
-        """Choices at a price per bit, with the nats that each leaves and their standard errors."""
+        """The loss in nats, its standard error, and the choice, for each option at ``price``."""
         axes = self._axes(price)
         found = [self.coder(own.rows, own.nats.of_codes, axes, price) for own in self.classes]
         if self.room < 1:  # every key is stored
             found = [coder or _marker(own) for coder, own in zip(found, self.classes, strict=True)]
-        # Of the price, for a bit; None where every row is stored whatever it saves.
+        # Nats per bit that storing a row must save; None: every row is stored.
         gains = [gain * price for gain in _GAINS] if self.room == 1 else [None]
         pairs = zip(found, self.classes, strict=True)
         first = [_CodedClass.of(coder, own, price) for coder, own in pairs]
-        # Coded again with the lengths of the roots, which say more than those within a class.
+        # Coded again with codeword lengths that all classes share, which are better estimates than
+        # those of one class.
         rough = self._rooted(first, None if gains[0] is None else price, price)
         again = [_CodedClass.of(coded.coder, coded.own, price) for coded in rough]
         for gain in gains:
             yield self._priced(self._rooted(again, gain, price), gain, price)
 
     def _axes(self, price: float) -> int:
-        """How many leading axes are worth the bits of their vectors."""
+        """The number of leading axes that are worth the bits of their vectors."""
         spread: Floats = np.sum([own.spread for own in self.classes], axis=0)
         worth = spread >= price * 8 * self.field.dim * self.frame.stored.itemsize
         return len(worth) if worth.all() else int(np.argmin(worth))
@@ -95,8 +97,8 @@ class Pricing:
     def _rooted(
         self, coded: Sequence[_CodedClass], least_gain: float | None, price: float
     ) -> list[_CodedClass]:
-        """Stored are rows that save ``least_gain`` for each bit; with the lengths of the first
-        symbols that they have."""
+        """The classes with the rows that save ``least_gain`` nats per bit, and with new codeword
+        lengths of their first symbols."""
         kept = [one.keeping(least_gain) for one in coded]
         unknown = self.unseen + sum(one.unstored_share for one in kept)
         stored = [one for one in kept if one.coder is not None]
@@ -111,6 +113,7 @@ class Pricing:
     def _priced(
         self, coded: Sequence[_CodedClass], least_gain: float | None, price: float
     ) -> tuple[float, float, KeyedChoice]:
+        """The loss in nats, its standard error, and the choice of coded classes."""
         coders = tuple(one.coder for one in coded)
         unknown = self.unseen + sum(one.unstored_share for one in coded)
         nats = self.frame.rest + sum(one.nats for one in coded)
@@ -138,7 +141,7 @@ class Pricing:
 
 
 def _strings(stored: Sequence[_CodedClass], string_bits: int) -> tuple[int, int]:
-    """How many strings the rows of classes take, and the bits of the longest one."""
+    """The number of strings of all stored rows, and the bits of the longest string."""
     strings = 0.0
     longest = 0
     for one in stored:
@@ -152,7 +155,10 @@ def _strings(stored: Sequence[_CodedClass], string_bits: int) -> tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class _CodedClass:
-    """A class as coded, and which rows (m,) of its sample are stored."""
+    """A class as coded, and which rows (m,) of its sample are stored.
+
+    coder and coded are None if no row of the class is stored.
+    """
 
     own: KeyedClass
     coder: ClassCoder | None
@@ -165,7 +171,7 @@ class _CodedClass:
         return cls(own, coder, coded, np.zeros(len(own.unstored), dtype=bool))
 
     def keeping(self, least_gain: float | None) -> _CodedClass:
-        """The same with the rows that save enough; without a coder if there are none."""
+        """The class with the rows that save ``least_gain`` nats per bit; None: with all rows."""
         if self.coded is None:
             return self
         if least_gain is None:
@@ -178,7 +184,7 @@ class _CodedClass:
 
     @property
     def root_lengths(self) -> NDArray[np.int64]:
-        """Of the first symbols' codewords."""
+        """The codeword length of each first symbol, (symbols,) in bits."""
         assert self.coder is not None
         return self.coder.coders[0].lengths
 
@@ -194,7 +200,8 @@ class _CodedClass:
 
     @property
     def nats(self) -> float:
-        """Nats that the rows lose, stored or not; slopes leave a share of the second-order ones."""
+        """The loss in nats of all rows, stored or not: at least a share of its second-order part,
+        however much the slopes subtract."""
         lost, second = self.own.unstored, self.own.second
         if self.coded is not None:
             shares = self.own.rows.shares
@@ -204,7 +211,7 @@ class _CodedClass:
 
     @property
     def doubt(self) -> float:
-        """The standard error of :attr:`nats`, at most: those of the axes may have the same sign."""
+        """An upper bound of the standard error of :attr:`nats`: errors of axes are added up."""
         if self.coded is None:
             return float(self.own.doubt.sum())
         stored = self.own.rows.shares * self.coded.doubt
@@ -212,23 +219,23 @@ class _CodedClass:
 
     @property
     def unstored_share(self) -> float:
-        """The share of all occurrences that rows have which are not stored."""
+        """The share of all occurrences that belongs to rows that are not stored."""
         return float(self.own.rows.shares[~self.kept].sum())
 
     @property
     def _used(self) -> NDArray[np.int64]:
-        """How many stored rows of the sample have each first symbol."""
+        """The number of stored rows of the sample with each first symbol, (symbols,)."""
         assert self.coded is not None
         return np.bincount(self.coded.first[self.kept], minlength=len(self.root_lengths))
 
     @property
     def counts(self) -> Floats:
-        """Stored rows of the class with each first symbol that some have."""
+        """The number of stored rows of the class with each used first symbol, (used,)."""
         used = self._used[self._used > 0].astype(np.float64)
         return self.own.each * used
 
     def harms(self, nats: Floats) -> Floats:
-        """See :func:`mean_harm`, of the same symbols."""
+        """The mean harm of each used first symbol, (used,); see :func:`mean_harm`."""
         assert self.coder is not None, "a class that is stored has a coder"
         assert self.coded is not None, "and is coded"
         first, symbols = self.coded.first[self.kept], len(self.root_lengths)
@@ -236,7 +243,7 @@ class _CodedClass:
         return mean_harm(self.coder, self._used, harm, nats)[self._used > 0]
 
     def with_roots(self, lengths: NDArray[np.int64]) -> _CodedClass:
-        """Without first symbols that no stored row has, and with the ``lengths`` of the others."""
+        """The class without unused first symbols; ``lengths`` (used,) are those of the others."""
         assert self.coder is not None, "a class that is stored has a coder"
         assert self.coded is not None, "and is coded"
         used = self._used > 0
@@ -249,8 +256,17 @@ class _CodedClass:
 
 
 def mean_harm(coder: ClassCoder, rows: NDArray[np.int64], harm: Floats, nats: Floats) -> Floats:
-    """Nats between the default row and a row with each first symbol (symbols,): the mean over the
-    ``rows`` (symbols,) that have it, of which ``harm`` (symbols,) is the sum."""
+    """The mean distance in nats between the default row and the rows with each first symbol.
+
+    Args:
+        coder: of the class.
+        rows: (symbols,) number of rows with each first symbol.
+        harm: (symbols,) the sum of the distances of these rows.
+        nats: (rank,) nats per squared error of each coordinate.
+
+    Returns:
+        (symbols,); for a symbol without rows, the distance of the symbol itself.
+    """
     symbols = coder.coders[0].coordinates.astype(np.float64)
     alone = np.square(symbols) @ nats[: symbols.shape[1]]
     result: Floats = np.where(rows > 0, harm / np.maximum(rows, 1), alone)
@@ -260,7 +276,10 @@ def mean_harm(coder: ClassCoder, rows: NDArray[np.int64], harm: Floats, nats: Fl
 def keyed_class(
     sample: Sample, frame: Frame, count: int, total: float, nats: RowNats
 ) -> KeyedClass:
-    """The class of ``count`` rows of a ``sample``; ``total``: of the field's frequencies."""
+    """A class of ``count`` rows, known by ``sample``.
+
+    total: the sum of all frequencies of the field.
+    """
     rows = TierRows.of(sample, frame, count, total)
     default = np.zeros(rows.coordinates.shape)
     spread = rows.shares @ np.square(rows.coordinates, dtype=np.float64)
@@ -276,6 +295,6 @@ def keyed_class(
 
 
 def _marker(own: KeyedClass) -> ClassCoder:
-    """A class whose keys are known, and have the default row."""
+    """A coder that stores the keys of a class, but gives all of them the default row."""
     lone = table_coder(np.zeros((1, 0)), np.zeros(1, dtype=np.int64))
     return ClassCoder((lone,), float(own.rows.shares.sum()) / own.rows.count)

@@ -1,4 +1,4 @@
-"""Coded rows of a field with keys, on their way to a static function, in bounded memory."""
+"""Collects coded rows of a field with keys and builds their static function in bounded memory."""
 
 from __future__ import annotations
 
@@ -25,18 +25,25 @@ _NATS = np.dtype(
     [("root", "<u4"), ("saved", "<f8"), ("second", "<f8"), ("share", "<f8"), ("harm", "<f8")]
 )
 _SIGN = np.uint64(1 << 63)
-_DIGIT_BITS = 16  # by which gains are searched
+_DIGIT_BITS = 16  # bits of a gain that one pass over the rows determines
 
 
 @dataclass(frozen=True, eq=False)
 class StoredRows:
-    """Rows of a part that may be stored, (k,) of all arrays, and their strings (s,).
+    """The k rows of a chunk that may be stored, and their s strings.
 
-    roots: symbols of first parts; saved: nats that storing saves; second: the second-order ones of
-    these; bits: of all strings of a row;
-    shares: of all occurrences; harm: nats from the default row; owners: the row of each string,
-    from 0 on; unstored: nats if no row were stored, of these and all other rows; unstored_second:
-    the second-order ones.
+    Attributes:
+        roots: (k,) symbols of the first parts, numbered over all classes.
+        saved: (k,) nats that storing the row saves.
+        second: (k,) the second-order part of ``saved``.
+        bits: (k,) bits of all strings of the row.
+        shares: (k,) share of all occurrences.
+        harm: (k,) distance from the default row, in nats.
+        owners: (s,) the row of each string, from 0 to k - 1.
+        hashes, values, lengths: (s,) of each string.
+        unstored: the loss in nats if no row were stored: of these rows and of all others.
+        unstored_second: the second-order part of ``unstored``.
+        occurrences: share of all occurrences, of these rows and of all others.
     """
 
     roots: NDArray[np.int64]
@@ -81,15 +88,18 @@ class StoredRows:
 
 @dataclass(frozen=True)
 class Selection:
-    """All rows but those that save least per bit: a row is left out if its gain is below ``gain``,
-    or equal and its number at most ``row``. ``bits``: of the rows that are left out."""
+    """All rows except those that save least per bit.
+
+    A row is left out if its gain is below ``gain``, or if it equals ``gain`` and the number of the
+    row is at most ``row``. ``bits`` is the number of bits of the rows that are left out.
+    """
 
     gain: int = 0
     row: int = -1
     bits: int = 0
 
     def of(self, gains: NDArray[np.uint64], first: int) -> NDArray[np.bool_]:
-        """Which rows are kept, of rows from number ``first`` on."""
+        """Which rows are kept, (m,): of rows with ``gains`` (m,), the first of number ``first``."""
         rows = np.arange(first, first + len(gains))
         kept: NDArray[np.bool_] = (gains > self.gain) | ((gains == self.gain) & (rows > self.row))
         return kept
@@ -102,9 +112,11 @@ EVERY_ROW = Selection()
 class RowTotals:
     """Sums over all rows, and over those that are kept.
 
-    saved, second, shares: of kept rows; counts, harm: kept rows with each root, and the sums of
-    their harm;
-    unstored, unstored_second, occurrences: see :class:`StoredRows`.
+    Attributes:
+        saved, second, shares: over kept rows; see :class:`StoredRows`.
+        counts: (roots,) number of kept rows with each root.
+        harm: (roots,) the sum of their harm.
+        unstored, unstored_second, occurrences: over all rows; see :class:`StoredRows`.
     """
 
     saved: float
@@ -118,10 +130,10 @@ class RowTotals:
 
 
 class GatheredRows:
-    """The rows of all parts, in files of a workspace; memory holds those of one part.
+    """The rows of all chunks, in files; memory holds one chunk at a time.
 
     Args:
-        space: place of the files, 51 bytes for each row and 25 for each of its strings.
+        space: place of the files, which take 51 bytes for each row and 25 for each string.
     """
 
     def __init__(self, space: Workspace) -> None:
@@ -136,7 +148,7 @@ class GatheredRows:
             place.close()
 
     def add(self, rows: StoredRows) -> None:
-        """Take the rows of the next part.
+        """Append the rows of the next chunk.
 
         Raises:
             ArtifactError: the disk is full.
@@ -157,7 +169,7 @@ class GatheredRows:
         self._sums.append((rows.unstored, rows.unstored_second, rows.occurrences))
 
     def planned(self, kept: Selection) -> tuple[int, int]:
-        """Bytes that the function of kept rows is expected to take, and the bits of its strings."""
+        """The expected bytes of the function of kept rows, and the bits of its strings."""
         strings, bits, longest = 0, 0, 0
         for block, own in self._blocks(kept):
             strings += int(block["strings"][own].sum(dtype=np.int64))
@@ -166,10 +178,14 @@ class GatheredRows:
         return planned_bytes(strings, bits, longest), bits
 
     def fewer(self, kept: Selection, share: float) -> Selection:
-        """Without the rows that save least per bit, which have this ``share`` of the bits of
-        ``kept``; the first of equal ones are left out."""
+        """The selection ``kept`` without the rows that save least per bit.
+
+        These have a ``share`` of the bits of ``kept``. Of rows that save the same, the first are
+        left out.
+        """
         wanted = kept.bits + max(math.ceil(share * self.planned(kept)[1]), 1)
-        gain, below = 0, 0  # the digits of the last gain that is left out, and bits of smaller ones
+        # Leading digits of the largest gain that is left out, and the bits of rows below it.
+        gain, below = 0, 0
         for shift in reversed(range(0, 64, _DIGIT_BITS)):
             digits = np.zeros(1 << _DIGIT_BITS)
             for block in self._gains.blocks():
@@ -183,7 +199,8 @@ class GatheredRows:
         return self._last(gain, below, wanted)
 
     def _last(self, gain: int, below: int, wanted: int) -> Selection:
-        """The row of this ``gain`` with which ``wanted`` bits are left out."""
+        """The selection that leaves out ``wanted`` bits: rows below ``gain``, which have ``below``
+        bits, and the first rows with this gain."""
         first, row = 0, -1
         for block in self._gains.blocks():
             same = np.flatnonzero(block["gain"] == gain)
@@ -229,6 +246,6 @@ class GatheredRows:
 
 
 def _ordered(gains: Floats) -> NDArray[np.uint64]:
-    """Integers in the order of ``gains``."""
+    """Unsigned integers that compare as ``gains`` do."""
     plain = (gains + 0.0).view(np.uint64)  # -0.0 equals 0.0
     return np.where(plain & _SIGN, ~plain, plain | _SIGN)

@@ -1,7 +1,7 @@
 """Clusters for fields with keys: each class of rows of similar frequency has its own codebook.
 
-A row's symbol is the number of its cluster. The more rows a cluster has, the shorter is its
-codeword. Which rows are stored and how long codewords are is decided as for axes
+The symbol of a row is the number of its cluster. The more rows a cluster has, the shorter is its
+codeword. The rows that are stored and the lengths of codewords are chosen as for axes
 (:mod:`saec.codecs.axes.keyed`).
 """
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 
 import numpy as np
 
-from saec.codecs.protocol import Option
+from saec.codecs.protocol import Option, expected_loss
 from saec.errors import BudgetError
 
 __all__ = ["Optimum", "allocate", "allocate_within", "frontier"]
@@ -57,14 +58,15 @@ def allocate_within(options: Sequence[Sequence[Option]], loss: float) -> list[Op
     """Choose one option per field so that the total loss is at most ``loss`` in few bits.
 
     The first optimum of :func:`frontier` that is good enough; then fields take cheaper options as
-    long as the total allows it, in the order of the bits that they save.
+    long as the total allows it, in the order of the bits that they save. The total is the expected
+    one, see :func:`~saec.codecs.protocol.expected_loss`.
 
     Args:
         options: for each field, at least one option, one of them without loss.
         loss: the largest total loss of all chosen options.
     """
-    step = next(step for step in frontier(options) if step.loss <= loss)
-    return _thin(list(step.chosen), options, loss - step.loss)
+    step = next(step for step in frontier(options) if step.expected <= loss)
+    return _thin(list(step.chosen), options, loss)
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,15 @@ class Optimum:
 
     @property
     def loss(self) -> float:
-        """The whole loss, with that of far rows."""
+        """The whole loss by which options are chosen, with that of far rows."""
         return self.distortion + sum(option.far for option in self.chosen)
+
+    @cached_property
+    def expected(self) -> float:
+        """The expected loss."""
+        by_slopes = sum(option.by_slopes for option in self.chosen)
+        first_order = sum(option.first_order for option in self.chosen)
+        return expected_loss(self.loss - by_slopes, first_order)
 
 
 def frontier(options: Sequence[Sequence[Option]]) -> Iterator[Optimum]:
@@ -144,19 +153,25 @@ def _fill(chosen: list[Option], options: Sequence[Sequence[Option]], left: int) 
         left -= int(step[best])
 
 
-def _thin(chosen: list[Option], options: Sequence[Sequence[Option]], slack: float) -> list[Option]:
-    """Save bits for up to ``slack`` of loss: repeatedly take the option that saves most."""
+def _thin(chosen: list[Option], options: Sequence[Sequence[Option]], loss: float) -> list[Option]:
+    """Save bits up to an expected ``loss``: repeatedly take the option that saves most."""
     while True:
+        second = sum(option.second_order for option in chosen)
+        first = sum(option.first_order for option in chosen)
         saving = [
             (now.bits - option.bits, field, option)
             for field, now in enumerate(chosen)
             for option in options[field]
-            if option.bits < now.bits and option.loss - now.loss <= slack
+            if option.bits < now.bits
+            and expected_loss(
+                second - now.second_order + option.second_order,
+                first - now.first_order + option.first_order,
+            )
+            <= loss
         ]
         if not saving:
             return chosen
         _, field, option = max(saving, key=lambda item: item[0])
-        slack -= option.loss - chosen[field].loss
         chosen[field] = option
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from saec.clustering.rowmap import RowMap
 from saec.codecs.clusters.judged_rows import field_map, surveyed, usual_norm
 from saec.codecs.moments_and_samples import Moments
-from saec.codecs.protocol import Option
+from saec.codecs.protocol import Option, expected_loss
 from saec.compression.budget import Ratio
 from saec.compression.plan import Priced, field_rng
 from saec.streaming.chunks import Chunk
@@ -212,8 +212,13 @@ def inspect(
         ),
         in_loss_metric=known is not None,
         planned_nbytes=priced.file_bytes(chosen),
-        planned_loss_increase=(None if known is None else sum(option.loss for option in chosen)),
+        planned_loss_increase=None if known is None else _expected(chosen),
     )
+
+
+def _expected(chosen: Sequence[Option]) -> float:
+    second_order = sum(option.second_order for option in chosen)
+    return expected_loss(second_order, sum(option.first_order for option in chosen))
 
 
 def _inspected(

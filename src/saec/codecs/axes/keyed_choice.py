@@ -49,7 +49,8 @@ class KeyedChoice:
     coders: of each stratum of ``placing``, None if its rows are left out. nats: that
     rows of each stratum lose. least_gain: nats per bit
     that a stored row saves; None if every row is stored. string_bits: see KeyedLayout.
-    function_bytes: that the static function may take.
+    function_bytes: that the static function may take. by_slopes: nats that slopes on unseen rows
+    were planned to add.
     """
 
     frame: Frame
@@ -61,6 +62,7 @@ class KeyedChoice:
     least_gain: float | None
     string_bits: int
     function_bytes: int
+    by_slopes: float = 0.0
 
     @property
     def layout(self) -> KeyedLayout:

@@ -41,13 +41,14 @@ _STEP_BITS = 6 / np.log(2)  # that an error of one step is worth
 @dataclass(frozen=True, eq=False)
 class CodedRows:
     """Rows of a class (m,): first symbols, bits of the other parts, nats that they lose as coded,
-    of these the second-order ones, their standard error, and squared distance of the coded row from
-    the default row, in nats."""
+    of these the second-order ones, the first-order ones that are expected, their standard error,
+    and squared distance of the coded row from the default row, in nats."""
 
     first: Symbols
     later_bits: Floats
     lost: Floats
     second: Floats
+    in_first_order: Floats
     doubt: Floats
     harm: Floats
 
@@ -92,9 +93,9 @@ class ClassCoder:
             decoded[:, span] = coder.coordinates[every[number]]
             if number:
                 later += coder.lengths[every[number]]
-        parts = (nats.lost, nats.in_second_order, nats.doubt)
-        lost, second, doubt = (part(coordinates, decoded) for part in parts)
-        return CodedRows(every[0], later, lost, second, doubt, np.square(decoded) @ nats.second)
+        parts = (nats.lost, nats.in_second_order, nats.in_first_order, nats.doubt)
+        losses = (part(coordinates, decoded) for part in parts)
+        return CodedRows(every[0], later, *losses, np.square(decoded) @ nats.second)
 
 
 def class_coder(rows: TierRows, nats: Floats, most_axes: int, price: float) -> ClassCoder | None:

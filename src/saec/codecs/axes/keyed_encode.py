@@ -171,10 +171,15 @@ def _within(rows: GatheredRows, limit: int) -> tuple[Selection, StaticFunction]:
 
 
 def _lost(field: Field, choice: KeyedChoice, rows: RowTotals) -> float:
-    """Nats: of rows as stored or left out, and of unknown keys that are taken for stored ones."""
+    """Nats: of rows as stored or left out, and of unknown keys that are taken for stored ones.
+
+    Second-order ones, and what slopes add in excess of the plan, as other rows than planned may be
+    left out.
+    """
     assert field.keys is not None
     second = rows.unstored_second - rows.second
-    lost = max(rows.unstored - rows.saved, LEAST_COST * second)
+    with_slopes = max(rows.unstored - rows.saved, LEAST_COST * second)
+    lost = max(with_slopes - choice.by_slopes, LEAST_COST * second)
     if not choice.stored:
         return lost
     unknown = field.keys.unseen_share + max(rows.occurrences - rows.shares, 0.0)

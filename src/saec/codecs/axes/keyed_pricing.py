@@ -23,7 +23,7 @@ from saec.keys.windows import window_shape
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
 
-__all__ = ["Coder", "KeyedClass", "Pricing", "keyed_class", "mean_harm"]
+__all__ = ["Coder", "KeyedClass", "PricedKeys", "Pricing", "keyed_class", "mean_harm"]
 
 Floats = NDArray[np.float64]
 
@@ -48,6 +48,7 @@ class KeyedClass:
     nats: RowNats
     unstored: Floats  # nats (m,) that each row of the sample costs if it is left out
     second: Floats  # (m,) the second-order ones of these
+    in_first_order: Floats  # (m,) first-order ones that are expected
     doubt: Floats  # (m,) standard errors of them all
     spread: Floats  # (rank,) nats of all rows on each axis if all are left out
 
@@ -55,6 +56,21 @@ class KeyedClass:
 # The coder of a class from its rows, the nats of each axis, how many axes are stored, and the price
 # of a bit; None if no row is worth its bits.
 Coder = Callable[[TierRows, Floats, int, float], ClassCoder | None]
+
+
+@dataclass(frozen=True, eq=False)
+class PricedKeys:
+    """A choice of what is stored, and the nats that it leaves.
+
+    nats: by which choices are made; doubt: their standard error; by_slopes: the part of them that
+    slopes on unseen rows make; first_order: what these are expected to add.
+    """
+
+    nats: float
+    doubt: float
+    by_slopes: float
+    first_order: float
+    choice: KeyedChoice
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +86,8 @@ class Pricing:
     room: float  # share of all strings that may belong to symbols
     coder: Coder = class_coder
 
-    def at(self, price: float) -> Iterator[tuple[float, float, KeyedChoice]]:
-        """Choices at a price per bit, with the nats that each leaves and their standard errors."""
+    def at(self, price: float) -> Iterator[PricedKeys]:
+        """Choices at a price per bit."""
         axes = self._axes(price)
         found = [self.coder(own.rows, own.nats.of_codes, axes, price) for own in self.classes]
         if self.room < 1:  # every key is stored
@@ -110,7 +126,7 @@ class Pricing:
 
     def _priced(
         self, coded: Sequence[_CodedClass], least_gain: float | None, price: float
-    ) -> tuple[float, float, KeyedChoice]:
+    ) -> PricedKeys:
         coders = tuple(one.coder for one in coded)
         unknown = self.unseen + sum(one.unstored_share for one in coded)
         nats = self.frame.rest + sum(one.nats for one in coded)
@@ -122,6 +138,7 @@ class Pricing:
         if window_shape(keys, round(bits), varied=True) is None:
             string_bits = SHORT_STRINGS
             keys, longest = _strings(stored, SHORT_STRINGS)
+        by_slopes = sum(one.nats - one.second for one in coded)
         choice = KeyedChoice(
             self.frame,
             self.placing,
@@ -132,9 +149,11 @@ class Pricing:
             least_gain,
             string_bits,
             planned_bytes(keys, round(bits), longest),
+            by_slopes,
         )
         doubt = float(np.linalg.norm([one.doubt for one in coded]))
-        return nats + unknown * harm, doubt, choice
+        first = sum(one.in_first_order for one in coded)
+        return PricedKeys(nats + unknown * harm, doubt, by_slopes, first, choice)
 
 
 def _strings(stored: Sequence[_CodedClass], string_bits: int) -> tuple[int, int]:
@@ -195,20 +214,31 @@ class _CodedClass:
     @property
     def nats(self) -> float:
         """Nats that the rows lose, stored or not; slopes leave a share of the second-order ones."""
-        lost, second = self.own.unstored, self.own.second
-        if self.coded is not None:
-            shares = self.own.rows.shares
-            lost = np.where(self.kept, shares * self.coded.lost, lost)
-            second = np.where(self.kept, shares * self.coded.second, second)
-        return max(float(lost.sum()), LEAST_COST * float(second.sum()))
+        lost = self._sum(self.own.unstored, None if self.coded is None else self.coded.lost)
+        return max(lost, LEAST_COST * self.second)
+
+    @property
+    def second(self) -> float:
+        """The second-order nats of the rows, stored or not."""
+        return self._sum(self.own.second, None if self.coded is None else self.coded.second)
+
+    @property
+    def in_first_order(self) -> float:
+        """The first-order nats that are expected of the rows, stored or not."""
+        coded = None if self.coded is None else self.coded.in_first_order
+        return self._sum(self.own.in_first_order, coded)
 
     @property
     def doubt(self) -> float:
         """The standard error of :attr:`nats`, at most: those of the axes may have the same sign."""
-        if self.coded is None:
-            return float(self.own.doubt.sum())
-        stored = self.own.rows.shares * self.coded.doubt
-        return float(np.where(self.kept, stored, self.own.doubt).sum())
+        return self._sum(self.own.doubt, None if self.coded is None else self.coded.doubt)
+
+    def _sum(self, unstored: Floats, coded: Floats | None) -> float:
+        """Of what rows of the sample (m,) have if they are left out, and what each occurrence of
+        them has if they are stored; None if there is no coder."""
+        if coded is None:
+            return float(unstored.sum())
+        return float(np.where(self.kept, self.own.rows.shares * coded, unstored).sum())
 
     @property
     def unstored_share(self) -> float:
@@ -270,6 +300,7 @@ def keyed_class(
         nats,
         rows.shares * nats.lost(rows.coordinates, default),
         rows.shares * nats.in_second_order(rows.coordinates, default),
+        rows.shares * nats.in_first_order(rows.coordinates, default),
         rows.shares * nats.doubt(rows.coordinates, default),
         spread * nats.of_codes,
     )

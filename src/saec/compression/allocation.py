@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 
@@ -12,7 +12,14 @@ import numpy as np
 from saec.codecs.protocol import Option, expected_loss
 from saec.errors import BudgetError
 
-__all__ = ["Optimum", "allocate", "allocate_within", "frontier"]
+__all__ = [
+    "Optimum",
+    "allocate",
+    "allocate_confirmed",
+    "allocate_within",
+    "expected_of",
+    "frontier",
+]
 
 
 def allocate(
@@ -54,6 +61,48 @@ def allocate(
     return _fill(list(best.chosen), options, budget_bits - best.bits)
 
 
+def allocate_confirmed(
+    options: Sequence[Sequence[Option]], budget_bits: int, names: Sequence[str]
+) -> list[Option]:
+    """:func:`allocate`, with slopes on unseen rows only if they gain more than their noise.
+
+    Among many options those with the luckiest slopes are chosen. So the second-order optimum stays,
+    with shares of 0, unless the other choice is expected to lose less than it, by more than one
+    standard error of the difference. What two options of a field have in common has no part in it.
+    """
+    chosen = allocate(options, budget_bits, names)
+    if all(option.share is None for row in options for option in row):
+        return chosen
+    plain = [[_without_slopes(option) for option in row] for row in options]
+    second = allocate(plain, budget_bits, names)
+    kept = [
+        row[next(place for place, own in enumerate(others) if own is option)]
+        for row, others, option in zip(options, plain, second, strict=True)
+    ]
+    gain = expected_of(kept) - expected_of(chosen)
+    variance = sum(
+        abs(one.error**2 - other.error**2) for one, other in zip(kept, chosen, strict=True)
+    )
+    return chosen if gain > variance**0.5 else [_with_no_share(option) for option in kept]
+
+
+def _without_slopes(option: Option) -> Option:
+    return replace(option, distortion=option.distortion - option.by_slopes, by_slopes=0.0)
+
+
+def _with_no_share(option: Option) -> Option:
+    share = option.share
+    return option if share is None else replace(option, share=replace(share, value=0.0))
+
+
+def expected_of(chosen: Sequence[Option]) -> float:
+    """The expected loss of the options of all fields."""
+    return expected_loss(
+        sum(option.second_order for option in chosen),
+        sum(option.first_order for option in chosen),
+    )
+
+
 def allocate_within(options: Sequence[Sequence[Option]], loss: float) -> list[Option]:
     """Choose one option per field so that the total loss is at most ``loss`` in few bits.
 
@@ -85,9 +134,8 @@ class Optimum:
     @cached_property
     def expected(self) -> float:
         """The expected loss."""
-        by_slopes = sum(option.by_slopes for option in self.chosen)
-        first_order = sum(option.first_order for option in self.chosen)
-        return expected_loss(self.loss - by_slopes, first_order)
+        second_order = self.loss - sum(option.by_slopes for option in self.chosen)
+        return expected_loss(second_order, sum(option.first_order for option in self.chosen))
 
 
 def frontier(options: Sequence[Sequence[Option]]) -> Iterator[Optimum]:

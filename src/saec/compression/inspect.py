@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from saec.clustering.rowmap import RowMap
 from saec.codecs.clusters.judged_rows import field_map, surveyed, usual_norm
 from saec.codecs.moments_and_samples import Moments
-from saec.codecs.protocol import Option, expected_loss
+from saec.codecs.protocol import Option
+from saec.compression.allocation import expected_of
 from saec.compression.budget import Ratio
 from saec.compression.plan import Priced, field_rng
 from saec.streaming.chunks import Chunk
@@ -212,13 +213,8 @@ def inspect(
         ),
         in_loss_metric=known is not None,
         planned_nbytes=priced.file_bytes(chosen),
-        planned_loss_increase=None if known is None else _expected(chosen),
+        planned_loss_increase=None if known is None else expected_of(chosen),
     )
-
-
-def _expected(chosen: Sequence[Option]) -> float:
-    second_order = sum(option.second_order for option in chosen)
-    return expected_loss(second_order, sum(option.first_order for option in chosen))
 
 
 def _inspected(

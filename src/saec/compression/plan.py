@@ -15,7 +15,7 @@ from saec.codecs.axes.codec import Axes
 from saec.codecs.clusters.codec import Clusters
 from saec.codecs.protocol import Codec, Coded, Option
 from saec.codecs.raw import Raw
-from saec.compression.allocation import allocate, allocate_within, frontier
+from saec.compression.allocation import allocate_confirmed, allocate_within, frontier
 from saec.compression.budget import Budget, LossIncrease, SizeBudget, check_budget
 from saec.errors import BudgetError, OptionError
 from saec.streaming.map_reduce import Advance, Executor, passes_over
@@ -149,7 +149,7 @@ class Priced:
         if size > limit:
             raise _unreachable(budget, limit, size, self.fields)
         names = [field.name for field in self.fields]
-        return allocate(self.options, 8 * (limit - artifact.FIXED_BYTES), names)
+        return allocate_confirmed(self.options, 8 * (limit - artifact.FIXED_BYTES), names)
 
 
 def check_reachable(

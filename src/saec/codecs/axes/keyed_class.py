@@ -26,7 +26,7 @@ from saec.codecs.axes.symbols import (
     table_coder,
 )
 
-__all__ = ["ClassCoder", "CodedRows", "class_coder"]
+__all__ = ["ClassCoder", "CodedRows", "class_coder", "mean_harm"]
 
 Floats = NDArray[np.float64]
 Symbols = NDArray[np.int64]
@@ -125,6 +125,15 @@ def class_coder(rows: TierRows, nats: Floats, most_axes: int, price: float) -> C
     if coders[0].part.rice is not None:
         coders.insert(0, table_coder(np.zeros((1, 0)), np.zeros(1, dtype=np.int64)))
     return ClassCoder(tuple(coders), weight)
+
+
+def mean_harm(coder: ClassCoder, rows: NDArray[np.int64], harm: Floats, nats: Floats) -> Floats:
+    """Nats between the default row and a row with each first symbol (symbols,): the mean over the
+    ``rows`` (symbols,) that have it, of which ``harm`` (symbols,) is the sum."""
+    symbols = coder.coders[0].coordinates.astype(np.float64)
+    alone = np.square(symbols) @ nats[: symbols.shape[1]]
+    result: Floats = np.where(rows > 0, harm / np.maximum(rows, 1), alone)
+    return result
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, KeyedChoice, stored_field
-from saec.codecs.axes.keyed_pricing import mean_harm
+from saec.codecs.axes.keyed_class import mean_harm
 from saec.codecs.axes.keyed_rows import EVERY_ROW, GatheredRows, RowTotals, Selection, StoredRows
 from saec.codecs.axes.slope_costs import LEAST_COST
 from saec.codecs.protocol import Coded

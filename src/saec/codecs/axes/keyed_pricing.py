@@ -12,7 +12,7 @@ from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.candidates import TierRows
 from saec.codecs.axes.code_lengths import code_lengths
 from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, KeyedChoice, planned_bytes
-from saec.codecs.axes.keyed_class import ClassCoder, CodedRows, class_coder
+from saec.codecs.axes.keyed_class import ClassCoder, CodedRows, class_coder, mean_harm
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.row_slopes import RowNats
 from saec.codecs.axes.slope_costs import LEAST_COST
@@ -23,20 +23,12 @@ from saec.keys.windows import window_shape
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
 
-__all__ = ["Coder", "KeyedClass", "PricedKeys", "Pricing", "keyed_class", "mean_harm"]
+__all__ = ["Coder", "KeyedClass", "PricedKeys", "Pricing", "keyed_class"]
 
 Floats = NDArray[np.float64]
 
-_GAINS = (
-    2.2,
-    1.7,
-    1.35,
-    1.1,
-    0.9,
-    0.72,
-    0.55,
-    0.4,
-)  # of the price, that storing a row must save for each bit
+# Of the price, that storing a row must save for each bit.
+_GAINS = (2.2, 1.7, 1.35, 1.1, 0.9, 0.72, 0.55, 0.4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,15 +268,6 @@ class _CodedClass:
         table = table_coder(first_coder.coordinates[used].astype(np.float64), lengths)
         coder = replace(self.coder, coders=(table, *self.coder.coders[1:]))
         return replace(self, coder=coder, coded=replace(self.coded, first=first))
-
-
-def mean_harm(coder: ClassCoder, rows: NDArray[np.int64], harm: Floats, nats: Floats) -> Floats:
-    """Nats between the default row and a row with each first symbol (symbols,): the mean over the
-    ``rows`` (symbols,) that have it, of which ``harm`` (symbols,) is the sum."""
-    symbols = coder.coders[0].coordinates.astype(np.float64)
-    alone = np.square(symbols) @ nats[: symbols.shape[1]]
-    result: Floats = np.where(rows > 0, harm / np.maximum(rows, 1), alone)
-    return result
 
 
 def keyed_class(

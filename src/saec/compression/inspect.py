@@ -150,9 +150,11 @@ def _remark(field: InspectedField) -> str:
 
 
 def _of_slopes(name: str, share: SlopeShare) -> str:
+    undecided = share.value == 0 and share.measured > share.error
     return (
         f"field {name!r}: slopes on unseen rows count {share.value:.0%}: of those that one half of "
         f"the rows shows, {share.measured:.0%} +- {share.error:.0%} come true on the other half"
+        + (", but what they would choose is not expected to gain more than its noise" * undecided)
     )
 
 

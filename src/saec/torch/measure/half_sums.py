@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,82 +11,96 @@ from torch.nn.functional import embedding_bag
 
 from saec.tables.unseen_gradients import RowSums
 
-__all__ = ["HalfSums"]
+__all__ = ["HalfSums", "half_sums"]
 
 # Lookups that wait until they are added to the sums: at least so many, and as large a share of the
 # sums, so that both memory and time are in proportion to these.
-_LEAST_WAITING, _WAITING_SHARE = 1 << 14, 1 / 4
+_LEAST_WAITING, _WAITING_SHARE = 1 << 14, 1 / 8
 
 
-class HalfSums:
-    """Sums of vectors of width ``dim``, by feature and half, for ``features`` features.
+class HalfSums(Protocol):
+    """Sums of vectors, by feature and half."""
 
-    A key is twice the feature's id, plus the half. Keys are kept in ascending order and sums in
-    the order in which keys came first, because moving keys takes less time than moving vectors.
-    If there are few features, all keys are there from the beginning.
-    """
+    def add(self, ids: Tensor, halves: Tensor, vectors: Tensor) -> None:
+        """Add ``vectors`` (m, dim) to the sums of ``ids`` (m,) in the ``halves`` (m,), 0 or 1."""
+
+    def result(self) -> tuple[RowSums, RowSums]:
+        """The sums of both halves."""
+
+
+def half_sums(features: int, dim: int) -> HalfSums:
+    """No sums yet, of vectors of width ``dim`` for up to ``features`` features."""
+    return _FewSums(features, dim) if 2 * features <= _LEAST_WAITING else _ManySums(dim)
+
+
+class _FewSums:
+    """Sums for all features, whether they occur or not."""
 
     def __init__(self, features: int, dim: int) -> None:
-        self._all = 2 * features <= _LEAST_WAITING
-        self._keys = torch.arange(2 * features if self._all else 0)
-        self._rows = self._keys  # of each key, its row of the sums
-        self._sums = torch.zeros(len(self._keys), dim)  # with room for more rows
-        self._seen = torch.zeros(len(self._keys), dtype=torch.bool)
+        self._sums = torch.zeros(2 * features, dim)
+        self._seen = torch.zeros(2 * features, dtype=torch.bool)
+
+    def add(self, ids: Tensor, halves: Tensor, vectors: Tensor) -> None:
+        keys = (2 * ids.long() + halves).cpu()
+        self._sums.index_add_(0, keys, vectors.float().cpu())
+        self._seen[keys] = True
+
+    def result(self) -> tuple[RowSums, RowSums]:
+        return self._of(0), self._of(1)
+
+    def _of(self, half: int) -> RowSums:
+        seen = self._seen[half::2]
+        return RowSums(seen.nonzero()[:, 0].numpy(), self._sums[half::2][seen].numpy())
+
+
+class _ManySums:
+    """Sums for the features that occur, each half in ascending order of ids."""
+
+    def __init__(self, dim: int) -> None:
+        none = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dim)
+        self._halves = [none, none]
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._count = 0  # of vectors that wait
 
     def add(self, ids: Tensor, halves: Tensor, vectors: Tensor) -> None:
-        """Add ``vectors`` (m, dim) to the sums of ``ids`` (m,) in the ``halves`` (m,), 0 or 1."""
-        keys, vectors = (2 * ids.long() + halves).cpu(), vectors.float().cpu()
-        if self._all:
-            self._sums.index_add_(0, keys, vectors)
-            self._seen[keys] = True
-            return
-        self._waiting.append((keys, vectors))
+        self._waiting.append(((2 * ids.long() + halves).cpu(), vectors.float().cpu()))
         self._count += len(ids)
-        if self._count > max(_LEAST_WAITING, int(_WAITING_SHARE * len(self._keys))):
+        known = sum(len(ids) for ids, _ in self._halves)
+        if self._count > max(_LEAST_WAITING, int(_WAITING_SHARE * known)):
             self._merge()
 
     def result(self) -> tuple[RowSums, RowSums]:
-        """The sums of both halves."""
         self._merge()
-        seen = self._seen if self._all else torch.ones(len(self._keys), dtype=torch.bool)
-        halves = []
-        for half in range(2):
-            mine = seen & ((self._keys & 1) == half)
-            sums = self._sums[self._rows[mine]]
-            halves.append(RowSums((self._keys[mine] >> 1).numpy(), sums.numpy()))
-        return halves[0], halves[1]
+        one, other = (RowSums(ids.numpy(), sums.numpy()) for ids, sums in self._halves)
+        return one, other
 
     def _merge(self) -> None:
         if not self._waiting:
             return
-        keys, sums = _summed(*map(torch.cat, zip(*self._waiting, strict=True)))
+        keys, vectors = map(torch.cat, zip(*self._waiting, strict=True))
         self._waiting, self._count = [], 0
-        places = torch.searchsorted(self._keys, keys)
-        known = torch.zeros(len(keys), dtype=torch.bool)
-        inside = places < len(self._keys)
-        known[inside] = self._keys[places[inside]] == keys[inside]
-        self._sums.index_add_(0, self._rows[places[known]], sums[known])
-        self._append(keys[~known], places[~known], sums[~known])
+        keys, sums = _summed(keys, vectors)
+        for half, known in enumerate(self._halves):
+            mine = (keys & 1) == half
+            self._halves[half] = _added(*known, keys[mine] >> 1, sums[mine])
 
-    def _append(self, keys: Tensor, places: Tensor, sums: Tensor) -> None:
-        """Add new ``keys`` (m,), each before the key that is at its place, and their ``sums``."""
-        count, more = len(self._keys), len(keys)
-        if not more:
-            return
-        if count + more > len(self._sums):
-            room = torch.empty(max(count + more, len(self._sums) * 9 // 8), sums.shape[1])
-            room[:count] = self._sums[:count]
-            self._sums = room
-        self._sums[count : count + more] = sums
-        new = places + torch.arange(more)
-        old = torch.ones(count + more, dtype=torch.bool)
-        old[new] = False
-        merged = torch.empty(2, count + more, dtype=torch.int64)
-        merged[0, new], merged[1, new] = keys, torch.arange(count, count + more)
-        merged[0, old], merged[1, old] = self._keys, self._rows
-        self._keys, self._rows = merged[0], merged[1]
+
+def _added(ids: Tensor, sums: Tensor, more: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Ascending ``ids`` (n,) and their ``sums`` (n, dim) with those of ``more`` ids (m,), ascending
+    as well, and their ``vectors`` (m, dim)."""
+    places = torch.searchsorted(ids, more)
+    new = torch.ones(len(more), dtype=torch.bool)
+    inside = places < len(ids)
+    new[inside] = ids[places[inside]] != more[inside]
+    if new.any():
+        known = torch.ones(len(ids) + int(new.sum()), dtype=torch.bool)
+        known[places[new] + torch.arange(int(new.sum()))] = False
+        every, larger = ids.new_zeros(len(known)), sums.new_zeros(len(known), sums.shape[1])
+        every[known], every[~known] = ids, more[new]
+        larger[known] = sums
+        ids, sums = every, larger
+    sums.index_add_(0, torch.searchsorted(ids, more), vectors)
+    return ids, sums
 
 
 def _summed(keys: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from saec.errors import DataError, MetricError
 from saec.tables.unseen_gradients import UnseenGradients
-from saec.torch.measure.half_sums import HalfSums
+from saec.torch.measure.half_sums import half_sums
 from saec.torch.measure.labels import check_batch, one_number
 from saec.torch.model.call import Loss, logits_by, moved, outputs_of
 from saec.torch.model.model_table import ModelTable
@@ -38,7 +38,7 @@ class UnseenSums:
         self._loss_fn, self._logits = loss_fn, logits_by(loss_fn)
         self._device = tables[0].weight.device
         self._sums = {
-            part.name: HalfSums(part.last - part.first, t.weight.shape[1])
+            part.name: half_sums(part.last - part.first, t.weight.shape[1])
             for t in tables
             for part in t.parts
         }

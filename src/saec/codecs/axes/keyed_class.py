@@ -94,8 +94,9 @@ class ClassCoder:
             if number:
                 later += coder.lengths[every[number]]
         parts = (nats.lost, nats.in_second_order, nats.in_first_order, nats.doubt)
-        losses = (part(coordinates, decoded) for part in parts)
-        return CodedRows(every[0], later, *losses, np.square(decoded) @ nats.second)
+        lost, second, first, doubt = (part(coordinates, decoded) for part in parts)
+        harm = np.square(decoded) @ nats.second
+        return CodedRows(every[0], later, lost, second, first, doubt, harm)
 
 
 def class_coder(rows: TierRows, nats: Floats, most_axes: int, price: float) -> ClassCoder | None:

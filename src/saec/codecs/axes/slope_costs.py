@@ -126,9 +126,9 @@ def _priced(tier: TierOffers, slopes: Floats) -> TierOffers:
 
 
 def _with_slopes(offer: Offer, slopes: Floats) -> Offer:
-    first = float((offer.moves * slopes[: len(offer.moves)]).sum())
-    added = float(counted(np.float64(first), offer.nats))
-    return replace(offer, nats=offer.nats + added, by_slopes=added, first_order=first)
+    first = (offer.moves * slopes[: len(offer.moves)]).sum()
+    added = float(counted(first, offer.nats))
+    return replace(offer, nats=offer.nats + added, by_slopes=added, first_order=float(first))
 
 
 def counted(added: Floats, nats: Floats | float) -> Floats:

@@ -69,3 +69,14 @@ def test_within_an_expected_loss_with_slopes() -> None:
     ]
     chosen = {limit: allocate_within([field], limit)[0].choice for limit in (1.9, 2, 4.9, 5)}
     assert chosen == {1.9: "c", 2: "b", 4.9: "b", 5: "a"}
+
+
+def test_what_is_left_of_gains_does_not_hide_which_choice_gains_more() -> None:
+    # Both lose a tenth of the second order, but by slopes the larger one is 0.5 better.
+    share = SlopeShare(1.0, 1.0, 0.1)
+    one = Option(1, 0.5, "one", share=share, by_slopes=-0.5, first_order=-1.0)
+    other = Option(1, 0.35, "other", share=share, by_slopes=-0.85, first_order=-1.7)
+    (chosen,) = allocate_confirmed([[one, other]], 1, ["user"])
+    assert chosen is other
+    assert expected_of([one]) == pytest.approx(0.1)
+    assert expected_of([other]) == pytest.approx(0.12)

@@ -79,11 +79,16 @@ def allocate_confirmed(
         row[next(place for place, own in enumerate(others) if own is option)]
         for row, others, option in zip(options, plain, second, strict=True)
     ]
-    gain = expected_of(kept) - expected_of(chosen)
+    gain = _linear(kept) - _linear(chosen)
     variance = sum(
         abs(one.error**2 - other.error**2) for one, other in zip(kept, chosen, strict=True)
     )
     return chosen if gain > variance**0.5 else [_with_no_share(option) for option in kept]
+
+
+def _linear(chosen: Sequence[Option]) -> float:
+    """The sum of the losses of both orders: of differences there is no least one that is left."""
+    return sum(option.second_order + option.first_order for option in chosen)
 
 
 def _without_slopes(option: Option) -> Option:

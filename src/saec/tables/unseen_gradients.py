@@ -80,7 +80,8 @@ class SlopeShare:
 
     Args:
         value: the share that is used, from 0 to 1; 0 if ``measured`` is not above ``error``, or if
-            what slopes would choose for all fields is not expected to gain more than its noise.
+            options are chosen for all fields without slopes, because the choice by slopes is not
+            expected to gain more than its noise.
         measured: the share of slopes measured on one half of the unseen rows that is confirmed by
             the other half.
         error: standard error of ``measured``.

@@ -15,7 +15,7 @@ __all__ = ["HalfSums", "half_sums"]
 
 # Lookups that wait until they are added to the sums: at least so many, and as large a share of the
 # sums, so that both memory and time are in proportion to these.
-_LEAST_WAITING, _WAITING_SHARE = 1 << 14, 1 / 8
+_LEAST_WAITING, _WAITING_SHARE = 1 << 15, 1 / 4
 
 
 class HalfSums(Protocol):

@@ -80,8 +80,8 @@ def test_bytes_of_fields_with_keys_go_where_rows_generalise(codec: saec.Axes) ->
     assert result["keeps"].nbytes > 1.3 * result["by heart"].nbytes
 
 
-@pytest.mark.parametrize(("direction", "counted"), [(-1.0, 1.0), (0.4, 0.5)])
-def test_the_forecast_of_fields_with_keys_contains_slopes(direction: float, counted: float) -> None:
+@pytest.mark.parametrize("direction", [-1.0, 0.2])
+def test_the_forecast_of_fields_with_keys_contains_slopes(direction: float) -> None:
     fields, metrics = tables({"only": direction}, keyed=True)
     measured = saec.measure(fields, metrics=metrics, progress=False)
     curve = saec.forecast(measured)
@@ -93,7 +93,7 @@ def test_the_forecast_of_fields_with_keys_contains_slopes(direction: float, coun
         second = (counts @ np.square(moved)).sum() * 1e-3 / 2 / counts.sum()
         first = direction * (counts @ (rows * moved)).sum() * 1e-3 / counts.sum()
         # Harm of strings that are read by keys left out is in the forecast, not in first.
-        assert result.predicted_loss_increase == pytest.approx(second + counted * first, rel=0.1)
+        assert result.predicted_loss_increase == pytest.approx(second + first, rel=0.1)
 
 
 def test_a_tenth_of_the_second_order_always_remains() -> None:

@@ -18,6 +18,8 @@ import saec.torch
 from saec import DataError
 from saec.tables.unseen_gradients import UnseenGradients
 from saec.torch import loss_metrics
+from saec.torch.measure import half_sums as module
+from saec.torch.measure.half_sums import half_sums
 
 
 class Linear(nn.Module):
@@ -122,6 +124,32 @@ def test_many_batches_add_up_and_halves_are_drawn() -> None:
     assert sum(halves) == pytest.approx(80_000)
     assert halves[0] == pytest.approx(40_000, abs=600)
     assert any((half.sums[:, 0] > 1.5).any() for half in found.halves)
+
+
+@pytest.mark.parametrize("features", [5, 20_000])  # all kept from the beginning, and as they come
+def test_sums_by_feature_and_half(features: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LEAST_WAITING", 2 if features > 5 else 10)
+    sums = half_sums(features, 1)
+    sums.add(torch.tensor([3, 1, 3]), torch.tensor([0, 0, 0]), rows([1.0], [2.0], [4.0]))
+    sums.add(torch.tensor([0, 3, 3]), torch.tensor([0, 1, 0]), rows([8.0], [16.0], [32.0]))
+    found = [(half.ids.tolist(), half.sums.ravel().tolist()) for half in sums.result()]
+    assert found == [([0, 1, 3], [8, 2, 37]), ([3], [16])]
+
+
+def test_many_sums_in_any_order() -> None:
+    rng = np.random.default_rng(4)
+    sums, all_ids, all_vectors = half_sums(30_000, 3), [], []
+    for size in (100, 17_000, 3, 0, 9_000, 20_000):  # merged in the middle and in the end
+        ids, vectors = rng.integers(30_000, size=size), rng.integers(9, size=(size, 3))
+        sums.add(torch.from_numpy(ids), torch.from_numpy(ids % 2), torch.from_numpy(vectors))
+        all_ids.append(ids)
+        all_vectors.append(vectors)
+    expected = np.zeros((30_000, 3))
+    np.add.at(expected, np.concatenate(all_ids), np.concatenate(all_vectors))
+    for half, found in enumerate(sums.result()):
+        known = np.unique(np.concatenate(all_ids))
+        assert found.ids.tolist() == known[known % 2 == half].tolist()
+        np.testing.assert_array_equal(found.sums, expected[found.ids])
 
 
 def test_the_model_is_as_it_was_and_its_loss_falls_along_the_gradient() -> None:

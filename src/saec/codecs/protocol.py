@@ -18,7 +18,9 @@ from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
 
-__all__ = ["Codec", "Coded", "Option", "split"]
+__all__ = ["Codec", "Coded", "Option", "expected_loss", "split"]
+
+_LEAST_SHARE = 0.1  # of a second-order loss, that remains whatever slopes say
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Option:
         share: how much weight these slopes have in ``distortion``; None without unseen rows.
         far: the additional loss, in the same unit, of rows far from all others. It is not part of
             ``distortion``: otherwise these few rows would decide how all others are coded.
+        by_slopes: the part of ``distortion`` that slopes on unseen rows make; of gains it has half.
+        first_order: what these slopes are expected to add to the loss.
     """
 
     bits: int
@@ -41,11 +45,18 @@ class Option:
     error: float = 0.0
     share: SlopeShare | None = None
     far: float = 0.0
+    by_slopes: float = 0.0
+    first_order: float = 0.0
 
     @property
     def loss(self) -> float:
-        """The whole loss."""
+        """The whole loss by which options are chosen."""
         return self.distortion + self.far
+
+    @property
+    def second_order(self) -> float:
+        """The whole loss without slopes on unseen rows."""
+        return self.loss - self.by_slopes
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +67,21 @@ class Coded:
     loaded, it holds zeros in their place, which take no memory.
 
     lost: sum_i w_i / sum w 1/2 delta_i' G delta_i, where delta_i is the change of row i: the loss
-    in nats to second order. Slopes on unseen rows add their part. Without a metric, G is the
-    identity.
+    in nats to second order. Without a metric, G is the identity.
     """
 
     field: CompressedField
     lost: float
     sharded: Mapping[str, ShardedTensor] = dataclass_field(default_factory=dict)
+
+
+def expected_loss(second_order: float, first_order: float) -> float:
+    """The expected loss of all fields together, from the sums of their losses.
+
+    Gains of first order may be larger than second-order losses. Where they nearly cancel, the sum
+    is mostly error, and terms of higher order count: a tenth of the second order is left.
+    """
+    return max(second_order + first_order, _LEAST_SHARE * second_order, 0.0)
 
 
 def split(

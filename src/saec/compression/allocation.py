@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate, pairwise
 
 import numpy as np
 
-from saec.codecs.protocol import Option
+from saec.codecs.protocol import Option, expected_loss
 from saec.errors import BudgetError
 
-__all__ = ["Optimum", "allocate", "allocate_within", "frontier"]
+__all__ = [
+    "Optimum",
+    "allocate",
+    "allocate_confirmed",
+    "allocate_within",
+    "expected_of",
+    "frontier",
+]
 
 
 def allocate(
@@ -53,18 +61,66 @@ def allocate(
     return _fill(list(best.chosen), options, budget_bits - best.bits)
 
 
+def allocate_confirmed(
+    options: Sequence[Sequence[Option]], budget_bits: int, names: Sequence[str]
+) -> list[Option]:
+    """:func:`allocate`, with slopes on unseen rows only if they gain more than their noise.
+
+    Among many options those with the luckiest slopes are chosen. So the second-order optimum stays,
+    with shares of 0, unless the other choice is expected to lose less than it, by more than one
+    standard error of the difference. What two options of a field have in common has no part in it.
+    """
+    chosen = allocate(options, budget_bits, names)
+    if all(option.share is None for row in options for option in row):
+        return chosen
+    plain = [[_without_slopes(option) for option in row] for row in options]
+    second = allocate(plain, budget_bits, names)
+    kept = [
+        row[next(place for place, own in enumerate(others) if own is option)]
+        for row, others, option in zip(options, plain, second, strict=True)
+    ]
+    gain = _linear(kept) - _linear(chosen)
+    variance = sum(
+        abs(one.error**2 - other.error**2) for one, other in zip(kept, chosen, strict=True)
+    )
+    return chosen if gain > variance**0.5 else [_with_no_share(option) for option in kept]
+
+
+def _linear(chosen: Sequence[Option]) -> float:
+    """The sum of the losses of both orders: of differences there is no least one that is left."""
+    return sum(option.second_order + option.first_order for option in chosen)
+
+
+def _without_slopes(option: Option) -> Option:
+    return replace(option, distortion=option.distortion - option.by_slopes, by_slopes=0.0)
+
+
+def _with_no_share(option: Option) -> Option:
+    share = option.share
+    return option if share is None else replace(option, share=replace(share, value=0.0))
+
+
+def expected_of(chosen: Sequence[Option]) -> float:
+    """The expected loss of the options of all fields."""
+    return expected_loss(
+        sum(option.second_order for option in chosen),
+        sum(option.first_order for option in chosen),
+    )
+
+
 def allocate_within(options: Sequence[Sequence[Option]], loss: float) -> list[Option]:
     """Choose one option per field so that the total loss is at most ``loss`` in few bits.
 
     The first optimum of :func:`frontier` that is good enough; then fields take cheaper options as
-    long as the total allows it, in the order of the bits that they save.
+    long as the total allows it, in the order of the bits that they save. The total is the expected
+    one, see :func:`~saec.codecs.protocol.expected_loss`.
 
     Args:
         options: for each field, at least one option, one of them without loss.
         loss: the largest total loss of all chosen options.
     """
-    step = next(step for step in frontier(options) if step.loss <= loss)
-    return _thin(list(step.chosen), options, loss - step.loss)
+    step = next(step for step in frontier(options) if step.expected <= loss)
+    return _thin(list(step.chosen), options, loss)
 
 
 @dataclass(frozen=True)
@@ -77,8 +133,14 @@ class Optimum:
 
     @property
     def loss(self) -> float:
-        """The whole loss, with that of far rows."""
+        """The whole loss by which options are chosen, with that of far rows."""
         return self.distortion + sum(option.far for option in self.chosen)
+
+    @cached_property
+    def expected(self) -> float:
+        """The expected loss."""
+        second_order = self.loss - sum(option.by_slopes for option in self.chosen)
+        return expected_loss(second_order, sum(option.first_order for option in self.chosen))
 
 
 def frontier(options: Sequence[Sequence[Option]]) -> Iterator[Optimum]:
@@ -144,19 +206,25 @@ def _fill(chosen: list[Option], options: Sequence[Sequence[Option]], left: int) 
         left -= int(step[best])
 
 
-def _thin(chosen: list[Option], options: Sequence[Sequence[Option]], slack: float) -> list[Option]:
-    """Save bits for up to ``slack`` of loss: repeatedly take the option that saves most."""
+def _thin(chosen: list[Option], options: Sequence[Sequence[Option]], loss: float) -> list[Option]:
+    """Save bits up to an expected ``loss``: repeatedly take the option that saves most."""
     while True:
+        second = sum(option.second_order for option in chosen)
+        first = sum(option.first_order for option in chosen)
         saving = [
             (now.bits - option.bits, field, option)
             for field, now in enumerate(chosen)
             for option in options[field]
-            if option.bits < now.bits and option.loss - now.loss <= slack
+            if option.bits < now.bits
+            and expected_loss(
+                second - now.second_order + option.second_order,
+                first - now.first_order + option.first_order,
+            )
+            <= loss
         ]
         if not saving:
             return chosen
         _, field, option = max(saving, key=lambda item: item[0])
-        slack -= option.loss - chosen[field].loss
         chosen[field] = option
 
 

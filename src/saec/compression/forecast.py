@@ -224,7 +224,7 @@ def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:
     steps = _spaced(list(frontier(priced.options)))
     nbytes = np.array([priced.file_bytes(step.chosen) for step in steps])
     labelled = isinstance(metrics, LossMetrics) and bool(metrics.unseen)
-    losses = np.array([step.loss for step in steps])
+    losses = _never_cheaper(np.array([step.expected for step in steps]))
     errors = np.array([_standard_error(checked, step, metrics) for step in steps])
     original = sum(field.nbytes for field in checked)
     return Forecast(
@@ -273,7 +273,7 @@ def _standard_error(
     if not isinstance(metrics, LossMetrics):
         return 0.0
     parts = [
-        option.loss * min(metrics.relative_errors[field.name], 1.0)
+        option.second_order * min(metrics.relative_errors[field.name], 1.0)
         for field, option in zip(fields, step.chosen, strict=True)
     ]
     parts += [option.error for option in step.chosen]

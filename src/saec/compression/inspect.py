@@ -13,6 +13,7 @@ from saec.clustering.rowmap import RowMap
 from saec.codecs.clusters.judged_rows import field_map, surveyed, usual_norm
 from saec.codecs.moments_and_samples import Moments
 from saec.codecs.protocol import Option
+from saec.compression.allocation import expected_of
 from saec.compression.budget import Ratio
 from saec.compression.plan import Priced, field_rng
 from saec.streaming.chunks import Chunk
@@ -149,9 +150,11 @@ def _remark(field: InspectedField) -> str:
 
 
 def _of_slopes(name: str, share: SlopeShare) -> str:
+    undecided = share.value == 0 and share.measured > share.error
     return (
         f"field {name!r}: slopes on unseen rows count {share.value:.0%}: of those that one half of "
         f"the rows shows, {share.measured:.0%} +- {share.error:.0%} come true on the other half"
+        + (", but what they would choose is not expected to gain more than its noise" * undecided)
     )
 
 
@@ -212,7 +215,7 @@ def inspect(
         ),
         in_loss_metric=known is not None,
         planned_nbytes=priced.file_bytes(chosen),
-        planned_loss_increase=(None if known is None else sum(option.loss for option in chosen)),
+        planned_loss_increase=None if known is None else expected_of(chosen),
     )
 
 

@@ -15,7 +15,7 @@ from saec.codecs.axes.codec import Axes
 from saec.codecs.clusters.codec import Clusters
 from saec.codecs.protocol import Codec, Coded, Option
 from saec.codecs.raw import Raw
-from saec.compression.allocation import allocate, allocate_within
+from saec.compression.allocation import allocate_confirmed, allocate_within, frontier
 from saec.compression.budget import Budget, LossIncrease, SizeBudget, check_budget
 from saec.errors import BudgetError, OptionError
 from saec.streaming.map_reduce import Advance, Executor, passes_over
@@ -144,7 +144,7 @@ class Priced:
                 raise BudgetError(
                     f"{budget} needs metrics, and a codec that leaves the number of clusters open"
                 )
-            least = sum(min(one.loss for one in row) for row in self.options)
+            least = min(step.expected for step in frontier(self.options))
             if least > budget.value:  # only fields with keys lack an option without loss
                 raise BudgetError(f"{budget} cannot be met: the least predicted is {least:.3g}")
             return allocate_within(self.options, budget.value)
@@ -157,7 +157,7 @@ class Priced:
         if size > limit:
             raise _unreachable(budget, limit, size, self.fields)
         names = [field.name for field in self.fields]
-        return allocate(self.options, 8 * (limit - artifact.FIXED_BYTES), names)
+        return allocate_confirmed(self.options, 8 * (limit - artifact.FIXED_BYTES), names)
 
 
 def check_reachable(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from saec.codecs.protocol import Codec, Coded, Option
+from saec.codecs.protocol import Codec, Coded, Option, expected_loss
 from saec.compression.budget import Budget, check_budget
 from saec.compression.fingerprint import fingerprint
 from saec.compression.plan import DEFAULT_CODEC, CodecChoice, Priced, check_request, field_rng
@@ -141,15 +141,14 @@ def compress_chosen(
                 coded.append(code())
             else:
                 coded.append(run.once(number, code))
-    result = _together(coded, priced.metrics is not None)
+    lost = None
+    if priced.metrics is not None:
+        first_order = sum(option.first_order for option in chosen)
+        lost = expected_loss(sum(one.lost for one in coded), first_order)
+    result = Compressed([one.field for one in coded], lost)
     result.slope_shares = {
         field.name: option.share
         for field, option in zip(priced.fields, chosen, strict=True)
         if option.share is not None
     }
     return result
-
-
-def _together(coded: Sequence[Coded], in_nats: bool) -> Compressed:
-    fields = [one.field for one in coded]
-    return Compressed(fields, sum(one.lost for one in coded)) if in_nats else Compressed(fields)

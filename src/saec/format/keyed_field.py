@@ -120,7 +120,7 @@ class KeyedField(CompressedField):
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """``codes``, ``directory``, ``steps`` of the function; ``lengths``, ``values``, ``axes``."""
+        """Those of the static function; ``lengths``, ``values`` and ``axes``."""
         return {
             **{FUNCTION_ROLES[role]: tensor for role, tensor in self.function.tensors.items()},
             "lengths": self.lengths,

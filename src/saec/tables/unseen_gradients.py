@@ -79,7 +79,9 @@ class SlopeShare:
     """How much weight a field's slopes on unseen rows get.
 
     Args:
-        value: the share that is used, from 0 to 1; 0 if ``measured`` is not above ``error``.
+        value: the share that is used, from 0 to 1; 0 if ``measured`` is not above ``error``, or if
+            options are chosen for all fields without slopes, because the choice by slopes is not
+            expected to gain more than its noise.
         measured: the share of slopes measured on one half of the unseen rows that is confirmed by
             the other half.
         error: standard error of ``measured``.

@@ -178,7 +178,6 @@ class Axes:
         arrays, sharded = split({role: tensors[role] for role in tensors if role != PERMUTATION})
         if ordering is not None:
             arrays[STARTS] = ordering.starts
-        lost = max(lost + choice.layered.by_slopes, 0.0)
         return Coded(_stored(field, choice, arrays, old_ids), lost, sharded)
 
 
@@ -261,6 +260,8 @@ class _SurveyedField:
                 0.0 if slopes is None else slopes.error(choice.layered),
                 None if slopes is None else slopes.share,
                 0.0 if far is None else far.of(choice.layered) * unit,
+                choice.layered.by_slopes * unit,
+                choice.layered.first_order * unit,
             )
             for choice in self._choices(found, frame, row_map)
         ]

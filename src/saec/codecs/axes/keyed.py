@@ -127,14 +127,18 @@ class _SurveyedKeys:
         pricing = Pricing(field, frame, self.placing, row_map, classes, unseen, room, self.coder)
         unit = 1.0 if self.metric is not None else 2 * total
         options = []
+        share = None if slopes is None else slopes.share
         everything = sum(float(own.unstored.sum()) for own in classes)
         for price in _prices(classes):
-            for left, doubt, choice in pricing.at(price):
-                size = stored_bytes(field, choice)
-                share = None if slopes is None else slopes.share
-                options.append(Option(8 * size, (left + lost) * unit, choice, doubt * unit, share))
+            for own in pricing.at(price):
+                nats = (own.nats + lost, own.doubt, own.by_slopes, own.first_order)
+                left, doubt, by_slopes, first = (unit * each for each in nats)
+                size = stored_bytes(field, own.choice)
+                options.append(
+                    Option(8 * size, left, own.choice, doubt, share, 0.0, by_slopes, first)
+                )
             least_bits = 8 * (field.nbytes + _SMALL_BYTES)
-            if options[-1].bits > least_bits or left - frame.rest < _LEAST_LEFT * everything:
+            if options[-1].bits > least_bits or own.nats - frame.rest < _LEAST_LEFT * everything:
                 break
         return options, everything + frame.rest
 

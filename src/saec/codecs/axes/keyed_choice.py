@@ -25,7 +25,9 @@ from saec.tables.field import Field
 __all__ = [
     "FUNCTION_FACTOR",
     "KeyedChoice",
+    "PricedKeys",
     "keyed_least",
+    "mean_harm",
     "planned_bytes",
     "stored_bytes",
     "stored_field",
@@ -58,6 +60,7 @@ class KeyedChoice:
         least_gain: the nats per bit that storing a row must save; None if every row is stored.
         string_bits: the most bits of a string; see KeyedLayout.
         function_bytes: the most bytes of the static function.
+        by_slopes: the nats that slopes on unseen rows were planned to add.
     """
 
     frame: Frame
@@ -69,6 +72,7 @@ class KeyedChoice:
     least_gain: float | None
     string_bits: int
     function_bytes: int
+    by_slopes: float = 0.0
 
     @property
     def layout(self) -> KeyedLayout:
@@ -97,6 +101,21 @@ class KeyedChoice:
     def strings(self) -> KeyStrings:
         """Writes symbols as strings of codewords."""
         return KeyStrings(self.layout, self.lengths)
+
+
+@dataclass(frozen=True, eq=False)
+class PricedKeys:
+    """A choice of what is stored, and the nats that it leaves.
+
+    nats: by which choices are made; doubt: their standard error; by_slopes: the part of them that
+    slopes on unseen rows make; first_order: what these are expected to add.
+    """
+
+    nats: float
+    doubt: float
+    by_slopes: float
+    first_order: float
+    choice: KeyedChoice
 
 
 def stored_field(field: Field, choice: KeyedChoice, function: StaticFunction) -> KeyedField:
@@ -173,3 +192,21 @@ def keyed_least(field: Field) -> KeyedField:
         field.keys.kind,
         field.keys.seed,
     )
+
+
+def mean_harm(coder: ClassCoder, rows: NDArray[np.int64], harm: Floats, nats: Floats) -> Floats:
+    """The mean distance in nats between the default row and the rows with each first symbol.
+
+    Args:
+        coder: of the class.
+        rows: (symbols,) number of rows with each first symbol.
+        harm: (symbols,) the sum of the distances of these rows.
+        nats: (rank,) nats per squared error of each coordinate.
+
+    Returns:
+        (symbols,); for a symbol without rows, the distance of the symbol itself.
+    """
+    symbols = coder.coders[0].coordinates.astype(np.float64)
+    alone = np.square(symbols) @ nats[: symbols.shape[1]]
+    result: Floats = np.where(rows > 0, harm / np.maximum(rows, 1), alone)
+    return result

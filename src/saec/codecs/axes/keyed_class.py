@@ -42,14 +42,16 @@ class CodedRows:
     """Rows of a class as coded; all arrays are (m,).
 
     first: the symbol of the first part; later_bits: codeword bits of the other parts; lost: the
-    loss in nats per occurrence; second: its second-order part; doubt: its standard error; harm:
-    squared distance of the coded row from the default row, in nats.
+    loss in nats per occurrence; second: its second-order part; in_first_order: its expected
+    first-order part; doubt: its standard error; harm: squared distance of the coded row from the
+    default row, in nats.
     """
 
     first: Symbols
     later_bits: Floats
     lost: Floats
     second: Floats
+    in_first_order: Floats
     doubt: Floats
     harm: Floats
 
@@ -98,9 +100,10 @@ class ClassCoder:
             decoded[:, span] = coder.coordinates[every[number]]
             if number:
                 later += coder.lengths[every[number]]
-        parts = (nats.lost, nats.in_second_order, nats.doubt)
-        lost, second, doubt = (part(coordinates, decoded) for part in parts)
-        return CodedRows(every[0], later, lost, second, doubt, np.square(decoded) @ nats.second)
+        parts = (nats.lost, nats.in_second_order, nats.in_first_order, nats.doubt)
+        lost, second, first, doubt = (part(coordinates, decoded) for part in parts)
+        harm = np.square(decoded) @ nats.second
+        return CodedRows(every[0], later, lost, second, first, doubt, harm)
 
 
 def class_coder(rows: TierRows, nats: Floats, most_axes: int, price: float) -> ClassCoder | None:

@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, KeyedChoice, stored_field
-from saec.codecs.axes.keyed_pricing import mean_harm
+from saec.codecs.axes.keyed_choice import (
+    FUNCTION_FACTOR,
+    KeyedChoice,
+    mean_harm,
+    stored_field,
+)
 from saec.codecs.axes.keyed_rows import EVERY_ROW, GatheredRows, RowTotals, Selection, StoredRows
 from saec.codecs.axes.slope_costs import LEAST_COST
 from saec.codecs.protocol import Coded
@@ -180,10 +184,12 @@ def _within(rows: GatheredRows, limit: int) -> tuple[Selection, StaticFunction]:
 
 
 def _lost(field: Field, choice: KeyedChoice, rows: RowTotals) -> float:
-    """The loss in nats of all rows, and of unknown keys that are decoded to a symbol."""
+    """The second-order loss in nats of all rows, and what slopes add beyond the plan, since other
+    rows than planned may be left out; with that of unknown keys that are decoded to a symbol."""
     assert field.keys is not None
     second = rows.unstored_second - rows.second
-    lost = max(rows.unstored - rows.saved, LEAST_COST * second)
+    with_slopes = max(rows.unstored - rows.saved, LEAST_COST * second)
+    lost = max(with_slopes - choice.by_slopes, LEAST_COST * second)
     if not choice.stored:
         return lost
     unknown = field.keys.unseen_share + max(rows.occurrences - rows.shares, 0.0)

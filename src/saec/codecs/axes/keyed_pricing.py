@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from saec.clustering.rowmap import RowMap
 from saec.codecs.axes.candidates import TierRows
 from saec.codecs.axes.code_lengths import code_lengths
-from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, KeyedChoice, planned_bytes
+from saec.codecs.axes.keyed_choice import (
+    FUNCTION_FACTOR,
+    KeyedChoice,
+    PricedKeys,
+    mean_harm,
+    planned_bytes,
+)
 from saec.codecs.axes.keyed_class import ClassCoder, CodedRows, class_coder
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.row_slopes import RowNats
@@ -23,7 +29,7 @@ from saec.keys.windows import window_shape
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
 
-__all__ = ["Coder", "KeyedClass", "Pricing", "keyed_class", "mean_harm"]
+__all__ = ["Coder", "KeyedClass", "Pricing", "keyed_class"]
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +43,7 @@ class KeyedClass:
 
     each: rows of the class for each row of the sample; nats: computes the loss of rows; unstored:
     (m,) the loss in nats of each row if it is not stored; second: (m,) its second-order part;
-    doubt: (m,) its standard error; spread: (rank,) the loss on each axis if no row is stored.
+    in_first_order: (m,) its expected first-order part; doubt: (m,) its standard error; spread: (rank,) the loss on each axis if no row is stored.
     """
 
     rows: TierRows
@@ -45,6 +51,7 @@ class KeyedClass:
     nats: RowNats
     unstored: Floats
     second: Floats
+    in_first_order: Floats
     doubt: Floats
     spread: Floats
 
@@ -71,8 +78,8 @@ class Pricing:
     room: float
     coder: Coder = class_coder
 
-    def at(self, price: float) -> Iterator[tuple[float, float, KeyedChoice]]:
-        """The loss in nats, its standard error, and the choice, for each option at ``price``."""
+    def at(self, price: float) -> Iterator[PricedKeys]:
+        """What is stored, and what it loses, for each option at ``price``."""
         axes = self._axes(price)
         found = [self.coder(own.rows, own.nats.of_codes, axes, price) for own in self.classes]
         if self.room < 1:  # every key is stored
@@ -112,8 +119,8 @@ class Pricing:
 
     def _priced(
         self, coded: Sequence[_CodedClass], least_gain: float | None, price: float
-    ) -> tuple[float, float, KeyedChoice]:
-        """The loss in nats, its standard error, and the choice of coded classes."""
+    ) -> PricedKeys:
+        """What the choice of coded classes stores and loses."""
         coders = tuple(one.coder for one in coded)
         unknown = self.unseen + sum(one.unstored_share for one in coded)
         nats = self.frame.rest + sum(one.nats for one in coded)
@@ -125,6 +132,7 @@ class Pricing:
         if window_shape(keys, round(bits), varied=True) is None:
             string_bits = SHORT_STRINGS
             keys, longest = _strings(stored, SHORT_STRINGS)
+        by_slopes = sum(one.nats - one.second for one in coded)
         choice = KeyedChoice(
             self.frame,
             self.placing,
@@ -135,9 +143,11 @@ class Pricing:
             least_gain,
             string_bits,
             planned_bytes(keys, round(bits), longest),
+            by_slopes,
         )
         doubt = float(np.linalg.norm([one.doubt for one in coded]))
-        return nats + unknown * harm, doubt, choice
+        first = sum(one.in_first_order for one in coded)
+        return PricedKeys(nats + unknown * harm, doubt, by_slopes, first, choice)
 
 
 def _strings(stored: Sequence[_CodedClass], string_bits: int) -> tuple[int, int]:
@@ -200,22 +210,30 @@ class _CodedClass:
 
     @property
     def nats(self) -> float:
-        """The loss in nats of all rows, stored or not: at least a share of its second-order part,
-        however much the slopes subtract."""
-        lost, second = self.own.unstored, self.own.second
-        if self.coded is not None:
-            shares = self.own.rows.shares
-            lost = np.where(self.kept, shares * self.coded.lost, lost)
-            second = np.where(self.kept, shares * self.coded.second, second)
-        return max(float(lost.sum()), LEAST_COST * float(second.sum()))
+        """The loss in nats of all rows: at least a share of its second-order part."""
+        lost = self._sum(self.own.unstored, None if self.coded is None else self.coded.lost)
+        return max(lost, LEAST_COST * self.second)
+
+    @property
+    def second(self) -> float:
+        """The second-order nats of all rows."""
+        return self._sum(self.own.second, None if self.coded is None else self.coded.second)
+
+    @property
+    def in_first_order(self) -> float:
+        """The expected first-order nats of all rows."""
+        coded = None if self.coded is None else self.coded.in_first_order
+        return self._sum(self.own.in_first_order, coded)
 
     @property
     def doubt(self) -> float:
-        """An upper bound of the standard error of :attr:`nats`: errors of axes are added up."""
-        if self.coded is None:
-            return float(self.own.doubt.sum())
-        stored = self.own.rows.shares * self.coded.doubt
-        return float(np.where(self.kept, stored, self.own.doubt).sum())
+        """The standard error of :attr:`nats`, at most: those of the axes may have the same sign."""
+        return self._sum(self.own.doubt, None if self.coded is None else self.coded.doubt)
+
+    def _sum(self, unstored: Floats, coded: Floats | None) -> float:
+        """The sum over rows: of ``unstored`` (m,), or of ``coded`` (m,) per occurrence."""
+        stored = unstored if coded is None else self.own.rows.shares * coded
+        return float(np.where(self.kept, stored, unstored).sum())
 
     @property
     def unstored_share(self) -> float:
@@ -255,24 +273,6 @@ class _CodedClass:
         return replace(self, coder=coder, coded=replace(self.coded, first=first))
 
 
-def mean_harm(coder: ClassCoder, rows: NDArray[np.int64], harm: Floats, nats: Floats) -> Floats:
-    """The mean distance in nats between the default row and the rows with each first symbol.
-
-    Args:
-        coder: of the class.
-        rows: (symbols,) number of rows with each first symbol.
-        harm: (symbols,) the sum of the distances of these rows.
-        nats: (rank,) nats per squared error of each coordinate.
-
-    Returns:
-        (symbols,); for a symbol without rows, the distance of the symbol itself.
-    """
-    symbols = coder.coders[0].coordinates.astype(np.float64)
-    alone = np.square(symbols) @ nats[: symbols.shape[1]]
-    result: Floats = np.where(rows > 0, harm / np.maximum(rows, 1), alone)
-    return result
-
-
 def keyed_class(
     sample: Sample, frame: Frame, count: int, total: float, nats: RowNats
 ) -> KeyedClass:
@@ -289,6 +289,7 @@ def keyed_class(
         nats,
         rows.shares * nats.lost(rows.coordinates, default),
         rows.shares * nats.in_second_order(rows.coordinates, default),
+        rows.shares * nats.in_first_order(rows.coordinates, default),
         rows.shares * nats.doubt(rows.coordinates, default),
         spread * nats.of_codes,
     )

@@ -68,6 +68,11 @@ class Way:
         """The part of :attr:`nats` that comes from slopes on unseen rows."""
         return sum(offer.by_slopes for offer in self._every)
 
+    @property
+    def first_order(self) -> float:
+        """What slopes on unseen rows are expected to add to the loss."""
+        return sum(offer.first_order for offer in self._every)
+
     @cached_property
     def _every(self) -> tuple[Offer, ...]:
         unused = (alone[0] for alone in self.tier.scalar[self.axes :])
@@ -109,6 +114,11 @@ class Layered:
     def by_slopes(self) -> float:
         """The part of :attr:`nats` that comes from slopes on unseen rows."""
         return sum(way.by_slopes for way in self.ways)
+
+    @property
+    def first_order(self) -> float:
+        """What slopes on unseen rows are expected to add to the loss."""
+        return sum(way.first_order for way in self.ways)
 
 
 def sweep(tiers: Sequence[TierOffers], axis_bits: int, rest: float) -> list[Layered]:

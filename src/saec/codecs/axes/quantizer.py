@@ -114,7 +114,7 @@ class Offer:
     bits: of the codes of all rows of a tier and of the values; nats: the loss, including what
     slopes on unseen rows add; moves: (axes, 3 for each tier), from
     :meth:`.tier_slopes.Moves.by`, or (0, 3) without unseen rows; by_slopes: the part of ``nats``
-    that slopes add.
+    that slopes add; first_order: what they are expected to add.
     """
 
     bits: int
@@ -122,6 +122,7 @@ class Offer:
     coders: tuple[Coder, ...]
     moves: NDArray[np.float64] = field(default_factory=no_moves)
     by_slopes: float = 0.0
+    first_order: float = 0.0
 
     @property
     def axes(self) -> int:

@@ -30,13 +30,15 @@ class RowGradient:
     coordinate, for a row that has all occurrences.
 
     widths: (rank,) root mean squares of the coordinates; coefficients: (rank, 3), of the
-    coordinate over its width, 1, and the first one clipped to -1 to 1. factors: (rank,), by how
+    coordinate over its width, 1, and the first one clipped to -1 to 1, as they count when codes are
+    chosen; measured: (rank, 3), the same as expected of unseen rows. factors: (rank,), by how
     much the linear part multiplies what squared errors about the mean of a code cost; errors:
     (rank,), standard errors of these.
     """
 
     widths: Floats
     coefficients: Floats
+    measured: Floats
     factors: Floats
     errors: Floats
 
@@ -44,7 +46,7 @@ class RowGradient:
     def none(cls, rank: int) -> RowGradient:
         """Where nothing is known of unseen rows."""
         zeros = np.zeros(rank)
-        return cls(zeros, np.zeros((rank, 3)), zeros + 1, zeros)
+        return cls(zeros, np.zeros((rank, 3)), np.zeros((rank, 3)), zeros + 1, zeros)
 
     @classmethod
     def of(
@@ -63,18 +65,34 @@ class RowGradient:
         first = -believed[:, 0] * shapes.widths
         taken = counted(first, whole)
         kept = np.divide(taken, first, out=np.ones_like(first), where=first != 0)
-        coefficients = np.einsum("ajk,ak->aj", shapes.combined, believed * kept[:, None]) / part
+        measured = np.einsum("ajk,ak->aj", shapes.combined, believed) / part
+        coefficients = measured * kept[:, None]
         deviations = share * np.sqrt(slopes.variance[:, 0]) * shapes.widths
-        return cls(shapes.widths, coefficients, 1 + taken * per_nat, deviations * per_nat)
+        factors, errors = 1 + taken * per_nat, deviations * per_nat
+        return cls(shapes.widths, coefficients, measured, factors, errors)
 
     def added(self, coordinates: NDArray[np.float32], moved: NDArray[np.floating[Any]]) -> Floats:
-        """Nats (m,) for each occurrence of rows at ``coordinates`` (m, rank) that are ``moved`` (m,
-        some leading axes)."""
-        if not self.coefficients.any():
+        """Nats (m,) by which codes are chosen, for each occurrence of rows at ``coordinates``
+        (m, rank) that are ``moved`` (m, some leading axes)."""
+        return self._along(self.coefficients, coordinates, moved)
+
+    def expected(
+        self, coordinates: NDArray[np.float32], moved: NDArray[np.floating[Any]]
+    ) -> Floats:
+        """Nats (m,) that are expected; arguments as of :meth:`added`."""
+        return self._along(self.measured, coordinates, moved)
+
+    def _along(
+        self,
+        coefficients: Floats,
+        coordinates: NDArray[np.float32],
+        moved: NDArray[np.floating[Any]],
+    ) -> Floats:
+        if not coefficients.any():
             return np.zeros(len(moved))
         axes = moved.shape[1]
         plain = plain_functions(coordinates[:, :axes], self.widths[:axes])
-        result: Floats = np.einsum("maj,aj,ma->m", plain, self.coefficients[:axes], moved)
+        result: Floats = np.einsum("maj,aj,ma->m", plain, coefficients[:axes], moved)
         return result
 
 
@@ -103,6 +121,12 @@ class RowNats:
         (m, rank)."""
         moved = decoded - coordinates.astype(np.float64)
         return self.in_second_order(coordinates, decoded) + self.gradient.added(coordinates, moved)
+
+    def in_first_order(
+        self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]
+    ) -> Floats:
+        """The first-order nats (m,) that are expected; arguments as of :meth:`lost`."""
+        return self.gradient.expected(coordinates, decoded - coordinates.astype(np.float64))
 
     def doubt(self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]) -> Floats:
         """Standard errors (m,) of :meth:`lost`, at most: as if those of all axes had one sign."""

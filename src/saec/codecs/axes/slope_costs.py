@@ -128,7 +128,7 @@ def _priced(tier: TierOffers, slopes: Floats) -> TierOffers:
 def _with_slopes(offer: Offer, slopes: Floats) -> Offer:
     first = (offer.moves * slopes[: len(offer.moves)]).sum()
     added = float(counted(first, offer.nats))
-    return replace(offer, nats=offer.nats + added, by_slopes=added)
+    return replace(offer, nats=offer.nats + added, by_slopes=added, first_order=float(first))
 
 
 def counted(added: Floats, nats: Floats | float) -> Floats:

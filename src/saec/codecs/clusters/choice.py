@@ -19,8 +19,7 @@ class ClustersChoice:
 
     The metric is that in which rows are near, None for Euclidean distance. A unit of distortion
     among points, weighted by frequency, costs ``unit`` in nats, or without a metric in squares of
-    the table's values. ``row_map`` takes rows to points. Slopes on unseen rows add ``by_slopes``
-    nats to the second-order ones.
+    the table's values. ``row_map`` takes rows to points.
     """
 
     clusters: int
@@ -28,7 +27,6 @@ class ClustersChoice:
     metric: Metric | None
     unit: float
     row_map: RowMap
-    by_slopes: float = 0.0
 
 
 def of_size_one(field: Field, metric: Metric | None) -> tuple[Metric | None, float]:

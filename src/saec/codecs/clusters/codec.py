@@ -210,7 +210,7 @@ class Clusters:
         stored = ClusteredField(field.name, packed, codebook, field.dtype.name)
         # Without a metric, options have another unit than nats.
         nats = choice.unit / (2 * field.census.total) if choice.metric is None else choice.unit
-        return Coded(stored, max(lost * nats + choice.by_slopes, 0.0), sharded)
+        return Coded(stored, lost * nats, sharded)
 
     def _tell(self, field: Field, choice: ClustersChoice, found: int) -> None:
         """Log that there are fewer clusters than the user asked for."""

@@ -43,9 +43,8 @@ class DistortionCurve:
 
     rows: of the field; clusters: ascending from 1; distortion: the weighted squared error with as
     many; far: what is lost of far rows besides, see :class:`JudgedRows`; kept: share of the axes
-    that the codebook keeps; whole: the curve if it keeps all, None for that curve itself. added:
-    shares of the distortion that slopes on unseen rows add; doubts: standard errors of these; both
-    None without unseen rows.
+    that the codebook keeps; whole: the curve if it keeps all, None for that curve itself. slopes:
+    (3, numbers), see :meth:`JudgedRows.by_slopes`; None without unseen rows.
     """
 
     rows: int
@@ -54,8 +53,7 @@ class DistortionCurve:
     far: NDArray[np.float64]
     kept: float = 1.0
     whole: DistortionCurve | None = None
-    added: NDArray[np.float64] | None = None
-    doubts: NDArray[np.float64] | None = None
+    slopes: NDArray[np.float64] | None = None
 
     def at(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
         """Expected distortion with ``clusters`` (m,) clusters, without what far rows lose besides.
@@ -85,10 +83,10 @@ class DistortionCurve:
         return self._between(clusters, self.far)
 
     def slopes_at(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Shares of the distortion that slopes add, and their standard errors, (2, m)."""
-        if self.added is None or self.doubts is None:
-            return np.zeros((2, len(clusters)))
-        return np.stack([self._between(clusters, own) for own in (self.added, self.doubts)])
+        """See :meth:`JudgedRows.by_slopes`, (3, m)."""
+        if self.slopes is None:
+            return np.zeros((3, len(clusters)))
+        return np.stack([self._between(clusters, own) for own in self.slopes])
 
     def _between(
         self, clusters: NDArray[np.int64], known: NDArray[np.float64]
@@ -136,7 +134,7 @@ def measure_curves(
             arrays[f"far {rank}"][known],
             rank / judged.points.dim,
             whole,
-            *(() if judged.slopes is None else arrays[f"slopes {rank}"][:, known]),
+            None if judged.slopes is None else arrays[f"slopes {rank}"][:, known],
         )
         whole = whole or curves[rank]
     return {rank: curves[rank] for rank in worth(most)}
@@ -151,11 +149,11 @@ def _measured(
     most: int,
 ) -> dict[str, NDArray[Any]]:
     """Numbers of clusters, and under each rank the distortion with as many, infinite where it was
-    not measured, what is lost of far rows besides, and what slopes add, (2, numbers)."""
+    not measured, what is lost of far rows besides, and what slopes add, (3, numbers)."""
     counts = _measured_sizes(min(most, _LARGEST))
     distortion = {rank: np.full(len(counts), np.inf) for rank in worth(most)}
     far = {rank: np.zeros(len(counts)) for rank in worth(most)}
-    slopes = {rank: np.zeros((2, len(counts))) for rank in worth(most)}
+    slopes = {rank: np.zeros((3, len(counts))) for rank in worth(most)}
     for place, clusters in enumerate(counts):
         clustering = learn(clusters)
         fewer = len(clustering.centroids) < clusters  # there are no more different rows
@@ -189,33 +187,36 @@ def _measured_sizes(most: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Offered:
-    """A codebook on offer: the distortion with it, what far rows lose besides, and of the
-    distortion the shares that slopes add and that are their standard error."""
+    """A codebook on offer: the distortion with it, what far rows lose besides, and the shares of
+    the distortion by :meth:`JudgedRows.by_slopes`."""
 
     rank: int
     clusters: int
     near: float
     far: float
     added: float
+    first: float
     doubt: float
 
     def chosen(self, whole: ClustersChoice) -> ClustersChoice:
         """The choice of it, from that of as many clusters as rows."""
-        by_slopes = self.near * self.added * whole.unit
-        return replace(whole, clusters=self.clusters, rank=self.rank, by_slopes=by_slopes)
+        return replace(whole, clusters=self.clusters, rank=self.rank)
 
     def option(
         self, bits: int, choice: ClustersChoice, lost: float, share: SlopeShare | None
     ) -> Option:
         """The option of a ``choice`` that takes so many bits; ``lost``: distortion of far rows with
         any codebook."""
+        near = self.near * choice.unit
         return Option(
             bits,
-            (self.near + lost) * choice.unit + choice.by_slopes,
+            near + lost * choice.unit + near * self.added,
             choice,
-            self.near * self.doubt * choice.unit,
+            near * self.doubt,
             share,
             self.far * choice.unit,
+            near * self.added,
+            near * self.first,
         )
 
 

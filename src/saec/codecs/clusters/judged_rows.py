@@ -45,17 +45,18 @@ class JudgedRows:
 
     def by_slopes(
         self, codebook: Codebook, centroids: NDArray[np.float32], distortion: float
-    ) -> tuple[float, float]:
-        """The share of the ``distortion`` with a codebook that slopes add, and its standard error.
+    ) -> tuple[float, float, float]:
+        """Shares of the ``distortion`` with a codebook: what slopes add by which codebooks are
+        chosen, what they are expected to add, and the standard error of this.
 
         centroids: as points.
         """
         lost = distortion * self.unit
         if self.slopes is None or not lost:
-            return 0.0, 0.0
+            return 0.0, 0.0, 0.0
         nearest = self.points.assign(centroids)
-        added, doubt = self.slopes.added(codebook.values[nearest])
-        return max(added / lost, LEAST_COST - 1), doubt / lost
+        added, first, doubt = self.slopes.added(codebook.values[nearest])
+        return max(added / lost, LEAST_COST - 1), first / lost, doubt / lost
 
     def far(self, centroids: NDArray[np.float32]) -> float:
         """The third term with ``centroids`` (clusters, dim)."""

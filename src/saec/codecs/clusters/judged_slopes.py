@@ -86,16 +86,18 @@ class JudgedSlopes:
         ]
         return cls(frame, tuple(tiers), slopes.share)
 
-    def added(self, decoded: NDArray[np.float32]) -> tuple[float, float]:
-        """Nats that slopes add to the second-order ones, and their standard error, if judged rows
-        (m, dim) become ``decoded`` (m, dim)."""
-        total, variance = 0.0, 0.0
+    def added(self, decoded: NDArray[np.float32]) -> tuple[float, float, float]:
+        """What slopes add if judged rows (m, dim) become ``decoded`` (m, dim): nats by which
+        codebooks are chosen, expected nats, and the standard error of these."""
+        total, first, variance = 0.0, 0.0, 0.0
         for tier in self.tiers:
             now = self.frame.coordinates(decoded[tier.places], self.frame.rank)
             moved = now.astype(np.float64) - tier.coordinates
-            total += float(tier.shares @ tier.nats.gradient.added(tier.coordinates, moved))
+            gradient = tier.nats.gradient
+            total += float(tier.shares @ gradient.added(tier.coordinates, moved))
+            first += float(tier.shares @ gradient.expected(tier.coordinates, moved))
             variance += float(tier.shares @ tier.nats.doubt(tier.coordinates, now)) ** 2
-        return total, variance**0.5
+        return total, first, variance**0.5
 
 
 def _tiers(survey: Survey, cuts: list[int]) -> Iterator[NDArray[np.int64]]:

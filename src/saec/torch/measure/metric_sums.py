@@ -27,6 +27,7 @@ from saec.torch.model.call import (
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.record_lookups import (
     RecordedLookup,
+    all_finite,
     gradients_of,
     single_precision,
     split_fields,
@@ -147,7 +148,7 @@ class MetricSums:
         if lookup.padding_idx is not None:
             kept = ids != lookup.padding_idx
             ids, units, gradients = ids[kept], units[kept], gradients[kept]
-        if not bool(gradients.isfinite().all()):
+        if not all_finite(gradients):
             raise MetricError(f"batch {index}: a gradient at {lookup.path!r} is not finite")
         for name, chosen in split_fields(lookup.table, ids):
             self.sums[name].add(gradients[chosen], units[chosen], lookup.count)
@@ -165,7 +166,7 @@ class MetricSums:
         weights = [table.weight for table in tables]
         found = torch.autograd.grad(outputs, weights, signs * at_outputs)
         for table, gradients in zip(tables, found, strict=True):
-            if not bool(gradients.isfinite().all()):
+            if not all_finite(gradients):
                 raise MetricError(f"batch {index}: a gradient at {table.path!r} is not finite")
             rows = without_padding(table, gradients.double())
             for part in table.parts:

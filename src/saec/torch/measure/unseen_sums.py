@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from saec.errors import DataError, MetricError
-from saec.tables.unseen_gradients import RowSums, UnseenGradients
+from saec.tables.unseen_gradients import UnseenGradients
+from saec.torch.measure.half_sums import half_sums
 from saec.torch.measure.labels import check_batch, one_number
 from saec.torch.model.call import Loss, logits_by, moved, outputs_of
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.record_lookups import (
     RecordedLookup,
+    all_finite,
     gradients_of,
     single_precision,
     split_fields,
@@ -24,45 +26,6 @@ from saec.torch.model.record_lookups import (
 )
 
 __all__ = ["UnseenSums"]
-
-# Lookups that wait until they are added to the sums: at least so many, and as large a share of the
-# features that have sums, so that both memory and time are in proportion to these.
-_LEAST_WAITING, _WAITING_SHARE = 1 << 14, 1 / 8
-
-
-class _SparseSums:
-    """Sums of vectors by id, for the ids that occur."""
-
-    def __init__(self, dim: int) -> None:
-        self._ids = torch.zeros(0, dtype=torch.int64)
-        self._sums = torch.zeros(0, dim)
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._count = 0  # of ids that wait
-
-    def add(self, ids: Tensor, vectors: Tensor) -> None:
-        """Add ``vectors`` (m, dim) to the sums of ``ids`` (m,)."""
-        self._waiting.append((ids.cpu().long(), vectors.float().cpu()))
-        self._count += len(ids)
-        if self._count > max(_LEAST_WAITING, int(_WAITING_SHARE * len(self._ids))):
-            self._merge()
-
-    def result(self) -> RowSums:
-        self._merge()
-        return RowSums(self._ids.numpy(), self._sums.numpy())
-
-    def _merge(self) -> None:
-        if not self._waiting:
-            return
-        new_ids = torch.cat([ids for ids, _ in self._waiting])
-        vectors = torch.cat([each for _, each in self._waiting])
-        self._waiting, self._count = [], 0
-        known = len(self._ids)
-        ids, places = torch.unique(torch.cat([self._ids, new_ids]), return_inverse=True)
-        sums = self._sums if len(ids) == known else torch.zeros(len(ids), vectors.shape[1])
-        if len(ids) != known:
-            sums[places[:known]] = self._sums
-        sums.index_add_(0, places[known:], vectors)
-        self._ids, self._sums = ids, sums
 
 
 class UnseenSums:
@@ -75,7 +38,7 @@ class UnseenSums:
         self._loss_fn, self._logits = loss_fn, logits_by(loss_fn)
         self._device = tables[0].weight.device
         self._sums = {
-            part.name: (_SparseSums(t.weight.shape[1]), _SparseSums(t.weight.shape[1]))
+            part.name: half_sums(part.last - part.first, t.weight.shape[1])
             for t in tables
             for part in t.parts
         }
@@ -105,8 +68,8 @@ class UnseenSums:
         if not self._examples:
             raise DataError("unseen: the batches are empty")
         return {
-            name: UnseenGradients((one.result(), other.result()), self._examples)
-            for name, (one, other) in self._sums.items()
+            name: UnseenGradients(sums.result(), self._examples)
+            for name, sums in self._sums.items()
         }
 
     def _drawn(self, count: int) -> Tensor:
@@ -115,7 +78,7 @@ class UnseenSums:
 
     def _add(self, lookup: RecordedLookup, gradient: Tensor, halves: Tensor, index: int) -> None:
         vectors = gradient.reshape(-1, gradient.shape[-1])
-        if not bool(vectors.isfinite().all()):
+        if not all_finite(vectors):
             raise MetricError(f"unseen batch {index}: a gradient at {lookup.path!r} is not finite")
         ids, own = lookup.ids, halves.to(lookup.units.device)[lookup.units]
         if lookup.padding_idx is not None:
@@ -123,10 +86,7 @@ class UnseenSums:
             ids, own, vectors = ids[kept], own[kept], vectors[kept]
         starts = {part.name: part.first for part in lookup.table.parts}
         for name, chosen in split_fields(lookup.table, ids):
-            field_ids, field_halves = ids[chosen] - starts[name], own[chosen]
-            for half, sums in enumerate(self._sums[name]):
-                mine = field_halves == half
-                sums.add(field_ids[mine], vectors[chosen][mine])
+            self._sums[name].add(ids[chosen] - starts[name], own[chosen], vectors[chosen])
 
     def _add_computed(
         self, tables: Sequence[ModelTable], outputs: Tensor, loss: Tensor, index: int
@@ -139,7 +99,7 @@ class UnseenSums:
             mine = (halves == half).reshape(-1, *[1] * (outputs.ndim - 1))
             found = torch.autograd.grad(outputs, weights, mine * at_outputs, retain_graph=True)
             for table, gradients in zip(tables, found, strict=True):
-                if not bool(gradients.isfinite().all()):
+                if not all_finite(gradients):
                     raise MetricError(
                         f"unseen batch {index}: a gradient at {table.path!r} is not finite"
                     )
@@ -150,7 +110,7 @@ class UnseenSums:
         for part in table.parts:
             own = rows[part.first : part.last]
             ids = own.any(dim=1).nonzero()[:, 0]
-            self._sums[part.name][half].add(ids, own[ids])
+            self._sums[part.name].add(ids, torch.full_like(ids, half), own[ids])
 
     def _loss(self, outputs: Tensor, labels: Any, index: int) -> Tensor:
         """The sum of the examples' losses at the given labels."""

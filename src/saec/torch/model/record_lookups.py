@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from saec.torch.model.model_table import ModelTable
 
 __all__ = [
     "RecordedLookup",
+    "all_finite",
     "gradients_of",
     "recording",
     "single_precision",
@@ -103,6 +105,12 @@ def split_fields(table: ModelTable, ids: Tensor) -> Iterator[tuple[str, Tensor |
     chosen_ids = torch.split(numbers.argsort(stable=True), sizes)
     for part, chosen in zip(table.parts, chosen_ids, strict=True):
         yield part.name, chosen
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is infinite or NaN."""
+    # A sum with such a value is not finite either, and takes a tenth of the time.
+    return math.isfinite(float(values.sum())) or bool(values.isfinite().all())
 
 
 def single_precision(values: Tensor) -> Tensor:

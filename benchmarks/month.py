@@ -9,10 +9,11 @@ the evening of --first on. A feature is dropped when it was not seen for --windo
 * uncompressed, trained daily;
 * compressed afresh daily, to --ratio with keys;
 * the base of --first and a patch for each day since;
-* the same, compacted into a fresh base every week;
+* the same, compacted into a fresh base every week: the same rows in fewer bytes, without those of
+  features that were dropped;
 * that base alone, with the network of today or of that day;
 * warm: trained on each day from the rows of yesterday's base and patches in place of full tables;
-  its optimisers go on, whose sums take 4 bytes for each row; its chain is compacted weekly, too;
+  its optimisers go on, whose sums take 4 bytes for each row; its chain is compacted weekly;
 * as a control, uncompressed with new optimisers each day.
 
 Each finished step is one line of --record; a run that was interrupted goes on behind the last one.
@@ -29,6 +30,7 @@ from typing import Any
 import numpy as np
 from daily import Chain, Course, Steps, Trainer
 
+import saec
 from saec.reference.simulated import best_reachable, simulate
 
 DAYS = 30
@@ -43,12 +45,28 @@ class MonthSteps(Steps):
         course = self.course
         yield "best reachable", lambda: self.best(day)
         yield from super().of_day(day)
-        weekly = Chain(course, self.base, "weekly", every=WEEK)
-        yield "compacted weekly", lambda: self.patched(weekly, day)
+        yield "compacted weekly", lambda: self.compacted(day)
         warm = Trainer(course, "warm", Chain(course, self.base, "warm", every=WEEK), True)
         yield "warm", lambda: self.trained_on(warm, day)
         fresh = Trainer(course, "new-optimisers", None, False)
         yield "new-optimisers", lambda: self.trained_on(fresh, day)
+
+    def compacted(self, day: int) -> dict[str, Any]:
+        """The chain of that evening as one artifact, or the last such one and patches since."""
+        start = day - (day - self.course.first) % WEEK
+        if start == self.course.first:
+            return {name: self.known["patched", day][name] for name in ("nbytes", "auc", "logloss")}
+        chain = Chain(self.course, self.base, "day")
+        out = self.base.with_name(f"compacted{start}.saec")
+        base, patches = chain.links(start)
+        if not out.exists():
+            saec.compact(base, patches=patches, keys=self.course.keys(start), out=out)
+        since = sum(chain.patch(other).stat().st_size for other in range(start + 1, day + 1))
+        if start < day:  # its patches follow the chain; the same changes have as many bytes
+            quality = {name: self.known["patched", day][name] for name in ("auc", "logloss")}
+        else:
+            quality = self.course.chain_quality(out, [], day, self.course.model(day))
+        return {**quality, "nbytes": out.stat().st_size + since}
 
     def best(self, day: int) -> dict[str, Any]:
         auc, logloss = best_reachable(self.course.log, self.course.tests(day))

@@ -34,7 +34,7 @@ METHODS = {
     "tables never updated": ("tables never updated", "#c0392b", "<", 1.0),
     "never updated": ("never updated", "#7b241c", ">", 1.0),
 }
-UPDATED = ("new-optimisers", "afresh", "patched", "capped", "compacted weekly", "warm")
+UPDATED = ("afresh", "patched", "capped", "compacted weekly", "warm")
 
 Row = dict[str, Any]
 Series = dict[str, dict[int, Row]]
@@ -91,10 +91,10 @@ def draw(found: Series, title: str) -> Figure:
     panels = figure.subplots(3, 2)
     panel(panels[0][0], found, of("auc"), "AUC on the next day")
     panel(panels[0][1], found, of("logloss"), "log loss on the next day, nats")
-    panel(panels[1][0], found, change("auc"), "AUC less that of uncompressed")
-    panel(panels[1][1], found, change("logloss"), "log loss less that of uncompressed")
-    panel(panels[2][0], found, lambda name, day, row: megabytes(row), "MB with keys, all in")
-    panel(panels[2][1], found, lambda name, day, row: sent(name, row), "MB sent on that evening")
+    panel(panels[1][0], found, change("auc"), "AUC, change from uncompressed")
+    panel(panels[1][1], found, change("logloss"), "log loss, change from uncompressed")
+    panel(panels[2][0], found, lambda name, day, row: megabytes(row), "MB, all that serving needs")
+    panel(panels[2][1], found, lambda name, day, row: sent(name, row), "MB sent to a server")
     for axes in (panels[2][0], panels[2][1]):
         axes.set_yscale("log")
     figure.suptitle(title)

@@ -76,9 +76,12 @@ class Course:
 
     def shuffled(self, day: int) -> NDArray[np.intp]:
         """Training rows of a day in random order; a click and its negative stay together."""
+        return np.random.default_rng([0, day]).permutation(self.pairs(day)).ravel()
+
+    def pairs(self, day: int) -> NDArray[np.intp]:
+        """Training rows of a day, two by two."""
         rows = self.rows(day)
-        pairs = rows[: len(rows) // 2 * 2].reshape(-1, 2)
-        return np.random.default_rng([0, day]).permutation(pairs).ravel()
+        return rows[: len(rows) // 2 * 2].reshape(-1, 2)
 
     def steps(self, model: ClickModel, shown: Bar) -> TrainingSteps:
         return TrainingSteps(model, self.log, Training(), 0, shown)
@@ -326,15 +329,17 @@ class Steps:
                 row = json.loads(line)
                 self.known[row["step"], row["day"]] = row
 
-    def run(self) -> None:
+    def run(self, last: int | None = None) -> None:
+        """All steps of the evenings up to ``last``, or up to that of the course."""
         course = self.course
+        last = course.last if last is None else last
         self.once("machine", 0, machine)
         self.once("train", 0, course.train)
         self.once("afresh", course.first, lambda: self.afresh(course.first))
-        for day in range(course.first + 1, course.last + 1):
+        for day in range(course.first + 1, last + 1):
             for name, step in self.of_day(day):
                 self.once(name, day, step)
-        for day in halving(course.first, course.last):  # these take longest
+        for day in halving(course.first, last):  # these take longest
             self.once("afresh", day, lambda day=day: self.afresh(day))  # type: ignore[misc]
 
     def once(self, step: str, day: int, work: Callable[[], dict[str, Any]]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from daily import Chain, Course, Steps
+from numpy.typing import NDArray
 
 from saec.keys.hashing import hash_keys
 from saec.reference.datasets import load
@@ -29,6 +30,17 @@ from saec.reference.log import TEST, TRAIN
 
 DAYS = 9  # the log has a tenth day, for tests
 CAP = 0.15  # of the base's bytes, that a smaller patch takes
+
+
+class GloboCourse(Course):
+    """Rows in the order of the record."""
+
+    def shuffled(self, day: int) -> NDArray[np.intp]:
+        """By one generator for all days, so that the order depends on the days before."""
+        rng = np.random.default_rng(0)
+        for other in range(1, day + 1):
+            order = rng.permutation(self.pairs(other))
+        return order.ravel()
 
 
 class GloboSteps(Steps):
@@ -49,7 +61,7 @@ def course(path: Path, folder: Path, first: int, share: float) -> Course:
     users = log.keys[:, log.field_names.index("user_id")]
     kept = hash_keys(users, seed=1) < np.uint64(min(share * 2**64, 2**64 - 1))
     tested = np.isin(log.split, (TRAIN, TEST))
-    return Course(log, np.where(kept, days, 0), tested, folder, first, DAYS)
+    return GloboCourse(log, np.where(kept, days, 0), tested, folder, first, DAYS)
 
 
 def main() -> None:

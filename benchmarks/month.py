@@ -85,13 +85,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=480_000, help="of all 32 days")
     parser.add_argument("--ratio", type=float, default=25.0)
     parser.add_argument("--first", type=int, default=9, help="day of the base")
+    parser.add_argument("--last", type=int, default=DAYS, help="evening to stop at, for now")
     parser.add_argument("--window", type=int, default=14, help="days that a feature is kept")
     parser.add_argument("--folder", type=Path, default=Path("build/month"))
     parser.add_argument("--record", type=Path, default=Path("benchmarks/recorded/month.jsonl"))
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     days = course(given.rows, given.folder, given.first, given.window)
-    MonthSteps(days, given.ratio, given.record).run()
+    MonthSteps(days, given.ratio, given.record).run(given.last)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,15 +40,14 @@ EXPONENT = 0.9  # of Zipf's law
 TESTS = 200_000  # rows, at most
 
 
-def schedules(share: float, every: int, skipped: float) -> dict[str, Training]:
+def schedules(share: float, every: int, skipped: float, pairs: bool) -> dict[str, Training]:
     """By name; ``plain`` comes first."""
+    stale = SkipStale(share, every, skipped, pairs=pairs)
     return {
         "plain": Training(),
-        "hot batches": Training(hot_batches=HotBatches(share)),
-        "stale skipped": Training(skip_stale=SkipStale(share, every, skipped)),
-        "stale skipped, rare spared": Training(
-            skip_stale=SkipStale(share, every, skipped, spare_rare=True)
-        ),
+        "hot batches": Training(hot_batches=HotBatches(share, pairs)),
+        "stale skipped": Training(skip_stale=stale),
+        "stale skipped, rare spared": Training(skip_stale=replace(stale, spare_rare=True)),
     }
 
 
@@ -154,7 +154,7 @@ def main() -> None:
     log = load("globo", given.path) if globo else made(given.features, given.rows)
     rows = shuffled(log, given.rows)
     facts = {**machine(), **shares_of(log, rows, given.share), "share": given.share}
-    contest = Contest(log, schedules(given.share, given.every, given.skipped))
+    contest = Contest(log, schedules(given.share, given.every, given.skipped, globo))
     contest.run(rows)
     warm = -(-2 * given.every * Training().batch_size // CHUNK)
     lines = [facts, *contest.rows(len(rows), warm)]

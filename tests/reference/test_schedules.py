@@ -79,6 +79,9 @@ def test_hot_inputs_have_batches_of_their_own() -> None:
     assert sorted(map(tuple, found)) == [(0, 1), (2, 3), (4, 5), (6, 7), (8,)]
     assert found == [[0, 1], [2, 3], [6, 7], [4, 5], [8]]
     assert skipped == 0
+    singly = Training(batch_size=2, hot_batches=HotBatches(0.25, pairs=False))
+    found, _ = batches_of(singly, LOG, model_of(LOG), [])
+    assert found == [[0, 1], [2, 4], [3, 6], [5], [7, 8]]
 
 
 # Batches of two rows, a snapshot after each. Ids 1 of both fields are hot; the others are not.
@@ -100,6 +103,8 @@ def test_inputs_whose_hot_rows_all_stand_still_are_skipped() -> None:
     assert (found, skipped) == ([[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]], 2)
     found, skipped = batches_of(training_of(skipped=0.3), log, model_of(log), MOVES)
     assert (len(found), skipped) == (6, 0)  # the threshold is 0.1
+    found, skipped = batches_of(training_of(pairs=False), log, model_of(log), MOVES)
+    assert (found, skipped) == ([[0, 1], [2, 3], [4, 6], [7, 8], [9]], 3)
 
 
 def test_rows_that_are_skipped_keep_their_movement_until_others_move_less() -> None:

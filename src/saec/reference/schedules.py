@@ -72,11 +72,13 @@ class _HotApart:
 
     def __init__(self, settings: HotBatches, log: Log, batch_size: int) -> None:
         self._log, self._plain = log, _Plain(batch_size)
-        self._hot = hot_counts(log, settings.share)
+        self._hot, self._pairs = hot_counts(log, settings.share), settings.pairs
         self.skipped = 0
 
     def batches(self, rows: Rows) -> Iterator[Rows]:
-        hot = _both((self._log.ids[rows] <= self._hot).all(axis=1))
+        hot = (self._log.ids[rows] <= self._hot).all(axis=1)
+        if self._pairs:
+            hot = _both(hot)
         parts = [list(self._plain.batches(rows[chosen])) for chosen in (hot, ~hot)]
         # A batch comes when as large a share of its kind has come as of the other one.
         order = [
@@ -131,7 +133,7 @@ class _SkippingStale:
         for column, count, moving in zip(ids.T, self._hot, self._moving, strict=True):
             trained |= moving[np.minimum(column, count + 1)]
         trained |= (ids > self._hot).all(axis=1)
-        return _both(~trained)
+        return _both(~trained) if self._settings.pairs else ~trained
 
     def _look(self, rows: Rows) -> None:
         """After a step: compare the hot rows with the last snapshot, and take the next one."""
@@ -139,20 +141,24 @@ class _SkippingStale:
         if self._steps % self._settings.every:
             return
         tables = [self._model.embeddings[name].weight.detach() for name in self._log.field_names]
-        now = [table[: count + 1].clone() for table, count in zip(tables, self._hot, strict=True)]
-        if self._snapshot:
-            for new, old, known in zip(now, self._snapshot, self._moved, strict=True):
-                moved = torch.linalg.vector_norm(new - old, dim=1).numpy()
-                np.copyto(known, moved, where=moved > 0)
-            threshold = self._threshold(rows)
-            rest = self._settings.spare_rare
-            self._moving = [np.append(own >= threshold, rest) for own in self._moved]
-        self._snapshot = now
+        hot = [table[: count + 1] for table, count in zip(tables, self._hot, strict=True)]
+        if not self._snapshot:
+            self._snapshot = [table.clone() for table in hot]
+            return
+        for new, old, known in zip(hot, self._snapshot, self._moved, strict=True):
+            moved = torch.linalg.vector_norm(old.sub_(new), dim=1).numpy()
+            np.copyto(known, moved, where=moved > 0)
+            old.copy_(new)
+        threshold = self._threshold(rows)
+        rest = self._settings.spare_rare
+        self._moving = [np.append(own >= threshold, rest) for own in self._moved]
 
     def _threshold(self, rows: Rows) -> float:
         """The movement below which a row is stale, so that the wanted share of a sample of inputs
         is skipped."""
-        some = self._log.ids[self._rng.choice(rows, min(self._settings.sample, len(rows)), False)]
+        if self._settings.sample < len(rows):
+            rows = rows[self._rng.integers(len(rows), size=self._settings.sample)]
+        some = self._log.ids[rows]
         rest = np.float32(np.inf if self._settings.spare_rare else 0.0)
         most = np.zeros(len(some), np.float32)
         for column, count, own in zip(some.T, self._hot, self._moved, strict=True):

@@ -38,12 +38,15 @@ class HotBatches:
 
     Args:
         share: of the rows of all tables that are hot, the most frequent ones.
+        pairs: neighbours two by two, a click and its sampled negative, stay in one batch, which is
+            a hot one if both touch only hot rows.
 
     Raises:
         OptionError: it is not a share.
     """
 
     share: float = 0.1
+    pairs: bool = True
 
     def __post_init__(self) -> None:
         _check_shares(self, "share")
@@ -60,10 +63,11 @@ class SkipStale:
     Args:
         share: see :class:`HotBatches`.
         every: steps between two snapshots; the first inputs are skipped after two of them.
-        skipped: share of the sampled inputs that are below the threshold. Fewer are skipped,
-            because a click and its sampled negative are skipped together or not at all.
+        skipped: share of the sampled inputs that are below the threshold.
         sample: number of inputs that determine the threshold, drawn anew for each snapshot.
         spare_rare: train inputs that touch a row that is not hot, whatever their hot rows do.
+        pairs: neighbours two by two, a click and its sampled negative, are skipped together or not
+            at all, so fewer are skipped than the share of the sample.
 
     Raises:
         OptionError: a share is not one, or a number is not positive.
@@ -74,6 +78,7 @@ class SkipStale:
     skipped: float = 0.5
     sample: int = 8192
     spare_rare: bool = False
+    pairs: bool = True
 
     def __post_init__(self) -> None:
         _check_shares(self, "share", "skipped")

@@ -76,7 +76,7 @@ class _HotApart:
         self.skipped = 0
 
     def batches(self, rows: Rows) -> Iterator[Rows]:
-        hot = (self._log.ids[rows] <= self._hot).all(axis=1)
+        hot: Flags = np.all(self._log.ids[rows] <= self._hot, axis=1)
         if self._pairs:
             hot = _both(hot)
         parts = [list(self._plain.batches(rows[chosen])) for chosen in (hot, ~hot)]
@@ -140,13 +140,16 @@ class _SkippingStale:
         self._steps += 1
         if self._steps % self._settings.every:
             return
-        tables = [self._model.embeddings[name].weight.detach() for name in self._log.field_names]
-        hot = [table[: count + 1] for table, count in zip(tables, self._hot, strict=True)]
+        paths = (f"embeddings.{name}.weight" for name in self._log.field_names)
+        hot = [
+            self._model.get_parameter(path).detach()[: count + 1]
+            for path, count in zip(paths, self._hot, strict=True)
+        ]
         if not self._snapshot:
             self._snapshot = [table.clone() for table in hot]
             return
         for new, old, known in zip(hot, self._snapshot, self._moved, strict=True):
-            moved = torch.linalg.vector_norm(old.sub_(new), dim=1).numpy()
+            moved = old.sub_(new).norm(dim=1).numpy()
             np.copyto(known, moved, where=moved > 0)
             old.copy_(new)
         threshold = self._threshold(rows)
@@ -168,5 +171,5 @@ class _SkippingStale:
 
 def _both(flags: Flags) -> Flags:
     """True where it is true of both neighbours; an odd last one has no neighbour."""
-    pairs = flags[: len(flags) // 2 * 2].reshape(-1, 2).all(axis=1)
+    pairs: Flags = np.all(flags[: len(flags) // 2 * 2].reshape(-1, 2), axis=1)
     return np.concatenate([np.repeat(pairs, 2), flags[2 * len(pairs) :]])

@@ -115,7 +115,9 @@ def _starting_rows(
     count, dim = part.last - part.first, table.weight.shape[1]
     if dim != field.dim:
         raise ModuleError(f"{field.place} has dim {field.dim}, and its table in the model {dim}")
-    rows, asked, default = np.arange(count), np.empty(0), None
+    rows: NDArray[np.int64] = np.arange(count)
+    asked: NDArray[Any]
+    default = None
     if isinstance(field, KeyedField):
         rows, asked = _keys_of(field, keys, count)
         stored, default = field.contains(asked), keys[field.name].unseen

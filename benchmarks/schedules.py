@@ -148,13 +148,17 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.1, help="of all rows that are hot")
     parser.add_argument("--every", type=int, default=32, help="steps between snapshots")
     parser.add_argument("--skipped", type=float, default=0.5, help="of a sample of inputs")
+    parser.add_argument("--control", type=float, help="plain batches alone, of this share of rows")
     parser.add_argument("--record", type=Path, help="file of JSON lines to append to")
     given = parser.parse_args()
     globo = given.task == "globo"
     log = load("globo", given.path) if globo else made(given.features, given.rows)
     rows = shuffled(log, given.rows)
     facts = {**machine(), **shares_of(log, rows, given.share), "share": given.share}
-    contest = Contest(log, schedules(given.share, given.every, given.skipped, globo))
+    settings = schedules(given.share, given.every, given.skipped, globo)
+    if given.control is not None:
+        rows, settings = rows[: int(given.control * len(rows))], {"plain": Training()}
+    contest = Contest(log, settings)
     contest.run(rows)
     warm = -(-2 * given.every * Training().batch_size // CHUNK)
     lines = [facts, *contest.rows(len(rows), warm)]

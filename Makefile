@@ -50,6 +50,9 @@ test-kills: $(VENV)/.dev
 	SAEC_KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_resuming.py -k killed
 	SAEC_KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_resuming_faults.py \
 	    -k "failed or killed or full or two"
+	SAEC_KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_patches.py -k kills
+	SAEC_PATCHES=20 SAEC_PATCH_SECONDS=3 $(BIN)/python -m pytest tests/serve/test_serve_patches.py \
+	    -k fails
 	SAEC_KILLS=$$((($(KILLS) + 4) / 4)) $(BIN)/python -m pytest tests/distributed -k "kill or die"
 
 test-zoo: $(VENV)/.zoo

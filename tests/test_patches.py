@@ -366,35 +366,52 @@ def test_compaction_refuses_what_it_cannot_do(folder: Path, tmp_path: Path) -> N
 _WORK = """
 import sys
 sys.path[:0] = [{tests!r}]
-import numpy as np, saec
-from daily_tables import METRICS, Day
-day = Day.first(1500).next(1, 60, 80)
-options = dict(metrics=METRICS, whole_rows=0, compare=False)
+import saec
+from test_patches import rewritten
 print("ready", flush=True)
 for number in range(10_000):
-    saec.update({base!r}, [day.field()], out={patch!r}, **options)
-    saec.compact({base!r}, patches=[{patch!r}], keys={{"user": day.keys}}, out={one!r})
+    rewritten({kind!r}, {base!r}, {patch!r}, {one!r})
 """
 
 
-def test_kills_leave_whole_files_or_none(folder: Path, tmp_path: Path) -> None:
-    patch, one = tmp_path / "1.patch", tmp_path / "one.saec"
+def field_of(kind: str, day: Day) -> saec.Field:
+    """A day's table with keys, or with ids."""
+    return day.field() if kind == "keys" else saec.Field("user", day.weights, day.frequencies)
+
+
+def rewritten(kind: str, base: str, patch: str, one: str) -> None:
+    """Write a patch of the second day, and one artifact of the base and this patch."""
+    day = DAYS[1]
+    field = field_of(kind, day)
+    saec.update(base, [field], out=patch, metrics=METRICS, whole_rows=0, compare=False)
+    saec.compact(base, patches=[patch], keys={"user": day.keys} if kind == "keys" else {}, out=one)
+
+
+@pytest.mark.parametrize("kind", ["keys", "ids"])
+def test_kills_leave_whole_files_or_none(folder: Path, tmp_path: Path, kind: str) -> None:
+    base, patch, one = (str(tmp_path / name) for name in ("base.saec", "1.patch", "one.saec"))
+    if kind == "keys":
+        Path(base).write_bytes((folder / "base.saec").read_bytes())
+    else:
+        fields = [field_of(kind, DAYS[0])]
+        saec.compress(fields, saec.Ratio(6), metrics=METRICS, progress=False, out=base)
+    start = time.monotonic()
+    rewritten(kind, base, patch, one)
+    span = 2 * (time.monotonic() - start)
+    whole = {path: Path(path).read_bytes() for path in (patch, one)}
+    for path in whole:
+        Path(path).unlink()
     code = _WORK.format(
-        tests=str(Path(__file__).parent),
-        base=str(folder / "base.saec"),
-        patch=str(patch),
-        one=str(one),
+        tests=str(Path(__file__).parent), kind=kind, base=base, patch=patch, one=one
     )
     rng = np.random.default_rng()
     for _ in range(int(os.environ.get("SAEC_KILLS", "2"))):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
-            time.sleep(rng.uniform(0.0, 0.5))
+            time.sleep(rng.uniform(0.0, span))
             process.send_signal(signal.SIGKILL)
-        if patch.exists():
-            assert patch.read_bytes() == (folder / "1.patch").read_bytes()
-        if one.exists():
-            saec.load(one)["user"].lookup(DAYS[1].keys)
-    step(folder / "base.saec", DAYS[1], patch)
-    assert patch.read_bytes() == (folder / "1.patch").read_bytes()
+        for path, content in whole.items():
+            assert not Path(path).exists() or Path(path).read_bytes() == content
+    rewritten(kind, base, patch, one)
+    assert {path: Path(path).read_bytes() for path in whole} == whole

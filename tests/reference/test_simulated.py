@@ -134,6 +134,21 @@ def test_seed_decides_everything() -> None:
     assert not np.array_equal(a.labels, other.labels)
 
 
+def test_users_that_disappear_do_not_come_back() -> None:
+    gone = {}
+    for deaths in (0.0, 0.5):
+        log = simulate(40_000, 10, seed=4, deaths=deaths, keys=True)
+        assert log.keys is not None
+        user = log.keys[:, log.field_names.index("user")].astype(np.int64)
+        day = np.arange(40_000) // 4_000
+        often = np.flatnonzero(np.bincount(user[day < 5]) >= 15)  # three times a day
+        gone[deaths] = float(np.isin(often, user[day >= 5], invert=True).mean())
+    assert gone[0.0] == 0
+    assert 0.1 < gone[0.5] < 0.4  # half of the dying half; those that die early are seen less
+    with pytest.raises(DataError, match=r"deaths is 1.0; it must be a share"):
+        simulate(1000, deaths=1.0)
+
+
 @pytest.mark.parametrize(("rows", "days"), [(300, 3), (1001, 10), (5000, 7)])
 def test_small_logs_are_whole(rows: int, days: int) -> None:
     for seed in range(5):

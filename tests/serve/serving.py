@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -198,3 +199,35 @@ def write_slow(path: Path) -> None:
     inputs = [helper.make_tensor_value_info("rounds", TensorProto.INT64, [])]
     outputs = [helper.make_tensor_value_info("result", TensorProto.FLOAT, [size, size])]
     write_onnx(path, nodes, inputs, outputs, {"matrix": np.eye(size, dtype=np.float32)})
+
+
+class Asking(threading.Thread):
+    """A client that asks until told to stop, and keeps what it was told."""
+
+    def __init__(
+        self,
+        client: Any,
+        address: str,
+        ids: np.ndarray,
+        known: list[bytes],
+        datatype: str = "INT64",
+        name: str = "user",
+    ) -> None:
+        super().__init__()
+        self._field = name
+        self._client, self._address, self._ids, self._known = client, address, ids, known
+        self._datatype = datatype
+        self.stop = threading.Event()
+        self.seen: list[int] = []
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        put = self._client.InferInput(self._field, self._ids.shape, self._datatype)
+        put.set_data_from_numpy(self._ids)
+        with self._client.InferenceServerClient(self._address) as client:
+            while not self.stop.is_set():
+                try:
+                    rows = client.infer("tables", [put]).as_numpy(self._field)
+                    self.seen.append(self._known.index(rows.tobytes()))
+                except Exception as error:
+                    self.failures.append(repr(error))

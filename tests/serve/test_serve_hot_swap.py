@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import serving
 import tritonclient.grpc
 import tritonclient.http
-from serving import Server, tensor
+from serving import Asking, Server, tensor
 from tritonclient.utils import InferenceServerException
 
 import saec
@@ -43,36 +41,6 @@ def user_rows(server: Server) -> np.ndarray:
     status, answer = server.infer(GOOD)
     assert status == 200
     return np.array(answer["outputs"][0]["data"], np.float32).reshape(2, -1)
-
-
-class Asking(threading.Thread):
-    """A client that sends requests until it is stopped, and keeps the answers."""
-
-    def __init__(
-        self,
-        client: Any,
-        address: str,
-        ids: np.ndarray,
-        known: list[bytes],
-        datatype: str = "INT64",
-    ) -> None:
-        super().__init__()
-        self._client, self._address, self._ids, self._known = client, address, ids, known
-        self._datatype = datatype
-        self.stop = threading.Event()
-        self.seen: list[int] = []
-        self.failures: list[str] = []
-
-    def run(self) -> None:
-        put = self._client.InferInput("user", self._ids.shape, self._datatype)
-        put.set_data_from_numpy(self._ids)
-        with self._client.InferenceServerClient(self._address) as client:
-            while not self.stop.is_set():
-                try:
-                    rows = client.infer("tables", [put]).as_numpy("user")
-                    self.seen.append(self._known.index(rows.tobytes()))
-                except Exception as error:
-                    self.failures.append(repr(error))
 
 
 def test_no_request_fails_while_the_file_is_replaced(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import serving
-from daily_tables import Day, write_chain
-from serving import Server, tensor
+import tritonclient.grpc
+import tritonclient.http
+from daily_tables import METRIC, METRICS, Day, write_chain
+from serving import Asking, Server, tensor
 
 import saec
 from saec.errors import ArtifactError, PatchError
@@ -108,3 +111,73 @@ def test_new_patches_are_loaded_while_requests_run(chain: Path, tmp_path: Path) 
         assert np.array_equal(rows_of(server, keys), expected[1])
     assert seen == sorted(seen) or seen[-1] == 1
     assert set(seen) == {0, 1, 2}
+
+
+# `make test-kills` lets a patch arrive every 3 seconds for a minute.
+ARRIVING = int(os.environ.get("SAEC_PATCHES", "2"))
+SECONDS_BETWEEN = float(os.environ.get("SAEC_PATCH_SECONDS", "0.3"))
+
+
+def chain_of_both(folder: Path) -> list[Day]:
+    """tables.saec of a field with keys and one with ids, and 1.patch, 2.patch, ... of the days."""
+    days, patches = [Day.first(500)], []
+    metrics = METRICS | {"item": METRIC}
+    for number in range(ARRIVING + 1):
+        day = days[-1]
+        fields = [day.field(), saec.Field("item", day.weights, day.frequencies)]
+        if number == 0:
+            saec.compress(
+                fields, saec.Ratio(6), metrics=metrics, progress=False, out=folder / "tables.saec"
+            )
+        else:
+            saec.update(
+                folder / "tables.saec",
+                fields,
+                out=folder / f"{number}.patch",
+                patches=patches,
+                metrics=metrics,
+                whole_rows=0,
+                compare=False,
+            )
+            patches.append(folder / f"{number}.patch")
+        days.append(day.next(number, 200, 20))
+    return days
+
+
+def test_no_request_fails_while_patches_arrive(tmp_path: Path, coarse_prices: None) -> None:
+    """Rows of each answer are those of one state, and of no earlier one than the answer before."""
+    day = chain_of_both(tmp_path)[0]
+    patches = [tmp_path / f"{number}.patch" for number in range(1, ARRIVING + 1)]
+    states = [saec.load(tmp_path / "tables.saec", patches=patches[:n]) for n in range(ARRIVING + 1)]
+    ids = np.arange(len(day.keys))
+    known = {
+        "user": [state["user"].lookup(day.keys).tobytes() for state in states],
+        "item": [state["item"].lookup(ids).tobytes() for state in states],
+    }
+    assert all(len(set(own)) == ARRIVING + 1 for own in known.values())
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    with serving.served(tmp_path / "tables.saec", "--patches", str(folder)) as server:
+        clients = [
+            Asking(client, address, asked, known[name], name=name)
+            for name, asked in (("user", day.keys), ("item", ids))
+            for client, address in (
+                (tritonclient.http, server.http),
+                (tritonclient.grpc, server.grpc),
+            )
+        ]
+        for client in clients:
+            client.start()
+        for number, patch in enumerate(patches, 1):
+            time.sleep(SECONDS_BETWEEN)
+            (folder / "arriving").write_bytes(patch.read_bytes())
+            (folder / "arriving").rename(folder / patch.name)
+            wait_for_version(server, number + 1)
+        for client in clients:
+            client.stop.set()
+            client.join(serving.SECONDS)
+    for client in clients:
+        assert client.failures == []
+        assert client.seen == sorted(client.seen)
+        assert client.seen[0] == 0
+    assert {state for client in clients for state in client.seen} >= set(range(ARRIVING))

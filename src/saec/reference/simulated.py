@@ -67,6 +67,7 @@ def simulate(
     days: int = 10,
     seed: int = 0,
     *,
+    deaths: float = 0.0,
     vocabularies: bool = False,
     keys: bool = False,
 ) -> Log:
@@ -76,13 +77,14 @@ def simulate(
         rows: examples over all days, at least 100 per day. Users and items grow with it.
         days: at least 3.
         seed: everything follows from it.
+        deaths: the share of users and items that disappear on some day after their first one.
         vocabularies: keep the original values.
         keys: keep them as keys.
 
     Raises:
-        DataError: too few rows or days.
+        DataError: too few rows or days, or ``deaths`` is not a share.
     """
-    return simulation(rows, days, seed, vocabularies=vocabularies, keys=keys).log
+    return simulation(rows, days, seed, deaths=deaths, vocabularies=vocabularies, keys=keys).log
 
 
 def simulation(
@@ -90,21 +92,24 @@ def simulation(
     days: int = 10,
     seed: int = 0,
     *,
+    deaths: float = 0.0,
     vocabularies: bool = False,
     keys: bool = False,
 ) -> Simulation:
     """The same log as :func:`simulate`, with its planted groups and vectors.
 
     Raises:
-        DataError: too few rows or days.
+        DataError: too few rows or days, or ``deaths`` is not a share.
     """
+    if not 0 <= deaths < 1:
+        raise DataError(f"deaths is {deaths}; it must be a share from 0 to below 1")
     if days < 3:
         raise DataError(f"days is {days}; to train, validate and test takes at least 3")
     if rows < MIN_ROWS_PER_DAY * days:
         raise DataError(f"rows is {rows}; {days} days need at least {MIN_ROWS_PER_DAY * days}")
     behaviour_rng, truth_rng, click_rng = np.random.default_rng(seed).spawn(3)
     day = np.arange(rows) * days // rows
-    values = behaviour(day, behaviour_rng)
+    values = behaviour(day, behaviour_rng, deaths)
     columns: dict[str, Column] = {**values}
     columns |= {name: (values[a], values[b]) for name, (a, b) in CROSSES.items()}
     for name, (a, b) in CROSSES.items():

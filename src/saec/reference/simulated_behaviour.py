@@ -30,29 +30,39 @@ HABIT_SHARE = 0.9  # at home, on one's own device
 
 
 class _Population:
-    """Things of Zipf-distributed popularity, some of which come only on a later day."""
+    """Things of Zipf-distributed popularity, some of which come only on a later day, and some of
+    which, the share ``deaths``, are not there until the end."""
 
-    def __init__(self, count: int, exponent: float, days: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, count: int, exponent: float, days: int, deaths: float, rng: np.random.Generator
+    ) -> None:
         # In a pure power law one item would have half of all traffic; so rank 1 weighs no more than
         # rank 10.
         self._weights = 1 / (np.arange(count) + 10.0) ** exponent
         self._born = np.where(rng.random(count) < OLD_SHARE, 0, rng.integers(1, days, count))
+        self._gone = np.full(count, days)
+        if deaths > 0:  # else nothing is drawn, and logs without deaths stay what they are
+            dying = rng.random(count) < deaths
+            self._gone[dying] = rng.integers(self._born[dying], days) + 1
         self._rng = rng
 
     def weights(self, day: int) -> Floats:
-        """Popularity on a day, 0 before an item exists."""
-        return np.where(self._born <= day, self._weights, 0.0)
+        """Popularity on a day, 0 before a thing exists and when it is gone."""
+        return np.where((self._born <= day) & (day < self._gone), self._weights, 0.0)
 
     def draw(self, day: int, count: int) -> Ints:
         """So many things, by popularity."""
         return _draw(self.weights(day), count, self._rng)
 
 
-def behaviour(day: Ints, rng: np.random.Generator) -> dict[str, Ints]:
-    """The examples of the log: a value per field and row."""
+def behaviour(day: Ints, rng: np.random.Generator, deaths: float = 0.0) -> dict[str, Ints]:
+    """The examples of the log: a value per field and row.
+
+    deaths: the share of users and items that disappear on some day.
+    """
     rows, days = len(day), int(day[-1]) + 1
-    users = _Population(max(2, rows // ROWS_PER_USER), USER_EXPONENT, days, rng)
-    items = _Catalogue(max(CATEGORIES, rows // ROWS_PER_ITEM), days, rng)
+    users = _Population(max(2, rows // ROWS_PER_USER), USER_EXPONENT, days, deaths, rng)
+    items = _Catalogue(max(CATEGORIES, rows // ROWS_PER_ITEM), days, deaths, rng)
     user = _daily(day, users.draw)
     known = int(user.max()) + 1
     favourites = _zipf(CATEGORIES, known * FAVOURITES, rng).reshape(known, FAVOURITES)
@@ -74,8 +84,8 @@ def behaviour(day: Ints, rng: np.random.Generator) -> dict[str, Ints]:
 class _Catalogue:
     """Items, each of one category, drawn within a category by popularity."""
 
-    def __init__(self, count: int, days: int, rng: np.random.Generator) -> None:
-        self._items = _Population(count, ITEM_EXPONENT, days, rng)
+    def __init__(self, count: int, days: int, deaths: float, rng: np.random.Generator) -> None:
+        self._items = _Population(count, ITEM_EXPONENT, days, deaths, rng)
         category = rng.integers(CATEGORIES, size=count)
         category[:CATEGORIES] = np.arange(CATEGORIES)  # none is empty
         self._order = np.argsort(category, kind="stable")

@@ -40,13 +40,15 @@ class TrainResult:
 
     Attributes:
         history: every evaluation on the validation rows, in order.
-        examples: training rows seen, epochs counted.
+        examples: training rows seen, epochs counted, skipped ones included.
         seconds: wall time of the training steps, evaluations and copies of the state not counted.
+        skipped: how many of ``examples`` were skipped, by ``skip_stale``.
     """
 
     history: tuple[Evaluation, ...]
     examples: int
     seconds: float
+    skipped: int = 0
 
     @property
     def best(self) -> Evaluation:
@@ -113,7 +115,7 @@ def train(
                 break
     best.restore()
     model.train(mode)
-    return TrainResult(tuple(history), steps.examples, steps.seconds)
+    return TrainResult(tuple(history), steps.examples, steps.seconds, steps.skipped)
 
 
 class _BestState:

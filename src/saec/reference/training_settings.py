@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from saec.errors import OptionError, did_you_mean
 
-__all__ = ["OPTIMISERS", "Optimiser", "Training"]
+__all__ = ["OPTIMISERS", "HotBatches", "Optimiser", "SkipStale", "Training"]
 
 Optimiser = Literal["row-adagrad", "adam"]
 OPTIMISERS = get_args(Optimiser)
@@ -29,6 +29,72 @@ MAX_EPOCHS, MAX_EPOCHS_PRICED = 10, 20
 
 
 @dataclass(frozen=True)
+class HotBatches:
+    """Inputs that touch only hot rows are in batches of their own.
+
+    After Adnan et al., Accelerating Recommendation System Training by Leveraging Popular Choices
+    (FAE), VLDB 2022, and Adnan et al., Heterogeneous Acceleration Pipeline for Recommendation
+    System Training (Hotline), ISCA 2024.
+
+    Args:
+        share: of the rows of all tables that are hot, the most frequent ones.
+        pairs: neighbours two by two, a click and its sampled negative, stay in one batch, which is
+            a hot one if both touch only hot rows.
+
+    Raises:
+        OptionError: it is not a share.
+    """
+
+    share: float = 0.1
+    pairs: bool = True
+
+    def __post_init__(self) -> None:
+        _check_shares(self, "share")
+
+
+@dataclass(frozen=True)
+class SkipStale:
+    """Inputs whose hot rows no longer move are skipped.
+
+    After Maboud et al., Accelerating Recommender Model Training by Dynamically Skipping Stale
+    Embeddings (Slipstream), arXiv 2404.04270: snapshots of hot rows, a threshold of their movement
+    from a sample of inputs, and inputs whose hot rows are all below it are left out.
+
+    Args:
+        share: see :class:`HotBatches`.
+        every: steps between two snapshots; the first inputs are skipped after two of them.
+        skipped: share of the sampled inputs that are below the threshold.
+        sample: number of inputs that determine the threshold, drawn anew for each snapshot.
+        spare_rare: train inputs that touch a row that is not hot, whatever their hot rows do.
+        pairs: neighbours two by two, a click and its sampled negative, are skipped together or not
+            at all, so fewer are skipped than the share of the sample.
+
+    Raises:
+        OptionError: a share is not one, or a number is not positive.
+    """
+
+    share: float = 0.1
+    every: int = 50
+    skipped: float = 0.5
+    sample: int = 8192
+    spare_rare: bool = False
+    pairs: bool = True
+
+    def __post_init__(self) -> None:
+        _check_shares(self, "share", "skipped")
+        for name in ("every", "sample"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be positive")
+
+
+def _check_shares(settings: HotBatches | SkipStale, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 < value < 1:
+            raise OptionError(f"{name} is {value}; it must be between 0 and 1")
+
+
+@dataclass(frozen=True)
 class Training:
     """Settings of a training.
 
@@ -46,9 +112,11 @@ class Training:
             ``bit_price``.
         evaluations_per_epoch: how often the validation rows are scored, evenly spread.
         patience: evaluations in a row without a lower log loss after which training stops.
+        hot_batches, skip_stale: other schedules of the training rows than in random order.
 
     Raises:
-        OptionError: an unknown optimiser, or a setting that is not positive and finite.
+        OptionError: an unknown optimiser, a setting that is not positive and finite, or two
+            schedules.
     """
 
     optimiser: Optimiser = "row-adagrad"
@@ -60,6 +128,8 @@ class Training:
     max_epochs: int | None = None
     evaluations_per_epoch: int = 4
     patience: int = 4
+    hot_batches: HotBatches | None = None
+    skip_stale: SkipStale | None = None
 
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
@@ -74,6 +144,8 @@ class Training:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise OptionError(f"{name} is {value}; it must be positive")
+        if self.hot_batches is not None and self.skip_stale is not None:
+            raise OptionError("give hot_batches or skip_stale, not both")
 
     @property
     def epochs(self) -> int:

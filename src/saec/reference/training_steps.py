@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
 from saec.reference.row_adagrad import RowAdagrad
+from saec.reference.schedules import schedule_of
 from saec.reference.small.tables import SmallTables
 from saec.reference.training_settings import Training
 from saec.torch import BitPrice
@@ -34,7 +37,7 @@ class TrainingSteps:
         self, model: ClickModel, log: Log, training: Training, seed: int, shown: Bar
     ) -> None:
         self._model, self._log, self._shown = model, log, shown
-        self._batch_size = training.batch_size
+        self._schedule = schedule_of(training, log, model, seed)
         table_rate, self._table_decay = training.of_tables(log.name)
         self._price: BitPrice | None = None
         if training.bit_price is not None:
@@ -53,6 +56,20 @@ class TrainingSteps:
         self.examples = 0
         self.seconds = 0.0
 
+    @property
+    def skipped(self) -> int:
+        """How many of ``examples`` were skipped."""
+        return self._schedule.skipped
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the optimisers hold, shared with them: 4 bytes for each row by row-wise Adagrad."""
+        return {str(n): own.state_dict() for n, own in enumerate(self._optimisers)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the optimisers of other steps of the same model."""
+        for n, own in enumerate(self._optimisers):
+            own.load_state_dict(state[str(n)])
+
     def judged(self) -> AbstractContextManager[None]:
         """Put the parameters for evaluation into the model: the running mean, if there is one."""
         return nullcontext() if self._price is None else self._price.averaged()
@@ -63,15 +80,15 @@ class TrainingSteps:
             self._price.remove()
 
     def run(self, rows: NDArray[np.intp]) -> None:
-        """One step per batch of ``rows``."""
-        start = time.perf_counter()
+        """One step per batch of ``rows``, some of which may be skipped."""
+        start, skipped = time.perf_counter(), self.skipped
         # Adagrad builds sparse tensors; torch warns unless told whether to check them.
         with torch.sparse.check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
-            for first in range(0, len(rows), self._batch_size):
-                batch = rows[first : first + self._batch_size]
+            for batch in self._schedule.batches(rows):
                 ids = torch.from_numpy(self._log.ids[batch])
                 self._step(ids, torch.from_numpy(self._log.labels[batch]))
                 self._shown.advance(len(batch))
+        self._shown.advance(self.skipped - skipped)
         self.examples += len(rows)
         self.seconds += time.perf_counter() - start
 

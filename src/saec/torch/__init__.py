@@ -5,7 +5,8 @@ model, ``loss_metrics`` measures how directions of their rows affect the loss,
 ``replace_embeddings_`` replaces the tables by compressed ones, ``finetune`` trains their
 codebooks, values and axes, ``sync_codebooks_`` copies these into a result that can be saved, and
 ``decode_embeddings_`` returns to plain modules. ``apply_patch_`` brings the tables to the next
-day. ``BitPrice`` trains a model for compression.
+day, and ``warm_start_`` gives plain tables the rows of an artifact, to train on from them.
+``BitPrice`` trains a model for compression.
 """
 
 from saec.errors import require
@@ -32,6 +33,7 @@ from saec.torch.model.replace import (  # noqa: E402
     sync_codebooks_,
 )
 from saec.torch.model.table_keys import TableKeys  # noqa: E402
+from saec.torch.model.warm_start import warm_start_  # noqa: E402
 from saec.torch.training.bit_price import BitPrice  # noqa: E402
 from saec.torch.training.price_search import PriceTrial  # noqa: E402
 from saec.torch.tuning.finetune import (  # noqa: E402
@@ -67,6 +69,7 @@ __all__ = [
     "put_tables_",
     "replace_embeddings_",
     "sync_codebooks_",
+    "warm_start_",
 ]
 
 

@@ -43,6 +43,8 @@ _FUNCTION_BYTES = 40  # bytes that every function takes
 
 _NUMBERS = 48  # the most bytes of a record for the numbers of a function and its tensors
 
+Floats = NDArray[np.float64]
+
 _NOTHING = build_function(np.zeros(0, np.uint64), np.zeros(0, np.uint64), 0)
 
 

@@ -42,9 +42,8 @@ class CodedRows:
     """Rows of a class as coded; all arrays are (m,).
 
     first: the symbol of the first part; later_bits: codeword bits of the other parts; lost: the
-    loss in nats per occurrence; second: its second-order part; in_first_order: its expected
-    first-order part; doubt: its standard error; harm: squared distance of the coded row from the
-    default row, in nats.
+    loss in nats per occurrence; second, in_first_order: its second-order part, its expected
+    first-order one; doubt: its standard error; harm: distance to the default row in nats.
     """
 
     first: Symbols

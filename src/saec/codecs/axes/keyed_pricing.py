@@ -42,8 +42,8 @@ class KeyedClass:
     """A class of rows, known by a sample of m rows.
 
     each: rows of the class for each row of the sample; nats: computes the loss of rows; unstored:
-    (m,) the loss in nats of each row if it is not stored; second: (m,) its second-order part;
-    in_first_order: (m,) its expected first-order part; doubt: (m,) its standard error; spread: (rank,) the loss on each axis if no row is stored.
+    (m,) the loss in nats of each row if it is not stored; second, in_first_order, doubt: (m,) its
+    parts and its standard error; spread: (rank,) the loss on each axis if no row is stored.
     """
 
     rows: TierRows
@@ -262,8 +262,7 @@ class _CodedClass:
 
     def with_roots(self, lengths: NDArray[np.int64]) -> _CodedClass:
         """The class without unused first symbols; ``lengths`` (used,) are those of the others."""
-        assert self.coder is not None, "a class that is stored has a coder"
-        assert self.coded is not None, "and is coded"
+        assert self.coder is not None and self.coded is not None, "it is stored"
         used = self._used > 0
         numbers = np.cumsum(used) - 1
         first = np.where(used[self.coded.first], numbers[self.coded.first], 0)

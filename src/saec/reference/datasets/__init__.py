@@ -58,7 +58,7 @@ def load(
         keys: keep them as keys of 64 bits, for each row.
         **options: of the task: ``days`` for ``globo-days`` (train on days 1 to ``days``, test on
             the next), ``max_rows`` for ``criteo`` and ``avazu``, ``spec``, a :class:`ColumnSpec`,
-            for ``columns``, ``rows`` and ``days`` for ``simulated``.
+            for ``columns``, ``rows``, ``days`` and ``deaths`` for ``simulated``.
 
     Raises:
         DataError: no such task, an option that it does not have or lacks, a negative seed, a

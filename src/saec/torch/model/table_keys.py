@@ -26,6 +26,8 @@ __all__ = [
     "harm_of_unknown_keys",
     "keyed_table",
     "padding_key",
+    "plain",
+    "rows_of",
 ]
 
 _DRAWN = 1 << 16  # unknown keys
@@ -75,7 +77,7 @@ def keyed_table(
         raise FieldError(
             f"field {name!r}: weights have {len(weights)} rows, frequencies {counts.shape}"
         )
-    own, rows = _plain(keys.keys), _rows(name, keys, len(weights))
+    own, rows = plain(keys.keys), rows_of(name, keys, len(weights))
     share, unseen = keys.unseen_share, keys.unseen
     if share is None and unseen is not None and 0 <= unseen < len(counts) and counts[unseen] > 0:
         share = float(counts[unseen] / counts.sum(dtype=np.float64))
@@ -115,8 +117,8 @@ def _by_ids(field: KeyedField, keys: Mapping[str, TableKeys], size: int) -> RawF
     own = keys[field.name]
     default = field.axes[-1].astype(np.float32)
     weights = np.tile(default, (size, 1))
-    rows = _rows(field.name, own, len(weights))
-    weights[slice(None) if rows is None else rows] = field.lookup(_plain(own.keys))
+    rows = rows_of(field.name, own, len(weights))
+    weights[slice(None) if rows is None else rows] = field.lookup(plain(own.keys))
     if own.unseen is not None:
         weights[own.unseen] = default
     return RawField(field.name, weights)
@@ -138,7 +140,7 @@ def padding_key(field: KeyedField, keys: TableKeys, row: int) -> int:
     Raises:
         ModuleError: that row has no key.
     """
-    own, rows = _plain(keys.keys), keys.rows
+    own, rows = plain(keys.keys), keys.rows
     places = [row] if rows is None else np.flatnonzero(np.asarray(rows) == row).tolist()
     if not places:
         raise ModuleError(f"{field.place}: row {row}, at padding_idx, has no key")
@@ -148,14 +150,20 @@ def padding_key(field: KeyedField, keys: TableKeys, row: int) -> int:
     return int(np.array([key]).astype(np.int64)[0])
 
 
-def _plain(values: Any) -> Any:
+def plain(values: Any) -> Any:
+    """Keys or rows as an array in memory, if they are a tensor."""
     return values.cpu().numpy() if isinstance(values, Tensor) else values
 
 
-def _rows(name: str, keys: TableKeys, count: int) -> NDArray[np.int64] | None:
+def rows_of(name: str, keys: TableKeys, count: int) -> NDArray[np.int64] | None:
+    """Checked numbers of the rows of a table of ``count`` rows that have keys; None for all.
+
+    Raises:
+        FieldError: they are not integers, out of range, or not all different.
+    """
     if keys.rows is None:
         return None
-    rows = np.asarray(_plain(keys.rows))
+    rows = np.asarray(plain(keys.rows))
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise FieldError(f"field {name!r}: rows of keys are integers (n,), not {rows.dtype}")
     outside = (rows < 0) | (rows >= count)

@@ -56,8 +56,8 @@ class KeyedClass:
     spread: Floats
 
 
-# Makes the coder of a class from its rows, the nats of each axis, the most axes to store, and the
-# price of a bit; returns None if no row is worth its bits.
+# Makes the coder of a class of rows, the nats of each axis, the most axes to store, and the price of
+# a bit; None if no row is worth its bits.
 Coder = Callable[[TierRows, Floats, int, float], ClassCoder | None]
 
 
@@ -121,7 +121,6 @@ class Pricing:
         self, coded: Sequence[_CodedClass], least_gain: float | None, price: float
     ) -> PricedKeys:
         """What the choice of coded classes stores and loses."""
-        coders = tuple(one.coder for one in coded)
         unknown = self.unseen + sum(one.unstored_share for one in coded)
         nats = self.frame.rest + sum(one.nats for one in coded)
         stored = [one for one in coded if one.coder is not None]
@@ -137,7 +136,7 @@ class Pricing:
             self.frame,
             self.placing,
             self.row_map,
-            coders,
+            tuple(one.coder for one in coded),
             tuple(own.nats for own in self.classes),
             price,
             least_gain,
@@ -231,7 +230,7 @@ class _CodedClass:
         return self._sum(self.own.doubt, None if self.coded is None else self.coded.doubt)
 
     def _sum(self, unstored: Floats, coded: Floats | None) -> float:
-        """The sum over rows: of ``unstored`` (m,), or of ``coded`` (m,) per occurrence."""
+        """Sum over rows: of ``unstored`` (m,), or ``coded`` (m,), per occurrence."""
         stored = unstored if coded is None else self.own.rows.shares * coded
         return float(np.where(self.kept, stored, unstored).sum())
 
@@ -262,7 +261,8 @@ class _CodedClass:
 
     def with_roots(self, lengths: NDArray[np.int64]) -> _CodedClass:
         """The class without unused first symbols; ``lengths`` (used,) are those of the others."""
-        assert self.coder is not None and self.coded is not None, "it is stored"
+        assert self.coder is not None, "a class that is stored has a coder"
+        assert self.coded is not None, "and is coded"
         used = self._used > 0
         numbers = np.cumsum(used) - 1
         first = np.where(used[self.coded.first], numbers[self.coded.first], 0)

@@ -56,8 +56,8 @@ class KeyedClass:
     spread: Floats
 
 
-# Makes the coder of a class of rows, the nats of each axis, the most axes to store, and the price of
-# a bit; None if no row is worth its bits.
+# Makes the coder of a class of rows, the nats of each axis, the most axes to store, and the price
+# of a bit; None if no row is worth its bits.
 Coder = Callable[[TierRows, Floats, int, float], ClassCoder | None]
 
 

@@ -41,6 +41,7 @@ METHODS = {
     "axes-remapped": ("axes, remapped ids", "#c0262d", "o"),
     # Trained small.
     "dqrm": ("DQRM, int4", "#333333", "^"),
+    "alpt": ("ALPT, int8", "#333333", "D"),
     "mpe": ("MPE", "#e07b9a", "s"),
     "mixed-dim": ("mixed dimension", "#9c755f", "v"),
     "hash": ("hashing trick", "#2b9b6b", "X"),

@@ -32,6 +32,7 @@ SMALL_METHODS = {
     "robe": "ROBE: rows read block by block from one array, at hashed places",
     "tt": "tensor train: rows are products of small matrices",
     "dqrm": "DQRM: trained with rounding to 4 bits",
+    "alpt": "ALPT: trained as integers of 8 bits, with a learned step for each row",
     "mpe": "MPE: bits for groups of features by frequency, found by a search",
     "dhe": "DHE: a network computes rows from many hashes of the key",
     "cce": "CCE: hashed rows, clustered during training",

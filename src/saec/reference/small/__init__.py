@@ -7,6 +7,7 @@ that count 32 bits would only be at a disadvantage here.
 
 from __future__ import annotations
 
+from saec.reference.small.alpt import Alpt
 from saec.reference.small.cce import Cce
 from saec.reference.small.deep_hash import DeepHash
 from saec.reference.small.dqrm import Dqrm
@@ -25,6 +26,7 @@ SMALL: dict[str, type[SmallMethod]] = {
     "qr": QuotientRemainder,
     "mixed-dim": MixedDimension,
     "dqrm": Dqrm,
+    "alpt": Alpt,
     "robe": Robe,
     "tt": TensorTrain,
     "mpe": Mpe,

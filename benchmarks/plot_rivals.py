@@ -49,6 +49,7 @@ METHODS = {
     "robe": ("ROBE", "#1f97a8", "D"),
     "dhe": ("DHE", "#f0a020", "*"),
     "tt": ("tensor train", "#7f6000", "<"),
+    "semi-tt": ("semi-tensor train", "#bf9f30", "<"),
     "cce": ("CCE", "#d8486f", ">"),
 }
 

@@ -31,6 +31,7 @@ SMALL_METHODS = {
     "mixed-dim": "mixed dimension: narrow rows for rare features",
     "robe": "ROBE: rows read block by block from one array, at hashed places",
     "tt": "tensor train: rows are products of small matrices",
+    "semi-tt": "tensor train of semi-tensor products, whose matrices are smaller",
     "dqrm": "DQRM: trained with rounding to 4 bits",
     "alpt": "ALPT: trained as integers of 8 bits, with a learned step for each row",
     "mpe": "MPE: bits for groups of features by frequency, found by a search",

@@ -17,7 +17,7 @@ from saec.reference.small.mpe import Mpe
 from saec.reference.small.quotient_remainder import QuotientRemainder
 from saec.reference.small.robe import Robe
 from saec.reference.small.tables import SmallMethod, SmallTables
-from saec.reference.small.tensor_train import TensorTrain
+from saec.reference.small.tensor_train import SemiTensorTrain, TensorTrain
 
 __all__ = ["SMALL", "SmallMethod", "SmallTables"]
 
@@ -29,6 +29,7 @@ SMALL: dict[str, type[SmallMethod]] = {
     "alpt": Alpt,
     "robe": Robe,
     "tt": TensorTrain,
+    "semi-tt": SemiTensorTrain,
     "mpe": Mpe,
     "dhe": DeepHash,
     "cce": Cce,

@@ -56,7 +56,7 @@ def walks() -> ItemSequences:
 def trained(walks: ItemSequences) -> NextItemModel:
     model = NextItemModel.untrained(walks, DIM, 0)
     train_next_item(model, walks, SHORT, seed=0)
-    return NextItemModel(model, walks, replace(tuning_of(SHORT), epochs=2), 0)
+    return NextItemModel(model, walks, replace(tuning_of(SHORT), epochs=1), 0)
 
 
 def by_hand() -> ItemSequences:

@@ -34,7 +34,7 @@ NEXT_ITEM_METHODS = (
     *(table + tuning for table in _TABLES for tuning in _TUNINGS),
 )
 
-_METRIC_BATCHES = 32  # users are enough for a metric of one table long before all are asked
+_METRIC_BATCHES = 16  # a metric of one table needs no more users
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class NextItemModel:
 
 def tuning_of(training: NextItemTraining) -> NextItemTraining:
     """Settings for tuning what a training with ``training`` gave: shorter, in shorter steps."""
-    return replace(training, learning_rate=training.learning_rate / 2, epochs=8, patience=2)
+    return replace(training, learning_rate=training.learning_rate / 2, epochs=4, patience=2)
 
 
 def _prefixed(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

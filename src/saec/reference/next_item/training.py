@@ -41,11 +41,11 @@ class NextItemTraining:
         temperature: of the contrast's similarities.
     """
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     batch: int = 64
     places: int = 512
-    epochs: int = 40
-    patience: int = 4
+    epochs: int = 20
+    patience: int = 3
     soft: float = 1.0
     contrast: float = 0.1
     temperature: float = 0.2

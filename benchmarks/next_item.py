@@ -27,6 +27,7 @@ from saec.reference.next_item.compressions import (
     NextItemRun,
     tuning_of,
 )
+from saec.reference.next_item.self_attentive import SelfAttention
 from saec.reference.next_item.sequences import ItemSequences, load_sequences
 from saec.reference.next_item.training import NextItemTraining, train_next_item
 
@@ -46,11 +47,11 @@ def wanted(methods: Sequence[str], ratios: Sequence[float]) -> Iterator[NextItem
 
 
 def base_model(
-    data: ItemSequences, training: NextItemTraining, dim: int, seed: int, keep: Path | None
-) -> NextItemModel:
+    data: ItemSequences, training: NextItemTraining, seed: int, keep: Path | None
+) -> SelfAttention:
     """The trained uncompressed model; from the folder ``keep``, if it was trained before."""
-    model = NextItemModel.untrained(data, dim, seed)
-    file = None if keep is None else keep / f"{TASK}-{seed}.pt"
+    model = NextItemModel.untrained(data, DIM, seed)
+    file = None if keep is None else keep / f"{TASK}-{seed}-{training.epochs}.pt"
     if file is not None and file.exists():
         model.load_state_dict(torch.load(file, weights_only=True))
         model.eval()
@@ -60,15 +61,15 @@ def base_model(
         print(f"seed {seed}: {found}, {time.perf_counter() - start:.0f} s", flush=True)
         if file is not None:
             torch.save(model.state_dict(), file)
-    return NextItemModel(model, data, tuning_of(training), seed)
+    return model
 
 
 def missing(
-    runs: RecordedRuns, methods: Sequence[str], ratios: Sequence[float], seed: int
+    runs: RecordedRuns, methods: Sequence[str], ratios: Sequence[float], settings: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """What identifies each run of a seed that is not recorded."""
+    """What identifies each run with these settings that is not recorded."""
     keys = [
-        {"task": TASK, "seed": seed, "method": run.method, "target_ratio": run.ratio}
+        {"task": TASK, **settings, "method": run.method, "target_ratio": run.ratio}
         for run in wanted(methods, ratios)
     ]
     return [key for key in keys if not runs.hold(key)]
@@ -106,16 +107,25 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=NEXT_ITEM_METHODS)
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=20, help="most, of the uncompressed model")
+    parser.add_argument("--tuning-epochs", type=int, default=4, help="most, of compressed ones")
     parser.add_argument("--keep", type=Path, help="folder for trained uncompressed models")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     runs, where = RecordedRuns(options.runs), machine()
     data = load_sequences(options.path, LENGTH)
+    training = NextItemTraining(epochs=options.epochs)
     for seed in options.seeds:
-        left = missing(runs, options.methods, options.ratios, seed)
+        settings = {
+            "seed": seed,
+            "base_epochs": options.epochs,
+            "tuning_epochs": options.tuning_epochs,
+        }
+        left = missing(runs, options.methods, options.ratios, settings)
         if not left:
             continue
-        model = base_model(data, NextItemTraining(), DIM, seed, options.keep)
+        base = base_model(data, training, seed, options.keep)
+        model = NextItemModel(base, data, tuning_of(training, options.tuning_epochs), seed)
         for key in left:
             found = model.measured(NextItemRun(key["method"], key["target_ratio"]))
             line = {**key, **found, "cpu": where["cpu"], "date": machine()["date"]}

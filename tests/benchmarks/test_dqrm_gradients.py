@@ -34,9 +34,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if sys.platform == "linux":
         environment["GLOO_SOCKET_IFNAME"] = "lo"
-    subprocess.run(
-        [sys.executable, "-c", SCRIPT, folder, out], env=environment, check=True, timeout=300
-    )
+    subprocess.run([sys.executable, "-c", SCRIPT, folder, out], env=environment, check=True)
     loaded: dict[str, list[dict[str, Any]]] = torch.load(out)
     return loaded
 

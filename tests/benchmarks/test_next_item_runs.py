@@ -27,15 +27,16 @@ def test_each_run_is_done_once(tmp_path: Path) -> None:
     runs = RecordedRuns(tmp_path / "runs.jsonl")
     methods, ratios = ("uncompressed", "axes"), (30.0, 10.0)
     key = {"task": "ml-1m-next", "seed": 4}
+    settings = {"seed": 4}
     every = [
         {**key, "method": "uncompressed", "target_ratio": None},
         {**key, "method": "axes", "target_ratio": 30.0},
         {**key, "method": "axes", "target_ratio": 10.0},
     ]
-    assert next_item.missing(runs, methods, ratios, 4) == every
+    assert next_item.missing(runs, methods, ratios, settings) == every
     runs.add(line("axes", 30.0, 4, 0.1))
     runs.add(line("uncompressed", None, 3, 0.1))
-    assert next_item.missing(runs, methods, ratios, 4) == [every[0], every[2]]
+    assert next_item.missing(runs, methods, ratios, settings) == [every[0], every[2]]
 
 
 def test_the_table_has_means_over_seeds() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def walks() -> ItemSequences:
 def trained(walks: ItemSequences) -> NextItemModel:
     model = NextItemModel.untrained(walks, DIM, 0)
     train_next_item(model, walks, SHORT, seed=0)
-    return NextItemModel(model, walks, replace(tuning_of(SHORT), epochs=1), 0)
+    return NextItemModel(model, walks, tuning_of(SHORT, epochs=1), 0)
 
 
 def by_hand() -> ItemSequences:

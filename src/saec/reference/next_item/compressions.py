@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from saec.compression.budget import Ratio
 from saec.errors import OptionError, did_you_mean
@@ -115,7 +116,7 @@ class NextItemModel:
             prefix: asdict(rank_all(model, self.data.held_out(part, self.training.batch)))
             for prefix, part in (("", "test"), ("validation_", "validation"))
         }
-        original = 4 * self.base.item.weight.numel()  # type: ignore[union-attr, operator]
+        original = 4 * self._rows.numel()
         return {
             "nbytes": nbytes,
             "bytes_all_in": all_in,
@@ -128,7 +129,7 @@ class NextItemModel:
 
     def compressed(self, run: NextItemRun) -> tuple[SelfAttention, int, int]:
         """A model with the small item table, its bytes, and those with the vocabulary."""
-        rows = self.base.item.weight.detach()  # type: ignore[union-attr]
+        rows = self._rows
         if run.table == "axes":
             assert run.ratio is not None
             return self._axes(run.ratio)
@@ -142,9 +143,17 @@ class NextItemModel:
                 if run.table == "codes"
                 else TrainItems(rows, allowed)
             )
-            model = SelfAttention(*rows.shape, self.data.length, table=table)
+            count, dim = rows.shape
+            model = SelfAttention(count, dim, self.data.length, table=table)
         model.load_state_dict(self.base.network(), strict=False)
         return model, *self._sizes(table.nbytes)
+
+    @property
+    def _rows(self) -> Tensor:
+        """(items, dim) of the uncompressed table."""
+        table = self.base.item
+        assert isinstance(table, nn.Embedding)
+        return table.weight.detach()
 
     def _axes(self, ratio: float) -> tuple[SelfAttention, int, int]:
         model = copy.deepcopy(self.base).eval()
@@ -165,9 +174,9 @@ class NextItemModel:
         return nbytes, with_vocabularies(nbytes, [(self.data.vocab_size, ids)])
 
 
-def tuning_of(training: NextItemTraining) -> NextItemTraining:
-    """Settings for tuning what a training with ``training`` gave: shorter, in shorter steps."""
-    return replace(training, learning_rate=training.learning_rate / 2, epochs=4, patience=2)
+def tuning_of(training: NextItemTraining, epochs: int) -> NextItemTraining:
+    """Settings for tuning what a training with ``training`` gave: in steps of half the length."""
+    return replace(training, learning_rate=training.learning_rate / 2, epochs=epochs, patience=2)
 
 
 def _prefixed(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -111,19 +111,20 @@ class CodedItems(ItemTable):
     def __init__(self, rows: Tensor, nbytes: int, seed: int = 0) -> None:
         super().__init__()
         plain = np.ascontiguousarray(rows.detach().numpy(), np.float32)
+        count, dim = plain.shape
         tried = []
         for bits in _BOOK_BITS:
-            books = _most_books(*plain.shape, bits, nbytes)
+            books = _most_books(count, dim, bits, nbytes)
             if books:
-                tried.append(_residual_books(plain, books, 2**bits, seed))
+                tried.append(_residual_books(plain, books, 1 << bits, seed))
         if not tried:
-            least = _coded_bytes(*plain.shape, 1, _BOOK_BITS[0])
+            least = _coded_bytes(count, dim, 1, _BOOK_BITS[0])
             raise BudgetError(f"codes need at least {least} bytes; {nbytes} were allowed")
         codes, found, _ = min(tried, key=lambda one: one[2])
         self.register_buffer("codes", torch.from_numpy(codes))
         self.books = nn.Parameter(torch.from_numpy(found))
         books, size, _ = found.shape
-        self.nbytes = _coded_bytes(*plain.shape, books, size.bit_length() - 1)
+        self.nbytes = _coded_bytes(count, dim, books, size.bit_length() - 1)
         self.round_()
 
     def all_rows(self) -> Tensor:
@@ -141,7 +142,7 @@ def _most_books(count: int, dim: int, bits: int, nbytes: int) -> int:
 
 
 def _coded_bytes(count: int, dim: int, books: int, bits: int) -> int:
-    return HALF_BYTES * books * 2**bits * dim + packed_bytes(count, books * bits)
+    return HALF_BYTES * books * (1 << bits) * dim + packed_bytes(count, books * bits)
 
 
 def _residual_books(

@@ -133,9 +133,9 @@ def load_sequences(path: Path, length: int) -> ItemSequences:
     return ItemSequences.of(users, movies, length)
 
 
-def _trained(starts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(events,) whether an event is in the training part."""
-    kept = np.ones(starts[-1], bool)
+def _trained(starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(events,) 1 for an event in the training part, else 0."""
+    kept = np.ones(starts[-1])
     for behind in range(1, _HELD_OUT + 1):
-        kept[starts[1:] - behind] = False
+        kept[starts[1:] - behind] = 0.0
     return kept

@@ -93,7 +93,7 @@ class IntegerRows(FieldModule):
     def begin(self) -> Tensor:
         """The steps (n, 1) of the rows that the last batch looked up, for their gradients."""
         assert self._asked is not None
-        self._asked = self._asked.unique()
+        self._asked = torch.unique(self._asked)
         self._learned = self.steps[self._asked].requires_grad_()
         return self._learned
 

@@ -103,8 +103,11 @@ def _gathered(own: Sequence[Part]) -> list[list[Part]]:
     for process, count in enumerate(counts):
         sizes = count.tolist()
         total = sum(sizes)
-        parts = (rows[process][:total].long().split(sizes), values[process][:total].split(sizes))
-        shares.append(list(zip(*parts, scales[process].split(1), strict=True)))
+        parts = (
+            torch.split(rows[process][:total].long(), sizes),
+            torch.split(values[process][:total], sizes),
+        )
+        shares.append(list(zip(*parts, torch.split(scales[process], 1), strict=True)))
     return shares
 
 

@@ -12,6 +12,7 @@ that a process sends to the other in a step, and those of whole float32 tables.
 from __future__ import annotations
 
 import argparse
+import importlib
 import multiprocessing
 import tempfile
 from dataclasses import dataclass
@@ -142,6 +143,7 @@ def shared(training: SharedTraining) -> list[dict[str, Any]]:
     Raises:
         RuntimeError: one failed.
     """
+    importlib.import_module("sklearn.metrics")  # once, in place of in each process
     fork = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         processes = [

@@ -65,7 +65,8 @@ class ItemSequences:
     def frequencies(self) -> NDArray[np.float64]:
         """(vocab_size,) occurrences of each id in the training part."""
         kept = _trained(self.starts)
-        return np.bincount(self.items, weights=kept, minlength=self.vocab_size)
+        counts = np.bincount(self.items, weights=kept, minlength=self.vocab_size)
+        return counts.astype(np.float64)
 
     def held_out(self, part: str, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Items seen (B, length), padded with 0 in front, and the next one (B,), of all users."""

@@ -34,6 +34,7 @@ def test_rows_are_products_of_three_matrices() -> None:
     matrix = first[1].view(2, 6) @ torch.kron(second[2].view(3, 6), torch.eye(2))
     matrix = matrix.reshape(4, 6) @ torch.kron(third[1].view(3, 1), torch.eye(2))
     assert torch.allclose(rows[16], matrix.flatten(), atol=1e-7)
+    assert torch.allclose(part.all_rows(), rows, atol=1e-7)
     assert sum(core.weight.numel() for core in part.cores) == train_numbers(20, 8, 3, 2)  # type: ignore[union-attr, operator, misc]
 
 

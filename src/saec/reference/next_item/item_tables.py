@@ -85,8 +85,7 @@ class TrainItems(ItemTable):
 
     def all_rows(self) -> Tensor:
         """See :class:`ItemTable`."""
-        rows: Tensor = self.train_rows(torch.arange(self.train_rows.digits.shape[1]))
-        return rows
+        return self.train_rows.all_rows()
 
 
 class CodedItems(ItemTable):

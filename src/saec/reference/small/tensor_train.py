@@ -108,6 +108,7 @@ class TrainRows(FieldModule):
     def __init__(self, rows: Tensor, count: int, dim: int, rank: int, factor: int = 1) -> None:
         super().__init__()
         self._rank, self._factor, self._widths = rank, factor, _factors(dim, factor)
+        self._count = count
         (first, second, third), (a, b, c) = _row_digits(count), self._widths
         digits = [rows // (second * third), rows // third % second, rows % third]
         self.register_buffer("digits", torch.stack(digits), persistent=False)
@@ -123,6 +124,18 @@ class TrainRows(FieldModule):
     def forward(self, ids: Tensor) -> Tensor:
         """(B,) -> (B, dim)."""
         return each_once(ids, self._products)
+
+    def all_rows(self) -> Tensor:
+        """(count, dim): products of the first two cores are shared by rows that differ in the last
+        digit only."""
+        (a, b, c), rank, factor = self._widths, self._rank, self._factor
+        first, second, third = self.parameters()
+        left = torch.einsum(
+            "iaRt,jRq->ijaqt", first.view(-1, a, rank, factor), second.view(-1, rank, b * rank)
+        )
+        left = left.reshape(len(first), len(second), a * b, rank, factor)
+        rows = torch.einsum("ijmRt,kRc->ijkmct", left, third.view(-1, rank, c // factor))
+        return rows.reshape(-1, a * b * c)[: self._count]
 
     def _products(self, ids: Tensor) -> Tensor:
         (a, b, c), rank, factor = self._widths, self._rank, self._factor

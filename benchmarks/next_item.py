@@ -76,7 +76,7 @@ def missing(
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Means over seeds, in Markdown."""
+    """Means over seeds, in Markdown; of several settings the best on validation items."""
     rows = [
         "| method | aimed at | ratio | KB | HR@10 | NDCG@10 | of uncompressed | epochs | seeds |"
     ]
@@ -86,7 +86,11 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     for method, ratio in sorted(
         found, key=lambda one: (one[1] or 0, NEXT_ITEM_METHODS.index(one[0]))
     ):
-        own = [line for line in lines if (line["method"], line["target_ratio"]) == (method, ratio)]
+        same = [line for line in lines if (line["method"], line["target_ratio"]) == (method, ratio)]
+        own = [
+            max((line for line in same if line["seed"] == seed), key=_validated)
+            for seed in sorted({line["seed"] for line in same})
+        ]
         means = {
             name: mean(line[name] for line in own) for name in ("ratio", "nbytes", "hr", "ndcg")
         }
@@ -100,6 +104,11 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def _validated(line: dict[str, Any]) -> float:
+    ndcg: float = line["validation_ndcg"]
+    return ndcg
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path, help="folder with ratings.dat, or a Parquet or CSV file")
@@ -109,6 +118,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=20, help="most, of the uncompressed model")
     parser.add_argument("--tuning-epochs", type=int, default=4, help="most, of compressed ones")
+    parser.add_argument("--tuning-rate", type=float, default=1.5e-3, help="Adam's, of the same")
     parser.add_argument("--keep", type=Path, help="folder for trained uncompressed models")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -120,18 +130,20 @@ def main() -> None:
             "seed": seed,
             "base_epochs": options.epochs,
             "tuning_epochs": options.tuning_epochs,
+            "tuning_rate": options.tuning_rate,
         }
         left = missing(runs, options.methods, options.ratios, settings)
         if not left:
             continue
         base = base_model(data, training, seed, options.keep)
-        model = NextItemModel(base, data, tuning_of(training, options.tuning_epochs), seed)
+        tuning = tuning_of(training, options.tuning_epochs, options.tuning_rate)
+        model = NextItemModel(base, data, tuning, seed)
         for key in left:
             found = model.measured(NextItemRun(key["method"], key["target_ratio"]))
             line = {**key, **found, "cpu": where["cpu"], "date": machine()["date"]}
             runs.add(line)
             print(line, flush=True)
-    print(table(runs.lines()))
+    print(table([line for line in runs.lines() if line["base_epochs"] == options.epochs]))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import next_item
 from recorded_runs import RecordedRuns
 
 
-def line(method: str, ratio: float | None, seed: int, ndcg: float) -> dict[str, Any]:
+def line(
+    method: str, ratio: float | None, seed: int, ndcg: float, validation: float = 0.1
+) -> dict[str, Any]:
     return {
         "task": "ml-1m-next",
         "seed": seed,
@@ -19,6 +21,7 @@ def line(method: str, ratio: float | None, seed: int, ndcg: float) -> dict[str, 
         "nbytes": 1000,
         "hr": 0.2,
         "ndcg": ndcg,
+        "validation_ndcg": validation,
         "epochs": 3 if "+" in method else None,
     }
 
@@ -39,11 +42,12 @@ def test_each_run_is_done_once(tmp_path: Path) -> None:
     assert next_item.missing(runs, methods, ratios, settings) == [every[0], every[2]]
 
 
-def test_the_table_has_means_over_seeds() -> None:
+def test_the_table_has_means_over_seeds_of_what_validation_chose() -> None:
     lines = [
         line("codes+distilled", 30.0, 0, 0.1),
         line("uncompressed", None, 0, 0.2),
         line("codes+distilled", 30.0, 1, 0.2),
+        line("codes+distilled", 30.0, 1, 0.3, validation=0.05),  # other settings
     ]
     _, _, first, second = next_item.table(lines).splitlines()
     assert first == "| `uncompressed` | - | 1.0 | 1 | 0.2000 | 0.2000 | 100.0 % | - | 1 |"

@@ -55,7 +55,7 @@ def walks() -> ItemSequences:
 def trained(walks: ItemSequences) -> NextItemModel:
     model = NextItemModel.untrained(walks, DIM, 0)
     train_next_item(model, walks, SHORT, seed=0)
-    return NextItemModel(model, walks, tuning_of(SHORT, epochs=1), 0)
+    return NextItemModel(model, walks, tuning_of(SHORT, epochs=1, rate=5e-3), 0)
 
 
 def by_hand() -> ItemSequences:

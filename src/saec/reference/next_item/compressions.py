@@ -174,9 +174,9 @@ class NextItemModel:
         return nbytes, with_vocabularies(nbytes, [(self.data.vocab_size, ids)])
 
 
-def tuning_of(training: NextItemTraining, epochs: int) -> NextItemTraining:
-    """Settings for tuning what a training with ``training`` gave: in steps of half the length."""
-    return replace(training, learning_rate=training.learning_rate / 2, epochs=epochs, patience=2)
+def tuning_of(training: NextItemTraining, epochs: int, rate: float) -> NextItemTraining:
+    """Settings for tuning what a training with ``training`` gave; ``rate`` is Adam's."""
+    return replace(training, learning_rate=rate, epochs=epochs, patience=2)
 
 
 def _prefixed(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -31,9 +31,9 @@ from saec.reference.small import SMALL
 # beside what is done after training.
 CLASSES = {
     "After training": tuple(name for name in METHODS if name not in SMALL),
-    "Low precision": ("dqrm", "mpe"),
+    "Low precision": ("dqrm", "alpt", "mpe"),
     "Mixed dimension": ("mixed-dim",),
-    "Weight sharing": ("hash", "qr", "robe", "dhe", "tt", "cce"),
+    "Weight sharing": ("hash", "qr", "robe", "dhe", "tt", "semi-tt", "cce"),
 }
 ORDER = ["float32", *(name for names in CLASSES.values() for name in names)]
 

@@ -41,6 +41,7 @@ METHODS = {
     "axes-remapped": ("axes, remapped ids", "#c0262d", "o"),
     # Trained small.
     "dqrm": ("DQRM, int4", "#333333", "^"),
+    "alpt": ("ALPT, int8", "#333333", "D"),
     "mpe": ("MPE", "#e07b9a", "s"),
     "mixed-dim": ("mixed dimension", "#9c755f", "v"),
     "hash": ("hashing trick", "#2b9b6b", "X"),
@@ -48,6 +49,7 @@ METHODS = {
     "robe": ("ROBE", "#1f97a8", "D"),
     "dhe": ("DHE", "#f0a020", "*"),
     "tt": ("tensor train", "#7f6000", "<"),
+    "semi-tt": ("semi-tensor train", "#bf9f30", "<"),
     "cce": ("CCE", "#d8486f", ">"),
 }
 

@@ -93,6 +93,17 @@ class TrainingSteps:
         self.seconds += time.perf_counter() - start
 
     def _step(self, ids: Tensor, labels: Tensor) -> None:
+        self._loss(ids, labels).backward()  # type: ignore[no-untyped-call]
+        for optimiser in self._optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        if self._price is not None:
+            self._price.step()
+        tables: nn.Module = self._model.embeddings
+        if isinstance(tables, SmallTables):
+            tables.stepped(lambda: self._loss(ids, labels), len(labels))
+
+    def _loss(self, ids: Tensor, labels: Tensor) -> Tensor:
         vectors = self._model.embed(ids)
         logits = self._model.interact(vectors)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
@@ -103,12 +114,7 @@ class TrainingSteps:
         penalty = _penalty(self._model)
         if penalty is not None:
             loss = loss + penalty
-        loss.backward()  # type: ignore[no-untyped-call]
-        for optimiser in self._optimisers:
-            optimiser.step()
-            optimiser.zero_grad()
-        if self._price is not None:
-            self._price.step()
+        return loss
 
 
 def _row_parameters(model: ClickModel) -> list[nn.Parameter]:

@@ -7,6 +7,7 @@ that count 32 bits would only be at a disadvantage here.
 
 from __future__ import annotations
 
+from saec.reference.small.alpt import Alpt
 from saec.reference.small.cce import Cce
 from saec.reference.small.deep_hash import DeepHash
 from saec.reference.small.dqrm import Dqrm
@@ -16,7 +17,7 @@ from saec.reference.small.mpe import Mpe
 from saec.reference.small.quotient_remainder import QuotientRemainder
 from saec.reference.small.robe import Robe
 from saec.reference.small.tables import SmallMethod, SmallTables
-from saec.reference.small.tensor_train import TensorTrain
+from saec.reference.small.tensor_train import SemiTensorTrain, TensorTrain
 
 __all__ = ["SMALL", "SmallMethod", "SmallTables"]
 
@@ -25,8 +26,10 @@ SMALL: dict[str, type[SmallMethod]] = {
     "qr": QuotientRemainder,
     "mixed-dim": MixedDimension,
     "dqrm": Dqrm,
+    "alpt": Alpt,
     "robe": Robe,
     "tt": TensorTrain,
+    "semi-tt": SemiTensorTrain,
     "mpe": Mpe,
     "dhe": DeepHash,
     "cce": Cce,

@@ -58,6 +58,14 @@ class SmallTables(nn.Module):
         """What is added to the loss of the last batch; None for nothing."""
         return None
 
+    def stepped(self, loss: Callable[[], Tensor], examples: int) -> None:
+        """Called after each step of training.
+
+        Args:
+            loss: computes the loss of the step's batch with the parameters as they are now.
+            examples: in the batch.
+        """
+
     def settled(self) -> SmallTables | None:
         """Called after training: tables to train further, with the same network, or None."""
         return None

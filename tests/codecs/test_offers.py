@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import saec
 from saec.bits.elias_fano import starts_bytes
 from saec.codecs.axes.candidates import TierRows, measure_tier, sampled_shares
-from saec.codecs.axes.quantizer import Coder, Offer, TierOffers
+from saec.codecs.axes.quantizer import Coder, ColumnOffers, Offer, TierOffers
 
 
 def measured(
@@ -234,3 +235,19 @@ def test_rows_that_differ_only_by_rounding_are_not_clustered(
     found = measured((places + noise).astype(np.float32), [1.0, 0.9, 0.8])
     assert {axes: texts(joint) for axes, joint in found.joint.items()} == {2: ["2j2"], 3: ["2j3"]}
     assert not caplog.records
+
+
+def test_wide_tables_make_the_coders_of_the_chosen_option_only(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are hundreds of options, and 64 axes in each tier of every one of them."""
+    made = []
+    coder = ColumnOffers._coder
+    monkeypatch.setattr(
+        ColumnOffers, "_coder", lambda self, number: made.append(1) or coder(self, number)
+    )
+    rows = rng.standard_normal((300, 64), dtype=np.float32)
+    field = saec.Field("user", rows, np.arange(300, 0, -1))
+    saec.compress([field], saec.Ratio(8), saec.Axes(), progress=False)
+    tiers = 3
+    assert len(made) <= 2 * tiers * 64

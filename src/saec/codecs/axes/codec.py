@@ -252,19 +252,17 @@ class _SurveyedField:
             far = FarCosts(each, frame.nats)
         # Without a metric, the unit is that of the other codecs: weighted squared error.
         unit = 1.0 if self.metric is not None else 2 * total
-        options = [
-            Option(
+        options = []
+        for choice in self._choices(found, frame, row_map):
+            layered = choice.layered
+            option = Option(
                 8 * planned_bytes(field, choice),
-                (choice.layered.nats + lost) * unit,
+                (layered.nats + lost) * unit,
                 choice,
-                0.0 if slopes is None else slopes.error(choice.layered),
-                None if slopes is None else slopes.share,
-                0.0 if far is None else far.of(choice.layered) * unit,
-                choice.layered.by_slopes * unit,
-                choice.layered.first_order * unit,
+                far=0.0 if far is None else far.of(layered) * unit,
             )
-            for choice in self._choices(found, frame, row_map)
-        ]
+            # Only with slopes: these sums make the coders of all candidates.
+            options.append(option if slopes is None else slopes.on(option, layered))
         return options, float(frame.nats.sum()) + frame.rest
 
     def _layouts(

@@ -14,6 +14,7 @@ from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.quantizer import Offer, TierOffers
 from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, JoinedMoves, Moves, slopes_of
 from saec.codecs.moments_and_samples import Survey
+from saec.codecs.protocol import Option
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
@@ -98,6 +99,16 @@ class FieldSlopes:
     def _of(self, number: int) -> list[Estimate]:
         """Slopes if there are so many tiers, the last of which takes all further rows."""
         return [*self.tiers[: number - 1], self.of_tail(number - 1)[0]]
+
+    def on(self, option: Option, layered: Layered) -> Option:
+        """An option that is coded by ``layered``, with what slopes add to its loss in nats."""
+        return replace(
+            option,
+            error=self.error(layered),
+            share=self.share,
+            by_slopes=layered.by_slopes,
+            first_order=layered.first_order,
+        )
 
     def error(self, layered: Layered) -> float:
         """The standard error of what slopes add to the nats of a layout."""

@@ -56,6 +56,11 @@ LOOKUPS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "index_select": lambda model, ids: model.table.index_select(0, ids),
     "torch.index_select": lambda model, ids: torch.index_select(model.table, 0, ids),
     "gather": lambda model, ids: model.table.gather(0, ids[:, None].expand(-1, 16)),
+    "index_select by name": lambda model, ids: model.table.index_select(dim=0, index=ids),
+    "torch.gather by name": lambda model, ids: torch.gather(
+        input=model.table, dim=0, index=ids[:, None].expand(-1, 16)
+    ),
+    "take_along_dim": lambda model, ids: torch.take_along_dim(model.table, ids[:, None], 0),
     "index of some": lambda model, ids: model.table[ids, :],
     "view": lambda model, ids: model.table.view(2, 32, 16)[0][ids % 32],
     "two indices": lambda model, ids: model.table.view(2, 32, 16)[ids % 2, ids % 32],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from saec.format.raw_field import RawField
 DAYS = [Day.first(400)]
 DAYS += [DAYS[0].next(1, 20, 30)]
 USERS, ITEMS = DAYS[1].keys, 430
+MASKED = np.ma.masked_array(np.arange(430), mask=np.arange(430) == 7)
 
 
 class Tables(nn.Module):
@@ -117,6 +119,35 @@ def test_training_goes_on_from_the_artifact(chain: saec.Compressed) -> None:
     assert np.array_equal(model.item.weight.detach().numpy(), expected)
 
 
+def test_keys_that_differ_by_a_zero_byte_have_their_own_rows() -> None:
+    """NumPy's arrays of bytes have no zeros at the end."""
+    keys = [b"k" * count + end for count in range(1, 40) for end in (b"", b"\0")]
+    weights = np.arange(4 * len(keys), dtype=np.float32).reshape(-1, 4)
+    field = saec.Field("user", weights, np.ones(len(keys)), keys=keys)
+    result = saec.compress([field], saec.Ratio(1.0), progress=False)
+    model = nn.ModuleDict({"user": nn.Embedding(len(keys), 4)})
+    known = saec.torch.warm_start_(model, result, keys={"user": keys})
+    assert np.array_equal(known["user"], result["user"].contains(keys))
+    expected = result["user"].lookup(keys)
+    assert len(np.unique(expected, axis=0)) > len(keys) // 2
+    rows = model["user"].weight.detach().numpy()
+    assert np.array_equal(rows[known["user"]], expected[known["user"]])
+    assert known["user"].sum() > len(keys) // 2
+
+
+def test_a_row_of_unknown_keys_at_the_padding_stays(chain: saec.Compressed) -> None:
+    users = nn.EmbeddingBag(3, 4, padding_idx=0)
+    nn.init.constant_(users.weight, 7.0)
+    stored = USERS[chain["user"].contains(USERS)][:2]
+    keys = saec.torch.TableKeys(stored, rows=[1, 2], unseen=0)
+    model = nn.ModuleDict({"user": users})
+    result = saec.Compressed([chain["user"]])
+    known = saec.torch.warm_start_(model, result, keys={"user": keys})
+    expected = [[7.0] * 4, *chain["user"].lookup(stored).tolist()]
+    assert model["user"].weight.tolist() == expected
+    assert known["user"].tolist() == [False, True, True]
+
+
 def test_what_does_not_fit_is_refused_and_changes_nothing(chain: saec.Compressed) -> None:
     model = Tables(len(USERS), ITEMS)
     keys = {"user": USERS}
@@ -130,7 +161,12 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(chain: saec.Compressed
         (IdError, "integers from 0", {"keys": keys, "ids": {"item": np.arange(430) - 1}}),
         (IdError, "integers from 0", {"keys": keys, "ids": {"item": np.full(430, 1 << 63)}}),
         (IdError, "integers from 0", {"keys": keys, "ids": {"item": np.zeros(430)}}),
+        (IdError, "'item': ids cannot be read", {"keys": keys, "ids": {"item": [[1], []]}}),
+        (IdError, "'item': ids cannot be a masked", {"keys": keys, "ids": {"item": MASKED}}),
         (KeysError, "integers", {"keys": {"user": USERS.astype(str)}}),
+        (KeysError, "'user': key .1. at position 0", {"keys": {"user": [[1], [2, 3]]}}),
+        (KeysError, "'user': keys cannot be read", {"keys": {"user": torch.zeros(430).bfloat16()}}),
+        (FieldError, "'user': rows of keys cannot be", {"keys": {"user": own_keys([[3], []])}}),
         (FieldError, "has two keys", {"keys": {"user": own_keys([3, 3])}}),
         (ModuleError, "unseen is row 430", {"keys": {"user": own_keys([3, 4], unseen=430)}}),
     ]:
@@ -146,7 +182,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(chain: saec.Compressed
         assert (table == 7).all()
 
 
-def own_keys(rows: list[int], unseen: int | None = None) -> saec.torch.TableKeys:
+def own_keys(rows: list[Any], unseen: int | None = None) -> saec.torch.TableKeys:
     return saec.torch.TableKeys(USERS[:2], rows=rows, unseen=unseen)
 
 

@@ -18,9 +18,9 @@ from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
 
-__all__ = ["Codec", "Coded", "Option", "expected_loss", "split"]
+__all__ = ["LEAST_COST", "Codec", "Coded", "Option", "expected_loss", "split"]
 
-_LEAST_SHARE = 0.1  # of a second-order loss, that remains whatever slopes say
+LEAST_COST = 0.1  # of a second-order loss, that remains whatever slopes say
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Coded:
     loaded, it holds zeros in their place, which take no memory.
 
     lost: sum_i w_i / sum w 1/2 delta_i' G delta_i, where delta_i is the change of row i: the loss
-    in nats to second order. Without a metric, G is the identity.
+    in nats to second order. Without a metric, G is the identity. Fields with keys add what slopes
+    on unseen rows cost beyond the plan, if other rows than planned are left out.
     """
 
     field: CompressedField
@@ -81,7 +82,7 @@ def expected_loss(second_order: float, first_order: float) -> float:
     Gains of first order may be larger than second-order losses. Where they nearly cancel, the sum
     is mostly error, and terms of higher order count: a tenth of the second order is left.
     """
-    return max(second_order + first_order, _LEAST_SHARE * second_order, 0.0)
+    return max(second_order + first_order, LEAST_COST * second_order, 0.0)
 
 
 def split(

@@ -68,7 +68,8 @@ def allocate_confirmed(
 
     Among many options those with the luckiest slopes are chosen. So the second-order optimum stays,
     with shares of 0, unless the other choice is expected to lose less than it, by more than one
-    standard error of the difference. What two options of a field have in common has no part in it.
+    standard error of the difference. The smaller error of two options of a field counts as part of
+    the larger one, as if one option moved rows as the other does, and further.
     """
     chosen = allocate(options, budget_bits, names)
     if all(option.share is None for row in options for option in row):

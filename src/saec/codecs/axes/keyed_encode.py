@@ -18,8 +18,7 @@ from saec.codecs.axes.keyed_choice import (
     stored_field,
 )
 from saec.codecs.axes.keyed_rows import EVERY_ROW, GatheredRows, RowTotals, Selection, StoredRows
-from saec.codecs.axes.slope_costs import LEAST_COST
-from saec.codecs.protocol import Coded
+from saec.codecs.protocol import LEAST_COST, Coded
 from saec.format.key_strings import KeyStrings
 from saec.keys.static_function import StaticFunction
 from saec.streaming.chunks import Chunk

@@ -21,9 +21,9 @@ from saec.codecs.axes.keyed_choice import (
 from saec.codecs.axes.keyed_class import ClassCoder, CodedRows, class_coder
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.row_slopes import RowNats
-from saec.codecs.axes.slope_costs import LEAST_COST
 from saec.codecs.axes.symbols import table_coder
 from saec.codecs.moments_and_samples import Sample
+from saec.codecs.protocol import LEAST_COST
 from saec.format.keyed_layout import LONG_STRINGS, SHORT_STRINGS, strings_of
 from saec.keys.windows import window_shape
 from saec.streaming.strata import Placing

@@ -14,20 +14,19 @@ from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.quantizer import Offer, TierOffers
 from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, JoinedMoves, Moves, slopes_of
 from saec.codecs.moments_and_samples import Survey
-from saec.codecs.protocol import Option
+from saec.codecs.protocol import LEAST_COST, Option
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
 
-__all__ = ["LEAST_COST", "FieldSlopes", "MeasuredSlopes", "counted", "share_of"]
+__all__ = ["FieldSlopes", "MeasuredSlopes", "counted", "share_of"]
 
 _MOST_ROWS = 1 << 13  # of a tier, that tell what codes do
 # Where rows are overfit, the slopes of each field say that its rows should shrink. If those of all
-# fields do, that is too much: half of what shrinking gains is taken, and this share of the
-# second-order cost is left in any case.
-_GAIN_TAKEN, LEAST_COST = 0.5, 0.1
+# fields do, that is too much: half of what shrinking gains is taken.
+_GAIN_TAKEN = 0.5
 
 Floats = NDArray[np.float64]
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from saec.clustering.headtail import ranked
 from saec.clustering.points import ArrayPoints
 from saec.clustering.rowmap import RowMap
-from saec.codecs.axes.slope_costs import LEAST_COST
 from saec.codecs.clusters.judged_slopes import JudgedSlopes
 from saec.codecs.moments_and_samples import Sample, Survey, median_norm, row_map_of, survey_of
+from saec.codecs.protocol import LEAST_COST
 from saec.format.codebook import Codebook
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing

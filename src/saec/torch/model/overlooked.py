@@ -139,15 +139,18 @@ def watching(model: nn.Module) -> Iterator[list[Overlooked]]:
             handle.remove()
 
 
-_LOOKUPS: Mapping[Any, tuple[int, int]] = {  # positions of the arguments table and ids
-    functional.embedding: (1, 0),
-    functional.embedding_bag: (1, 0),
-    torch.embedding: (0, 1),
-    Tensor.__getitem__: (0, 1),
-    torch.index_select: (0, 2),
-    Tensor.index_select: (0, 2),
-    torch.gather: (0, 2),
-    Tensor.gather: (0, 2),
+# Positions and names of the arguments table and ids.
+_LOOKUPS: Mapping[Any, tuple[tuple[int, str], tuple[int, str]]] = {
+    functional.embedding: ((1, "weight"), (0, "input")),
+    functional.embedding_bag: ((1, "weight"), (0, "input")),
+    torch.embedding: ((0, "weight"), (1, "indices")),
+    Tensor.__getitem__: ((0, ""), (1, "")),
+    torch.index_select: ((0, "input"), (2, "index")),
+    Tensor.index_select: ((0, ""), (2, "index")),
+    torch.gather: ((0, "input"), (2, "index")),
+    Tensor.gather: ((0, ""), (2, "index")),
+    torch.take_along_dim: ((0, "input"), (1, "indices")),
+    Tensor.take_along_dim: ((0, ""), (1, "indices")),
 }
 
 
@@ -189,10 +192,13 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        places = _LOOKUPS.get(func)
-        if places is not None and len(args) > max(places):
-            self._see(args[places[0]], args[places[1]])
-        return func(*args, **(kwargs or {}))
+        named = kwargs or {}
+        if (places := _LOOKUPS.get(func)) is not None:
+            table, ids = (
+                args[place] if place < len(args) else named.get(name) for place, name in places
+            )
+            self._see(table, ids)
+        return func(*args, **named)
 
     def _see(self, table: Any, ids: Any) -> None:
         if not isinstance(table, Tensor) or table.ndim < 2 or not table.is_floating_point():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from saec.errors import FieldError, ModuleError
+from saec.errors import FieldError, KeysError, ModuleError, SaecError, array_of
 from saec.format.compressed import Compressed
 from saec.format.keyed_field import KeyedField
 from saec.format.raw_field import RawField
@@ -26,7 +26,8 @@ __all__ = [
     "harm_of_unknown_keys",
     "keyed_table",
     "padding_key",
-    "plain",
+    "plain_array",
+    "plain_keys",
     "rows_of",
 ]
 
@@ -77,7 +78,7 @@ def keyed_table(
         raise FieldError(
             f"field {name!r}: weights have {len(weights)} rows, frequencies {counts.shape}"
         )
-    own, rows = plain(keys.keys), rows_of(name, keys, len(weights))
+    own, rows = plain_keys(name, keys), rows_of(name, keys, len(weights))
     share, unseen = keys.unseen_share, keys.unseen
     if share is None and unseen is not None and 0 <= unseen < len(counts) and counts[unseen] > 0:
         share = float(counts[unseen] / counts.sum(dtype=np.float64))
@@ -118,7 +119,7 @@ def _by_ids(field: KeyedField, keys: Mapping[str, TableKeys], size: int) -> RawF
     default = field.axes[-1].astype(np.float32)
     weights = np.tile(default, (size, 1))
     rows = rows_of(field.name, own, len(weights))
-    weights[slice(None) if rows is None else rows] = field.lookup(plain(own.keys))
+    weights[slice(None) if rows is None else rows] = field.lookup(plain_keys(field.name, own))
     if own.unseen is not None:
         weights[own.unseen] = default
     return RawField(field.name, weights)
@@ -140,8 +141,9 @@ def padding_key(field: KeyedField, keys: TableKeys, row: int) -> int:
     Raises:
         ModuleError: that row has no key.
     """
-    own, rows = plain(keys.keys), keys.rows
-    places = [row] if rows is None else np.flatnonzero(np.asarray(rows) == row).tolist()
+    own = plain_keys(field.name, keys)
+    rows = None if keys.rows is None else _rows(field.name, keys.rows)
+    places = [row] if rows is None else np.flatnonzero(rows == row).tolist()
     if not places:
         raise ModuleError(f"{field.place}: row {row}, at padding_idx, has no key")
     key = own[places[0]]
@@ -150,9 +152,21 @@ def padding_key(field: KeyedField, keys: TableKeys, row: int) -> int:
     return int(np.array([key]).astype(np.int64)[0])
 
 
-def plain(values: Any) -> Any:
-    """Keys or rows as an array in memory, if they are a tensor."""
-    return values.cpu().numpy() if isinstance(values, Tensor) else values
+def plain_keys(name: str, keys: TableKeys) -> Any:
+    """The keys of field ``name``, as an array in memory if they are a tensor.
+
+    Raises:
+        KeysError: the tensor cannot be an array.
+    """
+    given = keys.keys
+    if not isinstance(given, Tensor):
+        return given
+    return plain_array(given, f"field {name!r}: keys", KeysError)
+
+
+def plain_array(values: ArrayLike | Tensor, what: str, failure: type[SaecError]) -> NDArray[Any]:
+    """Values as an array in memory; see :func:`~saec.errors.array_of`."""
+    return array_of(values.cpu() if isinstance(values, Tensor) else values, what, failure)
 
 
 def rows_of(name: str, keys: TableKeys, count: int) -> NDArray[np.int64] | None:
@@ -163,9 +177,7 @@ def rows_of(name: str, keys: TableKeys, count: int) -> NDArray[np.int64] | None:
     """
     if keys.rows is None:
         return None
-    rows = np.asarray(plain(keys.rows))
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise FieldError(f"field {name!r}: rows of keys are integers (n,), not {rows.dtype}")
+    rows = _rows(name, keys.rows)
     outside = (rows < 0) | (rows >= count)
     if outside.any():
         at = int(outside.argmax())
@@ -173,3 +185,12 @@ def rows_of(name: str, keys: TableKeys, count: int) -> NDArray[np.int64] | None:
     if len(np.unique(rows)) < len(rows):
         raise FieldError(f"field {name!r}: a row has two keys")
     return rows.astype(np.int64)
+
+
+def _rows(name: str, given: ArrayLike | Tensor) -> NDArray[np.integer[Any]]:
+    rows = plain_array(given, f"field {name!r}: rows of keys", FieldError)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise FieldError(
+            f"field {name!r}: rows of keys are integers (n,), not {rows.dtype} {rows.shape}"
+        )
+    return rows

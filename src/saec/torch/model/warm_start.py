@@ -18,7 +18,14 @@ from saec.format.keyed_field import KeyedField
 from saec.torch.model.field_names import renamed
 from saec.torch.model.find_tables import Ranges, named_tables
 from saec.torch.model.model_table import ModelTable, RowRange
-from saec.torch.model.table_keys import KeysByField, TableKeys, as_table_keys, plain, rows_of
+from saec.torch.model.table_keys import (
+    KeysByField,
+    TableKeys,
+    as_table_keys,
+    plain_array,
+    plain_keys,
+    rows_of,
+)
 
 __all__ = ["warm_start_"]
 
@@ -60,7 +67,8 @@ def warm_start_(
             are missing or of another number than rows; a table has fewer rows than its field and no
             ``ids``; or the ids of a field were renumbered. The model is then unchanged.
         IdError: an id is negative or no integer. The model is then unchanged.
-        KeysError: keys are of another kind than the field's. The model is then unchanged.
+        KeysError: keys are of another kind than the field's, missing, or no column. The model is
+            then unchanged.
         FieldError: ``rows`` of a :class:`TableKeys` cannot be used. The model is then unchanged.
     """
     spans = renamed(model, set(result), ranges or {}, names or {})
@@ -83,7 +91,7 @@ def warm_start_(
 class _StartingRows:
     """Where the rows of a part of a table come from.
 
-    asked: (n,) keys or ids of ``rows`` (n,), which are rows of the whole weight.
+    asked: (n,) hashes of keys, or ids, of ``rows`` (n,), which are rows of the whole weight.
     known: (rows of the part,) bool.
     """
 
@@ -97,12 +105,17 @@ class _StartingRows:
     def copy(self) -> None:
         for start in range(0, len(self.rows), _BLOCK):
             block = slice(start, start + _BLOCK)
-            found = torch.from_numpy(self.field.lookup(self.asked[block])).to(self.weight)
+            found = torch.from_numpy(self._decoded(self.asked[block])).to(self.weight)
             self.weight[torch.from_numpy(self.rows[block]).to(self.weight.device)] = found
         if self.default is not None:
             assert isinstance(self.field, KeyedField), "only they have keys"
             row = torch.from_numpy(self.field.axes[-1].astype(np.float32))
             self.weight[self.default] = row.to(self.weight)
+
+    def _decoded(self, asked: NDArray[Any]) -> NDArray[np.float32]:
+        if isinstance(self.field, KeyedField):
+            return self.field.rows_of_hashes(asked)
+        return self.field.lookup(asked)
 
 
 def _starting_rows(
@@ -119,29 +132,30 @@ def _starting_rows(
     asked: NDArray[Any]
     default = None
     if isinstance(field, KeyedField):
-        rows, asked = _keys_of(field, keys, count)
-        stored, default = field.contains(asked), keys[field.name].unseen
+        rows, asked = _hashes_of(field, keys, count)
+        stored, default = field.classes_of_hashes(asked) >= 0, keys[field.name].unseen
     else:
         asked = _ids_of(field, ids, count)
         stored = asked < field.vocab_size
     known = np.zeros(count, np.bool_)
     known[rows] = stored
-    for module in table.modules.values():
-        if module.padding_idx is not None and part.first <= module.padding_idx < part.last:
-            known[module.padding_idx - part.first] = False
+    padding = {module.padding_idx for module in table.modules.values()}
+    for index in padding:
+        if index is not None and part.first <= index < part.last:
+            known[index - part.first] = False
     if default is not None:
         known[default] = False
     kept = known[rows]
-    place = None if default is None else default + part.first
+    place = None if default is None or default + part.first in padding else default + part.first
     return _StartingRows(field, table.weight, asked[kept], rows[kept] + part.first, known, place)
 
 
-def _keys_of(
+def _hashes_of(
     field: KeyedField, keys: Mapping[str, TableKeys], count: int
-) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """The rows that have keys, and the keys."""
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """The rows that have keys, and the hashes of these."""
     given = keys[field.name]
-    asked = np.asarray(plain(given.keys))
+    asked = field.hashes_of(plain_keys(field.name, given))
     rows = rows_of(field.name, given, count)
     if rows is None:
         rows = np.arange(count)
@@ -168,7 +182,7 @@ def _ids_of(
                 "give the ids of these"
             )
         return np.arange(count)
-    own = np.asarray(plain(ids[field.name]))
+    own = plain_array(ids[field.name], f"{field.place}: ids", IdError)
     if own.shape != (count,):
         raise ModuleError(f"{field.place}: ids {own.shape} are given for {count} rows")
     if own.dtype.kind not in "iu" or own.astype(np.int64).min(initial=0) < 0:

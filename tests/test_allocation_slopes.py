@@ -42,6 +42,15 @@ def test_slopes_decide_only_if_they_gain_more_than_their_noise(
     assert expected_of(chosen) == lost
 
 
+def test_shares_stay_where_both_choices_are_the_same() -> None:
+    # Two bits save 10 of user or 8 of item, with slopes as without: options were made with slopes.
+    user = [sloped(0, 10, 1, 9), sloped(2, 0, 0, 0)]
+    item = [sloped(0, 8, -1, 9), sloped(2, 0, 0, 0)]
+    chosen = allocate_confirmed([user, item], 2, ["user", "item"])
+    assert [option.choice for option in chosen] == [2, 0]
+    assert [option.share.value for option in chosen if option.share is not None] == [0.8, 0.8]
+
+
 def test_without_slopes_they_decide_nothing() -> None:
     user = [Option(0, 20, None), Option(2, 8, None), Option(4, 4, None)]
     item = [Option(1, 10, None), Option(3, 8, None), Option(3, 4, None), Option(5, 2, None)]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 #include "codes/codes.h"
@@ -58,6 +59,8 @@ CellBlock& block_for(const TierPart& part, uint32_t shift, size_t own, std::vect
 void append_cells(const TierPart* first, const TierPart* last, uint32_t axis, uint32_t shift,
                   Table& table) {
   const size_t own = table.cells.size();
+  if (table.values.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max()))
+    throw std::length_error("a table has more values than 31 bits can number");
   for (const TierPart* part = first; part < last; ++part) {
     if (part > first && part[-1].ordered() != part->ordered()) shift = 0;
     for (uint32_t j = 0; j < part->axes && part->kind != TierPart::kNone; ++j) {

@@ -36,6 +36,7 @@ inline CellFloats gather_values(const float* values, CellWords places) {
 
 template <typename Lanes, typename Number>
 inline Lanes column(const Number (&numbers)[CellBlock::kMost]) {
+  static_assert(sizeof(Lanes) == sizeof numbers);
   Lanes lanes;
   std::memcpy(&lanes, numbers, sizeof lanes);
   return lanes;

@@ -80,6 +80,8 @@ def allocate_confirmed(
         row[next(place for place, own in enumerate(others) if own is option)]
         for row, others, option in zip(options, plain, second, strict=True)
     ]
+    if all(one is other for one, other in zip(kept, chosen, strict=True)):
+        return chosen
     gain = _linear(kept) - _linear(chosen)
     variance = sum(
         abs(one.error**2 - other.error**2) for one, other in zip(kept, chosen, strict=True)

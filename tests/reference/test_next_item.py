@@ -139,6 +139,14 @@ def test_ranks_by_hand() -> None:
     assert (ranking.hr, ranking.ndcg) == (0.5, pytest.approx(1 / math.log2(11) / 2))
 
 
+def test_a_model_that_diverged_ranks_no_item() -> None:
+    model = Fixed([math.nan] * 4)
+    model.scores = torch.nn.Identity()
+    ranking = rank_all(model, [(torch.ones(1, 3, dtype=torch.long), torch.tensor([2]))])
+    assert (ranking.hr, ranking.ndcg) == (0, 0)
+    assert math.isnan(ranking.loss)
+
+
 def test_the_contrast_by_hand() -> None:
     own = torch.tensor([[3.0, 0.0], [0.0, 0.5]])
     taught = torch.tensor([[1.0, 0.0], [0.0, 2.0]])

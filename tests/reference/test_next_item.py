@@ -81,6 +81,13 @@ def test_the_last_two_items_of_a_user_are_held_out() -> None:
     assert wanted.tolist() == [[0, 2, 1], [0, 0, 3]]
 
 
+def test_users_may_be_hashes_and_names() -> None:
+    hashes = np.array([2**60, 2**60 + 1], np.uint64)  # one number as float64
+    for users in (hashes, np.array(["ann", "bob"])):
+        data = ItemSequences.of(np.repeat(users, 4), np.arange(8), length=3)
+        assert data.starts.tolist() == [0, 4, 8]
+
+
 def test_drawn_windows_stay_in_the_training_part() -> None:
     items = np.tile(np.arange(10), 3)
     data = ItemSequences.of(np.repeat([0, 1, 2], 10), items, length=3)

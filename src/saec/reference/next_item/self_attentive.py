@@ -128,8 +128,8 @@ class Ranking:
 def rank_all(model: SelfAttention, batches: Iterable[tuple[Tensor, Tensor]]) -> Ranking:
     """Rank all items, also those that the user had before; the padding is none.
 
-    Items of an equal score stand half above and half below; a next item with a NaN
-    score is below all ranks. Leaves the model in eval mode.
+    Items of an equal score stand half above and half below; a NaN score ranks below
+    all others. Leaves the model in eval mode.
 
     Args:
         model: as trained, or compressed.

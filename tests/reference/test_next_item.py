@@ -245,6 +245,8 @@ def test_tuning_trains_the_values_of_axes(trained: NextItemModel) -> None:
         ("axis", 2.0, "no method 'axis'.*did you mean 'axes'"),
         ("axes", None, "method 'axes' cannot have the ratio None"),
         ("uncompressed", 2.0, "method 'uncompressed' cannot have the ratio 2.0"),
+        ("codes", 0.0, "ratio is 0.0; it must be positive"),
+        ("codes", math.nan, "ratio is nan; it must be positive"),
     ],
 )
 def test_methods_that_do_not_exist(method: str, ratio: float | None, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -118,6 +119,16 @@ def test_a_stream_that_breaks(result: saec.Compressed) -> None:
         pytest.raises(ArtifactError, match="cannot write to the stream: Broken pipe"),
     ):
         result.save(stream)
+
+
+class Refusing(io.RawIOBase):
+    def write(self, data: object) -> int:
+        raise OSError(errno.EACCES, "Permission denied")
+
+
+def test_a_stream_whose_first_write_fails(result: saec.Compressed) -> None:
+    with pytest.raises(ArtifactError, match="cannot write to the stream: Permission denied"):
+        result.save(Refusing())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [str, Path])

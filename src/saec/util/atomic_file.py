@@ -85,14 +85,14 @@ def whole_file(
 def _into_stream(stream: BinaryIO, failure: type[SaecError]) -> Iterator[None]:
     """Convert errors of a stream into ``failure``; what is no stream for bytes fails at once."""
     try:
-        stream.write(b"")
-    except (AttributeError, TypeError) as error:
-        raise failure(
-            f"give a path or a binary stream to write to, not {type(stream).__name__}"
-        ) from error
-    except ValueError as error:  # it is closed
-        raise failure(f"cannot write to the stream: {error}") from error
-    try:
+        try:
+            stream.write(b"")
+        except (AttributeError, TypeError) as error:
+            raise failure(
+                f"give a path or a binary stream to write to, not {type(stream).__name__}"
+            ) from error
+        except ValueError as error:  # it is closed
+            raise failure(f"cannot write to the stream: {error}") from error
         yield
     except OSError as error:
         raise failure(f"cannot write to the stream: {error.strerror or error}") from error

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import DataError, SaecError
+from saec.util.raw_stream import whole_writes
 from saec.util.remote_file import as_url, check_url, local, upload
 
 __all__ = [
@@ -66,7 +67,7 @@ def whole_file(
     """
     if not isinstance(path, str | os.PathLike):
         with _into_stream(path, failure):
-            yield path
+            yield whole_writes(path)
         return
     url = as_url(path)
     if url is None:

@@ -81,7 +81,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         "| method | aimed at | ratio | KB | HR@10 | NDCG@10 | of uncompressed | epochs | seeds |"
     ]
     rows.append("|---" * 9 + "|")
-    base = mean(line["ndcg"] for line in lines if line["method"] == "uncompressed")
+    whole = [line["ndcg"] for line in lines if line["method"] == "uncompressed"]
     found = {(line["method"], line["target_ratio"]) for line in lines}
     for method, ratio in sorted(
         found, key=lambda one: (one[1] or 0, NEXT_ITEM_METHODS.index(one[0]))
@@ -94,12 +94,12 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         means = {
             name: mean(line[name] for line in own) for name in ("ratio", "nbytes", "hr", "ndcg")
         }
+        share = f"{100 * means['ndcg'] / mean(whole):.1f} %" if whole else "-"
         epochs = [line["epochs"] for line in own if line["epochs"] is not None]
         rows.append(
             f"| `{method}` | {'-' if ratio is None else f'{ratio:g}'} | {means['ratio']:.1f} "
             f"| {means['nbytes'] / 1e3:.3g} | {means['hr']:.4f} | {means['ndcg']:.4f} "
-            f"| {100 * means['ndcg'] / base:.1f} % | {f'{mean(epochs):.0f}' if epochs else '-'} "
-            f"| {len(own)} |"
+            f"| {share} | {f'{mean(epochs):.0f}' if epochs else '-'} | {len(own)} |"
         )
     return "\n".join(rows)
 
@@ -113,7 +113,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path, help="folder with ratings.dat, or a Parquet or CSV file")
     parser.add_argument("--runs", type=Path, default=Path("next_item.jsonl"))
-    parser.add_argument("--methods", nargs="+", default=NEXT_ITEM_METHODS)
+    parser.add_argument(
+        "--methods", nargs="+", default=NEXT_ITEM_METHODS, choices=NEXT_ITEM_METHODS
+    )
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=20, help="most, of the uncompressed model")

@@ -41,14 +41,19 @@ Series = dict[str, dict[int, Row]]
 
 
 def series_of(record: Path) -> Series:
-    """The rows of a record by step and evening; the base is no update, and is left out."""
+    """The rows of a record by step and evening; the base is no update, and is left out.
+
+    Raises:
+        SystemExit: no evening after the base is recorded.
+    """
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     found: Series = {name: {} for name in METHODS}
     for row in rows:
         if row["step"] in found:
             found[row["step"]][row["day"]] = row
-    first = min(day for day in found["afresh"])
-    found["afresh"].pop(first)
+    if not found["afresh"] or not found["uncompressed"]:
+        raise SystemExit(f"{record} has no evening after the base; let its command finish one")
+    found["afresh"].pop(min(found["afresh"]))
     return {name: own for name, own in found.items() if own}
 
 

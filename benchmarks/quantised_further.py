@@ -4,9 +4,10 @@
         --runs benchmarks/recorded/quantised_further.jsonl
 
 Trains a click model with tables of few bits (DQRM's int4, ALPT's int8, MPE at ratio 10), decodes
-what is stored into plain tables, and compresses these by axes. Every finished training is
-recorded in the results file; started again, only missing ones are done. Ends with a table in
-Markdown. The same axes on tables trained as float32 are methods of ``saec bench --rivals``.
+what is stored into plain tables, and compresses these by axes. Every finished one is recorded in
+the results file; started again, only missing ratios are done, after the same training. Ends with a
+table in Markdown. The same axes on tables trained as float32 are methods of
+``saec bench --rivals``.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from saec.reference.trial import Trial
 
 STARTS = {"dqrm": 1.0, "alpt": 1.0, "mpe": 10.0}  # and the ratio to aim at, where there is one
 METHODS = ("axes", "axes-remapped")
+KNOWN_BY = ("method", "target_ratio")  # of the lines of one training
 
 
 def decoded(net: ClickModel, name: str, log: Log) -> ClickModel:
@@ -80,6 +82,15 @@ def measured(
         yield {name: row[name] for name in wanted}
 
 
+def missing(runs: RecordedRuns, key: dict[str, Any], ratios: Sequence[float]) -> list[float]:
+    """The ratios of which not all methods are recorded for the training ``key``."""
+    return [
+        ratio
+        for ratio in ratios
+        if not all(runs.hold({**key, "method": name, "target_ratio": ratio}) for name in METHODS)
+    ]
+
+
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """In Markdown."""
     rows = [
@@ -107,19 +118,20 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=16)
     options = parser.parse_args()
     runs, where = RecordedRuns(options.runs), machine()
+    shared = {"task": options.task, "model": options.model, "dim": options.dim}
     for seed in options.seeds:
         log: Log | None = None
         for start in options.starts:
-            key = {"task": options.task, "seed": seed, "start": start}
-            if runs.hold(key):
+            key = {**shared, "seed": seed, "start": start}
+            ratios = missing(runs, key, options.ratios)
+            if not ratios:
                 continue
             log = log or load(options.task, options.path, seed, keys=True)
-            found = measured(
-                log, options.model, options.dim, start, options.ratios, seed, Training(), True
-            )
-            for row in list(found):  # all or none, so that a line stands for a whole training
-                runs.add({**key, **row, "cpu": where["cpu"], "date": machine()["date"]})
-    print(table(runs.lines()))
+            found = measured(log, options.model, options.dim, start, ratios, seed, Training(), True)
+            for row in found:
+                if not runs.hold(known := {**key, **{name: row[name] for name in KNOWN_BY}}):
+                    runs.add({**known, **row, "cpu": where["cpu"], "date": machine()["date"]})
+    print(table([line for line in runs.lines() if shared.items() <= line.items()]))
 
 
 if __name__ == "__main__":

@@ -158,9 +158,11 @@ def main() -> None:
     settings = schedules(given.share, given.every, given.skipped, globo)
     if given.control is not None:
         rows, settings = rows[: int(given.control * len(rows))], {"plain": Training()}
+    warm = -(-2 * given.every * Training().batch_size // CHUNK)
+    if len(rows) <= warm * CHUNK:
+        parser.error(f"{len(rows)} rows; --every {given.every} needs more than {warm * CHUNK}")
     contest = Contest(log, settings)
     contest.run(rows)
-    warm = -(-2 * given.every * Training().batch_size // CHUNK)
     lines = [facts, *contest.rows(len(rows), warm)]
     print(json.dumps(facts))
     print("| schedule | speed | skipped | AUC | log loss |\n|---|---|---|---|---|")

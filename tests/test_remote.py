@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -118,6 +119,40 @@ def test_a_stream_that_breaks(result: saec.Compressed) -> None:
         pytest.raises(ArtifactError, match="cannot write to the stream: Broken pipe"),
     ):
         result.save(stream)
+
+
+class Slow(io.RawIOBase):
+    """Writes at most 1,000 bytes at once, and after ``most`` none."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.written = most, b""
+
+    def write(self, data: object) -> int | None:
+        part = bytes(data)[: min(1000, self.most - len(self.written))]  # type: ignore[call-overload]
+        self.written += part
+        return len(part) or None
+
+
+def test_streams_without_buffers_get_all_bytes(result: saec.Compressed) -> None:
+    expected = io.BytesIO()
+    result.save(expected)
+    assert len(expected.getvalue()) > 1000
+    slow = Slow(1 << 20)
+    result.save(slow)  # type: ignore[arg-type]
+    assert slow.written == expected.getvalue()
+    assert not slow.closed
+    with pytest.raises(ArtifactError, match="cannot write to the stream: it takes no more bytes"):
+        result.save(Slow(1000))  # type: ignore[arg-type]
+
+
+class Refusing(io.RawIOBase):
+    def write(self, data: object) -> int:
+        raise OSError(errno.EACCES, "Permission denied")
+
+
+def test_a_stream_whose_first_write_fails(result: saec.Compressed) -> None:
+    with pytest.raises(ArtifactError, match="cannot write to the stream: Permission denied"):
+        result.save(Refusing())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [str, Path])

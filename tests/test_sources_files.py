@@ -169,7 +169,8 @@ UNREAD = {
         r"of torch\.float8_e4m3fn; save its \.float",
     ),
     "meta": (lambda rows: rows.to("meta"), "on the meta device, without values"),
-    "complex": (lambda rows: rows + 1j, "of an unsupported dtype"),
+    "complex": (lambda rows: rows + 1j, r"complex; save its \.real and its \.imag"),
+    "half": (lambda rows: rows.to(torch.complex32), r"complex; save its \.real and its \.imag"),
     "quantised": (
         lambda rows: torch.quantize_per_tensor(rows, 0.1, 0, torch.qint8),
         r"quantised; save its \.dequantize\(\)",
@@ -177,7 +178,9 @@ UNREAD = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor", "ignore:Sparse CSR")
+@pytest.mark.filterwarnings(
+    "ignore:.*quantize_per_tensor", "ignore:Sparse CSR", "ignore:ComplexHalf"
+)
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("kind", UNREAD)
 def test_tensors_that_cannot_be_read_are_named(

@@ -52,3 +52,8 @@ def test_the_table_has_means_over_seeds_of_what_validation_chose() -> None:
     _, _, first, second = next_item.table(lines).splitlines()
     assert first == "| `uncompressed` | - | 1.0 | 1 | 0.2000 | 0.2000 | 100.0 % | - | 1 |"
     assert second == "| `codes+distilled` | 30 | 30.0 | 1 | 0.2000 | 0.1500 | 75.0 % | 3 | 2 |"
+
+
+def test_a_table_without_the_uncompressed_model_has_no_share_of_it() -> None:
+    *_, row = next_item.table([line("axes", 30.0, 0, 0.1)]).splitlines()
+    assert row == "| `axes` | 30 | 30.0 | 1 | 0.2000 | 0.1000 | - | - | 1 |"

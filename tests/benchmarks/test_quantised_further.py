@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import quantised_further as further
 import torch
+from recorded_runs import RecordedRuns
 
 from saec.reference.log import Log
 from saec.reference.simulated import simulate
@@ -33,6 +35,16 @@ def test_decoded_models_predict_the_same(log: Log, start: str) -> None:
     ids = torch.from_numpy(log.ids[:200])
     with torch.no_grad():
         assert torch.allclose(plain(ids), net.eval()(ids), atol=1e-5)
+
+
+def test_other_models_and_ratios_are_not_taken_for_recorded_ones(tmp_path: Path) -> None:
+    runs = RecordedRuns(tmp_path / "runs.jsonl")
+    key = {"task": "ml-1m", "model": "deepfm", "dim": 16, "seed": 0, "start": "dqrm"}
+    runs.add({**key, "method": "axes", "target_ratio": 10.0})
+    assert further.missing(runs, key, [10.0, 30.0]) == [10.0, 30.0]
+    runs.add({**key, "method": "axes-remapped", "target_ratio": 10.0})
+    assert further.missing(runs, key, [10.0, 30.0]) == [30.0]
+    assert further.missing(runs, {**key, "dim": 32}, [10.0]) == [10.0]
 
 
 def test_sizes_are_those_of_each_form(log: Log) -> None:

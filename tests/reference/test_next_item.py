@@ -81,6 +81,13 @@ def test_the_last_two_items_of_a_user_are_held_out() -> None:
     assert wanted.tolist() == [[0, 2, 1], [0, 0, 3]]
 
 
+def test_users_may_be_hashes_and_names() -> None:
+    hashes = np.array([2**60, 2**60 + 1], np.uint64)  # one number as float64
+    for users in (hashes, np.array(["ann", "bob"])):
+        data = ItemSequences.of(np.repeat(users, 4), np.arange(8), length=3)
+        assert data.starts.tolist() == [0, 4, 8]
+
+
 def test_drawn_windows_stay_in_the_training_part() -> None:
     items = np.tile(np.arange(10), 3)
     data = ItemSequences.of(np.repeat([0, 1, 2], 10), items, length=3)
@@ -137,6 +144,14 @@ def test_ranks_by_hand() -> None:
     long.scores = torch.nn.Identity()
     ranking = rank_all(long, [(torch.ones(2, 3, dtype=torch.long), torch.tensor([10, 11]))])
     assert (ranking.hr, ranking.ndcg) == (0.5, pytest.approx(1 / math.log2(11) / 2))
+
+
+def test_a_model_that_diverged_ranks_no_item() -> None:
+    model = Fixed([math.nan] * 4)
+    model.scores = torch.nn.Identity()
+    ranking = rank_all(model, [(torch.ones(1, 3, dtype=torch.long), torch.tensor([2]))])
+    assert (ranking.hr, ranking.ndcg) == (0, 0)
+    assert math.isnan(ranking.loss)
 
 
 def test_the_contrast_by_hand() -> None:
@@ -230,6 +245,8 @@ def test_tuning_trains_the_values_of_axes(trained: NextItemModel) -> None:
         ("axis", 2.0, "no method 'axis'.*did you mean 'axes'"),
         ("axes", None, "method 'axes' cannot have the ratio None"),
         ("uncompressed", 2.0, "method 'uncompressed' cannot have the ratio 2.0"),
+        ("codes", 0.0, "ratio is 0.0; it must be positive"),
+        ("codes", math.nan, "ratio is nan; it must be positive"),
     ],
 )
 def test_methods_that_do_not_exist(method: str, ratio: float | None, message: str) -> None:

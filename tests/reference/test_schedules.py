@@ -15,6 +15,8 @@ from saec.reference.log import Log
 from saec.reference.models import ClickModel, build
 from saec.reference.schedules import hot_counts, schedule_of
 from saec.reference.simulated import simulate
+from saec.reference.small import SMALL
+from saec.reference.small.training import SmallTraining
 from saec.reference.train import train
 from saec.reference.training_settings import HotBatches, SkipStale, Training
 from saec.reference.training_steps import TrainingSteps
@@ -164,6 +166,13 @@ def test_optimisers_go_on_where_they_were() -> None:
         for own in (steps, others):
             own.run(rows[500:])
     assert all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
+
+
+def test_small_tables_have_no_rows_that_could_be_stale() -> None:
+    log = simulate(1000, seed=1, keys=True)
+    small, stale = SmallTraining.of(log, "deepfm", 4, 0), Training(skip_stale=SkipStale())
+    with pytest.raises(OptionError, match="needs a plain table for each field, not Quantised"):
+        small.trained(SMALL["dqrm"](), 2000, stale)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from saec.reference.small.tensor_train import TrainRows, _product, train_numbers
+from saec.errors import OptionError
+from saec.reference.next_item.item_tables import TrainItems
+from saec.reference.small.tensor_train import (
+    SemiTensorTrain,
+    TrainRows,
+    _product,
+    largest_divisor,
+    train_numbers,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,6 +44,14 @@ def test_rows_are_products_of_three_matrices() -> None:
     assert torch.allclose(rows[16], matrix.flatten(), atol=1e-7)
     assert torch.allclose(part.all_rows(), rows, atol=1e-7)
     assert sum(core.weight.numel() for core in part.cores) == train_numbers(20, 8, 3, 2)  # type: ignore[union-attr, operator, misc]
+
+
+def test_odd_dims_have_plain_products() -> None:
+    table = TrainItems(torch.eye(9, 5), 1000)
+    assert table.all_rows().shape == (9, 5)
+    assert [largest_divisor(dim, 4) for dim in (1, 5, 6, 8)] == [1, 1, 3, 4]
+    with pytest.raises(OptionError, match="factor is 0; it must be positive"):
+        SemiTensorTrain(0)
 
 
 def test_numbers_by_hand() -> None:

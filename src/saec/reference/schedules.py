@@ -8,7 +8,9 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from saec.errors import OptionError
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
 from saec.reference.training_settings import HotBatches, SkipStale, Training
@@ -36,8 +38,15 @@ class BatchSchedule(Protocol):
 
 
 def schedule_of(training: Training, log: Log, model: ClickModel, seed: int) -> BatchSchedule:
-    """The schedule of the settings."""
+    """The schedule of the settings.
+
+    Raises:
+        OptionError: stale inputs are to be skipped, and the model has other tables than plain ones.
+    """
     if training.skip_stale is not None:
+        if not isinstance(model.embeddings, nn.ModuleDict):
+            kind = type(model.embeddings).__name__
+            raise OptionError(f"skip_stale needs a plain table for each field, not {kind}")
         return _SkippingStale(training.skip_stale, log, model, training.batch_size, seed)
     if training.hot_batches is not None:
         return _HotApart(training.hot_batches, log, training.batch_size)

@@ -29,6 +29,7 @@ _UNREAD = {  # beginnings of the names of functions that make other tensors, beh
     "nested": "nested; save its .to_padded_tensor(0.0)",
     "wrapper": "of a subclass; save the plain tensor that it holds",
 }
+_COMPLEX = "complex; save its .real and its .imag"  # only these have old storages not in NUMBERS
 
 
 def read_archive(
@@ -98,8 +99,9 @@ def why_unread(value: object) -> str:
             return reason
     dtype: Any = value.given[6] if name == "tensor_v3" and len(value.given) > 6 else None
     named = isinstance(dtype, type) and issubclass(dtype, StandIn)
-    kind = dtype.kind if named else "an unsupported dtype"
-    return f"of {kind}; save its .float()"
+    if name == "tensor_v2" or (named and "complex" in dtype.kind):
+        return _COMPLEX
+    return f"of {dtype.kind if named else 'an unsupported dtype'}; save its .float()"
 
 
 def _storages(archive: Archive, folder: str) -> Callable[[Any], object]:

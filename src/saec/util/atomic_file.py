@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.errors import DataError, SaecError
+from saec.util.raw_stream import whole_writes
 from saec.util.remote_file import as_url, check_url, local, upload
 
 __all__ = [
@@ -66,7 +67,7 @@ def whole_file(
     """
     if not isinstance(path, str | os.PathLike):
         with _into_stream(path, failure):
-            yield path
+            yield whole_writes(path)
         return
     url = as_url(path)
     if url is None:
@@ -85,14 +86,14 @@ def whole_file(
 def _into_stream(stream: BinaryIO, failure: type[SaecError]) -> Iterator[None]:
     """Convert errors of a stream into ``failure``; what is no stream for bytes fails at once."""
     try:
-        stream.write(b"")
-    except (AttributeError, TypeError) as error:
-        raise failure(
-            f"give a path or a binary stream to write to, not {type(stream).__name__}"
-        ) from error
-    except ValueError as error:  # it is closed
-        raise failure(f"cannot write to the stream: {error}") from error
-    try:
+        try:
+            stream.write(b"")
+        except (AttributeError, TypeError) as error:
+            raise failure(
+                f"give a path or a binary stream to write to, not {type(stream).__name__}"
+            ) from error
+        except ValueError as error:  # it is closed
+            raise failure(f"cannot write to the stream: {error}") from error
         yield
     except OSError as error:
         raise failure(f"cannot write to the stream: {error.strerror or error}") from error

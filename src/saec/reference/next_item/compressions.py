@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -62,6 +63,8 @@ class NextItemRun:
             )
         if (self.ratio is None) != (self.table == _UNCOMPRESSED):
             raise OptionError(f"method {self.method!r} cannot have the ratio {self.ratio}")
+        if self.ratio is not None and not (self.ratio > 0 and math.isfinite(self.ratio)):
+            raise OptionError(f"ratio is {self.ratio}; it must be positive")
 
     @property
     def table(self) -> str:

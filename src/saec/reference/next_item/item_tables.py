@@ -14,7 +14,7 @@ from saec.clustering.kmeans import kmeans
 from saec.clustering.points import ArrayPoints
 from saec.errors import BudgetError
 from saec.reference.small.tables import HALF_BYTES, largest
-from saec.reference.small.tensor_train import TrainRows, train_numbers
+from saec.reference.small.tensor_train import TrainRows, largest_divisor, train_numbers
 
 __all__ = ["CodedItems", "ItemTable", "TrainItems"]
 
@@ -63,7 +63,8 @@ class TrainItems(ItemTable):
     Args:
         rows: (items, dim) of the uncompressed table, which the train is fitted to.
         nbytes: most bytes; the rank is the largest that they allow.
-        factor: size of the identity matrices of the semi-tensor products.
+        factor: size of the identity matrices of the semi-tensor products; the largest divisor of
+            ``dim`` up to it is taken.
 
     Raises:
         BudgetError: rank 1 takes more bytes.
@@ -72,6 +73,7 @@ class TrainItems(ItemTable):
     def __init__(self, rows: Tensor, nbytes: int, factor: int = 2) -> None:
         super().__init__()
         count, dim = rows.shape
+        factor = largest_divisor(dim, factor)
 
         def total(rank: int) -> int:
             return HALF_BYTES * train_numbers(count, dim, rank, factor)

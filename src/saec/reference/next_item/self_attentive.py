@@ -128,11 +128,12 @@ class Ranking:
 def rank_all(model: SelfAttention, batches: Iterable[tuple[Tensor, Tensor]]) -> Ranking:
     """Rank all items, also those that the user had before; the padding is none.
 
-    Items of an equal score stand half above and half below. Leaves the model in eval mode.
+    Items of an equal score stand half above and half below; a NaN score ranks below
+    all others. Leaves the model in eval mode.
 
     Args:
         model: as trained, or compressed.
-        batches: items seen (B, length), and the next one (B,).
+        batches: items seen (B, length), and the next one (B,); at least one.
     """
     model.eval()
     above, losses = [], []
@@ -141,7 +142,9 @@ def rank_all(model: SelfAttention, batches: Iterable[tuple[Tensor, Tensor]]) -> 
         scores = scores.index_fill(1, torch.tensor([0]), -torch.inf)
         own = scores.gather(1, wanted[:, None])
         equal = (scores == own).sum(1).double() - 1
-        above.append((scores > own).sum(1).double() + equal / 2)
+        rank = (scores > own).sum(1).double() + equal / 2
+        # NaN is above nothing, so a model that diverged would have all next items first.
+        above.append(rank.masked_fill(own.isnan()[:, 0], torch.inf))
         losses.append(functional.cross_entropy(scores, wanted, reduction="none").double())
     ranks = torch.cat(above)
     gains = torch.where(ranks < _TOP, 1 / torch.log2(ranks + 2), 0.0)

@@ -46,10 +46,17 @@ class ItemSequences:
 
     @classmethod
     def of(cls, users: NDArray[Any], items: NDArray[Any], length: int) -> ItemSequences:
-        """Number the items of users, whose events are in order of time."""
+        """Number the items of users, whose events are in order of time.
+
+        Args:
+            users: (events,) of any dtype that sorts.
+            items: (events,) likewise.
+            length: see above.
+        """
         order = np.argsort(users, kind="stable")
-        starts = np.flatnonzero(np.diff(users[order], prepend=np.nan) != 0)
-        starts = np.append(starts, len(users))
+        in_turn = users[order]
+        changes = 1 + np.flatnonzero(in_turn[1:] != in_turn[:-1])
+        starts = np.array([0, *changes, len(users)]) if len(users) else np.zeros(1, np.int64)
         _, codes = np.unique(items[order], return_inverse=True)
         counts = np.bincount(codes, weights=_trained(starts))
         ids = np.empty(len(counts), np.int64)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from saec.errors import OptionError
 from saec.reference.small.features import FieldFeatures
 from saec.reference.small.tables import (
     HALF_BYTES,
@@ -31,7 +32,7 @@ from saec.reference.small.tables import (
     normal_rows,
 )
 
-__all__ = ["SemiTensorTrain", "TensorTrain", "TrainRows", "train_numbers"]
+__all__ = ["SemiTensorTrain", "TensorTrain", "TrainRows", "largest_divisor", "train_numbers"]
 
 _MOST_RANK = 128
 
@@ -58,6 +59,9 @@ class SemiTensorTrain:
 
     Args:
         factor: size of the identity matrices; the largest divisor of ``dim`` up to it is taken.
+
+    Raises:
+        OptionError: ``factor`` is not positive.
     """
 
     factor: int = 2
@@ -65,10 +69,18 @@ class SemiTensorTrain:
     space: ClassVar[Mapping[str, Sequence[Any]]] = {"factor": (2, 4)}
     has_one_size: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise OptionError(f"factor is {self.factor}; it must be positive")
+
     def build(self, fields: Sequence[FieldFeatures], dim: int, nbytes: int) -> SmallTables:
         """As of :class:`TensorTrain`."""
-        factor = next(size for size in range(self.factor, 0, -1) if dim % size == 0)
-        return _tables(fields, dim, nbytes, factor)
+        return _tables(fields, dim, nbytes, largest_divisor(dim, self.factor))
+
+
+def largest_divisor(dim: int, most: int) -> int:
+    """The largest divisor of ``dim`` up to ``most``, both positive."""
+    return next(size for size in range(most, 0, -1) if dim % size == 0)
 
 
 def _tables(fields: Sequence[FieldFeatures], dim: int, nbytes: int, factor: int) -> SeparateTables:

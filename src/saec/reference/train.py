@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from saec.errors import DataError
+from saec.reference.best_state import BestState
 from saec.reference.evaluate import Score, check_labels, evaluate
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
@@ -97,7 +97,7 @@ def train(
     rows, rng = log.rows("train"), np.random.default_rng(seed)
     stops = _evaluation_points(len(rows), settings.batch_size, settings.evaluations_per_epoch)
     history: list[Evaluation] = []
-    best = _BestState(model)
+    best = BestState(model)
     mode = model.training
     model.train()
     with (
@@ -116,32 +116,6 @@ def train(
     best.restore()
     model.train(mode)
     return TrainResult(tuple(history), steps.examples, steps.seconds, steps.skipped)
-
-
-class _BestState:
-    """A copy of the model's state at its lowest loss; one copy, however often it is replaced."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._copy: dict[str, Tensor] = {}
-        self._loss = math.inf
-        self.refused = 0
-
-    def offer(self, loss: float) -> None:
-        """Keep the present state if its loss is the lowest; else count one more refusal."""
-        if loss >= self._loss:
-            self.refused += 1
-            return
-        self._loss, self.refused = loss, 0
-        for name, value in self._model.state_dict().items():
-            if name in self._copy:
-                self._copy[name].copy_(value)
-            else:
-                self._copy[name] = value.clone()
-
-    def restore(self) -> None:
-        """Put the kept state back."""
-        self._model.load_state_dict(self._copy)
 
 
 def _parts(

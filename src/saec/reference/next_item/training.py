@@ -7,7 +7,6 @@ states of the same user with those of other users.
 
 from __future__ import annotations
 
-import copy
 import logging
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from saec.reference.best_state import BestState
 from saec.reference.next_item.item_tables import ItemTable
 from saec.reference.next_item.self_attentive import Ranking, SelfAttention, rank_all
 from saec.reference.next_item.sequences import ItemSequences
@@ -86,25 +86,21 @@ def train_next_item(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
-    best = _ranked(model, data, training.batch)
-    kept, refused, epoch = copy.deepcopy(model.state_dict()), 0, 0
-    while epoch < training.epochs and refused < training.patience:
-        epoch += 1
+    history, best = [_ranked(model, data, training.batch)], BestState(model)
+    best.offer(-history[0].ndcg)
+    while len(history) <= training.epochs and best.refused < training.patience:
         model.train()
         for seen, wanted in data.training(training.batch, rng):
             optimiser.zero_grad()
             loss = _loss(model, seen, wanted, training, teacher)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        found = _ranked(model, data, training.batch)
-        logger.info("after %d epochs: %s", epoch, found)
-        refused += 1
-        if found.ndcg > best.ndcg:
-            best, refused = found, 0
-            kept = copy.deepcopy(model.state_dict())
-    model.load_state_dict(kept)
+        history.append(_ranked(model, data, training.batch))
+        best.offer(-history[-1].ndcg)
+        logger.info("after %d epochs: %s", len(history) - 1, history[-1])
+    best.restore()
     model.eval()
-    return TrainedRanker(best, epoch)
+    return TrainedRanker(max(history, key=lambda found: found.ndcg), len(history) - 1)
 
 
 def _loss(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from recorded_runs import RecordedRuns
 from torch import nn
 
 import saec
@@ -322,12 +323,8 @@ class Steps:
     """What is measured on each day; each is a line of the record."""
 
     def __init__(self, course: Course, ratio: float, record: Path) -> None:
-        self.course, self.ratio, self.record = course, ratio, record
-        self.known: dict[tuple[str, int], dict[str, Any]] = {}
-        if record.exists():
-            for line in record.read_text().splitlines():
-                row = json.loads(line)
-                self.known[row["step"], row["day"]] = row
+        self.course, self.ratio, self.runs = course, ratio, RecordedRuns(record)
+        self.known = {(row["step"], row["day"]): row for row in self.runs.lines()}
 
     def run(self, last: int | None = None) -> None:
         """All steps of the evenings up to ``last``, or up to that of the course."""
@@ -348,8 +345,7 @@ class Steps:
             return
         row = {"step": step, "day": day, **work()}
         self.known[step, day] = row
-        with self.record.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self.runs.add(row)
         print(json.dumps(row), flush=True)
 
     @property

@@ -9,7 +9,6 @@ over the evenings that all methods have, and one of all evenings.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
@@ -20,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from plot_lookup import PICTURES, STYLE
+from recorded_runs import RecordedRuns
 
 # By step of a record: the name in pictures, colour, marker and width of its line.
 METHODS = {
@@ -46,9 +46,8 @@ def series_of(record: Path) -> Series:
     Raises:
         SystemExit: no evening after the base is recorded.
     """
-    rows = [json.loads(line) for line in record.read_text().splitlines()]
     found: Series = {name: {} for name in METHODS}
-    for row in rows:
+    for row in RecordedRuns(record).lines():
         if row["step"] in found:
             found[row["step"]][row["day"]] = row
     if not found["afresh"] or not found["uncompressed"]:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from recorded_runs import RecordedRuns
 
 from saec.reference.datasets import load
 from saec.reference.evaluate import predict, score
@@ -172,8 +173,8 @@ def main() -> None:
             f"| {line['auc']:.4f} | {line['logloss']:.4f} |"
         )
     if given.record is not None:
-        with given.record.open("a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        for line in lines:
+            RecordedRuns(given.record).add(line)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from saec.reference.evaluate import predict, score
 from saec.reference.log import TRAIN, Log
 from saec.reference.machine import machine
 from saec.reference.models import ClickModel, build
+from saec.reference.train import shuffled_pairs
 from saec.reference.training_settings import Training
 from saec.reference.training_steps import TrainingSteps
 from saec.torch import TableKeys, loss_metrics, warm_start_
@@ -77,12 +78,12 @@ class Course:
 
     def shuffled(self, day: int) -> NDArray[np.intp]:
         """Training rows of a day in random order; a click and its negative stay together."""
-        return np.random.default_rng([0, day]).permutation(self.pairs(day)).ravel()
+        return shuffled_pairs(self.pairs(day), np.random.default_rng([0, day]))
 
     def pairs(self, day: int) -> NDArray[np.intp]:
-        """Training rows of a day, two by two."""
+        """Training rows of a day, an even number."""
         rows = self.rows(day)
-        return rows[: len(rows) // 2 * 2].reshape(-1, 2)
+        return rows[: len(rows) // 2 * 2]
 
     def steps(self, model: ClickModel, shown: Bar) -> TrainingSteps:
         return TrainingSteps(model, self.log, Training(), 0, shown)

@@ -27,6 +27,7 @@ from saec.keys.hashing import hash_keys
 from saec.reference.datasets import load
 from saec.reference.datasets.globo import clicks_by_time
 from saec.reference.log import TEST, TRAIN
+from saec.reference.train import shuffled_pairs
 
 DAYS = 9  # the log has a tenth day, for tests
 CAP = 0.15  # of the base's bytes, that a smaller patch takes
@@ -39,8 +40,8 @@ class GloboCourse(Course):
         """By one generator for all days, so that the order depends on the days before."""
         rng = np.random.default_rng(0)
         for other in range(1, day + 1):
-            order = rng.permutation(self.pairs(other))
-        return order.ravel()
+            order = shuffled_pairs(self.pairs(other), rng)
+        return order
 
 
 class GloboSteps(Steps):

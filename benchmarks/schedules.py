@@ -31,6 +31,7 @@ from saec.reference.log import TEST, Log
 from saec.reference.machine import machine
 from saec.reference.models import build
 from saec.reference.schedules import hot_counts
+from saec.reference.train import shuffled_pairs
 from saec.reference.training_settings import HotBatches, SkipStale, Training
 from saec.reference.training_steps import TrainingSteps
 from saec.util.progress import bar
@@ -79,8 +80,7 @@ def made(features: int, rows: int) -> Log:
 def shuffled(log: Log, most: int) -> NDArray[np.intp]:
     """Training rows in random order, neighbours two by two, at most so many."""
     rows = log.rows("train")
-    pairs = np.random.default_rng(0).permutation(rows[: len(rows) // 2 * 2].reshape(-1, 2))
-    return pairs.ravel()[:most]
+    return shuffled_pairs(rows[: len(rows) // 2 * 2], np.random.default_rng(0))[:most]
 
 
 class Contest:

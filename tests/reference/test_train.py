@@ -15,7 +15,7 @@ from saec.errors import DataError, OptionError
 from saec.reference.evaluate import evaluate
 from saec.reference.log import Log
 from saec.reference.models import MODELS, build
-from saec.reference.train import _evaluation_points, _shuffled, train
+from saec.reference.train import _evaluation_points, shuffled_pairs, train
 from saec.reference.training_settings import Training
 from saec.reference.training_steps import INITIAL_ACCUMULATOR
 
@@ -164,13 +164,13 @@ def test_evaluation_points(
 
 def test_rows_are_shuffled_two_by_two() -> None:
     rows = np.arange(100, 111)
-    order = _shuffled(rows, np.random.default_rng(0))
+    order = shuffled_pairs(rows, np.random.default_rng(0))
     pairs = [tuple(pair) for pair in order[:10].reshape(5, 2)]
     assert sorted(pairs) == [(100, 101), (102, 103), (104, 105), (106, 107), (108, 109)]
     assert pairs != sorted(pairs)
     assert order[10] == 110
     np.testing.assert_array_equal(rows, np.arange(100, 111))
-    assert _shuffled(rows[:1], np.random.default_rng(0)).tolist() == [100]
+    assert shuffled_pairs(rows[:1], np.random.default_rng(0)).tolist() == [100]
 
 
 def test_the_labels_of_rare_users_are_not_learned_from_their_pairs() -> None:

@@ -21,7 +21,7 @@ from saec.reference.training_settings import Training
 from saec.reference.training_steps import TrainingSteps
 from saec.util.progress import bar
 
-__all__ = ["Evaluation", "TrainResult", "train"]
+__all__ = ["Evaluation", "TrainResult", "shuffled_pairs", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +123,12 @@ def _parts(
 ) -> Iterator[tuple[float, NDArray[np.intp]]]:
     """The shuffled rows between two evaluations, with the number of epochs done after them."""
     for epoch in range(max_epochs):
-        order = _shuffled(rows, rng)
+        order = shuffled_pairs(rows, rng)
         for start, stop in pairwise([0, *stops]):
             yield epoch + stop / len(rows), order[start:stop]
 
 
-def _shuffled(rows: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
+def shuffled_pairs(rows: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
     """The rows in random order, neighbours two by two; an odd last row comes last.
 
     A click and its sampled negative are neighbours in a log. In different batches, the first would

@@ -111,7 +111,7 @@ def expected_of(chosen: Sequence[Option]) -> float:
     )
 
 
-def allocate_within(options: Sequence[Sequence[Option]], loss: float) -> list[Option]:
+def allocate_within(options: Sequence[Sequence[Option]], loss: float) -> list[Option] | None:
     """Choose one option per field so that the total loss is at most ``loss`` in few bits.
 
     The first optimum of :func:`frontier` that is good enough; then fields take cheaper options as
@@ -119,11 +119,14 @@ def allocate_within(options: Sequence[Sequence[Option]], loss: float) -> list[Op
     one, see :func:`~saec.codecs.protocol.expected_loss`.
 
     Args:
-        options: for each field, at least one option, one of them without loss.
+        options: for each field, at least one option.
         loss: the largest total loss of all chosen options.
+
+    Returns:
+        One option per field, in order; None if all optima lose more.
     """
-    step = next(step for step in frontier(options) if step.expected <= loss)
-    return _thin(list(step.chosen), options, loss)
+    step = next((step for step in frontier(options) if step.expected <= loss), None)
+    return None if step is None else _thin(list(step.chosen), options, loss)
 
 
 @dataclass(frozen=True)

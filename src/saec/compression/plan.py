@@ -144,10 +144,11 @@ class Priced:
                 raise BudgetError(
                     f"{budget} needs metrics, and a codec that leaves the number of clusters open"
                 )
-            least = min(step.expected for step in frontier(self.options))
-            if least > budget.value:  # only fields with keys lack an option without loss
+            within = allocate_within(self.options, budget.value)
+            if within is None:  # only fields with keys lack an option without loss
+                least = min(step.expected for step in frontier(self.options))
                 raise BudgetError(f"{budget} cannot be met: the least predicted is {least:.3g}")
-            return allocate_within(self.options, budget.value)
+            return within
         return self._within(budget)
 
     def _within(self, budget: SizeBudget) -> list[Option]:

@@ -23,6 +23,8 @@ __all__ = [
     "TableKeys",
     "as_table_keys",
     "by_ids",
+    "default_row",
+    "given_keys",
     "harm_of_unknown_keys",
     "keyed_table",
     "padding_key",
@@ -112,11 +114,25 @@ def by_ids(
     )
 
 
-def _by_ids(field: KeyedField, keys: Mapping[str, TableKeys], size: int) -> RawField:
+def given_keys(field: KeyedField, keys: Mapping[str, TableKeys]) -> TableKeys:
+    """The keys of a field's table.
+
+    Raises:
+        ModuleError: they are not given.
+    """
     if field.name not in keys:
         raise ModuleError(f"{field.place} has keys, and the model's table has ids: give its keys")
-    own = keys[field.name]
-    default = field.axes[-1].astype(np.float32)
+    return keys[field.name]
+
+
+def default_row(field: KeyedField) -> NDArray[np.float32]:
+    """The row (dim,) of unknown keys."""
+    row: NDArray[np.float32] = field.axes[-1].astype(np.float32)
+    return row
+
+
+def _by_ids(field: KeyedField, keys: Mapping[str, TableKeys], size: int) -> RawField:
+    own, default = given_keys(field, keys), default_row(field)
     weights = np.tile(default, (size, 1))
     rows = rows_of(field.name, own, len(weights))
     weights[slice(None) if rows is None else rows] = field.lookup(plain_keys(field.name, own))

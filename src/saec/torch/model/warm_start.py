@@ -22,6 +22,8 @@ from saec.torch.model.table_keys import (
     KeysByField,
     TableKeys,
     as_table_keys,
+    default_row,
+    given_keys,
     plain_array,
     plain_keys,
     rows_of,
@@ -109,8 +111,7 @@ class _StartingRows:
             self.weight[torch.from_numpy(self.rows[block]).to(self.weight.device)] = found
         if self.default is not None:
             assert isinstance(self.field, KeyedField), "only they have keys"
-            row = torch.from_numpy(self.field.axes[-1].astype(np.float32))
-            self.weight[self.default] = row.to(self.weight)
+            self.weight[self.default] = torch.from_numpy(default_row(self.field)).to(self.weight)
 
     def _decoded(self, asked: NDArray[Any]) -> NDArray[np.float32]:
         if isinstance(self.field, KeyedField):
@@ -154,7 +155,7 @@ def _hashes_of(
     field: KeyedField, keys: Mapping[str, TableKeys], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
     """The rows that have keys, and the hashes of these."""
-    given = keys[field.name]
+    given = given_keys(field, keys)
     asked = field.hashes_of(plain_keys(field.name, given))
     rows = rows_of(field.name, given, count)
     if rows is None:
@@ -191,7 +192,7 @@ def _ids_of(
 
 
 def _check_given(result: Compressed, keys: Mapping[str, object], ids: Mapping[str, object]) -> None:
-    """Raise ModuleError for names that are unknown or of another kind, and for missing keys."""
+    """Raise ModuleError for names that are unknown or of another kind."""
     keyed = {name for name, field in result.items() if isinstance(field, KeyedField)}
     for what, given, known in (("keys", keys, keyed), ("ids", ids, set(result) - keyed)):
         for name in given:
@@ -200,5 +201,3 @@ def _check_given(result: Compressed, keys: Mapping[str, object], ids: Mapping[st
                 raise ModuleError(
                     f"{what} are given for {name!r}; the fields with {what} are: {listed}"
                 )
-    for name in sorted(keyed - set(keys)):
-        raise ModuleError(f"field {name!r} has keys, and the model's table has ids: give its keys")

@@ -109,7 +109,7 @@ def split_fields(table: ModelTable, ids: Tensor) -> Iterator[tuple[str, Tensor |
 
 def all_finite(values: Tensor) -> bool:
     """Whether no value is infinite or NaN."""
-    # A sum with such a value is not finite either, and takes a tenth of the time.
+    # A sum with such a value is not finite either, and takes much less time.
     return math.isfinite(float(values.sum())) or bool(values.isfinite().all())
 
 

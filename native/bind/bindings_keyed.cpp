@@ -139,11 +139,9 @@ void for_shares_of(const BoundKeyed& bound, size_t items, size_t keys, const Loo
   const saec::KeyedKernels& kernels = saec::choose_keyed(options.isa.c_str());
   const saec::Team& team = options.in_pytorch ? saec::pytorch_team() : saec::own_team();
   const int threads = lookup_threads(options.threads, keys * kIdsPerKey, team);
-  const size_t share = saec::share_of(items, threads);
   const WithoutGil released;
-  team.run((items + share - 1) / share, static_cast<size_t>(threads), [&](size_t part) {
-    work(kernels, source, part * share, std::min(items, (part + 1) * share));
-  });
+  saec::run_ranges(team.run, items, saec::share_of(items, threads), threads,
+                   [&](size_t first, size_t last) { work(kernels, source, first, last); });
 }
 
 // rows: OUT (keys, dim).

@@ -45,13 +45,21 @@ class Workers {
 };
 
 // Calls work(first, last) for ranges of `grain` items, the last one perhaps shorter, that make up
-// [0, count).
+// [0, count). run: as Workers::run.
+template <typename Run, typename Work>
+void run_ranges(const Run& run, size_t count, size_t grain, int threads, const Work& work) {
+  run((count + grain - 1) / grain, static_cast<size_t>(std::max(threads, 1)), [&](size_t part) {
+    work(part * grain, std::min(count, (part + 1) * grain));
+  });
+}
+
+// The same on the threads of this process's pool.
 template <typename Work>
 void for_ranges(size_t count, size_t grain, int threads, const Work& work) {
-  Workers::here().run((count + grain - 1) / grain, static_cast<size_t>(std::max(threads, 1)),
-                      [&](size_t part) {
-                        work(part * grain, std::min(count, (part + 1) * grain));
-                      });
+  const auto run = [](size_t parts, size_t used, const std::function<void(size_t)>& part) {
+    Workers::here().run(parts, used, part);
+  };
+  run_ranges(run, count, grain, threads, work);
 }
 
 // The items of a range so that each thread has eight ranges, and a delayed thread delays little work; a multiple of 8.

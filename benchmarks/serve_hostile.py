@@ -328,6 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from serve_models import lookup_asks, write_tables
 
         import saec
+        from saec.reference.experiment import write_json
 
         files = write_tables(Path(folder), options.rows)
         for file in files:
@@ -335,13 +336,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.sieges:
             memory = hold_after_sieges(files, lookup_asks(files, options.batch), options)
             show_memory(memory)
+            if options.json:
+                write_json(options.json, {"memory": memory})
             last = f"siege {options.sieges}"
             grown = memory[last]["rss"] - memory["siege 1"]["rss"]
             return int(kept_descriptors(memory, last) or grown > MOST_GROWN)
         result = measure(files, lookup_asks(files, options.batch), options)
     show(result)
     if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(options.json, result)
     failures = result["failures"] + result["alone"]["failures"]
     return int(failures > 0 or kept_descriptors(result["memory"], "all"))
 

@@ -188,6 +188,37 @@ def count_guards(
     return str(entry.guard_manager).count("+- "), times
 
 
+def compare_guards(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Guards of each network and what they cost, with and without those on modules."""
+    ids = batches(options.rows // 10, (1, FIELDS))[0]
+    found = []
+    for name, network in eager_networks(options.rows // 10).items():
+        for kept in (True, False):
+            number, times = count_guards(network, ids, options.repeats, kept)
+            print(f"{name}: {number} guards ({kept=}), us: {_text(times)}", flush=True)
+            found.append(
+                {"network": name, "on_modules": kept, "guards": number, "microseconds": times}
+            )
+    return found
+
+
+def compare_times(options: argparse.Namespace) -> dict[str, Any]:
+    """Microseconds of single lookups by their number of ids, and of networks by batch size."""
+    found: dict[str, Any] = {"lookups": {}, "networks": {}}
+    rivals = {} if options.compiled else modules(options.rows)
+    for size in () if options.compiled else SIZES:
+        ids = batches(options.rows, (size,))
+        found["lookups"][size] = timed(rivals, ids, options.repeats)
+        print(f"{size} ids, us:", _text(found["lookups"][size]), flush=True)
+    for size in () if options.no_compile else options.batches:
+        ids = batches(options.rows // 10, (size, FIELDS))
+        torch.compiler.reset()
+        rivals = networks(options.rows // 10)
+        found["networks"][size] = processor_times(rivals, ids, options.repeats)
+        print(f"{FIELDS} fields, batch {size}, us:", _text(found["networks"][size]), flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -199,26 +230,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"machine": machine(), "lookups": {}, "networks": {}}
+    found: dict[str, Any] = {"machine": machine()}
     with torch.inference_mode():
         if options.guards:
-            ids = batches(options.rows // 10, (1, FIELDS))[0]
-            for name, network in eager_networks(options.rows // 10).items():
-                for kept in (True, False):
-                    number, times = count_guards(network, ids, options.repeats, kept)
-                    print(f"{name}: {number} guards ({kept=}), us: {_text(times)}", flush=True)
-            return
-        rivals = {} if options.compiled else modules(options.rows)
-        for size in () if options.compiled else SIZES:
-            ids = batches(options.rows, (size,))
-            found["lookups"][size] = timed(rivals, ids, options.repeats)
-            print(f"{size} ids, us:", _text(found["lookups"][size]), flush=True)
-        for size in () if options.no_compile else options.batches:
-            ids = batches(options.rows // 10, (size, FIELDS))
-            torch.compiler.reset()
-            rivals = networks(options.rows // 10)
-            found["networks"][size] = processor_times(rivals, ids, options.repeats)
-            print(f"{FIELDS} fields, batch {size}, us:", _text(found["networks"][size]), flush=True)
+            found["guards"] = compare_guards(options)
+        else:
+            found |= compare_times(options)
     if options.json:
         write_json(options.json, found)
 

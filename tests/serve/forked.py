@@ -74,8 +74,10 @@ class WarmProcess:
         with self._lock:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
+            deadline = time.monotonic() + 120
             while not self._started:
-                self._read(60.0)
+                assert time.monotonic() < deadline, "the warm process has started nothing in 120 s"
+                self._read(5.0)
             return Forked(self, self._started.pop())
 
     def code(self, pid: int, timeout: float) -> int | None:

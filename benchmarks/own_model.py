@@ -13,8 +13,8 @@ the training rows, where id 0 hardly occurs, and with id 0 counted as often as v
 With calibration, compress_ counts it by the validation rows itself, and what it expects is the
 increase on these; budgets in log loss are calibrated on validation rows and measured on test rows.
 With slopes, the first-order part of the loss on validation rows is in allocation and forecast, and
-nothing is calibrated. --counted and --in-nats choose some of these rows, whose figures are those
-of the whole run: each row starts from the same trained model.
+nothing is calibrated. --counted, --in-bytes and --in-nats choose some of these rows, whose figures
+are those of the whole run: each row starts from the same trained model.
 """
 
 from __future__ import annotations
@@ -189,15 +189,18 @@ class Trials:
         )
 
 
-def chosen(wanted: list[str] | None, nats_only: bool) -> Iterator[tuple[saec.Budget, str]]:
-    """The budgets of the rows that are ``wanted``, all if None, and how features are counted."""
+def chosen(wanted: list[str] | None, units: set[str]) -> Iterator[tuple[saec.Budget, str]]:
+    """The budgets, in ``units``, of the rows that are ``wanted``, all if None, and how
+    features are counted."""
     in_bytes: list[saec.Budget] = [saec.Ratio(100), saec.MaxBytes("1MB"), saec.Ratio(500)]
     in_nats = [saec.LossIncrease(value) for value in (2e-5, 1e-4, 4e-4)]
     for counted in wanted or COUNTED:
         largest = [saec.Ratio(27)] if counted == "with slopes" else []
-        sizes = [] if nats_only else [*largest, *in_bytes]
         losses = in_nats if counted in ("calibration", "with slopes") else []
-        yield from ((budget, counted) for budget in (*sizes, *losses))
+        if "bytes" in units:
+            yield from ((budget, counted) for budget in (*largest, *in_bytes))
+        if "nats" in units:
+            yield from ((budget, counted) for budget in losses)
 
 
 def main() -> None:
@@ -205,7 +208,11 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--counted", choices=COUNTED, action="append", help="only these rows")
-    parser.add_argument("--in-nats", action="store_true", help="only budgets in log loss")
+    only = parser.add_mutually_exclusive_group()
+    for unit, which in (("bytes", "sizes"), ("nats", "budgets in log loss")):
+        only.add_argument(
+            f"--in-{unit}", dest="units", action="store_const", const={unit}, help=f"only {which}"
+        )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     sizes, rows = read(options.path)
@@ -213,7 +220,7 @@ def main() -> None:
     print(f"{sum(sizes.values()):,} rows of width {DIM}, test AUC {trials.base_auc:.4f}")
     print("counted      budget                        ratio  expected  measured on test    dAUC")
     done = []
-    for budget, counted in chosen(options.counted, options.in_nats):
+    for budget, counted in chosen(options.counted, options.units or {"bytes", "nats"}):
         done.append(trials.run(budget, counted))
         print(line(done[-1]), flush=True)
     if options.json is not None:

@@ -77,6 +77,7 @@ def lines_of(trial: Trial, key: dict[str, Any], left: list[dict[str, Any]]) -> N
                 "second order": sum(option.second_order for option in chosen),
                 "test divergence": float(divergence.mean()),
                 "first order": sum(option.first_order for option in chosen),
+                "first order error": sum(option.error**2 for option in chosen) ** 0.5,
                 "test first order": float((grown - divergence).mean()),
                 "seconds": seconds,
                 "shares": {name: own.value for name, own in result.slope_shares.items()},

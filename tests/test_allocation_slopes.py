@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from saec.codecs.protocol import Option, expected_loss
+from saec.codecs.slope_noise import SlopeNoise, squared_error_between
 from saec.compression.allocation import (
     allocate,
     allocate_confirmed,
@@ -13,14 +15,16 @@ from saec.compression.allocation import (
 )
 from saec.tables.unseen_gradients import SlopeShare
 
+SLOPES = object()  # of which all options are
 
-def sloped(bits: int, second_order: float, by_slopes: float, error: float) -> Option:
+
+def sloped(bits: int, second_order: float, by_slopes: float, *errors: float) -> Option:
     share = SlopeShare(0.8, 0.8, 0.1)
     return Option(
         bits,
         second_order + by_slopes,
         bits,
-        error,
+        SlopeNoise.of(SLOPES, np.array(errors)),
         share,
         by_slopes=by_slopes,
         first_order=by_slopes,
@@ -40,6 +44,34 @@ def test_slopes_decide_only_if_they_gain_more_than_their_noise(
     assert tuple(option.choice for option in chosen) == bits
     assert {option.share.value for option in chosen if option.share is not None} == {share}
     assert expected_of(chosen) == lost
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "bits"),
+    # Both options of item are wrong by 5. By slopes item gains 6: that is in doubt by 0 if both are
+    # wrong by the same slope in the same way, by 10 in opposite ways, and by 7.1 by two slopes.
+    [((5, 0), (5, 0), (0, 2)), ((5, 0), (-5, 0), (2, 0)), ((5, 0), (0, 5), (2, 0))],
+)
+def test_what_two_options_do_along_different_slopes_is_in_doubt(
+    before: tuple[float, float], after: tuple[float, float], bits: tuple[int, int]
+) -> None:
+    user = [sloped(0, 10, 0, 0, 0), sloped(2, 0, 0, 0, 0)]
+    item = [sloped(0, 8, 8, *before), sloped(2, 0, 0, *after)]
+    assert item[0].error == item[1].error == 5
+    chosen = allocate_confirmed([user, item], 2, ["user", "item"])
+    assert tuple(option.choice for option in chosen) == bits
+
+
+def test_errors_of_differences_by_hand() -> None:
+    one, other = (SlopeNoise.of(SLOPES, np.array(own)) for own in ([3.0, 4.0], [1.0, 4.0]))
+    assert one.error == 5
+    assert squared_error_between(one, one) == 0
+    assert squared_error_between(one, other) == 2**2
+    assert squared_error_between(one, None) == squared_error_between(None, one) == 5**2
+    assert squared_error_between(None, None) == 0
+    # Of another measurement: nothing is known to be common.
+    elsewhere = SlopeNoise.of(object(), np.array([3.0, 4.0]))
+    assert squared_error_between(one, elsewhere) == 2 * 5**2
 
 
 def test_shares_stay_where_both_choices_are_the_same() -> None:

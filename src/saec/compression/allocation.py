@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from saec.codecs.protocol import Option, expected_loss
+from saec.codecs.slope_noise import squared_error_between
 from saec.errors import BudgetError
 
 __all__ = [
@@ -68,8 +69,8 @@ def allocate_confirmed(
 
     Among many options those with the luckiest slopes are chosen. So the second-order optimum stays,
     with shares of 0, unless the other choice is expected to lose less than it, by more than one
-    standard error of the difference. The smaller error of two options of a field counts as part of
-    the larger one, as if one option moved rows as the other does, and further.
+    standard error of the difference: what both options of a field do along a slope alike is no
+    error of it.
     """
     chosen = allocate(options, budget_bits, names)
     if all(option.share is None for row in options for option in row):
@@ -84,7 +85,8 @@ def allocate_confirmed(
         return chosen
     gain = _linear(kept) - _linear(chosen)
     variance = sum(
-        abs(one.error**2 - other.error**2) for one, other in zip(kept, chosen, strict=True)
+        squared_error_between(one.noise, other.noise)
+        for one, other in zip(kept, chosen, strict=True)
     )
     return chosen if gain > variance**0.5 else [_with_no_share(option) for option in kept]
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sloped_tables import tables
 
+import saec
 from saec.codecs.protocol import Option, expected_loss
 from saec.codecs.slope_noise import SlopeNoise, squared_error_between
 from saec.compression.allocation import (
     allocate,
     allocate_confirmed,
     allocate_within,
+    confirmed_optima,
     expected_of,
+    frontier,
 )
-from saec.tables.unseen_gradients import SlopeShare
+from saec.tables.loss_metric import LossMetrics
+from saec.tables.unseen_gradients import RowSums, SlopeShare, UnseenGradients
 
 SLOPES = object()  # of which all options are
 
@@ -121,3 +126,44 @@ def test_what_is_left_of_gains_does_not_hide_which_choice_gains_more() -> None:
     assert chosen is other
     assert expected_of([one]) == pytest.approx(0.1)
     assert expected_of([other]) == pytest.approx(0.12)
+
+
+def test_optima_are_confirmed_as_budgets_of_their_size() -> None:
+    # Two bits for user gain 10, for item 8 and by slopes 16; in doubt by 5 they decide, by 9 not.
+    for error, first in ((5.0, (0, 2)), (9.0, (2, 0))):
+        user = [sloped(0, 10, 0, 0), sloped(2, 0, 0, 0)]
+        item = [sloped(0, 8, 8, error), sloped(2, 0, 0, 0)]
+        optima = list(frontier([user, item]))
+        assert [optimum.bits for optimum in optima] == [0, 2, 4]
+        found = confirmed_optima([user, item], optima)
+        assert [tuple(option.choice for option in chosen) for chosen in found] == [
+            (0, 0),
+            first,
+            (2, 2),
+        ]
+        for optimum, chosen in zip(optima, found, strict=True):
+            told = allocate_confirmed([user, item], optimum.bits, ["user", "item"])
+            assert [(own.choice, own.share) for own in told] == [
+                (own.choice, own.share) for own in chosen
+            ]
+
+
+def test_a_curve_forecasts_what_budgets_choose() -> None:
+    # Halves that say different things, so that slopes decide at some sizes only.
+    fields, metrics = tables({"keeps": -1.0, "by heart": 0.4})
+    rng = np.random.default_rng(3)
+    unseen = {}
+    for name, own in metrics.unseen.items():
+        sums = own.halves[0].sums
+        noise = rng.normal(scale=2.1 * np.abs(sums).max(), size=sums.shape).astype(np.float32)
+        one, other = (RowSums(np.arange(1000), sums + sign * noise) for sign in (1, -1))
+        unseen[name] = UnseenGradients((one, other), own.examples)
+    known = LossMetrics(dict(metrics), 1000, metrics.relative_errors, unseen)
+    measured = saec.measure(fields, metrics=known, progress=False)
+    curve = saec.forecast(measured)
+    chosen = [measured.chosen(saec.MaxBytes(int(nbytes))) for nbytes in curve.nbytes]
+    decided = {option.share.value > 0 for own in chosen for option in own if option.share}
+    assert decided == {False, True}
+    losses = np.array([expected_of(own) for own in chosen])
+    never_cheaper = np.maximum.accumulate(losses[::-1])[::-1]
+    np.testing.assert_allclose(curve.loss_increases, never_cheaper, rtol=1e-9, atol=1e-15)

@@ -153,6 +153,27 @@ def forecasts(lines: list[dict[str, Any]]) -> str:
     return "\n".join(text)
 
 
+def biases(lines: list[dict[str, Any]]) -> str:
+    """Mean errors of the parts of a forecast, in nats. The first-order part on validation rows is
+    taken with the divergence of test rows."""
+    text = []
+    for slopes in (False, True):
+        own = [line for line in lines if line["slopes"] == slopes]
+        if own:
+            second = mean(line["second order"] - line["test divergence"] for line in own)
+            first = mean(line["first order"] - line["test first order"] for line in own)
+            seen = mean(
+                line["validation loss"] - line["test divergence"] - line["test first order"]
+                for line in own
+            )
+            text.append(
+                f"{'slopes' if slopes else 'plain'}: second order {second:+.1e}, "
+                + f"first order {first:+.1e}, " * slopes
+                + f"first order on validation rows {seen:+.1e}"
+            )
+    return "against test rows, mean of each\n" + "\n".join(text)
+
+
 def asked(options: argparse.Namespace, key: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What identifies each result that is wanted of a model."""
     for slopes in (False, True):
@@ -233,6 +254,7 @@ def main() -> None:
     lines = [line for line in lines if options.optimiser == line["optimiser"]]
     print("\n".join(map(shown, lines)))
     print(forecasts(lines))
+    print(biases(lines))
 
 
 if __name__ == "__main__":

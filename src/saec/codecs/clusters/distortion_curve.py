@@ -236,8 +236,15 @@ def offered(
         near, far, slopes = curve.at(sizes), curve.far_at(sizes), curve.slopes_at(sizes)
         for place, clusters in enumerate(sizes.tolist()):
             if rank in worth(clusters):
-                lost = [float(own[place]) for own in (near, far, *slopes[:2])]
-                yield Offered(rank, clusters, *lost, slopes[2:, place])
+                yield Offered(
+                    rank,
+                    clusters,
+                    near=float(near[place]),
+                    far=float(far[place]),
+                    added=float(slopes[0, place]),
+                    first=float(slopes[1, place]),
+                    errors=slopes[2:, place],
+                )
 
 
 def saving_ranks(ranks: Sequence[int], clusters: int, dim: int, dtype: CodebookDtype) -> list[int]:

@@ -14,7 +14,8 @@ from saec.codecs.clusters.judged_rows import surveyed
 from saec.codecs.clusters.judged_slopes import JudgedSlopes
 from saec.format.clustered_field import ClusteredField
 from saec.streaming.scratch import IN_MEMORY
-from saec.tables.loss_metric import Metric, check_metrics
+from saec.tables.loss_metric import LossMetrics, Metric, check_metrics
+from saec.tables.unseen_gradients import RowSums, UnseenGradients
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,32 @@ def test_first_order_of_judged_rows(slopes: JudgedSlopes, rng: np.random.Generat
     assert errors == pytest.approx(np.zeros(slopes.errors), abs=1e-6 * whole)
     assert slopes.added(rows)[0] == pytest.approx(0, abs=1e-5 * whole)
     assert JudgedSlopes.of(field, Metric(metric.matrix), survey, RowMap(), IN_MEMORY) is None
+
+
+def test_errors_of_judged_rows() -> None:
+    # Halves that say 0.9 and 1.1 times the same: what a row adds is known +- a tenth of it.
+    fields, metrics = tables({"only": -0.5})
+    half = metrics.unseen["only"].halves[0]
+    one, other = (RowSums(half.ids, half.sums * np.float32(factor)) for factor in (0.9, 1.1))
+    unseen = {"only": UnseenGradients((one, other), 1000)}
+    known = LossMetrics(dict(metrics), 1000, metrics.relative_errors, unseen)
+    survey = surveyed(fields[0], np.random.default_rng(1), IN_MEMORY)
+    metric = check_metrics(fields, known)["only"]
+    slopes = JudgedSlopes.of(fields[0], metric, survey, RowMap(), IN_MEMORY)
+    assert slopes is not None
+    # All rows become their mean: a row adds minus its gradient times its coordinate on each axis.
+    rows, counts = survey.samples[0].rows.astype(np.float64), fields[0].frequencies
+    mean = (counts @ rows / counts.sum()).astype(np.float32)
+    _, _, errors = slopes.added(np.tile(mean, (1000, 1)))
+    axes = slopes.frame.stored[:-1].astype(np.float64)
+    gradients = 2 * half.sums.astype(np.float64) @ axes.T / 1000
+    expected = [
+        0.1 * np.linalg.norm(gradients[tier.places] * tier.coordinates, axis=0)
+        for tier in slopes.tiers
+    ]
+    share = slopes.share.of_variance
+    assert 0.9 < share <= 1
+    np.testing.assert_allclose(errors, share**0.5 * np.concatenate(expected), rtol=1e-3)
 
 
 def test_a_curve_with_slopes_by_hand(slopes: JudgedSlopes) -> None:

@@ -13,8 +13,8 @@ the training rows, where id 0 hardly occurs, and with id 0 counted as often as v
 With calibration, compress_ counts it by the validation rows itself, and what it expects is the
 increase on these; budgets in log loss are calibrated on validation rows and measured on test rows.
 With slopes, the first-order part of the loss on validation rows is in allocation and forecast, and
-nothing is calibrated. --counted and --in-nats choose some of these rows, whose figures are those
-of the whole run: each row starts from the same trained model.
+nothing is calibrated. --counted, --in-bytes and --in-nats choose some of these rows, whose figures
+are those of the whole run: each row starts from the same trained model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,6 +37,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import saec
 import saec.torch
+from saec.codecs.protocol import Option
+from saec.compression.plan import Priced
 
 CROSSED = ("director1", "actor1", "genres")
 PLAIN = ("user", "movie", "gender", "age", "occupation", "zip", "year", "genres", "rated")
@@ -123,7 +125,10 @@ def train(sizes: dict[str, int], rows: Rows, seed: int) -> ClickModel:
 
 @dataclass(frozen=True)
 class Trial:
-    """One budget: what is expected, and what came on test rows, ± one standard error."""
+    """One budget: what is expected, and what came on test rows, ± one standard error.
+
+    second_order, first_order: the parts of what is expected, where nothing is calibrated.
+    """
 
     counted: str
     budget: str
@@ -133,6 +138,9 @@ class Trial:
     standard_error: float
     auc_change: float
     seconds: float
+    second_order: float | None = None
+    first_order: float | None = None
+    first_order_error: float | None = None
 
 
 class Trials:
@@ -142,6 +150,7 @@ class Trials:
         self._model = model
         self._training, self._validation, self._test = (part.batches(4096) for part in rows)
         self._rows = rows
+        self._measured: dict[str, Priced] = {}
         self.base_auc = self.auc(model)
 
     def auc(self, model: nn.Module) -> float:
@@ -164,17 +173,23 @@ class Trials:
 
     def run(self, budget: saec.Budget, counted: str) -> Trial:
         """Compress a copy to ``budget`` and measure it."""
-        calibrated, slopes = counted == "calibration", counted == "with slopes"
         small, start = copy.deepcopy(self._model), time.perf_counter()
-        result = saec.torch.compress_(
-            small,
-            self._training,
-            budget=budget,
-            frequencies=self.counts(unseen=slopes or counted == "with unseen"),
-            calibration=self._validation if calibrated else None,
-            unseen=self._validation if slopes else None,
-            progress=False,
-        )
+        parts: dict[str, float] = {}
+        if counted == "calibration" or isinstance(budget, saec.LossIncrease):
+            result = saec.torch.compress_(
+                small,
+                self._training,
+                budget=budget,
+                frequencies=self.counts(unseen=counted == "with slopes"),
+                calibration=self._validation if counted == "calibration" else None,
+                unseen=self._validation if counted == "with slopes" else None,
+                progress=False,
+            )
+        else:
+            options = self.options(counted)
+            result = saec.compress(options, budget, progress=False)
+            saec.torch.replace_embeddings_(small, result)
+            parts = parts_of(options.chosen(budget))
         seconds = time.perf_counter() - start
         measured = saec.torch.measure_loss_increase(self._model, result, self._test, labelled=True)
         return Trial(
@@ -186,18 +201,42 @@ class Trials:
             standard_error=measured.standard_error,
             auc_change=self.auc(small) - self.base_auc,
             seconds=seconds,
+            **parts,
         )
 
+    def options(self, counted: str) -> Priced:
+        """Those of all tables, measured once for all sizes."""
+        if counted not in self._measured:
+            unseen = self._validation if counted == "with slopes" else None
+            metrics = saec.torch.loss_metrics(
+                self._model, self._training, unseen=unseen, progress=False
+            )
+            fields = saec.torch.fields(self._model, self.counts(unseen=counted != "training"))
+            self._measured[counted] = saec.measure(fields, metrics=metrics, progress=False)
+        return self._measured[counted]
 
-def chosen(wanted: list[str] | None, nats_only: bool) -> Iterator[tuple[saec.Budget, str]]:
-    """The budgets of the rows that are ``wanted``, all if None, and how features are counted."""
+
+def parts_of(chosen: Sequence[Option]) -> dict[str, float]:
+    """What is expected of the ``chosen`` options of all fields."""
+    return {
+        "second_order": sum(option.second_order for option in chosen),
+        "first_order": sum(option.first_order for option in chosen),
+        "first_order_error": sum(option.error**2 for option in chosen) ** 0.5,
+    }
+
+
+def chosen(wanted: list[str] | None, units: set[str]) -> Iterator[tuple[saec.Budget, str]]:
+    """The budgets, in ``units``, of the rows that are ``wanted``, all if None, and how
+    features are counted."""
     in_bytes: list[saec.Budget] = [saec.Ratio(100), saec.MaxBytes("1MB"), saec.Ratio(500)]
     in_nats = [saec.LossIncrease(value) for value in (2e-5, 1e-4, 4e-4)]
     for counted in wanted or COUNTED:
         largest = [saec.Ratio(27)] if counted == "with slopes" else []
-        sizes = [] if nats_only else [*largest, *in_bytes]
         losses = in_nats if counted in ("calibration", "with slopes") else []
-        yield from ((budget, counted) for budget in (*sizes, *losses))
+        if "bytes" in units:
+            yield from ((budget, counted) for budget in (*largest, *in_bytes))
+        if "nats" in units:
+            yield from ((budget, counted) for budget in losses)
 
 
 def main() -> None:
@@ -205,7 +244,11 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--counted", choices=COUNTED, action="append", help="only these rows")
-    parser.add_argument("--in-nats", action="store_true", help="only budgets in log loss")
+    only = parser.add_mutually_exclusive_group()
+    for unit, which in (("bytes", "sizes"), ("nats", "budgets in log loss")):
+        only.add_argument(
+            f"--in-{unit}", dest="units", action="store_const", const={unit}, help=f"only {which}"
+        )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     sizes, rows = read(options.path)
@@ -213,7 +256,7 @@ def main() -> None:
     print(f"{sum(sizes.values()):,} rows of width {DIM}, test AUC {trials.base_auc:.4f}")
     print("counted      budget                        ratio  expected  measured on test    dAUC")
     done = []
-    for budget, counted in chosen(options.counted, options.in_nats):
+    for budget, counted in chosen(options.counted, options.units or {"bytes", "nats"}):
         done.append(trials.run(budget, counted))
         print(line(done[-1]), flush=True)
     if options.json is not None:
@@ -226,6 +269,12 @@ def line(trial: Trial) -> str:
         f"{trial.counted:12} {trial.budget:26} {trial.ratio:8.1f}  {trial.expected:8.1e}  "
         f"{trial.measured:+8.1e} ± {trial.standard_error:.1e}  {trial.auc_change:+.4f}  "
         f"{trial.seconds:5.1f} s"
+        + (
+            f"  second order {trial.second_order:.1e}, first {trial.first_order:+.1e} "
+            f"± {trial.first_order_error:.1e}"
+            if trial.first_order
+            else ""
+        )
     )
 
 

@@ -12,9 +12,10 @@ a line of benchmarks/recorded/slopes.jsonl, and is not repeated when the same co
 In the end all lines of the task are shown, with the forecast beside the increase on test rows, and
 how far forecasts are off. The increase itself is known to its standard error only, so forecasts are
 also judged where this is at most a tenth of the increase, and beside the median error that a
-perfect forecast would have. A log loss is the divergence KL(p || p') of the predictions, which is
-forecast to second order, and a first-order part. ``--cost`` compares the pass over unseen rows with
-that over the metric's own.
+perfect forecast would have; with slopes also beside that of one whose first-order part is known
+from as many labels as there are validation rows. A log loss is the divergence KL(p || p') of the
+predictions, which is forecast to second order, and a first-order part. ``--cost`` compares the pass
+over unseen rows with that over the metric's own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ from saec.torch import loss_metrics
 RECORDED = RecordedRuns(Path(__file__).parent / "recorded" / "slopes.jsonl")
 TABLES = "embeddings."
 _OF_NOISE = 0.6745  # median absolute error of a normal distribution, of its standard deviation
+_TEST_ROWS = 2.5  # for each validation row: 20 and 8 % of all
 
 
 def lines_of(trial: Trial, key: dict[str, Any], left: list[dict[str, Any]]) -> None:
@@ -77,6 +79,7 @@ def lines_of(trial: Trial, key: dict[str, Any], left: list[dict[str, Any]]) -> N
                 "second order": sum(option.second_order for option in chosen),
                 "test divergence": float(divergence.mean()),
                 "first order": sum(option.first_order for option in chosen),
+                "first order error": sum(option.error**2 for option in chosen) ** 0.5,
                 "test first order": float((grown - divergence).mean()),
                 "seconds": seconds,
                 "shares": {name: own.value for name, own in result.slope_shares.items()},
@@ -133,16 +136,42 @@ def forecasts(lines: list[dict[str, Any]]) -> str:
             ratios = [own / line["test loss"] for own, line in zip(told, judged, strict=True)]
             noise = [line["test error"] / line["test loss"] for line in judged]
             errors = [abs(ratio - 1) for ratio in ratios]
+            labels = (1 + _TEST_ROWS * slopes) ** 0.5  # noise of those of both parts
+            units = [error / labels / own for error, own in zip(errors, noise, strict=True)]
             known = [error for error, own in zip(errors, noise, strict=True) if own <= 0.1]
             within = sum(1 / 3 <= ratio <= 3 for ratio in ratios)
             text.append(
                 f"{'slopes' if slopes else 'plain'}{', divergence as measured' * divergence}: "
                 f"median error {median(errors):.0%} of {len(errors)}, "
-                f"{_OF_NOISE * median(noise):.0%} by noise alone, "
+                f"{_OF_NOISE * median(noise):.0%} by noise of test labels alone"
+                + f", {_OF_NOISE * labels * median(noise):.0%} with that of validation labels"
+                * slopes
+                + f" (root mean square {mean(unit**2 for unit in units) ** 0.5:.1f} of it), "
                 f"{within} within a factor of 3"
                 + (f"; {median(known):.0%} of {len(known)} well known" if known else "")
             )
     return "\n".join(text)
+
+
+def biases(lines: list[dict[str, Any]]) -> str:
+    """Mean errors of the parts of a forecast, in nats. The first-order part on validation rows is
+    taken with the divergence of test rows."""
+    text = []
+    for slopes in (False, True):
+        own = [line for line in lines if line["slopes"] == slopes]
+        if own:
+            second = mean(line["second order"] - line["test divergence"] for line in own)
+            first = mean(line["first order"] - line["test first order"] for line in own)
+            seen = mean(
+                line["validation loss"] - line["test divergence"] - line["test first order"]
+                for line in own
+            )
+            text.append(
+                f"{'slopes' if slopes else 'plain'}: second order {second:+.1e}, "
+                + f"first order {first:+.1e}, " * slopes
+                + f"first order on validation rows {seen:+.1e}"
+            )
+    return "against test rows, mean of each\n" + "\n".join(text)
 
 
 def asked(options: argparse.Namespace, key: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -225,6 +254,7 @@ def main() -> None:
     lines = [line for line in lines if options.optimiser == line["optimiser"]]
     print("\n".join(map(shown, lines)))
     print(forecasts(lines))
+    print(biases(lines))
 
 
 if __name__ == "__main__":

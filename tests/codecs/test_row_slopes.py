@@ -10,6 +10,7 @@ import saec
 from saec.codecs.axes.row_slopes import RowGradient, RowNats
 from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate
 from saec.compression.day_plan import metrics_of
+from saec.tables.unseen_gradients import SlopeShare
 
 TWO = np.array([[1.0], [-1.0]], np.float32)  # rows on one axis
 NATS = np.array([2.0])
@@ -20,7 +21,7 @@ def gradient(slope: float, variance: float = 0.0, share: float = 1.0) -> RowGrad
     shapes = AxisFunctions.of(TWO, np.full(2, 0.5))
     told = np.array([[slope, 0.0, 0.0]])
     halves = Estimate(np.stack([told, told]), np.array([[variance, 0.0, 0.0]]))
-    return RowGradient.of(shapes, halves, share, NATS, 0.5)
+    return RowGradient.of(shapes, halves, SlopeShare(share, share, 0.1), NATS, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_errors_of_gradients() -> None:
     assert 0.25 * doubt == pytest.approx([0.15] * 2)
     half = gradient(-0.5, 0.09, share=0.5)
     assert half.factors == pytest.approx([1 + 0.25 * 0.64])
-    assert half.errors == pytest.approx([0.15])
+    assert half.errors == pytest.approx([0.3 * 0.5**0.5])
 
 
 def test_rows_of_which_nothing_is_known() -> None:
@@ -65,7 +66,7 @@ def test_rows_of_which_nothing_is_known() -> None:
     assert nothing.doubt(TWO, np.zeros((2, 1))).tolist() == [0, 0]
     shapes = AxisFunctions.of(TWO, np.full(2, 0.5))
     slopes = Estimate(np.ones((2, 1, 3)), np.zeros((1, 3)))
-    never = RowGradient.of(shapes, slopes, 1.0, NATS, 0.0)
+    never = RowGradient.of(shapes, slopes, SlopeShare(1.0, 1.0, 0.0), NATS, 0.0)
     assert (never.factors.tolist(), never.coefficients.any()) == ([1], False)
 
 

@@ -9,9 +9,12 @@ from sloped_tables import tables
 
 import saec
 from saec.artifact import entry_bytes
-from saec.codecs.axes.quantizer import Coder
-from saec.codecs.axes.slope_costs import share_of
+from saec.codecs.axes.lagrangian import Layered, Way
+from saec.codecs.axes.quantizer import Coder, Offer, TierOffers
+from saec.codecs.axes.slope_costs import FieldSlopes, share_of
 from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, Moves
+from saec.codecs.protocol import Option
+from saec.codecs.slope_noise import squared_error_between
 from saec.format.tiered_field import TieredField
 from saec.tables.loss_metric import LossMetrics
 from saec.tables.unseen_gradients import RowSums, SlopeShare, UnseenGradients
@@ -104,6 +107,51 @@ def test_the_share_is_confirmed_by_the_other_half() -> None:
     noise = share(rng.normal(size=(2, 500)), 0.5)
     assert noise.value < 0.1
     assert share(np.zeros((2, 3)), 0.0).value == 0
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0, 4.0])
+def test_the_expected_error_of_slopes_as_used(spread: float) -> None:
+    # Slopes of this spread, measured +- 1: drawn anew, their sums are off as far as told.
+    rng, told, came = np.random.default_rng(7), 0.0, 0.0
+    for _ in range(40):
+        true = spread * rng.normal(size=(300, 3))
+        halves = Estimate(true + 2**0.5 * rng.normal(size=(2, 300, 3)), np.ones((300, 3)))
+        found = share_of([halves], [np.ones(300)])
+        came += float(np.square(found.value * halves.believed() - true).mean()) / 40
+        told += found.of_variance / 40
+    assert 0.7 * came < told < 1.1 * came
+
+
+def test_a_share_of_zero_is_known_to_its_error_only() -> None:
+    assert SlopeShare(0.25, 0.25, 0.1).of_variance == 0.25
+    assert SlopeShare(0.0, 0.1, 0.2).of_variance == 0.2
+    assert SlopeShare(0.0, 0.0, np.inf).of_variance == 1
+    assert SlopeShare(1.0, 1.5, 1.2).of_variance == 1
+
+
+def test_errors_of_layouts_by_hand() -> None:
+    # Two axes and tiers. A slope of variance 4 of which a quarter is taken is off by 1.
+    share = SlopeShare(0.25, 0.25, 0.1)
+    tiers = tuple(Estimate(np.zeros((2, 2, 3)), np.full((2, 3), 4.0)) for _ in range(2))
+    slopes = FieldSlopes(tiers, (), share)
+
+    def option(*moves: list[list[float]]) -> Option:
+        ways = tuple(way(np.array(own)) for own in moves)
+        return slopes.on(Option(1, 1.0, None), Layered(ways, 0, 0.0))
+
+    one = option([[3, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 4, 0]])
+    assert one.error == pytest.approx(5)
+    other = option([[3, 0, 0], [0, 0, 0]], [[0, 0, 2], [0, 4, 0]])
+    assert squared_error_between(one.noise, other.noise) == pytest.approx(2**2)
+    # Both tiers joined move as they do alone: (axes, 3 of the first tier and 3 of the second).
+    joined = option([[3, 0, 0, 0, 0, 0], [0, 0, 0, 0, 4, 0]])
+    assert squared_error_between(one.noise, joined.noise) == 0
+
+
+def way(moves: Floats) -> Way:
+    """Of a tier whose axes are not coded; ``moves`` as of :class:`Way`."""
+    unused = tuple((Offer(0, 0.0, (Coder.none(),), own[None]),) for own in moves)
+    return Way(0, 0.0, 0, 0, 0, 0, 0, TierOffers(unused, {}), None, np.zeros(0, np.int64))
 
 
 def test_bits_go_where_rows_generalise() -> None:

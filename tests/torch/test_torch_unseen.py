@@ -126,6 +126,23 @@ def test_many_batches_add_up_and_halves_are_drawn() -> None:
     assert any((half.sums[:, 0] > 1.5).any() for half in found.halves)
 
 
+def test_sequences_of_ids() -> None:
+    # All ids of an example are in its half: (p - y) (3, 4) / 2 each, of the mean of two rows.
+    class Mean(Linear):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            logits: Tensor = self.user(*inputs).mean(dim=1) @ torch.tensor([3.0, 4.0])
+            return logits
+
+    model = Mean(nn.Embedding(40, 2, _weight=torch.zeros(40, 2)))
+    batch = (torch.arange(40).reshape(20, 2), torch.zeros(20))
+    found = on_unseen(model, [batch])["user"]
+    np.testing.assert_allclose(dense(found, 40), np.tile([0.75, 1.0], (40, 1)))
+    for half in found.halves:
+        assert 2 <= len(half.ids) <= 38
+        assert (half.ids[::2] % 2 == 0).all()
+        assert (half.ids[1::2] == half.ids[::2] + 1).all()
+
+
 @pytest.mark.parametrize("features", [5, 20_000])  # all kept from the beginning, and as they come
 def test_sums_by_feature_and_half(features: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LEAST_WAITING", 2 if features > 5 else 10)
@@ -136,7 +153,9 @@ def test_sums_by_feature_and_half(features: int, monkeypatch: pytest.MonkeyPatch
     assert found == [([0, 1, 3], [8, 2, 37]), ([3], [16])]
 
 
-def test_many_sums_in_any_order() -> None:
+@pytest.mark.parametrize("moved", [1 << 14, 3_000])  # rows at once, in up to five blocks
+def test_many_sums_in_any_order(moved: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOVED", moved)
     rng = np.random.default_rng(4)
     sums, all_ids, all_vectors = half_sums(30_000, 3), [], []
     for size in (100, 17_000, 3, 0, 9_000, 20_000):  # merged in the middle and in the end

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.artifact import ShardedTensor, Stored
+from saec.codecs.slope_noise import SlopeNoise
 from saec.format.compressed_field import CompressedField
 from saec.streaming.map_reduce import Advance
 from saec.streaming.scratch import Workspace
@@ -31,7 +32,7 @@ class Option:
         bits: 8 times the bytes that it adds to the artifact: the field's record and its tensors.
         distortion: the loss by which options are chosen, in a unit that all fields share; finite.
         choice: the codec's own description of this option, which ``Codec.encode`` takes.
-        error: the standard error of ``distortion`` that comes from slopes on unseen rows.
+        noise: the errors of ``first_order``; None if there are none.
         share: how much weight these slopes have in ``distortion``; None without unseen rows.
         far: the additional loss, in the same unit, of rows far from all others. It is not part of
             ``distortion``: otherwise these few rows would decide how all others are coded.
@@ -42,11 +43,16 @@ class Option:
     bits: int
     distortion: float
     choice: Any
-    error: float = 0.0
+    noise: SlopeNoise | None = None
     share: SlopeShare | None = None
     far: float = 0.0
     by_slopes: float = 0.0
     first_order: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """The standard error of ``first_order``."""
+        return 0.0 if self.noise is None else self.noise.error
 
     @property
     def loss(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from saec.codecs.protocol import Option, expected_loss
+from saec.codecs.slope_noise import squared_error_between
 from saec.errors import BudgetError
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "allocate",
     "allocate_confirmed",
     "allocate_within",
+    "confirmed_optima",
     "expected_of",
     "frontier",
 ]
@@ -68,23 +71,63 @@ def allocate_confirmed(
 
     Among many options those with the luckiest slopes are chosen. So the second-order optimum stays,
     with shares of 0, unless the other choice is expected to lose less than it, by more than one
-    standard error of the difference. The smaller error of two options of a field counts as part of
-    the larger one, as if one option moved rows as the other does, and further.
+    standard error of the difference: what both options of a field do along a slope alike is no
+    error of it.
     """
     chosen = allocate(options, budget_bits, names)
-    if all(option.share is None for row in options for option in row):
+    if _have_no_slopes(options):
         return chosen
     plain = [[_without_slopes(option) for option in row] for row in options]
-    second = allocate(plain, budget_bits, names)
-    kept = [
+    return _confirmed(chosen, _same(allocate(plain, budget_bits, names), plain, options))
+
+
+def confirmed_optima(
+    options: Sequence[Sequence[Option]], optima: Sequence[Optimum]
+) -> list[Sequence[Option]]:
+    """What :func:`allocate_confirmed` chooses with as many bits as each of ``optima`` takes.
+
+    Args:
+        options: for each field, at least one option.
+        optima: some of those of :func:`frontier`, in ascending order of bits.
+    """
+    if _have_no_slopes(options):
+        return [optimum.chosen for optimum in optima]
+    plain = [[_without_slopes(option) for option in row] for row in options]
+    steps = list(frontier(plain))
+    bits = [step.bits for step in steps]
+    found: list[Sequence[Option]] = []
+    for optimum in optima:
+        last = steps[bisect_right(bits, optimum.bits) - 1]
+        second = _fill(list(last.chosen), plain, optimum.bits - last.bits)
+        found.append(_confirmed(list(optimum.chosen), _same(second, plain, options)))
+    return found
+
+
+def _have_no_slopes(options: Sequence[Sequence[Option]]) -> bool:
+    return all(option.share is None for row in options for option in row)
+
+
+def _same(
+    chosen: Sequence[Option],
+    plain: Sequence[Sequence[Option]],
+    options: Sequence[Sequence[Option]],
+) -> list[Option]:
+    """The ``options`` in the places that those ``chosen`` have among the ``plain`` ones."""
+    return [
         row[next(place for place, own in enumerate(others) if own is option)]
-        for row, others, option in zip(options, plain, second, strict=True)
+        for row, others, option in zip(options, plain, chosen, strict=True)
     ]
+
+
+def _confirmed(chosen: list[Option], kept: Sequence[Option]) -> list[Option]:
+    """``chosen`` if it is expected to lose less than ``kept`` by more than the error of that,
+    otherwise ``kept``, with shares of 0."""
     if all(one is other for one, other in zip(kept, chosen, strict=True)):
         return chosen
     gain = _linear(kept) - _linear(chosen)
     variance = sum(
-        abs(one.error**2 - other.error**2) for one, other in zip(kept, chosen, strict=True)
+        squared_error_between(one.noise, other.noise)
+        for one, other in zip(kept, chosen, strict=True)
     )
     return chosen if gain > variance**0.5 else [_with_no_share(option) for option in kept]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from saec.codecs.protocol import Codec
-from saec.compression.allocation import Optimum, frontier
+from saec.codecs.protocol import Codec, Option
+from saec.compression.allocation import Optimum, confirmed_optima, expected_of, frontier
 from saec.compression.plan import Priced
 from saec.errors import BudgetError, MetricError
 from saec.streaming.map_reduce import Executor
@@ -186,7 +186,7 @@ def forecast(
 ) -> Forecast:
     """Forecast the increase of the log loss for every size that compression can reach.
 
-    Each field's options are measured as in :func:`saec.compress`; nothing is coded. The
+    Each field's options are measured and chosen as in :func:`saec.compress`; nothing is coded. The
     increase is the second-order sum, sum_f sum_i (w_i / sum w) 1/2 delta_i' G_f delta_i, plus the
     first-order part if the metrics were measured with unseen rows. Its range follows from the
     standard errors. :class:`Forecast` describes the limits of the prediction.
@@ -222,10 +222,11 @@ def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:
         raise BudgetError(f"{priced.codec} has one size only; there is no curve to forecast")
     checked = priced.fields
     steps = _spaced(list(frontier(priced.options)))
-    nbytes = np.array([priced.file_bytes(step.chosen) for step in steps])
+    choices = _growing(confirmed_optima(priced.options, steps))
+    nbytes = np.array([priced.file_bytes(chosen) for chosen in choices])
     labelled = isinstance(metrics, LossMetrics) and bool(metrics.unseen)
-    losses = _never_cheaper(np.array([step.expected for step in steps]))
-    errors = np.array([_standard_error(checked, step, metrics) for step in steps])
+    losses = _never_cheaper(np.array([expected_of(chosen) for chosen in choices]))
+    errors = np.array([_standard_error(checked, chosen, metrics) for chosen in choices])
     original = sum(field.nbytes for field in checked)
     return Forecast(
         ratios=original / nbytes,
@@ -234,7 +235,7 @@ def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:
         low=losses - 2 * errors if labelled else np.maximum(losses - 2 * errors, 0.0),
         high=losses + 2 * errors,
         fields={
-            field.name: np.array([step.chosen[place].bits // 8 for step in steps])
+            field.name: np.array([chosen[place].bits // 8 for chosen in choices])
             for place, field in enumerate(checked)
         },
         labelled=labelled,
@@ -244,6 +245,18 @@ def curve_of(priced: Priced, metrics: Mapping[str, ArrayLike]) -> Forecast:
 def _never_cheaper(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     """Losses, largest ratio first, made monotone: none is below that of a smaller ratio."""
     return np.maximum.accumulate(losses[::-1])[::-1]
+
+
+def _growing(choices: Iterable[Sequence[Option]]) -> list[Sequence[Option]]:
+    """Those that take more bits than all before them."""
+    found: list[Sequence[Option]] = []
+    most = -1
+    for chosen in choices:
+        bits = sum(option.bits for option in chosen)
+        if bits > most:
+            found.append(chosen)
+            most = bits
+    return found
 
 
 def _spaced(steps: Sequence[Optimum]) -> list[Optimum]:
@@ -266,7 +279,7 @@ def _along(sizes: NDArray[Any], losses: NDArray[np.float64], count: int) -> list
 
 
 def _standard_error(
-    fields: Sequence[Field], step: Optimum, metrics: Mapping[str, ArrayLike]
+    fields: Sequence[Field], chosen: Sequence[Option], metrics: Mapping[str, ArrayLike]
 ) -> float:
     """Standard error of the sum over fields, from the standard errors of the metrics' traces and of
     slopes on unseen rows, where known."""
@@ -274,7 +287,7 @@ def _standard_error(
         return 0.0
     parts = [
         option.second_order * min(metrics.relative_errors[field.name], 1.0)
-        for field, option in zip(fields, step.chosen, strict=True)
+        for field, option in zip(fields, chosen, strict=True)
     ]
-    parts += [option.error for option in step.chosen]
+    parts += [option.error for option in chosen]
     return float(np.sqrt(np.sum(np.square(parts))))

@@ -90,3 +90,14 @@ class SlopeShare:
     value: float
     measured: float
     error: float
+
+    @property
+    def of_variance(self) -> float:
+        """The expected squared error of slopes as used, in units of the variance of slopes as
+        measured.
+
+        The best linear estimate of a number from a measurement is its share k of it, and has k
+        times the variance of the measurement as its expected squared error. A share of 0 may be as
+        much as its standard error.
+        """
+        return min(max(self.value, self.error), 1.0)

@@ -41,6 +41,7 @@ from saec.codecs.moments_and_samples import (
     survey_of,
 )
 from saec.codecs.protocol import Option
+from saec.codecs.slope_noise import SlopeNoise
 from saec.streaming.frequency_histogram import Census
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import ByRank, InOrder, Placing
@@ -131,11 +132,12 @@ class _SurveyedKeys:
         everything = sum(float(own.unstored.sum()) for own in classes)
         for price in _prices(classes):
             for own in pricing.at(price):
-                nats = (own.nats + lost, own.doubt, own.by_slopes, own.first_order)
-                left, doubt, by_slopes, first = (unit * each for each in nats)
+                nats = (own.nats + lost, own.by_slopes, own.first_order)
+                left, by_slopes, first = (unit * each for each in nats)
+                noise = None if slopes is None else SlopeNoise.of(slopes, unit * own.doubts)
                 size = stored_bytes(field, own.choice)
                 options.append(
-                    Option(8 * size, left, own.choice, doubt, share, 0.0, by_slopes, first)
+                    Option(8 * size, left, own.choice, noise, share, 0.0, by_slopes, first)
                 )
             least_bits = 8 * (field.nbytes + _SMALL_BYTES)
             if options[-1].bits > least_bits or own.nats - frame.rest < _LEAST_LEFT * everything:

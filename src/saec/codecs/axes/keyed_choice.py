@@ -109,14 +109,14 @@ class KeyedChoice:
 class PricedKeys:
     """A choice of what is stored, and the nats that it leaves.
 
-    nats: by which choices are made; doubt: their standard error; by_slopes: the part of them that
-    slopes on unseen rows make; first_order: what these are expected to add.
+    nats: by which choices are made; by_slopes: the part of them that slopes on unseen rows make;
+    first_order: what these are expected to add; doubts: its standard errors by class, (classes,).
     """
 
     nats: float
-    doubt: float
     by_slopes: float
     first_order: float
+    doubts: Floats
     choice: KeyedChoice
 
 

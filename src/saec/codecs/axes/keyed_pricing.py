@@ -144,9 +144,9 @@ class Pricing:
             planned_bytes(keys, round(bits), longest),
             by_slopes,
         )
-        doubt = float(np.linalg.norm([one.doubt for one in coded]))
+        doubts = np.array([one.doubt for one in coded])
         first = sum(one.in_first_order for one in coded)
-        return PricedKeys(nats + unknown * harm, doubt, by_slopes, first, choice)
+        return PricedKeys(nats + unknown * harm, by_slopes, first, doubts, choice)
 
 
 def _strings(stored: Sequence[_CodedClass], string_bits: int) -> tuple[int, int]:
@@ -226,7 +226,7 @@ class _CodedClass:
 
     @property
     def doubt(self) -> float:
-        """The standard error of :attr:`nats`, at most: those of the axes may have the same sign."""
+        """The standard error of :attr:`in_first_order`, at most: axes may err in the same way."""
         return self._sum(self.own.doubt, None if self.coded is None else self.coded.doubt)
 
     def _sum(self, unstored: Floats, coded: Floats | None) -> float:

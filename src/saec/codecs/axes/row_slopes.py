@@ -50,7 +50,7 @@ class RowGradient:
 
     @classmethod
     def of(
-        cls, shapes: AxisFunctions, slopes: Estimate, share: float, nats: Floats, part: float
+        cls, shapes: AxisFunctions, slopes: Estimate, share: SlopeShare, nats: Floats, part: float
     ) -> RowGradient:
         """From a tier's ``slopes`` (rank, 3), of which a ``share`` is taken.
 
@@ -61,13 +61,13 @@ class RowGradient:
             return cls.none(len(nats))
         whole = part * nats * np.square(shapes.widths)  # lost in second order if all rows go to 0
         per_nat = np.divide(1.0, whole, out=np.zeros_like(whole), where=whole > 0)
-        believed = share * slopes.believed()
+        believed = share.value * slopes.believed()
         first = -believed[:, 0] * shapes.widths
         taken = counted(first, whole)
         kept = np.divide(taken, first, out=np.ones_like(first), where=first != 0)
         measured = np.einsum("ajk,ak->aj", shapes.combined, believed) / part
         coefficients = measured * kept[:, None]
-        deviations = share * np.sqrt(slopes.variance[:, 0]) * shapes.widths
+        deviations = np.sqrt(share.of_variance * slopes.variance[:, 0]) * shapes.widths
         factors, errors = 1 + taken * per_nat, deviations * per_nat
         return cls(shapes.widths, coefficients, measured, factors, errors)
 
@@ -129,7 +129,8 @@ class RowNats:
         return self.gradient.expected(coordinates, decoded - coordinates.astype(np.float64))
 
     def doubt(self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]) -> Floats:
-        """Standard errors (m,) of :meth:`lost`, at most: as if those of all axes had one sign."""
+        """Standard errors (m,) of :meth:`in_first_order`, at most: as if those of all axes had one
+        sign."""
         errors = self.second * self.gradient.errors
         result: Floats = np.square(decoded - coordinates.astype(np.float64)) @ errors
         return result
@@ -148,7 +149,7 @@ class RowSlopes:
         of all rows."""
         parts = [sample.weight / total for sample in survey.samples]
         tiers = [
-            RowGradient.of(shapes, own, measured.share.value, frame.nats, part)
+            RowGradient.of(shapes, own, measured.share, frame.nats, part)
             for shapes, own, part in zip(measured.shapes, measured.tiers, parts, strict=True)
         ]
         return cls(tuple(tiers), measured.share)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from saec.codecs.axes.quantizer import Offer, TierOffers
 from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, JoinedMoves, Moves, slopes_of
 from saec.codecs.moments_and_samples import Survey
 from saec.codecs.protocol import LEAST_COST, Option
+from saec.codecs.slope_noise import SlopeNoise
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
@@ -103,19 +105,20 @@ class FieldSlopes:
         """An option that is coded by ``layered``, with what slopes add to its loss in nats."""
         return replace(
             option,
-            error=self.error(layered),
+            noise=SlopeNoise(self, partial(self._errors, layered)),
             share=self.share,
             by_slopes=layered.by_slopes,
             first_order=layered.first_order,
         )
 
-    def error(self, layered: Layered) -> float:
-        """The standard error of what slopes add to the nats of a layout."""
-        variances = [
-            float((np.square(way.moves) * own.variance).sum())
+    def _errors(self, layered: Layered) -> Floats:
+        """Of a layout (3 x rank x tiers,): the standard errors of slopes times its moves."""
+        errors = [
+            way.moves * np.sqrt(self.share.of_variance * own.variance)
             for way, own in zip(layered.ways, self._of(len(layered.ways)), strict=True)
         ]
-        return float(np.sqrt(sum(variances)))
+        # (rank, 3 x tiers): a joined tail has the tiers that it takes next to each other.
+        return np.concatenate(errors, axis=-1).ravel()
 
 
 def _told_by(survey: Survey, frame: Frame) -> Iterator[tuple[NDArray[np.float32], Floats]]:

@@ -160,9 +160,8 @@ class Clusters:
             field.name, learn, store, worth, whole.clusters, judged, row_map, space
         )
         lost = lost_by_far_rows(survey, row_map)
-        share = None if slopes is None else slopes.share
         return [
-            one.option(self._bits(field, choice), choice, lost, share)
+            one.option(self._bits(field, choice), choice, lost, slopes)
             for one in offered(curves, worth)
             for choice in [one.chosen(whole)]
         ]

@@ -19,10 +19,11 @@ from saec.clustering.kmeans import Clustering
 from saec.clustering.rowmap import RowMap
 from saec.codecs.clusters.choice import ClustersChoice
 from saec.codecs.clusters.judged_rows import JudgedRows
+from saec.codecs.clusters.judged_slopes import JudgedSlopes
 from saec.codecs.protocol import Option
+from saec.codecs.slope_noise import SlopeNoise
 from saec.format.codebook import Codebook, CodebookDtype, codebook_bytes
 from saec.streaming.scratch import Workspace
-from saec.tables.unseen_gradients import SlopeShare
 
 __all__ = [
     "DistortionCurve",
@@ -44,7 +45,7 @@ class DistortionCurve:
     rows: of the field; clusters: ascending from 1; distortion: the weighted squared error with as
     many; far: what is lost of far rows besides, see :class:`JudgedRows`; kept: share of the axes
     that the codebook keeps; whole: the curve if it keeps all, None for that curve itself. slopes:
-    (3, numbers), see :meth:`JudgedRows.by_slopes`; None without unseen rows.
+    (2 + errors, numbers), see :meth:`JudgedRows.by_slopes`; None without unseen rows.
     """
 
     rows: int
@@ -83,9 +84,9 @@ class DistortionCurve:
         return self._between(clusters, self.far)
 
     def slopes_at(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See :meth:`JudgedRows.by_slopes`, (3, m)."""
+        """See :meth:`JudgedRows.by_slopes`, (2 + errors, m)."""
         if self.slopes is None:
-            return np.zeros((3, len(clusters)))
+            return np.zeros((2, len(clusters)))
         return np.stack([self._between(clusters, own) for own in self.slopes])
 
     def _between(
@@ -149,11 +150,12 @@ def _measured(
     most: int,
 ) -> dict[str, NDArray[Any]]:
     """Numbers of clusters, and under each rank the distortion with as many, infinite where it was
-    not measured, what is lost of far rows besides, and what slopes add, (3, numbers)."""
+    not measured, what is lost of far rows besides, and what slopes add, (2 + errors, numbers)."""
     counts = _measured_sizes(min(most, _LARGEST))
     distortion = {rank: np.full(len(counts), np.inf) for rank in worth(most)}
     far = {rank: np.zeros(len(counts)) for rank in worth(most)}
-    slopes = {rank: np.zeros((3, len(counts))) for rank in worth(most)}
+    errors = 0 if judged.slopes is None else judged.slopes.errors
+    slopes = {rank: np.zeros((2 + errors, len(counts))) for rank in worth(most)}
     for place, clusters in enumerate(counts):
         clustering = learn(clusters)
         fewer = len(clustering.centroids) < clusters  # there are no more different rows
@@ -185,10 +187,10 @@ def _measured_sizes(most: int) -> list[int]:
     return [size for size in sizes if size <= most]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Offered:
     """A codebook on offer: the distortion with it, what far rows lose besides, and the shares of
-    the distortion by :meth:`JudgedRows.by_slopes`."""
+    the distortion by :meth:`JudgedRows.by_slopes`, ``errors`` (k,)."""
 
     rank: int
     clusters: int
@@ -196,24 +198,24 @@ class Offered:
     far: float
     added: float
     first: float
-    doubt: float
+    errors: NDArray[np.float64]
 
     def chosen(self, whole: ClustersChoice) -> ClustersChoice:
         """The choice of it, from that of as many clusters as rows."""
         return replace(whole, clusters=self.clusters, rank=self.rank)
 
     def option(
-        self, bits: int, choice: ClustersChoice, lost: float, share: SlopeShare | None
+        self, bits: int, choice: ClustersChoice, lost: float, slopes: JudgedSlopes | None
     ) -> Option:
         """The option of a ``choice`` that takes so many bits; ``lost``: distortion of far rows with
-        any codebook."""
+        any codebook; ``slopes``: those that were measured."""
         near = self.near * choice.unit
         return Option(
             bits,
             near + lost * choice.unit + near * self.added,
             choice,
-            near * self.doubt,
-            share,
+            None if slopes is None else SlopeNoise.of(slopes, near * self.errors),
+            None if slopes is None else slopes.share,
             self.far * choice.unit,
             near * self.added,
             near * self.first,
@@ -231,10 +233,18 @@ def offered(
     """
     for rank, curve in curves.items():
         sizes = _offered_sizes(curve.rows)
-        numbers = (curve.at(sizes), curve.far_at(sizes), *curve.slopes_at(sizes))
-        for clusters, *lost in zip(sizes.tolist(), *(own.tolist() for own in numbers), strict=True):
+        near, far, slopes = curve.at(sizes), curve.far_at(sizes), curve.slopes_at(sizes)
+        for place, clusters in enumerate(sizes.tolist()):
             if rank in worth(clusters):
-                yield Offered(rank, clusters, *lost)
+                yield Offered(
+                    rank,
+                    clusters,
+                    near=float(near[place]),
+                    far=float(far[place]),
+                    added=float(slopes[0, place]),
+                    first=float(slopes[1, place]),
+                    errors=slopes[2:, place],
+                )
 
 
 def saving_ranks(ranks: Sequence[int], clusters: int, dim: int, dtype: CodebookDtype) -> list[int]:

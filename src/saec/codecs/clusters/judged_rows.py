@@ -45,18 +45,21 @@ class JudgedRows:
 
     def by_slopes(
         self, codebook: Codebook, centroids: NDArray[np.float32], distortion: float
-    ) -> tuple[float, float, float]:
-        """Shares of the ``distortion`` with a codebook: what slopes add by which codebooks are
-        chosen, what they are expected to add, and the standard error of this.
+    ) -> NDArray[np.float64]:
+        """Shares of the ``distortion`` with a codebook, (2 + errors,): what slopes add by which
+        codebooks are chosen, what they are expected to add, and the standard errors of this by tier
+        and axis.
 
         centroids: as points.
         """
         lost = distortion * self.unit
-        if self.slopes is None or not lost:
-            return 0.0, 0.0, 0.0
+        if self.slopes is None:
+            return np.zeros(2)
+        if not lost:
+            return np.zeros(2 + self.slopes.errors)
         nearest = self.points.assign(centroids)
-        added, first, doubt = self.slopes.added(codebook.values[nearest])
-        return max(added / lost, LEAST_COST - 1), first / lost, doubt / lost
+        added, first, errors = self.slopes.added(codebook.values[nearest])
+        return np.array([max(added / lost, LEAST_COST - 1), first / lost, *(errors / lost)])
 
     def far(self, centroids: NDArray[np.float32]) -> float:
         """The third term with ``centroids`` (clusters, dim)."""

@@ -86,18 +86,24 @@ class JudgedSlopes:
         ]
         return cls(frame, tuple(tiers), slopes.share)
 
-    def added(self, decoded: NDArray[np.float32]) -> tuple[float, float, float]:
+    @property
+    def errors(self) -> int:
+        """The number of errors that :meth:`added` tells."""
+        return len(self.tiers) * self.frame.rank
+
+    def added(self, decoded: NDArray[np.float32]) -> tuple[float, float, Floats]:
         """What slopes add if judged rows (m, dim) become ``decoded`` (m, dim): nats by which
-        codebooks are chosen, expected nats, and the standard error of these."""
-        total, first, variance = 0.0, 0.0, 0.0
+        codebooks are chosen, expected nats, and the standard errors of these by tier and axis,
+        (tiers x rank,)."""
+        total, first, errors = 0.0, 0.0, []
         for tier in self.tiers:
             now = self.frame.coordinates(decoded[tier.places], self.frame.rank)
             moved = now.astype(np.float64) - tier.coordinates
             gradient = tier.nats.gradient
             total += float(tier.shares @ gradient.added(tier.coordinates, moved))
             first += float(tier.shares @ gradient.expected(tier.coordinates, moved))
-            variance += float(tier.shares @ tier.nats.doubt(tier.coordinates, now)) ** 2
-        return total, first, variance**0.5
+            errors.append(tier.shares @ np.square(moved) * tier.nats.second * gradient.errors)
+        return total, first, np.concatenate(errors)
 
 
 def _tiers(survey: Survey, cuts: list[int]) -> Iterator[NDArray[np.int64]]:

@@ -80,13 +80,14 @@ class UnseenSums:
         vectors = gradient.reshape(-1, gradient.shape[-1])
         if not all_finite(vectors):
             raise MetricError(f"unseen batch {index}: a gradient at {lookup.path!r} is not finite")
-        ids, own = lookup.ids, halves.to(lookup.units.device)[lookup.units]
+        ids, own = lookup.ids, lookup.spread(halves)
         if lookup.padding_idx is not None:
             kept = ids != lookup.padding_idx
             ids, own, vectors = ids[kept], own[kept], vectors[kept]
         starts = {part.name: part.first for part in lookup.table.parts}
         for name, chosen in split_fields(lookup.table, ids):
-            self._sums[name].add(ids[chosen] - starts[name], own[chosen], vectors[chosen])
+            mine = ids[chosen] - starts[name] if starts[name] else ids[chosen]
+            self._sums[name].add(mine, own[chosen], vectors[chosen])
 
     def _add_computed(
         self, tables: Sequence[ModelTable], outputs: Tensor, loss: Tensor, index: int

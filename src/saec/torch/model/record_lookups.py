@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -31,15 +31,26 @@ __all__ = [
 
 @dataclass(eq=False)
 class RecordedLookup:
-    """One call of a module: the rows that it returned, and their examples."""
+    """One call of a module: the rows that it returned, and their units: examples or bags."""
 
     path: str
     table: ModelTable
     ids: Tensor  # (m,)
     rows: Tensor  # a leaf, (..., dim) with m rows
-    units: Tensor  # (m,), the example or bag of each id
-    count: int  # number of examples or bags, including those without ids
+    numbered: Callable[[], Tensor]  # makes ``units``
+    count: int  # number of units, including those without ids
+    alone: bool  # whether each unit has one id, in order
     padding_idx: int | None
+
+    @cached_property
+    def units(self) -> Tensor:
+        """The number of the unit of each id, (m,)."""
+        return self.numbered()
+
+    def spread(self, values: Tensor) -> Tensor:
+        """``values`` (count,) of the units, for each id (m,)."""
+        values = values.to(self.ids.device)
+        return values if self.alone else values[self.units]
 
 
 @contextmanager
@@ -144,9 +155,16 @@ def _single(called: Mapping[str, Any], output: Tensor) -> tuple[Tensor, dict[str
     ids = called["input"]
     rows = output.detach().clone().requires_grad_()
     count = ids.shape[0] if ids.ndim else 1
-    units = torch.arange(count, device=ids.device).repeat_interleave(ids.numel() // max(count, 1))
+    each = ids.numel() // max(count, 1)
+    parts = {
+        "ids": ids.reshape(-1),
+        "rows": rows,
+        "numbered": lambda: torch.arange(count, device=ids.device).repeat_interleave(each),
+        "count": count,
+        "alone": each == 1,
+    }
     # A clone, because the model may write into it, which is not allowed for a leaf.
-    return rows.clone(), {"ids": ids.reshape(-1), "rows": rows, "units": units, "count": count}
+    return rows.clone(), parts
 
 
 def _bags(
@@ -155,5 +173,11 @@ def _bags(
     """A bag's output, recomputed from the rows that it looked up, and the lookup's parts."""
     bags = CalledBags(module, called, len(output))
     rows = single_precision(module.weight.detach()[bags.ids]).requires_grad_()
-    parts = {"ids": bags.ids, "rows": rows, "units": bags.units, "count": bags.count}
+    parts = {
+        "ids": bags.ids,
+        "rows": rows,
+        "numbered": lambda: bags.units,
+        "count": bags.count,
+        "alone": False,
+    }
     return bags.pool(rows).to(output.dtype), parts

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from saec.cli.common import Quiet, UsageError, check_out, console, hush, split
-from saec.cli.rivals import RunsFile, Trials, WithRivals, bench_rivals
+from saec.cli.rivals import KeepFolder, RunsFile, Trials, WithRivals, bench_rivals
 from saec.errors import require
 from saec.report.methods import METHODS, SMALL_METHODS, TUNINGS
 
@@ -135,6 +135,7 @@ def bench(
     rivals: WithRivals = False,
     trials: Trials = 8,
     runs: RunsFile = None,
+    keep: KeepFolder = None,
     out: ResultsFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -151,10 +152,11 @@ def bench(
         }
         for option in (name for name, given in refused.items() if given):
             raise UsageError(f"{option} cannot be used with --rivals")
-        bench_rivals(task, path, methods, ratios, seeds, model, dim, trials, runs, quiet)
+        bench_rivals(task, path, methods, ratios, seeds, model, dim, trials, runs, keep, quiet)
         return
-    if runs is not None:
-        raise UsageError("--runs needs --rivals")
+    for option, given in (("--runs", runs), ("--keep", keep)):
+        if given is not None:
+            raise UsageError(f"{option} needs --rivals")
     if out is not None:
         check_out(out)
     from saec.reference import experiment

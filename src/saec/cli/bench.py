@@ -154,9 +154,7 @@ def bench(
             raise UsageError(f"{option} cannot be used with --rivals")
         bench_rivals(task, path, methods, ratios, seeds, model, dim, trials, runs, keep, quiet)
         return
-    for option, given in (("--runs", runs), ("--keep", keep)):
-        if given is not None:
-            raise UsageError(f"{option} needs --rivals")
+    _check_no_rivals({"--runs": runs, "--keep": keep})
     if out is not None:
         check_out(out)
     from saec.reference import experiment
@@ -181,6 +179,13 @@ def bench(
         experiment.write_json(out, results)
     if not quiet:
         _print_results(results)
+
+
+def _check_no_rivals(given: Mapping[str, Path | None]) -> None:
+    """Refuse options that only ``--rivals`` has."""
+    for option, path in given.items():
+        if path is not None:
+            raise UsageError(f"{option} needs --rivals")
 
 
 def demo(

@@ -121,6 +121,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="most, of the uncompressed model")
     parser.add_argument("--tuning-epochs", type=int, default=4, help="most, of compressed ones")
     parser.add_argument("--tuning-rate", type=float, default=1.5e-3, help="Adam's, of the same")
+    parser.add_argument(
+        "--last-rate", type=float, default=1.0, help="share of it that is left in the last step"
+    )
     parser.add_argument("--keep", type=Path, help="folder for trained uncompressed models")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -133,12 +136,13 @@ def main() -> None:
             "base_epochs": options.epochs,
             "tuning_epochs": options.tuning_epochs,
             "tuning_rate": options.tuning_rate,
+            "last_rate": options.last_rate,
         }
         left = missing(runs, options.methods, options.ratios, settings)
         if not left:
             continue
         base = base_model(data, training, seed, options.keep)
-        tuning = tuning_of(training, options.tuning_epochs, options.tuning_rate)
+        tuning = tuning_of(training, options.tuning_epochs, options.tuning_rate, options.last_rate)
         model = NextItemModel(base, data, tuning, seed)
         for key in left:
             found = model.measured(NextItemRun(key["method"], key["target_ratio"]))

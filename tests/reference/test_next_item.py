@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from saec.errors import BudgetError, DataError, OptionError
 from saec.reference.next_item import item_tables
@@ -180,6 +181,21 @@ def test_training_learns_and_repeats(walks: ItemSequences, trained: NextItemMode
         torch.equal(value, again.state_dict()[name])
         for name, value in trained.base.state_dict().items()
     )
+
+
+def test_the_learning_rate_falls_evenly(trained: NextItemModel) -> None:
+    """120 users make 4 steps of 32; two passes bring the rate from 0.08 to a quarter of it, by
+    0.06 / 8 a step."""
+    rates: list[float] = []
+    handle = register_optimizer_step_pre_hook(
+        lambda optimiser, *_: rates.append(optimiser.param_groups[0]["lr"])
+    )
+    settings = NextItemTraining(0.08, last_rate=0.25, batch=32, places=8, epochs=2)
+    try:
+        train_next_item(copy.deepcopy(trained.base), trained.data, settings, seed=0)
+    finally:
+        handle.remove()
+    assert rates == pytest.approx([0.08 - 0.0075 * step for step in range(8)])
 
 
 def test_training_never_ends_worse_than_it_began(trained: NextItemModel) -> None:

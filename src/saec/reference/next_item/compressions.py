@@ -209,7 +209,7 @@ class NextItemModel:
 
 
 def tuning_of(
-    training: NextItemTraining, epochs: int, rate: float, last_rate: float = 1.0
+    training: NextItemTraining, epochs: int, rate: float, last_rate: float = 1.0, patience: int = 2
 ) -> NextItemTraining:
     """Settings for tuning what a training with ``training`` gave.
 
@@ -217,9 +217,11 @@ def tuning_of(
         training: of the uncompressed model.
         epochs: most passes over the users; all are done if the rate falls.
         rate: Adam's, in the first step.
-        last_rate: share of it that is left in the last step.
+        last_rate: share of it that is left after the last step.
+        patience: passes in a row without a better ranking, if the rate does not fall.
     """
-    patience = 2 if last_rate == 1 else epochs
+    if last_rate != 1:
+        patience = epochs
     return replace(
         training, learning_rate=rate, last_rate=last_rate, epochs=epochs, patience=patience
     )

@@ -33,7 +33,7 @@ class NextItemTraining:
 
     Args:
         learning_rate: of Adam, for all parameters.
-        last_rate: share of it that is left in the last step; it falls evenly.
+        last_rate: share of it that is left after the last step; it falls evenly.
         batch: users in a step; each has one sequence.
         places: in a step, at most so many places of the sequences are drawn for the loss.
         epochs: most passes over the users.

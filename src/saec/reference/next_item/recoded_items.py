@@ -167,7 +167,8 @@ class RecodedItems(ItemTable):
         if part.grid >= 0:
             return self.steps[part.rows, first].long()
         axes = part.axes.stop - first
-        return (self.used[part.rows, first] - part.first) // axes
+        codes: Tensor = (self.used[part.rows, first] - part.first) // axes
+        return codes
 
     def _tuned(self) -> TieredField:
         """The field with the present values and axes, rounded, and the codes that it had."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from saec.reference.next_item.compressions import (
     tuning_of,
 )
 from saec.reference.next_item.item_tables import CodedItems, TrainItems
+from saec.reference.next_item.recoded_items import RecodedItems
 from saec.reference.next_item.self_attentive import SelfAttention, rank_all
 from saec.reference.next_item.sequences import ItemSequences, load_sequences
 from saec.reference.next_item.training import NextItemTraining, contrasted, train_next_item
@@ -243,6 +245,19 @@ def test_every_method_is_measured(method: str, trained: NextItemModel) -> None:
     )
     plain = trained.measured(NextItemRun(run.table, run.ratio))
     assert row["validation_ndcg"] >= plain["validation_ndcg"]
+
+
+def test_the_bytes_of_axes_are_logged(
+    trained: NextItemModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="saec.reference.next_item.compressions"):
+        model, _, _ = trained.compressed(NextItemRun("axes+recoded", 2.0))
+    assert isinstance(model.item, RecodedItems)
+    field = model.item.stored()
+    told = f"codes {field.codes.size}, values {2 * field.values.size}, axes {field.axes.nbytes}"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"bytes of the item table: {told}"
+    ]
 
 
 def test_tuning_trains_the_values_of_axes(trained: NextItemModel) -> None:

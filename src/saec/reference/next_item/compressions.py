@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from saec.compression.budget import Ratio
 from saec.compression.run import compress
 from saec.errors import BudgetError, OptionError, did_you_mean
+from saec.format.compressed_field import CompressedField
 from saec.format.tiered_field import TieredField
 from saec.reference.next_item.item_tables import CodedItems, ItemTable, TrainItems
 from saec.reference.next_item.recoded_items import RecodedItems
@@ -26,6 +28,8 @@ from saec.reference.sizes import Ids, bytes_all_in, with_vocabularies
 from saec.torch import compress_, fields, loss_metrics
 
 __all__ = ["NEXT_ITEM_METHODS", "NextItemModel", "NextItemRun"]
+
+logger = logging.getLogger(__name__)
 
 _UNCOMPRESSED = "uncompressed"
 
@@ -182,6 +186,7 @@ class NextItemModel:
             seed=self.seed,
             progress=False,
         )
+        _tell_bytes(result["item"])
         return model, result.nbytes, bytes_all_in(result)
 
     def _recoded(self, ratio: float) -> tuple[SelfAttention, int, int]:
@@ -195,6 +200,7 @@ class NextItemModel:
         field = result["item"]
         if not isinstance(field, TieredField):
             raise BudgetError(f"axes do not make the item table {ratio:g} times smaller")
+        _tell_bytes(field)
         table = RecodedItems(field, self._rows, metrics["item"])
         table.nbytes = result.nbytes
         return self._with(table), result.nbytes, bytes_all_in(result)
@@ -225,6 +231,12 @@ def tuning_of(
     return replace(
         training, learning_rate=rate, last_rate=last_rate, epochs=epochs, patience=patience
     )
+
+
+def _tell_bytes(field: CompressedField) -> None:
+    """Log what the bytes of a table are made of."""
+    sizes = (f"{role} {tensor.nbytes}" for role, tensor in field.tensors.items())
+    logger.info("bytes of the item table: %s", ", ".join(sizes))
 
 
 def _prefixed(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -51,7 +51,8 @@ def base_model(
 ) -> SelfAttention:
     """The trained uncompressed model; from the folder ``keep``, if it was trained before."""
     model = NextItemModel.untrained(data, DIM, seed)
-    file = None if keep is None else keep / f"{TASK}-{seed}-{training.epochs}.pt"
+    falls = "" if training.last_rate == 1 else f"-to-{training.last_rate:g}"
+    file = None if keep is None else keep / f"{TASK}-{seed}-{training.epochs}{falls}.pt"
     if file is not None and file.exists():
         model.load_state_dict(torch.load(file, weights_only=True))
         model.eval()
@@ -119,33 +120,48 @@ def main() -> None:
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=20, help="most, of the uncompressed model")
+    parser.add_argument(
+        "--base-last-rate",
+        type=float,
+        default=1.0,
+        help="as --last-rate, of the uncompressed model",
+    )
     parser.add_argument("--tuning-epochs", type=int, default=4, help="most, of compressed ones")
     parser.add_argument("--tuning-rate", type=float, default=1.5e-3, help="Adam's, of the same")
+    parser.add_argument(
+        "--last-rate", type=float, default=1.0, help="share of it that is left after the last step"
+    )
     parser.add_argument("--keep", type=Path, help="folder for trained uncompressed models")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     runs, where = RecordedRuns(options.runs), machine()
     data = load_sequences(options.path, LENGTH)
-    training = NextItemTraining(epochs=options.epochs)
+    base_rate = NextItemTraining.learning_rate
+    training = tuning_of(
+        NextItemTraining(), options.epochs, base_rate, options.base_last_rate, patience=3
+    )
     for seed in options.seeds:
         settings = {
             "seed": seed,
             "base_epochs": options.epochs,
+            "base_last_rate": options.base_last_rate,
             "tuning_epochs": options.tuning_epochs,
             "tuning_rate": options.tuning_rate,
+            "last_rate": options.last_rate,
         }
         left = missing(runs, options.methods, options.ratios, settings)
         if not left:
             continue
         base = base_model(data, training, seed, options.keep)
-        tuning = tuning_of(training, options.tuning_epochs, options.tuning_rate)
+        tuning = tuning_of(training, options.tuning_epochs, options.tuning_rate, options.last_rate)
         model = NextItemModel(base, data, tuning, seed)
         for key in left:
             found = model.measured(NextItemRun(key["method"], key["target_ratio"]))
             line = {**key, **found, "cpu": where["cpu"], "date": machine()["date"]}
             runs.add(line)
             print(line, flush=True)
-    print(table([line for line in runs.lines() if line["base_epochs"] == options.epochs]))
+    own = {"base_epochs": options.epochs, "base_last_rate": options.base_last_rate}
+    print(table([line for line in runs.lines() if own.items() <= line.items()]))
 
 
 if __name__ == "__main__":

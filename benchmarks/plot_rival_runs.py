@@ -1,20 +1,20 @@
 """The picture and the tables of docs/comparison.md: quality against all bytes, by method.
 
-    python benchmarks/plot_rival_runs.py benchmarks/recorded/rivals-ml-1m.jsonl
+    python benchmarks/plot_rival_runs.py benchmarks/recorded/rivals[-_]*
 
-Writes docs/pictures/rivals_TASK.svg from the results file of ``saec bench TASK --rivals``: test AUC
-and log loss against ``bytes_all_in``. Of the trials of a seed, validation log loss chooses; points
-are means over seeds, with their spread. Prints the same as a table for each class of methods.
+Writes docs/pictures/rivals_TASK.svg from results files of ``saec bench TASK --rivals`` and of
+``saec bench TASK``: test AUC and log loss against ``bytes_all_in``. Of the trials of a seed,
+validation log loss chooses; points are mean changes from the uncompressed models of the same seeds,
+with their spread. Prints the same as a table for each class of methods, and a table of the best of
+ours beside the best rival that fit into each of some sizes.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import matplotlib
@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from plot_lookup import PICTURES, STYLE
 from plot_rivals import METHODS
+from rival_points import Point, beside_rivals, kilobytes, points, rows_by_task
 
-from saec.reference.rival_runs import RunFile
 from saec.reference.small import SMALL
 
 # Classes of Li et al., Embedding Compression in Recommender Systems: A Survey, 2024 (section 3),
@@ -41,55 +41,17 @@ ORDER = ["float32", *(name for names in CLASSES.values() for name in names)]
 WINDOWS = {"auc": (-0.03, 0.002), "logloss": (-0.003, 0.036)}
 
 
-@dataclass(frozen=True)
-class Point:
-    """A method at one size: the runs of several seeds, each the best of its trials."""
-
-    method: str
-    ratio: float | None
-    runs: Sequence[dict[str, Any]]
-    trials: int
-
-    def mean(self, measure: str) -> float:
-        """Over seeds."""
-        return mean(run[measure] for run in self.runs)
-
-    def spread(self, measure: str) -> float:
-        """Half of the difference between the highest and the lowest of the seeds."""
-        values = [run[measure] for run in self.runs]
-        return (max(values) - min(values)) / 2
-
-
-def points(rows: Sequence[dict[str, Any]]) -> list[Point]:
-    """Of all methods with finished runs, in order of the classes and then of bytes."""
-    found: dict[tuple[str, float | None], dict[int, list[dict[str, Any]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for row in rows:
-        if "impossible" not in row:
-            found[row["method"], row["target_ratio"]][row["seed"]].append(row)
-    all_points = [
-        Point(
-            method,
-            ratio,
-            [min(trials, key=lambda run: run["validation_logloss"]) for trials in seeds.values()],
-            max(map(len, seeds.values())),
-        )
-        for (method, ratio), seeds in found.items()
-    ]
-    return sorted(
-        all_points, key=lambda point: (ORDER.index(point.method), -point.mean("bytes_all_in"))
-    )
-
-
 def tables(found: Sequence[Point], rows: Sequence[dict[str, Any]]) -> str:
     """One for each class, in Markdown."""
     parts = []
     for name, methods in CLASSES.items():
+        own = [point for point in found if point.method in methods]
+        if not own:
+            continue
         parts += [f"### {name}", ""]
-        parts += ["| method | aimed at | ratio | ratio, all in | KB, all in | AUC | log loss "]
-        parts[-1] += "| trials | seeds | training, s |"
-        parts.append("|---" * 10 + "|")
+        parts += ["| method | aimed at | ratio | ratio, all in | KB, all in | AUC | dAUC "]
+        parts[-1] += "| spread | d log loss | trials | seeds | training, s |"
+        parts.append("|---" * 12 + "|")
         shown = ["float32", *methods] if name == "After training" else methods
         parts += [_line(point) for point in found if point.method in shown]
         parts += [""]
@@ -102,12 +64,14 @@ def tables(found: Sequence[Point], rows: Sequence[dict[str, Any]]) -> str:
 
 def _line(point: Point) -> str:
     aimed = "-" if point.ratio is None else f"{point.ratio:g}"
-    trials = point.trials if point.method in SMALL else "-"
+    trials, seconds = point.trials if point.method in SMALL else "-", point.mean("train_seconds")
+    spread = f"{point.spread('d_auc'):.4f}" if len(point.runs) > 1 else "-"
     return (
         f"| `{point.method}` | {aimed} | {point.mean('ratio'):.1f} "
-        f"| {point.mean('ratio_all_in'):.1f} | {point.mean('bytes_all_in') / 1e3:.3g} "
-        f"| {point.mean('auc'):.4f} | {point.mean('logloss'):.4f} | {trials} "
-        f"| {len(point.runs)} | {point.mean('train_seconds'):.0f} |"
+        f"| {point.mean('ratio_all_in'):.1f} | {kilobytes(point.mean('bytes_all_in'))} "
+        f"| {point.mean('auc'):.4f} | {point.mean('d_auc'):+.4f} | {spread} "
+        f"| {point.mean('d_logloss'):+.4f} | {trials} "
+        f"| {len(point.runs)} | {'-' if math.isnan(seconds) else f'{seconds:.0f}'} |"
     )
 
 
@@ -118,8 +82,8 @@ def panel(axes: Axes, found: Sequence[Point], measure: str, label: str) -> None:
         if own:
             axes.errorbar(
                 [point.mean("bytes_all_in") / 1e6 for point in own],
-                [point.mean(measure) for point in own],
-                [point.spread(measure) for point in own],
+                [point.mean(f"d_{measure}") for point in own],
+                [point.spread(f"d_{measure}") for point in own],
                 color=colour,
                 marker=marker,
                 linestyle="--" if method in SMALL else "-",
@@ -127,12 +91,8 @@ def panel(axes: Axes, found: Sequence[Point], measure: str, label: str) -> None:
                 label=name,
                 zorder=3,
             )
-    base = next((point for point in found if point.method == "float32"), None)
-    if base is not None:
-        own = base.mean(measure)
-        axes.axhline(own, color="k", linewidth=0.8, linestyle=":", label="float32")
-        low, high = WINDOWS[measure]
-        axes.set_ylim(own + low, own + high)
+    axes.axhline(0, color="k", linewidth=0.8, linestyle=":", label="float32")
+    axes.set_ylim(*WINDOWS[measure])
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -145,8 +105,8 @@ def draw(found: Sequence[Point], title: str) -> Figure:
     """AUC beside log loss."""
     figure = Figure(figsize=(9.5, 7), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
-    panel(left, found, "auc", "test AUC")
-    panel(right, found, "logloss", "test log loss, nats")
+    panel(left, found, "auc", "change of test AUC")
+    panel(right, found, "logloss", "change of test log loss, nats")
     figure.suptitle(title)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
@@ -155,16 +115,16 @@ def draw(found: Sequence[Point], title: str) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path)
-    rows = RunFile(parser.parse_args().results).rows
-    found = points(rows)
-    print(tables(found, rows))
-    task, seeds = rows[0]["task"], len({row["seed"] for row in rows})
-    path = PICTURES / f"rivals_{task}.svg"
-    with matplotlib.rc_context(STYLE):
-        title = f"{task}, {seeds} seed{'s' * (seeds > 1)}"
-        draw(found, title).savefig(path, format="svg", metadata={"Date": None})
-    print(path)
+    parser.add_argument("results", type=Path, nargs="+")
+    for task, rows in rows_by_task(parser.parse_args().results).items():
+        found = points(rows)
+        seeds = len({row["seed"] for row in rows})
+        print(f"## {task}\n\n{tables(found, rows)}\n{beside_rivals(found)}\n")
+        path = PICTURES / f"rivals_{task}.svg"
+        with matplotlib.rc_context(STYLE):
+            title = f"{task}, {seeds} seed{'s' * (seeds > 1)}"
+            draw(found, title).savefig(path, format="svg", metadata={"Date": None})
+        print(path)
 
 
 if __name__ == "__main__":

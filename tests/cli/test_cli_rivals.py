@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import Run
 
-from saec.reference import rivals, simulate
+from saec.reference import kept_model, rivals, simulate
 from saec.reference.rivals import RIVAL_METHODS
 from saec.report.methods import METHODS, SMALL_METHODS
 
@@ -51,10 +51,32 @@ def test_options_that_do_not_fit(run: Run, words: tuple[str, ...], message: str)
     assert message in " ".join(err.split())
 
 
-def test_a_results_file_of_runs_needs_rivals(run: Run) -> None:
+def test_options_of_rivals_need_rivals(run: Run) -> None:
     code, _, err = run("bench", "simulated", "--runs", "a.jsonl")
     assert code == 2
     assert "--runs needs --rivals" in err
+    code, _, err = run("bench", "simulated", "--keep", ".")
+    assert code == 2
+    assert "--keep needs --rivals" in err
+
+
+def test_uncompressed_models_are_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(task: str, path: None, seed: int, *, keys: bool) -> Any:
+        return simulate(1000, seed=seed, keys=keys)
+
+    monkeypatch.setattr(rivals, "load", load)
+    monkeypatch.chdir(tmp_path)
+    words = (*BENCH, "--keep", ".", "--quiet")
+    assert run(*words, "--methods", "float32") == (0, "", "")
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["simulated-deepfm-2-0.pt"]
+    monkeypatch.setattr(kept_model, "train", None)
+    assert run(*words, "--methods", "float32,int8") == (0, "", "")
+    assert len(Path("rivals-simulated.jsonl").read_text().splitlines()) == 2
+    code, _, err = run(*BENCH, "--keep", "none")
+    assert code == 2
+    assert "'--keep': dir 'none' does not exist" in " ".join(err.split())
 
 
 def test_help_lists_every_method(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import polars as pl
 import pytest
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from saec.errors import BudgetError, DataError, OptionError
 from saec.reference.next_item import item_tables
@@ -23,6 +25,7 @@ from saec.reference.next_item.compressions import (
     tuning_of,
 )
 from saec.reference.next_item.item_tables import CodedItems, TrainItems
+from saec.reference.next_item.recoded_items import RecodedItems
 from saec.reference.next_item.self_attentive import SelfAttention, rank_all
 from saec.reference.next_item.sequences import ItemSequences, load_sequences
 from saec.reference.next_item.training import NextItemTraining, contrasted, train_next_item
@@ -182,6 +185,21 @@ def test_training_learns_and_repeats(walks: ItemSequences, trained: NextItemMode
     )
 
 
+def test_the_learning_rate_falls_evenly(trained: NextItemModel) -> None:
+    """120 users make 4 steps of 32; two passes bring the rate from 0.08 to a quarter of it, by
+    0.06 / 8 a step."""
+    rates: list[float] = []
+    handle = register_optimizer_step_pre_hook(
+        lambda optimiser, *_: rates.append(optimiser.param_groups[0]["lr"])
+    )
+    settings = NextItemTraining(0.08, last_rate=0.25, batch=32, places=8, epochs=2)
+    try:
+        train_next_item(copy.deepcopy(trained.base), trained.data, settings, seed=0)
+    finally:
+        handle.remove()
+    assert rates == pytest.approx([0.08 - 0.0075 * step for step in range(8)])
+
+
 def test_training_never_ends_worse_than_it_began(trained: NextItemModel) -> None:
     model = copy.deepcopy(trained.base)
     before = rank_all(model, trained.data.held_out("validation", 32))
@@ -227,6 +245,19 @@ def test_every_method_is_measured(method: str, trained: NextItemModel) -> None:
     )
     plain = trained.measured(NextItemRun(run.table, run.ratio))
     assert row["validation_ndcg"] >= plain["validation_ndcg"]
+
+
+def test_the_bytes_of_axes_are_logged(
+    trained: NextItemModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="saec.reference.next_item.compressions"):
+        model, _, _ = trained.compressed(NextItemRun("axes+recoded", 2.0))
+    assert isinstance(model.item, RecodedItems)
+    field = model.item.stored()
+    told = f"codes {field.codes.size}, values {2 * field.values.size}, axes {field.axes.nbytes}"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"bytes of the item table: {told}"
+    ]
 
 
 def test_tuning_trains_the_values_of_axes(trained: NextItemModel) -> None:

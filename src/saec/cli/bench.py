@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from saec.cli.common import Quiet, UsageError, check_out, console, hush, split
-from saec.cli.rivals import RunsFile, Trials, WithRivals, bench_rivals
+from saec.cli.rivals import KeepFolder, RunsFile, Trials, WithRivals, bench_rivals
 from saec.errors import require
 from saec.report.methods import METHODS, SMALL_METHODS, TUNINGS
 
@@ -135,6 +135,7 @@ def bench(
     rivals: WithRivals = False,
     trials: Trials = 8,
     runs: RunsFile = None,
+    keep: KeepFolder = None,
     out: ResultsFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -151,10 +152,9 @@ def bench(
         }
         for option in (name for name, given in refused.items() if given):
             raise UsageError(f"{option} cannot be used with --rivals")
-        bench_rivals(task, path, methods, ratios, seeds, model, dim, trials, runs, quiet)
+        bench_rivals(task, path, methods, ratios, seeds, model, dim, trials, runs, keep, quiet)
         return
-    if runs is not None:
-        raise UsageError("--runs needs --rivals")
+    _check_no_rivals({"--runs": runs, "--keep": keep})
     if out is not None:
         check_out(out)
     from saec.reference import experiment
@@ -179,6 +179,13 @@ def bench(
         experiment.write_json(out, results)
     if not quiet:
         _print_results(results)
+
+
+def _check_no_rivals(given: Mapping[str, Path | None]) -> None:
+    """Refuse options that only ``--rivals`` has."""
+    for option, path in given.items():
+        if path is not None:
+            raise UsageError(f"{option} needs --rivals")
 
 
 def demo(

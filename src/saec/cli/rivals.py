@@ -32,6 +32,15 @@ RunsFile = Annotated[
         "Default: rivals-TASK.jsonl.",
     ),
 ]
+KeepFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        exists=True,
+        file_okay=False,
+        help="With --rivals: keeps trained uncompressed models; later calls take them from there.",
+    ),
+]
 
 
 def bench_rivals(
@@ -44,6 +53,7 @@ def bench_rivals(
     dim: int,
     trials: int,
     runs: Path | None,
+    keep: Path | None,
     quiet: bool,
 ) -> None:
     """Do the runs that the results file lacks."""
@@ -58,6 +68,7 @@ def bench_rivals(
         ratios=split("--ratios", ratios, float),
         seeds=split("--seeds", seeds, int),
         trials=trials,
+        keep=keep,
     )
     target = Path(f"rivals-{task}.jsonl") if runs is None else runs
     benchmark.run(target, _ignore if quiet else _say, progress=not quiet)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from saec.compression.budget import Ratio
 from saec.reference.job import Job
+from saec.reference.kept_model import trained_or_kept
 from saec.reference.log import Log
 from saec.reference.methods import method_of
 from saec.reference.rival_runs import RivalRun
@@ -51,6 +52,8 @@ class RivalTrials:
         dim: width of the vectors that the model gets.
         seed: of the model, its training and the method.
         progress: whether to show bars.
+        keep: folder for the trained uncompressed model; see
+            :func:`~saec.reference.kept_model.trained_or_kept`.
     """
 
     log: Log
@@ -58,6 +61,7 @@ class RivalTrials:
     dim: int
     seed: int
     progress: bool
+    keep: Path | None = None
 
     def measured(self, run: RivalRun) -> dict[str, Any]:
         """Sizes in bytes, quality on test and validation rows, seconds of training and epochs.
@@ -109,10 +113,12 @@ class RivalTrials:
     @cached_property
     def _base(self) -> tuple[Trial, float]:
         """The uncompressed model over the log's ids, and the seconds that its training took."""
-        start = time.perf_counter()
         log = replace(self.log, keys=None)
-        trial = Trial.start(log, self.model, self.dim, self.seed, self.progress)
-        return trial, time.perf_counter() - start
+        net, seconds = trained_or_kept(
+            log, self.model, self.dim, self.seed, self.keep, progress=self.progress
+        )
+        trial = Trial.of(log, net, self.model, self.seed, self.progress, Training())
+        return trial, seconds
 
     @cached_property
     def _small(self) -> SmallTraining:

@@ -50,6 +50,8 @@ class RivalBenchmark:
         ratios: bytes of the uncompressed tables by those of the small ones, to aim at.
         seeds: trials take the first one.
         trials: settings of each method that is trained small, at each ratio.
+        keep: folder for the trained uncompressed models, one of each seed, so that a comparison
+            that goes on need not train them again; None keeps none.
 
     Raises:
         OptionError: an unknown method; no methods, ratios or seeds; trials below 1, a ratio below
@@ -64,6 +66,7 @@ class RivalBenchmark:
     ratios: Sequence[float] = (10.0, 30.0, 100.0)
     seeds: Sequence[int] = (0,)
     trials: int = 8
+    keep: Path | None = None
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -136,7 +139,7 @@ class RivalBenchmark:
     def _trials(self, seed: int, progress: bool) -> RivalTrials:
         with bar(f"loading {self.task}", None, progress):
             log = load(self.task, self.path, seed, keys=True)
-        return RivalTrials(log, self.model, self.dim, seed, progress)
+        return RivalTrials(log, self.model, self.dim, seed, progress, self.keep)
 
     def _of_first_seed(self) -> Iterator[RivalRun]:
         for trial in range(self.trials):

@@ -70,11 +70,18 @@ class Trial:
         net = build(model, log.vocab_sizes, dim, seed)
         training = training or Training()
         train(net, log, training, seed=seed, progress=progress)
+        return cls.of(log, net, model, seed, progress, training)
+
+    @classmethod
+    def of(
+        cls, log: Log, net: ClickModel, model: str, seed: int, progress: bool, training: Training
+    ) -> Trial:
+        """Of the trained model ``net``, which is a ``model``."""
         trial = cls(log, net, {}, seed, progress)
         facts = {
             "task": log.name,
             "model": model,
-            "dim": dim,
+            "dim": net.dim,
             "optimiser": training.optimiser,
             "bit_price": training.bit_price,
             "seed": seed,

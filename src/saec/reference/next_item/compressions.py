@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -14,26 +15,35 @@ import torch
 from torch import Tensor, nn
 
 from saec.compression.budget import Ratio
-from saec.errors import OptionError, did_you_mean
-from saec.reference.next_item.item_tables import CodedItems, TrainItems
+from saec.compression.run import compress
+from saec.errors import BudgetError, OptionError, did_you_mean
+from saec.format.compressed_field import CompressedField
+from saec.format.tiered_field import TieredField
+from saec.reference.next_item.item_tables import CodedItems, ItemTable, TrainItems
+from saec.reference.next_item.recoded_items import RecodedItems
 from saec.reference.next_item.self_attentive import SelfAttention, next_item_loss, rank_all
 from saec.reference.next_item.sequences import ItemSequences
 from saec.reference.next_item.training import NextItemTraining, TrainedRanker, train_next_item
 from saec.reference.sizes import Ids, bytes_all_in, with_vocabularies
-from saec.torch import compress_
+from saec.torch import compress_, fields, loss_metrics
 
 __all__ = ["NEXT_ITEM_METHODS", "NextItemModel", "NextItemRun"]
+
+logger = logging.getLogger(__name__)
 
 _UNCOMPRESSED = "uncompressed"
 
 # How an item table is made small, and what is trained after that: nothing, all parameters on the
-# training items alone, or all with the uncompressed model as the teacher.
+# training items alone, or all with the uncompressed model as the teacher. "Recoded": the latter,
+# with codes that change, too.
+_RECODED = "axes+recoded"
 _TABLES = ("axes", "codes", "semi-tt")
 _TUNINGS = ("", "+trained", "+distilled")
 NEXT_ITEM_METHODS = (
     _UNCOMPRESSED,
     *(_UNCOMPRESSED + tuning for tuning in _TUNINGS[1:]),
     *(table + tuning for table in _TABLES for tuning in _TUNINGS),
+    _RECODED,
 )
 
 _METRIC_BATCHES = 16  # a metric of one table needs no more users
@@ -73,7 +83,7 @@ class NextItemRun:
 
     @property
     def tuning(self) -> str:
-        """``trained``, ``distilled``, or nothing."""
+        """``trained``, ``distilled``, ``recoded`` or nothing."""
         return self.method.partition("+")[2]
 
 
@@ -111,7 +121,7 @@ class NextItemModel:
         model, nbytes, all_in = self.compressed(run)
         tuned: TrainedRanker | None = None
         if run.tuning:
-            teacher = self.base if run.tuning == "distilled" else None
+            teacher = None if run.tuning == "trained" else self.base
             tuned = train_next_item(
                 model, self.data, self.training, teacher=teacher, seed=self.seed
             )
@@ -133,6 +143,9 @@ class NextItemModel:
     def compressed(self, run: NextItemRun) -> tuple[SelfAttention, int, int]:
         """A model with the small item table, its bytes, and those with the vocabulary."""
         rows = self._rows
+        if run.method == _RECODED:
+            assert run.ratio is not None
+            return self._recoded(run.ratio)
         if run.table == "axes":
             assert run.ratio is not None
             return self._axes(run.ratio)
@@ -146,10 +159,14 @@ class NextItemModel:
                 if run.table == "codes"
                 else TrainItems(rows, allowed)
             )
-            count, dim = rows.shape
-            model = SelfAttention(count, dim, self.data.length, table=table)
+        return self._with(table), *self._sizes(table.nbytes)
+
+    def _with(self, table: ItemTable) -> SelfAttention:
+        """The base's network with another table."""
+        count, dim = self._rows.shape
+        model = SelfAttention(count, dim, self.data.length, table=table)
         model.load_state_dict(self.base.network(), strict=False)
-        return model, *self._sizes(table.nbytes)
+        return model
 
     @property
     def _rows(self) -> Tensor:
@@ -160,26 +177,66 @@ class NextItemModel:
 
     def _axes(self, ratio: float) -> tuple[SelfAttention, int, int]:
         model = copy.deepcopy(self.base).eval()
-        batches = list(islice(self.data.training(self.training.batch, None), _METRIC_BATCHES))
         result = compress_(
             model,
-            batches,
+            self._batches(),
             next_item_loss,
             Ratio(ratio),
             frequencies={"item": self.data.frequencies},
             seed=self.seed,
             progress=False,
         )
+        _tell_bytes(result["item"])
         return model, result.nbytes, bytes_all_in(result)
+
+    def _recoded(self, ratio: float) -> tuple[SelfAttention, int, int]:
+        """As by axes, but with codes that can still change."""
+        model = copy.deepcopy(self.base).eval()
+        metrics = loss_metrics(
+            model, self._batches(), next_item_loss, names=["item"], progress=False
+        )
+        tables = fields(model, {"item": self.data.frequencies})
+        result = compress(tables, Ratio(ratio), metrics=metrics, seed=self.seed, progress=False)
+        field = result["item"]
+        if not isinstance(field, TieredField):
+            raise BudgetError(f"axes do not make the item table {ratio:g} times smaller")
+        _tell_bytes(field)
+        table = RecodedItems(field, self._rows, metrics["item"])
+        table.nbytes = result.nbytes
+        return self._with(table), result.nbytes, bytes_all_in(result)
+
+    def _batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Training items for the metric."""
+        return list(islice(self.data.training(self.training.batch, None), _METRIC_BATCHES))
 
     def _sizes(self, nbytes: int) -> tuple[int, int]:
         ids: Ids = "dense"
         return nbytes, with_vocabularies(nbytes, [(self.data.vocab_size, ids)])
 
 
-def tuning_of(training: NextItemTraining, epochs: int, rate: float) -> NextItemTraining:
-    """Settings for tuning what a training with ``training`` gave; ``rate`` is Adam's."""
-    return replace(training, learning_rate=rate, epochs=epochs, patience=2)
+def tuning_of(
+    training: NextItemTraining, epochs: int, rate: float, last_rate: float = 1.0, patience: int = 2
+) -> NextItemTraining:
+    """Settings for tuning what a training with ``training`` gave.
+
+    Args:
+        training: of the uncompressed model.
+        epochs: most passes over the users; all are done if the rate falls.
+        rate: Adam's, in the first step.
+        last_rate: share of it that is left after the last step.
+        patience: passes in a row without a better ranking, if the rate does not fall.
+    """
+    if last_rate != 1:
+        patience = epochs
+    return replace(
+        training, learning_rate=rate, last_rate=last_rate, epochs=epochs, patience=patience
+    )
+
+
+def _tell_bytes(field: CompressedField) -> None:
+    """Log what the bytes of a table are made of."""
+    sizes = (f"{role} {tensor.nbytes}" for role, tensor in field.tensors.items())
+    logger.info("bytes of the item table: %s", ", ".join(sizes))
 
 
 def _prefixed(parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

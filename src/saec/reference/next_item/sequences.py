@@ -75,6 +75,10 @@ class ItemSequences:
         counts = np.bincount(self.items, weights=kept, minlength=self.vocab_size)
         return counts.astype(np.float64)
 
+    def batches(self, batch: int) -> int:
+        """Number of batches of ``batch`` users."""
+        return -(-(len(self.starts) - 1) // batch)
+
     def held_out(self, part: str, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Items seen (B, length), padded with 0 in front, and the next one (B,), of all users."""
         behind = {"validation": 2, "test": 1}[part]

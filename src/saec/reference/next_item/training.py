@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.lr_scheduler import LinearLR
 
 from saec.reference.best_state import BestState
 from saec.reference.next_item.item_tables import ItemTable
@@ -32,6 +33,7 @@ class NextItemTraining:
 
     Args:
         learning_rate: of Adam, for all parameters.
+        last_rate: share of it that is left after the last step; it falls evenly.
         batch: users in a step; each has one sequence.
         places: in a step, at most so many places of the sequences are drawn for the loss.
         epochs: most passes over the users.
@@ -42,6 +44,7 @@ class NextItemTraining:
     """
 
     learning_rate: float = 3e-3
+    last_rate: float = 1.0
     batch: int = 64
     places: int = 512
     epochs: int = 20
@@ -86,6 +89,8 @@ def train_next_item(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
+    steps = training.epochs * data.batches(training.batch)
+    rate = LinearLR(optimiser, 1.0, training.last_rate, total_iters=steps)
     history, best = [_ranked(model, data, training.batch)], BestState(model)
     best.offer(-history[0].ndcg)
     while len(history) <= training.epochs and best.refused < training.patience:
@@ -95,6 +100,7 @@ def train_next_item(
             loss = _loss(model, seen, wanted, training, teacher)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+            rate.step()
         history.append(_ranked(model, data, training.batch))
         best.offer(-history[-1].ndcg)
         logger.info("after %d epochs: %s", len(history) - 1, history[-1])

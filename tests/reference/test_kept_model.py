@@ -1,0 +1,46 @@
+"""Trained uncompressed models that are kept in a file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from saec.errors import DataError
+from saec.reference import kept_model
+from saec.reference.kept_model import trained_or_kept
+from saec.reference.simulated import simulate
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_kept_model_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = simulate(1000, seed=0)
+
+    def train(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    first, seconds = trained_or_kept(log, "deepfm", 2, 0, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["simulated-deepfm-2-0.pt"]
+    monkeypatch.setattr(kept_model, "train", train)
+    again, same_seconds = trained_or_kept(log, "deepfm", 2, 0, tmp_path)
+    assert same_seconds == seconds > 0
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    for seed, folder in ((1, tmp_path), (0, None)):
+        with pytest.raises(AssertionError, match="trained again"):
+            trained_or_kept(log, "deepfm", 2, seed, folder)
+
+
+def test_models_of_other_logs_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    trained_or_kept(simulate(1000, seed=0), "deepfm", 2, 0, tmp_path)
+    path = tmp_path / "simulated-deepfm-2-0.pt"
+    with pytest.raises(DataError, match=re.escape(f"the model in {path} has another log")):
+        trained_or_kept(simulate(1000, seed=1), "deepfm", 2, 0, tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=re.escape(f"cannot read the model in {path}")):
+        trained_or_kept(simulate(1000, seed=0), "deepfm", 2, 0, tmp_path)
+    with pytest.raises(DataError, match="cannot write"):
+        trained_or_kept(simulate(1000, seed=0), "deepfm", 2, 0, tmp_path / "none")

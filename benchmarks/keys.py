@@ -117,6 +117,7 @@ def compare(
     asked: NDArray[np.int64],
     threads: int,
     repeats: int,
+    clock: Callable[[], float],
 ) -> dict[str, float]:
     """Nanoseconds a key of saec, and each rival's time as a multiple of it."""
     offsets = np.arange(0, len(asked), BAG)
@@ -124,7 +125,7 @@ def compare(
     for name, rival in rivals.items():
         assert np.allclose(rival(), whole, rtol=1e-4, atol=1e-3), name
     runs: Rivals = {"saec": lambda: field.pool(asked, offsets, threads=threads)} | rivals
-    seconds = interleave(runs, repeats)
+    seconds = interleave(runs, repeats, clock)
     own = seconds.pop("saec")
     result = {"saec_ns": round(statistics.median(own) / len(asked) * 1e9, 1)}
     for name, times in seconds.items():
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--asked", type=int, default=1_000_000, help="keys of a call")
     parser.add_argument("--ratio", type=float, default=40)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--processor-time", action="store_true", help="beside other loads")
     parser.add_argument("--artifact", type=Path, help="that was saved by a run with the same rows")
     parser.add_argument("--save", type=Path)
     parser.add_argument("--json", type=Path)
@@ -159,6 +161,7 @@ def main() -> None:
     keys, weights, counts = table(options.rows)
     field = compressed(options, keys, weights, counts)
     row_map = RowMap(keys, weights)
+    clock = time.process_time if options.processor_time else time.perf_counter
     size = {"saec": field.nbytes, "map": row_map.nbytes}
     print(f"{options.rows} keys, bytes {size}", flush=True)
     rows = []
@@ -167,7 +170,7 @@ def main() -> None:
             torch.set_num_threads(threads)
             ids = asked_ids(options.rows, options.asked // BAG * BAG, zipf)
             rivals = rivals_of(keys, weights, row_map, ids, threads)
-            found = compare(field, rivals, keys[ids], threads, options.repeats)
+            found = compare(field, rivals, keys[ids], threads, options.repeats, clock)
             rows.append({"drawn": "zipf" if zipf else "uniform", "threads": threads, **found})
             print(rows[-1], flush=True)
     row_map.library.map_free(row_map.map)

@@ -318,6 +318,25 @@ def test_bags_are_sums_of_rows(seed: int, windows: bool, monkeypatch: pytest.Mon
         assert np.array_equal(pooled, sums)
 
 
+@pytest.mark.parametrize("isa", ["auto", "avx2", "scalar"])
+def test_rows_do_not_depend_on_keys_asked_before(isa: str) -> None:
+    """Frequent keys, keys that take each other's places among these, and many that come up once."""
+    field, hashes = random_field(3)
+    rng = np.random.default_rng(0)
+    alike = (hashes ^ np.arange(1, 9, dtype=np.uint64)[:, None] << np.uint64(16)).reshape(-1)
+    once = rng.integers(0, 1 << 64, (2, 80_000), dtype=np.uint64)
+    often = rng.permutation(np.tile(np.concatenate([hashes, alike[:1000]]), 9))
+    asked = np.concatenate([often, once[0], often, alike, once[1, :5000], often])
+    keys, positions = np.unique(asked, return_inverse=True)
+    pieces = [keys[at : at + 2000] for at in range(0, len(keys), 2000)]  # no key twice in a call
+    alone = np.concatenate([field.rows_of_hashes(piece) for piece in pieces])[positions]
+    assert np.array_equal(field.rows_of_hashes(asked, threads=1), alone)
+    bags = Bags(asked.view(np.int64), np.arange(len(asked)))
+    found = field._rows.pooled(asked, bags, 1, isa)
+    assert found is not None
+    assert np.array_equal(found, alone)
+
+
 @pytest.mark.parametrize("role", ["bits", "directory"])
 def test_damaged_windows_are_read_alike_by_all_instruction_sets(
     role: str, monkeypatch: pytest.MonkeyPatch

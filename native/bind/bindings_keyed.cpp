@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -130,18 +131,44 @@ struct LookupOptions {
   bool in_pytorch;
 };
 
-// Calls work(kernels, source, first, last) for ranges of `items` items; `keys`: their number of keys, which determines
+// What threads keep from range to range, while none uses it.
+class IdleWork {
+ public:
+  // Null if all are in use.
+  std::unique_ptr<saec::KeyedWork> take() {
+    const std::lock_guard lock(mutex_);
+    if (idle_.empty()) return nullptr;
+    std::unique_ptr<saec::KeyedWork> work = std::move(idle_.back());
+    idle_.pop_back();
+    return work;
+  }
+
+  void give_back(std::unique_ptr<saec::KeyedWork> work) {
+    const std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(work));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<saec::KeyedWork>> idle_;
+};
+
+// Calls use(kernels, work, first, last) for ranges of `items` items; `keys`: their number of keys, which determines
 // the number of threads.
-template <typename Work>
-void for_shares_of(const BoundKeyed& bound, size_t items, size_t keys, const LookupOptions& options,
-                   const Work& work) {
+template <typename Use>
+void for_shares_of(const BoundKeyed& bound, size_t items, size_t keys, const LookupOptions& options, const Use& use) {
   const saec::KeyedSource source = bound.source(known_readers(options.isa));
   const saec::KeyedKernels& kernels = saec::choose_keyed(options.isa.c_str());
   const saec::Team& team = options.in_pytorch ? saec::pytorch_team() : saec::own_team();
   const int threads = lookup_threads(options.threads, keys * kIdsPerKey, team);
   const WithoutGil released;
-  saec::run_ranges(team.run, items, saec::share_of(items, threads), threads,
-                   [&](size_t first, size_t last) { work(kernels, source, first, last); });
+  IdleWork idle;
+  saec::run_ranges(team.run, items, saec::share_of(items, threads), threads, [&](size_t first, size_t last) {
+    std::unique_ptr<saec::KeyedWork> work = idle.take();
+    if (!work) work = kernels.begin(source, keys / static_cast<size_t>(threads));
+    use(kernels, *work, first, last);
+    idle.give_back(std::move(work));
+  });
 }
 
 // rows: OUT (keys, dim).
@@ -153,8 +180,8 @@ void read_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, OutMatrix<float
   const uint64_t* from = hashes.data();
   float* to = rows.data();
   for_shares_of(bound, count, count, {threads, isa, in_pytorch},
-                [=](const auto& kernels, const auto& source, size_t first, size_t last) {
-                  kernels.rows(source, from + first, last - first, to + first * dim);
+                [=](const auto& kernels, auto& work, size_t first, size_t last) {
+                  kernels.rows(work, from + first, last - first, to + first * dim);
                 });
 }
 
@@ -166,8 +193,8 @@ void read_classes(const BoundKeyed& bound, Vector<uint64_t> hashes, OutVector<in
   const uint64_t* from = hashes.data();
   int32_t* to = classes.data();
   for_shares_of(bound, count, count, {threads, isa, false},
-                [=](const auto& kernels, const auto& source, size_t first, size_t last) {
-                  kernels.classes(source, from + first, last - first, to + first);
+                [=](const auto& kernels, auto& work, size_t first, size_t last) {
+                  kernels.classes(work, from + first, last - first, to + first);
                 });
 }
 
@@ -194,8 +221,8 @@ bool pool_rows(const BoundKeyed& bound, Vector<uint64_t> hashes, Vector<int64_t>
   const saec::KeyedRequest request{hashes.data(), count, offsets.data(), bags,
                                    weights.shape(0) ? weights.data() : nullptr, mean, rows.data()};
   for_shares_of(bound, bags, count, {threads, isa, in_pytorch},
-                [&](const auto& kernels, const auto& source, size_t first, size_t last) {
-                  kernels.pool(source, request, first, last);
+                [&](const auto& kernels, auto& work, size_t first, size_t last) {
+                  kernels.pool(work, request, first, last);
                 });
   return true;
 }

@@ -42,6 +42,7 @@ class Codewords {
     if (start > Wide{1} << 64) return false;
     last_ = static_cast<uint64_t>(start - 1);
     zeros_ = static_cast<uint32_t>(std::countl_zero(last_));
+    end_ = {order_.back(), runs_.back().length};
     group();
     return true;
   }
@@ -52,6 +53,7 @@ class Codewords {
   struct Groups {
     const uint32_t* groups;
     uint64_t last;  // word that belongs to a symbol
+    Found end;      // its codeword
     uint32_t zeros, shift;
 
     uint32_t of(uint64_t word) const { return groups[(std::min(word, last) << zeros) >> shift]; }
@@ -59,7 +61,7 @@ class Codewords {
 
   static constexpr uint32_t kLengthBits = 8, kSeveral = 255;
 
-  Groups groups() const { return {groups_.data(), last_, zeros_, shift_}; }
+  Groups groups() const { return {groups_.data(), last_, end_, zeros_, shift_}; }
 
   // The codeword that a word starts with; the last one if there is none. group: the word's, with several.
   Found find_in(uint32_t group, uint64_t word) const;
@@ -107,6 +109,7 @@ class Codewords {
   std::vector<Run> runs_;
   std::vector<uint32_t> groups_;
   uint64_t last_ = 0;  // the last word that belongs to a symbol
+  Found end_ = {0, 0};
   uint32_t zeros_ = 0, shift_ = 63;
 };
 

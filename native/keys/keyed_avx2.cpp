@@ -4,10 +4,10 @@
 #include "keys/keyed_bags.h"
 
 namespace saec {
-const KeyedKernels kAvx2Keyed = {read_classes, read_rows, pool_bags};
+const KeyedKernels kAvx2Keyed = {begin_work, read_classes, read_rows, pool_bags};
 }  // namespace saec
 #else
 namespace saec {
-const KeyedKernels kAvx2Keyed = {nullptr, nullptr, nullptr};
+const KeyedKernels kAvx2Keyed = {nullptr, nullptr, nullptr, nullptr};
 }  // namespace saec
 #endif

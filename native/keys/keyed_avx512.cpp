@@ -4,10 +4,10 @@
 #include "keys/keyed_bags.h"
 
 namespace saec {
-const KeyedKernels kAvx512Keyed = {read_classes, read_rows, pool_bags};
+const KeyedKernels kAvx512Keyed = {begin_work, read_classes, read_rows, pool_bags};
 }  // namespace saec
 #else
 namespace saec {
-const KeyedKernels kAvx512Keyed = {nullptr, nullptr, nullptr};
+const KeyedKernels kAvx512Keyed = {nullptr, nullptr, nullptr, nullptr};
 }  // namespace saec
 #endif

@@ -2,5 +2,5 @@
 #include "keys/keyed_bags.h"
 
 namespace saec {
-const KeyedKernels kScalarKeyed = {read_classes, read_rows, pool_bags};
+const KeyedKernels kScalarKeyed = {begin_work, read_classes, read_rows, pool_bags};
 }  // namespace saec

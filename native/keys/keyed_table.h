@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "keys/changed_keys.h"
@@ -65,14 +66,21 @@ struct KeyedSource {
   const KeyedTable& base() const { return *links.back().table; }
 };
 
-// By one instruction set; all give the same numbers.
+// What a thread keeps during a call: memory for batches, and rows of keys that come up often.
+struct KeyedWork {
+  virtual ~KeyedWork() = default;
+};
+
+// By one instruction set; all give the same numbers. Of one KeyedWork, one function may run at a time.
 struct KeyedKernels {
+  // keys: about how many will be asked for. `source` must outlive the result.
+  std::unique_ptr<KeyedWork> (*begin)(const KeyedSource& source, size_t keys);
   // classes: OUT of each key in the base, -1 if it is unknown there.
-  void (*classes)(const KeyedSource& source, const uint64_t* hashes, size_t count, int32_t* classes);
+  void (*classes)(KeyedWork& work, const uint64_t* hashes, size_t count, int32_t* classes);
   // rows: OUT (count, dim).
-  void (*rows)(const KeyedSource& source, const uint64_t* hashes, size_t count, float* rows);
+  void (*rows)(KeyedWork& work, const uint64_t* hashes, size_t count, float* rows);
   // Bags [first, last).
-  void (*pool)(const KeyedSource& source, const KeyedRequest& request, size_t first, size_t last);
+  void (*pool)(KeyedWork& work, const KeyedRequest& request, size_t first, size_t last);
 };
 
 extern const KeyedKernels kScalarKeyed;

@@ -14,17 +14,19 @@ namespace {
 
 using namespace saec;
 
-inline void read_symbol(const Codewords& code, uint32_t group, uint64_t& word, uint32_t& symbol) {
+inline void read_symbol(const Codewords& code, const Codewords::Groups& groups, uint64_t& word, uint32_t& symbol) {
   constexpr uint32_t kLengthMask = (1u << Codewords::kLengthBits) - 1;
+  const uint32_t group = groups.of(word);
   Codewords::Found found{group >> Codewords::kLengthBits, group & kLengthMask};
-  if (found.length == Codewords::kSeveral) [[unlikely]] found = code.find_in(group, word);
+  if (found.length == Codewords::kSeveral) [[unlikely]]
+    found = word > groups.last ? groups.end : code.find_in(group, word);  // unknown keys are many
   symbol = found.symbol;
   word <<= found.length;
 }
 
 // Takes a codeword off each word; the last one of the code where a word starts with none.
 // words: IN and OUT. symbols: OUT.
-void read_symbols(const Codewords& code, uint64_t* words, size_t count, uint32_t* symbols) {
+inline void read_symbols(const Codewords& code, uint64_t* words, size_t count, uint32_t* symbols) {
   const Codewords::Groups groups = code.groups();
 #if defined(__AVX512F__)
   constexpr size_t kLanes = 8;
@@ -48,11 +50,11 @@ void read_symbols(const Codewords& code, uint64_t* words, size_t count, uint32_t
     for (; left; left &= left - 1) {
       const auto lane = static_cast<size_t>(std::countr_zero(left));
       words[i + lane] = whole[lane];
-      read_symbol(code, groups.of(whole[lane]), words[i + lane], symbols[i + lane]);
+      read_symbol(code, groups, words[i + lane], symbols[i + lane]);
     }
   }
 #else
-  for (size_t i = 0; i < count; ++i) read_symbol(code, groups.of(words[i]), words[i], symbols[i]);
+  for (size_t i = 0; i < count; ++i) read_symbol(code, groups, words[i], symbols[i]);
 #endif
 }
 

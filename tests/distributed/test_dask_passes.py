@@ -105,6 +105,31 @@ def test_results_of_each_part_come_in_order(
     wait_until(lambda: tasks_of(client) == 0)
 
 
+def test_few_parts_are_under_way_while_nobody_takes_results(
+    spread: DaskPasses, client: Client, tmp_path: Path
+) -> None:
+    results = spread.each(tasks.Copy(begun=tmp_path))
+    next(results)
+    for taken in range(3):
+        begun = 8 + taken  # four for each of two threads
+        wait_until(lambda: len(numbers(tmp_path)) >= begun and not busy(client))  # noqa: B023
+        assert numbers(tmp_path) == set(range(begun))
+        next(results)
+    assert len(list(results)) == 81 - 4
+    assert numbers(tmp_path) == set(range(81))
+
+
+def numbers(folder: Path) -> set[int]:
+    return {int(file.name) for file in folder.iterdir() if file.suffix != ".npy"}
+
+
+def busy(client: Client) -> bool:
+    """Whether a worker has something to do."""
+    return client.run_on_scheduler(
+        lambda dask_scheduler: any(own.processing for own in dask_scheduler.workers.values())
+    )
+
+
 def test_held_arrays_give_the_same_sums(field: saec.Field, spread: DaskPasses) -> None:
     local = LocalPasses(field.parts).hold(tasks.arrays).run(tasks.held_sums, tasks.add)
     held = spread.hold(tasks.arrays)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,6 +203,7 @@ def test_rows_without_keys_and_the_row_of_unknown_ones() -> None:
         ({"user": TableKeys([1, 2], rows=[3, 3])}, FieldError, "a row has two keys"),
         ({"user": TableKeys([1], rows=[0.5])}, FieldError, "rows of keys are integers"),
         ({"user": TableKeys([1], rows=[0], unseen=99)}, FieldError, "unseen is row 99, outside"),
+        ({"user": TableKeys(USERS, unseen=99)}, FieldError, "unseen is row 99, outside"),
     ],
 )
 def test_keys_that_do_not_fit(
@@ -209,6 +211,12 @@ def test_keys_that_do_not_fit(
 ) -> None:
     with pytest.raises(error, match=message):
         fields(ClickModel(), COUNTS, keys=keys)
+
+
+@pytest.mark.parametrize("unseen", [1.5, True, "1", np.zeros(4), torch.tensor(1)])
+def test_unseen_that_is_no_number_of_a_row(unseen: Any) -> None:
+    with pytest.raises(FieldError, match="unseen is the number of a row, not "):
+        TableKeys(USERS, unseen=unseen)
 
 
 def test_tied_and_joint_tables_take_no_keys() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -30,6 +31,8 @@ T = TypeVar("T")
 # Largest size of a field's rows in the client's memory that are sent to workers; the scheduler
 # keeps a copy and sends them again if a worker dies.
 _MOST_SENT = 1 << 28
+# Parts whose results the client takes in order: those under way, for each thread of the cluster.
+_AHEAD = 4
 
 _ANY: Mapping[str, Sequence[str]] = MappingProxyType({})
 
@@ -93,14 +96,21 @@ class DaskPasses:
         counter: RunningCounts | None = None,
         advance: Advance = silent,
     ) -> Iterator[T]:
-        """See :class:`~saec.streaming.map_reduce.Passes`; workers hold the results until the client
-        gets them, one after the other."""
+        """See :class:`~saec.streaming.map_reduce.Passes`.
+
+        Workers hold a result until the client gets it, one after the other. Only the next few parts
+        are submitted, ``_AHEAD`` for each thread of the cluster; a worker whose own parts are later
+        in the order helps the others.
+        """
+        ahead = _AHEAD * max(sum(self._client.nthreads().values()), 1)
         with self._submitting() as pass_:
-            waiting = deque(pass_.every(jobs.work, task, counter))
+            submitted = pass_.in_turn(jobs.work, task, counter)
+            waiting = deque(islice(submitted, ahead))
             for share in self._shares():
                 result: T = waiting.popleft().result()
                 advance(share)
                 yield result
+                waiting.extend(islice(submitted, 1))
 
     def hold(
         self, task: Task[Arrays], counter: RunningCounts | None = None, space: Workspace = IN_MEMORY

@@ -67,13 +67,15 @@ class Submitting:
         self, job: Callable[..., Any], task: object, counter: RunningCounts | None, *rest: object
     ) -> list[Future[Any]]:
         """``job(task, part, before, *rest)`` for every part."""
+        return list(self.in_turn(job, task, counter, *rest))
+
+    def in_turn(
+        self, job: Callable[..., Any], task: object, counter: RunningCounts | None, *rest: object
+    ) -> Iterator[Future[Any]]:
+        """As :meth:`every`, but a part is submitted when its future is asked for."""
         sent = self.send(task)
-        return [
-            self.submit(job, sent, part, before, *rest, home=home)
-            for part, home, before in zip(
-                self._parts, self._homes, self._before(counter), strict=True
-            )
-        ]
+        for part, home, before in zip(self._parts, self._homes, self._before(counter), strict=True):
+            yield self.submit(job, sent, part, before, *rest, home=home)
 
     def send(self, value: object, home: Home | None = None) -> Future[Any]:
         """``value`` on the cluster, sent once.

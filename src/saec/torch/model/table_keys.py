@@ -47,6 +47,9 @@ class TableKeys:
         unseen_share: see :class:`saec.Field`; if None, the share of row ``unseen`` in all
             lookups, if it has any.
         exact: see :class:`saec.Field`.
+
+    Raises:
+        FieldError: ``unseen`` is not the number of a row.
     """
 
     keys: ArrayLike | Tensor
@@ -54,6 +57,13 @@ class TableKeys:
     unseen: int | None = None
     unseen_share: float | None = None
     exact: bool | int = False
+
+    def __post_init__(self) -> None:
+        given = self.unseen
+        if given is not None and (
+            isinstance(given, bool) or not isinstance(given, int | np.integer)
+        ):
+            raise FieldError(f"unseen is the number of a row, not {given!r}")
 
 
 KeysByField = Mapping[str, "TableKeys | ArrayLike | Tensor"]
@@ -90,10 +100,14 @@ def keyed_table(
     if len(own) != len(rows):
         raise FieldError(f"field {name!r}: {len(own)} keys for {len(rows)} rows")
     if unseen is not None:
-        if not 0 <= unseen < len(weights):
-            raise FieldError(f"field {name!r}: unseen is row {unseen}, outside [0, {len(weights)})")
+        _check_unseen(name, unseen, len(weights))
         options["unseen"] = weights[unseen].astype(np.float32)
     return Field(name, weights[rows], counts[rows], **options)
+
+
+def _check_unseen(name: str, row: int, count: int) -> None:
+    if not 0 <= row < count:
+        raise FieldError(f"field {name!r}: unseen is row {row}, outside [0, {count})")
 
 
 def by_ids(
@@ -105,6 +119,7 @@ def by_ids(
 
     Raises:
         ModuleError: the keys of a field are not given.
+        FieldError: their rows, or that of unknown keys, are out of range.
     """
     return Compressed(
         [
@@ -137,6 +152,7 @@ def _by_ids(field: KeyedField, keys: Mapping[str, TableKeys], size: int) -> RawF
     rows = rows_of(field.name, own, len(weights))
     weights[slice(None) if rows is None else rows] = field.lookup(plain_keys(field.name, own))
     if own.unseen is not None:
+        _check_unseen(field.name, own.unseen, size)
         weights[own.unseen] = default
     return RawField(field.name, weights)
 

@@ -13,12 +13,13 @@ BUILT_FROM := $(wildcard native/*/*) CMakeLists.txt pyproject.toml constraints.t
 # The tools are in the environment already: no download per build, and the build directory is kept.
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
-.PHONY: help test test-kills test-lowest test-zoo bench-smoke demo lint fuzz fuzz-sanitize sanitize \
-    sanitize-threads docs wheel clean
+.PHONY: help test test-exhaustive test-kills test-lowest test-zoo bench-smoke demo lint fuzz \
+    fuzz-sanitize sanitize sanitize-threads docs wheel clean
 
 help:
-	@echo "make test      set up, lint, check types, run all tests"
+	@echo "make test      set up, lint, check types, run the tests that reach all code"
 	@echo "make demo      set up, train, compress and evaluate on a simulated click log"
+	@echo "make test-exhaustive  the other tests: all combinations of settings, and long runs"
 	@echo "make test-lowest  the core and PyTorch's part with the oldest dependencies, under PYTHON=python3"
 	@echo "make test-kills  compressions killed, out of disk and with read errors at random moments, in minutes"
 	@echo "make test-zoo  models of other libraries and TorchRec, which it installs"
@@ -40,8 +41,20 @@ WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 3 ? cores + 1 : 4)))
 # worker all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-test: lint
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+# Beside the tests, as mypy has one thread; the lock keeps it from those that run alone.
+test: $(VENV)/.dev
+	@mkdir -p build
+	@flock --shared tests $(MAKE) --no-print-directory lint >build/lint.log 2>&1 & lint=$$!; \
+	echo '$(PYTEST) --cases first'; \
+	$(PYTEST) --cases first; tested=$$?; \
+	wait $$lint; linted=$$?; \
+	cat build/lint.log; \
+	exit $$((tested || linted))
+
+test-exhaustive: $(VENV)/.dev
+	$(PYTEST) --cases rest
 
 # Of each kind; make test has one.
 KILLS ?= 20
@@ -136,7 +149,7 @@ INSTRUMENTED = $(PIP) install --no-build-isolation --no-deps --upgrade --target 
     --config-settings cmake.define.SAEC_SANITIZE=$(1) .
 SANITIZED_PATH = PYTHONPATH="$(SANITIZED)/site:$(PACKAGES)" PYTHONMALLOC=malloc
 # Captured, a report would be lost with the process that it ends.
-SANITIZED_PYTEST = $(BIN)/python -S -m pytest -p no:cacheprovider --capture=no
+SANITIZED_PYTEST = $(BIN)/python -S -m pytest --cases first -p no:cacheprovider --capture=no
 
 sanitize: $(VENV)/.dev
 	$(call INSTRUMENTED,address$(comma)undefined)

@@ -125,6 +125,7 @@ def folder(tables: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("name", CODECS)
 def test_the_file_is_that_of_a_compression_in_memory(
     name: str,
@@ -176,6 +177,7 @@ def interrupted(folder: Path, codec: Codec, at: int, monkeypatch: pytest.MonkeyP
 
 
 # One that leaves a permutation beside a field, and one that does not.
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("name", ["code", "clusters"])
 def test_finished_fields_are_not_coded_again(
     name: str,

@@ -132,6 +132,7 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "step-1"
 
 
+@pytest.mark.exhaustive
 def test_shards_of_two_processes_are_put_together(sharded: Path) -> None:
     whole = np.arange(28, dtype=np.float32).reshape(7, 4)
     tables = read_tables(sharded)

@@ -345,6 +345,7 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.exhaustive
 def test_bench_and_report(clicks: Path, tmp_path: Path, run: Run) -> None:
     results, page = tmp_path / "results.json", tmp_path / "report.html"
     code, out, err = run(
@@ -417,6 +418,7 @@ def write_onnx(table: np.ndarray) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), "clicks.onnx")
 
 
+@pytest.mark.exhaustive
 def test_the_commands_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table = torch.randn(DOCS_ROWS, 16)

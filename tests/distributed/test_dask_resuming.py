@@ -78,6 +78,7 @@ def test_shards_that_are_written_stay(
     assert (tmp_path / "joined.saec").read_bytes() == (tmp_path / "one.saec").read_bytes()
 
 
+@pytest.mark.exhaustive
 def test_shards_of_an_older_artifact_go(
     fields: list[saec.Field], client: Client, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def check(path: Path, packed: bool, fields: list[Any], *inputs: Tensor) -> tuple
 
 
 # The newer exporter takes seconds.
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize(
     ("model", "export"),
     [("deepfm", "dynamo"), ("deepfm", "legacy"), ("dlrm", "legacy")],
@@ -110,6 +111,7 @@ class Bag(nn.Module):
         return rows
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize(
     ("mode", "export"),
     [("sum", "dynamo"), ("max", "dynamo"), *((mode, "legacy") for mode in ("sum", "mean", "max"))],
@@ -140,6 +142,7 @@ class RowBag(nn.Module):
         return rows
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_bags_that_are_rows_of_a_matrix(export: Export) -> None:
     ids = torch.stack([IDS, IDS.flip(0)])
     path = export(RowBag(), ids)
@@ -148,6 +151,7 @@ def test_bags_that_are_rows_of_a_matrix(export: Export) -> None:
         assert [table.lookups for table in report.tables] == [1]
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_weighted_bags(export: Export) -> None:
     weights = torch.tensor([1.0, -2, 0.5, 3, 0, 1, 1])
     path = export(Bag(mode="sum", include_last_offset=False), IDS, OFFSETS, weights)
@@ -166,6 +170,7 @@ class Tied(nn.Module):
         return scores
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_a_table_that_also_scores_stays_in_the_model(export: Export) -> None:
     """The table is used for scores, directly or as a transposed copy that is no lookup table."""
     ids = IDS.repeat(3, 1)
@@ -195,6 +200,7 @@ class Joint(nn.Module):
         return scores
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_a_joint_table(export: Export) -> None:
     ids = torch.randint(0, 100, (30, 3))
     path = export(Joint(), ids)

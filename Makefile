@@ -89,7 +89,7 @@ test-lowest:
 	$(LOWEST_INSTALL) torch scikit-build-core nanobind cmake ninja pytest hypothesis
 	$(LOWEST_INSTALL) --no-build-isolation --config-settings build-dir=$(LOWEST)/native \
 	    '$(or $(wildcard $(LOWEST_SAEC)),$(error there is no $(LOWEST_SAEC)))[progress,torch]'
-	$(LOWEST)/bin/python -m pytest -p no:cacheprovider $(LOWEST_TESTS)
+	$(LOWEST)/bin/python -m pytest --cases first -p no:cacheprovider $(LOWEST_TESTS)
 
 FUZZ_SEED ?= 1
 FUZZ_SECONDS ?= 60

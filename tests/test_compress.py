@@ -286,6 +286,7 @@ saec.compress([field], codec=codec, progress=False).save(sys.argv[1])
 """
 
 
+@pytest.mark.exhaustive
 def test_number_of_threads_does_not_matter(tmp_path: Path) -> None:
     for threads in ("1", "2"):
         environment = os.environ | {"OMP_NUM_THREADS": threads}

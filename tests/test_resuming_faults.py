@@ -452,6 +452,7 @@ def test_a_mark_of_other_bytes_and_strange_leftovers(folder: Path, expected: byt
     assert not partial.exists()
 
 
+@pytest.mark.exhaustive
 def test_leftovers_of_killed_writers_are_removed(folder: Path) -> None:
     partial = stopped_after(folder, 1)
     left = partial / ".field-00001.saec.0123456789abcdef.part"

@@ -246,6 +246,7 @@ def test_sorted_ids_are_not_renumbered() -> None:
     assert coded.permutation is None
 
 
+@pytest.mark.exhaustive
 def test_frequent_rows_get_more_bits() -> None:
     one = field(3000, 8)
     offered = options(one, Metric.of(metric_of(8), "f", 8))

@@ -114,14 +114,15 @@ $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("saec needs Python 3.11 or newer, not " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
-# PyTorch comes first and pinned, before anything that could pull another build of it.
+# PyTorch comes first and pinned, before anything that could pull another build of it. Python
+# compiles the modules that are imported; pip would compile all, for half a minute.
 $(VENV)/.tools: constraints.txt | $(BIN)/pip
-	$(INSTALL) torch==2.13.0
+	$(INSTALL) --no-compile torch==2.13.0
 	$(INSTALL) scikit-build-core nanobind cmake ninja
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.tools $(BUILT_FROM)
-	$(EDITABLE) '.[cli,reference,report]'
+	$(EDITABLE) --no-compile '.[cli,reference,report]'
 	@touch $@
 
 # All that the demo needs is part of it.
@@ -176,11 +177,10 @@ sanitize-threads: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Its own build directory: the editable installation's stays as it is.
+# From the build directory of the editable installation, which has been compiled the same way.
 wheel: $(VENV)/.dev
 	rm -rf dist
-	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist \
-	    --config-settings build-dir=build/wheel .
+	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
 	SAEC_WHEEL="$$(echo dist/saec-*.whl)" $(BIN)/python -m pytest tests/wheel
 
 clean:

@@ -2,8 +2,8 @@
 
 A test whose cases combine two lists of values runs with every value; one of three or more lists,
 with every pair of values. Its other combinations are the rest, and what is marked: all cases of a
-test with ``exhaustive``, those after the first N with ``exhaustive(keep=N)``. ``--cases rest`` runs
-the rest, ``--cases first`` all others; without the option, all tests run.
+test with ``exhaustive``, all but N of them, evenly spread, with ``exhaustive(keep=N)``. ``--cases
+rest`` runs the rest, ``--cases first`` all others; without the option, all tests run.
 """
 
 from __future__ import annotations
@@ -41,11 +41,14 @@ def first_cases(items: Iterable[pytest.Item]) -> set[pytest.Item]:
     for item in items:
         if kept_of(item) != 0:
             families[item.nodeid.partition("[")[0]].append(item)
-    return {
-        family[place]
-        for family in families.values()
-        for place in covering([arguments(item) for item in family])[: kept_of(family[0])]
-    }
+    return {item for family in families.values() for item in first_of(family)}
+
+
+def first_of(family: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The cases of one test function that run first."""
+    kept = [family[place] for place in covering([arguments(item) for item in family])]
+    most = min(kept_of(family[0]) or len(kept), len(kept))
+    return [kept[number * len(kept) // most] for number in range(most)]
 
 
 def kept_of(item: pytest.Item) -> int | None:

@@ -31,7 +31,7 @@ import pytest
 def test_product(a, b, c): ...
 
 @pytest.mark.exhaustive(keep=2)
-@pytest.mark.parametrize("a", range(3))
+@pytest.mark.parametrize("a", range(4))
 def test_some(a): ...
 
 @pytest.mark.exhaustive
@@ -54,6 +54,6 @@ def test_of_a_suite(pytester: pytest.Pytester) -> None:
         "test_product[0-2-1]",
         "test_product[1-2-2]",
         "test_some[0]",
-        "test_some[1]",
+        "test_some[2]",
         "test_single",
     ]

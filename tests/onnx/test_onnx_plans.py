@@ -126,7 +126,7 @@ FIELDS = {
 }
 
 
-@pytest.mark.exhaustive(keep=3)
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("name", FIELDS)
 def test_plans_with_whole_codes_give_the_rows(name: str) -> None:
     field = FIELDS[name]()
@@ -142,6 +142,7 @@ def test_plans_with_whole_codes_give_the_rows(name: str) -> None:
             np.testing.assert_allclose(read_whole(plan), field.decode(), rtol=near, atol=near)
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("name", FIELDS)
 def test_plans_with_packed_codes_give_the_rows(name: str) -> None:
     field = FIELDS[name]()

@@ -138,6 +138,7 @@ def resumes(folder: Path, expected: bytes) -> None:
     assert left == {"out.saec", "out.saec.permutation.safetensors"}
 
 
+@pytest.mark.exhaustive
 def test_failed_by_a_read_error_it_resumes(folder: Path, expected: bytes) -> None:
     with failing_at(0, "preadv", IO_ERROR) as calls:
         compress(folder)
@@ -221,7 +222,6 @@ def test_failed_by_a_full_disk_it_resumes(folder: Path, expected: bytes) -> None
     resumes(folder, expected)
 
 
-@pytest.mark.exhaustive
 def test_a_keyed_field_failed_by_a_limit_on_files_resumes(folder: Path) -> None:
     """Coded rows wait in files until all are coded."""
     weights, counts = (np.load(folder / f"user x item{end}.npy") for end in ("", ".counts"))
@@ -418,7 +418,7 @@ def a_folder(file: Path) -> None:
 FIELD, PERMUTATION = "field-00000.saec", "field-00000.permutation.npy"
 
 
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize(
     ("pattern", "damage"),
     [

@@ -159,6 +159,7 @@ def test_columns_that_do_not_fit() -> None:
         BesideRows([four, three])
 
 
+@pytest.mark.exhaustive
 def test_a_missing_file_is_named(sharded: Path, tmp_path: Path) -> None:
     shutil.copytree(sharded, tmp_path / "step-1")
     (tmp_path / "step-1" / "__1_0.distcp").unlink()

@@ -118,7 +118,6 @@ def test_completion_of_verbs_options_and_values() -> None:
     assert completed("saec compress --codec ", 3) == ["axes", "clusters"]
 
 
-@pytest.mark.exhaustive
 def test_completion_of_tasks_and_methods() -> None:
     assert completed("saec bench ml", 2) == ["ml-1m", "ml-1m-x"]
     assert completed("saec bench ml-1m --methods axes", 4) == ["axes", "axes-remapped"]

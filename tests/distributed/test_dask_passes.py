@@ -245,6 +245,7 @@ def test_a_worker_may_die_in_a_pass(
         assert found.tobytes() == sums.tobytes()
 
 
+@pytest.mark.exhaustive
 def test_a_worker_may_die_while_it_lays(
     field: saec.Field,
     spread: DaskPasses,

@@ -49,6 +49,7 @@ def shards(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in folder.glob("many.saec.*-*")}
 
 
+@pytest.mark.exhaustive
 def test_shards_that_are_written_stay(
     fields: list[saec.Field], client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

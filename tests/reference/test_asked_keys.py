@@ -43,7 +43,6 @@ def trial() -> Trial:
     return Trial.start(simulate(4000, seed=1, keys=True), "deepfm", 4, 0, False)
 
 
-@pytest.mark.exhaustive
 def test_models_are_asked_by_keys(trial: Trial) -> None:
     job = Job("axes", Method(Axes(), metric=True), saec.Ratio(3))
     (row,) = trial.rows([job])

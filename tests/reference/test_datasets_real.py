@@ -60,6 +60,7 @@ def test_globo(globo: Log) -> None:
     assert 0.95 < (article[:, 0] != article[:, 1]).mean() < 1
 
 
+@pytest.mark.exhaustive
 def test_good_turing_foresees_unseen_features_of_globo(globo: Log) -> None:
     """Compares the estimate per training row with the share of unseen ids in validation rows."""
     train, validation = globo.rows("train"), globo.rows("validation")

@@ -115,6 +115,20 @@ def chosen(results: dict[str, Any], method: str, **values: object) -> list[dict[
     ]
 
 
+def test_methods_of_one_size_take_no_budget() -> None:
+    methods = ("kmeans+finetune", "axes", "axes-remapped")
+    asked = Benchmark(
+        "avazu", "a.csv", methods=methods, ratios=(4,), loss_increases=(0.01,), seeds=(2,)
+    )
+    assert [(job.name, job.budget) for job in asked.jobs()] == [
+        ("kmeans+finetune", None),
+        ("axes", Ratio(4)),
+        ("axes", LossIncrease(0.01)),
+        ("axes-remapped", Ratio(4)),
+    ]
+    assert asked.command().endswith("--ratios 4 --loss-increases 0.01 --seeds 2")
+
+
 @pytest.mark.exhaustive
 def test_the_order_of_the_rows(results: dict[str, Any], told: list[dict[str, Any]]) -> None:
     expected = [

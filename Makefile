@@ -150,7 +150,9 @@ INSTRUMENTED = $(PIP) install --no-build-isolation --no-deps --upgrade --target 
     --config-settings cmake.define.SAEC_SANITIZE=$(1) .
 SANITIZED_PATH = PYTHONPATH="$(SANITIZED)/site:$(PACKAGES)" PYTHONMALLOC=malloc
 # Captured, a report would be lost with the process that it ends.
-SANITIZED_PYTEST = $(BIN)/python -S -m pytest --cases first -p no:cacheprovider --capture=no
+SANITIZED_CASES = first
+SANITIZED_PYTEST = $(BIN)/python -S -m pytest --cases $(SANITIZED_CASES) -p no:cacheprovider \
+    --capture=no
 
 sanitize: $(VENV)/.dev
 	$(call INSTRUMENTED,address$(comma)undefined)
@@ -168,6 +170,7 @@ fuzz-sanitize: $(VENV)/.dev
 
 # What uses several threads. The sanitizer wants memory where it is without randomised addresses.
 THREADED = $(foreach name,accumulate codes lookup_threads nearest scalar workers,tests/native/test_native_$(name).py)
+sanitize-threads: SANITIZED_CASES = all
 sanitize-threads: $(VENV)/.dev
 	$(call INSTRUMENTED,thread)
 	setarch --addr-no-randomize env LD_PRELOAD="$(call PRELOAD,libtsan.so)" $(SANITIZED_PATH) \

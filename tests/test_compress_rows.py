@@ -157,6 +157,7 @@ def test_samples_of_shards_are_those_of_the_array(
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("case", "part_rows", "in_nats"),
     [

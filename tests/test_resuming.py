@@ -125,7 +125,7 @@ def folder(tables: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.exhaustive(keep=2)
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("name", CODECS)
 def test_the_file_is_that_of_a_compression_in_memory(
     name: str,

@@ -20,14 +20,20 @@ from covering import first_cases
 from hypothesis import settings
 
 # Machines differ in speed; a slow example is no failure. `make fuzz` tries far more examples.
-settings.register_profile("saec", deadline=None, max_examples=60)
-settings.load_profile("saec")
+settings.register_profile("first", deadline=None, max_examples=30)
+settings.register_profile("all", settings.get_profile("first"), max_examples=60)
+settings.load_profile("all")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cases", choices=("all", "first", "rest"), default="all", help="see tests/covering.py"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("cases") == "first":
+        settings.load_profile("first")
 
 
 def pytest_collection(session: pytest.Session) -> None:

@@ -36,7 +36,7 @@ from saec.compression.resume import Resumable
 KILLS = int(os.environ.get("SAEC_KILLS", "1"))
 
 DIM = 4
-ROWS = {"user": 3_000, "item": 900, "city": 120, "user x item": 4_000}
+ROWS = {"user": 1_500, "item": 600, "city": 120, "user x item": 2_000}
 RATIO = Ratio(12)
 CODECS: dict[str, Codec] = {
     "axes": Axes(),

@@ -81,6 +81,7 @@ def check_fast_rows(server: Server, first: int) -> None:
     assert np.array_equal(rows, ROWS[ids])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("together", [False, True])
 def test_a_slow_read_delays_only_its_own_request(served: Serve, gate: Path, together: bool) -> None:
     options = ("--batch-wait", "1") if together else ()

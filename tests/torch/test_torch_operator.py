@@ -232,7 +232,7 @@ def test_the_operator_passes_opcheck(clustered: Callable[..., CompressedField]) 
         torch.library.opcheck(pool, inputs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("table", ["kept", "mixed runs", "pads"], indirect=True)
 def test_gradients_of_compiled_bags(table: LearnedTable) -> None:
     ids = some_ids(table, 60)

@@ -13,12 +13,13 @@ BUILT_FROM := $(wildcard native/*/*) CMakeLists.txt pyproject.toml constraints.t
 # The tools are in the environment already: no download per build, and the build directory is kept.
 EDITABLE := $(INSTALL) --no-build-isolation --editable
 
-.PHONY: help test test-kills test-lowest test-zoo bench-smoke demo lint fuzz fuzz-sanitize sanitize \
-    sanitize-threads docs wheel clean
+.PHONY: help test test-exhaustive test-kills test-lowest test-zoo bench-smoke demo lint fuzz \
+    fuzz-sanitize sanitize sanitize-threads docs wheel clean
 
 help:
-	@echo "make test      set up, lint, check types, run all tests"
+	@echo "make test      set up, lint, check types, run the tests that reach all code"
 	@echo "make demo      set up, train, compress and evaluate on a simulated click log"
+	@echo "make test-exhaustive  the other tests: all combinations of settings, and long runs"
 	@echo "make test-lowest  the core and PyTorch's part with the oldest dependencies, under PYTHON=python3"
 	@echo "make test-kills  compressions killed, out of disk and with read errors at random moments, in minutes"
 	@echo "make test-zoo  models of other libraries and TorchRec, which it installs"
@@ -40,8 +41,20 @@ WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 3 ? cores + 1 : 4)))
 # worker all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-test: lint
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+# Beside the tests, as mypy has one thread; the lock keeps it from those that run alone.
+test: $(VENV)/.dev
+	@mkdir -p build
+	@flock --shared tests $(MAKE) --no-print-directory lint >build/lint.log 2>&1 & lint=$$!; \
+	echo '$(PYTEST) --cases first'; \
+	$(PYTEST) --cases first; tested=$$?; \
+	wait $$lint; linted=$$?; \
+	cat build/lint.log; \
+	exit $$((tested || linted))
+
+test-exhaustive: $(VENV)/.dev
+	$(PYTEST) --cases rest
 
 # Of each kind; make test has one.
 KILLS ?= 20
@@ -76,7 +89,7 @@ test-lowest:
 	$(LOWEST_INSTALL) torch scikit-build-core nanobind cmake ninja pytest hypothesis
 	$(LOWEST_INSTALL) --no-build-isolation --config-settings build-dir=$(LOWEST)/native \
 	    '$(or $(wildcard $(LOWEST_SAEC)),$(error there is no $(LOWEST_SAEC)))[progress,torch]'
-	$(LOWEST)/bin/python -m pytest -p no:cacheprovider $(LOWEST_TESTS)
+	$(LOWEST)/bin/python -m pytest --cases first -p no:cacheprovider $(LOWEST_TESTS)
 
 FUZZ_SEED ?= 1
 FUZZ_SECONDS ?= 60
@@ -101,14 +114,15 @@ $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("saec needs Python 3.11 or newer, not " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
-# PyTorch comes first and pinned, before anything that could pull another build of it.
+# PyTorch comes first and pinned, before anything that could pull another build of it. Python
+# compiles the modules that are imported; pip would compile all, for half a minute.
 $(VENV)/.tools: constraints.txt | $(BIN)/pip
-	$(INSTALL) torch==2.13.0
+	$(INSTALL) --no-compile torch==2.13.0
 	$(INSTALL) scikit-build-core nanobind cmake ninja
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.tools $(BUILT_FROM)
-	$(EDITABLE) '.[cli,reference,report]'
+	$(EDITABLE) --no-compile '.[cli,reference,report]'
 	@touch $@
 
 # All that the demo needs is part of it.
@@ -136,7 +150,9 @@ INSTRUMENTED = $(PIP) install --no-build-isolation --no-deps --upgrade --target 
     --config-settings cmake.define.SAEC_SANITIZE=$(1) .
 SANITIZED_PATH = PYTHONPATH="$(SANITIZED)/site:$(PACKAGES)" PYTHONMALLOC=malloc
 # Captured, a report would be lost with the process that it ends.
-SANITIZED_PYTEST = $(BIN)/python -S -m pytest -p no:cacheprovider --capture=no
+SANITIZED_CASES = first
+SANITIZED_PYTEST = $(BIN)/python -S -m pytest --cases $(SANITIZED_CASES) -p no:cacheprovider \
+    --capture=no
 
 sanitize: $(VENV)/.dev
 	$(call INSTRUMENTED,address$(comma)undefined)
@@ -154,6 +170,7 @@ fuzz-sanitize: $(VENV)/.dev
 
 # What uses several threads. The sanitizer wants memory where it is without randomised addresses.
 THREADED = $(foreach name,accumulate codes lookup_threads nearest scalar workers,tests/native/test_native_$(name).py)
+sanitize-threads: SANITIZED_CASES = all
 sanitize-threads: $(VENV)/.dev
 	$(call INSTRUMENTED,thread)
 	setarch --addr-no-randomize env LD_PRELOAD="$(call PRELOAD,libtsan.so)" $(SANITIZED_PATH) \
@@ -163,11 +180,10 @@ sanitize-threads: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Its own build directory: the editable installation's stays as it is.
+# From the build directory of the editable installation, which has been compiled the same way.
 wheel: $(VENV)/.dev
 	rm -rf dist
-	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist \
-	    --config-settings build-dir=build/wheel .
+	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
 	SAEC_WHEEL="$$(echo dist/saec-*.whl)" $(BIN)/python -m pytest tests/wheel
 
 clean:

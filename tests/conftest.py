@@ -1,8 +1,9 @@
-"""Fixtures that all tests share, and locks for tests in several processes at once."""
+"""Fixtures that all tests share, which tests run, and locks for several processes at once."""
 
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -15,11 +16,47 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import numpy as np
 import pytest
+from covering import first_cases
 from hypothesis import settings
 
 # Machines differ in speed; a slow example is no failure. `make fuzz` tries far more examples.
-settings.register_profile("saec", deadline=None, max_examples=60)
-settings.load_profile("saec")
+settings.register_profile("first", deadline=None, max_examples=30)
+settings.register_profile("all", settings.get_profile("first"), max_examples=60)
+settings.load_profile("all")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cases", choices=("all", "first", "rest"), default="all", help="see tests/covering.py"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("cases") == "first":
+        settings.load_profile("first")
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    gc.disable()  # most of what collection makes stays
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave modules and tests out of later garbage collections, which take half a second else."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that ``--cases`` does not name."""
+    which = config.getoption("cases")
+    if which == "all":
+        return
+    first = first_cases(items)
+    config.hook.pytest_deselected(
+        items=[item for item in items if (item in first) != (which == "first")]
+    )
+    items[:] = [item for item in items if (item in first) == (which == "first")]
 
 
 @contextmanager

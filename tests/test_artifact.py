@@ -381,6 +381,7 @@ def test_description_that_is_too_long(tmp_path: Path) -> None:
     refused(assembled(b"", bytes(16 * MIB + 1)), message, tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_too_many_fields(tmp_path: Path) -> None:
     field = good()[1] | {"tensors": {}}
     refused(assembled(b"", described([field] * 65537)), "it has over 65536 fields", tmp_path)

@@ -98,6 +98,7 @@ def check_file(priced: Priced, chosen: Sequence[Option], budget: SizeBudget, pat
     assert path.stat().st_size == result.nbytes == 264 + sum(stored)
 
 
+@pytest.mark.exhaustive(keep=6)
 @pytest.mark.parametrize("seed", range(SETS))
 def test_budgets_are_met_to_the_byte(seed: int, tmp_path: Path) -> None:
     priced = drawn_set(seed)

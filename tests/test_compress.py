@@ -176,6 +176,7 @@ def test_shared_bytes_count_once() -> None:
     assert same(run(MaxBytes(smallest.nbytes), codec, fields), smallest)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("in_nats", [False, True])
 def test_every_budget_is_kept_and_most_are_spent(in_nats: bool) -> None:
     rng = np.random.default_rng(4)
@@ -285,6 +286,7 @@ saec.compress([field], codec=codec, progress=False).save(sys.argv[1])
 """
 
 
+@pytest.mark.exhaustive
 def test_number_of_threads_does_not_matter(tmp_path: Path) -> None:
     for threads in ("1", "2"):
         environment = os.environ | {"OMP_NUM_THREADS": threads}

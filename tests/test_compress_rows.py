@@ -107,6 +107,7 @@ def shards_of(folder: Path, array: NDArray[np.generic]) -> JoinedRows:
     return JoinedRows(shards)
 
 
+@pytest.mark.exhaustive(keep=4)
 @every_second_in_nats
 def test_a_file_is_the_array(case: str, in_nats: bool, tmp_path: Path) -> None:
     rows = file_of(tmp_path / "rows", table())
@@ -114,6 +115,7 @@ def test_a_file_is_the_array(case: str, in_nats: bool, tmp_path: Path) -> None:
     check_same(run(Field("f", rows, frequencies), case, in_nats), from_memory(case, in_nats))
 
 
+@pytest.mark.exhaustive(keep=3)
 @every_case
 def test_a_map_is_the_array(case: str, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", table())
@@ -123,6 +125,7 @@ def test_a_map_is_the_array(case: str, tmp_path: Path) -> None:
     check_same(run(field, case, False), from_memory(case, False))
 
 
+@pytest.mark.exhaustive(keep=3)
 @every_other_in_nats
 def test_shards_are_the_array(case: str, in_nats: bool, tmp_path: Path) -> None:
     field = Field("f", shards_of(tmp_path, table()), counts(CASES[case][1]))
@@ -154,6 +157,7 @@ def test_samples_of_shards_are_those_of_the_array(
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("case", "part_rows", "in_nats"),
     [

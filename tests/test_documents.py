@@ -47,12 +47,18 @@ def run(text: str, name: str) -> dict[str, object]:
 OTHERS = {"zoo.md": ("torch_rechub", "deepctr_torch", "torchfm", "implicit", "torchrec")}
 # What states how much memory the process may take: this one holds what other tests left behind.
 OWN_PROCESS = {"scale.md"}
-IGNORED = pytest.mark.filterwarnings("ignore")
+# The others take seconds each; what they call has tests of its own.
+FIRST = {"README.md", "keys.md", "production.md"}
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    ignored = [pytest.mark.filterwarnings("ignore")] if name in OTHERS else []
+    return ignored if name in FIRST else [*ignored, pytest.mark.exhaustive]
 
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=IGNORED if path.name in OTHERS else ()) for path in DOCUMENTS],
+    [pytest.param(path, marks=marks(path.name)) for path in DOCUMENTS],
     ids=lambda path: path.name,
 )
 def test_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

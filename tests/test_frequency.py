@@ -331,6 +331,7 @@ def write_96_megabytes(small: Path, large: Path, ids: np.ndarray) -> None:
         )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_memory_does_not_grow_with_the_file(

@@ -436,6 +436,7 @@ def test_two_clusters_of_four_rows_by_hand() -> None:
     assert np.allclose(result["f"].lookup([1, 2, 3, 4]), rows, atol=1e-2)
 
 
+@pytest.mark.exhaustive
 def test_clusters_with_exact_keys(example: Example) -> None:
     field = example.field(exact=8)
     result = saec.compress(

@@ -100,6 +100,7 @@ def test_forked_children_look_up_and_compress() -> None:
     assert run(FORKS + POOLS + FORKS_DURING_LOOKUPS) == "done\n"
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize(
     "work",
     ["coded.lookup(ids)", "coded.lookup(ids, threads=1)", "coded.decode()", "compressed()"],
@@ -108,6 +109,7 @@ def test_process_ends_well_with_daemon_threads_at_work(work: str) -> None:
     assert run(ENDS.replace("WORK", work)) == "done\n"
 
 
+@pytest.mark.exhaustive
 def test_pytorch_modules_in_forked_children_and_in_daemon_threads_at_the_end() -> None:
     """A child has none of the threads of PyTorch's operations, which the parent's lookups use.
 

@@ -138,6 +138,7 @@ def resumes(folder: Path, expected: bytes) -> None:
     assert left == {"out.saec", "out.saec.permutation.safetensors"}
 
 
+@pytest.mark.exhaustive
 def test_failed_by_a_read_error_it_resumes(folder: Path, expected: bytes) -> None:
     with failing_at(0, "preadv", IO_ERROR) as calls:
         compress(folder)
@@ -156,6 +157,7 @@ def test_failed_by_a_read_error_it_resumes(folder: Path, expected: bytes) -> Non
         resumes(folder, expected)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("kind", [ClusterError, DataError, FieldError, OSError])
 def test_no_error_removes_finished_fields(
     kind: type[Exception], folder: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch
@@ -204,6 +206,7 @@ def test_failed_by_a_limit_on_files_it_resumes(folder: Path, expected: bytes) ->
         resumes(folder, expected)
 
 
+@pytest.mark.exhaustive
 def test_failed_by_a_full_disk_it_resumes(folder: Path, expected: bytes) -> None:
     with failing_at(0, "posix_fallocate", FULL) as calls:
         compress(folder)
@@ -355,6 +358,7 @@ def test_of_two_writers_at_once_one_is_refused(folder: Path, expected: bytes) ->
         assert not (folder / "out.saec.partial").exists()
 
 
+@pytest.mark.exhaustive
 def test_two_that_save_at_once_leave_one_whole_file(folder: Path, expected: bytes) -> None:
     results = [
         compress(folder, folder / f"{order}.saec", order=order) for order in ("keep", "code")
@@ -414,6 +418,7 @@ def a_folder(file: Path) -> None:
 FIELD, PERMUTATION = "field-00000.saec", "field-00000.permutation.npy"
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize(
     ("pattern", "damage"),
     [
@@ -447,6 +452,7 @@ def test_a_mark_of_other_bytes_and_strange_leftovers(folder: Path, expected: byt
     assert not partial.exists()
 
 
+@pytest.mark.exhaustive
 def test_leftovers_of_killed_writers_are_removed(folder: Path) -> None:
     partial = stopped_after(folder, 1)
     left = partial / ".field-00001.saec.0123456789abcdef.part"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from saec.errors import CheckpointError
+from saec.sources.beside import BesideRows
 from saec.streaming.rows import ArrayRows, FileRows, JoinedRows, Rows, rows_of
 
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64, np.int64, np.uint8, np.bool_]
@@ -315,3 +316,14 @@ def test_identity_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     in_file(tmp_path / "rows", table(8))
     os.utime("rows", ns=(0, 12345))
     assert rows.identity != touched, "another size"
+
+
+def test_columns_side_by_side() -> None:
+    left, right = ArrayRows(np.arange(6).reshape(3, 2)), ArrayRows(np.arange(3)[:, None] + 10)
+    rows = BesideRows([left, right])
+    assert rows.shape == (3, 3)
+    assert rows.read(0, 2).tolist() == [[0, 1, 10], [2, 3, 11]]
+    assert rows.part(1, 3).read(1, 2).tolist() == [[4, 5, 12]]
+    assert rows.identity == [left.identity, right.identity]
+    with pytest.raises(CheckpointError, match="shard 1 of the columns has 2 rows"):
+        BesideRows([left, ArrayRows(np.zeros((2, 1), np.int64))])

@@ -132,6 +132,7 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "step-1"
 
 
+@pytest.mark.exhaustive
 def test_shards_of_two_processes_are_put_together(sharded: Path) -> None:
     whole = np.arange(28, dtype=np.float32).reshape(7, 4)
     tables = read_tables(sharded)
@@ -158,6 +159,7 @@ def test_columns_that_do_not_fit() -> None:
         BesideRows([four, three])
 
 
+@pytest.mark.exhaustive
 def test_a_missing_file_is_named(sharded: Path, tmp_path: Path) -> None:
     shutil.copytree(sharded, tmp_path / "step-1")
     (tmp_path / "step-1" / "__1_0.distcp").unlink()

@@ -444,6 +444,7 @@ print(total(large), peak_megabytes() - before)
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("kind", ["lists", "columns"])
 def test_a_large_row_group_is_not_held(tmp_path: Path, kind: str) -> None:

@@ -201,6 +201,7 @@ print(total, peak_megabytes() - before)
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("kind", ["safetensors", "npy", "npz", "pt", "shards"])
 def test_reading_parts_does_not_hold_the_table(tmp_path: Path, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Processor time of each test file, with that of the processes which its tests start and end.
+"""Processor time of test files and tests, with that of the processes which they start and end.
 
     PYTHONPATH=tools .venv/bin/python -m pytest -p processor_time tests/cli
 
@@ -15,6 +15,7 @@ from collections.abc import Generator
 import pytest
 
 SECONDS = "processor seconds"
+SHOWN = 60  # test functions
 
 
 def seconds() -> float:
@@ -29,6 +30,7 @@ class ProcessorTime:
         self._last = 0.0
         self._files: Counter[str] = Counter()
         self._tests: Counter[str] = Counter()
+        self._functions: Counter[str] = Counter()
 
     def pytest_runtest_logstart(self) -> None:
         self._last = seconds()
@@ -45,13 +47,18 @@ class ProcessorTime:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         file = report.nodeid.partition("::")[0]
-        self._files[file] += dict(report.user_properties)[SECONDS]
+        spent = dict(report.user_properties)[SECONDS]
+        self._files[file] += spent
         self._tests[file] += report.when == "call"
+        self._functions[report.nodeid.partition("[")[0]] += spent
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("processor time")
         for file, spent in self._files.most_common():
             terminalreporter.write_line(f"{spent:8.1f} s {self._tests[file]:5} tests  {file}")
+        terminalreporter.write_line("Of these, test functions with all their cases:")
+        for function, spent in self._functions.most_common(SHOWN):
+            terminalreporter.write_line(f"{spent:8.1f} s  {function}")
         terminalreporter.write_line(f"{self._files.total():8.1f} s in all")
 
 

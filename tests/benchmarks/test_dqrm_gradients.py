@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+pytestmark = pytest.mark.exhaustive
+
 # Forks from a process without threads; the parent of the tests has some.
 SCRIPT = """
 import sys, torch

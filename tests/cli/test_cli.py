@@ -349,19 +349,19 @@ def test_bench_and_report(clicks: Path, tmp_path: Path, run: Run) -> None:
     results, page = tmp_path / "results.json", tmp_path / "report.html"
     code, out, err = run(
         *("bench", "criteo", "--path", clicks, "--methods", "saec,saec+finetune"),
-        *("--ratios", "1.5,2", "--seeds", "0,1", "--dim", "4", "--json", results),
+        *("--ratios", "1.5", "--seeds", "0,1", "--dim", "4", "--json", results),
     )
     assert code == 0, err
     rows = json.loads(results.read_text())["rows"]
-    assert len(rows) == 2 * 2 * 2
+    assert len(rows) == 2 * 2
     assert {row["seed"] for row in rows} == {0, 1}
     assert all(row["ratio"] >= row["target_ratio"] for row in rows)
-    assert [row["finetuned"] for row in rows[:4]] == [False, False, True, True]
+    assert [row["finetuned"] for row in rows] == [False, True, False, True]
     told, table = err.splitlines(), out.splitlines()
     assert len(told) == len(rows)
     assert told[0].startswith("seed 0: saec at ratio 1.")
     assert table[0].strip() == "criteo, deepfm, dim 4"
-    starts = ["uncompressed", "saec", "saec", "saec, fine-tuned", "saec, fine-tuned"]
+    starts = ["uncompressed", "saec", "saec, fine-tuned"]
     assert [line[: len(s)] for line, s in zip(table[2:], starts, strict=True)] == starts
     assert "±" in table[3]
     assert run("report", results, "-o", page, "--quiet") == (0, "", "")
@@ -417,6 +417,7 @@ def write_onnx(table: np.ndarray) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), "clicks.onnx")
 
 
+@pytest.mark.exhaustive
 def test_the_commands_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table = torch.randn(DOCS_ROWS, 16)

@@ -116,7 +116,9 @@ def test_metrics_give_axes_and_a_prediction(folder: Path, run: Run) -> None:
 def test_compress_to_a_loss_increase(folder: Path, run: Run, limit: float) -> None:
     words = ("compress", "model.pt", "--only", "*er", "--only", "item", "--frequencies")
     budget = ("counts.npz", "--metrics", "metrics.safetensors", "--loss-increase", limit)
-    assert run(*words, *budget, "-o", "small.saec", "--quiet") == (0, "", "")
+    code, out, err = run(*words, *budget, "-o", "small.saec")
+    assert (code, err) == (0, "")
+    assert out.endswith("wrote small.saec\n")
     loss = saec.load("small.saec").predicted_loss_increase
     assert loss is not None
     assert 0.8 * limit < loss <= 1.001 * limit

@@ -119,6 +119,7 @@ def test_a_large_tier_is_measured_on_a_sample(monkeypatch: pytest.MonkeyPatch) -
         assert lost == pytest.approx(option.distortion, rel=0.25)
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("order", ["keep", "frequency"])
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_results_do_not_depend_on_the_parts(
@@ -185,6 +186,7 @@ def saved(result: saec.Compressed, path: Path) -> bytes:
     return (path / "a.saec").read_bytes()
 
 
+@pytest.mark.exhaustive
 def test_equal_seeds_give_equal_results(tmp_path: Path) -> None:
     fields = [field(1500, 8)]
     first = saved(compress(fields, Ratio(20), seed=3), tmp_path)
@@ -205,6 +207,7 @@ def dealt(rows: int, dim: int) -> tuple[Field, Field, NDArray[np.int64]]:
     return ordered, Field("f", ordered.weights[old], ordered.frequencies[old]), old
 
 
+@pytest.mark.exhaustive
 def test_shuffled_ids_change_only_the_index() -> None:
     ordered, shuffled, old = dealt(1400, 8)
     metric = Metric.of(metric_of(8), "f", 8)
@@ -243,6 +246,7 @@ def test_sorted_ids_are_not_renumbered() -> None:
     assert coded.permutation is None
 
 
+@pytest.mark.exhaustive
 def test_frequent_rows_get_more_bits() -> None:
     one = field(3000, 8)
     offered = options(one, Metric.of(metric_of(8), "f", 8))
@@ -353,6 +357,7 @@ for rows, dim in ((3000, 16), (80, 120)):
 """
 
 
+@pytest.mark.exhaustive
 def test_threads_change_nothing() -> None:
     outputs = []
     for threads in ("1", "2"):

@@ -84,6 +84,7 @@ def joined(result: TieredField, tier: int, bits: int) -> NDArray[np.int64]:
     return np.asarray(total)
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("part_rows", [7, 64, 1999])
 @pytest.mark.parametrize("in_order", [False, True])
 def test_results_do_not_depend_on_the_parts(in_order: bool, part_rows: int) -> None:

@@ -218,6 +218,7 @@ def test_memory_maps_equal_arrays(dtype: type, tmp_path: Path) -> None:
     assert given_back(frame, field(mapped)) == pytest.approx(weights.astype(np.float64), abs=2e-5)
 
 
+@pytest.mark.exhaustive
 def test_a_frame_of_dim_512_reproduces_rows() -> None:
     one, metric = field(table(700, 512)), skewed(512)
     frame = frame_of(one, metric)

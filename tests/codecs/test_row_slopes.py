@@ -70,6 +70,7 @@ def test_rows_of_which_nothing_is_known() -> None:
     assert (never.factors.tolist(), never.coefficients.any()) == ([1], False)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("codec", [saec.Axes(), saec.Clusters(iterations=2)])
 def test_bytes_of_fields_with_keys_go_where_rows_generalise(codec: saec.Axes) -> None:
     fields, metrics = tables({"keeps": -1.0, "by heart": 0.4}, keyed=True)

@@ -37,6 +37,7 @@ def fields(
     return [saec.Field("user", *mapped), small]
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize(
     ("codec", "measured"),
     [
@@ -67,6 +68,7 @@ def test_the_artifact_is_the_same(
         np.testing.assert_array_equal(*orders)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("codec", [saec.Axes(), saec.Clusters()], ids=["axes", "clusters"])
 def test_keyed_artifacts_are_the_same(
     fields: list[saec.Field], client: Client, tmp_path: Path, codec: Codec
@@ -107,6 +109,7 @@ def test_a_worker_may_die_while_it_compresses(
             np.testing.assert_array_equal(one, many)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("order", ["keep", "code"] if KILLS == 1 else get_args(Order))
 def test_workers_write_shards_of_the_artifact(
     fields: list[saec.Field],

@@ -91,6 +91,7 @@ def test_sums_have_the_same_last_digits(field: saec.Field, spread: DaskPasses) -
     assert whole.tobytes() != local.tobytes()
 
 
+@pytest.mark.exhaustive
 def test_results_of_each_part_come_in_order(
     field: saec.Field, spread: DaskPasses, client: Client
 ) -> None:
@@ -146,6 +147,7 @@ def test_nothing_is_left_on_the_workers(spread: DaskPasses, client: Client) -> N
     wait_until(lambda: tasks_of(client) == 0)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("shards", [False, True])
 def test_pieces_are_laid_as_in_one_process(
     field: saec.Field,
@@ -172,6 +174,7 @@ def test_pieces_are_laid_as_in_one_process(
         ]  # fmt: skip
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("order", ["keep", "frequency"])
 def test_rows_are_ranked_as_in_one_process(
     field: saec.Field, spread: DaskPasses, order: str
@@ -250,6 +253,7 @@ def test_files_are_read_where_they_are(field: saec.Field, client: Client) -> Non
     assert set(spread.run(tasks.processes, tasks.union)) == {pid}
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("held", [False, True])
 def test_a_worker_may_die_in_a_pass(
     field: saec.Field, spread: DaskPasses, client: Client, rng: np.random.Generator, held: bool
@@ -266,6 +270,7 @@ def test_a_worker_may_die_in_a_pass(
         assert found.tobytes() == sums.tobytes()
 
 
+@pytest.mark.exhaustive
 def test_a_worker_may_die_while_it_lays(
     field: saec.Field,
     spread: DaskPasses,

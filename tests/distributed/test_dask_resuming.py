@@ -49,6 +49,7 @@ def shards(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in folder.glob("many.saec.*-*")}
 
 
+@pytest.mark.exhaustive
 def test_shards_that_are_written_stay(
     fields: list[saec.Field], client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_shards_that_are_written_stay(
     assert (tmp_path / "joined.saec").read_bytes() == (tmp_path / "one.saec").read_bytes()
 
 
+@pytest.mark.exhaustive
 def test_shards_of_an_older_artifact_go(
     fields: list[saec.Field], client: Client, tmp_path: Path
 ) -> None:

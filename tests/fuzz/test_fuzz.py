@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from random import Random
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import fuzz_spoil
@@ -20,6 +22,7 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.exhaustive
 def test_two_seconds_without_violation(tmp_path: Path) -> None:
     done = run("--seed", "5", "--seconds", "2", "--keep", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -36,6 +39,7 @@ VIOLATIONS = {
 }
 
 
+@pytest.mark.exhaustive
 def test_violations_are_noticed_and_the_next_cases_done(tmp_path: Path) -> None:
     """Children import cases of which 1 to 4 of six fail; they start in a fraction of the time."""
     lines = [

@@ -313,6 +313,7 @@ def many() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, centroids, squared_distances(rows, centroids)
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_few_groups_find_nearly_nearest_centroids(
     isa: str, many: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> None:

@@ -15,6 +15,7 @@ COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 SANITIZE = os.environ.get("SAEC_SANITIZE")  # as the core was built; see the Makefile
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
 def test_pool_of_threads_in_cpp(tmp_path: Path) -> None:
     # A sanitizer that is loaded into Python would be loaded into the compiler, too.

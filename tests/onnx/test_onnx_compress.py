@@ -58,6 +58,7 @@ def rewrite(tmp_path: Path):
     return rewrite
 
 
+@pytest.mark.exhaustive(keep=3)
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", FIELDS)
 def test_ids_of_any_shape(name: str, packed: bool, rewrite) -> None:

@@ -81,6 +81,7 @@ def test_over_2_gib_tensors_go_to_a_second_file(
     assert located(out) == {}
 
 
+@pytest.mark.exhaustive
 def test_a_table_of_more_than_2_gib_is_copied(tmp_path: Path) -> None:
     """It is copied from file to file and mapped by the runtime, so it takes little memory."""
     count = (1 << 31) // (4 * DIM) + 1000

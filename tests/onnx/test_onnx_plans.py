@@ -126,6 +126,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("name", FIELDS)
 def test_plans_with_whole_codes_give_the_rows(name: str) -> None:
     field = FIELDS[name]()
@@ -141,6 +142,7 @@ def test_plans_with_whole_codes_give_the_rows(name: str) -> None:
             np.testing.assert_allclose(read_whole(plan), field.decode(), rtol=near, atol=near)
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("name", FIELDS)
 def test_plans_with_packed_codes_give_the_rows(name: str) -> None:
     field = FIELDS[name]()
@@ -151,6 +153,7 @@ def test_plans_with_packed_codes_give_the_rows(name: str) -> None:
         np.testing.assert_allclose(read_packed(plan), field.decode(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_the_test_fields_cover_all_kinds_of_plans() -> None:
     assert FIELDS["axes by rank"]().index is None
     assert FIELDS["axes kept"]().index is not None

@@ -36,6 +36,7 @@ def test_movielens(data_dir: Path) -> None:
     assert log.labels.mean() == pytest.approx(0.575, abs=0.001)
 
 
+@pytest.mark.exhaustive
 def test_movielens_crossed(data_dir: Path) -> None:
     rows = LOADERS["ml-1m-x"](data_dir / "movielens_1m.parquet", 0)
     assert len(rows.columns) == 17
@@ -48,6 +49,7 @@ def test_movielens_crossed(data_dir: Path) -> None:
     )
 
 
+@pytest.mark.exhaustive
 def test_globo(globo: Log) -> None:
     assert globo.ids.shape == (2_663_640, 12)
     assert globo.labels.mean() == 0.5
@@ -58,6 +60,7 @@ def test_globo(globo: Log) -> None:
     assert 0.95 < (article[:, 0] != article[:, 1]).mean() < 1
 
 
+@pytest.mark.exhaustive
 def test_good_turing_foresees_unseen_features_of_globo(globo: Log) -> None:
     """Compares the estimate per training row with the share of unseen ids in validation rows."""
     train, validation = globo.rows("train"), globo.rows("validation")
@@ -69,6 +72,7 @@ def test_good_turing_foresees_unseen_features_of_globo(globo: Log) -> None:
         assert (ids == 0).mean() == pytest.approx(predicted, abs=0.15)
 
 
+@pytest.mark.exhaustive
 def test_globo_days(data_dir: Path) -> None:
     log = load("globo-days", data_dir / "globo.parquet", days=2)
     train, validation, test = parts(log)

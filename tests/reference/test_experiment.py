@@ -115,6 +115,21 @@ def chosen(results: dict[str, Any], method: str, **values: object) -> list[dict[
     ]
 
 
+def test_methods_of_one_size_take_no_budget() -> None:
+    methods = ("kmeans+finetune", "axes", "axes-remapped")
+    asked = Benchmark(
+        "avazu", "a.csv", methods=methods, ratios=(4,), loss_increases=(0.01,), seeds=(2,)
+    )
+    assert [(job.name, job.budget) for job in asked.jobs()] == [
+        ("kmeans+finetune", None),
+        ("axes", Ratio(4)),
+        ("axes", LossIncrease(0.01)),
+        ("axes-remapped", Ratio(4)),
+    ]
+    assert asked.command().endswith("--ratios 4 --loss-increases 0.01 --seeds 2")
+
+
+@pytest.mark.exhaustive
 def test_the_order_of_the_rows(results: dict[str, Any], told: list[dict[str, Any]]) -> None:
     expected = [
         (seed, method, *target)
@@ -139,6 +154,7 @@ def test_the_order_of_the_rows(results: dict[str, Any], told: list[dict[str, Any
     assert told == results["rows"]
 
 
+@pytest.mark.exhaustive
 def test_what_a_row_holds(results: dict[str, Any]) -> None:
     for row in results["rows"]:
         assert (row["task"], row["model"], row["dim"]) == ("avazu", "deepfm", 16)
@@ -161,6 +177,7 @@ def test_what_a_row_holds(results: dict[str, Any]) -> None:
         assert row["clusters"]["weekday"] is None
 
 
+@pytest.mark.exhaustive
 def test_the_smallest_of_each_method_is_pictured_once(results: dict[str, Any]) -> None:
     pictured = [row for row in results["rows"] if "pictures" in row]
     assert [row["seed"] for row in pictured] == [0, 0, 0, 0]
@@ -178,6 +195,7 @@ def test_the_smallest_of_each_method_is_pictured_once(results: dict[str, Any]) -
         assert (one["x"], one["y"]) == (other["x"], other["y"])
 
 
+@pytest.mark.exhaustive
 def test_names_of_features(clicks: Path) -> None:
     asked = Benchmark("avazu", str(clicks), methods=["saec"], ratios=[6], seeds=[0], names=True)
     given = bench(asked, progress=False)
@@ -189,6 +207,7 @@ def test_names_of_features(clicks: Path) -> None:
         assert picture["names"] == [values[feature] for feature in picture["ids"]]
 
 
+@pytest.mark.exhaustive
 def test_only_a_metric_predicts_and_only_before_tuning(results: dict[str, Any]) -> None:
     for row in results["rows"]:
         predicted = row["predicted_loss_increase"]
@@ -196,6 +215,7 @@ def test_only_a_metric_predicts_and_only_before_tuning(results: dict[str, Any]) 
         assert predicted is None or 0 < predicted < 0.1
 
 
+@pytest.mark.exhaustive
 def test_a_loss_increase_is_met_on_the_rows_that_calibrate(results: dict[str, Any]) -> None:
     rows = chosen(results, "axes", target_loss_increase=0.01)
     assert rows
@@ -207,6 +227,7 @@ def test_a_loss_increase_is_met_on_the_rows_that_calibrate(results: dict[str, An
         assert on_validation == pytest.approx(row["predicted_loss_increase"], abs=0.024)
 
 
+@pytest.mark.exhaustive
 def test_deciles_add_up_to_the_whole(results: dict[str, Any]) -> None:
     for row in results["rows"]:
         assert sum(decile["rows"] for decile in row["deciles"]) == row["test_rows"]
@@ -218,6 +239,7 @@ def test_deciles_add_up_to_the_whole(results: dict[str, Any]) -> None:
         assert change / row["test_rows"] == pytest.approx(increase, abs=1e-9)
 
 
+@pytest.mark.exhaustive
 def test_one_model_for_all_rows_of_a_seed(results: dict[str, Any]) -> None:
     for seed in (0, 1):
         rows = [row for row in results["rows"] if row["seed"] == seed]
@@ -226,6 +248,7 @@ def test_one_model_for_all_rows_of_a_seed(results: dict[str, Any]) -> None:
         assert rows[0]["base_auc"] > 0.6
 
 
+@pytest.mark.exhaustive
 def test_the_figures_are_those_of_the_decoded_model(
     clicks: Path, results: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -247,6 +270,7 @@ def test_the_figures_are_those_of_the_decoded_model(
     assert row["nbytes"] == (tmp_path / "a.saec").stat().st_size
 
 
+@pytest.mark.exhaustive
 def test_fine_tuning_never_hurts_on_validation_rows(results: dict[str, Any]) -> None:
     pairs = list(
         zip(chosen(results, "saec"), chosen(results, "saec+finetune"), strict=True),
@@ -258,6 +282,7 @@ def test_fine_tuning_never_hurts_on_validation_rows(results: dict[str, Any]) -> 
     assert any(tuned["validation_logloss"] < plain["validation_logloss"] for plain, tuned in pairs)
 
 
+@pytest.mark.exhaustive
 def test_each_method_alone_and_again(clicks: Path, results: dict[str, Any]) -> None:
     methods = ["axes", "kmeans+finetune"]
     asked = Benchmark("avazu", str(clicks), methods=methods, ratios=[6], seeds=[1])
@@ -269,6 +294,7 @@ def test_each_method_alone_and_again(clicks: Path, results: dict[str, Any]) -> N
     assert quality(kmeans) == quality(before)
 
 
+@pytest.mark.exhaustive
 def test_the_command_that_does_the_same(clicks: Path, results: dict[str, Any]) -> None:
     assert results["command"] == (
         f"saec bench avazu --path {clicks} --model deepfm --dim 16 "
@@ -276,6 +302,7 @@ def test_the_command_that_does_the_same(clicks: Path, results: dict[str, Any]) -
     )
 
 
+@pytest.mark.exhaustive
 def test_the_file_is_one_that_the_report_reads(results: dict[str, Any], tmp_path: Path) -> None:
     write_json(tmp_path / "r.json", results)
     assert read_results(tmp_path / "r.json") == results

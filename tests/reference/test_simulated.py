@@ -64,6 +64,7 @@ def test_best_reachable_refuses() -> None:
         best_reachable(replace(log, truth=None), log.rows("train"))
 
 
+@pytest.mark.exhaustive
 def test_truth_reaches_what_is_promised(log: Log) -> None:
     from sklearn.metrics import log_loss, roc_auc_score  # which takes a second to import
 

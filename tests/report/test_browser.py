@@ -17,7 +17,10 @@ from saec.report import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to show pages in")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to show pages in"),
+]
 
 WIDTHS = (1280, 390)
 

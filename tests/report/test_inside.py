@@ -89,6 +89,7 @@ def test_tuned_models_have_the_sizes_of_those_that_were_not() -> None:
     assert {BYTES, BITS}.isdisjoint(charts(render(results(tuned))))
 
 
+@pytest.mark.exhaustive
 def test_charts_of_what_files_of_earlier_versions_lack() -> None:
     assert {BYTES, BITS}.isdisjoint(charts(render(results(row()))))
     found = charts(render(results(row(field_bytes={"user": 10, "item": 20}))))
@@ -174,6 +175,7 @@ def test_the_largest_clusters_by_hand() -> None:
     assert table.rows[0][2:] == ["9", "id 1, id 1, id 1, id 1, id 1, id 1, \u2026"]
 
 
+@pytest.mark.exhaustive
 def test_all_tables_are_on_the_page() -> None:
     rows = row(deciles=deciles(0.1, 0.2), pictures=[picture()], **TWO)
     page = render(results(rows))

@@ -224,6 +224,7 @@ def test_fine_tuned_lines_are_dashed(two_methods: dict[str, Any]) -> None:
     assert dashed(True) >= 4  # two methods in two curves
 
 
+@pytest.mark.exhaustive
 def test_the_spread_of_seeds_is_drawn() -> None:
     def bars(*rows: Row) -> int:
         return render(results(*rows)).count('id="auc-0-LineCollection')
@@ -257,6 +258,7 @@ DECILES = "change of log loss by frequency of a row's rarest feature, by deciles
 FORECAST = "measured increase, nats against predicted increase of log loss, nats"
 
 
+@pytest.mark.exhaustive
 def test_charts_of_what_files_of_earlier_versions_lack(two_methods: dict[str, Any]) -> None:
     assert charts(render(two_methods)) == CURVES
     for entry in two_methods["rows"]:
@@ -327,6 +329,7 @@ def test_the_page_explains_its_methods() -> None:
     assert "x" not in terms
 
 
+@pytest.mark.exhaustive
 def test_ids_in_a_page_are_unique(two_methods: dict[str, Any]) -> None:
     for place, entry in enumerate(two_methods["rows"]):
         entry |= {"deciles": deciles(0.1, 0.2), "predicted_loss_increase": 0.001 * (place + 1)}

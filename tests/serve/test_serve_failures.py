@@ -63,6 +63,7 @@ def put(written: Path, path: Path) -> None:
     written.replace(path)
 
 
+@pytest.mark.exhaustive
 def test_a_hostile_file_delays_no_request_and_no_shutdown(tmp_path: Path) -> None:
     """It delays neither the next file, nor requests, nor the shutdown."""
     path, other = tmp_path / "tables.saec", tmp_path / "other"

@@ -80,6 +80,7 @@ CHECKS = [
 ]
 
 
+@pytest.mark.exhaustive(keep=4)
 @pytest.mark.parametrize(
     ("path", "method", "mode"),
     [

@@ -13,6 +13,7 @@ import serving
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serve_hostile.py"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.alone
 def test_valid_requests_succeed_beside_hostile_clients(tmp_path: Path) -> None:
     told = tmp_path / "told.json"

@@ -81,6 +81,7 @@ def check_fast_rows(server: Server, first: int) -> None:
     assert np.array_equal(rows, ROWS[ids])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("together", [False, True])
 def test_a_slow_read_delays_only_its_own_request(served: Serve, gate: Path, together: bool) -> None:
     options = ("--batch-wait", "1") if together else ()
@@ -101,6 +102,7 @@ def test_a_slow_read_delays_only_its_own_request(served: Serve, gate: Path, toge
             assert np.array_equal(rows, ROWS[ids])
 
 
+@pytest.mark.exhaustive
 def test_a_slow_read_reaches_the_time_limit_and_does_not_delay_shutdown(served: Serve) -> None:
     with served("--timeout", "3", "--grace", "0.2", "--batch-wait", "1") as server:
         assert asked(server, *SLOW[0]) == (504, "it took more than 3 seconds")

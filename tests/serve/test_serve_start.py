@@ -51,6 +51,7 @@ def test_a_failed_start_leaves_no_server_running(lookups: Server) -> None:
     assert done.stderr.endswith("saec.errors.DataError: no one to tell\n")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_server_starts_with_closed_or_ascii_stdout(tmp_path: Path, closed: bool) -> None:
     path = tmp_path / "modèle.saec"

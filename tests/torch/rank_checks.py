@@ -1,7 +1,8 @@
 """Fine-tuning and evaluation as scenarios that any number of processes can run together.
 
-``python rank_checks.py COUNT FOLDER`` runs all of them in COUNT processes and saves the results of
-each rank as FOLDER/RANK; test_torch_distributed.py compares them with those of one process.
+``python rank_checks.py COUNT FOLDER NAME...`` runs those named in COUNT processes and saves the
+results of each rank as FOLDER/RANK; test_torch_distributed.py compares them with those of one
+process.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ def scored(codec: str) -> Found:
 
 
 SAME = {
-    f"{scenario.__name__} {codec}": (scenario, codec)
+    scenario.__name__: scenario
     for scenario in (
         distilled,
         distilled_from_logits,
@@ -224,13 +225,13 @@ SAME = {
         sometimes,
         scored,
     )
-    for codec in ("tiered", "clustered")
 }
+CODECS = ("tiered", "clustered")
 
 
-def results() -> dict[str, Found]:
-    """Results of every scenario that must not depend on the number of ranks."""
-    return {name: scenario(codec) for name, (scenario, codec) in SAME.items()}
+def results(names: Sequence[str]) -> dict[str, Found]:
+    """Results, which must not depend on the number of ranks, by scenario and codec."""
+    return {name: SAME[scenario](codec) for name in names for scenario, codec in [name.split()]}
 
 
 class Failing:
@@ -355,7 +356,7 @@ def left_alone() -> str:
     return "none"
 
 
-def run(rank: int, count: int, folder: str) -> None:
+def run(rank: int, count: int, folder: str, names: Sequence[str]) -> None:
     distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/store",
@@ -364,17 +365,18 @@ def run(rank: int, count: int, folder: str) -> None:
         timeout=timedelta(seconds=30),
     )
     torch.set_num_threads(1)
-    found: Found = {"same": results(), "failures": failures()}
+    found: Found = {"same": results(names), "failures": failures()}
     torch.save(found, f"{folder}/{rank}")
     found["left alone"] = left_alone()
     torch.save(found, f"{folder}/{rank}")
 
 
-def main(count: int, folder: str) -> int:
+def main(count: int, folder: str, *names: str) -> int:
     """Run all ranks as copies of this process, which has imported everything."""
-    importlib.import_module("sklearn.metrics")  # the library does so when it first needs it
+    for name in ("sklearn.metrics", "torch._dynamo"):  # the libraries do so when first needed
+        importlib.import_module(name)
     fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=run, args=(rank, count, folder)) for rank in range(count)]
+    ranks = [fork.Process(target=run, args=(rank, count, folder, names)) for rank in range(count)]
     for rank in ranks:
         rank.start()
     for rank in ranks:
@@ -383,4 +385,4 @@ def main(count: int, folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(int(sys.argv[1]), *sys.argv[2:]))

@@ -99,6 +99,7 @@ def test_jit_trace(model: Model, learns: bool) -> None:
         check(torch.jit.load(file), model)
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_make_fx(model: Model) -> None:
     with torch.no_grad():
         for mode in ("real", "fake", "symbolic"):
@@ -123,6 +124,7 @@ def test_jit_script_is_refused_with_alternatives(model: Model) -> None:
             torch.jit.script(module)
 
 
+@pytest.mark.exhaustive(keep=3)
 @pytest.mark.parametrize(
     ("table", "dynamo", "frozen"),
     [
@@ -198,6 +200,7 @@ def test_ids_beyond_the_last_offset(
 
 
 # Compiling takes seconds, so not all pairs of tables and endings are tested.
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize(
     ("table", "mode", "padding_idx"),
     [(KINDS[number % len(KINDS)], *end) for number, end in enumerate(ENDS)],

@@ -172,6 +172,7 @@ def test_compilers_compute_no_rows_beforehand() -> None:
         assert torch.Tag.nondeterministic_seeded in operator.tags
 
 
+@pytest.mark.exhaustive
 def test_importing_the_package_does_not_import_the_compiler() -> None:
     script = "import sys, saec.torch; print('torch._dynamo' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -268,6 +268,7 @@ def test_names_of_tensors_are_those_of_a_dict_of_modules(fields: FieldEmbeddings
     assert list(fields.state_dict()) == list(plain.state_dict())
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled(fields: FieldEmbeddings, backend: str) -> None:
     ids = some_ids(50)

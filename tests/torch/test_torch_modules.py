@@ -305,6 +305,7 @@ def mixed(clustered: Make, raw: Make) -> nn.Module:
     return Sum()
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compile_captures_one_whole_graph(mixed: nn.Module, backend: str) -> None:
     torch._dynamo.reset()

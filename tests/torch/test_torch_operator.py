@@ -211,6 +211,7 @@ def test_bad_ids_are_refused_by_the_shortcut(table: LearnedTable) -> None:
             bags(ids[:7], torch.tensor([0, 5, 4]))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(
     "rtol" not in inspect.signature(torch.library.opcheck).parameters,
     reason="before PyTorch 2.6 results in another order of additions are taken for wrong",
@@ -231,6 +232,7 @@ def test_the_operator_passes_opcheck(clustered: Callable[..., CompressedField]) 
         torch.library.opcheck(pool, inputs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("table", ["kept", "mixed runs", "pads"], indirect=True)
 def test_gradients_of_compiled_bags(table: LearnedTable) -> None:
     ids = some_ids(table, 60)

@@ -248,6 +248,7 @@ WRITES: list[Callable[[Held, Tensor, nn.Module], None]] = [
 ]
 
 
+@pytest.mark.exhaustive(keep=24)
 @pytest.mark.parametrize("write", WRITES)
 def test_writes_are_seen(
     made: CompressedEmbedding, kind: str, write: Callable[[Held, Tensor, nn.Module], None]
@@ -271,6 +272,7 @@ def test_writes_are_seen(
             assert not torch.equal(before, after), entry.path
 
 
+@pytest.mark.exhaustive(keep=12)
 @pytest.mark.parametrize("name", ["codes", "starts"])
 def test_writes_to_single_rows_are_seen(in_order: Callable[..., Any], name: str) -> None:
     """This table keeps so many bytes that for a few rows only their own bytes are compared."""
@@ -399,6 +401,7 @@ def apart(embeddings: FieldEmbeddings) -> Tensor:
     return torch.stack([module(torch.arange(ROWS)) for module in fresh.values()], dim=1)
 
 
+@pytest.mark.exhaustive(keep=24)
 @pytest.mark.parametrize("write", WRITES)
 def test_writes_are_seen_by_lookups_of_several_fields(
     made: CompressedEmbedding, write: Callable[[Held, Tensor, nn.Module], None]

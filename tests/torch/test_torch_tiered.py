@@ -334,6 +334,7 @@ def mixed(tiered: Make, clustered: Make, raw: Make) -> nn.Module:
     return Sum()
 
 
+@pytest.mark.exhaustive
 def test_compile_captures_one_whole_graph(mixed: nn.Module) -> None:
     torch._dynamo.reset()
     fast = torch.compile(mixed, fullgraph=True, backend="aot_eager", dynamic=True)

@@ -18,10 +18,17 @@ INSTALLED = importlib.util.find_spec("triton") is not None
 
 
 @pytest.mark.skipif(not INSTALLED, reason="triton is not installed")
-@pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "compiled"])
-def test_checks_pass_in_a_separate_process(interpret: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("interpret", "cases"),
+    [
+        pytest.param(True, "first", id="interpreted"),
+        pytest.param(True, "rest", id="interpreted-rest", marks=pytest.mark.exhaustive),
+        pytest.param(False, "all", id="compiled", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_checks_pass_in_a_separate_process(interpret: bool, cases: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--cases", cases, CHECKS],
         env=os.environ | {"TRITON_INTERPRET": str(int(interpret)), "TRITON_CACHE_DIR": tmp_path},
         cwd=CHECKS.parents[2],
         capture_output=True,

@@ -170,6 +170,7 @@ def test_nothing_to_look_up() -> None:
     assert table.pool(none, [0, 0], "mean").tolist() == [[0, 0]]
 
 
+@pytest.mark.exhaustive(keep=2)
 @computing
 @pytest.mark.parametrize(
     ("rows", "keep", "axes_dtype"),
@@ -205,6 +206,7 @@ _PARTS = st.one_of(
 )
 
 
+@pytest.mark.exhaustive
 @computing
 @slow
 @given(
@@ -220,6 +222,7 @@ def test_rows_of_every_kind_of_part_equal_the_plain_ones(
     assert torch.equal(table.rows(ids), table.reference(ids))
 
 
+@pytest.mark.exhaustive(keep=2)
 @computing
 @pytest.mark.parametrize("first", range(1, 32, 4))
 def test_rows_of_every_code_width_equal_the_plain_ones(
@@ -242,6 +245,7 @@ def test_raw_rows_alone(raw: Make) -> None:
     assert torch.equal(table.rows(ids), table.reference(ids))
 
 
+@pytest.mark.exhaustive(keep=1)
 @computing
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_rounds_once_at_the_end(tiered: Make, clustered: Make, dtype: torch.dtype) -> None:
@@ -259,6 +263,7 @@ def test_half_rounds_once_at_the_end(tiered: Make, clustered: Make, dtype: torch
         torch.testing.assert_close(pooled.double(), expected, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.exhaustive
 @computing
 @slow
 @given(data=st.data())
@@ -298,6 +303,7 @@ def test_bags_equal_those_of_the_decoded_table(
     assert (got - exact).abs().max() <= 1e-6 * summed * rows.abs().max()
 
 
+@pytest.mark.exhaustive(keep=1)
 @computing
 @pytest.mark.parametrize("kind", ["tiered", "clustered"])
 def test_bags_over_many_programs(tiered: Make, clustered: Make, kind: str) -> None:
@@ -311,6 +317,7 @@ def test_bags_over_many_programs(tiered: Make, clustered: Make, kind: str) -> No
         assert (got - torch.stack(exact)).abs().max() <= 1e-6 * longest * rows.abs().max()
 
 
+@pytest.mark.exhaustive(keep=2)
 @computing
 @pytest.mark.parametrize("kind", ["ranks", "kept", "in order", "clusters", "padded"])
 def test_the_operator_runs_the_kernels(
@@ -331,6 +338,7 @@ def test_the_operator_runs_the_kernels(
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.exhaustive(keep=2)
 @computing
 @pytest.mark.parametrize("bad", [-1, 300, 2**40])
 @pytest.mark.parametrize("kind", ["tiered", "clustered"])
@@ -359,6 +367,7 @@ def test_codes_beyond_the_codebook_give_nan(clustered: Make) -> None:
     assert torch.equal(table.pool(ids, range(301), "max").isnan().all(dim=1), beyond)
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.skipif(not INTERPRETED, reason="memory is guarded on a CPU")
 @pytest.mark.parametrize("kind", ["tiered", "clustered"])
 @pytest.mark.parametrize("rows", range(64, 72))

@@ -4,11 +4,9 @@
 #include <linux/io_uring.h>
 #endif
 
-// Both are of Linux 5.11: waiting for a limited time, and rings that one thread makes and another uses.
-#if defined(IORING_ENTER_EXT_ARG) && defined(IORING_SETUP_R_DISABLED)
+#ifdef IORING_SETUP_R_DISABLED  // rings that one thread makes and another uses (Linux 5.10)
 #define SAEC_IO_URING
 
-#include <linux/time_types.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -64,7 +62,7 @@ std::unique_ptr<ReadRing> ReadRing::make(unsigned depth, uint8_t* buffers, size_
 bool ReadRing::open(unsigned depth, uint8_t* buffers, size_t bytes) {
   io_uring_params given;
   ring_ = set_up(depth, given);
-  if (ring_ < 0 || !(given.features & IORING_FEAT_EXT_ARG)) return false;
+  if (ring_ < 0) return false;
   const auto& to = given.sq_off;
   const auto& from = given.cq_off;
   if (!map(submitted_, to.array + given.sq_entries * sizeof(unsigned), IORING_OFF_SQ_RING) ||
@@ -121,14 +119,10 @@ void ReadRing::add(int descriptor, uint64_t from, size_t bytes, uint8_t* to, uin
   ++added_;
 }
 
-void ReadRing::wait(unsigned count, unsigned microseconds) {
-  __kernel_timespec limit = {0, int64_t{1000} * microseconds};
-  io_uring_getevents_arg given = {};
-  given.ts = microseconds > 0 ? reinterpret_cast<uintptr_t>(&limit) : 0;
-  const long started = syscall(SYS_io_uring_enter, ring_, added_, count,
-                               IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &given, sizeof given);
+void ReadRing::wait() {
+  const long started = syscall(SYS_io_uring_enter, ring_, added_, 1, IORING_ENTER_GETEVENTS, nullptr, 0);
   if (started > 0) added_ -= static_cast<unsigned>(started);
-  else if (started < 0 && errno != ETIME && errno != EINTR) usleep(1000);  // the kernel lacks memory: again later
+  else if (started < 0 && errno != EINTR) usleep(1000);  // the kernel lacks memory: again later
 }
 
 bool ReadRing::take(EndedRead& ended) {
@@ -146,7 +140,7 @@ std::unique_ptr<ReadRing> ReadRing::make(unsigned, uint8_t*, size_t) { return nu
 ReadRing::~ReadRing() = default;
 bool ReadRing::enable() { return false; }
 void ReadRing::add(int, uint64_t, size_t, uint8_t*, uint64_t) {}
-void ReadRing::wait(unsigned, unsigned) {}
+void ReadRing::wait() {}
 bool ReadRing::take(EndedRead&) { return false; }
 
 #endif

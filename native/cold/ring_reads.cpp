@@ -11,9 +11,7 @@
 namespace saec {
 namespace {
 
-constexpr size_t kTurn = 16;        // reads that a thread starts for one job before it takes the next job
-constexpr unsigned kTogether = 16;  // reads whose results are taken together ...
-constexpr unsigned kWait = 100;     // ... if they end within so many microseconds
+constexpr size_t kTurn = 16;  // reads that a thread starts for one job before it takes the next job
 constexpr uint64_t kBell = ~uint64_t{0};
 
 #ifdef __linux__
@@ -158,8 +156,7 @@ void RingReads::start_reads(Side& side) {
 }
 
 void RingReads::take_results(Side& side) {
-  const size_t together = std::min<size_t>(side.under_way(), kTogether);
-  side.ring->wait(static_cast<unsigned>(std::max<size_t>(together, 1)), together > 0 ? kWait : 0);
+  side.ring->wait();
   int checked = -1, file_error = 0;
   for (EndedRead ended; side.ring->take(ended);) {
     if (ended.mark == kBell) {

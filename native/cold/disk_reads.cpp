@@ -13,6 +13,7 @@ namespace saec {
 namespace {
 
 constexpr size_t kLeastDepth = 8, kMostDepth = 128;
+constexpr size_t kAlignment = 4096;  // enough for direct reads
 
 bool threads_wanted() {
   const char* wanted = std::getenv("SAEC_READS");
@@ -38,6 +39,21 @@ int read_on_thread(const DiskRead& read, uint8_t* to, size_t had) {
     had += static_cast<size_t>(got);
   }
   return 0;
+}
+
+HeapBuffer::~HeapBuffer() { std::free(at_); }
+
+uint8_t* HeapBuffer::get() {
+  if (!at_) at_ = static_cast<uint8_t*>(std::aligned_alloc(kAlignment, bytes_));
+  return at_;
+}
+
+void do_read(ReadJob& job, size_t number, HeapBuffer& buffer) {
+  DiskRead read = job.at(number);
+  if (!read.to) read.to = buffer.get();
+  int error = read.to ? read_on_thread(read, read.to) : ENOMEM;
+  if (!error) error = job.check(read.descriptor);
+  job.done(number, read.to, error);
 }
 
 }  // namespace saec

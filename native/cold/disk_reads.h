@@ -53,4 +53,21 @@ std::unique_ptr<DiskReads> make_disk_reads(size_t buffer_bytes, size_t memory);
 // The whole of a read on the calling thread, of which the first `had` bytes are there. Returns an error number, or 0.
 int read_on_thread(const DiskRead& read, uint8_t* to, size_t had = 0);
 
+// A buffer for reads without a place of their own, which is allocated when one needs it.
+class HeapBuffer {
+ public:
+  explicit HeapBuffer(size_t bytes) : bytes_(bytes) {}
+  ~HeapBuffer();
+  HeapBuffer(const HeapBuffer&) = delete;
+  HeapBuffer& operator=(const HeapBuffer&) = delete;
+  uint8_t* get();  // null if there is no memory
+
+ private:
+  const size_t bytes_;
+  uint8_t* at_ = nullptr;
+};
+
+// A read of a job, from its start to done(), on the calling thread.
+void do_read(ReadJob& job, size_t number, HeapBuffer& buffer);
+
 }  // namespace saec

@@ -48,8 +48,9 @@ void PageCache::keep(uint64_t first, uint64_t bytes) {
   const std::lock_guard lock(mutex_);
   expect(most_ == 0, "keep() comes before limit(), which was called already");
   if (bytes == 0) return;
-  expect(first <= files_.size() && bytes <= files_.size() - first, bytes, " bytes from byte ", first, " on go beyond the ",
-         files_.size(), " bytes of all parts");
+  const size_t all = files_.size();
+  expect(first <= all && bytes <= all - first, bytes, " bytes from byte ", first, " on go beyond the ", all,
+         " bytes of all parts");
   std::vector<uint32_t> missing;
   for (uint64_t page = first >> files_.shift(); page <= (first + bytes - 1) >> files_.shift(); ++page)
     if (!states_[page].resident) missing.push_back(static_cast<uint32_t>(page));

@@ -1,9 +1,9 @@
 // A cache of file contents that keeps a limited number of pages in memory.
 //
 // A range of addresses is reserved for all bytes, so that a page in memory has the address that it would have if the
-// files were mapped, and lookups read it like a mapped table. Many pages are read at a time (disk_reads.h), and evicted by
-// madvise. (The scheme of vmcache: Leis et al., "Virtual-Memory Assisted Buffer Management", SIGMOD 2023, section 3.)
-// Unlike with a mapping, a batch of pages is read at once, memory has a limit, and a failed read is an error that the
+// files were mapped, and lookups read it like a mapped table. Many pages are read at a time (disk_reads.h), and evicted
+// by madvise. (The scheme of vmcache: Leis et al., "Virtual-Memory Assisted Buffer Management", SIGMOD 2023, section
+// 3.) Unlike with a mapping, a batch of pages is read at once, memory has a limit, and a failed read is an error that the
 // caller gets.
 //
 // Pages are evicted by the clock algorithm: each use of a page adds 1 to its count, up to kMostUses. The clock's hand

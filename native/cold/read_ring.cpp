@@ -44,7 +44,7 @@ int set_up(unsigned depth, io_uring_params& given) {
   return -1;
 }
 
-unsigned load(const unsigned* at) { return std::atomic_ref(*const_cast<unsigned*>(at)).load(std::memory_order_acquire); }
+unsigned load(unsigned* at) { return std::atomic_ref(*at).load(std::memory_order_acquire); }
 void store(unsigned* at, unsigned value) { std::atomic_ref(*at).store(value, std::memory_order_release); }
 
 template <typename T>

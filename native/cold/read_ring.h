@@ -25,7 +25,7 @@ class ReadRing {
   // All calls from here on are of one thread, this one first. Returns false if the system refuses it.
   bool enable();
   void add(int descriptor, uint64_t from, size_t bytes, uint8_t* to, uint64_t mark);
-  // Starts the reads that were added, and waits until there is one that has ended and was not taken. May return earlier.
+  // Starts the reads that were added, and waits until there is one to take. May return earlier.
   void wait();
   // Takes one that has ended; false if there is none.
   bool take(EndedRead& ended);

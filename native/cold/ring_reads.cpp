@@ -56,7 +56,7 @@ RingReads::Side::~Side() {
 }
 
 std::unique_ptr<RingReads> RingReads::make(size_t buffer_bytes, unsigned depth) {
-  std::unique_ptr<RingReads> reads(new RingReads);
+  std::unique_ptr<RingReads> reads(new RingReads(buffer_bytes));
   for (size_t i = 0; i < kThreads; ++i) {
     reads->sides_.push_back(std::make_unique<Side>(buffer_bytes, depth));
     if (!reads->sides_.back()->ring) return nullptr;
@@ -81,6 +81,11 @@ void RingReads::ring_bell(size_t sides) const {
 void RingReads::run(ReadJob& job) {
   Open open{job, job.count()};
   if (open.count == 0) return;
+  if (open.count == 1) {  // waking another thread would take longer
+    HeapBuffer buffer(buffer_bytes_);
+    do_read(job, 0, buffer);
+    return;
+  }
   {
     const std::lock_guard lock(mutex_);
     start();

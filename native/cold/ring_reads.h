@@ -61,7 +61,7 @@ class RingReads final : public DiskReads {
     std::thread thread;
   };
 
-  RingReads() = default;
+  explicit RingReads(size_t buffer_bytes) : buffer_bytes_(buffer_bytes) {}
   void start();
   void ring_bell(size_t sides) const;
   void loop(Side& side);
@@ -74,6 +74,7 @@ class RingReads final : public DiskReads {
   static void end_read(Side& side, size_t place, int error, int& checked, int& file_error);
   void end_jobs(Side& side);
 
+  const size_t buffer_bytes_;
   std::mutex mutex_;        // guards all members below, and the counts of jobs
   std::deque<Open*> open_;  // jobs with reads that have not started
   bool stopped_ = false, running_ = false;

@@ -132,8 +132,8 @@ RowCache::RowCache(const std::vector<FilePart>& parts, const std::vector<RowTabl
       files_(parts),
       reads_(make_disk_reads(buffer_bytes_, memory / kSmallShare)),
       sets_(row_bytes, memory - std::min(memory, beside())) {
-  expect(row_bytes > 0 && row_bytes <= system_page() / 8, "rows have at least 1 byte and at most an eighth of a page, not ",
-         row_bytes);
+  expect(row_bytes > 0 && row_bytes <= system_page() / 8,
+         "rows have 1 or more bytes, at most an eighth of a page, not ", row_bytes);
   expect(sets_.count() > 0 && memory >= kLeastMemory, memory, " bytes of memory are too few: the least are ",
          kLeastMemory);
   uint64_t first = 0;
@@ -209,8 +209,7 @@ void RowCache::take_held(const std::vector<uint32_t>& rows, uint8_t* to, std::ve
 CacheCounts RowCache::counts() const {
   const std::lock_guard lock(mutex_);
   CacheCounts counts = counts_;
-  counts.bytes = sets_.bytes() + beside();
-  counts.most_bytes = sets_.most_bytes() + beside();
+  counts.bytes = counts.most_bytes = sets_.bytes() + beside();  // places are taken from all over it
   return counts;
 }
 

@@ -1,5 +1,5 @@
-// Rows in memory by number, in sets of kWays places: a hash of the number gives the set, so there are no pointers and no
-// lists, and a row costs kOverhead bytes besides its own.
+// Rows in memory by number, in sets of kWays places. A hash of the number gives the set, so there are no pointers and
+// no lists, and a row costs kOverhead bytes besides its own.
 //
 // Places count uses. In a full set, a new row takes the place of one with the smallest count, in turns. After kAging
 // such replacements the set's counts are halved, so that what was used long ago leaves. (LFU with aging by halves, as
@@ -42,8 +42,7 @@ class RowSets {
   size_t count() const { return sets_; }
   uint64_t places() const { return uint64_t{sets_} * kWays; }
   uint64_t held() const { return held_; }
-  uint64_t bytes() const { return memory_.bytes() - (places() - held_) * row_bytes_; }
-  uint64_t most_bytes() const { return memory_.bytes(); }
+  uint64_t bytes() const { return memory_.bytes(); }
 
   size_t set_of(uint32_t row) const {
     uint64_t hash = (row / kGroup + uint64_t{1}) * 0x9e3779b97f4a7c15;  // Fibonacci hashing, and a mix of high bits

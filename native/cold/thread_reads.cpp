@@ -1,16 +1,9 @@
 #include "cold/thread_reads.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <system_error>
 
 namespace saec {
-namespace {
-
-constexpr size_t kAlignment = 4096;  // enough for direct reads
-
-}  // namespace
-
 ThreadReads::~ThreadReads() {
   {
     const std::lock_guard lock(mutex_);
@@ -46,18 +39,12 @@ void ThreadReads::start(size_t threads) {
 
 // Does at most `most` of the reads that have not started.
 void ThreadReads::take(Open& open, size_t most) const {
-  uint8_t* buffer = nullptr;
+  HeapBuffer buffer(buffer_bytes_);
   for (size_t i = 0; i < most; ++i) {
     const size_t number = open.next++;
-    if (number >= open.count) break;
-    DiskRead read = open.job.at(number);
-    if (!read.to && !buffer) buffer = static_cast<uint8_t*>(std::aligned_alloc(kAlignment, buffer_bytes_));
-    if (!read.to) read.to = buffer;
-    int error = read.to ? read_on_thread(read, read.to) : ENOMEM;
-    if (!error) error = open.job.check(read.descriptor);
-    open.job.done(number, read.to, error);
+    if (number >= open.count) return;
+    do_read(open.job, number, buffer);
   }
-  std::free(buffer);
 }
 
 void ThreadReads::loop() {

@@ -19,7 +19,8 @@ class ThreadReads final : public DiskReads {
   // The most concurrent reads. More reads of 4 kB gave no more throughput on the disks measured.
   static constexpr size_t kMost = 64;
 
-  ThreadReads(size_t buffer_bytes, size_t depth) : buffer_bytes_(buffer_bytes), threads_most_(depth < kMost ? depth : kMost) {}
+  ThreadReads(size_t buffer_bytes, size_t depth)
+      : buffer_bytes_(buffer_bytes), threads_most_(depth < kMost ? depth : kMost) {}
   ~ThreadReads() override;
   void run(ReadJob& job) override;
   size_t memory() const override { return threads_most_ * buffer_bytes_; }

@@ -36,7 +36,6 @@ class RowSets {
     numbers_ = reinterpret_cast<uint32_t*>(take(sets_ * kWays * sizeof(uint32_t)));
     uses_ = take(sets_ * kWays);
     states_ = reinterpret_cast<State*>(take(sets_ * sizeof(State)));
-    memory_.use_huge_pages();
   }
 
   size_t count() const { return sets_; }

@@ -12,16 +12,24 @@
 namespace saec {
 namespace {
 
-constexpr size_t kPagesPerRead = 4;     // the most
-constexpr size_t kMostRows = 1 << 16;   // of a call
-constexpr uint64_t kSmallShare = 64;    // a call's rows, and all buffers, take at most this part of the memory
-constexpr size_t kTogether = 64;        // rows that are searched for at a time
+constexpr size_t kMostBytes = 16 << 10;  // of a read; or two pages, which are enough for any row
+constexpr size_t kMostRows = 1 << 16;    // of a call
+constexpr uint64_t kSmallShare = 64;     // a call's rows, and all buffers, take at most this part of the memory
+constexpr size_t kTogether = 64;         // rows that are searched for at a time
 
 size_t rows_of_call(size_t row_bytes, uint64_t memory) {
   return std::clamp<uint64_t>(memory / kSmallShare / row_bytes, kTogether, kMostRows);
 }
 
 size_t system_page() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
+
+size_t checked_row(size_t row_bytes, uint64_t memory) {
+  expect(row_bytes > 0 && row_bytes <= system_page() / 8,
+         "rows have 1 or more bytes, at most an eighth of a page, not ", row_bytes);
+  expect(memory >= RowCache::kLeastMemory, memory, " bytes of memory are too few: the least are ",
+         RowCache::kLeastMemory);
+  return row_bytes;
+}
 
 }  // namespace
 
@@ -126,16 +134,13 @@ class RowCache::Reads final : public ReadJob {
 
 RowCache::RowCache(const std::vector<FilePart>& parts, const std::vector<RowTable>& tables, size_t row_bytes,
                    uint64_t memory)
-    : row_bytes_(row_bytes),
+    : row_bytes_(checked_row(row_bytes, memory)),
       most_rows_(rows_of_call(row_bytes, memory)),
-      buffer_bytes_(kPagesPerRead * system_page()),
+      buffer_bytes_(std::max(kMostBytes, 2 * system_page())),
       files_(parts),
       reads_(make_disk_reads(buffer_bytes_, memory / kSmallShare)),
       sets_(row_bytes, memory - std::min(memory, beside())) {
-  expect(row_bytes > 0 && row_bytes <= system_page() / 8,
-         "rows have 1 or more bytes, at most an eighth of a page, not ", row_bytes);
-  expect(sets_.count() > 0 && memory >= kLeastMemory, memory, " bytes of memory are too few: the least are ",
-         kLeastMemory);
+  expect(sets_.count() > 0, memory, " bytes of memory leave nothing for rows beside ", beside(), " for reads");
   uint64_t first = 0;
   for (const RowTable& table : tables) {
     expect(table.part < files_.count(), "part ", table.part, " of ", files_.count(), " parts does not exist");

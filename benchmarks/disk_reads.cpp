@@ -59,7 +59,7 @@ struct Rate {
 
 // work(number of the call) does some reads and returns how many; negative after an error.
 template <typename Work>
-Rate rate_of(double seconds, const Work& work) {
+Rate rate_of(double seconds, Work work) {
   const double before = processor_seconds();
   const auto begin = Clock::now();
   double reads = 0, passed = 0;
@@ -82,18 +82,23 @@ Rate rate_of_reads(saec::DiskReads& reads, int descriptor, uint64_t pages, doubl
 
 // Threads that wait for one page each of a mapping, which the system has nothing of.
 Rate rate_of_mapping(const uint8_t* mapped, uint64_t pages, size_t threads, double seconds) {
-  return rate_of(seconds, [&](uint64_t call) -> double {
-    constexpr size_t kEach = 4096;
-    std::atomic<unsigned> sum{0};
-    std::vector<std::thread> running;
-    for (size_t thread = 0; thread < threads; ++thread)
-      running.emplace_back([&, thread] {
-        std::mt19937_64 draw((uint64_t{1} << 40) + call * threads + thread);
-        for (size_t i = 0; i < kEach; ++i) sum += mapped[draw() % pages * kPage];
-      });
-    for (std::thread& thread : running) thread.join();
-    return static_cast<double>(threads * kEach);
+  std::atomic<uint64_t> reads{0}, sum{0};
+  std::atomic<bool> stopped{false};
+  const auto read = [&](size_t thread) {
+    std::mt19937_64 draw((uint64_t{1} << 40) + thread);
+    for (; !stopped; ++reads) sum += mapped[draw() % pages * kPage];
+  };
+  std::vector<std::thread> running;
+  for (size_t thread = 0; thread < threads; ++thread) running.emplace_back(read, thread);
+  const Rate rate = rate_of(seconds, [&, before = uint64_t{0}](uint64_t) mutable -> double {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    const uint64_t done = reads - before;
+    before += done;
+    return static_cast<double>(done);
   });
+  stopped = true;
+  for (std::thread& thread : running) thread.join();
+  return rate;
 }
 
 }  // namespace

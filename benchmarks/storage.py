@@ -51,7 +51,7 @@ CODE_BITS = 20  # 512 bits at ratio 25
 BLOCK = 64 << 20  # bytes that are drawn; the file repeats them
 FLOORS = {"uniform": 5.0, "zipf": 2.0}
 EXPONENT = 1.05
-STEADY = 0.95  # bytes a row now, of those before, from which on they are steady
+STEADY = 0.9  # bytes a row now, of those before, from which on they are steady
 
 Draw = Callable[[int], NDArray[np.int64]]
 
@@ -141,7 +141,7 @@ def fill(side: Side, draw: Draw, pages: int, most: float) -> None:
         looked_up = -(-wanted // (BATCH * BAG)) * BATCH * BAG
         now = (side.bytes_read() - first) / looked_up
         done += looked_up
-        if now > STEADY * before and done > 2 * pages:
+        if now > STEADY * before and done >= 2 * pages:
             break
         before = now
     print(f"{side.name}: steady after {done:,} ids, {now:,.0f} bytes a row", flush=True)

@@ -82,6 +82,7 @@ void bind_cold(nb::module_& module) {
            },
            nb::arg("parts"), nb::arg("tables"), nb::arg("row_bytes"), nb::arg("memory"))
       .def_ro_static("least_memory", &saec::RowCache::kLeastMemory)
+      .def_prop_ro("keeps", [](const saec::RowCache& self) { return self.pages() ? "pages" : "rows"; })
       .def("serve",
            [](saec::RowCache& self, BoundTable& bound) {
              const saec::Table& table = bound.table;

@@ -127,7 +127,7 @@ class Reached {
     std::map<PageCache*, std::vector<uint32_t>> pages;
     for_bags(requests, first, last, last == id_count(requests), [&](size_t number, size_t from, size_t to) {
       const Request& request = requests[number];
-      const ColdPlace& place = places[number];
+      const ColdPlace place = places[number].now();
       const size_t first_id = id_at(request, from), last_id = id_at(request, to);
       if (place.pages) TablePages(*request.table, *place.pages, pages[place.pages]).append(request, first_id, last_id);
       if (!place.rows) return;
@@ -150,8 +150,9 @@ class Reached {
 size_t ids_at_a_time(const std::vector<Request>& requests, const std::vector<ColdPlace>& places) {
   size_t ids = kMostIds;
   for (size_t number = 0; number < requests.size(); ++number) {
-    if (places[number].rows) ids = std::min(ids, places[number].rows->most_rows());
-    PageCache* cache = places[number].pages;
+    const ColdPlace place = places[number].now();
+    if (place.rows) ids = std::min(ids, place.rows->most_rows());
+    PageCache* cache = place.pages;
     if (!cache) continue;
     const size_t pages = TablePages::most(*requests[number].table, *cache);
     ids = std::min(ids, std::max<size_t>(cache->most() / 2 / pages, 1));
@@ -166,6 +167,7 @@ Failure pool_step(const std::vector<Request>& requests, const std::vector<ColdPl
     const Reached reached(requests, places, first, last);
     return pool_between(reached.requests(), first, last, out, threads, kernels);
   } catch (const std::system_error& error) {
+    if (error.code().value() == kTakenOver) return pool_step(requests, places, first, last, out, threads, kernels);
     if (error.code().value() != kTooManyPages || last - first < 2) throw;
   }
   const size_t middle = first + (last - first) / 2;

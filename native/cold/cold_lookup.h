@@ -17,6 +17,11 @@ struct ColdPlace {
   uint32_t first_row = 0;  // RowCache::number_of()
 
   bool any() const { return pages || rows; }
+  // The same, with pages only if they have taken over.
+  ColdPlace now() const {
+    PageCache* instead = rows ? rows->pages() : nullptr;
+    return instead ? ColdPlace{instead, nullptr, 0} : *this;
+  }
 };
 
 // The same as pool() in lookup.h. places: of each request's table. Large batches are looked up in several steps, the

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <utility>
 
 #include "system/expect.h"
 
@@ -37,8 +38,10 @@ class PageCache::Reads final : public ReadJob {
   std::vector<Read>& reads_;
 };
 
-PageCache::PageCache(const std::vector<FilePart>& parts)
-    : files_(parts), reads_(make_disk_reads(0, 0)), states_(files_.pages()) {}
+PageCache::PageCache(const std::vector<FilePart>& parts) : PageCache(std::make_shared<const FileParts>(parts)) {}
+
+PageCache::PageCache(std::shared_ptr<const FileParts> files)
+    : held_files_(std::move(files)), files_(*held_files_), reads_(make_disk_reads(0, 0)), states_(files_.pages()) {}
 
 PageCache::~PageCache() {
   if (!files_.same_process()) (void)reads_.release();  // a forked child does not have its threads

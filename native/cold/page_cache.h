@@ -27,6 +27,7 @@ namespace saec {
 class PageCache {
  public:
   explicit PageCache(const std::vector<FilePart>& parts);
+  explicit PageCache(std::shared_ptr<const FileParts> files);
   ~PageCache();
   PageCache(const PageCache&) = delete;
   PageCache& operator=(const PageCache&) = delete;
@@ -76,7 +77,8 @@ class PageCache {
   std::vector<Read> plan(const std::vector<uint32_t>& missing) const;
   void read_all(std::vector<Read>& reads);
 
-  const FileParts files_;
+  const std::shared_ptr<const FileParts> held_files_;
+  const FileParts& files_;
   std::unique_ptr<DiskReads> reads_;
 
   mutable std::mutex mutex_;  // guards all members below

@@ -41,6 +41,8 @@ class RowSets {
   size_t count() const { return sets_; }
   uint64_t places() const { return uint64_t{sets_} * kWays; }
   uint64_t held() const { return held_; }
+  // How many rows were used that put_unused() had kept.
+  uint64_t first_uses() const { return first_uses_; }
   uint64_t bytes() const { return memory_.bytes(); }
 
   size_t set_of(uint32_t row) const {
@@ -68,6 +70,7 @@ class RowSets {
 
   const uint8_t* use(size_t set, size_t way) {
     uint8_t& uses = uses_[set * kWays + way];
+    first_uses_ += uses == 0;
     uses = static_cast<uint8_t>(uses + (uses < kMostUses));
     return row_at(set, way);
   }
@@ -133,7 +136,7 @@ class RowSets {
   uint8_t *rows_, *uses_;
   uint32_t* numbers_;  // of rows, plus 1; 0 if there is none
   State* states_;
-  uint64_t held_ = 0;
+  uint64_t held_ = 0, first_uses_ = 0;
 };
 
 }  // namespace saec

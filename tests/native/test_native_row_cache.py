@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,39 @@ def test_a_row_of_the_file_is_read_once(files: list[int], rows: Any) -> None:
         assert np.array_equal(looked_up(table, np.array([17, 17])), rows[[17, 17]])
     counts = cache.counts()
     assert (counts["hits"], counts["misses"], counts["reads"]) == (4, 2, 1)
+
+
+def test_pages_take_over_where_rows_read_along_are_wanted(files: list[int], rows: Any) -> None:
+    cache = _native.RowCache([(files[0], 40, rows.nbytes)], [(ROWS, 0)], 4 * DIM, MEMORY)
+    table = table_at(cache, 0)
+    cache.serve(table)
+
+    def check(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(40):
+            ids = (ROWS * rng.random(200) ** 4).astype(
+                np.int64
+            )  # more of the first than of the last
+            assert np.array_equal(looked_up(table, ids), rows[ids])
+
+    assert cache.keeps == "rows"
+    with ThreadPoolExecutor(4) as pool:  # some of them look up rows while pages take over
+        list(pool.map(check, range(4), timeout=100))
+    assert cache.keeps == "pages"
+    counts = cache.counts()
+    assert counts["hits"] + counts["misses"] > 4 * 40 * 200  # a row of two pages counts twice
+    assert counts["memory_bytes"] <= counts["most_memory_bytes"] <= MEMORY
+
+
+def test_rows_stay_where_those_read_along_are_not_wanted(files: list[int], rows: Any) -> None:
+    cache = _native.RowCache([(files[0], 40, rows.nbytes)], [(ROWS, 0)], 4 * DIM, MEMORY)
+    table = table_at(cache, 0)
+    cache.serve(table)
+    hot = np.arange(0, ROWS, 128)  # one row on each page
+    for _ in range(10):
+        assert np.array_equal(looked_up(table, hot), rows[hot])
+    assert cache.keeps == "rows"
+    assert cache.counts()["misses"] == len(hot)
 
 
 @pytest.mark.parametrize(

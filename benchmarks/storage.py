@@ -2,14 +2,17 @@
 
     python benchmarks/storage.py                                   # 20 GB on disk, 2 GB of memory
     python benchmarks/storage.py --gigabytes 4 --memory 400MB
+    python benchmarks/storage.py --ceiling                         # what the disk gives, only
 
 The table is float32, dim 16, uncompressed. It is opened twice: mapped, and with `memory=`. Both
 look up the same kinds of bags in turn, each with ids of its own. The mapped one is limited by
 page_limit.py: before it starts all pages of the file are dropped, and after each batch those beyond
 the limit that were used longest ago, outside of the time that is measured. The other one limits
-itself and reads past the system's cache. Both first read until their memory is full. A table of as
-many rows as clusters at ratio 25 is measured beside them: in memory, and with its codes in the file
-and a tenth of their bytes in memory.
+itself and reads past the system's cache. Both first look up ids until the bytes that they read for
+a row hardly change. A table of as many rows as clusters at ratio 25 is measured beside them: in
+memory, and with its codes in the file and a tenth of their bytes in memory. First of all, the disk
+itself is measured (disk_ceiling.py): the reads a second that it answers at most, divided by those
+of two threads that wait for a page each, are the most that lookups of uniform ids can gain.
 
 Fails if lookups with `memory=` are less than 5 times as fast on uniform ids, or 2 times on Zipf
 ids.
@@ -27,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from disk_ceiling import WAITING, ceiling
 from numpy.typing import NDArray
 from page_limit import LimitedPages
 from timing import peak_bytes
@@ -47,6 +51,7 @@ CODE_BITS = 20  # 512 bits at ratio 25
 BLOCK = 64 << 20  # bytes that are drawn; the file repeats them
 FLOORS = {"uniform": 5.0, "zipf": 2.0}
 EXPONENT = 1.05
+STEADY = 0.9  # bytes a row now, of those before, from which on they are steady
 
 Draw = Callable[[int], NDArray[np.int64]]
 
@@ -123,16 +128,23 @@ def look_up(side: Side, ids: NDArray[np.int64]) -> float:
     return seconds
 
 
-def fill(side: Side, draw: Draw, pages: int) -> None:
-    """Look up until the memory must be full, or new pages have become rare."""
-    seen = np.zeros(0, np.int64)
-    while len(seen) < pages:
-        ids = draw(BATCH * BAG)
-        look_up(side, ids)
-        now = np.union1d(seen, ids * 4 * DIM // 4096)
-        if len(now) - len(seen) < pages // 20:
-            return
-        seen = now
+def fill(side: Side, draw: Draw, pages: int, most: float) -> None:
+    """Look up until the memory of so many pages must be full and new bytes have become steady.
+
+    Each time as many ids as before in all; at most about ``most``.
+    """
+    done, before = 0, float("inf")
+    while done < most:
+        first, wanted = side.bytes_read(), max(done, pages)
+        for _ in range(-(-wanted // (BATCH * BAG))):
+            look_up(side, draw(BATCH * BAG))
+        looked_up = -(-wanted // (BATCH * BAG)) * BATCH * BAG
+        now = (side.bytes_read() - first) / looked_up
+        done += looked_up
+        if now > STEADY * before and done >= 2 * pages:
+            break
+        before = now
+    print(f"{side.name}: steady after {done:,} ids, {now:,.0f} bytes a row", flush=True)
 
 
 def compare(sides: list[Side], draw: Draw, batches: int, small: int) -> dict[str, dict[str, float]]:
@@ -195,6 +207,20 @@ def report(ids: str, found: dict[str, dict[str, float]]) -> None:
         print(f"{ids}: {name}: {said}", flush=True)
 
 
+def measure_disk(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
+    """What the disk gives, and what that is to two threads that wait."""
+    found = ceiling(make_raw(folder, int(options.gigabytes * 1e9) // (4 * DIM)))
+    for name, rate in found.items():
+        print(
+            f"disk: {name}: {rate['reads_per_second']:,.0f} reads a second, "
+            f"{rate['processor_us']:.1f} us of processor time each"
+        )
+    waiting = found[WAITING]["reads_per_second"]
+    best = max(rate["reads_per_second"] for rate in found.values())
+    print(f"disk: at most {best / waiting:.2f} times the reads of {WAITING}", flush=True)
+    return found
+
+
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     memory = parse_size(options.memory)
     rows = int(options.gigabytes * 1e9) // (4 * DIM)
@@ -207,12 +233,11 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for ids, draw in draws(rows, options.seed).items():
         cold = cold_side("memory=", raw, memory)
         for side in (cold, mapped):
-            fill(side, draw, memory // 4096)
-            print(f"{ids}: the memory of {side.name} is full", flush=True)
+            fill(side, draw, memory // 4096, options.fill)
         found = compare([cold, mapped], draw, options.batches, options.small)
         beside = [in_memory(clusters), cold_side("clusters, codes in file", clusters, codes_memory)]
         for side in beside:
-            fill(side, draw, pages // 10)
+            fill(side, draw, pages // 10, options.fill)
         results[ids] = found | compare(beside, draw, options.batches, options.small)
         report(ids, results[ids])
     return results
@@ -222,6 +247,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--gigabytes", type=float, default=20.0, help="10^9 bytes of the table")
     parser.add_argument("--memory", default="2GB")
+    parser.add_argument("--fill", type=float, default=32e6, help="the most ids before measuring")
+    parser.add_argument("--ceiling", action="store_true", help="only measure the disk")
     parser.add_argument("--batches", type=int, default=5, help="measured, of 4096 bags")
     parser.add_argument("--small", type=int, default=100, help="measured, of 64 bags")
     parser.add_argument("--seed", type=int, default=0)
@@ -233,13 +260,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        results = measure(options, options.folder or Path(temporary))
+        folder = options.folder or Path(temporary)
+        disk = measure_disk(options, folder)
+        if options.ceiling:
+            return
+        results = measure(options, folder)
     if options.json is not None:
         write_json(
             options.json,
             {
                 "machine": machine(),
                 "options": vars(options) | {"folder": None, "json": None},
+                "disk": disk,
                 "results": results,
             },
         )

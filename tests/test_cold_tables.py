@@ -7,9 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import pytest
 from artifact_files import save_in_shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from open_files import descriptors_of
+from open_files import replaced_descriptors
 
 import saec
 from saec.bits.packing import PackedCodes
@@ -235,22 +233,6 @@ def test_fields_of_two_artifacts_in_either_order(tmp_path: Path) -> None:
         list(pool.map(check, range(8), timeout=100))
 
 
-@contextmanager
-def replaced_descriptors(path: Path, other: int) -> Iterator[None]:
-    """Redirect reads of ``path`` to another file within this context."""
-    own = descriptors_of(path)
-    assert own
-    saved = {descriptor: os.dup(descriptor) for descriptor in own}
-    try:
-        for descriptor in own:
-            os.dup2(other, descriptor, inheritable=False)
-        yield
-    finally:
-        for descriptor, first in saved.items():
-            os.dup2(first, descriptor, inheritable=False)
-            os.close(first)
-
-
 def test_a_read_error_is_an_error_of_its_lookup(tmp_path: Path) -> None:
     tables = pages_of_rows(tmp_path / "a.saec", 100, 30)
     expected = saec.load(tmp_path / "a.saec")["r"].lookup([3, 50])
@@ -292,26 +274,31 @@ def test_a_file_that_is_replaced_keeps_its_rows_and_one_written_to_does_not(tmp_
 
 def test_forked_processes_are_told_to_open_it_again(tmp_path: Path) -> None:
     pages_of_rows(tmp_path / "a.saec", 100, 30)
+    Compressed([raw("r", 150_000, 16, np.float32)]).save(tmp_path / "b.saec")  # single rows
     script = (
         "import os, sys, saec\n"
-        "tables = saec.load(sys.argv[1], memory='1MB')\n"
-        "tables['r'].lookup(range(20))\n"
+        "pages = saec.load(sys.argv[1], memory='1MB')\n"
+        "rows = saec.load(sys.argv[2], memory='5MB')\n"
+        "for tables in (pages, rows):\n"
+        "    tables['r'].lookup(range(100))\n"
         "child = os.fork()\n"
-        "try:\n"
-        "    tables['r'].lookup([1])\n"
-        "except saec.ArtifactError as error:\n"
-        "    print(error)\n"
+        "for tables in (pages, rows):\n"
+        "    try:\n"
+        "        tables['r'].lookup([1])\n"
+        "    except saec.ArtifactError as error:\n"
+        "        print(error)\n"
         "if child:\n"
         "    sys.exit(os.waitpid(child, 0)[1])\n"
     )
     said = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "a.saec"],
+        [sys.executable, "-c", script, tmp_path / "a.saec", tmp_path / "b.saec"],
         capture_output=True,
         check=True,
         text=True,
         timeout=60,
     )
-    assert said.stdout.endswith("before this process was forked; open it again here\n")
+    told = "field 'r' cannot be read: the artifact was opened before this process was forked"
+    assert said.stdout.count(told) == 2
     assert said.stderr == ""
 
 

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "cold/page_cache.h"
+#include "cold/cold_lookup.h"
 #include "system/cores.h"
 #include "keys/static_function.h"
 #include "lookup/lookup.h"
@@ -67,7 +67,7 @@ struct BoundTable {
   Vector<uint8_t> index;
   Matrix<uint8_t> stored;
   std::vector<float> own;  // stored rows, decoded when the table was made
-  saec::PageCache* cache = nullptr;  // of codes or stored rows that are not all in memory
+  saec::ColdPlace place;   // of codes or stored rows that are not all in memory
 };
 
 // A static function for lookups, and the arrays that it reads.

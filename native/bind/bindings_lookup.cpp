@@ -264,22 +264,22 @@ void bind_lookups(nb::module_& module) {
         const saec::LookupKernels* kernels = saec::choose_lookup(isa.c_str());
         expect(kernels != nullptr, "this processor has no instruction set ", saec::wanted_simd(isa.c_str()));
         std::vector<saec::Request> requests;
-        std::vector<saec::PageCache*> caches;  // empty if no table has one
+        std::vector<saec::ColdPlace> places;  // empty if all tables are in memory
         size_t total = 0;
         for (const RequestTuple& tuple : given) {
           expect(std::get<0>(tuple) != nullptr, "request ", requests.size(), " has no table");
           requests.push_back(request_of(tuple));
           total += requests.back().count;
-          if (std::get<0>(tuple)->cache) caches.resize(given.size());
+          if (std::get<0>(tuple)->place.any()) places.resize(given.size());
         }
-        for (size_t i = 0; i < caches.size(); ++i) caches[i] = std::get<0>(given[i])->cache;
+        for (size_t i = 0; i < places.size(); ++i) places[i] = std::get<0>(given[i])->place;
         const saec::Team& team = in_pytorch ? saec::pytorch_team() : saec::own_team();
         const int used = lookup_threads(threads, total, team);
         const WithoutGil released;
         const auto element = static_cast<saec::Element>(out);
         const saec::Failure failure =
-            caches.empty() ? saec::pool(requests, element, used, *kernels, team)
-                           : saec::pool_cold(requests, caches, element, used, *kernels);
+            places.empty() ? saec::pool(requests, element, used, *kernels, team)
+                           : saec::pool_cold(requests, places, element, used, *kernels);
         return std::make_tuple(static_cast<int>(failure.fault), failure.request, failure.position);
       },
       nb::arg("requests"), nb::arg("out"), nb::arg("threads") = 0, nb::arg("isa") = "auto",

@@ -1,10 +1,12 @@
 #include "cold/cold_lookup.h"
 
 #include <algorithm>
-#include <bit>
+#include <deque>
 #include <map>
+#include <optional>
 #include <system_error>
 
+#include "cold/gathered_rows.h"
 #include "lookup/lookup_ranks.h"
 
 namespace saec {
@@ -15,9 +17,9 @@ namespace {
 constexpr size_t kMostIds = size_t{1} << 16;
 
 // Collects the pages of a cache that rows of a table need.
-class RowPages {
+class TablePages {
  public:
-  RowPages(const Table& table, const PageCache& cache, std::vector<uint32_t>& pages)
+  TablePages(const Table& table, const PageCache& cache, std::vector<uint32_t>& pages)
       : table_(table),
         cache_(cache),
         row_bytes_(stored_row_bytes(table)),
@@ -111,57 +113,77 @@ class HeldPages {
   size_t held_ = 0;
 };
 
-std::map<PageCache*, std::vector<uint32_t>> pages_between(const std::vector<Request>& requests,
-                                                          const std::vector<PageCache*>& caches,
-                                                          size_t first, size_t last, bool is_last) {
-  std::map<PageCache*, std::vector<uint32_t>> pages;
-  for_bags(requests, first, last, is_last, [&](size_t number, size_t from, size_t to) {
-    if (!caches[number]) return;
-    const Request& request = requests[number];
-    const auto id_at = [&](size_t bag) {
-      if (!request.offsets) return bag;
-      return bag < request.bags ? static_cast<size_t>(request.offsets[bag]) : request.count;
-    };
-    RowPages(*request.table, *caches[number], pages[caches[number]]).append(request, id_at(from), id_at(to));
-  });
-  return pages;
+// The position of a bag's first id.
+size_t id_at(const Request& request, size_t bag) {
+  if (!request.offsets) return bag;
+  return bag < request.bags ? static_cast<size_t>(request.offsets[bag]) : request.count;
 }
 
-// The number of ids whose pages take at most half of each cache, so that two callers can work at the same time.
-size_t ids_at_a_time(const std::vector<Request>& requests, const std::vector<PageCache*>& caches) {
+// What bags need, in memory: pages are held, and rows are copied.
+class Reached {
+ public:
+  Reached(const std::vector<Request>& requests, const std::vector<ColdPlace>& places, size_t first, size_t last)
+      : requests_(requests) {
+    std::map<PageCache*, std::vector<uint32_t>> pages;
+    for_bags(requests, first, last, last == id_count(requests), [&](size_t number, size_t from, size_t to) {
+      const Request& request = requests[number];
+      const ColdPlace place = places[number].now();
+      const size_t first_id = id_at(request, from), last_id = id_at(request, to);
+      if (place.pages) TablePages(*request.table, *place.pages, pages[place.pages]).append(request, first_id, last_id);
+      if (!place.rows) return;
+      rows_.emplace_back(request, *place.rows, place.first_row, first_id, last_id);
+      requests_[number] = rows_.back().request();
+    });
+    held_.emplace(std::move(pages));
+  }
+
+  const std::vector<Request>& requests() const { return requests_; }
+
+ private:
+  std::vector<Request> requests_;
+  std::deque<GatheredRows> rows_;
+  std::optional<HeldPages> held_;
+};
+
+// The number of ids whose pages take at most half of each cache, so that two callers can work at the same time, and
+// whose rows a call may have.
+size_t ids_at_a_time(const std::vector<Request>& requests, const std::vector<ColdPlace>& places) {
   size_t ids = kMostIds;
   for (size_t number = 0; number < requests.size(); ++number) {
-    if (!caches[number]) continue;
-    const size_t pages = RowPages::most(*requests[number].table, *caches[number]);
-    ids = std::min(ids, std::max<size_t>(caches[number]->most() / 2 / pages, 1));
+    const ColdPlace place = places[number].now();
+    if (place.rows) ids = std::min(ids, place.rows->most_rows());
+    PageCache* cache = place.pages;
+    if (!cache) continue;
+    const size_t pages = TablePages::most(*requests[number].table, *cache);
+    ids = std::min(ids, std::max<size_t>(cache->most() / 2 / pages, 1));
   }
   return ids;
 }
 
-// Looks up the bags that start between two id numbers. If these need too many pages, does one half after the other.
-Failure pool_step(const std::vector<Request>& requests, const std::vector<PageCache*>& caches,
+// Looks up the bags that start between two id numbers. If these need too much memory, does one half after the other.
+Failure pool_step(const std::vector<Request>& requests, const std::vector<ColdPlace>& places,
                   size_t first, size_t last, Element out, int threads, const LookupKernels& kernels) {
   try {
-    const bool is_last = last == id_count(requests);
-    const HeldPages held(pages_between(requests, caches, first, last, is_last));
-    return pool_between(requests, first, last, out, threads, kernels);
+    const Reached reached(requests, places, first, last);
+    return pool_between(reached.requests(), first, last, out, threads, kernels);
   } catch (const std::system_error& error) {
+    if (error.code().value() == kTakenOver) return pool_step(requests, places, first, last, out, threads, kernels);
     if (error.code().value() != kTooManyPages || last - first < 2) throw;
   }
   const size_t middle = first + (last - first) / 2;
-  const Failure failure = pool_step(requests, caches, first, middle, out, threads, kernels);
+  const Failure failure = pool_step(requests, places, first, middle, out, threads, kernels);
   if (failure.fault != Fault::kNone) return failure;
-  return pool_step(requests, caches, middle, last, out, threads, kernels);
+  return pool_step(requests, places, middle, last, out, threads, kernels);
 }
 
 }  // namespace
 
-Failure pool_cold(const std::vector<Request>& requests, const std::vector<PageCache*>& caches,
+Failure pool_cold(const std::vector<Request>& requests, const std::vector<ColdPlace>& places,
                   Element out, int threads, const LookupKernels& kernels) {
   Failure failure = check_offsets(requests);
-  const size_t total = id_count(requests), step = ids_at_a_time(requests, caches);
+  const size_t total = id_count(requests), step = ids_at_a_time(requests, places);
   for (size_t first = 0; failure.fault == Fault::kNone && (first < total || first == 0); first += step) {
-    failure = pool_step(requests, caches, first, std::min(total, first + step), out, threads, kernels);
+    failure = pool_step(requests, places, first, std::min(total, first + step), out, threads, kernels);
   }
   return failure;
 }

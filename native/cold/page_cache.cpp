@@ -1,16 +1,8 @@
 #include "cold/page_cache.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <bit>
-#include <cerrno>
-#include <new>
-#include <system_error>
+#include <exception>
+#include <utility>
 
 #include "system/expect.h"
 
@@ -20,160 +12,71 @@ namespace {
 // Longer runs of pages are divided into several concurrent reads.
 constexpr uint32_t kMostPagesPerRead = 64;
 
-[[noreturn]] void fail(int error) { throw std::system_error(error, std::generic_category()); }
-
-bool same_time(const struct timespec& a, const struct timespec& b) {
-  return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
-
-struct stat status_of(int descriptor) {
-  struct stat file;
-  if (fstat(descriptor, &file) != 0) fail(errno);
-  return file;
-}
-
-// A descriptor of this process; -1 if the system does not support it.
-int own_process() {
-#ifdef SYS_pidfd_open
-  return static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
-#else
-  return -1;
-#endif
-}
-
-// One system call for all ranges if the system has it (Linux 6.13); otherwise one for each range.
-void advise_unused(int process, struct iovec* ranges, size_t count) {
-#ifdef SYS_process_madvise
-  long bytes = 0;
-  for (size_t i = 0; i < count; ++i) bytes += static_cast<long>(ranges[i].iov_len);
-  if (process >= 0 && syscall(SYS_process_madvise, process, ranges, count, MADV_DONTNEED, 0) == bytes)
-    return;
-#else
-  (void)process;
-#endif
-  for (size_t i = 0; i < count; ++i) (void)madvise(ranges[i].iov_base, ranges[i].iov_len, MADV_DONTNEED);
-}
-
-// Direct reads, which bypass the system's page cache, take no memory there and less processor time. If the file system
-// does not support them, the system's read-ahead is switched off.
-void choose_way_to_read(int descriptor, off_t first, uint8_t* page, size_t page_bytes) {
-#ifdef O_DIRECT
-  const int flags = fcntl(descriptor, F_GETFL);
-  if (flags >= 0 && (flags & O_DIRECT)) {
-    const bool refused = pread(descriptor, page, page_bytes, first) < 0 && errno == EINVAL;
-    if (!refused) return;
-    if (fcntl(descriptor, F_SETFL, flags & ~O_DIRECT) != 0) fail(errno);
-  }
-#endif
-#ifdef POSIX_FADV_RANDOM
-  posix_fadvise(descriptor, 0, 0, POSIX_FADV_RANDOM);
-#endif
-}
-
 }  // namespace
 
-PageCache::PageCache(const std::vector<FilePart>& parts)
-    : shift_(static_cast<unsigned>(std::countr_zero(static_cast<size_t>(sysconf(_SC_PAGESIZE))))),
-      owner_(getpid()),
-      process_(own_process()),
-      threads_(std::make_unique<ReadThreads>()) {
-  try {
-    place(parts);
-    for (size_t i = 0; i < parts.size(); ++i) add(parts[i], i);
-    states_.resize(pages_);
-  } catch (...) {
-    for (const Part& part : parts_)
-      if (part.descriptor >= 0) close(part.descriptor);
-    if (process_ >= 0) close(process_);
-    if (start_) munmap(start_, size());
-    throw;
+// The reads of pages to their addresses.
+class PageCache::Reads final : public ReadJob {
+ public:
+  Reads(const FileParts& files, std::vector<Read>& reads) : files_(files), reads_(reads) {}
+
+  size_t count() const override { return reads_.size(); }
+
+  DiskRead at(size_t number) const override {
+    const Read& read = reads_[number];
+    const FileParts::Part& part = files_.part_of(read.first);
+    const uint64_t offset = uint64_t{read.first} << files_.shift(), from = files_.in_file(part, offset);
+    // Requests whole pages, as direct reads require, even if the file ends within the last one.
+    const size_t asked = size_t{read.count} << files_.shift();
+    return {part.descriptor, from, asked, std::min<uint64_t>(asked, part.file_bytes - from), files_.data() + offset};
   }
-}
+
+  int check(int descriptor) const override { return files_.changed(descriptor); }
+  void done(size_t number, const uint8_t*, int error) override { reads_[number].error = error; }
+
+ private:
+  const FileParts& files_;
+  std::vector<Read>& reads_;
+};
+
+PageCache::PageCache(const std::vector<FilePart>& parts) : PageCache(std::make_shared<const FileParts>(parts)) {}
+
+PageCache::PageCache(std::shared_ptr<const FileParts> files)
+    : held_files_(std::move(files)), files_(*held_files_), reads_(make_disk_reads(0, 0)), states_(files_.pages()) {}
 
 PageCache::~PageCache() {
-  // A forked child has neither the pages nor the threads.
-  if (!same_process()) (void)threads_.release();
-  threads_.reset();
-  for (const Part& part : parts_) close(part.descriptor);
-  if (process_ >= 0) close(process_);
-  if (same_process()) munmap(start_, size());
-}
-
-bool PageCache::same_process() const { return getpid() == owner_; }
-
-// Sets the position of each part and reserves addresses for all of them.
-void PageCache::place(const std::vector<FilePart>& parts) {
-  uint64_t pages = 0;
-  for (const FilePart& part : parts) {
-    const uint64_t within = part.first & (page_bytes() - 1);
-    expect(part.bytes > 0 && part.bytes <= PTRDIFF_MAX - page_bytes(), "part ", parts_.size(),
-           " has 1 or more bytes, at most 2^63 less a page, not ", part.bytes);
-    const uint64_t own = (within + part.bytes + page_bytes() - 1) >> shift_;
-    expect(own < kNoPage - pages, "parts take ", pages + own, " pages of ", page_bytes(), " bytes, not fewer than ",
-           kNoPage);
-    parts_.push_back({-1, static_cast<uint32_t>(pages), static_cast<uint32_t>(own),
-                      part.first - within, 0, (pages << shift_) + within, {}});
-    pages += own;
-  }
-  expect(pages > 0, "there are no parts");
-  void* start = mmap(nullptr, pages << shift_, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (start == MAP_FAILED) fail(errno);
-  start_ = static_cast<uint8_t*>(start);
-  pages_ = pages;
-  // Without huge pages: each would take the memory of hundreds of pages.
-#ifdef MADV_NOHUGEPAGE
-  (void)madvise(start_, size(), MADV_NOHUGEPAGE);
-#endif
-#ifdef MADV_DONTFORK
-  (void)madvise(start_, size(), MADV_DONTFORK);
-#endif
-}
-
-void PageCache::add(const FilePart& given, size_t number) {
-  Part& part = parts_[number];
-  part.descriptor = fcntl(given.descriptor, F_DUPFD_CLOEXEC, 0);
-  if (part.descriptor < 0) fail(errno);
-  const struct stat file = status_of(part.descriptor);
-  part.file_bytes = static_cast<uint64_t>(file.st_size);
-  part.changed = file.st_mtim;
-  expect(part.file_bytes >= given.first && part.file_bytes - given.first >= given.bytes, "a file is too short: ",
-         part.file_bytes, " bytes do not hold ", given.bytes, " from byte ", given.first, " on");
-  uint8_t* page = start_ + (size_t{part.first_page} << shift_);
-  choose_way_to_read(part.descriptor, static_cast<off_t>(part.file_first), page, page_bytes());
-  drop(part.first_page, 1);
+  if (!files_.same_process()) (void)reads_.release();  // a forked child does not have its threads
 }
 
 void PageCache::keep(uint64_t first, uint64_t bytes) {
   const std::lock_guard lock(mutex_);
   expect(most_ == 0, "keep() comes before limit(), which was called already");
   if (bytes == 0) return;
-  expect(first <= size() && bytes <= size() - first, bytes, " bytes from byte ", first, " on go beyond the ",
-         size(), " bytes of all parts");
+  const size_t all = files_.size();
+  expect(first <= all && bytes <= all - first, bytes, " bytes from byte ", first, " on go beyond the ", all,
+         " bytes of all parts");
   std::vector<uint32_t> missing;
-  for (uint64_t page = first >> shift_; page <= (first + bytes - 1) >> shift_; ++page)
+  for (uint64_t page = first >> files_.shift(); page <= (first + bytes - 1) >> files_.shift(); ++page)
     if (!states_[page].resident) missing.push_back(static_cast<uint32_t>(page));
   std::vector<Read> reads = plan(missing);
   read_all(reads);
   for (const Read& read : reads)
-    if (read.error) fail(read.error);
+    if (read.error) throw_error(read.error);
   for (const uint32_t page : missing) {
     states_[page].resident = 1;
     states_[page].pins = 1;  // never released
   }
-  counts_.kept += missing.size();
+  kept_ += missing.size();
 }
 
 void PageCache::limit(uint64_t pages) {
   const std::lock_guard lock(mutex_);
   expect(most_ == 0, "there is a limit already, of ", most_, " pages");
-  most_ = std::min<uint64_t>(pages, pages_ - counts_.kept);
+  most_ = std::min<uint64_t>(pages, files_.pages() - kept_);
   clock_.assign(most_, kNoPage);
-  counts_.most = most_;
 }
 
 void PageCache::hold(const std::vector<uint32_t>& pages) {
-  if (!same_process()) fail(kForked);
+  if (!files_.same_process()) throw_error(kForked);
   std::unique_lock lock(mutex_);
   std::vector<uint32_t> absent;
   pin(pages, lock, absent);
@@ -201,7 +104,7 @@ void PageCache::pin(const std::vector<uint32_t>& pages, std::unique_lock<std::mu
     for (const uint32_t page : pages) pinned_ += states_[page].pins++ == 0;
     if (pinned_ <= most_) break;
     unpin(pages);
-    if (pinned_ == 0) fail(kTooManyPages);
+    if (pinned_ == 0) throw_error(kTooManyPages);
     changed_.wait(lock);
   }
   for (const uint32_t page : pages) {
@@ -237,7 +140,7 @@ void PageCache::fetch(std::vector<uint32_t>& absent, std::unique_lock<std::mutex
     lock.lock();
     const int error = end_reading(reads, slots);
     changed_.notify_all();
-    if (error) fail(error);
+    if (error) throw_error(error);
   }
 }
 
@@ -263,7 +166,7 @@ std::vector<size_t> PageCache::make_room(const std::vector<uint32_t>& missing) {
     clock_[slots.back()] = page;
     states_[page].reading = 1;
   }
-  drop_all(leaving);
+  files_.drop_all(leaving);
   return slots;
 }
 
@@ -279,7 +182,7 @@ size_t PageCache::free_slot(std::vector<uint32_t>& leaving) {
       continue;
     }
     state.resident = 0;
-    --counts_.resident;
+    --resident_;
     leaving.push_back(page);
     return hand_;
   }
@@ -295,53 +198,20 @@ std::vector<PageCache::Read> PageCache::plan(const std::vector<uint32_t>& missin
       ++last->count;
       continue;
     }
-    const Part& part = part_of(page);
-    end = uint64_t{part.first_page} + part.pages;
+    const FileParts::Part& part = files_.part_of(page);
+    end = part.end_page();
     reads.push_back({page, 1, 0});
   }
   return reads;
 }
 
 void PageCache::read_all(std::vector<Read>& reads) {
+  Reads job(files_, reads);
   try {
-    threads_->run(reads.size(), [&](size_t i) { reads[i].error = read(reads[i]); });
-  } catch (const std::bad_alloc&) {  // no read has started
+    reads_->run(job);
+  } catch (const std::exception&) {  // no memory or no thread: no read has started
     for (Read& read : reads) read.error = ENOMEM;
   }
-  const Part* last = nullptr;  // reads are in order of parts, so each file is checked once
-  int error = 0;
-  for (Read& read : reads) {
-    const Part& part = part_of(read.first);
-    if (&part != last) error = changed(part);
-    last = &part;
-    if (!read.error) read.error = error;
-  }
-}
-
-int PageCache::read(const Read& read) const {
-  const Part& part = part_of(read.first);
-  uint8_t* to = start_ + (size_t{read.first} << shift_);
-  const uint64_t from = part.file_first + (uint64_t{read.first - part.first_page} << shift_);
-  // Requests whole pages, as direct reads require, even if the file ends within the last one.
-  const size_t asked = size_t{read.count} << shift_;
-  const size_t wanted = std::min<uint64_t>(asked, part.file_bytes - from);
-  for (size_t done = 0; done < wanted;) {
-    const ssize_t got = pread(part.descriptor, to + done, asked - done, static_cast<off_t>(from + done));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return errno;
-    if (got == 0) return kFileEnds;
-    done += static_cast<size_t>(got);
-  }
-  return 0;
-}
-
-// An error number if the file has been written to since it was opened; otherwise 0.
-int PageCache::changed(const Part& part) {
-  struct stat now;
-  if (fstat(part.descriptor, &now) != 0) return errno;
-  const bool same = static_cast<uint64_t>(now.st_size) == part.file_bytes &&
-                    same_time(now.st_mtim, part.changed);
-  return same ? 0 : kFileChanged;
 }
 
 // Marks pages that were read as resident and drops those whose read failed. Returns the first error, or 0.
@@ -358,44 +228,22 @@ int PageCache::end_reading(const std::vector<Read>& reads, const std::vector<siz
     }
     ++counts_.reads;
     if (read.error) {
-      drop(read.first, read.count);
+      files_.drop(read.first, read.count);
       continue;
     }
-    counts_.resident += read.count;
+    resident_ += read.count;
     counts_.pages_read += read.count;
-    counts_.bytes_read += uint64_t{read.count} << shift_;
+    counts_.bytes_read += uint64_t{read.count} << files_.shift();
   }
   return error;
 }
 
-const PageCache::Part& PageCache::part_of(uint32_t page) const {
-  const auto after = std::upper_bound(parts_.begin(), parts_.end(), page,
-                                      [](uint32_t p, const Part& part) { return p < part.first_page; });
-  return *(after - 1);
-}
-
-// Returns the memory of pages to the system; they then read as zeros.
-void PageCache::drop(uint32_t first, uint32_t count) {
-  (void)madvise(start_ + (size_t{first} << shift_), size_t{count} << shift_, MADV_DONTNEED);
-}
-
-// Drops many pages with one call, since each call must flush address translations on all cores, which takes
-// microseconds.
-void PageCache::drop_all(std::vector<uint32_t>& pages) {
-  std::sort(pages.begin(), pages.end());
-  std::vector<struct iovec> ranges;
-  for (size_t i = 0, end; i < pages.size(); i = end) {
-    for (end = i + 1; end < pages.size() && pages[end] == pages[end - 1] + 1;) ++end;
-    ranges.push_back({start_ + (size_t{pages[i]} << shift_), (end - i) << shift_});
-  }
-  constexpr size_t kMost = 512;
-  for (size_t first = 0; first < ranges.size(); first += kMost)
-    advise_unused(process_, ranges.data() + first, std::min(kMost, ranges.size() - first));
-}
-
 CacheCounts PageCache::counts() const {
   const std::lock_guard lock(mutex_);
-  return counts_;
+  CacheCounts counts = counts_;
+  counts.bytes = (kept_ + resident_) << files_.shift();
+  counts.most_bytes = (kept_ + most_) << files_.shift();
+  return counts;
 }
 
 }  // namespace saec

@@ -58,11 +58,11 @@ def test_kept_pages_are_read_and_others_are_zeros(file: int) -> None:
     assert array[10 * PAGE :].tobytes() == os.pread(file, 100, 10 * PAGE) + bytes(PAGE - 100)
     assert not array[4 * PAGE : 10 * PAGE].any()
     counts = cache.counts()
-    assert (counts["resident_pages"], counts["pages_read"]) == (3, 0)
+    assert (counts["memory_bytes"], counts["pages_read"]) == (3 * PAGE, 0)
     with pytest.raises(ValueError, match="go beyond the"):
         cache.keep(11 * PAGE, 1)
     cache.limit(100)
-    assert cache.counts()["most_pages"] == 11
+    assert cache.counts()["most_memory_bytes"] == 11 * PAGE
     with pytest.raises(ValueError, match="there is a limit already, of 8 pages"):
         cache.limit(1)
     with pytest.raises(ValueError, match=r"keep\(\) comes before limit"):

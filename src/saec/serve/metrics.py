@@ -19,8 +19,8 @@ __all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 _READS = {
-    "hits": ("saec_page_hits", "Uses of pages of tables that were in memory."),
-    "misses": ("saec_page_misses", "Uses of pages of tables that were not in memory."),
+    "hits": ("saec_page_hits", "Uses of pages or rows of tables that were in memory."),
+    "misses": ("saec_page_misses", "Uses of pages or rows of tables that were not."),
     "reads": ("saec_reads", "Reads of a page or of several side by side."),
     "pages_read": ("saec_pages_read", "Pages of tables that were read."),
     "bytes_read": ("saec_bytes_read", "Their bytes."),

@@ -5,8 +5,9 @@
 
 A DeepFM model is trained in one pass over the log, day after day. From the evening of day
 --first on, it is tested on the next day: uncompressed, compressed afresh, by the base of day
---first and a patch for each day since, by smaller patches of at most 15 % of the base's bytes, and
-by that base alone, with the network of today or of that day. All are asked by raw keys.
+--first and a patch for each day since of at most 15 % of its bytes, by patches of every change that
+is worth its bits, and by that base alone, with the network of today or of that day. All are asked
+by raw keys.
 
 Each finished step is one line of --record; a run that was interrupted goes on behind the last one.
 Models and artifacts are kept in --folder. --share keeps a part of the users.
@@ -30,7 +31,7 @@ from saec.reference.log import TEST, TRAIN
 from saec.reference.train import shuffled_pairs
 
 DAYS = 9  # the log has a tenth day, for tests
-CAP = 0.15  # of the base's bytes, that a smaller patch takes
+SHARES = (0.1, 0.25, None)  # of the base's bytes that a patch takes, beside the default
 
 
 class GloboCourse(Course):
@@ -45,12 +46,14 @@ class GloboCourse(Course):
 
 
 class GloboSteps(Steps):
-    """The steps of every course, and smaller patches."""
+    """The steps of every course, and patches of other sizes."""
 
     def of_day(self, day: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
         yield from super().of_day(day)
-        limit = int(CAP * self.base.stat().st_size)
-        yield "capped", lambda: self.patched(Chain(self.course, self.base, "capped", limit), day)
+        for share in SHARES:
+            name = "every change" if share is None else f"at most {share:.0%}"
+            chain = Chain(self.course, self.base, name.replace(" ", "-"), share)
+            yield name, lambda chain=chain: self.patched(chain, day)  # type: ignore[misc]
 
 
 def course(path: Path, folder: Path, first: int, share: float) -> Course:

@@ -62,7 +62,7 @@ def plan_of(
     gone = np.zeros(0, np.uint64)
     if field.name in removed:
         gone = _gone(present, field, removed[field.name])
-    return PatchPlan(day, survey, day.coded(survey), base, gone)
+    return PatchPlan(day, survey, base, gone)
 
 
 def id_day_of(old: Compressed, field: Field, metric: Metric, threshold: float | None) -> IdDay:

@@ -16,9 +16,7 @@ Models and artifacts are kept in --folder. --share keeps a part of the users.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from daily import Chain, Course, Steps
@@ -31,7 +29,7 @@ from saec.reference.log import TEST, TRAIN
 from saec.reference.train import shuffled_pairs
 
 DAYS = 9  # the log has a tenth day, for tests
-SHARES = (0.1, 0.25, None)  # of the base's bytes that a patch takes, beside the default
+SHARES = (0.05, None)  # of the base's bytes that a patch takes, beside the default
 
 
 class GloboCourse(Course):
@@ -46,18 +44,19 @@ class GloboCourse(Course):
 
 
 class GloboSteps(Steps):
-    """The steps of every course, and patches of other sizes."""
+    """The steps of every course, and then patches of other sizes."""
 
-    def of_day(self, day: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-        yield from super().of_day(day)
+    def run(self, last: int | None = None) -> None:
+        super().run(last)
         for share in SHARES:
             name = "every change" if share is None else f"at most {share:.0%}"
             chain = Chain(self.course, self.base, name.replace(" ", "-"), share)
-            yield name, lambda chain=chain: self.patched(chain, day)  # type: ignore[misc]
+            for day in range(self.course.first + 1, self.course.last + 1):
+                self.once(name, day, lambda day=day, chain=chain: self.patched(chain, day))  # type: ignore[misc]
 
 
-def course(path: Path, folder: Path, first: int, share: float) -> Course:
-    """The log of a share of the users."""
+def course(path: Path, folder: Path, first: int, share: float, last: int = DAYS) -> Course:
+    """The log of a share of the users, with updates up to day ``last``."""
     log = load("globo-days", path, 0, days=DAYS, keys=True)
     assert log.keys is not None, "it was loaded with keys"
     clicks = clicks_by_time(path)
@@ -65,7 +64,7 @@ def course(path: Path, folder: Path, first: int, share: float) -> Course:
     users = log.keys[:, log.field_names.index("user_id")]
     kept = hash_keys(users, seed=1) < np.uint64(min(share * 2**64, 2**64 - 1))
     tested = np.isin(log.split, (TRAIN, TEST))
-    return GloboCourse(log, np.where(kept, days, 0), tested, folder, first, DAYS)
+    return GloboCourse(log, np.where(kept, days, 0), tested, folder, first, last)
 
 
 def main() -> None:

@@ -20,12 +20,13 @@ from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
 from saec.util.row_arrays import RowArrays
 
-__all__ = ["ChangedRows", "DayField", "DaySurvey"]
+__all__ = ["ChangedRows", "DayField", "DaySurvey", "known_share"]
 
 Floats = NDArray[np.float64]
 
 _SAMPLED_ROWS = 1 << 10  # of a band and a part, from which its class is chosen
 _HEAVY_ROWS = 1 << 12  # of a part, that are looked at whether they moved or not
+_LEAST_KNOWN = 1e-3  # of all lookups
 _UNKNOWN_KEYS = 1 << 16  # that are looked up to see what unknown keys get
 
 
@@ -85,6 +86,12 @@ class DaySurvey:
         return harm
 
 
+def known_share(field: Field) -> float:
+    """The share of lookups whose key has a row, not quite 0. Shares of rows are of these."""
+    assert field.keys is not None, "a keyed field has keys"
+    return max(1 - field.keys.unseen_share, _LEAST_KNOWN)
+
+
 @dataclass(frozen=True, eq=False)
 class DayField:
     """A field of today, and the one that it is compared with, behind its patches.
@@ -92,7 +99,7 @@ class DayField:
     Args:
         field: today's rows, frequencies and keys.
         coder: of the base.
-        threshold: nats that a changed row must save for each bit.
+        threshold: nats per lookup of a known key that a changed row must save for each bit.
         least_bits: that a string of a patch takes.
     """
 
@@ -121,7 +128,7 @@ class DayField:
             band: (np.concatenate([rows for rows, _ in own]), np.concatenate([s for _, s in own]))
             for band, own in samples.items()
         }
-        found.add(self._default[None], self._keys.unseen_share)
+        found.add(self._default[None], self._keys.unseen_share / known_share(self.field))
         return found
 
     def coded(self, survey: DaySurvey, factor: float) -> list[ChangedRows]:

@@ -8,7 +8,7 @@ one, at which codes are shorter, if a patch would be too large.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = ["ChangedRows", "DayField", "DaySurvey", "known_share"]
 Floats = NDArray[np.float64]
 
 _SAMPLED_ROWS = 1 << 10  # of a band and a part, from which its class is chosen
+_MOST_SAMPLED = 1 << 13  # of a band
 _HEAVY_ROWS = 1 << 12  # of a part, that are looked at whether they moved or not
 _LEAST_KNOWN = 1e-3  # of all lookups
 _UNKNOWN_KEYS = 1 << 16  # that are looked up to see what unknown keys get
@@ -86,6 +87,13 @@ class DaySurvey:
         return harm
 
 
+def _thinned(parts: Sequence[tuple[NDArray[Any], Floats]]) -> tuple[NDArray[Any], Floats]:
+    """Rows and their shares of all parts, but not more of them than are needed."""
+    rows, shares = (np.concatenate(own) for own in zip(*parts, strict=True))
+    step = -(-len(rows) // _MOST_SAMPLED)
+    return rows[::step], shares[::step]
+
+
 def known_share(field: Field) -> float:
     """The share of lookups whose key has a row, not quite 0. Shares of rows are of these."""
     assert field.keys is not None, "a keyed field has keys"
@@ -124,10 +132,7 @@ class DayField:
             found.gains.append(np.where(forced[worth], np.inf, now[worth]))
             for band, picked in self._sampled(shares, hashes):
                 samples.setdefault(band, []).append((rows[picked], shares[picked]))
-        found.samples = {
-            band: (np.concatenate([rows for rows, _ in own]), np.concatenate([s for _, s in own]))
-            for band, own in samples.items()
-        }
+        found.samples = {band: _thinned(own) for band, own in samples.items()}
         found.add(self._default[None], self._keys.unseen_share / known_share(self.field))
         return found
 

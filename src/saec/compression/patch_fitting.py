@@ -20,6 +20,7 @@ from saec.format.patched_field import PatchedField
 __all__ = ["KeyedFieldPlan", "PatchLimit", "made_within"]
 
 _MOST_FACTOR = 1e9
+_FAR_FACTOR = 64.0  # from here on it may be that nothing fits
 _BELOW_TWO = 1.999
 _HALVINGS = 8
 _ATTEMPTS = 12
@@ -51,10 +52,12 @@ class KeyedFieldPlan:
         chosen = self.rows.at(factor)
         patch = self.rows.built(chosen)
         changes = FieldUpdate(patch, self._loss_with(chosen, patch), len(chosen.positions))
-        if self.whole is None:
+        price = self._price(factor)
+        if self.whole is None or self.whole.cost(self.whole.option(price), price) >= changes.cost(
+            price
+        ):
             return changes
-        whole = self.whole.at(self._price(factor))
-        return min(changes, whole, key=lambda one: one.cost(self._price(factor)))
+        return min(changes, self.whole.at(price), key=lambda one: one.cost(price))
 
     def planned_bytes(self, factor: float) -> int:
         """Bytes of the changes or of the whole field, expected."""
@@ -103,7 +106,8 @@ def made_within(plans: Sequence[FieldPlan], limit: PatchLimit | None) -> list[Fi
         return [plan.made(1.0) for plan in plans]
     wanted = [plan.planned_keys(1.0) for plan in plans]
     factor = _planned_factor(plans, limit.nbytes)
-    for factor in [*(factor * 1.1**step for step in range(_ATTEMPTS)), _MOST_FACTOR]:
+    factors = [factor * 1.1**step for step in range(_ATTEMPTS) if factor < _MOST_FACTOR]
+    for factor in [*factors, _MOST_FACTOR]:
         made = [plan.made(factor) for plan in plans]
         if _size(made) <= limit.nbytes:
             break
@@ -125,6 +129,8 @@ def _planned_factor(plans: Sequence[FieldPlan], limit: int) -> float:
         return 1.0
     low, high = 1.0, _BELOW_TWO  # rows are coded anew at each power of two
     while high < _MOST_FACTOR and not fits(high):
+        if low == _FAR_FACTOR and not fits(_MOST_FACTOR):
+            return _MOST_FACTOR
         low, high = 2 * low, 2 * high
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)

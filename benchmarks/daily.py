@@ -36,6 +36,7 @@ from saec.util.progress import Bar, bar
 DIM = 16
 TABLES = "embeddings."
 METRIC_ROWS = 131_072
+SHARE = 0.15  # the default of saec.update
 
 Rows = Callable[[str], NDArray[np.float32]]
 
@@ -137,13 +138,32 @@ class Course:
             for name, counts in self.counts(day).items()
         }
 
+    def expected(self, day: int) -> dict[str, saec.ExpectedFrequencies]:
+        """How often the next day will ask for each id, expected from the days so far."""
+        rows = [self.known(day), self.rows(day - 1), self.rows(day)]
+        found = {}
+        for place, name in enumerate(self.log.field_names):
+            size = self.log.vocab_sizes[name]
+            every, last, now = (
+                np.bincount(self.log.ids[own, place], minlength=size) for own in rows
+            )
+            found[name] = saec.expected_frequencies(every - last - now, last, now)
+        return found
+
     def fields(self, model: ClickModel, day: int) -> list[saec.Field]:
-        fields, keys = [], self.keys(day)
+        fields, keys, expected = [], self.keys(day), self.expected(day)
         for name, counts in self.counts(day).items():
             seen, table = np.flatnonzero(counts), TABLES + name
             weights = model.embeddings[name].weight.detach().numpy()[seen]
             fields.append(
-                saec.Field(table, weights, counts[seen], keys=keys[table], unseen=np.zeros(DIM))
+                saec.Field(
+                    table,
+                    weights,
+                    expected[name].frequencies[seen],
+                    keys=keys[table],
+                    unseen=np.zeros(DIM),
+                    unseen_share=expected[name].unseen_share,
+                )
             )
         return fields
 
@@ -189,13 +209,14 @@ class Course:
 class Chain:
     """The files of a base and its patches.
 
-    limit: bytes of a patch; every: days after which the chain is compacted.
+    share: the most bytes of a patch, as a part of those of the base; every: days after which the
+    chain is compacted.
     """
 
     course: Course
     base: Path
     name: str
-    limit: int | None = None
+    share: float | None = SHARE
     every: int | None = None
 
     def compacted(self, day: int) -> bool:
@@ -225,7 +246,7 @@ class Chain:
             out=self.patch(day),
             patches=before,
             metrics=metrics,
-            max_bytes=self.limit,
+            share=self.share,
             compare=False,
             progress=False,
         )

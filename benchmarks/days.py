@@ -5,8 +5,9 @@
 
 A DeepFM model is trained in one pass over the log, day after day. From the evening of day
 --first on, it is tested on the next day: uncompressed, compressed afresh, by the base of day
---first and a patch for each day since, by smaller patches of at most 15 % of the base's bytes, and
-by that base alone, with the network of today or of that day. All are asked by raw keys.
+--first and a patch for each day since of at most 15 % of its bytes, by patches of every change that
+is worth its bits, and by that base alone, with the network of today or of that day. All are asked
+by raw keys.
 
 Each finished step is one line of --record; a run that was interrupted goes on behind the last one.
 Models and artifacts are kept in --folder. --share keeps a part of the users.
@@ -15,9 +16,7 @@ Models and artifacts are kept in --folder. --share keeps a part of the users.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from daily import Chain, Course, Steps
@@ -30,7 +29,7 @@ from saec.reference.log import TEST, TRAIN
 from saec.reference.train import shuffled_pairs
 
 DAYS = 9  # the log has a tenth day, for tests
-CAP = 0.15  # of the base's bytes, that a smaller patch takes
+SHARES = (0.05, None)  # of the base's bytes that a patch takes, beside the default
 
 
 class GloboCourse(Course):
@@ -45,16 +44,19 @@ class GloboCourse(Course):
 
 
 class GloboSteps(Steps):
-    """The steps of every course, and smaller patches."""
+    """The steps of every course, and then patches of other sizes."""
 
-    def of_day(self, day: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-        yield from super().of_day(day)
-        limit = int(CAP * self.base.stat().st_size)
-        yield "capped", lambda: self.patched(Chain(self.course, self.base, "capped", limit), day)
+    def run(self, last: int | None = None) -> None:
+        super().run(last)
+        for share in SHARES:
+            name = "every change" if share is None else f"at most {share:.0%}"
+            chain = Chain(self.course, self.base, name.replace(" ", "-"), share)
+            for day in range(self.course.first + 1, self.course.last + 1):
+                self.once(name, day, lambda day=day, chain=chain: self.patched(chain, day))  # type: ignore[misc]
 
 
-def course(path: Path, folder: Path, first: int, share: float) -> Course:
-    """The log of a share of the users."""
+def course(path: Path, folder: Path, first: int, share: float, last: int = DAYS) -> Course:
+    """The log of a share of the users, with updates up to day ``last``."""
     log = load("globo-days", path, 0, days=DAYS, keys=True)
     assert log.keys is not None, "it was loaded with keys"
     clicks = clicks_by_time(path)
@@ -62,7 +64,7 @@ def course(path: Path, folder: Path, first: int, share: float) -> Course:
     users = log.keys[:, log.field_names.index("user_id")]
     kept = hash_keys(users, seed=1) < np.uint64(min(share * 2**64, 2**64 - 1))
     tested = np.isin(log.split, (TRAIN, TEST))
-    return GloboCourse(log, np.where(kept, days, 0), tested, folder, first, DAYS)
+    return GloboCourse(log, np.where(kept, days, 0), tested, folder, first, last)
 
 
 def main() -> None:

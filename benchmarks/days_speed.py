@@ -97,6 +97,7 @@ def days(folder: Path, table: Table, threshold: float | None) -> dict[str, Any]:
             patches=[folder / f"{other}.patch" for other in range(1, day)],
             metrics=metrics,
             threshold=threshold,
+            share=None,
             compare=False,
             progress=False,
         )

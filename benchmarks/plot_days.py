@@ -28,13 +28,15 @@ METHODS = {
     "new-optimisers": ("uncompressed, new optimisers", "#777777", "x", 1.0),
     "afresh": ("compressed afresh", "#2a9d4f", "s", 1.4),
     "patched": ("base + patches", "#d9691e", "v", 2.2),
-    "capped": ("base + patches of at most 15 %", "#e9b44c", "^", 1.4),
+    "every change": ("base + patches of every change", "#e9b44c", "^", 1.4),
+    "capped": ("base + smaller patches", "#e9b44c", ">", 1.4),
+    "at most 5%": ("base + patches of at most 5 %", "#8d6e63", "h", 1.4),
     "compacted weekly": ("the same, compacted weekly", "#3b82d6", "D", 1.4),
     "warm": ("trained on from patches", "#8e44ad", "P", 1.4),
     "tables never updated": ("tables never updated", "#c0392b", "<", 1.0),
     "never updated": ("never updated", "#7b241c", ">", 1.0),
 }
-UPDATED = ("afresh", "patched", "capped", "compacted weekly", "warm")
+UPDATED = ("afresh", "patched", "capped", "every change", "at most 5%", "compacted weekly", "warm")
 
 Row = dict[str, Any]
 Series = dict[str, dict[int, Row]]

@@ -10,9 +10,12 @@ import pytest
 from daily_tables import DIM, METRICS, Day, patched, random_keys, write_chain
 
 import saec
+from saec.codecs.axes.frozen import FrozenCoder
+from saec.compression.day_plan import plan_of
 from saec.errors import BudgetError, FieldError, KeysError, MetricError, OptionError, PatchError
 from saec.format.bags import Bags
 from saec.format.keyed_field import KeyedField
+from saec.tables.loss_metric import Metric
 
 pytestmark = pytest.mark.usefixtures("coarse_prices")
 
@@ -322,3 +325,64 @@ def test_chain_cannot_be_saved_as_one_file(folder: Path, tmp_path: Path) -> None
     with pytest.raises(PatchError, match=r"has 2 patches: saec.compact makes one"):
         _ = chain["user"].entry
     assert not (tmp_path / "no.saec").exists()
+
+
+def test_share_limits_a_patch_by_the_base_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = (folder / "base.saec").stat().st_size
+    free = updated(folder, DAYS[1], tmp_path / "free.patch", share=None)
+    assert free.nbytes > 0.1 * base
+    small = updated(folder, DAYS[1], tmp_path / "small.patch", share=0.1)
+    assert small.nbytes == free.nbytes  # less than 16 KiB
+    monkeypatch.setattr("saec.compression.update._SMALL_PATCH", 0)
+    less = updated(folder, DAYS[1], tmp_path / "1.patch", share=0.1)
+    assert 0.06 * base < less.nbytes <= 0.1 * base
+    assert less.counts.dropped > 0
+    chain = {"patches": [tmp_path / "1.patch"], "share": 0.1}
+    assert updated(folder, DAYS[2], tmp_path / "2.patch", **chain).nbytes <= 0.1 * base
+    with pytest.raises(OptionError, match="share is a positive part of the base's bytes, or None"):
+        updated(folder, DAYS[1], tmp_path / "no.patch", share=0)
+
+
+def test_removed_keys_may_take_more_than_the_share(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saec.compression.update._SMALL_PATCH", 0)
+    base = base_of(folder)["user"]
+    assert isinstance(base, KeyedField)
+    gone = DAYS[0].keys[base.contains(DAYS[0].keys)][:300]
+    left = DAYS[0].only(~np.isin(DAYS[0].keys, gone))
+    done = updated(folder, left, tmp_path / "1.patch", removed={"user": gone}, share=1e-3)
+    assert done.nbytes > 1e-3 * base_of(folder).nbytes
+    assert done.counts.removed >= 300
+    chain = patched(saec.load(folder / "base.saec", patches=[tmp_path / "1.patch"]))
+    assert not chain.contains(gone).any()
+
+
+def test_codes_are_shorter_at_a_higher_price(folder: Path) -> None:
+    base = base_of(folder)["user"]
+    assert isinstance(base, KeyedField)
+    coder = FrozenCoder(base, Metric.of(METRICS["user"], "user", DIM))
+    some = slice(200, 1000)
+    shares = DAYS[0].frequencies[some] / DAYS[0].frequencies.sum()
+    bits, lost = [], []
+    for price in (base.price, 64 * base.price):
+        [number] = coder.classes_for({0: (DAYS[0].weights[some], shares)}, price).values()
+        coded = coder.code(number, DAYS[0].weights[some], float(shares.mean()), price)
+        first = coder.coders[number].coders[0].lengths[coded.symbols[0]]
+        bits.append(int((first + coded.later_bits).sum()))
+        lost.append(float(shares @ coded.lost))
+    assert bits[1] < 0.8 * bits[0]
+    assert lost[0] < lost[1]
+
+
+def test_rows_weigh_by_the_lookups_whose_keys_are_known(folder: Path) -> None:
+    base, metric = base_of(folder), Metric.of(METRICS["user"], "user", DIM)
+    price = base["user"].price  # type: ignore[attr-defined]
+    for unseen, known in ((0.0, 1.0), (0.75, 0.25), (1.0, 1e-3)):
+        field = DAYS[1].field(unseen_share=unseen)
+        plan = plan_of(base, field, metric, None, {})
+        assert plan.day.threshold == pytest.approx(price / known)
+        # Of the lookups of known keys, which weigh 1 together, unknown keys have unseen / known.
+        assert plan.survey.weight == pytest.approx(1 + unseen / known)

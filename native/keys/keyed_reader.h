@@ -130,10 +130,8 @@ class KeyedReader {
     const size_t links = source_.links.size(), base = links - 1;
     const size_t maybe = source_.changed->split(hashes, count, maybe_, others_);
     std::fill_n(first_of_link_, links + 2, 0u);
-    for (size_t i = 0; i < maybe; ++i) {
-      links_[i] = static_cast<uint8_t>(source_.changed->find(hashes[maybe_[i]]));
-      ++first_of_link_[links_[i] + 2];
-    }
+    source_.changed->find_some(hashes, maybe_, maybe, links_);
+    for (size_t i = 0; i < maybe; ++i) ++first_of_link_[links_[i] + 2];
     for (size_t link = 2; link <= base + 1; ++link) first_of_link_[link] += first_of_link_[link - 1];
     const auto take = [&](uint32_t position, uint32_t at) {
       link_hashes_[at] = hashes[position];

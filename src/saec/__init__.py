@@ -36,6 +36,7 @@ from saec.format.pipelined import pipelined
 from saec.keys.hashing import hash_keys
 from saec.tables.checkpoint import LogColumns, read_fields
 from saec.tables.counting import count_batches, count_columns, count_ids, unseen_frequency
+from saec.tables.expected_frequencies import ExpectedFrequencies, expected_frequencies
 from saec.tables.field import Field
 from saec.tables.loss_metric import LossMetrics
 from saec.tables.loss_metric_file import load_metrics, save_metrics
@@ -54,6 +55,7 @@ __all__ = [
     "Compressed",
     "CompressedField",
     "DataError",
+    "ExpectedFrequencies",
     "FarRow",
     "Field",
     "FieldError",
@@ -84,6 +86,7 @@ __all__ = [
     "count_batches",
     "count_columns",
     "count_ids",
+    "expected_frequencies",
     "forecast",
     "hash_keys",
     "inspect",

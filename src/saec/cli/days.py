@@ -54,6 +54,12 @@ _Threshold = Annotated[
 _MaxBytes = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Limit of the patch's size, like 2MB.")
 ]
+_Share = Annotated[
+    float,
+    typer.Option(
+        help="Limit of the patch's size as a part of the artifact's, without --max-bytes."
+    ),
+]
 _KEYS = "FIELD=FILE, like --keys user=names.txt"
 
 
@@ -72,6 +78,7 @@ def update(
     metrics: MaybeMetrics = None,
     threshold: _Threshold = None,
     max_bytes: _MaxBytes = None,
+    share: _Share = 0.15,
     only: Only = None,
     table: Tables = None,
     compare: Annotated[
@@ -105,6 +112,7 @@ def update(
         metrics=known,
         threshold=threshold,
         max_bytes=max_bytes,
+        share=share,
         compare=compare,
         progress=not quiet,
     )

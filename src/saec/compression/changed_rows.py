@@ -2,12 +2,13 @@
 
 Two passes over the rows. The first compares each row with the one that lookups give today, and
 keeps the numbers of those that differ by more nats than a codeword costs: the others are *stale*,
-and are not coded. The second codes what was kept.
+and are not coded. The second codes what was kept, at a price of a bit: it is repeated for a higher
+one, at which codes are shorter, if a patch would be too large.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,14 @@ from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
 from saec.util.row_arrays import RowArrays
 
-__all__ = ["ChangedRows", "DayField", "DaySurvey"]
+__all__ = ["ChangedRows", "DayField", "DaySurvey", "known_share"]
 
 Floats = NDArray[np.float64]
 
 _SAMPLED_ROWS = 1 << 10  # of a band and a part, from which its class is chosen
+_MOST_SAMPLED = 1 << 13  # of a band
 _HEAVY_ROWS = 1 << 12  # of a part, that are looked at whether they moved or not
+_LEAST_KNOWN = 1e-3  # of all lookups
 _UNKNOWN_KEYS = 1 << 16  # that are looked up to see what unknown keys get
 
 
@@ -56,8 +59,9 @@ class DaySurvey:
     """What the first pass finds.
 
     now: nats that all rows lose by the rows that lookups give now; weight, sums, squares: of looked
-    up rows in the metric, weighted by share; positions: ascending numbers of rows that are coded;
-    classes: the base's class of each band of frequencies.
+    up rows in the metric, weighted by share; positions: ascending numbers of rows that may be
+    coded; gains: nats that each of these saves at most, infinite for those that are looked at
+    whatever they save; samples: some rows of each band of frequencies, and their shares.
     """
 
     now: float = 0.0
@@ -65,7 +69,8 @@ class DaySurvey:
     squares: float = 0.0
     sums: Floats | float = 0.0
     positions: list[NDArray[np.int64]] = field(default_factory=list)
-    classes: dict[int, int] = field(default_factory=dict)
+    gains: list[Floats] = field(default_factory=list)
+    samples: dict[int, tuple[NDArray[Any], Floats]] = field(default_factory=dict)
 
     def add(self, rows: Floats, shares: Floats | float) -> None:
         """Rows (m, dim) in the metric that lookups give with these shares (m,)."""
@@ -82,6 +87,19 @@ class DaySurvey:
         return harm
 
 
+def _thinned(parts: Sequence[tuple[NDArray[Any], Floats]]) -> tuple[NDArray[Any], Floats]:
+    """Rows and their shares of all parts, but not more of them than are needed."""
+    rows, shares = (np.concatenate(own) for own in zip(*parts, strict=True))
+    step = -(-len(rows) // _MOST_SAMPLED)
+    return rows[::step], shares[::step]
+
+
+def known_share(field: Field) -> float:
+    """The share of lookups whose key has a row, not quite 0. Shares of rows are of these."""
+    assert field.keys is not None, "a keyed field has keys"
+    return max(1 - field.keys.unseen_share, _LEAST_KNOWN)
+
+
 @dataclass(frozen=True, eq=False)
 class DayField:
     """A field of today, and the one that it is compared with, behind its patches.
@@ -89,7 +107,7 @@ class DayField:
     Args:
         field: today's rows, frequencies and keys.
         coder: of the base.
-        threshold: nats that a changed row must save for each bit.
+        threshold: nats per lookup of a known key that a changed row must save for each bit.
         least_bits: that a string of a patch takes.
     """
 
@@ -109,24 +127,27 @@ class DayField:
             now = shares * np.einsum("nd,nd->n", error, error) / 2
             found.now += float(now.sum())
             found.add(looked_up, shares)
-            found.positions.append(part.start + self._worth_coding(now, shares, hashes))
+            worth, forced = self._worth_coding(now, shares, hashes)
+            found.positions.append(part.start + worth)
+            found.gains.append(np.where(forced[worth], np.inf, now[worth]))
             for band, picked in self._sampled(shares, hashes):
                 samples.setdefault(band, []).append((rows[picked], shares[picked]))
-        joined = {
-            band: (np.concatenate([rows for rows, _ in own]), np.concatenate([s for _, s in own]))
-            for band, own in samples.items()
-        }
-        if self.coder.coders:
-            found.classes = self.coder.classes_for(joined)
-        found.add(self._default[None], self._keys.unseen_share)
+        found.samples = {band: _thinned(own) for band, own in samples.items()}
+        found.add(self._default[None], self._keys.unseen_share / known_share(self.field))
         return found
 
-    def coded(self, survey: DaySurvey) -> list[ChangedRows]:
-        """The second pass: changed rows by class of the base, in ascending order of classes."""
+    def coded(self, survey: DaySurvey, factor: float) -> list[ChangedRows]:
+        """The second pass, at ``factor`` times the threshold: changed rows by class of the base, in
+        ascending order of classes."""
         found: dict[int, list[ChangedRows]] = {}
-        for part, positions in zip(self.field.parts, survey.positions, strict=True):
-            if len(positions):
-                for one in self._coded(part, positions, survey):
+        threshold = self.threshold * factor
+        price = max(threshold, self._base.price)
+        classes = self.coder.classes_for(survey.samples, price) if self.coder.coders else {}
+        every = zip(self.field.parts, survey.positions, survey.gains, strict=True)
+        for part, positions, gains in every:
+            worth = positions[gains > threshold * self.least_bits]
+            if len(worth):
+                for one in self._coded(part, worth, survey, classes, price):
                     found.setdefault(one.number, []).append(one)
         return [ChangedRows.join(found[number]) for number in sorted(found)]
 
@@ -180,19 +201,23 @@ class DayField:
 
     def _worth_coding(
         self, now: Floats, shares: Floats, hashes: NDArray[np.uint64]
-    ) -> NDArray[np.int64]:
-        """Rows that may save their bits, or whose loss to a false positive would cost more."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows that may save their bits, or whose loss to a false positive would cost more; and
+        (m,) which rows are looked at whatever they save."""
+        forced = np.zeros(len(shares), np.bool_)
         if not self.coder.coders:
-            return np.zeros(0, np.int64)
-        worth = now > self.threshold * self.least_bits
+            return np.zeros(0, np.int64), forced
         heavy = min(_HEAVY_ROWS, len(shares))
-        worth[np.argpartition(shares, len(shares) - heavy)[len(shares) - heavy :]] = True
-        worth &= shares > 0
+        forced[np.argpartition(shares, len(shares) - heavy)[len(shares) - heavy :]] = True
+        forced &= shares > 0
+        worth = forced | ((now > self.threshold * self.least_bits) & (shares > 0))
         if self._keys.exact_bits:
-            worth |= self._base.classes_of_hashes(hashes) < 0
+            new = self._base.classes_of_hashes(hashes) < 0
             if self._keys.unseen.row is not None:
-                worth &= hashes != self._keys.hashes[self._keys.unseen.row]
-        return np.flatnonzero(worth)
+                own = hashes != self._keys.hashes[self._keys.unseen.row]
+                new, worth = new & own, worth & own
+            forced, worth = forced | new, worth | new
+        return np.flatnonzero(worth), forced
 
     def _sampled(
         self, shares: Floats, hashes: NDArray[np.uint64]
@@ -205,7 +230,12 @@ class DayField:
             yield int(band), order[bands == band][:_SAMPLED_ROWS]
 
     def _coded(
-        self, part: Chunk, positions: NDArray[np.int64], survey: DaySurvey
+        self,
+        part: Chunk,
+        positions: NDArray[np.int64],
+        survey: DaySurvey,
+        classes: Mapping[int, int],
+        price: float,
     ) -> Iterator[ChangedRows]:
         every, all_shares, all_hashes = self._read(part)
         places = positions - part.start
@@ -218,12 +248,13 @@ class DayField:
             for other in (self._metric.mapped(looked_up.astype(np.float64)), self._default)
         )
         # Rows that do not occur are coded as the rarest ones that do, if every key is stored.
-        bands = np.full(len(shares), min(survey.classes))
+        bands = np.full(len(shares), min(classes))
         seen = shares > 0
         bands[seen] = bands_of(shares[seen] * self.field.census.total)
         for band in np.unique(bands):
             own = np.flatnonzero(bands == band)
-            coded = self.coder.code(survey.classes[int(band)], rows[own], float(shares[own].mean()))
+            weight = float(shares[own].mean())
+            coded = self.coder.code(classes[int(band)], rows[own], weight, price)
             yield ChangedRows(
                 coded.number,
                 positions[own],

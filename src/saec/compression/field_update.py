@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import saec.artifact as artifact
 from saec.codecs.axes.codec import Axes
+from saec.codecs.protocol import Option
 from saec.compression.plan import field_rng
 from saec.format.compressed_field import CompressedField
 from saec.format.id_patch import IdPatch
@@ -15,7 +18,7 @@ from saec.streaming.scratch import IN_MEMORY
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 
-__all__ = ["FieldPlan", "FieldUpdate", "compressed_afresh"]
+__all__ = ["FieldPlan", "FieldUpdate", "SmallField"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +51,41 @@ class FieldPlan(Protocol):
         """What costs least if bits cost ``factor`` times their price."""
 
     def planned_bytes(self, factor: float) -> int:
-        """Bytes of the changes, expected."""
+        """Its bytes, expected."""
+
+    def planned_keys(self, factor: float) -> int:
+        """How many keys or ids are changed, if they are not compressed afresh."""
 
 
-def compressed_afresh(field: Field, metric: Metric | None, price: float) -> FieldUpdate:
-    """The field compressed afresh as costs least at a ``price`` of a bit.
+@dataclass(frozen=True, eq=False)
+class SmallField:
+    """A field that may be compressed afresh, as costs least at a price of a bit.
 
     metric: None for squared error, of which half the mean counts as nats.
     """
-    rng, codec = field_rng(0, field, 0), Axes()
-    unit = 1.0 if metric is not None else 1 / (2 * field.census.total)
-    options = codec.options(field, metric, rng, IN_MEMORY)
-    best = min(options, key=lambda one: one.loss * unit + price * one.bits)
-    coded = codec.encode(field, best.choice, rng, lambda share: None, IN_MEMORY)
-    return FieldUpdate(coded.field, coded.lost, field.vocab_size)
+
+    field: Field
+    metric: Metric | None
+
+    def option(self, price: float) -> Option:
+        """The one with the least nats and bits at the ``price`` of a bit."""
+        return min(self._options, key=lambda one: self.cost(one, price))
+
+    def cost(self, option: Option, price: float) -> float:
+        """Nats, and bits at the ``price`` of one."""
+        return option.loss * self._unit + price * option.bits
+
+    def at(self, price: float) -> FieldUpdate:
+        """The field compressed afresh."""
+        rng = field_rng(0, self.field, 0)
+        choice = self.option(price).choice
+        coded = Axes().encode(self.field, choice, rng, lambda share: None, IN_MEMORY)
+        return FieldUpdate(coded.field, coded.lost, self.field.vocab_size)
+
+    @cached_property
+    def _options(self) -> Sequence[Option]:
+        return Axes().options(self.field, self.metric, field_rng(0, self.field, 0), IN_MEMORY)
+
+    @property
+    def _unit(self) -> float:
+        return 1.0 if self.metric is not None else 1 / (2 * self.field.census.total)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import saec.artifact as artifact
-from saec.compression.field_update import FieldUpdate, compressed_afresh
+from saec.compression.field_update import FieldUpdate, SmallField
 from saec.compression.id_plan import IdDay, IdSurvey, patch_of
 
 __all__ = ["IdFieldPlan"]
@@ -40,9 +40,10 @@ class IdFieldPlan:
         patch, saved = patch_of(self.day, self.survey, self.day.least * factor)
         changes = FieldUpdate(patch, max(self.stale - saved, 0.0), len(patch.ids))
         price = max(self.day.least, self.day.price) * factor
-        if self._afresh_may_pay(changes, price) and self._whole.cost(price) < changes.cost(price):
-            return self._whole
-        return changes
+        if not self._afresh_may_pay(changes, price):
+            return changes
+        whole = self._whole.at(price)
+        return whole if whole.cost(price) < changes.cost(price) else changes
 
     def _afresh_may_pay(self, changes: FieldUpdate, price: float) -> bool:
         """Compressed afresh, the field takes about as many bytes as the base; half of their cost is
@@ -51,10 +52,13 @@ class IdFieldPlan:
         return self.small and changes.cost(price) > least
 
     @cached_property
-    def _whole(self) -> FieldUpdate:
-        """The field compressed afresh."""
-        metric = self.day.metric if self.in_nats else None
-        return compressed_afresh(self.day.field, metric, self.day.price)
+    def _whole(self) -> SmallField:
+        return SmallField(self.day.field, self.day.metric if self.in_nats else None)
+
+    def planned_keys(self, factor: float) -> int:
+        """See :class:`~saec.compression.field_update.FieldPlan`."""
+        patch, _ = patch_of(self.day, self.survey, self.day.least * factor)
+        return len(patch.ids)
 
     def planned_bytes(self, factor: float) -> int:
         """Bytes of the changes."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import saec.artifact as artifact
-from saec.compression.field_update import FieldPlan, FieldUpdate, compressed_afresh
+from saec.compression.field_update import FieldPlan, FieldUpdate, SmallField
 from saec.compression.patch_plan import ChosenRows, PatchPlan
 from saec.errors import BudgetError
 from saec.format.compressed_field import CompressedField
@@ -17,10 +17,12 @@ from saec.format.keyed_field import KeyedField
 from saec.format.keyed_patch import KeyedPatch
 from saec.format.patched_field import PatchedField
 
-__all__ = ["KeyedFieldPlan", "made_within"]
+__all__ = ["KeyedFieldPlan", "PatchLimit", "made_within"]
 
 _MOST_FACTOR = 1e9
-_HALVINGS = 24
+_FAR_FACTOR = 64.0  # from here on it may be that nothing fits
+_BELOW_TWO = 1.999
+_HALVINGS = 8
 _ATTEMPTS = 12
 
 
@@ -28,12 +30,12 @@ _ATTEMPTS = 12
 class KeyedFieldPlan:
     """See :class:`~saec.compression.field_update.FieldPlan`.
 
-    rows: the changes; whole: the field compressed afresh, if it is small; stale: nats that rows and
-    unknown keys lose by lookups as they are now.
+    rows: the changes; whole: the field, if it is small and may be compressed afresh; stale: nats
+    that rows and unknown keys lose by lookups as they are now.
     """
 
     rows: PatchPlan
-    whole: FieldUpdate | None
+    whole: SmallField | None
     stale: float
 
     @classmethod
@@ -42,8 +44,7 @@ class KeyedFieldPlan:
         stale = rows.survey.now + _unknown(rows, rows.day.coder.base)
         whole = None
         if rows.day.field.vocab_size <= whole_rows and rows.base.price > 0:
-            metric = rows.day.coder.metric if in_nats else None
-            whole = compressed_afresh(rows.day.field, metric, rows.base.price)
+            whole = SmallField(rows.day.field, rows.day.coder.metric if in_nats else None)
         return cls(rows, whole, stale)
 
     def made(self, factor: float) -> FieldUpdate:
@@ -51,14 +52,30 @@ class KeyedFieldPlan:
         chosen = self.rows.at(factor)
         patch = self.rows.built(chosen)
         changes = FieldUpdate(patch, self._loss_with(chosen, patch), len(chosen.positions))
-        price = max(self.rows.day.threshold, self.rows.base.price) * factor
-        if self.whole is not None and self.whole.cost(price) < changes.cost(price):
-            return self.whole
-        return changes
+        price = self._price(factor)
+        if self.whole is None or self.whole.cost(self.whole.option(price), price) >= changes.cost(
+            price
+        ):
+            return changes
+        return min(changes, self.whole.at(price), key=lambda one: one.cost(price))
 
     def planned_bytes(self, factor: float) -> int:
-        """Bytes of the changes, expected."""
-        return self.rows.planned_bytes(self.rows.at(factor))
+        """Bytes of the changes or of the whole field, expected."""
+        chosen = self.rows.at(factor)
+        nbytes = self.rows.planned_bytes(chosen)
+        if self.whole is None:
+            return nbytes
+        price = self._price(factor)
+        option = self.whole.option(price)
+        changes = max(self.stale - chosen.saved, 0.0) + 8 * price * nbytes
+        return int(option.bits // 8) if self.whole.cost(option, price) < changes else nbytes
+
+    def planned_keys(self, factor: float) -> int:
+        """See :class:`~saec.compression.field_update.FieldPlan`."""
+        return len(self.rows.at(factor).positions)
+
+    def _price(self, factor: float) -> float:
+        return max(self.rows.day.threshold, self.rows.base.price) * factor
 
     def _loss_with(self, chosen: ChosenRows, patch: KeyedPatch) -> float:
         present = self.rows.day.coder.base
@@ -68,38 +85,64 @@ class KeyedFieldPlan:
         return max(self.stale + more + _strangers(self.rows, chosen, patch) - chosen.saved, 0.0)
 
 
-def made_within(plans: Sequence[FieldPlan], limit: int | None) -> list[FieldUpdate]:
-    """What the patch has of all fields, of at most ``limit`` bytes together.
+@dataclass(frozen=True)
+class PatchLimit:
+    """The most bytes of a patch.
+
+    hard: whether it is an error if that is not possible; otherwise the smallest patch is made.
+    """
+
+    nbytes: int
+    hard: bool
+
+
+def made_within(plans: Sequence[FieldPlan], limit: PatchLimit | None) -> list[FieldUpdate]:
+    """What the patch has of all fields, together within ``limit``.
 
     Raises:
-        BudgetError: that is not possible.
+        BudgetError: that is not possible, and the limit is hard.
     """
-    free = [plan.made(1.0) for plan in plans]
-    if limit is None or _size(free) <= limit:
-        return free
-    factor = _planned_factor(plans, limit)
-    for factor in [*(factor * 1.1**step for step in range(_ATTEMPTS)), _MOST_FACTOR]:
+    if limit is None:
+        return [plan.made(1.0) for plan in plans]
+    wanted = [plan.planned_keys(1.0) for plan in plans]
+    factor = _planned_factor(plans, limit.nbytes)
+    factors = [factor * 1.1**step for step in range(_ATTEMPTS) if factor < _MOST_FACTOR]
+    for factor in [*factors, _MOST_FACTOR]:
         made = [plan.made(factor) for plan in plans]
-        if _size(made) <= limit:
-            return [_told(own, other) for own, other in zip(made, free, strict=True)]
-    raise BudgetError(f"a patch of {limit} bytes cannot be made: the least is {_size(made)}")
+        if _size(made) <= limit.nbytes:
+            break
+    else:
+        if limit.hard:
+            raise BudgetError(
+                f"a patch of {limit.nbytes} bytes cannot be made: the least is {_size(made)}"
+            )
+    return [_told(own, keys) for own, keys in zip(made, wanted, strict=True)]
 
 
 def _planned_factor(plans: Sequence[FieldPlan], limit: int) -> float:
     """About the least factor of the price at which the patch keeps the limit."""
-    low, high = 1.0, _MOST_FACTOR
+
+    def fits(factor: float) -> bool:
+        return artifact.patch_bytes([]) + sum(p.planned_bytes(factor) for p in plans) <= limit
+
+    if fits(1.0):
+        return 1.0
+    low, high = 1.0, _BELOW_TWO  # rows are coded anew at each power of two
+    while high < _MOST_FACTOR and not fits(high):
+        if low == _FAR_FACTOR and not fits(_MOST_FACTOR):
+            return _MOST_FACTOR
+        low, high = 2 * low, 2 * high
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
-        size = artifact.patch_bytes([]) + sum(plan.planned_bytes(middle) for plan in plans)
-        low, high = (low, middle) if size <= limit else (middle, high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
     return high
 
 
-def _told(made: FieldUpdate, free: FieldUpdate) -> FieldUpdate:
+def _told(made: FieldUpdate, wanted: int) -> FieldUpdate:
     """With the number of keys that are left out because of the limit."""
     if isinstance(made.stored, CompressedField):
         return made
-    return replace(made, stored=made.stored.drop(max(free.keys - made.keys, 0)))
+    return replace(made, stored=made.stored.drop(max(wanted - made.keys, 0)))
 
 
 def _size(made: Sequence[FieldUpdate]) -> int:

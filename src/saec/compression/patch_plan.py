@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -78,26 +78,35 @@ class PatchPlan:
     Args:
         day: the field.
         survey: of its rows.
-        changed: rows that may be in the patch.
         base: the field without patches.
         removed: hashes (r,) of keys that get the default row whatever that costs.
     """
 
     day: DayField
     survey: DaySurvey
-    changed: Sequence[ChangedRows]
     base: KeyedField
     removed: NDArray[np.uint64]
+    _coded: dict[float, Sequence[ChangedRows]] = field(default_factory=dict, init=False)
+
+    def _changed(self, factor: float) -> Sequence[ChangedRows]:
+        """Rows that may be in the patch, coded at the power of two below ``factor``, at least 1.
+        Only the last ones are kept."""
+        power = 2.0 ** math.floor(math.log2(factor))
+        if power not in self._coded:
+            self._coded.clear()
+            self._coded[power] = self.day.coded(self.survey, power)
+        return self._coded[power]
 
     def at(self, factor: float) -> ChosenRows:
         """The rows that save the threshold times ``factor`` for each of their bits."""
-        roots = self.base.strings.root.lengths if self.changed else np.zeros(0, np.int64)
+        changed = self._changed(factor)
+        roots = self.base.strings.root.lengths if changed else np.zeros(0, np.int64)
         lengths: NDArray[np.int64] = np.append(roots, 0)
         lengths[-1] = max(int(lengths[:-1].min(initial=8)), 1)
         told = _Told(1, _FIRST_TOLD_BITS, 0.0)
         threshold = self.day.threshold * factor
         for _ in range(_ROUNDS):
-            pairs = [self._split(one, lengths, told, threshold) for one in self.changed]
+            pairs = [self._split(one, lengths, told, threshold) for one in changed]
             rows = [own for own, _ in pairs if len(own.positions)]
             reset = [own for _, own in pairs if len(own.positions)]
             used, told = self._lengths(rows, reset, max(threshold, self.base.price))

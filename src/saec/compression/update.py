@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,19 +15,21 @@ from saec.compression.afresh import Afresh, compared_afresh
 from saec.compression.day_plan import check_removed, id_day_of, metrics_of, plan_of
 from saec.compression.field_update import FieldPlan
 from saec.compression.id_fitting import IdFieldPlan
-from saec.compression.patch_fitting import KeyedFieldPlan, made_within
+from saec.compression.patch_fitting import KeyedFieldPlan, PatchLimit, made_within
 from saec.errors import OptionError
 from saec.format.compressed import Compressed
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_patch import PatchCounts
 from saec.format.load import load
-from saec.format.patched import next_patch
+from saec.format.patched import Patched, next_patch
 from saec.tables.field import Field, check_fields
 from saec.tables.loss_metric import Metric
 from saec.util.progress import track
 from saec.util.sizes import parse_size
 
 __all__ = ["Update", "update"]
+
+_SMALL_PATCH = 1 << 14  # bytes that a patch may have whatever the share
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,7 @@ def update(
     metrics: Mapping[str, ArrayLike] | None = None,
     threshold: float | None = None,
     max_bytes: int | str | None = None,
+    share: float | None = 0.15,
     whole_rows: int = 1 << 14,
     compare: bool = True,
     progress: bool = True,
@@ -99,7 +103,10 @@ def update(
             compressed, which is estimated for fields without keys. With 0 every row is coded that
             gets nearer.
         max_bytes: limit of the patch's size, in bytes or as ``"2MB"``. Rows that save least per bit
-            are left out.
+            are left out, and the others are coded by fewer bits.
+        share: without ``max_bytes``, the same limit as a share of the bytes of the base without
+            patches, but at least 16 KiB; only removed keys, and new ones of fields that store every
+            key, may take more. None for no limit.
         whole_rows: fields of at most so many rows are compressed afresh, at the base's price of a
             bit, where that saves more nats than its bytes cost; 0 for none.
         compare: forecast what compressing afresh would give; takes most of the time of small
@@ -112,7 +119,8 @@ def update(
             2^20 rows and more than 16 times those of the base.
         MetricError: metrics are missing or malformed, or given for a base without metrics.
         KeysError: a removed key is in today's table.
-        OptionError: the threshold is negative, or is not given and the base does not state a price.
+        OptionError: the threshold is negative, or is not given and the base does not state a price;
+            or the share is not positive.
         BudgetError: removed keys alone take more than ``max_bytes``.
         ArtifactError: the base or a patch is damaged, or ``out`` cannot be written.
         PatchError: a patch does not follow the base and the patches before it.
@@ -120,7 +128,7 @@ def update(
     old = _opened(base, patches)
     today = check_fields(fields)
     known = metrics_of(old, today, metrics)
-    limit = None if max_bytes is None else parse_size(max_bytes)
+    limit = _limit(old, max_bytes, share)
     check_removed(removed or {}, today)
     plans = [
         _planned(old, field, known[field.name], threshold, removed or {}, whole_rows)
@@ -137,6 +145,17 @@ def update(
     patch = next_patch(old, fields_of, *stated)
     artifact.write_patch(Path(out), patch.head, patch.entries)
     return Update(patch.nbytes, patch.counts, tuple(patch.whole), loss, stale, afresh, total)
+
+
+def _limit(old: Compressed, max_bytes: int | str | None, share: float | None) -> PatchLimit | None:
+    if share is not None and not (isinstance(share, int | float) and 0 < share < math.inf):
+        raise OptionError(f"share is a positive part of the base's bytes, or None, not {share!r}")
+    if max_bytes is not None:
+        return PatchLimit(parse_size(max_bytes), True)
+    if share is None:
+        return None
+    base = old.base if isinstance(old, Patched) else old
+    return PatchLimit(max(int(share * base.nbytes), _SMALL_PATCH), False)
 
 
 def _opened(

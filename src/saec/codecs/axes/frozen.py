@@ -51,7 +51,7 @@ class FrozenCoder:
     """Codes rows of a later table, with its metric, by the codes of an existing keyed field.
 
     One class codes all rows of a frequency band: the one with the least nats + price x bits on a
-    sample of these rows.
+    sample of these rows. At a higher price that is a class of rarer rows, with shorter codes.
     """
 
     base: KeyedField
@@ -79,12 +79,12 @@ class FrozenCoder:
             result.append(ClassCoder(tuple(own), 0.0))
         return tuple(result)
 
-    def code(self, number: int, rows: NDArray[Any], weight: float) -> FrozenRows:
+    def code(self, number: int, rows: NDArray[Any], weight: float, price: float) -> FrozenRows:
         """Code ``rows`` (m, dim) by class ``number``; ``weight``: each row's share of all
-        occurrences."""
+        occurrences; ``price``: nats per bit."""
         coder = replace(self.coders[number], weight=weight)
         coordinates = self.frame.coordinates(rows, coder.axes)
-        symbols = list(coder.symbols(coordinates, self.frame.nats, self.base.price))
+        symbols = list(coder.symbols(coordinates, self.frame.nats, price))
         pairs = list(zip(coder.coders, symbols, strict=True))
         decoded = [each.coordinates[own] for each, own in pairs]
         later = [each.lengths[own] for each, own in pairs[1:]]
@@ -105,15 +105,18 @@ class FrozenCoder:
         axes = stored[: coordinates.shape[1]]
         return self.metric.mapped(stored[-1] + coordinates.astype(np.float64) @ axes)
 
-    def classes_for(self, samples: Mapping[int, tuple[NDArray[Any], Floats]]) -> dict[int, int]:
-        """The class of each band, from a sample of its rows (m, dim) and their shares (m,)."""
-        return {band: self._best(rows, shares) for band, (rows, shares) in samples.items()}
+    def classes_for(
+        self, samples: Mapping[int, tuple[NDArray[Any], Floats]], price: float
+    ) -> dict[int, int]:
+        """The class of each band at a price, from a sample of its rows (m, dim) and their shares
+        (m,)."""
+        return {band: self._best(rows, shares, price) for band, (rows, shares) in samples.items()}
 
-    def _best(self, rows: NDArray[Any], shares: Floats) -> int:
+    def _best(self, rows: NDArray[Any], shares: Floats, price: float) -> int:
         costs = []
         for number in range(len(self.coders)):
-            coded = self.code(number, rows, float(shares.mean()))
+            coded = self.code(number, rows, float(shares.mean()), price)
             root = self.coders[number].coders[0].lengths[coded.symbols[0]]
             bits = coded.later_bits + root
-            costs.append(float(shares @ coded.lost + self.base.price * bits.sum()))
+            costs.append(float(shares @ coded.lost + price * bits.sum()))
         return int(np.argmin(costs))

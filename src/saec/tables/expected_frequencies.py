@@ -1,0 +1,86 @@
+"""How often the next day is expected to ask for each feature, from how often past days did."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from saec.errors import FieldError, array_of
+
+__all__ = ["ExpectedFrequencies", "expected_frequencies"]
+
+_NEW, _SEEN, _NOT_SEEN = 0, 1, 2  # on the last day: first seen, seen again, not seen
+_BANDS = 64  # counts of a band differ by less than a factor of two
+_PRIOR = 50.0  # occurrences with the rate of all bands, that each band has beside its own
+
+
+class ExpectedFrequencies(NamedTuple):
+    """For :class:`saec.Field`.
+
+    frequencies: (rows,) float64, expected occurrences on the next day; unseen_share: of the
+    lookups of that day, those of features that no day had before.
+    """
+
+    frequencies: NDArray[np.float64]
+    unseen_share: float
+
+
+def expected_frequencies(
+    earlier: ArrayLike, yesterday: ArrayLike, today: ArrayLike
+) -> ExpectedFrequencies:
+    """Frequencies for the day ahead, where features age: news, offers, pairs with a session.
+
+    A count over all days is a bad forecast there: a new article is asked for again at once, and a
+    pair of user and article hardly ever. Features are grouped by their count, and by whether the
+    last day was their first one, saw them again, or did not see them. What today asked for of each
+    group as it stood yesterday is what tomorrow is expected to ask for of the group as it stands
+    today; within a group in proportion to counts. This is the idea of Good (1953), by groups.
+
+    Args:
+        earlier: (rows,) occurrences of each feature on all days before yesterday.
+        yesterday: (rows,) on the last day but one.
+        today: (rows,) on the last day.
+
+    Raises:
+        FieldError: the arrays differ in shape, a count is negative or not finite, or today has
+            none.
+    """
+    before, last, now = _checked(earlier, yesterday, today)
+    then = before + last
+    groups, known = _groups(before, last), now * (then > 0)
+    asked, counts = (
+        np.bincount(groups, own, 3 * _BANDS).reshape(3, _BANDS) for own in (known, then)
+    )
+    every = float(known.sum()) / max(float(then.sum()), 1.0)
+    whole = (asked.sum(axis=1) + _PRIOR * every) / (counts.sum(axis=1) + _PRIOR)
+    rates = (asked + _PRIOR * whole[:, None]) / (counts + _PRIOR)
+    frequencies = (then + now) * rates.reshape(-1)[_groups(then, now)]
+    return ExpectedFrequencies(frequencies, float(now[then == 0].sum() / now.sum()))
+
+
+def _groups(before: NDArray[np.float64], last: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The group (rows,) of each feature on the evening of the last day."""
+    state = np.where(last > 0, np.where(before > 0, _SEEN, _NEW), _NOT_SEEN)
+    bands = np.log2(np.maximum(before + last, 1)).astype(np.int64)
+    groups: NDArray[np.int64] = state * _BANDS + np.minimum(bands, _BANDS - 1)
+    return groups
+
+
+def _checked(*given: ArrayLike) -> list[NDArray[np.float64]]:
+    found = []
+    for name, values in zip(("earlier", "yesterday", "today"), given, strict=True):
+        own = array_of(values, name, FieldError)
+        if own.dtype.kind not in "biuf" or own.ndim != 1:
+            raise FieldError(f"{name} is {own.dtype} of shape {own.shape}, not one count a feature")
+        counts = own.astype(np.float64)
+        if not (np.isfinite(counts) & (counts >= 0)).all():
+            raise FieldError(f"{name} holds a count that is negative or not finite")
+        found.append(counts)
+    if len({len(own) for own in found}) > 1:
+        sizes = ", ".join(str(len(own)) for own in found)
+        raise FieldError(f"earlier, yesterday and today have {sizes} features, not as many each")
+    if not found[2].sum():
+        raise FieldError("today has no occurrences")
+    return found

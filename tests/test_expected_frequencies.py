@@ -1,0 +1,52 @@
+"""Frequencies that the next day is expected to have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import saec
+from saec.errors import FieldError
+
+
+def test_one_feature_is_expected_as_often_as_its_group_was_asked_for() -> None:
+    # 100 occurrences before today, 50 today: the rate is 50 / 100, and so is that of all groups.
+    found = saec.expected_frequencies([100], [0], [50])
+    assert found.frequencies == pytest.approx([75.0])  # (100 + 50) x 0.5
+    assert found.unseen_share == 0.0
+
+
+def test_groups_have_rates_of_their_own_and_unseen_features_their_share() -> None:
+    # Yesterday feature 0 was new, feature 1 was not seen; both had 100 occurrences. Feature 2 is
+    # first seen today.
+    found = saec.expected_frequencies([0, 100, 0], [100, 0, 0], [100, 0, 20])
+    # All: 100 / 200 = 1/2. With 50 occurrences of that rate beside its own, that of new features is
+    # (100 + 25) / 150 = 5/6, of those not seen (0 + 25) / 150 = 1/6, and of those seen again 1/2;
+    # of the band of features not seen with 64 to 127 occurrences (0 + 50/6) / 150 = 1/18.
+    assert found.frequencies == pytest.approx([200 / 2, 100 / 18, 20 * 5 / 6])
+    assert found.unseen_share == pytest.approx(20 / 120)
+
+
+def test_pairs_that_never_come_back_are_expected_less_than_articles_that_do() -> None:
+    rng = np.random.default_rng(0)
+    day = np.repeat(np.arange(4), 500)  # of 2,000 features the day on which they are born
+    again = rng.random(2000) < 0.9  # 0.9 of them are asked for on the next day, too
+    counts = [
+        np.where(day == now, 2, 0) + np.where(again & (day == now - 1), 2, 0) for now in (1, 2)
+    ]
+    found = saec.expected_frequencies(np.where(day == 0, 2, 0), counts[0], counts[1])
+    born = [float(found.frequencies[day == number].mean()) for number in range(3)]
+    assert born[2] > 1.5  # 2 x 0.9, but for the rate of all features
+    assert born[0] < 0.5  # the rate of the others; nobody asks for them again
+    assert found.unseen_share == pytest.approx(1000 / counts[1].sum())
+
+
+def test_wrong_counts_are_refused() -> None:
+    with pytest.raises(FieldError, match="yesterday holds a count that is negative"):
+        saec.expected_frequencies([1, 2], [0, -1], [1, 1])
+    with pytest.raises(FieldError, match="have 2, 1, 2 features"):
+        saec.expected_frequencies([1, 2], [0], [1, 1])
+    with pytest.raises(FieldError, match="today has no occurrences"):
+        saec.expected_frequencies([1, 2], [0, 1], [0, 0])
+    with pytest.raises(FieldError, match=r"today is <U1 of shape \(2,\)"):
+        saec.expected_frequencies([1, 2], [0, 1], ["a", "b"])

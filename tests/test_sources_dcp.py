@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 import warnings
@@ -159,12 +158,11 @@ def test_columns_that_do_not_fit() -> None:
         BesideRows([four, three])
 
 
-@pytest.mark.exhaustive
-def test_a_missing_file_is_named(sharded: Path, tmp_path: Path) -> None:
-    shutil.copytree(sharded, tmp_path / "step-1")
-    (tmp_path / "step-1" / "__1_0.distcp").unlink()
-    with pytest.raises(CheckpointError, match=r"__1_0.distcp: no such file; \w+ lies in it"):
-        read_tables(tmp_path / "step-1")
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    folder = save(model(), tmp_path / "step-1")
+    (folder / "__0_0.distcp").unlink()
+    with pytest.raises(CheckpointError, match=r"__0_0.distcp: no such file; [\w.]+ lies in it"):
+        read_tables(folder)
 
 
 def edit(folder: Path, change: Any) -> None:

@@ -106,7 +106,6 @@ FORMS = ("before 1.6", "distributed")
 
 
 # All in the usual form, and each in one of the others: one reader reads them all.
-@pytest.mark.exhaustive(keep=4)
 @pytest.mark.parametrize(
     ("bomb", "form"),
     [(bomb, "zip") for bomb in BOMBS]

@@ -149,7 +149,6 @@ def test_nothing_changed_gives_next_to_no_bytes(folder: Path, tmp_path: Path) ->
     assert np.array_equal(same.lookup(keys), base_of(folder)["user"].lookup(keys))
 
 
-@pytest.mark.exhaustive
 def test_all_rows_changed_says_that_compressing_afresh_is_cheaper(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -45,7 +45,6 @@ def row(**values: Any) -> dict[str, Any]:
     return {**run.described, "seconds": 2.0, "validation_logloss": 0.5, **values}
 
 
-@pytest.mark.exhaustive
 def test_runs_are_recorded_once_and_go_on(tmp_path: Path) -> None:
     path, told = tmp_path / "runs.jsonl", list[str]()
     SMALL_BENCHMARK.run(path, told.append, progress=False)

@@ -36,7 +36,7 @@ from saec.util.progress import Bar, bar
 DIM = 16
 TABLES = "embeddings."
 METRIC_ROWS = 131_072
-SHARE = 0.15  # the default of saec.update
+SHARE = 0.15  # of the base's bytes that a patch takes
 
 Rows = Callable[[str], NDArray[np.float32]]
 

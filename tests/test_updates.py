@@ -11,7 +11,6 @@ from daily_tables import DIM, METRICS, Day, patched, random_keys, write_chain
 
 import saec
 from saec.codecs.axes.frozen import FrozenCoder
-from saec.compression.day_plan import plan_of
 from saec.errors import BudgetError, FieldError, KeysError, MetricError, OptionError, PatchError
 from saec.format.bags import Bags
 from saec.format.keyed_field import KeyedField
@@ -374,14 +373,3 @@ def test_codes_are_shorter_at_a_higher_price(folder: Path) -> None:
         lost.append(float(shares @ coded.lost))
     assert bits[1] < 0.8 * bits[0]
     assert lost[0] < lost[1]
-
-
-def test_rows_weigh_by_the_lookups_whose_keys_are_known(folder: Path) -> None:
-    base, metric = base_of(folder), Metric.of(METRICS["user"], "user", DIM)
-    price = base["user"].price  # type: ignore[attr-defined]
-    for unseen, known in ((0.0, 1.0), (0.75, 0.25), (1.0, 1e-3)):
-        field = DAYS[1].field(unseen_share=unseen)
-        plan = plan_of(base, field, metric, None, {})
-        assert plan.day.threshold == pytest.approx(price / known)
-        # Of the lookups of known keys, which weigh 1 together, unknown keys have unseen / known.
-        assert plan.survey.weight == pytest.approx(1 + unseen / known)

@@ -55,7 +55,7 @@ _MaxBytes = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Limit of the patch's size, like 2MB.")
 ]
 _Share = Annotated[
-    float,
+    float | None,
     typer.Option(
         help="Limit of the patch's size as a part of the artifact's, without --max-bytes."
     ),
@@ -78,7 +78,7 @@ def update(
     metrics: MaybeMetrics = None,
     threshold: _Threshold = None,
     max_bytes: _MaxBytes = None,
-    share: _Share = 0.15,
+    share: _Share = None,
     only: Only = None,
     table: Tables = None,
     compare: Annotated[

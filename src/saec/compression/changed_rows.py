@@ -20,14 +20,13 @@ from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
 from saec.util.row_arrays import RowArrays
 
-__all__ = ["ChangedRows", "DayField", "DaySurvey", "known_share"]
+__all__ = ["ChangedRows", "DayField", "DaySurvey"]
 
 Floats = NDArray[np.float64]
 
 _SAMPLED_ROWS = 1 << 10  # of a band and a part, from which its class is chosen
 _MOST_SAMPLED = 1 << 13  # of a band
 _HEAVY_ROWS = 1 << 12  # of a part, that are looked at whether they moved or not
-_LEAST_KNOWN = 1e-3  # of all lookups
 _UNKNOWN_KEYS = 1 << 16  # that are looked up to see what unknown keys get
 
 
@@ -94,12 +93,6 @@ def _thinned(parts: Sequence[tuple[NDArray[Any], Floats]]) -> tuple[NDArray[Any]
     return rows[::step], shares[::step]
 
 
-def known_share(field: Field) -> float:
-    """The share of lookups whose key has a row, not quite 0. Shares of rows are of these."""
-    assert field.keys is not None, "a keyed field has keys"
-    return max(1 - field.keys.unseen_share, _LEAST_KNOWN)
-
-
 @dataclass(frozen=True, eq=False)
 class DayField:
     """A field of today, and the one that it is compared with, behind its patches.
@@ -107,7 +100,7 @@ class DayField:
     Args:
         field: today's rows, frequencies and keys.
         coder: of the base.
-        threshold: nats per lookup of a known key that a changed row must save for each bit.
+        threshold: nats that a changed row must save for each bit.
         least_bits: that a string of a patch takes.
     """
 
@@ -133,7 +126,7 @@ class DayField:
             for band, picked in self._sampled(shares, hashes):
                 samples.setdefault(band, []).append((rows[picked], shares[picked]))
         found.samples = {band: _thinned(own) for band, own in samples.items()}
-        found.add(self._default[None], self._keys.unseen_share / known_share(self.field))
+        found.add(self._default[None], self._keys.unseen_share)
         return found
 
     def coded(self, survey: DaySurvey, factor: float) -> list[ChangedRows]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from saec.codecs.axes.frozen import FrozenCoder
 from saec.codecs.frozen_ids import frozen_ids
-from saec.compression.changed_rows import DayField, known_share
+from saec.compression.changed_rows import DayField
 from saec.compression.id_plan import IdDay
 from saec.compression.patch_plan import PatchPlan
 from saec.errors import FieldError, KeysError, MetricError, OptionError
@@ -57,8 +57,7 @@ def plan_of(
     if threshold is None and not base.price and base.layout.classes:
         raise OptionError(f"{base.place} does not state the price of a bit: give a threshold")
     bits = 1 + int(base.strings.root.lengths.min()) if base.layout.classes else 1
-    # Rows of a field whose keys are mostly new each day are seldom asked for.
-    day = DayField(field, FrozenCoder(present, metric), least / known_share(field), bits)
+    day = DayField(field, FrozenCoder(present, metric), least, bits)
     survey = day.survey()
     gone = np.zeros(0, np.uint64)
     if field.name in removed:

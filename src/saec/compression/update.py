@@ -78,7 +78,7 @@ def update(
     metrics: Mapping[str, ArrayLike] | None = None,
     threshold: float | None = None,
     max_bytes: int | str | None = None,
-    share: float | None = 0.15,
+    share: float | None = None,
     whole_rows: int = 1 << 14,
     compare: bool = True,
     progress: bool = True,
@@ -105,8 +105,8 @@ def update(
         max_bytes: limit of the patch's size, in bytes or as ``"2MB"``. Rows that save least per bit
             are left out, and the others are coded by fewer bits.
         share: without ``max_bytes``, the same limit as a share of the bytes of the base without
-            patches, but at least 16 KiB; only removed keys, and new ones of fields that store every
-            key, may take more. None for no limit.
+            patches, like 0.15, but at least 16 KiB; only removed keys, and new ones of fields that
+            store every key, may take more. None for no limit.
         whole_rows: fields of at most so many rows are compressed afresh, at the base's price of a
             bit, where that saves more nats than its bytes cost; 0 for none.
         compare: forecast what compressing afresh would give; takes most of the time of small

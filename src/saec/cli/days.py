@@ -57,7 +57,8 @@ _MaxBytes = Annotated[
 _Share = Annotated[
     float | None,
     typer.Option(
-        help="Limit of the patch's size as a part of the artifact's, without --max-bytes."
+        metavar="PART",
+        help="Limit of the patch's size as a part of the artifact's, like 0.15.",
     ),
 ]
 _KEYS = "FIELD=FILE, like --keys user=names.txt"

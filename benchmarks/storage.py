@@ -33,7 +33,6 @@ import numpy as np
 from disk_ceiling import WAITING, ceiling
 from numpy.typing import NDArray
 from page_limit import LimitedPages
-from timing import peak_bytes
 
 import saec
 from saec import _native
@@ -275,7 +274,6 @@ def main() -> None:
                 "results": results,
             },
         )
-    print(f"peak memory of the process with mapped pages: {peak_bytes() / 1e9:.2f} GB")
     ratios = {
         ids: found["memory="]["rows_per_second"] / found["mapped"]["rows_per_second"]
         for ids, found in results.items()

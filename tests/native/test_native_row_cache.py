@@ -129,7 +129,13 @@ def test_tables_that_are_not_in_the_cache(files: list[int]) -> None:
 def test_in_a_process_of_its_own(tmp_path: Path, rows: Any, case: str) -> None:
     (tmp_path / "rows").write_bytes(rows.tobytes())
     done = subprocess.run(
-        [sys.executable, row_cache_alone.__file__, case, tmp_path / "rows"],
+        [
+            sys.executable,
+            *["-S"] * sys.flags.no_site,  # as this process, if it has an instrumented module
+            row_cache_alone.__file__,
+            case,
+            tmp_path / "rows",
+        ],
         capture_output=True,
         text=True,
         timeout=60,

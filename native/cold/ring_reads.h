@@ -1,5 +1,5 @@
-// Reads by io_uring: few threads start all reads and take their results. If the system forbids it later, for example by a
-// filter of system calls, each thread does its reads one by one.
+// Reads by io_uring: few threads start all reads and take their results. If the system forbids it later, for example
+// by a filter of system calls, each thread does its reads one by one.
 #pragma once
 
 #include <condition_variable>

@@ -41,7 +41,7 @@ def pytest_collection(session: pytest.Session) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Leave modules and tests out of later garbage collections, which take half a second else."""
+    """Leave modules and tests out of later garbage collections: each would take half a second."""
     gc.collect()
     gc.freeze()
     gc.enable()

@@ -69,5 +69,5 @@ def arguments(item: pytest.Item) -> Case:
 
 
 def names_of(parametrize: pytest.Mark) -> list[str]:
-    names = parametrize.args[0]
+    names = parametrize.kwargs.get("argnames") or parametrize.args[0]
     return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)

@@ -18,6 +18,9 @@ from open_files import replaced_descriptors
 
 import saec
 from saec import _native
+from saec.bits.packing import PackedCodes
+from saec.format.clustered_field import ClusteredField
+from saec.format.codebook import Codebook
 from saec.format.compressed import Compressed
 from saec.format.native_lookup import pool_request
 from saec.format.raw_field import RawField
@@ -248,3 +251,23 @@ def test_shards(tmp_path: Path) -> None:
 def test_enough_memory_for_all_keeps_pages(path: Path) -> None:
     (cache,) = caches_of(saec.load(path, memory="20MB"))
     assert isinstance(cache, _native.PageCache)
+
+
+def test_a_codebook_that_is_decoded_leaves_each_cache_some_memory(tmp_path: Path) -> None:
+    """Of 36.5 MB, 8 MB of int8 values and their 32 MB of float32 leave 4 MB for three caches."""
+    book = np.random.default_rng(0).standard_normal((40_000, 200), np.float32)
+    codes = PackedCodes.pack(np.arange(1000), 16)
+    fields = [
+        raw("long", 410_000, 16, np.float32),
+        raw("short", 165_000, 8, np.float32),  # a sixth of all bytes, so of 4 MB too little
+        ClusteredField("codes", codes, Codebook.round(book, "int8", None), "float32"),
+    ]
+    Compressed(fields).save(tmp_path / "a.saec")
+    cold, mapped = saec.load(tmp_path / "a.saec", memory="36.5MB"), saec.load(tmp_path / "a.saec")
+    assert len(caches_of(cold)) == 3
+    found = cold.read_counts
+    assert found is not None
+    assert found.most_memory_bytes <= 36_500_000
+    ids = np.arange(0, 1000, 3)
+    for name in mapped:
+        assert np.array_equal(cold[name].lookup(ids), mapped[name].lookup(ids))

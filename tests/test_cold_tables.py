@@ -182,7 +182,7 @@ def test_no_more_pages_than_the_limit(tmp_path: Path) -> None:
     found = tables.read_counts
     assert found is not None
     assert found.memory_bytes == found.most_memory_bytes == 12 * 101 + 16 * PAGE
-    with pytest.raises(saec.BudgetError, match=r"'r'.*a single bag take more pages"):
+    with pytest.raises(saec.BudgetError, match=r"'r'.*a single bag take more memory"):
         tables["r"].pool(range(100), [0])
     assert np.array_equal(tables["r"].pool(range(9), [0]), mapped["r"].pool(range(9), [0]))
 

@@ -35,8 +35,11 @@ def test_product(a, b, c): ...
 def test_some(a): ...
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("a", range(2))
+@pytest.mark.parametrize(argnames="a", argvalues=range(2))
 def test_none(a): ...
+
+@pytest.mark.parametrize(argnames="a", argvalues=range(2))
+def test_by_keyword(a): ...
 
 def test_single(): ...
 """
@@ -55,5 +58,7 @@ def test_of_a_suite(pytester: pytest.Pytester) -> None:
         "test_product[1-2-2]",
         "test_some[0]",
         "test_some[2]",
+        "test_by_keyword[0]",
+        "test_by_keyword[1]",
         "test_single",
     ]

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <sys/mman.h>
+#include <sys/types.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +13,7 @@ namespace saec {
 
 class ReadBuffers {
  public:
-  ReadBuffers(size_t buffer_bytes, size_t count) : each_(buffer_bytes), bytes_(buffer_bytes * count) {
+  ReadBuffers(size_t buffer_bytes, size_t count) : each_(buffer_bytes), bytes_(buffer_bytes * count), owner_(getpid()) {
     if (bytes_ == 0) return;
     void* at = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) throw std::bad_alloc();
@@ -26,7 +28,7 @@ class ReadBuffers {
 #endif
   }
   ~ReadBuffers() {
-    if (first_) munmap(first_, bytes_);
+    if (first_ && getpid() == owner_) munmap(first_, bytes_);  // a forked child may have something else there
   }
   ReadBuffers(const ReadBuffers&) = delete;
   ReadBuffers& operator=(const ReadBuffers&) = delete;
@@ -37,6 +39,7 @@ class ReadBuffers {
 
  private:
   const size_t each_, bytes_;
+  const pid_t owner_;
   uint8_t* first_ = nullptr;
 };
 

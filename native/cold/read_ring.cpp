@@ -119,10 +119,13 @@ void ReadRing::add(int descriptor, uint64_t from, size_t bytes, uint8_t* to, uin
   ++added_;
 }
 
-void ReadRing::wait() {
+bool ReadRing::wait() {
   const long started = syscall(SYS_io_uring_enter, ring_, added_, 1, IORING_ENTER_GETEVENTS, nullptr, 0);
   if (started > 0) added_ -= static_cast<unsigned>(started);
-  else if (started < 0 && errno != EINTR) usleep(1000);  // the kernel lacks memory: again later
+  if (started >= 0 || errno == EINTR) return true;
+  if (errno != EAGAIN && errno != EBUSY && errno != ENOMEM) return false;
+  usleep(1000);  // the kernel lacks memory: again later
+  return true;
 }
 
 bool ReadRing::take(EndedRead& ended) {
@@ -140,7 +143,7 @@ std::unique_ptr<ReadRing> ReadRing::make(unsigned, uint8_t*, size_t) { return nu
 ReadRing::~ReadRing() = default;
 bool ReadRing::enable() { return false; }
 void ReadRing::add(int, uint64_t, size_t, uint8_t*, uint64_t) {}
-void ReadRing::wait() {}
+bool ReadRing::wait() { return false; }
 bool ReadRing::take(EndedRead&) { return false; }
 
 #endif

@@ -25,8 +25,10 @@ class ReadRing {
   // All calls from here on are of one thread, this one first. Returns false if the system refuses it.
   bool enable();
   void add(int descriptor, uint64_t from, size_t bytes, uint8_t* to, uint64_t mark);
-  // Starts the reads that were added, and waits until there is one to take. May return earlier.
-  void wait();
+  // Starts the reads that were added, and waits until there is one to take. May return earlier. Returns false if the
+  // system refuses it, as a filter of system calls that was installed meanwhile does: some reads may then go on, but
+  // their ends are unknown, and no more can be added.
+  bool wait();
   // Takes one that has ended; false if there is none.
   bool take(EndedRead& ended);
 

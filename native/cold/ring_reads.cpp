@@ -21,15 +21,10 @@ void write_bell(int bell) {
   const uint64_t one = 1;
   (void)!write(bell, &one, sizeof one);
 }
-void wait_for_bell(int bell) {
-  uint64_t rings;
-  (void)!read(bell, &rings, sizeof rings);
-}
 #else
 int make_bell() { return -1; }
 void close_bell(int) {}
 void write_bell(int) {}
-void wait_for_bell(int) {}
 #endif
 
 // The error number of a read, which is completed if it has brought too few bytes.
@@ -70,6 +65,7 @@ RingReads::~RingReads() {
     stopped_ = true;
   }
   ring_bell(sides_.size());
+  wake_.notify_all();
   for (const auto& side : sides_)
     if (side->thread.joinable()) side->thread.join();
 }
@@ -92,6 +88,7 @@ void RingReads::run(ReadJob& job) {
     open_.push_back(&open);
   }
   ring_bell(std::min(sides_.size(), (open.count + kTurn - 1) / kTurn));
+  wake_.notify_all();
   std::unique_lock lock(mutex_);
   open.done.wait(lock, [&] { return open.left == 0; });
 }
@@ -110,22 +107,22 @@ void RingReads::start() {
 }
 
 void RingReads::loop(Side& side) {
-  const bool allowed = side.ring->enable();
+  bool allowed = side.ring->enable();
   if (allowed) listen(side);
-  while (fill(side)) {
+  for (HeapBuffer buffer(buffer_bytes_); fill(side, !allowed); end_jobs(side)) {
     if (allowed) {
       start_reads(side);
-      take_results(side);
-    } else {
-      read_one_by_one(side);
+      allowed = take_results(side);
+      if (!allowed) start_again(side);
     }
-    end_jobs(side);
+    if (!allowed) read_one_by_one(side, buffer);
   }
 }
 
-// Takes reads of jobs in turns. Returns false if this thread is to end.
-bool RingReads::fill(Side& side) {
-  const std::lock_guard lock(mutex_);
+// Takes reads of jobs in turns. wait: for a job, which no ring announces. Returns false if this thread is to end.
+bool RingReads::fill(Side& side, bool wait) {
+  std::unique_lock lock(mutex_);
+  if (wait) wake_.wait(lock, [this] { return stopped_ || !open_.empty(); });
   while (!side.free.empty() && !open_.empty()) {
     Open& open = *open_.front();
     open_.pop_front();
@@ -160,8 +157,9 @@ void RingReads::start_reads(Side& side) {
   side.fresh.clear();
 }
 
-void RingReads::take_results(Side& side) {
-  side.ring->wait();
+// Returns false if the system no longer allows the ring.
+bool RingReads::take_results(Side& side) {
+  const bool allowed = side.ring->wait();
   int checked = -1, file_error = 0;
   for (EndedRead ended; side.ring->take(ended);) {
     if (ended.mark == kBell) {
@@ -171,14 +169,24 @@ void RingReads::take_results(Side& side) {
     const DiskRead& read = side.started[ended.mark].read;
     end_read(side, ended.mark, error_of(read, ended.result), checked, file_error);
   }
+  return allowed;
 }
 
-void RingReads::read_one_by_one(Side& side) {
-  if (side.fresh.empty()) wait_for_bell(side.bell);
+// Makes all reads under way fresh. The system may complete some of them nevertheless: at a place of their own these are
+// the same bytes again, and the side's buffers are not used any more.
+void RingReads::start_again(Side& side) {
+  std::vector<bool> is_free(side.started.size());
+  for (const size_t place : side.free) is_free[place] = true;
+  for (size_t place = 0; place < is_free.size(); ++place)
+    if (!is_free[place]) side.fresh.push_back(place);
+}
+
+void RingReads::read_one_by_one(Side& side, HeapBuffer& buffer) {
   for (const size_t place : side.fresh) {
-    const DiskRead& read = side.started[place].read = read_of(side, place);
-    int checked = -1, file_error = 0;
-    end_read(side, place, read_on_thread(read, read.to), checked, file_error);
+    const Started& started = side.started[place];
+    do_read(started.open->job, started.number, buffer);
+    side.ended.push_back(started.open);
+    side.free.push_back(place);
   }
   side.fresh.clear();
 }

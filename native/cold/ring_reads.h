@@ -1,4 +1,5 @@
-// Reads by io_uring: few threads start all reads and take their results.
+// Reads by io_uring: few threads start all reads and take their results. If the system forbids it later, for example
+// by a filter of system calls, each thread does its reads one by one.
 #pragma once
 
 #include <condition_variable>
@@ -65,18 +66,20 @@ class RingReads final : public DiskReads {
   void start();
   void ring_bell(size_t sides) const;
   void loop(Side& side);
-  bool fill(Side& side);
+  bool fill(Side& side, bool wait);
   static void listen(Side& side);
   static DiskRead read_of(Side& side, size_t place);
   static void start_reads(Side& side);
-  static void take_results(Side& side);
-  static void read_one_by_one(Side& side);
+  static bool take_results(Side& side);
+  static void start_again(Side& side);
+  static void read_one_by_one(Side& side, HeapBuffer& buffer);
   static void end_read(Side& side, size_t place, int error, int& checked, int& file_error);
   void end_jobs(Side& side);
 
   const size_t buffer_bytes_;
-  std::mutex mutex_;        // guards all members below, and the counts of jobs
-  std::deque<Open*> open_;  // jobs with reads that have not started
+  std::mutex mutex_;              // guards all members below, and the counts of jobs
+  std::condition_variable wake_;  // of threads whose ring the system does not allow
+  std::deque<Open*> open_;        // jobs with reads that have not started
   bool stopped_ = false, running_ = false;
   std::vector<std::unique_ptr<Side>> sides_;
 };

@@ -1,5 +1,5 @@
 // A cache of single rows of files, for tables whose rows are much shorter than a page. If ids are in no order, one row
-// of a page is used often and the others hardly ever: a cache of pages then holds mostly rows that nobody wants.
+// of a page is used often and the others hardly ever: a cache of pages then holds mostly rows that are not used.
 //
 // As long as there is room, the rows that are read along with a row are kept, too. If many of them are wanted, as in a
 // table by frequency, pages are the better unit, since what is known of one row holds for its neighbours: then a cache of

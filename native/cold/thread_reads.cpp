@@ -1,9 +1,10 @@
 #include "cold/thread_reads.h"
 
 #include <algorithm>
-#include <system_error>
+#include <exception>
 
 namespace saec {
+
 ThreadReads::~ThreadReads() {
   {
     const std::lock_guard lock(mutex_);
@@ -32,8 +33,8 @@ void ThreadReads::run(ReadJob& job) {
 void ThreadReads::start(size_t threads) {
   try {
     while (threads_.size() < threads) threads_.emplace_back([this] { loop(); });
-  } catch (const std::system_error&) {
-    // The system allows no more threads: the existing ones read.
+  } catch (const std::exception&) {
+    // The system allows no more threads, or has no memory for them: the existing ones read.
   }
 }
 

@@ -102,11 +102,11 @@ def test_results_of_each_part_come_in_order(
     assert sum(shares) == pytest.approx(1)
     some = spread.each(tasks.Sums())
     next(some)
-    some.close()  # after an error of whoever takes the results
+    some.close()  # after an error of the caller
     wait_until(lambda: tasks_of(client) == 0)
 
 
-def test_few_parts_are_under_way_while_nobody_takes_results(
+def test_few_parts_are_under_way_while_no_result_is_taken(
     spread: DaskPasses, client: Client, tmp_path: Path
 ) -> None:
     results = spread.each(tasks.Copy(begun=tmp_path))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,17 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import row_cache_alone
+from row_cache_alone import CASES, DIM, MEMORY, ROWS, looked_up, table_at
 
 from saec import _native
-from saec.format.native_lookup import RowRun, pool_request, run_table
-
-ROWS, DIM = 40_000, 8  # rows of 32 bytes
-MEMORY = 1 << 20
+from saec.format.native_lookup import RowRun, run_table
 
 
 @pytest.fixture(scope="module")
 def rows() -> Any:
-    return np.random.default_rng(3).standard_normal((ROWS, DIM), np.float32)
+    return row_cache_alone.rows()
 
 
 @pytest.fixture
@@ -32,19 +33,6 @@ def files(tmp_path: Path, rows: Any) -> Iterator[list[int]]:
     yield descriptors
     for descriptor in descriptors:
         os.close(descriptor)
-
-
-def table_at(cache: _native.RowCache, part: int, rows: int = ROWS) -> _native.LookupTable:
-    first = cache.offset(part)
-    stored = cache.array()[first : first + 4 * DIM * rows].view(np.float32).reshape(rows, DIM)
-    return run_table(rows, [RowRun(0, 0, 0, 0)], np.zeros(0, np.uint8), stored)
-
-
-def looked_up(table: _native.LookupTable, ids: Any) -> Any:
-    out = np.empty((len(ids), DIM), np.float32)
-    bags = (len(ids), 0, len(ids), 0, "sum", out.ctypes.data, out.strides[0])
-    assert _native.pool([pool_request(table, ids.ctypes.data, 8, *bags)], 0)[0] == 0
-    return out
 
 
 def test_tables_of_two_files_share_the_cache(files: list[int], rows: Any) -> None:
@@ -134,3 +122,22 @@ def test_tables_that_are_not_in_the_cache(files: list[int]) -> None:
         cache.serve(wide)
     with pytest.raises(ValueError, match="part 1 of 1 parts does not exist"):
         cache.offset(1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="calls Linux by number")
+@pytest.mark.parametrize("case", CASES)
+def test_in_a_process_of_its_own(tmp_path: Path, rows: Any, case: str) -> None:
+    (tmp_path / "rows").write_bytes(rows.tobytes())
+    done = subprocess.run(
+        [
+            sys.executable,
+            *["-S"] * sys.flags.no_site,  # as this process, if it has an instrumented module
+            row_cache_alone.__file__,
+            case,
+            tmp_path / "rows",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr

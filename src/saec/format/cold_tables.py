@@ -136,11 +136,13 @@ class ColdTables:
         with _reading(path):
             pages = self._keep_pages(groups.pop(0, []), path, identity)
             kept = 0 if pages is None else pages.counts()["memory_bytes"]
-            self._check(kept + len(groups) * _native.RowCache.least_memory)
+            least = len(groups) * _native.RowCache.least_memory
+            self._check(kept + least)
             left, total = memory - self._resident - kept, sum(one.tensor.nbytes for one in cold)
+            rest = left - least - (0 if pages is None else _LEAST_PAGES * pages.page_bytes)
             for row_bytes, own in groups.items():
-                share = left * sum(one.tensor.nbytes for one in own) // total
-                share = max(share, _native.RowCache.least_memory)
+                share = rest * sum(one.tensor.nbytes for one in own) // total
+                share += _native.RowCache.least_memory
                 self._keep_rows(own, row_bytes, share, path, identity)
                 memory -= share
         if pages is not None:

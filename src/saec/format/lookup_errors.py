@@ -20,7 +20,7 @@ def unread_error(error: OSError, places: Sequence[str]) -> SaecError:
     what = f"rows of {', '.join(places)}"
     if error.errno == errno.ENOBUFS:
         return BudgetError(
-            f"{what} cannot be read: those of a single bag take more pages than memory may hold"
+            f"{what} cannot be read: those of a single bag take more memory than a lookup may have"
         )
     reasons = {
         errno.ESTALE: "the file has changed since it was opened",

@@ -48,7 +48,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that ``--cases`` does not name."""
+    """Leave out the tests that ``--cases`` does not name, and put last those that run alone.
+
+    Earlier, they would wait for the lint that runs beside, and all workers with them.
+    """
+    items.sort(key=is_alone)
     which = config.getoption("cases")
     if which == "all":
         return
@@ -57,6 +61,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items=[item for item in items if (item in first) != (which == "first")]
     )
     items[:] = [item for item in items if (item in first) == (which == "first")]
+
+
+def is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 @contextmanager
@@ -86,7 +94,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """
     if not hasattr(item.config, "workerinput"):  # no worker of pytest-xdist
         return (yield)
-    with turn(item.get_closest_marker("alone") is not None):
+    with turn(is_alone(item)):
         return (yield)
 
 

@@ -251,6 +251,23 @@ def test_small_fields_are_compressed_afresh_where_that_costs_less(
     assert np.array_equal(made.lookup(day.keys[known]), longer["user"].lookup(day.keys[known]))
 
 
+def test_no_limit_makes_a_patch_with_which_rows_lose_more_than_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Compressed afresh as coarsely as possible, the field takes fewer bytes than a patch without
+    # rows, and loses 16 times as much as without an update.
+    monkeypatch.setattr("saec.compression.update._SMALL_PATCH", 0)
+    first, base = Day.first(600), tmp_path / "base.saec"
+    then, today = (
+        [day.field(unseen=None, unseen_share=0.0)] for day in (first, first.next(1, new=50))
+    )
+    saec.compress(then, saec.Ratio(3), metrics=METRICS, progress=False, out=base)
+    options = {"fields": today, "whole_rows": 1 << 14, "share": 1e-3}
+    done = updated(tmp_path, first, tmp_path / "1.patch", **options)
+    assert done.whole == ()
+    assert done.loss <= done.stale_loss
+
+
 def test_wrong_fields_are_refused(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "no.patch"
     day = DAYS[1]

@@ -42,7 +42,10 @@ class IdFieldPlan:
         price = max(self.day.least, self.day.price) * factor
         if not self._afresh_may_pay(changes, price):
             return changes
-        whole = self._whole.at(price)
+        option = self._whole.option(price)
+        if option is None:
+            return changes
+        whole = self._whole.made(option)
         return whole if whole.cost(price) < changes.cost(price) else changes
 
     def _afresh_may_pay(self, changes: FieldUpdate, price: float) -> bool:
@@ -53,7 +56,7 @@ class IdFieldPlan:
 
     @cached_property
     def _whole(self) -> SmallField:
-        return SmallField(self.day.field, self.day.metric if self.in_nats else None)
+        return SmallField(self.day.field, self.day.metric if self.in_nats else None, self.stale)
 
     def planned_keys(self, factor: float) -> int:
         """See :class:`~saec.compression.field_update.FieldPlan`."""

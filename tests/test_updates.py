@@ -360,6 +360,15 @@ def test_share_limits_a_patch_by_the_base_alone(
         updated(folder, DAYS[1], tmp_path / "no.patch", share=0)
 
 
+def test_a_threshold_of_zero_keeps_limits(folder: Path, tmp_path: Path) -> None:
+    free = updated(folder, DAYS[1], tmp_path / "free.patch", threshold=0)
+    limit = free.nbytes // 8
+    done = updated(folder, DAYS[1], tmp_path / "less.patch", threshold=0, max_bytes=limit)
+    assert 0.8 * limit < done.nbytes <= limit
+    assert free.loss < done.loss < done.stale_loss
+    assert done.counts.dropped > 1000  # every row gets nearer by codes of its own
+
+
 def test_removed_keys_may_take_more_than_the_share(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,7 @@ class IdFieldPlan:
 
     def made(self, factor: float) -> FieldUpdate:
         """What costs least if bits cost ``factor`` times their price."""
-        patch, saved = patch_of(self.day, self.survey, self.day.least * factor)
+        patch, saved = patch_of(self.day, self.survey, self.day.least_at(factor))
         changes = FieldUpdate(patch, max(self.stale - saved, 0.0), len(patch.ids))
         price = max(self.day.least, self.day.price) * factor
         if not self._afresh_may_pay(changes, price):
@@ -60,10 +60,10 @@ class IdFieldPlan:
 
     def planned_keys(self, factor: float) -> int:
         """See :class:`~saec.compression.field_update.FieldPlan`."""
-        patch, _ = patch_of(self.day, self.survey, self.day.least * factor)
+        patch, _ = patch_of(self.day, self.survey, self.day.least_at(factor))
         return len(patch.ids)
 
     def planned_bytes(self, factor: float) -> int:
         """Bytes of the changes."""
-        patch, _ = patch_of(self.day, self.survey, self.day.least * factor)
+        patch, _ = patch_of(self.day, self.survey, self.day.least_at(factor))
         return artifact.entry_bytes(patch.entry)

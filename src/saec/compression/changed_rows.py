@@ -111,7 +111,8 @@ class DayField:
 
     def threshold_at(self, factor: float) -> float:
         """The threshold if bits cost ``factor`` times their price: more also where it is 0."""
-        return self.threshold + (factor - 1) * max(self.threshold, self._base.price)
+        price: float = self._base.price
+        return self.threshold + (factor - 1) * max(self.threshold, price)
 
     def survey(self) -> DaySurvey:
         """The first pass."""

@@ -5,9 +5,9 @@
 
 A DeepFM model is trained in one pass over the log, day after day. From the evening of day
 --first on, it is tested on the next day: uncompressed, compressed afresh, by the base of day
---first and a patch for each day since of at most 15 % of its bytes, by patches of every change that
-is worth its bits, and by that base alone, with the network of today or of that day. All are asked
-by raw keys.
+--first and a patch for each day since of at most 15 % of its bytes, by patches of at most 5 % and
+of every change that is worth its bits, and by that base alone, with the network of today or of that
+day. All are asked by raw keys.
 
 Each finished step is one line of --record; a run that was interrupted goes on behind the last one.
 Models and artifacts are kept in --folder. --share keeps a part of the users.
@@ -29,7 +29,7 @@ from saec.reference.log import TEST, TRAIN
 from saec.reference.train import shuffled_pairs
 
 DAYS = 9  # the log has a tenth day, for tests
-SHARES = (0.05, None)  # of the base's bytes that a patch takes, beside the default
+SHARES = (0.05, None)  # of the base's bytes that a patch takes, beside those of daily.py
 
 
 class GloboCourse(Course):
@@ -51,7 +51,7 @@ class GloboSteps(Steps):
         for share in SHARES:
             name = "every change" if share is None else f"at most {share:.0%}"
             chain = Chain(self.course, self.base, name.replace(" ", "-"), share)
-            for day in range(self.course.first + 1, self.course.last + 1):
+            for day in range(self.course.first + 1, (last or self.course.last) + 1):
                 self.once(name, day, lambda day=day, chain=chain: self.patched(chain, day))  # type: ignore[misc]
 
 

@@ -8,7 +8,7 @@ the evening of --first on. A feature is dropped when it was not seen for --windo
 
 * uncompressed, trained daily;
 * compressed afresh daily, to --ratio with keys;
-* the base of --first and a patch for each day since;
+* the base of --first and a patch for each day since, of at most 15 % of its bytes;
 * the same, compacted into a fresh base every week: the same rows in fewer bytes, without those of
   features that were dropped;
 * that base alone, with the network of today or of that day;

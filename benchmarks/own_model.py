@@ -127,6 +127,7 @@ def train(sizes: dict[str, int], rows: Rows, seed: int) -> ClickModel:
 class Trial:
     """One budget: what is expected, and what came on test rows, ± one standard error.
 
+    seconds: of compression; of sizes, the first one also has those of measuring for all of them.
     second_order, first_order: the parts of what is expected, where nothing is calibrated.
     """
 

@@ -48,5 +48,8 @@ def test_wrong_counts_are_refused() -> None:
         saec.expected_frequencies([1, 2], [0], [1, 1])
     with pytest.raises(FieldError, match="today has no occurrences"):
         saec.expected_frequencies([1, 2], [0, 1], [0, 0])
+    for earlier in ([0, 0], [5, 0]):  # the first day, and a day of new features only
+        with pytest.raises(FieldError, match="today has no occurrences of features that earlier"):
+            saec.expected_frequencies(earlier, [0, 0], [0, 3])
     with pytest.raises(FieldError, match=r"today is <U1 of shape \(2,\)"):
         saec.expected_frequencies([1, 2], [0, 1], ["a", "b"])

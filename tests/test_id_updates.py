@@ -206,6 +206,17 @@ def test_limit_of_bytes_leaves_out_rows_that_save_least(folder: Path, tmp_path: 
         updated(base, today, tmp_path / "no.patch", max_bytes=300)
 
 
+@pytest.mark.parametrize("whole_rows", [0, ROWS + 80])
+def test_a_threshold_of_zero_keeps_limits(folder: Path, tmp_path: Path, whole_rows: int) -> None:
+    base, today = folder / "mixed.saec", DAYS["mixed"][1]
+    options = {"threshold": 0, "whole_rows": whole_rows}
+    free = updated(base, today, tmp_path / "free.patch", threshold=0)
+    limit = free.nbytes // 2
+    done = updated(base, today, tmp_path / "less.patch", max_bytes=limit, **options)
+    assert done.nbytes <= limit
+    assert done.loss < done.stale_loss
+
+
 def test_all_rows_changed_says_that_compressing_afresh_is_cheaper(
     folder: Path, tmp_path: Path
 ) -> None:

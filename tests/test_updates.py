@@ -251,6 +251,23 @@ def test_small_fields_are_compressed_afresh_where_that_costs_less(
     assert np.array_equal(made.lookup(day.keys[known]), longer["user"].lookup(day.keys[known]))
 
 
+def test_no_limit_makes_a_patch_with_which_rows_lose_more_than_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Compressed afresh as coarsely as possible, the field takes fewer bytes than a patch without
+    # rows, and loses 16 times as much as without an update.
+    monkeypatch.setattr("saec.compression.update._SMALL_PATCH", 0)
+    first, base = Day.first(600), tmp_path / "base.saec"
+    then, today = (
+        [day.field(unseen=None, unseen_share=0.0)] for day in (first, first.next(1, new=50))
+    )
+    saec.compress(then, saec.Ratio(3), metrics=METRICS, progress=False, out=base)
+    options = {"fields": today, "whole_rows": 1 << 14, "share": 1e-3}
+    done = updated(tmp_path, first, tmp_path / "1.patch", **options)
+    assert done.whole == ()
+    assert done.loss <= done.stale_loss
+
+
 def test_wrong_fields_are_refused(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "no.patch"
     day = DAYS[1]
@@ -341,6 +358,15 @@ def test_share_limits_a_patch_by_the_base_alone(
     assert updated(folder, DAYS[2], tmp_path / "2.patch", **chain).nbytes <= 0.1 * base
     with pytest.raises(OptionError, match="share is a positive part of the base's bytes, or None"):
         updated(folder, DAYS[1], tmp_path / "no.patch", share=0)
+
+
+def test_a_threshold_of_zero_keeps_limits(folder: Path, tmp_path: Path) -> None:
+    free = updated(folder, DAYS[1], tmp_path / "free.patch", threshold=0)
+    limit = free.nbytes // 8
+    done = updated(folder, DAYS[1], tmp_path / "less.patch", threshold=0, max_bytes=limit)
+    assert 0.8 * limit < done.nbytes <= limit
+    assert free.loss < done.loss < done.stale_loss
+    assert done.counts.dropped > 1000  # every row gets nearer by codes of its own
 
 
 def test_removed_keys_may_take_more_than_the_share(

@@ -35,12 +35,15 @@ def test_a_kept_model_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_models_of_other_logs_and_damaged_files_are_refused(tmp_path: Path) -> None:
-    trained_or_kept(simulate(1000, seed=0), "deepfm", 2, 0, tmp_path)
+    log = simulate(1000, seed=0)
+    trained_or_kept(log, "deepfm", 2, 0, tmp_path)
     path = tmp_path / "simulated-deepfm-2-0.pt"
     with pytest.raises(DataError, match=re.escape(f"the model in {path} has another log")):
         trained_or_kept(simulate(1000, seed=1), "deepfm", 2, 0, tmp_path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match=re.escape(f"cannot read the model in {path}")):
-        trained_or_kept(simulate(1000, seed=0), "deepfm", 2, 0, tmp_path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-100], whole.replace(b"vocab_sizes", b"\xf0ocab_sizes"), b""):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=re.escape(f"cannot read the model in {path}")):
+            trained_or_kept(log, "deepfm", 2, 0, tmp_path)
     with pytest.raises(DataError, match="cannot write"):
-        trained_or_kept(simulate(1000, seed=0), "deepfm", 2, 0, tmp_path / "none")
+        trained_or_kept(log, "deepfm", 2, 0, tmp_path / "none")

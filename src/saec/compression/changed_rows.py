@@ -109,6 +109,11 @@ class DayField:
     threshold: float
     least_bits: int
 
+    def threshold_at(self, factor: float) -> float:
+        """The threshold if bits cost ``factor`` times their price: more also where it is 0."""
+        price: float = self._base.price
+        return self.threshold + (factor - 1) * max(self.threshold, price)
+
     def survey(self) -> DaySurvey:
         """The first pass."""
         found = DaySurvey()
@@ -130,10 +135,10 @@ class DayField:
         return found
 
     def coded(self, survey: DaySurvey, factor: float) -> list[ChangedRows]:
-        """The second pass, at ``factor`` times the threshold: changed rows by class of the base, in
-        ascending order of classes."""
+        """The second pass, if bits cost ``factor`` times their price: changed rows by class of the
+        base, in ascending order of classes."""
         found: dict[int, list[ChangedRows]] = {}
-        threshold = self.threshold * factor
+        threshold = self.threshold_at(factor)
         price = max(threshold, self._base.price)
         classes = self.coder.classes_for(survey.samples, price) if self.coder.coders else {}
         every = zip(self.field.parts, survey.positions, survey.gains, strict=True)

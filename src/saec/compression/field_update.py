@@ -61,25 +61,28 @@ class FieldPlan(Protocol):
 class SmallField:
     """A field that may be compressed afresh, as costs least at a price of a bit.
 
-    metric: None for squared error, of which half the mean counts as nats.
+    metric: None for squared error, of which half the mean counts as nats; stale: nats that are lost
+    without an update. At a high price the cheapest option may lose more than that; it is no update.
     """
 
     field: Field
     metric: Metric | None
+    stale: float
 
-    def option(self, price: float) -> Option:
-        """The one with the least nats and bits at the ``price`` of a bit."""
-        return min(self._options, key=lambda one: self.cost(one, price))
+    def option(self, price: float) -> Option | None:
+        """The one with the least nats and bits at the ``price`` of a bit; None if all lose as much
+        as without an update."""
+        saving = [one for one in self._options if one.loss * self._unit < self.stale]
+        return min(saving, key=lambda one: self.cost(one, price), default=None)
 
     def cost(self, option: Option, price: float) -> float:
         """Nats, and bits at the ``price`` of one."""
         return option.loss * self._unit + price * option.bits
 
-    def at(self, price: float) -> FieldUpdate:
-        """The field compressed afresh."""
+    def made(self, option: Option) -> FieldUpdate:
+        """The field compressed afresh by an ``option``."""
         rng = field_rng(0, self.field, 0)
-        choice = self.option(price).choice
-        coded = Axes().encode(self.field, choice, rng, lambda share: None, IN_MEMORY)
+        coded = Axes().encode(self.field, option.choice, rng, lambda share: None, IN_MEMORY)
         return FieldUpdate(coded.field, coded.lost, self.field.vocab_size)
 
     @cached_property

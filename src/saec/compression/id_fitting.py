@@ -37,12 +37,15 @@ class IdFieldPlan:
 
     def made(self, factor: float) -> FieldUpdate:
         """What costs least if bits cost ``factor`` times their price."""
-        patch, saved = patch_of(self.day, self.survey, self.day.least * factor)
+        patch, saved = patch_of(self.day, self.survey, self.day.least_at(factor))
         changes = FieldUpdate(patch, max(self.stale - saved, 0.0), len(patch.ids))
         price = max(self.day.least, self.day.price) * factor
         if not self._afresh_may_pay(changes, price):
             return changes
-        whole = self._whole.at(price)
+        option = self._whole.option(price)
+        if option is None:
+            return changes
+        whole = self._whole.made(option)
         return whole if whole.cost(price) < changes.cost(price) else changes
 
     def _afresh_may_pay(self, changes: FieldUpdate, price: float) -> bool:
@@ -53,14 +56,14 @@ class IdFieldPlan:
 
     @cached_property
     def _whole(self) -> SmallField:
-        return SmallField(self.day.field, self.day.metric if self.in_nats else None)
+        return SmallField(self.day.field, self.day.metric if self.in_nats else None, self.stale)
 
     def planned_keys(self, factor: float) -> int:
         """See :class:`~saec.compression.field_update.FieldPlan`."""
-        patch, _ = patch_of(self.day, self.survey, self.day.least * factor)
+        patch, _ = patch_of(self.day, self.survey, self.day.least_at(factor))
         return len(patch.ids)
 
     def planned_bytes(self, factor: float) -> int:
         """Bytes of the changes."""
-        patch, _ = patch_of(self.day, self.survey, self.day.least * factor)
+        patch, _ = patch_of(self.day, self.survey, self.day.least_at(factor))
         return artifact.entry_bytes(patch.entry)

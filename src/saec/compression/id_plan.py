@@ -97,6 +97,12 @@ class IdDay:
         """Nats per bit that a code must save."""
         return self.price if self.threshold is None else self.threshold
 
+    def least_at(self, factor: float) -> float:
+        """The same if bits cost ``factor`` times their price: more also where it is 0."""
+        if factor == 1:
+            return self.least
+        return self.least + (factor - 1) * max(self.least, self.price)
+
     def survey(self) -> IdSurvey:
         """The pass over all rows."""
         last = len(self.coder.row_bits) - 1

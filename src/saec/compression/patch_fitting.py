@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import saec.artifact as artifact
+from saec.codecs.protocol import Option
 from saec.compression.field_update import FieldPlan, FieldUpdate, SmallField
 from saec.compression.patch_plan import ChosenRows, PatchPlan
 from saec.errors import BudgetError
@@ -44,7 +45,7 @@ class KeyedFieldPlan:
         stale = rows.survey.now + _unknown(rows, rows.day.coder.base)
         whole = None
         if rows.day.field.vocab_size <= whole_rows and rows.base.price > 0:
-            whole = SmallField(rows.day.field, rows.day.coder.metric if in_nats else None)
+            whole = SmallField(rows.day.field, rows.day.coder.metric if in_nats else None, stale)
         return cls(rows, whole, stale)
 
     def made(self, factor: float) -> FieldUpdate:
@@ -53,26 +54,29 @@ class KeyedFieldPlan:
         patch = self.rows.built(chosen)
         changes = FieldUpdate(patch, self._loss_with(chosen, patch), len(chosen.positions))
         price = self._price(factor)
-        if self.whole is None or self.whole.cost(self.whole.option(price), price) >= changes.cost(
-            price
-        ):
+        option = self._afresh(changes.cost(price), price)
+        if self.whole is None or option is None:
             return changes
-        return min(changes, self.whole.at(price), key=lambda one: one.cost(price))
+        return min(changes, self.whole.made(option), key=lambda one: one.cost(price))
 
     def planned_bytes(self, factor: float) -> int:
         """Bytes of the changes or of the whole field, expected."""
         chosen = self.rows.at(factor)
-        nbytes = self.rows.planned_bytes(chosen)
-        if self.whole is None:
-            return nbytes
-        price = self._price(factor)
-        option = self.whole.option(price)
-        changes = max(self.stale - chosen.saved, 0.0) + 8 * price * nbytes
-        return int(option.bits // 8) if self.whole.cost(option, price) < changes else nbytes
+        nbytes, price = self.rows.planned_bytes(chosen), self._price(factor)
+        option = self._afresh(max(self.stale - chosen.saved, 0.0) + 8 * price * nbytes, price)
+        return nbytes if option is None else int(option.bits // 8)
 
     def planned_keys(self, factor: float) -> int:
         """See :class:`~saec.compression.field_update.FieldPlan`."""
         return len(self.rows.at(factor).positions)
+
+    def _afresh(self, cost: float, price: float) -> Option | None:
+        """How the field is compressed afresh; None if changes, which ``cost`` so much, are
+        cheaper."""
+        option = None if self.whole is None else self.whole.option(price)
+        if self.whole is None or option is None or self.whole.cost(option, price) >= cost:
+            return None
+        return option
 
     def _price(self, factor: float) -> float:
         return max(self.rows.day.threshold, self.rows.base.price) * factor

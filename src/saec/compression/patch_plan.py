@@ -98,13 +98,14 @@ class PatchPlan:
         return self._coded[power]
 
     def at(self, factor: float) -> ChosenRows:
-        """The rows that save the threshold times ``factor`` for each of their bits."""
+        """The rows that save the threshold for each of their bits, if these cost ``factor`` times
+        their price."""
         changed = self._changed(factor)
         roots = self.base.strings.root.lengths if changed else np.zeros(0, np.int64)
         lengths: NDArray[np.int64] = np.append(roots, 0)
         lengths[-1] = max(int(lengths[:-1].min(initial=8)), 1)
         told = _Told(1, _FIRST_TOLD_BITS, 0.0)
-        threshold = self.day.threshold * factor
+        threshold = self.day.threshold_at(factor)
         for _ in range(_ROUNDS):
             pairs = [self._split(one, lengths, told, threshold) for one in changed]
             rows = [own for own, _ in pairs if len(own.positions)]

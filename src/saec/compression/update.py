@@ -105,9 +105,10 @@ def update(
         max_bytes: limit of the patch's size, in bytes or as ``"2MB"``. Rows that save least per bit
             are left out, and the others are coded by fewer bits.
         share: without ``max_bytes``, the same limit as a share of the bytes of the base without
-            patches, like 0.15, but at least 16 KiB; only removed keys, and new ones of fields that
-            store every key, may take more. None for no limit.
-        whole_rows: fields of at most so many rows are compressed afresh, at the base's price of a
+            patches, like 0.15, but at least 16 KiB. Where even the smallest patch takes more, as of
+            removed keys, or of new ones of fields that store every key, it is written. None for no
+            limit.
+        whole_rows: fields of at most so many rows are compressed afresh, at the same price of a
             bit, where that saves more nats than its bytes cost; 0 for none.
         compare: forecast what compressing afresh would give; takes most of the time of small
             updates.
@@ -121,7 +122,7 @@ def update(
         KeysError: a removed key is in today's table.
         OptionError: the threshold is negative, or is not given and the base does not state a price;
             or the share is not positive.
-        BudgetError: removed keys alone take more than ``max_bytes``.
+        BudgetError: the smallest patch takes more than ``max_bytes``.
         ArtifactError: the base or a patch is damaged, or ``out`` cannot be written.
         PatchError: a patch does not follow the base and the patches before it.
     """

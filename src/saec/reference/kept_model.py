@@ -21,6 +21,18 @@ from saec.util.atomic_file import whole_file
 
 __all__ = ["trained_or_kept"]
 
+# What torch.load raises for files that are damaged.
+_DAMAGES = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+
 
 def trained_or_kept(
     log: Log, model: str, dim: int, seed: int, folder: Path | None, *, progress: bool = False
@@ -65,7 +77,7 @@ def _check_of(log: Log) -> dict[str, Any]:
 def _read(path: Path, made: Mapping[str, Any]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = torch.load(path, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except _DAMAGES as error:
         raise DataError(f"cannot read the model in {path}: {error}") from error
     for what in made:
         if not isinstance(found, dict) or found.get(what) != made[what]:

@@ -44,16 +44,18 @@ def expected_frequencies(
         today: (rows,) on the last day.
 
     Raises:
-        FieldError: the arrays differ in shape, a count is negative or not finite, or today has
-            none.
+        FieldError: the arrays differ in shape, a count is negative or not finite, today has none,
+            or none of a feature that a day before had: then nothing tells what becomes of these.
     """
     before, last, now = _checked(earlier, yesterday, today)
     then = before + last
     groups, known = _groups(before, last), now * (then > 0)
+    if not known.any():
+        raise FieldError("today has no occurrences of features that earlier or yesterday has")
     asked, counts = (
         np.bincount(groups, own, 3 * _BANDS).reshape(3, _BANDS) for own in (known, then)
     )
-    every = float(known.sum()) / max(float(then.sum()), 1.0)
+    every = float(known.sum() / then.sum())
     whole = (asked.sum(axis=1) + _PRIOR * every) / (counts.sum(axis=1) + _PRIOR)
     rates = (asked + _PRIOR * whole[:, None]) / (counts + _PRIOR)
     frequencies = (then + now) * rates.reshape(-1)[_groups(then, now)]

@@ -288,8 +288,9 @@ def test_wrong_fields_are_refused(folder: Path, tmp_path: Path) -> None:
             updated(folder, day, out, fields=fields, metrics=metrics)
     with pytest.raises(MetricError, match="was compressed with metrics: give today's"):
         updated(folder, day, out, metrics=None)
-    with pytest.raises(OptionError, match="at least 0, not -1"):
-        updated(folder, day, out, threshold=-1)
+    for threshold in (-1, True, float("inf")):
+        with pytest.raises(OptionError, match=f"at least 0, not {threshold!r}"):
+            updated(folder, day, out, threshold=threshold)
     with pytest.raises(KeysError, match="1 removed keys are in its table"):
         updated(folder, day, out, removed={"user": day.keys[:1]})
     with pytest.raises(FieldError, match="keys of field 'item' are removed, and its table"):
@@ -356,8 +357,11 @@ def test_share_limits_a_patch_by_the_base_alone(
     assert less.counts.dropped > 0
     chain = {"patches": [tmp_path / "1.patch"], "share": 0.1}
     assert updated(folder, DAYS[2], tmp_path / "2.patch", **chain).nbytes <= 0.1 * base
-    with pytest.raises(OptionError, match="share is a positive part of the base's bytes, or None"):
-        updated(folder, DAYS[1], tmp_path / "no.patch", share=0)
+    again = updated(folder, DAYS[1], tmp_path / "2b.patch", share=np.float32(0.1))
+    assert again.nbytes == less.nbytes
+    for share in (0, True, float("nan"), "0.1"):
+        with pytest.raises(OptionError, match="share is a positive part of the base's bytes, or"):
+            updated(folder, DAYS[1], tmp_path / "no.patch", share=share)
 
 
 def test_a_threshold_of_zero_keeps_limits(folder: Path, tmp_path: Path) -> None:

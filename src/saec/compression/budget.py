@@ -33,7 +33,7 @@ class Ratio:
     value: float
 
     def __post_init__(self) -> None:
-        if not _is_number(self.value) or self.value < 1:
+        if not is_finite_number(self.value) or self.value < 1:
             raise BudgetError(f"a ratio must be a number of at least 1, not {self.value!r}")
 
     def max_bytes(self, original_bytes: int, features: int) -> int:
@@ -70,7 +70,7 @@ class BitsPerFeature:
     value: float
 
     def __post_init__(self) -> None:
-        if not _is_number(self.value) or self.value <= 0:
+        if not is_finite_number(self.value) or self.value <= 0:
             raise BudgetError(f"bits per feature must be a number above 0, not {self.value!r}")
 
     def max_bytes(self, original_bytes: int, features: int) -> int:
@@ -94,7 +94,7 @@ class LossIncrease:
     value: float
 
     def __post_init__(self) -> None:
-        if not _is_number(self.value) or self.value <= 0:
+        if not is_finite_number(self.value) or self.value <= 0:
             raise BudgetError(f"a loss increase must be a number above 0, not {self.value!r}")
 
 
@@ -112,14 +112,15 @@ def check_budget(budget: object) -> None:
         return
     if isinstance(budget, str):
         meant = f"saec.MaxBytes({budget!r})"
-    elif _is_number(budget):
+    elif is_finite_number(budget):
         meant = f"saec.Ratio({budget})"
     else:
         meant = "saec.Ratio(27) or saec.MaxBytes('161MB')"
     raise BudgetError(f"{budget!r} is no budget; write {meant}")
 
 
-def _is_number(value: object) -> bool:
+def is_finite_number(value: object) -> bool:
+    """Whether it is a finite number of any type, NumPy's included, and no boolean."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from saec.codecs.axes.frozen import FrozenCoder
 from saec.codecs.frozen_ids import frozen_ids
+from saec.compression.budget import is_finite_number
 from saec.compression.changed_rows import DayField
 from saec.compression.id_plan import IdDay
 from saec.compression.patch_plan import PatchPlan
@@ -128,7 +128,7 @@ def _checked_base(old: Compressed, field: Field) -> CompressedField:
 
 
 def _checked_threshold(threshold: float) -> float:
-    if not (isinstance(threshold, int | float) and 0 <= threshold < math.inf):
+    if not is_finite_number(threshold) or threshold < 0:
         raise OptionError(f"threshold is a number of nats per bit of at least 0, not {threshold!r}")
     return float(threshold)
 

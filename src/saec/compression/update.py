@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike
 
 import saec.artifact as artifact
 from saec.compression.afresh import Afresh, compared_afresh
+from saec.compression.budget import is_finite_number
 from saec.compression.day_plan import check_removed, id_day_of, metrics_of, plan_of
 from saec.compression.field_update import FieldPlan
 from saec.compression.id_fitting import IdFieldPlan
@@ -149,7 +149,7 @@ def update(
 
 
 def _limit(old: Compressed, max_bytes: int | str | None, share: float | None) -> PatchLimit | None:
-    if share is not None and not (isinstance(share, int | float) and 0 < share < math.inf):
+    if share is not None and (not is_finite_number(share) or share <= 0):
         raise OptionError(f"share is a positive part of the base's bytes, or None, not {share!r}")
     if max_bytes is not None:
         return PatchLimit(parse_size(max_bytes), True)

@@ -52,6 +52,7 @@ def served(tmp_path: Path, slow_reads: Path, gate: Path, monkeypatch: pytest.Mon
     @contextmanager
     def start(*options: str) -> Iterator[Server]:
         monkeypatch.setenv("LD_PRELOAD", str(slow_reads))
+        monkeypatch.setenv("SAEC_READS", "threads")  # those of io_uring pass the library by
         monkeypatch.setenv("SLOW_FROM", "1000000")
         monkeypatch.setenv("SLOW_GATE", str(gate))
         with serving.served(tmp_path / "a.saec", "--memory", "3MB", *options) as server:

@@ -122,7 +122,7 @@ $(VENV)/.tools: constraints.txt | $(BIN)/pip
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.tools $(BUILT_FROM)
-	$(EDITABLE) --no-compile '.[cli,reference,report]'
+	$(EDITABLE) '.[cli,reference,report]' --no-compile
 	@touch $@
 
 # All that the demo needs is part of it.

@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from artifact_files import save_in_shards
+from cold_lookups import check_random_lookups
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -99,23 +100,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Compressed, Compress
 def test_rows_and_bags_equal_those_of_the_mapped_artifact(
     pair: tuple[Compressed, Compressed], data: st.DataObject
 ) -> None:
-    cold, mapped = pair
-    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    names = data.draw(st.lists(st.sampled_from(list(mapped)), min_size=1, unique=True))
-    count = data.draw(st.sampled_from([0, 1, 7, 300]))
-    form = {"threads": data.draw(st.integers(1, 2))}
-    ids: dict[str, Any] = {
-        name: rng.integers(0, mapped[name].vocab_size, count).astype(
-            data.draw(st.sampled_from([np.int32, np.int64]))
-        )
-        for name in names
-    }
-    assert cold.lookup(ids, **form).tobytes() == mapped.lookup(ids, **form).tobytes()
-    starts = {name: np.arange(0, count, 3) for name in names}
-    mode = data.draw(st.sampled_from(["sum", "mean", "max"]))
-    weights = {name: rng.standard_normal(count) for name in names} if mode == "sum" else None
-    arguments: Any = (ids, starts, weights, mode)
-    assert cold.pool(*arguments, **form).tobytes() == mapped.pool(*arguments, **form).tobytes()
+    check_random_lookups(*pair, data)
 
 
 @pytest.mark.parametrize("name", ["one", "two", "odd"])

@@ -16,6 +16,7 @@ import numpy as np
 import peak_memory
 import pytest
 from artifact_files import save_in_shards
+from cold_lookups import check_random_lookups
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_files import replaced_descriptors
@@ -31,7 +32,6 @@ from saec.format.tier_layout import Layout
 from saec.format.tiered_field import TieredField
 
 VOCAB, PAGE = 30_000, os.sysconf("SC_PAGE_SIZE")
-DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16]
 MEMORY = 1_800_000  # of all tables below, some 30 pages are left
 
 pytestmark = [
@@ -109,27 +109,7 @@ def counts(tables: Compressed) -> tuple[int, int, int, int]:
 def test_rows_and_bags_equal_those_of_the_mapped_artifact(
     pair: tuple[Compressed, Compressed], data: st.DataObject
 ) -> None:
-    cold, mapped = pair
-    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    names = data.draw(st.lists(st.sampled_from(list(mapped)), min_size=1, unique=True))
-    count = data.draw(st.sampled_from([0, 1, 7, 300]))
-    form = {"dtype": data.draw(st.sampled_from(DTYPES)), "threads": data.draw(st.integers(1, 2))}
-    ids: dict[str, Any] = {
-        name: rng.integers(0, mapped[name].vocab_size, count).astype(
-            data.draw(st.sampled_from([np.int32, np.int64]))
-        )
-        for name in names
-    }
-    assert cold.lookup(ids, **form).tobytes() == mapped.lookup(ids, **form).tobytes()
-    starts = {name: np.arange(0, count, 3) for name in names}
-    for own in starts.values():
-        own[1:] += rng.integers(0, 4, len(own[1:]))  # bags of 0 to 6 ids
-        np.minimum(own, count, out=own)
-    mode = data.draw(st.sampled_from(["sum", "mean", "max"]))
-    weighted = mode == "sum" and data.draw(st.booleans())
-    weights = {name: rng.standard_normal(count) for name in names} if weighted else None
-    arguments: Any = (ids, starts, weights, mode)
-    assert cold.pool(*arguments, **form).tobytes() == mapped.pool(*arguments, **form).tobytes()
+    check_random_lookups(*pair, data)
 
 
 @pytest.mark.parametrize("name", ["narrow", "wide", "large", "kept"])

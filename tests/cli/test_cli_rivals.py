@@ -15,14 +15,19 @@ from saec.report.methods import METHODS, SMALL_METHODS
 BENCH = ("bench", "simulated", "--rivals", "--dim", "2", "--ratios", "6", "--seeds", "0")
 
 
-def test_runs_are_told_and_recorded(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def small_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks have a log of 1,000 rows, in an empty working folder."""
+
     def load(task: str, path: None, seed: int, *, keys: bool) -> Any:
         return simulate(1000, seed=seed, keys=keys)
 
     monkeypatch.setattr(rivals, "load", load)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("small_log")
+def test_runs_are_told_and_recorded(run: Run) -> None:
     words = (*BENCH, "--methods", "hash,dqrm", "--trials", "1")
     code, out, err = run(*words)
     assert (code, out) == (0, "")
@@ -60,14 +65,10 @@ def test_options_of_rivals_need_rivals(run: Run) -> None:
     assert "--keep needs --rivals" in err
 
 
+@pytest.mark.usefixtures("small_log")
 def test_uncompressed_models_are_kept(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(task: str, path: None, seed: int, *, keys: bool) -> Any:
-        return simulate(1000, seed=seed, keys=keys)
-
-    monkeypatch.setattr(rivals, "load", load)
-    monkeypatch.chdir(tmp_path)
     words = (*BENCH, "--keep", ".", "--quiet")
     assert run(*words, "--methods", "float32") == (0, "", "")
     assert [path.name for path in tmp_path.glob("*.pt")] == ["simulated-deepfm-2-0.pt"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import saec.artifact as artifact
 from saec.compression.field_update import FieldUpdate, SmallField
 from saec.compression.id_plan import IdDay, IdSurvey, patch_of
+from saec.format.id_patch import IdPatch
 
 __all__ = ["IdFieldPlan"]
 
@@ -23,6 +24,7 @@ class IdFieldPlan:
     survey: IdSurvey
     small: bool
     in_nats: bool
+    _made: dict[float, tuple[IdPatch, float]] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, day: IdDay, whole_rows: int, in_nats: bool) -> IdFieldPlan:
@@ -37,7 +39,7 @@ class IdFieldPlan:
 
     def made(self, factor: float) -> FieldUpdate:
         """What costs least if bits cost ``factor`` times their price."""
-        patch, saved = patch_of(self.day, self.survey, self.day.least_at(factor))
+        patch, saved = self._patch(factor)
         changes = FieldUpdate(patch, max(self.stale - saved, 0.0), len(patch.ids))
         price = max(self.day.least, self.day.price) * factor
         if not self._afresh_may_pay(changes, price):
@@ -47,6 +49,14 @@ class IdFieldPlan:
             return changes
         whole = self._whole.made(option)
         return whole if whole.cost(price) < changes.cost(price) else changes
+
+    def _patch(self, factor: float) -> tuple[IdPatch, float]:
+        """The changes if bits cost ``factor`` times their price, and the nats that these save. Only
+        the last ones are kept: plans and the patch ask for the same ones in turn."""
+        if factor not in self._made:
+            self._made.clear()
+            self._made[factor] = patch_of(self.day, self.survey, self.day.least_at(factor))
+        return self._made[factor]
 
     def _afresh_may_pay(self, changes: FieldUpdate, price: float) -> bool:
         """Compressed afresh, the field takes about as many bytes as the base; half of their cost is
@@ -60,10 +70,10 @@ class IdFieldPlan:
 
     def planned_keys(self, factor: float) -> int:
         """See :class:`~saec.compression.field_update.FieldPlan`."""
-        patch, _ = patch_of(self.day, self.survey, self.day.least_at(factor))
+        patch, _ = self._patch(factor)
         return len(patch.ids)
 
     def planned_bytes(self, factor: float) -> int:
         """Bytes of the changes."""
-        patch, _ = patch_of(self.day, self.survey, self.day.least_at(factor))
+        patch, _ = self._patch(factor)
         return artifact.entry_bytes(patch.entry)

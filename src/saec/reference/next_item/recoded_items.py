@@ -59,15 +59,10 @@ class RecodedItems(ItemTable):
     def __init__(self, field: TieredField, rows: Tensor, metric: NDArray[np.float64]) -> None:
         super().__init__()
         self._field = field
-        grids, grid_bits = field.layout.grids
-        stored = field.axes.astype(np.float32)
-        self._lengths = np.linalg.norm(stored[:-1], axis=1).astype(np.float32)
+        grid_bits = field.layout.grids[1]
+        self._lengths = np.linalg.norm(field.axes[:-1].astype(np.float32), axis=1)
         self._axis_of_value = _axes_of_values(field)
-        exact = field.values.astype(np.float32) * self._lengths[self._axis_of_value]
-        self.values = nn.Parameter(torch.from_numpy(exact[~grids]))
-        self.extents = nn.Parameter(torch.from_numpy(np.ldexp(exact[grids], grid_bits)))
-        self.axes = nn.Parameter(torch.from_numpy(stored[:-1] / self._lengths[:, None]))
-        self.mean = nn.Parameter(torch.from_numpy(stored[-1]))
+        self.values, self.extents, self.axes, self.mean = map(nn.Parameter, self._stored_in(field))
         self._parts = list(_parts(field))
         count, rank = field.vocab_size, field.layout.rank
         ranks = _ranks(field)
@@ -109,14 +104,18 @@ class RecodedItems(ItemTable):
     @torch.no_grad()
     def round_(self) -> None:
         """Round values and axes as they are stored; coordinates are not."""
-        field = self._tuned()
+        parameters = (self.values, self.extents, self.axes, self.mean)
+        for own, rounded in zip(parameters, self._stored_in(self._tuned()), strict=True):
+            own.copy_(rounded)
+
+    def _stored_in(self, field: TieredField) -> list[Tensor]:
+        """Values, extents, axes and mean of a field, in the units of this table."""
         grids, grid_bits = field.layout.grids
         exact = field.values.astype(np.float32) * self._lengths[self._axis_of_value]
         stored = field.axes.astype(np.float32)
-        self.values.copy_(torch.from_numpy(exact[~grids]))
-        self.extents.copy_(torch.from_numpy(np.ldexp(exact[grids], grid_bits)))
-        self.axes.copy_(torch.from_numpy(stored[:-1] / self._lengths[:, None]))
-        self.mean.copy_(torch.from_numpy(stored[-1]))
+        axes = stored[:-1] / self._lengths[:, None]
+        found = (exact[~grids], np.ldexp(exact[grids], grid_bits), axes, stored[-1])
+        return [torch.from_numpy(own) for own in found]
 
     def stored(self) -> TieredField:
         """The field with the present codes, values and axes, of as many bytes as it had."""

@@ -13,13 +13,14 @@ import argparse
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 from recorded_runs import RecordedRuns
 
+from saec.reference.kept_model import fitted_or_kept
 from saec.reference.machine import machine
 from saec.reference.next_item.compressions import (
     NEXT_ITEM_METHODS,
@@ -53,15 +54,14 @@ def base_model(
     model = NextItemModel.untrained(data, DIM, seed)
     falls = "" if training.last_rate == 1 else f"-to-{training.last_rate:g}"
     file = None if keep is None else keep / f"{TASK}-{seed}-{training.epochs}{falls}.pt"
-    if file is not None and file.exists():
-        model.load_state_dict(torch.load(file, weights_only=True))
-        model.eval()
-    else:
+
+    def fit() -> None:
         start = time.perf_counter()
         found = train_next_item(model, data, training, seed=seed)
         print(f"seed {seed}: {found}, {time.perf_counter() - start:.0f} s", flush=True)
-        if file is not None:
-            torch.save(model.state_dict(), file)
+
+    fitted_or_kept(model, file, {"training": asdict(training)}, fit)
+    model.eval()
     return model
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pickle
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from saec.errors import DataError
 from saec.reference.log import Log
@@ -19,7 +20,7 @@ from saec.reference.train import train
 from saec.reference.training_settings import Training
 from saec.util.atomic_file import whole_file
 
-__all__ = ["trained_or_kept"]
+__all__ = ["fitted_or_kept", "trained_or_kept"]
 
 # What torch.load raises for files that are damaged.
 _DAMAGES = (
@@ -55,17 +56,37 @@ def trained_or_kept(
     net, settings = build(model, log.vocab_sizes, dim, seed), Training()
     made = {"log": _check_of(log), "training": asdict(settings)}
     path = None if folder is None else folder / f"{log.name}-{model}-{dim}-{seed}.pt"
+    seconds = fitted_or_kept(
+        net, path, made, lambda: train(net, log, settings, seed=seed, progress=progress)
+    )
+    return net, seconds
+
+
+def fitted_or_kept(
+    net: nn.Module, path: Path | None, made: Mapping[str, Any], fit: Callable[[], object]
+) -> float:
+    """Fit a model, or take its state from a file; returns the seconds that fitting it took.
+
+    Args:
+        net: the model.
+        path: of the file, which is written if it does not exist; None keeps nothing.
+        made: plain values that tell how the model is made: a file with others is refused.
+        fit: trains ``net``.
+
+    Raises:
+        DataError: the file cannot be read or written, or its model was made in another way.
+    """
     if path is not None and path.exists():
         found = _read(path, made)
         net.load_state_dict(found["state"])
-        return net, float(found["seconds"])
+        return float(found["seconds"])
     start = time.perf_counter()
-    train(net, log, settings, seed=seed, progress=progress)
+    fit()
     seconds = time.perf_counter() - start
     if path is not None:
         with whole_file(path) as stream:
             torch.save({**made, "state": net.state_dict(), "seconds": seconds}, stream)
-    return net, seconds
+    return seconds
 
 
 def _check_of(log: Log) -> dict[str, Any]:

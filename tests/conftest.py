@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +97,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     with turn(is_alone(item)):
         return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Start PyTorch's generator anew, so that no test's numbers depend on the tests before it."""
+    torch = sys.modules.get("torch")  # not for tests that do without
+    if torch is not None:
+        torch.manual_seed(2020)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def trial() -> Trial:
     return Trial.start(simulate(4000, seed=1, keys=True), "deepfm", 4, 0, False)
 
 
-def test_models_are_asked_by_keys(trial: Trial) -> None:
+def test_models_are_asked_by_keys(trial: Trial, coarse_prices: None) -> None:
     job = Job("axes", Method(Axes(), metric=True), saec.Ratio(3))
     (row,) = trial.rows([job])
     assert row["keyed"]

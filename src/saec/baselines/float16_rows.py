@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.baselines.rival import Choice, OneSize, Table, as_half
+from saec.util.absent_arrays import absent
 
 __all__ = ["Float16Rows"]
 
@@ -20,7 +21,7 @@ class Float16Rows(OneSize):
 
     def planned(self, count: int, dim: int, choice: Choice) -> dict[str, NDArray[Any]]:
         """``values``, (count, dim) float16."""
-        return {"values": np.broadcast_to(np.zeros((), np.float16), (count, dim))}
+        return {"values": absent(np.float16, count, dim)}
 
     def encode(
         self, table: Table, choice: Choice, rng: np.random.Generator

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.baselines.rival import Choice, Table, as_half
+from saec.util.absent_arrays import absent
 
 __all__ = ["HeadMean"]
 
@@ -36,9 +37,9 @@ class HeadMean:
     def planned(self, count: int, dim: int, choice: Choice) -> dict[str, NDArray[Any]]:
         """``values``, (kept + 1, dim) float16, the mean last; ``codes``, ids of 4 bytes."""
         (kept,) = choice
-        found = {"values": np.broadcast_to(np.zeros((), np.float16), (kept + 1, dim))}
+        found = {"values": absent(np.float16, kept + 1, dim)}
         if kept:
-            found["codes"] = np.broadcast_to(np.zeros((), np.uint8), (4 * kept,))
+            found["codes"] = absent(np.uint8, 4 * kept)
         return found
 
     def losses(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from saec.baselines.rival import Choice, OneSize, Table, as_half
 from saec.bits.packing import PackedRows, packed_bytes
+from saec.util.absent_arrays import absent
 
 __all__ = ["IntRows"]
 
@@ -36,8 +37,8 @@ class IntRows(OneSize):
         """``codes``, packed; ``grid``, (count, 2) float16, the scale and the offset of each row."""
         nbytes = packed_bytes(count, dim * self.bits)
         return {
-            "codes": np.broadcast_to(np.zeros((), np.uint8), (nbytes,)),
-            "grid": np.broadcast_to(np.zeros((), np.float16), (count, 2)),
+            "codes": absent(np.uint8, nbytes),
+            "grid": absent(np.float16, count, 2),
         }
 
     def encode(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from saec.baselines.rival import Choice, Table, as_half
 from saec.bits.packing import PackedRows, packed_bytes
 from saec.errors import require
+from saec.util.absent_arrays import absent
 
 __all__ = ["ProductQuantisation"]
 
@@ -60,15 +61,14 @@ class ProductQuantisation:
         """``codes``, packed; ``codebook``, (pieces x 2^bits, dim / pieces) float16; ``axes``, the
         rotation (dim, dim) float16, where it is learned and there are pieces."""
         pieces, bits = choice
-        half = np.zeros((), np.float16)
         found: dict[str, NDArray[Any]] = {
-            "codebook": np.broadcast_to(half, (pieces * 2**bits, dim // pieces))
+            "codebook": absent(np.float16, pieces * 2**bits, dim // pieces)
         }
         if bits:
             nbytes = packed_bytes(count, pieces * bits)
-            found["codes"] = np.broadcast_to(np.zeros((), np.uint8), (nbytes,))
+            found["codes"] = absent(np.uint8, nbytes)
         if self._rotates(pieces):
-            found["axes"] = np.broadcast_to(half, (dim, dim))
+            found["axes"] = absent(np.float16, dim, dim)
         return found
 
     def losses(

@@ -20,6 +20,7 @@ from saec.streaming.map_reduce import Advance
 from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
+from saec.util.absent_arrays import absent
 
 __all__ = ["AfterTraining", "Choice", "OneSize", "Rival", "RivalField", "Table", "as_half"]
 
@@ -196,7 +197,7 @@ class AfterTraining:
 
     def _planned(self, field: Field, choice: Choice) -> RivalField:
         shape = field.vocab_size, field.dim
-        none = np.broadcast_to(np.zeros((), np.float32), shape)
+        none = absent(np.float32, *shape)
         return RivalField(field, choice, self.rival.planned(*shape, choice), none)
 
 

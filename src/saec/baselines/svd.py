@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.baselines.rival import Choice, Table, as_half
+from saec.util.absent_arrays import absent
 
 __all__ = ["TruncatedSvd"]
 
@@ -31,10 +32,9 @@ class TruncatedSvd:
     def planned(self, count: int, dim: int, choice: Choice) -> dict[str, NDArray[Any]]:
         """``values``, the coordinates (count, rank); ``axes``, (rank + 1, dim), the mean last."""
         (rank,) = choice
-        zero = np.zeros((), np.float16)
-        found = {"axes": np.broadcast_to(zero, (rank + 1, dim))}
+        found = {"axes": absent(np.float16, rank + 1, dim)}
         if rank:
-            found["values"] = np.broadcast_to(zero, (count, rank))
+            found["values"] = absent(np.float16, count, rank)
         return found
 
     def losses(

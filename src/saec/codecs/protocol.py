@@ -18,6 +18,7 @@ from saec.streaming.scratch import Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
+from saec.util.absent_arrays import absent
 
 __all__ = ["LEAST_COST", "Codec", "Coded", "Option", "expected_loss", "split"]
 
@@ -102,9 +103,7 @@ def split(
         role: tensor for role, tensor in tensors.items() if isinstance(tensor, ShardedTensor)
     }
     arrays = {
-        role: np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
-        if isinstance(tensor, ShardedTensor)
-        else tensor
+        role: absent(tensor.dtype, *tensor.shape) if isinstance(tensor, ShardedTensor) else tensor
         for role, tensor in tensors.items()
     }
     return arrays, sharded

@@ -16,6 +16,7 @@ from saec.streaming.rows import ArrayRows, FileRows
 from saec.streaming.scratch import IN_MEMORY, Workspace
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
+from saec.util.absent_arrays import absent
 
 __all__ = ["Raw"]
 
@@ -46,7 +47,7 @@ class Raw:
 
     def least(self, field: Field, space: Workspace) -> RawField:
         """A field of the table's shape, with zeros that take no memory."""
-        return RawField(field.name, np.broadcast_to(np.zeros((), field.dtype), field.rows.shape))
+        return RawField(field.name, absent(field.dtype, *field.rows.shape))
 
     def encode(
         self,

@@ -14,6 +14,7 @@ from saec.format.codebook import Codebook, CodebookDtype
 from saec.format.compressed_field import CompressedField
 from saec.format.native_lookup import LookupTable, RowRun, run_table
 from saec.tables.field import Field
+from saec.util.absent_arrays import absent
 
 __all__ = ["ClusteredField"]
 
@@ -65,8 +66,8 @@ class ClusteredField(CompressedField):
         """An empty result of coding ``field``, with zeros that take no memory, to compute its
         size."""
         bits = bits_for(clusters)
-        codes = np.broadcast_to(np.uint8(0), packed_bytes(field.vocab_size, bits))
-        stored = np.broadcast_to(np.zeros((), dtype), (clusters, rank))
+        codes = absent(np.uint8, packed_bytes(field.vocab_size, bits))
+        stored = absent(dtype, clusters, rank)
         grid = np.zeros((2, rank), np.float32) if dtype == "int8" else None
         axes = np.zeros((rank + 1, field.dim), np.float16) if rank < field.dim else None
         packed = PackedCodes(codes, field.vocab_size, bits)

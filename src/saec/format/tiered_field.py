@@ -19,6 +19,7 @@ from saec.format.native_lookup import LookupTable, tier_table
 from saec.format.tier_index import TierIndex
 from saec.format.tier_layout import Layout
 from saec.tables.field import Field
+from saec.util.absent_arrays import absent
 
 __all__ = ["TieredField", "part_coordinates"]
 
@@ -184,10 +185,10 @@ class TieredField(CompressedField):
                 two bytes each.
         """
         tensors: dict[str, NDArray[Any]] = {
-            role: np.broadcast_to(np.uint8(0), size) for role, size in sizes.items() if size
+            role: absent(np.uint8, size) for role, size in sizes.items() if size
         }
-        tensors["codes"] = np.broadcast_to(np.uint8(0), sizes["codes"])
-        tensors["values"] = np.broadcast_to(np.float16(0), sizes["values"] // 2)
+        tensors["codes"] = absent(np.uint8, sizes["codes"])
+        tensors["values"] = absent(np.float16, sizes["values"] // 2)
         tensors["axes"] = axes
         details = bytes(1 + layout)
         entry = artifact.Entry(

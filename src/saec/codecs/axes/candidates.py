@@ -140,9 +140,7 @@ class _Lead:
 
     def offer(self, rows: int) -> Offer:
         """A candidate with rows sorted by the codes of all coders."""
-        coders = tuple(
-            replace(coder, part=replace(coder.part, ordered=True)) for coder in self.coders
-        )
+        coders = tuple(coder.ordered for coder in self.coders)
         starts = starts_bytes((1 << self.bits) - 1, rows)
         bits = 8 * starts + sum(coder.bits for coder in coders)
         return Offer(bits, self.nats, coders, self.moves)

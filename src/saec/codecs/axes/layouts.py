@@ -35,6 +35,7 @@ from saec.streaming.map_reduce import passes_over
 from saec.streaming.scratch import Workspace
 from saec.streaming.strata import ByRank, InOrder, Placing
 from saec.tables.field import Field
+from saec.util.absent_arrays import absent
 
 __all__ = [
     "AxesChoice",
@@ -261,6 +262,6 @@ def planned_bytes(field: Field, choice: AxesChoice) -> int:
         STARTS: starts,
         INDEX: index_bytes(choice, field.vocab_size, len(ways)),
     }
-    axes = np.broadcast_to(stored[:1], (choice.layered.axes + 1, field.dim))
+    axes = absent(stored.dtype, choice.layered.axes + 1, field.dim)
     layout = layout_bytes((way.parts, way.named) for way in ways)
     return TieredField.planned_bytes(field, layout, axes, sizes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, overload
 
@@ -46,6 +46,11 @@ class Coder:
     def bits(self) -> int:
         """Bits of the values; the code of each row takes ``part.bits`` in addition."""
         return 16 * self.part.values
+
+    @cached_property
+    def ordered(self) -> Coder:
+        """The same for a tier whose rows are sorted by this code."""
+        return replace(self, part=replace(self.part, ordered=True))
 
     @classmethod
     def none(cls) -> Coder:

@@ -6,6 +6,10 @@ returned value. The tests of its room run with it, in a copy of the sources, unt
     python tools/mutate.py --sample 60 --seed 0
 
 A mutant that no test notices is named with its change: some change nothing that can be seen.
+What `make test` notices, and what only `make test-exhaustive` does:
+
+    python tools/mutate.py --cases first --out survivors.json
+    python tools/mutate.py --cases rest --only survivors.json
 """
 
 from __future__ import annotations
@@ -216,6 +220,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument("--seconds", type=int, default=300, help="of processor time for a mutant")
     parser.add_argument("--tests", nargs="+", help="instead of the room's")
+    parser.add_argument("--cases", default="all", help="first, rest or all: tests/covering.py")
     parser.add_argument("--only", type=Path, help="survivors of an earlier run, from its --out")
     parser.add_argument("--copy", type=Path, default=COPY, help="folder for the changed sources")
     parser.add_argument("--out", type=Path, help="write the survivors as JSON")
@@ -236,6 +241,7 @@ def main() -> None:
     survivors: list[Mutant] = []
     for mutant in chosen:
         tests = given.tests or [f"tests/{name}" for name in TESTS[mutant.room]]
+        tests = ["--cases", given.cases, *tests]
         noticed = is_noticed(mutant, tests, sources, given.seconds)
         where = f"{mutant.module}:{mutant.line}"
         print(f"{'noticed' if noticed else 'SURVIVED'}  {where}  {mutant.change}", flush=True)

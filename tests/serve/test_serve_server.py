@@ -478,17 +478,17 @@ def test_running_grpc_requests_are_answered_at_shutdown(slow: Path) -> None:
 # What cannot be served
 
 
-def test_a_port_in_use_is_reported(lookups: Server) -> None:
+@pytest.mark.exhaustive(keep=1)
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_a_port_in_use_is_reported(lookups: Server, kind: str) -> None:
     path = lookups.log.parent / "tables.saec"
-    for option, other, address in [
-        ("--http-port", "--grpc-port", lookups.http),
-        ("--grpc-port", "--http-port", lookups.grpc),
-    ]:
-        port = address.partition(":")[2]
-        words = [sys.executable, "-m", "saec", "serve", path, option, port, other, "0"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=serving.SECONDS)
-        assert done.returncode == 2
-        assert f"saec: cannot listen on 127.0.0.1:{port}" in done.stderr
+    port = getattr(lookups, kind).partition(":")[2]
+    other = "grpc" if kind == "http" else "http"
+    ports = [f"--{kind}-port", port, f"--{other}-port", "0"]
+    words = [sys.executable, "-m", "saec", "serve", path, *ports]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=serving.SECONDS)
+    assert done.returncode == 2
+    assert f"saec: cannot listen on 127.0.0.1:{port}" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["none.saec", "none.onnx", "bad.saec", "bad.onnx"])

@@ -37,6 +37,7 @@ METHODS = {
     "saec-metric": ("clusters, loss metric", "#8ab6ea", "o"),
     "axes": ("axes", "#d9691e", "o"),
     "axes-keyed": ("axes by keys", "#5b2a86", "o"),
+    "axes-keyed+network": ("axes by keys, network trained on", "#b18ad6", "o"),
     "axes, keyed": ("axes by keys", "#5b2a86", "o"),
     "axes-remapped": ("axes, remapped ids", "#c0262d", "o"),
     # Trained small.

@@ -147,7 +147,11 @@ def test_methods_are_known_and_their_sizes_as_said() -> None:
     for method in AFTER_TRAINING:
         if method in METHODS:
             assert METHODS[method]().codec.has_one_size == has_one_size(method)
-    assert set(AFTER_TRAINING) - set(METHODS) == {"float32", "axes-keyed"}
+    assert set(AFTER_TRAINING) - set(METHODS) == {
+        "float32",
+        "axes-keyed",
+        "axes-keyed+network",
+    }
     assert has_one_size("dqrm")
     assert not has_one_size("hash")
     assert not set(SMALL) & set(METHODS)
@@ -173,4 +177,4 @@ def test_benchmarks_that_make_no_sense(given: dict[str, Any], message: str) -> N
 def test_every_method_is_run_by_default() -> None:
     assert RivalBenchmark("simulated").methods == RIVAL_METHODS
     wanted = "int8 int4 pq svd saec axes axes-keyed hash qr mixed-dim robe tt dqrm mpe dhe cce"
-    assert set(wanted.split()) <= set(RIVAL_METHODS)
+    assert {"axes-keyed+network", *wanted.split()} <= set(RIVAL_METHODS)

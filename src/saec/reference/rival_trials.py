@@ -22,6 +22,7 @@ from saec.tables.field_keys import KEY_BYTES
 __all__ = ["AFTER_TRAINING", "RivalTrials", "has_one_size"]
 
 _KEYED = "axes-keyed"  # axes that are given keys in place of ids
+_NETWORK = "axes-keyed+network"  # and then the network is trained on
 _UNCOMPRESSED = "float32"
 
 _OF_ONE_SIZE = (_UNCOMPRESSED, "float16", "int8", "int4", "int2")
@@ -30,7 +31,7 @@ _OF_ONE_SIZE = (_UNCOMPRESSED, "float16", "int8", "int4", "int2")
 AFTER_TRAINING = (
     *_OF_ONE_SIZE,
     *("svd", "pq", "opq", "head-mean"),
-    *("saec", "saec-metric", "axes", "axes-remapped", _KEYED),
+    *("saec", "saec-metric", "axes", "axes-remapped", _KEYED, _NETWORK),
 )
 
 _SIZES = ("nbytes", "bytes_all_in", "ratio", "ratio_all_in")
@@ -87,13 +88,16 @@ class RivalTrials:
         return self._small.measured(method, run.ratio or 1.0, training, progress=self.progress)
 
     def _after_training(self, run: RivalRun) -> dict[str, Any]:
-        trial, seconds = self._base
-        if run.method == _KEYED:
-            trial, name = replace(trial, log=self.log), "axes"
-        else:
-            name = run.method
+        by_keys = run.method in (_KEYED, _NETWORK)
+        trial, seconds = self._base_by_keys if by_keys else self._base
+        name = "axes" if by_keys else run.method
         budget = None if run.ratio is None else Ratio(run.ratio)
-        (row,) = trial.rows([Job(name, method_of(name), budget)])
+        job = Job(name, method_of(name), budget)
+        if run.method == _NETWORK:
+            row = trial.with_network_trained(job)
+            seconds += row["network_seconds"]
+        else:
+            (row,) = trial.rows([job])
         measured = {name: row[name] for name in (*_SIZES, *_SCORES)}
         return {**measured, "train_seconds": seconds, "compress_seconds": row["compress_seconds"]}
 
@@ -119,6 +123,12 @@ class RivalTrials:
         )
         trial = Trial.of(log, net, self.model, self.seed, self.progress, Training())
         return trial, seconds
+
+    @cached_property
+    def _base_by_keys(self) -> tuple[Trial, float]:
+        """The same, whose tables are asked by keys once they are compressed."""
+        trial, seconds = self._base
+        return replace(trial, log=self.log), seconds
 
     @cached_property
     def _small(self) -> SmallTraining:

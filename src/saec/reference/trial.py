@@ -27,6 +27,7 @@ from saec.reference.held_tables import hold
 from saec.reference.job import Job, Method, asked_for, smallest, untuned
 from saec.reference.log import Log
 from saec.reference.models import ClickModel, build
+from saec.reference.network import kept_network, train_network
 from saec.reference.pictures import views
 from saec.reference.simulated import best_reachable
 from saec.reference.sizes import sizes
@@ -254,10 +255,26 @@ class Trial:
             "deciles": damage_by_decile(self.log, test, self.base["test"], now["test"]),
         }
 
+    def with_network_trained(self, job: Job) -> dict[str, Any]:
+        """Size and quality after the network was trained on for the job's tables; in the end the
+        model is as it was."""
+        result, seconds = self.compress(job)
+        with self.holding(result), kept_network(self.model):
+            start = time.perf_counter()
+            train_network(self.model, self.log, self.asked, seed=self.seed, progress=self.progress)
+            spent = {"compress_seconds": seconds, "network_seconds": time.perf_counter() - start}
+            return spent | self.measured(result)
+
+    @property
+    def asked(self) -> NDArray[np.integer]:
+        """What the tables in the model are asked for, (rows, fields): keys, unseen ones too, or
+        ids."""
+        by_keys = self.model.vocab_sizes != self.log.vocab_sizes
+        return self.keys.ids if by_keys else self.log.ids
+
     def probabilities(self) -> dict[str, NDArray[np.float32]]:
         """Predictions on validation and test rows."""
-        asked = self.model.vocab_sizes != self.log.vocab_sizes  # by keys, unseen ones too
-        ids = self.keys.ids if asked else self.log.ids
+        ids = self.asked
         return {
             part: predict(self.model, ids[self.log.rows(part)], progress=self.progress)
             for part in ("validation", "test")

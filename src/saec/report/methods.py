@@ -26,6 +26,7 @@ METHODS = {
 SMALL_METHODS = {
     "float32": "the uncompressed tables",
     "axes-keyed": "axes that are asked by keys, also by unseen ones, and need no vocabulary",
+    "axes-keyed+network": "the same, and then the network is trained on",
     "hash": "hashing trick: features share the rows of a smaller table",
     "qr": "quotient-remainder: rows composed of rows of small tables",
     "mixed-dim": "mixed dimension: narrow rows for rare features",

@@ -256,8 +256,8 @@ def test_shapes_by_hand() -> None:
     assert window_shape(4096, 0, varied=True) is None
     # 2^17 keys of 64 bits: two buckets of 2^16 keys, not of 2^22 bits.
     assert window_shape(1 << 17, 1 << 24, varied=False) == WindowShape(1, 15)
-    # 2^21 keys of 2 bits are two buckets of 2^20 keys; windows have about 1.2 sqrt(2 x 2^21) bits.
-    assert window_shape(1 << 21, 1 << 22, varied=True) == WindowShape(1, 11)
+    # 2^21 keys of 2 bits are four buckets of 2^19 keys; windows have about 1.2 x 2^22 / 2^11.5 bits.
+    assert window_shape(1 << 21, 1 << 22, varied=True) == WindowShape(2, 11)
     # 2^20 bits and 4 % more, four windows, the longest string and a whole byte, in each of two.
     shape = WindowShape(1, 10)
     bits = 2**20 + 2**20 * 41 // 1024 + 2 * (4 * 1024 + 24 + 8)

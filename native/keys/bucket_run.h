@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -30,19 +31,20 @@ class BucketRun {
   static constexpr uint32_t kMoreBits = 8;  // each with so many 1024ths more bits than the one before
 
   BucketRun(const FunctionKeys& keys, size_t count, const BucketRange& range)
-      : keys_(keys), range_(range), starts_(range.count + 1), members_(count), parts_(range.count) {
+      : keys_(keys), range_(range), cell_bits_(bits_of_cells(count, range)), members_(count), parts_(range.count) {
+    starts_.resize((range.count << cell_bits_) + 1);
     for (size_t i = 0; i < count; ++i) {
-      const uint64_t bucket = bucket_number(i);
-      if (bucket >= range.count) {
+      const uint64_t cell = cell_number(i);
+      if (cell >= starts_.size() - 1) {
         outcome = Outcome::kElsewhere;
         return;
       }
-      ++starts_[bucket + 1];
+      ++starts_[cell + 1];
     }
-    for (size_t j = 0; j < range.count; ++j) starts_[j + 1] += starts_[j];
+    for (size_t j = 0; j + 1 < starts_.size(); ++j) starts_[j + 1] += starts_[j];
     std::vector<size_t> next(starts_.begin(), starts_.end() - 1);
     for (size_t i = 0; i < count; ++i)
-      members_[next[bucket_number(i)]++] = {keys.hashes[i], static_cast<uint32_t>(i)};
+      members_[next[cell_number(i)]++] = {keys.hashes[i], static_cast<uint32_t>(i)};
   }
 
   // sizes: OUT bytes of each bucket. seeds: OUT.
@@ -64,10 +66,19 @@ class BucketRun {
 
  private:
   using Member = std::pair<uint64_t, uint32_t>;  // a hash, and the number of its key
+  static constexpr size_t kCellKeys = 8;
 
-  uint64_t bucket_number(size_t key) const {
-    return bucket_of(keys_.hashes[key], range_.bucket_bits) - range_.first;
+  // Keys are sorted into cells, of which a bucket has 2^(this), with about kCellKeys keys each, and then in a cell.
+  static uint32_t bits_of_cells(size_t count, const BucketRange& range) {
+    const size_t cells = count / kCellKeys / std::max<size_t>(range.count, 1);
+    return std::min(static_cast<uint32_t>(std::bit_width(cells)), 64 - range.bucket_bits);
   }
+
+  uint64_t cell_number(size_t key) const {
+    return bucket_of(keys_.hashes[key], range_.bucket_bits + cell_bits_) - (range_.first << cell_bits_);
+  }
+
+  Member* cell(size_t number) { return members_.data() + starts_[number]; }
 
   // Solvers keep their memory from bucket to bucket.
   std::unique_ptr<BucketSolver> idle_solver() {
@@ -84,9 +95,9 @@ class BucketRun {
   }
 
   Outcome solve_one(BucketSolver& solver, size_t bucket, uint16_t& seed) {
-    const auto first = members_.begin() + static_cast<std::ptrdiff_t>(starts_[bucket]);
-    const auto last = members_.begin() + static_cast<std::ptrdiff_t>(starts_[bucket + 1]);
-    std::sort(first, last);
+    const size_t first_cell = bucket << cell_bits_, last_cell = (bucket + 1) << cell_bits_;
+    for (size_t i = first_cell; i < last_cell; ++i) std::sort(cell(i), cell(i + 1));
+    Member *const first = cell(first_cell), *const last = cell(last_cell);
     const auto same = [](const Member& a, const Member& b) { return a.first == b.first; };
     if (std::adjacent_find(first, last, same) != last) return Outcome::kSameHash;
     std::vector<uint32_t> numbers;
@@ -115,17 +126,17 @@ class BucketRun {
     failed = bucket;
     outcome = found;
     if (found != Outcome::kSameHash) return;
-    const auto first = members_.begin() + static_cast<std::ptrdiff_t>(starts_[bucket]);
     const auto same = [](const Member& a, const Member& b) { return a.first == b.first; };
-    const auto pair = std::adjacent_find(first, members_.end(), same);
+    const Member* pair = std::adjacent_find(cell(bucket << cell_bits_), cell(starts_.size() - 1), same);
     same_first = pair->second;
     same_second = (pair + 1)->second;
   }
 
   const FunctionKeys keys_;
   const BucketRange range_;
-  std::vector<size_t> starts_;
-  std::vector<Member> members_;  // bucket after bucket
+  const uint32_t cell_bits_;
+  std::vector<size_t> starts_;   // of cells
+  std::vector<Member> members_;  // cell after cell
   std::vector<std::vector<uint8_t>> parts_;
   std::vector<std::unique_ptr<BucketSolver>> idle_;
   std::mutex mutex_;

@@ -48,7 +48,7 @@ struct BucketShape {
 
 class BucketSolver {
  public:
-  static constexpr size_t kMostKeys = size_t{1} << 25;
+  static constexpr size_t kMostKeys = size_t{1} << 20;
 
   explicit BucketSolver(const FunctionKeys& keys) : keys_(keys) {}
 
@@ -57,8 +57,7 @@ class BucketSolver {
   // shape.bits / 8 bytes.
   bool solve(const uint32_t* members, size_t count, const BucketShape& shape, uint8_t* out) {
     place_keys(members, count, shape);
-    count_equations(shape.bits);
-    if (!peel()) return false;
+    if (!count_equations(shape.bits) || !peel()) return false;
     bits_.assign(shape.bits, 0);
     if (slots_.size() < shape.bits) slots_.resize(shape.bits);  // zeros again after each system
     if (!assign()) return false;
@@ -80,10 +79,14 @@ class BucketSolver {
     std::array<uint64_t, 2> gone;  // bits of its string whose equations are removed
     uint32_t start, length;
   };
-  // Of a bit, in one number so that both change at once: how many equations it stands in, and in the lower
-  // half the exclusive or of their numbers.
-  using Standing = uint64_t;
-  static constexpr Standing kOne = Standing{1} << 32;
+  // Of a bit, in one number so that both change at once: how many equations it stands in, 4 on average and at most
+  // kMostStanding, and in the lower kNumberBits bits the exclusive or of their numbers.
+  using Standing = uint32_t;
+  static constexpr uint32_t kNumberBits = 27;
+  static_assert(kMostKeys << kBitShift == Standing{1} << kNumberBits);
+  static constexpr Standing kOne = Standing{1} << kNumberBits, kMostStanding = 31;
+  static constexpr uint32_t count_of(Standing own) { return own >> kNumberBits; }
+  static constexpr uint32_t numbers_of(Standing own) { return own & (kOne - 1); }
   struct Event {
     uint32_t equation, bit;  // bit: the one that fulfils it, or kAside
   };
@@ -122,18 +125,24 @@ class BucketSolver {
     return static_cast<uint32_t>(Places{key.start, key.offsets}.at(j, spread_));
   }
 
-  void count_equations(uint64_t bits) {
+  // False if a bit stands in too many equations: hashes are not evenly distributed then.
+  bool count_equations(uint64_t bits) {
     standing_.assign(bits, 0);
     left_ = 0;
+    uint32_t full = 0;
     for (size_t i = 0; i < placed_.size(); ++i) {
       const Key& key = placed_[i];
       left_ += key.length;
       const auto first = static_cast<uint32_t>(i) << kBitShift;
       for (uint32_t j = 0; j < kPlaces; ++j) {
         Standing* own = standing_.data() + place_of(key, j);
-        for (uint32_t bit = 0; bit < key.length; ++bit) own[bit] = (own[bit] + kOne) ^ (first | bit);
+        for (uint32_t bit = 0; bit < key.length; ++bit) {
+          full |= count_of(own[bit]) == kMostStanding;
+          own[bit] = (own[bit] + kOne) ^ (first | bit);
+        }
       }
     }
+    return !full;
   }
 
   // False if too many equations had to be set aside: hashes are not evenly distributed then.
@@ -146,7 +155,7 @@ class BucketSolver {
     ready_.reserve(bits + 1);
     event_count_ = free_count_ = ready_count_ = 0;
     for (size_t bit = bits; bit-- > 0;)
-      if (standing_[bit] >> 32 == 1) ready_[ready_count_++] = static_cast<uint32_t>(bit);
+      if (count_of(standing_[bit]) == 1) ready_[ready_count_++] = static_cast<uint32_t>(bit);
     for (size_t key = 0; left_ > 0; ++key) {
       while (ready_count_ > 0) remove_ready();
       const size_t before = left_;
@@ -163,15 +172,15 @@ class BucketSolver {
     const size_t used = std::min(ready_count_, kAhead);
     for (size_t i = 0; i < used; ++i) {
       bits[i] = ready_[--ready_count_];
-      __builtin_prefetch(placed_.data() + (static_cast<uint32_t>(standing_[bits[i]]) >> kBitShift));
+      __builtin_prefetch(placed_.data() + (numbers_of(standing_[bits[i]]) >> kBitShift));
     }
     for (size_t i = 0; i < used; ++i) {
       const Standing own = standing_[bits[i]];
-      if (own >> 32 == 1)
-        each_bit(static_cast<uint32_t>(own), [&](uint32_t bit) { __builtin_prefetch(&standing_[bit], 1); });
+      if (count_of(own) == 1)
+        each_bit(numbers_of(own), [&](uint32_t bit) { __builtin_prefetch(&standing_[bit], 1); });
     }
     for (size_t i = 0; i < used; ++i)
-      if (standing_[bits[i]] >> 32 == 1) remove(static_cast<uint32_t>(standing_[bits[i]]), bits[i]);
+      if (count_of(standing_[bits[i]]) == 1) remove(numbers_of(standing_[bits[i]]), bits[i]);
   }
 
   void set_aside(uint32_t key) {
@@ -189,9 +198,9 @@ class BucketSolver {
       const Standing own = standing_[bit] = (standing_[bit] - kOne) ^ equation;
       // As branches, the processor could not predict these.
       ready_[ready_count_] = bit;
-      ready_count_ += own >> 32 == 1;
+      ready_count_ += count_of(own) == 1;
       free_[free_count_] = {now, bit};
-      free_count_ += (own >> 32 == 0) & (bit != pivot);
+      free_count_ += (count_of(own) == 0) & (bit != pivot);
     });
   }
 

@@ -256,12 +256,26 @@ def test_shapes_by_hand() -> None:
     assert window_shape(4096, 0, varied=True) is None
     # 2^17 keys of 64 bits: two buckets of 2^16 keys, not of 2^22 bits.
     assert window_shape(1 << 17, 1 << 24, varied=False) == WindowShape(1, 15)
-    # 2^21 keys of 2 bits are two buckets of 2^20 keys; windows have about 1.2 sqrt(2 x 2^21) bits.
-    assert window_shape(1 << 21, 1 << 22, varied=True) == WindowShape(1, 11)
+    # 2^21 keys of 2 bits: four buckets of 2^19 keys, windows of about 1.2 x 2^22 / 2^11.5 bits.
+    assert window_shape(1 << 21, 1 << 22, varied=True) == WindowShape(2, 11)
     # 2^20 bits and 4 % more, four windows, the longest string and a whole byte, in each of two.
     shape = WindowShape(1, 10)
     bits = 2**20 + 2**20 * 41 // 1024 + 2 * (4 * 1024 + 24 + 8)
     assert shape.most_bytes(1 << 20, 24) == bits // 8 + 3 * 8 + PADDING
+
+
+def test_a_bucket_with_as_many_keys_as_there_may_be() -> None:
+    # More would not fit into the 20 bits that the solver has for a key's number.
+    keys = (1 << 20) - (1 << 13)
+    shape = window_shape(keys, keys, varied=True)
+    assert shape is not None
+    assert shape.buckets == 1
+    more = window_shape(keys + 1, keys + 1, varied=True)
+    assert more is not None
+    assert more.buckets == 2
+    hashes, values, _ = random_keys(keys, 1)
+    function = build_function(hashes, values, 1)
+    assert np.array_equal(function.lookup(hashes), values)
 
 
 def test_windows_take_five_percent_more_than_strings() -> None:

@@ -18,8 +18,9 @@ __all__ = ["SolvedBuckets", "WindowShape", "window_shape", "windows_for"]
 
 # Fewer keys or bits of one length, and fewer keys of several lengths, take less in dense blocks.
 _MANY_KEYS, _MANY_BITS, _MANY_VARIED = 1 << 16, 1 << 19, 1 << 12
-# Of strings in a bucket, on average: at most so many bits and keys, and at least so many keys.
-_BUCKET_BITS, _BUCKET_KEYS, _LEAST_KEYS = 1 << 22, 1 << 20, 1 << 16
+# Of strings in a bucket, on average: at most so many bits and keys, and at least so many keys. A
+# bucket can be solved with fewer than 2^20 keys, eight standard deviations above the average.
+_BUCKET_BITS, _BUCKET_KEYS, _LEAST_KEYS = 1 << 22, (1 << 20) - (1 << 13), 1 << 16
 # Bits beside those of strings, in 1024ths; fewer take much longer to solve. And window widths
 # for which ends of buckets and systems of equations take about as much.
 _EXTRA, _WIDTH = 41, 1.2

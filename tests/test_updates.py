@@ -371,6 +371,38 @@ def test_share_limits_a_patch_by_the_base_alone(
             updated(folder, DAYS[1], tmp_path / "no.patch", share=share)
 
 
+def test_rows_out_of_reach_of_a_class_are_coded_by_the_one_that_is_best_for_each() -> None:
+    result = saec.compress([DAYS[0].field()], saec.Ratio(6), metrics=METRICS, progress=False)
+    base = result["user"]
+    assert isinstance(base, KeyedField)
+    coder = FrozenCoder(base, Metric.of(METRICS["user"], "user", DIM))
+    rows = DAYS[0].weights[2000:2200].copy()
+    rows[::50] *= 5  # four of them
+    shares, price = np.full(200, 1e-4), base.price
+    number = len(coder.coders) - 1
+    alone = coder.code(number, rows, 1e-4, price)
+    parts = list(coder.by_class(number, rows, shares, price))
+    assert np.sort(np.concatenate([own for own, _ in parts])).tolist() == list(range(200))
+    lost = np.empty(200)
+    for own, coded in parts:
+        lost[own] = coded.lost
+    assert len(parts) > 1
+    assert lost[::50].sum() < 0.6 * alone.lost[::50].sum()
+    assert (lost <= alone.lost + 1e-12).all()
+    near = 1e-4 * alone.lost < price
+    assert lost[near] == pytest.approx(alone.lost[near])
+
+
+def test_a_patch_without_changes_has_no_lengths(folder: Path, tmp_path: Path) -> None:
+    done = updated(folder, DAYS[0], tmp_path / "none.patch", threshold=1e9)
+    assert done.counts.changed == 0
+    chain = saec.load(folder / "base.saec", patches=[tmp_path / "none.patch"])
+    [patch] = patched(chain).patches
+    assert patch.tensors["lengths"].shape == (0,)
+    rows = chain["user"].lookup(DAYS[0].keys)
+    assert np.array_equal(rows, base_of(folder)["user"].lookup(DAYS[0].keys))
+
+
 def test_a_threshold_of_zero_keeps_limits(folder: Path, tmp_path: Path) -> None:
     free = updated(folder, DAYS[1], tmp_path / "free.patch", threshold=0)
     limit = free.nbytes // 8

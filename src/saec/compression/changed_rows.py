@@ -195,7 +195,7 @@ class DayField:
         return row
 
     def _read(self, part: Chunk) -> tuple[NDArray[Any], Floats, NDArray[np.uint64]]:
-        """Rows, their shares of all lookups, and hashes; the row of unknown keys has the share 0."""
+        """Rows, shares of all lookups, and hashes; the row of unknown keys has the share 0."""
         shares = part.frequencies() * (self.field.known_share / self.field.census.total)
         return part.weights(), shares, self._keys.hashes[part.start : part.stop]
 
@@ -237,9 +237,9 @@ class DayField:
         classes: Mapping[int, int],
         price: float,
     ) -> Iterator[ChangedRows]:
-        every, all_shares, all_hashes = self._read(part)
+        all_rows, all_shares, all_hashes = self._read(part)
         places = positions - part.start
-        rows, shares, hashes = every[places], all_shares[places], all_hashes[places]
+        rows, shares, hashes = all_rows[places], all_shares[places], all_hashes[places]
         looked_up = self._base.rows_of_hashes(hashes)
         known = self._base.classes_of_hashes(hashes) >= 0
         mapped = self._metric.mapped(rows.astype(np.float64))
@@ -252,19 +252,20 @@ class DayField:
         seen = shares > 0
         bands[seen] = bands_of(shares[seen] * self.field.census.total)
         for band in np.unique(bands):
-            own = np.flatnonzero(bands == band)
-            weight = float(shares[own].mean())
-            coded = self.coder.code(classes[int(band)], rows[own], weight, price)
-            yield ChangedRows(
-                coded.number,
-                positions[own],
-                hashes[own],
-                shares[own],
-                now[own],
-                shares[own] * coded.lost,
-                default[own],
-                known[own],
-                coded.symbols,
-                coded.later_bits,
-                survey.harm(coded.decoded),
-            )
+            of_band = np.flatnonzero(bands == band)
+            every = self.coder.by_class(classes[int(band)], rows[of_band], shares[of_band], price)
+            for places, coded in every:
+                own = of_band[places]
+                yield ChangedRows(
+                    coded.number,
+                    positions[own],
+                    hashes[own],
+                    shares[own],
+                    now[own],
+                    shares[own] * coded.lost,
+                    default[own],
+                    known[own],
+                    coded.symbols,
+                    coded.later_bits,
+                    survey.harm(coded.decoded),
+                )

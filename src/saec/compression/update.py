@@ -80,7 +80,7 @@ def update(
     threshold: float | None = None,
     max_bytes: int | str | None = None,
     share: float | None = None,
-    whole_rows: int = 1 << 14,
+    whole_rows: int = 1 << 15,
     compare: bool = True,
     progress: bool = True,
 ) -> Update:

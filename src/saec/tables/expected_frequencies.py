@@ -61,7 +61,8 @@ def expected_frequencies(
     if not known.any():
         raise FieldError("today has no occurrences of features that earlier or yesterday has")
     asked, counts = (
-        np.bincount(groups, own, 3 * _BANDS).reshape(3, _BANDS) for own in (known, then)
+        np.bincount(groups, own, 3 * _BANDS).reshape(3, _BANDS).astype(np.float64)
+        for own in (known, then)
     )
     every = float(known.sum() / then.sum())
     whole = (asked.sum(axis=1) + _PRIOR * every) / (counts.sum(axis=1) + _PRIOR)

@@ -11,6 +11,7 @@ from daily_tables import DIM, METRICS, Day, patched, random_keys, write_chain
 
 import saec
 from saec.codecs.axes.frozen import FrozenCoder
+from saec.compression.bit_price import common_price
 from saec.errors import BudgetError, FieldError, KeysError, MetricError, OptionError, PatchError
 from saec.format.bags import Bags
 from saec.format.keyed_field import KeyedField
@@ -401,6 +402,35 @@ def test_a_patch_without_changes_has_no_lengths(folder: Path, tmp_path: Path) ->
     assert patch.tensors["lengths"].shape == (0,)
     rows = chain["user"].lookup(DAYS[0].keys)
     assert np.array_equal(rows, base_of(folder)["user"].lookup(DAYS[0].keys))
+
+
+def test_a_bit_has_the_price_of_the_field_with_most_bytes_in_all_fields_and_patches(
+    tmp_path: Path,
+) -> None:
+    small = saec.Field("hour", DAYS[0].weights[:24], np.ones(24), keys=np.arange(24))
+    fields = [DAYS[0].field(), small]
+    metrics = METRICS | {"hour": METRICS["user"]}
+    base = saec.compress(fields, saec.Ratio(6), metrics=metrics, progress=False)
+    user, hour = base["user"], base["hour"]
+    assert isinstance(user, KeyedField)
+    assert isinstance(hour, KeyedField)
+    assert user.nbytes > hour.nbytes
+    assert common_price(base) == user.price != hour.price
+    base.save(tmp_path / "base.saec")
+    # As a whole, at a price that the limit raised: that is not the price of the next day.
+    turned = Day(-DAYS[0].weights[:, ::-1], DAYS[0].frequencies, DAYS[0].keys)
+    done = updated(
+        tmp_path, turned, tmp_path / "1.patch", max_bytes=user.nbytes // 3, whole_rows=3000
+    )
+    assert done.whole == ("user",)
+    chain = saec.load(tmp_path / "base.saec", patches=[tmp_path / "1.patch"])
+    now = chain["user"]
+    assert isinstance(now, KeyedField)
+    assert now.price > user.price
+    assert common_price(chain) == user.price
+    plain = saec.Field("user", DAYS[0].weights, DAYS[0].frequencies)
+    ids = saec.compress([plain], saec.Ratio(6), metrics=METRICS, progress=False)
+    assert common_price(ids) == 0.0
 
 
 def test_a_threshold_of_zero_keeps_limits(folder: Path, tmp_path: Path) -> None:

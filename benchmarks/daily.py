@@ -67,9 +67,9 @@ class Course:
         """Training rows of a day."""
         return np.flatnonzero((self.days == day) & (self.log.split == TRAIN))
 
-    def known(self, day: int) -> NDArray[np.intp]:
-        """Training rows up to a day, of features that are kept."""
-        since = 1 if self.window is None else max(day - self.window + 1, 1)
+    def known(self, day: int, least: int = 1) -> NDArray[np.intp]:
+        """Training rows up to a day, of features that are kept, and of ``least`` days."""
+        since = 1 if self.window is None else max(day - max(self.window, least) + 1, 1)
         inside = (self.days >= since) & (self.days <= day)
         return np.flatnonzero(inside & (self.log.split == TRAIN))
 
@@ -140,7 +140,7 @@ class Course:
 
     def expected(self, day: int) -> dict[str, saec.ExpectedFrequencies]:
         """How often the next day will ask for each id, expected from the days so far."""
-        rows = [self.known(day), self.rows(day - 1), self.rows(day)]
+        rows = [self.known(day, 2), self.rows(day - 1), self.rows(day)]
         found = {}
         for place, name in enumerate(self.log.field_names):
             size = self.log.vocab_sizes[name]

@@ -12,7 +12,7 @@ from saec.errors import FieldError
 def test_one_feature_is_expected_as_often_as_its_group_was_asked_for() -> None:
     # 100 occurrences before today, 50 today: the rate is 50 / 100, and so is that of all groups.
     found = saec.expected_frequencies([100], [0], [50])
-    assert found.frequencies == pytest.approx([75.0])  # (100 + 50) x 0.5
+    assert found.frequencies == pytest.approx([75.0])  # (100 + 50) x 0.5; all recent ones are its
     assert found.unseen_share == 0.0
 
 
@@ -21,10 +21,21 @@ def test_groups_have_rates_of_their_own_and_unseen_features_their_share() -> Non
     # first seen today.
     found = saec.expected_frequencies([0, 100, 0], [100, 0, 0], [100, 0, 20])
     # All: 100 / 200 = 1/2. With 50 occurrences of that rate beside its own, that of new features is
-    # (100 + 25) / 150 = 5/6, of those not seen (0 + 25) / 150 = 1/6, and of those seen again 1/2;
-    # of the band of features not seen with 64 to 127 occurrences (0 + 50/6) / 150 = 1/18.
-    assert found.frequencies == pytest.approx([200 / 2, 100 / 18, 20 * 5 / 6])
+    # (100 + 25) / 150 = 5/6, of those not seen (0 + 25) / 150 = 1/6, and of those seen again 1/2.
+    # The band of 64 to 127 occurrences has 20 features of 96 with the rate of its state beside its
+    # own: of those not seen (0 + 1920/6) / 2020 = 16/101. Today feature 0 is seen again, with 200.
+    by_groups = np.array([200 / 2, 100 * 16 / 101, 20 * 5 / 6])
+    recent = np.array([100 + 100 / 16, 100 / 256, 20])
+    wanted = 0.8 * by_groups + 0.2 * by_groups.sum() / recent.sum() * recent
+    assert found.frequencies == pytest.approx(wanted)
     assert found.unseen_share == pytest.approx(20 / 120)
+
+
+def test_a_group_of_one_feature_that_nobody_asked_for_keeps_most_of_the_rate_of_its_state() -> None:
+    # Yesterday both were seen again: feature 0, of 1,000 occurrences, is not asked for today, and
+    # feature 1, of 2,000, is asked for 2,900 times. Tomorrow feature 2 stands where 0 stood.
+    found = saec.expected_frequencies([500, 1000, 400], [500, 1000, 0], [0, 2900, 500])
+    assert found.frequencies[2] > 0.5 * 900 * (2900 + 500) / 3400
 
 
 def test_pairs_that_never_come_back_are_expected_less_than_articles_that_do() -> None:

@@ -54,7 +54,7 @@ def compared_afresh(
         metric = metrics[field.name] if in_nats else None
         rng = field_rng(0, field, 0)
         # Without a metric options are in the frequency-weighted squared error of a field.
-        unit = 1.0 if in_nats else 1 / (2 * field.census.total)
+        unit = field.known_share * (1.0 if in_nats else 1 / (2 * field.census.total))
         options.append(
             [
                 replace(option, distortion=option.distortion * unit)

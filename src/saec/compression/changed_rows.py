@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.codecs.axes.frozen import FrozenCoder, bands_of
+from saec.compression.bit_price import raised_threshold
 from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
 from saec.util.row_arrays import RowArrays
@@ -101,18 +102,19 @@ class DayField:
         field: today's rows, frequencies and keys.
         coder: of the base.
         threshold: nats that a changed row must save for each bit.
+        price: of a bit in the base, in nats.
         least_bits: that a string of a patch takes.
     """
 
     field: Field
     coder: FrozenCoder
     threshold: float
+    price: float
     least_bits: int
 
     def threshold_at(self, factor: float) -> float:
-        """The threshold if bits cost ``factor`` times their price: more also where it is 0."""
-        price: float = self._base.price
-        return self.threshold + (factor - 1) * max(self.threshold, price)
+        """See :func:`~saec.compression.bit_price.raised_threshold`."""
+        return raised_threshold(self.threshold, factor, lambda: self.price)
 
     def survey(self) -> DaySurvey:
         """The first pass."""
@@ -139,7 +141,7 @@ class DayField:
         base, in ascending order of classes."""
         found: dict[int, list[ChangedRows]] = {}
         threshold = self.threshold_at(factor)
-        price = max(threshold, self._base.price)
+        price = max(threshold, self.price)
         classes = self.coder.classes_for(survey.samples, price) if self.coder.coders else {}
         every = zip(self.field.parts, survey.positions, survey.gains, strict=True)
         for part, positions, gains in every:
@@ -193,8 +195,8 @@ class DayField:
         return row
 
     def _read(self, part: Chunk) -> tuple[NDArray[Any], Floats, NDArray[np.uint64]]:
-        """Rows, their shares and hashes; the row of unknown keys has the share 0."""
-        shares = part.frequencies() / self.field.census.total
+        """Rows, shares of all lookups, and hashes; the row of unknown keys has the share 0."""
+        shares = part.frequencies() * (self.field.known_share / self.field.census.total)
         return part.weights(), shares, self._keys.hashes[part.start : part.stop]
 
     def _worth_coding(
@@ -235,9 +237,9 @@ class DayField:
         classes: Mapping[int, int],
         price: float,
     ) -> Iterator[ChangedRows]:
-        every, all_shares, all_hashes = self._read(part)
+        all_rows, all_shares, all_hashes = self._read(part)
         places = positions - part.start
-        rows, shares, hashes = every[places], all_shares[places], all_hashes[places]
+        rows, shares, hashes = all_rows[places], all_shares[places], all_hashes[places]
         looked_up = self._base.rows_of_hashes(hashes)
         known = self._base.classes_of_hashes(hashes) >= 0
         mapped = self._metric.mapped(rows.astype(np.float64))
@@ -250,19 +252,20 @@ class DayField:
         seen = shares > 0
         bands[seen] = bands_of(shares[seen] * self.field.census.total)
         for band in np.unique(bands):
-            own = np.flatnonzero(bands == band)
-            weight = float(shares[own].mean())
-            coded = self.coder.code(classes[int(band)], rows[own], weight, price)
-            yield ChangedRows(
-                coded.number,
-                positions[own],
-                hashes[own],
-                shares[own],
-                now[own],
-                shares[own] * coded.lost,
-                default[own],
-                known[own],
-                coded.symbols,
-                coded.later_bits,
-                survey.harm(coded.decoded),
-            )
+            of_band = np.flatnonzero(bands == band)
+            every = self.coder.by_class(classes[int(band)], rows[of_band], shares[of_band], price)
+            for places, coded in every:
+                own = of_band[places]
+                yield ChangedRows(
+                    coded.number,
+                    positions[own],
+                    hashes[own],
+                    shares[own],
+                    now[own],
+                    shares[own] * coded.lost,
+                    default[own],
+                    known[own],
+                    coded.symbols,
+                    coded.later_bits,
+                    survey.harm(coded.decoded),
+                )

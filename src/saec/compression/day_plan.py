@@ -49,15 +49,16 @@ def plan_of(
     metric: Metric,
     threshold: float | None,
     removed: Mapping[str, ArrayLike],
+    price: float,
 ) -> PatchPlan:
-    """The rows of a field that may be in the patch."""
+    """The rows of a field that may be in the patch; ``price``: of a bit in the base."""
     present = _checked_keyed(old, field)
     base = present.base if isinstance(present, PatchedField) else present
-    least = base.price if threshold is None else _checked_threshold(threshold)
-    if threshold is None and not base.price and base.layout.classes:
+    least = price if threshold is None else _checked_threshold(threshold)
+    if threshold is None and not price and base.layout.classes:
         raise OptionError(f"{base.place} does not state the price of a bit: give a threshold")
     bits = 1 + int(base.strings.root.lengths.min()) if base.layout.classes else 1
-    day = DayField(field, FrozenCoder(present, metric), least, bits)
+    day = DayField(field, FrozenCoder(present, metric), least, price, bits)
     survey = day.survey()
     gone = np.zeros(0, np.uint64)
     if field.name in removed:

@@ -83,7 +83,7 @@ class SmallField:
         """The field compressed afresh by an ``option``."""
         rng = field_rng(0, self.field, 0)
         coded = Axes().encode(self.field, option.choice, rng, lambda share: None, IN_MEMORY)
-        return FieldUpdate(coded.field, coded.lost, self.field.vocab_size)
+        return FieldUpdate(coded.field, coded.lost * self.field.known_share, self.field.vocab_size)
 
     @cached_property
     def _options(self) -> Sequence[Option]:
@@ -91,4 +91,5 @@ class SmallField:
 
     @property
     def _unit(self) -> float:
-        return 1.0 if self.metric is not None else 1 / (2 * self.field.census.total)
+        share = self.field.known_share
+        return share if self.metric is not None else share / (2 * self.field.census.total)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.codecs.frozen_ids import FrozenIds
+from saec.compression.bit_price import raised_threshold
 from saec.compression.id_exchange import Candidates, TierExchange, exchanges_of, tiers_by_frequency
 from saec.format.id_patch import CodedIds, IdPatch, PlainField
 from saec.format.merged_ids import tiers_of_ids
@@ -98,10 +99,8 @@ class IdDay:
         return self.price if self.threshold is None else self.threshold
 
     def least_at(self, factor: float) -> float:
-        """The same if bits cost ``factor`` times their price: more also where it is 0."""
-        if factor == 1:
-            return self.least
-        return self.least + (factor - 1) * max(self.least, self.price)
+        """See :func:`~saec.compression.bit_price.raised_threshold`."""
+        return raised_threshold(self.least, factor, lambda: self.price)
 
     def survey(self) -> IdSurvey:
         """The pass over all rows."""

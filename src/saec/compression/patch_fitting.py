@@ -44,7 +44,7 @@ class KeyedFieldPlan:
         """The plan of a field; see :func:`saec.update`."""
         stale = rows.survey.now + _unknown(rows, rows.day.coder.base)
         whole = None
-        if rows.day.field.vocab_size <= whole_rows and rows.base.price > 0:
+        if rows.day.field.vocab_size <= whole_rows and rows.day.price > 0:
             whole = SmallField(rows.day.field, rows.day.coder.metric if in_nats else None, stale)
         return cls(rows, whole, stale)
 
@@ -79,7 +79,7 @@ class KeyedFieldPlan:
         return option
 
     def _price(self, factor: float) -> float:
-        return max(self.rows.day.threshold, self.rows.base.price) * factor
+        return max(self.rows.day.threshold, self.rows.day.price) * factor
 
     def _loss_with(self, chosen: ChosenRows, patch: KeyedPatch) -> float:
         present = self.rows.day.coder.base

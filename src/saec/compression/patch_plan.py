@@ -110,7 +110,7 @@ class PatchPlan:
             pairs = [self._split(one, lengths, told, threshold) for one in changed]
             rows = [own for own, _ in pairs if len(own.positions)]
             reset = [own for _, own in pairs if len(own.positions)]
-            used, told = self._lengths(rows, reset, max(threshold, self.base.price))
+            used, told = self._lengths(rows, reset, max(threshold, self.day.price))
             lengths = np.where(used > 0, used, lengths)
         saved = sum(float((one.now - one.coded).sum()) for one in rows)
         saved += sum(float((one.now - one.default).sum()) for one in reset)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 import saec.artifact as artifact
 from saec.compression.afresh import Afresh, compared_afresh
+from saec.compression.bit_price import common_price
 from saec.compression.budget import is_finite_number
 from saec.compression.day_plan import check_removed, id_day_of, metrics_of, plan_of
 from saec.compression.field_update import FieldPlan
@@ -79,7 +80,7 @@ def update(
     threshold: float | None = None,
     max_bytes: int | str | None = None,
     share: float | None = None,
-    whole_rows: int = 1 << 14,
+    whole_rows: int = 1 << 15,
     compare: bool = True,
     progress: bool = True,
 ) -> Update:
@@ -131,8 +132,9 @@ def update(
     known = metrics_of(old, today, metrics)
     limit = _limit(old, max_bytes, share)
     check_removed(removed or {}, today)
+    price = common_price(old)
     plans = [
-        _planned(old, field, known[field.name], threshold, removed or {}, whole_rows)
+        _planned(old, field, known[field.name], threshold, removed or {}, whole_rows, price)
         for field in track(today, description="comparing fields", show=progress)
     ]
     made = made_within(plans, limit)
@@ -176,9 +178,10 @@ def _planned(
     threshold: float | None,
     removed: Mapping[str, ArrayLike],
     whole_rows: int,
+    price: float,
 ) -> FieldPlan:
     in_nats = old.predicted_loss_increase is not None
     if isinstance(old.get(field.name), KeyedField):
-        rows = plan_of(old, field, metric, threshold, removed)
+        rows = plan_of(old, field, metric, threshold, removed, price)
         return KeyedFieldPlan.of(rows, whole_rows, in_nats)
     return IdFieldPlan.of(id_day_of(old, field, metric, threshold), whole_rows, in_nats)

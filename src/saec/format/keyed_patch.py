@@ -52,7 +52,7 @@ class PatchLayout:
     Args:
         base: the field that is patched.
         lengths: (first symbols of the base + 1,) uint8, bits of each codeword, the last one that of
-            the default row; 0 for symbols that no changed row has.
+            the default row; 0 for symbols that no changed row has. Empty if there are no changes.
         string_bits: see :class:`~saec.format.keyed_layout.KeyedLayout`.
 
     Attributes:
@@ -63,6 +63,8 @@ class PatchLayout:
 
     def __init__(self, base: KeyedField, lengths: NDArray[np.uint8], string_bits: int) -> None:
         roots = base.layout.first_roots[-1]
+        if not lengths.size:
+            lengths = np.zeros(roots + 1, np.uint8)
         if lengths.shape != (roots + 1,) or lengths.dtype != np.uint8:
             raise ArtifactError(
                 f"lengths are uint8 {(roots + 1,)}, not {lengths.dtype} {lengths.shape}"
@@ -199,7 +201,9 @@ class KeyedPatch:
         """``codes``, ``directory`` and ``steps`` of the static function; ``starts``, the prefixes
         of keys; ``lengths``."""
         own = {FUNCTION_ROLES[role]: tensor for role, tensor in self.function.tensors.items()}
-        return own | {"starts": self.changed.packed, "lengths": self.layout.stored_lengths}
+        lengths = self.layout.stored_lengths
+        stored = lengths if lengths.any() else lengths[:0]
+        return own | {"starts": self.changed.packed, "lengths": stored}
 
     @property
     def details(self) -> bytes:

@@ -13,7 +13,10 @@ __all__ = ["ExpectedFrequencies", "expected_frequencies"]
 
 _NEW, _SEEN, _NOT_SEEN = 0, 1, 2  # on the last day: first seen, seen again, not seen
 _BANDS = 64  # counts of a band differ by less than a factor of two
-_PRIOR = 50.0  # occurrences with the rate of all bands, that each band has beside its own
+_PRIOR = 50.0  # occurrences with the rate of all states, that each state has beside its own
+_PRIOR_FEATURES = 20.0  # with the rate of the band below, that each band has beside its own
+_BY_RECENCY = 0.2  # of what is expected, in proportion to occurrences that fade
+_FADING = 1 / 16  # from one day to the next
 
 
 class ExpectedFrequencies(NamedTuple):
@@ -38,6 +41,11 @@ def expected_frequencies(
     group as it stood yesterday is what tomorrow is expected to ask for of the group as it stands
     today; within a group in proportion to counts. This is the idea of Good (1953), by groups.
 
+    A group of few features says little, because features live and die as a whole. So each group of
+    a state has beside its own features those of 20 more with the rate of the next lower counts, and
+    a fifth of what is expected is spread in proportion to the occurrences of today, a sixteenth of
+    yesterday's and a 256th of earlier ones: a feature that was asked for today is never forgotten.
+
     Args:
         earlier: (rows,) occurrences of each feature on all days before yesterday.
         yesterday: (rows,) on the last day but one.
@@ -53,13 +61,29 @@ def expected_frequencies(
     if not known.any():
         raise FieldError("today has no occurrences of features that earlier or yesterday has")
     asked, counts = (
-        np.bincount(groups, own, 3 * _BANDS).reshape(3, _BANDS) for own in (known, then)
+        np.bincount(groups, own, 3 * _BANDS).reshape(3, _BANDS).astype(np.float64)
+        for own in (known, then)
     )
     every = float(known.sum() / then.sum())
     whole = (asked.sum(axis=1) + _PRIOR * every) / (counts.sum(axis=1) + _PRIOR)
-    rates = (asked + _PRIOR * whole[:, None]) / (counts + _PRIOR)
-    frequencies = (then + now) * rates.reshape(-1)[_groups(then, now)]
+    rates = _by_band(asked, counts, whole)
+    by_groups = (then + now) * rates.reshape(-1)[_groups(then, now)]
+    recent = now + _FADING * (last + _FADING * before)
+    scale = float(by_groups.sum() / recent.sum())
+    frequencies = (1 - _BY_RECENCY) * by_groups + _BY_RECENCY * scale * recent
     return ExpectedFrequencies(frequencies, float(now[then == 0].sum() / now.sum()))
+
+
+def _by_band(
+    asked: NDArray[np.float64], counts: NDArray[np.float64], whole: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Occurrences today for each one before (states, bands); ``whole``: of each state (states,)."""
+    rates, below = np.empty_like(counts), whole
+    for band in range(counts.shape[1]):
+        prior = _PRIOR_FEATURES * 1.5 * 2.0**band
+        below = (asked[:, band] + prior * below) / (counts[:, band] + prior)
+        rates[:, band] = below
+    return rates
 
 
 def _groups(before: NDArray[np.float64], last: NDArray[np.float64]) -> NDArray[np.int64]:

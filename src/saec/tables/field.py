@@ -25,6 +25,8 @@ WEIGHT_DTYPES = (np.dtype(np.float32), np.dtype(np.float16), BFLOAT16)
 # Number of values that are checked at a time.
 BLOCK_VALUES = 1 << 20
 
+_LEAST_KNOWN = 1e-3  # of all lookups
+
 
 class Field:
     """One field: its embedding table and the frequency of each feature in the training log.
@@ -104,6 +106,11 @@ class Field:
         """Size of the table in bytes, in its own dtype, with 8 bytes for each key if it has
         keys."""
         return self.rows.nbytes + (0 if self.keys is None else KEY_BYTES * self.keys.count)
+
+    @property
+    def known_share(self) -> float:
+        """The share of lookups whose key has a row, at least 0.001; 1 without keys."""
+        return 1.0 if self.keys is None else max(1 - self.keys.unseen_share, _LEAST_KNOWN)
 
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:

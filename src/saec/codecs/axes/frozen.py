@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ __all__ = ["FrozenCoder", "FrozenRows", "bands_of"]
 Floats = NDArray[np.float64]
 
 _BAND = 4.0  # ratio of the largest to the smallest frequency of a band
+_FAR_BITS = 24  # a row within reach loses less nats than so many bits cost, by all its coordinates
 
 
 def bands_of(frequencies: Floats) -> NDArray[np.int64]:
@@ -50,8 +51,9 @@ class FrozenRows:
 class FrozenCoder:
     """Codes rows of a later table, with its metric, by the codes of an existing keyed field.
 
-    One class codes all rows of a frequency band: the one with the least nats + price x bits on a
-    sample of these rows. At a higher price that is a class of rarer rows, with shorter codes.
+    One class codes the rows of a frequency band: the one with the least nats + price x bits on a
+    sample of these rows. At a higher price that is a class of rarer rows, with shorter codes. Rows
+    that are out of the reach of its values get the class that is best for each of them.
     """
 
     base: KeyedField
@@ -105,6 +107,24 @@ class FrozenCoder:
         axes = stored[: coordinates.shape[1]]
         return self.metric.mapped(stored[-1] + coordinates.astype(np.float64) @ axes)
 
+    def by_class(
+        self, number: int, rows: NDArray[Any], shares: Floats, price: float
+    ) -> Iterator[tuple[NDArray[np.int64], FrozenRows]]:
+        """Code ``rows`` (m, dim) with these ``shares`` (m,) of all occurrences by class ``number``,
+        and those out of its reach by other classes: the places of each class's rows, and these as
+        coded."""
+        coded = self.code(number, rows, float(shares.mean()), price)
+        best = np.full(len(rows), number)
+        far = np.flatnonzero(shares * coded.lost > _FAR_BITS * price)
+        if len(far):
+            costs = [self._costs(each, rows[far], shares[far], price) for each in self._numbers]
+            best[far] = np.argmin(costs, axis=0)
+        for each in np.unique(best):
+            own = np.flatnonzero(best == each)
+            if len(own) < len(rows):
+                coded = self.code(int(each), rows[own], float(shares[own].mean()), price)
+            yield own, coded
+
     def classes_for(
         self, samples: Mapping[int, tuple[NDArray[Any], Floats]], price: float
     ) -> dict[int, int]:
@@ -113,10 +133,16 @@ class FrozenCoder:
         return {band: self._best(rows, shares, price) for band, (rows, shares) in samples.items()}
 
     def _best(self, rows: NDArray[Any], shares: Floats, price: float) -> int:
-        costs = []
-        for number in range(len(self.coders)):
-            coded = self.code(number, rows, float(shares.mean()), price)
-            root = self.coders[number].coders[0].lengths[coded.symbols[0]]
-            bits = coded.later_bits + root
-            costs.append(float(shares @ coded.lost + price * bits.sum()))
+        costs = [float(self._costs(each, rows, shares, price).sum()) for each in self._numbers]
         return int(np.argmin(costs))
+
+    @property
+    def _numbers(self) -> range:
+        return range(len(self.coders))
+
+    def _costs(self, number: int, rows: NDArray[Any], shares: Floats, price: float) -> Floats:
+        """Nats and bits (m,) of each row by a class."""
+        coded = self.code(number, rows, float(shares.mean()), price)
+        root = self.coders[number].coders[0].lengths[coded.symbols[0]]
+        costs: Floats = shares * coded.lost + price * (coded.later_bits + root)
+        return costs

@@ -145,6 +145,7 @@ def test_monotone_in_the_budget(fields: Fields) -> None:
     assert distortions == sorted(distortions, reverse=True)
 
 
+@pytest.mark.exhaustive
 def test_many_fields_with_many_options(rng: np.random.Generator) -> None:
     fields = [
         [Option(64 * k, float(w) / (1 + k) ** 1.5, k) for k in range(40)]

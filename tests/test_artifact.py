@@ -504,6 +504,7 @@ def test_code_beyond_the_codebook(tmp_path: Path) -> None:
         field.lookup([0])
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_fuzzed_bytes(data: st.DataObject, tmp_path: Path) -> None:
@@ -517,6 +518,7 @@ def test_fuzzed_bytes(data: st.DataObject, tmp_path: Path) -> None:
     load_and_use(path)
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_fuzzed_description(data: st.DataObject, tmp_path: Path) -> None:

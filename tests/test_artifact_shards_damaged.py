@@ -204,6 +204,7 @@ def test_fuzzed_bytes(data: st.DataObject, tmp_path: Path) -> None:
     changed.write_bytes(whole)
 
 
+@pytest.mark.exhaustive
 @FUZZ
 @given(data=st.data())
 def test_fuzzed_record(data: st.DataObject, tmp_path: Path) -> None:

@@ -238,6 +238,7 @@ def test_enough_memory_for_all_keeps_pages(path: Path) -> None:
     assert isinstance(cache, _native.PageCache)
 
 
+@pytest.mark.exhaustive
 def test_a_codebook_that_is_decoded_leaves_each_cache_some_memory(tmp_path: Path) -> None:
     """Of 36.5 MB, 8 MB of int8 values and their 32 MB of float32 leave 4 MB for three caches."""
     book = np.random.default_rng(0).standard_normal((40_000, 200), np.float32)

@@ -331,6 +331,7 @@ def test_names_of_any_length_are_in_the_budget(name: str, tmp_path: Path) -> Non
     assert list(load(tmp_path / "a.saec")) == [name]
 
 
+@pytest.mark.exhaustive
 def test_many_fields(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     fields = [Field(f"f{i}", grouped(rng, 80, 2), zipf(80)) for i in range(50)]

@@ -142,6 +142,7 @@ def test_narrow_floats_in_shards(case: str, dtype: object, tmp_path: Path) -> No
     check_same(found, from_memory(case, True, dtype))
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("order", ["keep", "frequency", "code"])
 def test_samples_of_shards_are_those_of_the_array(
     order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -46,6 +46,7 @@ def errors_of_others(weights: NDArray[np.float32], found: NDArray[np.float32]) -
     return float((error / np.linalg.norm(weights[others], axis=1)).mean())
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("kind", ["equal", "falling"])
 @pytest.mark.parametrize("codec", [Clusters(), Axes()], ids=["clusters", "axes"])
 def test_one_far_row_does_not_increase_the_error_of_others(
@@ -66,6 +67,7 @@ def test_one_far_row_does_not_increase_the_error_of_others(
             assert found <= 1.05 * known
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("codec", [Clusters(), Axes()], ids=["clusters", "axes"])
 @pytest.mark.parametrize(
     ("frequencies", "metric"),
@@ -84,6 +86,7 @@ def test_one_far_row_costs_nothing_without_frequencies_or_with_a_metric(
     assert errors_of_others(weights, found) <= 1.05 * expected
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("times", [1, 6])
 def test_rows_somewhat_far_do_not_keep_a_table_uncompressed(times: int, keyed: bool) -> None:
@@ -150,6 +153,7 @@ def test_inspect_names_far_rows() -> None:
         assert "1500 (" in looked._repr_html_()
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("codec", [Clusters(), Clusters(codebook="float32"), Axes()], ids=repr)
 @pytest.mark.parametrize("in_nats", [False, True])
 def test_scaling_a_table_scales_its_result(

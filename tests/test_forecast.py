@@ -137,6 +137,7 @@ def test_smaller_sizes_lose_more(curve: Forecast) -> None:
     assert curve.nbytes[-1] > (6000 + 900) * 8 * 4
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=15)
 @given(st.integers(0, 1000), st.lists(st.integers(100, 400), min_size=1, max_size=4))
 def test_curves_of_any_tables_fall(seed: int, sizes: list[int]) -> None:
@@ -158,6 +159,7 @@ def test_a_ratio_and_its_loss_are_inverse(curve: Forecast) -> None:
         assert curve.ratio_at(curve.loss_at(ratio)) == pytest.approx(ratio)
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize(
     ("codec", "tolerance"),
     # What lies between the numbers of clusters that were measured is interpolated.

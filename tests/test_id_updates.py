@@ -311,6 +311,7 @@ def test_wrong_chains_are_refused(folder: Path, tmp_path: Path) -> None:
         saec.load(base, patches=[one], memory="1MB")
 
 
+@pytest.mark.exhaustive
 def test_served_patches_of_a_folder(folder: Path, tmp_path: Path) -> None:
     base = saec.load(folder / "mixed.saec")
     (tmp_path / "b.patch").write_bytes((folder / "mixed1.patch").read_bytes())

@@ -387,7 +387,7 @@ def rewritten(kind: str, base: str, patch: str, one: str) -> None:
     saec.compact(base, patches=[patch], keys={"user": day.keys} if kind == "keys" else {}, out=one)
 
 
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["keys", "ids"])
 def test_kills_leave_whole_files_or_none(folder: Path, tmp_path: Path, kind: str) -> None:
     base, patch, one = (str(tmp_path / name) for name in ("base.saec", "1.patch", "one.saec"))

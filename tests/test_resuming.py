@@ -201,6 +201,7 @@ def test_fields_are_not_measured_again(folder: Path, monkeypatch: pytest.MonkeyP
     assert [file.stat().st_mtime_ns for file in measured] == times
 
 
+@pytest.mark.exhaustive
 def test_work_of_other_options_is_not_used(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

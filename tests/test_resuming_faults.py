@@ -157,7 +157,7 @@ def test_failed_by_a_read_error_it_resumes(folder: Path, expected: bytes) -> Non
         resumes(folder, expected)
 
 
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", [ClusterError, DataError, FieldError, OSError])
 def test_no_error_removes_finished_fields(
     kind: type[Exception], folder: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch

@@ -55,6 +55,7 @@ def test_forecast_writes_the_curve(fields: list[saec.Field], run: Run) -> None:
     assert run("forecast", *MODEL, *METRICS, "--svg", "f.svg", "--quiet") == (0, "", "")
 
 
+@pytest.mark.exhaustive
 def test_forecast_of_tables_with_keys(fields: list[saec.Field], run: Run) -> None:
     user, item = fields
     keys = 7 * np.arange(len(user.weights)) - 3

@@ -82,6 +82,7 @@ def test_bytes_of_fields_with_keys_go_where_rows_generalise(codec: saec.Axes) ->
     assert result["keeps"].nbytes > 1.3 * result["by heart"].nbytes
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("direction", [-1.0, 0.2])
 def test_the_forecast_of_fields_with_keys_contains_slopes(direction: float) -> None:
     fields, metrics = tables({"only": direction}, keyed=True)
@@ -98,6 +99,7 @@ def test_the_forecast_of_fields_with_keys_contains_slopes(direction: float) -> N
         assert result.predicted_loss_increase == pytest.approx(second + first, rel=0.1)
 
 
+@pytest.mark.exhaustive
 def test_a_tenth_of_the_second_order_always_remains() -> None:
     # So strong slopes would make errors of the rows that are chosen to be stored a gain.
     fields, metrics = tables({"only": 1.5}, keyed=True)

@@ -62,6 +62,7 @@ def test_a_cluster_that_runs_does_what_one_process_does(
     assert len(workers_of(client)) == 2  # it is not ours to end
 
 
+@pytest.mark.exhaustive
 def test_workers_on_this_machine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compress("one.saec") == 0
     capsys.readouterr()

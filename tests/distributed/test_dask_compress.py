@@ -68,7 +68,7 @@ def test_the_artifact_is_the_same(
         np.testing.assert_array_equal(*orders)
 
 
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("codec", [saec.Axes(), saec.Clusters()], ids=["axes", "clusters"])
 def test_keyed_artifacts_are_the_same(
     fields: list[saec.Field], client: Client, tmp_path: Path, codec: Codec

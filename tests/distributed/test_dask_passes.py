@@ -138,6 +138,7 @@ def test_held_arrays_give_the_same_sums(field: saec.Field, spread: DaskPasses) -
         assert held.run(tasks.held_sums, tasks.add).tobytes() == local.tobytes()
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_left_on_the_workers(spread: DaskPasses, client: Client) -> None:
     held = spread.hold(tasks.arrays)
     spread.run(tasks.Sums(), tasks.add)
@@ -174,7 +175,7 @@ def test_pieces_are_laid_as_in_one_process(
         ]  # fmt: skip
 
 
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("order", ["keep", "frequency"])
 def test_rows_are_ranked_as_in_one_process(
     field: saec.Field, spread: DaskPasses, order: str
@@ -226,6 +227,7 @@ def test_a_value_that_is_not_finite_is_named(
         spread.run(tasks.Sums(), tasks.add)
 
 
+@pytest.mark.exhaustive
 def test_rows_in_memory_are_sent_once(
     client: Client, small_parts: None, rng: np.random.Generator
 ) -> None:

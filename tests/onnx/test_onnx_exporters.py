@@ -148,6 +148,7 @@ class RowBag(nn.Module):
         return rows
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_bags_that_are_rows_of_a_matrix(export: Export) -> None:
     ids = torch.stack([IDS, IDS.flip(0)])
     path = export(RowBag(), ids)

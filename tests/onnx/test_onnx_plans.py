@@ -126,7 +126,7 @@ FIELDS = {
 }
 
 
-@pytest.mark.exhaustive(keep=2)
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("name", FIELDS)
 def test_plans_with_whole_codes_give_the_rows(name: str) -> None:
     field = FIELDS[name]()

@@ -329,6 +329,7 @@ def test_the_divergence_by_hand() -> None:
     assert divergence(before, before) == 0
 
 
+@pytest.mark.exhaustive
 def test_the_seconds_of_shared_work_count_once_for_each_job(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:

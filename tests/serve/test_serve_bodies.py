@@ -307,6 +307,7 @@ TENSOR_LIKE = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.exhaustive
 @given(
     st.fixed_dictionaries(
         {"inputs": st.lists(TENSOR_LIKE, max_size=3)},

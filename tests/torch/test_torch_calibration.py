@@ -71,6 +71,7 @@ def a_table() -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     return rng.standard_normal((2000, 8)).astype(np.float32), 1e6 / np.arange(1, 2001)
 
 
+@pytest.mark.exhaustive
 def test_a_budget_below_the_noise_is_met_from_larger_losses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

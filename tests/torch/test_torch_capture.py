@@ -124,7 +124,7 @@ def test_jit_script_is_refused_with_alternatives(model: Model) -> None:
             torch.jit.script(module)
 
 
-@pytest.mark.exhaustive(keep=3)
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize(
     ("table", "dynamo", "frozen"),
     [
@@ -200,7 +200,7 @@ def test_ids_beyond_the_last_offset(
 
 
 # Compiling takes seconds, so not all pairs of tables and endings are tested.
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("table", "mode", "padding_idx"),
     [(KINDS[number % len(KINDS)], *end) for number, end in enumerate(ENDS)],

@@ -58,7 +58,7 @@ def alone(names: list[str]) -> dict[str, Found]:
     return rank_checks.results(names)
 
 
-@pytest.mark.exhaustive(keep=2)
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("codec", rank_checks.CODECS)
 @pytest.mark.parametrize("scenario", rank_checks.SAME)
 def test_two_processes_equal_one(

@@ -280,6 +280,7 @@ def test_compiled(fields: FieldEmbeddings, backend: str) -> None:
         assert torch.equal(fast(ids), fields(ids))
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("strict", [False, True])
 def test_exported(fields: FieldEmbeddings, strict: bool) -> None:
     ids = some_ids(50)

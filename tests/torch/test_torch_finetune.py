@@ -98,6 +98,7 @@ def test_distillation_learns_a_planted_shift(
     assert result.steps[:3] == (0, 8, 15)
 
 
+@pytest.mark.exhaustive
 def test_labels_of_fresh_rows_teach_too(
     click_batches: Make, disagreement: Make, student: nn.Module, teacher: nn.Module
 ) -> None:

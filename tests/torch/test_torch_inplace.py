@@ -232,6 +232,7 @@ def test_lookups_are_the_frequencies_unless_given(model: nn.Module, log_rows: li
         assert np.array_equal(field.decode(), results[1][name].decode())
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.filterwarnings("ignore::saec.errors.MetricWarning")
 @pytest.mark.parametrize("budget", [saec.Ratio(4), saec.LossIncrease(0.01)])
 def test_a_table_that_no_batch_touches(

@@ -192,6 +192,7 @@ def test_plain_operations_give_the_same_bits(field: KeyedField, asked: Tensor) -
     assert np.array_equal(plain.rows(many).numpy(), field.lookup(many.numpy()))
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("bucket_keys", [1 << 16, 1 << 8])
 def test_plain_operations_read_windows(
     bucket_keys: int, keys: NDArray[np.int64], asked: Tensor, monkeypatch: pytest.MonkeyPatch

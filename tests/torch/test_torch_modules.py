@@ -320,6 +320,7 @@ def test_compile_captures_one_whole_graph(mixed: nn.Module, backend: str) -> Non
     assert torch.equal(mixed.tables["single"].table.codebook.grad, expected)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_with_dynamic_batches(mixed: nn.Module, strict: bool) -> None:
     # At least two bags: PyTorch exports nn.EmbeddingBag itself only under this condition.

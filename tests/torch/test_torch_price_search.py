@@ -101,6 +101,7 @@ def test_the_price_with_the_lowest_loss_after_compression_is_taken(task: dict[st
     assert loss.item() == pytest.approx(min(trial.loss for trial in price.trials), rel=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_the_first_price_follows_from_the_number_of_lookups(task: dict[str, Any]) -> None:
     given = task | {"train": lambda *_: None, "ratio": saec.MaxBytes(2000)}
     price = BitPrice.for_ratio(Model(), **given)

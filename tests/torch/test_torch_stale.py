@@ -272,7 +272,7 @@ def test_writes_are_seen(
             assert not torch.equal(before, after), entry.path
 
 
-@pytest.mark.exhaustive(keep=12)
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("name", ["codes", "starts"])
 def test_writes_to_single_rows_are_seen(in_order: Callable[..., Any], name: str) -> None:
     """This table keeps so many bytes that for a few rows only their own bytes are compared."""

@@ -200,6 +200,7 @@ def test_the_metric_of_a_frozen_table_is_the_same_and_it_stays_frozen() -> None:
     assert not model.item.weight.requires_grad
 
 
+@pytest.mark.exhaustive
 def test_the_metric_of_scores_in_large_batches_is_that_of_single_examples() -> None:
     seen, wanted = seen_items(512), torch.randint(0, ROWS, (512,))
     alone = [(seen[i : i + 1], wanted[i : i + 1]) for i in range(512)]

@@ -350,6 +350,7 @@ def test_compile_captures_one_whole_graph(mixed: nn.Module) -> None:
         torch.testing.assert_close(parameter.grad, gradient)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_with_dynamic_batches(mixed: nn.Module, strict: bool) -> None:
     # At least two bags: PyTorch exports nn.EmbeddingBag itself only under this condition.
@@ -466,6 +467,7 @@ def test_renumbered_features_are_refused_by_default(loaded: bool, tmp_path: Path
     assert sync_codebooks_(model, result)["user"].renumbered
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("sorted_ids", [False, True])
 def test_compress_replace_and_save_with_the_codec(sorted_ids: bool) -> None:
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pytest
 import torch
 from zoo_sequence import (
     LENGTH,
@@ -76,6 +77,7 @@ def test_the_metric_knows_the_scores_as_well_as_the_lookups(log: Log) -> None:
     assert np.linalg.eigvalsh(tied - alone).min() > 0
 
 
+@pytest.mark.exhaustive
 def test_the_benchmark_measures_it(log: Log) -> None:
     (row,) = measured(log, [5.0], 16, 0, 1)
     assert row["ratio"] >= 5

@@ -186,6 +186,7 @@ def test_a_shard_is_no_artifact(tmp_path: Path) -> None:
 FUZZ = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.exhaustive
 @FUZZ
 @given(data=st.data())
 def test_fuzzed_bytes(data: st.DataObject, tmp_path: Path) -> None:

@@ -429,6 +429,7 @@ PARTS = st.sampled_from(
 TIERS = st.lists(PARTS, max_size=4).map(lambda parts: bytes([len(parts)]) + b"".join(parts))
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     index=st.integers(0, 3),

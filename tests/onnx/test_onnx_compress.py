@@ -85,6 +85,7 @@ def sums(path: Path) -> bool:
     return any(name.startswith("saec/seconds") for name in constants(path))
 
 
+@pytest.mark.exhaustive
 def test_rows_between_head_and_tail_are_sums_of_two(rewrite) -> None:
     count = 20_000
     field = tiered("table", count, ratio=60, ranked=True)

@@ -71,10 +71,13 @@ def check(path: Path, packed: bool, fields: list[Any], *inputs: Tensor) -> tuple
     return out, report
 
 
-# The newer exporter takes seconds.
 @pytest.mark.parametrize(
     ("model", "export"),
-    [("deepfm", "legacy"), ("dlrm", "legacy"), ("deepfm", "dynamo")],
+    [
+        ("deepfm", "legacy"),
+        ("dlrm", "legacy"),
+        pytest.param("deepfm", "dynamo", marks=pytest.mark.exhaustive),  # takes seconds
+    ],
     indirect=["export"],
 )
 def test_click_models(model: str, export: Export) -> None:

@@ -98,6 +98,7 @@ def test_charts_of_what_files_of_earlier_versions_lack() -> None:
     assert "uncompressed" in charts(render(results(row(**TWO))))[BYTES]
 
 
+@pytest.mark.exhaustive
 def test_bits_are_weighted_by_features() -> None:
     def height(own: Row) -> list[float]:
         """Heights of the points of the only line, downwards."""

@@ -248,7 +248,7 @@ WRITES: list[Callable[[Held, Tensor, nn.Module], None]] = [
 ]
 
 
-@pytest.mark.exhaustive(keep=24)
+@pytest.mark.exhaustive(keep=8)
 @pytest.mark.parametrize("write", WRITES)
 def test_writes_are_seen(
     made: CompressedEmbedding, kind: str, write: Callable[[Held, Tensor, nn.Module], None]

@@ -47,7 +47,15 @@ ROOMS = {
 
 # The quickest first: most mutants go no further.
 TESTS = {
-    "codecs": ["codecs", "test_compress.py", "test_codecs_behave.py", "test_order.py"],
+    "codecs": [
+        "codecs",
+        "test_codecs_behave.py",
+        "test_compress.py",
+        "test_order.py",
+        "test_keyed_fields.py",
+        "test_kinds_of_keys.py",
+        "test_updates.py",
+    ],
     "format": [
         "test_codebook.py",
         "test_tiers.py",

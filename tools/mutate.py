@@ -17,20 +17,23 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import importlib.util
 import json
 import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COPY = ROOT / "build" / "mutants"
+# Without the hook of the editable installation, which would import the unchanged sources.
+PYTHON = [sys.executable, "-S"]
 
 ROOMS = {
     "codecs": ["codecs"],
@@ -199,24 +202,46 @@ def source_of(mutant: Mutant) -> str:
     return ast.unparse(ast.fix_missing_locations(Replacement(node, new).visit(tree)))
 
 
+def environment(copy_at: Path) -> dict[str, str]:
+    """In which the package is that of a folder."""
+    path = os.pathsep.join([str(copy_at), sysconfig.get_path("platlib")])
+    return os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def copy_sources(copy_at: Path) -> None:
+    """Copy the package with its compiled module, and see that tests import this copy."""
+    shutil.rmtree(copy_at, ignore_errors=True)
+    shutil.copytree(ROOT / "src" / "saec", copy_at / "saec")
+    native = importlib.util.find_spec("saec._native")
+    assert native is not None
+    assert native.origin is not None
+    shutil.copy(native.origin, copy_at / "saec")
+    words = [*PYTHON, "-c", "import saec; print(saec.__file__)"]
+    found = subprocess.run(
+        words, env=environment(copy_at), capture_output=True, text=True, check=True
+    )
+    if not Path(found.stdout.strip()).is_relative_to(copy_at):
+        raise RuntimeError(f"tests would import {found.stdout.strip()}, not {copy_at}")
+
+
 def is_noticed(mutant: Mutant, tests: list[str], copy_at: Path, seconds: int) -> bool:
-    """Whether a test fails, or takes so much processor time that it has to be ended."""
+    """Whether a test fails, crashes, or takes so much processor time that it has to be ended."""
     path = copy_at / "saec" / mutant.module
     kept = path.read_text()
     path.write_text(source_of(mutant))
-    words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    words = [*PYTHON, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     try:
         done = subprocess.run(
             [*words, *tests],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(copy_at), "PYTHONDONTWRITEBYTECODE": "1"},
+            env=environment(copy_at),
             capture_output=True,
             check=False,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds)),
         )
     finally:
         path.write_text(kept)
-    if done.returncode not in (0, 1, 2, 4, -signal.SIGXCPU, -signal.SIGKILL):
+    if done.returncode in (3, 5):  # a fault of pytest, no tests
         raise RuntimeError(done.stdout.decode() + done.stderr.decode())
     return done.returncode != 0
 
@@ -244,8 +269,7 @@ def main() -> None:
         before = [Mutant(**one) for one in json.loads(given.only.read_text())]
         chosen = [mutant for mutant in chosen if mutant in before]
     sources = given.copy.resolve()
-    shutil.rmtree(sources, ignore_errors=True)
-    shutil.copytree(ROOT / "src" / "saec", sources / "saec")
+    copy_sources(sources)
     survivors: list[Mutant] = []
     for mutant in chosen:
         tests = given.tests or [f"tests/{name}" for name in TESTS[mutant.room]]

@@ -392,6 +392,11 @@ def test_rows_out_of_reach_of_a_class_are_coded_by_the_one_that_is_best_for_each
     assert (lost <= alone.lost + 1e-12).all()
     near = 1e-4 * alone.lost < price
     assert lost[near] == pytest.approx(alone.lost[near])
+    # Also where no other row of the band is within reach.
+    [(own, lone)] = coder.by_class(number, rows[:1], shares[:1], price)
+    assert own.tolist() == [0]
+    assert lone.number != number
+    assert lone.lost[0] == pytest.approx(lost[0])
 
 
 def test_a_patch_without_changes_has_no_lengths(folder: Path, tmp_path: Path) -> None:

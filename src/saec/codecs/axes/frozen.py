@@ -121,7 +121,7 @@ class FrozenCoder:
             best[far] = np.argmin(costs, axis=0)
         for each in np.unique(best):
             own = np.flatnonzero(best == each)
-            if len(own) < len(rows):
+            if each != number or len(own) < len(rows):
                 coded = self.code(int(each), rows[own], float(shares[own].mean()), price)
             yield own, coded
 

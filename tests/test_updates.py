@@ -10,8 +10,10 @@ import pytest
 from daily_tables import DIM, METRICS, Day, patched, random_keys, write_chain
 
 import saec
+from saec.artifact import entry_bytes
 from saec.codecs.axes.frozen import FrozenCoder
 from saec.compression.bit_price import common_price
+from saec.compression.day_plan import plan_of
 from saec.errors import BudgetError, FieldError, KeysError, MetricError, OptionError, PatchError
 from saec.format.bags import Bags
 from saec.format.keyed_field import KeyedField
@@ -407,6 +409,16 @@ def test_a_patch_without_changes_has_no_lengths(folder: Path, tmp_path: Path) ->
     assert patch.tensors["lengths"].shape == (0,)
     rows = chain["user"].lookup(DAYS[0].keys)
     assert np.array_equal(rows, base_of(folder)["user"].lookup(DAYS[0].keys))
+
+
+def test_planned_bytes_of_a_field_without_changes_have_no_lengths(folder: Path) -> None:
+    base, metric = base_of(folder), Metric.of(METRICS["user"], "user", DIM)
+    rows = plan_of(base, DAYS[0].field(), metric, 1e9, {}, common_price(base))
+    chosen = rows.at(1.0)
+    made = entry_bytes(rows.built(chosen).entry)
+    # A record is counted as 96 bytes and the name. Lengths would take a byte a symbol more.
+    assert rows.base.layout.first_roots[-1] > 10
+    assert made <= rows.planned_bytes(chosen) == 96 + 4
 
 
 def test_a_bit_has_the_price_of_the_field_with_most_bytes_in_all_fields_and_patches(

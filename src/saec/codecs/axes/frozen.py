@@ -67,7 +67,9 @@ class FrozenCoder:
     @cached_property
     def coders(self) -> tuple[ClassCoder, ...]:
         """The coder of each class of the base; it has none if all rows are the default row."""
-        root = self.base.strings.root.lengths if self.base.layout.classes else ()
+        if not self.base.layout.classes:
+            return ()
+        root = self.base.strings.root.lengths
         result = []
         for number, parts in enumerate(self.base.layout.classes):
             first, last = self.base.layout.first_roots[number : number + 2]

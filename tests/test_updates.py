@@ -250,7 +250,8 @@ def test_small_fields_are_compressed_afresh_where_that_costs_less(
     assert done.whole == ("user",)
     chain = saec.load(path, patches=[first])
     assert DAYS[0].nats(base_of(folder)["user"]) * 1.5 > mixed.nats(chain["user"])
-    assert mixed.nats(chain["user"]) < done.loss < 2 * mixed.nats(chain["user"])
+    known = 0.7 * mixed.nats(chain["user"])  # of ten lookups, seven have a key with a row
+    assert known < done.loss < 2 * known
     day = mixed.next(1)
     again = updated(folder, day, second, patches=[first])  # changes of the new codes
     assert again.whole == ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,7 +57,8 @@ def test_it_is_measured_with_the_tables_of_the_job(trial: Trial) -> None:
     job = Job("axes", Method(Axes(), metric=True), Ratio(30))
     (plain,) = trial.rows([job])
     before = state(trial)
-    row = trial.with_network_trained(job)
+    row = replace(trial).with_network_trained(job)  # which has predicted nothing yet
+    assert row["divergence"] > 0
     assert row["nbytes"] == plain["nbytes"]
     assert row["validation_logloss"] <= plain["validation_logloss"]
     assert np.isfinite(row["auc"])

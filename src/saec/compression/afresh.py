@@ -13,6 +13,7 @@ from saec.codecs.axes.keyed import keyed_options
 from saec.codecs.protocol import Option
 from saec.compression.allocation import frontier
 from saec.compression.plan import field_rng
+from saec.compression.unseen_odds import with_unseen_odds
 from saec.format.compressed import Compressed
 from saec.streaming.scratch import IN_MEMORY
 from saec.tables.field import Field
@@ -58,7 +59,7 @@ def compared_afresh(
         options.append(
             [
                 replace(option, distortion=option.distortion * unit)
-                for option in _options(field, metric, rng)
+                for option in _options(with_unseen_odds(field), metric, rng)
             ]
         )
     others = [field for name, field in old.items() if name not in metrics]

@@ -11,6 +11,7 @@ import saec.artifact as artifact
 from saec.codecs.axes.codec import Axes
 from saec.codecs.protocol import Option
 from saec.compression.plan import field_rng
+from saec.compression.unseen_odds import with_unseen_odds
 from saec.format.compressed_field import CompressedField
 from saec.format.id_patch import IdPatch
 from saec.format.keyed_patch import KeyedPatch
@@ -82,12 +83,16 @@ class SmallField:
     def made(self, option: Option) -> FieldUpdate:
         """The field compressed afresh by an ``option``."""
         rng = field_rng(0, self.field, 0)
-        coded = Axes().encode(self.field, option.choice, rng, lambda share: None, IN_MEMORY)
+        coded = Axes().encode(self._weighed, option.choice, rng, lambda share: None, IN_MEMORY)
         return FieldUpdate(coded.field, coded.lost * self.field.known_share, self.field.vocab_size)
 
     @cached_property
     def _options(self) -> Sequence[Option]:
-        return Axes().options(self.field, self.metric, field_rng(0, self.field, 0), IN_MEMORY)
+        return Axes().options(self._weighed, self.metric, field_rng(0, self.field, 0), IN_MEMORY)
+
+    @cached_property
+    def _weighed(self) -> Field:
+        return with_unseen_odds(self.field)
 
     @property
     def _unit(self) -> float:

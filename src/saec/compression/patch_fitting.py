@@ -44,7 +44,7 @@ class KeyedFieldPlan:
         """The plan of a field; see :func:`saec.update`."""
         stale = rows.survey.now + _unknown(rows, rows.day.coder.base)
         whole = None
-        if rows.day.field.vocab_size <= whole_rows and rows.day.price > 0:
+        if rows.day.field.vocab_size <= whole_rows and max(rows.day.threshold, rows.day.price) > 0:
             whole = SmallField(rows.day.field, rows.day.coder.metric if in_nats else None, stale)
         return cls(rows, whole, stale)
 

@@ -183,7 +183,8 @@ class PatchPlan:
     def planned_bytes(self, chosen: ChosenRows) -> int:
         """Bytes of the field's changes in a patch, at most."""
         record = _RECORD_BYTES + len(self.base.name.encode())
-        return _PatchStrings(self, chosen).planned_bytes + len(chosen.lengths) + record
+        lengths = len(chosen.lengths) if chosen.lengths.any() else 0  # none without changes
+        return _PatchStrings(self, chosen).planned_bytes + lengths + record
 
     def built(self, chosen: ChosenRows) -> KeyedPatch:
         """The patch of these rows."""

@@ -63,7 +63,7 @@ class PatchLayout:
 
     def __init__(self, base: KeyedField, lengths: NDArray[np.uint8], string_bits: int) -> None:
         roots = base.layout.first_roots[-1]
-        if not lengths.size:
+        if lengths.shape == (0,) and lengths.dtype == np.uint8:
             lengths = np.zeros(roots + 1, np.uint8)
         if lengths.shape != (roots + 1,) or lengths.dtype != np.uint8:
             raise ArtifactError(

@@ -225,6 +225,7 @@ class Trial:
     @contextmanager
     def holding(self, result: Compressed) -> Iterator[None]:
         """Compressed tables in the model, and in the end its own ones again, untouched."""
+        _ = self.base  # predicted before the model holds other tables
         with self.own_tables():
             if any(isinstance(field, KeyedField) for field in result.values()):
                 self.keys.hold(self.model, result, _TABLES)

@@ -66,7 +66,9 @@ class FrozenCoder:
 
     @cached_property
     def coders(self) -> tuple[ClassCoder, ...]:
-        """The coder of each class of the base."""
+        """The coder of each class of the base; it has none if all rows are the default row."""
+        if not self.base.layout.classes:
+            return ()
         root = self.base.strings.root.lengths
         result = []
         for number, parts in enumerate(self.base.layout.classes):
@@ -121,7 +123,7 @@ class FrozenCoder:
             best[far] = np.argmin(costs, axis=0)
         for each in np.unique(best):
             own = np.flatnonzero(best == each)
-            if len(own) < len(rows):
+            if each != number or len(own) < len(rows):
                 coded = self.code(int(each), rows[own], float(shares[own].mean()), price)
             yield own, coded
 

@@ -70,6 +70,11 @@ TESTS = {
         "native/test_native_lookup_tables.py",
         "test_renumbering.py",
         "golden",
+        "test_keyed_rows.py",
+        "test_keyed_fields.py",
+        "test_cold_tables.py",
+        "test_id_updates.py",
+        "test_patches.py",
     ],
     "artifact": [
         "test_artifact.py",

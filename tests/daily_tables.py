@@ -82,7 +82,3 @@ def patched(result: saec.Compressed, name: str = "user") -> PatchedField:
     field = result[name]
     assert isinstance(field, PatchedField)
     return field
-
-
-def random_keys(count: int) -> NDArray[np.int64]:
-    return np.random.default_rng(1).integers(-(1 << 63), 0, count)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from daily_tables import METRICS, Day, patched, random_keys
+from daily_tables import METRICS, Day, patched
+from keyed_example import random_keys
 
 import saec
 from saec.artifact import PatchHead, read_patch, write_patch

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from daily_tables import DIM, METRIC, METRICS, Day, random_keys
+from daily_tables import DIM, METRIC, METRICS, Day
+from keyed_example import random_keys
 
 import saec
 from saec.compression.unseen_odds import with_unseen_odds

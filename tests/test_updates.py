@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from daily_tables import DIM, METRICS, Day, patched, random_keys, write_chain
+from daily_tables import DIM, METRICS, Day, patched, write_chain
+from keyed_example import random_keys
 
 import saec
 from saec.artifact import entry_bytes

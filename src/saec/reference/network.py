@@ -15,6 +15,7 @@ from saec.reference.evaluate import predict, score
 from saec.reference.log import Log
 from saec.reference.models import ClickModel
 from saec.reference.train import shuffled_pairs
+from saec.reference.training_steps import others
 from saec.util.progress import track
 
 __all__ = ["kept_network", "train_network"]
@@ -41,7 +42,7 @@ def train_network(
         seed: of the order of the rows.
         progress: whether to show a bar.
     """
-    network = _network(model)
+    network = others(model, model.embeddings.parameters())
     optimiser = torch.optim.Adam(network, lr=LEARNING_RATE, fused=True)
     rows, rng = log.rows("train"), np.random.default_rng(seed)
     order = np.concatenate([shuffled_pairs(rows, rng) for _ in range(EPOCHS)])
@@ -57,14 +58,15 @@ def train_network(
         nn.functional.binary_cross_entropy_with_logits(logits, labels).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         optimiser.zero_grad()
-    _offered(best, model, log, ids)
+    else:
+        _offered(best, model, log, ids)
     best.restore()
 
 
 @contextmanager
 def kept_network(model: ClickModel) -> Iterator[None]:
     """Whatever is trained meanwhile, in the end the network is as it was."""
-    network = _network(model)
+    network = others(model, model.embeddings.parameters())
     before = [parameter.detach().clone() for parameter in network]
     try:
         yield
@@ -79,8 +81,3 @@ def _offered(best: BestState, model: ClickModel, log: Log, ids: NDArray[np.integ
     rows = log.rows("validation")
     best.offer(score(log.labels[rows], predict(model, ids[rows], progress=False)).logloss)
     return best.refused < PATIENCE
-
-
-def _network(model: ClickModel) -> list[nn.Parameter]:
-    tables = {id(parameter) for parameter in model.embeddings.parameters()}
-    return [parameter for parameter in model.parameters() if id(parameter) not in tables]

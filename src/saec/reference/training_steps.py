@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -21,7 +21,7 @@ from saec.reference.training_settings import Training
 from saec.torch import BitPrice
 from saec.util.progress import Bar
 
-__all__ = ["INITIAL_ACCUMULATOR", "TrainingSteps"]
+__all__ = ["INITIAL_ACCUMULATOR", "TrainingSteps", "others"]
 
 
 # What Adagrad's sums of squared gradients start from. A rare feature's share in the mean over a
@@ -44,10 +44,8 @@ class TrainingSteps:
             counts = {f"embeddings.{name}": log.frequencies[name] for name in log.field_names}
             self._price = BitPrice(model, training.bit_price, counts, seed=seed)
         tables = _row_parameters(model)
-        known = {id(parameter) for parameter in tables}
-        network = [parameter for parameter in model.parameters() if id(parameter) not in known]
         self._optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.Adam(network, lr=training.learning_rate, fused=True)
+            torch.optim.Adam(others(model, tables), lr=training.learning_rate, fused=True)
         ]
         if tables and training.optimiser == "adam":
             self._optimisers.append(torch.optim.SparseAdam(tables, lr=table_rate))
@@ -115,6 +113,12 @@ class TrainingSteps:
         if penalty is not None:
             loss = loss + penalty
         return loss
+
+
+def others(model: nn.Module, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters of a model but these: its network, if these are its tables."""
+    known = {id(parameter) for parameter in parameters}
+    return [parameter for parameter in model.parameters() if id(parameter) not in known]
 
 
 def _row_parameters(model: ClickModel) -> list[nn.Parameter]:

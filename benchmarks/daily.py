@@ -49,6 +49,7 @@ class Course:
     tested: (rows,) bool, what may be a test row.
     first, last: evenings of the base, and of the last update; the log has one more day.
     window: days that a feature is kept after it was last seen; None for all.
+    seed: of the model, of the order of rows, and of those that metrics take.
     """
 
     log: Log
@@ -58,6 +59,7 @@ class Course:
     first: int
     last: int
     window: int | None = None
+    seed: int = 0
 
     @cached_property
     def asked(self) -> AskedKeys:
@@ -79,7 +81,7 @@ class Course:
 
     def shuffled(self, day: int) -> NDArray[np.intp]:
         """Training rows of a day in random order; a click and its negative stay together."""
-        return shuffled_pairs(self.pairs(day), np.random.default_rng([0, day]))
+        return shuffled_pairs(self.pairs(day), np.random.default_rng([self.seed, day]))
 
     def pairs(self, day: int) -> NDArray[np.intp]:
         """Training rows of a day, an even number."""
@@ -87,10 +89,10 @@ class Course:
         return rows[: len(rows) // 2 * 2]
 
     def steps(self, model: ClickModel, shown: Bar) -> TrainingSteps:
-        return TrainingSteps(model, self.log, Training(), 0, shown)
+        return TrainingSteps(model, self.log, Training(), self.seed, shown)
 
     def new(self) -> ClickModel:
-        return build("deepfm", self.log.vocab_sizes, DIM, 0)
+        return build("deepfm", self.log.vocab_sizes, DIM, self.seed)
 
     def state(self, day: int) -> Path:
         return self.folder / f"day{day}.pt"
@@ -168,7 +170,7 @@ class Course:
         return fields
 
     def metrics(self, model: ClickModel, day: int) -> saec.LossMetrics:
-        some = np.random.default_rng(0).permutation(self.known(day))[:METRIC_ROWS]
+        some = np.random.default_rng(self.seed).permutation(self.known(day))[:METRIC_ROWS]
         loss = nn.functional.binary_cross_entropy_with_logits
         return loss_metrics(model, Batches(self.log, some), loss, progress=False)
 

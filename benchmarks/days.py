@@ -10,7 +10,8 @@ of every change that is worth its bits, and by that base alone, with the network
 day. All are asked by raw keys.
 
 Each finished step is one line of --record; a run that was interrupted goes on behind the last one.
-Models and artifacts are kept in --folder. --share keeps a part of the users.
+Models and artifacts are kept in --folder; each seed needs a folder and a record of its own. --share
+keeps a part of the users.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class GloboCourse(Course):
 
     def shuffled(self, day: int) -> NDArray[np.intp]:
         """By one generator for all days, so that the order depends on the days before."""
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(self.seed)
         for other in range(1, day + 1):
             order = shuffled_pairs(self.pairs(other), rng)
         return order
@@ -55,16 +56,18 @@ class GloboSteps(Steps):
                 self.once(name, day, lambda day=day, chain=chain: self.patched(chain, day))  # type: ignore[misc]
 
 
-def course(path: Path, folder: Path, first: int, share: float, last: int = DAYS) -> Course:
+def course(
+    path: Path, folder: Path, first: int, share: float, last: int = DAYS, seed: int = 0
+) -> Course:
     """The log of a share of the users, with updates up to day ``last``."""
-    log = load("globo-days", path, 0, days=DAYS, keys=True)
+    log = load("globo-days", path, seed, days=DAYS, keys=True)
     assert log.keys is not None, "it was loaded with keys"
     clicks = clicks_by_time(path)
     days = clicks["day"].to_numpy()[clicks["prev"].is_not_null().to_numpy()].repeat(2)
     users = log.keys[:, log.field_names.index("user_id")]
     kept = hash_keys(users, seed=1) < np.uint64(min(share * 2**64, 2**64 - 1))
     tested = np.isin(log.split, (TRAIN, TEST))
-    return GloboCourse(log, np.where(kept, days, 0), tested, folder, first, last)
+    return GloboCourse(log, np.where(kept, days, 0), tested, folder, first, last, seed=seed)
 
 
 def main() -> None:
@@ -73,11 +76,12 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=25.0)
     parser.add_argument("--first", type=int, default=5, help="day of the base")
     parser.add_argument("--share", type=float, default=1.0, help="of the users")
+    parser.add_argument("--seed", type=int, default=0, help="of negatives, order and model")
     parser.add_argument("--folder", type=Path, default=Path("build/days"))
     parser.add_argument("--record", type=Path, default=Path("benchmarks/recorded/days.jsonl"))
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    days = course(given.log, given.folder, given.first, given.share)
+    days = course(given.log, given.folder, given.first, given.share, seed=given.seed)
     GloboSteps(days, given.ratio, given.record).run()
 
 

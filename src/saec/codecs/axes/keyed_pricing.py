@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,10 +91,15 @@ class Pricing:
         first = [_CodedClass.of(coder, own, price) for coder, own in pairs]
         # Coded again with codeword lengths that all classes share, which are better estimates than
         # those of one class.
-        rough = self._rooted(first, None if gains[0] is None else price, price)
+        least = None if gains[0] is None else price
+        rough = self._rooted([one.keeping(least) for one in first], price)
         again = [_CodedClass.of(coded.coder, coded.own, price) for coded in rough]
+        before: list[_CodedClass] = []
         for gain in gains:
-            yield self._priced(self._rooted(again, gain, price), gain, price)
+            kept = [one.keeping(gain) for one in again]
+            if not _same_rows(kept, before):  # otherwise the option is the one before
+                yield self._priced(self._rooted(kept, price), gain, price)
+            before = kept
 
     def _axes(self, price: float) -> int:
         """The number of leading axes that are worth the bits of their vectors."""
@@ -101,12 +107,8 @@ class Pricing:
         worth = spread >= price * 8 * self.field.dim * self.frame.stored.itemsize
         return len(worth) if worth.all() else int(np.argmin(worth))
 
-    def _rooted(
-        self, coded: Sequence[_CodedClass], least_gain: float | None, price: float
-    ) -> list[_CodedClass]:
-        """The classes with the rows that save ``least_gain`` nats per bit, and with new codeword
-        lengths of their first symbols."""
-        kept = [one.keeping(least_gain) for one in coded]
+    def _rooted(self, kept: list[_CodedClass], price: float) -> list[_CodedClass]:
+        """The classes with new codeword lengths of their first symbols."""
         unknown = self.unseen + sum(one.unstored_share for one in kept)
         stored = [one for one in kept if one.coder is not None]
         if not stored:
@@ -149,6 +151,13 @@ class Pricing:
         return PricedKeys(nats + unknown * harm, by_slopes, first, doubts, choice)
 
 
+def _same_rows(some: Sequence[_CodedClass], others: Sequence[_CodedClass]) -> bool:
+    """Whether both store the same rows of each class."""
+    if len(some) != len(others):
+        return False
+    return all(np.array_equal(one.kept, two.kept) for one, two in zip(some, others, strict=True))
+
+
 def _strings(stored: Sequence[_CodedClass], string_bits: int) -> tuple[int, int]:
     """The number of strings of all stored rows, and the bits of the longest string."""
     strings = 0.0
@@ -185,8 +194,7 @@ class _CodedClass:
             return self
         if least_gain is None:
             return replace(self, kept=np.ones(len(self.kept), dtype=bool))
-        saved = self.own.unstored - self.own.rows.shares * self.coded.lost
-        kept = saved > least_gain * FUNCTION_FACTOR * self.own.each * self._row_bits
+        kept = self._saved > least_gain * FUNCTION_FACTOR * self.own.each * self._row_bits
         if not kept.any():
             return _CodedClass(self.own, None, None, kept)
         return replace(self, kept=kept)
@@ -197,7 +205,13 @@ class _CodedClass:
         assert self.coder is not None
         return self.coder.coders[0].lengths
 
-    @property
+    @cached_property
+    def _saved(self) -> Floats:
+        """Nats that storing each row saves, (m,)."""
+        assert self.coded is not None
+        return self.own.unstored - self.own.rows.shares * self.coded.lost
+
+    @cached_property
     def _row_bits(self) -> Floats:
         assert self.coded is not None
         return self.root_lengths[self.coded.first] + self.coded.later_bits
@@ -239,13 +253,13 @@ class _CodedClass:
         """The share of all occurrences that belongs to rows that are not stored."""
         return float(self.own.rows.shares[~self.kept].sum())
 
-    @property
+    @cached_property
     def _used(self) -> NDArray[np.int64]:
         """The number of stored rows of the sample with each first symbol, (symbols,)."""
         assert self.coded is not None
         return np.bincount(self.coded.first[self.kept], minlength=len(self.root_lengths))
 
-    @property
+    @cached_property
     def counts(self) -> Floats:
         """The number of stored rows of the class with each used first symbol, (used,)."""
         used = self._used[self._used > 0].astype(np.float64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,14 @@ from saec.reference.models import ClickModel, build
 from saec.reference.train import shuffled_pairs
 from saec.reference.training_settings import Training
 from saec.reference.training_steps import TrainingSteps
-from saec.torch import TableKeys, loss_metrics, warm_start_
+from saec.torch import TableKeys, loss_metrics, warm_start_, worth_of_moves
 from saec.util.progress import Bar, bar
 
 DIM = 16
 TABLES = "embeddings."
 METRIC_ROWS = 131_072
 SHARE = 0.15  # of the base's bytes that a patch takes
+LOSS = nn.functional.binary_cross_entropy_with_logits
 
 Rows = Callable[[str], NDArray[np.float32]]
 
@@ -60,6 +61,7 @@ class Course:
     last: int
     window: int | None = None
     seed: int = 0
+    _worth: dict[int, dict[str, float]] = field(default_factory=dict)
 
     @cached_property
     def asked(self) -> AskedKeys:
@@ -98,13 +100,13 @@ class Course:
         return self.folder / f"day{day}.pt"
 
     def train(self) -> dict[str, Any]:
-        """One pass over all days, with a copy of the model from evening ``first`` on."""
+        """One pass over all days, with a copy of the model from the evening before ``first`` on."""
         model, seconds = self.new(), {}
         with bar("training", int((self.days > 0).sum()), True) as shown:
             steps = self.steps(model, shown)
             for day in range(1, self.last + 1):
                 steps.run(self.shuffled(day))
-                if day >= self.first:
+                if day >= self.first - 1:
                     torch.save(model.state_dict(), self.state(day))
                     seconds[day] = steps.seconds
                 if day == self.first:
@@ -170,9 +172,37 @@ class Course:
         return fields
 
     def metrics(self, model: ClickModel, day: int) -> saec.LossMetrics:
-        some = np.random.default_rng(self.seed).permutation(self.known(day))[:METRIC_ROWS]
-        loss = nn.functional.binary_cross_entropy_with_logits
-        return loss_metrics(model, Batches(self.log, some), loss, progress=False)
+        return loss_metrics(model, self.some(self.known(day)), LOSS, progress=False)
+
+    def some(self, rows: NDArray[np.intp]) -> Batches:
+        """As many of ``rows`` as are measured."""
+        drawn = np.random.default_rng(self.seed).permutation(rows)[:METRIC_ROWS]
+        return Batches(self.log, drawn)
+
+    def worth(self, day: int) -> dict[str, float]:
+        """Of what the moves of the day before were forecast to save: how much they saved today."""
+        if day not in self._worth:
+            self._worth[day] = self._measured_worth(day)
+        return self._worth[day]
+
+    def _measured_worth(self, day: int) -> dict[str, float]:
+        model = self.known_only(self.model(day - 1), day - 1)
+        before = self.tables(self.model(day - 2), day - 2)
+        return worth_of_moves(
+            model,
+            {TABLES + name: table for name, table in before.items()},
+            self.some(self.rows(day)),
+            LOSS,
+            metrics=self.metrics(model, day - 1),
+        )
+
+    def known_only(self, model: ClickModel, day: int) -> ClickModel:
+        """With zeros for all ids that are not kept on ``day``."""
+        for name, table in self.tables(model, day).items():
+            model.embeddings[name] = nn.Embedding.from_pretrained(
+                torch.from_numpy(table), freeze=False
+            )
+        return model
 
     def quality(self, model: ClickModel, rows: Rows, day: int) -> dict[str, float]:
         """AUC and log loss on the next day, with ``rows(field)`` for all ids and unseen keys."""
@@ -242,12 +272,14 @@ class Chain:
         fields, metrics = self.course.fields(model, day), self.course.metrics(model, day)
         base, before = self.links(day - 1)
         start = time.perf_counter()
+        worth = self.course.worth(day)
+        measured = time.perf_counter()
         done = saec.update(
             base,
             fields,
             out=self.patch(day),
             patches=before,
-            metrics=metrics,
+            metrics={name: worth[name] * own for name, own in metrics.items()},
             share=self.share,
             compare=False,
             progress=False,
@@ -261,7 +293,9 @@ class Chain:
                 out=self.links(day)[0],
             )
         return {
-            "seconds": updated - start,
+            "seconds": updated - measured,
+            "measuring": measured - start,
+            "worth": worth,
             "compacting": time.perf_counter() - updated,
             "forecast": done.loss,
             "stale_forecast": done.stale_loss,

@@ -5,7 +5,8 @@ model, ``loss_metrics`` measures how directions of their rows affect the loss,
 ``replace_embeddings_`` replaces the tables by compressed ones, ``finetune`` trains their
 codebooks, values and axes, ``sync_codebooks_`` copies these into a result that can be saved, and
 ``decode_embeddings_`` returns to plain modules. ``apply_patch_`` brings the tables to the next
-day, and ``warm_start_`` gives plain tables the rows of an artifact, to train on from them.
+day, ``worth_of_moves`` measures how much of what moved is worth its bits there, and
+``warm_start_`` gives plain tables the rows of an artifact, to train on from them.
 ``BitPrice`` trains a model for compression.
 """
 
@@ -17,6 +18,7 @@ from saec.torch.compress import compress_  # noqa: E402
 from saec.torch.measure.forecast import forecast  # noqa: E402
 from saec.torch.measure.loss_increase import MeasuredIncrease, measure_loss_increase  # noqa: E402
 from saec.torch.measure.loss_metrics import loss_metrics  # noqa: E402
+from saec.torch.measure.moves import worth_of_moves  # noqa: E402
 from saec.torch.model.field_embeddings import FieldEmbeddings  # noqa: E402
 from saec.torch.model.find_tables import fields  # noqa: E402
 from saec.torch.model.keyed_modules import KeyedEmbedding, KeyedEmbeddingBag  # noqa: E402
@@ -70,6 +72,7 @@ __all__ = [
     "replace_embeddings_",
     "sync_codebooks_",
     "warm_start_",
+    "worth_of_moves",
 ]
 
 

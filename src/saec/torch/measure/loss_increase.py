@@ -160,23 +160,29 @@ class Comparison:
 
     def of(self, result: Compressed) -> MeasuredIncrease:
         """The increase with ``result`` in place."""
-        grown, examples, after = [], [], []
         harm, tables = self._harm(result), only(self._tables, result)
         result = self._by_ids(result, tables)
-        with _holding(self._model, tables, result), evaluating(self._model):
+        with _holding(self._model, tables, result):
+            found = self.now()
+        explained = found.explained + harm if self._residuals is not None else 0.0
+        return replace(found, value=found.value + harm, explained=explained)
+
+    def now(self) -> MeasuredIncrease:
+        """The increase of the model as it is now."""
+        grown, examples, after = [], [], []
+        with evaluating(self._model):
             for before, now in zip(self._before, self._outputs(), strict=True):
                 own = self._grown(before, now)
                 grown.append(own)
                 examples.append(torch.full_like(own, before.examples / len(own)))
                 after.append(now.values)
         measured = _mean(torch.cat(grown), torch.cat(examples))
-        found = replace(measured, value=measured.value + harm)
         if self._residuals is None:
-            return found
+            return measured
         plain, compressed = self._residuals.logits, torch.cat(after)
         mean, error = self._residuals.first_order(compressed - plain)
-        explained = float(_kl(plain, compressed).mean()) + mean + harm
-        return replace(found, explained=explained, explained_error=error)
+        explained = float(_kl(plain, compressed).mean()) + mean
+        return replace(measured, explained=explained, explained_error=error)
 
     def _grown(self, before: _Compared, now: _Compared) -> Tensor:
         """Increase of the loss of each example, or of a batch if only its mean is known."""

@@ -1,0 +1,174 @@
+"""What moves of rows were worth on examples that came later, beside what was forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from saec.codecs.protocol import LEAST_COST
+from saec.errors import FieldError, MetricError
+from saec.torch.measure.labels import check_loss_fn
+from saec.torch.measure.loss_increase import Comparison, MeasuredIncrease
+from saec.torch.model.call import Batches, Loss, call, evaluating, pairs
+from saec.torch.model.find_tables import Ranges, named_tables
+from saec.torch.model.model_table import ModelTable
+from saec.torch.model.record_lookups import RecordedLookup, recording, split_fields
+
+__all__ = ["worth_of_moves"]
+
+Floats = NDArray[np.float64]
+
+_MOST_WORTH = 4.0  # times the forecast
+
+
+def worth_of_moves(
+    model: nn.Module,
+    before: Mapping[str, ArrayLike],
+    batches: Batches,
+    loss_fn: Loss | None = None,
+    *,
+    metrics: Mapping[str, ArrayLike],
+    ranges: Ranges | None = None,
+) -> dict[str, float]:
+    """How much of what moves of a field's rows were forecast to save they did save, on examples
+    that came later.
+
+    :func:`saec.update` forecasts what a row that moved saves to second order, by the metric. That
+    is right for lookups like those of training. On the next day, a row may have learned its own
+    labels by heart, or may be worth more than that: new rows of a trend. So yesterday's model is
+    asked for today's examples, on which it was not trained, once as it is, and for each field once
+    with the rows ``before`` yesterday's training. With w the result, today's update weighs by
+    ``w[name] * metrics[name]``.
+
+    The saving, in nats, is divided by the forecast, ``mean over lookups of 1/2 delta' G delta``.
+    An uncertain quotient, with the standard error e, is drawn towards 1: its distance from 1 is
+    divided by 1 + e^2. The result is at least 0.1 and at most 4.
+
+    Args:
+        model: of yesterday evening; see :func:`saec.torch.loss_metrics`. It is left as it was.
+        before: (vocab_size, dim) by field name, of some or all fields: the rows of the same
+            features a day earlier; of those that were new, what an unknown feature had.
+        batches: labelled examples of today; they are gone through once more than there are fields.
+        loss_fn: see :func:`saec.torch.loss_metrics`.
+        metrics: (dim, dim) of each of these fields, of yesterday evening.
+        ranges: joint tables, as for :func:`saec.torch.fields`.
+
+    Returns:
+        A number without unit for each field of ``before``; 1 for one whose rows did not move.
+
+    Raises:
+        FieldError: rows of another shape than the table.
+        MetricError: no metric for a field, one of another shape, or a loss that is not finite.
+        ModuleError: the model has no such field.
+        DataError: the batches are empty, cannot be gone through twice, or have no labels.
+        OptionError: ``loss_fn`` is not a function.
+    """
+    check_loss_fn(loss_fn)
+    tables = named_tables(model, set(before), ranges or {})
+    earlier = {
+        part.name: _rows_of(part.name, before[part.name], table, slice(part.first, part.last))
+        for table in tables
+        for part in table.parts
+        if part.name in before
+    }
+    compared = Comparison(model, tables, batches, loss_fn, labelled=True)
+    nats = {name: _nats(name, moved, metrics) for name, moved in _moves(tables, earlier).items()}
+    forecast = _mean_by_lookups(model, tables, batches, nats)
+    found = {}
+    for table in tables:
+        for part in table.parts:
+            if part.name in earlier:
+                with _rows_in_place(table, slice(part.first, part.last), earlier[part.name]):
+                    measured = compared.now()
+                found[part.name] = _worth(measured, forecast[part.name])
+    return found
+
+
+def _rows_of(name: str, rows: ArrayLike, table: ModelTable, own: slice) -> torch.Tensor:
+    weight = table.weight
+    found = torch.as_tensor(np.asarray(rows)).to(weight.device, weight.dtype)
+    if found.shape != (wanted := weight[own].shape):
+        raise FieldError(
+            f"field {name!r}: the rows before have shape {tuple(found.shape)}, its table "
+            f"{tuple(wanted)}"
+        )
+    return found
+
+
+def _moves(tables: Sequence[ModelTable], earlier: Mapping[str, torch.Tensor]) -> dict[str, Floats]:
+    """By how much the rows moved since, (vocab_size, dim)."""
+    return {
+        part.name: (table.weight.detach()[part.first : part.last] - earlier[part.name])
+        .double()
+        .cpu()
+        .numpy()
+        for table in tables
+        for part in table.parts
+        if part.name in earlier
+    }
+
+
+def _nats(name: str, moves: Floats, metrics: Mapping[str, ArrayLike]) -> Floats:
+    """What each lookup was forecast to save, (vocab_size,)."""
+    dim = moves.shape[1]
+    if name not in metrics:
+        raise MetricError(f"field {name!r} has no metric; there are {sorted(metrics)}")
+    metric = np.asarray(metrics[name], np.float64)
+    if metric.shape != (dim, dim):
+        raise MetricError(f"field {name!r}: the metric has shape {metric.shape}, not {(dim, dim)}")
+    found: Floats = np.einsum("nd,nd->n", moves @ metric, moves) / 2
+    return found
+
+
+def _mean_by_lookups(
+    model: nn.Module, tables: Sequence[ModelTable], batches: Batches, values: Mapping[str, Floats]
+) -> dict[str, float]:
+    """The means of ``values`` (vocab_size,) of each field over all its lookups in the batches."""
+    sums, counts = dict.fromkeys(values, 0.0), dict.fromkeys(values, 0)
+    device = next((parameter.device for parameter in model.parameters()), None)
+    lookups: list[RecordedLookup] = []
+    with recording(tables, lookups), evaluating(model):
+        for inputs, _ in pairs(batches):
+            lookups.clear()
+            call(model, inputs, device)
+            for name, ids in _ids_by_field(lookups):
+                if name in values:
+                    sums[name] += float(values[name][ids].sum())
+                    counts[name] += len(ids)
+    return {name: sums[name] / max(counts[name], 1) for name in values}
+
+
+def _ids_by_field(lookups: Sequence[RecordedLookup]) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """The ids of each lookup within their field, without those of padding."""
+    for lookup in lookups:
+        ids = lookup.ids
+        if lookup.padding_idx is not None:
+            ids = ids[ids != lookup.padding_idx]
+        first = {part.name: part.first for part in lookup.table.parts}
+        for name, chosen in split_fields(lookup.table, ids):
+            yield name, ids[chosen].long().cpu().numpy() - first[name]
+
+
+@contextmanager
+def _rows_in_place(table: ModelTable, own: slice, rows: torch.Tensor) -> Iterator[None]:
+    """Other rows in a part of a table; its own are there again at the end."""
+    with torch.no_grad():
+        kept = table.weight[own].clone()
+        try:
+            table.weight[own] = rows
+            yield
+        finally:
+            table.weight[own] = kept
+
+
+def _worth(saved: MeasuredIncrease, forecast: float) -> float:
+    if forecast <= 0:
+        return 1.0
+    error = saved.standard_error / forecast
+    worth = 1 + (saved.value / forecast - 1) / (1 + error**2)
+    return min(max(worth, LEAST_COST), _MOST_WORTH)

@@ -161,28 +161,26 @@ class Comparison:
     def of(self, result: Compressed) -> MeasuredIncrease:
         """The increase with ``result`` in place."""
         harm, tables = self._harm(result), only(self._tables, result)
-        result = self._by_ids(result, tables)
-        with _holding(self._model, tables, result):
+        with _holding(self._model, tables, self._by_ids(result, tables)):
             found = self.now()
-        explained = found.explained + harm if self._residuals is not None else 0.0
-        return replace(found, value=found.value + harm, explained=explained)
+        known = 0.0 if self._residuals is None else found.explained + harm
+        return replace(found, value=found.value + harm, explained=known)
 
     def now(self) -> MeasuredIncrease:
         """The increase of the model as it is now."""
         grown, examples, after = [], [], []
         with evaluating(self._model):
             for before, now in zip(self._before, self._outputs(), strict=True):
-                own = self._grown(before, now)
-                grown.append(own)
+                grown.append(own := self._grown(before, now))
                 examples.append(torch.full_like(own, before.examples / len(own)))
                 after.append(now.values)
-        measured = _mean(torch.cat(grown), torch.cat(examples))
+        found = _mean(torch.cat(grown), torch.cat(examples))
         if self._residuals is None:
-            return measured
-        plain, compressed = self._residuals.logits, torch.cat(after)
-        mean, error = self._residuals.first_order(compressed - plain)
-        explained = float(_kl(plain, compressed).mean()) + mean
-        return replace(measured, explained=explained, explained_error=error)
+            return found
+        plain, present = self._residuals.logits, torch.cat(after)
+        mean, error = self._residuals.first_order(present - plain)
+        mean += float(_kl(plain, present).mean())
+        return replace(found, explained=mean, explained_error=error)
 
     def _grown(self, before: _Compared, now: _Compared) -> Tensor:
         """Increase of the loss of each example, or of a batch if only its mean is known."""

@@ -180,10 +180,14 @@ class Course:
         return Batches(self.log, drawn)
 
     def worth(self, day: int) -> dict[str, float]:
-        """Of what the moves of the day before were forecast to save: how much they saved today."""
-        if day not in self._worth:
-            self._worth[day] = self._measured_worth(day)
-        return self._worth[day]
+        """Of what moves of the day before were forecast to save: how much they saved the day after,
+        the mean of all evenings since the base."""
+        days = range(self.first + 1, day + 1)
+        for one in days:
+            if one not in self._worth:
+                self._worth[one] = self._measured_worth(one)
+        own = [self._worth[one] for one in days]
+        return {name: float(np.mean([each[name] for each in own])) for name in own[0]}
 
     def _measured_worth(self, day: int) -> dict[str, float]:
         model = self.known_only(self.model(day - 1), day - 1)

@@ -116,6 +116,7 @@ def test_saved_is_loaded(example: Example, result: saec.Compressed, tmp_path: Pa
     assert np.array_equal(loaded["user"].lookup(asked), result["user"].lookup(asked))
 
 
+@pytest.mark.exhaustive
 def test_written_in_a_stream_and_pickled(
     example: Example, result: saec.Compressed, tmp_path: Path
 ) -> None:

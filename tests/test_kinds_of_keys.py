@@ -76,6 +76,7 @@ def test_row_of_unknown_keys_is_no_key(example: Example) -> None:
     assert example.nats(result["user"].lookup(keys[1:2]), weights[1:2]) < 0.01
 
 
+@pytest.mark.exhaustive
 def test_clusters_of_rows_with_keys(example: Example) -> None:
     """Within the budget, with a forecast that holds, and worse than axes."""
     priced = saec.measure(

@@ -133,6 +133,7 @@ def test_copy_can_be_saved(tmp_path: Path) -> None:
     assert (tmp_path / "a.saec").read_bytes() == (tmp_path / "b.saec").read_bytes()
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_result_goes_to_another_process(method: str) -> None:
     result = all_kinds()

@@ -145,6 +145,7 @@ def test_the_file_is_that_of_a_compression_in_memory(
             assert np.array_equal(old, whole[field].permutation)
 
 
+@pytest.mark.exhaustive
 def test_a_permutation_goes_with_the_artifact_that_it_belongs_to(folder: Path) -> None:
     compress(folder, CODECS["frequency"])
     assert (folder / "out.saec.permutation.safetensors").exists()
@@ -192,6 +193,7 @@ def test_finished_fields_are_not_coded_again(
     assert (folder / "out.saec").read_bytes() == expected(name)
 
 
+@pytest.mark.exhaustive
 def test_fields_are_not_measured_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted(folder, Axes(), 0, monkeypatch)
     measured = sorted((folder / "out.saec.partial").glob("survey-*.npz"))
@@ -210,6 +212,7 @@ def test_work_of_other_options_is_not_used(
     assert "belongs to other options or inputs: starting anew" in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_work_on_another_table_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted(folder, Axes(), 3, monkeypatch)
     weights = np.load(folder / "city.npy")

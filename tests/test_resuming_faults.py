@@ -194,6 +194,7 @@ def largest_file(nbytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.exhaustive
 def test_failed_by_a_limit_on_files_it_resumes(folder: Path, expected: bytes) -> None:
     # From the survey of the smallest field to the permutation, the largest file.
     limits = random.Random(0)

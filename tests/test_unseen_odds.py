@@ -31,6 +31,7 @@ def test_fields_without_keys_stay() -> None:
     assert with_unseen_odds(field) is field
 
 
+@pytest.mark.exhaustive
 def test_a_whole_field_states_what_lookups_lose_and_is_better_than_no_update(
     tmp_path: Path, coarse_prices: None
 ) -> None:

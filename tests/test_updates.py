@@ -171,6 +171,7 @@ def test_all_rows_changed_says_that_compressing_afresh_is_cheaper(
     assert 0 <= some.frozen_cost < some.loss
 
 
+@pytest.mark.exhaustive
 def test_limit_of_bytes_drops_rows_that_save_least(folder: Path, tmp_path: Path) -> None:
     free = updated(folder, DAYS[1], tmp_path / "free.patch")
     limit = free.nbytes * 6 // 10
@@ -263,6 +264,7 @@ def test_small_fields_are_compressed_afresh_where_that_costs_less(
     assert np.array_equal(made.lookup(day.keys[known]), longer["user"].lookup(day.keys[known]))
 
 
+@pytest.mark.exhaustive
 def test_no_limit_makes_a_patch_with_which_rows_lose_more_than_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ def arrays(rng: np.random.Generator, small_parts: None) -> tuple[np.ndarray, np.
     return rows, rng.zipf(1.5, ROWS).clip(max=1000)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("counted", [False, True], ids=["counts here", "counts there"])
 def test_blocks_of_any_size(
     arrays: tuple[np.ndarray, np.ndarray], client: Client, counted: bool

@@ -131,6 +131,7 @@ def busy(client: Client) -> bool:
     )
 
 
+@pytest.mark.exhaustive
 def test_held_arrays_give_the_same_sums(field: saec.Field, spread: DaskPasses) -> None:
     local = LocalPasses(field.parts).hold(tasks.arrays).run(tasks.held_sums, tasks.add)
     held = spread.hold(tasks.arrays)
@@ -206,6 +207,7 @@ def test_a_failed_task_raises_its_error_and_cancels_the_others(
     assert len(list(tmp_path.iterdir())) < 81  # all of them would take more than a minute
 
 
+@pytest.mark.exhaustive
 def test_an_interrupt_ends_the_tasks(spread: DaskPasses, client: Client) -> None:
     def interrupt(share: float) -> None:
         raise KeyboardInterrupt

@@ -72,6 +72,7 @@ def test_ids_of_any_shape(name: str, packed: bool, rewrite) -> None:
         assert report.nbytes < TABLE.nbytes / 1.5 or not packed
 
 
+@pytest.mark.exhaustive
 def test_every_row_and_narrow_ids(rewrite) -> None:
     for name in FIELDS:
         field = FIELDS[name]("table")

@@ -27,6 +27,7 @@ def parts(log: Log) -> list[int]:
     return np.bincount(log.split).tolist()
 
 
+@pytest.mark.exhaustive
 def test_movielens(data_dir: Path) -> None:
     log = load("ml-1m", data_dir / "movielens_1m.parquet")
     assert parts(log) == [720150, 80017, 200042]

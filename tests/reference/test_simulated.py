@@ -78,6 +78,7 @@ def test_truth_reaches_what_is_promised(log: Log) -> None:
     assert 0.1 < log.labels.mean() < 0.3
 
 
+@pytest.mark.exhaustive
 def test_days_are_split_in_order(log: Log) -> None:
     assert np.bincount(log.split).tolist() == [480_000, 60_000, 60_000]
     assert (np.diff(log.split[log.split != 0]) >= 0).all()
@@ -94,6 +95,7 @@ def test_tails_are_heavy(log: Log) -> None:
         assert frequencies[:head].sum() > 0.4 * frequencies.sum()
 
 
+@pytest.mark.exhaustive
 def test_new_features_come_each_day(log: Log) -> None:
     for name in ("user", "item", *CROSSES):
         column = log.ids[:, log.field_names.index(name)]

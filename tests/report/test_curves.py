@@ -37,6 +37,7 @@ def test_a_document_of_its_own_that_takes_on_a_page_s_colours() -> None:
     assert forecast_curve(CURVE, "f") == svg
 
 
+@pytest.mark.exhaustive
 def test_increases_too_small_to_measure_are_left_out() -> None:
     assert forecast_curve(CURVE, "f") == forecast_curve(CURVE[:3], "f")
     assert markers(forecast_curve(CURVE[:3], "f")) > markers(forecast_curve(CURVE[:2], "f"))

@@ -82,6 +82,7 @@ def test_long_names_leave_room_for_the_drawing() -> None:
     assert f"<td>{'x' * 23}</td>" in page
 
 
+@pytest.mark.exhaustive
 def test_tuned_models_have_the_sizes_of_those_that_were_not() -> None:
     tuned = row(method="saec+finetune", finetuned=True, **TWO)
     found = charts(render(results(row(**TWO), tuned)))

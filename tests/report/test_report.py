@@ -194,6 +194,7 @@ def test_predictions_stand_beside_what_was_measured() -> None:
     assert page.texts("td")[6:8] == ["+0.01000", "+0.01230"]
 
 
+@pytest.mark.exhaustive
 def test_the_best_reachable_quality_is_shown_if_known() -> None:
     known = results(row(best_auc=0.8123, best_logloss=0.4567))
     assert "can reach is known: AUC 0.8123, log loss 0.4567." in " ".join(
@@ -215,6 +216,7 @@ def test_curves_are_text_and_take_on_the_page_s_colours(two_methods: dict[str, A
     assert any("currentColor" in style for style in styles)
 
 
+@pytest.mark.exhaustive
 def test_fine_tuned_lines_are_dashed(two_methods: dict[str, Any]) -> None:
     def dashed(tuned: bool) -> int:
         rows = [entry for entry in two_methods["rows"] if entry["finetuned"] is tuned]
@@ -237,6 +239,7 @@ def test_the_spread_of_seeds_is_drawn() -> None:
     assert 'id="decile-0-LineCollection' in render(results(rare[0]))
 
 
+@pytest.mark.exhaustive
 def test_deciles_of_one_seed_without_errors_are_not_drawn() -> None:
     old = deciles(0.1, 0.2)
     for decile in old:
@@ -298,6 +301,7 @@ def test_large_frequencies_are_short() -> None:
     assert {"\u2264999", "\u226412.3k", "\u22646.79M"} <= set(words)
 
 
+@pytest.mark.exhaustive
 def test_forecasts_beside_what_was_measured() -> None:
     shown = row(target_ratio=1.0, predicted_loss_increase=0.02)
     none = [
@@ -341,6 +345,7 @@ def test_ids_in_a_page_are_unique(two_methods: dict[str, Any]) -> None:
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.exhaustive
 def test_the_same_results_give_the_same_page(two_methods: dict[str, Any]) -> None:
     before = copy.deepcopy(two_methods)
     page = render(two_methods)

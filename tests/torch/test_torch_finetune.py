@@ -79,6 +79,7 @@ def disagreement(student: nn.Module, teacher: nn.Module, click_inputs: Make) -> 
     return measure
 
 
+@pytest.mark.exhaustive
 def test_distillation_learns_a_planted_shift(
     click_batches: Make, disagreement: Make, student: nn.Module, teacher: nn.Module
 ) -> None:

@@ -176,6 +176,7 @@ def test_a_loss_increase_is_met_on_unseen_rows(
     assert increase(model, result, unseen, labelled=True) == pytest.approx(measured, rel=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_a_loss_increase_in_squared_error_is_met(
     model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
 ) -> None:
@@ -216,6 +217,7 @@ def test_the_model_is_searched_for_tables_once(
     assert isinstance(small.embeddings["user"], CompressedEmbedding)
 
 
+@pytest.mark.exhaustive
 def test_lookups_are_the_frequencies_unless_given(model: nn.Module, log_rows: list[Batch]) -> None:
     results = [
         compress_(
@@ -253,6 +255,7 @@ def test_a_table_that_no_batch_touches(
     assert result["unused"].nbytes < result["unused"].original_nbytes
 
 
+@pytest.mark.exhaustive
 def test_a_table_that_no_batch_touches_is_warned_of(
     model: nn.Module, log_rows: list[Batch]
 ) -> None:
@@ -263,6 +266,7 @@ def test_a_table_that_no_batch_touches_is_warned_of(
         compress_(small, log_rows, budget=saec.Ratio(4), frequencies=counts, progress=False)
 
 
+@pytest.mark.exhaustive
 def test_joint_tables() -> None:
     class Joint(nn.Module):
         def __init__(self) -> None:
@@ -585,6 +589,7 @@ def test_increase_holds_the_result_as_replacing_does(
     assert grown == pytest.approx(divergence(model, replaced, log_rows), rel=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_a_forecast_corrected_by_unseen_rows(
     model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
 ) -> None:

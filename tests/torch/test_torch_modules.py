@@ -135,6 +135,7 @@ def test_every_codebook_dtype(clustered: Make, dtype: str) -> None:
     assert torch.equal(module(torch.arange(50)), decoded(field))
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=60)
 @given(data=st.data())
 def test_bags_equal_those_of_the_decoded_plain_module(clustered: Make, data: st.DataObject) -> None:

@@ -162,6 +162,7 @@ def test_a_model_that_takes_the_weight_gets_the_decoded_one(tiered: Make) -> Non
     assert torch.equal(itself.item.weight, layer.out.weight)
 
 
+@pytest.mark.exhaustive
 def test_scores_in_a_compiled_graph(tiered: Make) -> None:
     model = replace_embeddings_(NextItem(), Compressed([tiered("item", ROWS)])).eval()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

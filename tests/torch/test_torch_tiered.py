@@ -120,6 +120,7 @@ _PARTS = st.one_of(
 )
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=60)
 @given(
     texts=st.lists(st.lists(_PARTS, max_size=5).map(" ".join), min_size=3, max_size=3),

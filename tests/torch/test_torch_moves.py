@@ -94,6 +94,12 @@ def test_fields_of_a_joint_table_are_measured_apart() -> None:
     assert table.weight.detach()[:, 0].tolist() == pytest.approx([0, 2, 0, 0.1])
 
 
+def test_rows_before_may_be_a_parameter() -> None:
+    pairs, rows = batches([1] * 40, [1.0, 0.0] * 20), Logits(0, 0).user.weight
+    found = worth_of_moves(Logits(0, 1), {"user": rows}, pairs, LOSS, metrics=METRICS)
+    assert found == worth_of_moves(Logits(0, 1), before(0, 0), pairs, LOSS, metrics=METRICS)
+
+
 def test_bad_input_is_a_typed_error() -> None:
     pairs, model = batches([1, 1], [1.0, 0.0]), Logits(0, 1)
     with pytest.raises(saec.FieldError, match=r"rows before have shape \(3, 1\), its table \(2, 1"):
@@ -102,5 +108,9 @@ def test_bad_input_is_a_typed_error() -> None:
         worth_of_moves(model, before(0, 0), pairs, LOSS, metrics={"item": np.eye(1)})
     with pytest.raises(saec.MetricError, match=r"the metric has shape \(2, 2\), not \(1, 1\)"):
         worth_of_moves(model, before(0, 0), pairs, LOSS, metrics={"user": np.eye(2)})
+    with pytest.raises(saec.MetricError, match="the metric is not finite"):
+        worth_of_moves(model, before(0, 0), pairs, LOSS, metrics={"user": np.array([[np.nan]])})
+    with pytest.raises(saec.DataError, match="no batches"):
+        worth_of_moves(model, before(0, 0), [], LOSS, metrics=METRICS)
     with pytest.raises(saec.ModuleError, match="movie"):
         worth_of_moves(model, {"movie": np.zeros((2, 1))}, pairs, LOSS, metrics=METRICS)

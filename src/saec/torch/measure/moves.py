@@ -63,7 +63,8 @@ def worth_of_moves(
 
     Raises:
         FieldError: rows of another shape than the table.
-        MetricError: no metric for a field, one of another shape, or a loss that is not finite.
+        MetricError: no metric for a field, one of another shape, or a metric or loss that is not
+            finite.
         ModuleError: the model has no such field.
         DataError: the batches are empty, cannot be gone through twice, or have no labels.
         OptionError: ``loss_fn`` is not a function.
@@ -91,7 +92,8 @@ def worth_of_moves(
 
 def _rows_of(name: str, rows: ArrayLike, table: ModelTable, own: slice) -> torch.Tensor:
     weight = table.weight
-    found = torch.as_tensor(np.asarray(rows)).to(weight.device, weight.dtype)
+    given = rows.detach() if isinstance(rows, torch.Tensor) else torch.as_tensor(np.asarray(rows))
+    found = given.to(weight.device, weight.dtype)
     if found.shape != (wanted := weight[own].shape):
         raise FieldError(
             f"field {name!r}: the rows before have shape {tuple(found.shape)}, its table "
@@ -121,6 +123,8 @@ def _nats(name: str, moves: Floats, metrics: Mapping[str, ArrayLike]) -> Floats:
     metric = np.asarray(metrics[name], np.float64)
     if metric.shape != (dim, dim):
         raise MetricError(f"field {name!r}: the metric has shape {metric.shape}, not {(dim, dim)}")
+    if not np.isfinite(metric).all():
+        raise MetricError(f"field {name!r}: the metric is not finite")
     found: Floats = np.einsum("nd,nd->n", moves @ metric, moves) / 2
     return found
 

@@ -144,10 +144,7 @@ class MetricSums:
     def _add(self, lookup: RecordedLookup, gradient: Tensor, index: int) -> None:
         """Give a call's lookups to the sums of their fields."""
         gradients = gradient.reshape(-1, gradient.shape[-1]).double()
-        ids, units = lookup.ids, lookup.units
-        if lookup.padding_idx is not None:
-            kept = ids != lookup.padding_idx
-            ids, units, gradients = ids[kept], units[kept], gradients[kept]
+        ids, units, gradients = lookup.unpadded(lookup.units, gradients)
         if not all_finite(gradients):
             raise MetricError(f"batch {index}: a gradient at {lookup.path!r} is not finite")
         for name, chosen in split_fields(lookup.table, ids):

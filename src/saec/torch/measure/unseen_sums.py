@@ -80,10 +80,7 @@ class UnseenSums:
         vectors = gradient.reshape(-1, gradient.shape[-1])
         if not all_finite(vectors):
             raise MetricError(f"unseen batch {index}: a gradient at {lookup.path!r} is not finite")
-        ids, own = lookup.ids, lookup.spread(halves)
-        if lookup.padding_idx is not None:
-            kept = ids != lookup.padding_idx
-            ids, own, vectors = ids[kept], own[kept], vectors[kept]
+        ids, own, vectors = lookup.unpadded(lookup.spread(halves), vectors)
         starts = {part.name: part.first for part in lookup.table.parts}
         for name, chosen in split_fields(lookup.table, ids):
             mine = ids[chosen] - starts[name] if starts[name] else ids[chosen]

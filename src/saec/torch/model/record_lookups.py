@@ -52,6 +52,14 @@ class RecordedLookup:
         values = values.to(self.ids.device)
         return values if self.alone else values[self.units]
 
+    def unpadded(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """The ids, and ``values`` (m, ...) of each, without those of padding."""
+        own = (self.ids, *values)
+        if self.padding_idx is None:
+            return own
+        kept = self.ids != self.padding_idx
+        return tuple(value[kept] for value in own)
+
 
 @contextmanager
 def recording(tables: Iterable[ModelTable], lookups: list[RecordedLookup]) -> Iterator[None]:

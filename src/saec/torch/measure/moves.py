@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from saec.codecs.protocol import LEAST_COST
 from saec.errors import FieldError, MetricError
@@ -16,7 +17,7 @@ from saec.torch.measure.labels import check_loss_fn
 from saec.torch.measure.loss_increase import Comparison, MeasuredIncrease
 from saec.torch.model.call import Batches, Loss, call, evaluating, pairs
 from saec.torch.model.find_tables import Ranges, named_tables
-from saec.torch.model.model_table import ModelTable
+from saec.torch.model.model_table import ModelTable, RowRange
 from saec.torch.model.record_lookups import RecordedLookup, recording, split_fields
 
 __all__ = ["worth_of_moves"]
@@ -71,53 +72,62 @@ def worth_of_moves(
     """
     check_loss_fn(loss_fn)
     tables = named_tables(model, set(before), ranges or {})
-    earlier = {
-        part.name: _rows_of(part.name, before[part.name], table, slice(part.first, part.last))
+    moved = {
+        part.name: _MovedRows.of(table, part, before[part.name])
         for table in tables
         for part in table.parts
         if part.name in before
     }
     compared = Comparison(model, tables, batches, loss_fn, labelled=True)
-    nats = {name: _nats(name, moved, metrics) for name, moved in _moves(tables, earlier).items()}
+    nats = {name: own.nats(_metric_of(name, own, metrics)) for name, own in moved.items()}
     forecast = _mean_by_lookups(model, tables, batches, nats)
     found = {}
-    for table in tables:
-        for part in table.parts:
-            if part.name in earlier:
-                with _rows_in_place(table, slice(part.first, part.last), earlier[part.name]):
-                    measured = compared.now()
-                found[part.name] = _worth(measured, forecast[part.name])
+    for name, own in moved.items():
+        with own.put_back():
+            found[name] = _worth(compared.now(), forecast[name])
     return found
 
 
-def _rows_of(name: str, rows: ArrayLike, table: ModelTable, own: slice) -> torch.Tensor:
-    weight = table.weight
-    given = rows.detach() if isinstance(rows, torch.Tensor) else torch.as_tensor(np.asarray(rows))
-    found = given.to(weight.device, weight.dtype)
-    if found.shape != (wanted := weight[own].shape):
-        raise FieldError(
-            f"field {name!r}: the rows before have shape {tuple(found.shape)}, its table "
-            f"{tuple(wanted)}"
-        )
-    return found
+@dataclass(frozen=True, eq=False)
+class _MovedRows:
+    """The rows of a field in a table's weight, and what they were before, (vocab_size, dim)."""
+
+    weight: Tensor
+    own: slice
+    before: Tensor
+
+    @classmethod
+    def of(cls, table: ModelTable, part: RowRange, rows: ArrayLike) -> _MovedRows:
+        weight, own = table.weight, slice(part.first, part.last)
+        given = rows.detach() if isinstance(rows, Tensor) else torch.as_tensor(np.asarray(rows))
+        before = given.to(weight.device, weight.dtype)
+        if before.shape != (wanted := weight[own].shape):
+            raise FieldError(
+                f"field {part.name!r}: the rows before have shape {tuple(before.shape)}, its table "
+                f"{tuple(wanted)}"
+            )
+        return cls(weight, own, before)
+
+    def nats(self, metric: Floats) -> Floats:
+        """What each lookup was forecast to save, (vocab_size,)."""
+        moves = (self.weight.detach()[self.own] - self.before).double().cpu().numpy()
+        found: Floats = np.einsum("nd,nd->n", moves @ metric, moves) / 2
+        return found
+
+    @contextmanager
+    def put_back(self) -> Iterator[None]:
+        """The rows before in the table; its own are there again at the end."""
+        with torch.no_grad():
+            kept = self.weight[self.own].clone()
+            try:
+                self.weight[self.own] = self.before
+                yield
+            finally:
+                self.weight[self.own] = kept
 
 
-def _moves(tables: Sequence[ModelTable], earlier: Mapping[str, torch.Tensor]) -> dict[str, Floats]:
-    """By how much the rows moved since, (vocab_size, dim)."""
-    return {
-        part.name: (table.weight.detach()[part.first : part.last] - earlier[part.name])
-        .double()
-        .cpu()
-        .numpy()
-        for table in tables
-        for part in table.parts
-        if part.name in earlier
-    }
-
-
-def _nats(name: str, moves: Floats, metrics: Mapping[str, ArrayLike]) -> Floats:
-    """What each lookup was forecast to save, (vocab_size,)."""
-    dim = moves.shape[1]
+def _metric_of(name: str, rows: _MovedRows, metrics: Mapping[str, ArrayLike]) -> Floats:
+    dim = rows.weight.shape[1]
     if name not in metrics:
         raise MetricError(f"field {name!r} has no metric; there are {sorted(metrics)}")
     metric = np.asarray(metrics[name], np.float64)
@@ -125,8 +135,7 @@ def _nats(name: str, moves: Floats, metrics: Mapping[str, ArrayLike]) -> Floats:
         raise MetricError(f"field {name!r}: the metric has shape {metric.shape}, not {(dim, dim)}")
     if not np.isfinite(metric).all():
         raise MetricError(f"field {name!r}: the metric is not finite")
-    found: Floats = np.einsum("nd,nd->n", moves @ metric, moves) / 2
-    return found
+    return metric
 
 
 def _mean_by_lookups(
@@ -150,24 +159,10 @@ def _mean_by_lookups(
 def _ids_by_field(lookups: Sequence[RecordedLookup]) -> Iterator[tuple[str, NDArray[np.int64]]]:
     """The ids of each lookup within their field, without those of padding."""
     for lookup in lookups:
-        ids = lookup.ids
-        if lookup.padding_idx is not None:
-            ids = ids[ids != lookup.padding_idx]
+        (ids,) = lookup.unpadded()
         first = {part.name: part.first for part in lookup.table.parts}
         for name, chosen in split_fields(lookup.table, ids):
             yield name, ids[chosen].long().cpu().numpy() - first[name]
-
-
-@contextmanager
-def _rows_in_place(table: ModelTable, own: slice, rows: torch.Tensor) -> Iterator[None]:
-    """Other rows in a part of a table; its own are there again at the end."""
-    with torch.no_grad():
-        kept = table.weight[own].clone()
-        try:
-            table.weight[own] = rows
-            yield
-        finally:
-            table.weight[own] = kept
 
 
 def _worth(saved: MeasuredIncrease, forecast: float) -> float:

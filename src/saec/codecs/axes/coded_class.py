@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from saec.codecs.axes.candidates import TierRows
 from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, mean_harm
 from saec.codecs.axes.keyed_class import ClassCoder, CodedRows
+from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.row_slopes import RowNats
 from saec.codecs.axes.symbols import table_coder
+from saec.codecs.moments_and_samples import Sample
 from saec.codecs.protocol import LEAST_COST
 
-__all__ = ["CodedClass", "KeyedClass"]
+__all__ = ["CodedClass", "KeyedClass", "keyed_class"]
 
 Floats = NDArray[np.float64]
 
@@ -37,6 +39,28 @@ class KeyedClass:
     in_first_order: Floats
     doubt: Floats
     spread: Floats
+
+
+def keyed_class(
+    sample: Sample, frame: Frame, count: int, total: float, nats: RowNats
+) -> KeyedClass:
+    """A class of ``count`` rows, known by ``sample``.
+
+    total: the sum of all frequencies of the field.
+    """
+    rows = TierRows.of(sample, frame, count, total)
+    default = np.zeros(rows.coordinates.shape)
+    spread = rows.shares @ np.square(rows.coordinates, dtype=np.float64)
+    return KeyedClass(
+        rows,
+        count / len(rows.shares),
+        nats,
+        rows.shares * nats.lost(rows.coordinates, default),
+        rows.shares * nats.in_second_order(rows.coordinates, default),
+        rows.shares * nats.in_first_order(rows.coordinates, default),
+        rows.shares * nats.doubt(rows.coordinates, default),
+        spread * nats.of_codes,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.clustering.rowmap import RowMap
-from saec.codecs.axes.coded_class import KeyedClass
+from saec.codecs.axes.coded_class import KeyedClass, keyed_class
 from saec.codecs.axes.keyed_choice import stored_bytes
 from saec.codecs.axes.keyed_class import class_coder
-from saec.codecs.axes.keyed_pricing import Coder, Pricing, keyed_class
+from saec.codecs.axes.keyed_pricing import Coder, Pricing
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.row_slopes import RowGradient, RowNats, RowSlopes
 from saec.codecs.axes.slope_costs import MeasuredSlopes

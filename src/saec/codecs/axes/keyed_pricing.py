@@ -20,15 +20,13 @@ from saec.codecs.axes.keyed_choice import (
 )
 from saec.codecs.axes.keyed_class import ClassCoder, class_coder
 from saec.codecs.axes.principal_axes import Frame
-from saec.codecs.axes.row_slopes import RowNats
 from saec.codecs.axes.symbols import table_coder
-from saec.codecs.moments_and_samples import Sample
 from saec.format.keyed_layout import LONG_STRINGS, SHORT_STRINGS, strings_of
 from saec.keys.windows import window_shape
 from saec.streaming.strata import Placing
 from saec.tables.field import Field
 
-__all__ = ["Coder", "Pricing", "keyed_class"]
+__all__ = ["Coder", "Pricing"]
 
 Floats = NDArray[np.float64]
 
@@ -148,28 +146,6 @@ def _strings(stored: Sequence[CodedClass], string_bits: int) -> tuple[int, int]:
         strings += float(one.counts.sum()) * len(plan)
         longest = max(longest, *(sum(parts[part] for part in own) for own in plan))
     return round(strings), longest
-
-
-def keyed_class(
-    sample: Sample, frame: Frame, count: int, total: float, nats: RowNats
-) -> KeyedClass:
-    """A class of ``count`` rows, known by ``sample``.
-
-    total: the sum of all frequencies of the field.
-    """
-    rows = TierRows.of(sample, frame, count, total)
-    default = np.zeros(rows.coordinates.shape)
-    spread = rows.shares @ np.square(rows.coordinates, dtype=np.float64)
-    return KeyedClass(
-        rows,
-        count / len(rows.shares),
-        nats,
-        rows.shares * nats.lost(rows.coordinates, default),
-        rows.shares * nats.in_second_order(rows.coordinates, default),
-        rows.shares * nats.in_first_order(rows.coordinates, default),
-        rows.shares * nats.doubt(rows.coordinates, default),
-        spread * nats.of_codes,
-    )
 
 
 def _marker(own: KeyedClass) -> ClassCoder:

@@ -42,6 +42,13 @@ LOSS = nn.functional.binary_cross_entropy_with_logits
 Rows = Callable[[str], NDArray[np.float32]]
 
 
+def put_tables(model: ClickModel, rows: Rows) -> None:
+    """Put ``rows(field)`` in place of each table."""
+    for name in list(model.embeddings):
+        table = torch.from_numpy(np.ascontiguousarray(rows(name)))
+        model.embeddings[name] = nn.Embedding(len(table), DIM, _weight=table)
+
+
 @dataclass(frozen=True, eq=False)
 class Course:
     """A log of days, and its model on the evening of each.
@@ -202,17 +209,13 @@ class Course:
 
     def known_only(self, model: ClickModel, day: int) -> ClickModel:
         """With zeros for all ids that are not kept on ``day``."""
-        for name, table in self.tables(model, day).items():
-            model.embeddings[name] = nn.Embedding.from_pretrained(
-                torch.from_numpy(table), freeze=False
-            )
+        tables = self.tables(model, day)
+        put_tables(model, tables.__getitem__)
         return model
 
     def quality(self, model: ClickModel, rows: Rows, day: int) -> dict[str, float]:
         """AUC and log loss on the next day, with ``rows(field)`` for all ids and unseen keys."""
-        for name in self.log.field_names:
-            table = torch.from_numpy(np.ascontiguousarray(rows(name)))
-            model.embeddings[name] = nn.Embedding(len(table), DIM, _weight=table)
+        put_tables(model, rows)
         model.vocab_sizes = self.asked.sizes
         tests = self.tests(day)
         found = predict(model, self.asked.ids[tests], progress=False)

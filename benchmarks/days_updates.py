@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from days_speed import METRIC, RATIO, Table
-from timing import peak_bytes
+from timing import own_bytes, peak_bytes
 
 import saec
 
@@ -88,8 +88,7 @@ class OwnMemory(threading.Thread):
 
     def run(self) -> None:
         while not self.over.wait(0.02):
-            status = Path("/proc/self/status").read_text()
-            self.most = max(self.most, int(status.split("RssAnon:")[1].split()[0]) * 1024)
+            self.most = max(self.most, own_bytes())
 
 
 def measured(step: str, folder: Path) -> dict[str, Any]:

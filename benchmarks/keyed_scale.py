@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from timing import peak_bytes
+from timing import own_bytes, peak_bytes
 
 import saec
 
@@ -63,14 +63,14 @@ def measured(folder: Path) -> dict[str, Any]:
     checked = time.perf_counter()
     out = folder / "item.saec"
     stored = saec.compress([field], saec.Ratio(RATIO), progress=False, out=out)["item"]
-    status = Path("/proc/self/status").read_text().split("RssAnon:")
+    own = own_bytes()
     return {
         "rows": stored.vocab_size,
         "field_seconds": round(checked - start, 1),
         "seconds": round(time.perf_counter() - start, 1),
         "processor_seconds": round(time.process_time(), 1),
         "peak_gb": round(peak_bytes() / 1e9, 2),
-        "own_gb": round(int(status[1].split()[0]) * 1024 / 1e9, 2),
+        "own_gb": round(own / 1e9, 2),
         "nbytes": stored.nbytes,
     }
 

@@ -48,8 +48,17 @@ def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
 
 def peak_bytes() -> int:
     """Peak resident memory of this process so far (Linux)."""
+    return _status("VmHWM")
+
+
+def own_bytes() -> int:
+    """Resident memory of this process now, without mapped files (Linux)."""
+    return _status("RssAnon")
+
+
+def _status(name: str) -> int:
     lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
+    return int(next(line.split()[1] for line in lines if line.startswith(name))) * 1024
 
 
 def run_version(

@@ -112,6 +112,17 @@ def test_bytes_of_an_entry() -> None:
     assert artifact.file_bytes([entry]) == 256 + 8 + entry_bytes(entry)
 
 
+def test_bytes_of_entries_with_long_numbers_and_names(tmp_path: Path) -> None:
+    for count in (127, 128, 16383, 16384):
+        field = RawField("\u00e9" * count, np.zeros((count, 1), np.float16))
+        lengths = {127: 1, 128: 2, 16383: 2, 16384: 3}[count]
+        name = 2 * count + {127: 2, 128: 2, 16383: 3, 16384: 3}[count]
+        # A byte each: codec, dtype, dim, details, number of tensors; role, dtype, columns.
+        assert entry_bytes(field.entry) == 8 + name + 2 * lengths + 2 * count
+        Compressed([field]).save(tmp_path / "a.saec")
+        assert (tmp_path / "a.saec").stat().st_size == 264 + entry_bytes(field.entry)
+
+
 def several_of_one_kind(count: int) -> list[ClusteredField]:
     """Fields as real ones are: of different sizes, on axes."""
     rng = np.random.default_rng(0)

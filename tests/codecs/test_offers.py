@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 
 import saec
 from saec.bits.elias_fano import starts_bytes
-from saec.codecs.axes.candidates import TierRows, measure_tier, sampled_shares
+from saec.codecs.axes.candidates import (
+    TierRows,
+    _count_different,
+    measure_tier,
+    sampled_shares,
+)
 from saec.codecs.axes.quantizer import Coder, ColumnOffers, Offer, TierOffers
 
 
@@ -113,6 +118,12 @@ def test_a_joint_candidate_by_hand() -> None:
     assert offer.nats == pytest.approx(3 / 64**2, rel=1e-5)
     table = coder_of(offer).values.reshape(4, 2).tolist()
     assert sorted(table) == [[-1, -1], [-1, 1], [1, -1], [1, 1]]
+
+
+def test_rows_differ_by_more_than_rounding_and_signs_of_zero() -> None:
+    rows = [[0, 0], [-0.0, 0], [1, 2], [2, 1], [1, 2.0001], [1e9, 1], [1e8, 1], [-1, 2]]
+    assert _count_different(np.array(rows, np.float32)) == 5
+    assert _count_different(np.array(rows, np.float32)[:, :1]) == 5
 
 
 def test_tables_without_joint_candidates() -> None:

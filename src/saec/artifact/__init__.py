@@ -7,7 +7,7 @@ validates their content.
 
 from __future__ import annotations
 
-from saec.artifact.byte_reader import ByteReader, number_bytes
+from saec.artifact.byte_reader import ByteReader, number_bytes, number_size
 from saec.artifact.container import FIXED_BYTES, FORMAT, shortly
 from saec.artifact.entry import Entry, FileRange, Stored, entry_bytes, file_bytes
 from saec.artifact.patch_file import (
@@ -48,6 +48,7 @@ __all__ = [
     "find_shard",
     "map_shards",
     "number_bytes",
+    "number_size",
     "patch_bytes",
     "patch_digest",
     "read",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saec.errors import ArtifactError
 
-__all__ = ["ByteReader", "number_bytes", "text_bytes"]
+__all__ = ["ByteReader", "number_bytes", "number_size", "text_bytes"]
 
 MOST_NUMBER = (1 << 63) - 1
 _MOST_NUMBER_BYTES = 9  # of 7 bits each
@@ -19,6 +19,11 @@ def number_bytes(number: int) -> bytes:
         result.append(number & 0x7F | 0x80)
         number >>= 7
     return bytes([*result, number])
+
+
+def number_size(number: int) -> int:
+    """The length of :func:`number_bytes`, which are not made."""
+    return -(-number.bit_length() // 7) or 1
 
 
 def text_bytes(text: bytes) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.artifact.byte_reader import ByteReader, number_bytes, text_bytes
+from saec.artifact.byte_reader import ByteReader, number_bytes, number_size, text_bytes
 from saec.artifact.container import DTYPES, FIXED_BYTES, shortly
 from saec.artifact.shards import Shard, ShardedTensor
 from saec.errors import ArtifactError
@@ -186,9 +186,23 @@ def file_bytes(entries: Sequence[Entry]) -> int:
 
 
 def entry_bytes(entry: Entry) -> int:
-    """Bytes that ``entry`` adds to a file, independent of the other fields."""
-    shards = sum(tensor.file_bytes for tensor in entry.sharded.values())
-    return len(record_of(entry)) + sum(part.nbytes for part in entry.inside.values()) + shards
+    """Bytes that ``entry`` adds to a file, independent of the other fields; errors as of
+    :func:`record_of`.
+
+    Its record is not made: thousands of layouts of a field are compared by their sizes.
+    """
+    numbers = entry.vocab_size, entry.dim, len(entry.details)
+    # A byte each: the codec, the dtype, the number of tensors.
+    head = 3 + len(_name_bytes(entry.name)) + sum(map(number_size, numbers)) + len(entry.details)
+    tensors: dict[str, Stored] = {**entry.tensors, **entry.sharded}
+    return head + sum(map(_tensor_bytes, tensors.values()))
+
+
+def _tensor_bytes(tensor: Stored) -> int:
+    """Bytes of a tensor, of its role and of the rest of its part of the record."""
+    if isinstance(tensor, ShardedTensor):
+        return 1 + sum(map(len, _tensor_parts(tensor))) + tensor.file_bytes
+    return 2 + sum(map(number_size, tensor.shape)) + tensor.nbytes
 
 
 def _tensor_parts(tensor: Stored) -> list[bytes]:

@@ -168,11 +168,13 @@ def _update(
 ) -> NDArray[np.float32]:
     """Means of the clusters; clusters without weight move to rows that are far from all
     centroids."""
-    empty = np.flatnonzero(step.weights <= 0)
-    updated = centroids.copy()
     used = step.weights > 0
+    if used.all():
+        return (step.sums / step.weights[:, None]).astype(np.float32)
+    empty = np.flatnonzero(~used)
+    updated = centroids.copy()
     updated[used] = (step.sums[used] / step.weights[used, None]).astype(np.float32)
-    if len(empty) and step.distortion.sum() > 0:
+    if step.distortion.sum() > 0:
         rows, weights = points.sample(max(_LEAST_ROWS, _ROWS_PER_EMPTY * len(empty)), rng)
         # Drawn by squared distance, as in k-means++, but all at once.
         far = draw_by_mass(weights * squared_distances(rows, updated[used]), len(empty), rng)

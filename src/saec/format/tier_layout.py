@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.artifact import ByteReader, number_bytes
+from saec.artifact import ByteReader, number_bytes, number_size
 from saec.bits.elias_fano import starts_bytes
 from saec.bits.packing import packed_bytes
 from saec.errors import ArtifactError
@@ -56,9 +56,8 @@ def tier_bounds(count: int, most: int | None = None) -> NDArray[np.int64]:
     return np.array([*bounds, count], dtype=np.int64)
 
 
-def tier_bytes(bounds: NDArray[np.int64], widths: Sequence[int]) -> list[int]:
-    """Bytes of the codes of each tier, from the bits per row."""
-    rows = np.diff(bounds).tolist()
+def tier_bytes(rows: Sequence[int], widths: Sequence[int]) -> list[int]:
+    """Bytes of the codes of each tier, from its number of rows and the bits per row."""
     return [-(-count * width // 8) for count, width in zip(rows, widths, strict=True)]
 
 
@@ -70,7 +69,7 @@ def code_bytes(tiers: Iterable[int]) -> int:
 def layout_bytes(tiers: Iterable[tuple[int, int]]) -> int:
     """Bytes of :meth:`Layout.packed`, from the number of parts of each tier and the bytes of the
     parts."""
-    return sum(len(number_bytes(parts)) + named for parts, named in tiers)
+    return sum(number_size(parts) + named for parts, named in tiers)
 
 
 def _check_count(count: int) -> None:
@@ -255,7 +254,7 @@ class Layout:
     @property
     def _tier_bytes(self) -> list[int]:
         widths = [sum(self.widths(tier)) for tier in range(len(self.tiers))]
-        return tier_bytes(self.bounds, widths)
+        return tier_bytes(np.diff(self.bounds).tolist(), widths)
 
 
 def _starts(sizes: Iterable[int]) -> list[int]:

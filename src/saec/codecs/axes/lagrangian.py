@@ -95,17 +95,17 @@ class Layered:
         """The coders of every tier."""
         return tuple(way.coders for way in self.ways)
 
-    @property
+    @cached_property
     def axes(self) -> int:
         """Number of axes in use."""
         return max((way.axes for way in self.ways), default=0)
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Bits of codes, values and axes."""
         return self.axes * self.axis_bits + sum(way.bits for way in self.ways)
 
-    @property
+    @cached_property
     def nats(self) -> float:
         """The loss in nats."""
         return self.rest + sum(way.nats for way in self.ways)
@@ -142,9 +142,7 @@ def sweep(tiers: Sequence[TierOffers], axis_bits: int, rest: float) -> list[Laye
     for tier in chosen:
         total = total + tier.cost
     used = total.argmin(axis=1)
-    found: dict[tuple[Way, ...], None] = {}
-    for place, axes in enumerate(used.tolist()):
-        found[tuple(tier.way(place, axes) for tier in chosen)] = None
+    found = dict.fromkeys(zip(*(tier.ways(used) for tier in chosen), strict=True))
     return [Layered(ways, axis_bits, rest) for ways in found]
 
 
@@ -153,7 +151,6 @@ class _TierOptions:
 
     def __init__(self, tier: TierOffers, prices: Floats) -> None:
         self._tier = tier
-        self._ways: dict[tuple[int, int, bytes], Way] = {}
         rank = len(tier.scalar)
         self._best, cost = _cheapest_alone(tier.numbers, prices)
         # Cost of the first axes if each is coded alone, (prices, number of axes in use).
@@ -164,11 +161,8 @@ class _TierOptions:
         self._coded = np.zeros((len(prices), rank + 1), dtype=np.int64)
         coded = np.where(self._best > 0, np.arange(1, rank + 1), 0)
         np.maximum.accumulate(coded, axis=1, out=self._coded[:, 1:])
-        self._joint = {
-            m: _cheapest(OfferNumbers.of(offers), prices)
-            for m, offers in tier.joint.items()
-            if offers
-        }
+        self._leads = {m: OfferNumbers.of(offers) for m, offers in tier.joint.items() if offers}
+        self._joint = {m: _cheapest(leads, prices) for m, leads in self._leads.items()}
         # Number of leading axes that are coded jointly, (prices, number of axes in use).
         self._together = np.zeros((len(prices), rank + 1), dtype=np.int64)
         best = self._sums.copy()
@@ -181,17 +175,48 @@ class _TierOptions:
         unused = tier.numbers.nats[:, 0]
         self.cost = best + np.append(np.cumsum(unused[::-1])[::-1], 0.0)
 
-    def way(self, place: int, axes: int) -> Way:
-        """The way chosen at price number ``place`` if ``axes`` axes are in use; it ends with the
+    def ways(self, used: NDArray[np.int64]) -> list[Way]:
+        """The way chosen at each price if ``used`` (prices,) axes are in use; it ends with the
         last axis that is coded."""
-        together = int(self._together[place, axes])
-        joint = int(self._joint[together][0][place]) if together else 0
-        picks = self._best[place, together : max(together, int(self._coded[place, axes]))]
-        key = (together, joint, picks.tobytes())
-        if key not in self._ways:
-            lead = self._tier.joint[together][joint] if together else None
-            self._ways[key] = _way(self._tier, together, lead, picks)
-        return self._ways[key]
+        every = np.arange(len(used))
+        together = self._together[every, used]
+        last = np.maximum(together, self._coded[every, used])
+        joint = np.zeros_like(together)
+        for axes, (best, _) in self._joint.items():
+            joint = np.where(together == axes, best, joint)
+        axes = np.arange(self._best.shape[1])
+        alone = (axes >= together[:, None]) & (axes < last[:, None])
+        chosen = np.column_stack([together, joint, last, np.where(alone, self._best, 0)])
+        # Neighbouring prices mostly choose the same, and others may.
+        new = np.append(True, (chosen[1:] != chosen[:-1]).any(axis=1))
+        different: dict[bytes, Way] = {}
+        made = zip(chosen[new], self._made(chosen[new], alone[new]), strict=True)
+        ways = [different.setdefault(choice.tobytes(), way) for choice, way in made]
+        return [ways[place] for place in (np.cumsum(new) - 1).tolist()]
+
+    def _made(self, chosen: NDArray[np.int64], alone: NDArray[np.bool_]) -> list[Way]:
+        """Ways of ``chosen`` (m, 3 + axes): the number of leading axes that are coded jointly and
+        the candidate for these, the end of the coded axes, and candidates of the axes that are
+        coded ``alone`` (m, axes)."""
+        numbers, picks = self._tier.numbers, chosen[:, 3:]
+        axes, (together, joint, last) = np.arange(picks.shape[1]), chosen[:, :3].T
+        bits = np.where(alone, numbers.bits[axes, picks], 0).sum(axis=1)
+        sizes = np.where(alone[..., None], numbers.sizes[axes, picks], 0).sum(axis=1)
+        nats = np.where(alone, numbers.nats[axes, picks], 0.0).sum(axis=1)
+        nats += np.where(axes >= last[:, None], numbers.nats[:, 0], 0.0).sum(axis=1)
+        leads: list[Offer | None] = [None] * len(chosen)
+        for count, own in self._leads.items():
+            mine = np.flatnonzero(together == count)
+            first = joint[mine]
+            bits[mine], nats[mine] = bits[mine] + own.bits[first], nats[mine] + own.nats[first]
+            sizes[mine] += own.sizes[first]
+            for place, number in zip(mine.tolist(), first.tolist(), strict=True):
+                leads[place] = self._tier.joint[count][number]
+        each = zip(bits.tolist(), nats.tolist(), last.tolist(), strict=True)
+        return [
+            Way(*own, *sizes[place].tolist(), self._tier, leads[place], picks[place, start:end])
+            for place, (own, start, end) in enumerate(zip(each, together, last, strict=True))
+        ]
 
 
 def _cheapest_alone(numbers: OfferNumbers, prices: Floats) -> tuple[NDArray[np.int64], Floats]:
@@ -241,15 +266,3 @@ def _first_slopes(tier: TierOffers) -> Iterator[float]:
     for axes, offers in tier.joint.items():
         together = OfferNumbers.of(offers)
         yield from ((unused[:axes].sum() - together.nats) / together.bits).tolist()
-
-
-def _way(tier: TierOffers, together: int, joint: Offer | None, picks: NDArray[np.int64]) -> Way:
-    numbers, axes = tier.numbers, together + len(picks)
-    picked = np.arange(together, axes), picks
-    bits, sizes = int(numbers.bits[picked].sum()), numbers.sizes[picked].sum(axis=0)
-    nats = float(numbers.nats[picked].sum() + numbers.nats[axes:, 0].sum())
-    if joint is not None:
-        lead = OfferNumbers.of([joint])
-        bits, nats, sizes = bits + joint.bits, nats + joint.nats, sizes + lead.sizes[0]
-    width, values, parts, named = sizes.tolist()
-    return Way(bits, nats, axes, width, values, parts, named, tier, joint, picks)

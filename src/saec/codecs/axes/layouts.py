@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -57,6 +57,7 @@ _MISPLACED = 0.01
 _SAMPLED_ROWS = 1 << 15  # of a joined tail
 _LONG = 1 / 64  # of a layout's bits: longer steps between layouts are divided
 _MOST_BETWEEN = 16  # layouts
+_FILLED_AT_ONCE = 64  # layouts; each takes some hundred bytes for each way to code a tier
 
 
 def placing_of(field: Field, order: Order, space: Workspace) -> Placing:
@@ -151,11 +152,12 @@ def layouts(
         indexed: whether an index of the tiers is stored; its bytes count.
     """
     found: list[tuple[Layered, int]] = []
+    table_bits = 8 * field.nbytes
     for tiers in ways:
         index_bits = 8 * TierIndex.planned_bytes(field.vocab_size, len(tiers)) if indexed else 0
         swept = sweep(tiers, 8 * field.dim * frame.stored.itemsize, frame.rest)
         # Layouts that take more than the table itself are useless.
-        smaller = [layered for layered in swept if layered.bits < 8 * field.nbytes]
+        smaller = [layered for layered in swept if layered.bits < table_bits]
         found += [(layered, index_bits) for layered in mixed(smaller or swept[:1])]
     if len(ways) > 1:
         found = undominated(found, _size_and_nats)
@@ -183,17 +185,23 @@ def mixed(found: Sequence[Layered]) -> list[Layered]:
 
     A layout between two is the smaller one with some tiers coded as in other layouts.
     """
-    ways = _Ways(found)
+    steps = list(pairwise(found))
+    asked = [(small, left) for small, large in steps for left in _parts_of(small, large)]
+    filled = iter(_Ways(found).filled(asked))
     result = list(found[:1])
-    for small, large in pairwise(found):
-        step = large.bits - small.bits
-        parts = min(int(step / (_LONG * large.bits)), _MOST_BETWEEN)
-        for part in range(1, parts):
-            layout = ways.filled(small, step * part // parts)
+    for small, large in steps:
+        for layout in islice(filled, len(_parts_of(small, large))):
             if layout.nats < result[-1].nats:
                 result.append(layout)
         result.append(large)
     return result
+
+
+def _parts_of(small: Layered, large: Layered) -> list[int]:
+    """The bits, ascending, that layouts between two add to those of the smaller one."""
+    step = large.bits - small.bits
+    parts = min(int(step / (_LONG * large.bits)), _MOST_BETWEEN)
+    return [step * part // parts for part in range(1, parts)]
 
 
 class _Ways:
@@ -207,22 +215,37 @@ class _Ways:
         self._nats = np.array([way.nats for _, way in pairs])
         self._axes = np.array([way.axes for _, way in pairs], np.int64)
 
-    def filled(self, layout: Layered, left: int) -> Layered:
-        """Spend up to ``left`` bits: greedily, each time on the way that saves most per bit."""
-        chosen = list(layout.ways)
-        while True:
-            axes = max(way.axes for way in chosen)
-            step = self._bits - np.array([way.bits for way in chosen])[self._tiers]
-            step = step + layout.axis_bits * np.maximum(self._axes - axes, 0)
-            saved = np.array([way.nats for way in chosen])[self._tiers] - self._nats
-            usable = (step <= left) & (saved > 0)
-            if not usable.any():
-                return Layered(tuple(chosen), layout.axis_bits, layout.rest)
+    def filled(self, asked: Sequence[tuple[Layered, int]]) -> Iterator[Layered]:
+        """Each layout with up to so many bits spent on it: greedily, each time on the way that
+        saves most per bit."""
+        for start in range(0, len(asked), _FILLED_AT_ONCE):
+            layouts, left = zip(*asked[start : start + _FILLED_AT_ONCE], strict=True)
+            yield from self._filled(layouts, np.array(left, np.int64))
+
+    def _filled(self, layouts: Sequence[Layered], left: NDArray[np.int64]) -> Iterator[Layered]:
+        chosen = [list(layout.ways) for layout in layouts]
+        axis_bits = layouts[0].axis_bits
+        # Of each layout's ways, by tier.
+        bits = np.array([[way.bits for way in ways] for ways in chosen], np.int64)
+        nats = np.array([[way.nats for way in ways] for ways in chosen])
+        axes = np.array([layout.axes for layout in layouts], np.int64)
+        going = np.arange(len(layouts))
+        while len(going):
+            more = np.maximum(self._axes - axes[going, None], 0)
+            step = self._bits - bits[going][:, self._tiers] + axis_bits * more
+            saved = nats[going][:, self._tiers] - self._nats
+            usable = (step <= left[going, None]) & (saved > 0)
             slope = np.where(usable, saved / np.maximum(step, 1), -np.inf)
-            best = int(np.argmax(slope))
-            tier, way = self._ways[best]
-            chosen[tier] = way
-            left -= int(step[best])
+            further = usable.any(axis=1)
+            going, step, best = going[further], step[further], slope[further].argmax(axis=1)
+            left[going] -= step[np.arange(len(going)), best]
+            bits[going, self._tiers[best]] = self._bits[best]
+            nats[going, self._tiers[best]] = self._nats[best]
+            for place, number in zip(going.tolist(), best.tolist(), strict=True):
+                tier, chosen[place][tier] = self._ways[number]
+                axes[place] = max(way.axes for way in chosen[place])
+        for layout, ways in zip(layouts, chosen, strict=True):
+            yield Layered(tuple(ways), axis_bits, layout.rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,15 +274,15 @@ def index_bytes(choice: AxesChoice, count: int, tiers: int) -> int:
 def planned_bytes(field: Field, choice: AxesChoice) -> int:
     """Bytes that coding ``field`` as chosen takes in an artifact, without making its layout."""
     ways, stored = choice.layered.ways, choice.frame.stored
-    bounds = tier_bounds(field.vocab_size, len(ways))
-    codes = tier_bytes(bounds, [way.width for way in ways])
-    plain = zip(ways, np.diff(bounds).tolist(), strict=True)
+    rows = np.diff(choice.placing.bounds).tolist()
+    codes = tier_bytes(rows, [way.width for way in ways])
     # A way's bits are those of codes, values and starts.
-    starts = sum(way.bits - 16 * way.values - rows * way.width for way, rows in plain) // 8
+    values = sum(way.values for way in ways)
+    rest = sum(way.bits - count * way.width for way, count in zip(ways, rows, strict=True))
     sizes = {
         CODES: code_bytes(codes),
-        "values": 2 * sum(way.values for way in ways),
-        STARTS: starts,
+        "values": 2 * values,
+        STARTS: rest // 8 - 2 * values,
         INDEX: index_bytes(choice, field.vocab_size, len(ways)),
     }
     axes = absent(stored.dtype, choice.layered.axes + 1, field.dim)

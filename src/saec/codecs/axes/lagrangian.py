@@ -182,8 +182,8 @@ class _TierOptions:
         together = self._together[every, used]
         last = np.maximum(together, self._coded[every, used])
         joint = np.zeros_like(together)
-        for axes, (best, _) in self._joint.items():
-            joint = np.where(together == axes, best, joint)
+        for count, (best, _) in self._joint.items():
+            joint = np.where(together == count, best, joint)
         axes = np.arange(self._best.shape[1])
         alone = (axes >= together[:, None]) & (axes < last[:, None])
         chosen = np.column_stack([together, joint, last, np.where(alone, self._best, 0)])
@@ -212,10 +212,13 @@ class _TierOptions:
             sizes[mine] += own.sizes[first]
             for place, number in zip(mine.tolist(), first.tolist(), strict=True):
                 leads[place] = self._tier.joint[count][number]
-        each = zip(bits.tolist(), nats.tolist(), last.tolist(), strict=True)
+        each = zip(bits.tolist(), nats.tolist(), last.tolist(), sizes.tolist(), strict=True)
+        alone_from = zip(leads, picks, together.tolist(), strict=True)
         return [
-            Way(*own, *sizes[place].tolist(), self._tier, leads[place], picks[place, start:end])
-            for place, (own, start, end) in enumerate(zip(each, together, last, strict=True))
+            Way(bits, nats, end, width, values, parts, named, self._tier, lead, own[start:end])
+            for (bits, nats, end, (width, values, parts, named)), (lead, own, start) in zip(
+                each, alone_from, strict=True
+            )
         ]
 
 

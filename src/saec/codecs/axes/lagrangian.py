@@ -212,14 +212,12 @@ class _TierOptions:
             sizes[mine] += own.sizes[first]
             for place, number in zip(mine.tolist(), first.tolist(), strict=True):
                 leads[place] = self._tier.joint[count][number]
-        each = zip(bits.tolist(), nats.tolist(), last.tolist(), sizes.tolist(), strict=True)
-        alone_from = zip(leads, picks, together.tolist(), strict=True)
-        return [
-            Way(bits, nats, end, width, values, parts, named, self._tier, lead, own[start:end])
-            for (bits, nats, end, (width, values, parts, named)), (lead, own, start) in zip(
-                each, alone_from, strict=True
-            )
-        ]
+        found = []
+        for place, (start, end) in enumerate(zip(together.tolist(), last.tolist(), strict=True)):
+            width, values, parts, named = sizes[place].tolist()
+            own = int(bits[place]), float(nats[place]), end, width, values, parts, named
+            found.append(Way(*own, self._tier, leads[place], picks[place, start:end]))
+        return found
 
 
 def _cheapest_alone(numbers: OfferNumbers, prices: Floats) -> tuple[NDArray[np.int64], Floats]:

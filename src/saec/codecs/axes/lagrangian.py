@@ -212,12 +212,24 @@ class _TierOptions:
             sizes[mine] += own.sizes[first]
             for place, number in zip(mine.tolist(), first.tolist(), strict=True):
                 leads[place] = self._tier.joint[count][number]
-        found = []
+        ways = []
         for place, (start, end) in enumerate(zip(together.tolist(), last.tolist(), strict=True)):
             width, values, parts, named = sizes[place].tolist()
-            own = int(bits[place]), float(nats[place]), end, width, values, parts, named
-            found.append(Way(*own, self._tier, leads[place], picks[place, start:end]))
-        return found
+            ways.append(
+                Way(
+                    int(bits[place]),
+                    float(nats[place]),
+                    end,
+                    width,
+                    values,
+                    parts,
+                    named,
+                    self._tier,
+                    leads[place],
+                    picks[place, start:end],
+                )
+            )
+        return ways
 
 
 def _cheapest_alone(numbers: OfferNumbers, prices: Floats) -> tuple[NDArray[np.int64], Floats]:

@@ -54,7 +54,13 @@ def first_of(family: Sequence[pytest.Item]) -> list[pytest.Item]:
 def kept_of(item: pytest.Item) -> int | None:
     """How many cases of the test its mark keeps; None without a mark."""
     mark = item.get_closest_marker("exhaustive")
-    return None if mark is None else mark.kwargs.get("keep", 0)
+    if mark is None:
+        return None
+    if mark.args or set(mark.kwargs) - {"keep"}:
+        raise pytest.UsageError(
+            f"{item.nodeid}: exhaustive takes keep=N, not {mark.args or mark.kwargs}"
+        )
+    return mark.kwargs.get("keep", 0)
 
 
 def arguments(item: pytest.Item) -> Case:

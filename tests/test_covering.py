@@ -62,3 +62,12 @@ def test_of_a_suite(pytester: pytest.Pytester) -> None:
         "test_by_keyword[1]",
         "test_single",
     ]
+
+
+@pytest.mark.parametrize("wrong", ["3", "most=3"])
+def test_a_mark_that_says_something_else_is_an_error(pytester: pytest.Pytester, wrong: str) -> None:
+    pytester.makeini("[pytest]\nmarkers = exhaustive: not first")
+    test = f"import pytest\n@pytest.mark.exhaustive({wrong})\ndef test_it(): ..."
+    items, _ = pytester.inline_genitems(pytester.makepyfile(test))
+    with pytest.raises(pytest.UsageError, match=r"test_it: exhaustive takes keep=N, not .*3"):
+        first_cases(items)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import saec
-from saec.cli import app
+from saec.cli import app, main
 from saec.cli.bench import MODELS, OPTIMISERS, TASKS, complete_methods
 from saec.errors import did_you_mean
 from saec.reference import methods, models, tasks
@@ -98,27 +98,49 @@ def test_a_misspelt_column(folder: Path, run: Run) -> None:
     assert "no column 'usr_id'; there are user_id; did you mean 'user_id'?" in err
 
 
-def completed(words: str, place: int) -> list[str]:
-    """The completions that bash offers for the word at a position."""
-    asked = {"_SAEC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+def asked(words: str, place: int) -> dict[str, str]:
+    """The variables in which bash asks for the completions of the word at a position."""
+    return {"_SAEC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+
+
+Completed = Callable[[str, int], list[str]]
+
+
+@pytest.fixture
+def completed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Completed:
+    """The completions that bash offers for the word at a position, found in this process."""
+
+    def completed(words: str, place: int) -> list[str]:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+            for name, value in asked(words, place).items():
+                patch.setenv(name, value)
+            main([])
+        out, err = capsys.readouterr()
+        assert (ended.value.code, err) == (0, "")
+        return out.split()
+
+    return completed
+
+
+@pytest.mark.exhaustive
+def test_completion_in_a_process() -> None:
     shown = subprocess.run(
         [Path(sys.executable).parent / "saec"],
-        env={**os.environ, **asked},
+        env={**os.environ, **asked("saec compr", 1)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert shown.stderr == ""
-    return shown.stdout.split()
+    assert (shown.stdout.split(), shown.stderr) == (["compress"], "")
 
 
-def test_completion_of_verbs_options_and_values() -> None:
+def test_completion_of_verbs_options_and_values(completed: Completed) -> None:
     assert completed("saec compr", 1) == ["compress"]
     assert completed("saec compress --max", 2) == ["--max-bytes"]
     assert completed("saec compress --codec ", 3) == ["axes", "clusters"]
 
 
-def test_completion_of_tasks_and_methods() -> None:
+def test_completion_of_tasks_and_methods(completed: Completed) -> None:
     assert completed("saec bench ml", 2) == ["ml-1m", "ml-1m-x"]
     assert completed("saec bench ml-1m --methods axes", 4) == ["axes", "axes-remapped"]
     assert complete_methods("saec,axes+") == ["saec,axes+finetune", "saec,axes+unseen"]

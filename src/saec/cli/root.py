@@ -7,10 +7,12 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperArgument, TyperCommand
+from typer.main import get_command
 
 from saec.cli.artifact import info, lookup
 from saec.cli.bench import BENCH_EPILOG, bench, demo, report
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", MetricWarning)
             warnings.showwarning = lambda message, *place: _say(f"warning: {message}")
-            code = app(arguments, prog_name="saec", standalone_mode=False)
+            code = _parser()(arguments, prog_name="saec", standalone_mode=False)
     except UsageError as error:
         return _fail(cast("typer.BadParameter", error).format_message())
     except SaecError as error:
@@ -81,6 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+@cache
+def _parser() -> Any:
+    """The application's commands and options. Reading them from signatures takes 30 ms."""
+    return get_command(app)
 
 
 def _make_streams_usable() -> None:

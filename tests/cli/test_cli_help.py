@@ -111,10 +111,11 @@ def completed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     """The completions that bash offers for the word at a position, found in this process."""
 
     def completed(words: str, place: int) -> list[str]:
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        with monkeypatch.context() as patch:
             for name, value in asked(words, place).items():
                 patch.setenv(name, value)
-            main([])
+            with pytest.raises(SystemExit) as ended:
+                main([])
         out, err = capsys.readouterr()
         assert (ended.value.code, err) == (0, "")
         return out.split()

@@ -21,9 +21,8 @@ from saec.report.terminal import results_table
 from saec.util.atomic_file import whole_file
 
 
-@pytest.fixture
-def two_methods() -> dict[str, Any]:
-    """Two methods at two ratios over two seeds, with and without fine-tuning."""
+def two_methods_at_two_ratios() -> dict[str, Any]:
+    """Over two seeds, with and without fine-tuning."""
     rows = []
     for seed in (0, 1):
         for method, cost in (("saec", 0.001), ("kmeans", 0.003)):
@@ -42,6 +41,17 @@ def two_methods() -> dict[str, Any]:
                         )
                     )
     return results(*rows)
+
+
+@pytest.fixture
+def two_methods() -> dict[str, Any]:
+    return two_methods_at_two_ratios()
+
+
+@pytest.fixture(scope="module")
+def page_of_two() -> str:
+    """The page of that."""
+    return render(two_methods_at_two_ratios())
 
 
 def test_spread_by_hand() -> None:
@@ -159,21 +169,20 @@ class _Page(HTMLParser):
         return [text for inside, text in self.text if inside == tag]
 
 
-def test_the_page_needs_no_other_files(two_methods: dict[str, Any]) -> None:
-    page = render(two_methods)
-    parsed = _Page(page)
+def test_the_page_needs_no_other_files(page_of_two: str) -> None:
+    parsed = _Page(page_of_two)
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in parsed.tags}
     for _, attributes in parsed.tags:
         for name, value in attributes.items():
             if name in ("src", "href", "xlink:href"):
                 assert value is not None
                 assert value.startswith("#")
-    assert "@import" not in page
-    assert set(re.findall(r"url\((.)", page)) == {"#"}
+    assert "@import" not in page_of_two
+    assert set(re.findall(r"url\((.)", page_of_two)) == {"#"}
 
 
-def test_the_page_shows_every_figure(two_methods: dict[str, Any]) -> None:
-    parsed = _Page(render(two_methods))
+def test_the_page_shows_every_figure(page_of_two: str) -> None:
+    parsed = _Page(page_of_two)
     cells = parsed.texts("td")
     table = [cells[start : start + 9] for start in range(0, len(cells), 9)]
     assert len(table) == 8
@@ -203,8 +212,8 @@ def test_the_best_reachable_quality_is_shown_if_known() -> None:
     assert "can reach" not in render(results(row()))
 
 
-def test_curves_are_text_and_take_on_the_page_s_colours(two_methods: dict[str, Any]) -> None:
-    parsed = _Page(render(two_methods))
+def test_curves_are_text_and_take_on_the_page_s_colours(page_of_two: str) -> None:
+    parsed = _Page(page_of_two)
     labels = parsed.texts("text")
     for name in ("saec", "saec, fine-tuned", "kmeans", "change of AUC", "change of log loss"):
         assert name in labels

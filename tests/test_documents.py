@@ -48,7 +48,7 @@ OTHERS = {"zoo.md": ("torch_rechub", "deepctr_torch", "torchfm", "implicit", "to
 # What states how much memory the process may take: this one holds what other tests left behind.
 OWN_PROCESS = {"scale.md"}
 # The others take seconds each; what they call has tests of its own.
-FIRST = {"README.md", "keys.md", "production.md"}
+FIRST = {"README.md", "keys.md"}
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:

@@ -45,7 +45,7 @@ def fields() -> list[Field]:
     rng = np.random.default_rng(3)
     return [
         Field(name, rng.standard_normal((rows, 8), dtype=np.float32), 1000 / np.arange(1, rows + 1))
-        for name, rows in (("user", 6000), ("item", 900))
+        for name, rows in (("user", 2500), ("item", 500))
     ]
 
 
@@ -134,7 +134,7 @@ def test_smaller_sizes_lose_more(curve: Forecast) -> None:
     assert np.all(parts < curve.nbytes)
     assert np.all(curve.nbytes < parts + 600)  # for the header
     assert curve.loss_increases[-1] == 0  # the tables as they are
-    assert curve.nbytes[-1] > (6000 + 900) * 8 * 4
+    assert curve.nbytes[-1] > (2500 + 500) * 8 * 4
 
 
 @pytest.mark.exhaustive

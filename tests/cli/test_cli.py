@@ -335,9 +335,9 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small click log in Criteo's format."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("criteo") / "train.txt"
-    features = rng.zipf(1.3, (600, 26)) % 200
-    labels = rng.random(600) < np.where(features[:, 0] % 2, 0.2, 0.6)
-    counts = rng.integers(0, 9, (600, 13))
+    features = rng.zipf(1.3, (300, 26)) % 200
+    labels = rng.random(300) < np.where(features[:, 0] % 2, 0.2, 0.6)
+    counts = rng.integers(0, 9, (300, 13))
     with path.open("w") as file:
         for label, row, feature in zip(labels, counts, features, strict=True):
             words = [int(label), *row, *(f"{value:08x}" for value in feature)]

@@ -40,7 +40,7 @@ def test_keys_are_values_and_hashes() -> None:
 
 @pytest.fixture(scope="module")
 def trial() -> Trial:
-    return Trial.start(simulate(4000, seed=1, keys=True), "deepfm", 4, 0, False)
+    return Trial.start(simulate(2000, seed=1, keys=True), "deepfm", 4, 0, False)
 
 
 def test_models_are_asked_by_keys(trial: Trial, coarse_prices: None) -> None:

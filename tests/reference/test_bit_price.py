@@ -17,7 +17,7 @@ from saec.torch.training.surviving_bits import bits_of_rows
 
 
 def test_training_with_a_price_learns_with_fewer_bits() -> None:
-    log = simulate(20_000, seed=0)
+    log = simulate(8000, seed=0)
     found = {}
     for price in (1e-8, 1e-5):
         model = build("deepfm", log.vocab_sizes, dim=4, seed=0)

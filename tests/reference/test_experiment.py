@@ -456,7 +456,7 @@ def test_bad_arguments(arguments: dict[str, Any], error: type[SaecError], messag
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The same on a smaller log.
-    monkeypatch.setattr(experiment, "DEMO_ROWS", 4000)
+    monkeypatch.setattr(experiment, "DEMO_ROWS", 2500)
     monkeypatch.setattr(experiment, "DEMO_RATIOS", (5.0, 10.0))
     told: list[dict[str, Any]] = []
     results = demo(tmp_path / "new" / "demo", seed=3, progress=False, on_row=told.append)

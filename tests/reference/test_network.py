@@ -19,7 +19,7 @@ from saec.reference.trial import Trial
 
 @pytest.fixture(scope="module")
 def trial() -> Trial:
-    return Trial.start(simulate(4000, seed=1), "deepfm", 4, 0, False)
+    return Trial.start(simulate(2000, seed=1), "deepfm", 4, 0, False)
 
 
 def state(trial: Trial) -> dict[str, torch.Tensor]:
@@ -54,7 +54,7 @@ def test_the_state_before_is_kept_if_no_later_one_is_better(
 
 
 def test_it_is_measured_with_the_tables_of_the_job(trial: Trial) -> None:
-    job = Job("axes", Method(Axes(), metric=True), Ratio(30))
+    job = Job("axes", Method(Axes(), metric=True), Ratio(12))
     (plain,) = trial.rows([job])
     before = state(trial)
     row = replace(trial).with_network_trained(job)  # which has predicted nothing yet

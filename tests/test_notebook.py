@@ -158,6 +158,7 @@ with progress.bar("counting", 3) as rows:
 ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("default")  # of Jupyter's own parts
 def test_in_a_notebook(tmp_path: Path) -> None:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])

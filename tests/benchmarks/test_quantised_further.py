@@ -26,7 +26,7 @@ def log() -> Log:
     return simulate(1000, seed=1, keys=True)
 
 
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("start", further.STARTS)
 def test_decoded_models_predict_the_same(log: Log, start: str) -> None:
     small = SmallTraining.of(log, "deepfm", 4, 0)

@@ -75,6 +75,7 @@ def test_the_workers_do_the_work_each_on_its_own_parts(spread: DaskPasses, clien
     assert sum(same) > 60
 
 
+@pytest.mark.exhaustive
 def test_censuses_are_those_of_one_process(field: saec.Field, spread: DaskPasses) -> None:
     there = saec.Field("user", field.weights, field.counts)
     there.take_census(spread)
@@ -149,7 +150,7 @@ def test_nothing_is_left_on_the_workers(spread: DaskPasses, client: Client) -> N
     wait_until(lambda: tasks_of(client) == 0)
 
 
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("shards", [False, True])
 def test_pieces_are_laid_as_in_one_process(
     field: saec.Field,
@@ -189,6 +190,7 @@ def test_rows_are_ranked_as_in_one_process(
     np.testing.assert_array_equal(found[1]["ranks"], local[1]["ranks"])
 
 
+@pytest.mark.exhaustive
 def test_progress_adds_up(spread: DaskPasses) -> None:
     shares: list[float] = []
     spread.run(tasks.Sums(), tasks.add, advance=shares.append)

@@ -85,6 +85,7 @@ def test_days_are_split_in_order(log: Log) -> None:
     assert log.rows("train")[-1] == 479_999
 
 
+@pytest.mark.exhaustive
 def test_tails_are_heavy(log: Log) -> None:
     assert 200_000 < sum(log.vocab_sizes.values()) < 400_000
     for name in CROSSES:

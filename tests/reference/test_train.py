@@ -119,6 +119,7 @@ def test_the_best_state_is_kept_not_the_last() -> None:
     assert evaluate(model, log, "validation", progress=False) == result.best.score
 
 
+@pytest.mark.exhaustive
 def test_the_kept_state_is_that_of_training_stopped_in_time() -> None:
     log = planted_log(3000)
     validation = log.split == 1

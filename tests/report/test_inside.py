@@ -73,6 +73,7 @@ def test_charts_of_fields_and_tiers() -> None:
     assert "user" not in found[BITS]
 
 
+@pytest.mark.exhaustive
 def test_long_names_leave_room_for_the_drawing() -> None:
     fields = inside(**{"x" * 23: (1, 2, []), "y" * 22: (1, 2, [])})
     page = render(results(row(**fields)))

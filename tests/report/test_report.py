@@ -302,6 +302,7 @@ def svgs(page: str) -> list[str]:
     return re.findall(r"<svg.*?</svg>", page, re.DOTALL)
 
 
+@pytest.mark.exhaustive
 def test_large_frequencies_are_short() -> None:
     rare = deciles(*[0.001] * 3)
     for decile, most in zip(rare, (999.0, 12_345.0, 6_789_000.0), strict=True):
@@ -394,8 +395,8 @@ def _contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_colours_are_legible_on_both_backgrounds() -> None:
-    papers = re.findall(r"--paper: (#[0-9a-f]{6})", render(results(row())))
+def test_colours_are_legible_on_both_backgrounds(page_of_two: str) -> None:
+    papers = re.findall(r"--paper: (#[0-9a-f]{6})", page_of_two)
     assert len(papers) == 2
     assert _contrast(*papers) > 15
     for colour in COLOURS:

@@ -82,8 +82,7 @@ def served(
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     environment |= {} if token is None else {"SAEC_TOKEN": token}
     out.write_text("")
-    start = _started if "LD_PRELOAD" in environment else warm_process().start
-    process = start(words, environment, descriptors, out, log)
+    process = _start(words, environment, descriptors, out, log)
     try:
         name, http_port, grpc_port = _address(process, out, log)
         yield Server(process, name, f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", log)
@@ -96,10 +95,15 @@ def served(
             process.wait(SECONDS)
 
 
-def _started(
+def _start(
     words: list[str], environment: Mapping[str, str], descriptors: int, out: Path, errors: Path
-) -> subprocess.Popen[bytes]:
-    """A process that is no copy: libraries are preloaded when a program starts."""
+) -> Forked | subprocess.Popen[bytes]:
+    """Run the command line in a copy of the warm process.
+
+    With preloaded libraries it is no copy: they are loaded when a program starts.
+    """
+    if "LD_PRELOAD" not in environment:
+        return warm_process().start(words, environment, descriptors, out, errors)
     with out.open("w") as output, errors.open("w") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "saec", *words],
@@ -108,6 +112,14 @@ def _started(
             env=environment,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors,) * 2),
         )
+
+
+def refused(path: Path, *options: str) -> tuple[int, str]:
+    """The exit code of a server that cannot start, and what it writes to stderr."""
+    log, out = path.parent / "refused.log", path.parent / "refused.out"
+    words = ["serve", str(path), *options]
+    process = _start(words, dict(os.environ), 1024, out, log)
+    return process.wait(SECONDS), log.read_text()
 
 
 def _address(process: Forked | subprocess.Popen[bytes], out: Path, log: Path) -> tuple[str, ...]:

@@ -216,6 +216,7 @@ LINES = st.sampled_from(
 ) | st.binary(max_size=30)
 
 
+@pytest.mark.exhaustive
 @given(st.lists(LINES, max_size=8))
 @settings(max_examples=100, suppress_health_check=SLOW, database=None)
 def test_random_lines_do_not_stop_the_server(victim: Server, lines: list[bytes]) -> None:

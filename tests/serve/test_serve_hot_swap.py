@@ -99,6 +99,7 @@ def keyed_artifacts(folder: Path) -> tuple[np.ndarray, list[Path]]:
     return names, files
 
 
+@pytest.mark.exhaustive
 def test_no_key_gets_another_row_while_the_file_is_replaced(tmp_path: Path) -> None:
     names, files = keyed_artifacts(tmp_path)
     path = tmp_path / "tables.saec"

@@ -80,6 +80,7 @@ def wait_for_version(server: Server, number: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.exhaustive
 def test_new_patches_are_loaded_while_requests_run(chain: Path, tmp_path: Path) -> None:
     path, folder = tmp_path / "tables.saec", tmp_path / "patches"
     path.write_bytes((chain / "tables.saec").read_bytes())

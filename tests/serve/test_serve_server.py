@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -485,10 +484,9 @@ def test_a_port_in_use_is_reported(lookups: Server, kind: str) -> None:
     port = getattr(lookups, kind).partition(":")[2]
     other = "grpc" if kind == "http" else "http"
     ports = [f"--{kind}-port", port, f"--{other}-port", "0"]
-    words = [sys.executable, "-m", "saec", "serve", path, *ports]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=serving.SECONDS)
-    assert done.returncode == 2
-    assert f"saec: cannot listen on 127.0.0.1:{port}" in done.stderr
+    code, told = serving.refused(path, *ports)
+    assert code == 2
+    assert f"saec: cannot listen on 127.0.0.1:{port}" in told
 
 
 @pytest.mark.parametrize("name", ["none.saec", "none.onnx", "bad.saec", "bad.onnx"])

@@ -13,6 +13,7 @@ import pytest
 import serving
 from serving import Server
 
+from saec.cli import main
 from saec.errors import DataError
 from saec.serve import Address
 
@@ -24,19 +25,20 @@ def ended(words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=serving.SECONDS)
 
 
-def test_equal_ports_are_refused(lookups: Server) -> None:
+def test_equal_ports_are_refused(lookups: Server, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     path = str(lookups.log.parent / "tables.saec")
-    done = ended([*SERVE, path, "--http-port", str(port), "--grpc-port", str(port)])
-    assert done.returncode == 2
-    assert done.stderr == f"saec: HTTP and gRPC need two ports, not {port} for both\n"
+    assert main(["serve", path, "--http-port", str(port), "--grpc-port", str(port)]) == 2
+    told = capsys.readouterr().err
+    assert told == f"saec: HTTP and gRPC need two ports, not {port} for both\n"
     with pytest.raises(DataError, match="need two ports, not 8000 for both"):
         Address("127.0.0.1", 8000, 8000)
     assert Address("127.0.0.1", 0, 0).http_port == 0
 
 
+@pytest.mark.exhaustive
 def test_a_failed_start_leaves_no_server_running(lookups: Server) -> None:
     """The announcement fails when both servers run already."""
     path = str(lookups.log.parent / "tables.saec")

@@ -97,6 +97,7 @@ def test_model_follows_the_days_and_goes_back(folder: Path) -> None:
     assert model.item.num_embeddings == ROWS
 
 
+@pytest.mark.exhaustive
 def test_compiled_model_has_the_rows_of_the_patch(folder: Path) -> None:
     model, base = model_of(folder)
     compiled = torch.compile(model, backend="eager")

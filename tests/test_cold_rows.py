@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from artifact_files import save_in_shards
 from cold_lookups import check_random_lookups
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from open_files import replaced_descriptors
@@ -95,7 +95,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Compressed, Compress
     return cold, saec.load(file)
 
 
-@settings(max_examples=40)
 @given(st.data())
 def test_rows_and_bags_equal_those_of_the_mapped_artifact(
     pair: tuple[Compressed, Compressed], data: st.DataObject

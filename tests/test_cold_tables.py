@@ -17,7 +17,7 @@ import peak_memory
 import pytest
 from artifact_files import save_in_shards
 from cold_lookups import check_random_lookups
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from open_files import replaced_descriptors
 
@@ -104,7 +104,6 @@ def counts(tables: Compressed) -> tuple[int, int, int, int]:
     return found.hits, found.misses, found.reads, found.pages_read
 
 
-@settings(max_examples=40)
 @given(st.data())
 def test_rows_and_bags_equal_those_of_the_mapped_artifact(
     pair: tuple[Compressed, Compressed], data: st.DataObject

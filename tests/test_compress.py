@@ -15,7 +15,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -342,7 +342,6 @@ def test_many_fields(tmp_path: Path) -> None:
     assert list(load(tmp_path / "a.saec")) == [field.name for field in fields]
 
 
-@settings(max_examples=40)
 @given(data=st.data())
 def test_any_tables(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))

@@ -346,7 +346,7 @@ def test_killed_as_it_writes_the_artifact(folder: Path, expected: Callable[[str]
     # Of the permutation and of the artifact: the file, its folder, its place.
     last = 6
     assert syncs(folder, whole - last + 1) == -1
-    for killed_at in range(1, last + 1):
+    for killed_at in range(1, last + 1) if KILLS > 1 else (1, 4, last):
         assert syncs(folder, killed_at) == -1
         beside = {file.name for file in folder.glob("*out.saec*")}
         known = {"out.saec.permutation.safetensors", "out.saec.partial"}

@@ -99,6 +99,7 @@ def test_the_commands_of_the_docs_run(
     assert np.array_equal(saec.load("new.saec")["users"].lookup(names), patched.lookup(names))
 
 
+@pytest.mark.exhaustive
 def test_a_day_of_a_field_without_keys(folder: Path, tmp_path: Path, run: Run) -> None:
     base, first, one = (tmp_path / name for name in ("base.saec", "1.patch", "one.saec"))
     then = saec.Field("user", DAYS[0].weights, DAYS[0].frequencies)

@@ -69,7 +69,6 @@ def test_errors_of_a_log_are_reported(log: Path, tmp_path: Path, client: Client)
         distributed.count_columns(log, {}, None, client)
 
 
-@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("filed", [False, True])
 def test_renumbering_is_a_stable_sort(
     tmp_path: Path,

@@ -209,7 +209,7 @@ class Joint(nn.Module):
         return scores
 
 
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive
 def test_a_joint_table(export: Export) -> None:
     ids = torch.randint(0, 100, (30, 3))
     path = export(Joint(), ids)

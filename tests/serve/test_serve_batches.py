@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import serving
 import tritonclient.grpc
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from serving import Server, tensor
@@ -93,7 +93,6 @@ def some_request(draw: Callable[[Any], Any], kind: int) -> InferRequest:
     return InferRequest(inputs, parameters={"mode": ("sum", "mean", "max")[kind - 2]})
 
 
-@settings(max_examples=60)
 @given(st.data())
 def test_joined_lookups_equal_single_ones_bit_for_bit(
     rows: LookupModel, data: st.DataObject

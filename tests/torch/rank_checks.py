@@ -373,7 +373,9 @@ def run(rank: int, count: int, folder: str, names: Sequence[str]) -> None:
 
 def main(count: int, folder: str, *names: str) -> int:
     """Run all ranks as copies of this process, which has imported everything."""
-    for name in ("sklearn.metrics", "torch._dynamo"):  # the libraries do so when first needed
+    needed = ["torch._dynamo"]  # which the libraries import when they first need it
+    needed += ["sklearn.metrics"] if any(name.startswith("scored ") for name in names) else []
+    for name in needed:
         importlib.import_module(name)
     fork = multiprocessing.get_context("fork")
     ranks = [fork.Process(target=run, args=(rank, count, folder, names)) for rank in range(count)]

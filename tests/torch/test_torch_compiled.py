@@ -52,6 +52,7 @@ def compiled(call: Callable[..., Any]) -> tuple[Callable[..., Any], Graphs]:
     return torch.compile(call, fullgraph=True, backend=graphs), graphs
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_without_gradients_tables_are_not_graph_inputs(module: CompressedEmbedding) -> None:
     bags = CompressedEmbeddingBag(module.table, "sum")
     fields = FieldEmbeddings({"a": module, "b": nn.Embedding(ROWS, DIM)})
@@ -69,6 +70,7 @@ def test_without_gradients_tables_are_not_graph_inputs(module: CompressedEmbeddi
         assert graphs.inputs == 1
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_frozen_tables_need_no_gradients_to_be_off(module: CompressedEmbedding) -> None:
     fast, graphs = compiled(module)
     assert fast(IDS).requires_grad
@@ -77,6 +79,7 @@ def test_frozen_tables_need_no_gradients_to_be_off(module: CompressedEmbedding) 
     assert graphs.calls == [["pool"], ["look_up"]]
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_bags_with_offsets_and_weights(module: CompressedEmbedding) -> None:
     bags = CompressedEmbeddingBag(module.table, "sum", include_last_offset=True)
     arguments = IDS, torch.tensor([0, 1, 4]), torch.tensor([1.0, -2, 0.5, 3])
@@ -88,6 +91,7 @@ def test_bags_with_offsets_and_weights(module: CompressedEmbedding) -> None:
     assert graphs.calls[1:] == [["pool"]]
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_rows_are_those_of_the_table_as_it_is(module: CompressedEmbedding) -> None:
     fast, graphs = compiled(module)
     other = copy.deepcopy(module)
@@ -105,6 +109,7 @@ def test_rows_are_those_of_the_table_as_it_is(module: CompressedEmbedding) -> No
         assert len(graphs.calls) == 2
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_copies_are_modules_of_their_own(module: CompressedEmbedding) -> None:
     fast, _ = compiled(lambda lookups, ids: lookups(ids))
     other = copy.deepcopy(module)
@@ -133,6 +138,7 @@ def test_graphs_that_write_to_tables(module: CompressedEmbedding, backend: str) 
     assert not torch.equal(before, after)
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_tensors_that_are_given_for_a_call(module: CompressedEmbedding) -> None:
     given = {name: 2 * value.detach() for name, value in module.named_parameters()}
 
@@ -147,6 +153,7 @@ def test_tensors_that_are_given_for_a_call(module: CompressedEmbedding) -> None:
     assert graphs.calls == [["pool"]]
 
 
+@pytest.mark.exhaustive(keep=1)
 def test_exported_programs_take_tensors(module: CompressedEmbedding) -> None:
     for strict in (False, True):
         with torch.no_grad():

@@ -155,6 +155,7 @@ def test_a_loss_increase_is_met_without_labels(
     assert increase(model, result, rows, labelled=False) == pytest.approx(measured, rel=1e-4)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("loss_fn", [None, functional.binary_cross_entropy_with_logits])
 def test_a_loss_increase_is_met_on_unseen_rows(
     loss_fn: Any, model: nn.Module, log_rows: list[Batch], unseen: list[Batch]
@@ -196,6 +197,7 @@ def test_a_loss_increase_in_squared_error_is_met(
         assert result.predicted_loss_increase == pytest.approx(measured, rel=0.05)
 
 
+@pytest.mark.exhaustive
 def test_the_model_is_searched_for_tables_once(
     model: nn.Module,
     log_rows: list[Batch],

@@ -153,6 +153,7 @@ def test_harm_of_unknown_keys_by_hand() -> None:
     assert harm_of_unknown_keys(field, 0.5, metric) == pytest.approx(harm, rel=0.1, abs=1e-9)
 
 
+@pytest.mark.exhaustive
 def test_a_loss_budget_is_met_with_keys() -> None:
     model = ClickModel().eval()
     result = compress_(

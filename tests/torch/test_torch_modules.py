@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -136,7 +136,6 @@ def test_every_codebook_dtype(clustered: Make, dtype: str) -> None:
 
 
 @pytest.mark.exhaustive
-@settings(max_examples=60)
 @given(data=st.data())
 def test_bags_equal_those_of_the_decoded_plain_module(clustered: Make, data: st.DataObject) -> None:
     widths = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=3))

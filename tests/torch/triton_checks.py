@@ -250,14 +250,14 @@ def test_raw_rows_alone(raw: Make) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_rounds_once_at_the_end(tiered: Make, clustered: Make, dtype: torch.dtype) -> None:
     for field in (tiered("user", 150), clustered("user", 150)):
-        table, ids = Table(field, dtype=dtype), torch.randperm(150)
+        table, ids = Table(field, dtype=dtype), torch.randperm(150)[:40]
         rows = table.rows(ids)
         assert rows.dtype == dtype
         # The interpreter truncates bfloat16, whereas a GPU rounds.
         cut = INTERPRETED and dtype == torch.bfloat16
         expected = table.reference(ids)
         torch.testing.assert_close(rows, expected, rtol=2**-7 if cut else 0, atol=0)
-        pooled = table.pool(ids, [0, 3, 150], "mean")
+        pooled = table.pool(ids, [0, 3, 40], "mean")
         exact = table.reference(ids).double()
         expected = torch.stack([exact[:3].mean(0), exact[3:].mean(0)])
         torch.testing.assert_close(pooled.double(), expected, rtol=0.02, atol=0.02)
@@ -310,7 +310,7 @@ def test_bags_over_many_programs(tiered: Make, clustered: Make, kind: str) -> No
     table = Table({"tiered": tiered, "clustered": clustered}[kind]("a", 300))
     rows = table.reference(torch.arange(table.plain.vocab_size))
     for longest in (1, 30):
-        ends = torch.randint(0, longest + 1, (60,)).cumsum(0).tolist()
+        ends = torch.randint(0, longest + 1, (20,)).cumsum(0).tolist()
         ids = torch.randint(0, 300, (ends[-1],))
         exact = [rows[ids[a:b]].double().sum(0) for a, b in itertools.pairwise([0, *ends])]
         got = table.pool(ids, [0, *ends], "sum")
@@ -328,8 +328,8 @@ def test_the_operator_runs_the_kernels(
     table = Table(field).plain
     if kind == "padded":
         table = TieredTable(field, {7: torch.ones(field.dim)}, torch.zeros(1)).to(DEVICE)
-    ids = torch.randint(0, 300, (100,), device=DEVICE)
-    offsets = torch.tensor([0, 0, 40, 41], device=DEVICE)
+    ids = torch.randint(0, 300, (40,), device=DEVICE)
+    offsets = torch.tensor([0, 0, 34, 35], device=DEVICE)
     reader, tensors = table.reader, table.tensors
     with torch.no_grad():
         for starts, mode in ((None, "sum"), (offsets, "sum"), (offsets, "mean"), (offsets, "max")):
@@ -338,7 +338,7 @@ def test_the_operator_runs_the_kernels(
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.exhaustive(keep=2)
+@pytest.mark.exhaustive(keep=1)
 @computing
 @pytest.mark.parametrize("bad", [-1, 300, 2**40])
 @pytest.mark.parametrize("kind", ["tiered", "clustered"])

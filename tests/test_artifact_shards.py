@@ -408,6 +408,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read memory from")
 def test_lookups_do_not_load_the_shards(tmp_path: Path) -> None:
     fields, shards = by_hand()

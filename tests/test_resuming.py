@@ -254,7 +254,7 @@ def test_memory_needs_a_file(folder: Path) -> None:
         saec.compress(fields(folder), RATIO, memory="2GB")
 
 
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", CODECS)
 def test_memory_changes_no_byte(
     name: str,

@@ -223,7 +223,9 @@ def test_failed_by_a_full_disk_it_resumes(folder: Path, expected: bytes) -> None
     resumes(folder, expected)
 
 
-def test_a_keyed_field_failed_by_a_limit_on_files_resumes(folder: Path) -> None:
+def test_a_keyed_field_failed_by_a_limit_on_files_resumes(
+    folder: Path, coarse_prices: None
+) -> None:
     """Coded rows wait in files until all are coded."""
     weights, counts = (np.load(folder / f"user x item{end}.npy") for end in ("", ".counts"))
     field = Field("item", weights[:900], counts[:900], keys=np.arange(900) * 1_000_003)

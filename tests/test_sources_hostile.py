@@ -98,7 +98,7 @@ BOMBS: dict[str, bytes] = {
     "a claimed text": b"\x80\x04\x8d" + (1 << 40).to_bytes(8, "little") + b".",
     "many sets": b"\x80\x04(" + b"\x8f" * 300_000 + b"l.",
     "many classes": b"\x80\x02(" + b"".join(b"ca\nb%d\n" % n for n in range(99_999)) + b"l.",
-    "a deep list": b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b".",
+    "a deep list": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
 }
 
 

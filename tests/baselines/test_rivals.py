@@ -75,6 +75,7 @@ def test_constant_tables_lose_nothing(name: str) -> None:
         assert rows == pytest.approx(np.full((40, 8), 0.5), rel=2e-3)
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("name", [name for name, make in RIVALS.items() if not make().has_one_size])
 def test_losses_are_predicted(name: str) -> None:
     rows = normal(600, 4)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from timing import run_version
 
 import saec
 
 
+@pytest.mark.exhaustive
 def test_each_version_is_the_one_asked_for(tmp_path: Path) -> None:
     other = tmp_path / "saec" / "__init__.py"
     other.parent.mkdir()

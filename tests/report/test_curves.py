@@ -45,6 +45,7 @@ def test_increases_too_small_to_measure_are_left_out() -> None:
     assert "1e-09" in texts(forecast_curve([point(3, 1e-8), *CURVE[3:]], "f"))
 
 
+@pytest.mark.exhaustive
 def test_a_band_that_reaches_down_to_nothing() -> None:
     open_below = [entry | {"low": 0.0} for entry in CURVE]
     assert len(forecast_curve(open_below, "f")) > 1000

@@ -122,6 +122,7 @@ def peak_bytes(server: Server) -> int:
     return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) << 10
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_of_a_gigabyte_is_refused_unread(lookups: Server, chunked: bool) -> None:
     before = peak_bytes(lookups)

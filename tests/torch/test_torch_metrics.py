@@ -129,6 +129,7 @@ def test_batches_add_up_to_one() -> None:
         assert blocks.relative_errors[name] == pytest.approx(whole.relative_errors[name])
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("name", ["deepfm", "dcnv2", "dlrm"])
 def test_the_second_order_increase_of_a_click_model(name: str) -> None:
     """All rows of a field move by one delta: KL(p || p') is 1/2 delta' G delta to second order."""

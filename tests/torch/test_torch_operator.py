@@ -250,6 +250,7 @@ def test_gradients_of_compiled_bags(table: LearnedTable) -> None:
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.exhaustive(keep=2)
 def test_an_exported_program_reads_a_saved_model(table: LearnedTable, tmp_path) -> None:
     model = nn.Sequential(CompressedEmbedding(table)).requires_grad_(False)
     ids = some_ids(table, 12)

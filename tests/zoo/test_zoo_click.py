@@ -56,6 +56,7 @@ def test_compressed_scored_saved_and_restored(library: str, name: str, log: Log)
     assert restores(entry, original, result, data)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("library", "name"), MODELS)
 def test_a_state_dict_of_the_compressed_model_is_loaded(library: str, name: str, log: Log) -> None:
     entry, data = made(library, name, log), Data.of(log)

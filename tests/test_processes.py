@@ -18,7 +18,7 @@ field = saec.Field("x", rows, 1e5 / np.arange(1, 40_001))
 ids = np.random.default_rng(1).integers(0, 40_000, 50_000)  # enough for a second thread to join
 
 def compressed():
-    codec = saec.Clusters(clusters=300, iterations=2)
+    codec = saec.Clusters(clusters=120, iterations=2)
     return saec.compress([field], codec=codec, progress=False)["x"]
 
 def bytes_of_all(_=None):

@@ -48,6 +48,7 @@ def test_other_models_and_ratios_are_not_taken_for_recorded_ones(tmp_path: Path)
     assert further.missing(runs, {**key, "dim": 32}, [10.0]) == [10.0]
 
 
+@pytest.mark.exhaustive
 def test_sizes_are_those_of_each_form(log: Log) -> None:
     first, *others = further.measured(log, "deepfm", 4, "dqrm", [14.0], 0, SHORT, False)
     assert (first["method"], 5 < first["ratio"] < 8) == ("none", True)

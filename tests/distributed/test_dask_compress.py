@@ -37,7 +37,7 @@ def fields(
     return [saec.Field("user", *mapped), small]
 
 
-@pytest.mark.exhaustive(keep=1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("codec", "measured"),
     [

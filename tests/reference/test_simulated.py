@@ -22,6 +22,11 @@ def log(world: Simulation) -> Log:
     return world.log
 
 
+@pytest.fixture(scope="module")
+def small_world() -> Simulation:
+    return simulation(60_000, seed=1)
+
+
 def known(*truth: float) -> Log:
     rows = len(truth)
     p = np.array(truth, np.float32)
@@ -108,11 +113,11 @@ def test_new_features_come_each_day(log: Log) -> None:
         assert (np.diff(seen) > 0.01 * seen[-1]).all()
 
 
-def test_groups_are_similar_features(world: Simulation) -> None:
-    for name, groups in world.groups.items():
+def test_groups_are_similar_features(small_world: Simulation) -> None:
+    for name, groups in small_world.groups.items():
         assert groups[0] == -1
-        vectors, groups = world.vectors[name][1:], groups[1:]
-        assert groups.shape == (world.log.vocab_sizes[name] - 1,)
+        vectors, groups = small_world.vectors[name][1:], groups[1:]
+        assert groups.shape == (small_world.log.vocab_sizes[name] - 1,)
         sizes = np.bincount(groups)
         sums = np.stack([np.bincount(groups, column) for column in vectors.T], axis=1)
         centres = sums / np.maximum(sizes, 1)[:, None]
@@ -120,10 +125,10 @@ def test_groups_are_similar_features(world: Simulation) -> None:
         assert within < 0.15 * vectors.var(axis=0).mean(), name
 
 
-def test_effects_drive_clicks(world: Simulation) -> None:
+def test_effects_drive_clicks(small_world: Simulation) -> None:
     """Users of high effect click more; ids and planted vectors belong together."""
-    log = world.log
-    effect = world.vectors["user"][:, 0]
+    log = small_world.log
+    effect = small_world.vectors["user"][:, 0]
     user = log.ids[:, log.field_names.index("user")]
     rows = np.flatnonzero(user > 0)
     order = np.argsort(effect[user[rows]])

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @cache
 def _parser() -> Any:
-    """The application's commands and options. Reading them from signatures takes 30 ms."""
+    """The application's commands and options. Reading them from signatures takes about 30 ms."""
     return get_command(app)
 
 

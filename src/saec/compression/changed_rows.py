@@ -2,96 +2,34 @@
 
 Two passes over the rows. The first compares each row with the one that lookups give today, and
 keeps the numbers of those that differ by more nats than a codeword costs: the others are *stale*,
-and are not coded. The second codes what was kept, at a price of a bit: it is repeated for a higher
-one, at which codes are shorter, if a patch would be too large.
+and are not coded. The second codes what was kept, at a price of a bit, and keeps only rows that
+then save as much: it is repeated for a higher price, at which codes are shorter, if a patch would
+be too large.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.codecs.axes.frozen import FrozenCoder, bands_of
+from saec.codecs.axes.frozen import FrozenCoder, FrozenRows, bands_of, values_of
 from saec.compression.bit_price import raised_threshold
+from saec.compression.day_rows import ChangedRows, DayRows, DaySurvey, thinned
 from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
-from saec.util.row_arrays import RowArrays
+from saec.util.row_blocks import row_blocks
 
-__all__ = ["ChangedRows", "DayField", "DaySurvey"]
+__all__ = ["DayField"]
 
 Floats = NDArray[np.float64]
 
 _SAMPLED_ROWS = 1 << 10  # of a band and a part, from which its class is chosen
-_MOST_SAMPLED = 1 << 13  # of a band
 _HEAVY_ROWS = 1 << 12  # of a part, that are looked at whether they moved or not
 _UNKNOWN_KEYS = 1 << 16  # that are looked up to see what unknown keys get
-
-
-@dataclass(frozen=True, eq=False)
-class ChangedRows(RowArrays):
-    """Rows of one class of the base, as coded (k,).
-
-    number: of the class; positions: in the table; hashes: of their keys; shares: of all
-    occurrences; now, coded, default: nats if lookups give the row that they give now, the coded
-    one, or the default row; known: whether the key has a row now; symbols: of each part;
-    later_bits: of all parts but the first; harm: nats per occurrence if another key got this row.
-    """
-
-    number: int
-    positions: NDArray[np.int64]
-    hashes: NDArray[np.uint64]
-    shares: Floats
-    now: Floats
-    coded: Floats
-    default: Floats
-    known: NDArray[np.bool_]
-    symbols: list[NDArray[np.int64]]
-    later_bits: NDArray[np.int64]
-    harm: Floats
-
-
-@dataclass
-class DaySurvey:
-    """What the first pass finds.
-
-    now: nats that all rows lose by the rows that lookups give now; weight, sums, squares: of looked
-    up rows in the metric, weighted by share; positions: ascending numbers of rows that may be
-    coded; gains: nats that each of these saves at most, infinite for those that are looked at
-    whatever they save; samples: some rows of each band of frequencies, and their shares.
-    """
-
-    now: float = 0.0
-    weight: float = 0.0
-    squares: float = 0.0
-    sums: Floats | float = 0.0
-    positions: list[NDArray[np.int64]] = field(default_factory=list)
-    gains: list[Floats] = field(default_factory=list)
-    samples: dict[int, tuple[NDArray[Any], Floats]] = field(default_factory=dict)
-
-    def add(self, rows: Floats, shares: Floats | float) -> None:
-        """Rows (m, dim) in the metric that lookups give with these shares (m,)."""
-        own = np.broadcast_to(shares, len(rows))
-        self.weight += float(own.sum())
-        self.sums = self.sums + own @ rows
-        self.squares += float(own @ np.square(rows).sum(axis=1))
-
-    def harm(self, rows: Floats) -> Floats:
-        """Nats per occurrence (m,) if a random key got each of these ``rows`` (m, dim)."""
-        mean = self.sums / self.weight
-        spread = self.squares / self.weight - float(np.square(mean).sum())
-        harm: Floats = (np.square(rows - mean).sum(axis=1) + max(spread, 0.0)) / 2
-        return harm
-
-
-def _thinned(parts: Sequence[tuple[NDArray[Any], Floats]]) -> tuple[NDArray[Any], Floats]:
-    """Rows and their shares of all parts, but not more of them than are needed."""
-    rows, shares = (np.concatenate(own) for own in zip(*parts, strict=True))
-    step = -(-len(rows) // _MOST_SAMPLED)
-    return rows[::step], shares[::step]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,19 +60,28 @@ class DayField:
         samples: dict[int, list[tuple[NDArray[Any], Floats]]] = {}
         for part in self.field.parts:
             rows, shares, hashes = self._read(part)
-            looked_up = self._metric.mapped(self._base.rows_of_hashes(hashes).astype(np.float64))
-            error = self._metric.mapped(rows.astype(np.float64)) - looked_up
-            now = shares * np.einsum("nd,nd->n", error, error) / 2
+            now = self._lost_now(rows, shares, hashes, found)
             found.now += float(now.sum())
-            found.add(looked_up, shares)
             worth, forced = self._worth_coding(now, shares, hashes)
             found.positions.append(part.start + worth)
             found.gains.append(np.where(forced[worth], np.inf, now[worth]))
             for band, picked in self._sampled(shares, hashes):
                 samples.setdefault(band, []).append((rows[picked], shares[picked]))
-        found.samples = {band: _thinned(own) for band, own in samples.items()}
+        found.samples = {band: thinned(own) for band, own in samples.items()}
         found.add(self._default[None], self._keys.unseen_share)
         return found
+
+    def _lost_now(
+        self, rows: NDArray[Any], shares: Floats, hashes: NDArray[np.uint64], into: DaySurvey
+    ) -> Floats:
+        """Nats (m,) that the rows of a part lose by lookups as they are now, which are counted."""
+        looked_up, now = self._base.rows_of_hashes(hashes), np.empty(len(rows))
+        for block in row_blocks(len(rows)):
+            given = self._metric.mapped(looked_up[block].astype(np.float64))
+            error = self._metric.mapped(rows[block].astype(np.float64)) - given
+            now[block] = shares[block] * np.einsum("nd,nd->n", error, error) / 2
+            into.add(given, shares[block])
+        return now
 
     def coded(self, survey: DaySurvey, factor: float) -> list[ChangedRows]:
         """The second pass, if bits cost ``factor`` times their price: changed rows by class of the
@@ -144,10 +91,12 @@ class DayField:
         price = max(threshold, self.price)
         classes = self.coder.classes_for(survey.samples, price) if self.coder.coders else {}
         every = zip(self.field.parts, survey.positions, survey.gains, strict=True)
+        least = threshold * self.least_bits
         for part, positions, gains in every:
-            worth = positions[gains > threshold * self.least_bits]
-            if len(worth):
-                for one in self._coded(part, worth, survey, classes, price):
+            worth = gains > least
+            if worth.any():
+                rows = self._looked_up(part, positions[worth], np.isinf(gains[worth]))
+                for one in self._coded(rows, survey, classes, price, least):
                     found.setdefault(one.number, []).append(one)
         return [ChangedRows.join(found[number]) for number in sorted(found)]
 
@@ -224,48 +173,65 @@ class DayField:
     ) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Of each band of frequencies the places of some rows, those of the lowest hashes."""
         places = np.flatnonzero(shares > 0)
-        order = places[np.argsort(hashes[places])]
-        bands = bands_of(shares[order] * self.field.census.total)
-        for band in np.unique(bands):
-            yield int(band), order[bands == band][:_SAMPLED_ROWS]
+        bands = bands_of(shares[places] * self.field.census.total)
+        for band in values_of(bands):
+            own = places[bands == band]
+            if len(own) > _SAMPLED_ROWS:
+                own = own[np.argpartition(hashes[own], _SAMPLED_ROWS)[:_SAMPLED_ROWS]]
+            yield band, own[np.argsort(hashes[own])]
+
+    def _looked_up(
+        self, part: Chunk, positions: NDArray[np.int64], forced: NDArray[np.bool_]
+    ) -> DayRows:
+        """The rows of a part at ``positions`` (m,)."""
+        rows, shares, hashes = (own[positions - part.start] for own in self._read(part))
+        looked_up = self._base.rows_of_hashes(hashes)
+        now, default = np.empty(len(rows)), np.empty(len(rows))
+        for block in row_blocks(len(rows)):
+            mapped = self._metric.mapped(rows[block].astype(np.float64))
+            given = self._metric.mapped(looked_up[block].astype(np.float64))
+            now[block] = shares[block] * np.square(mapped - given).sum(axis=1) / 2
+            default[block] = shares[block] * np.square(mapped - self._default).sum(axis=1) / 2
+        known = self._base.classes_of_hashes(hashes) >= 0
+        return DayRows(positions, rows, hashes, shares, now, default, known, forced)
 
     def _coded(
         self,
-        part: Chunk,
-        positions: NDArray[np.int64],
+        rows: DayRows,
         survey: DaySurvey,
         classes: Mapping[int, int],
         price: float,
+        least: float,
     ) -> Iterator[ChangedRows]:
-        all_rows, all_shares, all_hashes = self._read(part)
-        places = positions - part.start
-        rows, shares, hashes = all_rows[places], all_shares[places], all_hashes[places]
-        looked_up = self._base.rows_of_hashes(hashes)
-        known = self._base.classes_of_hashes(hashes) >= 0
-        mapped = self._metric.mapped(rows.astype(np.float64))
-        now, default = (
-            shares * np.square(mapped - other).sum(axis=1) / 2
-            for other in (self._metric.mapped(looked_up.astype(np.float64)), self._default)
-        )
+        """The rows of a part by class, without those that save no more than ``least`` nats."""
         # Rows that do not occur are coded as the rarest ones that do, if every key is stored.
-        bands = np.full(len(shares), min(classes))
-        seen = shares > 0
-        bands[seen] = bands_of(shares[seen] * self.field.census.total)
-        for band in np.unique(bands):
+        bands = np.full(len(rows.shares), min(classes))
+        seen = rows.shares > 0
+        bands[seen] = bands_of(rows.shares[seen] * self.field.census.total)
+        for band in values_of(bands):
             of_band = np.flatnonzero(bands == band)
-            every = self.coder.by_class(classes[int(band)], rows[of_band], shares[of_band], price)
-            for places, coded in every:
-                own = of_band[places]
-                yield ChangedRows(
-                    coded.number,
-                    positions[own],
-                    hashes[own],
-                    shares[own],
-                    now[own],
-                    shares[own] * coded.lost,
-                    default[own],
-                    known[own],
-                    coded.symbols,
-                    coded.later_bits,
-                    survey.harm(coded.decoded),
-                )
+            own_rows, shares = rows.rows[of_band], rows.shares[of_band]
+            for places, coded in self.coder.by_class(classes[band], own_rows, shares, price):
+                own, lost = of_band[places], shares[places] * coded.lost
+                saved = rows.now[own] - np.minimum(lost, rows.default[own])
+                # Where bits cost nothing, rows are insured whatever they save.
+                kept = np.flatnonzero(rows.forced[own] | (saved > least) | (least == 0))
+                yield self._changed(rows.only(own[kept]), coded.only(kept), survey)
+
+    def _changed(self, rows: DayRows, coded: FrozenRows, survey: DaySurvey) -> ChangedRows:
+        harm = np.empty(len(rows.shares))
+        for block in row_blocks(len(harm)):
+            harm[block] = survey.harm(self.coder.decoded(coded.coordinates[block]))
+        return ChangedRows(
+            coded.number,
+            rows.positions,
+            rows.hashes,
+            rows.shares,
+            rows.now,
+            rows.shares * coded.lost,
+            rows.default,
+            rows.known,
+            coded.symbols,
+            coded.later_bits,
+            harm,
+        )

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from saec.codecs.axes.code_lengths import code_lengths
 from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR
-from saec.compression.changed_rows import ChangedRows, DayField, DaySurvey
+from saec.compression.changed_rows import DayField
+from saec.compression.day_rows import ChangedRows, DaySurvey
 from saec.format.key_prefixes import MOST_PREFIX, KeyPrefixes
 from saec.format.key_strings import function_of
 from saec.format.keyed_field import KeyedField

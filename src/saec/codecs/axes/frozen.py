@@ -15,8 +15,10 @@ from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.symbols import SymbolCoder
 from saec.format.keyed_field import KeyedField
 from saec.tables.loss_metric import Metric
+from saec.util.row_arrays import RowArrays
+from saec.util.row_blocks import row_blocks
 
-__all__ = ["FrozenCoder", "FrozenRows", "bands_of"]
+__all__ = ["FrozenCoder", "FrozenRows", "bands_of", "values_of"]
 
 Floats = NDArray[np.float64]
 
@@ -31,20 +33,28 @@ def bands_of(frequencies: Floats) -> NDArray[np.int64]:
     return bands
 
 
+def values_of(few: NDArray[np.int64]) -> list[int]:
+    """The different values of an array (m,) of bands or classes, ascending. They are close to each
+    other, so they are counted, which takes less time than sorting."""
+    if not len(few):
+        return []
+    least = int(few.min())
+    return (np.flatnonzero(np.bincount(few - least)) + least).tolist()
+
+
 @dataclass(frozen=True, eq=False)
-class FrozenRows:
+class FrozenRows(RowArrays):
     """Rows coded by one class.
 
     number: of the class; symbols: (m,) for each part; later_bits: (m,) codeword bits of all parts
-    after the first; lost: (m,) loss in nats per occurrence; decoded: (m, dim) decoded rows, mapped
-    to the metric.
+    after the first; lost: (m,) loss in nats per occurrence; coordinates: (m, axes) decoded.
     """
 
     number: int
     symbols: list[NDArray[np.int64]]
     later_bits: NDArray[np.int64]
     lost: Floats
-    decoded: Floats
+    coordinates: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,23 +97,29 @@ class FrozenCoder:
         """Code ``rows`` (m, dim) by class ``number``; ``weight``: each row's share of all
         occurrences; ``price``: nats per bit."""
         coder = replace(self.coders[number], weight=weight)
-        coordinates = self.frame.coordinates(rows, coder.axes)
+        coordinates = np.empty((len(rows), coder.axes), np.float32)
+        for block in row_blocks(len(rows)):
+            coordinates[block] = self.frame.coordinates(rows[block], coder.axes)
         symbols = list(coder.symbols(coordinates, self.frame.nats, price))
-        pairs = list(zip(coder.coders, symbols, strict=True))
-        decoded = [each.coordinates[own] for each, own in pairs]
-        later = [each.lengths[own] for each, own in pairs[1:]]
-        found = self._rows(np.concatenate(decoded, axis=1))
-        error = self.metric.mapped(rows.astype(np.float64)) - found
-        lost = np.einsum("nd,nd->n", error, error) / 2
-        return FrozenRows(
-            number,
-            symbols,
-            np.sum(later, axis=0, initial=0) + np.zeros(len(rows), int),
-            lost,
-            found,
-        )
+        later = np.zeros(len(rows), np.int64)
+        for number_of_part, (each, span) in enumerate(coder.spans()):
+            own = symbols[number_of_part]
+            coordinates[:, span] = each.coordinates[own]
+            if number_of_part:
+                later += each.lengths[own]
+        return FrozenRows(number, symbols, later, self._lost(rows, coordinates), coordinates)
 
-    def _rows(self, coordinates: NDArray[np.float32]) -> Floats:
+    def _lost(self, rows: NDArray[Any], coordinates: NDArray[np.float32]) -> Floats:
+        """Nats per occurrence (m,) that ``rows`` (m, dim) lose if they are decoded from these
+        ``coordinates`` (m, axes)."""
+        lost = np.empty(len(rows))
+        for block in row_blocks(len(rows)):
+            error = self.metric.mapped(rows[block].astype(np.float64))
+            error -= self.decoded(coordinates[block])
+            lost[block] = np.einsum("nd,nd->n", error, error) / 2
+        return lost
+
+    def decoded(self, coordinates: NDArray[np.float32]) -> Floats:
         """Decoded rows (m, dim), mapped to the metric, from their leading coordinates (m, axes)."""
         stored = self.base.axes.astype(np.float64)
         axes = stored[: coordinates.shape[1]]
@@ -121,10 +137,10 @@ class FrozenCoder:
         if len(far):
             costs = [self._costs(each, rows[far], shares[far], price) for each in self._numbers]
             best[far] = np.argmin(costs, axis=0)
-        for each in np.unique(best):
+        for each in values_of(best):
             own = np.flatnonzero(best == each)
             if each != number or len(own) < len(rows):
-                coded = self.code(int(each), rows[own], float(shares[own].mean()), price)
+                coded = self.code(each, rows[own], float(shares[own].mean()), price)
             yield own, coded
 
     def classes_for(

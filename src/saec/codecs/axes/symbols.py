@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from saec.clustering.points import ArrayPoints
 from saec.codecs.axes.quantizer import evenly_spaced, within_float16
 from saec.format.keyed_layout import SymbolPart, grid_values
+from saec.util.row_blocks import row_blocks
 
 __all__ = ["LENGTH_BITS", "SymbolCoder", "grid_coder", "symbol_means", "table_coder"]
 
@@ -64,11 +65,12 @@ class SymbolCoder:
         # An additional coordinate: 0 for rows; for symbols, its square is the cost of the codeword.
         cost = np.sqrt(price * self.lengths / max(weight * nats[0], np.finfo(np.float64).tiny))
         table = np.column_stack([self.coordinates * scale, cost])
-        rows = np.column_stack([coordinates * scale, np.zeros(len(coordinates))])
         limit = float(np.finfo(np.float32).max) ** 0.25
-        points = ArrayPoints(np.ascontiguousarray(rows.clip(-limit, limit), dtype=np.float32))
+        rows = np.zeros((len(coordinates), table.shape[1]), np.float32)
+        for block in row_blocks(len(rows)):
+            rows[block, :-1] = (coordinates[block] * scale).clip(-limit, limit)
         table = np.ascontiguousarray(table.clip(-limit, limit), dtype=np.float32)
-        return points.assign(table).astype(np.int64)
+        return ArrayPoints(rows).assign(table).astype(np.int64)
 
 
 def symbol_means(

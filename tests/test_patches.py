@@ -246,6 +246,18 @@ def parts(field: KeyedField) -> int:
     return len(field.layout.classes[0])
 
 
+def test_prefixes_tell_hashes_by_first_bits_and_all_bits() -> None:
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**64, 3000, dtype=np.uint64)
+    for bits in (1, 9, 13, 14, 30, 56):  # a list of 1,000 has a table of the first 13 bits
+        found = KeyPrefixes.of(hashes[:1000], bits)
+        near = hashes ^ (np.uint64(1) << np.uint64(64 - bits))  # differ in the last bit only
+        for asked in (hashes, near):
+            wanted = np.isin(asked >> np.uint64(64 - bits), found.prefixes)
+            assert np.array_equal(found.contain(asked), wanted)
+    assert not KeyPrefixes.of(hashes[:0], 9).contain(hashes).any()
+
+
 def test_prefixes_of_hashes_by_hand() -> None:
     hashes = np.array([0b1010 << 60, 0b0011 << 60, (0b1010 << 60) + 7], np.uint64)
     found = KeyPrefixes.of(hashes, 4)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saec.clustering.points import ArrayPoints
-from saec.codecs.axes.encode import code_columns
+from saec.codecs.axes.encode import codes_of
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.quantizer import Coder
 from saec.format.clustered_field import ClusteredField
@@ -19,6 +19,7 @@ from saec.format.id_patch import PlainField, tier_widths
 from saec.format.raw_field import RawField
 from saec.format.tiered_field import TieredField
 from saec.tables.loss_metric import Metric
+from saec.util.row_blocks import row_blocks
 
 __all__ = ["FrozenIds", "frozen_ids"]
 
@@ -83,9 +84,15 @@ class _FrozenTiers:
     def code(self, tier: int, rows: NDArray[Any]) -> tuple[NDArray[np.uint32], Floats]:
         coders = self._coders[tier]
         codes = np.zeros((len(rows), len(coders)), np.uint32)
-        for part, column in enumerate(code_columns(self._frame, rows, coders)):
+        axes = sum(coder.part.axes for coder in coders)
+        coordinates = self._frame.coordinates_in_blocks(rows, axes)
+        for part, column in enumerate(codes_of(self._frame, coordinates, coders)):
             codes[:, part] = column
-        return codes, self._frame.squared_errors(rows, self._coordinates(tier, codes)) / 2
+        decoded, lost = self._coordinates(tier, codes), np.empty(len(rows))
+        for block in row_blocks(len(rows)):
+            own = [each[block] for each in decoded]
+            lost[block] = self._frame.squared_errors(rows[block], own) / 2
+        return codes, lost
 
     def rows(self, tier: int, codes: NDArray[np.uint32]) -> Floats:
         axes = self.field.axes.astype(np.float64)

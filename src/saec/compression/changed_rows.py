@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saec.codecs.axes.frozen import FrozenCoder, FrozenRows, bands_of, values_of
+from saec.codecs.axes.frozen import FrozenCoder, FrozenRows, bands_of
 from saec.compression.bit_price import raised_threshold
 from saec.compression.day_rows import ChangedRows, DayRows, DaySurvey, thinned
 from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
+from saec.util.few_values import values_of
 from saec.util.row_blocks import row_blocks
 
 __all__ = ["DayField"]

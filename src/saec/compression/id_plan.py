@@ -22,9 +22,12 @@ from saec.compression.id_exchange import Candidates, TierExchange, exchanges_of,
 from saec.format.id_patch import CodedIds, IdPatch, PlainField
 from saec.format.merged_ids import tiers_of_ids
 from saec.format.tiered_field import TieredField
+from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
+from saec.util.few_values import values_of
 from saec.util.row_arrays import RowArrays
+from saec.util.row_blocks import row_blocks
 
 __all__ = ["ChangedIds", "IdDay", "IdSurvey", "patch_of"]
 
@@ -113,17 +116,27 @@ class IdDay:
         for part in self.field.parts:
             rows, shares = part.weights(), part.frequencies() / self.field.census.total
             ids = np.arange(part.start, part.stop)
-            known = max(min(self.base.vocab_size, part.stop) - part.start, 0)
-            given = np.repeat(default_row, len(ids), axis=0)
-            given[:known] = self.base.lookup(ids[:known])
-            error = self.metric.mapped(rows.astype(np.float64) - given)
-            now = shares * np.einsum("nd,nd->n", error, error) / 2
+            now = shares * self._lost_now(part, rows, default_row)
             total += float(now.sum())
             for tier, own in self._by_tier(ids):
                 found[tier].append(self._changed(tier, ids[own], rows[own], shares[own], now[own]))
                 moving += self._moving(tier, ids[own], shares[own], now[own])
         pairs = exchanges_of(self.field, self.coder, Candidates.join(moving)) if moving else ()
         return IdSurvey(total, tuple(map(ChangedIds.join, found)), default, tuple(pairs))
+
+    def _lost_now(self, part: Chunk, rows: NDArray[Any], default_row: NDArray[Any]) -> Floats:
+        """Nats per occurrence (m,) that the rows (m, dim) of a part lose by lookups as they are
+        now; new ones have the row ``default_row`` (1, dim)."""
+        known = max(min(self.base.vocab_size, part.stop) - part.start, 0)
+        looked_up, lost = self.base.lookup(part.start + np.arange(known)), np.empty(len(rows))
+        for block in row_blocks(len(rows)):
+            error = rows[block].astype(np.float64)
+            given = looked_up[block]
+            error[: len(given)] -= given
+            error[len(given) :] -= default_row
+            error = self.metric.mapped(error)
+            lost[block] = np.einsum("nd,nd->n", error, error) / 2
+        return lost
 
     def _moving(
         self, tier: int, ids: NDArray[np.int64], shares: Floats, now: Floats
@@ -142,18 +155,19 @@ class IdDay:
         self, tier: int, ids: NDArray[np.int64], rows: NDArray[Any], shares: Floats, now: Floats
     ) -> ChangedIds:
         """Rows of a tier that may save their bits."""
-        worth = (now > self.least * self.coder.row_bits[tier]) & (now > 0)
+        cost = self.least * self.coder.row_bits[tier]
+        worth = (now > cost) & (now > 0)
         worth &= self.coder.row_bits[tier] > 0
         codes, lost = self.coder.code(tier, rows[worth])
         found = ChangedIds(ids[worth], codes, now[worth], shares[worth] * lost)
-        return found.only(found.coded < found.now)
+        return found.only(found.now - found.coded > cost)
 
     def _by_tier(self, ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The positions among consecutive ``ids`` of those of each tier."""
         tiers = np.full(len(ids), len(self.coder.row_bits) - 1, np.int8)
         old = self._tiers[ids[0] : ids[-1] + 1] if len(ids) else self._tiers[:0]
         tiers[: len(old)] = old
-        for tier in np.unique(tiers).tolist():
+        for tier in values_of(tiers):
             yield tier, np.flatnonzero(tiers == tier)
 
     @cached_property

@@ -34,6 +34,7 @@ __all__ = [
     "EncodeTiers",
     "Ordering",
     "code_columns",
+    "codes_of",
     "keeps_ids",
     "order_rows",
 ]
@@ -223,6 +224,13 @@ def code_columns(
     Codes do not depend, to the last digit, on how many of them the caller reads.
     """
     coordinates = frame.coordinates(rows, sum(coder.part.axes for coder in coders))
+    return codes_of(frame, coordinates, coders)
+
+
+def codes_of(
+    frame: Frame, coordinates: NDArray[np.float32], coders: Sequence[Coder]
+) -> Iterator[NDArray[np.uint32]]:
+    """Codes (m,) of rows with these ``coordinates`` (m, axes); see :func:`code_columns`."""
     first = 0
     for coder in coders:
         span = slice(first, first + coder.part.axes)

@@ -15,10 +15,11 @@ from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.symbols import SymbolCoder
 from saec.format.keyed_field import KeyedField
 from saec.tables.loss_metric import Metric
+from saec.util.few_values import values_of
 from saec.util.row_arrays import RowArrays
 from saec.util.row_blocks import row_blocks
 
-__all__ = ["FrozenCoder", "FrozenRows", "bands_of", "values_of"]
+__all__ = ["FrozenCoder", "FrozenRows", "bands_of"]
 
 Floats = NDArray[np.float64]
 
@@ -31,15 +32,6 @@ def bands_of(frequencies: Floats) -> NDArray[np.int64]:
     frequency are in one band."""
     bands: NDArray[np.int64] = np.floor(np.log(frequencies) / np.log(_BAND) + 1e-9).astype(np.int64)
     return bands
-
-
-def values_of(few: NDArray[np.int64]) -> list[int]:
-    """The different values of an array (m,) of bands or classes, ascending. They are close to each
-    other, so they are counted, which takes less time than sorting."""
-    if not len(few):
-        return []
-    least = int(few.min())
-    return (np.flatnonzero(np.bincount(few - least)) + least).tolist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +89,7 @@ class FrozenCoder:
         """Code ``rows`` (m, dim) by class ``number``; ``weight``: each row's share of all
         occurrences; ``price``: nats per bit."""
         coder = replace(self.coders[number], weight=weight)
-        coordinates = np.empty((len(rows), coder.axes), np.float32)
-        for block in row_blocks(len(rows)):
-            coordinates[block] = self.frame.coordinates(rows[block], coder.axes)
+        coordinates = self.frame.coordinates_in_blocks(rows, coder.axes)
         symbols = list(coder.symbols(coordinates, self.frame.nats, price))
         later = np.zeros(len(rows), np.int64)
         for number_of_part, (each, span) in enumerate(coder.spans()):

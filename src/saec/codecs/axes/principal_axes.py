@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from saec.codecs.moments_and_samples import Moments
 from saec.format.tier_layout import MOST_AXES
 from saec.tables.loss_metric import Metric
+from saec.util.row_blocks import row_blocks
 
 __all__ = ["Frame"]
 
@@ -100,6 +101,14 @@ class Frame:
         about = rows.astype(np.float64)
         about -= self.stored[-1].astype(np.float64)
         return (about @ self.dual[:, :axes]).astype(np.float32)
+
+    def coordinates_in_blocks(self, rows: NDArray[Any], axes: int) -> NDArray[np.float32]:
+        """The same, a few hundred rows at a time: for many rows in less time and memory, but for
+        the last digit of float64, which hardly ever changes one of float32."""
+        coordinates = np.empty((len(rows), axes), np.float32)
+        for block in row_blocks(len(rows)):
+            coordinates[block] = self.coordinates(rows[block], axes)
+        return coordinates
 
     def squared_errors(
         self, rows: NDArray[Any], coordinates: Sequence[NDArray[np.float32]]

@@ -1,0 +1,20 @@
+"""The values of an array of small integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["values_of"]
+
+
+def values_of(numbers: NDArray[np.integer[Any]]) -> list[int]:
+    """The different values of ``numbers`` (m,), ascending. These are close to each other, like
+    bands, classes or tiers, so they are counted, which takes less time than sorting."""
+    if not len(numbers):
+        return []
+    least = int(numbers.min())
+    counts = np.bincount(numbers.astype(np.int64) - least)
+    return [least + int(place) for place in np.flatnonzero(counts)]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from saec.codecs.axes.frozen import FrozenCoder, FrozenRows, bands_of
 from saec.compression.bit_price import raised_threshold
-from saec.compression.day_rows import ChangedRows, DayRows, DaySurvey, thinned
+from saec.compression.day_rows import ChangedRows, CodedDay, DayRows, DaySurvey, thinned
 from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
 from saec.util.few_values import values_of
@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 
 _SAMPLED_ROWS = 1 << 10  # of a band and a part, from which its class is chosen
 _HEAVY_ROWS = 1 << 12  # of a part, that are looked at whether they moved or not
+_LEFT_OUT_BITS = 16  # coded rows that save more nats than so many bits cost are kept
 _UNKNOWN_KEYS = 1 << 16  # that are looked up to see what unknown keys get
 
 
@@ -84,22 +85,31 @@ class DayField:
             into.add(given, shares[block])
         return now
 
-    def coded(self, survey: DaySurvey, factor: float) -> list[ChangedRows]:
-        """The second pass, if bits cost ``factor`` times their price: changed rows by class of the
-        base, in ascending order of classes."""
+    def coded(self, survey: DaySurvey, factor: float, every: bool) -> CodedDay:
+        """The second pass, if bits cost ``factor`` times their price; ``every``: also rows that
+        are not frequent, and save less as coded than any bits cost."""
         found: dict[int, list[ChangedRows]] = {}
         threshold = self.threshold_at(factor)
-        price = max(threshold, self.price)
+        least, price = threshold * self.least_bits, max(threshold, self.price)
+        # Where bits of a patch cost less than those of the base, insurance alone may pay for them.
+        every = every or threshold < self.price
+        left_out = threshold * min(self.least_bits, _LEFT_OUT_BITS)
         classes = self.coder.classes_for(survey.samples, price) if self.coder.coders else {}
-        every = zip(self.field.parts, survey.positions, survey.gains, strict=True)
-        least = threshold * self.least_bits
-        for part, positions, gains in every:
+        share = 0.0
+        passed = zip(self.field.parts, survey.positions, survey.gains, strict=True)
+        for part, positions, gains in passed:
             worth = gains > least
-            if worth.any():
-                rows = self._looked_up(part, positions[worth], np.isinf(gains[worth]))
-                for one in self._coded(rows, survey, classes, price, least):
-                    found.setdefault(one.number, []).append(one)
-        return [ChangedRows.join(found[number]) for number in sorted(found)]
+            if not worth.any():
+                continue
+            rows = self._looked_up(part, positions[worth], np.isinf(gains[worth]))
+            for own, coded in self._by_class(rows, classes, price):
+                lost = np.minimum(rows.shares[own] * coded.lost, rows.default[own])
+                kept = rows.forced[own] | (rows.now[own] - lost > left_out) | every
+                share = max(share, float(rows.shares[own][~kept].max(initial=0.0)))
+                one = self._changed(rows.only(own[kept]), coded.only(kept), survey)
+                found.setdefault(one.number, []).append(one)
+        joined = [ChangedRows.join(found.pop(number)) for number in sorted(found)]
+        return CodedDay(joined, left_out, share)
 
     def unknown_nats(self, rows: NDArray[np.float32]) -> float:
         """Nats of keys that today's table does not have, if lookups give ``rows`` (m, dim)."""
@@ -196,28 +206,19 @@ class DayField:
         known = self._base.classes_of_hashes(hashes) >= 0
         return DayRows(positions, rows, hashes, shares, now, default, known, forced)
 
-    def _coded(
-        self,
-        rows: DayRows,
-        survey: DaySurvey,
-        classes: Mapping[int, int],
-        price: float,
-        least: float,
-    ) -> Iterator[ChangedRows]:
-        """The rows of a part by class, without those that save no more than ``least`` nats."""
+    def _by_class(
+        self, rows: DayRows, classes: Mapping[int, int], price: float
+    ) -> Iterator[tuple[NDArray[np.int64], FrozenRows]]:
+        """Places of rows of a part that are coded by one class, and these as coded."""
         # Rows that do not occur are coded as the rarest ones that do, if every key is stored.
         bands = np.full(len(rows.shares), min(classes))
         seen = rows.shares > 0
         bands[seen] = bands_of(rows.shares[seen] * self.field.census.total)
         for band in values_of(bands):
-            of_band = np.flatnonzero(bands == band)
-            own_rows, shares = rows.rows[of_band], rows.shares[of_band]
-            for places, coded in self.coder.by_class(classes[band], own_rows, shares, price):
-                own, lost = of_band[places], shares[places] * coded.lost
-                saved = rows.now[own] - np.minimum(lost, rows.default[own])
-                # Where bits cost nothing, rows are insured whatever they save.
-                kept = np.flatnonzero(rows.forced[own] | (saved > least) | (least == 0))
-                yield self._changed(rows.only(own[kept]), coded.only(kept), survey)
+            own = np.flatnonzero(bands == band)
+            every = self.coder.by_class(classes[band], rows.rows[own], rows.shares[own], price)
+            for places, coded in every:
+                yield own[places], coded
 
     def _changed(self, rows: DayRows, coded: FrozenRows, survey: DaySurvey) -> ChangedRows:
         harm = np.empty(len(rows.shares))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from saec.util.row_arrays import RowArrays
 
-__all__ = ["ChangedRows", "DayRows", "DaySurvey", "thinned"]
+__all__ = ["ChangedRows", "CodedDay", "DayRows", "DaySurvey", "thinned"]
 
 Floats = NDArray[np.float64]
 
@@ -39,6 +39,19 @@ class ChangedRows(RowArrays):
     symbols: list[NDArray[np.int64]]
     later_bits: NDArray[np.int64]
     harm: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class CodedDay:
+    """Rows of a day as coded, by class in ascending order of classes.
+
+    saved: nats that each row saves at most that was left out; share: of all occurrences that such
+    a row has at most, 0 if there is none.
+    """
+
+    rows: Sequence[ChangedRows]
+    saved: float
+    share: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from saec.codecs.axes.code_lengths import code_lengths
 from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR
 from saec.compression.changed_rows import DayField
-from saec.compression.day_rows import ChangedRows, DaySurvey
+from saec.compression.day_rows import ChangedRows, CodedDay, DaySurvey
 from saec.format.key_prefixes import MOST_PREFIX, KeyPrefixes
 from saec.format.key_strings import function_of
 from saec.format.keyed_field import KeyedField
@@ -87,27 +87,38 @@ class PatchPlan:
     survey: DaySurvey
     base: KeyedField
     removed: NDArray[np.uint64]
-    _coded: dict[float, Sequence[ChangedRows]] = field(default_factory=dict, init=False)
+    _coded: dict[float, CodedDay] = field(default_factory=dict, init=False)
 
-    def _changed(self, factor: float) -> Sequence[ChangedRows]:
+    def _changed(self, factor: float, every: bool) -> CodedDay:
         """Rows that may be in the patch, coded at the power of two below ``factor``, at least 1.
         Only the last ones are kept."""
         power = 2.0 ** math.floor(math.log2(factor))
-        if power not in self._coded:
+        if power not in self._coded or (every and self._coded[power].share):
             self._coded.clear()
-            self._coded[power] = self.day.coded(self.survey, power)
+            self._coded[power] = self.day.coded(self.survey, power, every)
         return self._coded[power]
 
     def at(self, factor: float) -> ChosenRows:
         """The rows that save the threshold for each of their bits, if these cost ``factor`` times
         their price."""
-        changed = self._changed(factor)
+        chosen = self._chosen(factor, self._changed(factor, every=False))
+        if chosen is None:
+            chosen = self._chosen(factor, self._changed(factor, every=True))
+        assert chosen is not None, "no row is left out"
+        return chosen
+
+    def _chosen(self, factor: float, coded: CodedDay) -> ChosenRows | None:
+        """None if a row that was left out may be worth its bits."""
+        changed = coded.rows
         roots = self.base.strings.root.lengths if changed else np.zeros(0, np.int64)
         lengths: NDArray[np.int64] = np.append(roots, 0)
         lengths[-1] = max(int(lengths[:-1].min(initial=8)), 1)
         told = _Told(1, _FIRST_TOLD_BITS, 0.0)
         threshold = self.day.threshold_at(factor)
         for _ in range(_ROUNDS):
+            bits = told.key_bits + FUNCTION_FACTOR * int(lengths.min())
+            if coded.share and coded.saved + coded.share * told.risk > threshold * bits:
+                return None
             pairs = [self._split(one, lengths, told, threshold) for one in changed]
             rows = [own for own, _ in pairs if len(own.positions)]
             reset = [own for _, own in pairs if len(own.positions)]

@@ -195,7 +195,9 @@ class DayField:
         self, part: Chunk, positions: NDArray[np.int64], forced: NDArray[np.bool_]
     ) -> DayRows:
         """The rows of a part at ``positions`` (m,)."""
-        rows, shares, hashes = (own[positions - part.start] for own in self._read(part))
+        all_rows, all_shares, all_hashes = self._read(part)
+        places = positions - part.start
+        rows, shares, hashes = all_rows[places], all_shares[places], all_hashes[places]
         looked_up = self._base.rows_of_hashes(hashes)
         now, default = np.empty(len(rows)), np.empty(len(rows))
         for block in row_blocks(len(rows)):

@@ -104,7 +104,8 @@ def pytest_runtest_setup() -> None:
     """Start PyTorch's generator anew, so that no test's numbers depend on the tests before it."""
     torch = sys.modules.get("torch")  # not for tests that do without
     if torch is not None:
-        torch.manual_seed(2020)
+        # By torch.manual_seed, each test would leave a call for GPUs to make once they start.
+        torch.default_generator.manual_seed(2020)
 
 
 @pytest.fixture(scope="session")

@@ -221,6 +221,7 @@ def test_truncated_and_changed_files(
     assert np.array_equal(tables["r"].lookup([3]), first)
 
 
+@pytest.mark.exhaustive
 def test_shards(tmp_path: Path) -> None:
     one = raw("r", 80_000, 16, np.float32)
     save_in_shards(Compressed([one]), tmp_path / "s.saec")

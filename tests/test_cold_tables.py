@@ -251,6 +251,7 @@ def test_a_file_that_is_replaced_keeps_its_rows_and_one_written_to_does_not(tmp_
         tables["r"].lookup([20])
 
 
+@pytest.mark.exhaustive
 def test_forked_processes_are_told_to_open_it_again(tmp_path: Path) -> None:
     pages_of_rows(tmp_path / "a.saec", 100, 30)
     Compressed([raw("r", 150_000, 16, np.float32)]).save(tmp_path / "b.saec")  # single rows
@@ -281,6 +282,7 @@ def test_forked_processes_are_told_to_open_it_again(tmp_path: Path) -> None:
     assert said.stderr == ""
 
 
+@pytest.mark.exhaustive
 def test_shards_bytes_and_streams(tmp_path: Path, pair: tuple[Compressed, Compressed]) -> None:
     mapped = pair[1]
     ids = {name: np.arange(mapped[name].vocab_size)[-200:] for name in mapped}

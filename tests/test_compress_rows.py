@@ -133,6 +133,7 @@ def test_shards_are_the_array(case: str, in_nats: bool, tmp_path: Path) -> None:
     check_same(run(field, case, in_nats), from_memory(case, in_nats))
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("case", ["axes, unsorted", "clusters, fixed"])
 def test_narrow_floats_in_shards(case: str, dtype: object, tmp_path: Path) -> None:
@@ -189,6 +190,7 @@ def test_small_parts_change_last_digits_only(case: str, part_rows: int, in_nats:
         assert found.predicted_loss_increase == pytest.approx(lost, rel=1e-5)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("held", [0, 5000])
 @pytest.mark.parametrize("case", ["axes, unsorted", "axes, renumbered", "clusters"])
 def test_little_memory_changes_nothing(case: str, held: int, tmp_path: Path) -> None:

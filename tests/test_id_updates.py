@@ -87,6 +87,7 @@ def chain_of(folder: Path, name: str, patches: int = 2) -> saec.Compressed:
     return saec.load(folder / f"{name}.saec", patches=paths)
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("name", NAMES)
 def test_ids_of_a_chain_have_todays_rows(folder: Path, name: str) -> None:
     base, chain = chain_of(folder, name, 0)["user"], chain_of(folder, name)["user"]

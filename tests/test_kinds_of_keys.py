@@ -63,6 +63,7 @@ def test_one_key_and_rows_that_are_all_alike(example: Example) -> None:
     assert result["one"].lookup([]).shape == (0, DIM)
 
 
+@pytest.mark.exhaustive
 def test_row_of_unknown_keys_is_no_key(example: Example) -> None:
     keys = example.keys.copy()
     keys[0] = keys[1]  # the key of the row of unknown keys is not looked at

@@ -50,6 +50,7 @@ def long_work(show: bool = True) -> None:
         time.sleep(0.3)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("at_once")
 def test_long_work_draws_its_description_and_count() -> None:
     with terminal() as drawn:
@@ -121,6 +122,7 @@ def test_terminal_is_restored_after_an_error() -> None:
         assert drawn().rfind("\x1b[?25h") > 0  # the cursor shows again
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("at_once")
 def test_bars_nest() -> None:
     with terminal() as drawn:

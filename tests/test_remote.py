@@ -267,6 +267,7 @@ class Quiet(SimpleHTTPRequestHandler):
         """Nothing."""
 
 
+@pytest.mark.exhaustive
 def test_a_web_server(result: saec.Compressed, tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
     result.save(tmp_path / "a.saec")

@@ -332,6 +332,7 @@ def said_by(process: BaseProcess, report: Connection) -> str:
     return said
 
 
+@pytest.mark.exhaustive
 def test_resumes_after_sigterm(folder: Path, expected: bytes) -> None:
     moments = random.Random(0)
     ended = 0

@@ -368,6 +368,7 @@ def many_inputs(nodes: int) -> list[object]:
     return [helper.make_node("Gather", [f"none{n}", "ids"], [f"r{n}"]) for n in range(nodes)]
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("nodes", [chain, many_inputs])
 def test_graphs_are_searched_in_linear_time(
     tmp_path: Path, nodes: Callable[[int], list[object]]

@@ -229,6 +229,7 @@ def test_base_without_metrics_is_updated_without(tmp_path: Path) -> None:
         updated(tmp_path, DAYS[1], tmp_path / "2.patch")
 
 
+@pytest.mark.exhaustive
 def test_string_keys(tmp_path: Path) -> None:
     names = [Day(d.weights, d.frequencies, np.array([f"u{k}" for k in d.keys])) for d in DAYS[:2]]
     saec.compress(

@@ -139,6 +139,7 @@ def test_a_nameless_table_takes_the_only_metric(folder: Path, run: Run) -> None:
     assert saec.load("small.saec")["user"].codec == "axes"
 
 
+@pytest.mark.exhaustive
 def test_codecs_by_name(folder: Path, run: Run) -> None:
     words = ("compress", "both.npz", "--frequencies", "counts.npz", "--ratio", 4, "-o", "s.saec")
     for chosen in ((), ("--codec", "axes")):

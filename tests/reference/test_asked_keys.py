@@ -62,6 +62,7 @@ def test_models_are_asked_by_keys(trial: Trial, coarse_prices: None) -> None:
     assert np.array_equal(rows[ids[:500, 0]], expected)
 
 
+@pytest.mark.exhaustive
 def test_plain_logs_are_asked_by_ids(trial: Trial) -> None:
     plain = dataclasses.replace(trial, log=dataclasses.replace(trial.log, keys=None))
     (row,) = plain.rows([Job("axes", Method(Axes(), metric=True), saec.Ratio(3))])

@@ -12,6 +12,7 @@ from saec.reference.simulated import simulate
 from saec.reference.trial import Trial
 
 
+@pytest.mark.exhaustive
 def test_the_model_holds_decoded_rows_and_then_its_own() -> None:
     trial = Trial.start(simulate(2000, seed=1), "deepfm", 4, 0, False)
     before = {name: value.clone() for name, value in trial.model.state_dict().items()}

@@ -96,6 +96,7 @@ def test_the_first_step_by_the_textbook() -> None:
         )
 
 
+@pytest.mark.exhaustive(keep=2)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_learns_a_planted_effect(name: str) -> None:
     log = planted_log()

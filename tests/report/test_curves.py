@@ -26,6 +26,7 @@ def markers(svg: str) -> int:
     return svg.count("<use ")
 
 
+@pytest.mark.exhaustive
 def test_a_document_of_its_own_that_takes_on_a_page_s_colours() -> None:
     svg = forecast_curve(CURVE, "f")
     words = texts(svg)

@@ -175,6 +175,7 @@ def by_grpc(server: serving.Server, ids: list[int]) -> Any:
         return client.infer(server.name, inputs).as_numpy("score")[:, 0]
 
 
+@pytest.mark.exhaustive
 def test_a_server_reloads_when_either_file_changes(files: tuple[Path, Path]) -> None:
     path, dense = files
     sums = saec.load(path)["user"].lookup([3, 141]).sum(axis=1)

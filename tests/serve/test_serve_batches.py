@@ -379,6 +379,7 @@ def test_both_protocols_share_batches_and_waiting_requests_are_answered_at_shutd
             assert np.array_equal(own.result(serving.SECONDS), table.lookup([number]))
 
 
+@pytest.mark.exhaustive
 def test_many_strings_are_decoded_outside_the_event_loop(waiting: Server) -> None:
     """Such requests are not in a batch. The field has no keys, so it refuses strings."""
     count = 1 << 15

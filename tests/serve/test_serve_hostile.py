@@ -83,6 +83,7 @@ HEADS = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.alone
 def test_slow_requests_are_ended(server: Server) -> None:
     """Clients that send one byte of a request every 50 ms without an end."""
@@ -105,6 +106,7 @@ def test_slow_requests_are_ended(server: Server) -> None:
     assert max(took.values()) < 10 * WAIT, took.items()
 
 
+@pytest.mark.exhaustive
 def test_slow_bodies_do_not_block_other_requests(server: Server) -> None:
     """There are more slow bodies than requests may run at a time."""
     with connections(server.http, 8, INFER + b"Content-Length: 99\r\n\r\n{") as streams:
@@ -179,6 +181,7 @@ def test_errors_of_clients_are_not_logged(server: Server) -> None:
     assert server.log.read_text() == ""
 
 
+@pytest.mark.exhaustive
 def test_the_server_survives_running_out_of_descriptors(tmp_path: Path) -> None:
     path = tmp_path / "tables.saec"
     serving.write_artifact(path, 0)

@@ -205,6 +205,7 @@ def with_codes_beyond_all_centroids(path: Path) -> bytes:
     return path.read_bytes().replace(packed, b"\xff" * len(packed))
 
 
+@pytest.mark.exhaustive
 def test_other_models_and_configurations_are_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "tables.saec"
     serving.write_artifact(path, 0)

@@ -528,6 +528,7 @@ def test_the_token_is_read_from_a_file(tmp_path: Path) -> None:
         assert server.ask("GET", "/v2", headers={"Authorization": "Bearer sesame"})[0] == 200
 
 
+@pytest.mark.exhaustive
 def test_a_server_on_all_interfaces_without_token_logs_a_warning(tmp_path: Path) -> None:
     serving.write_artifact(tmp_path / "tables.saec", 0)
     with serving.served(tmp_path / "tables.saec", "--host", "0.0.0.0") as server:

@@ -120,6 +120,7 @@ def test_copies_are_modules_of_their_own(module: CompressedEmbedding) -> None:
             assert torch.equal(fast(lookups, IDS), lookups(IDS))
 
 
+@pytest.mark.exhaustive(keep=1)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_graphs_that_write_to_tables(module: CompressedEmbedding, backend: str) -> None:
     """A graph may order writes and lookups differently."""

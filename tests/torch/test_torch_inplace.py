@@ -408,6 +408,7 @@ def test_an_error_with_compressed_tables_in_place_restores_the_model(
     assert snapshot(small) == before
 
 
+@pytest.mark.exhaustive
 def test_a_loss_budget_that_cannot_be_met_is_an_error(
     model: nn.Module, log_rows: list[Batch]
 ) -> None:

@@ -159,6 +159,7 @@ def test_compiled_exported_and_saved(field: KeyedField, asked: Tensor, tmp_path:
         torch.jit.script(model)
 
 
+@pytest.mark.exhaustive
 def test_state_goes_into_the_same_model_alone(
     field: KeyedField, keys: NDArray[np.int64], asked: Tensor
 ) -> None:

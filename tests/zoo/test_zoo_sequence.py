@@ -43,6 +43,7 @@ def test_sequences_end_with_a_users_last_movies(log: Log) -> None:
     assert torch.equal(seen[:, 1:], wanted[:, :-1])
 
 
+@pytest.mark.exhaustive
 def test_one_table_serves_the_lookup_and_the_scores(log: Log) -> None:
     model, data = made(log)
     train(model, data, seed=0, epochs=2)

@@ -141,6 +141,7 @@ def test_connections_beyond_the_limit_close_idle_ones(server: Server) -> None:
             assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.exhaustive
 def test_grpc_connections_without_http2_are_ended(server: Server) -> None:
     before = descriptors(server)
     with tritonclient.grpc.InferenceServerClient(server.grpc) as client:

@@ -460,6 +460,7 @@ def test_running_http_requests_are_answered_at_shutdown(slow: Path) -> None:
             server.ask("GET", "/v2/health/live")
 
 
+@pytest.mark.exhaustive
 def test_running_grpc_requests_are_answered_at_shutdown(slow: Path) -> None:
     with serving.served(slow) as server:
         count = rounds_for(server, 0.8)

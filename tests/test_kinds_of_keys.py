@@ -87,7 +87,7 @@ def test_clusters_of_rows_with_keys(example: Example) -> None:
     field, shares = keyed(result), example.frequencies / example.frequencies.sum()
     assert result.nbytes <= result.original_nbytes / 30
     assert all(len(parts) == 1 for parts in field.layout.classes)
-    seen = shares @ example.nats(field.lookup(example.keys), example.weights)
+    seen = 0.7 * (shares @ example.nats(field.lookup(example.keys), example.weights))
     unknown = field.lookup(random_keys(400_000))
     harm = 0.3 * example.nats(unknown, np.zeros_like(unknown)).mean()
     assert result.predicted_loss_increase == pytest.approx(seen + harm, rel=0.05)

@@ -36,6 +36,7 @@ def test_keys_are_values_and_hashes() -> None:
     # 8 and 9 are unseen: ids 3 and 4, in order of their values.
     assert asked.ids[:, 0].tolist() == [1, 1, 2, 4, 4, 3]
     assert asked.sizes == {"user": 5, "city": 4, "both": 7}
+    assert [asked.unseen_share(name) for name in ("user", "city", "both")] == [1.0, 0.0, 1.0]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from saec.codecs.axes.keyed import keyed_options
 from saec.codecs.protocol import Option
 from saec.compression.allocation import frontier
 from saec.compression.plan import field_rng
-from saec.compression.unseen_odds import with_unseen_odds
 from saec.format.compressed import Compressed
 from saec.streaming.scratch import IN_MEMORY
 from saec.tables.field import Field
@@ -55,11 +54,11 @@ def compared_afresh(
         metric = metrics[field.name] if in_nats else None
         rng = field_rng(0, field, 0)
         # Without a metric options are in the frequency-weighted squared error of a field.
-        unit = field.known_share * (1.0 if in_nats else 1 / (2 * field.census.total))
+        unit = 1.0 if in_nats else 1 / (2 * field.lookups)
         options.append(
             [
                 replace(option, distortion=option.distortion * unit)
-                for option in _options(with_unseen_odds(field), metric, rng)
+                for option in _options(field, metric, rng)
             ]
         )
     others = [field for name, field in old.items() if name not in metrics]

@@ -156,7 +156,7 @@ class DayField:
 
     def _read(self, part: Chunk) -> tuple[NDArray[Any], Floats, NDArray[np.uint64]]:
         """Rows, shares of all lookups, and hashes; the row of unknown keys has the share 0."""
-        shares = part.frequencies() * (self.field.known_share / self.field.census.total)
+        shares = part.frequencies() / self.field.lookups
         return part.weights(), shares, self._keys.hashes[part.start : part.stop]
 
     def _worth_coding(

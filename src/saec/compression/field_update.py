@@ -11,7 +11,6 @@ import saec.artifact as artifact
 from saec.codecs.axes.codec import Axes
 from saec.codecs.protocol import Option
 from saec.compression.plan import field_rng
-from saec.compression.unseen_odds import with_unseen_odds
 from saec.format.compressed_field import CompressedField
 from saec.format.id_patch import IdPatch
 from saec.format.keyed_patch import KeyedPatch
@@ -83,18 +82,13 @@ class SmallField:
     def made(self, option: Option) -> FieldUpdate:
         """The field compressed afresh by an ``option``."""
         rng = field_rng(0, self.field, 0)
-        coded = Axes().encode(self._weighed, option.choice, rng, lambda share: None, IN_MEMORY)
-        return FieldUpdate(coded.field, coded.lost * self.field.known_share, self.field.vocab_size)
+        coded = Axes().encode(self.field, option.choice, rng, lambda share: None, IN_MEMORY)
+        return FieldUpdate(coded.field, coded.lost, self.field.vocab_size)
 
     @cached_property
     def _options(self) -> Sequence[Option]:
-        return Axes().options(self._weighed, self.metric, field_rng(0, self.field, 0), IN_MEMORY)
-
-    @cached_property
-    def _weighed(self) -> Field:
-        return with_unseen_odds(self.field)
+        return Axes().options(self.field, self.metric, field_rng(0, self.field, 0), IN_MEMORY)
 
     @property
     def _unit(self) -> float:
-        share = self.field.known_share
-        return share if self.metric is not None else share / (2 * self.field.census.total)
+        return 1.0 if self.metric is not None else 1 / (2 * self.field.lookups)

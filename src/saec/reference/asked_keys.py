@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from saec.format.compressed import Compressed
-from saec.reference.log import TRAIN, Log
+from saec.reference.log import TRAIN, VALIDATION, Log
 from saec.reference.models import ClickModel
 from saec.tables.field import Field
 
@@ -59,11 +59,18 @@ class AskedKeys:
                 field.name,
                 field.weights,
                 field.counts,
-                keys=self.of_ids(field.name.removeprefix(prefix)),
+                keys=self.of_ids(name),
                 unseen=0,
+                unseen_share=self.unseen_share(name),
             )
             for field in tables
+            for name in [field.name.removeprefix(prefix)]
         ]
+
+    def unseen_share(self, name: str) -> float:
+        """The share of validation rows that ask a field for a key which training never saw."""
+        ids = self.ids[self.log.split == VALIDATION, self.log.field_names.index(name)]
+        return float((ids >= self.log.vocab_sizes[name]).mean())
 
     def hold(self, model: ClickModel, result: Compressed, prefix: str) -> None:
         """Put the rows that ``result`` has for all of these ids into a model."""

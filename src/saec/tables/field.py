@@ -112,6 +112,11 @@ class Field:
         """The share of lookups whose key has a row, at least 0.001; 1 without keys."""
         return 1.0 if self.keys is None else max(1 - self.keys.unseen_share, _LEAST_KNOWN)
 
+    @property
+    def lookups(self) -> float:
+        """The sum of all frequencies, and of lookups with unknown keys in proportion."""
+        return self.census.total / self.known_share
+
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
         """The frequencies of all features, (vocab_size,), in memory."""

@@ -46,7 +46,7 @@ def keyed_class(
 ) -> KeyedClass:
     """A class of ``count`` rows, known by ``sample``.
 
-    total: the sum of all frequencies of the field.
+    total: the number of all lookups of the field.
     """
     rows = TierRows.of(sample, frame, count, total)
     default = np.zeros(rows.coordinates.shape)

@@ -13,8 +13,9 @@ All three minimise one objective:
     + sum over other rows w/N nats from the default row
     + u x sum over symbols 2^-length x nats between symbol and default row
 
-w is the frequency of a row, N the sum of all frequencies, and u the share of lookups whose key is
-not stored: keys that were never seen, and rows that are left out.
+w is the frequency of a row, N the number of all lookups, those with unknown keys included, and u
+the share of lookups whose key is not stored: keys that were never seen, and rows that are left
+out.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def keyed_options(
     survey = survey_of(field, placing, sampled_rows, int(rng.integers(1 << 63)), space)
     row_map = row_map_of(survey, placing.bounds, None if metric is None else metric.root)
     keyed = _SurveyedKeys(field, metric, space, placing, survey, coder)
-    lost = nats_of_far_rows(survey, row_map, field.census.total)
+    lost = nats_of_far_rows(survey, row_map, field.lookups)
     found, worth = keyed.at(row_map, lost)
     if (unclipped := row_map.unclipped(lost, worth)) is not None:
         found += keyed.at(unclipped, 0.0)[0]
@@ -107,7 +108,7 @@ class _SurveyedKeys:
 
         lost: the nats that clipping loses, whatever the codes are.
         """
-        field, total = self.field, self.field.census.total
+        field, total = self.field, self.field.lookups
         assert field.keys is not None, "fields without keys have other options"
         survey = near_survey(field, self.survey, row_map, self.space)
         moments = _about(survey.moments, _default_row(field, survey))

@@ -39,7 +39,7 @@ _CUTS = 20  # the most attempts to reach the size by storing fewer rows
 class _EncodeKeys:
     """A task that codes one chunk of the field.
 
-    total: the sum of all frequencies of the field.
+    total: the number of all lookups of the field.
     """
 
     choice: KeyedChoice
@@ -154,7 +154,7 @@ def _none(unstored: float, second: float, occurrences: float) -> StoredRows:
 def encode_keyed(field: Field, choice: KeyedChoice, advance: Advance, space: Workspace) -> Coded:
     """Code the rows that are worth their bits, within the bytes that ``choice`` allows."""
     assert field.keys is not None, "fields without keys are coded otherwise"
-    task = _EncodeKeys(choice, field.keys, field.census.total)
+    task = _EncodeKeys(choice, field.keys, field.lookups)
     passes = passes_over(field.parts, space)
     with closing(GatheredRows(space)) as rows:
         for part in passes.each(task, counter=choice.placing, advance=advance):

@@ -1,4 +1,4 @@
-"""Whole fields in patches: unknown keys have their share of all lookups."""
+"""Rows of fields with keys weigh by their share of all lookups, those of unknown keys included."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from daily_tables import DIM, METRIC, METRICS, Day
 from keyed_example import random_keys
 
 import saec
-from saec.compression.unseen_odds import with_unseen_odds
 
 DAY = Day.first(600)
 
 
-@pytest.mark.parametrize(("share", "odds"), [(0.0, 0.0), (0.5, 1.0), (0.9, 9.0), (1.0, 1000.0)])
-def test_odds_by_hand(share: float, odds: float) -> None:
+@pytest.mark.parametrize(("share", "known"), [(0.0, 1.0), (0.5, 0.5), (1.0, 0.001)])
+def test_lookups_by_hand(share: float, known: float) -> None:
     # With a share of 1, known keys still have a thousandth of all lookups.
     field = DAY.field(unseen_share=share)
-    weighed = with_unseen_odds(field)
-    assert weighed.keys is not None
-    assert weighed.keys.unseen_share == pytest.approx(odds)
-    assert field.keys is not None
-    assert field.keys.unseen_share == share
+    assert field.lookups == pytest.approx(DAY.frequencies.sum() / known)
+    assert saec.Field("user", DAY.weights, DAY.frequencies).lookups == DAY.frequencies.sum()
 
 
-def test_fields_without_keys_stay() -> None:
-    field = saec.Field("user", DAY.weights, DAY.frequencies)
-    assert with_unseen_odds(field) is field
+def test_a_field_that_is_asked_for_few_of_its_keys_gets_fewer_bytes(coarse_prices: None) -> None:
+    """Two equal tables: one of them has a row for one lookup in ten."""
+    often, seldom = DAY.field(unseen_share=0.0), DAY.field(unseen_share=0.9)
+    seldom.name = "seldom"
+    metrics = {"user": METRIC, "seldom": METRIC}
+    result = saec.compress([often, seldom], saec.Ratio(8), metrics=metrics, progress=False)
+    assert result["seldom"].nbytes < 0.6 * result["user"].nbytes
 
 
 @pytest.mark.exhaustive

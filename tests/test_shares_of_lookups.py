@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from daily_tables import DIM, METRIC, METRICS, Day
 from keyed_example import random_keys
+from numpy.typing import NDArray
 
 import saec
 
@@ -22,13 +23,19 @@ def test_lookups_by_hand(share: float, known: float) -> None:
     assert saec.Field("user", DAY.weights, DAY.frequencies).lookups == DAY.frequencies.sum()
 
 
-def test_a_field_that_is_asked_for_few_of_its_keys_gets_fewer_bytes(coarse_prices: None) -> None:
-    """Two equal tables: one of them has a row for one lookup in ten."""
-    often, seldom = DAY.field(unseen_share=0.0), DAY.field(unseen_share=0.9)
-    seldom.name = "seldom"
-    metrics = {"user": METRIC, "seldom": METRIC}
-    result = saec.compress([often, seldom], saec.Ratio(8), metrics=metrics, progress=False)
-    assert result["seldom"].nbytes < 0.6 * result["user"].nbytes
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("metrics", [METRICS, None])
+def test_without_bits_a_field_loses_its_rows_where_lookups_have_one(
+    share: float, metrics: dict[str, NDArray[np.float64]] | None, coarse_prices: None
+) -> None:
+    field = DAY.field(unseen_share=share)
+    priced = saec.measure([field], saec.Axes(), metrics=metrics, progress=False)
+    distance = np.eye(DIM) if metrics is None else METRIC
+    nats = np.einsum("nd,de,ne->n", DAY.weights, distance, DAY.weights) / 2
+    known = DAY.frequencies / DAY.frequencies.sum()
+    # Without a metric, the loss is the squared error of all occurrences in training.
+    unit = 1 - share if metrics else 2 * DAY.frequencies.sum()
+    assert priced.options[0][0].loss == pytest.approx(unit * float(known @ nats), rel=2e-3)
 
 
 @pytest.mark.exhaustive

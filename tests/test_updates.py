@@ -65,6 +65,20 @@ def test_patch_restores_most_of_what_moved_and_new_rows_lose(folder: Path) -> No
     assert (folder / "1.patch").stat().st_size < base.nbytes / 4
 
 
+def test_a_frequency_whose_share_is_lost_in_float64(folder: Path, tmp_path: Path) -> None:
+    moved = DAYS[1].weights.copy()
+    moved[7] += 50
+    counts = 0.4 * DAYS[1].frequencies / DAYS[1].frequencies.sum()
+    counts[7] = 5e-324  # the smallest; its share times the total is 0
+    day = Day(moved, counts, DAYS[1].keys)
+    updated(folder, day, tmp_path / "rare.patch", fields=[day.field(unseen_share=0.44)])
+    base, found = (
+        saec.load(folder / "base.saec", patches=patches)["user"].lookup(DAYS[1].keys[7:8])
+        for patches in ([], [tmp_path / "rare.patch"])
+    )
+    assert np.array_equal(found, base)
+
+
 def test_stated_losses_are_those_of_lookups(folder: Path, tmp_path: Path) -> None:
     done = updated(folder, DAYS[1], tmp_path / "1.patch")
     base, chain = base_of(folder)["user"], chain_of(folder, 1)["user"]

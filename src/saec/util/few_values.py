@@ -11,8 +11,11 @@ __all__ = ["values_of"]
 
 
 def values_of(numbers: NDArray[np.integer[Any]]) -> list[int]:
-    """The different values of ``numbers`` (m,), ascending. These are close to each other, like
-    bands, classes or tiers, so they are counted, which takes less time than sorting."""
+    """The different values of ``numbers`` (m,), ascending.
+
+    They must be close to each other, like bands, classes or tiers: each value between the smallest
+    and the largest one gets a counter. That takes less time than sorting.
+    """
     if not len(numbers):
         return []
     least = int(numbers.min())

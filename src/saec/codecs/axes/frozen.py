@@ -30,7 +30,9 @@ _FAR_BITS = 24  # a row within reach loses less nats than so many bits cost, by 
 def bands_of(frequencies: Floats) -> NDArray[np.int64]:
     """The band (m,) int64 of each of ``frequencies`` (m,), all positive: rows of similar
     frequency are in one band."""
-    bands: NDArray[np.int64] = np.floor(np.log(frequencies) / np.log(_BAND) + 1e-9).astype(np.int64)
+    # A product of tiny frequencies may have become 0, whose logarithm is no band.
+    positive = np.maximum(frequencies, np.finfo(np.float64).tiny)
+    bands: NDArray[np.int64] = np.floor(np.log(positive) / np.log(_BAND) + 1e-9).astype(np.int64)
     return bands
 
 

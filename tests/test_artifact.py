@@ -36,7 +36,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saec import artifact
-from saec.artifact import entry_bytes
+from saec.artifact import entry_bytes, number_bytes, number_size
 from saec.bits.packing import PackedCodes
 from saec.errors import ArtifactError
 from saec.format.clustered_field import ClusteredField
@@ -110,6 +110,13 @@ def test_bytes_of_an_entry() -> None:
     taken = 1 + 4 + 1 + 1 + 1 + 2 + 1 + (2 + 1) + (2 + 2) + (2 + 2) + (2 + 2)
     assert entry_bytes(entry) == 9 + 3 + 8 + 8 + taken
     assert artifact.file_bytes([entry]) == 256 + 8 + entry_bytes(entry)
+
+
+def test_sizes_of_numbers() -> None:
+    for number in (0, 1, 127, 128, 16383, 16384, 2**62, 2**63 - 1):
+        for asked in (number, np.int64(number)):
+            assert number_size(asked) == len(number_bytes(asked))
+    assert [number_size(2**bits) for bits in (6, 7, 13, 14)] == [1, 2, 2, 3]
 
 
 def test_bytes_of_entries_with_long_numbers_and_names(tmp_path: Path) -> None:

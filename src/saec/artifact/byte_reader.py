@@ -22,8 +22,8 @@ def number_bytes(number: int) -> bytes:
 
 
 def number_size(number: int) -> int:
-    """The length of :func:`number_bytes`, which are not made."""
-    return -(-number.bit_length() // 7) or 1
+    """The length of :func:`number_bytes`, without making them."""
+    return -(-int(number).bit_length() // 7) or 1  # integers of NumPy have no bit_length
 
 
 def text_bytes(text: bytes) -> bytes:

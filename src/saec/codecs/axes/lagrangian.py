@@ -187,7 +187,8 @@ class _TierOptions:
         axes = np.arange(self._best.shape[1])
         alone = (axes >= together[:, None]) & (axes < last[:, None])
         chosen = np.column_stack([together, joint, last, np.where(alone, self._best, 0)])
-        # Neighbouring prices mostly choose the same, and others may.
+        # Neighbouring prices mostly choose the same way, so it is made once; others may choose it,
+        # too.
         new = np.append(True, (chosen[1:] != chosen[:-1]).any(axis=1))
         different: dict[bytes, Way] = {}
         made = zip(chosen[new], self._made(chosen[new], alone[new]), strict=True)

@@ -185,20 +185,20 @@ def mixed(found: Sequence[Layered]) -> list[Layered]:
 
     A layout between two is the smaller one with some tiers coded as in other layouts.
     """
-    steps = list(pairwise(found))
-    asked = [(small, left) for small, large in steps for left in _parts_of(small, large)]
-    filled = iter(_Ways(found).filled(asked))
+    steps = [(small, large, _bits_between(small, large)) for small, large in pairwise(found)]
+    asked = [(small, bits) for small, _, between in steps for bits in between]
+    filled = _Ways(found).filled(asked)
     result = list(found[:1])
-    for small, large in steps:
-        for layout in islice(filled, len(_parts_of(small, large))):
+    for _, large, between in steps:
+        for layout in islice(filled, len(between)):
             if layout.nats < result[-1].nats:
                 result.append(layout)
         result.append(large)
     return result
 
 
-def _parts_of(small: Layered, large: Layered) -> list[int]:
-    """The bits, ascending, that layouts between two add to those of the smaller one."""
+def _bits_between(small: Layered, large: Layered) -> list[int]:
+    """How many bits each layout between two may spend beyond the smaller one, ascending."""
     step = large.bits - small.bits
     parts = min(int(step / (_LONG * large.bits)), _MOST_BETWEEN)
     return [step * part // parts for part in range(1, parts)]
@@ -216,13 +216,14 @@ class _Ways:
         self._axes = np.array([way.axes for _, way in pairs], np.int64)
 
     def filled(self, asked: Sequence[tuple[Layered, int]]) -> Iterator[Layered]:
-        """Each layout with up to so many bits spent on it: greedily, each time on the way that
-        saves most per bit."""
+        """Of each layout and number of bits that is asked for: the layout with up to so many bits
+        spent on other ways, greedily, each time on the one that saves most per bit."""
         for start in range(0, len(asked), _FILLED_AT_ONCE):
             layouts, left = zip(*asked[start : start + _FILLED_AT_ONCE], strict=True)
             yield from self._filled(layouts, np.array(left, np.int64))
 
     def _filled(self, layouts: Sequence[Layered], left: NDArray[np.int64]) -> Iterator[Layered]:
+        """The same at once for layouts that may spend ``left`` (layouts,) bits; changes this."""
         chosen = [list(layout.ways) for layout in layouts]
         axis_bits = layouts[0].axis_bits
         # Of each layout's ways, by tier.
@@ -242,7 +243,8 @@ class _Ways:
             bits[going, self._tiers[best]] = self._bits[best]
             nats[going, self._tiers[best]] = self._nats[best]
             for place, number in zip(going.tolist(), best.tolist(), strict=True):
-                tier, chosen[place][tier] = self._ways[number]
+                tier, way = self._ways[number]
+                chosen[place][tier] = way
                 axes[place] = max(way.axes for way in chosen[place])
         for layout, ways in zip(layouts, chosen, strict=True):
             yield Layered(tuple(ways), axis_bits, layout.rest)

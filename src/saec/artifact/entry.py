@@ -199,7 +199,8 @@ def entry_bytes(entry: Entry) -> int:
 
 
 def _tensor_bytes(tensor: Stored) -> int:
-    """Bytes of a tensor, of its role and of the rest of its part of the record."""
+    """Bytes of a tensor and of its part of the record: a byte for the role, and what
+    :func:`_tensor_parts` gives, which is a byte and the shape for tensors inside."""
     if isinstance(tensor, ShardedTensor):
         return 1 + sum(map(len, _tensor_parts(tensor))) + tensor.file_bytes
     return 2 + sum(map(number_size, tensor.shape)) + tensor.nbytes

@@ -3,8 +3,8 @@
 Two passes over the rows. The first compares each row with the one that lookups give today, and
 keeps the numbers of those that differ by more nats than a codeword costs: the others are *stale*,
 and are not coded. The second codes what was kept, at a price of a bit, and keeps only rows that
-then save as much: it is repeated for a higher price, at which codes are shorter, if a patch would
-be too large.
+then save as much. It is repeated without this limit if rows that were left out may be worth their
+bits, and for a higher price, at which codes are shorter, if a patch would be too large.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 _SAMPLED_ROWS = 1 << 10  # of a band and a part, from which its class is chosen
 _HEAVY_ROWS = 1 << 12  # of a part, that are looked at whether they moved or not
-_LEFT_OUT_BITS = 16  # coded rows that save more nats than so many bits cost are kept
+_LEFT_OUT_BITS = 16  # coded rows are kept if they save more nats than so many bits cost
 _UNKNOWN_KEYS = 1 << 16  # that are looked up to see what unknown keys get
 
 
@@ -86,12 +86,16 @@ class DayField:
         return now
 
     def coded(self, survey: DaySurvey, factor: float, every: bool) -> CodedDay:
-        """The second pass, if bits cost ``factor`` times their price; ``every``: also rows that
-        are not frequent, and save less as coded than any bits cost."""
+        """The second pass, if bits cost ``factor`` times their price.
+
+        every: keep all coded rows. Otherwise those that save less than the bits of a string cost
+        are left out, unless they are looked at whatever they save.
+        """
         found: dict[int, list[ChangedRows]] = {}
         threshold = self.threshold_at(factor)
         least, price = threshold * self.least_bits, max(threshold, self.price)
-        # Where bits of a patch cost less than those of the base, insurance alone may pay for them.
+        # If bits of a patch cost less than those of the base, rows that save nothing by their codes
+        # may be worth their bits because they are no longer taken for another key.
         every = every or threshold < self.price
         left_out = threshold * min(self.least_bits, _LEFT_OUT_BITS)
         classes = self.coder.classes_for(survey.samples, price) if self.coder.coders else {}

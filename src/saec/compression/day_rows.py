@@ -45,8 +45,8 @@ class ChangedRows(RowArrays):
 class CodedDay:
     """Rows of a day as coded, by class in ascending order of classes.
 
-    saved: nats that each row saves at most that was left out; share: of all occurrences that such
-    a row has at most, 0 if there is none.
+    Some rows may be left out. saved: each of these saves at most so many nats; share: each has at
+    most this share of all occurrences; 0 if no row was left out.
     """
 
     rows: Sequence[ChangedRows]

@@ -90,8 +90,8 @@ class PatchPlan:
     _coded: dict[float, CodedDay] = field(default_factory=dict, init=False)
 
     def _changed(self, factor: float, every: bool) -> CodedDay:
-        """Rows that may be in the patch, coded at the power of two below ``factor``, at least 1.
-        Only the last ones are kept."""
+        """Rows that may be in the patch, coded at the power of two below ``factor``, at least 1;
+        ``every``: none is left out. Only the last ones are kept."""
         power = 2.0 ** math.floor(math.log2(factor))
         if power not in self._coded or (every and self._coded[power].share):
             self._coded.clear()

@@ -50,8 +50,9 @@ class KeyPrefixes:
 
     @cached_property
     def _starts(self) -> tuple[int, NDArray[np.bool_]]:
-        """A number of bits, and by the first so many bits of a hash whether some prefix begins with
-        them. Most hashes are told apart by this table, which is in the processor's caches."""
+        """A number of bits b, and a table (2**b,) that says for each b bits whether a prefix begins
+        with them. It rules out most hashes that are not among the prefixes, and unlike these it
+        fits into the processor's caches."""
         bits = min(len(self.prefixes).bit_length() + _MORE_BITS, _MOST_BITS, self.bits)
         starts = np.zeros(1 << bits, np.bool_)
         starts[self.prefixes >> np.uint64(self.bits - bits)] = True

@@ -103,8 +103,9 @@ class Frame:
         return (about @ self.dual[:, :axes]).astype(np.float32)
 
     def coordinates_in_blocks(self, rows: NDArray[Any], axes: int) -> NDArray[np.float32]:
-        """The same, a few hundred rows at a time: for many rows in less time and memory, but for
-        the last digit of float64, which hardly ever changes one of float32."""
+        """The same as :meth:`coordinates`, a few hundred rows at a time, which takes less time and
+        memory for many rows. Sums may differ in the last digit of float64, which hardly ever
+        changes their rounding to float32."""
         coordinates = np.empty((len(rows), axes), np.float32)
         for block in row_blocks(len(rows)):
             coordinates[block] = self.coordinates(rows[block], axes)

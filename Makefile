@@ -33,8 +33,8 @@ help:
 	@echo "make wheel     build one, and test it in an environment that has nothing else"
 	@echo "make clean     remove the environment and everything built"
 
-# Each worker imports all libraries and finds all tests, 11 s of processor time, and takes 1 GB. More
-# of them than cores take longer, though tests of servers, clusters and processes wait for these.
+# Each worker takes 1 GB, and 11 s of processor time to import all libraries and find all tests. So
+# more workers than cores take longer, although tests of servers and clusters often wait.
 WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
 
 # Without Python's caches, each process that a test starts would compile the package again, and each

@@ -104,8 +104,11 @@ def run_of(packages: Path | None, shape: str, codec: str) -> dict[str, Any]:
 def timed(
     fields: list[saec.Field], ratio: float, codec: str
 ) -> tuple[saec.Compressed, float, float]:
-    """The result, seconds of processor time, and seconds that passed: medians of a second, after
-    a first time, for what takes less."""
+    """The result, seconds of processor time, and seconds that passed.
+
+    What takes less than a second is repeated for a second; the times are then medians without the
+    first run.
+    """
     runs: list[tuple[float, float]] = []
     while True:
         start, first = time.process_time(), time.perf_counter()

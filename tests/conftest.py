@@ -104,7 +104,7 @@ def pytest_runtest_setup() -> None:
     """Start PyTorch's generator anew, so that no test's numbers depend on the tests before it."""
     torch = sys.modules.get("torch")  # not for tests that do without
     if torch is not None:
-        # By torch.manual_seed, each test would leave a call for GPUs to make once they start.
+        # torch.manual_seed would also queue, for each test, a call that seeds GPUs once they start.
         torch.default_generator.manual_seed(2020)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -256,6 +257,15 @@ def test_prefixes_tell_hashes_by_first_bits_and_all_bits() -> None:
             wanted = np.isin(asked >> np.uint64(64 - bits), found.prefixes)
             assert np.array_equal(found.contain(asked), wanted)
     assert not KeyPrefixes.of(hashes[:0], 9).contain(hashes).any()
+
+
+def test_lookups_of_prefixes_leave_nothing_in_a_pickle() -> None:
+    hashes = np.random.default_rng(0).integers(0, 2**64, 1000, dtype=np.uint64)
+    found = KeyPrefixes.of(hashes, 30)
+    before = pickle.dumps(found)
+    assert found.contain(hashes).all()
+    assert pickle.dumps(found) == before
+    assert pickle.loads(before).contain(hashes).all()
 
 
 def test_prefixes_of_hashes_by_hand() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,10 @@ class KeyPrefixes:
         places = np.minimum(np.searchsorted(self.prefixes, wanted), len(self.prefixes) - 1)
         known[near] = self.prefixes[places] == wanted
         return known
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without the table of first bits, which is made anew."""
+        return {"bits": self.bits, "prefixes": self.prefixes}
 
     @cached_property
     def _starts(self) -> tuple[int, NDArray[np.bool_]]:

@@ -169,12 +169,11 @@ def _update(
     """Means of the clusters; clusters without weight move to rows that are far from all
     centroids."""
     used = step.weights > 0
-    if used.all():
-        return (step.sums / step.weights[:, None]).astype(np.float32)
+    means = centroids.astype(np.float64)
+    np.divide(step.sums, step.weights[:, None], out=means, where=used[:, None])
+    updated: NDArray[np.float32] = means.astype(np.float32)
     empty = np.flatnonzero(~used)
-    updated = centroids.copy()
-    updated[used] = (step.sums[used] / step.weights[used, None]).astype(np.float32)
-    if step.distortion.sum() > 0:
+    if len(empty) and step.distortion.sum() > 0:
         rows, weights = points.sample(max(_LEAST_ROWS, _ROWS_PER_EMPTY * len(empty)), rng)
         # Drawn by squared distance, as in k-means++, but all at once.
         far = draw_by_mass(weights * squared_distances(rows, updated[used]), len(empty), rng)

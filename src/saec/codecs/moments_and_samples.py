@@ -257,7 +257,7 @@ def lost_by_far_rows(survey: Survey, row_map: RowMap) -> float:
 
 
 def nats_of_far_rows(survey: Survey, row_map: RowMap, total: float) -> float:
-    """:func:`lost_by_far_rows` in nats per occurrence; ``total`` is the sum of frequencies."""
+    """:func:`lost_by_far_rows` in nats per occurrence; ``total`` is the number of all lookups."""
     return lost_by_far_rows(survey, row_map) * 4.0**row_map.exponent / (2 * total)
 
 

@@ -20,7 +20,7 @@ from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
 from saec.util.absent_arrays import absent
 
-__all__ = ["LEAST_COST", "Codec", "Coded", "Option", "expected_loss", "split"]
+__all__ = ["LEAST_COST", "Codec", "Coded", "Option", "expected_loss", "nats_as_distortion", "split"]
 
 LEAST_COST = 0.1  # of a second-order loss, that remains whatever slopes say
 
@@ -74,13 +74,23 @@ class Coded:
     loaded, it holds zeros in their place, which take no memory.
 
     lost: sum_i w_i / sum w 1/2 delta_i' G delta_i, where delta_i is the change of row i: the loss
-    in nats to second order. Without a metric, G is the identity. Fields with keys add what slopes
-    on unseen rows cost beyond the plan, if other rows than planned are left out.
+    in nats to second order. Without a metric, G is the identity. For fields with keys, sum w is of
+    all lookups, those with unknown keys included; and they add what slopes on unseen rows cost
+    beyond the plan, if other rows than planned are left out.
     """
 
     field: CompressedField
     lost: float
     sharded: Mapping[str, ShardedTensor] = dataclass_field(default_factory=dict)
+
+
+def nats_as_distortion(field: Field, metric: Metric | None) -> float:
+    """What a nat per lookup of ``field`` is in the unit of ``Option.distortion``.
+
+    Without a metric, that unit is the squared error of all lookups together, of which half the mean
+    counts as nats.
+    """
+    return 1.0 if metric is not None else 2 * field.lookups
 
 
 def expected_loss(second_order: float, first_order: float) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from saec.format.compressed import Compressed
-from saec.reference.log import TRAIN, VALIDATION, Log
+from saec.reference.log import TRAIN, Log
 from saec.reference.models import ClickModel
 from saec.tables.field import Field
 
@@ -69,7 +69,7 @@ class AskedKeys:
 
     def unseen_share(self, name: str) -> float:
         """The share of validation rows that ask a field for a key which training never saw."""
-        ids = self.ids[self.log.split == VALIDATION, self.log.field_names.index(name)]
+        ids = self.ids[self.log.rows("validation"), self.log.field_names.index(name)]
         return float((ids >= self.log.vocab_sizes[name]).mean())
 
     def hold(self, model: ClickModel, result: Compressed, prefix: str) -> None:

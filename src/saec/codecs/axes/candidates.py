@@ -65,7 +65,7 @@ class TierRows:
 
     @classmethod
     def of(cls, sample: Sample, frame: Frame, count: int, total: float) -> TierRows:
-        """A tier of ``count`` rows, from a ``sample``; ``total``: sum of all frequencies."""
+        """A tier of ``count`` rows, from a ``sample``; ``total``: of all lookups."""
         shares = sample.standing_for_all / total
         return cls(frame.coordinates(sample.rows, frame.rank), shares, count)
 

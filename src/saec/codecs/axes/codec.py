@@ -45,7 +45,7 @@ from saec.codecs.moments_and_samples import (
     row_map_of,
     survey_of,
 )
-from saec.codecs.protocol import Coded, Option, split
+from saec.codecs.protocol import Coded, Option, nats_as_distortion, split
 from saec.errors import OptionError
 from saec.format.compressed_field import CompressedField
 from saec.format.tier_index import ORDERS, Order, TierIndex
@@ -250,8 +250,7 @@ class _SurveyedField:
             samples = self.survey.samples
             each = [FarRows.of(sample, row_map, frame, total) for sample in samples]
             far = FarCosts(each, frame.nats)
-        # Without a metric, the unit is that of the other codecs: weighted squared error.
-        unit = 1.0 if self.metric is not None else 2 * total
+        unit = nats_as_distortion(field, self.metric)
         options = []
         for choice in self._choices(found, frame, row_map):
             layered = choice.layered

@@ -93,12 +93,7 @@ class FrozenCoder:
         coder = replace(self.coders[number], weight=weight)
         coordinates = self.frame.coordinates_in_blocks(rows, coder.axes)
         symbols = list(coder.symbols(coordinates, self.frame.nats, price))
-        later = np.zeros(len(rows), np.int64)
-        for number_of_part, (each, span) in enumerate(coder.spans()):
-            own = symbols[number_of_part]
-            coordinates[:, span] = each.coordinates[own]
-            if number_of_part:
-                later += each.lengths[own]
+        later = coder.decode(symbols, coordinates)
         return FrozenRows(number, symbols, later, self._lost(rows, coordinates), coordinates)
 
     def _lost(self, rows: NDArray[Any], coordinates: NDArray[np.float32]) -> Floats:

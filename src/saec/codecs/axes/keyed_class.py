@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from saec.codecs.axes.symbols import (
     symbol_means,
     table_coder,
 )
+from saec.util.few_values import numbered
 
 __all__ = ["ClassCoder", "CodedRows", "class_coder"]
 
@@ -90,15 +92,23 @@ class ClassCoder:
         for coder, span in self.spans():
             yield coder.assign(coordinates[:, span], nats[span], self.weight, price)
 
+    def decode(
+        self, symbols: Sequence[Symbols], into: NDArray[np.floating[Any]]
+    ) -> NDArray[np.int64]:
+        """Codeword bits (m,) of all parts but the first, of rows with these ``symbols`` (m,) of
+        each part. into: OUT (m, axes or more), the coordinates that the symbols stand for."""
+        later = np.zeros(len(into), np.int64)
+        for number, (coder, span) in enumerate(self.spans()):
+            into[:, span] = coder.coordinates[symbols[number]]
+            if number:
+                later += coder.lengths[symbols[number]]
+        return later
+
     def code(self, coordinates: NDArray[np.float32], nats: RowNats, price: float) -> CodedRows:
         """The rows with ``coordinates`` (m, rank), coded; with their bits and losses."""
-        later = np.zeros(len(coordinates))
         decoded = np.zeros(coordinates.shape)
         every = list(self.symbols(coordinates, nats.of_codes, price))
-        for number, (coder, span) in enumerate(self.spans()):
-            decoded[:, span] = coder.coordinates[every[number]]
-            if number:
-                later += coder.lengths[every[number]]
+        later = self.decode(every, decoded).astype(np.float64)
         parts = (nats.lost, nats.in_second_order, nats.in_first_order, nats.doubt)
         lost, second, first, doubt = (part(coordinates, decoded) for part in parts)
         harm = np.square(decoded) @ nats.second
@@ -165,7 +175,7 @@ class _Levels:
         if abs(centre) < step / 2:
             centre = 0.0
         step = max(step, float(np.abs(column - centre).max()) / _MOST_LEVELS)
-        numbers, symbols = _dense(np.rint((column - centre) / step).astype(np.int64))
+        numbers, symbols = numbered(np.rint((column - centre) / step).astype(np.int64))
         for _ in range(_ROUNDS):
             before = symbols
             counts = np.bincount(symbols).astype(np.float64)
@@ -174,7 +184,7 @@ class _Levels:
             above = np.searchsorted(means, column)
             candidates = (above - 1, above, np.full_like(above, counts.argmax()))
             symbols = _cheapest(column, shares * nats, means, ideal, candidates)
-            kept, symbols = _dense(symbols)
+            kept, symbols = numbered(symbols)
             numbers = numbers[kept]
             if np.array_equal(symbols, before):  # counts and means stay as they are
                 break
@@ -205,18 +215,6 @@ class _Levels:
         return table if in_table <= in_grid else grid
 
 
-def _dense(values: Symbols) -> tuple[Symbols, Symbols]:
-    """The distinct ``values``, ascending, and (m,) the position of each value among them."""
-    low = int(values.min())
-    span = int(values.max()) - low + 1
-    if span > 4 * len(values) + (1 << 16):
-        different, numbers = np.unique(values, return_inverse=True)
-        return different, numbers
-    present = np.bincount(values - low, minlength=span) > 0
-    numbers = np.cumsum(present) - 1
-    return np.flatnonzero(present) + low, numbers[values - low]
-
-
 def _cheapest(
     column: Floats, weights: Floats, means: Floats, bits: Floats, candidates: Sequence[Symbols]
 ) -> Symbols:
@@ -241,7 +239,7 @@ def _grouped(levels: Sequence[_Levels], each: float) -> Iterator[tuple[list[_Lev
         taken = _bits_of(symbols, 1, each)
         while start + len(group) < len(levels):
             next_ = levels[start + len(group)]
-            both = _dense(symbols * len(next_.counts) + next_.symbols)[1]
+            both = numbered(symbols * len(next_.counts) + next_.symbols)[1]
             together = _bits_of(both, len(group) + 1, each)
             if together >= taken + _bits_of(next_.symbols, 1, each):
                 break
@@ -287,7 +285,7 @@ def _joint(
         return float((rows.shares * error).sum() + price * taken)
 
     kept = table_coder(coder.coordinates[worth].astype(np.float64), coder.lengths[worth])
-    fewer = _dense(kept.assign(own, nats, weight, price))[1]
+    fewer = numbered(kept.assign(own, nats, weight, price))[1]
     smaller = _table(fewer, own, rows.shares, each, price)
     return smaller if cost(smaller, fewer) < cost(coder, symbols) else coder
 

@@ -20,7 +20,7 @@ from saec.tables.loss_metric import Metric
 from saec.tables.unseen_gradients import SlopeShare
 from saec.util.absent_arrays import absent
 
-__all__ = ["LEAST_COST", "Codec", "Coded", "Option", "expected_loss", "nats_as_distortion", "split"]
+__all__ = ["LEAST_COST", "Codec", "Coded", "Option", "expected_loss", "split"]
 
 LEAST_COST = 0.1  # of a second-order loss, that remains whatever slopes say
 
@@ -82,15 +82,6 @@ class Coded:
     field: CompressedField
     lost: float
     sharded: Mapping[str, ShardedTensor] = dataclass_field(default_factory=dict)
-
-
-def nats_as_distortion(field: Field, metric: Metric | None) -> float:
-    """What a nat per lookup of ``field`` is in the unit of ``Option.distortion``.
-
-    Without a metric, that unit is the squared error of all lookups together, of which half the mean
-    counts as nats.
-    """
-    return 1.0 if metric is not None else 2 * field.lookups
 
 
 def expected_loss(second_order: float, first_order: float) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import saec.artifact as artifact
 from saec.codecs.axes.codec import Axes
 from saec.codecs.axes.keyed import keyed_options
-from saec.codecs.protocol import Option, nats_as_distortion
+from saec.codecs.protocol import Option
 from saec.compression.allocation import frontier
 from saec.compression.plan import field_rng
 from saec.format.compressed import Compressed
@@ -53,7 +53,7 @@ def compared_afresh(
     for field in today:
         metric = metrics[field.name] if in_nats else None
         rng = field_rng(0, field, 0)
-        unit = 1 / nats_as_distortion(field, metric)
+        unit = 1 / field.nats_as_distortion(metric=in_nats)
         options.append(
             [
                 replace(option, distortion=option.distortion * unit)

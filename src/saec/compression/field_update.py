@@ -9,7 +9,7 @@ from typing import Protocol
 
 import saec.artifact as artifact
 from saec.codecs.axes.codec import Axes
-from saec.codecs.protocol import Option, nats_as_distortion
+from saec.codecs.protocol import Option
 from saec.compression.plan import field_rng
 from saec.format.compressed_field import CompressedField
 from saec.format.id_patch import IdPatch
@@ -91,4 +91,4 @@ class SmallField:
 
     @property
     def _unit(self) -> float:
-        return 1 / nats_as_distortion(self.field, self.metric)
+        return 1 / self.field.nats_as_distortion(metric=self.metric is not None)

@@ -117,6 +117,14 @@ class Field:
         """The sum of all frequencies, and of lookups with unknown keys in proportion."""
         return self.census.total / self.known_share
 
+    def nats_as_distortion(self, *, metric: bool) -> float:
+        """What a nat per lookup is in the unit in which codecs state distortions.
+
+        Without a metric, that unit is the squared error of all lookups together, of which half the
+        mean counts as nats.
+        """
+        return 1.0 if metric else 2 * self.lookups
+
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
         """The frequencies of all features, (vocab_size,), in memory."""

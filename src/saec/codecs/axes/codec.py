@@ -45,7 +45,7 @@ from saec.codecs.moments_and_samples import (
     row_map_of,
     survey_of,
 )
-from saec.codecs.protocol import Coded, Option, nats_as_distortion, split
+from saec.codecs.protocol import Coded, Option, split
 from saec.errors import OptionError
 from saec.format.compressed_field import CompressedField
 from saec.format.tier_index import ORDERS, Order, TierIndex
@@ -250,7 +250,7 @@ class _SurveyedField:
             samples = self.survey.samples
             each = [FarRows.of(sample, row_map, frame, total) for sample in samples]
             far = FarCosts(each, frame.nats)
-        unit = nats_as_distortion(field, self.metric)
+        unit = field.nats_as_distortion(metric=self.metric is not None)
         options = []
         for choice in self._choices(found, frame, row_map):
             layered = choice.layered

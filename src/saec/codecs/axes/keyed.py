@@ -42,7 +42,7 @@ from saec.codecs.moments_and_samples import (
     row_map_of,
     survey_of,
 )
-from saec.codecs.protocol import Option, nats_as_distortion
+from saec.codecs.protocol import Option
 from saec.codecs.slope_noise import SlopeNoise
 from saec.streaming.frequency_histogram import Census
 from saec.streaming.scratch import Workspace
@@ -128,7 +128,7 @@ class _SurveyedKeys:
         )
         unseen, room = field.keys.unseen_share, field.keys.room
         pricing = Pricing(field, frame, self.placing, row_map, classes, unseen, room, self.coder)
-        unit = nats_as_distortion(field, self.metric)
+        unit = field.nats_as_distortion(metric=self.metric is not None)
         options = []
         share = None if slopes is None else slopes.share
         everything = sum(float(own.unstored.sum()) for own in classes)

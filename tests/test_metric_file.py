@@ -80,6 +80,23 @@ def test_the_format_with_unseen_rows(with_unseen: LossMetrics, tmp_path: Path) -
     assert (facts["format"], facts["unseen_examples"]) == (2, {"user": 10})
 
 
+def test_matrices_for_unknown_keys_come_back(with_unseen: LossMetrics, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.safetensors"
+    matrix = np.array([[2.0, 1.0], [1.0, 3.0]])
+    given = (dict(with_unseen), 5, with_unseen.relative_errors)
+    for unseen in (with_unseen.unseen, {}):
+        save_metrics(LossMetrics(*given, unseen, {"user": matrix}), path)
+        loaded = load_metrics(path)
+        assert list(loaded) == ["user", "a.item"]
+        assert list(loaded.unknown) == ["user"]
+        np.testing.assert_array_equal(loaded.unknown["user"], matrix)
+        np.testing.assert_array_equal(loaded["a.item"], with_unseen["a.item"])
+        assert list(loaded.unseen) == list(unseen)
+        with safetensors.safe_open(path, framework="np") as file:
+            assert "unknown user" in file.keys()  # noqa: SIM118
+            assert json.loads(file.metadata()["saec_metrics"])["format"] == 3
+
+
 @pytest.mark.parametrize(
     ("ids", "sums", "message"),
     [
@@ -129,13 +146,23 @@ EYE = {"user": np.eye(2)}
         (EYE, "[" * 100_000, "damaged metadata: RecursionError"),
         (EYE, "[]", "damaged metadata: TypeError"),
         (EYE, "{}", "damaged metadata: KeyError: 'format'"),
-        (EYE, GOOD | {"format": 3}, "format 3 of metrics; this saec reads 1 and 2"),
+        (EYE, GOOD | {"format": 4}, "format 4 of metrics; this saec reads 1 to 3"),
         (EYE, GOOD | {"format": 2}, "damaged metadata: KeyError: 'unseen_examples'"),
         (EYE, GOOD | {"format": 2, "unseen_examples": {"user": 0}}, "whole numbers above 0"),
         (
             EYE,
             GOOD | {"format": 2, "unseen_examples": {"user": 1}},
             "on unseen rows are missing",
+        ),
+        (
+            {"metric user": np.eye(2), "unknown item": np.eye(2)},
+            GOOD | {"format": 3, "unseen_examples": {}},
+            "damaged: it also holds item",
+        ),
+        (
+            {"metric user": np.eye(2), "unknown user": np.ones((2, 3))},
+            GOOD | {"format": 3, "unseen_examples": {}},
+            "unknown user is F64 .2, 3., not a square",
         ),
         (EYE, GOOD | {"examples": -1}, "examples and relative errors are numbers of at least 0"),
         (EYE, GOOD | {"examples": True}, "examples and relative errors are numbers"),

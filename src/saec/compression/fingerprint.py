@@ -46,11 +46,13 @@ def fingerprint(
 
 
 def _hashed(metrics: Mapping[str, ArrayLike]) -> dict[str, list[str]]:
-    unseen = metrics.unseen if isinstance(metrics, LossMetrics) else {}
     arrays: dict[str, list[ArrayLike]] = {name: [matrix] for name, matrix in metrics.items()}
-    for name, gradients in unseen.items():
-        parts = [array for half in gradients.halves for array in (half.ids, half.sums)]
-        arrays[name] += [gradients.examples, *parts]
+    if isinstance(metrics, LossMetrics):
+        for name, gradients in metrics.unseen.items():
+            parts = [array for half in gradients.halves for array in (half.ids, half.sums)]
+            arrays[name] += [gradients.examples, *parts]
+        for name, matrix in metrics.unknown.items():
+            arrays[name].append(matrix)
     return {
         name: [
             blake2b(np.asarray(array, np.float64).tobytes(), digest_size=16).hexdigest()

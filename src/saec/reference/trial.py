@@ -153,6 +153,7 @@ class Trial:
             self._metric_batches,
             _LOG_LOSS,
             unseen=Batches(self.log, self.log.rows("validation")),
+            unknown=None if self.log.keys is None else dict.fromkeys(self.frequencies, 0),
             progress=self.progress,
         )
         return found, time.perf_counter() - start

@@ -165,12 +165,15 @@ def _metrics(
     matrices = for_tables(loaded, tables, names, nameless)
     errors = for_tables(loaded.relative_errors, tables, names, nameless)
     matrices = partners(tables, matrices, only, "metrics")
-    unseen = for_tables(loaded.unseen, tables, names, nameless)
+    unseen, unknown = (
+        for_tables(own, tables, names, nameless) for own in (loaded.unseen, loaded.unknown)
+    )
     return LossMetrics(
         matrices,
         loaded.examples,
         {name: errors[name] for name in matrices},
         {name: gradients for name, gradients in unseen.items() if name in matrices},
+        {name: matrix for name, matrix in unknown.items() if name in matrices},
     )
 
 

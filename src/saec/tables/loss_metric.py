@@ -39,6 +39,8 @@ class LossMetrics(Mapping[str, NDArray[np.float64]]):
             trace; infinite for a field that no example used.
         unseen: by field name, the gradients summed over labelled rows that the tables have not
             seen; empty if there were none.
+        unknown: by field name, the same matrix as the field's for lookups of unknown keys alone,
+            where it was measured.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class LossMetrics(Mapping[str, NDArray[np.float64]]):
         examples: int,
         relative_errors: Mapping[str, float],
         unseen: Mapping[str, UnseenGradients] | None = None,
+        unknown: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> None:
         self._matrices = dict(matrices)
         self.examples = examples
         self.relative_errors: Mapping[str, float] = dict(relative_errors)
         self.unseen: Mapping[str, UnseenGradients] = dict(unseen or {})
+        self.unknown: Mapping[str, NDArray[np.float64]] = dict(unknown or {})
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         return self._matrices[name]
@@ -81,10 +85,12 @@ class Metric:
     Attributes:
         matrix: ``(dim, dim)`` float64.
         unseen: gradients on rows that the table has not seen, if known.
+        unknown: ``(dim, dim)`` float64, the matrix for lookups of unknown keys, if known.
     """
 
     matrix: NDArray[np.float64]
     unseen: UnseenGradients | None = None
+    unknown: NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, matrix: ArrayLike, name: str, dim: int) -> Self:
@@ -196,12 +202,20 @@ def check_metrics(fields: Sequence[Field], metrics: Mapping[str, ArrayLike]) -> 
     found = {
         name: given.get(name) or Metric(np.eye(dim) * (trace / dim)) for name, dim in dims.items()
     }
-    unseen = metrics.unseen if isinstance(metrics, LossMetrics) else {}
-    for field in fields:
-        if field.name in unseen:
-            unseen[field.name].check(field.name, field.vocab_size, field.dim)
-            found[field.name] = replace(found[field.name], unseen=unseen[field.name])
+    if isinstance(metrics, LossMetrics):
+        return {field.name: _with_unseen(found[field.name], field, metrics) for field in fields}
     return found
+
+
+def _with_unseen(metric: Metric, field: Field, metrics: LossMetrics) -> Metric:
+    """With what is known of ``field`` on rows that the tables have not seen."""
+    name, dim = field.name, field.dim
+    gradients, unknown = metrics.unseen.get(name), metrics.unknown.get(name)
+    if gradients is not None:
+        gradients.check(name, field.vocab_size, dim)
+    if unknown is not None:
+        unknown = Metric.of(unknown, f"{name}, unknown keys", dim).matrix if unknown.any() else None
+    return replace(metric, unseen=gradients, unknown=unknown)
 
 
 def _check_names(fields: set[str], metrics: set[str]) -> None:

@@ -24,9 +24,10 @@ from saec.util.remote_file import local
 __all__ = ["load_metrics", "save_metrics"]
 
 _FACTS = "saec_metrics"  # the key of the file's metadata
-_FORMAT, _WITH_UNSEEN = 1, 2
-_UNSEEN = "unseen"  # prefix of the names of tensors of gradients on unseen rows, in format 2
+_FORMAT, _WITH_UNSEEN, _WITH_UNKNOWN = 1, 2, 3
+_UNSEEN = "unseen"  # prefix of the names of tensors of gradients on unseen rows, from format 2 on
 _MATRIX = "metric "  # and of matrices
+_UNKNOWN = "unknown "  # and, from format 3 on, of matrices for unknown keys
 _MOST_HEADER_BYTES = 16 << 20
 
 
@@ -42,6 +43,8 @@ def save_metrics(metrics: LossMetrics, path: str | os.PathLike[str]) -> None:
     float32, those of the other half ``unseen 1 ...``. ``unseen_examples`` in the metadata gives by
     field name the number of rows of both halves.
 
+    With matrices for unknown keys the format is 3, and that of field ``f`` is ``unknown f``.
+
     Raises:
         MetricError: the file cannot be written, or a field is named ``__metadata__``.
     """
@@ -56,14 +59,15 @@ def save_metrics(metrics: LossMetrics, path: str | os.PathLike[str]) -> None:
         },
     }
     tensors: dict[str, NDArray[Any]] = dict(metrics)
-    if metrics.unseen:
-        facts["format"] = _WITH_UNSEEN
+    if metrics.unseen or metrics.unknown:
+        facts["format"] = _WITH_UNKNOWN if metrics.unknown else _WITH_UNSEEN
         facts["unseen_examples"] = {n: own.examples for n, own in metrics.unseen.items()}
         tensors = {f"{_MATRIX}{name}": matrix for name, matrix in metrics.items()}
         for name, own in metrics.unseen.items():
             for number, half in enumerate(own.halves):
                 tensors[f"{_UNSEEN} {number} ids {name}"] = half.ids
                 tensors[f"{_UNSEEN} {number} sums {name}"] = half.sums
+        tensors |= {f"{_UNKNOWN}{name}": matrix for name, matrix in metrics.unknown.items()}
     content = safetensors.numpy.save(tensors, {_FACTS: json.dumps(facts)})
     with whole_file(path, MetricError) as file:
         file.write(content)
@@ -85,13 +89,10 @@ def load_metrics(path: str | os.PathLike[str]) -> LossMetrics:
                 held = ", ".join(names) or "nothing"
                 raise MetricError(f"{path}: no loss metrics; it holds {held}")
             facts = _checked_facts(path, text)
-            prefix = _MATRIX if facts.unseen else ""
-            own = [name for name in names if name.startswith(prefix)]
-            for name in own:
-                kind = file.get_slice(name)
-                _check_kind(path, name, kind.get_dtype(), kind.get_shape())
-            matrices = {name.removeprefix(prefix): file.get_tensor(name) for name in own}
-            unseen = _unseen(path, {n: file.get_tensor(n) for n in names if n not in own}, facts)
+            kept = [name for name in names if name.startswith(f"{_UNSEEN} ") and facts.prefixed]
+            squares = {name: _square(path, file, name) for name in names if name not in kept}
+            unseen = _unseen(path, {name: file.get_tensor(name) for name in kept}, facts)
+            matrices, unknown = _by_kind(path, squares, facts)
     except (SafetensorError, OSError) as error:
         said = f"{error}{mistaken_for(path)}"
         raise MetricError(f"{path}: not a safetensors file, or truncated: {said}") from error
@@ -102,16 +103,20 @@ def load_metrics(path: str | os.PathLike[str]) -> LossMetrics:
             f"of {', '.join(matrices) or 'nothing'}"
         )
     ordered = {name: matrices[name] for name in errors}
-    return LossMetrics(ordered, facts.examples, errors, unseen)
+    return LossMetrics(ordered, facts.examples, errors, unseen, unknown)
 
 
 @dataclass(frozen=True)
 class _MetricFacts:
-    """The metadata: examples, and by field name relative errors and examples of unseen rows."""
+    """The metadata: examples, and by field name relative errors and examples of unseen rows.
+
+    prefixed: whether names of tensors begin with their kind.
+    """
 
     examples: int
     relative_errors: dict[str, float]
     unseen: dict[str, int]
+    prefixed: bool
 
 
 def _unseen(
@@ -141,11 +146,32 @@ def _unseen(
     return result
 
 
-def _check_kind(path: str | os.PathLike[str], name: str, dtype: str, shape: list[int]) -> None:
+def _square(path: str | os.PathLike[str], file: Any, name: str) -> NDArray[np.float64]:
+    """A matrix, whose shape is checked before it is read."""
+    kind = file.get_slice(name)
+    dtype, shape = kind.get_dtype(), kind.get_shape()
     if dtype != "F64" or len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
         raise MetricError(
             f"{path}: no loss metrics: {name} is {dtype} {shape}, not a square of F64"
         )
+    matrix: NDArray[np.float64] = file.get_tensor(name)
+    return matrix
+
+
+def _by_kind(
+    path: str | os.PathLike[str], squares: dict[str, NDArray[np.float64]], facts: _MetricFacts
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+    """The matrices of fields, and those for their unknown keys, by field name."""
+    if not facts.prefixed:
+        return squares, {}
+    found = []
+    for prefix in (_MATRIX, _UNKNOWN):
+        own = [name for name in squares if name.startswith(prefix)]
+        found.append({name.removeprefix(prefix): squares.pop(name) for name in own})
+    matrices, unknown = found
+    if wrong := [*squares, *(name for name in unknown if name not in matrices)]:
+        raise MetricError(f"{path}: damaged: it also holds {', '.join(sorted(wrong))}")
+    return matrices, unknown
 
 
 def _checked_facts(path: str | os.PathLike[str], text: str) -> _MetricFacts:
@@ -154,12 +180,13 @@ def _checked_facts(path: str | os.PathLike[str], text: str) -> _MetricFacts:
         facts: Any = json.loads(text)
         known = facts["format"]
         examples, given = facts["examples"], dict(facts["relative_errors"])
-        unseen = dict(facts["unseen_examples"]) if known == _WITH_UNSEEN else {}
+        prefixed = known in (_WITH_UNSEEN, _WITH_UNKNOWN)
+        unseen = dict(facts["unseen_examples"]) if prefixed else {}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise MetricError(f"{path}: damaged metadata: {type(error).__name__}: {error}") from error
-    if known not in (_FORMAT, _WITH_UNSEEN):
+    if known not in (_FORMAT, _WITH_UNSEEN, _WITH_UNKNOWN):
         raise MetricError(
-            f"{path}: format {known!r} of metrics; this saec reads {_FORMAT} and {_WITH_UNSEEN}"
+            f"{path}: format {known!r} of metrics; this saec reads {_FORMAT} to {_WITH_UNKNOWN}"
         )
     if not all(type(count) is int and count > 0 for count in unseen.values()):
         raise MetricError(f"{path}: damaged metadata: unseen examples are whole numbers above 0")
@@ -169,7 +196,7 @@ def _checked_facts(path: str | os.PathLike[str], text: str) -> _MetricFacts:
             f"{path}: damaged metadata: examples and relative errors are numbers of at least 0"
         )
     errors = {n: math.inf if error is None else float(error) for n, error in given.items()}
-    return _MetricFacts(examples, errors, unseen)
+    return _MetricFacts(examples, errors, unseen, prefixed)
 
 
 def _is_error(value: object) -> bool:

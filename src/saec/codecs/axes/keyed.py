@@ -14,8 +14,8 @@ All three minimise one objective:
     + u x sum over symbols 2^-length x nats between symbol and default row
 
 w is the frequency of a row, N the number of all lookups, those with unknown keys included, and u
-the share of lookups whose key is not stored: keys that were never seen, and rows that are left
-out.
+the share of lookups whose key is not stored: keys that were never seen, weighted by what a wrong
+row costs them (:mod:`.unknown_keys`), and rows that are left out.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from saec.codecs.axes.keyed_pricing import Coder, Pricing
 from saec.codecs.axes.principal_axes import Frame
 from saec.codecs.axes.row_slopes import RowGradient, RowNats, RowSlopes
 from saec.codecs.axes.slope_costs import MeasuredSlopes
+from saec.codecs.axes.unknown_keys import weight_of_unknown_keys
 from saec.codecs.moments_and_samples import (
     Moments,
     Survey,
@@ -118,16 +119,17 @@ class _SurveyedKeys:
             field, self.metric, survey, frame, self.placing, row_map, self.space
         )
         slopes = None if measured is None else RowSlopes.of(measured, survey, frame, total)
-        unknown = RowGradient.none(frame.rank)
-        gradients = [unknown] * len(survey.samples) if slopes is None else slopes.tiers
+        flat = RowGradient.none(frame.rank)
+        gradients = [flat] * len(survey.samples) if slopes is None else slopes.tiers
         classes = tuple(
             keyed_class(sample, frame, int(count), total, RowNats(frame.nats, gradient))
             for sample, count, gradient in zip(
                 survey.samples, np.diff(self.placing.bounds), gradients, strict=True
             )
         )
-        unseen, room = field.keys.unseen_share, field.keys.room
-        pricing = Pricing(field, frame, self.placing, row_map, classes, unseen, room, self.coder)
+        unknown = weight_of_unknown_keys(field, self.metric, frame, classes)
+        room = field.keys.room
+        pricing = Pricing(field, frame, self.placing, row_map, classes, unknown, room, self.coder)
         unit = field.nats_as_distortion(metric=self.metric is not None)
         options = []
         share = None if slopes is None else slopes.share

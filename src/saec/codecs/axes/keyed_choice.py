@@ -62,6 +62,7 @@ class KeyedChoice:
         least_gain: the nats per bit that storing a row must save; None if every row is stored.
         string_bits: the most bits of a string; see KeyedLayout.
         function_bytes: the most bytes of the static function.
+        unknown: the weighted share of lookups whose key was never seen.
         by_slopes: the nats that slopes on unseen rows were planned to add.
     """
 
@@ -74,7 +75,8 @@ class KeyedChoice:
     least_gain: float | None
     string_bits: int
     function_bytes: int
-    by_slopes: float = 0.0
+    unknown: float
+    by_slopes: float
 
     @property
     def layout(self) -> KeyedLayout:

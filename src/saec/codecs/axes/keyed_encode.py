@@ -161,7 +161,7 @@ def encode_keyed(field: Field, choice: KeyedChoice, advance: Advance, space: Wor
             rows.add(part)
         kept, function = _within(rows, choice.function_bytes)
         totals = rows.totals(kept, choice.layout.first_roots[-1])
-    return Coded(stored_field(field, choice, function), _lost(field, choice, totals))
+    return Coded(stored_field(field, choice, function), _lost(choice, totals))
 
 
 def _within(rows: GatheredRows, limit: int) -> tuple[Selection, StaticFunction]:
@@ -182,16 +182,15 @@ def _within(rows: GatheredRows, limit: int) -> tuple[Selection, StaticFunction]:
     return kept, function
 
 
-def _lost(field: Field, choice: KeyedChoice, rows: RowTotals) -> float:
+def _lost(choice: KeyedChoice, rows: RowTotals) -> float:
     """The second-order loss in nats of all rows, and what slopes add beyond the plan, since other
     rows than planned may be left out; with that of unknown keys that are decoded to a symbol."""
-    assert field.keys is not None
     second = rows.unstored_second - rows.second
     with_slopes = max(rows.unstored - rows.saved, LEAST_COST * second)
     lost = max(with_slopes - choice.by_slopes, LEAST_COST * second)
     if not choice.stored:
         return lost
-    unknown = field.keys.unseen_share + max(rows.occurrences - rows.shares, 0.0)
+    unknown = choice.unknown + max(rows.occurrences - rows.shares, 0.0)
     first = choice.layout.first_roots
     for number, coder in enumerate(choice.stored):
         own = slice(first[number], first[number + 1])

@@ -43,8 +43,8 @@ Coder = Callable[[TierRows, Floats, int, float], ClassCoder | None]
 class Pricing:
     """A field whose options are priced.
 
-    unseen: share of lookups whose key was never seen; room: the largest share of the code space
-    that codewords may take.
+    unknown: weighted share of lookups whose key was never seen; room: the largest share of the code
+    space that codewords may take.
     """
 
     field: Field
@@ -52,7 +52,7 @@ class Pricing:
     placing: Placing
     row_map: RowMap
     classes: tuple[KeyedClass, ...]
-    unseen: float
+    unknown: float
     room: float
     coder: Coder = class_coder
 
@@ -86,7 +86,7 @@ class Pricing:
 
     def _rooted(self, kept: list[CodedClass], price: float) -> list[CodedClass]:
         """The classes with new codeword lengths of their first symbols."""
-        unknown = self.unseen + sum(one.unstored_share for one in kept)
+        unknown = self.unknown + sum(one.unstored_share for one in kept)
         stored = [one for one in kept if one.coder is not None]
         if not stored:
             return kept
@@ -100,7 +100,7 @@ class Pricing:
         self, coded: Sequence[CodedClass], least_gain: float | None, price: float
     ) -> PricedKeys:
         """What the choice of coded classes stores and loses."""
-        unknown = self.unseen + sum(one.unstored_share for one in coded)
+        unknown = self.unknown + sum(one.unstored_share for one in coded)
         nats = self.frame.rest + sum(one.nats for one in coded)
         stored = [one for one in coded if one.coder is not None]
         harm = sum(float(one.harms(self.frame.nats) @ 0.5**one.root_lengths) for one in stored)
@@ -121,6 +121,7 @@ class Pricing:
             least_gain,
             string_bits,
             planned_bytes(keys, round(bits), longest),
+            self.unknown,
             by_slopes,
         )
         doubts = np.array([one.doubt for one in coded])

@@ -12,10 +12,12 @@ from saec.tables.loss_metric import LossMetrics
 from saec.tables.unseen_gradients import UnseenGradients
 from saec.torch.measure.labels import check_loss_fn
 from saec.torch.measure.metric_sums import MetricSums, unchanged
+from saec.torch.measure.unknown_sums import UnknownSums, check_unknown
 from saec.torch.measure.unseen_sums import UnseenSums
 from saec.torch.model.call import (
     Batches,
     Loss,
+    check_repeatable,
     pairs,
 )
 from saec.torch.model.find_tables import Ranges, named_tables
@@ -44,6 +46,7 @@ def loss_metrics(
     examples: int = 100_000,
     tolerance: float = 0.01,
     unseen: Batches | None = None,
+    unknown: Mapping[str, int] | None = None,
     progress: bool = True,
 ) -> LossMetrics:
     """Measure how changes of the rows of each field affect the loss, by direction.
@@ -89,6 +92,10 @@ def loss_metrics(
             feature, which takes at most about 12 bytes for each feature seen and dimension. The
             sums show where compression costs more, or less, than the metric predicts: see
             docs/mathematics.md.
+        unknown: by field name, the number of the row that the model uses for unknown keys, for
+            fields that will have keys. What a change of the row costs in such lookups of the
+            ``unseen`` batches is measured by a further pass, over ``examples`` of them at most: a
+            wrong answer to an unknown key often costs several times as much as one to other keys.
         progress: show a progress bar.
 
     Returns:
@@ -97,12 +104,15 @@ def loss_metrics(
 
     Raises:
         ModuleError: a table cannot be compressed (:func:`saec.torch.fields`), the model does not
-            return a tensor, or its outputs do not depend on a table that was looked up.
-        DataError: no batches; a loss that is not a single number; or outputs or labels that do not
-            fit the loss: labels of a log loss outside 0 to 1 or of another shape than the outputs,
-            and, if ``loss_fn`` is None, outputs that all lie between 0 and 1, as after a sigmoid.
+            return a tensor, its outputs do not depend on a table that was looked up, or there is no
+            such row as in ``unknown``.
+        DataError: no batches; ``unseen`` is an iterator, with ``unknown``; a loss that is not a
+            single number; or outputs or labels that do not fit the loss: labels of a log loss
+            outside 0 to 1 or of another shape than the outputs, and, if ``loss_fn`` is None,
+            outputs that all lie between 0 and 1, as after a sigmoid.
         MetricError: a loss or a gradient is not finite.
-        OptionError: a number out of range, or a ``loss_fn`` that is not a function.
+        OptionError: a number out of range, ``unknown`` without ``unseen``, or a ``loss_fn`` that
+            is not a function.
     """
     check_loss_fn(loss_fn)
     tables = named_tables(model, None if names is None else set(names), ranges or {})
@@ -114,6 +124,7 @@ def loss_metrics(
         examples=examples,
         tolerance=tolerance,
         unseen=unseen,
+        unknown=unknown,
         progress=progress,
     )
 
@@ -127,6 +138,7 @@ def metrics_of(
     examples: int = 100_000,
     tolerance: float = 0.01,
     unseen: Batches | None = None,
+    unknown: Mapping[str, int] | None = None,
     progress: bool = True,
 ) -> LossMetrics:
     """The metrics of the fields of ``tables``; see :func:`loss_metrics`."""
@@ -136,18 +148,34 @@ def metrics_of(
         raise OptionError(f"tolerance must not be negative, not {tolerance}")
     if not tables:
         raise ModuleError(f"no embedding tables to measure: {explained(model)}")
-    with unchanged(model, tables):
-        with bar("loss metric", examples, progress) as shown:
-            run = MetricSums(model, tables, loss_fn)
-            with recording(tables, run.lookups):
-                for index, (inputs, labels) in enumerate(pairs(batches)):
-                    shown.advance(run.add(inputs, labels, index))
-                    converged = max(run.relative_errors().values()) <= tolerance
-                    if run.examples >= examples or (run.examples >= LEAST_EXAMPLES and converged):
-                        break
+    if unknown:
+        check_unknown(unknown, tables)
         if unseen is None:
-            return run.result({})
-        return run.result(_on_unseen(model, tables, loss_fn, unseen, progress))
+            raise OptionError("unknown keys are measured on the unseen batches: give these, too")
+        check_repeatable(unseen, "unseen")
+    with unchanged(model, tables):
+        run = MetricSums(model, tables, loss_fn)
+        _add_batches(run, batches, examples, tolerance, progress)
+        if unseen is None:
+            return run.result()
+        gradients = _on_unseen(model, tables, loss_fn, unseen, progress)
+        if not unknown:
+            return run.result(gradients)
+        own = UnknownSums(model, tables, loss_fn, unknown)
+        _add_batches(own, unseen, examples, 0.0, progress)
+        return run.result(gradients, own.matrices(run.matrices()))
+
+
+def _add_batches(
+    run: MetricSums, batches: Batches, examples: int, tolerance: float, progress: bool
+) -> None:
+    """Add batches until there are enough ``examples``, or errors are within ``tolerance``."""
+    with bar("loss metric", examples, progress) as shown, recording(run.tables, run.lookups):
+        for index, (inputs, labels) in enumerate(pairs(batches)):
+            shown.advance(run.add(inputs, labels, index))
+            converged = max(run.relative_errors().values()) <= tolerance
+            if run.examples >= examples or (run.examples >= LEAST_EXAMPLES and converged):
+                break
 
 
 def _on_unseen(

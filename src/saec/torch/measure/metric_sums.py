@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saec.errors import DataError, MetricError
@@ -124,10 +125,13 @@ class MetricSums:
     def relative_errors(self) -> dict[str, float]:
         return {name: sums.relative_error() for name, sums in self.sums.items()}
 
-    def result(self, unseen: Mapping[str, UnseenGradients]) -> LossMetrics:
-        """The metrics, with the gradients on ``unseen`` rows by field name."""
-        if self.examples == 0:
-            raise DataError("batches are empty")
+    def result(
+        self,
+        unseen: Mapping[str, UnseenGradients] | None = None,
+        unknown: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> LossMetrics:
+        """The metrics, with the gradients on ``unseen`` rows and the matrices for ``unknown`` keys
+        by field name."""
         for name, sums in self.sums.items():
             if float(sums.first) == 0:
                 logger.warning(
@@ -136,10 +140,16 @@ class MetricSums:
                     name,
                     self.examples,
                 )
-        matrices = {
+        errors = self.relative_errors()
+        return LossMetrics(self.matrices(), self.examples, errors, unseen, unknown)
+
+    def matrices(self) -> dict[str, NDArray[np.float64]]:
+        """(dim, dim) by field name."""
+        if self.examples == 0:
+            raise DataError("batches are empty")
+        return {
             name: (sums.matrix / self.examples).cpu().numpy() for name, sums in self.sums.items()
         }
-        return LossMetrics(matrices, self.examples, self.relative_errors(), unseen)
 
     def _add(self, lookup: RecordedLookup, gradient: Tensor, index: int) -> None:
         """Give a call's lookups to the sums of their fields."""
@@ -148,7 +158,12 @@ class MetricSums:
         if not all_finite(gradients):
             raise MetricError(f"batch {index}: a gradient at {lookup.path!r} is not finite")
         for name, chosen in split_fields(lookup.table, ids):
-            self.sums[name].add(gradients[chosen], units[chosen], lookup.count)
+            own = self._wanted(name, ids, chosen)
+            self.sums[name].add(gradients[own], units[own], lookup.count)
+
+    def _wanted(self, name: str, ids: Tensor, chosen: Tensor | slice) -> Tensor | slice:
+        """Those of the ``chosen`` lookups of a field that count."""
+        return chosen
 
     def _add_computed(
         self, tables: Sequence[ModelTable], outputs: Tensor, loss: Tensor, index: int

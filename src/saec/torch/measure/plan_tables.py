@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from numpy.typing import ArrayLike
 from torch import nn
@@ -21,7 +22,7 @@ from saec.torch.model.call import (
 from saec.torch.model.find_tables import fields_of, only
 from saec.torch.model.model_table import ModelTable
 from saec.torch.model.overlooked import overlooked, watching
-from saec.torch.model.table_keys import KeysByField
+from saec.torch.model.table_keys import KeysByField, as_table_keys
 
 __all__ = ["priced_tables"]
 
@@ -48,8 +49,13 @@ def priced_tables(
     tables = only(tables, frequencies)
     fields = fields_of(tables, frequencies, keys)
     check_reachable(fields, budget, codec or DEFAULT_CODEC)
+    given = as_table_keys(keys)
+    names = [part.name for table in tables for part in table.parts if part.name in given]
+    rows = {name: row for name in names if (row := given[name].unseen) is not None}
+    unknown = None if unseen is None else rows
+    options: Any = {"unseen": unseen, "unknown": unknown, "progress": progress}
     with watching(model) as looked_up:
-        metrics = metrics_of(model, tables, batches, loss_fn, unseen=unseen, progress=progress)
+        metrics = metrics_of(model, tables, batches, loss_fn, **options)
     for left in (*overlooked(model), *looked_up):
         warnings.warn(f"{left}: it stays as it is", ModuleWarning, stacklevel=3)
     return Priced.of(fields, codec, metrics, seed=seed, progress=progress), metrics

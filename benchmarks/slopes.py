@@ -53,7 +53,8 @@ def lines_of(trial: Trial, key: dict[str, Any], left: list[dict[str, Any]]) -> N
     """Record the results that are ``left`` of a trained model."""
     base = trial.scores(trial.base)
     sloped, _ = trial.metrics
-    plain = LossMetrics(dict(sloped), sloped.examples, sloped.relative_errors)
+    known = (dict(sloped), sloped.examples, sloped.relative_errors)
+    plain = LossMetrics(*known, unknown=sloped.unknown)
     tables = trial.keys.fields(trial.tables(), TABLES) if key["keyed"] else trial.tables()
     codec = Clusters() if key["codec"] == "clusters" else Axes(order=key["order"])
     for slopes, metrics in ((False, plain), (True, sloped)):

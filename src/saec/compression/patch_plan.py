@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from saec.format.keyed_field import KeyedField
 from saec.format.keyed_layout import LONG_STRINGS
 from saec.format.keyed_patch import KeyedPatch, PatchCounts, PatchLayout
 from saec.keys.windows import windows_for
+from saec.util.in_threads import in_threads
 
 __all__ = ["ChosenRows", "PatchPlan"]
 
@@ -119,7 +120,8 @@ class PatchPlan:
             bits = told.key_bits + FUNCTION_FACTOR * int(lengths.min())
             if coded.share and coded.saved + coded.share * told.risk > threshold * bits:
                 return None
-            pairs = [self._split(one, lengths, told, threshold) for one in changed]
+            split = partial(self._split, lengths, told, threshold)
+            pairs = list(in_threads(split, changed))
             rows = [own for own, _ in pairs if len(own.positions)]
             reset = [own for _, own in pairs if len(own.positions)]
             used, told = self._lengths(rows, reset, max(threshold, self.day.price))
@@ -129,7 +131,7 @@ class PatchPlan:
         return ChosenRows(rows, reset, used.astype(np.uint8), told.prefix_bits, saved)
 
     def _split(
-        self, one: ChangedRows, lengths: NDArray[np.int64], told: _Told, threshold: float
+        self, lengths: NDArray[np.int64], told: _Told, threshold: float, one: ChangedRows
     ) -> tuple[ChangedRows, ChangedRows]:
         """The rows that get codes, and those that get the default row."""
         first = self.base.layout.first_roots[one.number]

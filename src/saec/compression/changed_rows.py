@@ -30,6 +30,7 @@ from saec.compression.day_rows import (
 from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
 from saec.util.few_values import values_of
+from saec.util.heap import trim
 from saec.util.in_threads import in_threads
 from saec.util.row_blocks import row_blocks
 
@@ -139,6 +140,8 @@ class DayField:
             for one in changed:
                 found.setdefault(one.number, []).append(one)
         joined = [ChangedRows.join(found.pop(number)) for number in sorted(found)]
+        if len(worth) > 1:
+            trim()  # heaps of the threads, which the static function would come on top of
         return CodedDay(joined, left_out, share)
 
     def _coded(

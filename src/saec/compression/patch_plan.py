@@ -35,6 +35,7 @@ Floats = NDArray[np.float64]
 
 _RECORD_BYTES = 96  # without the field's name
 _ROUNDS = 3  # of choosing rows and lengths in turn
+_MANY_ROWS = 1 << 16  # for which it pays to start threads
 _MOST_ROOM = 0.5  # of all hashes, that may begin like those of a patch
 _FIRST_TOLD_BITS = 8.0
 
@@ -116,12 +117,13 @@ class PatchPlan:
         lengths[-1] = max(int(lengths[:-1].min(initial=8)), 1)
         told = _Told(1, _FIRST_TOLD_BITS, 0.0)
         threshold = self.day.threshold_at(factor)
+        threads = 0 if sum(len(one.positions) for one in changed) >= _MANY_ROWS else 1
         for _ in range(_ROUNDS):
             bits = told.key_bits + FUNCTION_FACTOR * int(lengths.min())
             if coded.share and coded.saved + coded.share * told.risk > threshold * bits:
                 return None
             split = partial(self._split, lengths, told, threshold)
-            pairs = list(in_threads(split, changed))
+            pairs = list(in_threads(split, changed, threads))
             rows = [own for own, _ in pairs if len(own.positions)]
             reset = [own for _, own in pairs if len(own.positions)]
             used, told = self._lengths(rows, reset, max(threshold, self.day.price))

@@ -26,9 +26,10 @@ def in_threads(
 ) -> Iterator[Result]:
     """``task(item)`` of each item, in their order.
 
-    At most ``threads`` items are worked on at a time, and no more results wait to be asked for. An
-    error of an item is raised in its place, after the results before it. When the iterator ends,
-    also by an error or an interrupt, no further item is begun, and those under way are waited for.
+    At most ``threads`` items are worked on at a time, and twice as many are begun before their
+    results are asked for. An error of an item is raised in its place, after the results before it.
+    When the iterator ends or is closed, also by an error or an interrupt, no further item is begun,
+    and those under way are waited for.
 
     Args:
         task: mostly NumPy's and native work, which several threads can do at the same time. What it

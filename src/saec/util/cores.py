@@ -21,6 +21,6 @@ def default_threads() -> int:
     """At least 1: OMP_NUM_THREADS as it was at the time of import, or :func:`usable_cores`.
 
     The native core uses so many threads, unless a call sets the number; passes over parts of a
-    table use at most four of them.
+    table use at most three of them.
     """
     return _native.default_threads()

@@ -15,7 +15,7 @@ __all__ = ["in_threads"]
 
 # Each thread needs memory for a part of its own. Also, NumPy leaves less than half of the work on
 # blocks of rows to one thread at a time, and more threads than these would wait for each other.
-_MOST_THREADS = 4
+_MOST_THREADS = 3
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,7 +35,7 @@ def in_threads(
         task: mostly NumPy's and native work, which several threads can do at the same time. What it
             reads must not change; it changes nothing that other items use.
         items: a single one is worked on by the calling thread.
-        threads: the most; 0 for :func:`~saec.util.cores.default_threads`, but at most 4.
+        threads: the most; 0 for :func:`~saec.util.cores.default_threads`, but at most 3.
     """
     used = min(threads or min(default_threads(), _MOST_THREADS), len(items))
     if used < 2:

@@ -90,7 +90,27 @@ import numpy as np
 rows = np.zeros((100_000, 16), np.float32)
 before = len(os.listdir("/proc/self/task"))
 _native.NearestCentroid(rows[:60]).search(rows, np.empty(len(rows), np.int32))
-print(len(os.listdir("/proc/self/task")) - before)
+print(len(os.listdir("/proc/self/task")) - before, _native.default_threads())
+"""
+
+CALLING_THREAD = f"""
+import os, threading, time
+import numpy as np
+{LOAD}
+rows = np.zeros((100_000, 16), np.float32)
+alone = len(os.listdir("/proc/self/task"))
+def search():
+    _native.use_calling_thread()
+    before = len(os.listdir("/proc/self/task"))
+    _native.NearestCentroid(rows[:60]).search(rows, np.empty(len(rows), np.int32), threads=4)
+    print(len(os.listdir("/proc/self/task")) - before)
+thread = threading.Thread(target=search)
+thread.start()
+thread.join()
+while len(os.listdir("/proc/self/task")) > alone:  # the system ends a thread some time later
+    time.sleep(0.001)
+_native.NearestCentroid(rows[:60]).search(rows, np.empty(len(rows), np.int32), threads=4)
+print(len(os.listdir("/proc/self/task")) - alone)
 """
 
 
@@ -106,4 +126,14 @@ def test_default_number_of_threads(wanted: str | None, started: int | None) -> N
         environment["OMP_NUM_THREADS"] = wanted
     command = [sys.executable, "-c", THREADS]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert int(done.stdout) == (usable_cores() - 1 if started is None else started)
+    more = usable_cores() - 1 if started is None else started
+    assert done.stdout.split() == [str(more), str(more + 1)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_a_thread_may_do_all_of_its_calls() -> None:
+    """It starts no threads where the main thread starts three."""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", CALLING_THREAD]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "3"]

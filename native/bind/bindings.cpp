@@ -354,6 +354,8 @@ NB_MODULE(_native, module) {
       });
 
   module.def("usable_cores", &saec::usable_cores);
+  module.def("default_threads", &saec::default_threads);
+  module.def("use_calling_thread", &saec::Workers::use_calling_thread);
   module.def("quota_cores", &saec::quota_cores, nb::arg("root") = "");
 
   bind_cold(module);

@@ -15,7 +15,7 @@ std::atomic<Workers*> pool_of_process{nullptr};
 // not touch the parent's pool.
 [[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { pool_of_process = nullptr; });
 
-thread_local bool at_work = false;  // whether this thread is inside work()
+thread_local bool at_work = false;  // whether this thread is inside work(), or does all parts of its calls
 
 }  // namespace
 
@@ -27,6 +27,8 @@ Workers& Workers::here() {
   delete made;  // another thread has set the pool first; this one has no threads yet
   return *pool;
 }
+
+void Workers::use_calling_thread() { at_work = true; }
 
 void Workers::run(size_t parts, size_t threads, const std::function<void(size_t)>& work) {
   const size_t used = std::min({parts, threads, kMostThreads});

@@ -32,6 +32,9 @@ class Workers {
   // have finished.
   void run(size_t parts, size_t threads, const std::function<void(size_t)>& work);
 
+  // From now on the calling thread does all parts of its calls, because it is one of several that share the cores.
+  static void use_calling_thread();
+
  private:
   void wake(size_t helpers, Parts& parts);
   void finish();

@@ -12,13 +12,14 @@ import weakref
 import pytest
 
 from saec.serve import heap
+from saec.util import heap as util_heap
 
 # 90 MB in blocks too small for maps of their own, and one block behind them that stays.
 _SCRIPT = """
 import runpy, sys
 from pathlib import Path
 
-trim = runpy.run_path(sys.argv[1])["trim"]  # without what else a server imports
+trim = runpy.run_path(sys.argv[1])["trim"]  # without what else the package imports
 
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -38,7 +39,7 @@ print(before - resident())
     reason="only glibc can trim its heaps",
 )
 def test_trimming_returns_freed_memory_to_the_system() -> None:
-    words = [sys.executable, "-c", _SCRIPT, str(heap.__file__)]
+    words = [sys.executable, "-c", _SCRIPT, str(util_heap.__file__)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert int(done.stdout) > 60_000  # KiB
 
@@ -47,7 +48,7 @@ def test_trimming_does_nothing_with_a_c_library_without_malloc_trim(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    assert not heap.trim()
+    assert not util_heap.trim()
 
 
 def test_a_server_trims_periodically(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,19 @@ from numpy.typing import NDArray
 
 from saec.codecs.axes.frozen import FrozenCoder, FrozenRows, bands_of
 from saec.compression.bit_price import raised_threshold
-from saec.compression.day_rows import ChangedRows, CodedDay, DayRows, DaySurvey, thinned
+from saec.compression.day_rows import (
+    ChangedRows,
+    CodedDay,
+    DayRows,
+    DaySurvey,
+    LookedUpSums,
+    PartSurvey,
+)
 from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
 from saec.util.few_values import values_of
+from saec.util.heap import trim
+from saec.util.in_threads import in_threads
 from saec.util.row_blocks import row_blocks
 
 __all__ = ["DayField"]
@@ -32,6 +42,22 @@ _SAMPLED_ROWS = 1 << 10  # of a band and a part, from which its class is chosen
 _HEAVY_ROWS = 1 << 12  # of a part, that are looked at whether they moved or not
 _LEFT_OUT_BITS = 16  # coded rows are kept if they save more nats than so many bits cost
 _UNKNOWN_KEYS = 1 << 16  # that are looked up to see what unknown keys get
+
+
+@dataclass(frozen=True, eq=False)
+class _Coding:
+    """How the second pass codes rows and which it keeps.
+
+    survey: what the first pass found; classes: of each band; least: a row is coded if it may save
+    more nats; price: of a bit; left_out: a coded row is kept if it saves more nats; every: all are.
+    """
+
+    survey: DaySurvey
+    classes: Mapping[int, int]
+    least: float
+    price: float
+    left_out: float
+    every: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,32 +84,38 @@ class DayField:
 
     def survey(self) -> DaySurvey:
         """The first pass."""
-        found = DaySurvey()
-        samples: dict[int, list[tuple[NDArray[Any], Floats]]] = {}
-        for part in self.field.parts:
-            rows, shares, hashes = self._read(part)
-            now = self._lost_now(rows, shares, hashes, found)
-            found.now += float(now.sum())
-            worth, forced = self._worth_coding(now, shares, hashes)
-            found.positions.append(part.start + worth)
-            found.gains.append(np.where(forced[worth], np.inf, now[worth]))
-            for band, picked in self._sampled(shares, hashes):
-                samples.setdefault(band, []).append((rows[picked], shares[picked]))
-        found.samples = {band: thinned(own) for band, own in samples.items()}
-        found.add(self._default[None], self._keys.unseen_share)
+        self._prepare()
+        found = DaySurvey.of(in_threads(self._surveyed, self.field.parts))
+        found.add(LookedUpSums.of(self._default[None], np.array([self._keys.unseen_share])))
         return found
 
+    def _prepare(self) -> None:
+        """Let the base compute what it keeps, before several threads ask for it."""
+        self._base.rows_of_hashes(self._keys.hashes[:0])
+
+    def _surveyed(self, part: Chunk) -> PartSurvey:
+        rows, shares, hashes = self._read(part)
+        now, looked_up = self._lost_now(rows, shares, hashes)
+        worth, forced = self._worth_coding(now, shares, hashes)
+        gains = np.where(forced[worth], np.inf, now[worth])
+        samples = {
+            band: (rows[picked], shares[picked]) for band, picked in self._sampled(shares, hashes)
+        }
+        return PartSurvey(float(now.sum()), looked_up, part.start + worth, gains, samples)
+
     def _lost_now(
-        self, rows: NDArray[Any], shares: Floats, hashes: NDArray[np.uint64], into: DaySurvey
-    ) -> Floats:
-        """Nats (m,) that the rows of a part lose by lookups as they are now, which are counted."""
+        self, rows: NDArray[Any], shares: Floats, hashes: NDArray[np.uint64]
+    ) -> tuple[Floats, list[LookedUpSums]]:
+        """Nats (m,) that the rows of a part lose by lookups as they are now, and of each block what
+        these give."""
         looked_up, now = self._base.rows_of_hashes(hashes), np.empty(len(rows))
+        found = []
         for block in row_blocks(len(rows)):
             given = self._metric.mapped(looked_up[block].astype(np.float64))
             error = self._metric.mapped(rows[block].astype(np.float64)) - given
             now[block] = shares[block] * np.einsum("nd,nd->n", error, error) / 2
-            into.add(given, shares[block])
-        return now
+            found.append(LookedUpSums.of(given, shares[block]))
+        return now, found
 
     def coded(self, survey: DaySurvey, factor: float, every: bool) -> CodedDay:
         """The second pass, if bits cost ``factor`` times their price.
@@ -91,29 +123,43 @@ class DayField:
         every: keep all coded rows. Otherwise those that save less than the bits of a string cost
         are left out, unless they are looked at whatever they save.
         """
-        found: dict[int, list[ChangedRows]] = {}
         threshold = self.threshold_at(factor)
-        least, price = threshold * self.least_bits, max(threshold, self.price)
+        price = max(threshold, self.price)
         # If bits of a patch cost less than those of the base, rows that save nothing by their codes
         # may be worth their bits because they are no longer taken for another key.
         every = every or threshold < self.price
         left_out = threshold * min(self.least_bits, _LEFT_OUT_BITS)
         classes = self.coder.classes_for(survey.samples, price) if self.coder.coders else {}
-        share = 0.0
+        coding = _Coding(survey, classes, threshold * self.least_bits, price, left_out, every)
         passed = zip(self.field.parts, survey.positions, survey.gains, strict=True)
-        for part, positions, gains in passed:
-            worth = gains > least
-            if not worth.any():
-                continue
-            rows = self._looked_up(part, positions[worth], np.isinf(gains[worth]))
-            for own, coded in self._by_class(rows, classes, price):
-                lost = np.minimum(rows.shares[own] * coded.lost, rows.default[own])
-                kept = rows.forced[own] | (rows.now[own] - lost > left_out) | every
-                share = max(share, float(rows.shares[own][~kept].max(initial=0.0)))
-                one = self._changed(rows.only(own[kept]), coded.only(kept), survey)
+        worth = [own for own in passed if (own[-1] > coding.least).any()]
+        found: dict[int, list[ChangedRows]] = {}
+        share = 0.0
+        for changed, largest in in_threads(partial(self._coded, coding), worth):
+            share = max(share, largest)
+            for one in changed:
                 found.setdefault(one.number, []).append(one)
         joined = [ChangedRows.join(found.pop(number)) for number in sorted(found)]
+        if len(worth) > 1:
+            trim()  # heaps of the threads, which the static function would come on top of
         return CodedDay(joined, left_out, share)
+
+    def _coded(
+        self, coding: _Coding, passed: tuple[Chunk, NDArray[np.int64], Floats]
+    ) -> tuple[list[ChangedRows], float]:
+        """The kept rows of a part by class, and the largest share of one that is left out. passed:
+        the part, and the positions and gains that the first pass found."""
+        part, positions, gains = passed
+        worth = gains > coding.least
+        rows = self._looked_up(part, positions[worth], np.isinf(gains[worth]))
+        changed, share = [], 0.0
+        for own, coded in self._by_class(rows, coding.classes, coding.price):
+            lost = np.minimum(rows.shares[own] * coded.lost, rows.default[own])
+            kept = rows.forced[own] | (rows.now[own] - lost > coding.left_out) | coding.every
+            share = max(share, float(rows.shares[own][~kept].max(initial=0.0)))
+            places = np.flatnonzero(kept)
+            changed.append(self._changed(rows.only(own[places]), coded.only(places), coding.survey))
+        return changed, share
 
     def unknown_nats(self, rows: NDArray[np.float32]) -> float:
         """Nats of keys that today's table does not have, if lookups give ``rows`` (m, dim)."""
@@ -202,15 +248,14 @@ class DayField:
         all_rows, all_shares, all_hashes = self._read(part)
         places = positions - part.start
         rows, shares, hashes = all_rows[places], all_shares[places], all_hashes[places]
-        looked_up = self._base.rows_of_hashes(hashes)
+        looked_up, default_row = self._base.rows_of_hashes(hashes), self._default
         now, default = np.empty(len(rows)), np.empty(len(rows))
         for block in row_blocks(len(rows)):
             mapped = self._metric.mapped(rows[block].astype(np.float64))
             given = self._metric.mapped(looked_up[block].astype(np.float64))
             now[block] = shares[block] * np.square(mapped - given).sum(axis=1) / 2
-            default[block] = shares[block] * np.square(mapped - self._default).sum(axis=1) / 2
-        known = self._base.classes_of_hashes(hashes) >= 0
-        return DayRows(positions, rows, hashes, shares, now, default, known, forced)
+            default[block] = shares[block] * np.square(mapped - default_row).sum(axis=1) / 2
+        return DayRows(positions, rows, hashes, shares, now, default, forced)
 
     def _by_class(
         self, rows: DayRows, classes: Mapping[int, int], price: float
@@ -238,8 +283,8 @@ class DayField:
             rows.now,
             rows.shares * coded.lost,
             rows.default,
-            rows.known,
-            coded.symbols,
-            coded.later_bits,
+            self._base.classes_of_hashes(rows.hashes) >= 0,
+            [own.astype(np.int32) for own in coded.symbols],
+            coded.later_bits.astype(np.int32),
             harm,
         )

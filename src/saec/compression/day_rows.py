@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from saec.util.row_arrays import RowArrays
 
-__all__ = ["ChangedRows", "CodedDay", "DayRows", "DaySurvey", "thinned"]
+__all__ = ["ChangedRows", "CodedDay", "DayRows", "DaySurvey", "LookedUpSums", "PartSurvey"]
 
 Floats = NDArray[np.float64]
 
@@ -36,8 +36,8 @@ class ChangedRows(RowArrays):
     coded: Floats
     default: Floats
     known: NDArray[np.bool_]
-    symbols: list[NDArray[np.int64]]
-    later_bits: NDArray[np.int64]
+    symbols: list[NDArray[np.int32]]
+    later_bits: NDArray[np.int32]
     harm: Floats
 
 
@@ -65,8 +65,37 @@ class DayRows(RowArrays):
     shares: Floats
     now: Floats
     default: Floats
-    known: NDArray[np.bool_]
     forced: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class LookedUpSums:
+    """Of rows in the metric that lookups give: the sum of their shares, and the sums of the rows
+    (dim,) and of their squared lengths, weighted by these."""
+
+    weight: float
+    sums: Floats
+    squares: float
+
+    @classmethod
+    def of(cls, rows: Floats, shares: Floats) -> LookedUpSums:
+        """Rows (m, dim) in the metric with these shares (m,)."""
+        squares = float(shares @ np.einsum("nd,nd->n", rows, rows))
+        return cls(float(shares.sum()), shares @ rows, squares)
+
+
+@dataclass(frozen=True, eq=False)
+class PartSurvey:
+    """What the first pass finds in a part; see :class:`DaySurvey`.
+
+    looked_up: of each block of rows; samples: by band.
+    """
+
+    now: float
+    looked_up: Sequence[LookedUpSums]
+    positions: NDArray[np.int64]
+    gains: Floats
+    samples: Mapping[int, tuple[NDArray[Any], Floats]]
 
 
 @dataclass
@@ -87,12 +116,28 @@ class DaySurvey:
     gains: list[Floats] = field(default_factory=list)
     samples: dict[int, tuple[NDArray[Any], Floats]] = field(default_factory=dict)
 
-    def add(self, rows: Floats, shares: Floats | float) -> None:
-        """Rows (m, dim) in the metric that lookups give with these shares (m,)."""
-        own = np.broadcast_to(shares, len(rows))
-        self.weight += float(own.sum())
-        self.sums = self.sums + own @ rows
-        self.squares += float(own @ np.einsum("nd,nd->n", rows, rows))
+    @classmethod
+    def of(cls, parts: Iterable[PartSurvey]) -> DaySurvey:
+        """What was found in all ``parts``. Their sums are added up in the order of blocks, so that
+        they have the same last digits whichever part was ready first."""
+        found = cls()
+        samples: dict[int, list[tuple[NDArray[Any], Floats]]] = {}
+        for part in parts:
+            found.now += part.now
+            for own in part.looked_up:
+                found.add(own)
+            found.positions.append(part.positions)
+            found.gains.append(part.gains)
+            for band, picked in part.samples.items():
+                samples.setdefault(band, []).append(picked)
+        found.samples = {band: _thinned(own) for band, own in samples.items()}
+        return found
+
+    def add(self, own: LookedUpSums) -> None:
+        """Further rows."""
+        self.weight += own.weight
+        self.sums = self.sums + own.sums
+        self.squares += own.squares
 
     def harm(self, rows: Floats) -> Floats:
         """Nats per occurrence (m,) if a random key got each of these ``rows`` (m, dim)."""
@@ -102,7 +147,7 @@ class DaySurvey:
         return harm
 
 
-def thinned(parts: Sequence[tuple[NDArray[Any], Floats]]) -> tuple[NDArray[Any], Floats]:
+def _thinned(parts: Sequence[tuple[NDArray[Any], Floats]]) -> tuple[NDArray[Any], Floats]:
     """Rows and their shares of all parts, but not more of them than are needed."""
     rows, shares = (np.concatenate(own) for own in zip(*parts, strict=True))
     step = -(-len(rows) // _MOST_SAMPLED)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,11 @@ from saec.compression.id_exchange import Candidates, TierExchange, exchanges_of,
 from saec.format.id_patch import CodedIds, IdPatch, PlainField
 from saec.format.merged_ids import tiers_of_ids
 from saec.format.tiered_field import TieredField
-from saec.streaming.chunks import Chunk
+from saec.streaming.chunks import Chunk, check_finite
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric
 from saec.util.few_values import values_of
+from saec.util.in_threads import in_threads
 from saec.util.row_arrays import RowArrays
 from saec.util.row_blocks import row_blocks
 
@@ -113,16 +114,35 @@ class IdDay:
         found: list[list[ChangedIds]] = [[] for _ in self.coder.row_bits]
         moving: list[Candidates] = []
         total = 0.0
-        for part in self.field.parts:
-            rows, shares = part.weights(), part.frequencies() / self.field.census.total
-            ids = np.arange(part.start, part.stop)
-            now = shares * self._lost_now(part, rows, default_row)
-            total += float(now.sum())
-            for tier, own in self._by_tier(ids):
-                found[tier].append(self._changed(tier, ids[own], rows[own], shares[own], now[own]))
-                moving += self._moving(tier, ids[own], shares[own], now[own])
+        self._prepare()
+        for now, of_tiers, candidates in in_threads(
+            partial(self._surveyed, default_row), self.field.parts
+        ):
+            total += now
+            for tier, changed in of_tiers:
+                found[tier].append(changed)
+            moving += candidates
         pairs = exchanges_of(self.field, self.coder, Candidates.join(moving)) if moving else ()
         return IdSurvey(total, tuple(map(ChangedIds.join, found)), default, tuple(pairs))
+
+    def _prepare(self) -> None:
+        """Compute what is kept, before several threads ask for it."""
+        _ = self.least, self._tiers
+
+    def _surveyed(
+        self, default_row: NDArray[Any], part: Chunk
+    ) -> tuple[float, list[tuple[int, ChangedIds]], list[Candidates]]:
+        """Of a part the nats that its rows lose now, by tier the rows that may be in a patch, and
+        those that may change places."""
+        rows, shares = part.weights(), part.frequencies() / self.field.census.total
+        ids = np.arange(part.start, part.stop)
+        now = shares * self._lost_now(part, rows, default_row)
+        found, moving = [], []
+        for tier, own in self._by_tier(ids):
+            changed = self._changed(tier, ids[own], rows[own], shares[own], now[own])
+            found.append((tier, changed))
+            moving += self._moving(tier, ids[own], shares[own], now[own])
+        return float(now.sum()), found, moving
 
     def _lost_now(self, part: Chunk, rows: NDArray[Any], default_row: NDArray[Any]) -> Floats:
         """Nats per occurrence (m,) that the rows (m, dim) of a part lose by lookups as they are
@@ -199,6 +219,7 @@ class IdDay:
             if start < stop:
                 counts = self.field.counts.read(start, stop).astype(np.float64)
                 rows = self.field.rows.read(start, stop)
+                check_finite(self.field.name, rows, start)
                 yield np.arange(start, stop), rows, counts / self.field.census.total
 
 

@@ -17,6 +17,8 @@ from saec.format.compressed_field import CompressedField
 from saec.format.keyed_field import KeyedField
 from saec.format.keyed_patch import KeyedPatch
 from saec.format.patched_field import PatchedField
+from saec.streaming.chunks import Chunk
+from saec.util.in_threads import in_threads
 
 __all__ = ["KeyedFieldPlan", "PatchLimit", "made_within"]
 
@@ -162,13 +164,15 @@ def _strangers(plan: PatchPlan, chosen: ChosenRows, patch: KeyedPatch) -> float:
     """Nats that keys of today lose which are not in the patch and are taken for some that are."""
     assert plan.day.field.keys is not None, "a keyed field has keys"
     positions, hashes = chosen.positions, plan.day.field.keys.hashes
-    lost = 0.0
-    for part in plan.day.field.parts:
+
+    def lost(part: Chunk) -> float:
         own = hashes[part.start : part.stop]
         taken = patch.classes(own) > -2
         first, last = np.searchsorted(positions, (part.start, part.stop))
         taken[positions[first:last] - part.start] = False
         places = np.flatnonzero(taken)
-        if len(places):
-            lost += plan.day.stranger_nats(part, places, patch.rows.rows(own[places]))
-    return lost
+        if not len(places):
+            return 0.0
+        return plan.day.stranger_nats(part, places, patch.rows.rows(own[places]))
+
+    return sum(in_threads(lost, plan.day.field.parts))

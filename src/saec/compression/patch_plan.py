@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from saec.format.keyed_field import KeyedField
 from saec.format.keyed_layout import LONG_STRINGS
 from saec.format.keyed_patch import KeyedPatch, PatchCounts, PatchLayout
 from saec.keys.windows import windows_for
+from saec.util.in_threads import in_threads
 
 __all__ = ["ChosenRows", "PatchPlan"]
 
@@ -34,6 +35,7 @@ Floats = NDArray[np.float64]
 
 _RECORD_BYTES = 96  # without the field's name
 _ROUNDS = 3  # of choosing rows and lengths in turn
+_MANY_ROWS = 1 << 16  # for which it pays to start threads
 _MOST_ROOM = 0.5  # of all hashes, that may begin like those of a patch
 _FIRST_TOLD_BITS = 8.0
 
@@ -115,11 +117,13 @@ class PatchPlan:
         lengths[-1] = max(int(lengths[:-1].min(initial=8)), 1)
         told = _Told(1, _FIRST_TOLD_BITS, 0.0)
         threshold = self.day.threshold_at(factor)
+        threads = 0 if sum(len(one.positions) for one in changed) >= _MANY_ROWS else 1
         for _ in range(_ROUNDS):
             bits = told.key_bits + FUNCTION_FACTOR * int(lengths.min())
             if coded.share and coded.saved + coded.share * told.risk > threshold * bits:
                 return None
-            pairs = [self._split(one, lengths, told, threshold) for one in changed]
+            split = partial(self._split, lengths, told, threshold)
+            pairs = list(in_threads(split, changed, threads))
             rows = [own for own, _ in pairs if len(own.positions)]
             reset = [own for _, own in pairs if len(own.positions)]
             used, told = self._lengths(rows, reset, max(threshold, self.day.price))
@@ -129,7 +133,7 @@ class PatchPlan:
         return ChosenRows(rows, reset, used.astype(np.uint8), told.prefix_bits, saved)
 
     def _split(
-        self, one: ChangedRows, lengths: NDArray[np.int64], told: _Told, threshold: float
+        self, lengths: NDArray[np.int64], told: _Told, threshold: float, one: ChangedRows
     ) -> tuple[ChangedRows, ChangedRows]:
         """The rows that get codes, and those that get the default row."""
         first = self.base.layout.first_roots[one.number]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +135,9 @@ class KeyStrings:
                     left = left << code.lengths[symbols[-1]].astype(np.uint64)
             yield ReadSymbols(number, keys, symbols)
 
-    def strings(self, number: int, symbols: Sequence[Symbols], hashes: Words) -> list[Strings]:
+    def strings(
+        self, number: int, symbols: Sequence[NDArray[np.signedinteger[Any]]], hashes: Words
+    ) -> list[Strings]:
         """The strings of keys of class ``number``, from the symbols (m,) of its parts."""
         roots = symbols[0] + self.layout.first_roots[number]
         taken = [(self.root, roots), *zip(self.codes[number], symbols[1:], strict=True)]

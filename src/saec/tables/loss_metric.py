@@ -151,10 +151,23 @@ class Metric:
 
     def _times(self, rows: NDArray[np.floating[Any]], exponent: float) -> NDArray[np.float64]:
         if self.is_diagonal:
-            scaled: NDArray[np.float64] = rows * self.matrix.diagonal() ** exponent
+            scales = self._scales if exponent > 0 else self._inverse_scales
+            scaled: NDArray[np.float64] = rows * scales
             return scaled
         product: NDArray[np.float64] = rows @ (self.root if exponent > 0 else self.inverse_root)
         return product
+
+    @cached_property
+    def _scales(self) -> NDArray[np.float64]:
+        """The diagonal of :attr:`root`, if the matrix is diagonal."""
+        scales: NDArray[np.float64] = self.matrix.diagonal() ** 0.5
+        return scales
+
+    @cached_property
+    def _inverse_scales(self) -> NDArray[np.float64]:
+        """The diagonal of :attr:`inverse_root`, if the matrix is diagonal."""
+        scales: NDArray[np.float64] = self.matrix.diagonal() ** -0.5
+        return scales
 
     @cached_property
     def _eigen(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

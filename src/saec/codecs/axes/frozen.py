@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from saec.codecs.axes.symbols import SymbolCoder
 from saec.format.keyed_field import KeyedField
 from saec.tables.loss_metric import Metric
 from saec.util.few_values import values_of
+from saec.util.in_threads import in_threads
 from saec.util.row_arrays import RowArrays
 from saec.util.row_blocks import row_blocks
 
@@ -73,7 +74,7 @@ class FrozenCoder:
         """The coder of each class of the base; it has none if all rows are the default row."""
         if not self.base.layout.classes:
             return ()
-        root = self.base.strings.root.lengths
+        root, values = self.base.strings.root.lengths, np.asarray(self.base.values)
         result = []
         for number, parts in enumerate(self.base.layout.classes):
             first, last = self.base.layout.first_roots[number : number + 2]
@@ -83,7 +84,7 @@ class FrozenCoder:
                 start, stop = self.base.layout.first_values[place : place + 2]
                 lengths = self.base.layout.part_lengths(place, part, self.base.lengths)
                 wide = root[first:last] if place == at else lengths.astype(np.int64)
-                own.append(SymbolCoder(part, self.base.values[start:stop], wide))
+                own.append(SymbolCoder(part, values[start:stop], wide))
             result.append(ClassCoder(tuple(own), 0.0))
         return tuple(result)
 
@@ -108,9 +109,13 @@ class FrozenCoder:
 
     def decoded(self, coordinates: NDArray[np.float32]) -> Floats:
         """Decoded rows (m, dim), mapped to the metric, from their leading coordinates (m, axes)."""
-        stored = self.base.axes.astype(np.float64)
-        axes = stored[: coordinates.shape[1]]
-        return self.metric.mapped(stored[-1] + coordinates.astype(np.float64) @ axes)
+        axes = self._axes[: coordinates.shape[1]]
+        return self.metric.mapped(self._axes[-1] + coordinates.astype(np.float64) @ axes)
+
+    @cached_property
+    def _axes(self) -> Floats:
+        """The stored axes and the mean (rank + 1, dim)."""
+        return self.frame.stored.astype(np.float64)
 
     def by_class(
         self, number: int, rows: NDArray[Any], shares: Floats, price: float
@@ -135,9 +140,11 @@ class FrozenCoder:
     ) -> dict[int, int]:
         """The class of each band at a price, from a sample of its rows (m, dim) and their shares
         (m,)."""
-        return {band: self._best(rows, shares, price) for band, (rows, shares) in samples.items()}
+        best = in_threads(partial(self._best, price), list(samples.values()))
+        return dict(zip(samples, best, strict=True))
 
-    def _best(self, rows: NDArray[Any], shares: Floats, price: float) -> int:
+    def _best(self, price: float, sample: tuple[NDArray[Any], Floats]) -> int:
+        rows, shares = sample
         costs = [float(self._costs(each, rows, shares, price).sum()) for each in self._numbers]
         return int(np.argmin(costs))
 

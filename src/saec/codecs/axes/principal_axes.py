@@ -78,6 +78,7 @@ class Frame:
 
         Axes need not be orthogonal in ``metric``. :attr:`rest` is unknown and set to 0.
         """
+        stored = np.asarray(stored)  # a slice of a memmap takes longer than the work on a few rows
         _, gram, dual = _dual(stored, metric)
         return cls(stored, _steady(dual, metric), gram.diagonal() / 2, 0.0, metric)
 

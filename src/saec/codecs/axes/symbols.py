@@ -67,7 +67,7 @@ class SymbolCoder:
         table = np.column_stack([self.coordinates * scale, cost])
         limit = float(np.finfo(np.float32).max) ** 0.25
         rows = np.zeros((len(coordinates), table.shape[1]), np.float32)
-        for block in row_blocks(len(rows)):
+        for block in row_blocks(len(rows), self.part.axes):
             rows[block, :-1] = (coordinates[block] * scale).clip(-limit, limit)
         table = np.ascontiguousarray(table.clip(-limit, limit), dtype=np.float32)
         return ArrayPoints(rows).assign(table).astype(np.int64)

@@ -10,6 +10,7 @@ bits, and for a higher price, at which codes are shorter, if a patch would be to
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -85,7 +86,8 @@ class DayField:
     def survey(self) -> DaySurvey:
         """The first pass."""
         self._prepare()
-        found = DaySurvey.of(in_threads(self._surveyed, self.field.parts))
+        with closing(in_threads(self._surveyed, self.field.parts)) as parts:
+            found = DaySurvey.of(parts)
         found.add(LookedUpSums.of(self._default[None], np.array([self._keys.unseen_share])))
         return found
 

@@ -165,9 +165,8 @@ def _metrics(
     matrices = for_tables(loaded, tables, names, nameless)
     errors = for_tables(loaded.relative_errors, tables, names, nameless)
     matrices = partners(tables, matrices, only, "metrics")
-    unseen, unknown = (
-        for_tables(own, tables, names, nameless) for own in (loaded.unseen, loaded.unknown)
-    )
+    unseen = for_tables(loaded.unseen, tables, names, nameless)
+    unknown = for_tables(loaded.unknown, tables, names, nameless)
     return LossMetrics(
         matrices,
         loaded.examples,

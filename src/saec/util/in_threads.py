@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 def in_threads(
     task: Callable[[Item], Result], items: Sequence[Item], threads: int = 0
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """``task(item)`` of each item, in their order.
 
     At most ``threads`` items are worked on at a time, and twice as many are begun before their

@@ -193,7 +193,7 @@ class Comparison:
     def unknown_keys(self, fields: Iterable[Field], metrics: LossMetrics) -> None:
         """Add to every increase the loss of keys without an id in ``fields``, which no batch
         contains: to second order, from the share of such keys and their ``metrics``."""
-        keys, known = {own.name: own.keys for own in fields}, dict(metrics) | metrics.unknown
+        keys, known = {own.name: own.keys for own in fields}, {**metrics, **metrics.unknown}
         self._unknown = {n: (own.unseen_share, known[n]) for n, own in keys.items() if own}
 
     def _harm(self, result: Compressed) -> float:

@@ -163,7 +163,7 @@ def metrics_of(
             return run.result(gradients)
         own = UnknownSums(model, tables, loss_fn, unknown)
         _add_batches(own, unseen, examples, 0.0, progress)
-        return run.result(gradients, own.matrices(run.matrices()))
+        return run.result(gradients, own.unknown_matrices(run.matrices()))
 
 
 def _add_batches(

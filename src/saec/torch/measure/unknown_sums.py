@@ -53,7 +53,9 @@ class UnknownSums(MetricSums):
         self._lookups = dict.fromkeys(unknown, 0)
         self._own = dict.fromkeys(unknown, 0)
 
-    def matrices(self, known: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    def unknown_matrices(
+        self, known: Mapping[str, NDArray[np.float64]]
+    ) -> dict[str, NDArray[np.float64]]:
         """(dim, dim) by field name: what the metric would be if all lookups were of unknown keys.
 
         ``known``: the fields' own metrics.

@@ -82,8 +82,8 @@ def test_a_row_of_a_part_of_a_joint_table() -> None:
     ("unknown", "error", "message"),
     [
         ({"item": 0}, saec.ModuleError, "unknown: no field 'item'; there are .'user'."),
-        ({"user": 4}, saec.ModuleError, r"unknown: row 4 of field 'user' is outside \[0, 4\)"),
-        ({"user": -1}, saec.ModuleError, "row -1 of field 'user'"),
+        ({"user": 4}, saec.ModuleError, r"unknown: row 4 of .user. is outside \[0, 4\)"),
+        ({"user": -1}, saec.ModuleError, "row -1 of .user."),
         ({"user": 0.0}, saec.OptionError, "'user' needs the number of a row, not 0.0"),
         ({"user": True}, saec.OptionError, "'user' needs the number of a row, not True"),
     ],

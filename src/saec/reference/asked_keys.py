@@ -15,6 +15,7 @@ from saec.format.compressed import Compressed
 from saec.reference.log import TRAIN, Log
 from saec.reference.models import ClickModel
 from saec.tables.field import Field
+from saec.torch import TableKeys
 
 __all__ = ["AskedKeys"]
 
@@ -66,6 +67,15 @@ class AskedKeys:
             for field in tables
             for name in [field.name.removeprefix(prefix)]
         ]
+
+    def table_keys(self, prefix: str) -> dict[str, TableKeys]:
+        """The keys of a model's tables, by the fields' names with ``prefix``."""
+        return {
+            prefix + name: TableKeys(
+                self.of_ids(name), unseen=0, unseen_share=self.unseen_share(name)
+            )
+            for name in self.log.field_names
+        }
 
     def unseen_share(self, name: str) -> float:
         """The share of validation rows that ask a field for a key which training never saw."""

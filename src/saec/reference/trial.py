@@ -194,6 +194,7 @@ class Trial:
                     budget=job.budget,
                     frequencies=self.frequencies,
                     calibration=Batches(self.log, self.log.rows("validation")),
+                    keys=self.keys.table_keys(_TABLES) if self.asks_keys(job.method) else None,
                     codec=job.method.codec,
                     seed=self.seed,
                     progress=self.progress,

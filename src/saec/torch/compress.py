@@ -138,9 +138,8 @@ def compress_(
             check_repeatable(labelled, name)
             frequencies = with_unseen(frequencies, model, tables, labelled)
     options: Any = {"seed": seed, "progress": progress, "budget": budget, "unseen": unseen}
-    priced, metrics = priced_tables(
-        model, tables, batches, loss_fn, frequencies, codec, keys=keys, **options
-    )
+    options |= {"calibration": calibration, "keys": keys}
+    priced, metrics = priced_tables(model, tables, batches, loss_fn, frequencies, codec, **options)
     if known is not None:
         if isinstance(budget, LossIncrease):
             known.explain(more_frequent(in_training, frequencies))

@@ -86,6 +86,7 @@ def forecast(
             check_repeatable(labelled, name)
             frequencies = with_unseen(frequencies, model, tables, labelled)
     options: Any = {"seed": seed, "progress": progress, "unseen": unseen, "keys": keys}
+    options["calibration"] = calibration
     priced, metrics = priced_tables(model, tables, batches, loss_fn, frequencies, codec, **options)
     if known is not None:
         known.unknown_keys(priced.fields, metrics)

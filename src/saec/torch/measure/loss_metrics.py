@@ -12,12 +12,11 @@ from saec.tables.loss_metric import LossMetrics
 from saec.tables.unseen_gradients import UnseenGradients
 from saec.torch.measure.labels import check_loss_fn
 from saec.torch.measure.metric_sums import MetricSums, unchanged
-from saec.torch.measure.unknown_sums import UnknownSums, check_unknown
+from saec.torch.measure.unknown_sums import UnknownRows, UnknownSums
 from saec.torch.measure.unseen_sums import UnseenSums
 from saec.torch.model.call import (
     Batches,
     Loss,
-    check_repeatable,
     pairs,
 )
 from saec.torch.model.find_tables import Ranges, named_tables
@@ -115,6 +114,8 @@ def loss_metrics(
             is not a function.
     """
     check_loss_fn(loss_fn)
+    if unknown and unseen is None:
+        raise OptionError("unknown keys are measured on the unseen batches: give these, too")
     tables = named_tables(model, None if names is None else set(names), ranges or {})
     return metrics_of(
         model,
@@ -124,7 +125,7 @@ def loss_metrics(
         examples=examples,
         tolerance=tolerance,
         unseen=unseen,
-        unknown=unknown,
+        unknown=UnknownRows(unknown, unseen) if unknown and unseen is not None else None,
         progress=progress,
     )
 
@@ -138,7 +139,7 @@ def metrics_of(
     examples: int = 100_000,
     tolerance: float = 0.01,
     unseen: Batches | None = None,
-    unknown: Mapping[str, int] | None = None,
+    unknown: UnknownRows | None = None,
     progress: bool = True,
 ) -> LossMetrics:
     """The metrics of the fields of ``tables``; see :func:`loss_metrics`."""
@@ -148,22 +149,19 @@ def metrics_of(
         raise OptionError(f"tolerance must not be negative, not {tolerance}")
     if not tables:
         raise ModuleError(f"no embedding tables to measure: {explained(model)}")
-    if unknown:
-        check_unknown(unknown, tables)
-        if unseen is None:
-            raise OptionError("unknown keys are measured on the unseen batches: give these, too")
-        check_repeatable(unseen, "unseen")
+    if unknown is not None:
+        unknown.check(tables)
     with unchanged(model, tables):
         run = MetricSums(model, tables, loss_fn)
         _add_batches(run, batches, examples, tolerance, progress)
-        if unseen is None:
-            return run.result()
-        gradients = _on_unseen(model, tables, loss_fn, unseen, progress)
-        if not unknown:
-            return run.result(gradients)
-        own = UnknownSums(model, tables, loss_fn, unknown)
-        _add_batches(own, unseen, examples, 0.0, progress)
-        return run.result(gradients, own.unknown_matrices(run.matrices()))
+        gradients, own = None, None
+        if unseen is not None:
+            gradients = _on_unseen(model, tables, loss_fn, unseen, progress)
+        if unknown is not None:
+            sums = UnknownSums(model, tables, loss_fn, unknown.rows)
+            _add_batches(sums, unknown.batches, examples, 0.0, progress)
+            own = sums.unknown_matrices(run.matrices())
+        return run.result(gradients, own)
 
 
 def _add_batches(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from numpy.typing import ArrayLike
 from torch import nn
@@ -15,6 +14,7 @@ from saec.compression.plan import DEFAULT_CODEC, Priced, check_reachable
 from saec.errors import ModuleWarning
 from saec.tables.loss_metric import LossMetrics
 from saec.torch.measure.loss_metrics import metrics_of
+from saec.torch.measure.unknown_sums import UnknownRows
 from saec.torch.model.call import (
     Batches,
     Loss,
@@ -39,23 +39,30 @@ def priced_tables(
     progress: bool,
     budget: Budget | None = None,
     unseen: Batches | None = None,
+    calibration: Batches | None = None,
     keys: KeysByField | None = None,
 ) -> tuple[Priced, LossMetrics]:
     """The ways in which those of the model's ``tables`` that have frequencies may be stored, in
-    nats of the metric measured here.
+    nats of the metric measured here; what unknown keys lose, on ``unseen`` or ``calibration`` rows.
 
     A ``budget`` that cannot be reached is refused before.
     """
     tables = only(tables, frequencies)
     fields = fields_of(tables, frequencies, keys)
     check_reachable(fields, budget, codec or DEFAULT_CODEC)
-    given = as_table_keys(keys)
-    names = [part.name for table in tables for part in table.parts if part.name in given]
-    rows = {name: row for name in names if (row := given[name].unseen) is not None}
-    unknown = None if unseen is None else rows
-    options: Any = {"unseen": unseen, "unknown": unknown, "progress": progress}
+    rows = unseen if unseen is not None else calibration
+    unknown = None if rows is None else UnknownRows(_unknown(tables, keys), rows)
     with watching(model) as looked_up:
-        metrics = metrics_of(model, tables, batches, loss_fn, **options)
+        metrics = metrics_of(
+            model, tables, batches, loss_fn, unseen=unseen, unknown=unknown, progress=progress
+        )
     for left in (*overlooked(model), *looked_up):
         warnings.warn(f"{left}: it stays as it is", ModuleWarning, stacklevel=3)
     return Priced.of(fields, codec, metrics, seed=seed, progress=progress), metrics
+
+
+def _unknown(tables: Sequence[ModelTable], keys: KeysByField | None) -> dict[str, int]:
+    """The numbers of the rows for unknown keys, by field name."""
+    given = as_table_keys(keys)
+    names = [part.name for table in tables for part in table.parts if part.name in given]
+    return {name: row for name in names if (row := given[name].unseen) is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,30 +12,40 @@ from torch import Tensor, nn
 
 from saec.errors import ModuleError, OptionError
 from saec.torch.measure.metric_sums import MetricSums
-from saec.torch.model.call import Loss
+from saec.torch.model.call import Batches, Loss, check_repeatable
 from saec.torch.model.model_table import ModelTable
 
-__all__ = ["UnknownSums", "check_unknown"]
+__all__ = ["UnknownRows", "UnknownSums"]
 
 # A matrix from few lookups is mostly noise: the field's own one counts as this many more.
 _MORE = 64
 
 
-def check_unknown(unknown: Mapping[str, int], tables: Sequence[ModelTable]) -> None:
-    """Reject numbers of rows that do not fit the tables.
+@dataclass(frozen=True, eq=False)
+class UnknownRows:
+    """The numbers of the rows that a model uses for unknown keys, by field name, and batches of
+    rows that the tables have not seen, in which they are looked up."""
 
-    Raises:
-        ModuleError: there is no such field, or it has no such row.
-        OptionError: a number is not a whole number.
-    """
-    sizes = {part.name: part.last - part.first for table in tables for part in table.parts}
-    for name, row in unknown.items():
-        if name not in sizes:
-            raise ModuleError(f"unknown: no field {name!r}; there are {sorted(sizes)}")
-        if isinstance(row, bool) or not isinstance(row, int | np.integer):
-            raise OptionError(f"unknown: field {name!r} needs the number of a row, not {row!r}")
-        if not 0 <= row < sizes[name]:
-            raise ModuleError(f"unknown: row {row} of field {name!r} is outside [0, {sizes[name]})")
+    rows: Mapping[str, int]
+    batches: Batches
+
+    def check(self, tables: Sequence[ModelTable]) -> None:
+        """Reject what does not fit the tables.
+
+        Raises:
+            ModuleError: there is no such field, or it has no such row.
+            OptionError: a number is not a whole number.
+            DataError: the batches are an iterator.
+        """
+        sizes = {part.name: part.last - part.first for table in tables for part in table.parts}
+        for name, row in self.rows.items():
+            if name not in sizes:
+                raise ModuleError(f"unknown: no field {name!r}; there are {sorted(sizes)}")
+            if isinstance(row, bool) or not isinstance(row, int | np.integer):
+                raise OptionError(f"unknown: {name!r} needs the number of a row, not {row!r}")
+            if not 0 <= row < sizes[name]:
+                raise ModuleError(f"unknown: row {row} of {name!r} is outside [0, {sizes[name]})")
+        check_repeatable(self.batches, "unseen")
 
 
 class UnknownSums(MetricSums):
@@ -45,13 +56,13 @@ class UnknownSums(MetricSums):
         model: nn.Module,
         tables: Sequence[ModelTable],
         loss_fn: Loss | None,
-        unknown: Mapping[str, int],
+        rows: Mapping[str, int],
     ) -> None:
         super().__init__(model, tables, loss_fn)
         firsts = {part.name: part.first for table in tables for part in table.parts}
-        self._rows = {name: firsts[name] + row for name, row in unknown.items()}
-        self._lookups = dict.fromkeys(unknown, 0)
-        self._own = dict.fromkeys(unknown, 0)
+        self._rows = {name: firsts[name] + row for name, row in rows.items()}
+        self._lookups = dict.fromkeys(rows, 0)
+        self._own = dict.fromkeys(rows, 0)
 
     def unknown_matrices(
         self, known: Mapping[str, NDArray[np.float64]]

@@ -79,7 +79,7 @@ class Codewords {
   Found find_in(uint32_t group, uint64_t word) const;
 
  private:
-  static constexpr uint32_t kMostTopBits = 14, kMoreTopBits = 2;
+  static constexpr uint32_t kMostTopBits = 14, kMoreTopBits = 3;
 
   struct Run {  // of codewords of one length
     uint64_t start;  // first word of the first of them

@@ -45,7 +45,7 @@ class JoinedLinks {
   // Of a base alone.
   const KeyedTable& table() const { return *links_.front().table; }
 
-  // Classes that are alike follow each other.
+  // Classes that are alike follow each other. Of one link, they are in its own order.
   const std::vector<JoinedClass>& classes() const { return classes_; }
 
   // Places of classes, those of the first link first.

@@ -117,6 +117,7 @@ class KeyedReader {
     uint32_t first, last;
 
     size_t count() const { return last - first; }
+    // Strings of a class have no gaps.
     bool has(uint32_t string) const { return !of->own->parts.empty() && of->own->parts.back().string >= string; }
   };
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "bind/bindings.h"
+#include "keys/joined_links.h"
 #include "keys/keyed_table.h"
 #include "system/teams.h"
 
@@ -23,12 +24,23 @@ struct BoundKeyed {
   BoundFunction function;
   std::vector<std::shared_ptr<const BoundKeyed>> patches;
   std::shared_ptr<const saec::ChangedKeys> changed;
+  std::unique_ptr<const saec::JoinedLinks> joined, joined_patches;
+
+  BoundKeyed(saec::KeyedTable own_table, BoundFunction own_function)
+      : table(std::move(own_table)), function(std::move(own_function)) {}
+
+  saec::KeyedLink link() const { return {&table, &function.function}; }
+
+  // To be called when the table, or the patches, are complete.
+  void join() {
+    joined = std::make_unique<const saec::JoinedLinks>(std::vector{link()});
+    std::vector<saec::KeyedLink> links;
+    for (const auto& patch : patches) links.push_back(patch->link());
+    if (!links.empty()) joined_patches = std::make_unique<const saec::JoinedLinks>(std::move(links));
+  }
 
   saec::KeyedSource source(saec::StringReaders read) const {
-    saec::KeyedSource result{{}, read, changed.get()};
-    for (const auto& patch : patches) result.links.push_back({&patch->table, &patch->function.function});
-    result.links.push_back({&table, &function.function});
-    return result;
+    return {joined.get(), joined_patches.get(), read, changed.get()};
   }
 };
 
@@ -52,7 +64,7 @@ SharedKeyed keyed_table(const BoundFunction& function, Matrix<int64_t> parts, Ve
   expect(parts.shape(1) == 4, "a part has 4 numbers, not ", parts.shape(1));
   expect(axes.shape(0) > 0 && axes.shape(1) > 0, "axes of shape (", axes.shape(0), ", ", axes.shape(1),
          ") have no default row");
-  auto bound = std::make_shared<BoundKeyed>(BoundKeyed{{}, function, {}, {}});
+  auto bound = std::make_shared<BoundKeyed>(saec::KeyedTable{}, function);
   saec::KeyedTable& table = bound->table;
   table.dim = axes.shape(1);
   table.axes.assign(axes.data(), axes.data() + axes.size());
@@ -92,6 +104,7 @@ SharedKeyed keyed_table(const BoundFunction& function, Matrix<int64_t> parts, Ve
   }
   expect(root_lengths.empty() || table.root.set(root_lengths.data(), root_lengths.size()),
          "lengths of first parts are not those of a prefix code");
+  bound->join();
   return bound;
 }
 
@@ -103,7 +116,8 @@ SharedKeyed patched_table(const BoundKeyed& base, const std::vector<SharedKeyed>
          saec::ChangedKeys::kMostPatches);
   expect_equal(prefixes.size(), patches.size(), "prefixes and patches differ in length");
   expect_equal(bits.size(), patches.size(), "bits and patches differ in length");
-  auto bound = std::make_shared<BoundKeyed>(base);
+  expect(base.patches.empty(), "the base has patches itself");
+  auto bound = std::make_shared<BoundKeyed>(base.table, base.function);
   std::vector<saec::KeyPrefixes> keys;
   uint64_t total = 0;
   for (size_t i = 0; i < patches.size(); ++i) {
@@ -121,6 +135,7 @@ SharedKeyed patched_table(const BoundKeyed& base, const std::vector<SharedKeyed>
   expect(total < saec::ChangedKeys::kMostKeys, "patches have ", total, " keys, not fewer than ",
          saec::ChangedKeys::kMostKeys);
   bound->changed = std::make_shared<const saec::ChangedKeys>(keys);
+  bound->join();
   return bound;
 }
 

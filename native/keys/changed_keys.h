@@ -41,7 +41,7 @@ class ChangedKeys {
     for (const KeyPrefixes& own : patches)
       for_buckets(own, [&](size_t bucket, uint64_t) { ++firsts_[bucket + 1]; });
     for (size_t i = 1; i < firsts_.size(); ++i) firsts_[i] += firsts_[i - 1];
-    entries_.resize(firsts_.back());
+    entries_.resize(firsts_.back() + kFew);  // those behind the last one belong to no bucket
     std::vector<uint32_t> next(firsts_.begin(), firsts_.end() - 1);
     for (uint32_t patch = 0; patch < patches_; ++patch) {
       const KeyPrefixes& own = patches[patch];
@@ -51,9 +51,10 @@ class ChangedKeys {
     }
   }
 
-  // maybe: OUT the positions of keys that the map does not tell, and others: OUT of all further ones. Returns how
-  // many there are of the former.
-  size_t split(const uint64_t* hashes, size_t count, uint32_t* maybe, uint32_t* others) const {
+  // maybe: OUT the numbers of keys that the map does not tell; other_hashes, other_positions: OUT those of all further
+  // keys. Returns how many there are of the former.
+  size_t split(const uint64_t* hashes, const uint32_t* positions, size_t count, uint32_t* maybe, uint64_t* other_hashes,
+               uint32_t* other_positions) const {
     constexpr size_t kAhead = 16;
     const uint32_t shift = 64 - map_bits_;
     for (size_t i = 0; i < std::min(count, kAhead); ++i) __builtin_prefetch(&map_[hashes[i] >> shift >> 6]);
@@ -61,34 +62,25 @@ class ChangedKeys {
     for (size_t i = 0; i < count; ++i) {  // no branch to predict
       __builtin_prefetch(&map_[hashes[std::min(i + kAhead, count - 1)] >> shift >> 6]);
       const uint64_t place = hashes[i] >> shift;
-      maybe[taken] = others[i - taken] = static_cast<uint32_t>(i);
+      maybe[taken] = static_cast<uint32_t>(i);
+      other_hashes[i - taken] = hashes[i];
+      other_positions[i - taken] = positions[i];
       taken += map_[place >> 6] >> (place & 63) & 1;
     }
     return taken;
   }
 
-  // The number of the newest patch that has a key, or how many patches there are.
-  uint32_t find(uint64_t hash) const {
-    const uint32_t* at = &firsts_[bucket(hash)];
-    for (uint32_t place = at[0]; place < at[1]; ++place) {
-      const uint64_t entry = entries_[place];
-      const auto patch = static_cast<uint32_t>(entry & 0xff);
-      if ((entry ^ hash) >> shifts_[patch] == 0) return patch;
-    }
-    return patches_;
-  }
-
-  // links: OUT what `find` gives for the keys at these positions. Their entries are fetched ahead, so that no key
-  // waits for those before it.
-  void find_some(const uint64_t* hashes, const uint32_t* positions, size_t count, uint8_t* links) const {
+  // links: OUT the number of the newest patch that has each of the keys of these numbers, or how many patches there
+  // are. Entries are fetched ahead, so that no key waits for those before it.
+  void find_some(const uint64_t* hashes, const uint32_t* numbers, size_t count, uint8_t* links) const {
     constexpr size_t kAhead = 16;
-    const auto first_of = [&](size_t i) { return &firsts_[bucket(hashes[positions[std::min(i, count - 1)]])]; };
+    const auto first_of = [&](size_t i) { return &firsts_[bucket(hashes[numbers[std::min(i, count - 1)]])]; };
     for (size_t i = 0; i < std::min(count, 2 * kAhead); ++i) __builtin_prefetch(first_of(i));
     for (size_t i = 0; i < std::min(count, kAhead); ++i) __builtin_prefetch(entries_.data() + *first_of(i));
     for (size_t i = 0; i < count; ++i) {
       __builtin_prefetch(first_of(i + 2 * kAhead));
       __builtin_prefetch(entries_.data() + *first_of(i + kAhead));
-      links[i] = static_cast<uint8_t>(find(hashes[positions[i]]));
+      links[i] = static_cast<uint8_t>(find(hashes[numbers[i]]));
     }
   }
 
@@ -101,6 +93,26 @@ class ChangedKeys {
 
  private:
   static constexpr uint32_t kMapBits = 3;  // 8 to 16 bits for each entry
+
+  static constexpr uint32_t kFew = 2;  // entries of nearly all buckets
+
+  // The first few entries of a bucket take no branch, which would depend on the key.
+  uint32_t find(uint64_t hash) const {
+    const uint32_t* at = &firsts_[bucket(hash)];
+    uint32_t found = patches_;
+    for (uint32_t i = kFew; i-- > 0;) {
+      const uint64_t entry = entries_[at[0] + i];
+      const bool same = at[0] + i < at[1] && has(entry, hash);
+      found = same ? patch_of(entry) : found;
+    }
+    if (at[1] - at[0] > kFew && found == patches_) [[unlikely]]
+      for (uint32_t place = at[0] + kFew; place < at[1]; ++place)
+        if (has(entries_[place], hash)) return patch_of(entries_[place]);
+    return found;
+  }
+
+  static uint32_t patch_of(uint64_t entry) { return entry & 0xff; }
+  bool has(uint64_t entry, uint64_t hash) const { return (entry ^ hash) >> shifts_[patch_of(entry)] == 0; }
 
   size_t bucket(uint64_t hash) const { return bucket_bits_ ? hash >> (64 - bucket_bits_) : 0; }
 

@@ -63,11 +63,23 @@ class Codewords {
 
   Groups groups() const { return {groups_.data(), last_, end_, zeros_, shift_}; }
 
+  size_t symbols() const { return order_.size(); }
+
+  // Numbers that are equal for equal codes: symbols by their codewords, and how many there are of each length.
+  std::vector<uint32_t> described() const {
+    std::vector<uint32_t> numbers(order_);
+    for (const Run& run : runs_) {
+      numbers.push_back(run.place);
+      numbers.push_back(run.length);
+    }
+    return numbers;
+  }
+
   // The codeword that a word starts with; the last one if there is none. group: the word's, with several.
   Found find_in(uint32_t group, uint64_t word) const;
 
  private:
-  static constexpr uint32_t kMostTopBits = 14, kMoreTopBits = 2;
+  static constexpr uint32_t kMostTopBits = 14, kMoreTopBits = 3;
 
   struct Run {  // of codewords of one length
     uint64_t start;  // first word of the first of them

@@ -83,7 +83,7 @@ class KeyedBatches {
  public:
   // keys: of all batches.
   KeyedBatches(const KeyedSource& source, size_t keys)
-      : stride_((source.base().rank() + kBlock - 1) / kBlock * kBlock),
+      : stride_((source.base->table().rank() + kBlock - 1) / kBlock * kBlock),
         most_(std::clamp<size_t>(std::min(keys, kBatchNumbers / std::max<size_t>(stride_, 1)), kLeastBatch,
                                  KeyedReader::kMostKeys)),
         reader_(source, stride_, most_),
@@ -180,7 +180,7 @@ class KeyedBags {
 };
 
 struct Work final : KeyedWork {
-  Work(const KeyedSource& source, size_t keys) : table(source.base()), batches(source, keys) {}
+  Work(const KeyedSource& source, size_t keys) : table(source.base->table()), batches(source, keys) {}
 
   const KeyedTable& table;
   KeyedBatches batches;

@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 
+#include "keys/joined_links.h"
 #include "keys/keyed_table.h"
 #include "keys/read_symbols.h"
 #include "keys/row_numbers.h"
@@ -77,127 +79,138 @@ class KeyedReader {
   // stride: numbers of a row, at least the rank; most: keys of a batch that is read, at most kMostKeys.
   KeyedReader(const KeyedSource& source, size_t stride, size_t most)
       : source_(source), stride_(stride), numbers_(most * stride) {
-    size_t classes = 0;
-    for (const KeyedLink& link : source.links) classes = std::max(classes, link.table->classes.size());
+    const size_t base = source.base->classes().size();
+    const size_t classes = source.patches ? std::max(base, source.patches->classes().size()) : base;
     next_ = std::make_unique<uint32_t[]>(classes + 2);
     runs_ = std::make_unique<Run[]>(classes);
+    groups_ = std::make_unique<Group[]>(classes);
   }
 
   // classes: OUT of each key in the base, -1 if it is unknown there. count: at most kMostKeys.
   void classes(const uint64_t* hashes, size_t count, int32_t* classes) {
-    enter(source_.links.back());
-    if (unknown_ == 0) {
-      std::fill_n(classes, count, -1);
-      return;
-    }
-    read_words(*function_, source_.read, hashes, count, read_words_);
-    read_roots(count);
+    enter(*source_.base);
+    read_roots(0, hashes, 0, count);
     for (size_t i = 0; i < count; ++i) classes[i] = owns_[i] == unknown_ ? -1 : static_cast<int32_t>(owns_[i]);
   }
 
   // rows: OUT at position i of `positions`, the coordinates of key i, `stride` numbers that are valid until the next
   // call; zeros of an unknown key. count: at most `most`.
   void read(const uint64_t* hashes, size_t count, const uint32_t* positions, const float** rows) {
-    if (source_.links.size() == 1) return read_link(source_.links.back(), hashes, count, positions, 0, rows);
-    sort_by_link(hashes, count, positions);
-    for (size_t link = 0; link < source_.links.size(); ++link) {
-      const uint32_t first = first_of_link_[link], last = first_of_link_[link + 1];
-      if (first < last)
-        read_link(source_.links[link], link_hashes_ + first, last - first, link_positions_ + first, first, rows);
+    uint32_t firsts[] = {0, static_cast<uint32_t>(count)};
+    if (source_.patches) {
+      sort_by_link(hashes, count, positions);
+      firsts[1] = first_of_link_[0];
+      hashes = link_hashes_;
+      positions = link_positions_;
     }
+    if (firsts[1]) read_links(*source_.base, hashes, firsts, positions, rows);
+    if (firsts[1] < count) read_links(*source_.patches, hashes, first_of_link_, positions, rows);
   }
 
  private:
-  // Keys of one class, and their next part.
+  template <typename Number>
+  using Batch = Number[kMostKeys];
+
+  // Keys of one class of one link.
   struct Run {
-    const KeyedClass* own;
+    const JoinedClass* of;
+    uint32_t first, last;
+
+    size_t count() const { return last - first; }
+    // Strings of a class have no gaps.
+    bool has(uint32_t string) const { return !of->own->parts.empty() && of->own->parts.back().string >= string; }
+  };
+
+  // Keys of classes that are alike, and their next part.
+  struct Group {
+    const JoinedClass* of;  // one of them
     uint32_t first, last, part;
 
     size_t count() const { return last - first; }
     const KeyedPart* next(uint32_t string) const {
-      return part < own->parts.size() && own->parts[part].string == string ? &own->parts[part] : nullptr;
+      const std::vector<KeyedPart>& parts = of->own->parts;
+      return part < parts.size() && parts[part].string == string ? &parts[part] : nullptr;
     }
   };
 
-  void enter(const KeyedLink& link) {
-    table_ = link.table;
-    function_ = link.function;
-    unknown_ = static_cast<uint32_t>(table_->classes.size());
+  void enter(const JoinedLinks& joined) {
+    joined_ = &joined;
+    unknown_ = static_cast<uint32_t>(joined.classes().size());
+    std::fill_n(next_.get(), unknown_ + 2, 0u);
   }
 
-  // Fills in link_hashes_ and link_positions_, link after link, and where each link's keys begin.
+  // Fills in link_hashes_ and link_positions_, those of the base first, and where each patch's keys begin and end.
   void sort_by_link(const uint64_t* hashes, size_t count, const uint32_t* positions) {
-    const size_t links = source_.links.size(), base = links - 1;
-    const size_t maybe = source_.changed->split(hashes, count, maybe_, others_);
-    std::fill_n(first_of_link_, links + 2, 0u);
+    const size_t patches = source_.patches->links().size();
+    const size_t maybe = source_.changed->split(hashes, positions, count, maybe_, link_hashes_, link_positions_);
     source_.changed->find_some(hashes, maybe_, maybe, links_);
-    for (size_t i = 0; i < maybe; ++i) ++first_of_link_[links_[i] + 2];
-    for (size_t link = 2; link <= base + 1; ++link) first_of_link_[link] += first_of_link_[link - 1];
-    const auto take = [&](uint32_t position, uint32_t at) {
-      link_hashes_[at] = hashes[position];
-      link_positions_[at] = positions[position];
-    };
-    for (size_t i = 0; i < maybe; ++i) take(maybe_[i], first_of_link_[links_[i] + 1]++);
-    for (size_t i = 0; i < count - maybe; ++i) take(others_[i], static_cast<uint32_t>(maybe + i));
-    first_of_link_[links] = static_cast<uint32_t>(count);
+    uint32_t* const next = first_of_link_ + 1;
+    std::fill_n(next, patches + 1, 0u);
+    for (size_t i = 0; i < maybe; ++i) ++next[links_[i]];
+    const auto others = static_cast<uint32_t>(count - maybe);
+    uint32_t at = first_of_link_[0] = others + std::exchange(next[patches], others);
+    for (size_t link = 0; link < patches; ++link) at += std::exchange(next[link], at);
+    for (size_t i = 0; i < maybe; ++i) {
+      const uint32_t place = next[links_[i]]++;
+      link_hashes_[place] = hashes[maybe_[i]];
+      link_positions_[place] = positions[maybe_[i]];
+    }
   }
 
-  // first: number of the first row that is used for these keys.
-  void read_link(const KeyedLink& link, const uint64_t* hashes, size_t count, const uint32_t* positions, size_t first,
-                 const float** rows) {
-    enter(link);
-    first_row_ = first;
-    if (unknown_ == 0) {
-      last_run_ = runs_.get();
-      for (size_t i = 0; i < count; ++i) rows[positions[i]] = row(i);
-      std::fill_n(row(0), count * stride_, 0.0f);
-      return;
-    }
-    read_words(*function_, source_.read, hashes, count, read_words_);
-    read_roots(count);
-    sort_by_class(hashes, count, positions, rows);
-    const size_t known = last_run_ == runs_.get() ? 0 : (last_run_ - 1)->last;
-    std::fill_n(row(0) + known * stride_, (count - known) * stride_, 0.0f);
+  // firsts: where each link's keys begin, and behind the last one where they end.
+  void read_links(const JoinedLinks& joined, const uint64_t* hashes, const uint32_t* firsts, const uint32_t* positions,
+                  const float** rows) {
+    enter(joined);
+    const size_t links = joined.links().size(), first = firsts[0], last = firsts[links];
+    for (size_t link = 0; link < links; ++link)
+      if (firsts[link] < firsts[link + 1]) read_roots(link, hashes, firsts[link], firsts[link + 1]);
+    next_[0] = firsts[0];
+    sort_by_class(hashes, first, last, positions, rows);
+    const size_t known = last_group_ == groups_.get() ? first : (last_group_ - 1)->last;
+    std::fill_n(row(known), (last - known) * stride_, 0.0f);
     for (const Run* run = runs_.get(); run < last_run_; ++run) put_roots(*run);
     read_parts(0);
     for (uint32_t string = 1; read_strings(string); ++string) read_parts(string);
   }
 
-  float* row(size_t key) { return numbers_.row(first_row_ + key, stride_); }
-
-  Coordinates coordinates(const Run& run) { return {row(run.first), stride_}; }
+  float* row(size_t key) { return numbers_.row(key, stride_); }
 
   void put_roots(const Run& run) {
-    const KeyedClass& own = *run.own;
+    const KeyedClass& own = *run.of->own;
     std::fill_n(row(run.first), run.count() * stride_, 0.0f);
-    coordinates(run).put(symbols_ + run.first, run.count(), table_->values.data(),
-                         own.first_value - size_t{own.first_root} * own.axes, 0, own.axes);
+    Coordinates{row(run.first), stride_}.put(symbols_ + run.first, run.count(), run.of->values,
+                                             own.first_value - size_t{own.first_root} * own.axes, 0, own.axes);
   }
 
-  // Fills in roots_ and owns_ from read_words_, in the order of the keys.
-  void read_roots(size_t count) {
-    std::fill_n(next_.get(), unknown_ + 2, 0u);
-    std::copy_n(read_words_, count, words_);
-    read_symbols(table_->root, read_words_, count, roots_);
-    const uint64_t last = table_->root.groups().last;
-    const uint16_t* class_of_root = table_->class_of_root.data();
-    for (size_t i = 0; i < count; ++i) {
-      const uint32_t own = class_of_root[roots_[i]], beyond = 0u - (words_[i] > last);  // no branch to predict
-      owns_[i] = own + ((unknown_ - own) & beyond);
+  // Fills in read_words_, words_, roots_ and owns_ of a link's keys, in their order, and counts their classes.
+  void read_roots(size_t link, const uint64_t* hashes, size_t first, size_t last) {
+    const KeyedLink& own = joined_->links()[link];
+    if (own.table->classes.empty()) {
+      std::fill(owns_ + first, owns_ + last, unknown_);
+      std::fill(roots_ + first, roots_ + last, 0u);
+      std::fill(read_words_ + first, read_words_ + last, uint64_t{0});
+      next_[unknown_ + 1] += static_cast<uint32_t>(last - first);
+      return;
+    }
+    read_words(*own.function, source_.read, hashes + first, last - first, read_words_ + first);
+    std::copy(read_words_ + first, read_words_ + last, words_ + first);
+    read_symbols(own.table->root, read_words_ + first, last - first, roots_ + first);
+    const uint64_t end = own.table->root.groups().last;
+    const uint32_t* class_of_root = joined_->class_of_root(link);
+    for (size_t i = first; i < last; ++i) {
+      const uint32_t found = class_of_root[roots_[i]], beyond = 0u - (words_[i] > end);  // no branch to predict
+      owns_[i] = found + ((unknown_ - found) & beyond);
       ++next_[owns_[i] + 1];
     }
   }
 
-  // Fills in the runs, and words_, symbols_ and hashes_ of all keys, run after run; unknown keys are behind the last
-  // run. rows: OUT, see read().
-  void sort_by_class(const uint64_t* hashes, size_t count, const uint32_t* positions, const float** rows) {
-    last_run_ = runs_.get();
-    for (uint32_t own = 0; own < unknown_; ++own) {
-      next_[own + 1] += next_[own];
-      if (next_[own] < next_[own + 1]) *last_run_++ = {&table_->classes[own], next_[own], next_[own + 1], 0};
-    }
+  // Fills in runs and groups, and words_, symbols_ and hashes_ of all keys, group after group; unknown keys are behind
+  // the last one. rows: OUT, see read().
+  void sort_by_class(const uint64_t* hashes, size_t first, size_t last, const uint32_t* positions,
+                     const float** rows) {
+    start_runs();
     const float* const numbers = row(0);
-    for (size_t i = 0; i < count; ++i) {
+    for (size_t i = first; i < last; ++i) {
       const uint32_t at = next_[owns_[i]]++;
       words_[at] = read_words_[i];
       symbols_[at] = roots_[i];
@@ -206,51 +219,66 @@ class KeyedReader {
     }
   }
 
+  void start_runs() {
+    const JoinedClass* const classes = joined_->classes().data();
+    last_group_ = groups_.get();
+    for (uint32_t own = 0; own < unknown_; ++own) {
+      next_[own + 1] += next_[own];
+      if (next_[own] == next_[own + 1]) continue;
+      const bool alike = last_group_ > groups_.get() && (last_group_ - 1)->of->alike == classes[own].alike;
+      if (alike) (last_group_ - 1)->last = next_[own + 1];
+      else *last_group_++ = {classes + own, next_[own], next_[own + 1], 0};
+    }
+    last_run_ = runs_.get();
+    for (const uint32_t own : joined_->by_link())
+      if (next_[own] < next_[own + 1]) *last_run_++ = {classes + own, next_[own], next_[own + 1]};
+  }
+
   void read_parts(uint32_t string) {
-    for (Run* run = runs_.get(); run < last_run_; ++run)
-      for (; const KeyedPart* part = run->next(string); ++run->part) {
+    for (Group* group = groups_.get(); group < last_group_; ++group)
+      for (; const KeyedPart* part = group->next(string); ++group->part) {
         // Only an unknown key, taken for a stored one, reads what belongs to no symbol.
-        read_symbols(part->code, words_ + run->first, run->count(), symbols_);
-        coordinates(*run).put(symbols_, run->count(), table_->values.data(), part->first_value, part->first_axis,
-                              part->axes);
+        read_symbols(part->code, words_ + group->first, group->count(), symbols_);
+        Coordinates{row(group->first), stride_}.put(symbols_, group->count(), group->of->values, part->first_value,
+                                                    part->first_axis, part->axes);
       }
   }
 
   // The next string of all keys that have one; false if none has.
   bool read_strings(uint32_t string) {
-    size_t count = 0;
-    for (const Run* run = runs_.get(); run < last_run_; ++run) {
-      if (!run->next(string)) continue;
-      for (uint32_t at = run->first; at < run->last; ++at)
-        asked_[count++] = scramble(hashes_[at] + string * kScrambleStep);
+    bool found = false;
+    for (const Run *run = runs_.get(), *end = run; run < last_run_; run = end) {
+      size_t count = 0;
+      for (; end < last_run_ && end->of->link == run->of->link; ++end)
+        for (uint32_t at = end->has(string) ? end->first : end->last; at < end->last; ++at)
+          asked_[count++] = scramble(hashes_[at] + string * kScrambleStep);
+      if (count == 0) continue;
+      found = true;
+      read_words(*joined_->links()[run->of->link].function, source_.read, asked_, count, read_words_);
+      const uint64_t* read = read_words_;
+      for (const Run* own = run; own < end; ++own) {
+        if (!own->has(string)) continue;
+        std::copy_n(read, own->count(), words_ + own->first);
+        read += own->count();
+      }
     }
-    if (count == 0) return false;
-    read_words(*function_, source_.read, asked_, count, read_words_);
-    const uint64_t* read = read_words_;
-    for (const Run* run = runs_.get(); run < last_run_; ++run) {
-      if (!run->next(string)) continue;
-      std::copy_n(read, run->count(), words_ + run->first);
-      read += run->count();
-    }
-    return true;
+    return found;
   }
 
   const KeyedSource& source_;
-  const KeyedTable* table_ = nullptr;  // of the link that is read
-  const StaticFunction* function_ = nullptr;
-  uint32_t unknown_ = 0;  // number of its classes, which stands for the class of unknown keys
+  const JoinedLinks* joined_ = nullptr;  // those that are read
+  uint32_t unknown_ = 0;  // number of their classes, which stands for the class of unknown keys
   std::unique_ptr<uint32_t[]> next_;
-  std::unique_ptr<Run[]> runs_;
+  std::unique_ptr<Run[]> runs_;  // link after link
+  std::unique_ptr<Group[]> groups_;
   Run* last_run_ = nullptr;  // behind it
+  Group* last_group_ = nullptr;
   const size_t stride_;
   RowNumbers numbers_;
-  size_t first_row_ = 0;
-  uint32_t roots_[kMostKeys], owns_[kMostKeys], symbols_[kMostKeys];
-  uint64_t words_[kMostKeys], hashes_[kMostKeys], asked_[kMostKeys], read_words_[kMostKeys];
-  uint8_t links_[kMostKeys];
-  uint32_t maybe_[kMostKeys], others_[kMostKeys];
-  uint32_t first_of_link_[ChangedKeys::kMostPatches + 3], link_positions_[kMostKeys];
-  uint64_t link_hashes_[kMostKeys];
+  alignas(64) Batch<uint32_t> roots_, owns_, symbols_, maybe_, link_positions_;
+  alignas(64) Batch<uint64_t> words_, hashes_, asked_, read_words_, link_hashes_;
+  Batch<uint8_t> links_;
+  uint32_t first_of_link_[ChangedKeys::kMostPatches + 3];
 };
 
 }  // namespace

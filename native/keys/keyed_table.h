@@ -56,14 +56,15 @@ struct KeyedLink {
   const StaticFunction* function;
 };
 
-// Links, the newest patch first and the base last, and what reads the strings of their functions. `changed`, which
-// is not used without patches, says in which link a key is. All links have the axes of the base.
+class JoinedLinks;
+
+// A base and its patches, the newest first, and what reads the strings of their functions. `changed` says in which
+// patch a key is; without patches, both are null. All have the axes of the base.
 struct KeyedSource {
-  std::vector<KeyedLink> links;
+  const JoinedLinks* base;
+  const JoinedLinks* patches;
   StringReaders read;
   const ChangedKeys* changed;
-
-  const KeyedTable& base() const { return *links.back().table; }
 };
 
 // What a thread keeps during a call: memory for batches, and rows of keys that come up often.

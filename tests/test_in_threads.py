@@ -7,13 +7,18 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from daily_tables import METRICS, Day
+from numpy.typing import NDArray
 
 import saec
 from saec.compression import changed_rows, id_plan
+from saec.sources.parquet_rows import Column, ParquetRows
 from saec.streaming import chunks
 from saec.util.in_threads import in_threads
 
@@ -60,7 +65,7 @@ def test_items_are_begun_only_shortly_before_they_are_needed() -> None:
     found = in_threads(lambda item: begun.append(item), range(100), 2)
     for _ in range(3):
         next(found)
-    found.close()  # type: ignore[attr-defined]
+    found.close()
     assert len(begun) <= 4 + 3
 
 
@@ -122,6 +127,7 @@ def test_patches_are_the_same_by_any_number_of_threads(
 ) -> None:
     """Tables of 600 rows in six parts, and of 650 in seven; a second patch behind a first."""
     in_small_parts(monkeypatch, 100, 4)
+    monkeypatch.setattr("saec.compression.patch_plan._MANY_ROWS", 1)
     days = [Day.first(600)]
     days += [days[0].next(1, new=50), days[0].next(1, new=50).next(2)]
     fields = [
@@ -166,6 +172,39 @@ def test_errors_of_parts_reach_the_caller_and_leave_no_patch(
     with pytest.raises(saec.FieldError, match="nan at row 234, column 2"):
         saec.update(base, [field], out=tmp_path / "1.patch", metrics=METRICS, compare=False)
     assert [path.name for path in tmp_path.iterdir()] == ["base.saec"]
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_rows_of_a_parquet_file_are_read_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keyed: bool
+) -> None:
+    """A part out of order would decode its row group from the start."""
+    day, path = Day.first(600), tmp_path / "rows.parquet"
+    columns = {f"v{place}": own for place, own in enumerate(day.weights.T)}
+    pq.write_table(pa.table(columns), path)
+    rows = ParquetRows(path, Column(tuple(columns), np.dtype(np.float32), 4), [600], None)
+    keys = {"keys": day.keys} if keyed else {}
+    plain = saec.Field("user", day.weights, day.frequencies, **keys)
+    base = tmp_path / "base.saec"
+    saec.compress([plain], saec.Ratio(6), metrics=METRICS, progress=False, out=base)
+    in_small_parts(monkeypatch, 100, 4)
+    with_threads(monkeypatch, 3)
+    starts: list[int] = []
+    readers = set()
+    read = ParquetRows._read_group
+
+    def noted(self: ParquetRows, group: int, start: int, out: NDArray[Any]) -> None:
+        starts.append(start)
+        readers.add(threading.current_thread())
+        read(self, group, start, out)
+
+    monkeypatch.setattr(ParquetRows, "_read_group", noted)
+    fields = [saec.Field("user", rows, day.frequencies, **keys)]
+    out = tmp_path / "1.patch"
+    saec.update(base, fields, out=out, metrics=METRICS, threshold=0.0, whole_rows=0, compare=False)
+    assert len(fields[0].parts) == 6
+    assert starts[:6] == [0, 100, 200, 300, 400, 500]
+    assert readers == {threading.main_thread()}
 
 
 @pytest.mark.parametrize("keyed", [True, False])

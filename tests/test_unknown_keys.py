@@ -49,10 +49,18 @@ def test_wrong_rows_get_rarer_where_they_cost_more() -> None:
 
 
 def test_a_matrix_for_unknown_keys_is_checked() -> None:
-    with pytest.raises(saec.MetricError, match="field 'user, unknown keys': the metric is 2 x 2"):
+    with pytest.raises(saec.MetricError, match="unknown keys: field 'user': the metric is 2 x 2"):
         compressed(np.eye(2))
-    with pytest.raises(saec.MetricError, match="unknown keys': the metric is not positive semi"):
+    with pytest.raises(
+        saec.MetricError, match="unknown keys: field 'user': the metric is not positive"
+    ):
         compressed(-METRIC)
+    with pytest.raises(saec.MetricError, match="unknown keys of 'usre', which has no metric"):
+        saec.LossMetrics(METRICS, 100, {"user": 0.1}, unknown={"usre": METRIC})
+    with pytest.raises(saec.MetricError, match="the metric is <U1, not real numbers"):
+        saec.LossMetrics(METRICS, 100, {"user": 0.1}, unknown={"user": [["a"]]})
+    listed = saec.LossMetrics(METRICS, 100, {"user": 0.1}, unknown={"user": [[1, 2], [2, 5]]})
+    assert listed.unknown["user"].dtype == np.float64
     # One that is all zero says nothing.
     nothing, plain = compressed(np.zeros((DIM, DIM))), compressed(None)
     assert nothing.predicted_loss_increase == plain.predicted_loss_increase

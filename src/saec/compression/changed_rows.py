@@ -86,7 +86,8 @@ class DayField:
     def survey(self) -> DaySurvey:
         """The first pass."""
         self._prepare()
-        with closing(in_threads(self._surveyed, self.field.parts)) as parts:
+        surveyed = in_threads(self._surveyed, self.field.parts, self.field.part_threads)
+        with closing(surveyed) as parts:
             found = DaySurvey.of(parts)
         found.add(LookedUpSums.of(self._default[None], np.array([self._keys.unseen_share])))
         return found
@@ -137,7 +138,8 @@ class DayField:
         worth = [own for own in passed if (own[-1] > coding.least).any()]
         found: dict[int, list[ChangedRows]] = {}
         share = 0.0
-        for changed, largest in in_threads(partial(self._coded, coding), worth):
+        threads = self.field.part_threads
+        for changed, largest in in_threads(partial(self._coded, coding), worth, threads):
             share = max(share, largest)
             for one in changed:
                 found.setdefault(one.number, []).append(one)

@@ -30,8 +30,9 @@ __all__ = ["check_removed", "id_day_of", "metrics_of", "plan_of"]
 def metrics_of(
     old: Compressed, today: Sequence[Field], metrics: Mapping[str, ArrayLike] | None
 ) -> dict[str, Metric]:
-    """The metric of each field: of the kind with which the base was compressed. Without gradients
-    on unseen rows: which rows a patch holds is decided to second order."""
+    """The metric of each field: of the kind with which the base was compressed. Without what
+    was measured on unseen rows: which rows a patch holds is decided to second order, and unknown
+    keys count like other lookups."""
     in_nats = old.predicted_loss_increase is not None
     if in_nats and metrics is None:
         raise MetricError("the artifact was compressed with metrics: give today's")
@@ -40,7 +41,7 @@ def metrics_of(
     if metrics is None:
         return {field.name: Metric.euclidean(field.dim) for field in today}
     checked = check_metrics(today, metrics)
-    return {name: replace(metric, unseen=None) for name, metric in checked.items()}
+    return {name: replace(metric, unseen=None, unknown=None) for name, metric in checked.items()}
 
 
 def plan_of(

@@ -115,8 +115,9 @@ class IdDay:
         moving: list[Candidates] = []
         total = 0.0
         self._prepare()
+        surveyed = partial(self._surveyed, default_row)
         for now, of_tiers, candidates in in_threads(
-            partial(self._surveyed, default_row), self.field.parts
+            surveyed, self.field.parts, self.field.part_threads
         ):
             total += now
             for tier, changed in of_tiers:

@@ -162,8 +162,9 @@ def _unknown(plan: PatchPlan, field: KeyedField) -> float:
 
 def _strangers(plan: PatchPlan, chosen: ChosenRows, patch: KeyedPatch) -> float:
     """Nats that keys of today lose which are not in the patch and are taken for some that are."""
-    assert plan.day.field.keys is not None, "a keyed field has keys"
-    positions, hashes = chosen.positions, plan.day.field.keys.hashes
+    field = plan.day.field
+    assert field.keys is not None, "a keyed field has keys"
+    positions, hashes = chosen.positions, field.keys.hashes
 
     def lost(part: Chunk) -> float:
         own = hashes[part.start : part.stop]
@@ -175,4 +176,4 @@ def _strangers(plan: PatchPlan, chosen: ChosenRows, patch: KeyedPatch) -> float:
             return 0.0
         return plan.day.stranger_nats(part, places, patch.rows.rows(own[places]))
 
-    return sum(in_threads(lost, plan.day.field.parts))
+    return sum(in_threads(lost, field.parts, field.part_threads))

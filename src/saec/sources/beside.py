@@ -32,6 +32,11 @@ class BesideRows(Rows):
         self.columns = tuple(columns)
         super().__init__((len(first), sum(shard.shape[1] for shard in columns)), first.dtype)
 
+    @property
+    def in_order(self) -> bool:
+        """See :class:`~saec.streaming.rows.Rows`; as for any of the columns."""
+        return any(shard.in_order for shard in self.columns)
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """See :class:`~saec.streaming.rows.Rows`; a copy."""
         return np.concatenate([shard.read(start, stop) for shard in self.columns], axis=1)

@@ -73,6 +73,11 @@ class ParquetRows(Rows):
         inner = {first - start for first in self._firsts if start < first < stop}
         return (0, *sorted(inner), len(self))
 
+    @property
+    def in_order(self) -> bool:
+        """See :class:`~saec.streaming.rows.Rows`; a row group is decoded from its first row on."""
+        return True
+
     def read(self, start: int, stop: int) -> Array:
         """See :class:`~saec.streaming.rows.Rows`; a copy.
 

@@ -59,6 +59,11 @@ class Rows(ABC):
         """First row of each shard, and the number of rows: 0, ..., n."""
         return (0, len(self))
 
+    @property
+    def in_order(self) -> bool:
+        """Whether reads that do not follow each other take much longer."""
+        return False
+
     @abstractmethod
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows ``start`` to ``stop``; must not be changed.
@@ -210,6 +215,11 @@ class JoinedRows(Rows):
             if len(shard)
         ]
         return (*inner, len(self)) if inner else (0, 0)
+
+    @property
+    def in_order(self) -> bool:
+        """See :class:`Rows`; as for any of the shards."""
+        return any(shard.in_order for shard in self.shards)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """See :class:`Rows`; a copy if rows are in several shards."""

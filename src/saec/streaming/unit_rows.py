@@ -27,6 +27,11 @@ class UnitRows(Rows):
         """See :class:`~saec.streaming.rows.Rows`."""
         return self._rows.borders
 
+    @property
+    def in_order(self) -> bool:
+        """See :class:`~saec.streaming.rows.Rows`."""
+        return self._rows.in_order
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """See :class:`~saec.streaming.rows.Rows`; a copy."""
         rows = self._rows.read(start, stop).astype(np.float64)

@@ -108,6 +108,12 @@ class Field:
         return self.rows.nbytes + (0 if self.keys is None else KEY_BYTES * self.keys.count)
 
     @property
+    def part_threads(self) -> int:
+        """The most threads for work on :attr:`parts`: 1 if rows or frequencies are best read in
+        order; 0 for :func:`~saec.util.in_threads.in_threads` to choose."""
+        return 1 if self.rows.in_order or self.counts.in_order else 0
+
+    @property
     def known_share(self) -> float:
         """The share of lookups whose key has a row, at least 0.001; 1 without keys."""
         return 1.0 if self.keys is None else max(1 - self.keys.unseen_share, _LEAST_KNOWN)

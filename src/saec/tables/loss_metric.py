@@ -40,7 +40,10 @@ class LossMetrics(Mapping[str, NDArray[np.float64]]):
         unseen: by field name, the gradients summed over labelled rows that the tables have not
             seen; empty if there were none.
         unknown: by field name, the same matrix as the field's for lookups of unknown keys alone,
-            where it was measured.
+            where it was measured; without those that are all zero.
+
+    Raises:
+        MetricError: ``unknown`` has a field without a metric, or what are not numbers.
     """
 
     def __init__(
@@ -49,13 +52,16 @@ class LossMetrics(Mapping[str, NDArray[np.float64]]):
         examples: int,
         relative_errors: Mapping[str, float],
         unseen: Mapping[str, UnseenGradients] | None = None,
-        unknown: Mapping[str, NDArray[np.float64]] | None = None,
+        unknown: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         self._matrices = dict(matrices)
         self.examples = examples
         self.relative_errors: Mapping[str, float] = dict(relative_errors)
         self.unseen: Mapping[str, UnseenGradients] = dict(unseen or {})
-        self.unknown: Mapping[str, NDArray[np.float64]] = dict(unknown or {})
+        if wrong := sorted(set(unknown or {}) - set(self._matrices)):
+            raise MetricError(f"unknown keys of {wrong[0]!r}, which has no metric")
+        given = {name: _numbers(own, name) for name, own in (unknown or {}).items()}
+        self.unknown = {name: own for name, own in given.items() if own.any()}
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         return self._matrices[name]
@@ -226,9 +232,12 @@ def _with_unseen(metric: Metric, field: Field, metrics: LossMetrics) -> Metric:
     gradients, unknown = metrics.unseen.get(name), metrics.unknown.get(name)
     if gradients is not None:
         gradients.check(name, field.vocab_size, dim)
-    if unknown is not None:
-        unknown = Metric.of(unknown, f"{name}, unknown keys", dim).matrix if unknown.any() else None
-    return replace(metric, unseen=gradients, unknown=unknown)
+    if unknown is None:
+        return replace(metric, unseen=gradients)
+    try:
+        return replace(metric, unseen=gradients, unknown=Metric.of(unknown, name, dim).matrix)
+    except MetricError as error:
+        raise MetricError(f"unknown keys: {error}") from error
 
 
 def _check_names(fields: set[str], metrics: set[str]) -> None:
@@ -240,16 +249,20 @@ def _check_names(fields: set[str], metrics: set[str]) -> None:
             raise MetricError(f"{text} {', '.join(repr(name) for name in sorted(wrong))}")
 
 
-def _checked(matrix: ArrayLike, name: str, dim: int) -> NDArray[np.float64]:
+def _numbers(matrix: ArrayLike, name: str) -> NDArray[np.float64]:
     array = np.asarray(array_of(matrix, f"field {name!r}: the metric", MetricError))
     if array.dtype.kind not in "biuf":
         raise MetricError(f"field {name!r}: the metric is {array.dtype}, not real numbers")
+    return array.astype(np.float64)
+
+
+def _checked(matrix: ArrayLike, name: str, dim: int) -> NDArray[np.float64]:
+    array = _numbers(matrix, name)
     if array.shape != (dim, dim):
         shape = " x ".join(str(size) for size in array.shape) or "a number"
         raise MetricError(
             f"field {name!r}: the metric is {shape}; the table of dim {dim} needs {dim} x {dim}"
         )
-    array = array.astype(np.float64)
     if not np.isfinite(array).all():
         row, column = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise MetricError(

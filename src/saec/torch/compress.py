@@ -82,10 +82,11 @@ def compress_(
             The bits are fitted to these rows, so their loss grows less than that of other rows:
             measure on others.
         keys: keys of the rows of some fields, (vocab_size,) integers or strings, or
-            :class:`saec.torch.TableKeys`. Their modules become :class:`KeyedEmbedding` or
-            :class:`KeyedEmbeddingBag`, which take keys (int64; for strings, their hashes) instead
-            of ids. All batches given here have ids. :func:`saec.torch.managed_keys` returns the
-            keys of TorchRec's managed collisions.
+            :class:`saec.torch.TableKeys`. If these name the row of unknown keys, what wrong rows
+            cost such keys is measured on ``unseen`` or ``calibration`` rows. Their modules become
+            :class:`KeyedEmbedding` or :class:`KeyedEmbeddingBag`, which take keys (int64; for
+            strings, their hashes) instead of ids. All batches given here have ids.
+            :func:`saec.torch.managed_keys` returns the keys of TorchRec's managed collisions.
         codec: ``Axes()`` if None. It must not renumber features, because the model's ids stay.
         ranges: fields of joint tables; see :func:`saec.torch.fields`.
         seed: see :func:`saec.compress`.

@@ -50,8 +50,7 @@ def priced_tables(
     tables = only(tables, frequencies)
     fields = fields_of(tables, frequencies, keys)
     check_reachable(fields, budget, codec or DEFAULT_CODEC)
-    rows = unseen if unseen is not None else calibration
-    unknown = None if rows is None else UnknownRows(_unknown(tables, keys), rows)
+    unknown = _unknown(tables, keys, unseen if unseen is not None else calibration)
     with watching(model) as looked_up:
         metrics = metrics_of(
             model, tables, batches, loss_fn, unseen=unseen, unknown=unknown, progress=progress
@@ -61,8 +60,11 @@ def priced_tables(
     return Priced.of(fields, codec, metrics, seed=seed, progress=progress), metrics
 
 
-def _unknown(tables: Sequence[ModelTable], keys: KeysByField | None) -> dict[str, int]:
-    """The numbers of the rows for unknown keys, by field name."""
+def _unknown(
+    tables: Sequence[ModelTable], keys: KeysByField | None, rows: Batches | None
+) -> UnknownRows | None:
+    """The rows of the tables for unknown keys, to be measured on labelled ``rows``."""
     given = as_table_keys(keys)
     names = [part.name for table in tables for part in table.parts if part.name in given]
-    return {name: row for name in names if (row := given[name].unseen) is not None}
+    found = {name: row for name in names if (row := given[name].unseen) is not None}
+    return UnknownRows(found, rows) if found and rows is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from saec.torch.model.call import Batches, Loss, check_repeatable
 from saec.torch.model.model_table import ModelTable
 
 __all__ = ["UnknownRows", "UnknownSums"]
+
+logger = logging.getLogger(__name__)
 
 # A matrix from few lookups is mostly noise: the field's own one counts as this many more.
 _MORE = 64
@@ -45,7 +48,7 @@ class UnknownRows:
                 raise OptionError(f"unknown: {name!r} needs the number of a row, not {row!r}")
             if not 0 <= row < sizes[name]:
                 raise ModuleError(f"unknown: row {row} of {name!r} is outside [0, {sizes[name]})")
-        check_repeatable(self.batches, "unseen")
+        check_repeatable(self.batches, "unseen")  # compress_ checks its other batches before
 
 
 class UnknownSums(MetricSums):
@@ -73,6 +76,13 @@ class UnknownSums(MetricSums):
         """
         found = {}
         for name, own in self._own.items():
+            if own == 0:
+                logger.warning(
+                    "field %r: none of %d unseen examples looked up the row of unknown keys, or it "
+                    "is the row at padding_idx; they count like other lookups",
+                    name,
+                    self.examples,
+                )
             each = self._lookups[name] / max(self.examples, 1)  # lookups in an example
             sums = self.sums[name].matrix.cpu().numpy() * each
             found[name] = (sums + _MORE * known[name]) / (own + _MORE)

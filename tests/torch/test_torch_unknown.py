@@ -52,9 +52,15 @@ def test_many_unknown_keys_outweigh_the_fields_own_metric() -> None:
     np.testing.assert_allclose(found.unknown["user"], expected, rtol=1e-6)
 
 
-def test_no_unknown_key_gives_the_fields_own_metric() -> None:
-    found = measured(nn.Embedding(4, 2, _weight=ROWS), [1, 3], {"user": 0})
+@pytest.mark.parametrize(("ids", "padding"), [([1, 3], None), ([0, 3], 0)])
+def test_no_unknown_key_gives_the_fields_own_metric(
+    ids: list[int], padding: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the row is that of padding, whose lookups are not seen."""
+    with caplog.at_level("INFO", logger="saec"):
+        found = measured(nn.Embedding(4, 2, padding, _weight=ROWS), ids, {"user": 0})
     np.testing.assert_allclose(found.unknown["user"], found["user"], rtol=1e-12)
+    assert "field 'user': none of 2 unseen examples looked up the row of unknown" in caplog.text
 
 
 def test_bags_count_all_lookups_of_an_example() -> None:

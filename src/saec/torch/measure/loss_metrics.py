@@ -94,7 +94,8 @@ def loss_metrics(
         unknown: by field name, the number of the row that the model uses for unknown keys, for
             fields that will have keys. What a change of the row costs in such lookups of the
             ``unseen`` batches is measured by a further pass, over ``examples`` of them at most: a
-            wrong answer to an unknown key often costs several times as much as one to other keys.
+            wrong answer to an unknown key often costs several times as much as one to other keys. A
+            row that is not looked up, or is at ``padding_idx``, counts like the others.
         progress: show a progress bar.
 
     Returns:

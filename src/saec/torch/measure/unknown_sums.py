@@ -77,7 +77,7 @@ class UnknownSums(MetricSums):
         found = {}
         for name, own in self._own.items():
             if own == 0:
-                logger.warning(
+                logger.info(
                     "field %r: none of %d unseen examples looked up the row of unknown keys, or it "
                     "is the row at padding_idx; they count like other lookups",
                     name,

@@ -121,6 +121,17 @@ def with_threads(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     monkeypatch.setattr("saec.util.in_threads.default_threads", lambda: threads)
 
 
+def field_of(day: Day, keyed: bool) -> saec.Field:
+    return day.field() if keyed else saec.Field("user", day.weights, day.frequencies)
+
+
+def compressed(day: Day, keyed: bool, base: Path) -> saec.Field:
+    """The day's field, compressed to ``base``."""
+    field = field_of(day, keyed)
+    saec.compress([field], saec.Ratio(6), metrics=METRICS, progress=False, out=base)
+    return field
+
+
 @pytest.mark.parametrize("keyed", [True, False])
 def test_patches_are_the_same_by_any_number_of_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keyed: bool
@@ -130,11 +141,8 @@ def test_patches_are_the_same_by_any_number_of_threads(
     monkeypatch.setattr("saec.compression.patch_plan._MANY_ROWS", 1)
     days = [Day.first(600)]
     days += [days[0].next(1, new=50), days[0].next(1, new=50).next(2)]
-    fields = [
-        day.field() if keyed else saec.Field("user", day.weights, day.frequencies) for day in days
-    ]
     base = tmp_path / "base.saec"
-    saec.compress(fields[:1], saec.Ratio(6), metrics=METRICS, progress=False, out=base)
+    fields = [compressed(days[0], keyed, base), *(field_of(day, keyed) for day in days[1:])]
     patches: dict[int, list[bytes]] = {}
     for threads in (1, 3):
         with_threads(monkeypatch, threads)
@@ -163,10 +171,8 @@ def test_errors_of_parts_reach_the_caller_and_leave_no_patch(
     """Two parts have wrong rows after the field was checked; the first of them is named."""
     in_small_parts(monkeypatch, 100, 4)
     with_threads(monkeypatch, 2)
-    day = Day.first(600)
-    base = tmp_path / "base.saec"
-    field = day.field() if keyed else saec.Field("user", day.weights, day.frequencies)
-    saec.compress([field], saec.Ratio(6), metrics=METRICS, progress=False, out=base)
+    day, base = Day.first(600), tmp_path / "base.saec"
+    field = compressed(day, keyed, base)
     day.weights[234, 2] = np.nan
     day.weights[345, 1] = np.nan
     with pytest.raises(saec.FieldError, match="nan at row 234, column 2"):
@@ -213,10 +219,8 @@ def test_an_interrupt_leaves_neither_patch_nor_threads(
 ) -> None:
     in_small_parts(monkeypatch, 100, 4)
     with_threads(monkeypatch, 2)
-    day = Day.first(600)
-    base = tmp_path / "base.saec"
-    field = day.field() if keyed else saec.Field("user", day.weights, day.frequencies)
-    saec.compress([field], saec.Ratio(6), metrics=METRICS, progress=False, out=base)
+    day, base = Day.first(600), tmp_path / "base.saec"
+    field = compressed(day, keyed, base)
     before, begun = set(threading.enumerate()), []
     surveyed = changed_rows.DayField if keyed else id_plan.IdDay
     plain = surveyed._lost_now

@@ -55,17 +55,18 @@ class AskedKeys:
 
     def fields(self, tables: Sequence[Field], prefix: str) -> list[Field]:
         """Tables with keys; row 0 is that of unknown ones. ``prefix``: of the fields' names."""
+        known = self.table_keys(prefix)
         return [
             Field(
                 field.name,
                 field.weights,
                 field.counts,
-                keys=self.of_ids(name),
-                unseen=0,
-                unseen_share=self.unseen_share(name),
+                keys=own.keys,
+                unseen=own.unseen,
+                unseen_share=own.unseen_share,
             )
             for field in tables
-            for name in [field.name.removeprefix(prefix)]
+            for own in [known[field.name]]
         ]
 
     def table_keys(self, prefix: str) -> dict[str, TableKeys]:

@@ -48,7 +48,7 @@ class UnknownRows:
                 raise OptionError(f"unknown: {name!r} needs the number of a row, not {row!r}")
             if not 0 <= row < sizes[name]:
                 raise ModuleError(f"unknown: row {row} of {name!r} is outside [0, {sizes[name]})")
-        check_repeatable(self.batches, "unseen")  # compress_ checks its other batches before
+        check_repeatable(self.batches, "unseen")
 
 
 class UnknownSums(MetricSums):

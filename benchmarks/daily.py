@@ -37,6 +37,7 @@ DIM = 16
 TABLES = "embeddings."
 METRIC_ROWS = 131_072
 SHARE = 0.15  # of the base's bytes that a patch takes
+HALF_LIFE = 0.5  # hours before the end of a day, at which an occurrence counts half as late
 LOSS = nn.functional.binary_cross_entropy_with_logits
 
 Rows = Callable[[str], NDArray[np.float32]]
@@ -58,6 +59,7 @@ class Course:
     first, last: evenings of the base, and of the last update; the log has one more day.
     window: days that a feature is kept after it was last seen; None for all.
     seed: of the model, of the order of rows, and of those that metrics take.
+    hours: (rows,) of each row of the log, from any time on; None if only its day is known.
     """
 
     log: Log
@@ -68,6 +70,7 @@ class Course:
     last: int
     window: int | None = None
     seed: int = 0
+    hours: NDArray[np.float64] | None = None
     _worth: dict[int, dict[str, float]] = field(default_factory=dict)
 
     @cached_property
@@ -158,8 +161,17 @@ class Course:
             every, last, now = (
                 np.bincount(self.log.ids[own, place], minlength=size) for own in rows
             )
-            found[name] = saec.expected_frequencies(every - last - now, last, now)
+            late = None
+            if self.hours is not None:
+                late = self.late(rows[1], place, size), self.late(rows[2], place, size)
+            found[name] = saec.expected_frequencies(every - last - now, last, now, late=late)
         return found
+
+    def late(self, rows: NDArray[np.intp], place: int, size: int) -> NDArray[np.float64]:
+        """Occurrences of each id in the rows of a day, the less the earlier they were."""
+        assert self.hours is not None, "only asked for where hours are known"
+        before_end = self.hours[rows].max() - self.hours[rows]
+        return np.bincount(self.log.ids[rows, place], 0.5 ** (before_end / HALF_LIFE), size)
 
     def fields(self, model: ClickModel, day: int) -> list[saec.Field]:
         fields, keys, expected = [], self.keys(day), self.expected(day)

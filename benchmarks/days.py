@@ -29,6 +29,7 @@ from saec.reference.datasets.globo import clicks_by_time
 from saec.reference.log import TEST, TRAIN
 from saec.reference.train import shuffled_pairs
 
+MILLISECONDS = 3_600_000  # an hour
 DAYS = 9  # the log has a tenth day, for tests
 SHARES = (0.05, None)  # of the base's bytes that a patch takes, beside those of daily.py
 
@@ -63,11 +64,14 @@ def course(
     log = load("globo-days", path, seed, days=DAYS, keys=True)
     assert log.keys is not None, "it was loaded with keys"
     clicks = clicks_by_time(path)
-    days = clicks["day"].to_numpy()[clicks["prev"].is_not_null().to_numpy()].repeat(2)
+    examples = clicks.filter(clicks["prev"].is_not_null())
+    days, hours = (examples[name].to_numpy().repeat(2) for name in ("day", "click_timestamp"))
     users = log.keys[:, log.field_names.index("user_id")]
     kept = hash_keys(users, seed=1) < np.uint64(min(share * 2**64, 2**64 - 1))
     tested = np.isin(log.split, (TRAIN, TEST))
-    return GloboCourse(log, np.where(kept, days, 0), tested, folder, first, last, seed=seed)
+    own = np.where(kept, days, 0)
+    hours = hours / MILLISECONDS
+    return GloboCourse(log, own, tested, folder, first, last, seed=seed, hours=hours)
 
 
 def main() -> None:

@@ -9,6 +9,12 @@ import saec
 from saec.errors import FieldError
 
 
+def expected_again(told: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The weights of forecasts after a further round, if all that was asked for is one feature, of
+    which each forecast ``told`` its share. Each has 0.02 beside what it explains."""
+    return (weights * told / (weights @ told) + 0.02) / (1 + 0.02 * len(told))
+
+
 def test_one_feature_is_expected_as_often_as_its_group_was_asked_for() -> None:
     # 100 occurrences before today, 50 today: the rate is 50 / 100, and so is that of all groups.
     found = saec.expected_frequencies([100], [0], [50])
@@ -26,8 +32,13 @@ def test_groups_have_rates_of_their_own_and_unseen_features_their_share() -> Non
     # own: of those not seen (0 + 1920/6) / 2020 = 16/101. Today feature 0 is seen again, with 200.
     by_groups = np.array([200 / 2, 100 * 16 / 101, 20 * 5 / 6])
     recent = np.array([100 + 100 / 16, 100 / 256, 20])
-    wanted = 0.8 * by_groups + 0.2 * by_groups.sum() / recent.sum() * recent
-    assert found.frequencies == pytest.approx(wanted)
+    # Today asked for feature 0 alone. Yesterday's forecasts of it: by groups 17/20.2 of all,
+    # (100 + 1920 x 5/6) / 2020; by recency 16/17; 1/2, if all features are alike.
+    told, weights = np.array([17 / 20.2, 16 / 17, 1 / 2]), np.array([0.1492, 0.8116, 0.0392])
+    assert weights == pytest.approx(expected_again(told, weights), abs=1e-3)
+    every = np.stack([by_groups, recent, np.ones(3)])
+    wanted = weights @ (every / every.sum(axis=1, keepdims=True)) * by_groups.sum()
+    assert found.frequencies == pytest.approx(wanted, rel=2e-3)
     assert found.unseen_share == pytest.approx(20 / 120)
 
 
@@ -52,10 +63,59 @@ def test_pairs_that_never_come_back_are_expected_less_than_articles_that_do() ->
     assert found.unseen_share == pytest.approx(1000 / counts[1].sum())
 
 
+def test_what_was_late_counts_most_where_it_told_what_today_asks_for() -> None:
+    # Of yesterday's features only the second was late, and today asks for nothing else that was
+    # known; today only the last one is late.
+    counts = [0, 0, 0], [50, 50, 0], [0, 100, 100]
+    found = saec.expected_frequencies(*counts, late=([0, 40, 0], [0, 0, 80]))
+    # Of the second one yesterday's forecast by "late" had all, the other three a half.
+    told, weights = np.array([1 / 2, 1 / 2, 1 / 2, 1]), np.array([0.0363, 0.0363, 0.0363, 0.8912])
+    assert weights == pytest.approx(expected_again(told, weights), abs=1e-3)
+    # By groups: 100 asked for of 100, so each feature keeps its count.
+    every = np.array([[50, 150, 100], [3.125, 103.125, 100], [1, 1, 1], [0, 0, 80]])
+    wanted = weights @ (every / every.sum(axis=1, keepdims=True)) * 300
+    assert found.frequencies == pytest.approx(wanted, rel=2e-3)
+    assert found.unseen_share == 0.5
+
+
+def test_late_occurrences_that_told_nothing_have_little_weight() -> None:
+    # Late features of yesterday are not those of today; without them the result is the same.
+    counts = [0, 0, 0], [50, 50, 0], [100, 0, 0]
+    plain = saec.expected_frequencies(*counts)
+    found = saec.expected_frequencies(*counts, late=([0, 40, 0], [1, 0, 0]))
+    assert found.frequencies == pytest.approx(plain.frequencies, rel=0.05)
+    # A day with features, but none of them late: that forecast had nothing to say.
+    silent = saec.expected_frequencies(*counts, late=([0, 0, 0], [1, 0, 0]))
+    assert silent.frequencies == pytest.approx(plain.frequencies, rel=0.05)
+
+
+def test_weights_explain_best_what_today_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    earlier, yesterday, today = rng.poisson([[3.0], [2.0], [4.0]], (3, 400))
+    late = yesterday * rng.random(400), today * rng.random(400)
+    found = saec.expected_frequencies(earlier, yesterday, today, late=late)
+    assert found.frequencies.sum() == pytest.approx(
+        saec.expected_frequencies(earlier, yesterday, today).frequencies.sum()
+    )  # how much is expected of all comes from the groups
+    assert (found.frequencies[earlier + yesterday + today > 0] > 0).all()
+
+
+def test_wrong_late_counts_are_refused() -> None:
+    counts = [5, 5], [2, 0], [1, 1]
+    with pytest.raises(FieldError, match="late of yesterday has occurrences of feature 1"):
+        saec.expected_frequencies(*counts, late=([1, 1], [1, 1]))
+    with pytest.raises(FieldError, match="late of today has no occurrences"):
+        saec.expected_frequencies(*counts, late=([1, 0], [0, 0]))
+    with pytest.raises(FieldError, match="late of yesterday has 3 features, and that day 2"):
+        saec.expected_frequencies(*counts, late=([1, 0, 0], [1, 1, 0]))
+    with pytest.raises(FieldError, match="late of today holds a count that is negative"):
+        saec.expected_frequencies(*counts, late=([1, 0], [-1, 1]))
+
+
 def test_wrong_counts_are_refused() -> None:
     with pytest.raises(FieldError, match="yesterday holds a count that is negative"):
         saec.expected_frequencies([1, 2], [0, -1], [1, 1])
-    with pytest.raises(FieldError, match="have 2, 1, 2 features"):
+    with pytest.raises(FieldError, match="earlier and yesterday and today have 2, 1, 2 features"):
         saec.expected_frequencies([1, 2], [0], [1, 1])
     with pytest.raises(FieldError, match="today has no occurrences"):
         saec.expected_frequencies([1, 2], [0, 1], [0, 0])

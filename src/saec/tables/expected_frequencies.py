@@ -11,12 +11,16 @@ from saec.errors import FieldError, array_of
 
 __all__ = ["ExpectedFrequencies", "expected_frequencies"]
 
+Floats = NDArray[np.float64]
+
 _NEW, _SEEN, _NOT_SEEN = 0, 1, 2  # on the last day: first seen, seen again, not seen
 _BANDS = 64  # counts of a band differ by less than a factor of two
 _PRIOR = 50.0  # occurrences with the rate of all states, that each state has beside its own
 _PRIOR_FEATURES = 20.0  # with the rate of the band below, that each band has beside its own
-_BY_RECENCY = 0.2  # of what is expected, in proportion to occurrences that fade
-_FADING = 1 / 16  # from one day to the next
+_FADING = 1 / 16  # of an occurrence, from one day to the next
+_PRIOR_SHARE = 0.02  # of all occurrences, that each forecast has beside those it explains
+_TINY = np.finfo(np.float64).tiny
+_ROUNDS = 60  # of fitting the weights of forecasts
 
 
 class ExpectedFrequencies(NamedTuple):
@@ -31,52 +35,97 @@ class ExpectedFrequencies(NamedTuple):
 
 
 def expected_frequencies(
-    earlier: ArrayLike, yesterday: ArrayLike, today: ArrayLike
+    earlier: ArrayLike,
+    yesterday: ArrayLike,
+    today: ArrayLike,
+    *,
+    late: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> ExpectedFrequencies:
     """Frequencies for the day ahead, where features age: news, offers, pairs with a session.
 
     A count over all days is a bad forecast there: a new article is asked for again at once, and a
-    pair of user and article hardly ever. Features are grouped by their count, and by whether the
-    last day was their first one, saw them again, or did not see them. What today asked for of each
-    group as it stood yesterday is what tomorrow is expected to ask for of the group as it stands
-    today; within a group in proportion to counts. This is the idea of Good (1953), by groups.
+    pair of user and article hardly ever. So there are three forecasts, or four:
 
-    A group of few features says little, because features live and die as a whole. So each group of
-    a state has beside its own features those of 20 more with the rate of the next lower counts, and
-    a fifth of what is expected is spread in proportion to the occurrences of today, a sixteenth of
-    yesterday's and a 256th of earlier ones: a feature that was asked for today is never forgotten.
+    * by groups: features are grouped by their count, and by whether the last day was their first
+      one, saw them again, or did not see them. What today asked for of each group as it stood
+      yesterday is what tomorrow is expected to ask for of the group as it stands today; within a
+      group in proportion to counts. This is the idea of Good (1953), by groups. A group of few
+      features says little, because features live and die as a whole: it has beside its own features
+      those of 20 more with the rate of the next lower counts.
+    * by recency: in proportion to the occurrences of today, a sixteenth of yesterday's and a 256th
+      of earlier ones.
+    * by ``late``: in proportion to the occurrences at the end of the day.
+    * alike: all features that ever occurred. An old one may come back.
+
+    The result is their weighted mean. Weights are those by which yesterday's forecasts explain best
+    what today asked for: their likelihood is the highest (by expectation maximisation, Dempster,
+    Laird and Rubin 1977). Each forecast has some weight, so that a feature which was asked for
+    today is never forgotten.
 
     Args:
         earlier: (rows,) occurrences of each feature on all days before yesterday.
         yesterday: (rows,) on the last day but one.
         today: (rows,) on the last day.
+        late: (rows,) twice: occurrences of yesterday and of today, each of which counts the less
+            the earlier in the day it was, such as ``np.bincount(ids, 0.5**hours_before_midnight)``.
+            Give it where interest changes within a day.
 
     Raises:
         FieldError: the arrays differ in shape, a count is negative or not finite, today has none,
-            or none of a feature that a day before had: then nothing tells what becomes of these.
+            or none of a feature that a day before had: then nothing tells what becomes of these;
+            or ``late`` has none of today, or some of a feature on a day that has none.
     """
-    before, last, now = _checked(earlier, yesterday, today)
+    before, last, now = _checked(earlier=earlier, yesterday=yesterday, today=today)
     then = before + last
-    groups, known = _groups(before, last), now * (then > 0)
+    known = now * (then > 0)
     if not known.any():
         raise FieldError("today has no occurrences of features that earlier or yesterday has")
+    forecasts = [
+        _by_groups(before, last, now),
+        (last + _FADING * before, now + _FADING * (last + _FADING * before)),
+        ((then > 0).astype(np.float64), (then + now > 0).astype(np.float64)),
+    ]
+    if late is not None:
+        forecasts.append(_checked_late(late, last, now))
+    asked = known > 0
+    weights = _weights(
+        np.stack([yesterdays[asked] / max(yesterdays.sum(), _TINY) for yesterdays, _ in forecasts]),
+        known[asked] / known.sum(),
+    )
+    total = forecasts[0][1].sum()
+    frequencies = np.zeros(len(now))
+    for weight, (_, todays) in zip(weights, forecasts, strict=True):
+        frequencies += weight * total / todays.sum() * todays
+    return ExpectedFrequencies(frequencies, float(now[then == 0].sum() / now.sum()))
+
+
+def _by_groups(before: Floats, last: Floats, now: Floats) -> tuple[Floats, Floats]:
+    """The forecast by groups, as of yesterday and as of today (rows,)."""
+    then = before + last
+    groups, known = _groups(before, last), now * (then > 0)
     asked, counts = (
         np.bincount(groups, own, 3 * _BANDS).reshape(3, _BANDS).astype(np.float64)
         for own in (known, then)
     )
     every = float(known.sum() / then.sum())
     whole = (asked.sum(axis=1) + _PRIOR * every) / (counts.sum(axis=1) + _PRIOR)
-    rates = _by_band(asked, counts, whole)
-    by_groups = (then + now) * rates.reshape(-1)[_groups(then, now)]
-    recent = now + _FADING * (last + _FADING * before)
-    scale = float(by_groups.sum() / recent.sum())
-    frequencies = (1 - _BY_RECENCY) * by_groups + _BY_RECENCY * scale * recent
-    return ExpectedFrequencies(frequencies, float(now[then == 0].sum() / now.sum()))
+    rates = _by_band(asked, counts, whole).reshape(-1)
+    return then * rates[groups], (then + now) * rates[_groups(then, now)]
 
 
-def _by_band(
-    asked: NDArray[np.float64], counts: NDArray[np.float64], whole: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _weights(forecasts: Floats, asked: Floats) -> Floats:
+    """The weights of ``forecasts`` (forecasts, features), shares of lookups, by which they explain
+    best the shares (features,) that were ``asked`` for."""
+    count = len(forecasts)
+    weights: Floats = np.full(count, 1 / count)
+    for _ in range(_ROUNDS):
+        parts = weights[:, None] * forecasts
+        parts /= np.maximum(parts.sum(axis=0), _TINY)
+        weights = (parts @ asked + _PRIOR_SHARE) / (1 + count * _PRIOR_SHARE)
+    return weights
+
+
+def _by_band(asked: Floats, counts: Floats, whole: Floats) -> Floats:
     """Occurrences today for each one before (states, bands); ``whole``: of each state (states,)."""
     rates, below = np.empty_like(counts), whole
     for band in range(counts.shape[1]):
@@ -86,7 +135,7 @@ def _by_band(
     return rates
 
 
-def _groups(before: NDArray[np.float64], last: NDArray[np.float64]) -> NDArray[np.int64]:
+def _groups(before: Floats, last: Floats) -> NDArray[np.int64]:
     """The group (rows,) of each feature on the evening of the last day."""
     state = np.where(last > 0, np.where(before > 0, _SEEN, _NEW), _NOT_SEEN)
     bands = np.log2(np.maximum(before + last, 1)).astype(np.int64)
@@ -94,9 +143,23 @@ def _groups(before: NDArray[np.float64], last: NDArray[np.float64]) -> NDArray[n
     return groups
 
 
-def _checked(*given: ArrayLike) -> list[NDArray[np.float64]]:
+def _checked_late(
+    late: tuple[ArrayLike, ArrayLike], last: Floats, now: Floats
+) -> tuple[Floats, Floats]:
+    names = ("late of yesterday", "late of today")
+    found = _checked(**dict(zip(names, late, strict=True)))
+    for name, own, counts in zip(names, found, (last, now), strict=True):
+        if own.shape != counts.shape:
+            raise FieldError(f"{name} has {len(own)} features, and that day {len(counts)}")
+        if (wrong := np.flatnonzero((own > 0) & (counts == 0))).size:
+            raise FieldError(f"{name} has occurrences of feature {wrong[0]}, and that day has none")
+    return found[0], found[1]
+
+
+def _checked(**given: ArrayLike) -> list[Floats]:
+    """Counts (rows,), each under its name; the last is of today."""
     found = []
-    for name, values in zip(("earlier", "yesterday", "today"), given, strict=True):
+    for name, values in given.items():
         own = array_of(values, name, FieldError)
         if own.dtype.kind not in "biuf" or own.ndim != 1:
             raise FieldError(f"{name} is {own.dtype} of shape {own.shape}, not one count a feature")
@@ -105,8 +168,8 @@ def _checked(*given: ArrayLike) -> list[NDArray[np.float64]]:
             raise FieldError(f"{name} holds a count that is negative or not finite")
         found.append(counts)
     if len({len(own) for own in found}) > 1:
-        sizes = ", ".join(str(len(own)) for own in found)
-        raise FieldError(f"earlier, yesterday and today have {sizes} features, not as many each")
-    if not found[2].sum():
-        raise FieldError("today has no occurrences")
+        names, sizes = " and ".join(given), ", ".join(str(len(own)) for own in found)
+        raise FieldError(f"{names} have {sizes} features, not as many each")
+    if not found[-1].sum():
+        raise FieldError(f"{list(given)[-1]} has no occurrences")
     return found

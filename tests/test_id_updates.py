@@ -174,7 +174,7 @@ def test_rows_that_became_frequent_change_places_with_rare_ones(
     assert day.frequencies[fallen].max() < day.frequencies[risen].min()
     field = saec.Field("user", day.weights, day.frequencies)
     metric = Metric.of(METRIC, "user", 4)
-    survey = IdDay(field, old, frozen_ids(old, metric), metric, 0.0).survey()
+    survey = IdDay(field, old, frozen_ids(old, metric), metric, 1.0, 0.0).survey()
     staying = survey.now - sum(float((own.now - own.coded).sum()) for own in survey.changed)
     assert done.loss < 0.7 * staying
 

@@ -432,7 +432,7 @@ def test_a_patch_without_changes_has_no_lengths(folder: Path, tmp_path: Path) ->
 
 def test_planned_bytes_of_a_field_without_changes_have_no_lengths(folder: Path) -> None:
     base, metric = base_of(folder), Metric.of(METRICS["user"], "user", DIM)
-    rows = plan_of(base, DAYS[0].field(), metric, 1e9, {}, common_price(base))
+    rows = plan_of(base, DAYS[0].field(), metric, 1.0, 1e9, {}, common_price(base))
     chosen = rows.at(1.0)
     made = entry_bytes(rows.built(chosen).entry)
     # A record is counted as 96 bytes and the name. Lengths would take a byte a symbol more.

@@ -68,6 +68,8 @@ class DayField:
     Args:
         field: today's rows, frequencies and keys.
         coder: of the base.
+        saving: of what a changed row was forecast to save, at most 1. Nats that rows lose by what
+            lookups give now, or by the default row, are weighed by it; errors of codes are not.
         threshold: nats that a changed row must save for each bit.
         price: of a bit in the base, in nats.
         least_bits: that a string of a patch takes.
@@ -75,6 +77,7 @@ class DayField:
 
     field: Field
     coder: FrozenCoder
+    saving: float
     threshold: float
     price: float
     least_bits: int
@@ -116,7 +119,7 @@ class DayField:
         for block in row_blocks(len(rows)):
             given = self._metric.mapped(looked_up[block].astype(np.float64))
             error = self._metric.mapped(rows[block].astype(np.float64)) - given
-            now[block] = shares[block] * np.einsum("nd,nd->n", error, error) / 2
+            now[block] = shares[block] * np.einsum("nd,nd->n", error, error) * self.saving / 2
             found.append(LookedUpSums.of(given, shares[block]))
         return now, found
 
@@ -188,7 +191,7 @@ class DayField:
             np.square(self._metric.mapped(own[taken].astype(np.float64) - looked_up)).sum(axis=1)
             for looked_up in (rows, now)
         ]
-        return float(shares[taken] @ (errors[0] - errors[1])) / 2
+        return float(shares[taken] @ (errors[0] - self.saving * errors[1])) / 2
 
     @property
     def _base(self) -> Any:
@@ -257,8 +260,9 @@ class DayField:
         for block in row_blocks(len(rows)):
             mapped = self._metric.mapped(rows[block].astype(np.float64))
             given = self._metric.mapped(looked_up[block].astype(np.float64))
-            now[block] = shares[block] * np.square(mapped - given).sum(axis=1) / 2
-            default[block] = shares[block] * np.square(mapped - default_row).sum(axis=1) / 2
+            weights = shares[block] * self.saving / 2
+            now[block] = weights * np.square(mapped - given).sum(axis=1)
+            default[block] = weights * np.square(mapped - default_row).sum(axis=1)
         return DayRows(positions, rows, hashes, shares, now, default, forced)
 
     def _by_class(

@@ -70,6 +70,8 @@ class IdDay:
         base: the rows that lookups give now.
         coder: of ``base``.
         metric: today's.
+        saving: of what a changed row was forecast to save, at most 1: nats that rows lose by what
+            lookups give now are weighed by it, errors of codes are not.
         threshold: nats that a changed row must save for each bit; None for :attr:`price`.
     """
 
@@ -77,6 +79,7 @@ class IdDay:
     base: PlainField
     coder: FrozenIds
     metric: Metric
+    saving: float
     threshold: float | None
 
     @cached_property
@@ -137,7 +140,7 @@ class IdDay:
         those that may change places."""
         rows, shares = part.weights(), part.frequencies() / self.field.census.total
         ids = np.arange(part.start, part.stop)
-        now = shares * self._lost_now(part, rows, default_row)
+        now = self.saving * shares * self._lost_now(part, rows, default_row)
         found, moving = [], []
         for tier, own in self._by_tier(ids):
             changed = self._changed(tier, ids[own], rows[own], shares[own], now[own])

@@ -13,7 +13,14 @@ import saec.artifact as artifact
 from saec.compression.afresh import Afresh, compared_afresh
 from saec.compression.bit_price import common_price
 from saec.compression.budget import is_finite_number
-from saec.compression.day_plan import check_removed, id_day_of, metrics_of, plan_of
+from saec.compression.day_plan import (
+    check_removed,
+    id_day_of,
+    metrics_of,
+    plan_of,
+    savings_of,
+    weighed,
+)
 from saec.compression.field_update import FieldPlan
 from saec.compression.id_fitting import IdFieldPlan
 from saec.compression.patch_fitting import KeyedFieldPlan, PatchLimit, made_within
@@ -77,6 +84,7 @@ def update(
     patches: Sequence[str | os.PathLike[str]] = (),
     removed: Mapping[str, ArrayLike] | None = None,
     metrics: Mapping[str, ArrayLike] | None = None,
+    worth: Mapping[str, float] | None = None,
     threshold: float | None = None,
     max_bytes: int | str | None = None,
     share: float | None = None,
@@ -100,6 +108,10 @@ def update(
         removed: by field name the keys that have the default row from now on. Keys that are only
             absent from ``fields`` keep their rows.
         metrics: today's (dim, dim) matrix of every field, if the base was compressed with metrics.
+        worth: by field name, what changes of rows save beside what the metric forecasts, such as
+            :func:`saec.torch.worth_of_moves` measures; 1 for fields that are not named. Below 1
+            rows may have learned their own labels by heart: what changes save weighs so much less,
+            and errors of codes weigh as they are. Above 1 all nats of the field weigh so much more.
         threshold: nats per bit that a new code must save; None for the price at which the base was
             compressed, which is estimated for fields without keys. With 0 every row is coded that
             gets nearer.
@@ -122,19 +134,30 @@ def update(
         MetricError: metrics are missing or malformed, or given for a base without metrics.
         KeysError: a removed key is in today's table.
         OptionError: the threshold is negative, or is not given and the base does not state a price;
-            or the share is not positive.
+            the share is not positive; or worth is of a field that is not given, is not a positive
+            number, or is given without metrics.
         BudgetError: the smallest patch takes more than ``max_bytes``.
         ArtifactError: the base or a patch is damaged, or ``out`` cannot be written.
         PatchError: a patch does not follow the base and the patches before it.
     """
     old = _opened(base, patches)
     today = check_fields(fields)
-    known = metrics_of(old, today, metrics)
+    savings = savings_of(worth or {}, today, metrics is not None)
+    known = weighed(metrics_of(old, today, metrics), savings)
     limit = _limit(old, max_bytes, share)
     check_removed(removed or {}, today)
     price = common_price(old)
     plans = [
-        _planned(old, field, known[field.name], threshold, removed or {}, whole_rows, price)
+        _planned(
+            old,
+            field,
+            known[field.name],
+            min(savings[field.name], 1.0),
+            threshold,
+            removed or {},
+            whole_rows,
+            price,
+        )
         for field in track(today, description="comparing fields", show=progress)
     ]
     made = made_within(plans, limit)
@@ -175,6 +198,7 @@ def _planned(
     old: Compressed,
     field: Field,
     metric: Metric,
+    saving: float,
     threshold: float | None,
     removed: Mapping[str, ArrayLike],
     whole_rows: int,
@@ -182,6 +206,6 @@ def _planned(
 ) -> FieldPlan:
     in_nats = old.predicted_loss_increase is not None
     if isinstance(old.get(field.name), KeyedField):
-        rows = plan_of(old, field, metric, threshold, removed, price)
+        rows = plan_of(old, field, metric, saving, threshold, removed, price)
         return KeyedFieldPlan.of(rows, whole_rows, in_nats)
-    return IdFieldPlan.of(id_day_of(old, field, metric, threshold), whole_rows, in_nats)
+    return IdFieldPlan.of(id_day_of(old, field, metric, saving, threshold), whole_rows, in_nats)

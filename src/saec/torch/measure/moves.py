@@ -43,8 +43,7 @@ def worth_of_moves(
     is right for lookups like those of training. On the next day, a row may have learned its own
     labels by heart, or may be worth more than that: new rows of a trend. So yesterday's model is
     asked for today's examples, on which it was not trained, once as it is, and for each field once
-    with the rows ``before`` yesterday's training. With w the result, today's update weighs by
-    ``w[name] * metrics[name]``.
+    with the rows ``before`` yesterday's training. The result is for ``saec.update(..., worth=)``.
 
     The saving, in nats, is divided by the forecast, ``mean over lookups of 1/2 delta' G delta``.
     An uncertain quotient, with the standard error e, is drawn towards 1: its distance from 1 is

@@ -38,6 +38,11 @@ METHODS = {
     "axes": ("axes", "#d9691e", "o"),
     "axes-keyed": ("axes by keys", "#5b2a86", "o"),
     "axes-keyed+network": ("axes by keys, network trained on", "#b18ad6", "o"),
+    "float32+priced": ("trained with a price on bits", "#000000", "*"),
+    "saec+priced": ("clusters, trained with a price", "#3b82d6", "d"),
+    "saec-metric+priced": ("clusters, loss metric, trained with a price", "#8ab6ea", "d"),
+    "axes+priced": ("axes, trained with a price", "#d9691e", "d"),
+    "axes-keyed+priced": ("axes by keys, trained with a price", "#5b2a86", "d"),
     "axes, keyed": ("axes by keys", "#5b2a86", "o"),
     "axes-remapped": ("axes, remapped ids", "#c0262d", "o"),
     # Trained small.

@@ -12,7 +12,7 @@ from saec.errors import DataError, OptionError
 from saec.reference import rivals
 from saec.reference.methods import METHODS
 from saec.reference.rival_runs import RivalRun, RunFile
-from saec.reference.rival_trials import AFTER_TRAINING, has_one_size
+from saec.reference.rival_trials import AFTER_TRAINING, PRICES, has_one_size
 from saec.reference.rivals import RIVAL_METHODS, RivalBenchmark, trial_settings
 from saec.reference.simulated import simulate
 from saec.reference.small import SMALL
@@ -177,4 +177,28 @@ def test_benchmarks_that_make_no_sense(given: dict[str, Any], message: str) -> N
 def test_every_method_is_run_by_default() -> None:
     assert RivalBenchmark("simulated").methods == RIVAL_METHODS
     wanted = "int8 int4 pq svd saec axes axes-keyed hash qr mixed-dim robe tt dqrm mpe dhe cce"
-    assert {"axes-keyed+network", *wanted.split()} <= set(RIVAL_METHODS)
+    ours = "axes-keyed+network axes-keyed+priced float32+priced"
+    assert {*ours.split(), *wanted.split()} <= set(RIVAL_METHODS)
+
+
+def test_prices_on_bits_are_tried_in_order_and_the_best_goes_to_other_seeds(
+    tmp_path: Path,
+) -> None:
+    assert [trial_settings("axes+priced", trial) for trial in range(3)] == [
+        {"price": 1.6e-7},
+        {"price": 8e-8},
+        {"price": 3.2e-7},
+    ]
+    assert trial_settings("axes+priced", len(PRICES)) is None
+    assert trial_settings("axes", 0) == {}
+    assert trial_settings("axes", 1) is None
+    assert has_one_size("float32+priced")
+    assert not has_one_size("axes+priced")
+    benchmark = RivalBenchmark(
+        "simulated", methods=("axes+priced",), ratios=(10.0,), seeds=(0, 1), trials=2
+    )
+    file = RunFile(tmp_path / "runs.jsonl")
+    for run, loss in zip(list(benchmark.missing(file)), (0.5, 0.4), strict=True):
+        file.add({**run.described, "seconds": 1.0, "validation_logloss": loss})
+    (chosen,) = benchmark.missing(file)
+    assert (chosen.seed, dict(chosen.settings)) == (1, {"price": 8e-8})

@@ -36,26 +36,36 @@ _DAMAGES = (
 
 
 def trained_or_kept(
-    log: Log, model: str, dim: int, seed: int, folder: Path | None, *, progress: bool = False
+    log: Log,
+    model: str,
+    dim: int,
+    seed: int,
+    folder: Path | None,
+    settings: Training | None = None,
+    *,
+    progress: bool = False,
 ) -> tuple[ClickModel, float]:
     """An uncompressed model over the log's ids, and the seconds that its training took.
 
     Args:
-        log: trains it, with default settings.
+        log: trains it.
         model: a key of :data:`saec.reference.models.MODELS`.
         dim: of its tables.
         seed: of the model and its training.
-        folder: keeps it in ``TASK-MODEL-DIM-SEED.pt``, from where later calls take it; None keeps
-            nothing.
+        folder: keeps it in ``TASK-MODEL-DIM-SEED.pt``, behind which is the price of a bit if there
+            is one; later calls take it from there. None keeps nothing.
+        settings: of the training; None for the defaults.
         progress: whether to show bars.
 
     Raises:
         DataError: the file cannot be read or written, or its model was trained on another log or
             with other settings; or training diverged.
     """
-    net, settings = build(model, log.vocab_sizes, dim, seed), Training()
+    net, settings = build(model, log.vocab_sizes, dim, seed), settings or Training()
     made = {"log": _check_of(log), "training": asdict(settings)}
-    path = None if folder is None else folder / f"{log.name}-{model}-{dim}-{seed}.pt"
+    price = "" if settings.bit_price is None else f"-price-{settings.bit_price:g}"
+    name = f"{log.name}-{model}-{dim}-{seed}{price}.pt"
+    path = None if folder is None else folder / name
     seconds = fitted_or_kept(
         net, path, made, lambda: train(net, log, settings, seed=seed, progress=progress)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from saec.reference.training_settings import Training
 from saec.reference.trial import Trial
 from saec.tables.field_keys import KEY_BYTES
 
-__all__ = ["AFTER_TRAINING", "RivalTrials", "has_one_size"]
+__all__ = ["AFTER_TRAINING", "PRICED", "PRICES", "RivalTrials", "has_one_size"]
 
 _KEYED = "axes-keyed"  # axes that are given keys in place of ids
 _NETWORK = "axes-keyed+network"  # and then the network is trained on
 _UNCOMPRESSED = "float32"
+_WITH_PRICE = "+priced"  # of a model that was trained with a price on bits
 
 _OF_ONE_SIZE = (_UNCOMPRESSED, "float16", "int8", "int4", "int2")
 
@@ -34,13 +35,33 @@ AFTER_TRAINING = (
     *("saec", "saec-metric", "axes", "axes-remapped", _KEYED, _NETWORK),
 )
 
+# The same of a model trained with a price on bits, which is a setting.
+PRICED = tuple(
+    f"{name}{_WITH_PRICE}" for name in (_UNCOMPRESSED, "saec", "saec-metric", "axes", _KEYED)
+)
+
+# Nats of the mean log loss for a bit; the first was chosen on validation rows of MovieLens.
+PRICES = (1.6e-7, 8e-8, 3.2e-7, 4e-8, 2e-8, 1e-8, 6.4e-7, 5e-9)
+
 _SIZES = ("nbytes", "bytes_all_in", "ratio", "ratio_all_in")
 _SCORES = ("auc", "logloss", "validation_auc", "validation_logloss")
 
 
 def has_one_size(method: str) -> bool:
     """Whether a method's size cannot be chosen."""
-    return SMALL[method].has_one_size if method in SMALL else method in _OF_ONE_SIZE
+    if method in SMALL:
+        return SMALL[method].has_one_size
+    return method.removesuffix(_WITH_PRICE) in _OF_ONE_SIZE
+
+
+@dataclass(frozen=True, eq=False)
+class _Base:
+    """An uncompressed model over the log's ids, the same whose tables are asked by keys once they
+    are compressed, and the seconds that its training took."""
+
+    by_ids: Trial
+    by_keys: Trial
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +84,7 @@ class RivalTrials:
     seed: int
     progress: bool
     keep: Path | None = None
+    _bases: dict[float | None, _Base] = field(default_factory=dict, init=False)
 
     def measured(self, run: RivalRun) -> dict[str, Any]:
         """Sizes in bytes, quality on test and validation rows, seconds of training and epochs.
@@ -74,9 +96,9 @@ class RivalTrials:
         """
         if run.method in SMALL:
             return self._trained_small(run)
-        if run.method == _UNCOMPRESSED:
-            return self._uncompressed()
-        return self._after_training(run)
+        base = self._base(run.settings.get("price"))
+        name = run.method.removesuffix(_WITH_PRICE)
+        return self._uncompressed(base) if name == _UNCOMPRESSED else _compressed(base, name, run)
 
     def _trained_small(self, run: RivalRun) -> dict[str, Any]:
         own = dict(run.settings)
@@ -87,22 +109,7 @@ class RivalTrials:
         method = SMALL[run.method](**own)
         return self._small.measured(method, run.ratio or 1.0, training, progress=self.progress)
 
-    def _after_training(self, run: RivalRun) -> dict[str, Any]:
-        by_keys = run.method in (_KEYED, _NETWORK)
-        trial, seconds = self._base_by_keys if by_keys else self._base
-        name = "axes" if by_keys else run.method
-        budget = None if run.ratio is None else Ratio(run.ratio)
-        job = Job(name, method_of(name), budget)
-        if run.method == _NETWORK:
-            row = trial.with_network_trained(job)
-            seconds += row["network_seconds"]
-        else:
-            (row,) = trial.rows([job])
-        measured = {name: row[name] for name in (*_SIZES, *_SCORES)}
-        return {**measured, "train_seconds": seconds, "compress_seconds": row["compress_seconds"]}
-
-    def _uncompressed(self) -> dict[str, Any]:
-        trial, seconds = self._base
+    def _uncompressed(self, base: _Base) -> dict[str, Any]:
         features = sum(self.log.vocab_sizes.values())
         nbytes = 4 * self.dim * features
         return {
@@ -110,26 +117,43 @@ class RivalTrials:
             "bytes_all_in": nbytes + KEY_BYTES * features,
             "ratio": 1.0,
             "ratio_all_in": 1.0,
-            **{name: trial.facts[f"base_{name}"] for name in _SCORES},
-            "train_seconds": seconds,
+            **{name: base.by_ids.facts[f"base_{name}"] for name in _SCORES},
+            "train_seconds": base.seconds,
         }
 
-    @cached_property
-    def _base(self) -> tuple[Trial, float]:
-        """The uncompressed model over the log's ids, and the seconds that its training took."""
+    def _base(self, price: float | None) -> _Base:
+        """The model trained with that price on bits, or plainly. Only the last one with a price is
+        kept in memory."""
+        if price not in self._bases:
+            for other in [one for one in self._bases if one is not None]:
+                del self._bases[other]
+            self._bases[price] = self._trained(Training(bit_price=price))
+        return self._bases[price]
+
+    def _trained(self, settings: Training) -> _Base:
         log = replace(self.log, keys=None)
         net, seconds = trained_or_kept(
-            log, self.model, self.dim, self.seed, self.keep, progress=self.progress
+            log, self.model, self.dim, self.seed, self.keep, settings, progress=self.progress
         )
-        trial = Trial.of(log, net, self.model, self.seed, self.progress, Training())
-        return trial, seconds
-
-    @cached_property
-    def _base_by_keys(self) -> tuple[Trial, float]:
-        """The same, whose tables are asked by keys once they are compressed."""
-        trial, seconds = self._base
-        return replace(trial, log=self.log), seconds
+        trial = Trial.of(log, net, self.model, self.seed, self.progress, settings)
+        return _Base(trial, replace(trial, log=self.log), seconds)
 
     @cached_property
     def _small(self) -> SmallTraining:
         return SmallTraining.of(self.log, self.model, self.dim, self.seed)
+
+
+def _compressed(base: _Base, name: str, run: RivalRun) -> dict[str, Any]:
+    """The tables of a model compressed by the method ``name`` to the size of a run."""
+    by_keys = name in (_KEYED, _NETWORK)
+    trial, seconds = (base.by_keys if by_keys else base.by_ids), base.seconds
+    own = "axes" if by_keys else name
+    budget = None if run.ratio is None else Ratio(run.ratio)
+    job = Job(own, method_of(own), budget)
+    if name == _NETWORK:
+        row = trial.with_network_trained(job)
+        seconds += row["network_seconds"]
+    else:
+        (row,) = trial.rows([job])
+    measured = {name: row[name] for name in (*_SIZES, *_SCORES)}
+    return {**measured, "train_seconds": seconds, "compress_seconds": row["compress_seconds"]}

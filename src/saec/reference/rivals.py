@@ -19,14 +19,20 @@ from saec.errors import BudgetError, DataError, FieldError, OptionError, did_you
 from saec.reference.datasets import load
 from saec.reference.machine import machine
 from saec.reference.rival_runs import RivalRun, RunFile
-from saec.reference.rival_trials import AFTER_TRAINING, RivalTrials, has_one_size
+from saec.reference.rival_trials import (
+    AFTER_TRAINING,
+    PRICED,
+    PRICES,
+    RivalTrials,
+    has_one_size,
+)
 from saec.reference.small import SMALL
 from saec.util.progress import bar
 
 __all__ = ["RIVAL_METHODS", "RivalBenchmark"]
 
-# By classes: after training, and trained small.
-RIVAL_METHODS = (*AFTER_TRAINING, *SMALL)
+# By classes: after training, also of a model trained with a price on bits, and trained small.
+RIVAL_METHODS = (*AFTER_TRAINING, *PRICED, *SMALL)
 
 # Of the task's own learning rate and decay of the tables, which trials multiply.
 TRAINING_SPACE: dict[str, tuple[float, ...]] = {
@@ -34,6 +40,7 @@ TRAINING_SPACE: dict[str, tuple[float, ...]] = {
     "decay": (1.0, 0.0, 0.25, 4.0),
 }
 
+_CLASSES = (AFTER_TRAINING, PRICED, SMALL)
 _DRAWS = 1000  # until settings count as used up
 
 
@@ -49,7 +56,7 @@ class RivalBenchmark:
         methods: names of :data:`RIVAL_METHODS`.
         ratios: bytes of the uncompressed tables by those of the small ones, to aim at.
         seeds: trials take the first one.
-        trials: settings of each method that is trained small, at each ratio.
+        trials: settings of each method that changes training, at each ratio.
         keep: folder for the trained uncompressed models, one of each seed, so that a comparison
             that goes on need not train them again; None keeps none.
 
@@ -130,7 +137,7 @@ class RivalBenchmark:
         if not runs:
             return "all runs are recorded"
         expected = [
-            file.seconds(run, SMALL if run.method in SMALL else AFTER_TRAINING) for run in runs
+            file.seconds(run, next(own for own in _CLASSES if run.method in own)) for run in runs
         ]
         known = [seconds for seconds in expected if seconds is not None]
         unknown = f", without {len(runs) - len(known)} of unknown time" * (len(known) < len(runs))
@@ -144,12 +151,9 @@ class RivalBenchmark:
     def _of_first_seed(self) -> Iterator[RivalRun]:
         for trial in range(self.trials):
             for method, ratio in self._sizes():
-                if method in SMALL:
-                    settings = trial_settings(method, trial)
-                    if settings is not None:
-                        yield self._run(method, ratio, self.seeds[0], trial, settings)
-                elif trial == 0:
-                    yield self._run(method, ratio, self.seeds[0], 0, {})
+                settings = trial_settings(method, trial)
+                if settings is not None:
+                    yield self._run(method, ratio, self.seeds[0], trial, settings)
 
     def _sizes(self) -> Iterator[tuple[str, float | None]]:
         for place, ratio in enumerate(self.ratios):
@@ -163,7 +167,7 @@ class RivalBenchmark:
         self, method: str, ratio: float | None, seed: int, file: RunFile
     ) -> RivalRun | None:
         """The run of another seed with the settings that were best on validation rows."""
-        if method not in SMALL:
+        if method in AFTER_TRAINING:
             return self._run(method, ratio, seed, 0, {})
         rows = [
             row
@@ -191,8 +195,13 @@ class RivalBenchmark:
 def trial_settings(method: str, trial: int) -> dict[str, Any] | None:
     """Settings of a trial: the defaults, then random draws, each once; None if there are no more.
 
+    Methods after training have none, those with a price on bits the price. Of tables trained small,
     ``rate`` and ``decay`` multiply the task's learning rate and decay of the tables.
     """
+    if method in AFTER_TRAINING:
+        return {} if trial == 0 else None
+    if method in PRICED:
+        return {"price": PRICES[trial]} if trial < len(PRICES) else None
     kind = SMALL[method]
     defaults = kind()
     space = {**TRAINING_SPACE, **kind.space}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +76,8 @@ def expected_frequencies(
             or none of a feature that a day before had: then nothing tells what becomes of these;
             or ``late`` has none of today, or some of a feature on a day that has none.
     """
-    before, last, now = _checked(earlier=earlier, yesterday=yesterday, today=today)
+    days = {"earlier": earlier, "yesterday": yesterday, "today": today}
+    before, last, now = _checked(days)
     then = before + last
     known = now * (then > 0)
     if not known.any():
@@ -92,11 +94,11 @@ def expected_frequencies(
         np.stack([yesterdays[asked] / max(yesterdays.sum(), _TINY) for yesterdays, _ in forecasts]),
         known[asked] / known.sum(),
     )
-    total = forecasts[0][1].sum()
-    frequencies = np.zeros(len(now))
+    shares = np.zeros(len(now))
     for weight, (_, todays) in zip(weights, forecasts, strict=True):
-        frequencies += weight * total / todays.sum() * todays
-    return ExpectedFrequencies(frequencies, float(now[then == 0].sum() / now.sum()))
+        shares += weight * (todays / todays.sum())
+    by_groups = forecasts[0][1]
+    return ExpectedFrequencies(by_groups.sum() * shares, float(now[then == 0].sum() / now.sum()))
 
 
 def _by_groups(before: Floats, last: Floats, now: Floats) -> tuple[Floats, Floats]:
@@ -147,7 +149,7 @@ def _checked_late(
     late: tuple[ArrayLike, ArrayLike], last: Floats, now: Floats
 ) -> tuple[Floats, Floats]:
     names = ("late of yesterday", "late of today")
-    found = _checked(**dict(zip(names, late, strict=True)))
+    found = _checked(dict(zip(names, late, strict=True)))
     for name, own, counts in zip(names, found, (last, now), strict=True):
         if own.shape != counts.shape:
             raise FieldError(f"{name} has {len(own)} features, and that day {len(counts)}")
@@ -156,8 +158,8 @@ def _checked_late(
     return found[0], found[1]
 
 
-def _checked(**given: ArrayLike) -> list[Floats]:
-    """Counts (rows,), each under its name; the last is of today."""
+def _checked(given: Mapping[str, ArrayLike]) -> list[Floats]:
+    """Counts (rows,), each by its name; the last is of today."""
     found = []
     for name, values in given.items():
         own = array_of(values, name, FieldError)

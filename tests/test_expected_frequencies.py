@@ -87,6 +87,9 @@ def test_late_occurrences_that_told_nothing_have_little_weight() -> None:
     # A day with features, but none of them late: that forecast had nothing to say.
     silent = saec.expected_frequencies(*counts, late=([0, 0, 0], [1, 0, 0]))
     assert silent.frequencies == pytest.approx(plain.frequencies, rel=0.05)
+    # The smallest count there is.
+    tiny = saec.expected_frequencies(*counts, late=([0, 5e-324, 0], [5e-324, 0, 0]))
+    assert tiny.frequencies == pytest.approx(found.frequencies)
 
 
 def test_weights_explain_best_what_today_asked_for() -> None:

@@ -28,6 +28,7 @@ from saec.compression.day_rows import (
     LookedUpSums,
     PartSurvey,
 )
+from saec.compression.field_worth import FieldWorth
 from saec.streaming.chunks import Chunk
 from saec.tables.field import Field
 from saec.util.few_values import values_of
@@ -68,16 +69,15 @@ class DayField:
     Args:
         field: today's rows, frequencies and keys.
         coder: of the base.
-        saving: of what a changed row was forecast to save, at most 1. Nats that rows lose by what
-            lookups give now, or by the default row, are weighed by it; errors of codes are not.
-        threshold: nats that a changed row must save for each bit.
-        price: of a bit in the base, in nats.
+        worth: of its changes.
+        threshold: nats that a changed row must save for each bit, divided by the gain.
+        price: of a bit in the base, in nats, divided by the gain.
         least_bits: that a string of a patch takes.
     """
 
     field: Field
     coder: FrozenCoder
-    saving: float
+    worth: FieldWorth
     threshold: float
     price: float
     least_bits: int
@@ -102,8 +102,9 @@ class DayField:
     def _surveyed(self, part: Chunk) -> PartSurvey:
         rows, shares, hashes = self._read(part)
         now, looked_up = self._lost_now(rows, shares, hashes)
-        worth, forced = self._worth_coding(now, shares, hashes)
-        gains = np.where(forced[worth], np.inf, now[worth])
+        weighed = self.worth.saving * now
+        worth, forced = self._worth_coding(weighed, shares, hashes)
+        gains = np.where(forced[worth], np.inf, weighed[worth])
         samples = {
             band: (rows[picked], shares[picked]) for band, picked in self._sampled(shares, hashes)
         }
@@ -119,7 +120,7 @@ class DayField:
         for block in row_blocks(len(rows)):
             given = self._metric.mapped(looked_up[block].astype(np.float64))
             error = self._metric.mapped(rows[block].astype(np.float64)) - given
-            now[block] = shares[block] * np.einsum("nd,nd->n", error, error) * self.saving / 2
+            now[block] = shares[block] * np.einsum("nd,nd->n", error, error) / 2
             found.append(LookedUpSums.of(given, shares[block]))
         return now, found
 
@@ -161,8 +162,10 @@ class DayField:
         rows = self._looked_up(part, positions[worth], np.isinf(gains[worth]))
         changed, share = [], 0.0
         for own, coded in self._by_class(rows, coding.classes, coding.price):
-            lost = np.minimum(rows.shares[own] * coded.lost, rows.default[own])
-            kept = rows.forced[own] | (rows.now[own] - lost > coding.left_out) | coding.every
+            saving = self.worth.saving
+            lost = np.minimum(rows.shares[own] * coded.lost, saving * rows.default[own])
+            saved = saving * rows.now[own] - lost
+            kept = rows.forced[own] | (saved > coding.left_out) | coding.every
             share = max(share, float(rows.shares[own][~kept].max(initial=0.0)))
             places = np.flatnonzero(kept)
             changed.append(self._changed(rows.only(own[places]), coded.only(places), coding.survey))
@@ -191,7 +194,7 @@ class DayField:
             np.square(self._metric.mapped(own[taken].astype(np.float64) - looked_up)).sum(axis=1)
             for looked_up in (rows, now)
         ]
-        return float(shares[taken] @ (errors[0] - self.saving * errors[1])) / 2
+        return float(shares[taken] @ (errors[0] - errors[1])) / 2
 
     @property
     def _base(self) -> Any:
@@ -260,9 +263,8 @@ class DayField:
         for block in row_blocks(len(rows)):
             mapped = self._metric.mapped(rows[block].astype(np.float64))
             given = self._metric.mapped(looked_up[block].astype(np.float64))
-            weights = shares[block] * self.saving / 2
-            now[block] = weights * np.square(mapped - given).sum(axis=1)
-            default[block] = weights * np.square(mapped - default_row).sum(axis=1)
+            now[block] = shares[block] * np.square(mapped - given).sum(axis=1) / 2
+            default[block] = shares[block] * np.square(mapped - default_row).sum(axis=1) / 2
         return DayRows(positions, rows, hashes, shares, now, default, forced)
 
     def _by_class(

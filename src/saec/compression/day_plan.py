@@ -12,6 +12,7 @@ from saec.codecs.axes.frozen import FrozenCoder
 from saec.codecs.frozen_ids import frozen_ids
 from saec.compression.budget import is_finite_number
 from saec.compression.changed_rows import DayField
+from saec.compression.field_worth import FieldWorth
 from saec.compression.id_plan import IdDay
 from saec.compression.patch_plan import PatchPlan
 from saec.errors import FieldError, KeysError, MetricError, OptionError
@@ -24,7 +25,7 @@ from saec.keys.kinds import KeyKind
 from saec.tables.field import Field
 from saec.tables.loss_metric import Metric, check_metrics
 
-__all__ = ["check_removed", "id_day_of", "metrics_of", "plan_of", "savings_of", "weighed"]
+__all__ = ["check_removed", "id_day_of", "metrics_of", "plan_of"]
 
 
 def metrics_of(
@@ -44,46 +45,24 @@ def metrics_of(
     return {name: replace(metric, unseen=None, unknown=None) for name, metric in checked.items()}
 
 
-def savings_of(
-    worth: Mapping[str, float], today: Sequence[Field], in_nats: bool
-) -> dict[str, float]:
-    """By how much changes of each field's rows save more or less than the metric forecasts."""
-    if unknown := sorted(set(worth) - {field.name for field in today}):
-        raise OptionError(f"worth is given of field {unknown[0]!r}, and its table is not given")
-    if worth and not in_nats:
-        raise OptionError("worth is of nats that the metrics forecast: give these")
-    for name, own in worth.items():
-        if not is_finite_number(own) or own <= 0:
-            raise OptionError(f"worth of field {name!r} is a positive number, not {own!r}")
-    return {field.name: float(worth.get(field.name, 1.0)) for field in today}
-
-
-def weighed(metrics: Mapping[str, Metric], savings: Mapping[str, float]) -> dict[str, Metric]:
-    """The metrics, in which fields weigh more whose changes save more than forecast."""
-    return {
-        name: replace(metric, matrix=max(savings[name], 1.0) * metric.matrix)
-        for name, metric in metrics.items()
-    }
-
-
 def plan_of(
     old: Compressed,
     field: Field,
     metric: Metric,
-    saving: float,
+    worth: FieldWorth,
     threshold: float | None,
     removed: Mapping[str, ArrayLike],
     price: float,
 ) -> PatchPlan:
-    """The rows of a field that may be in the patch; ``saving``: of what changes were forecast to
-    save, at most 1; ``price``: of a bit in the base."""
+    """The rows of a field that may be in the patch; ``price``: of a bit in the base."""
     present = _checked_keyed(old, field)
     base = present.base if isinstance(present, PatchedField) else present
     least = price if threshold is None else _checked_threshold(threshold)
     if threshold is None and not price and base.layout.classes:
         raise OptionError(f"{base.place} does not state the price of a bit: give a threshold")
     bits = 1 + int(base.strings.root.lengths.min()) if base.layout.classes else 1
-    day = DayField(field, FrozenCoder(present, metric), saving, least, price, bits)
+    own = least / worth.gain, price / worth.gain
+    day = DayField(field, FrozenCoder(present, metric), worth, *own, bits)
     survey = day.survey()
     gone = np.zeros(0, np.uint64)
     if field.name in removed:
@@ -92,9 +71,9 @@ def plan_of(
 
 
 def id_day_of(
-    old: Compressed, field: Field, metric: Metric, saving: float, threshold: float | None
+    old: Compressed, field: Field, metric: Metric, worth: FieldWorth, threshold: float | None
 ) -> IdDay:
-    """A field without keys, beside the one of the base; ``saving``: see :func:`plan_of`."""
+    """A field without keys, beside the one of the base."""
     base = _checked_base(old, field)
     if not isinstance(base, PlainField) or field.keys is not None:
         raise FieldError(
@@ -118,7 +97,7 @@ def id_day_of(
             "order='keep'"
         )
     known = None if threshold is None else _checked_threshold(threshold)
-    return IdDay(field, base, frozen_ids(base, metric), metric, saving, known)
+    return IdDay(field, base, frozen_ids(base, metric), metric, worth, known)
 
 
 def _checked_keyed(old: Compressed, field: Field) -> KeyedField:

@@ -23,11 +23,15 @@ __all__ = ["FieldPlan", "FieldUpdate", "SmallField"]
 
 @dataclass(frozen=True, eq=False)
 class FieldUpdate:
-    """What a patch has of a field, the nats that all its rows and unknown keys lose with that, and
-    how many keys or ids are changed."""
+    """What a patch has of a field.
+
+    loss: nats that all its rows and unknown keys lose with that; weighed: the same as it counts for
+    choices, by the worth of the field's changes; keys: how many keys or ids are changed.
+    """
 
     stored: KeyedPatch | IdPatch | CompressedField
     loss: float
+    weighed: float
     keys: int
 
     @property
@@ -36,8 +40,8 @@ class FieldUpdate:
         return self.stored.entry
 
     def cost(self, price: float) -> float:
-        """Nats, and bytes at the ``price`` of a bit."""
-        return self.loss + 8 * price * artifact.entry_bytes(self.entry)
+        """Nats as they count, and bytes at the ``price`` of a bit."""
+        return self.weighed + 8 * price * artifact.entry_bytes(self.entry)
 
 
 class FieldPlan(Protocol):
@@ -62,7 +66,8 @@ class SmallField:
     """A field that may be compressed afresh, as costs least at a price of a bit.
 
     metric: None for squared error, of which half the mean counts as nats; stale: nats that are lost
-    without an update. At a high price the cheapest option may lose more than that; it is no update.
+    without an update, as they count for choices. At a high price the cheapest option may lose more
+    than that; it is no update.
     """
 
     field: Field
@@ -83,7 +88,7 @@ class SmallField:
         """The field compressed afresh by an ``option``."""
         rng = field_rng(0, self.field, 0)
         coded = Axes().encode(self.field, option.choice, rng, lambda share: None, IN_MEMORY)
-        return FieldUpdate(coded.field, coded.lost, self.field.vocab_size)
+        return FieldUpdate(coded.field, coded.lost, coded.lost, self.field.vocab_size)
 
     @cached_property
     def _options(self) -> Sequence[Option]:

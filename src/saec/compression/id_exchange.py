@@ -29,7 +29,8 @@ class TierExchange(RowArrays):
     """Pairs (k,): ids ``risen`` of tier ``low`` get codes of tier ``high``, ids ``fallen`` of that
     get codes of ``low``.
 
-    rows: the new codes of both; saved: nats that each pair saves.
+    rows: the new codes of both; now, coded: nats that each pair loses by lookups as they are now,
+    and with these codes.
     """
 
     high: int
@@ -37,7 +38,8 @@ class TierExchange(RowArrays):
     risen: NDArray[np.int64]
     fallen: NDArray[np.int64]
     rows: tuple[NDArray[Any], NDArray[Any]]
-    saved: Floats
+    now: Floats
+    coded: Floats
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -78,8 +80,11 @@ class Candidates(RowArrays):
     now: Floats
 
 
-def exchanges_of(field: Field, coder: FrozenIds, found: Candidates) -> Iterator[TierExchange]:
-    """Pairs in which both rows have new codes, those that save most first."""
+def exchanges_of(
+    field: Field, coder: FrozenIds, found: Candidates, saving: float
+) -> Iterator[TierExchange]:
+    """Pairs in which both rows have new codes, those that save most first; ``saving``: of nats
+    that rows lose now, as :class:`~saec.compression.field_worth.FieldWorth` has it."""
     risen = found.only(found.wanted < found.tiers)
     fallen = found.only(found.wanted > found.tiers)
     fallen = fallen.only(np.argsort(fallen.shares, kind="stable"))
@@ -89,32 +94,33 @@ def exchanges_of(field: Field, coder: FrozenIds, found: Candidates) -> Iterator[
         for low in np.unique(risen.tiers[risen.wanted == high]).tolist():
             own = np.flatnonzero((risen.wanted == high) & (risen.tiers == low))
             codes, lost = coder.code(high, rows[own])
-            saved = risen.now[own] - risen.shares[own] * lost
-            best = np.argsort(-saved, kind="stable")[: len(left.ids)]
+            up = risen.shares[own] * lost
+            best = np.argsort(up - saving * risen.now[own], kind="stable")[: len(left.ids)]
             down, left = left.only(slice(0, len(best))), left.only(slice(len(best), None))
             if not len(best):
                 continue
-            other, costs = _coded_down(field, coder, low, down)
-            cheap = np.argsort(costs, kind="stable")
+            other, coded = _coded_down(field, coder, low, down)
+            cheap = np.argsort(coded - saving * down.now, kind="stable")
             yield TierExchange(
                 high,
                 low,
                 risen.ids[own[best]],
                 down.ids[cheap],
                 (codes[best], other[cheap]),
-                saved[best] - costs[cheap],
+                risen.now[own[best]] + down.now[cheap],
+                up[best] + coded[cheap],
             )
 
 
 def _coded_down(
     field: Field, coder: FrozenIds, low: int, down: Candidates
 ) -> tuple[NDArray[Any], Floats]:
-    """Codes of rows (k,) in the tier ``low``, and the nats that they lose more than now."""
+    """Codes of rows (k,) in the tier ``low``, and the nats that they lose with these."""
     order = np.argsort(down.ids)
     rows, shares = _rows_of(field, down.ids[order])
     back = np.argsort(order)
     codes, lost = coder.code(low, rows[back])
-    return codes, shares[back] * lost - down.now
+    return codes, shares[back] * lost
 
 
 def _rows_of(field: Field, ids: NDArray[np.int64]) -> tuple[NDArray[Any], Floats]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import saec.artifact as artifact
+from saec.compression.chosen_ids import ChosenIds, patch_of
 from saec.compression.field_update import FieldUpdate, SmallField
-from saec.compression.id_plan import IdDay, IdSurvey, patch_of
-from saec.format.id_patch import IdPatch
+from saec.compression.id_plan import IdDay, IdSurvey
 
 __all__ = ["IdFieldPlan"]
 
@@ -24,7 +24,7 @@ class IdFieldPlan:
     survey: IdSurvey
     small: bool
     in_nats: bool
-    _made: dict[float, tuple[IdPatch, float]] = field(default_factory=dict, init=False)
+    _made: dict[float, ChosenIds] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, day: IdDay, whole_rows: int, in_nats: bool) -> IdFieldPlan:
@@ -39,8 +39,10 @@ class IdFieldPlan:
 
     def made(self, factor: float) -> FieldUpdate:
         """What costs least if bits cost ``factor`` times their price."""
-        patch, saved = self._patch(factor)
-        changes = FieldUpdate(patch, max(self.stale - saved, 0.0), len(patch.ids))
+        chosen = self._patch(factor)
+        loss = max(self.stale - chosen.saved, 0.0)
+        weighed = self.day.worth.weighed(loss, self.survey.now - chosen.now)
+        changes = FieldUpdate(chosen.patch, loss, weighed, len(chosen.patch.ids))
         price = max(self.day.least, self.day.price) * factor
         if not self._afresh_may_pay(changes, price):
             return changes
@@ -50,9 +52,9 @@ class IdFieldPlan:
         whole = self._whole.made(option)
         return whole if whole.cost(price) < changes.cost(price) else changes
 
-    def _patch(self, factor: float) -> tuple[IdPatch, float]:
-        """The changes if bits cost ``factor`` times their price, and the nats that these save. Only
-        the last ones are kept: plans and the patch ask for the same ones in turn."""
+    def _patch(self, factor: float) -> ChosenIds:
+        """The changes if bits cost ``factor`` times their price. Only the last ones are kept: plans
+        and the patch ask for the same ones in turn."""
         if factor not in self._made:
             self._made.clear()
             self._made[factor] = patch_of(self.day, self.survey, self.day.least_at(factor))
@@ -66,14 +68,14 @@ class IdFieldPlan:
 
     @cached_property
     def _whole(self) -> SmallField:
-        return SmallField(self.day.field, self.day.metric if self.in_nats else None, self.stale)
+        metric = self.day.metric if self.in_nats else None
+        weighed = self.day.worth.weighed(self.stale, self.survey.now)
+        return SmallField(self.day.field, metric, weighed)
 
     def planned_keys(self, factor: float) -> int:
         """See :class:`~saec.compression.field_update.FieldPlan`."""
-        patch, _ = self._patch(factor)
-        return len(patch.ids)
+        return len(self._patch(factor).patch.ids)
 
     def planned_bytes(self, factor: float) -> int:
         """Bytes of the changes."""
-        patch, _ = self._patch(factor)
-        return artifact.entry_bytes(patch.entry)
+        return artifact.entry_bytes(self._patch(factor).patch.entry)

@@ -1,4 +1,4 @@
-"""The changed rows of a field whose ids only grow, and which of them a patch holds.
+"""The changed rows of a field whose ids only grow.
 
 One pass over the rows compares each with the one that lookups give today; those that may save
 their bits are coded by the frozen codebooks. New ids have the codes of the mean of all new rows,
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from saec.codecs.frozen_ids import FrozenIds
 from saec.compression.bit_price import raised_threshold
+from saec.compression.field_worth import FieldWorth
 from saec.compression.id_exchange import Candidates, TierExchange, exchanges_of, tiers_by_frequency
-from saec.format.id_patch import CodedIds, IdPatch, PlainField
+from saec.format.id_patch import PlainField
 from saec.format.merged_ids import tiers_of_ids
 from saec.format.tiered_field import TieredField
 from saec.streaming.chunks import Chunk, check_finite
@@ -30,13 +31,11 @@ from saec.util.in_threads import in_threads
 from saec.util.row_arrays import RowArrays
 from saec.util.row_blocks import row_blocks
 
-__all__ = ["ChangedIds", "IdDay", "IdSurvey", "patch_of"]
+__all__ = ["ChangedIds", "IdDay", "IdSurvey"]
 
 Floats = NDArray[np.float64]
 
 _BLOCKS, _BLOCK_ROWS = 64, 256  # of rows from which the price of a bit is estimated
-_ROUNDS = 3  # of choosing rows and counting the bits of their places in turn
-_FIRST_PLACE_BITS, _EXCHANGED_PLACE_BITS = 4.0, 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +69,7 @@ class IdDay:
         base: the rows that lookups give now.
         coder: of ``base``.
         metric: today's.
-        saving: of what a changed row was forecast to save, at most 1: nats that rows lose by what
-            lookups give now are weighed by it, errors of codes are not.
+        worth: of its changes.
         threshold: nats that a changed row must save for each bit; None for :attr:`price`.
     """
 
@@ -79,12 +77,13 @@ class IdDay:
     base: PlainField
     coder: FrozenIds
     metric: Metric
-    saving: float
+    worth: FieldWorth
     threshold: float | None
 
     @cached_property
     def price(self) -> float:
-        """Nats per bit at which the base's codes stand, from a sample of rows.
+        """Nats per bit at which the base's codes stand, from a sample of rows, divided by the gain
+        of changes.
 
         One more bit for each of k coordinates lowers what they lose to a quarter, so the slope is
         2 ln 2 / k times the loss (Gersho and Gray, Vector Quantization and Signal Compression,
@@ -98,12 +97,13 @@ class IdDay:
                     _, lost = self.coder.code(tier, rows[own])
                     slopes.append(shares[own] * lost / self.coder.coded_axes[tier])
         every = np.concatenate(slopes)
-        return 2 * math.log(2) * float(np.median(every)) if len(every) else 0.0
+        median = float(np.median(every)) if len(every) else 0.0
+        return 2 * math.log(2) * median / self.worth.gain
 
     @cached_property
     def least(self) -> float:
         """Nats per bit that a code must save."""
-        return self.price if self.threshold is None else self.threshold
+        return self.price if self.threshold is None else self.threshold / self.worth.gain
 
     def least_at(self, factor: float) -> float:
         """See :func:`~saec.compression.bit_price.raised_threshold`."""
@@ -126,7 +126,9 @@ class IdDay:
             for tier, changed in of_tiers:
                 found[tier].append(changed)
             moving += candidates
-        pairs = exchanges_of(self.field, self.coder, Candidates.join(moving)) if moving else ()
+        saving = self.worth.saving
+        joined = [Candidates.join(moving)] if moving else []
+        pairs = [x for own in joined for x in exchanges_of(self.field, self.coder, own, saving)]
         return IdSurvey(total, tuple(map(ChangedIds.join, found)), default, tuple(pairs))
 
     def _prepare(self) -> None:
@@ -140,7 +142,7 @@ class IdDay:
         those that may change places."""
         rows, shares = part.weights(), part.frequencies() / self.field.census.total
         ids = np.arange(part.start, part.stop)
-        now = self.saving * shares * self._lost_now(part, rows, default_row)
+        now = shares * self._lost_now(part, rows, default_row)
         found, moving = [], []
         for tier, own in self._by_tier(ids):
             changed = self._changed(tier, ids[own], rows[own], shares[own], now[own])
@@ -171,7 +173,9 @@ class IdDay:
         sizes = np.diff(self.base.layout.bounds)
         wanted = tiers_by_frequency(self.field, sizes, shares * self.field.census.total)
         bits = np.array(self.coder.row_bits)
-        worth = (wanted > tier) | ((wanted < tier) & (now > self.least * bits[wanted]) & (now > 0))
+        weighed = self.worth.saving * now
+        rising = (wanted < tier) & (weighed > self.least * bits[wanted]) & (now > 0)
+        worth = (wanted > tier) | rising
         found = Candidates(ids, np.full(len(ids), tier), wanted, shares, now)
         return [found.only(worth)]
 
@@ -180,11 +184,12 @@ class IdDay:
     ) -> ChangedIds:
         """Rows of a tier that may save their bits."""
         cost = self.least * self.coder.row_bits[tier]
-        worth = (now > cost) & (now > 0)
+        saving = self.worth.saving
+        worth = (saving * now > cost) & (now > 0)
         worth &= self.coder.row_bits[tier] > 0
         codes, lost = self.coder.code(tier, rows[worth])
         found = ChangedIds(ids[worth], codes, now[worth], shares[worth] * lost)
-        return found.only(found.now - found.coded > cost)
+        return found.only(saving * found.now - found.coded > cost)
 
     def _by_tier(self, ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """The positions among consecutive ``ids`` of those of each tier."""
@@ -225,67 +230,3 @@ class IdDay:
                 rows = self.field.rows.read(start, stop)
                 check_finite(self.field.name, rows, start)
                 yield np.arange(start, stop), rows, counts / self.field.census.total
-
-
-def patch_of(day: IdDay, survey: IdSurvey, price: float) -> tuple[IdPatch, float]:
-    """The patch of all rows that save ``price`` nats for each of their bits, and the nats that they
-    save together."""
-    exchanged = [_worth_exchanging(day, survey, one, price) for one in survey.exchanges]
-    gone = np.concatenate([np.zeros(0, np.int64), *(one.ids for one in exchanged)])
-    chosen = [
-        own.only(keep & ~np.isin(own.ids, gone))
-        for own, keep in zip(survey.changed, _worth_coding(day, survey, price), strict=True)
-    ]
-    tiers = [
-        CodedIds.join(
-            [CodedIds(own.ids, own.rows), *(own for x in exchanged for own in x.of_tier(t))]
-        )
-        for t, own in enumerate(chosen)
-    ]
-    saved = sum(float((own.now - own.coded).sum()) for own in chosen)
-    saved += sum(float(one.saved.sum()) for one in exchanged)
-    rows = day.base.vocab_size, day.field.vocab_size
-    return IdPatch(day.base, *rows, tuple(tiers), survey.default), saved
-
-
-def _worth_coding(day: IdDay, survey: IdSurvey, price: float) -> list[NDArray[np.bool_]]:
-    """Of each tier the rows (k,) that save more than their bits and those of their places."""
-    kept = [np.ones(len(own.ids), np.bool_) for own in survey.changed]
-    places = np.full((len(kept), 2), _FIRST_PLACE_BITS)
-    first, spans = day.base.vocab_size, (day.base.vocab_size, day.field.vocab_size)
-    for _ in range(_ROUNDS):
-        for tier, own in enumerate(survey.changed):
-            bits = day.coder.row_bits[tier] + places[tier][(own.ids >= first).astype(np.int64)]
-            kept[tier] = own.now - own.coded > price * bits
-            new = int(kept[tier][own.ids >= first].sum())
-            places[tier] = (
-                _place_bits(int(kept[tier].sum()) - new, spans[0]),
-                _place_bits(new, spans[1] - spans[0]),
-            )
-    return kept
-
-
-def _worth_exchanging(
-    day: IdDay, survey: IdSurvey, pairs: TierExchange, price: float
-) -> TierExchange:
-    """The pairs that save more than their bits, and more than both rows would save where they
-    are."""
-    bits = day.coder.row_bits
-    apart = _saved_apart(survey.changed[pairs.low], pairs.risen, price * bits[pairs.low])
-    apart += _saved_apart(survey.changed[pairs.high], pairs.fallen, price * bits[pairs.high])
-    both = bits[pairs.low] + bits[pairs.high] + 2 * _EXCHANGED_PLACE_BITS
-    return pairs.only(pairs.saved - price * both > apart)
-
-
-def _saved_apart(changed: ChangedIds, ids: NDArray[np.int64], cost: float) -> Floats:
-    """What each of the ids (k,) saves with new codes of its own tier, at least 0."""
-    if not len(changed.ids):
-        return np.zeros(len(ids))
-    at = np.minimum(np.searchsorted(changed.ids, ids), len(changed.ids) - 1)
-    saved = np.maximum(changed.now[at] - changed.coded[at] - cost, 0.0)
-    return np.where(changed.ids[at] == ids, saved, 0.0)
-
-
-def _place_bits(ids: int, span: int) -> float:
-    """Bits that each of some ids of a span takes (Elias 1974)."""
-    return 2 + math.log2(span / ids) if ids else 2 + math.log2(max(span, 1))

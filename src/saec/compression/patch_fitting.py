@@ -47,14 +47,17 @@ class KeyedFieldPlan:
         stale = rows.survey.now + _unknown(rows, rows.day.coder.base)
         whole = None
         if rows.day.field.vocab_size <= whole_rows and max(rows.day.threshold, rows.day.price) > 0:
-            whole = SmallField(rows.day.field, rows.day.coder.metric if in_nats else None, stale)
+            metric = rows.day.coder.metric if in_nats else None
+            weighed = rows.day.worth.weighed(stale, rows.survey.now)
+            whole = SmallField(rows.day.field, metric, weighed)
         return cls(rows, whole, stale)
 
     def made(self, factor: float) -> FieldUpdate:
         """What costs least if bits cost ``factor`` times their price."""
         chosen = self.rows.at(factor)
         patch = self.rows.built(chosen)
-        changes = FieldUpdate(patch, self._loss_with(chosen, patch), len(chosen.positions))
+        loss = self._loss_with(chosen, patch)
+        changes = FieldUpdate(patch, loss, self._weighed(loss, chosen), len(chosen.positions))
         price = self._price(factor)
         option = self._afresh(changes.cost(price), price)
         if self.whole is None or option is None:
@@ -65,7 +68,8 @@ class KeyedFieldPlan:
         """Bytes of the changes or of the whole field, expected."""
         chosen = self.rows.at(factor)
         nbytes, price = self.rows.planned_bytes(chosen), self._price(factor)
-        option = self._afresh(max(self.stale - chosen.saved, 0.0) + 8 * price * nbytes, price)
+        loss = self._weighed(max(self.stale - chosen.saved, 0.0), chosen)
+        option = self._afresh(loss + 8 * price * nbytes, price)
         return nbytes if option is None else int(option.bits // 8)
 
     def planned_keys(self, factor: float) -> int:
@@ -79,6 +83,10 @@ class KeyedFieldPlan:
         if self.whole is None or option is None or self.whole.cost(option, price) >= cost:
             return None
         return option
+
+    def _weighed(self, loss: float, chosen: ChosenRows) -> float:
+        """The loss with these changes as it counts for choices."""
+        return self.rows.day.worth.weighed(loss, self.rows.survey.now - chosen.now)
 
     def _price(self, factor: float) -> float:
         return max(self.rows.day.threshold, self.rows.day.price) * factor

@@ -45,7 +45,8 @@ class ChosenRows:
     """What a patch holds.
 
     rows: that get codes, by class; reset: that get the default row; lengths: see
-    :class:`~saec.format.keyed_patch.PatchLayout`; prefix_bits: of hashes; saved: nats.
+    :class:`~saec.format.keyed_patch.PatchLayout`; prefix_bits: of hashes; saved: nats; now: nats
+    that these rows lose by lookups as they are now.
     """
 
     rows: Sequence[ChangedRows]
@@ -53,6 +54,7 @@ class ChosenRows:
     lengths: NDArray[np.uint8]
     prefix_bits: int
     saved: float
+    now: float
 
     @property
     def positions(self) -> NDArray[np.int64]:
@@ -130,7 +132,8 @@ class PatchPlan:
             lengths = np.where(used > 0, used, lengths)
         saved = sum(float((one.now - one.coded).sum()) for one in rows)
         saved += sum(float((one.now - one.default).sum()) for one in reset)
-        return ChosenRows(rows, reset, used.astype(np.uint8), told.prefix_bits, saved)
+        now = sum(float(one.now.sum()) for one in (*rows, *reset))
+        return ChosenRows(rows, reset, used.astype(np.uint8), told.prefix_bits, saved, now)
 
     def _split(
         self, lengths: NDArray[np.int64], told: _Told, threshold: float, one: ChangedRows
@@ -140,15 +143,15 @@ class PatchPlan:
         bits = lengths[first + one.symbols[0]] + one.later_bits
         insured = one.shares * told.risk - threshold * told.key_bits
         price = threshold * FUNCTION_FACTOR
-        by_code = one.now - one.coded + insured - price * bits
-        by_default = np.where(
-            one.now > one.default, one.now - one.default + insured - price * lengths[-1], -np.inf
-        )
+        saving = self.day.worth.saving
+        by_code = saving * one.now - one.coded + insured - price * bits
+        nearer = saving * (one.now - one.default)
+        by_default = np.where(nearer > 0, nearer + insured - price * lengths[-1], -np.inf)
         coded = by_code > 0
         if self._keys_are_exact:
             coded |= ~one.known
             by_code = np.where(one.known, by_code, np.inf)
-        reset = (by_default > np.maximum(by_code, 0)) & (one.now > one.default)
+        reset = (by_default > np.maximum(by_code, 0)) & (nearer > 0)
         return one.only(coded & ~reset), one.only(reset)
 
     @property

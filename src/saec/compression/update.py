@@ -13,15 +13,9 @@ import saec.artifact as artifact
 from saec.compression.afresh import Afresh, compared_afresh
 from saec.compression.bit_price import common_price
 from saec.compression.budget import is_finite_number
-from saec.compression.day_plan import (
-    check_removed,
-    id_day_of,
-    metrics_of,
-    plan_of,
-    savings_of,
-    weighed,
-)
+from saec.compression.day_plan import check_removed, id_day_of, metrics_of, plan_of
 from saec.compression.field_update import FieldPlan
+from saec.compression.field_worth import FieldWorth, worth_of
 from saec.compression.id_fitting import IdFieldPlan
 from saec.compression.patch_fitting import KeyedFieldPlan, PatchLimit, made_within
 from saec.errors import OptionError
@@ -108,10 +102,11 @@ def update(
         removed: by field name the keys that have the default row from now on. Keys that are only
             absent from ``fields`` keep their rows.
         metrics: today's (dim, dim) matrix of every field, if the base was compressed with metrics.
-        worth: by field name, what changes of rows save beside what the metric forecasts, such as
-            :func:`saec.torch.worth_of_moves` measures; 1 for fields that are not named. Below 1
-            rows may have learned their own labels by heart: what changes save weighs so much less,
-            and errors of codes weigh as they are. Above 1 all nats of the field weigh so much more.
+        worth: by field name, the quotient of what changed rows save and of what the metric
+            forecasts, as :func:`saec.torch.worth_of_moves` measures it; 1 for fields that are not
+            named. It decides which rows the patch holds. Above 1, bits of the field cost so much
+            less. Below 1, what rows lose by the rows that lookups give now counts so much less, and
+            errors of new codes count fully. Losses that are stated are not weighed by it.
         threshold: nats per bit that a new code must save; None for the price at which the base was
             compressed, which is estimated for fields without keys. With 0 every row is coded that
             gets nearer.
@@ -134,16 +129,16 @@ def update(
         MetricError: metrics are missing or malformed, or given for a base without metrics.
         KeysError: a removed key is in today's table.
         OptionError: the threshold is negative, or is not given and the base does not state a price;
-            the share is not positive; or worth is of a field that is not given, is not a positive
-            number, or is given without metrics.
+            the share is not positive; or worth is of a field that is not given, is not a number
+            from 1e-6 to 1e6, or is given for a base without metrics.
         BudgetError: the smallest patch takes more than ``max_bytes``.
         ArtifactError: the base or a patch is damaged, or ``out`` cannot be written.
         PatchError: a patch does not follow the base and the patches before it.
     """
     old = _opened(base, patches)
     today = check_fields(fields)
-    savings = savings_of(worth or {}, today, metrics is not None)
-    known = weighed(metrics_of(old, today, metrics), savings)
+    known = metrics_of(old, today, metrics)
+    worths = worth_of(worth, today, old.predicted_loss_increase is not None)
     limit = _limit(old, max_bytes, share)
     check_removed(removed or {}, today)
     price = common_price(old)
@@ -152,7 +147,7 @@ def update(
             old,
             field,
             known[field.name],
-            min(savings[field.name], 1.0),
+            worths[field.name],
             threshold,
             removed or {},
             whole_rows,
@@ -198,7 +193,7 @@ def _planned(
     old: Compressed,
     field: Field,
     metric: Metric,
-    saving: float,
+    worth: FieldWorth,
     threshold: float | None,
     removed: Mapping[str, ArrayLike],
     whole_rows: int,
@@ -206,6 +201,6 @@ def _planned(
 ) -> FieldPlan:
     in_nats = old.predicted_loss_increase is not None
     if isinstance(old.get(field.name), KeyedField):
-        rows = plan_of(old, field, metric, saving, threshold, removed, price)
+        rows = plan_of(old, field, metric, worth, threshold, removed, price)
         return KeyedFieldPlan.of(rows, whole_rows, in_nats)
-    return IdFieldPlan.of(id_day_of(old, field, metric, saving, threshold), whole_rows, in_nats)
+    return IdFieldPlan.of(id_day_of(old, field, metric, worth, threshold), whole_rows, in_nats)

@@ -154,22 +154,29 @@ class Course:
 
     def expected(self, day: int) -> dict[str, saec.ExpectedFrequencies]:
         """How often the next day will ask for each id, expected from the days so far."""
-        rows = [self.known(day, 2), self.rows(day - 1), self.rows(day)]
         found = {}
         for place, name in enumerate(self.log.field_names):
-            size = self.log.vocab_sizes[name]
-            every, last, now = (
-                np.bincount(self.log.ids[own, place], minlength=size) for own in rows
-            )
-            late = None
+            counts, late = self.occurrences(day, place), None
             if self.hours is not None:
-                late = self.late(rows[1], place, size), self.late(rows[2], place, size)
-            found[name] = saec.expected_frequencies(every - last - now, last, now, late=late)
+                late = self.late(day - 1, place), self.late(day, place)
+            found[name] = saec.expected_frequencies(*counts, late=late)
         return found
 
-    def late(self, rows: NDArray[np.intp], place: int, size: int) -> NDArray[np.float64]:
-        """Occurrences of each id in the rows of a day, the less the earlier they were."""
+    def occurrences(self, day: int, place: int) -> list[NDArray[np.int64]]:
+        """Of each id of a field before yesterday, yesterday and today, which is ``day``."""
+        size = self.log.vocab_sizes[self.log.field_names[place]]
+        every, last, now = (
+            np.bincount(self.log.ids[rows, place], minlength=size)
+            for rows in (self.known(day, 2), self.rows(day - 1), self.rows(day))
+        )
+        return [every - last - now, last, now]
+
+    def late(self, day: int, place: int) -> NDArray[np.float64]:
+        """Occurrences of each id on a day, the less the earlier before the day's last row."""
         assert self.hours is not None, "only asked for where hours are known"
+        rows, size = self.rows(day), self.log.vocab_sizes[self.log.field_names[place]]
+        if not len(rows):
+            return np.zeros(size)
         before_end = self.hours[rows].max() - self.hours[rows]
         return np.bincount(self.log.ids[rows, place], 0.5 ** (before_end / HALF_LIFE), size)
 

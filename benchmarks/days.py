@@ -29,7 +29,7 @@ from saec.reference.datasets.globo import clicks_by_time
 from saec.reference.log import TEST, TRAIN
 from saec.reference.train import shuffled_pairs
 
-MILLISECONDS = 3_600_000  # an hour
+MILLISECONDS_PER_HOUR = 3_600_000
 DAYS = 9  # the log has a tenth day, for tests
 SHARES = (0.05, None)  # of the base's bytes that a patch takes, beside those of daily.py
 
@@ -70,7 +70,7 @@ def course(
     kept = hash_keys(users, seed=1) < np.uint64(min(share * 2**64, 2**64 - 1))
     tested = np.isin(log.split, (TRAIN, TEST))
     own = np.where(kept, days, 0)
-    hours = hours / MILLISECONDS
+    hours = hours / MILLISECONDS_PER_HOUR
     return GloboCourse(log, own, tested, folder, first, last, seed=seed, hours=hours)
 
 

@@ -25,14 +25,11 @@ Floats = NDArray[np.float64]
 
 def forecasts(days: Course, day: int, place: int) -> list[Floats]:
     """Frequencies of a field (rows,), as expected on the evening of ``day``."""
-    size = days.log.vocab_sizes[days.log.field_names[place]]
-    of_days = [days.known(day, 2), days.rows(day - 1), days.rows(day)]
-    every, last, now = (np.bincount(days.log.ids[own, place], minlength=size) for own in of_days)
-    late = days.late(of_days[1], place, size), days.late(of_days[2], place, size)
-    counts = every - last - now, last, now
+    counts = days.occurrences(day, place)
     plain = saec.expected_frequencies(*counts)
+    late = days.late(day - 1, place), days.late(day, place)
     with_late = saec.expected_frequencies(*counts, late=late)
-    return [every.astype(np.float64), plain.frequencies, with_late.frequencies]
+    return [sum(counts).astype(np.float64), plain.frequencies, with_late.frequencies]
 
 
 def bits(expected: Floats, asked: Floats) -> float:

@@ -79,7 +79,7 @@ def test_what_was_late_counts_most_where_it_told_what_today_asks_for() -> None:
 
 
 def test_late_occurrences_that_told_nothing_have_little_weight() -> None:
-    # Late features of yesterday are not those of today; without them the result is the same.
+    # Late features of yesterday are not those of today.
     counts = [0, 0, 0], [50, 50, 0], [100, 0, 0]
     plain = saec.expected_frequencies(*counts)
     found = saec.expected_frequencies(*counts, late=([0, 40, 0], [1, 0, 0]))
@@ -87,19 +87,23 @@ def test_late_occurrences_that_told_nothing_have_little_weight() -> None:
     # A day with features, but none of them late: that forecast had nothing to say.
     silent = saec.expected_frequencies(*counts, late=([0, 0, 0], [1, 0, 0]))
     assert silent.frequencies == pytest.approx(plain.frequencies, rel=0.05)
-    # The smallest count there is.
-    tiny = saec.expected_frequencies(*counts, late=([0, 5e-324, 0], [5e-324, 0, 0]))
+
+
+def test_only_proportions_of_late_occurrences_count() -> None:
+    counts = [0, 0, 0], [50, 50, 0], [0, 100, 100]
+    found = saec.expected_frequencies(*counts, late=([0, 40, 0], [0, 0, 80]))
+    tiny = saec.expected_frequencies(*counts, late=([0, 5e-324, 0], [0, 0, 5e-324]))
     assert tiny.frequencies == pytest.approx(found.frequencies)
 
 
-def test_weights_explain_best_what_today_asked_for() -> None:
+def test_how_much_is_expected_of_all_features_comes_from_the_groups() -> None:
     rng = np.random.default_rng(0)
     earlier, yesterday, today = rng.poisson([[3.0], [2.0], [4.0]], (3, 400))
     late = yesterday * rng.random(400), today * rng.random(400)
     found = saec.expected_frequencies(earlier, yesterday, today, late=late)
     assert found.frequencies.sum() == pytest.approx(
         saec.expected_frequencies(earlier, yesterday, today).frequencies.sum()
-    )  # how much is expected of all comes from the groups
+    )
     assert (found.frequencies[earlier + yesterday + today > 0] > 0).all()
 
 
@@ -111,14 +115,18 @@ def test_wrong_late_counts_are_refused() -> None:
         saec.expected_frequencies(*counts, late=([1, 0], [0, 0]))
     with pytest.raises(FieldError, match="late of yesterday has 3 features, and that day 2"):
         saec.expected_frequencies(*counts, late=([1, 0, 0], [1, 1, 0]))
-    with pytest.raises(FieldError, match="late of today holds a count that is negative"):
+    with pytest.raises(FieldError, match="late of today has -1 occurrences of feature 0"):
         saec.expected_frequencies(*counts, late=([1, 0], [-1, 1]))
+    for wrong in (5, ([1, 0],), ([1, 0], [1, 1], [1, 1]), (), False):
+        with pytest.raises(FieldError, match="late is a pair, of yesterday and of today, not"):
+            saec.expected_frequencies(*counts, late=wrong)  # type: ignore[arg-type]
 
 
 def test_wrong_counts_are_refused() -> None:
-    with pytest.raises(FieldError, match="yesterday holds a count that is negative"):
-        saec.expected_frequencies([1, 2], [0, -1], [1, 1])
-    with pytest.raises(FieldError, match="earlier and yesterday and today have 2, 1, 2 features"):
+    for wrong in (-1, float("nan"), float("inf"), 1e101):
+        with pytest.raises(FieldError, match=r"yesterday has .* occurrences of feature 1"):
+            saec.expected_frequencies([1, 2], [0, wrong], [1, 1])
+    with pytest.raises(FieldError, match="earlier, yesterday, today have 2, 1, 2 features"):
         saec.expected_frequencies([1, 2], [0], [1, 1])
     with pytest.raises(FieldError, match="today has no occurrences"):
         saec.expected_frequencies([1, 2], [0, 1], [0, 0])

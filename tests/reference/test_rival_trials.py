@@ -12,7 +12,13 @@ from saec.errors import DataError, OptionError
 from saec.reference import rivals
 from saec.reference.methods import METHODS
 from saec.reference.rival_runs import RivalRun, RunFile
-from saec.reference.rival_trials import AFTER_TRAINING, PRICES, has_one_size
+from saec.reference.rival_trials import (
+    AFTER_TRAINING,
+    PRICED,
+    PRICES,
+    RivalTrials,
+    has_one_size,
+)
 from saec.reference.rivals import RIVAL_METHODS, RivalBenchmark, trial_settings
 from saec.reference.simulated import simulate
 from saec.reference.small import SMALL
@@ -202,3 +208,27 @@ def test_prices_on_bits_are_tried_in_order_and_the_best_goes_to_other_seeds(
         file.add({**run.described, "seconds": 1.0, "validation_logloss": loss})
     (chosen,) = benchmark.missing(file)
     assert (chosen.seed, dict(chosen.settings)) == (1, {"price": 8e-8})
+
+
+def test_models_with_prices_are_trained_once_and_kept(tmp_path: Path) -> None:
+    log = simulate(2000, seed=1, keys=True)
+    trials = RivalTrials(log, "deepfm", 4, 0, False, tmp_path)
+
+    def measured(method: str, ratio: float | None, price: float) -> dict[str, Any]:
+        run = RivalRun(log.name, "deepfm", 4, method, ratio, 0, 0, {"price": price})
+        return trials.measured(run)
+
+    low, high = (measured("float32+priced", None, price) for price in (1e-9, 1e-3))
+    assert low["logloss"] != high["logloss"]
+    assert low["ratio"] == high["ratio"] == 1
+    small = measured("axes-keyed+priced", 4.0, 1e-3)
+    assert small["ratio_all_in"] >= 4
+    assert small["train_seconds"] == high["train_seconds"]
+    names = {f"simulated-deepfm-4-0-price-{price}.pt" for price in ("1e-09", "0.001")}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    trials = RivalTrials(log, "deepfm", 4, 0, False, tmp_path)
+    assert measured("float32+priced", None, 1e-3) == high  # from its file, seconds included
+
+
+def test_all_methods_with_prices_compress_as_methods_without() -> None:
+    assert {method.removesuffix("+priced") for method in PRICED} <= set(AFTER_TRAINING)

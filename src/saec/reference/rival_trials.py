@@ -41,7 +41,7 @@ PRICED = tuple(
 )
 
 # Nats of the mean log loss for a bit; the first was chosen on validation rows of MovieLens.
-PRICES = (1.6e-7, 8e-8, 3.2e-7, 4e-8, 2e-8, 1e-8, 6.4e-7, 5e-9)
+PRICES = (1.6e-7, 8e-8, 3.2e-7, 4e-8, 2e-8, 1e-8, 5e-9, 6.4e-7)
 
 _SIZES = ("nbytes", "bytes_all_in", "ratio", "ratio_all_in")
 _SCORES = ("auc", "logloss", "validation_auc", "validation_logloss")
@@ -155,5 +155,5 @@ def _compressed(base: _Base, name: str, run: RivalRun) -> dict[str, Any]:
         seconds += row["network_seconds"]
     else:
         (row,) = trial.rows([job])
-    measured = {name: row[name] for name in (*_SIZES, *_SCORES)}
+    measured = {key: row[key] for key in (*_SIZES, *_SCORES)}
     return {**measured, "train_seconds": seconds, "compress_seconds": row["compress_seconds"]}

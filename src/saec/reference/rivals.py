@@ -57,8 +57,8 @@ class RivalBenchmark:
         ratios: bytes of the uncompressed tables by those of the small ones, to aim at.
         seeds: trials take the first one.
         trials: settings of each method that changes training, at each ratio.
-        keep: folder for the trained uncompressed models, one of each seed, so that a comparison
-            that goes on need not train them again; None keeps none.
+        keep: folder for the trained uncompressed models, one of each seed and price on bits, so
+            that a comparison that goes on need not train them again; None keeps none.
 
     Raises:
         OptionError: an unknown method; no methods, ratios or seeds; trials below 1, a ratio below
@@ -126,10 +126,10 @@ class RivalBenchmark:
             if file.found(run) is None:
                 yield run
         for seed in self.seeds[1:]:
-            for method, ratio in self._sizes():
-                chosen = self._chosen(method, ratio, seed, file)
-                if chosen is not None and file.found(chosen) is None:
-                    yield chosen
+            every = [self._chosen(method, ratio, seed, file) for method, ratio in self._sizes()]
+            chosen = [run for run in every if run is not None and file.found(run) is None]
+            # One training after the other: models with prices are kept one at a time.
+            yield from sorted(chosen, key=lambda run: run.settings.get("price", 0.0))
 
     def left(self, file: RunFile) -> str:
         """How many runs are left, and how long they take by the recorded ones."""

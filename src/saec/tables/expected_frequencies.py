@@ -22,6 +22,7 @@ _FADING = 1 / 16  # of an occurrence, from one day to the next
 _PRIOR_SHARE = 0.02  # of all occurrences, that each forecast has beside those it explains
 _TINY = np.finfo(np.float64).tiny
 _ROUNDS = 60  # of fitting the weights of forecasts
+_MOST = 1e100  # occurrences of a feature, whose sums are finite
 
 
 class ExpectedFrequencies(NamedTuple):
@@ -58,10 +59,10 @@ def expected_frequencies(
     * by ``late``: in proportion to the occurrences at the end of the day.
     * alike: all features that ever occurred. An old one may come back.
 
-    The result is their weighted mean. Weights are those by which yesterday's forecasts explain best
-    what today asked for: their likelihood is the highest (by expectation maximisation, Dempster,
-    Laird and Rubin 1977). Each forecast has some weight, so that a feature which was asked for
-    today is never forgotten.
+    The result is their weighted mean. Weights are fitted to what today asked for, by the forecasts
+    as they stood yesterday (expectation maximisation, Dempster, Laird and Rubin 1977); that by
+    groups has rates of today already, which are few. Each forecast has 2 % of all lookups beside
+    those that it explains, so that a feature which was asked for today is never forgotten.
 
     Args:
         earlier: (rows,) occurrences of each feature on all days before yesterday.
@@ -74,10 +75,11 @@ def expected_frequencies(
     Raises:
         FieldError: the arrays differ in shape, a count is negative or not finite, today has none,
             or none of a feature that a day before had: then nothing tells what becomes of these;
-            or ``late`` has none of today, or some of a feature on a day that has none.
+            or ``late`` is no pair, has none of today, or some of a feature on a day without any.
     """
     days = {"earlier": earlier, "yesterday": yesterday, "today": today}
     before, last, now = _checked(days)
+    ends = None if late is None else _checked_late(late, last, now)
     then = before + last
     known = now * (then > 0)
     if not known.any():
@@ -87,16 +89,14 @@ def expected_frequencies(
         (last + _FADING * before, now + _FADING * (last + _FADING * before)),
         ((then > 0).astype(np.float64), (then + now > 0).astype(np.float64)),
     ]
-    if late is not None:
-        forecasts.append(_checked_late(late, last, now))
+    if ends is not None:
+        forecasts.append(ends)
     asked = known > 0
-    weights = _weights(
-        np.stack([yesterdays[asked] / max(yesterdays.sum(), _TINY) for yesterdays, _ in forecasts]),
-        known[asked] / known.sum(),
-    )
+    told = np.stack([_shares(yesterdays)[asked] for yesterdays, _ in forecasts])
+    weights = _weights(told, known[asked] / known.sum())
     shares = np.zeros(len(now))
     for weight, (_, todays) in zip(weights, forecasts, strict=True):
-        shares += weight * (todays / todays.sum())
+        shares += weight * _shares(todays)
     by_groups = forecasts[0][1]
     return ExpectedFrequencies(by_groups.sum() * shares, float(now[then == 0].sum() / now.sum()))
 
@@ -113,6 +113,13 @@ def _by_groups(before: Floats, last: Floats, now: Floats) -> tuple[Floats, Float
     whole = (asked.sum(axis=1) + _PRIOR * every) / (counts.sum(axis=1) + _PRIOR)
     rates = _by_band(asked, counts, whole).reshape(-1)
     return then * rates[groups], (then + now) * rates[_groups(then, now)]
+
+
+def _shares(counts: Floats) -> Floats:
+    """Of all occurrences (rows,); zeros if there are none. Subnormal counts are scaled first."""
+    scaled = counts / max(float(counts.max(initial=0.0)), 5e-324)
+    shares: Floats = scaled / max(float(scaled.sum()), 1.0)
+    return shares
 
 
 def _weights(forecasts: Floats, asked: Floats) -> Floats:
@@ -145,9 +152,9 @@ def _groups(before: Floats, last: Floats) -> NDArray[np.int64]:
     return groups
 
 
-def _checked_late(
-    late: tuple[ArrayLike, ArrayLike], last: Floats, now: Floats
-) -> tuple[Floats, Floats]:
+def _checked_late(late: object, last: Floats, now: Floats) -> tuple[Floats, Floats]:
+    if not isinstance(late, (tuple, list)) or len(late) != 2:
+        raise FieldError(f"late is a pair, of yesterday and of today, not {type(late).__name__}")
     names = ("late of yesterday", "late of today")
     found = _checked(dict(zip(names, late, strict=True)))
     for name, own, counts in zip(names, found, (last, now), strict=True):
@@ -166,11 +173,14 @@ def _checked(given: Mapping[str, ArrayLike]) -> list[Floats]:
         if own.dtype.kind not in "biuf" or own.ndim != 1:
             raise FieldError(f"{name} is {own.dtype} of shape {own.shape}, not one count a feature")
         counts = own.astype(np.float64)
-        if not (np.isfinite(counts) & (counts >= 0)).all():
-            raise FieldError(f"{name} holds a count that is negative or not finite")
+        if (wrong := np.flatnonzero(~((counts >= 0) & (counts <= _MOST)))).size:
+            raise FieldError(
+                f"{name} has {counts[wrong[0]]:g} occurrences of feature {wrong[0]}, which must be "
+                f"from 0 to {_MOST:g}"
+            )
         found.append(counts)
     if len({len(own) for own in found}) > 1:
-        names, sizes = " and ".join(given), ", ".join(str(len(own)) for own in found)
+        names, sizes = ", ".join(given), ", ".join(str(len(own)) for own in found)
         raise FieldError(f"{names} have {sizes} features, not as many each")
     if not found[-1].sum():
         raise FieldError(f"{list(given)[-1]} has no occurrences")

@@ -55,7 +55,7 @@ def test_the_worth_is_what_was_saved_by_what_was_forecast() -> None:
     assert model.user.weight.detach()[:, 0].tolist() == [0, 0.5, 1]
 
 
-@pytest.mark.parametrize(("label", "worth"), [(1.0, 4.0), (0.0, 0.1)])
+@pytest.mark.parametrize(("label", "worth"), [(1.0, 4.0), (0.0, 0.25)])
 def test_the_worth_has_limits(label: float, worth: float) -> None:
     pairs = batches([1] * 4000, [label] * 4000)
     assert worth_of_moves(Logits(0, 0.1), before(0, 0), pairs, LOSS, metrics=METRICS) == {
@@ -90,7 +90,7 @@ def test_fields_of_a_joint_table_are_measured_apart() -> None:
     metrics = dict.fromkeys(rows, np.array([[0.25]]))
     pairs = batches([1, 3] * 2000, [0.0, 1.0] * 2000)
     found = worth_of_moves(model, rows, pairs, LOSS, metrics=metrics, ranges=ranges)
-    assert found == {"user": 0.1, "item": 4.0}
+    assert found == {"user": 0.25, "item": 4.0}
     assert table.weight.detach()[:, 0].tolist() == pytest.approx([0, 2, 0, 0.1])
 
 

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from saec.codecs.protocol import LEAST_COST
 from saec.errors import FieldError, MetricError
 from saec.torch.measure.labels import check_loss_fn
 from saec.torch.measure.loss_increase import Comparison, MeasuredIncrease
@@ -24,7 +23,8 @@ __all__ = ["worth_of_moves"]
 
 Floats = NDArray[np.float64]
 
-_MOST_WORTH = 4.0  # times the forecast
+# Times the forecast. Moves that save no log loss tomorrow may still rank better.
+_LEAST_WORTH, _MOST_WORTH = 0.25, 4.0
 
 
 def worth_of_moves(
@@ -47,7 +47,7 @@ def worth_of_moves(
 
     The saving, in nats, is divided by the forecast, ``mean over lookups of 1/2 delta' G delta``.
     An uncertain quotient, with the standard error e, is drawn towards 1: its distance from 1 is
-    divided by 1 + e^2. The result is at least 0.1 and at most 4.
+    divided by 1 + e^2. The result is at least 1/4 and at most 4.
 
     Args:
         model: of yesterday evening; see :func:`saec.torch.loss_metrics`. It is left as it was.
@@ -169,4 +169,4 @@ def _worth(saved: MeasuredIncrease, forecast: float) -> float:
         return 1.0
     error = saved.standard_error / forecast
     worth = 1 + (saved.value / forecast - 1) / (1 + error**2)
-    return min(max(worth, LEAST_COST), _MOST_WORTH)
+    return min(max(worth, _LEAST_WORTH), _MOST_WORTH)

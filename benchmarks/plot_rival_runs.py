@@ -28,10 +28,12 @@ from rival_points import OURS, Point, beside_rivals, kilobytes, points, rows_by_
 from saec.reference.rival_trials import PRICED
 from saec.reference.small import SMALL
 
+TRAINED = {*SMALL, *PRICED}  # methods that change training; all others come after it
+
 # Classes of Li et al., Embedding Compression in Recommender Systems: A Survey, 2024 (section 3),
 # beside what is done after training.
 CLASSES = {
-    "After training": tuple(name for name in METHODS if name not in {*SMALL, *PRICED}),
+    "After training": tuple(name for name in METHODS if name not in TRAINED),
     "Trained with a price on bits": PRICED,
     "Low precision": ("dqrm", "alpt", "mpe"),
     "Mixed dimension": ("mixed-dim",),
@@ -66,8 +68,7 @@ def tables(found: Sequence[Point], rows: Sequence[dict[str, Any]]) -> str:
 
 def _line(point: Point) -> str:
     aimed = "-" if point.ratio is None else f"{point.ratio:g}"
-    tuned = point.method in {*SMALL, *PRICED}
-    trials, seconds = point.trials if tuned else "-", point.mean("train_seconds")
+    trials, seconds = point.trials if point.method in TRAINED else "-", point.mean("train_seconds")
     spread = f"{point.spread('d_auc'):.4f}" if len(point.runs) > 1 else "-"
     return (
         f"| `{point.method}` | {aimed} | {point.mean('ratio'):.1f} "

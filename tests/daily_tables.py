@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import saec
+from saec.format.keyed_field import KeyedField
 from saec.format.patched_field import PatchedField
 
 DIM = 4
@@ -56,9 +57,14 @@ class Day:
         given = {"keys": self.keys, "unseen": np.zeros(DIM), "unseen_share": 0.3} | options
         return saec.Field("user", self.weights, self.frequencies, **given)  # type: ignore[arg-type]
 
+    def either(self, keyed: bool) -> saec.Field:
+        """With keys or with ids."""
+        return self.field() if keyed else saec.Field("user", self.weights, self.frequencies)
+
     def nats(self, field: saec.CompressedField) -> float:
-        """The loss in nats of all rows by lookups from ``field``."""
-        error = (field.lookup(self.keys) - self.weights).astype(np.float64)
+        """The loss in nats of all rows by lookups from ``field``, which has keys or ids."""
+        asked = self.keys if isinstance(field, KeyedField) else np.arange(len(self.keys))
+        error = (field.lookup(asked) - self.weights).astype(np.float64)
         each = np.einsum("nd,de,ne->n", error, METRIC, error) / 2
         return float(self.frequencies @ each / self.frequencies.sum())
 

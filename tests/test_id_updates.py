@@ -17,7 +17,7 @@ from saec.artifact import read_patch, write_patch
 from saec.artifact.entry import Entry
 from saec.bits.packing import PackedCodes
 from saec.codecs.frozen_ids import frozen_ids
-from saec.compression.field_worth import AS_FORECAST
+from saec.compression.field_worth import FieldWorth
 from saec.compression.id_plan import IdDay
 from saec.errors import ArtifactError, BudgetError, FieldError, PatchError
 from saec.format.clustered_field import ClusteredField
@@ -175,7 +175,7 @@ def test_rows_that_became_frequent_change_places_with_rare_ones(
     assert day.frequencies[fallen].max() < day.frequencies[risen].min()
     field = saec.Field("user", day.weights, day.frequencies)
     metric = Metric.of(METRIC, "user", 4)
-    survey = IdDay(field, old, frozen_ids(old, metric), metric, AS_FORECAST, 0.0).survey()
+    survey = IdDay(field, old, frozen_ids(old, metric), metric, FieldWorth(1.0), 0.0).survey()
     staying = survey.now - sum(float((own.now - own.coded).sum()) for own in survey.changed)
     assert done.loss < 0.7 * staying
 

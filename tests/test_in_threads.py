@@ -121,13 +121,9 @@ def with_threads(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     monkeypatch.setattr("saec.util.in_threads.default_threads", lambda: threads)
 
 
-def field_of(day: Day, keyed: bool) -> saec.Field:
-    return day.field() if keyed else saec.Field("user", day.weights, day.frequencies)
-
-
 def compressed(day: Day, keyed: bool, base: Path) -> saec.Field:
     """The day's field, compressed to ``base``."""
-    field = field_of(day, keyed)
+    field = day.either(keyed)
     saec.compress([field], saec.Ratio(6), metrics=METRICS, progress=False, out=base)
     return field
 
@@ -142,7 +138,7 @@ def test_patches_are_the_same_by_any_number_of_threads(
     days = [Day.first(600)]
     days += [days[0].next(1, new=50), days[0].next(1, new=50).next(2)]
     base = tmp_path / "base.saec"
-    fields = [compressed(days[0], keyed, base), *(field_of(day, keyed) for day in days[1:])]
+    fields = [compressed(days[0], keyed, base), *(day.either(keyed) for day in days[1:])]
     patches: dict[int, list[bytes]] = {}
     for threads in (1, 3):
         with_threads(monkeypatch, threads)

@@ -15,7 +15,7 @@ from saec.artifact import entry_bytes
 from saec.codecs.axes.frozen import FrozenCoder
 from saec.compression.bit_price import common_price
 from saec.compression.day_plan import plan_of
-from saec.compression.field_worth import AS_FORECAST
+from saec.compression.field_worth import FieldWorth
 from saec.errors import BudgetError, FieldError, KeysError, MetricError, OptionError, PatchError
 from saec.format.bags import Bags
 from saec.format.keyed_field import KeyedField
@@ -433,7 +433,7 @@ def test_a_patch_without_changes_has_no_lengths(folder: Path, tmp_path: Path) ->
 
 def test_planned_bytes_of_a_field_without_changes_have_no_lengths(folder: Path) -> None:
     base, metric = base_of(folder), Metric.of(METRICS["user"], "user", DIM)
-    rows = plan_of(base, DAYS[0].field(), metric, AS_FORECAST, 1e9, {}, common_price(base))
+    rows = plan_of(base, DAYS[0].field(), metric, FieldWorth(1.0), 1e9, {}, common_price(base))
     chosen = rows.at(1.0)
     made = entry_bytes(rows.built(chosen).entry)
     # A record is counted as 96 bytes and the name. Lengths would take a byte a symbol more.

@@ -17,28 +17,20 @@ DAYS = [Day.first()]
 DAYS += [DAYS[0].next(1)]
 
 
-def field_of(day: Day, keyed: bool) -> saec.Field:
-    return day.field() if keyed else saec.Field("user", day.weights, day.frequencies)
-
-
 @pytest.fixture(scope="module", params=[True, False], ids=["keys", "ids"])
 def base(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, coarse_prices: None
 ) -> Path:
     """The artifact of a day, with keys or with ids."""
     path = tmp_path_factory.mktemp("days") / ("keys.saec" if request.param else "ids.saec")
-    field = field_of(DAYS[0], request.param)
-    compressed(field, path)
-    return path
-
-
-def compressed(field: saec.Field, path: Path) -> None:
+    field = DAYS[0].either(request.param)
     saec.compress([field], saec.Ratio(6), metrics=METRICS, progress=False, out=path)
+    return path
 
 
 def updated(base: Path, out: Path, **options: object) -> saec.Update:
     given = {"metrics": METRICS, "compare": False, "whole_rows": 0} | options
-    fields = [field_of(DAYS[1], base.stem != "ids")]
+    fields = [DAYS[1].either(base.stem != "ids")]
     return saec.update(base, fields, out=out, **given)  # type: ignore[arg-type]
 
 
@@ -89,23 +81,14 @@ def test_stated_losses_are_those_of_lookups(base: Path, tmp_path: Path, worth: f
     plain = updated(base, tmp_path / "plain.patch")
     done = updated(base, tmp_path / "worth.patch", worth={"user": worth})
     assert done.stale_loss == plain.stale_loss
-    (loss, plain_loss) = (
-        float(DAYS[1].frequencies @ own / DAYS[1].frequencies.sum())
-        for own in (nats(base, tmp_path / "worth.patch"), nats(base, tmp_path / "plain.patch"))
+    loss, plain_loss = (
+        DAYS[1].nats(saec.load(base, patches=[tmp_path / name])["user"])
+        for name in ("worth.patch", "plain.patch")
     )
     # The loss of unknown keys, 0.3 of all lookups, is the same but for those taken for others.
     known = 0.7 if base.stem == "keys" else 1.0
     assert done.loss - plain.loss == pytest.approx(known * (loss - plain_loss), rel=0.1, abs=2e-6)
     assert saec.load(base, patches=[tmp_path / "worth.patch"]).predicted_loss_increase == done.loss
-
-
-def nats(base: Path, patch: Path) -> NDArray[np.float64]:
-    """That each row of the second day loses per lookup."""
-    field = saec.load(base, patches=[patch])["user"]
-    keys = DAYS[1].keys if base.stem == "keys" else np.arange(len(DAYS[1].keys))
-    error = (field.lookup(keys) - DAYS[1].weights).astype(np.float64)
-    found: NDArray[np.float64] = np.einsum("nd,de,ne->n", error, METRICS["user"], error) / 2
-    return found
 
 
 @pytest.mark.parametrize("keyed", [True, False])
@@ -160,7 +143,7 @@ def test_wrong_worth_is_refused(base: Path, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match="worth is a number by field name, not"):
             updated(base, out, worth=wrong)
     plain = tmp_path / "plain.saec"
-    saec.compress([field_of(DAYS[0], True)], saec.Ratio(6), progress=False, out=plain)
+    saec.compress([DAYS[0].field()], saec.Ratio(6), progress=False, out=plain)
     with pytest.raises(OptionError, match="compressed without metrics: worth cannot be given"):
         updated(plain, out, worth={"user": 2.0}, metrics=None)
     assert not out.exists()

@@ -103,12 +103,12 @@ class DayField:
         rows, shares, hashes = self._read(part)
         now, looked_up = self._lost_now(rows, shares, hashes)
         weighed = self.worth.saving * now
-        worth, forced = self._worth_coding(weighed, shares, hashes)
-        gains = np.where(forced[worth], np.inf, weighed[worth])
+        chosen, forced = self._worth_coding(weighed, shares, hashes)
+        gains = np.where(forced[chosen], np.inf, weighed[chosen])
         samples = {
             band: (rows[picked], shares[picked]) for band, picked in self._sampled(shares, hashes)
         }
-        return PartSurvey(float(now.sum()), looked_up, part.start + worth, gains, samples)
+        return PartSurvey(float(now.sum()), looked_up, part.start + chosen, gains, samples)
 
     def _lost_now(
         self, rows: NDArray[Any], shares: Floats, hashes: NDArray[np.uint64]
@@ -220,7 +220,7 @@ class DayField:
         return part.weights(), shares, self._keys.hashes[part.start : part.stop]
 
     def _worth_coding(
-        self, now: Floats, shares: Floats, hashes: NDArray[np.uint64]
+        self, weighed: Floats, shares: Floats, hashes: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows that may save their bits, or whose loss to a false positive would cost more; and
         (m,) which rows are looked at whatever they save."""
@@ -230,7 +230,7 @@ class DayField:
         heavy = min(_HEAVY_ROWS, len(shares))
         forced[np.argpartition(shares, len(shares) - heavy)[len(shares) - heavy :]] = True
         forced &= shares > 0
-        worth = forced | ((now > self.threshold * self.least_bits) & (shares > 0))
+        worth = forced | ((weighed > self.threshold * self.least_bits) & (shares > 0))
         if self._keys.exact_bits:
             new = self._base.classes_of_hashes(hashes) < 0
             if self._keys.unseen.row is not None:

@@ -9,7 +9,7 @@ from saec.compression.budget import is_finite_number
 from saec.errors import OptionError
 from saec.tables.field import Field
 
-__all__ = ["AS_FORECAST", "FieldWorth", "worth_of"]
+__all__ = ["FieldWorth", "worth_of"]
 
 _LEAST, _MOST = 1e-6, 1e6
 
@@ -38,9 +38,6 @@ class FieldWorth:
     def weighed(self, loss: float, now: float) -> float:
         """A loss, of which ``now`` is by rows that keep what lookups give now."""
         return max(loss - (1 - self.saving) * now, 0.0)
-
-
-AS_FORECAST = FieldWorth(1.0)
 
 
 def worth_of(

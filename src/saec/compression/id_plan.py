@@ -8,7 +8,7 @@ until codes of their own save more nats than their bits cost.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -126,9 +126,10 @@ class IdDay:
             for tier, changed in of_tiers:
                 found[tier].append(changed)
             moving += candidates
-        saving = self.worth.saving
-        joined = [Candidates.join(moving)] if moving else []
-        pairs = [x for own in joined for x in exchanges_of(self.field, self.coder, own, saving)]
+        pairs: Iterable[TierExchange] = ()
+        if moving:
+            every = Candidates.join(moving)
+            pairs = exchanges_of(self.field, self.coder, every, self.worth.saving)
         return IdSurvey(total, tuple(map(ChangedIds.join, found)), default, tuple(pairs))
 
     def _prepare(self) -> None:

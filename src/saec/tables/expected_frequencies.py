@@ -84,9 +84,10 @@ def expected_frequencies(
     known = now * (then > 0)
     if not known.any():
         raise FieldError("today has no occurrences of features that earlier or yesterday has")
+    groups, recent = _by_groups(before, last, now), last + _FADING * before
     forecasts = [
-        _by_groups(before, last, now),
-        (last + _FADING * before, now + _FADING * (last + _FADING * before)),
+        groups,
+        (recent, now + _FADING * recent),
         ((then > 0).astype(np.float64), (then + now > 0).astype(np.float64)),
     ]
     if ends is not None:
@@ -97,8 +98,7 @@ def expected_frequencies(
     shares = np.zeros(len(now))
     for weight, (_, todays) in zip(weights, forecasts, strict=True):
         shares += weight * _shares(todays)
-    by_groups = forecasts[0][1]
-    return ExpectedFrequencies(by_groups.sum() * shares, float(now[then == 0].sum() / now.sum()))
+    return ExpectedFrequencies(groups[1].sum() * shares, float(now[then == 0].sum() / now.sum()))
 
 
 def _by_groups(before: Floats, last: Floats, now: Floats) -> tuple[Floats, Floats]:

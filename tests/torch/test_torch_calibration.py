@@ -58,7 +58,7 @@ class Rows:
         self._noise = rng.normal(0, error)
         self._error = error
 
-    def of(self, result: saec.Compressed) -> MeasuredIncrease:
+    def increase(self, result: saec.Compressed, _: object) -> MeasuredIncrease:
         forecast = result.predicted_loss_increase
         assert forecast is not None
         # The errors of the same rows are similar at all sizes, and smaller if little changes.
@@ -100,7 +100,7 @@ def lost_by(field: saec.Field, result: saec.Compressed) -> float:
 
 def test_a_loss_budget_that_is_never_met_is_an_error() -> None:
     class Always:
-        def of(self, result: saec.Compressed) -> MeasuredIncrease:
+        def increase(self, result: saec.Compressed, _: object) -> MeasuredIncrease:
             return MeasuredIncrease(5.0, 0.0, 1000)
 
     table, counts = a_table()

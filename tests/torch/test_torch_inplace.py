@@ -357,7 +357,11 @@ LOSS = saec.LossIncrease(0.01)
         ({"batches": [], "budget": LOSS}, DataError, "no batches to compare predictions on"),
         ({"calibration": [], "budget": LOSS}, DataError, "no batches to compare predictions on"),
         ({"calibration": "unlabelled", "budget": LOSS}, DataError, "500 logits need as many"),
-        ({"calibration": "generator", "budget": LOSS}, DataError, "compare predictions on must be"),
+        (
+            {"calibration": "generator", "budget": LOSS},
+            DataError,
+            "calibration must be iterable more",
+        ),
         ({"batches": "generator"}, DataError, "batches must be iterable more than once"),
         (
             {"batches": "generator", "frequencies": "given", "budget": LOSS},

@@ -16,8 +16,9 @@ require("torch", "torch")
 
 from saec.torch.compress import compress_  # noqa: E402
 from saec.torch.measure.forecast import forecast  # noqa: E402
-from saec.torch.measure.loss_increase import MeasuredIncrease, measure_loss_increase  # noqa: E402
+from saec.torch.measure.loss_increase import measure_loss_increase  # noqa: E402
 from saec.torch.measure.loss_metrics import loss_metrics  # noqa: E402
+from saec.torch.measure.measured_increase import MeasuredIncrease  # noqa: E402
 from saec.torch.measure.moves import worth_of_moves  # noqa: E402
 from saec.torch.model.field_embeddings import FieldEmbeddings  # noqa: E402
 from saec.torch.model.find_tables import fields  # noqa: E402

@@ -11,11 +11,12 @@ from torch import nn
 from saec.codecs.protocol import Codec
 from saec.compression.budget import Budget, LossIncrease, check_budget
 from saec.compression.plan import Priced, check_request
-from saec.compression.run import compress_priced
+from saec.compression.run import compress_chosen, compress_priced
 from saec.errors import BudgetError, OptionError
 from saec.format.compressed import Compressed
 from saec.format.model_size import ModelSize
 from saec.torch.measure.calibration import calibrated
+from saec.torch.measure.judging_rows import JudgingRows
 from saec.torch.measure.labels import check_loss_fn
 from saec.torch.measure.loss_increase import Comparison
 from saec.torch.measure.plan_tables import priced_tables
@@ -75,12 +76,11 @@ def compress_(
             right: the increase on unseen rows may be several times smaller or larger, especially if
             it is small.
         unseen: other labelled batches of rows that the tables have not seen, for more than one
-            iteration. Their first-order information moves bits to where they lower the
-            loss on unseen rows, see :func:`saec.torch.loss_metrics`, and is included in the
-            predicted increase: without ``calibration`` a ``LossIncrease`` is met by that
-                prediction.
-            The bits are fitted to these rows, so their loss grows less than that of other rows:
-            measure on others.
+            iteration and in the same order. Their first-order information moves bits to where they
+            lower the loss on unseen rows, see :func:`saec.torch.loss_metrics`. The bits are fitted
+            to these rows, so their loss grows less than that of other rows: measure on others.
+            Without ``calibration`` the increase is predicted from what these rows show and from
+            what was forecast of it, and a ``LossIncrease`` is met by that prediction.
         keys: keys of the rows of some fields, (vocab_size,) integers or strings, or
             :class:`saec.torch.TableKeys`. If these name the row of unknown keys, what wrong rows
             cost such keys is measured on ``unseen`` or ``calibration`` rows. Their modules become
@@ -126,26 +126,29 @@ def compress_(
     tables = named_tables(model, None if frequencies is None else set(frequencies), ranges or {})
     if frequencies is None:
         check_repeatable(batches, "batches")
-    known = None
-    if calibration is not None:
-        known = Comparison(model, tables, calibration, loss_fn, labelled=True, keys=keys)
-    elif isinstance(budget, LossIncrease) and unseen is None:
-        known = Comparison(model, tables, batches, loss_fn, labelled=False, keys=keys)
+    labelled = {"calibration": calibration, "unseen": unseen}
+    for name, own in labelled.items():
+        if own is not None:
+            check_repeatable(own, name)
+    rows = None
+    if (judging := unseen if calibration is None else calibration) is not None:
+        known = Comparison(model, tables, judging, loss_fn, labelled=True, keys=keys)
+        rows = JudgingRows(known, fitted=calibration is None)
+    elif isinstance(budget, LossIncrease):
+        rows = JudgingRows(Comparison(model, tables, batches, loss_fn, labelled=False, keys=keys))
     if frequencies is None:
         frequencies = count_lookups(model, tables, batches, progress=progress)
     in_training = frequencies
-    for labelled, name in ((calibration, "calibration"), (unseen, "unseen")):
-        if labelled is not None:
-            check_repeatable(labelled, name)
-            frequencies = with_unseen(frequencies, model, tables, labelled)
-    options: Any = {"seed": seed, "progress": progress, "budget": budget, "unseen": unseen}
-    options |= {"calibration": calibration, "keys": keys}
+    for own in labelled.values():
+        if own is not None:
+            frequencies = with_unseen(frequencies, model, tables, own)
+    options: Any = {"seed": seed, "progress": progress, "budget": budget, "keys": keys} | labelled
     priced, metrics = priced_tables(model, tables, batches, loss_fn, frequencies, codec, **options)
-    if known is not None:
-        if isinstance(budget, LossIncrease):
-            known.explain(more_frequent(in_training, frequencies))
-        known.unknown_keys(priced.fields, metrics)
-    result = _compressed(priced, budget, known)
+    if rows is not None:
+        if isinstance(budget, LossIncrease) and not rows.fitted:
+            rows.comparison.explain(more_frequent(in_training, frequencies))
+        rows.comparison.unknown_keys(priced.fields, metrics)
+    result = _compressed(priced, budget, rows)
     before = model_bytes(model)
     result.model_size = ModelSize(before, before - _weights(priced) + result.nbytes)
     replace_tables_(model, only(tables, result), result, keys=keys)
@@ -157,14 +160,14 @@ def _weights(priced: Priced) -> int:
     return sum(field.rows.nbytes for field in priced.fields)
 
 
-def _compressed(priced: Priced, budget: Budget, known: Comparison | None) -> Compressed:
-    """The tables within ``budget``, and the increase measured on ``known`` rows, if there are
-    any."""
-    if known is None:
+def _compressed(priced: Priced, budget: Budget, rows: JudgingRows | None) -> Compressed:
+    """The tables within ``budget``, and the increase by the judging ``rows``, if there are any."""
+    if rows is None:
         return compress_priced(priced, budget)
     if isinstance(budget, LossIncrease):
-        return calibrated(priced, budget.value, known)
-    result = compress_priced(priced, budget)
-    measured = Compressed(list(result.values()), max(known.of(result).value, 0.0))
+        return calibrated(priced, budget.value, rows)
+    chosen = priced.chosen(budget)
+    result = compress_chosen(priced, chosen)
+    measured = Compressed(list(result.values()), max(rows.increase(result, chosen).value, 0.0))
     measured.slope_shares = result.slope_shares
     return measured

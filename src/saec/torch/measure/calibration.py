@@ -7,10 +7,11 @@ import math
 
 from saec.compression.budget import LossIncrease
 from saec.compression.plan import Priced
-from saec.compression.run import compress_priced
+from saec.compression.run import compress_chosen
 from saec.errors import BudgetError
 from saec.format.compressed import Compressed
-from saec.torch.measure.loss_increase import Comparison, MeasuredIncrease
+from saec.torch.measure.judging_rows import JudgingRows
+from saec.torch.measure.measured_increase import MeasuredIncrease
 
 __all__ = ["Shares", "calibrated"]
 
@@ -74,8 +75,8 @@ class Shares:
         return noise + max(drift, shown - noise - (own.rest_error / predicted) ** 2)
 
 
-def calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:
-    """Compress until the increase on the rows of ``known`` is ``wanted`` nats, within its error.
+def calibrated(priced: Priced, wanted: float, rows: JudgingRows) -> Compressed:
+    """Compress until the increase by the judging ``rows`` is ``wanted`` nats, within its error.
 
     Returns:
         The smallest result that was found; its ``predicted_loss_increase`` is the expected one.
@@ -86,11 +87,11 @@ def calibrated(priced: Priced, wanted: float, known: Comparison) -> Compressed:
     search, shares = _BudgetSearch(wanted), Shares()
     best, expected = None, MeasuredIncrease(math.nan, math.nan, 0)
     for number in range(_ROUNDS):
-        result, measured = _measured(priced, search.asked, known, shares)
+        result, measured = _measured(priced, search.asked, rows, shares)
         well_known = measured.standard_error <= _WELL_KNOWN * wanted
         if number == 0 and not well_known:
             for factor in _LARGER:
-                _measured(priced, factor * wanted, known, shares)
+                _measured(priced, factor * wanted, rows, shares)
         forecast = result.predicted_loss_increase
         expected = measured
         if forecast and not well_known:
@@ -160,11 +161,12 @@ def _warn_of_noise(wanted: float, expected: MeasuredIncrease) -> None:
 
 
 def _measured(
-    priced: Priced, asked: float, known: Comparison, shares: Shares
+    priced: Priced, asked: float, rows: JudgingRows, shares: Shares
 ) -> tuple[Compressed, MeasuredIncrease]:
     """The measured increase where the forecast is ``asked`` nats; also added to the ratios."""
-    result = compress_priced(priced, LossIncrease(asked))
-    measured = known.of(result)
+    chosen = priced.chosen(LossIncrease(asked))
+    result = compress_chosen(priced, chosen)
+    measured = rows.increase(result, chosen)
     if result.predicted_loss_increase:
         shares.add(result.predicted_loss_increase, measured)
     return result, measured

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from saec.format.keyed_field import KeyedField
 from saec.tables.field import Field
 from saec.tables.loss_metric import LossMetrics
 from saec.torch.measure.labels import check_batch, check_loss_fn
+from saec.torch.measure.measured_increase import MeasuredIncrease, kl_divergence, mean_increase
 from saec.torch.measure.residuals import Residuals
 from saec.torch.model.call import (
     Batches,
@@ -26,6 +26,7 @@ from saec.torch.model.call import (
     check_order,
     check_repeatable,
     evaluating,
+    in_order,
     is_squared_error,
     logits_by,
     moved,
@@ -38,40 +39,7 @@ from saec.torch.model.model_table import ModelTable
 from saec.torch.model.replace import is_raw, replace_tables_
 from saec.torch.model.table_keys import KeysByField, as_table_keys, by_ids, harm_of_unknown_keys
 
-__all__ = ["Comparison", "MeasuredIncrease", "measure_loss_increase"]
-
-
-@dataclass(frozen=True)
-class MeasuredIncrease:
-    """Increase of the mean loss on some rows.
-
-    Attributes:
-        value: the mean increase, in nats for log losses; it may be negative.
-        standard_error: of ``value``, in the same unit, from the variance of the examples'
-            increases. For a ``loss_fn`` with only a mean over a batch it is computed from
-            the batches; infinite if there is a single one.
-        examples: number of measured rows.
-        explained: the part of ``value`` that is known with less noise, in the same unit, if
-            calibration computed it: KL(p || p'), and the part of the first-order term that
-            follows from the average error of the predictions. Otherwise 0.
-        explained_error: standard error of ``explained``.
-    """
-
-    value: float
-    standard_error: float
-    examples: int
-    explained: float = 0.0
-    explained_error: float = 0.0
-
-    @property
-    def rest(self) -> float:
-        """``value`` without ``explained``."""
-        return self.value - self.explained
-
-    @property
-    def rest_error(self) -> float:
-        """The standard error of ``rest``; errors of the two parts are independent."""
-        return math.sqrt(max(self.standard_error**2 - self.explained_error**2, 0.0))
+__all__ = ["Comparison", "measure_loss_increase"]
 
 
 def measure_loss_increase(
@@ -140,6 +108,7 @@ class Comparison:
             raise DataError("no batches to compare predictions on")
         if not self._has_losses:
             check_order(batches)
+        self._in_order = in_order(batches)
 
     def explain(self, later: Mapping[str, NDArray[np.bool_]]) -> None:
         """Compute the explained part of each later increase, if labels and logits allow it.
@@ -147,11 +116,8 @@ class Comparison:
         ``later``: (vocab_size,) by field name, whether a feature is more frequent in these rows
         than in the training log; predictions are wrong on average for rows with such features.
         """
-        if not self._labelled or self._logits is None:
-            return
-        try:
-            check_order(self._batches)
-        except DataError:  # marks and predictions would be those of different rows
+        # In another order, marks and predictions would be those of different rows.
+        if not self._labelled or self._logits is None or not self._in_order:
             return
         marks = marked_rows(self._model, self._tables, self._batches, later)
         logits = torch.cat([before.values for before in self._before])
@@ -164,7 +130,8 @@ class Comparison:
         with _holding(self._model, tables, self._by_ids(result, tables)):
             found = self.now()
         known = 0.0 if self._residuals is None else found.explained + harm
-        return replace(found, value=found.value + harm, explained=known)
+        divergence = None if found.divergence is None else found.divergence + harm
+        return replace(found, value=found.value + harm, explained=known, divergence=divergence)
 
     def now(self) -> MeasuredIncrease:
         """The increase of the model as it is now."""
@@ -174,20 +141,23 @@ class Comparison:
                 grown.append(own := self._grown(before, now))
                 examples.append(torch.full_like(own, before.examples / len(own)))
                 after.append(now.values)
-        found = _mean(torch.cat(grown), torch.cat(examples))
+        found = mean_increase(torch.cat(grown), torch.cat(examples))
+        if self._logits is None or not self._in_order:
+            return found
+        plain, present = torch.cat([before.values for before in self._before]), torch.cat(after)
+        divergence = float(kl_divergence(plain, present).mean())
+        found = replace(found, divergence=divergence)
         if self._residuals is None:
             return found
-        plain, present = self._residuals.logits, torch.cat(after)
         mean, error = self._residuals.first_order(present - plain)
-        mean += float(_kl(plain, present).mean())
-        return replace(found, explained=mean, explained_error=error)
+        return replace(found, explained=mean + divergence, explained_error=error)
 
     def _grown(self, before: _Compared, now: _Compared) -> Tensor:
         """Increase of the loss of each example, or of a batch if only its mean is known."""
         if self._logits is None:
             return now.values - before.values
         if not self._labelled:
-            return _kl(before.values, now.values)
+            return kl_divergence(before.values, now.values)
         return now.log_losses() - before.log_losses()
 
     def unknown_keys(self, fields: Iterable[Field], metrics: LossMetrics) -> None:
@@ -258,23 +228,6 @@ class _Compared:
     def log_losses(self) -> Tensor:
         """(examples,) float64, from logits and labels."""
         return nn.functional.softplus(self.values) - self.labels * self.values
-
-
-def _mean(grown: Tensor, examples: Tensor) -> MeasuredIncrease:
-    """Of independent parts of the rows: their mean increases and numbers of examples, (m,)."""
-    shares = examples / examples.sum()
-    mean = (shares * grown).sum()
-    if len(grown) == 1:
-        return MeasuredIncrease(float(mean), math.inf, int(examples.sum()))
-    squares = (shares * (grown - mean)).square().sum() * len(grown) / (len(grown) - 1)
-    return MeasuredIncrease(float(mean), math.sqrt(float(squares)), round(float(examples.sum())))
-
-
-def _kl(before: Tensor, after: Tensor) -> Tensor:
-    """KL(p || p') of each example in nats, from logits (n,) float64."""
-    p = torch.sigmoid(before)
-    softplus = nn.functional.softplus
-    return p * (before - after) + softplus(after) - softplus(before)
 
 
 @contextmanager

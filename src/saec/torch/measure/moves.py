@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from saec.errors import FieldError, MetricError
 from saec.torch.measure.labels import check_loss_fn
-from saec.torch.measure.loss_increase import Comparison, MeasuredIncrease
+from saec.torch.measure.loss_increase import Comparison
+from saec.torch.measure.measured_increase import MeasuredIncrease
 from saec.torch.model.call import Batches, Loss, call, evaluating, pairs
 from saec.torch.model.find_tables import Ranges, named_tables
 from saec.torch.model.model_table import ModelTable, RowRange

@@ -19,6 +19,7 @@ __all__ = [
     "check_order",
     "check_repeatable",
     "evaluating",
+    "in_order",
     "is_squared_error",
     "logits_by",
     "moved",
@@ -97,13 +98,20 @@ def check_order(batches: Batches) -> None:
     Raises:
         DataError: in that case.
     """
+    if not in_order(batches):
+        raise DataError(
+            "batches come in another order the second time; predictions on them are compared, "
+            "which needs the same order each time: shuffle once, before"
+        )
+
+
+def in_order(batches: Batches) -> bool:
+    """Whether the first batch is the same in each pass."""
     (once, _), (again, _) = next(pairs(batches)), next(pairs(batches))
-    for one, other in zip(_tensors(once), _tensors(again), strict=True):
-        if one.shape != other.shape or not ((one == other) | (one != one)).all():
-            raise DataError(
-                "batches come in another order the second time; predictions on them are compared, "
-                "which needs the same order each time: shuffle once, before"
-            )
+    return all(
+        one.shape == other.shape and bool(((one == other) | (one != one)).all())
+        for one, other in zip(_tensors(once), _tensors(again), strict=True)
+    )
 
 
 def _tensors(inputs: Any) -> Iterator[Tensor]:

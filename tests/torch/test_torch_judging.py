@@ -1,0 +1,126 @@
+"""Forecasts for rows to which bits are fitted: by hand, and as compress_ makes them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import saec
+import saec.torch
+from saec.codecs.protocol import Option
+from saec.torch import MeasuredIncrease, loss_metrics, measure_loss_increase
+from saec.torch.measure.judging_rows import JudgingRows
+
+
+class Told:
+    """Rows on which 0.004 nats are measured, whatever the tables."""
+
+    def __init__(self, divergence: float | None) -> None:
+        self._divergence = divergence
+
+    def of(self, _: object) -> MeasuredIncrease:
+        return MeasuredIncrease(0.004, 0.001, 1000, divergence=self._divergence)
+
+
+@pytest.mark.parametrize(
+    ("divergence", "forecast", "expected"),
+    [
+        (0.003, -0.002, 0.003 + (0.001 - 0.002) / 2),
+        (0.003, -0.011, 0.1 * 0.003),  # 0.001 - 0.011 takes more than there is
+        (None, -0.002, 0.0025 + (0.0015 - 0.002) / 2),  # from the options' second order
+    ],
+)
+def test_the_first_order_part_is_the_mean_of_shown_and_forecast(
+    divergence: float | None, forecast: float, expected: float
+) -> None:
+    chosen = [
+        Option(8, 0.002, None),
+        Option(8, 0.0005 + forecast, None, by_slopes=forecast, first_order=forecast),
+    ]
+    rows: Any = Told(divergence)
+    nothing = saec.Compressed([])
+    found = JudgingRows(rows, fitted=True).increase(nothing, chosen)
+    assert found.value == pytest.approx(expected)
+    assert found.explained == (divergence or pytest.approx(0.0025))
+    assert (found.standard_error, found.explained_error) == (0.001, 0.0)
+    assert JudgingRows(rows).increase(nothing, chosen).value == 0.004
+
+
+class Clicks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        self.user = nn.Embedding(400, 4, _weight=0.5 * torch.randn(400, 4, generator=generator))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.user(ids).sum(1)
+        return logits
+
+
+def batches_of(count: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Labels by logits 15 % smaller than the model's: rows were learned by heart."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = (400 * torch.rand(count, generator=generator) ** 2).long()
+    with torch.no_grad():
+        truth = torch.sigmoid(0.85 * Clicks()(ids))
+    labels = torch.bernoulli(truth, generator=generator)
+    return list(zip(ids.split(1000), labels.split(1000), strict=True))
+
+
+def test_an_increase_is_predicted_from_what_unseen_rows_show_and_their_slopes() -> None:
+    model, train, unseen = Clicks(), batches_of(8000, 3), batches_of(8000, 4)
+    counts = {"user": np.bincount(torch.cat([ids for ids, _ in train]), minlength=400)}
+    metrics = loss_metrics(model, train, unseen=unseen, progress=False)
+    fields = saec.torch.fields(model, counts)
+    chosen = saec.measure(fields, metrics=metrics, progress=False).chosen(saec.Ratio(12))
+    first = sum(option.first_order for option in chosen)
+    result = saec.torch.compress_(
+        copy.deepcopy(model),
+        train,
+        budget=saec.Ratio(12),
+        frequencies=counts,
+        unseen=unseen,
+        progress=False,
+    )
+    labelled, without = (
+        measure_loss_increase(model, result, unseen, labelled=own) for own in (True, False)
+    )
+    assert labelled.divergence == without.divergence == pytest.approx(without.value)
+    divergence, shown = without.value, labelled.value - without.value
+    assert first < 0
+    assert shown < 0
+    assert divergence + (first + shown) / 2 > 0.1 * divergence
+    assert result.predicted_loss_increase == pytest.approx(
+        divergence + (first + shown) / 2, rel=1e-6
+    )
+
+
+def test_a_budget_in_loss_is_met_by_that_prediction() -> None:
+    model, train, unseen = Clicks(), batches_of(8000, 3), batches_of(8000, 4)
+    result = saec.torch.compress_(
+        model, train, budget=saec.LossIncrease(2e-3), unseen=unseen, progress=False
+    )
+    assert result.predicted_loss_increase == pytest.approx(2e-3, rel=0.3)
+    assert result.compression_ratio > 4
+
+
+def test_rows_in_another_order_each_time_have_no_divergence() -> None:
+    model, train = Clicks(), batches_of(3000, 3)
+    data = torch.utils.data.TensorDataset(*(torch.cat(part) for part in zip(*train, strict=True)))
+    shuffled = torch.utils.data.DataLoader(data, 500, shuffle=True)
+    result = saec.compress(
+        saec.torch.fields(model, {"user": np.ones(400)}), saec.Ratio(8), progress=False
+    )
+    found, fixed = (
+        measure_loss_increase(model, result, own, labelled=True) for own in (shuffled, train)
+    )
+    assert found.value == pytest.approx(fixed.value, rel=1e-5)
+    assert found.divergence is None
+    assert fixed.divergence is not None
+    assert math.isfinite(fixed.divergence)

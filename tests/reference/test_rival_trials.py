@@ -14,8 +14,7 @@ from saec.reference.methods import METHODS
 from saec.reference.rival_runs import RivalRun, RunFile
 from saec.reference.rival_trials import (
     AFTER_TRAINING,
-    PRICED,
-    PRICES,
+    TRAINED_ON_PURPOSE,
     RivalTrials,
     has_one_size,
 )
@@ -92,14 +91,14 @@ def test_runs_are_recorded_once_and_go_on(tmp_path: Path) -> None:
 
 def test_defaults_come_first_and_trials_differ() -> None:
     for method in SMALL:
-        drawn = [trial_settings(method, trial) for trial in range(8)]
+        drawn = [trial_settings(method, "ml-1m", trial) for trial in range(8)]
         assert drawn[0] is not None
         assert (drawn[0]["rate"], drawn[0]["decay"]) == (1.0, 1.0)
         assert all(drawn[place] not in drawn[:place] for place in range(8))
-        assert drawn == [trial_settings(method, trial) for trial in range(8)]
+        assert drawn == [trial_settings(method, "ml-1m", trial) for trial in range(8)]
         own = {name: value for name, value in drawn[0].items() if name not in ("rate", "decay")}
         assert SMALL[method](**own) == SMALL[method]()
-    assert trial_settings("hash", 16) is None  # four rates and four decays
+    assert trial_settings("hash", "ml-1m", 16) is None  # four rates and four decays
 
 
 def test_expected_times_come_from_the_most_similar_runs(tmp_path: Path) -> None:
@@ -183,21 +182,24 @@ def test_benchmarks_that_make_no_sense(given: dict[str, Any], message: str) -> N
 def test_every_method_is_run_by_default() -> None:
     assert RivalBenchmark("simulated").methods == RIVAL_METHODS
     wanted = "int8 int4 pq svd saec axes axes-keyed hash qr mixed-dim robe tt dqrm mpe dhe cce"
-    ours = "axes-keyed+network axes-keyed+priced float32+priced"
+    ours = "axes-keyed+network axes-keyed+priced float32+priced axes-keyed+averaged"
     assert {*ours.split(), *wanted.split()} <= set(RIVAL_METHODS)
 
 
 def test_prices_on_bits_are_tried_in_order_and_the_best_goes_to_other_seeds(
     tmp_path: Path,
 ) -> None:
-    assert [trial_settings("axes+priced", trial) for trial in range(3)] == [
+    assert [trial_settings("axes+priced", "ml-1m", trial) for trial in range(3)] == [
         {"price": 1.6e-7},
         {"price": 8e-8},
         {"price": 3.2e-7},
     ]
-    assert trial_settings("axes+priced", len(PRICES)) is None
-    assert trial_settings("axes", 0) == {}
-    assert trial_settings("axes", 1) is None
+    assert trial_settings("axes+priced", "globo", 0) == {"price": 4e-9}
+    assert trial_settings("axes+priced", "ml-1m", 8) is None
+    assert trial_settings("axes-keyed+averaged", "globo", 1) == {"half_life": 0.02}
+    assert trial_settings("axes-keyed+averaged", "globo", 4) is None
+    assert trial_settings("axes", "globo", 0) == {}
+    assert trial_settings("axes", "globo", 1) is None
     assert has_one_size("float32+priced")
     assert not has_one_size("axes+priced")
     benchmark = RivalBenchmark(
@@ -207,7 +209,7 @@ def test_prices_on_bits_are_tried_in_order_and_the_best_goes_to_other_seeds(
     for run, loss in zip(list(benchmark.missing(file)), (0.5, 0.4), strict=True):
         file.add({**run.described, "seconds": 1.0, "validation_logloss": loss})
     (chosen,) = benchmark.missing(file)
-    assert (chosen.seed, dict(chosen.settings)) == (1, {"price": 8e-8})
+    assert (chosen.seed, dict(chosen.settings)) == (1, {"price": 2e-9})
 
 
 def test_models_with_prices_are_trained_once_and_kept(tmp_path: Path) -> None:
@@ -231,4 +233,4 @@ def test_models_with_prices_are_trained_once_and_kept(tmp_path: Path) -> None:
 
 
 def test_all_methods_with_prices_compress_as_methods_without() -> None:
-    assert {method.removesuffix("+priced") for method in PRICED} <= set(AFTER_TRAINING)
+    assert {method.partition("+")[0] for method in TRAINED_ON_PURPOSE} <= set(AFTER_TRAINING)

@@ -84,8 +84,18 @@ def test_bits_by_hand() -> None:
     # Coordinates +-1.5 and 0 and noise 0.5: C / s^2 = diag(9, 0), so 1/2 log2 10 bits. Equal rows
     # have 0 bits, whatever their values.
     samples = torch.tensor([[[1.5, 7.0], [-1.5, 7.0]], [[4.0, 1.0], [4.0, 1.0]]])
+    counts = torch.tensor([[3.0, 3.0], [1.0, 5.0]])
     expected = torch.tensor([0.5 * math.log2(10), 0.0])
-    torch.testing.assert_close(bits_of_rows(samples, 0.5), expected)
+    torch.testing.assert_close(bits_of_rows(samples, counts, 0.5), expected)
+
+
+def test_each_row_counts_once_however_often_it_is_looked_up() -> None:
+    # The rows -1.5, 0 and 3 once each; the batch has the second, of frequency 2, twice.
+    samples = torch.tensor([[[-1.5], [0.0], [0.0], [3.0]]])
+    counts = torch.tensor([[1.0, 2.0, 2.0, 1.0]])
+    variance = (2**2 + 0.5**2 + 2.5**2) / 3
+    expected = torch.tensor([0.5 * math.log2(1 + variance / 0.25)])
+    torch.testing.assert_close(bits_of_rows(samples, counts, 0.5), expected)
 
 
 def test_a_batch_costs_bits_and_lengths_by_frequency() -> None:
@@ -95,8 +105,8 @@ def test_a_batch_costs_bits_and_lengths_by_frequency() -> None:
     price = BitPrice(model, 0.01, COUNTS, noise=0.5, row_decay=3.0)
     model(IDS[:2])
     # Four rows of a. Squared lengths 2.25 and 2; frequencies 8 and 0, which counts as 1, then 0.5,
-    # which counts as 1, and 4.
-    bits = 4 * 0.5 * math.log2(10)
+    # which counts as 1, and 4. Lookups weigh 1/8 and 1, so that the variance is 9 x 8/9 x 1/9.
+    bits = 4 * 0.5 * math.log2(1 + 9 * 8 / 81 / 0.25)
     lengths = 2.25 / 8 + 2 / 1 + 2.25 / 1 + 2 / 4
     assert price.cost().item() == pytest.approx(0.01 * bits + 3.0 * lengths / 2, rel=1e-5)
     assert price.bits == pytest.approx(bits, rel=1e-5)
@@ -110,7 +120,8 @@ def test_a_batch_costs_bits_and_lengths_by_frequency() -> None:
 def test_gradients_are_those_of_finite_differences() -> None:
     torch.manual_seed(1)
     samples = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda rows: bits_of_rows(rows, 0.5), samples)
+    counts = torch.tensor([[1.0, 2, 3, 4, 5], [1, 1, 1, 7, 1]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda rows: bits_of_rows(rows, counts, 0.5), samples)
     model = Two()
     price = BitPrice(model, 0.1, COUNTS, noise=0.5)
 
@@ -211,7 +222,7 @@ def test_joint_tables_cost_what_their_fields_cost_alone() -> None:
 
 def test_a_table_that_is_looked_up_twice_has_one_covariance() -> None:
     model = filled(Two(), [[1.5, 0.0], [-1.5, 0.0], [0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0]] * 2)
-    price = BitPrice(model, 0.1, {"a": 9 * COUNTS["a"]}, noise=0.5)
+    price = BitPrice(model, 0.1, {"a": np.full(4, 9)}, noise=0.5)
     model.a(torch.tensor([0, 0]))
     model.a(torch.tensor([1, 1]))
     price.cost()

@@ -52,8 +52,9 @@ def trained_or_kept(
         model: a key of :data:`saec.reference.models.MODELS`.
         dim: of its tables.
         seed: of the model and its training.
-        folder: keeps it in ``TASK-MODEL-DIM-SEED.pt``, behind which is the price of a bit if there
-            is one; later calls take it from there. None keeps nothing.
+        folder: keeps it in ``TASK-MODEL-DIM-SEED.pt``, behind which is the price of a bit or the
+            half-life of the mean, if there is one; later calls take it from there. None keeps
+            nothing.
         settings: of the training; None for the defaults.
         progress: whether to show bars.
 
@@ -63,8 +64,9 @@ def trained_or_kept(
     """
     net, settings = build(model, log.vocab_sizes, dim, seed), settings or Training()
     made = {"log": _check_of(log), "training": asdict(settings)}
-    price = "" if settings.bit_price is None else f"-price-{settings.bit_price:g}"
-    name = f"{log.name}-{model}-{dim}-{seed}{price}.pt"
+    own = {"price": settings.bit_price, "mean": settings.mean_half_life}
+    marks = "".join(f"-{key}-{value:g}" for key, value in own.items() if value is not None)
+    name = f"{log.name}-{model}-{dim}-{seed}{marks}.pt"
     path = None if folder is None else folder / name
     seconds = fitted_or_kept(
         net, path, made, lambda: train(net, log, settings, seed=seed, progress=progress)

@@ -15,16 +15,17 @@ from saec.reference.methods import method_of
 from saec.reference.rival_runs import RivalRun
 from saec.reference.small import SMALL
 from saec.reference.small.training import SmallTraining
-from saec.reference.training_settings import Training
+from saec.reference.training_settings import PricedTraining, Training
 from saec.reference.trial import Trial
 from saec.tables.field_keys import KEY_BYTES
 
-__all__ = ["AFTER_TRAINING", "PRICED", "PRICES", "RivalTrials", "has_one_size"]
+__all__ = ["AFTER_TRAINING", "TRAINED_ON_PURPOSE", "RivalTrials", "base_settings", "has_one_size"]
 
 _KEYED = "axes-keyed"  # axes that are given keys in place of ids
 _NETWORK = "axes-keyed+network"  # and then the network is trained on
 _UNCOMPRESSED = "float32"
 _WITH_PRICE = "+priced"  # of a model that was trained with a price on bits
+_AVERAGED = "+averaged"  # of a model whose parameters are a running mean: a control for the price
 
 _OF_ONE_SIZE = (_UNCOMPRESSED, "float16", "int8", "int4", "int2")
 
@@ -35,13 +36,14 @@ AFTER_TRAINING = (
     *("saec", "saec-metric", "axes", "axes-remapped", _KEYED, _NETWORK),
 )
 
-# The same of a model trained with a price on bits, which is a setting.
-PRICED = tuple(
-    f"{name}{_WITH_PRICE}" for name in (_UNCOMPRESSED, "saec", "saec-metric", "axes", _KEYED)
+# The same of a model that was trained in another way, with a setting.
+TRAINED_ON_PURPOSE = (
+    *(f"{name}{_WITH_PRICE}" for name in (_UNCOMPRESSED, "saec", "saec-metric", "axes", _KEYED)),
+    *(f"{name}{_AVERAGED}" for name in (_UNCOMPRESSED, _KEYED)),
 )
 
-# Nats of the mean log loss for a bit; the first was chosen on validation rows of MovieLens.
-PRICES = (1.6e-7, 8e-8, 3.2e-7, 4e-8, 2e-8, 1e-8, 5e-9, 6.4e-7)
+# In epochs.
+_HALF_LIVES = (0.05, 0.02, 0.1, 0.25)
 
 _SIZES = ("nbytes", "bytes_all_in", "ratio", "ratio_all_in")
 _SCORES = ("auc", "logloss", "validation_auc", "validation_logloss")
@@ -51,7 +53,21 @@ def has_one_size(method: str) -> bool:
     """Whether a method's size cannot be chosen."""
     if method in SMALL:
         return SMALL[method].has_one_size
-    return method.removesuffix(_WITH_PRICE) in _OF_ONE_SIZE
+    return _plain(method) in _OF_ONE_SIZE
+
+
+def base_settings(method: str, task: str, trial: int) -> dict[str, float] | None:
+    """How the model of a method of :data:`TRAINED_ON_PURPOSE` is trained in a trial; None if there
+    are no more."""
+    name, values = "price", PricedTraining.of(task).prices
+    if method.endswith(_AVERAGED):
+        name, values = "half_life", _HALF_LIVES
+    return {name: values[trial]} if trial < len(values) else None
+
+
+def _plain(method: str) -> str:
+    """The method, whatever its model."""
+    return method.removesuffix(_WITH_PRICE).removesuffix(_AVERAGED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +100,7 @@ class RivalTrials:
     seed: int
     progress: bool
     keep: Path | None = None
-    _bases: dict[float | None, _Base] = field(default_factory=dict, init=False)
+    _bases: dict[Training, _Base] = field(default_factory=dict, init=False)
 
     def measured(self, run: RivalRun) -> dict[str, Any]:
         """Sizes in bytes, quality on test and validation rows, seconds of training and epochs.
@@ -96,8 +112,11 @@ class RivalTrials:
         """
         if run.method in SMALL:
             return self._trained_small(run)
-        base = self._base(run.settings.get("price"))
-        name = run.method.removesuffix(_WITH_PRICE)
+        settings = run.settings
+        training = Training(
+            bit_price=settings.get("price"), mean_half_life=settings.get("half_life")
+        )
+        base, name = self._base(training), _plain(run.method)
         return self._uncompressed(base) if name == _UNCOMPRESSED else _compressed(base, name, run)
 
     def _trained_small(self, run: RivalRun) -> dict[str, Any]:
@@ -121,14 +140,13 @@ class RivalTrials:
             "train_seconds": base.seconds,
         }
 
-    def _base(self, price: float | None) -> _Base:
-        """The model trained with that price on bits, or plainly. Only the last one with a price is
-        kept in memory."""
-        if price not in self._bases:
-            for other in [one for one in self._bases if one is not None]:
+    def _base(self, training: Training) -> _Base:
+        """The model trained like that. Beside the plain one only the last is kept in memory."""
+        if training not in self._bases:
+            for other in [one for one in self._bases if one != Training()]:
                 del self._bases[other]
-            self._bases[price] = self._trained(Training(bit_price=price))
-        return self._bases[price]
+            self._bases[training] = self._trained(training)
+        return self._bases[training]
 
     def _trained(self, settings: Training) -> _Base:
         log = replace(self.log, keys=None)

@@ -21,9 +21,9 @@ from saec.reference.machine import machine
 from saec.reference.rival_runs import RivalRun, RunFile
 from saec.reference.rival_trials import (
     AFTER_TRAINING,
-    PRICED,
-    PRICES,
+    TRAINED_ON_PURPOSE,
     RivalTrials,
+    base_settings,
     has_one_size,
 )
 from saec.reference.small import SMALL
@@ -31,8 +31,8 @@ from saec.util.progress import bar
 
 __all__ = ["RIVAL_METHODS", "RivalBenchmark"]
 
-# By classes: after training, also of a model trained with a price on bits, and trained small.
-RIVAL_METHODS = (*AFTER_TRAINING, *PRICED, *SMALL)
+# By classes: after training, also of a model trained on purpose, and trained small.
+RIVAL_METHODS = (*AFTER_TRAINING, *TRAINED_ON_PURPOSE, *SMALL)
 
 # Of the task's own learning rate and decay of the tables, which trials multiply.
 TRAINING_SPACE: dict[str, tuple[float, ...]] = {
@@ -40,7 +40,7 @@ TRAINING_SPACE: dict[str, tuple[float, ...]] = {
     "decay": (1.0, 0.0, 0.25, 4.0),
 }
 
-_CLASSES = (AFTER_TRAINING, PRICED, SMALL)
+_CLASSES = (AFTER_TRAINING, TRAINED_ON_PURPOSE, SMALL)
 _DRAWS = 1000  # until settings count as used up
 
 
@@ -128,8 +128,8 @@ class RivalBenchmark:
         for seed in self.seeds[1:]:
             every = [self._chosen(method, ratio, seed, file) for method, ratio in self._sizes()]
             chosen = [run for run in every if run is not None and file.found(run) is None]
-            # One training after the other: models with prices are kept one at a time.
-            yield from sorted(chosen, key=lambda run: run.settings.get("price", 0.0))
+            # One training after the other: models trained on purpose are kept one at a time.
+            yield from sorted(chosen, key=_of_model)
 
     def left(self, file: RunFile) -> str:
         """How many runs are left, and how long they take by the recorded ones."""
@@ -151,7 +151,7 @@ class RivalBenchmark:
     def _of_first_seed(self) -> Iterator[RivalRun]:
         for trial in range(self.trials):
             for method, ratio in self._sizes():
-                settings = trial_settings(method, trial)
+                settings = trial_settings(method, self.task, trial)
                 if settings is not None:
                     yield self._run(method, ratio, self.seeds[0], trial, settings)
 
@@ -192,16 +192,17 @@ class RivalBenchmark:
         return RivalRun(self.task, self.model, self.dim, method, ratio, seed, trial, settings)
 
 
-def trial_settings(method: str, trial: int) -> dict[str, Any] | None:
+def trial_settings(method: str, task: str, trial: int) -> dict[str, Any] | None:
     """Settings of a trial: the defaults, then random draws, each once; None if there are no more.
 
-    Methods after training have none, those with a price on bits the price. Of tables trained small,
+    Methods after training have none; for models trained on purpose see :func:`base_settings`. Of
+    tables trained small,
     ``rate`` and ``decay`` multiply the task's learning rate and decay of the tables.
     """
     if method in AFTER_TRAINING:
         return {} if trial == 0 else None
-    if method in PRICED:
-        return {"price": PRICES[trial]} if trial < len(PRICES) else None
+    if method in TRAINED_ON_PURPOSE:
+        return base_settings(method, task, trial)
     kind = SMALL[method]
     defaults = kind()
     space = {**TRAINING_SPACE, **kind.space}
@@ -215,6 +216,11 @@ def trial_settings(method: str, trial: int) -> dict[str, Any] | None:
         if settings not in drawn:
             drawn.append(settings)
     return None
+
+
+def _of_model(run: RivalRun) -> tuple[float, ...]:
+    """What distinguishes models trained on purpose."""
+    return tuple(run.settings.get(name, 0.0) for name in ("price", "half_life"))
 
 
 def _outcome(trials: RivalTrials, run: RivalRun) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from saec.errors import OptionError, did_you_mean
 
-__all__ = ["OPTIMISERS", "HotBatches", "Optimiser", "SkipStale", "Training"]
+__all__ = ["OPTIMISERS", "HotBatches", "Optimiser", "PricedTraining", "SkipStale", "Training"]
 
 Optimiser = Literal["row-adagrad", "adam"]
 OPTIMISERS = get_args(Optimiser)
@@ -22,10 +22,49 @@ DEFAULT_TABLE_SETTINGS = (0.1, 1e-3)
 # is learned compresses better (docs/results.md).
 ADAM_SETTINGS = (1e-3, 0.0)
 
-# With a price on bits (saec.torch.BitPrice) decay is part of the price, and there is less to be
-# learned by heart, which takes longer.
-PRICED_TABLE_SETTINGS = (0.06, 0.0)
 MAX_EPOCHS, MAX_EPOCHS_PRICED = 10, 20
+
+
+@dataclass(frozen=True)
+class PricedTraining:
+    """Settings of training with a price on bits, chosen by validation rows (docs/bit_price.md).
+
+    Args:
+        prices: to try, the best for small ratios first; see :class:`saec.torch.BitPrice`, also
+            for the following.
+        noise, row_decay, half_life: in logs whose features are mostly rare less is averaged, and
+            rows are pulled less, as they are looked up in fewer steps.
+        table_learning_rate: for the tables, whose only decay is that of the price.
+    """
+
+    prices: tuple[float, ...]
+    noise: float
+    row_decay: float
+    half_life: float
+    table_learning_rate: float
+
+    @classmethod
+    def of(cls, task: str) -> PricedTraining:
+        """A task's own settings."""
+        return _PRICED.get(task, _PRICED_HEAVY_TAIL)
+
+
+_PRICED = {
+    "ml-1m": PricedTraining(
+        prices=(1.6e-7, 8e-8, 3.2e-7, 4e-8, 6.4e-7, 1.28e-6, 2.56e-6, 5.12e-6),
+        noise=0.06,
+        row_decay=5.0,
+        half_life=0.25,
+        table_learning_rate=0.06,
+    )
+}
+_PRICED_HEAVY_TAIL = PricedTraining(
+    prices=(4e-9, 2e-9, 8e-9, 1e-9, 1.6e-8, 3.2e-8, 5e-10, 6.4e-8),
+    noise=0.02,
+    row_decay=0.005,
+    half_life=0.05,
+    table_learning_rate=0.1,
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +142,8 @@ class Training:
         bit_price: nats of the mean log loss that a bit of the tables is charged for: rows are then
             trained with noise, by rates and decays of their own, and the running mean of all
             parameters is evaluated and kept; see :class:`saec.torch.BitPrice`.
+        mean_half_life: in epochs, of the weights of a running mean of all parameters, which is
+            evaluated and kept; None for the parameters themselves. A price has its own.
         batch_size: examples per step.
         learning_rate: Adam's, for all but the tables.
         table_learning_rate: for the tables; None takes the task's or the optimiser's own.
@@ -115,12 +156,13 @@ class Training:
         hot_batches, skip_stale: other schedules of the training rows than in random order.
 
     Raises:
-        OptionError: an unknown optimiser, a setting that is not positive and finite, or two
-            schedules.
+        OptionError: an unknown optimiser, a setting that is not positive and finite, two
+            schedules, or two running means.
     """
 
     optimiser: Optimiser = "row-adagrad"
     bit_price: float | None = None
+    mean_half_life: float | None = None
     batch_size: int = 2048
     learning_rate: float = 3e-3
     table_learning_rate: float | None = None
@@ -138,14 +180,15 @@ class Training:
                 f"{did_you_mean(self.optimiser, OPTIMISERS)}"
             )
         for name in (
-            *("bit_price", "batch_size", "learning_rate", "table_learning_rate"),
-            *("max_epochs", "evaluations_per_epoch", "patience"),
+            *("bit_price", "mean_half_life", "batch_size", "learning_rate"),
+            *("table_learning_rate", "max_epochs", "evaluations_per_epoch", "patience"),
         ):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise OptionError(f"{name} is {value}; it must be positive")
-        if self.hot_batches is not None and self.skip_stale is not None:
-            raise OptionError("give hot_batches or skip_stale, not both")
+        for one, other in (("hot_batches", "skip_stale"), ("bit_price", "mean_half_life")):
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise OptionError(f"give {one} or {other}, not both")
 
     @property
     def epochs(self) -> int:
@@ -166,5 +209,5 @@ class Training:
         if self.optimiser == "adam":
             return ADAM_SETTINGS
         if self.bit_price is not None:
-            return PRICED_TABLE_SETTINGS
+            return PricedTraining.of(task).table_learning_rate, 0.0
         return TABLE_SETTINGS.get(task, DEFAULT_TABLE_SETTINGS)

@@ -17,8 +17,9 @@ from saec.reference.models import ClickModel
 from saec.reference.row_adagrad import RowAdagrad
 from saec.reference.schedules import schedule_of
 from saec.reference.small.tables import SmallTables
-from saec.reference.training_settings import Training
+from saec.reference.training_settings import PricedTraining, Training
 from saec.torch import BitPrice
+from saec.torch.training.running_mean import RunningMean
 from saec.util.progress import Bar
 
 __all__ = ["INITIAL_ACCUMULATOR", "TrainingSteps", "others"]
@@ -40,9 +41,21 @@ class TrainingSteps:
         self._schedule = schedule_of(training, log, model, seed)
         table_rate, self._table_decay = training.of_tables(log.name)
         self._price: BitPrice | None = None
+        self._mean: RunningMean | None = None
+        if training.mean_half_life is not None:
+            self._mean = RunningMean(model, training.mean_half_life)
         if training.bit_price is not None:
             counts = {f"embeddings.{name}": log.frequencies[name] for name in log.field_names}
-            self._price = BitPrice(model, training.bit_price, counts, seed=seed)
+            own = PricedTraining.of(log.name)
+            self._price = BitPrice(
+                model,
+                training.bit_price,
+                counts,
+                noise=own.noise,
+                row_decay=own.row_decay,
+                half_life=own.half_life,
+                seed=seed,
+            )
         tables = _row_parameters(model)
         self._optimisers: list[torch.optim.Optimizer] = [
             torch.optim.Adam(others(model, tables), lr=training.learning_rate, fused=True)
@@ -51,6 +64,7 @@ class TrainingSteps:
             self._optimisers.append(torch.optim.SparseAdam(tables, lr=table_rate))
         elif tables:
             self._optimisers.append(RowAdagrad(tables, table_rate, INITIAL_ACCUMULATOR))
+        self._epoch = len(log.rows("train"))
         self.examples = 0
         self.seconds = 0.0
 
@@ -70,7 +84,9 @@ class TrainingSteps:
 
     def judged(self) -> AbstractContextManager[None]:
         """Put the parameters for evaluation into the model: the running mean, if there is one."""
-        return nullcontext() if self._price is None else self._price.averaged()
+        if self._price is not None:
+            return self._price.averaged()
+        return nullcontext() if self._mean is None else self._mean.held()
 
     def close(self) -> None:
         """Leave the model without hooks."""
@@ -97,6 +113,8 @@ class TrainingSteps:
             optimiser.zero_grad()
         if self._price is not None:
             self._price.step()
+        if self._mean is not None:
+            self._mean.step(len(labels) / self._epoch)
         tables: nn.Module = self._model.embeddings
         if isinstance(tables, SmallTables):
             tables.stepped(lambda: self._loss(ids, labels), len(labels))

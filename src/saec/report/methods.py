@@ -27,6 +27,8 @@ SMALL_METHODS = {
     "float32": "the uncompressed tables",
     "axes-keyed": "axes that are asked by keys, also by unseen ones, and need no vocabulary",
     "axes-keyed+network": "the same, and then the network is trained on",
+    "float32+averaged": "the uncompressed tables of a running mean of the model's parameters",
+    "axes-keyed+averaged": "axes that are asked by keys, of a running mean of the parameters",
     "float32+priced": "the uncompressed tables of a model trained with a price on bits",
     "saec+priced": "the paper's clusters, of a model trained with a price on bits",
     "saec-metric+priced": "clusters in the loss metric, of a model trained with a price on bits",

@@ -18,14 +18,20 @@ from saec.torch.training.noisy_lookups import NoisyLookup
 __all__ = ["BatchBits", "TableBits", "bits_of_rows"]
 
 
-def bits_of_rows(samples: Tensor, noise: float) -> Tensor:
-    """Bits of a row that survive noise, for fields with the rows ``samples (fields, m, dim)``.
+def bits_of_rows(samples: Tensor, counts: Tensor, noise: float) -> Tensor:
+    """Bits of a row that survive noise, for fields of which ``samples (fields, m, dim)`` were
+    looked up.
 
     1/2 log2 det(I + C / noise^2) for rows of covariance C: the capacity of parallel Gaussian
-    channels (Cover and Thomas, Elements of Information Theory, section 9.4).
+    channels (Cover and Thomas, Elements of Information Theory, section 9.4). Rows are looked up in
+    proportion to their ``counts (fields, m)``, and each counts once in C: lookups weigh 1 / count
+    (Horvitz and Thompson, A Generalization of Sampling Without Replacement, 1952).
     """
-    about = samples - samples.detach().mean(1, keepdim=True)
-    covariance = about.transpose(1, 2) @ about / samples.shape[1]
+    weights = (1 / counts).unsqueeze(2)
+    weights = weights / weights.sum(1, keepdim=True)
+    mean = (weights * samples.detach()).sum(1, keepdim=True)
+    about = (samples - mean) * weights.sqrt()
+    covariance = about.transpose(1, 2) @ about
     identity = torch.eye(samples.shape[2], dtype=samples.dtype, device=samples.device)
     return torch.logdet(identity + covariance / noise**2) / (2 * math.log(2))
 
@@ -69,8 +75,8 @@ class TableBits:
             DataError: the frequencies of a field sum to less than the batch looks up.
         """
         lookups = list(lookups)
-        rows = self._by_field(lookups)
-        seen = {name: sum(map(len, parts)) for name, parts in rows.items()}
+        found = self._by_field(lookups)
+        seen = {name: len(rows) for name, (rows, _) in found.items()}
         for name, count in seen.items():
             if count > self._totals[name] * (1 + 1e-6):
                 raise DataError(
@@ -78,40 +84,48 @@ class TableBits:
                     f"{self._totals[name]:g}: they must be counts of an epoch of the training log"
                 )
         return BatchBits(
-            self._bits({name: torch.cat(parts) for name, parts in rows.items()}, noise),
+            self._bits(found, noise),
             torch.stack([self._lengths(lookup) for lookup in lookups]).sum(),
             min(lookup.examples for lookup in lookups),
             sum(seen.values()) / sum(self._totals[name] for name in seen),
         )
 
-    def _by_field(self, lookups: Iterable[NoisyLookup]) -> dict[str, list[Tensor]]:
-        """Rows of each field that has some."""
-        found: dict[str, list[Tensor]] = {}
+    def _by_field(self, lookups: Iterable[NoisyLookup]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Rows (m, dim) of each field that has some, and their frequencies (m,)."""
+        found: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for lookup in lookups:
-            rows = single_precision(lookup.rows)
+            rows, counts = single_precision(lookup.rows), self._counts_of(lookup)
             for name, chosen in split_fields(lookup.table, lookup.ids):
                 if len(part := rows[chosen]):
-                    found.setdefault(name, []).append(part)
-        return found
+                    found.setdefault(name, []).append((part, counts[chosen]))
+        return {
+            name: (torch.cat([rows for rows, _ in parts]), torch.cat([own for _, own in parts]))
+            for name, parts in found.items()
+        }
 
-    def _bits(self, rows: Mapping[str, Tensor], noise: float) -> Tensor:
+    def _bits(self, found: Mapping[str, tuple[Tensor, Tensor]], noise: float) -> Tensor:
         """Bits of all rows of the fields; those of one shape are computed together."""
         alike: dict[torch.Size, list[str]] = {}
-        for name, sample in rows.items():
-            alike.setdefault(sample.shape, []).append(name)
+        for name, (rows, _) in found.items():
+            alike.setdefault(rows.shape, []).append(name)
         bits = []
         for names in alike.values():
-            each = bits_of_rows(torch.stack([rows[name] for name in names]), noise)
+            rows, counts = (torch.stack([found[name][part] for name in names]) for part in (0, 1))
+            each = bits_of_rows(rows, counts, noise)
             sizes = [float(self._sizes[name]) for name in names]
             bits.append((each * each.new_tensor(sizes)).sum())
         return torch.stack(bits).sum()
 
     def _lengths(self, lookup: NoisyLookup) -> Tensor:
+        rows = single_precision(lookup.rows)
+        return (rows.square().sum(1) / self._counts_of(lookup)).sum()
+
+    def _counts_of(self, lookup: NoisyLookup) -> Tensor:
+        """(m,) frequencies of the rows of a lookup, at least 1."""
         counts = self._counts[lookup.table.path]
         if counts.device != lookup.ids.device:
             counts = self._counts[lookup.table.path] = counts.to(lookup.ids.device)
-        rows = single_precision(lookup.rows)
-        return (rows.square().sum(1) / counts[lookup.ids.long()]).sum()
+        return counts[lookup.ids.long()]
 
 
 def _total(field: Field) -> float:

@@ -7,13 +7,14 @@
         --seeds 0
     python benchmarks/bit_price.py --path movielens_1m.parquet --steps 20
 
-Trains the reference DeepFM of width 16 by each price with each seed, compresses its tables to each
-ratio, and measures AUC and log loss on validation and test rows. Price 0 trains plainly, as ``saec
-bench``. ``--users`` keeps a share of the users with all of their rows. ``--choose`` lets
-``BitPrice.for_ratio`` choose a price for each ratio, by trials on a share of the training rows;
-test rows are not looked at. ``--steps`` compares the time of training steps with a price and
-without, as processor time: medians of nine turns of as many steps. Every finished run is a line of
-benchmarks/recorded/bit_price.jsonl, and is not repeated when the same command starts again.
+Trains the reference DeepFM of width 16 by each price with each seed and the task's other settings,
+compresses its tables to each ratio, and measures AUC and log loss on validation and test rows.
+Price 0 trains plainly, as ``saec bench``. ``--users`` keeps a share of the users with all of their
+rows. ``--choose`` lets ``BitPrice.for_ratio`` choose a price for each ratio, by trials on a share
+of the training rows; test rows are not looked at. ``--steps`` compares the time of training steps
+with a price and without, as processor time: medians of nine turns of as many steps. Every finished
+run is a line of benchmarks/recorded/bit_price.jsonl, and is not repeated when the same command
+starts again.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from saec.reference.machine import machine
 from saec.reference.models import build
 from saec.reference.row_adagrad import RowAdagrad
 from saec.reference.train import train as train_plainly
+from saec.reference.training_settings import PricedTraining
 from saec.reference.training_steps import INITIAL_ACCUMULATOR
 from saec.reference.trial import Trial
 from saec.torch import BitPrice
@@ -67,7 +69,7 @@ def frequencies(log: Log, rows: Rows | None = None) -> dict[str, NDArray[np.floa
 
 def train(model: nn.Module, price: BitPrice, log: Log, rows: Rows, seed: int) -> float:
     """A plain training loop, until the validation loss of the running mean rises: epochs done."""
-    optimizers = optimizers_of(model)
+    optimizers = optimizers_of(model, log.name)
     rng, best, best_state, refused = np.random.default_rng(seed), np.inf, {}, 0
     model.train()
     for part in range(MOST_EPOCHS * PARTS):
@@ -88,10 +90,20 @@ def train(model: nn.Module, price: BitPrice, log: Log, rows: Rows, seed: int) ->
     return (part + 1) / PARTS
 
 
-def optimizers_of(model: nn.Module) -> list[torch.optim.Optimizer]:
+def chosen_of(task: str) -> dict[str, float]:
+    """The task's settings of :class:`BitPrice`."""
+    own = PricedTraining.of(task)
+    return {"noise": own.noise, "row_decay": own.row_decay, "half_life": own.half_life}
+
+
+def optimizers_of(model: nn.Module, task: str) -> list[torch.optim.Optimizer]:
     """Row-wise Adagrad for the tables, Adam for the network."""
     network = [value for name, value in model.named_parameters() if "embeddings" not in name]
-    tables = RowAdagrad(model.embeddings.parameters(), 0.06, INITIAL_ACCUMULATOR)
+    tables = RowAdagrad(
+        model.embeddings.parameters(),
+        PricedTraining.of(task).table_learning_rate,
+        INITIAL_ACCUMULATOR,
+    )
     return [tables, torch.optim.Adam(network, 3e-3)]
 
 
@@ -119,8 +131,8 @@ def timed(log: Log, steps: int) -> str:
     """Milliseconds of a step without and with a price, and their ratio."""
     batches = log.rows("train")[: steps * BATCH].reshape(steps, BATCH)
     models = [build("deepfm", log.vocab_sizes, DIM, 0) for _ in range(2)]
-    prices = [None, BitPrice(models[1], 1.6e-7, frequencies(log))]
-    optimizers = [optimizers_of(model) for model in models]
+    prices = [None, BitPrice(models[1], 1.6e-7, frequencies(log), **chosen_of(log.name))]
+    optimizers = [optimizers_of(model, log.name) for model in models]
     taken: list[list[float]] = [[], []]
     for _ in range(10):
         for index in range(2):
@@ -154,7 +166,7 @@ def run(options: argparse.Namespace, log: Log, price: float, seed: int) -> dict[
     start = time.perf_counter()
     model = build("deepfm", log.vocab_sizes, DIM, seed)
     if price > 0:
-        paid = BitPrice(model, price, frequencies(log), seed=seed)
+        paid = BitPrice(model, price, frequencies(log), **chosen_of(log.name), seed=seed)
         epochs, bits = train(model, paid, log, log.rows("train"), seed), paid.bits
     else:
         epochs, bits = train_plainly(model, log, seed=seed, progress=False).epochs, None
@@ -193,6 +205,7 @@ def choose(options: argparse.Namespace, log: Log, ratio: float, seed: int) -> di
         lambda model, price: train(model, price, log, sample, seed),
         Batches(log, sample),
         Batches(log, log.rows("validation")),
+        **chosen_of(log.name),
         seed=seed,
         progress=False,
     )

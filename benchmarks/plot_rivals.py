@@ -38,6 +38,8 @@ METHODS = {
     "axes": ("axes", "#d9691e", "o"),
     "axes-keyed": ("axes by keys", "#5b2a86", "o"),
     "axes-keyed+network": ("axes by keys, network", "#b18ad6", "o"),
+    "float32+averaged": ("float32, running mean", "#000000", "x"),
+    "axes-keyed+averaged": ("axes by keys, running mean", "#5b2a86", "s"),
     "float32+priced": ("float32, priced training", "#000000", "*"),
     "saec+priced": ("clusters, priced training", "#3b82d6", "d"),
     "saec-metric+priced": ("clusters, metric, priced", "#8ab6ea", "d"),

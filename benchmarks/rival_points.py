@@ -14,7 +14,7 @@ from typing import Any
 from plot_rivals import METHODS
 
 from saec.reference.rival_runs import RunFile
-from saec.reference.rival_trials import PRICED
+from saec.reference.rival_trials import TRAINED_OTHERWISE
 from saec.tables.field_keys import KEY_BYTES
 
 __all__ = [
@@ -29,7 +29,9 @@ __all__ = [
 ]
 
 MEASURES = ("auc", "logloss")
-OURS = tuple(name for name in METHODS if name.startswith(("saec", "axes")) or name in PRICED)
+OURS = tuple(
+    name for name in METHODS if name.startswith(("saec", "axes")) or name in TRAINED_OTHERWISE
+)
 RIVALS = tuple(name for name in METHODS if name not in OURS)
 
 # Of the original, rows and keys, by all bytes: sizes at which ours stand beside the rivals.

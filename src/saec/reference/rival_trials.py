@@ -19,7 +19,7 @@ from saec.reference.training_settings import PricedTraining, Training
 from saec.reference.trial import Trial
 from saec.tables.field_keys import KEY_BYTES
 
-__all__ = ["AFTER_TRAINING", "TRAINED_ON_PURPOSE", "RivalTrials", "base_settings", "has_one_size"]
+__all__ = ["AFTER_TRAINING", "TRAINED_OTHERWISE", "RivalTrials", "base_settings", "has_one_size"]
 
 _KEYED = "axes-keyed"  # axes that are given keys in place of ids
 _NETWORK = "axes-keyed+network"  # and then the network is trained on
@@ -37,7 +37,7 @@ AFTER_TRAINING = (
 )
 
 # The same of a model that was trained in another way, with a setting.
-TRAINED_ON_PURPOSE = (
+TRAINED_OTHERWISE = (
     *(f"{name}{_WITH_PRICE}" for name in (_UNCOMPRESSED, "saec", "saec-metric", "axes", _KEYED)),
     *(f"{name}{_AVERAGED}" for name in (_UNCOMPRESSED, _KEYED)),
 )
@@ -57,7 +57,7 @@ def has_one_size(method: str) -> bool:
 
 
 def base_settings(method: str, task: str, trial: int) -> dict[str, float] | None:
-    """How the model of a method of :data:`TRAINED_ON_PURPOSE` is trained in a trial; None if there
+    """How the model of a method of :data:`TRAINED_OTHERWISE` is trained in a trial; None if there
     are no more."""
     name, values = "price", PricedTraining.of(task).prices
     if method.endswith(_AVERAGED):

@@ -21,7 +21,7 @@ from saec.reference.machine import machine
 from saec.reference.rival_runs import RivalRun, RunFile
 from saec.reference.rival_trials import (
     AFTER_TRAINING,
-    TRAINED_ON_PURPOSE,
+    TRAINED_OTHERWISE,
     RivalTrials,
     base_settings,
     has_one_size,
@@ -31,8 +31,8 @@ from saec.util.progress import bar
 
 __all__ = ["RIVAL_METHODS", "RivalBenchmark"]
 
-# By classes: after training, also of a model trained on purpose, and trained small.
-RIVAL_METHODS = (*AFTER_TRAINING, *TRAINED_ON_PURPOSE, *SMALL)
+# By classes: after training, also of a model trained otherwise, and trained small.
+RIVAL_METHODS = (*AFTER_TRAINING, *TRAINED_OTHERWISE, *SMALL)
 
 # Of the task's own learning rate and decay of the tables, which trials multiply.
 TRAINING_SPACE: dict[str, tuple[float, ...]] = {
@@ -40,7 +40,7 @@ TRAINING_SPACE: dict[str, tuple[float, ...]] = {
     "decay": (1.0, 0.0, 0.25, 4.0),
 }
 
-_CLASSES = (AFTER_TRAINING, TRAINED_ON_PURPOSE, SMALL)
+_CLASSES = (AFTER_TRAINING, TRAINED_OTHERWISE, SMALL)
 _DRAWS = 1000  # until settings count as used up
 
 
@@ -128,7 +128,7 @@ class RivalBenchmark:
         for seed in self.seeds[1:]:
             every = [self._chosen(method, ratio, seed, file) for method, ratio in self._sizes()]
             chosen = [run for run in every if run is not None and file.found(run) is None]
-            # One training after the other: models trained on purpose are kept one at a time.
+            # One training after the other: models trained otherwise are kept one at a time.
             yield from sorted(chosen, key=_of_model)
 
     def left(self, file: RunFile) -> str:
@@ -195,13 +195,13 @@ class RivalBenchmark:
 def trial_settings(method: str, task: str, trial: int) -> dict[str, Any] | None:
     """Settings of a trial: the defaults, then random draws, each once; None if there are no more.
 
-    Methods after training have none; for models trained on purpose see :func:`base_settings`. Of
+    Methods after training have none; for models trained otherwise see :func:`base_settings`. Of
     tables trained small,
     ``rate`` and ``decay`` multiply the task's learning rate and decay of the tables.
     """
     if method in AFTER_TRAINING:
         return {} if trial == 0 else None
-    if method in TRAINED_ON_PURPOSE:
+    if method in TRAINED_OTHERWISE:
         return base_settings(method, task, trial)
     kind = SMALL[method]
     defaults = kind()
@@ -219,7 +219,7 @@ def trial_settings(method: str, task: str, trial: int) -> dict[str, Any] | None:
 
 
 def _of_model(run: RivalRun) -> tuple[float, ...]:
-    """What distinguishes models trained on purpose."""
+    """What distinguishes models trained otherwise."""
     return tuple(run.settings.get(name, 0.0) for name in ("price", "half_life"))
 
 

@@ -36,8 +36,9 @@ class BitPrice:
 
     * Normal noise is added to each row that is looked up, in training mode with gradients enabled.
       What gets through is at most R = sum_f n_f 1/2 log2 det(I + C_f / noise^2) bits, for fields
-      of n_f rows with covariance C_f, which the rows of a batch give (the capacity of a Gaussian
-      channel; Cover and Thomas, Elements of Information Theory, section 9.4).
+      of n_f rows with covariance C_f (the capacity of a Gaussian channel; Cover and Thomas,
+      Elements of Information Theory, section 9.4). The rows of a batch give C_f; each lookup
+      weighs 1 / frequency, so that each row of the table counts once.
     * :meth:`cost` is what is added to the batch's loss: ``price`` times R, and the decay of rows.
     * The running mean of all trained parameters is kept; :meth:`finish` puts it into the model.
 
@@ -62,7 +63,8 @@ class BitPrice:
             the model loses little by compression but is worse from the start.
         frequencies: (vocab_size,) lookups of each feature in an epoch of training, by field name;
             see :func:`saec.torch.fields`. Tables that are not named are trained as usual.
-        noise: standard deviation of the noise on each number of a row.
+        noise: standard deviation of the noise on each number of a row. The defaults of these three
+            suit about 100 lookups a row and epoch; for fewer take less, see docs/bit_price.md.
         row_decay: weight of a row's squared length divided by its frequency. Each row pays it once
             in an epoch, so that rare rows, whose few examples say little, stay short.
         half_life: of the weights of the running mean, in epochs.

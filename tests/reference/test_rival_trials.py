@@ -191,8 +191,8 @@ def test_prices_on_bits_are_tried_in_order_and_the_best_goes_to_other_seeds(
 ) -> None:
     assert [trial_settings("axes+priced", "ml-1m", trial) for trial in range(3)] == [
         {"price": 1.6e-7},
-        {"price": 8e-8},
         {"price": 3.2e-7},
+        {"price": 6.4e-7},
     ]
     assert trial_settings("axes+priced", "globo", 0) == {"price": 4e-9}
     assert trial_settings("axes+priced", "ml-1m", 8) is None

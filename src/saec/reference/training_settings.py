@@ -30,8 +30,7 @@ class PricedTraining:
     """Settings of training with a price on bits, chosen by validation rows (docs/bit_price.md).
 
     Args:
-        prices: to try, the best for small ratios first; see :class:`saec.torch.BitPrice`, also
-            for the following.
+        prices: to try, in that order; see :class:`saec.torch.BitPrice`, also for the following.
         noise, row_decay, half_life: in logs whose features are mostly rare less is averaged, and
             rows are pulled less, as they are looked up in fewer steps.
         table_learning_rate: for the tables, whose only decay is that of the price.
@@ -51,7 +50,7 @@ class PricedTraining:
 
 _PRICED = {
     "ml-1m": PricedTraining(
-        prices=(1.6e-7, 8e-8, 3.2e-7, 4e-8, 6.4e-7, 1.28e-6, 2.56e-6, 5.12e-6),
+        prices=(1.6e-7, 3.2e-7, 6.4e-7, 1.28e-6, 5.12e-6, 8e-8, 2.56e-6, 4e-8),
         noise=0.06,
         row_decay=5.0,
         half_life=0.25,

@@ -100,9 +100,9 @@ def compress_(
         The compressed tables, which can be saved. Their ``compression_ratio`` is that of the tables
         alone, ``model_size.ratio`` that of the whole model with all its parameters. With
         ``LossIncrease`` or ``calibration`` their ``predicted_loss_increase`` is the measured one,
-        or 0 if the loss fell; see also ``unseen``. If there are too few rows to distinguish a small increase from noise,
-        a ``LossIncrease`` also uses measurements of larger increases, and logs a warning if these
-        do not suffice either.
+        or 0 if the loss fell; see also ``unseen``. If there are too few rows to distinguish a small
+        increase from noise, a ``LossIncrease`` also uses measurements of larger increases, and logs
+        a warning if these do not suffice either.
 
     Raises:
         BudgetError: the budget is missing or cannot be met.

@@ -34,7 +34,7 @@ TRAINED = {*SMALL, *TRAINED_OTHERWISE}  # methods that change training; all othe
 # beside what is done after training.
 CLASSES = {
     "After training": tuple(name for name in METHODS if name not in TRAINED),
-    "Trained otherwise": TRAINED_OTHERWISE,
+    "Trained with a price on bits or a running mean": TRAINED_OTHERWISE,
     "Low precision": ("dqrm", "alpt", "mpe"),
     "Mixed dimension": ("mixed-dim",),
     "Weight sharing": ("hash", "qr", "robe", "dhe", "tt", "semi-tt", "cce"),

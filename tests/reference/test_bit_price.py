@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from saec.reference.evaluate import evaluate
 from saec.reference.models import build
 from saec.reference.simulated import simulate
 from saec.reference.train import train
-from saec.reference.training_settings import Training
+from saec.reference.training_settings import PricedTraining, Training
 from saec.torch.training.surviving_bits import bits_of_rows
 
 
@@ -23,9 +24,13 @@ def test_training_with_a_price_learns_with_fewer_bits() -> None:
         model = build("deepfm", log.vocab_sizes, dim=4, seed=0)
         result = train(model, log, Training(bit_price=price, max_epochs=3), progress=False)
         rows = torch.from_numpy(log.ids[log.rows("train")])
-        counts = torch.ones(rows.T.shape)
+        counts = [
+            log.frequencies[name][ids] for name, ids in zip(log.field_names, rows.T, strict=True)
+        ]
+        noise = PricedTraining.of(log.name).noise
         with torch.no_grad():
-            bits = bits_of_rows(model.embed(rows).transpose(0, 1), counts, 0.02)
+            vectors = model.embed(rows).transpose(0, 1)
+            bits = bits_of_rows(vectors, torch.from_numpy(np.stack(counts)).float(), noise)
         found[price] = float(bits @ torch.tensor([*log.vocab_sizes.values()]).float())
         # The state that is left is the mean that was judged best, in a model without hooks.
         assert evaluate(model, log, "validation", progress=False) == result.best.score

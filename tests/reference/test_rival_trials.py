@@ -232,5 +232,19 @@ def test_models_with_prices_are_trained_once_and_kept(tmp_path: Path) -> None:
     assert measured("float32+priced", None, 1e-3) == high  # from its file, seconds included
 
 
-def test_all_methods_with_prices_compress_as_methods_without() -> None:
-    assert {method.partition("+")[0] for method in TRAINED_OTHERWISE} <= set(AFTER_TRAINING)
+def test_methods_of_models_trained_otherwise_compress_as_the_plain_ones() -> None:
+    plain = {
+        method.removesuffix("+priced").removesuffix("+averaged") for method in TRAINED_OTHERWISE
+    }
+    assert plain <= set(AFTER_TRAINING)
+
+
+def test_runs_on_one_trained_model_follow_one_another(tmp_path: Path) -> None:
+    methods = ("axes", "float32+priced", "axes+priced", "float32+averaged", "axes-keyed+averaged")
+    benchmark = RivalBenchmark("simulated", methods=methods, ratios=(10.0, 30.0), trials=2)
+    models = [
+        tuple(run.settings.items()) for run in benchmark.missing(RunFile(tmp_path / "runs.jsonl"))
+    ]
+    changes = [one for one, before in zip(models, [None, *models], strict=False) if one != before]
+    assert len(changes) == len(set(models))
+    assert len(set(models)) == 1 + 2 + 2

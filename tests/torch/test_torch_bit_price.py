@@ -222,11 +222,12 @@ def test_joint_tables_cost_what_their_fields_cost_alone() -> None:
 
 def test_a_table_that_is_looked_up_twice_has_one_covariance() -> None:
     model = filled(Two(), [[1.5, 0.0], [-1.5, 0.0], [0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0]] * 2)
-    price = BitPrice(model, 0.1, {"a": np.full(4, 9)}, noise=0.5)
+    price = BitPrice(model, 0.1, {"a": np.array([4, 16, 1, 1])}, noise=0.5)
     model.a(torch.tensor([0, 0]))
     model.a(torch.tensor([1, 1]))
     price.cost()
-    assert price.bits == pytest.approx(4 * 0.5 * math.log2(10), rel=1e-5)
+    # Weights 4/5 and 1/5: a variance of 3^2 x 4/25.
+    assert price.bits == pytest.approx(4 * 0.5 * math.log2(1 + 9 * 4 / 25 / 0.25), rel=1e-5)
 
 
 def test_the_running_mean_by_hand() -> None:

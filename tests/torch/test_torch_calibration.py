@@ -58,6 +58,9 @@ class Rows:
         self._noise = rng.normal(0, error)
         self._error = error
 
+    def believed(self, increase: MeasuredIncrease) -> float:
+        return increase.value
+
     def increase(self, result: saec.Compressed, _: object) -> MeasuredIncrease:
         forecast = result.predicted_loss_increase
         assert forecast is not None
@@ -100,6 +103,9 @@ def lost_by(field: saec.Field, result: saec.Compressed) -> float:
 
 def test_a_loss_budget_that_is_never_met_is_an_error() -> None:
     class Always:
+        def believed(self, increase: MeasuredIncrease) -> float:
+            return increase.value
+
         def increase(self, result: saec.Compressed, _: object) -> MeasuredIncrease:
             return MeasuredIncrease(5.0, 0.0, 1000)
 

@@ -17,7 +17,7 @@ from saec.errors import DataError
 from saec.reference.log import Log
 from saec.reference.models import ClickModel, build
 from saec.reference.train import train
-from saec.reference.training_settings import Training
+from saec.reference.training_settings import PricedTraining, Training
 from saec.util.atomic_file import whole_file
 
 __all__ = ["fitted_or_kept", "trained_or_kept"]
@@ -52,9 +52,8 @@ def trained_or_kept(
         model: a key of :data:`saec.reference.models.MODELS`.
         dim: of its tables.
         seed: of the model and its training.
-        folder: keeps it in ``TASK-MODEL-DIM-SEED.pt``, behind which is the price of a bit or the
-            half-life of the mean, if there is one; later calls take it from there. None keeps
-            nothing.
+        folder: keeps it in ``TASK-MODEL-DIM-SEED.pt``, or with the price of a bit or the half-life
+            of the mean in the name; later calls take it from there. None keeps nothing.
         settings: of the training; None for the defaults.
         progress: whether to show bars.
 
@@ -64,6 +63,8 @@ def trained_or_kept(
     """
     net, settings = build(model, log.vocab_sizes, dim, seed), settings or Training()
     made = {"log": _check_of(log), "training": asdict(settings)}
+    if settings.bit_price is not None:
+        made["priced"] = asdict(PricedTraining.of(log.name))
     own = {"price": settings.bit_price, "mean": settings.mean_half_life}
     marks = "".join(f"-{key}-{value:g}" for key, value in own.items() if value is not None)
     name = f"{log.name}-{model}-{dim}-{seed}{marks}.pt"

@@ -19,7 +19,7 @@ from saec.reference.training_settings import PricedTraining, Training
 from saec.reference.trial import Trial
 from saec.tables.field_keys import KEY_BYTES
 
-__all__ = ["AFTER_TRAINING", "TRAINED_OTHERWISE", "RivalTrials", "base_settings", "has_one_size"]
+__all__ = ["AFTER_TRAINING", "TRAINED_OTHERWISE", "RivalTrials", "has_one_size", "model_settings"]
 
 _KEYED = "axes-keyed"  # axes that are given keys in place of ids
 _NETWORK = "axes-keyed+network"  # and then the network is trained on
@@ -56,7 +56,7 @@ def has_one_size(method: str) -> bool:
     return _plain(method) in _OF_ONE_SIZE
 
 
-def base_settings(method: str, task: str, trial: int) -> dict[str, float] | None:
+def model_settings(method: str, task: str, trial: int) -> dict[str, float] | None:
     """How the model of a method of :data:`TRAINED_OTHERWISE` is trained in a trial; None if there
     are no more."""
     name, values = "price", PricedTraining.of(task).prices

@@ -23,8 +23,8 @@ from saec.reference.rival_trials import (
     AFTER_TRAINING,
     TRAINED_OTHERWISE,
     RivalTrials,
-    base_settings,
     has_one_size,
+    model_settings,
 )
 from saec.reference.small import SMALL
 from saec.util.progress import bar
@@ -57,8 +57,8 @@ class RivalBenchmark:
         ratios: bytes of the uncompressed tables by those of the small ones, to aim at.
         seeds: trials take the first one.
         trials: settings of each method that changes training, at each ratio.
-        keep: folder for the trained uncompressed models, one of each seed and price on bits, so
-            that a comparison that goes on need not train them again; None keeps none.
+        keep: folder for the trained uncompressed models, one of each seed, price on bits and
+            half-life, so that a comparison that goes on need not train them again; None keeps none.
 
     Raises:
         OptionError: an unknown method; no methods, ratios or seeds; trials below 1, a ratio below
@@ -128,8 +128,7 @@ class RivalBenchmark:
         for seed in self.seeds[1:]:
             every = [self._chosen(method, ratio, seed, file) for method, ratio in self._sizes()]
             chosen = [run for run in every if run is not None and file.found(run) is None]
-            # One training after the other: models trained otherwise are kept one at a time.
-            yield from sorted(chosen, key=_of_model)
+            yield from sorted(chosen, key=_model_order)
 
     def left(self, file: RunFile) -> str:
         """How many runs are left, and how long they take by the recorded ones."""
@@ -150,10 +149,13 @@ class RivalBenchmark:
 
     def _of_first_seed(self) -> Iterator[RivalRun]:
         for trial in range(self.trials):
-            for method, ratio in self._sizes():
-                settings = trial_settings(method, self.task, trial)
-                if settings is not None:
-                    yield self._run(method, ratio, self.seeds[0], trial, settings)
+            runs = [
+                self._run(method, ratio, self.seeds[0], trial, settings)
+                for method, ratio in self._sizes()
+                for settings in [trial_settings(method, self.task, trial)]
+                if settings is not None
+            ]
+            yield from sorted(runs, key=_model_order)
 
     def _sizes(self) -> Iterator[tuple[str, float | None]]:
         for place, ratio in enumerate(self.ratios):
@@ -195,14 +197,14 @@ class RivalBenchmark:
 def trial_settings(method: str, task: str, trial: int) -> dict[str, Any] | None:
     """Settings of a trial: the defaults, then random draws, each once; None if there are no more.
 
-    Methods after training have none; for models trained otherwise see :func:`base_settings`. Of
-    tables trained small,
-    ``rate`` and ``decay`` multiply the task's learning rate and decay of the tables.
+    Methods after training have none; for models trained with a price or a running mean see
+    :func:`saec.reference.rival_trials.model_settings`. Of tables trained small, ``rate`` and
+    ``decay`` multiply the task's learning rate and decay of the tables.
     """
     if method in AFTER_TRAINING:
         return {} if trial == 0 else None
     if method in TRAINED_OTHERWISE:
-        return base_settings(method, task, trial)
+        return model_settings(method, task, trial)
     kind = SMALL[method]
     defaults = kind()
     space = {**TRAINING_SPACE, **kind.space}
@@ -218,8 +220,8 @@ def trial_settings(method: str, task: str, trial: int) -> dict[str, Any] | None:
     return None
 
 
-def _of_model(run: RivalRun) -> tuple[float, ...]:
-    """What distinguishes models trained otherwise."""
+def _model_order(run: RivalRun) -> tuple[float, ...]:
+    """Runs on the same trained model follow one another: only the last is kept in memory."""
     return tuple(run.settings.get(name, 0.0) for name in ("price", "half_life"))
 
 

@@ -29,10 +29,12 @@ MAX_EPOCHS, MAX_EPOCHS_PRICED = 10, 20
 class PricedTraining:
     """Settings of training with a price on bits, chosen by validation rows (docs/bit_price.md).
 
+    Logs of mostly rare features need less noise, decay and averaging than dense ones: a row is
+    looked up in few steps, and the model is trained for one epoch.
+
     Args:
-        prices: to try, in that order; see :class:`saec.torch.BitPrice`, also for the following.
-        noise, row_decay, half_life: in logs whose features are mostly rare less is averaged, and
-            rows are pulled less, as they are looked up in fewer steps.
+        prices: to try, in that order, in nats per bit.
+        noise, row_decay, half_life: see :class:`saec.torch.BitPrice`.
         table_learning_rate: for the tables, whose only decay is that of the price.
     """
 
@@ -44,7 +46,7 @@ class PricedTraining:
 
     @classmethod
     def of(cls, task: str) -> PricedTraining:
-        """A task's own settings."""
+        """A task's own settings; those of logs with mostly rare features if it has none."""
         return _PRICED.get(task, _PRICED_HEAVY_TAIL)
 
 

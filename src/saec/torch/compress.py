@@ -15,7 +15,7 @@ from saec.compression.run import compress_chosen, compress_priced
 from saec.errors import BudgetError, OptionError
 from saec.format.compressed import Compressed
 from saec.format.model_size import ModelSize
-from saec.torch.measure.calibration import calibrated
+from saec.torch.measure.calibration import calibrated, expecting
 from saec.torch.measure.judging_rows import JudgingRows
 from saec.torch.measure.labels import check_loss_fn
 from saec.torch.measure.loss_increase import Comparison
@@ -72,15 +72,15 @@ def compress_(
             counts from them. If None, a ``LossIncrease`` compares the predictions of the compressed
             and the uncompressed model on ``batches``, which must then allow more than one
             iteration, in the same order. This needs no labels, but assumes that the model's
-            predictions are
-            right: the increase on unseen rows may be several times smaller or larger, especially if
-            it is small.
+            predictions are right: the increase on unseen rows may be several times smaller or
+            larger, especially if it is small.
         unseen: other labelled batches of rows that the tables have not seen, for more than one
-            iteration and in the same order. Their first-order information moves bits to where they
-            lower the loss on unseen rows, see :func:`saec.torch.loss_metrics`. The bits are fitted
-            to these rows, so their loss grows less than that of other rows: measure on others.
-            Without ``calibration`` the increase is predicted from what these rows show and from
-            what was forecast of it, and a ``LossIncrease`` is met by that prediction.
+            iteration. Their first-order information moves bits to where they lower the loss on
+            unseen rows, see :func:`saec.torch.loss_metrics`. The bits are fitted to these rows, so
+            their loss grows less than that of other rows: measure on others.
+            Without ``calibration`` the increase is predicted, for the log loss of rows that come in
+            the same order each time, from what these rows show and what their slopes forecast, and
+            otherwise from the slopes alone. A ``LossIncrease`` is met by that prediction.
         keys: keys of the rows of some fields, (vocab_size,) integers or strings, or
             :class:`saec.torch.TableKeys`. If these name the row of unknown keys, what wrong rows
             cost such keys is measured on ``unseen`` or ``calibration`` rows. Their modules become
@@ -99,10 +99,10 @@ def compress_(
     Returns:
         The compressed tables, which can be saved. Their ``compression_ratio`` is that of the tables
         alone, ``model_size.ratio`` that of the whole model with all its parameters. With
-        ``LossIncrease`` or ``calibration`` their ``predicted_loss_increase`` is the measured one,
-        or 0 if the loss fell; see also ``unseen``. If there are too few rows to distinguish a small
-        increase from noise, a ``LossIncrease`` also uses measurements of larger increases, and logs
-        a warning if these do not suffice either.
+        ``LossIncrease`` or ``calibration`` their ``predicted_loss_increase`` is measured, or 0 if
+        the loss fell; with ``unseen`` alone it is predicted as said there. If there are too few
+        rows to distinguish a small increase from noise, a ``LossIncrease`` also uses measurements
+        of larger increases, and logs a warning if these do not suffice either.
 
     Raises:
         BudgetError: the budget is missing or cannot be met.
@@ -126,29 +126,34 @@ def compress_(
     tables = named_tables(model, None if frequencies is None else set(frequencies), ranges or {})
     if frequencies is None:
         check_repeatable(batches, "batches")
-    labelled = {"calibration": calibration, "unseen": unseen}
-    for name, own in labelled.items():
+    labelled_rows = {"calibration": calibration, "unseen": unseen}
+    for name, own in labelled_rows.items():
         if own is not None:
             check_repeatable(own, name)
-    rows = None
-    if (judging := unseen if calibration is None else calibration) is not None:
-        known = Comparison(model, tables, judging, loss_fn, labelled=True, keys=keys)
-        rows = JudgingRows(known, fitted=calibration is None)
+    judging = None
+    if calibration is not None:
+        known = Comparison(model, tables, calibration, loss_fn, labelled=True, keys=keys)
+        judging = JudgingRows(known)
+    elif unseen is not None:
+        known = Comparison(model, tables, unseen, loss_fn, labelled=True, keys=keys)
+        judging = JudgingRows(known, fitted=True) if known.knows_divergence else None
     elif isinstance(budget, LossIncrease):
-        rows = JudgingRows(Comparison(model, tables, batches, loss_fn, labelled=False, keys=keys))
+        known = Comparison(model, tables, batches, loss_fn, labelled=False, keys=keys)
+        judging = JudgingRows(known)
     if frequencies is None:
         frequencies = count_lookups(model, tables, batches, progress=progress)
     in_training = frequencies
-    for own in labelled.values():
+    for own in labelled_rows.values():
         if own is not None:
             frequencies = with_unseen(frequencies, model, tables, own)
-    options: Any = {"seed": seed, "progress": progress, "budget": budget, "keys": keys} | labelled
+    options: Any = {"seed": seed, "progress": progress, "budget": budget, "keys": keys}
+    options |= labelled_rows
     priced, metrics = priced_tables(model, tables, batches, loss_fn, frequencies, codec, **options)
-    if rows is not None:
-        if isinstance(budget, LossIncrease) and not rows.fitted:
-            rows.comparison.explain(more_frequent(in_training, frequencies))
-        rows.comparison.unknown_keys(priced.fields, metrics)
-    result = _compressed(priced, budget, rows)
+    if judging is not None:
+        if isinstance(budget, LossIncrease) and not judging.fitted:
+            judging.comparison.explain(more_frequent(in_training, frequencies))
+        judging.comparison.unknown_keys(priced.fields, metrics)
+    result = _compressed(priced, budget, judging)
     before = model_bytes(model)
     result.model_size = ModelSize(before, before - _weights(priced) + result.nbytes)
     replace_tables_(model, only(tables, result), result, keys=keys)
@@ -160,14 +165,12 @@ def _weights(priced: Priced) -> int:
     return sum(field.rows.nbytes for field in priced.fields)
 
 
-def _compressed(priced: Priced, budget: Budget, rows: JudgingRows | None) -> Compressed:
-    """The tables within ``budget``, and the increase by the judging ``rows``, if there are any."""
-    if rows is None:
+def _compressed(priced: Priced, budget: Budget, judging: JudgingRows | None) -> Compressed:
+    """The tables within ``budget``, and the increase by the judging rows, if there are any."""
+    if judging is None:
         return compress_priced(priced, budget)
     if isinstance(budget, LossIncrease):
-        return calibrated(priced, budget.value, rows)
+        return calibrated(priced, budget.value, judging)
     chosen = priced.chosen(budget)
     result = compress_chosen(priced, chosen)
-    measured = Compressed(list(result.values()), max(rows.increase(result, chosen).value, 0.0))
-    measured.slope_shares = result.slope_shares
-    return measured
+    return expecting(result, judging.believed(judging.increase(result, chosen)))

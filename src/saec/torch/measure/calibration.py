@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 from saec.compression.budget import LossIncrease
 from saec.compression.plan import Priced
@@ -13,7 +14,7 @@ from saec.format.compressed import Compressed
 from saec.torch.measure.judging_rows import JudgingRows
 from saec.torch.measure.measured_increase import MeasuredIncrease
 
-__all__ = ["Shares", "calibrated"]
+__all__ = ["Shares", "calibrated", "expecting"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Shares:
         total = sum(weights.values())
         share = sum(weight * self._seen[at].rest / at for at, weight in weights.items()) / total
         error = math.hypot(predicted / math.sqrt(total), own.explained_error)
-        return MeasuredIncrease(own.explained + predicted * share, error, own.examples)
+        return replace(own, value=own.explained + predicted * share, standard_error=error)
 
     def _variance(self, at: float, predicted: float) -> float:
         """Of the share measured ``at`` one forecast, as an estimate of that at another."""
@@ -96,6 +97,7 @@ def calibrated(priced: Priced, wanted: float, rows: JudgingRows) -> Compressed:
         expected = measured
         if forecast and not well_known:
             expected = shares.expected(forecast)
+        expected = replace(expected, value=rows.believed(expected))
         met = expected.value <= wanted * (1 + _CLOSE)
         if met and (best is None or result.nbytes < best[0].nbytes):
             best = result, expected
@@ -105,12 +107,17 @@ def calibrated(priced: Priced, wanted: float, rows: JudgingRows) -> Compressed:
     if best is None:
         raise BudgetError(
             f"a loss increase of {wanted:g} was not met in {_ROUNDS} attempts: the last one "
-            f"gave {expected.value:.3g} on the calibration rows"
+            f"gave {expected.value:.3g}"
         )
     _warn_of_noise(wanted, best[1])
-    result = Compressed(list(best[0].values()), max(best[1].value, 0.0))
-    result.slope_shares = best[0].slope_shares
-    return result
+    return expecting(best[0], best[1].value)
+
+
+def expecting(result: Compressed, increase: float) -> Compressed:
+    """``result`` with another predicted increase, in nats; 0 if that is negative."""
+    changed = Compressed(list(result.values()), max(increase, 0.0))
+    changed.slope_shares = result.slope_shares
+    return changed
 
 
 class _BudgetSearch:
@@ -151,7 +158,7 @@ def _warn_of_noise(wanted: float, expected: MeasuredIncrease) -> None:
         return
     needed = expected.examples * (error / (_WELL_KNOWN * wanted)) ** 2
     logger.warning(
-        "%d calibration rows tell a loss increase of %.2g only to +- %.1g (one standard error); "
+        "%d rows tell a loss increase of %.2g only to +- %.1g (one standard error); "
         "about %.1g rows would tell it to a quarter of it",
         expected.examples,
         wanted,

@@ -20,7 +20,7 @@ class JudgingRows:
     Args:
         comparison: on these rows.
         fitted: whether they gave the slopes by which bits are allocated. Their own loss then grows
-            less than that of other rows.
+            less than that of other rows. The comparison must know the divergence.
     """
 
     comparison: Comparison
@@ -29,18 +29,22 @@ class JudgingRows:
     def increase(self, result: Compressed, chosen: Sequence[Option]) -> MeasuredIncrease:
         """The expected increase of the loss on rows like these, with ``result`` in place.
 
-        For fitted rows it is the divergence of the predictions, which needs no labels, and the mean
-        of two first-order parts: the one that these rows show, which is too low, and the one that
-        was forecast from their slopes for the ``chosen`` options, which shrinkage has made too
-        small in general. At least a tenth of the divergence is left. See docs/mathematics.md,
-        "Slopes on unseen rows".
+        For fitted rows it is the divergence of the predictions, which needs no labels and is the
+        explained part, and the mean of two first-order parts: the one that these rows show, to
+        which bits were fitted, and the one that their slopes forecast for the ``chosen`` options,
+        which is smoothed and shrunk. The standard error stays that of the rows' labels. See
+        docs/mathematics.md, "Slopes on unseen rows".
         """
         found = self.comparison.of(result)
         if not self.fitted:
             return found
-        second = found.divergence  # of losses without logits to second order
-        if second is None:
-            second = sum(option.second_order for option in chosen)
+        assert found.divergence is not None
         forecast = sum(option.first_order for option in chosen)
-        expected = expected_loss(second, (found.value - second + forecast) / 2)
-        return replace(found, value=expected, explained=second)
+        first = (found.value - found.divergence + forecast) / 2
+        return replace(found, value=found.divergence + first, explained=found.divergence)
+
+    def believed(self, increase: MeasuredIncrease) -> float:
+        """The increase in nats; of fitted rows at least a tenth of their divergence."""
+        if not self.fitted:
+            return increase.value
+        return expected_loss(increase.explained, increase.rest)

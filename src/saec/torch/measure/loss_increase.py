@@ -83,7 +83,11 @@ def measure_loss_increase(
 
 
 class Comparison:
-    """Outputs of the uncompressed model on some rows, with which compressed models are compared."""
+    """Outputs of the uncompressed model on some rows, with which compressed models are compared.
+
+    Attributes:
+        knows_divergence: whether outputs are logits, row by row in the same order each time.
+    """
 
     def __init__(
         self,
@@ -108,7 +112,9 @@ class Comparison:
             raise DataError("no batches to compare predictions on")
         if not self._has_losses:
             check_order(batches)
-        self._in_order = in_order(batches)
+        self.knows_divergence = not self._has_losses or (
+            self._logits is not None and in_order(batches)
+        )
 
     def explain(self, later: Mapping[str, NDArray[np.bool_]]) -> None:
         """Compute the explained part of each later increase, if labels and logits allow it.
@@ -117,7 +123,7 @@ class Comparison:
         than in the training log; predictions are wrong on average for rows with such features.
         """
         # In another order, marks and predictions would be those of different rows.
-        if not self._labelled or self._logits is None or not self._in_order:
+        if not self._labelled or not self.knows_divergence:
             return
         marks = marked_rows(self._model, self._tables, self._batches, later)
         logits = torch.cat([before.values for before in self._before])
@@ -142,7 +148,7 @@ class Comparison:
                 examples.append(torch.full_like(own, before.examples / len(own)))
                 after.append(now.values)
         found = mean_increase(torch.cat(grown), torch.cat(examples))
-        if self._logits is None or not self._in_order:
+        if not self.knows_divergence:
             return found
         plain, present = torch.cat([before.values for before in self._before]), torch.cat(after)
         divergence = float(kl_divergence(plain, present).mean())

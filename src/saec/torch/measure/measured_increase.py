@@ -22,11 +22,13 @@ class MeasuredIncrease:
             the batches; infinite if there is a single one.
         examples: number of measured rows.
         explained: the part of ``value`` that is known with less noise, in the same unit, if
-            calibration computed it: KL(p || p'), and the part of the first-order term that
-            follows from the average error of the predictions. Otherwise 0.
+            :func:`saec.torch.compress_` computed it: KL(p || p'), and on calibration rows the part
+            of the first-order term that follows from the average error of the predictions.
+            Otherwise 0.
         explained_error: standard error of ``explained``.
-        divergence: the mean of KL(p || p') for binary logits, in nats; None for other losses, and
-            for rows that come in another order each time.
+        divergence: the mean of KL(p || p') for binary logits, in nats, with what unknown keys lose
+            where that is known; None for other losses, and for rows that come in another order each
+            time.
     """
 
     value: float

@@ -24,8 +24,9 @@ def bits_of_rows(samples: Tensor, counts: Tensor, noise: float) -> Tensor:
 
     1/2 log2 det(I + C / noise^2) for rows of covariance C: the capacity of parallel Gaussian
     channels (Cover and Thomas, Elements of Information Theory, section 9.4). Rows are looked up in
-    proportion to their ``counts (fields, m)``, and each counts once in C: lookups weigh 1 / count
-    (Horvitz and Thompson, A Generalization of Sampling Without Replacement, 1952).
+    proportion to their ``counts (fields, m)``, and each is to count once in C: lookups weigh
+    1 / count, and the weights are divided by their sum (Hájek's estimator; Särndal, Swensson and
+    Wretman, Model Assisted Survey Sampling, 1992, section 5.7).
     """
     weights = (1 / counts).unsqueeze(2)
     weights = weights / weights.sum(1, keepdim=True)
@@ -75,7 +76,8 @@ class TableBits:
             DataError: the frequencies of a field sum to less than the batch looks up.
         """
         lookups = list(lookups)
-        found = self._by_field(lookups)
+        counts = [self._counts_of(lookup) for lookup in lookups]
+        found = self._by_field(lookups, counts)
         seen = {name: len(rows) for name, (rows, _) in found.items()}
         for name, count in seen.items():
             if count > self._totals[name] * (1 + 1e-6):
@@ -85,19 +87,21 @@ class TableBits:
                 )
         return BatchBits(
             self._bits(found, noise),
-            torch.stack([self._lengths(lookup) for lookup in lookups]).sum(),
+            torch.stack([*map(_lengths, lookups, counts)]).sum(),
             min(lookup.examples for lookup in lookups),
             sum(seen.values()) / sum(self._totals[name] for name in seen),
         )
 
-    def _by_field(self, lookups: Iterable[NoisyLookup]) -> dict[str, tuple[Tensor, Tensor]]:
+    def _by_field(
+        self, lookups: Iterable[NoisyLookup], counts: Iterable[Tensor]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
         """Rows (m, dim) of each field that has some, and their frequencies (m,)."""
         found: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        for lookup in lookups:
-            rows, counts = single_precision(lookup.rows), self._counts_of(lookup)
+        for lookup, own in zip(lookups, counts, strict=True):
+            rows = single_precision(lookup.rows)
             for name, chosen in split_fields(lookup.table, lookup.ids):
                 if len(part := rows[chosen]):
-                    found.setdefault(name, []).append((part, counts[chosen]))
+                    found.setdefault(name, []).append((part, own[chosen]))
         return {
             name: (torch.cat([rows for rows, _ in parts]), torch.cat([own for _, own in parts]))
             for name, parts in found.items()
@@ -116,16 +120,17 @@ class TableBits:
             bits.append((each * each.new_tensor(sizes)).sum())
         return torch.stack(bits).sum()
 
-    def _lengths(self, lookup: NoisyLookup) -> Tensor:
-        rows = single_precision(lookup.rows)
-        return (rows.square().sum(1) / self._counts_of(lookup)).sum()
-
     def _counts_of(self, lookup: NoisyLookup) -> Tensor:
         """(m,) frequencies of the rows of a lookup, at least 1."""
         counts = self._counts[lookup.table.path]
         if counts.device != lookup.ids.device:
             counts = self._counts[lookup.table.path] = counts.to(lookup.ids.device)
         return counts[lookup.ids.long()]
+
+
+def _lengths(lookup: NoisyLookup, counts: Tensor) -> Tensor:
+    """Squared lengths of the rows of a lookup, divided by their frequencies (m,), summed."""
+    return (single_precision(lookup.rows).square().sum(1) / counts).sum()
 
 
 def _total(field: Field) -> float:

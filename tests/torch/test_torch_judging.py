@@ -89,11 +89,12 @@ def batches_of(count: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     return list(zip(ids.split(1000), labels.split(1000), strict=True))
 
 
-def test_an_increase_is_predicted_from_what_unseen_rows_show_and_their_slopes() -> None:
+@pytest.mark.parametrize("keys", [None, {"user": 7 * np.arange(400)}])
+def test_an_increase_is_predicted_from_what_unseen_rows_show_and_their_slopes(keys: Any) -> None:
     model, train, unseen = Clicks(), batches_of(8000, 3), batches_of(8000, 4)
     counts = {"user": np.bincount(torch.cat([ids for ids, _ in train]), minlength=400)}
     metrics = loss_metrics(model, train, unseen=unseen, progress=False)
-    fields = saec.torch.fields(model, counts)
+    fields = saec.torch.fields(model, counts, keys=keys)
     chosen = saec.measure(fields, metrics=metrics, progress=False).chosen(saec.Ratio(12))
     first = sum(option.first_order for option in chosen)
     result = saec.torch.compress_(
@@ -102,10 +103,12 @@ def test_an_increase_is_predicted_from_what_unseen_rows_show_and_their_slopes() 
         budget=saec.Ratio(12),
         frequencies=counts,
         unseen=unseen,
+        keys=keys,
         progress=False,
     )
     labelled, without = (
-        measure_loss_increase(model, result, unseen, labelled=own) for own in (True, False)
+        measure_loss_increase(model, result, unseen, labelled=own, keys=keys)
+        for own in (True, False)
     )
     assert labelled.divergence == without.divergence == pytest.approx(without.value)
     divergence, shown = without.value, labelled.value - without.value

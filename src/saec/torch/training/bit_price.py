@@ -63,8 +63,8 @@ class BitPrice:
             the model loses little by compression but is worse from the start.
         frequencies: (vocab_size,) lookups of each feature in an epoch of training, by field name;
             see :func:`saec.torch.fields`. Tables that are not named are trained as usual.
-        noise: standard deviation of the noise on each number of a row. The defaults of these three
-            suit about 100 lookups a row and epoch; for fewer take less, see docs/bit_price.md.
+        noise: standard deviation of the noise on each number of a row. Logs of mostly rare features
+            need other values than the defaults of this and the next two, see docs/bit_price.md.
         row_decay: weight of a row's squared length divided by its frequency. Each row pays it once
             in an epoch, so that rare rows, whose few examples say little, stay short.
         half_life: of the weights of the running mean, in epochs.

@@ -130,16 +130,15 @@ def compress_(
     for name, own in labelled_rows.items():
         if own is not None:
             check_repeatable(own, name)
+    compared: Any = {"loss_fn": loss_fn, "keys": keys}
     judging = None
     if calibration is not None:
-        known = Comparison(model, tables, calibration, loss_fn, labelled=True, keys=keys)
-        judging = JudgingRows(known)
+        judging = JudgingRows(Comparison(model, tables, calibration, labelled=True, **compared))
     elif unseen is not None:
-        known = Comparison(model, tables, unseen, loss_fn, labelled=True, keys=keys)
+        known = Comparison(model, tables, unseen, labelled=True, **compared)
         judging = JudgingRows(known, fitted=True) if known.knows_divergence else None
     elif isinstance(budget, LossIncrease):
-        known = Comparison(model, tables, batches, loss_fn, labelled=False, keys=keys)
-        judging = JudgingRows(known)
+        judging = JudgingRows(Comparison(model, tables, batches, labelled=False, **compared))
     if frequencies is None:
         frequencies = count_lookups(model, tables, batches, progress=progress)
     in_training = frequencies

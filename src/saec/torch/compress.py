@@ -116,13 +116,7 @@ def compress_(
         raise BudgetError("compress_ needs a budget, such as saec.LossIncrease(1e-4)")
     check_budget(budget)
     check_request(codec, seed)
-    if codec is not None and codec.renumbers:
-        raise OptionError(
-            f"{codec} renumbers features, and the model's ids stay as they are: use "
-            "order='keep'; or compress saec.torch.fields(model, frequencies) by saec.compress, map "
-            "each id of the log by its field's new_ids, and call "
-            "saec.torch.replace_embeddings_(model, result, renumbered=True)"
-        )
+    _check_order_kept(codec)
     tables = named_tables(model, None if frequencies is None else set(frequencies), ranges or {})
     if frequencies is None:
         check_repeatable(batches, "batches")
@@ -157,6 +151,16 @@ def compress_(
     result.model_size = ModelSize(before, before - _weights(priced) + result.nbytes)
     replace_tables_(model, only(tables, result), result, keys=keys)
     return result
+
+
+def _check_order_kept(codec: Codec | None) -> None:
+    if codec is not None and codec.renumbers:
+        raise OptionError(
+            f"{codec} renumbers features, and the model's ids stay as they are: use "
+            "order='keep'; or compress saec.torch.fields(model, frequencies) by saec.compress, map "
+            "each id of the log by its field's new_ids, and call "
+            "saec.torch.replace_embeddings_(model, result, renumbered=True)"
+        )
 
 
 def _weights(priced: Priced) -> int:

@@ -130,7 +130,7 @@ class BitPrice:
         the ratio, and scored on ``validation``. The search moves from ``start`` in steps of a
         factor of 4 to the lowest loss, then tries half and double that price: usually five trials
         in all, which the attribute ``trials`` lists. They may train on a sample of the rows, on
-        which the best price is higher: on a quarter of ``ml-1m`` about twice as high.
+        which the best price is higher: on a quarter of ``ml-1m`` two to three times.
 
         Args:
             model: as for the class, before its training; it is not changed.

@@ -19,7 +19,7 @@ from saec.torch.model.call import call
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs, not ours
 
-PRICES = (1e-9, 1e-5)
+PRICES = (1e-9, 1e-4)
 
 
 def needs(package: str) -> pytest.MarkDecorator:

@@ -90,12 +90,6 @@ def train(model: nn.Module, price: BitPrice, log: Log, rows: Rows, seed: int) ->
     return (part + 1) / PARTS
 
 
-def chosen_of(task: str) -> dict[str, float]:
-    """The task's settings of :class:`BitPrice`."""
-    own = PricedTraining.of(task)
-    return {"noise": own.noise, "row_decay": own.row_decay, "half_life": own.half_life}
-
-
 def optimizers_of(model: nn.Module, task: str) -> list[torch.optim.Optimizer]:
     """Row-wise Adagrad for the tables, Adam for the network."""
     network = [value for name, value in model.named_parameters() if "embeddings" not in name]
@@ -131,7 +125,10 @@ def timed(log: Log, steps: int) -> str:
     """Milliseconds of a step without and with a price, and their ratio."""
     batches = log.rows("train")[: steps * BATCH].reshape(steps, BATCH)
     models = [build("deepfm", log.vocab_sizes, DIM, 0) for _ in range(2)]
-    prices = [None, BitPrice(models[1], 1.6e-7, frequencies(log), **chosen_of(log.name))]
+    prices = [
+        None,
+        BitPrice(models[1], 1.6e-7, frequencies(log), **PricedTraining.of(log.name).options),
+    ]
     optimizers = [optimizers_of(model, log.name) for model in models]
     taken: list[list[float]] = [[], []]
     for _ in range(10):
@@ -166,7 +163,9 @@ def run(options: argparse.Namespace, log: Log, price: float, seed: int) -> dict[
     start = time.perf_counter()
     model = build("deepfm", log.vocab_sizes, DIM, seed)
     if price > 0:
-        paid = BitPrice(model, price, frequencies(log), **chosen_of(log.name), seed=seed)
+        paid = BitPrice(
+            model, price, frequencies(log), **PricedTraining.of(log.name).options, seed=seed
+        )
         epochs, bits = train(model, paid, log, log.rows("train"), seed), paid.bits
     else:
         epochs, bits = train_plainly(model, log, seed=seed, progress=False).epochs, None
@@ -205,7 +204,7 @@ def choose(options: argparse.Namespace, log: Log, ratio: float, seed: int) -> di
         lambda model, price: train(model, price, log, sample, seed),
         Batches(log, sample),
         Batches(log, log.rows("validation")),
-        **chosen_of(log.name),
+        **PricedTraining.of(log.name).options,
         seed=seed,
         progress=False,
     )

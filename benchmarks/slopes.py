@@ -150,7 +150,7 @@ def forecasts(lines: list[dict[str, Any]]) -> str:
 
 def is_later(line: dict[str, Any]) -> bool:
     """Whether a model was first trained after the rule of coded tables had been written."""
-    return line["seed"] >= LATER[line["task"]].get(line["model"], 0)
+    return line["seed"] >= LATER.get(line["task"], {}).get(line["model"], 0)
 
 
 def planned(line: dict[str, Any]) -> float:

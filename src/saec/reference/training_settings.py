@@ -49,6 +49,11 @@ class PricedTraining:
         """A task's own settings; those of logs with mostly rare features if it has none."""
         return _PRICED.get(task, _PRICED_HEAVY_TAIL)
 
+    @property
+    def options(self) -> dict[str, float]:
+        """The settings of :class:`saec.torch.BitPrice` beside the price, by name."""
+        return {"noise": self.noise, "row_decay": self.row_decay, "half_life": self.half_life}
+
 
 _PRICED = {
     "ml-1m": PricedTraining(

@@ -46,16 +46,8 @@ class TrainingSteps:
             self._mean = RunningMean(model, training.mean_half_life)
         if training.bit_price is not None:
             counts = {f"embeddings.{name}": log.frequencies[name] for name in log.field_names}
-            own = PricedTraining.of(log.name)
-            self._price = BitPrice(
-                model,
-                training.bit_price,
-                counts,
-                noise=own.noise,
-                row_decay=own.row_decay,
-                half_life=own.half_life,
-                seed=seed,
-            )
+            own: Any = PricedTraining.of(log.name).options
+            self._price = BitPrice(model, training.bit_price, counts, **own, seed=seed)
         tables = _row_parameters(model)
         self._optimisers: list[torch.optim.Optimizer] = [
             torch.optim.Adam(others(model, tables), lr=training.learning_rate, fused=True)

@@ -363,4 +363,5 @@ NB_MODULE(_native, module) {
   bind_keys(module);
   bind_lookups(module);
   bind_shortcuts(module);
+  bind_symbols(module);
 }

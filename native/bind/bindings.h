@@ -86,3 +86,4 @@ void bind_keyed(nb::module_& module);
 void bind_keys(nb::module_& module);
 void bind_lookups(nb::module_& module);
 void bind_shortcuts(nb::module_& module);
+void bind_symbols(nb::module_& module);

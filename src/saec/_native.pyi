@@ -101,6 +101,26 @@ def measure_columns(
     grid_left: NDArray[float64],
     threads: int = 0,
 ) -> None: ...
+def lattices(
+    values: NDArray[float32],
+    shares: NDArray[float64],
+    nats: NDArray[float64],
+    rows: float,
+    bit_nats: float,
+    step_bits: float,
+    most: int,
+    rounds: int,
+    levels: NDArray[uint16],
+    threads: int = 0,
+) -> list[tuple[float, float, NDArray[int64], NDArray[float64], NDArray[float64]]]: ...
+def code_lengths(
+    counts: NDArray[float64],
+    harm: NDArray[float64],
+    price: float,
+    room: float,
+    most: int,
+    lengths: NDArray[int64],
+) -> None: ...
 
 class Mapping:
     def __init__(self, nbytes: int) -> None: ...

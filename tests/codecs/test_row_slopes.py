@@ -37,11 +37,11 @@ def test_a_gradient_by_hand(slope: float, first: float) -> None:
     assert 0.25 * found.added(TWO, -TWO) == pytest.approx([first / 2] * 2)
     # Half of the way to 0 is half of the first order, and a quarter of the second.
     nats = RowNats(NATS, found)
-    assert 0.25 * nats.lost(TWO, TWO / 2) == pytest.approx([0.125 + first / 4] * 2)
+    assert 0.25 * nats.losses(TWO, TWO / 2).lost == pytest.approx([0.125 + first / 4] * 2)
     assert nats.of_codes == pytest.approx([2 * (1 + first)])
     # Rows at 1.5 and 0.5 coded by their mean: as if squared errors cost so many times more.
     pair = np.array([[1.5], [0.5]], np.float32)
-    lost = nats.lost(pair, np.ones((2, 1))).sum()
+    lost = nats.losses(pair, np.ones((2, 1))).lost.sum()
     clipped = found.coefficients[0, 2]
     assert clipped == 0
     assert lost == pytest.approx(2 * 0.25 * nats.of_codes[0])
@@ -52,7 +52,7 @@ def test_errors_of_gradients() -> None:
     found = gradient(-0.5, 0.09)
     assert found.factors == pytest.approx([1 + 0.5 * 0.64])
     assert found.errors == pytest.approx([0.3])
-    doubt = RowNats(NATS, found).doubt(TWO, np.zeros((2, 1)))
+    doubt = RowNats(NATS, found).losses(TWO, np.zeros((2, 1))).doubt
     assert 0.25 * doubt == pytest.approx([0.15] * 2)
     half = gradient(-0.5, 0.09, share=0.5)
     assert half.factors == pytest.approx([1 + 0.25 * 0.64])
@@ -62,8 +62,8 @@ def test_errors_of_gradients() -> None:
 def test_rows_of_which_nothing_is_known() -> None:
     nothing = RowNats(NATS, RowGradient.none(1))
     assert nothing.of_codes.tolist() == [2]
-    assert nothing.lost(TWO, np.zeros((2, 1))).tolist() == [2, 2]
-    assert nothing.doubt(TWO, np.zeros((2, 1))).tolist() == [0, 0]
+    assert nothing.losses(TWO, np.zeros((2, 1))).lost.tolist() == [2, 2]
+    assert nothing.losses(TWO, np.zeros((2, 1))).doubt.tolist() == [0, 0]
     shapes = AxisFunctions.of(TWO, np.full(2, 0.5))
     slopes = Estimate(np.ones((2, 1, 3)), np.zeros((1, 3)))
     never = RowGradient.of(shapes, slopes, SlopeShare(1.0, 1.0, 0.0), NATS, 0.0)

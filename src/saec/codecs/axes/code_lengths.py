@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
+import saec._native as _native
 from saec.bits.codewords import MOST_LENGTH
 
 __all__ = ["code_lengths"]
 
 Floats = NDArray[np.float64]
-_HALVINGS = 30
 
 
 def code_lengths(
@@ -40,47 +38,8 @@ def code_lengths(
     Returns:
         (symbols,) int64, lengths in bits.
     """
-    least = 0 if len(counts) == 1 and room == 1.0 else 1
-    halves = 0.5 ** np.arange(MOST_LENGTH + 1)
-    double = 2 * price * counts
-
-    def best(multiplier: float) -> NDArray[np.int64]:
-        # The cost is convex in the length: it falls while another bit saves more than its price.
-        wanted = np.ceil(np.log2(np.maximum((harm + multiplier) / double, 1e-300)))
-        return np.minimum(np.maximum(wanted, least), MOST_LENGTH).astype(np.int64)
-
-    lengths = best(0.0)
-    if halves[lengths].sum() <= room:
-        return lengths
-    # Codewords of log2(rows / rows with the symbol) bits, or one more, fit into all of the space.
-    high = 4 * price * float(counts.sum()) / room
-    low = high / 1024
-    short, long = lengths, best(high)
-    for _ in range(_HALVINGS):
-        if int(long.sum()) - int(short.sum()) <= 1:  # no multiplier between gives other lengths
-            break
-        middle = math.sqrt(low * high)
-        lengths = best(middle)
-        if halves[lengths].sum() <= room:
-            high, long = middle, lengths
-        else:
-            low, short = middle, lengths
-    return _fill(long, counts, harm, price, room, least)
-
-
-def _fill(
-    lengths: NDArray[np.int64], counts: Floats, harm: Floats, price: float, room: float, least: int
-) -> NDArray[np.int64]:
-    """Shorten codewords while the code space allows it and that lowers the cost."""
-    sizes = 0.5**lengths
-    left = room - float(sizes.sum())
-    gains = price * counts - harm * sizes
-    while True:
-        usable = (sizes <= left) & (gains > 0) & (lengths > least)
-        if not usable.any():
-            return lengths
-        chosen = int(np.where(usable, gains, -1.0).argmax())
-        left -= float(sizes[chosen])
-        lengths[chosen] -= 1
-        sizes[chosen] *= 2
-        gains[chosen] = price * counts[chosen] - harm[chosen] * sizes[chosen]
+    lengths = np.empty(len(counts), np.int64)
+    _native.code_lengths(
+        np.ascontiguousarray(counts), np.ascontiguousarray(harm), price, room, MOST_LENGTH, lengths
+    )
+    return lengths

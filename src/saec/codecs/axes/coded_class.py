@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,7 +13,7 @@ from saec.codecs.axes.candidates import TierRows
 from saec.codecs.axes.keyed_choice import FUNCTION_FACTOR, mean_harm
 from saec.codecs.axes.keyed_class import ClassCoder, CodedRows
 from saec.codecs.axes.principal_axes import Frame
-from saec.codecs.axes.row_slopes import RowNats
+from saec.codecs.axes.row_slopes import RowLosses, RowNats
 from saec.codecs.axes.symbols import table_coder
 from saec.codecs.moments_and_samples import Sample
 from saec.codecs.protocol import LEAST_COST
@@ -27,17 +28,14 @@ class KeyedClass:
     """A class of rows, known by a sample of m rows.
 
     each: rows of the class for each row of the sample; nats: computes the loss of rows; unstored:
-    (m,) the loss in nats of each row if it is not stored; second, in_first_order, doubt: (m,) its
-    parts and its standard error; spread: (rank,) the loss on each axis if no row is stored.
+    what each row loses if it is not stored, by its share of all occurrences; spread: (rank,) the
+    nats that are lost on each axis if no row is stored.
     """
 
     rows: TierRows
     each: float
     nats: RowNats
-    unstored: Floats
-    second: Floats
-    in_first_order: Floats
-    doubt: Floats
+    unstored: RowLosses
     spread: Floats
 
 
@@ -55,10 +53,7 @@ def keyed_class(
         rows,
         count / len(rows.shares),
         nats,
-        rows.shares * nats.lost(rows.coordinates, default),
-        rows.shares * nats.in_second_order(rows.coordinates, default),
-        rows.shares * nats.in_first_order(rows.coordinates, default),
-        rows.shares * nats.doubt(rows.coordinates, default),
+        nats.losses(rows.coordinates, default).times(rows.shares),
         spread * nats.of_codes,
     )
 
@@ -78,7 +73,14 @@ class CodedClass:
     @classmethod
     def of(cls, coder: ClassCoder | None, own: KeyedClass, price: float) -> CodedClass:
         coded = None if coder is None else coder.code(own.rows.coordinates, own.nats, price)
-        return cls(own, coder, coded, np.zeros(len(own.unstored), dtype=bool))
+        return cls(own, coder, coded, np.zeros(len(own.rows.shares), dtype=bool))
+
+    def coded_again(self, price: float) -> CodedClass:
+        """With symbols of the first part that suit its codeword lengths, and all rows left out."""
+        if self.coder is None or self.coded is None:
+            return self
+        coded = self.coder.code(self.own.rows.coordinates, self.own.nats, price, self.coded.later)
+        return CodedClass(self.own, self.coder, coded, np.zeros_like(self.kept))
 
     def keeping(self, least_gain: float | None) -> CodedClass:
         """The class with the rows that save ``least_gain`` nats per bit; None: with all rows."""
@@ -101,12 +103,12 @@ class CodedClass:
     def _saved(self) -> Floats:
         """Nats that storing each row saves, (m,)."""
         assert self.coded is not None
-        return self.own.unstored - self.own.rows.shares * self.coded.lost
+        return self.own.unstored.lost - self.own.rows.shares * self.coded.losses.lost
 
     @cached_property
-    def _row_bits(self) -> Floats:
+    def _row_bits(self) -> NDArray[np.int64]:
         assert self.coded is not None
-        return self.root_lengths[self.coded.first] + self.coded.later_bits
+        return self.root_lengths[self.coded.first] + self.coded.later.bits
 
     @property
     def bits(self) -> float:
@@ -116,28 +118,29 @@ class CodedClass:
     @property
     def nats(self) -> float:
         """The loss in nats of all rows: at least a share of its second-order part."""
-        lost = self._sum(self.own.unstored, None if self.coded is None else self.coded.lost)
-        return max(lost, LEAST_COST * self.second)
+        return max(self._sum(lambda losses: losses.lost), LEAST_COST * self.second)
 
     @property
     def second(self) -> float:
         """The second-order nats of all rows."""
-        return self._sum(self.own.second, None if self.coded is None else self.coded.second)
+        return self._sum(lambda losses: losses.second)
 
     @property
     def in_first_order(self) -> float:
         """The expected first-order nats of all rows."""
-        coded = None if self.coded is None else self.coded.in_first_order
-        return self._sum(self.own.in_first_order, coded)
+        return self._sum(lambda losses: losses.in_first_order)
 
     @property
     def doubt(self) -> float:
         """The standard error of :attr:`in_first_order`, at most: axes may err in the same way."""
-        return self._sum(self.own.doubt, None if self.coded is None else self.coded.doubt)
+        return self._sum(lambda losses: losses.doubt)
 
-    def _sum(self, unstored: Floats, coded: Floats | None) -> float:
-        """Sum over rows: of ``unstored`` (m,), or ``coded`` (m,), per occurrence."""
-        stored = unstored if coded is None else self.own.rows.shares * coded
+    def _sum(self, part: Callable[[RowLosses], Floats]) -> float:
+        """Sum over all rows of a part of their losses."""
+        unstored = part(self.own.unstored)
+        if self.coded is None:
+            return float(unstored.sum())
+        stored = self.own.rows.shares * part(self.coded.losses)
         return float(np.where(self.kept, stored, unstored).sum())
 
     @property

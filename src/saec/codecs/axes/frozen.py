@@ -94,7 +94,7 @@ class FrozenCoder:
         coder = replace(self.coders[number], weight=weight)
         coordinates = self.frame.coordinates_in_blocks(rows, coder.axes)
         symbols = list(coder.symbols(coordinates, self.frame.nats, price))
-        later = coder.decode(symbols, coordinates)
+        later = coder.decode(symbols, coordinates) - coder.coders[0].lengths[symbols[0]]
         return FrozenRows(number, symbols, later, self._lost(rows, coordinates), coordinates)
 
     def _lost(self, rows: NDArray[Any], coordinates: NDArray[np.float32]) -> Floats:

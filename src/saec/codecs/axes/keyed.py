@@ -133,7 +133,7 @@ class _SurveyedKeys:
         unit = field.nats_as_distortion(metric=self.metric is not None)
         options = []
         share = None if slopes is None else slopes.share
-        everything = sum(float(own.unstored.sum()) for own in classes)
+        everything = sum(float(own.unstored.lost.sum()) for own in classes)
         for price in _prices(classes):
             for own in pricing.at(price):
                 nats = (own.nats + lost, own.by_slopes, own.first_order)
@@ -177,6 +177,6 @@ def _about(moments: Moments, row: Floats) -> Moments:
 
 def _prices(classes: Sequence[KeyedClass]) -> Iterator[float]:
     """Prices in nats per bit, descending; at the first, no row is worth a bit."""
-    highest = max(float(np.abs(own.unstored / own.each).max()) for own in classes)
+    highest = max(float(np.abs(own.unstored.lost / own.each).max()) for own in classes)
     for step in range(_PRICES_PER_DECADE * _MOST_DECADES):
         yield highest * 10.0 ** (-step / _PRICES_PER_DECADE)

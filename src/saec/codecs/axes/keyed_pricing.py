@@ -70,7 +70,7 @@ class Pricing:
         # those of one class.
         least = None if gains[0] is None else price
         rough = self._rooted([one.keeping(least) for one in first], price)
-        again = [CodedClass.of(coded.coder, coded.own, price) for coded in rough]
+        again = [coded.coded_again(price) for coded in rough]
         before: list[CodedClass] = []
         for gain in gains:
             kept = [one.keeping(gain) for one in again]

@@ -7,6 +7,7 @@ Both need what a change of one row costs in first order; docs/mathematics.md has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, plain_function
 from saec.codecs.moments_and_samples import Survey
 from saec.tables.unseen_gradients import SlopeShare
 
-__all__ = ["RowGradient", "RowNats", "RowSlopes"]
+__all__ = ["RowGradient", "RowLosses", "RowNats", "RowSlopes"]
 
 Floats = NDArray[np.float64]
 
@@ -71,6 +72,16 @@ class RowGradient:
         factors, errors = 1 + taken * per_nat, deviations * per_nat
         return cls(shapes.widths, coefficients, measured, factors, errors)
 
+    def of_axes(self, axes: slice) -> RowGradient:
+        """On these axes alone."""
+        return RowGradient(
+            self.widths[axes],
+            self.coefficients[axes],
+            self.measured[axes],
+            self.factors[axes],
+            self.errors[axes],
+        )
+
     def added(self, coordinates: NDArray[np.float32], moved: NDArray[np.floating[Any]]) -> Floats:
         """Nats (m,) by which codes are chosen, for each occurrence of rows at ``coordinates``
         (m, rank) that are ``moved`` (m, some leading axes)."""
@@ -97,6 +108,48 @@ class RowGradient:
 
 
 @dataclass(frozen=True, eq=False)
+class RowLosses:
+    """What rows lose for each occurrence, in nats; all arrays are (m,).
+
+    second: in second order; lost: with what slopes add as codes are chosen; in_first_order: that
+    is expected in first order; doubt: its standard error, at most, as if those of all axes had one
+    sign.
+    """
+
+    second: Floats
+    lost: Floats
+    in_first_order: Floats
+    doubt: Floats
+
+    @classmethod
+    def joined(cls, losses: Sequence[RowLosses]) -> RowLosses:
+        """Of all these rows, in this order."""
+        return cls(
+            np.concatenate([each.second for each in losses]),
+            np.concatenate([each.lost for each in losses]),
+            np.concatenate([each.in_first_order for each in losses]),
+            np.concatenate([each.doubt for each in losses]),
+        )
+
+    def __add__(self, others: RowLosses) -> RowLosses:
+        return RowLosses(
+            self.second + others.second,
+            self.lost + others.lost,
+            self.in_first_order + others.in_first_order,
+            self.doubt + others.doubt,
+        )
+
+    def times(self, shares: Floats) -> RowLosses:
+        """For ``shares`` (m,) of all occurrences."""
+        return RowLosses(
+            shares * self.second,
+            shares * self.lost,
+            shares * self.in_first_order,
+            shares * self.doubt,
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class RowNats:
     """What rows of a tier lose: nats (rank,) per squared error of each coordinate, and the gradient
     of the loss on unseen rows."""
@@ -109,31 +162,20 @@ class RowNats:
         """(rank,) per squared error about the mean of a code."""
         return self.second * self.gradient.factors
 
-    def in_second_order(
-        self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]
-    ) -> Floats:
-        """Of :meth:`lost` the second-order part (m,)."""
-        result: Floats = np.square(decoded - coordinates.astype(np.float64)) @ self.second
-        return result
+    def of_axes(self, axes: slice) -> RowNats:
+        """On these axes alone; losses on different axes add up."""
+        return RowNats(self.second[axes], self.gradient.of_axes(axes))
 
-    def lost(self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]) -> Floats:
-        """Nats (m,) for each occurrence of rows at ``coordinates`` that become ``decoded``, both
-        (m, rank)."""
+    def losses(
+        self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]
+    ) -> RowLosses:
+        """Of rows at ``coordinates`` that become ``decoded``, both (m, rank)."""
         moved = decoded - coordinates.astype(np.float64)
-        return self.in_second_order(coordinates, decoded) + self.gradient.added(coordinates, moved)
-
-    def in_first_order(
-        self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]
-    ) -> Floats:
-        """The first-order nats (m,) that are expected; arguments as of :meth:`lost`."""
-        return self.gradient.expected(coordinates, decoded - coordinates.astype(np.float64))
-
-    def doubt(self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]) -> Floats:
-        """Standard errors (m,) of :meth:`in_first_order`, at most: as if those of all axes had one
-        sign."""
-        errors = self.second * self.gradient.errors
-        result: Floats = np.square(decoded - coordinates.astype(np.float64)) @ errors
-        return result
+        squares = np.square(moved)
+        second: Floats = squares @ self.second
+        doubt: Floats = squares @ (self.second * self.gradient.errors)
+        added = self.gradient.added(coordinates, moved)
+        return RowLosses(second, second + added, self.gradient.expected(coordinates, moved), doubt)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,4 @@
 // Symbols of fields with keys: levels of their coordinates, and lengths of codewords; see bindings.h.
-#include <nanobind/stl/vector.h>
-
 #include "bind/bindings.h"
 #include "codes/code_lengths.h"
 #include "nearest/lattice_levels.h"

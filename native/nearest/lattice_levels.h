@@ -13,8 +13,8 @@
 
 namespace saec {
 
-// rows: of the class of which the values are a sample; bit_nats: the price of a bit; step_bits: what an error of one step
-// costs; most: points on either side of the centre; rounds: how often values choose again.
+// rows: how many the class has, of which the values are a sample; bit_nats: the price of a bit; step_bits: what an error
+// of one step costs; most: points on either side of the centre; rounds: how often values choose again.
 struct LatticeOptions {
   double rows, bit_nats, step_bits;
   size_t most, rounds;
@@ -108,8 +108,9 @@ class LatticeLevels {
       found.means[j] = weights_[j] > 0 ? found.means[j] / weights_[j] : plain_[j] / found.counts[j];
   }
 
-  // The level with the least cost for each value: the nearest one below, the nearest one that is not below, or the
-  // one with the most values. Returns whether any value has another level now.
+  // The level with the least cost for each value: its neighbour below, its neighbour that is not below, or the level
+  // with the most values. Means mostly ascend; where values that left for the most common level have changed that,
+  // neighbours are those about the value's own point. Returns whether any value has another level now.
   bool choose(const Lattice& found, double nats, uint16_t* levels) {
     const std::vector<double>& means = found.means;
     const size_t size = means.size();
@@ -139,17 +140,19 @@ class LatticeLevels {
   }
 
   void drop_empty(Lattice& found, uint16_t* levels) {
-    std::vector<uint16_t> kept(found.numbers.size());
-    for (size_t i = 0; i < count_; ++i) kept[levels[i]] = 1;
+    const size_t size = found.numbers.size();
+    std::vector<bool> used(size);
+    for (size_t i = 0; i < count_; ++i) used[levels[i]] = true;
+    std::vector<uint16_t> new_level(size);
     size_t next = 0;
-    for (size_t j = 0; j < kept.size(); ++j) {
-      if (!kept[j]) continue;
+    for (size_t j = 0; j < size; ++j) {
+      if (!used[j]) continue;
       found.numbers[next] = found.numbers[j];
-      kept[j] = static_cast<uint16_t>(next++);
+      new_level[j] = static_cast<uint16_t>(next++);
     }
-    if (next == kept.size()) return;
+    if (next == size) return;
     found.numbers.resize(next);
-    for (size_t i = 0; i < count_; ++i) levels[i] = kept[levels[i]];
+    for (size_t i = 0; i < count_; ++i) levels[i] = new_level[levels[i]];
     find_levels(found);
   }
 
@@ -160,8 +163,8 @@ class LatticeLevels {
   LatticeOptions options_;
   double total_;
   std::vector<double> column_, weights_, plain_, bits_;
-  std::vector<int64_t> point_;       // of each value
-  std::vector<uint16_t> level_of_;   // each point
+  std::vector<int64_t> point_;      // of each value
+  std::vector<uint16_t> level_of_;  // of each point, or the next level above it
 };
 
 // values: IN (count, stride), of which the leading axes are taken; nats: IN axes; levels: OUT (axes, count).

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from saec import _native
 
@@ -53,6 +54,58 @@ def test_a_level_with_a_long_codeword_is_left() -> None:
     assert lattices(1 / 3, 0.5, rounds=0)[0][0][2:4] == ([0, 1, 3], [2, 3, 1])
 
 
+def test_a_last_level_that_is_left() -> None:
+    told, levels = lattices(1 / 3, 0.5, values=-VALUES)
+    ((low, _, numbers, counts, means),) = told
+    assert (low, numbers, counts) == (pytest.approx(-2), [0, 2], [1, 5])
+    assert means == pytest.approx([-2, 0.4])
+    assert levels == [[1, 1, 1, 1, 1, 0]]
+
+
+def test_of_levels_that_cost_the_same_the_lower_one_and_the_first_common_one_are_taken() -> None:
+    # 1 has no share, so no error counts, and both levels have one row: a tie.
+    values = np.array([[0.0], [1.0]], np.float32)
+    told, levels = lattices(1.0, 0.5, np.array([1.0, 0.0]), values, rows=2.0)
+    assert told == [(0, 1, [0], [2], [0])]
+    assert levels == [[0, 0]]
+
+
+def by_plain_numpy(
+    column: NDArray[np.float64], shares: NDArray[np.float64], bit_nats: float
+) -> NDArray[np.int64]:
+    """The level of each value after two rounds, for nats of 1 and rows that are all sampled."""
+    rows = len(column)
+    step = (6 * bit_nats * rows / shares.sum()) ** 0.5
+    centre = (shares * column).sum() / shares.sum()
+    centre = 0.0 if abs(centre) < step / 2 else centre
+    levels = np.unique(np.rint((column - centre) / step), return_inverse=True)[1]
+    for _ in range(2):
+        counts = np.bincount(levels)
+        means = np.bincount(levels, shares * column) / np.bincount(levels, shares)
+        assert (np.diff(means) > 0).all()
+        above = np.searchsorted(means, column)
+        choices = np.stack([above - 1, above, np.full(rows, counts.argmax())])
+        choices = choices.clip(0, len(means) - 1)
+        bits = np.log2(rows / counts)
+        costs = shares * (column - means[choices]) ** 2 + bit_nats * bits[choices]
+        levels = choices[costs.argmin(0), np.arange(rows)]
+        levels = np.unique(levels, return_inverse=True)[1]
+    return levels
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("bit_nats", [1e-7, 1e-5, 2e-4])
+def test_levels_are_those_of_plain_numpy(seed: int, bit_nats: float) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0.3, 1.0, (500, 1)).astype(np.float32)
+    shares = rng.uniform(1, 4, 500)
+    shares /= shares.sum()
+    _, levels = lattices(bit_nats, 6.0, shares, values, rows=500.0, rounds=2)
+    expected = by_plain_numpy(values[:, 0].astype(np.float64), shares, bit_nats)
+    assert levels[0] == expected.tolist()
+    assert len(set(levels[0])) > 3
+
+
 def test_shares_weigh_means_but_for_values_that_never_occur() -> None:
     values = np.array([[0.0], [0.2], [10.0], [10.4], [9.9]], np.float32)
     told, levels = lattices(1 / 36, 6.0, np.array([0.75, 0.25, 0.0, 0.0, 0.0]), values)
@@ -74,7 +127,7 @@ def test_axes_and_threads() -> None:
     assert lattices(1e-6, 8.0, shares, values, axes=30, threads=3) == alone
     last = lattices(1e-6, 8.0, shares, np.ascontiguousarray(values[:, 29:]))
     assert (alone[0][29], alone[1][29]) == (last[0][0], last[1][0])
-    # 8 x 1e-6 of one row of 6: 6 times the step^2 of a row that has all occurrences.
+    # Of 6 rows that have all occurrences: step^2 = 8 x 1e-6 x 6.
     assert [step for _, step, *_ in alone[0]] == pytest.approx([(6 * 8e-6) ** 0.5] * 30)
 
 
@@ -94,9 +147,14 @@ def test_invalid_lattices(given: dict[str, Any], message: str) -> None:
 
 
 def test_invalid_levels() -> None:
-    wrong = np.zeros((2, 6), np.uint16)
+    def into(levels: Any) -> None:
+        _native.lattices(VALUES, EVEN, np.ones(1), 6.0, 1.0, 1.0, 9, 1, levels)
+
     with pytest.raises(ValueError, match=r"levels must be of shape \(1, 6\)"):
-        _native.lattices(VALUES, EVEN, np.ones(1), 6.0, 1.0, 1.0, 9, 1, wrong)
+        into(np.zeros((2, 6), np.uint16))
+    for converted in (np.zeros((1, 6), np.int64), np.zeros((1, 12), np.uint16)[:, ::2]):
+        with pytest.raises(TypeError, match="incompatible function arguments"):
+            into(converted)
 
 
 def test_code_lengths_at_powers_of_two_and_at_the_most() -> None:
@@ -111,8 +169,27 @@ def test_code_lengths_at_powers_of_two_and_at_the_most() -> None:
     assert lengths([1, 1], [1e9, 1e9], most=5) == [5, 5]
 
 
-@pytest.mark.parametrize(("harm", "room", "most"), [(3, 2, 56), (2, 3, 56), (2, 2, 64), (2, 2, 0)])
-def test_invalid_code_lengths(harm: int, room: int, most: int) -> None:
-    lengths = np.zeros(room, np.int64)
-    with pytest.raises(ValueError, match=r"differ in length|codewords of at most"):
-        _native.code_lengths(np.ones(2), np.ones(harm), 1.0, 1.0, most, lengths)
+def test_harm_and_room_together() -> None:
+    # Without a limit [2, 1, 1] take 1.25 of the code space, where 0.75 are allowed.
+    lengths = np.zeros(3, np.int64)
+    counts, harm = np.array([1.0, 2.0, 2.0]), np.array([8.0, 0.0, 4.0])
+    _native.code_lengths(counts, harm, 1.0, 2.0, 56, lengths)
+    assert lengths.tolist() == [2, 1, 1]
+    _native.code_lengths(counts, harm, 1.0, 0.75, 56, lengths)
+    # A multiplier just above 8 gives [4, 2, 2]; then the first can be shortened once for a gain.
+    assert lengths.tolist() == [3, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("harm", "lengths", "most", "message"),
+    [
+        (3, 2, 56, "harm and counts differ in length"),
+        (2, 3, 56, "lengths and counts differ in length"),
+        (2, 2, 64, "codewords of at most 64 bits"),
+        (2, 2, 0, "codewords of at most 0 bits"),
+    ],
+)
+def test_invalid_code_lengths(harm: int, lengths: int, most: int, message: str) -> None:
+    into = np.zeros(lengths, np.int64)
+    with pytest.raises(ValueError, match=message):
+        _native.code_lengths(np.ones(2), np.ones(harm), 1.0, 1.0, most, into)

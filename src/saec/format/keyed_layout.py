@@ -47,6 +47,13 @@ _GRID = (1 << 16) - 1  # in place of a number of axes
 SHORT_STRINGS, LONG_STRINGS = 24, 56
 
 
+def rice_order(symbols: int, middle: int) -> NDArray[np.int64]:
+    """The place of each symbol (symbols,) in the order of their distance from ``middle``: middle,
+    middle - 1, middle + 1, ..."""
+    away = np.arange(symbols) - middle
+    return 2 * np.abs(away) - (away < 0)
+
+
 @dataclass(frozen=True)
 class SymbolPart:
     """One symbol of a row and the coordinates that it stands for.
@@ -79,8 +86,7 @@ class SymbolPart:
     def rice_lengths(self) -> NDArray[np.int64]:
         """Bits of each symbol's codeword in a grid."""
         assert self.rice is not None, "tables store their lengths"
-        away = np.arange(self.symbols) - self.middle
-        return 1 + self.rice + ((2 * np.abs(away) - (away < 0)) >> self.rice)
+        return 1 + self.rice + (rice_order(self.symbols, self.middle) >> self.rice)
 
     def packed(self) -> bytes:
         """Symbols and axes as numbers; of a grid 65535 instead of its axes, and what spaces it."""

@@ -112,7 +112,8 @@ class ClassCoder:
     ) -> CodedRows:
         """The rows with ``coordinates`` (m, rank), coded; with their bits and losses.
 
-        later: what this gave for the same rows by a coder that differs in the first part alone.
+        later: what this gave for the same rows at the same price by a coder whose first part may
+            have other symbols or lengths, but has the same axes, and whose other parts are these.
         """
         first, others = (replace(self, coders=own) for own in (self.coders[:1], self.coders[1:]))
         before, after = slice(first.axes), slice(first.axes, None)
@@ -129,11 +130,10 @@ class ClassCoder:
         symbols = list(self.symbols(coordinates, nats.of_codes, price))
         decoded = np.zeros(coordinates.shape)
         bits = self.decode(symbols, decoded)
-        found, harm = [], np.empty(len(decoded))
+        harm = np.empty(len(decoded))
         for block in row_blocks(len(decoded)):
-            found.append(nats.losses(coordinates[block], decoded[block]))
             harm[block] = np.square(decoded[block]) @ nats.second
-        return symbols, CodedParts(bits, RowLosses.joined(found), harm)
+        return symbols, CodedParts(bits, nats.losses(coordinates, decoded), harm)
 
 
 def class_coder(rows: TierRows, nats: Floats, most_axes: int, price: float) -> ClassCoder | None:

@@ -57,11 +57,9 @@ class Levels:
             return table
         column = rows.coordinates[:, self.axis].astype(np.float64)
 
-        def cost(
-            coder: SymbolCoder, values: NDArray[np.float32], lengths: NDArray[np.int64]
-        ) -> float:
+        def cost(coder: SymbolCoder, values: NDArray[np.float32], bits: NDArray[np.int64]) -> float:
             error = column - values[self.symbols]
-            taken = coder.bits + float(counts @ lengths)
+            taken = coder.bits + float(counts @ bits)
             return float(nats * (rows.shares * error**2).sum() + price * taken)
 
         in_table = cost(table, table.coordinates[:, 0], table.lengths)

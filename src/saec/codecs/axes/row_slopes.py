@@ -19,6 +19,7 @@ from saec.codecs.axes.slope_costs import MeasuredSlopes, counted
 from saec.codecs.axes.tier_slopes import AxisFunctions, Estimate, plain_functions
 from saec.codecs.moments_and_samples import Survey
 from saec.tables.unseen_gradients import SlopeShare
+from saec.util.row_blocks import row_blocks
 
 __all__ = ["RowGradient", "RowLosses", "RowNats", "RowSlopes"]
 
@@ -109,7 +110,8 @@ class RowGradient:
 
 @dataclass(frozen=True, eq=False)
 class RowLosses:
-    """What rows lose for each occurrence, in nats; all arrays are (m,).
+    """What rows lose, in nats, for each occurrence or, after :meth:`times`, for their shares of all
+    occurrences; all arrays are (m,).
 
     second: in second order; lost: with what slopes add as codes are chosen; in_first_order: that
     is expected in first order; doubt: its standard error, at most, as if those of all axes had one
@@ -140,7 +142,7 @@ class RowLosses:
         )
 
     def times(self, shares: Floats) -> RowLosses:
-        """For ``shares`` (m,) of all occurrences."""
+        """For their ``shares`` (m,) of all occurrences, not for each occurrence."""
         return RowLosses(
             shares * self.second,
             shares * self.lost,
@@ -169,7 +171,14 @@ class RowNats:
     def losses(
         self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]
     ) -> RowLosses:
-        """Of rows at ``coordinates`` that become ``decoded``, both (m, rank)."""
+        """Of rows at ``coordinates`` that become ``decoded``, both (m, rank), m at least 1."""
+        blocks = row_blocks(len(decoded))
+        every = [self._of_block(coordinates[block], decoded[block]) for block in blocks]
+        return RowLosses.joined(every)
+
+    def _of_block(
+        self, coordinates: NDArray[np.float32], decoded: NDArray[np.floating[Any]]
+    ) -> RowLosses:
         moved = decoded - coordinates.astype(np.float64)
         squares = np.square(moved)
         second: Floats = squares @ self.second

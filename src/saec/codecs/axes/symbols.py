@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saec.clustering.points import ArrayPoints
 from saec.codecs.axes.quantizer import evenly_spaced, within_float16
-from saec.format.keyed_layout import SymbolPart, grid_values
+from saec.format.keyed_layout import SymbolPart, grid_values, rice_order
 from saec.util.row_blocks import row_blocks
 
 __all__ = ["LENGTH_BITS", "SymbolCoder", "grid_coder", "symbol_means", "table_coder"]
@@ -19,6 +19,7 @@ LENGTH_BITS = 8  # bits of a stored length
 _VALUE_BITS = 16
 _MOST_GRID = 1024  # symbols: float16 can hold so many evenly spaced values
 _MOST_RICE = 8
+_MOST_GRID_LENGTH = 32  # bits
 
 Floats = NDArray[np.float64]
 
@@ -107,16 +108,14 @@ def grid_coder(low: float, step: float, counts: Floats) -> SymbolCoder | None:
     if values is None or len(counts) > _MOST_GRID:
         return None
     middle = int(counts.argmax())
-    found = [_rice(len(counts), rice, middle) for rice in range(_MOST_RICE)]
-    fitting = [
-        (float(counts @ lengths), part, lengths) for part, lengths in found if lengths.max() <= 32
-    ]
-    if not fitting:
+    order, total = rice_order(len(counts), middle), float(counts.sum())
+    longest = int(order.max())
+    bits = {
+        rice: total * (1 + rice) + float(counts @ (order >> rice))
+        for rice in range(_MOST_RICE)
+        if 1 + rice + (longest >> rice) <= _MOST_GRID_LENGTH
+    }
+    if not bits:
         return None
-    _, part, lengths = min(fitting, key=lambda each: each[0])
-    return SymbolCoder(part, values, lengths)
-
-
-def _rice(symbols: int, rice: int, middle: int) -> tuple[SymbolPart, NDArray[np.int64]]:
-    part = SymbolPart(symbols, 1, rice, middle)
-    return part, part.rice_lengths()
+    part = SymbolPart(len(counts), 1, min(bits, key=lambda rice: bits[rice]), middle)
+    return SymbolCoder(part, values, part.rice_lengths())

@@ -135,3 +135,16 @@ def test_every_method_is_drawn() -> None:
     names = [*(plot.METHODS[name][0] for name in ("axes", "hash")), "float32"]
     assert sorted(left.get_legend_handles_labels()[1]) == sorted(names)
     assert set(plot.SMALL) < set(plot.ORDER)
+
+
+def test_tasks_stand_side_by_side_with_one_legend() -> None:
+    ours = [*ROWS, run("axes+priced", 0, 0, 0.5, 0.83), run("robe", 0, 0, 0.5, 0.8)]
+    figure = plot.draw_tasks({"a": points_of(ROWS), "b": points_of(ours)})
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "float32",
+        "axes",
+        "hashing trick",
+        "ROBE",
+    ]

@@ -128,7 +128,7 @@ def draw_tasks(found: Mapping[str, Sequence[Point]]) -> Figure:
         own = [point for point in found[task] if point.method not in LEFT_OUT]
         panel(axes, own, "auc", "change of test AUC")
         axes.set_title(task)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 5)))
+        axes.xaxis.set_major_locator(LogLocator())
     _legend(figure)
     return figure
 

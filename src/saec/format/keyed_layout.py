@@ -33,6 +33,7 @@ __all__ = [
     "grid_values",
     "keyed_details",
     "read_details",
+    "rice_order",
     "strings_of",
 ]
 

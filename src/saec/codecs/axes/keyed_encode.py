@@ -97,16 +97,15 @@ class _EncodeKeys:
         number = self.choice.stored.index(coder)
         coordinates = frame.coordinates(rows.near, coder.axes)
         symbols = list(coder.symbols(coordinates, self.choice.nats[rows.stratum].of_codes, price))
-        pairs = list(zip(coder.coders, symbols, strict=True))
-        decoded = [each.coordinates[own] for each, own in pairs]
-        lost = self._lost(rows, decoded)
-        bits = np.sum([each.lengths[own] for each, own in pairs], axis=0)
+        decoded = np.empty((len(coordinates), coder.axes), np.float32)
+        bits = coder.decode(symbols, decoded)
+        lost = self._lost(rows, [decoded])
         saved, second = unstored - lost
         kept = np.ones(len(saved), dtype=bool)
         if self.choice.least_gain is not None:
             kept = saved > self.choice.least_gain * FUNCTION_FACTOR * bits
         nats = frame.nats[: coder.axes]
-        harm = np.square(np.concatenate(decoded, axis=1), dtype=np.float64) @ nats
+        harm = np.square(decoded, dtype=np.float64) @ nats
         strings = self._strings.strings(number, [own[kept] for own in symbols], rows.hashes[kept])
         count = int(kept.sum())
         return StoredRows(

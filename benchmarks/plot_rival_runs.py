@@ -13,109 +13,63 @@ docs/pictures/rivals_all.svg, has the test AUC of all tasks.
 from __future__ import annotations
 
 import argparse
+import io
+import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 from plot_lookup import PICTURES, STYLE
-from plot_rivals import METHODS
-from rival_points import OURS, Point, beside_rivals, kilobytes, points, rows_by_task
 
-from saec.reference.rival_trials import TRAINED_OTHERWISE
-from saec.reference.small import SMALL
-
-TRAINED = {*SMALL, *TRAINED_OTHERWISE}  # methods that change training; all others come after it
-
-# Classes of Li et al., Embedding Compression in Recommender Systems: A Survey, 2024 (section 3),
-# beside what is done after training.
-CLASSES = {
-    "After training": tuple(name for name in METHODS if name not in TRAINED),
-    "Trained with a price on bits or a running mean": TRAINED_OTHERWISE,
-    "Low precision": ("dqrm", "alpt", "mpe"),
-    "Mixed dimension": ("mixed-dim",),
-    "Weight sharing": ("hash", "qr", "robe", "dhe", "tt", "semi-tt", "cce"),
-}
-ORDER = ["float32", *(name for names in CLASSES.values() for name in names)]
+from saec.report.comparison import EVERY, MEASURES, Point, points, with_changes
+from saec.report.comparison_chart import panel
+from saec.report.comparison_tables import (
+    beside_rivals,
+    class_tables,
+    impossible_runs,
+    least_difference,
+)
+from saec.report.drawing import INK
+from saec.report.rival_runs import read_runs
+from saec.report.tables import ReportTable
+from saec.tables.field_keys import KEY_BYTES
 
 TASKS = ("ml-1m", "ml-1m-x", "globo")  # in README's picture, which leaves these out:
 LEFT_OUT = {"axes-keyed+network", "saec-metric+priced", "axes+priced"}
-LEFT_OUT |= {name for name in TRAINED_OTHERWISE if name.endswith("+averaged")}
+LEFT_OUT |= {name for name in EVERY if name.endswith("+averaged")}
 
 # Changes from the uncompressed model that are drawn; what loses more is in the tables.
 WINDOWS = {"auc": (-0.03, 0.01), "logloss": (-0.012, 0.036)}
 
 
+def markdown(table: ReportTable) -> str:
+    """A table of a report, with names of methods as code."""
+    lines = [table.head, ["---"] * len(table.head)]
+    lines += [[re.sub(r"^([a-z][\w+-]*)", r"`\1`", cell) for cell in row] for row in table.rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def tables(found: Sequence[Point], rows: Sequence[dict[str, Any]]) -> str:
-    """One for each class, in Markdown."""
-    parts = []
-    for name, methods in CLASSES.items():
-        own = [point for point in found if point.method in methods]
-        if not own:
-            continue
-        parts += [f"### {name}", ""]
-        parts += ["| method | aimed at | ratio | ratio, all in | KB, all in | AUC | dAUC "]
-        parts[-1] += "| spread | d log loss | trials | seeds | training, s |"
-        parts.append("|---" * 12 + "|")
-        shown = ["float32", *methods] if name == "After training" else methods
-        parts += [_line(point) for point in found if point.method in shown]
-        parts += [""]
-        for row in rows:
-            if row["method"] in methods and "impossible" in row and row["trial"] == 0:
-                parts += [f"* `{row['method']}` at {row['target_ratio']:g}: {row['impossible']}"]
-        parts += [""]
+    """One for each class, what has no such size, and ours beside the best rival, in Markdown."""
+    parts = [f"### {table.title}\n\n{markdown(table)}\n" for table in class_tables(found)]
+    parts += [f"* {line}" for line in impossible_runs(rows)]
+    beside = beside_rivals(found)
+    parts += [f"\n### {beside.title}\n\n{markdown(beside)}\n", least_difference(found)]
     return "\n".join(parts)
-
-
-def _line(point: Point) -> str:
-    aimed = "-" if point.ratio is None else f"{point.ratio:g}"
-    trials, seconds = point.trials if point.method in TRAINED else "-", point.mean("train_seconds")
-    spread = f"{point.spread('d_auc'):.4f}" if len(point.runs) > 1 else "-"
-    return (
-        f"| `{point.method}` | {aimed} | {point.mean('ratio'):.1f} "
-        f"| {point.mean('ratio_all_in'):.1f} | {kilobytes(point.mean('bytes_all_in'))} "
-        f"| {point.mean('auc'):.4f} | {point.mean('d_auc'):+.4f} | {spread} "
-        f"| {point.mean('d_logloss'):+.4f} | {trials} "
-        f"| {len(point.runs)} | {'-' if math.isnan(seconds) else f'{seconds:.0f}'} |"
-    )
-
-
-def panel(axes: Axes, found: Sequence[Point], measure: str, label: str) -> None:
-    """One measure against all bytes; ours are thick lines, what is trained small is broken."""
-    for method, (name, colour, marker) in METHODS.items():
-        own = [point for point in found if point.method == method]
-        if own:
-            axes.errorbar(
-                [point.mean("bytes_all_in") / 1e6 for point in own],
-                [point.mean(f"d_{measure}") for point in own],
-                [point.spread(f"d_{measure}") for point in own],
-                color=colour,
-                marker=marker,
-                linestyle="--" if method in SMALL else "-",
-                linewidth=2.2 if method in OURS else 1.0,
-                label=name,
-                zorder=3,
-            )
-    axes.axhline(0, color="k", linewidth=0.8, linestyle=":", label="float32")
-    axes.set_ylim(*WINDOWS[measure])
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel="MB, all that serving needs", ylabel=label)
-    axes.grid(visible=True)
 
 
 def draw(found: Sequence[Point], title: str) -> Figure:
     """AUC beside log loss."""
     figure = Figure(figsize=(9.5, 7), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
-    panel(left, found, "auc", "change of test AUC")
-    panel(right, found, "logloss", "change of test log loss, nats")
+    panel(left, found, "auc", "change of test AUC", WINDOWS["auc"])
+    panel(right, found, "logloss", "change of test log loss, nats", WINDOWS["logloss"])
     figure.suptitle(title)
     _legend(figure)
     return figure
@@ -126,7 +80,7 @@ def draw_tasks(found: Mapping[str, Sequence[Point]]) -> Figure:
     figure = Figure(figsize=(12, 6.5), layout="constrained", facecolor="white")
     for axes, task in zip(figure.subplots(1, len(found)), found, strict=True):
         own = [point for point in found[task] if point.method not in LEFT_OUT]
-        panel(axes, own, "auc", "change of test AUC")
+        panel(axes, own, "auc", "change of test AUC", WINDOWS["auc"])
         axes.set_title(task)
         axes.xaxis.set_major_locator(LogLocator())
     _legend(figure)
@@ -144,10 +98,58 @@ def _legend(figure: Figure) -> None:
 
 
 def save(figure: Figure, name: str) -> None:
-    """As a picture of the documents."""
-    path = PICTURES / f"{name}.svg"
-    figure.savefig(path, format="svg", metadata={"Date": None})
+    """As a picture of the documents, on white."""
+    path, text = PICTURES / f"{name}.svg", io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    path.write_text(text.getvalue().replace(INK, "#000000"))
     print(path)
+
+
+def rows_by_task(paths: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of all files, by task, with the changes from the uncompressed model of the same run.
+
+    Args:
+        paths: results of ``saec bench --rivals`` (``.jsonl``), where that model is the method
+            ``float32`` of the same seed; seeds without it are left out. Or of ``saec bench``
+            (``.json``), where each row has that model's quality.
+    """
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for path in paths:
+        rows = _of_bench(path) if path.suffix == ".json" else with_changes(read_runs(path))
+        for row in rows:
+            found[row["task"]].append(row)
+    return found
+
+
+def _of_bench(path: Path) -> Iterator[dict[str, Any]]:
+    """The same of a results file of ``saec bench``; and its uncompressed models."""
+    seeds = set()
+    for row in json.loads(path.read_text())["rows"]:
+        if row["method"] not in EVERY or row.get("finetuned"):
+            continue
+        own = {"trial": 0, **{f"d_{name}": row[name] - row[f"base_{name}"] for name in MEASURES}}
+        keyed = row["method"] == "axes" and row.get("keyed")
+        yield row | own | ({"method": "axes-keyed"} if keyed else {})
+        if row["seed"] not in seeds:
+            seeds.add(row["seed"])
+            yield _uncompressed(row)
+
+
+def _uncompressed(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "task": row["task"],
+        "method": "float32",
+        "target_ratio": None,
+        "seed": row["seed"],
+        "trial": 0,
+        "nbytes": row["original_nbytes"],
+        "bytes_all_in": row["original_nbytes"] + KEY_BYTES * row["features"],
+        "ratio": 1.0,
+        "ratio_all_in": 1.0,
+        "validation_logloss": math.inf,  # not in all files; there is nothing to choose among
+        **{name: row[f"base_{name}"] for name in MEASURES},
+        **{f"d_{name}": 0.0 for name in MEASURES},
+    }
 
 
 def main() -> None:
@@ -158,7 +160,7 @@ def main() -> None:
     with matplotlib.rc_context(STYLE):
         for task, rows in every.items():
             seeds = len({row["seed"] for row in rows})
-            print(f"## {task}\n\n{tables(found[task], rows)}\n{beside_rivals(found[task])}\n")
+            print(f"## {task}\n\n{tables(found[task], rows)}\n")
             save(draw(found[task], f"{task}, {seeds} seed{'s' * (seeds > 1)}"), f"rivals_{task}")
         if set(TASKS) <= found.keys():
             save(draw_tasks({task: found[task] for task in TASKS}), "rivals_all")

@@ -23,43 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from plot_lookup import PICTURES, STYLE
 
-# Label, colour, marker; ours are lines with filled marks.
-METHODS = {
-    "float16": ("float16", "#777777", "s"),
-    "int8": ("int8 rows", "#777777", "D"),
-    "int4": ("int4 rows", "#777777", "^"),
-    "int2": ("int2 rows", "#777777", "v"),
-    "svd": ("SVD", "#8b8420", "P"),
-    "head-mean": ("head and mean", "#b07aa1", "X"),
-    "pq": ("PQ (faiss)", "#59a14f", "p"),
-    "opq": ("OPQ", "#1b7f79", "h"),
-    "saec": ("clusters (the paper)", "#3b82d6", "o"),
-    "saec-metric": ("clusters, loss metric", "#8ab6ea", "o"),
-    "axes": ("axes", "#d9691e", "o"),
-    "axes-keyed": ("axes by keys", "#5b2a86", "o"),
-    "axes-keyed+network": ("axes by keys, network", "#b18ad6", "o"),
-    "float32+averaged": ("float32, running mean", "#000000", "x"),
-    "axes-keyed+averaged": ("axes by keys, running mean", "#5b2a86", "s"),
-    "float32+priced": ("float32, priced training", "#000000", "*"),
-    "saec+priced": ("clusters, priced training", "#3b82d6", "d"),
-    "saec-metric+priced": ("clusters, metric, priced", "#8ab6ea", "d"),
-    "axes+priced": ("axes, priced training", "#d9691e", "d"),
-    "axes-keyed+priced": ("axes by keys, priced", "#5b2a86", "d"),
-    "axes, keyed": ("axes by keys", "#5b2a86", "o"),
-    "axes-remapped": ("axes, remapped ids", "#c0262d", "o"),
-    # Trained small.
-    "dqrm": ("DQRM, int4", "#333333", "^"),
-    "alpt": ("ALPT, int8", "#333333", "D"),
-    "mpe": ("MPE", "#e07b9a", "s"),
-    "mixed-dim": ("mixed dimension", "#9c755f", "v"),
-    "hash": ("hashing trick", "#2b9b6b", "X"),
-    "qr": ("quotient-remainder", "#a866d4", "P"),
-    "robe": ("ROBE", "#1f97a8", "D"),
-    "dhe": ("DHE", "#f0a020", "*"),
-    "tt": ("tensor train", "#7f6000", "<"),
-    "semi-tt": ("semi-tensor train", "#bf9f30", "<"),
-    "cce": ("CCE", "#d8486f", ">"),
-}
+from saec.report.comparison_chart import MARKS
 
 LEAST = 1e-4  # of AUC: below, the axis is linear
 
@@ -70,7 +34,7 @@ def points(rows: Iterable[dict[str, Any]], size: str) -> dict[str, list[Point]]:
     """By method: megabytes and the change of AUC at each ratio, means over seeds, sorted."""
     found: dict[tuple[str, float | None], list[Point]] = defaultdict(list)
     for row in rows:
-        if row["method"] in METHODS:
+        if row["method"] in MARKS:
             found[row["method"], row["target_ratio"]].append(
                 (row[size] / 1e6, row["auc"] - row["base_auc"])
             )
@@ -87,9 +51,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         same[row["method"], row["target_ratio"]].append(row)
     lines = ["| method | ratio | MB | MB, all in | ratio, all in | dAUC | d log loss | seeds |"]
     lines.append("|---" * 8 + "|")
-    for (method, _), found in sorted(
-        same.items(), key=lambda item: list(METHODS).index(item[0][0])
-    ):
+    for (method, _), found in sorted(same.items(), key=lambda item: list(MARKS).index(item[0][0])):
         means = {
             name: mean(row[name] for row in found)
             for name in ("ratio", "nbytes", "bytes_all_in", "ratio_all_in")
@@ -112,7 +74,7 @@ def panel(axes: Axes, rows: Sequence[dict[str, Any]], size: str) -> None:
     keys = 0 if size == "nbytes" else 8 * first["features"]
     plain = (first["original_nbytes"] + keys) / 1e6
     axes.plot([plain], [0], "k*", markersize=10, label="float32", clip_on=False, zorder=4)
-    for method, (label, colour, marker) in METHODS.items():
+    for method, (label, colour, marker) in MARKS.items():
         if method in found:
             axes.plot(
                 *zip(*found[method], strict=True),
@@ -159,8 +121,8 @@ def main() -> None:
     tasks: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in parser.parse_args().results:
         for row in json.loads(path.read_text())["rows"]:
-            keyed = row["method"] + (", keyed" if row.get("keyed") else "")
-            tasks[row["task"]].append(row | {"method": keyed})
+            keyed = {"method": "axes-keyed"} if row.get("keyed") else {}
+            tasks[row["task"]].append(row | keyed)
     results = list(tasks.values())
     for rows in results:
         print(table(rows))

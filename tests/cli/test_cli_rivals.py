@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,37 @@ def test_runs_are_told_and_recorded(run: Run) -> None:
     assert "seed 0, trial 0: hash at ratio 6: AUC 0." in err
     assert "seed 0, trial 0: dqrm: AUC 0." in err
     assert len(Path("rivals-simulated.jsonl").read_text().splitlines()) == 2
-    assert run(*words) == (0, "", "all runs are recorded\n")
+    code, out, err = run(*words)
+    assert (code, out) == (0, "")
+    assert err == (
+        "all runs are recorded\n"
+        "no table: changes are counted from float32, which is not in rivals-simulated.jsonl\n"
+    )
     assert run(*words, "--quiet") == (0, "", "")
+
+
+@pytest.mark.usefixtures("small_log")
+def test_tables_are_shown_and_a_page_drawn(run: Run) -> None:
+    """Of the task, model and width that were asked for, whatever else the file has."""
+    assert run(*BENCH, "--methods", "float32,hash", "--quiet", "--trials", "1") == (0, "", "")
+    path = Path("rivals-simulated.jsonl")
+    first = path.read_text().splitlines()[0]
+    other = json.loads(first) | {"dim": 3, "auc": 0.123}
+    path.write_text(path.read_text() + json.dumps(other) + "\n")
+    code, out, err = run(*BENCH, "--methods", "float32,hash", "--trials", "1")
+    assert (code, err.splitlines()[-1]) == (0, f"saec report {path} -o report.html draws it")
+    lines = out.splitlines()
+    titles = [line.strip() for line in lines if "  " not in line.strip()]
+    assert titles[:3] == ["After training", "Weight sharing", "Ours beside the best rival"]
+    assert titles[3].endswith("the size of a rival, no table of ours was measured.")
+    assert [line.split()[0] for line in lines if line.startswith(("float32", "hash"))] == [
+        "float32",
+        "hash",
+    ]
+    assert "0.123" not in out
+    code, out, _ = run("report", str(path), "-o", "page.html")
+    assert (code, out) == (0, "wrote page.html\n")
+    assert Path("page.html").read_text().count("<svg") == 4
 
 
 @pytest.mark.parametrize(

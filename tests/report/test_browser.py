@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from comparison_runs import impossible, run
 from results_files import deciles, results, row, tiers
 
 from saec.report import render
+from saec.report.comparison import EVERY
+from saec.report.comparison_page import render_comparison
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -67,9 +70,11 @@ def clusters(rng: np.random.Generator, field: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report on results with everything in them, and with long names and many methods."""
+TASK = "a task with a name of some length"
+
+
+def page_of_results() -> str:
+    """Results with everything in them, and with long names and many methods."""
     rng = np.random.default_rng(0)
     names = ["user", "item", "a field with a long name|crossed with another", "hour"]
     rows = []
@@ -88,7 +93,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 rows.append(
                     row(
                         seed,
-                        task="a task with a name of some length",
+                        task=TASK,
                         method=method,
                         finetuned="+" in method,
                         target_ratio=ratio,
@@ -104,8 +109,28 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 )
     for entry in (rows[0], rows[16]):
         entry["pictures"] = [clusters(rng, name) for name in names]
+    return render(results(*rows))
+
+
+def page_of_comparison() -> str:
+    """All methods at three sizes, with one of somebody else."""
+    methods = ("float32", *EVERY, "a-method-of-somebody-else")
+    runs = [
+        run(method, seed, 0, 0.5, 0.82 - 0.001 * place * ratio, round(9e7 / ratio))
+        | {"task": TASK, "target_ratio": ratio}
+        for place, method in enumerate(methods)
+        for ratio in ((1.0,) if method == "float32" else (7.9, 123.4, 1600.0))
+        for seed in (0, 1)
+    ]
+    return render_comparison(
+        [*runs, impossible("qr", "needs at least 12,345 bytes") | {"task": TASK}], ""
+    )
+
+
+@pytest.fixture(scope="module", params=[page_of_results, page_of_comparison])
+def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render(results(*rows)), encoding="utf-8")
+    path.write_text(request.param(), encoding="utf-8")
     return path
 
 
@@ -116,7 +141,7 @@ def complaints(log: str) -> list[str]:
 
 def test_the_page_logs_no_errors(page: Path) -> None:
     shown, log = chromium(page, "--dump-dom")
-    assert "a task with a name of some length" in shown
+    assert TASK in shown
     assert complaints(log) == []
 
 

@@ -213,7 +213,11 @@ def demo(
 
 def report(
     results: Annotated[
-        Path, typer.Argument(metavar="RESULTS", help="Results file of bench or demo.")
+        Path,
+        typer.Argument(
+            metavar="RESULTS",
+            help="Results file of bench or demo; of bench --rivals if it ends in .jsonl.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FILE", help="The HTML page to write.")

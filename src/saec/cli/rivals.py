@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from saec.cli.common import split
+from saec.cli.common import console, plain_table, split
 
 WithRivals = Annotated[
     bool,
@@ -56,7 +57,7 @@ def bench_rivals(
     keep: Path | None,
     quiet: bool,
 ) -> None:
-    """Do the runs that the results file lacks."""
+    """Do the runs that the results file lacks, and show all."""
     from saec.reference.rivals import RIVAL_METHODS, RivalBenchmark
 
     benchmark = RivalBenchmark(
@@ -71,7 +72,28 @@ def bench_rivals(
         keep=keep,
     )
     target = Path(f"rivals-{task}.jsonl") if runs is None else runs
-    benchmark.run(target, _ignore if quiet else _say, progress=not quiet)
+    file = benchmark.run(target, _ignore if quiet else _say, progress=not quiet)
+    if not quiet:
+        _print_tables([row for row in file.rows if benchmark.same_model(row)], target)
+
+
+def _print_tables(runs: Sequence[dict[str, Any]], target: Path) -> None:
+    from saec.report.comparison import UNCOMPRESSED
+    from saec.report.comparison_page import comparisons
+
+    found = list(comparisons(runs))
+    if not found:
+        _say(f"no table: changes are counted from {UNCOMPRESSED}, which is not in {target}")
+    for one in found:
+        for of in (*one.tables, one.beside):
+            table = plain_table(of.head[1:], of.head[0])
+            table.title, table.title_justify = of.title, "left"
+            for row in of.rows:
+                table.add_row(*row)
+            console().print(table)
+        for line in filter(None, (one.least, *one.impossible)):
+            console().print(line)
+        _say(f"saec report {target} -o report.html draws it")
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""The results file of ``saec bench --rivals``: one line of JSON for each finished run."""
+"""The results file of ``saec bench --rivals`` while it grows, run by run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from statistics import median
 from typing import Any
 
 from saec.errors import DataError
+from saec.report.rival_runs import read_runs, whole_lines
 
 __all__ = ["RivalRun", "RunFile"]
-
-_MOST_LINE = 1 << 20  # bytes; a run takes about 800
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,11 @@ class RunFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.rows = _read(path)
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            self.rows, whole = read_runs(path), len(whole_lines(path))
+            if whole < path.stat().st_size:
+                os.truncate(path, whole)
 
     def found(self, run: RivalRun) -> dict[str, Any] | None:
         """The line of a run, if it is finished."""
@@ -103,37 +106,3 @@ class RunFile:
         sized = [row for row in own if row["target_ratio"] == run.ratio]
         known = sized or own or [row for row in rows if row["method"] in alike]
         return median(row["seconds"] for row in known) if known else None
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    whole, _, rest = data.rpartition(b"\n")
-    if rest:  # a line that was cut off
-        os.truncate(path, len(data) - len(rest))
-    lines = whole.split(b"\n") if whole else []
-    return [_parsed(line, number, path) for number, line in enumerate(lines, 1)]
-
-
-def _parsed(line: bytes, number: int, path: Path) -> dict[str, Any]:
-    try:
-        row = json.loads(line) if len(line) <= _MOST_LINE else None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"line {number} of {path} is no JSON: {error}") from error
-    texts, numbers = ("task", "model", "method"), ("dim", "seed", "seconds")
-    good = (
-        isinstance(row, dict)
-        and all(isinstance(row.get(name), str) for name in texts)
-        and all(type(row.get(name)) in (int, float) for name in numbers)
-        and isinstance(row.get("settings"), dict)
-        and "target_ratio" in row
-        and ("impossible" in row or type(row.get("validation_logloss")) is float)
-    )
-    if not good:
-        raise DataError(f"line {number} of {path} is no finished run of saec bench --rivals")
-    assert isinstance(row, dict)
-    return row

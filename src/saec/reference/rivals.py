@@ -130,6 +130,10 @@ class RivalBenchmark:
             chosen = [run for run in every if run is not None and file.found(run) is None]
             yield from sorted(chosen, key=_model_order)
 
+    def same_model(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row of the results file is of this task, model and width."""
+        return all(row[name] == getattr(self, name) for name in ("task", "model", "dim"))
+
     def left(self, file: RunFile) -> str:
         """How many runs are left, and how long they take by the recorded ones."""
         runs = list(self.missing(file))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from saec.errors import require
 from saec.report.charts import decile_chart, field_chart, prediction_chart, tier_chart
+from saec.report.comparison_page import render_comparison
 from saec.report.curves import curve
 from saec.report.drawing import COLOURS
 from saec.report.methods import explained
 from saec.report.pictures import drawn
 from saec.report.results import Experiment, Measured, check_results, read_results, summarise
+from saec.report.rival_runs import RUNS_SUFFIX, read_runs
 from saec.report.tables import ReportTable, cluster_table, decile_table, field_table, tier_tables
+from saec.report.templates import filled
 from saec.util.atomic_file import whole_file
 
 __all__ = ["render", "write_report"]
@@ -34,39 +36,34 @@ def render(results: dict[str, Any]) -> str:
         DataError: something is missing in the results or of the wrong type; names it.
         OptionalDependencyError: jinja2 or matplotlib is not installed.
     """
-    jinja2: Any = require("jinja2", "report")
     check_results(results)
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "clusters": cluster_table,
-        "picture": lambda picture: jinja2.utils.markupsafe.Markup(drawn(picture)),
-        "svg": jinja2.utils.markupsafe.Markup,
-    }
     experiments = summarise(results)
-    template = files("saec.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    page: str = environment.from_string(template).render(
-        sections=[_section(*found) for found in enumerate(experiments)],
-        command=results["command"],
-        machine=list(_facts(results["machine"])),
-        methods=_explained(experiments),
-        colours=COLOURS,
-    )
-    return page
+    values = {
+        "sections": [_section(*found) for found in enumerate(experiments)],
+        "command": results["command"],
+        "machine": list(_facts(results["machine"])),
+        "methods": _explained(experiments),
+        "colours": COLOURS,
+    }
+    return filled("page.html.j2", values, {"clusters": cluster_table, "picture": drawn})
 
 
 def write_report(results_path: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
     """Write the report on a results file to ``out``, whole or not at all.
 
+    Args:
+        results_path: as ``saec bench`` writes it; one that ends in ``.jsonl``, as ``saec bench
+            --rivals`` does.
+        out: the HTML page.
+
     Raises:
         DataError: the results cannot be read or are none, or ``out`` cannot be written.
         OptionalDependencyError: jinja2 or matplotlib is not installed.
     """
-    page = render(read_results(results_path))
+    if Path(results_path).suffix == RUNS_SUFFIX:
+        page = render_comparison(read_runs(results_path), str(results_path))
+    else:
+        page = render(read_results(results_path))
     with whole_file(out) as stream:
         stream.write(page.encode(errors="replace"))  # see _is_text
 

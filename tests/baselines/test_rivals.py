@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import saec
 from saec import Field
 from saec.artifact import entry_bytes
-from saec.baselines import RIVALS, AfterTraining
+from saec.baselines import RIVALS, AfterTraining, RivalField
 from saec.errors import OptionalDependencyError
 from saec.streaming.scratch import IN_MEMORY
 
@@ -63,6 +63,18 @@ def test_sizes_are_as_planned_and_seeds_repeat(name: str, kind: str) -> None:
             assert np.array_equal(tensor, again.tensors[role])
         assert coded.decode().shape == one.rows.shape
         assert np.isfinite(coded.decode()).all()
+
+
+@every_table
+@every_rival
+def test_rows_are_computed_from_what_is_stored(name: str, kind: str) -> None:
+    """Of ids in any order, some more than once."""
+    codec, one = AfterTraining(RIVALS[name]()), field(TABLES[kind])
+    ids = np.random.default_rng(0).integers(0, one.vocab_size, 100)
+    for option in offers(codec, one):
+        coded = encode(codec, one, option.choice)
+        assert isinstance(coded, RivalField)
+        assert coded.from_stored(ids) == pytest.approx(coded.decode()[ids], abs=1e-6)
 
 
 @every_rival

@@ -57,7 +57,10 @@ def test_it_is_measured_with_the_tables_of_the_job(trial: Trial) -> None:
     job = Job("axes", Method(Axes(), metric=True), Ratio(12))
     (plain,) = trial.rows([job])
     before = state(trial)
-    row = replace(trial).with_network_trained(job)  # which has predicted nothing yet
+    fresh = replace(trial)  # which has predicted nothing yet
+    result, _ = fresh.compress(job)
+    with fresh.holding(result):
+        row = fresh.with_network_trained(result)
     assert row["divergence"] > 0
     assert row["nbytes"] == plain["nbytes"]
     assert row["validation_logloss"] <= plain["validation_logloss"]

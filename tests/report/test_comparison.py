@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pytest
 from comparison_runs import RUNS, Run, impossible, run
+from matplotlib.figure import Figure
 
 from saec.errors import DataError
 from saec.report import write_report
@@ -139,7 +139,7 @@ def test_drawings_end_where_losses_are_too_large() -> None:
 
 
 def test_lines_are_thick_for_ours_and_broken_for_small_tables() -> None:
-    axes = matplotlib.figure.Figure().subplots()
+    axes = Figure().subplots()
     panel(axes, points_of([*RUNS, run("new", 1, 0, 0.5, 0.75)]), "auc", "change")
     drawn = {container.get_label(): container.lines[0] for container in axes.containers}
     styles = {name: (line.get_linewidth(), line.get_linestyle()) for name, line in drawn.items()}

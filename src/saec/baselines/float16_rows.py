@@ -29,8 +29,12 @@ class Float16Rows(OneSize):
         """Round to the nearest."""
         return {"values": as_half(table.rows, table.name)}
 
-    def decode(
-        self, tensors: Mapping[str, NDArray[Any]], count: int, dim: int, choice: Choice
+    def rows(
+        self,
+        tensors: Mapping[str, NDArray[Any]],
+        ids: NDArray[np.int64],
+        shape: tuple[int, int],
+        choice: Choice,
     ) -> NDArray[np.float32]:
         """The same values."""
-        return tensors["values"].astype(np.float32)
+        return tensors["values"][ids].astype(np.float32)

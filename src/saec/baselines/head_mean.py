@@ -74,15 +74,21 @@ class HeadMean:
             found["codes"] = ids.astype(_ID).view(np.uint8)
         return found
 
-    def decode(
-        self, tensors: Mapping[str, NDArray[Any]], count: int, dim: int, choice: Choice
+    def rows(
+        self,
+        tensors: Mapping[str, NDArray[Any]],
+        ids: NDArray[np.int64],
+        shape: tuple[int, int],
+        choice: Choice,
     ) -> NDArray[np.float32]:
-        """The mean everywhere, then the rows that were kept."""
+        """A kept row, found by its id, or the mean."""
         (kept,) = choice
-        values = tensors["values"].astype(np.float32)
-        rows = np.broadcast_to(values[kept], (count, dim)).copy()
+        places = np.full(len(ids), kept)
         if kept:
-            rows[tensors["codes"].view(_ID)] = values[:kept]
+            own = tensors["codes"].view(_ID)
+            found = np.minimum(np.searchsorted(own, ids), kept - 1)
+            places = np.where(own[found] == ids, found, kept)
+        rows: NDArray[np.float32] = tensors["values"][places].astype(np.float32)
         return rows
 
 

@@ -56,12 +56,16 @@ class IntRows(OneSize):
         packed = PackedRows.pack(list(codes.T.astype(np.uint32)), [self.bits] * len(codes.T))
         return {"codes": packed.data, "grid": np.stack([scales, offsets], axis=1)}
 
-    def decode(
-        self, tensors: Mapping[str, NDArray[Any]], count: int, dim: int, choice: Choice
+    def rows(
+        self,
+        tensors: Mapping[str, NDArray[Any]],
+        ids: NDArray[np.int64],
+        shape: tuple[int, int],
+        choice: Choice,
     ) -> NDArray[np.float32]:
         """Offset plus code times scale."""
-        packed = PackedRows(tensors["codes"], 0, count, (self.bits,) * dim)
-        scales, offsets = tensors["grid"].astype(np.float32).T
-        codes = packed.unpack().astype(np.float32).reshape(count, dim)
+        packed = PackedRows(tensors["codes"], 0, shape[0], (self.bits,) * shape[1])
+        scales, offsets = tensors["grid"][ids].astype(np.float32).T
+        codes = packed.gather(ids).astype(np.float32)
         rows: NDArray[np.float32] = offsets[:, None] + codes * scales[:, None]
         return rows

@@ -109,17 +109,20 @@ class ProductQuantisation:
             found["axes"] = quantiser.rotation
         return found
 
-    def decode(
-        self, tensors: Mapping[str, NDArray[Any]], count: int, dim: int, choice: Choice
+    def rows(
+        self,
+        tensors: Mapping[str, NDArray[Any]],
+        ids: NDArray[np.int64],
+        shape: tuple[int, int],
+        choice: Choice,
     ) -> NDArray[np.float32]:
         """The pieces side by side, and rotated back."""
         pieces, bits = choice
-        codebook = tensors["codebook"].reshape(pieces, 2**bits, dim // pieces)
+        codebook = tensors["codebook"].reshape(pieces, 2**bits, shape[1] // pieces)
         if bits:
-            packed = PackedRows(tensors["codes"], 0, count, (bits,) * pieces)
-            codes = packed.unpack().reshape(count, pieces)
+            codes = PackedRows(tensors["codes"], 0, shape[0], (bits,) * pieces).gather(ids)
         else:
-            codes = np.zeros((count, pieces), np.uint32)
+            codes = np.zeros((len(ids), pieces), np.uint32)
         return _Quantiser(codebook, tensors.get("axes")).decoded(codes)
 
     def _rotates(self, pieces: int) -> bool:

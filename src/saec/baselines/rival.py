@@ -77,10 +77,14 @@ class Rival(Protocol):
             FieldError: values are too large for the rival's numbers.
         """
 
-    def decode(
-        self, tensors: Mapping[str, NDArray[Any]], count: int, dim: int, choice: Choice
+    def rows(
+        self,
+        tensors: Mapping[str, NDArray[Any]],
+        ids: NDArray[np.int64],
+        shape: tuple[int, int],
+        choice: Choice,
     ) -> NDArray[np.float32]:
-        """The rows (count, dim) that the tensors stand for."""
+        """The rows (m, dim) of ``ids`` (m,) in the stored table, of ``shape`` (count, dim)."""
 
 
 class OneSize:
@@ -102,17 +106,22 @@ class OneSize:
 class RivalField(CompressedField):
     """A table as a rival stores it, beside its decoded rows, which lookups read.
 
-    Sizes are those of the stored tensors. It is for measuring quality: :func:`saec.load` does not
-    read it.
+    Sizes are those of the stored tensors. It is for measuring: :func:`saec.load` does not read it.
     """
 
     codec = "rival"
     kind = 255
 
     def __init__(
-        self, field: Field, choice: Choice, tensors: dict[str, NDArray[Any]], rows: NDArray[Any]
+        self,
+        field: Field,
+        rival: Rival,
+        choice: Choice,
+        tensors: dict[str, NDArray[Any]],
+        rows: NDArray[Any],
     ) -> None:
         super().__init__(field.name, field.vocab_size, field.dim, field.dtype.name)
+        self._rival = rival
         self._choice = choice
         self._tensors = tensors
         self._rows = rows
@@ -126,6 +135,11 @@ class RivalField(CompressedField):
     def details(self) -> bytes:
         """The choice, four bytes a number."""
         return np.array(self._choice, np.uint32).tobytes()
+
+    def from_stored(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The rows (m, dim) of ``ids`` (m,), computed from the stored tensors as who serves them
+        would."""
+        return self._rival.rows(self._tensors, ids, (self.vocab_size, self.dim), self._choice)
 
     def _lookup_table(self) -> LookupTable:
         codes = np.zeros(0, dtype=np.uint8)
@@ -189,16 +203,17 @@ class AfterTraining:
         assert isinstance(choice, tuple)
         table = Table.of(field)
         tensors = self.rival.encode(table, choice, rng)
-        rows = self.rival.decode(tensors, field.vocab_size, field.dim, choice)
+        shape = field.vocab_size, field.dim
+        rows = self.rival.rows(tensors, np.arange(field.vocab_size), shape, choice)
         squared = np.square((rows - table.rows).astype(np.float64)).sum(axis=1)
         advance(1.0)
         lost = float(table.frequencies @ squared) / (2 * field.census.total)
-        return Coded(RivalField(field, choice, tensors, rows), lost)
+        return Coded(RivalField(field, self.rival, choice, tensors, rows), lost)
 
     def _planned(self, field: Field, choice: Choice) -> RivalField:
         shape = field.vocab_size, field.dim
         none = absent(np.float32, *shape)
-        return RivalField(field, choice, self.rival.planned(*shape, choice), none)
+        return RivalField(field, self.rival, choice, self.rival.planned(*shape, choice), none)
 
 
 def as_half(values: NDArray[Any], name: str) -> NDArray[np.float16]:

@@ -58,15 +58,19 @@ class TruncatedSvd:
             found["values"] = as_half((table.rows - mean) @ kept, table.name)
         return found
 
-    def decode(
-        self, tensors: Mapping[str, NDArray[Any]], count: int, dim: int, choice: Choice
+    def rows(
+        self,
+        tensors: Mapping[str, NDArray[Any]],
+        ids: NDArray[np.int64],
+        shape: tuple[int, int],
+        choice: Choice,
     ) -> NDArray[np.float32]:
         """Coordinates times directions, plus the mean."""
         (rank,) = choice
         axes = tensors["axes"].astype(np.float32)
-        rows = np.broadcast_to(axes[rank], (count, dim)).copy()
+        rows = np.broadcast_to(axes[rank], (len(ids), shape[1])).copy()
         if rank:
-            rows += tensors["values"].astype(np.float32) @ axes[:rank]
+            rows += tensors["values"][ids].astype(np.float32) @ axes[:rank]
         return rows
 
 

@@ -11,6 +11,7 @@ from saec.compression.budget import Ratio
 from saec.reference.job import Job
 from saec.reference.kept_model import trained_or_kept
 from saec.reference.log import Log
+from saec.reference.lookup_time import compressed_ns, module_ns
 from saec.reference.methods import method_of
 from saec.reference.rival_runs import RivalRun
 from saec.reference.small import SMALL
@@ -103,7 +104,8 @@ class RivalTrials:
     _bases: dict[Training, _Base] = field(default_factory=dict, init=False)
 
     def measured(self, run: RivalRun) -> dict[str, Any]:
-        """Sizes in bytes, quality on test and validation rows, seconds of training and epochs.
+        """Sizes in bytes, quality on test and validation rows, seconds of training, epochs, and the
+        nanoseconds of a lookup.
 
         Raises:
             BudgetError: the method has no tables so small.
@@ -138,6 +140,7 @@ class RivalTrials:
             "ratio_all_in": 1.0,
             **{name: base.by_ids.facts[f"base_{name}"] for name in _SCORES},
             "train_seconds": base.seconds,
+            "lookup_ns": module_ns(base.by_ids.model, base.by_ids.log),
         }
 
     def _base(self, training: Training) -> _Base:
@@ -168,10 +171,16 @@ def _compressed(base: _Base, name: str, run: RivalRun) -> dict[str, Any]:
     own = "axes" if by_keys else name
     budget = None if run.ratio is None else Ratio(run.ratio)
     job = Job(own, method_of(own), budget)
-    if name == _NETWORK:
-        row = trial.with_network_trained(job)
-        seconds += row["network_seconds"]
-    else:
-        (row,) = trial.rows([job])
-    measured = {key: row[key] for key in (*_SIZES, *_SCORES)}
-    return {**measured, "train_seconds": seconds, "compress_seconds": row["compress_seconds"]}
+    result, compress_seconds = trial.compress(job)
+    with trial.holding(result):
+        if name == _NETWORK:
+            row = trial.with_network_trained(result)
+            seconds += row["network_seconds"]
+        else:
+            row = trial.measured(result)
+    return {
+        **{key: row[key] for key in (*_SIZES, *_SCORES)},
+        "train_seconds": seconds,
+        "compress_seconds": compress_seconds,
+        "lookup_ns": compressed_ns(result, trial.log),
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from saec.errors import OptionError, did_you_mean
@@ -15,7 +15,7 @@ OPTIMISERS = get_args(Optimiser)
 
 # Learning rate and decay of the tables, chosen by validation rows: small dense vocabularies want
 # short steps and more decay than heavy tails, whose rows are seen once or twice.
-TABLE_SETTINGS = {"ml-1m": (0.02, 0.02)}
+TABLE_SETTINGS = {"ml-1m": (0.02, 0.02), "ml-1m-x": (0.05, 1e-3)}
 DEFAULT_TABLE_SETTINGS = (0.1, 1e-3)
 
 # What most people would start from; rare rows hardly move by it, so that less is learned, and what
@@ -55,15 +55,6 @@ class PricedTraining:
         return {"noise": self.noise, "row_decay": self.row_decay, "half_life": self.half_life}
 
 
-_PRICED = {
-    "ml-1m": PricedTraining(
-        prices=(1.6e-7, 3.2e-7, 6.4e-7, 1.28e-6, 5.12e-6, 8e-8, 2.56e-6, 4e-8),
-        noise=0.06,
-        row_decay=5.0,
-        half_life=0.25,
-        table_learning_rate=0.06,
-    )
-}
 _PRICED_HEAVY_TAIL = PricedTraining(
     prices=(4e-9, 2e-9, 8e-9, 1e-9, 1.6e-8, 3.2e-8, 5e-10, 6.4e-8),
     noise=0.02,
@@ -71,6 +62,16 @@ _PRICED_HEAVY_TAIL = PricedTraining(
     half_life=0.05,
     table_learning_rate=0.1,
 )
+_PRICED = {
+    "ml-1m-x": replace(_PRICED_HEAVY_TAIL, table_learning_rate=0.05),
+    "ml-1m": PricedTraining(
+        prices=(1.6e-7, 3.2e-7, 6.4e-7, 1.28e-6, 5.12e-6, 8e-8, 2.56e-6, 4e-8),
+        noise=0.06,
+        row_decay=5.0,
+        half_life=0.25,
+        table_learning_rate=0.06,
+    ),
+}
 
 
 @dataclass(frozen=True)

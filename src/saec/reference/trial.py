@@ -258,14 +258,13 @@ class Trial:
             "deciles": damage_by_decile(self.log, test, self.base["test"], now["test"]),
         }
 
-    def with_network_trained(self, job: Job) -> dict[str, Any]:
-        """Size and quality after the network was trained on for the job's tables; in the end the
-        model is as it was."""
-        result, seconds = self.compress(job)
-        with self.holding(result), kept_network(self.model):
+    def with_network_trained(self, result: Compressed) -> dict[str, Any]:
+        """Size and quality of the model, which holds ``result``, after its network was trained on
+        for these tables; in the end the network is as it was."""
+        with kept_network(self.model):
             start = time.perf_counter()
             train_network(self.model, self.log, self.asked, seed=self.seed, progress=self.progress)
-            spent = {"compress_seconds": seconds, "network_seconds": time.perf_counter() - start}
+            spent = {"network_seconds": time.perf_counter() - start}
             return spent | self.measured(result)
 
     @property

@@ -11,6 +11,7 @@ import torch
 
 from saec.reference.evaluate import evaluate
 from saec.reference.log import Log
+from saec.reference.lookup_time import module_ns
 from saec.reference.models import ClickModel, build
 from saec.reference.sizes import with_vocabularies
 from saec.reference.small.features import FieldFeatures, asked_by_keys, table_bytes
@@ -63,7 +64,8 @@ class SmallTraining:
         Returns:
             Sizes in bytes as of :func:`saec.reference.sizes.sizes`, ``auc`` and ``logloss`` of test
             rows, with ``validation_`` before them those of validation rows, ``epochs`` and
-            ``train_seconds`` of all training that the method needs.
+            ``train_seconds`` of all training that the method needs, and ``lookup_ns`` of
+            :func:`saec.reference.lookup_time.module_ns`.
 
         Raises:
             BudgetError: the method has no tables so small.
@@ -88,6 +90,7 @@ class SmallTraining:
             **scores,
             "epochs": sum(result.epochs for result in results),
             "train_seconds": seconds,
+            "lookup_ns": module_ns(tables, self.log),
         }
 
     def trained(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from saec.errors import DataError
-from saec.reference import kept_model
+from saec.reference import kept_model, training_settings
 from saec.reference.kept_model import trained_or_kept
 from saec.reference.simulated import simulate
 
@@ -47,3 +47,16 @@ def test_models_of_other_logs_and_damaged_files_are_refused(tmp_path: Path) -> N
             trained_or_kept(log, "deepfm", 2, 0, tmp_path)
     with pytest.raises(DataError, match="cannot write"):
         trained_or_kept(log, "deepfm", 2, 0, tmp_path / "none")
+
+
+def test_models_trained_by_other_defaults_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task's own learning rate may change from version to version."""
+    log = simulate(1000, seed=0)
+    trained_or_kept(log, "deepfm", 2, 0, tmp_path)
+    monkeypatch.setitem(training_settings.TABLE_SETTINGS, log.name, (0.5, 1e-3))
+    with pytest.raises(
+        DataError, match=r"simulated-deepfm-2-0\.pt has another rate and decay of its"
+    ):
+        trained_or_kept(log, "deepfm", 2, 0, tmp_path)

@@ -62,7 +62,12 @@ def trained_or_kept(
             with other settings; or training diverged.
     """
     net, settings = build(model, log.vocab_sizes, dim, seed), settings or Training()
-    made = {"log": _check_of(log), "training": asdict(settings)}
+    tables = dict(zip(("rate", "decay"), settings.of_tables(log.name), strict=True))
+    made = {
+        "log": _check_of(log),
+        "training": asdict(settings),
+        "rate and decay of its tables": tables,
+    }
     if settings.bit_price is not None:
         made["priced"] = asdict(PricedTraining.of(log.name))
     own = {"price": settings.bit_price, "mean": settings.mean_half_life}

@@ -1,6 +1,7 @@
 """The picture and the tables of docs/comparison.md: quality against all bytes, by method.
 
-    python benchmarks/plot_rival_runs.py benchmarks/recorded/rivals[-_]*
+    python benchmarks/plot_rival_runs.py benchmarks/recorded/rivals[-_]* \\
+        --lookups benchmarks/recorded/rival_lookups.jsonl
 
 Writes docs/pictures/rivals_TASK.svg from results files of ``saec bench TASK --rivals`` and of
 ``saec bench TASK``: test AUC and log loss against ``bytes_all_in``. Of the trials of a seed,
@@ -26,6 +27,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from plot_lookup import PICTURES, STYLE
+from recorded_runs import RecordedRuns
 
 from saec.report.comparison import EVERY, MEASURES, Point, points, with_changes
 from saec.report.comparison_chart import panel
@@ -43,6 +45,8 @@ from saec.tables.field_keys import KEY_BYTES
 TASKS = ("ml-1m", "ml-1m-x", "globo")  # in README's picture, which leaves these out:
 LEFT_OUT = {"axes-keyed+network", "saec-metric+priced", "axes+priced"}
 LEFT_OUT |= {name for name in EVERY if name.endswith("+averaged")}
+
+_LOOKED_UP = ("task", "method", "target_ratio")
 
 # Changes from the uncompressed model that are drawn; what loses more is in the tables.
 WINDOWS = {"auc": (-0.03, 0.01), "logloss": (-0.012, 0.036)}
@@ -121,6 +125,20 @@ def rows_by_task(paths: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def with_lookups(
+    rows: Iterable[dict[str, Any]], known: Iterable[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Runs with the times of lookups of ``known`` lines in place of their own, which were measured
+    beside other work; a model that is trained otherwise has tables of the same kind."""
+    times = {tuple(line[name] for name in _LOOKED_UP): line["lookup_ns"] for line in known}
+    found = []
+    for row in rows:
+        plain = {**row, "method": re.sub(r"\+\w+$", "", row["method"])}
+        own = {"lookup_ns": times.get(tuple(plain[name] for name in _LOOKED_UP), math.nan)}
+        found.append(row | own)
+    return found
+
+
 def _of_bench(path: Path) -> Iterator[dict[str, Any]]:
     """The same of a results file of ``saec bench``; and its uncompressed models."""
     seeds = set()
@@ -155,8 +173,11 @@ def _uncompressed(row: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, nargs="+")
-    every = rows_by_task(parser.parse_args().results)
-    found = {task: points(rows) for task, rows in every.items()}
+    parser.add_argument("--lookups", type=Path, help="results of rival_lookups.py")
+    options = parser.parse_args()
+    every = rows_by_task(options.results)
+    known = [] if options.lookups is None else RecordedRuns(options.lookups).lines()
+    found = {task: points(with_lookups(rows, known)) for task, rows in every.items()}
     with matplotlib.rc_context(STYLE):
         for task, rows in every.items():
             seeds = len({row["seed"] for row in rows})

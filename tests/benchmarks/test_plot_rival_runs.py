@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ def test_results_of_both_commands_are_read(tmp_path: Path) -> None:
     assert [one["seed"] for one in found["axes", 10.0].runs] == [3, 0]
     assert found["axes", 10.0].mean("d_auc") == pytest.approx((-0.02 - 0.01) / 2)
     assert found["axes-keyed", 25.0].mean("d_auc") == pytest.approx(-0.01)
+
+
+def test_lookups_are_those_that_were_measured_in_turn() -> None:
+    """Whatever the runs say; of a priced model those of the same method without a price."""
+    priced = run("axes+priced", 0, 0, 0.5, 0.8)
+    known = [
+        {"task": task, "method": "axes", "target_ratio": ratio, "lookup_ns": ns}
+        for task, ratio, ns in (("t", 10.0, 3.0), ("t", 30.0, 4.0), ("u", 10.0, 5.0))
+    ]
+    found = plot.with_lookups([ROWS[5], priced, ROWS[2]], known)
+    assert [row["lookup_ns"] for row in found[:2]] == [3.0, 3.0]
+    assert math.isnan(found[2]["lookup_ns"])
 
 
 def test_every_method_is_drawn() -> None:

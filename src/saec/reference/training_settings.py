@@ -63,7 +63,7 @@ _PRICED_HEAVY_TAIL = PricedTraining(
     table_learning_rate=0.1,
 )
 _PRICED = {
-    "ml-1m-x": replace(_PRICED_HEAVY_TAIL, table_learning_rate=0.05),
+    "ml-1m-x": replace(_PRICED_HEAVY_TAIL, noise=0.005, table_learning_rate=0.05),
     "ml-1m": PricedTraining(
         prices=(1.6e-7, 3.2e-7, 6.4e-7, 1.28e-6, 5.12e-6, 8e-8, 2.56e-6, 4e-8),
         noise=0.06,

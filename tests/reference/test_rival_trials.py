@@ -196,6 +196,9 @@ def test_prices_on_bits_are_tried_in_order_and_the_best_goes_to_other_seeds(
     assert trial_settings("axes+priced", "ml-1m", 8) is None
     assert trial_settings("axes-keyed+averaged", "globo", 1) == {"half_life": 0.02}
     assert trial_settings("axes-keyed+averaged", "globo", 4) is None
+    tuned = [trial_settings("float32+tuned", "globo", trial) for trial in range(17)]
+    assert tuned == [trial_settings("axes-keyed+tuned", "ml-1m", trial) for trial in range(17)]
+    assert (tuned[0], tuned[16]) == ({"rate": 1.0, "decay": 1.0}, None)
     assert trial_settings("axes", "globo", 0) == {}
     assert trial_settings("axes", "globo", 1) is None
     assert has_one_size("float32+priced")
@@ -234,7 +237,8 @@ def test_models_with_prices_are_trained_once_and_kept(tmp_path: Path) -> None:
 
 def test_methods_of_models_trained_otherwise_compress_as_the_plain_ones() -> None:
     plain = {
-        method.removesuffix("+priced").removesuffix("+averaged") for method in TRAINED_OTHERWISE
+        method.removesuffix("+priced").removesuffix("+averaged").removesuffix("+tuned")
+        for method in TRAINED_OTHERWISE
     }
     assert plain <= set(AFTER_TRAINING)
 

@@ -52,8 +52,9 @@ def trained_or_kept(
         model: a key of :data:`saec.reference.models.MODELS`.
         dim: of its tables.
         seed: of the model and its training.
-        folder: keeps it in ``TASK-MODEL-DIM-SEED.pt``, or with the price of a bit or the half-life
-            of the mean in the name; later calls take it from there. None keeps nothing.
+        folder: keeps it in ``TASK-MODEL-DIM-SEED.pt``, or with the price of a bit, the half-life of
+            the mean, or the learning rate and decay of the tables in the name, where settings have
+            them; later calls take it from there. None keeps nothing.
         settings: of the training; None for the defaults.
         progress: whether to show bars.
 
@@ -70,7 +71,12 @@ def trained_or_kept(
     }
     if settings.bit_price is not None:
         made["priced"] = asdict(PricedTraining.of(log.name))
-    own = {"price": settings.bit_price, "mean": settings.mean_half_life}
+    own = {
+        "price": settings.bit_price,
+        "mean": settings.mean_half_life,
+        "rate": settings.table_learning_rate,
+        "decay": settings.table_decay,
+    }
     marks = "".join(f"-{key}-{value:g}" for key, value in own.items() if value is not None)
     name = f"{log.name}-{model}-{dim}-{seed}{marks}.pt"
     path = None if folder is None else folder / name

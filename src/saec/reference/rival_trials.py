@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from saec.compression.budget import Ratio
 from saec.reference.job import Job
@@ -20,13 +24,23 @@ from saec.reference.training_settings import PricedTraining, Training
 from saec.reference.trial import Trial
 from saec.tables.field_keys import KEY_BYTES
 
-__all__ = ["AFTER_TRAINING", "TRAINED_OTHERWISE", "RivalTrials", "has_one_size", "model_settings"]
+__all__ = [
+    "AFTER_TRAINING",
+    "MODEL_SETTINGS",
+    "TRAINED_OTHERWISE",
+    "TRAINING_SPACE",
+    "RivalTrials",
+    "drawn_settings",
+    "has_one_size",
+    "model_settings",
+]
 
 _KEYED = "axes-keyed"  # axes that are given keys in place of ids
 _NETWORK = "axes-keyed+network"  # and then the network is trained on
 _UNCOMPRESSED = "float32"
 _WITH_PRICE = "+priced"  # of a model that was trained with a price on bits
 _AVERAGED = "+averaged"  # of a model whose parameters are a running mean: a control for the price
+_TUNED = "+tuned"  # of a model trained by as many settings as small tables are: a control for them
 
 _OF_ONE_SIZE = (_UNCOMPRESSED, "float16", "int8", "int4", "int2")
 
@@ -41,7 +55,16 @@ AFTER_TRAINING = (
 TRAINED_OTHERWISE = (
     *(f"{name}{_WITH_PRICE}" for name in (_UNCOMPRESSED, "saec", "saec-metric", "axes", _KEYED)),
     *(f"{name}{_AVERAGED}" for name in (_UNCOMPRESSED, _KEYED)),
+    *(f"{name}{_TUNED}" for name in (_UNCOMPRESSED, _KEYED)),
 )
+MODEL_SETTINGS = ("price", "half_life", "rate", "decay")  # of these
+
+# Of the task's own learning rate and decay of the tables, which trials multiply.
+TRAINING_SPACE: dict[str, tuple[float, ...]] = {
+    "rate": (1.0, 0.5, 2.0, 5.0),
+    "decay": (1.0, 0.0, 0.25, 4.0),
+}
+_DRAWS = 1000  # until settings count as used up
 
 # In epochs.
 _HALF_LIVES = (0.05, 0.02, 0.1, 0.25)
@@ -59,16 +82,34 @@ def has_one_size(method: str) -> bool:
 
 def model_settings(method: str, task: str, trial: int) -> dict[str, float] | None:
     """How the model of a method of :data:`TRAINED_OTHERWISE` is trained in a trial; None if there
-    are no more."""
+    are no more. ``rate`` and ``decay`` multiply the task's own."""
+    if method.endswith(_TUNED):
+        return drawn_settings(_TUNED, dict.fromkeys(TRAINING_SPACE, 1.0), TRAINING_SPACE, trial)
     name, values = "price", PricedTraining.of(task).prices
     if method.endswith(_AVERAGED):
         name, values = "half_life", _HALF_LIVES
     return {name: values[trial]} if trial < len(values) else None
 
 
+def drawn_settings(
+    name: str, first: dict[str, Any], space: Mapping[str, Sequence[Any]], trial: int
+) -> dict[str, Any] | None:
+    """``first``, then random draws from ``space``, each once and for a ``name`` always the same;
+    None if there are no more."""
+    drawn = [first]
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    for _ in range(_DRAWS):
+        if len(drawn) > trial:
+            return drawn[trial]
+        settings = {key: values[int(rng.integers(len(values)))] for key, values in space.items()}
+        if settings not in drawn:
+            drawn.append(settings)
+    return None
+
+
 def _plain(method: str) -> str:
     """The method, whatever its model."""
-    return method.removesuffix(_WITH_PRICE).removesuffix(_AVERAGED)
+    return method.removesuffix(_WITH_PRICE).removesuffix(_AVERAGED).removesuffix(_TUNED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,17 +159,21 @@ class RivalTrials:
         training = Training(
             bit_price=settings.get("price"), mean_half_life=settings.get("half_life")
         )
+        if "rate" in settings:
+            training = self._at(settings["rate"], settings["decay"])
         base, name = self._base(training), _plain(run.method)
         return self._uncompressed(base) if name == _UNCOMPRESSED else _compressed(base, name, run)
 
     def _trained_small(self, run: RivalRun) -> dict[str, Any]:
         own = dict(run.settings)
-        rate, decay = Training().of_tables(self.log.name)
-        training = Training(
-            table_learning_rate=rate * own.pop("rate"), table_decay=decay * own.pop("decay")
-        )
+        training = self._at(own.pop("rate"), own.pop("decay"))
         method = SMALL[run.method](**own)
         return self._small.measured(method, run.ratio or 1.0, training, progress=self.progress)
+
+    def _at(self, rate: float, decay: float) -> Training:
+        """With multiples of the task's own learning rate and decay of the tables."""
+        own_rate, own_decay = Training().of_tables(self.log.name)
+        return Training(table_learning_rate=rate * own_rate, table_decay=decay * own_decay)
 
     def _uncompressed(self, base: _Base) -> dict[str, Any]:
         features = sum(self.log.vocab_sizes.values())

@@ -7,13 +7,10 @@ take the choice. Runs are recorded one by one, so that a run that was stopped go
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from saec.errors import BudgetError, DataError, FieldError, OptionError, did_you_mean
 from saec.reference.datasets import load
@@ -21,8 +18,11 @@ from saec.reference.machine import machine
 from saec.reference.rival_runs import RivalRun, RunFile
 from saec.reference.rival_trials import (
     AFTER_TRAINING,
+    MODEL_SETTINGS,
     TRAINED_OTHERWISE,
+    TRAINING_SPACE,
     RivalTrials,
+    drawn_settings,
     has_one_size,
     model_settings,
 )
@@ -34,14 +34,7 @@ __all__ = ["RIVAL_METHODS", "RivalBenchmark"]
 # By classes: after training, also of a model trained otherwise, and trained small.
 RIVAL_METHODS = (*AFTER_TRAINING, *TRAINED_OTHERWISE, *SMALL)
 
-# Of the task's own learning rate and decay of the tables, which trials multiply.
-TRAINING_SPACE: dict[str, tuple[float, ...]] = {
-    "rate": (1.0, 0.5, 2.0, 5.0),
-    "decay": (1.0, 0.0, 0.25, 4.0),
-}
-
 _CLASSES = (AFTER_TRAINING, TRAINED_OTHERWISE, SMALL)
-_DRAWS = 1000  # until settings count as used up
 
 
 @dataclass(frozen=True)
@@ -213,20 +206,12 @@ def trial_settings(method: str, task: str, trial: int) -> dict[str, Any] | None:
     defaults = kind()
     space = {**TRAINING_SPACE, **kind.space}
     first = {name: getattr(defaults, name, 1.0) for name in space}
-    drawn = [first]
-    rng = np.random.default_rng(zlib.crc32(method.encode()))
-    for _ in range(_DRAWS):
-        if len(drawn) > trial:
-            return drawn[trial]
-        settings = {name: values[int(rng.integers(len(values)))] for name, values in space.items()}
-        if settings not in drawn:
-            drawn.append(settings)
-    return None
+    return drawn_settings(method, first, space, trial)
 
 
 def _model_order(run: RivalRun) -> tuple[float, ...]:
     """Runs on the same trained model follow one another: only the last is kept in memory."""
-    return tuple(run.settings.get(name, 0.0) for name in ("price", "half_life"))
+    return tuple(run.settings.get(name, 0.0) for name in MODEL_SETTINGS)
 
 
 def _outcome(trials: RivalTrials, run: RivalRun) -> dict[str, Any]:

@@ -35,8 +35,8 @@ CLASSES = {
         *("float16", "int8", "int4", "int2", "svd", "head-mean", "pq", "opq"),
         *("saec", "saec-metric", "axes", "axes-keyed", "axes-keyed+network", "axes-remapped"),
     ),
-    "Trained with a price on bits or a running mean": (
-        *("float32+averaged", "axes-keyed+averaged"),
+    "Trained otherwise: by other settings, a running mean, or a price on bits": (
+        *("float32+tuned", "axes-keyed+tuned", "float32+averaged", "axes-keyed+averaged"),
         *("float32+priced", "saec+priced", "saec-metric+priced", "axes+priced"),
         "axes-keyed+priced",
     ),

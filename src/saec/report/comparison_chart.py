@@ -30,6 +30,8 @@ MARKS = {
     "axes-keyed": ("axes by keys", "#8d52c7", "o"),
     "axes-keyed+network": ("axes by keys, network", "#a478cc", "o"),
     "axes-remapped": ("axes, remapped ids", "#d0363d", "o"),
+    "float32+tuned": ("float32, tuned", INK, "+"),
+    "axes-keyed+tuned": ("axes by keys, tuned", "#8d52c7", "P"),
     "float32+averaged": ("float32, averaged", INK, "x"),
     "axes-keyed+averaged": ("axes by keys, averaged", "#8d52c7", "s"),
     "float32+priced": ("float32, priced", INK, "*"),

@@ -29,6 +29,8 @@ SMALL_METHODS = {
     "axes-keyed+network": "the same, and then the network is trained on",
     "float32+averaged": "the uncompressed tables of a running mean of the model's parameters",
     "axes-keyed+averaged": "axes that are asked by keys, of a running mean of the parameters",
+    "float32+tuned": "the uncompressed tables of a model trained by the best of the trials",
+    "axes-keyed+tuned": "axes that are asked by keys, of a model trained by the best of the trials",
     "float32+priced": "the uncompressed tables of a model trained with a price on bits",
     "saec+priced": "the paper's clusters, of a model trained with a price on bits",
     "saec-metric+priced": "clusters in the loss metric, of a model trained with a price on bits",

@@ -90,7 +90,7 @@ def _print_tables(runs: Sequence[dict[str, Any]], target: Path) -> None:
             table.title, table.title_justify = of.title, "left"
             for row in of.rows:
                 table.add_row(*row)
-            console().print(table)
+            console().print(table, "")
         for line in filter(None, (one.least, *one.impossible)):
             console().print(line)
         _say(f"saec report {target} -o report.html draws it")

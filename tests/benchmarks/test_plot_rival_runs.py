@@ -28,8 +28,8 @@ def test_tables_have_a_heading_for_each_class_with_runs() -> None:
     heads = ("After training", "Weight sharing", "Ours beside the best rival")
     assert [line[4:] for line in text.splitlines() if line.startswith("### ")] == list(heads)
     start = "| 10 | 10.0 | 10.0 | 0.18 |"
-    assert f"| `hash` {start} 0.7500 | -0.0400 | 0.0200 | +0.0000 | 2 | 2 | 9 | 7.5 |" in text
-    assert f"| `axes` {start} 0.8100 | -0.0100 | - | +0.0000 | - | 1 | 9 | 7.5 |" in text
+    assert f"| `hash` {start} 0.7500 | -0.0400 | 0.0200 | +0.0000 | 2 | 2 | 9 | 1,234 |" in text
+    assert f"| `axes` {start} 0.8100 | -0.0100 | - | +0.0000 | - | 1 | 9 | 1,234 |" in text
     assert "* qr at 10: big & <wide>" in text
     assert "| 10 | 0.18 | `axes` at 10 | -0.0100 | `hash` at 10 | -0.0400 | +0.0300 |" in text
 

@@ -88,10 +88,10 @@ def test_a_table_for_each_class_and_for_unknown_methods() -> None:
     assert [row[0] for row in first.rows] == ["float32", "axes"]
     assert first.rows[1][1:] == [
         *start,
-        *("0.8100", "-0.0100", "-", "+0.0000", "-", "1", "9", "7.5"),
+        *("0.8100", "-0.0100", "-", "+0.0000", "-", "1", "9", "1,234"),
     ]
     assert shared.rows == [
-        ["hash", *start, "0.7500", "-0.0400", "0.0200", "+0.0000", "2", "2", "9", "7.5"]
+        ["hash", *start, "0.7500", "-0.0400", "0.0200", "+0.0000", "2", "2", "9", "1,234"]
     ]
     assert other.rows[0][6] == "-0.0100"
 

@@ -101,8 +101,8 @@ def _cells(point: Point) -> list[str]:
         f"{point.mean('d_logloss'):+.4f}",
         f"{point.trials}" if point.method in TRAINED else "-",
         f"{len(point.runs)}",
-        _known(point.mean("train_seconds"), ".0f"),
-        _known(point.mean("lookup_ns"), ".3g"),
+        _known(point.mean("train_seconds"), ",.0f"),
+        _known(point.mean("lookup_ns"), ",.0f"),
     ]
 
 

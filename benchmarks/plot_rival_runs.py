@@ -44,7 +44,7 @@ from saec.tables.field_keys import KEY_BYTES
 
 TASKS = ("ml-1m", "ml-1m-x", "globo")  # in README's picture, which leaves these out:
 LEFT_OUT = {"axes-keyed+network", "saec-metric+priced", "axes+priced"}
-LEFT_OUT |= {name for name in EVERY if name.endswith(("+averaged", "+tuned"))}
+LEFT_OUT |= {name for name in EVERY if name.endswith("+averaged")}
 
 _LOOKED_UP = ("task", "method", "target_ratio")
 
@@ -75,7 +75,7 @@ def draw(found: Sequence[Point], title: str) -> Figure:
     panel(left, found, "auc", "change of test AUC", WINDOWS["auc"])
     panel(right, found, "logloss", "change of test log loss, nats", WINDOWS["logloss"])
     figure.suptitle(title)
-    _legend(figure)
+    _legend(figure, 4)
     return figure
 
 
@@ -87,18 +87,18 @@ def draw_tasks(found: Mapping[str, Sequence[Point]]) -> Figure:
         panel(axes, own, "auc", "change of test AUC", WINDOWS["auc"])
         axes.set_title(task)
         axes.xaxis.set_major_locator(LogLocator())
-    _legend(figure)
+    _legend(figure, 5)
     return figure
 
 
-def _legend(figure: Figure) -> None:
+def _legend(figure: Figure, columns: int) -> None:
     """Below, of all panels."""
     entries = {
         label: handle
         for axes in figure.axes
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=5)
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
 
 
 def save(figure: Figure, name: str) -> None:

@@ -98,8 +98,17 @@ def test_a_table_for_each_class_and_for_unknown_methods() -> None:
 
 def test_what_was_not_measured_is_a_dash() -> None:
     old = {name: value for name, value in RUNS[5].items() if not name.endswith(("seconds", "ns"))}
-    (table,) = class_tables(points_of([RUNS[0], old]))
-    assert table.rows[1][-2:] == ["-", "-"]
+    for run_of_axes in (old, RUNS[5] | {"train_seconds": None, "lookup_ns": None}):
+        (table,) = class_tables(points_of([RUNS[0], run_of_axes]))
+        assert table.rows[1][-2:] == ["-", "-"]
+
+
+def test_trainings_that_failed_are_told() -> None:
+    """Also that of an uncompressed model; methods of one size aim at no ratio."""
+    failed = impossible("float32", "training diverged") | {"seed": 1, "target_ratio": None}
+    (one,) = comparisons([*RUNS[:1], failed, RUNS[4], impossible("qr", "big") | {"trial": None}])
+    assert one.impossible == ["float32: training diverged"]
+    assert [point.method for point in one.points] == ["float32"]
 
 
 def test_every_method_has_a_class_a_mark_and_a_meaning() -> None:

@@ -68,7 +68,9 @@ class Point:
 
     def mean(self, measure: str) -> float:
         """Over seeds; NaN if it was not measured."""
-        return float(mean(run.get(measure, math.nan) for run in self.runs))
+        values = [run.get(measure) for run in self.runs]
+        known = [value for value in values if value is not None]
+        return float(mean(known)) if len(known) == len(values) else math.nan
 
     def spread(self, measure: str) -> float:
         """Half of the difference between the highest and the lowest of the seeds."""
@@ -82,11 +84,11 @@ def with_changes(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     Args:
         rows: of one task and model, as of :func:`saec.report.rival_runs.read_runs`.
     """
-    whole = {row["seed"]: row for row in rows if row["method"] == UNCOMPRESSED}
-    for row in rows:
-        if "impossible" in row:
-            yield row
-        elif row["seed"] in whole:
+    measured = [row for row in rows if "impossible" not in row]
+    whole = {row["seed"]: row for row in measured if row["method"] == UNCOMPRESSED}
+    yield from (row for row in rows if "impossible" in row)
+    for row in measured:
+        if row["seed"] in whole:
             yield row | {f"d_{name}": row[name] - whole[row["seed"]][name] for name in MEASURES}
 
 

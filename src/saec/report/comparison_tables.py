@@ -42,12 +42,9 @@ def class_tables(found: Sequence[Point]) -> Iterator[ReportTable]:
 
 
 def impossible_runs(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Which methods have no tables of a size, and why, in words."""
-    return [
-        f"{row['method']} at {row['target_ratio']:g}: {row['impossible']}"
-        for row in rows
-        if "impossible" in row and row["trial"] == 0
-    ]
+    """Which methods have no tables of a size, or no training, and why, in words."""
+    found = [row for row in rows if "impossible" in row and row.get("trial") == 0]
+    return [f"{row['method']}{_at(row['target_ratio'])}: {row['impossible']}" for row in found]
 
 
 def beside_rivals(found: Sequence[Point]) -> ReportTable:
@@ -104,6 +101,10 @@ def _cells(point: Point) -> list[str]:
         _known(point.mean("train_seconds"), ",.0f"),
         _known(point.mean("lookup_ns"), ",.0f"),
     ]
+
+
+def _at(ratio: float | None) -> str:
+    return "" if ratio is None else f" at {ratio:g}"
 
 
 def _known(value: float, form: str) -> str:

@@ -29,7 +29,7 @@ from matplotlib.ticker import LogLocator
 from plot_lookup import PICTURES, STYLE
 from recorded_runs import RecordedRuns
 
-from saec.report.comparison import EVERY, MEASURES, Point, points, with_changes
+from saec.report.comparison import EVERY, MEASURES, Point, by_model, points, with_changes
 from saec.report.comparison_chart import panel
 from saec.report.comparison_tables import (
     beside_rivals,
@@ -119,10 +119,14 @@ def rows_by_task(paths: Iterable[Path]) -> dict[str, list[dict[str, Any]]]:
     """
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in paths:
-        rows = _of_bench(path) if path.suffix == ".json" else with_changes(read_runs(path))
-        for row in rows:
+        for row in _of_bench(path) if path.suffix == ".json" else _of_rivals(path):
             found[row["task"]].append(row)
     return found
+
+
+def _of_rivals(path: Path) -> Iterator[dict[str, Any]]:
+    for _, rows in by_model(read_runs(path)):
+        yield from with_changes(rows)
 
 
 def with_lookups(
@@ -176,8 +180,10 @@ def main() -> None:
     parser.add_argument("--lookups", type=Path, help="results of rival_lookups.py")
     options = parser.parse_args()
     every = rows_by_task(options.results)
-    known = [] if options.lookups is None else RecordedRuns(options.lookups).lines()
-    found = {task: points(with_lookups(rows, known)) for task, rows in every.items()}
+    if options.lookups is not None:
+        known = RecordedRuns(options.lookups).lines()
+        every = {task: with_lookups(rows, known) for task, rows in every.items()}
+    found = {task: points(rows) for task, rows in every.items()}
     with matplotlib.rc_context(STYLE):
         for task, rows in every.items():
             seeds = len({row["seed"] for row in rows})

@@ -6,8 +6,8 @@
 Methods after training compress the tables of a trained model. Small tables are built, stored and
 restored without training, which changes numbers and not what is done with them. Then all are timed
 as in ``saec bench --rivals``, in turn, and medians are written, a line of JSON each:
-``plot_rival_runs.py`` puts them into its tables. Lines of the same task that are there already are
-replaced. Prints a table in Markdown.
+``plot_rival_runs.py`` puts them into its tables. Lines of the same method and size that are there
+already are replaced. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ from saec.reference.small.tables import SmallTables
 from saec.reference.small.training import SmallTraining
 from saec.reference.training_settings import Training
 from saec.reference.trial import Trial
+from saec.report.comparison_tables import three_digits
 from saec.util.atomic_file import whole_file
 
 MODEL, DIM, SEED = "deepfm", 16, 0
+KNOWN_BY = ("task", "method", "target_ratio")
 LEFT_OUT = {"axes-keyed+network"}  # reads the same tables as axes-keyed
 METHODS = tuple(name for name in (*AFTER_TRAINING, *SMALL) if name not in LEFT_OUT)
 
@@ -110,12 +112,13 @@ def in_turn(found: dict[Known, Timed], repeats: int) -> dict[Known, float]:
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """In Markdown, with the times of float32 for one."""
-    (base,) = [line["lookup_ns"] for line in lines if line["method"] == "float32"]
+    whole = [line["lookup_ns"] for line in lines if line["method"] == "float32"]
     rows = ["| method | aimed at | lookup, ns | float32's |", "|---" * 4 + "|"]
     for line in lines:
         aimed = "-" if line["target_ratio"] is None else f"{line['target_ratio']:g}"
         found = line["lookup_ns"]
-        rows.append(f"| `{line['method']}` | {aimed} | {found:.3g} | {found / base:.2f} |")
+        share = f"{found / whole[0]:.2f}" if whole else "-"
+        rows.append(f"| `{line['method']}` | {aimed} | {three_digits(found)} | {share} |")
     return "\n".join(rows)
 
 
@@ -143,7 +146,12 @@ def main() -> None:
         }
         for (method, ratio), spent in in_turn(found, options.repeats).items()
     ]
-    others = [line for line in RecordedRuns(options.out).lines() if line["task"] != options.task]
+    new = {tuple(line[name] for name in KNOWN_BY) for line in own}
+    others = [
+        line
+        for line in RecordedRuns(options.out).lines()
+        if tuple(line[name] for name in KNOWN_BY) not in new
+    ]
     with whole_file(options.out) as stream:
         stream.write("".join(json.dumps(line) + "\n" for line in [*others, *own]).encode())
     print(table(own))

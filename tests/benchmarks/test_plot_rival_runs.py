@@ -31,7 +31,10 @@ def test_tables_have_a_heading_for_each_class_with_runs() -> None:
     assert f"| `hash` {start} 0.7500 | -0.0400 | 0.0200 | +0.0000 | 2 | 2 | 9 | 1,234 |" in text
     assert f"| `axes` {start} 0.8100 | -0.0100 | - | +0.0000 | - | 1 | 9 | 1,234 |" in text
     assert "* qr at 10: big & <wide>" in text
-    assert "| 10 | 0.18 | `axes` at 10 | -0.0100 | `hash` at 10 | -0.0400 | +0.0300 |" in text
+    assert (
+        "| 10 | 0.18 | `axes` at 10, one seed | -0.0100 | `hash` at 10 | -0.0400 | +0.0300 |"
+        in text
+    )
 
 
 def test_results_of_both_commands_are_read(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def trial(log: Log) -> Trial:
 
 
 class Slow(SmallTables):
-    """Tables that take 4 ms a call, and tell what they were asked for."""
+    """Tables that take 4 ms a call, and keep what they were asked for."""
 
     def __init__(self) -> None:
         super().__init__([])
@@ -61,7 +61,7 @@ def test_it_is_counted_by_feature(log: Log) -> None:
     tables = Slow()
     found = module_ns(tables, log)
     least = 1e9 * SECONDS / (2048 * len(log.field_names))
-    assert least <= found < 2 * least
+    assert least <= found < 5 * least  # a machine may be busy
     assert tables.training
     whole = len(log.rows("test")) // 2048
     assert whole > 1
@@ -112,6 +112,7 @@ def test_tables_are_asked_for_what_they_know(
     recorded(type(fields[0]), "from_stored" if name == "int4" else "lookup")
     assert compressed_ns(result, log) > 0
     test = np.random.default_rng(0).permutation(log.rows("test"))
+    assert found.keys() == {field.name for field in fields if type(field) is type(fields[0])}
     for field in fields:
         if field.name in found:
             place = log.field_names.index(field.name.removeprefix("embeddings."))

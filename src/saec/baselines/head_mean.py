@@ -86,7 +86,7 @@ class HeadMean:
         places = np.full(len(ids), kept)
         if kept:
             own = tensors["codes"].view(_ID)
-            found = np.minimum(np.searchsorted(own, ids), kept - 1)
+            found = np.minimum(np.searchsorted(own, ids.astype(_ID)), kept - 1)
             places = np.where(own[found] == ids, found, kept)
         rows: NDArray[np.float32] = tensors["values"][places].astype(np.float32)
         return rows

@@ -137,7 +137,7 @@ class RivalField(CompressedField):
         return np.array(self._choice, np.uint32).tobytes()
 
     def from_stored(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The rows (m, dim) of ``ids`` (m,), computed from the stored tensors as who serves them
+        """The rows (m, dim) of ``ids`` (m,), computed from the stored tensors as a server
         would."""
         return self._rival.rows(self._tensors, ids, (self.vocab_size, self.dim), self._choice)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,10 +81,11 @@ def bench_rivals(
 def _print_tables(runs: Sequence[dict[str, Any]], target: Path) -> None:
     from saec.report.comparison import UNCOMPRESSED
     from saec.report.comparison_page import comparisons
+    from saec.report.rival_runs import RUNS_SUFFIX
 
     found = list(comparisons(runs))
     if not found:
-        _say(f"no table: changes are counted from {UNCOMPRESSED}, which is not in {target}")
+        _say(f"no table: changes are counted from {UNCOMPRESSED} of the same seed; it is not there")
     for one in found:
         for of in (*one.tables, one.beside):
             table = plain_table(of.head[1:], of.head[0])
@@ -93,7 +95,8 @@ def _print_tables(runs: Sequence[dict[str, Any]], target: Path) -> None:
             console().print(table, "")
         for line in filter(None, (one.least, *one.impossible)):
             console().print(line)
-        _say(f"saec report {target} -o report.html draws it")
+        if target.suffix == RUNS_SUFFIX:
+            _say(f"saec report {shlex.quote(str(target))} -o report.html draws it")
 
 
 def _say(line: str) -> None:

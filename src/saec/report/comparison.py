@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import mean
 from typing import Any
 
@@ -16,10 +17,12 @@ __all__ = [
     "OURS",
     "RIVALS",
     "SIZES",
+    "SMALL",
     "TRAINED",
     "UNCOMPRESSED",
     "Point",
     "best_at",
+    "by_model",
     "least_lead",
     "points",
     "with_changes",
@@ -45,7 +48,9 @@ CLASSES = {
     "Weight sharing": ("hash", "qr", "robe", "dhe", "tt", "semi-tt", "cce"),
 }
 EVERY = tuple(name for names in CLASSES.values() for name in names)
-TRAINED = EVERY[len(CLASSES["After training"]) :]  # these change training
+AFTER_TRAINING, TRAINED_OTHERWISE, *_SMALL = CLASSES.values()
+SMALL = tuple(name for names in _SMALL for name in names)
+TRAINED = (*TRAINED_OTHERWISE, *SMALL)  # these change training
 OURS = tuple(name for name in EVERY if name.startswith(("saec", "axes")) or "+" in name)
 RIVALS = tuple(name for name in EVERY if name not in OURS)
 
@@ -59,7 +64,8 @@ SAME_SIZE = 1.01
 
 @dataclass(frozen=True)
 class Point:
-    """A method at one size: the runs of several seeds, each the best of its trials."""
+    """A method at one size: the runs of several seeds, with the settings that are best by the
+    validation rows of that seed which has most trials."""
 
     method: str
     ratio: float | None
@@ -78,11 +84,23 @@ class Point:
         return (max(values) - min(values)) / 2
 
 
+def by_model(
+    rows: Iterable[Mapping[str, Any]],
+) -> Iterator[tuple[tuple[str, str, float], list[dict[str, Any]]]]:
+    """Runs of one task, model and width after the other, with these three."""
+
+    def key(row: Mapping[str, Any]) -> tuple[str, str, float]:
+        return row["task"], row["model"], row["dim"]
+
+    for own, group in groupby(sorted(rows, key=key), key):
+        yield own, [dict(row) for row in group]
+
+
 def with_changes(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Runs of seeds with a run of ``float32``, and their changes from it; and impossible ones.
 
     Args:
-        rows: of one task and model, as of :func:`saec.report.rival_runs.read_runs`.
+        rows: of one task and model, from :func:`by_model`.
     """
     measured = [row for row in rows if "impossible" not in row]
     whole = {row["seed"]: row for row in measured if row["method"] == UNCOMPRESSED}
@@ -104,15 +122,7 @@ def points(rows: Sequence[dict[str, Any]]) -> list[Point]:
     for row in rows:
         if "impossible" not in row:
             found[row["method"], row["target_ratio"]][row["seed"]].append(row)
-    all_points = [
-        Point(
-            method,
-            ratio,
-            [min(trials, key=lambda run: run["validation_logloss"]) for trials in seeds.values()],
-            max(map(len, seeds.values())),
-        )
-        for (method, ratio), seeds in found.items()
-    ]
+    all_points = [_point(*known, seeds) for known, seeds in found.items()]
     order = {name: place for place, name in enumerate((UNCOMPRESSED, *EVERY))}
     return sorted(
         all_points,
@@ -122,6 +132,29 @@ def points(rows: Sequence[dict[str, Any]]) -> list[Point]:
             -point.mean("bytes_all_in"),
         ),
     )
+
+
+def _point(
+    method: str, ratio: float | None, seeds: Mapping[int, Sequence[dict[str, Any]]]
+) -> Point:
+    tried = max(seeds.values(), key=len)
+    chosen = _settings(min(tried, key=_validation_loss))
+    runs = [
+        min(own, key=_validation_loss)
+        for rows in seeds.values()
+        for own in [[row for row in rows if _settings(row) == chosen]]
+        if own
+    ]
+    return Point(method, ratio, runs, len(tried))
+
+
+def _settings(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    settings: Mapping[str, Any] = row.get("settings", {})
+    return settings
+
+
+def _validation_loss(row: Mapping[str, Any]) -> float:
+    return float(row["validation_logloss"])
 
 
 def best_at(found: Sequence[Point], methods: Sequence[str], nbytes: float) -> Point | None:
@@ -134,18 +167,16 @@ def best_at(found: Sequence[Point], methods: Sequence[str], nbytes: float) -> Po
     return max(fitting, key=lambda point: point.mean("d_auc"), default=None)
 
 
-def least_lead(found: Sequence[Point], low: float, high: float) -> tuple[float, float] | None:
+def least_lead(found: Sequence[Point], sizes: Sequence[float]) -> tuple[float, float] | None:
     """By how much the best of ours loses less AUC than the best rival, at least, in a number of
-    bytes from ``low`` to ``high``, and that number; None if nothing was measured there.
-
-    The best rival changes only at the sizes of rivals, so no other sizes need to be looked at.
+    bytes of ``sizes`` or of a rival between them, and that number; None if no rival is so small.
     """
+    rivals = [point.mean("bytes_all_in") for point in found if point.method in RIVALS]
+    between = [nbytes for nbytes in rivals if min(sizes) <= nbytes <= max(sizes)]
     leads = []
-    for rival in found:
-        nbytes = rival.mean("bytes_all_in")
-        if rival.method in RIVALS and low <= nbytes <= high:
-            ours, best = (best_at(found, methods, nbytes) for methods in (OURS, RIVALS))
-            assert best is not None, "the rival itself fits"
+    for nbytes in (*sizes, *between):
+        ours, rival = (best_at(found, methods, nbytes) for methods in (OURS, RIVALS))
+        if rival is not None:
             lost = -math.inf if ours is None else ours.mean("d_auc")
-            leads.append((lost - best.mean("d_auc"), nbytes))
+            leads.append((lost - rival.mean("d_auc"), nbytes))
     return min(leads, default=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from saec.report.comparison import EVERY, OURS, UNCOMPRESSED, Point
+from saec.report.comparison import OURS, SMALL, UNCOMPRESSED, Point
 from saec.report.drawing import INK
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def panel(
     label: str,
     window: tuple[float, float] | None = None,
 ) -> None:
-    """One measure against megabytes of all that serving needs; ours are thick lines, and what is
-    trained small is broken.
+    """One measure against megabytes of all that serving needs; lines of ours are thick, and those
+    of small tables are dashed.
 
     Args:
         axes: to draw on.
@@ -76,7 +76,6 @@ def panel(
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    small = EVERY[EVERY.index("dqrm") :]
     others = {point.method for point in found} - {UNCOMPRESSED, *MARKS}
     for method, (name, colour, marker) in (
         MARKS | {name: (name, _GREY, "o") for name in sorted(others)}
@@ -89,7 +88,7 @@ def panel(
                 [point.spread(f"d_{measure}") for point in own],
                 color=colour,
                 marker=marker,
-                linestyle="--" if method in small else "-",
+                linestyle="--" if method in SMALL else "-",
                 linewidth=2.2 if method in OURS else 1.0,
                 label=name,
                 zorder=3,

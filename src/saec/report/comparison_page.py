@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 from saec.errors import DataError
-from saec.report.comparison import UNCOMPRESSED, Point, points, with_changes
+from saec.report.comparison import UNCOMPRESSED, Point, by_model, points, with_changes
 from saec.report.comparison_chart import panel
 from saec.report.comparison_tables import (
     beside_rivals,
@@ -58,11 +57,8 @@ def comparisons(runs: Iterable[Mapping[str, Any]]) -> Iterator[TaskComparison]:
         runs: from :func:`saec.report.rival_runs.read_runs`.
     """
 
-    def key(row: Mapping[str, Any]) -> tuple[str, str, float]:
-        return row["task"], row["model"], row["dim"]
-
-    for (task, model, dim), group in groupby(sorted(runs, key=key), key):
-        rows = list(with_changes([dict(row) for row in group]))
+    for (task, model, dim), group in by_model(runs):
+        rows = list(with_changes(group))
         found = points(rows)
         if found:
             yield TaskComparison(
@@ -72,7 +68,7 @@ def comparisons(runs: Iterable[Mapping[str, Any]]) -> Iterator[TaskComparison]:
                 beside=beside_rivals(found),
                 least=least_difference(found),
                 impossible=impossible_runs(rows),
-                machine=sorted({_machine(row) for row in rows}),
+                machine=sorted({_machine(row) for row in rows} - {""}),
             )
 
 

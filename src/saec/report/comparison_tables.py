@@ -20,7 +20,14 @@ from saec.report.comparison import (
 )
 from saec.report.tables import ReportTable
 
-__all__ = ["beside_rivals", "class_tables", "impossible_runs", "kilobytes", "least_difference"]
+__all__ = [
+    "beside_rivals",
+    "class_tables",
+    "impossible_runs",
+    "kilobytes",
+    "least_difference",
+    "three_digits",
+]
 
 _HEAD = [
     *("method", "aimed at", "ratio", "ratio, all in", "KB, all in", "AUC", "dAUC", "spread"),
@@ -42,9 +49,13 @@ def class_tables(found: Sequence[Point]) -> Iterator[ReportTable]:
 
 
 def impossible_runs(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Which methods have no tables of a size, or no training, and why, in words."""
-    found = [row for row in rows if "impossible" in row and row.get("trial") == 0]
-    return [f"{row['method']}{_at(row['target_ratio'])}: {row['impossible']}" for row in found]
+    """Which methods were not measured at a size at all, and the first reason, in words."""
+    measured = {(row["method"], row["target_ratio"]) for row in rows if "impossible" not in row}
+    found: dict[str, str] = {}
+    for row in rows:
+        if (row["method"], row["target_ratio"]) not in measured:
+            found.setdefault(f"{row['method']}{_at(row['target_ratio'])}", row["impossible"])
+    return [f"{name}: {why}" for name, why in found.items()]
 
 
 def beside_rivals(found: Sequence[Point]) -> ReportTable:
@@ -64,20 +75,29 @@ def beside_rivals(found: Sequence[Point]) -> ReportTable:
 
 
 def least_difference(found: Sequence[Point]) -> str:
-    """Where ours lead least, of all sizes in :func:`beside_rivals`, in words; or nothing."""
+    """Where ours lead least, of the sizes in :func:`beside_rivals` and those of rivals between
+    them, in words; or nothing."""
     whole = _whole(found)
-    least = least_lead(found, whole / SIZES[-1], whole / SIZES[0])
+    least = least_lead(found, [whole / ratio for ratio in SIZES])
     if least is None:
         return ""
     lead, nbytes = least
     if lead == -math.inf:
-        return f"In {kilobytes(nbytes)} KB, the size of a rival, no table of ours was measured."
-    return f"Least difference: {lead:+.4f}, in {kilobytes(nbytes)} KB, the size of a rival."
+        return f"In {kilobytes(nbytes)} KB, where a rival fits, no table of ours does."
+    where = f"in {kilobytes(nbytes)} KB"
+    return f"Least difference, here and at the sizes of rivals between: {lead:+.4f}, {where}."
 
 
 def kilobytes(nbytes: float) -> str:
-    """With three digits, or whole ones."""
-    return f"{nbytes / 1e3:.3g}" if nbytes < 1e6 else f"{nbytes / 1e3:,.0f}"
+    """Without the unit."""
+    return three_digits(nbytes / 1e3)
+
+
+def three_digits(value: float) -> str:
+    """A number with three digits, or from 1,000 on a whole one; a dash for NaN."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
 def _whole(found: Sequence[Point]) -> float:
@@ -86,6 +106,7 @@ def _whole(found: Sequence[Point]) -> float:
 
 
 def _cells(point: Point) -> list[str]:
+    seconds = point.mean("train_seconds")
     return [
         point.method,
         "-" if point.ratio is None else f"{point.ratio:g}",
@@ -98,8 +119,8 @@ def _cells(point: Point) -> list[str]:
         f"{point.mean('d_logloss'):+.4f}",
         f"{point.trials}" if point.method in TRAINED else "-",
         f"{len(point.runs)}",
-        _known(point.mean("train_seconds"), ",.0f"),
-        _known(point.mean("lookup_ns"), ",.0f"),
+        "-" if math.isnan(seconds) else f"{seconds:,.0f}",
+        three_digits(point.mean("lookup_ns")),
     ]
 
 
@@ -107,9 +128,6 @@ def _at(ratio: float | None) -> str:
     return "" if ratio is None else f" at {ratio:g}"
 
 
-def _known(value: float, form: str) -> str:
-    return "-" if math.isnan(value) else f"{value:{form}}"
-
-
 def _named(point: Point) -> str:
-    return f"{point.method} at {point.mean('ratio_all_in'):.3g}"
+    seeds = ", one seed" * (len(point.runs) == 1)
+    return f"{point.method} at {three_digits(point.mean('ratio_all_in'))}{seeds}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from comparison_runs import RUNS, Run, impossible, run
+from legibility import contrast
 from matplotlib.figure import Figure
 
 from saec.errors import DataError
@@ -158,18 +159,6 @@ def test_every_method_has_a_class_a_mark_and_a_meaning() -> None:
     known = {name for name in METHODS if "kmeans" not in name} | set(SMALL_METHODS)
     assert {"float32", *EVERY} == known
     assert sum(map(len, CLASSES.values())) == len(set(EVERY))
-
-
-def contrast(one: str, other: str) -> float:
-    """WCAG 2.1, relative luminance and contrast ratio."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_colours_are_legible_on_both_backgrounds() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib
 import pytest
+from legibility import contrast
 from results_files import Row, deciles, results, row
 
 from saec.errors import DataError
@@ -383,24 +384,12 @@ def test_names_in_any_script(tmp_path: Path) -> None:
     assert parsed.texts("code") == ["half a ?"]
 
 
-def _contrast(one: str, other: str) -> float:
-    """WCAG 2.1, relative luminance and contrast ratio."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
 def test_colours_are_legible_on_both_backgrounds(page_of_two: str) -> None:
     papers = re.findall(r"--paper: (#[0-9a-f]{6})", page_of_two)
     assert len(papers) == 2
-    assert _contrast(*papers) > 15
+    assert contrast(*papers) > 15
     for colour in COLOURS:
-        assert min(_contrast(colour, paper) for paper in papers) >= 3
+        assert min(contrast(colour, paper) for paper in papers) >= 3
 
 
 def without(name: str) -> Row:

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from saec.errors import DataError
-from saec.report.rival_runs import read_runs, whole_lines
+from saec.report.rival_runs import parsed_runs, whole_lines
 
 __all__ = ["RivalRun", "RunFile"]
 
@@ -74,9 +74,10 @@ class RunFile:
         self._path = path
         self.rows: list[dict[str, Any]] = []
         if path.exists():
-            self.rows, whole = read_runs(path), len(whole_lines(path))
-            if whole < path.stat().st_size:
-                os.truncate(path, whole)
+            whole = whole_lines(path)
+            self.rows = parsed_runs(whole, path)
+            if len(whole) < path.stat().st_size:
+                os.truncate(path, len(whole))
 
     def found(self, run: RivalRun) -> dict[str, Any] | None:
         """The line of a run, if it is finished."""

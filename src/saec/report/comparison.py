@@ -48,9 +48,9 @@ CLASSES = {
     "Weight sharing": ("hash", "qr", "robe", "dhe", "tt", "semi-tt", "cce"),
 }
 EVERY = tuple(name for names in CLASSES.values() for name in names)
-AFTER_TRAINING, TRAINED_OTHERWISE, *_SMALL = CLASSES.values()
+_, _OTHERWISE, *_SMALL = CLASSES.values()
 SMALL = tuple(name for names in _SMALL for name in names)
-TRAINED = (*TRAINED_OTHERWISE, *SMALL)  # these change training
+TRAINED = (*_OTHERWISE, *SMALL)  # these change training
 OURS = tuple(name for name in EVERY if name.startswith(("saec", "axes")) or "+" in name)
 RIVALS = tuple(name for name in EVERY if name not in OURS)
 

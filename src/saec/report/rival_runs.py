@@ -10,7 +10,7 @@ from typing import Any
 from saec.errors import DataError
 from saec.report.checks import check_numbers, expect, is_number, is_text
 
-__all__ = ["RUNS_SUFFIX", "read_runs", "whole_lines"]
+__all__ = ["RUNS_SUFFIX", "parsed_runs", "read_runs", "whole_lines"]
 
 RUNS_SUFFIX = ".jsonl"
 
@@ -30,7 +30,16 @@ def read_runs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         DataError: the file cannot be read, or a line of it is no finished run; names what is
             missing or wrong.
     """
-    lines = whole_lines(path).split(b"\n")[:-1]
+    return parsed_runs(whole_lines(path), path)
+
+
+def parsed_runs(data: bytes, path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The runs of whole lines; ``path`` is where they come from, for errors.
+
+    Raises:
+        DataError: a line is no finished run; names what is missing or wrong.
+    """
+    lines = data.split(b"\n")[:-1]
     return [_run(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
 
 
